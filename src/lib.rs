@@ -1,0 +1,1 @@
+//! Postrider: a transactional outbox daemon for Postgres and NATS JetStream.
