@@ -1,1 +1,3 @@
 //! Postrider: a transactional outbox daemon for Postgres and NATS JetStream.
+
+pub mod config;

@@ -1,0 +1,278 @@
+//! The configuration tree: every key, its default, its unit and what happens at its bound.
+
+pub mod value;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use value::{ByteSize, HumanDuration, Listen, Secret};
+
+/// Everything that `postrider.toml` can say.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the outbox is.
+    pub database: Database,
+    /// Where the broker is.
+    pub nats: Nats,
+    /// The JetStream stream that takes the events.
+    pub stream: Stream,
+    /// How the relay reads and publishes.
+    pub relay: Relay,
+    /// Where an event goes and what a dead one does to its key.
+    pub route: Route,
+    /// How the program stops.
+    pub shutdown: Shutdown,
+    /// The HTTP listener for health and metrics.
+    pub admin: Admin,
+    /// What is logged, and how.
+    pub log: Log,
+}
+
+/// `[database]`: where the outbox is.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Database {
+    /// A `postgresql://` URL of the primary. A secret, because it may hold a password.
+    pub url: Option<Secret>,
+    /// A file that holds the URL; relative names are looked up among the service's credentials.
+    pub url_file: Option<String>,
+    /// The schema that `postrider migrate` creates. Default `postrider`.
+    pub schema: String,
+    /// How long connecting may take, with TLS and authentication. Default `5s`.
+    pub connect_timeout: HumanDuration,
+    /// How long one statement may take before it is given up. Default `5s`.
+    pub query_timeout: HumanDuration,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self {
+            url: None,
+            url_file: None,
+            schema: "postrider".to_owned(),
+            connect_timeout: HumanDuration(Duration::from_secs(5)),
+            query_timeout: HumanDuration(Duration::from_secs(5)),
+        }
+    }
+}
+
+/// `[nats]`: where the broker is and who we are there.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Nats {
+    /// One `nats://` or `tls://` URL, or several separated by commas.
+    pub url: Option<Secret>,
+    /// A file that holds the URL.
+    pub url_file: Option<String>,
+    /// A `.creds` file (JWT and seed).
+    pub creds_file: Option<String>,
+    /// A user name, with `password` or `password_file`.
+    pub user: Option<String>,
+    /// The password that goes with `user`.
+    pub password: Option<Secret>,
+    /// A file that holds the password.
+    pub password_file: Option<String>,
+    /// A token.
+    pub token: Option<Secret>,
+    /// A file that holds the token.
+    pub token_file: Option<String>,
+    /// A file that holds an nkey seed.
+    pub nkey_file: Option<String>,
+    /// A PEM file with the authorities to trust, instead of the system's.
+    pub tls_ca: Option<String>,
+    /// A PEM file with our client certificate, with `tls_key`.
+    pub tls_cert: Option<String>,
+    /// A PEM file with the key of `tls_cert`.
+    pub tls_key: Option<String>,
+    /// How long connecting may take. Default `5s`.
+    pub connect_timeout: HumanDuration,
+    /// How often a silent connection is probed; it is given up after two unanswered. Default `5s`.
+    pub ping_interval: HumanDuration,
+    /// How long a publish may stay unanswered before it is sent again with the same id. Default `5s`.
+    pub ack_timeout: HumanDuration,
+}
+
+impl Default for Nats {
+    fn default() -> Self {
+        Self {
+            url: None,
+            url_file: None,
+            creds_file: None,
+            user: None,
+            password: None,
+            password_file: None,
+            token: None,
+            token_file: None,
+            nkey_file: None,
+            tls_ca: None,
+            tls_cert: None,
+            tls_key: None,
+            connect_timeout: HumanDuration(Duration::from_secs(5)),
+            ping_interval: HumanDuration(Duration::from_secs(5)),
+            ack_timeout: HumanDuration(Duration::from_secs(5)),
+        }
+    }
+}
+
+/// `[stream]`: the JetStream stream that takes the events.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Stream {
+    /// The stream's name. Required.
+    pub name: String,
+    /// The subjects that it captures. Used when it is created, and checked against the route.
+    pub subjects: Vec<String>,
+    /// Create the stream when it does not exist. Default `false`.
+    pub create: bool,
+    /// Copies kept by a NATS cluster, used when it is created. Default 1.
+    pub replicas: u8,
+    /// How long the broker remembers message ids, used when it is created. Default `10m`.
+    pub duplicate_window: HumanDuration,
+}
+
+impl Default for Stream {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            subjects: Vec::new(),
+            create: false,
+            replicas: 1,
+            duplicate_window: HumanDuration(Duration::from_secs(600)),
+        }
+    }
+}
+
+/// `[relay]`: how the relay reads and publishes.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Relay {
+    /// The relay's name: its row in the position table and its lock. Default `default`.
+    pub name: String,
+    /// `ce-source` of events that name none. Default `postrider`.
+    pub source: String,
+    /// Rows of one fetch at most. Default 1000.
+    pub batch_events: u32,
+    /// Payload bytes of one fetch at most; a single larger row still goes, alone. Default `8MiB`.
+    pub batch_bytes: ByteSize,
+    /// Events sent and unanswered at most. Default 1024.
+    pub in_flight_events: u32,
+    /// Payload bytes sent and unanswered at most; one larger event still goes, alone. Default `8MiB`.
+    pub in_flight_bytes: ByteSize,
+    /// How often the outbox is looked at while there is work. Default `2ms`.
+    pub poll_interval: HumanDuration,
+    /// How often the outbox is looked at while nothing wakes the relay. Default `5s`.
+    pub idle_interval: HumanDuration,
+    /// How an idle relay is woken. Default `gated`.
+    pub wake: Wake,
+    /// How long published rows stay in the outbox. Default `24h`.
+    pub retention: HumanDuration,
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        Self {
+            name: "default".to_owned(),
+            source: "postrider".to_owned(),
+            batch_events: 1000,
+            batch_bytes: ByteSize(8 << 20),
+            in_flight_events: 1024,
+            in_flight_bytes: ByteSize(8 << 20),
+            poll_interval: HumanDuration(Duration::from_millis(2)),
+            idle_interval: HumanDuration(Duration::from_secs(5)),
+            wake: Wake::Gated,
+            retention: HumanDuration(Duration::from_secs(24 * 3600)),
+        }
+    }
+}
+
+/// How an idle relay learns of a new event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Wake {
+    /// The inserting transaction notifies, but only while the relay has said that it sleeps.
+    Gated,
+    /// Nothing notifies; the relay looks every `poll_interval` × 25 while idle.
+    Poll,
+}
+
+/// `[route]`: where an event goes and what a dead one does to its key.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Route {
+    /// The subject template. Its first token is literal. Default `events.{event_type}`.
+    pub subject: String,
+    /// What the later events of a dead event's key do. Default `hold`.
+    pub on_dead: OnDead,
+}
+
+impl Default for Route {
+    fn default() -> Self {
+        Self { subject: "events.{event_type}".to_owned(), on_dead: OnDead::Hold }
+    }
+}
+
+/// What the later events of a dead event's key do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDead {
+    /// They wait until the dead one is redriven or discarded.
+    Hold,
+    /// They go on; the gap is recorded.
+    Skip,
+}
+
+/// `[shutdown]`: how the program stops.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Shutdown {
+    /// How long a stopping relay may take for its last sweep, acks and settlement. Default `30s`.
+    pub grace: HumanDuration,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { grace: HumanDuration(Duration::from_secs(30)) }
+    }
+}
+
+/// `[admin]`: the HTTP listener for health and metrics.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// An address, or `off`. Default `127.0.0.1:8085`.
+    pub listen: Listen,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: Listen::Address(([127, 0, 0, 1], 8085).into()) }
+    }
+}
+
+/// `[log]`: what is logged, and how.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// A level or a filter such as `info,postrider=debug`. `RUST_LOG` overrides it. Default `info`.
+    pub level: String,
+    /// Text for people or JSON for machines. Default `text`.
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+/// The shape of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One line for a person.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
