@@ -1,3 +1,5 @@
 //! Postrider: a transactional outbox daemon for Postgres and NATS JetStream.
 
 pub mod config;
+pub mod pg;
+pub mod relay;
