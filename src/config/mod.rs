@@ -1,12 +1,17 @@
 //! The configuration tree: every key, its default, its unit and what happens at its bound.
 
+pub mod bounds;
+pub mod name;
+pub mod secret;
 pub mod value;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use value::{ByteSize, HumanDuration, Listen, Secret};
+use name::{RelayName, SchemaName};
+use secret::{Secret, SecretUrl};
+use value::{ByteSize, HumanDuration, Listen};
 
 /// Everything that `postrider.toml` can say.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
@@ -34,24 +39,30 @@ pub struct Config {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Database {
-    /// A `postgresql://` URL of the primary. A secret, because it may hold a password.
-    pub url: Option<Secret>,
-    /// A file that holds the URL; relative names are looked up among the service's credentials.
+    /// A `postgresql://` URL of the primary; never empty after [`Config::load`]. Required, here or
+    /// in `url_file`; `DATABASE_URL` is read when neither is set.
+    pub url: SecretUrl,
+    /// A file that holds the URL, so that its password is not in this file. A relative name is
+    /// looked for in `$CREDENTIALS_DIRECTORY`, in `/run/secrets`, then beside the file that names it.
     pub url_file: Option<String>,
-    /// The schema that `postrider migrate` creates. Default `postrider`.
-    pub schema: String,
-    /// How long connecting may take, with TLS and authentication. Default `5s`.
+    /// The schema that `postrider migrate` creates: up to 40 lower-case letters, digits and `_`.
+    /// Default `postrider`. Change it when two outboxes share a database.
+    pub schema: SchemaName,
+    /// How long connecting may take, with TLS and authentication. Default `5s`; raise it when the
+    /// database is far away. See [`bounds::CONNECT_TIMEOUT`].
     pub connect_timeout: HumanDuration,
-    /// How long one statement may take before it is given up. Default `5s`.
+    /// How long one statement may take before it is given up and the connection replaced. Default
+    /// `5s`; raise it when the database stalls for longer, as at a slow checkpoint. See
+    /// [`bounds::QUERY_TIMEOUT`].
     pub query_timeout: HumanDuration,
 }
 
 impl Default for Database {
     fn default() -> Self {
         Self {
-            url: None,
+            url: SecretUrl::default(),
             url_file: None,
-            schema: "postrider".to_owned(),
+            schema: SchemaName::default(),
             connect_timeout: HumanDuration(Duration::from_secs(5)),
             query_timeout: HumanDuration(Duration::from_secs(5)),
         }
@@ -62,11 +73,14 @@ impl Default for Database {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Nats {
-    /// One `nats://` or `tls://` URL, or several separated by commas.
-    pub url: Option<Secret>,
-    /// A file that holds the URL.
+    /// One `nats://` or `tls://` URL, or several of one cluster separated by commas; never empty
+    /// after [`Config::load`]. Required, here or in `url_file`; `NATS_URL` is read when neither is
+    /// set.
+    pub url: SecretUrl,
+    /// A file that holds the URL; looked for as `database.url_file` is.
     pub url_file: Option<String>,
-    /// A `.creds` file (JWT and seed).
+    /// A `.creds` file (JWT and seed). At most one of `creds_file`, `user`, `token` and `nkey_file`
+    /// says who we are.
     pub creds_file: Option<String>,
     /// A user name, with `password` or `password_file`.
     pub user: Option<String>,
@@ -86,18 +100,21 @@ pub struct Nats {
     pub tls_cert: Option<String>,
     /// A PEM file with the key of `tls_cert`.
     pub tls_key: Option<String>,
-    /// How long connecting may take. Default `5s`.
+    /// How long connecting may take, with TLS and login. Default `5s`. See
+    /// [`bounds::CONNECT_TIMEOUT`].
     pub connect_timeout: HumanDuration,
-    /// How often a silent connection is probed; it is given up after two unanswered. Default `5s`.
+    /// How often a silent connection is probed; it is given up after two unanswered probes. Default
+    /// `5s`; raise it on a link that stalls for longer. See [`bounds::PING_INTERVAL`].
     pub ping_interval: HumanDuration,
-    /// How long a publish may stay unanswered before it is sent again with the same id. Default `5s`.
+    /// How long a publish may stay unanswered before it is sent again with the same id. Default
+    /// `5s`; raise it when the broker is slow but alive. See [`bounds::ACK_TIMEOUT`].
     pub ack_timeout: HumanDuration,
 }
 
 impl Default for Nats {
     fn default() -> Self {
         Self {
-            url: None,
+            url: SecretUrl::default(),
             url_file: None,
             creds_file: None,
             user: None,
@@ -120,15 +137,20 @@ impl Default for Nats {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Stream {
-    /// The stream's name. Required.
+    /// The stream's name, at most 255 bytes without `.`, `*`, `>`, `/`, `\\` and blanks. Required.
     pub name: String,
-    /// The subjects that it captures. Used when it is created, and checked against the route.
+    /// The subjects that it captures. Required with `create`; else, when given, the existing stream
+    /// must capture them.
     pub subjects: Vec<String>,
-    /// Create the stream when it does not exist. Default `false`.
+    /// Create the stream when it does not exist: file storage, `discard=new`, direct access. An
+    /// existing stream is never changed. Default `false`, because streams often belong to others.
     pub create: bool,
-    /// Copies kept by a NATS cluster, used when it is created. Default 1.
+    /// Copies that a NATS cluster keeps, used when the stream is created. Default 1; 3 survives the
+    /// loss of a server. See [`bounds::REPLICAS`].
     pub replicas: u8,
-    /// How long the broker remembers message ids, used when it is created. Default `10m`.
+    /// How long the broker remembers message ids and so drops a repeated publish, used when the
+    /// stream is created. Default `10m`; costs about 140 bytes an event of the window in the
+    /// broker's memory. See [`bounds::DUPLICATE_WINDOW`].
     pub duplicate_window: HumanDuration,
 }
 
@@ -148,32 +170,40 @@ impl Default for Stream {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Relay {
-    /// The relay's name: its row in the position table and its lock. Default `default`.
-    pub name: String,
-    /// `ce-source` of events that name none. Default `postrider`.
+    /// The relay's name: its row in the position table and its lock, up to 40 letters, digits, `-`,
+    /// `_` and `.`. Default `default`. A new name starts over at the oldest row that is kept.
+    pub name: RelayName,
+    /// `ce-source` of events that name none; a URI reference such as `/orders`. Default `postrider`.
     pub source: String,
-    /// Rows of one fetch at most. Default 1000.
+    /// Rows of one fetch at most. Default 1000; lower it when memory is short. See
+    /// [`bounds::BATCH_EVENTS`].
     pub batch_events: u32,
-    /// Payload bytes of one fetch at most; a single larger row still goes, alone. Default `8MiB`.
+    /// Payload bytes of one fetch at most; a single larger row still goes, alone. Default `8MiB`. See
+    /// [`bounds::BUFFER_BYTES`].
     pub batch_bytes: ByteSize,
-    /// Events sent and unanswered at most. Default 1024.
+    /// Events sent and unanswered at most. Default 1024; raise it when the broker is far away. See
+    /// [`bounds::IN_FLIGHT_EVENTS`].
     pub in_flight_events: u32,
     /// Payload bytes sent and unanswered at most; one larger event still goes, alone. Default `8MiB`.
+    /// See [`bounds::BUFFER_BYTES`].
     pub in_flight_bytes: ByteSize,
-    /// How often the outbox is looked at while there is work. Default `2ms`.
+    /// How often the outbox is looked at while there is work. Default `2ms`; a longer one trades
+    /// latency for fewer queries. See [`bounds::POLL_INTERVAL`].
     pub poll_interval: HumanDuration,
-    /// How often the outbox is looked at while nothing wakes the relay. Default `5s`.
+    /// How often the outbox is looked at while nothing wakes the relay, the backstop of a lost
+    /// wake-up; not below `poll_interval`. Default `5s`. See [`bounds::IDLE_INTERVAL`].
     pub idle_interval: HumanDuration,
-    /// How an idle relay is woken. Default `gated`.
+    /// How an idle relay is woken. Default `gated`; `poll` behind a transaction-pooling proxy.
     pub wake: Wake,
-    /// How long published rows stay in the outbox. Default `24h`.
+    /// How long published rows stay in the outbox. Default `24h`; what is not published stays,
+    /// whatever its age. See [`bounds::RETENTION`].
     pub retention: HumanDuration,
 }
 
 impl Default for Relay {
     fn default() -> Self {
         Self {
-            name: "default".to_owned(),
+            name: RelayName::default(),
             source: "postrider".to_owned(),
             batch_events: 1000,
             batch_bytes: ByteSize(8 << 20),
@@ -227,7 +257,8 @@ pub enum OnDead {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Shutdown {
-    /// How long a stopping relay may take for its last sweep, acks and settlement. Default `30s`.
+    /// How long a stopping relay may take for its last sweep, acks and settlement. Default `30s`;
+    /// keep it below what systemd or Kubernetes waits before it kills. See [`bounds::GRACE`].
     pub grace: HumanDuration,
 }
 
@@ -241,7 +272,8 @@ impl Default for Shutdown {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
-    /// An address, or `off`. Default `127.0.0.1:8085`.
+    /// An address, or `off`. Port 0 lets the kernel choose. Default `127.0.0.1:8085`; it has no
+    /// login, so think before it leaves loopback.
     pub listen: Listen,
 }
 

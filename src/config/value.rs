@@ -1,8 +1,7 @@
-//! Values that people write: durations, sizes, secrets and listen addresses.
+//! Values that people write: durations, sizes and listen addresses.
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
-use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A duration such as `250ms`, `5s` or `24h`.
@@ -11,18 +10,28 @@ pub struct HumanDuration(pub Duration);
 
 impl<'de> Deserialize<'de> for HumanDuration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        humantime::parse_duration(&text).map(Self).map_err(|error| {
-            de::Error::custom(format!(
-                "\"{text}\" is not a duration: {error}; write \"250ms\", \"5s\" or \"24h\""
-            ))
+        parse_text(deserializer, "a duration such as \"250ms\", \"5s\" or \"24h\"", |text| {
+            humantime::parse_duration(text).ok().map(Self)
         })
+    }
+}
+
+impl fmt::Display for HumanDuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        // People write 24h and 10m; humantime would answer 1day and 10m.
+        match (self.0.subsec_nanos(), seconds) {
+            (0, 1..) if seconds.is_multiple_of(3600) => write!(f, "{}h", seconds / 3600),
+            (0, 1..) if seconds.is_multiple_of(60) => write!(f, "{}m", seconds / 60),
+            (0, 1..) => write!(f, "{seconds}s"),
+            _ => write!(f, "{}", humantime::format_duration(self.0)),
+        }
     }
 }
 
 impl Serialize for HumanDuration {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&humantime::format_duration(self.0))
+        serializer.collect_str(self)
     }
 }
 
@@ -42,17 +51,11 @@ const UNITS: [(&str, u64); 7] = [
 
 impl<'de> Deserialize<'de> for ByteSize {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        UNITS
-            .iter()
-            .find_map(|(unit, factor)| {
-                let number = text.strip_suffix(unit)?.trim().parse::<u64>().ok()?;
-                number.checked_mul(*factor)
-            })
-            .map(Self)
-            .ok_or_else(|| {
-                de::Error::custom(format!("\"{text}\" is not a size: write \"512KiB\" or \"8MiB\""))
-            })
+        parse_text(deserializer, "a size such as \"512KiB\" or \"8MiB\"", |text| {
+            let (unit, factor) = UNITS.iter().find(|(unit, _)| text.ends_with(unit))?;
+            let number = text.strip_suffix(unit)?.trim().parse::<u64>().ok()?;
+            number.checked_mul(*factor).map(Self)
+        })
     }
 }
 
@@ -72,34 +75,6 @@ impl Serialize for ByteSize {
     }
 }
 
-/// A text that is never shown: not by `Debug`, not by `config show`, not in an error.
-#[derive(Debug, Clone)]
-pub struct Secret(SecretString);
-
-impl Secret {
-    /// Wraps a text.
-    pub fn new(text: String) -> Self {
-        Self(text.into())
-    }
-
-    /// The text itself, for the one place that connects with it.
-    pub fn expose(&self) -> &str {
-        self.0.expose_secret()
-    }
-}
-
-impl<'de> Deserialize<'de> for Secret {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(Self::new)
-    }
-}
-
-impl Serialize for Secret {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("***")
-    }
-}
-
 /// Where a listener binds, or that it does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listen {
@@ -111,14 +86,8 @@ pub enum Listen {
 
 impl<'de> Deserialize<'de> for Listen {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        if text == "off" {
-            return Ok(Self::Off);
-        }
-        text.parse().map(Self::Address).map_err(|_| {
-            de::Error::custom(format!(
-                "\"{text}\" is not an address: write \"127.0.0.1:8085\" or \"off\""
-            ))
+        parse_text(deserializer, "an address such as \"127.0.0.1:8085\", or \"off\"", |text| {
+            if text == "off" { Some(Self::Off) } else { text.parse().ok().map(Self::Address) }
         })
     }
 }
@@ -128,6 +97,79 @@ impl Serialize for Listen {
         match self {
             Self::Address(address) => serializer.collect_str(address),
             Self::Off => serializer.serialize_str("off"),
+        }
+    }
+}
+
+/// Deserializes a text that `parse` understands; every other value is answered with what was expected.
+pub(super) fn parse_text<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    expected: &'static str,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, D::Error> {
+    deserializer.deserialize_str(TextVisitor { expected, parse })
+}
+
+struct TextVisitor<F> {
+    expected: &'static str,
+    parse: F,
+}
+
+impl<T, F: FnOnce(&str) -> Option<T>> de::Visitor<'_> for TextVisitor<F> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expected)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        let expected = self.expected;
+        (self.parse)(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &expected))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn duration(text: &str) -> Result<HumanDuration, serde_json::Error> {
+        serde_json::from_value(serde_json::json!(text))
+    }
+
+    fn size(text: &str) -> Result<ByteSize, serde_json::Error> {
+        serde_json::from_value(serde_json::json!(text))
+    }
+
+    #[test]
+    fn durations_are_written_back_as_people_write_them() {
+        for text in ["2ms", "250ms", "5s", "10m", "24h", "90s", "1s 500ms"] {
+            assert_eq!(duration(text).unwrap().to_string(), text);
+        }
+        assert_eq!(duration("1day").unwrap().to_string(), "24h");
+        assert_eq!(duration("0s").unwrap().to_string(), "0s");
+    }
+
+    #[test]
+    fn durations_without_a_unit_are_refused_with_an_example() {
+        let error = duration("5").unwrap_err().to_string();
+        assert!(error.contains("expected a duration such as"), "{error}");
+        assert!(duration("-5s").is_err());
+        assert!(duration("").is_err());
+        assert!(duration("99999999999999999999h").is_err());
+    }
+
+    #[test]
+    fn sizes_are_written_back_as_people_write_them() {
+        for text in ["8MiB", "512KiB", "3B", "1GiB"] {
+            assert_eq!(size(text).unwrap().to_string(), text);
+        }
+        assert_eq!(size("1 kB").unwrap(), ByteSize(1000));
+    }
+
+    #[test]
+    fn sizes_that_overflow_or_lack_a_unit_are_refused() {
+        for text in ["8", "MiB", "-1MiB", "8 MiBs", "99999999999GiB", "1.5MiB"] {
+            assert!(size(text).is_err(), "{text}");
         }
     }
 }

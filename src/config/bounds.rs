@@ -1,0 +1,54 @@
+//! What every number of the configuration may be, and why not less or more.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use super::value::{ByteSize, HumanDuration};
+
+/// Shorter would fail on a loaded machine, longer would look like a hang.
+pub const CONNECT_TIMEOUT: RangeInclusive<HumanDuration> = millis(100)..=seconds(300);
+
+/// Shorter would give up healthy statements, longer would hide a dead connection.
+pub const QUERY_TIMEOUT: RangeInclusive<HumanDuration> = millis(100)..=seconds(600);
+
+/// Shorter would give up a healthy connection, longer would notice a dead one too late.
+pub const PING_INTERVAL: RangeInclusive<HumanDuration> = millis(500)..=seconds(120);
+
+/// Shorter would resend what is on its way, longer would hold a key behind one lost answer. It must
+/// also be less than a quarter of `stream.duplicate_window`, so that repeats are still recognised.
+pub const ACK_TIMEOUT: RangeInclusive<HumanDuration> = millis(100)..=seconds(300);
+
+/// What a JetStream cluster supports.
+pub const REPLICAS: RangeInclusive<u8> = 1..=5;
+
+/// Shorter would forget an id before its publish is repeated, longer would fill the broker's memory.
+pub const DUPLICATE_WINDOW: RangeInclusive<HumanDuration> = seconds(1)..=seconds(24 * 3600);
+
+/// Zero would read nothing; more would hold more rows in memory than one round trip is worth.
+pub const BATCH_EVENTS: RangeInclusive<u32> = 1..=100_000;
+
+/// Zero would publish nothing; more than the broker answers in a second only waits elsewhere.
+pub const IN_FLIGHT_EVENTS: RangeInclusive<u32> = 1..=65_536;
+
+/// Less would send every event alone; more is memory that nobody expects of a sidecar.
+pub const BUFFER_BYTES: RangeInclusive<ByteSize> = ByteSize(1 << 10)..=ByteSize(1 << 30);
+
+/// Shorter would keep Postgres busy with looking, longer is what `idle_interval` is for.
+pub const POLL_INTERVAL: RangeInclusive<HumanDuration> = millis(1)..=seconds(1);
+
+/// Shorter would make an idle relay busy; the wake-up gate expires 15 s after it was last renewed,
+/// and it is renewed at this interval.
+pub const IDLE_INTERVAL: RangeInclusive<HumanDuration> = millis(50)..=seconds(10);
+
+/// Shorter than a second would drop rows that an operator has no chance to see.
+pub const RETENTION: RangeInclusive<HumanDuration> = seconds(1)..=seconds(3650 * 24 * 3600);
+
+/// Shorter would cut off the last acks, longer outlasts every supervisor's patience.
+pub const GRACE: RangeInclusive<HumanDuration> = seconds(1)..=seconds(3600);
+
+const fn millis(count: u64) -> HumanDuration {
+    HumanDuration(Duration::from_millis(count))
+}
+
+const fn seconds(count: u64) -> HumanDuration {
+    HumanDuration(Duration::from_secs(count))
+}
