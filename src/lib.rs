@@ -1,5 +1,6 @@
 //! Postrider: a transactional outbox daemon for Postgres and NATS JetStream.
 
 pub mod config;
+pub mod dev;
 pub mod pg;
 pub mod relay;

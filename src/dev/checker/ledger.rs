@@ -1,0 +1,80 @@
+//! Ledger: what the writers did to the outbox, noted by the writers themselves.
+
+use uuid::Uuid;
+
+use super::Digest;
+
+/// Nanoseconds since the workload began, on a clock that only goes forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Nanos(pub u64);
+
+/// How a transaction ended, as far as its writer knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// The database reported success: every row of it has to arrive.
+    Committed,
+    /// It was given up, wholly or to a savepoint: no row of it may ever arrive.
+    RolledBack,
+    /// The connection broke during COMMIT and nobody found out: its rows may arrive or not.
+    Unknown,
+}
+
+/// One row as it was inserted, and how its message has to look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The event's id.
+    pub id: Uuid,
+    /// What it is ordered with; `None` for an event without a key.
+    pub key: Option<Digest>,
+    /// Its number among the events of its key, drawn under the key's lock. Only compared in
+    /// [`super::Order::Serial`].
+    pub key_seq: u64,
+    /// The subject that it has to be stored under.
+    pub subject: Digest,
+    /// The payload's bytes.
+    pub payload: Digest,
+    /// The headers that it has to carry.
+    pub headers: Digest,
+}
+
+/// One transaction, or the part of one that a savepoint took back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transaction {
+    /// Which writer ran it.
+    pub writer: u32,
+    /// Just before its first insert was sent.
+    pub begin: Nanos,
+    /// Just after the database's answer to COMMIT or ROLLBACK came in.
+    pub end: Nanos,
+    /// How it ended.
+    pub fate: Fate,
+    /// Its rows in the order of their inserts.
+    pub rows: Vec<Row>,
+}
+
+/// What all the writers did. It grows by about a hundred bytes an event.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger {
+    /// The transactions, in any order.
+    pub transactions: Vec<Transaction>,
+}
+
+impl Ledger {
+    /// Takes over the transactions of another ledger.
+    pub fn absorb(&mut self, other: Ledger) {
+        self.transactions.extend(other.transactions);
+    }
+
+    /// How many events have the given fate.
+    pub fn events(&self, fate: Fate) -> u64 {
+        let of_fate = self.transactions.iter().filter(|transaction| transaction.fate == fate);
+        of_fate.map(|transaction| transaction.rows.len() as u64).sum()
+    }
+
+    /// How many different keys the committed events have.
+    pub fn keys(&self) -> usize {
+        let committed = self.transactions.iter().filter(|t| t.fate == Fate::Committed);
+        let keys = committed.flat_map(|t| t.rows.iter().filter_map(|row| row.key));
+        keys.collect::<std::collections::HashSet<_>>().len()
+    }
+}

@@ -1,0 +1,192 @@
+//! Checker: compares the ledger of what was committed with what the stream holds.
+//!
+//! It knows nothing of how the events travelled: no type of the relay, no clock, no I/O. What it
+//! promises to find, each as its own figure in the [`Report`]:
+//!
+//! - *lost*: committed, and neither stored nor dead nor pending;
+//! - *phantom*: stored or dead, and never committed;
+//! - *duplicates*: copies beyond the first of one id;
+//! - *inversions*: see [`Order`];
+//! - *altered*: payload, subject, key or headers are not what the row said;
+//! - *dead and stored*, *pending*.
+//!
+//! A check takes O(n log n) time for n events, and memory proportional to n.
+
+mod digest;
+mod ledger;
+mod order;
+mod report;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
+
+use uuid::Uuid;
+
+pub use digest::Digest;
+pub use ledger::{Fate, Ledger, Nanos, Row, Transaction};
+pub use report::{Altered, Finding, Lost, Report};
+
+/// What the writers promised about events of one key, and so what order can be demanded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Writers lock the key before they insert: events arrive in the order of their `key_seq`.
+    Serial,
+    /// Transactions on one key may overlap. Only this is demanded: an event whose commit was
+    /// reported before another's insert began comes first, and so does the earlier row of one
+    /// transaction.
+    Overlap,
+}
+
+/// One message as it was read back from the stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Its sequence number in the stream.
+    pub seq: u64,
+    /// Its message id; `None` when it has none that is a UUID.
+    pub id: Option<Uuid>,
+    /// The subject that it is stored under.
+    pub subject: Digest,
+    /// The ordering key that it names.
+    pub key: Option<Digest>,
+    /// Its body.
+    pub payload: Digest,
+    /// Its headers.
+    pub headers: Digest,
+}
+
+/// Where events were found once everything had come to rest.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// The whole stream, in any order.
+    pub stream: Vec<Stored>,
+    /// The ids of the dead letters.
+    pub dead: Vec<Uuid>,
+    /// The ids of events that still wait.
+    pub pending: Vec<Uuid>,
+}
+
+/// A row with its transaction: what an id leads to.
+#[derive(Clone, Copy)]
+struct Origin<'a> {
+    transaction: &'a Transaction,
+    row: &'a Row,
+    /// The row's place in its transaction.
+    place: usize,
+}
+
+/// Compares what was committed with what was found.
+pub fn check(ledger: &Ledger, observed: &Observed, order: Order) -> Report {
+    let origins = origins(ledger);
+    let mut stream: Vec<&Stored> = observed.stream.iter().collect();
+    stream.sort_unstable_by_key(|message| message.seq);
+    let dead: HashSet<Uuid> = observed.dead.iter().copied().collect();
+
+    let mut report = Report {
+        stored: observed.stream.len() as u64,
+        dead: dead.len() as u64,
+        ..Report::default()
+    };
+    let mut arrived: HashSet<Uuid> = HashSet::with_capacity(stream.len());
+    let mut lanes = order::Lanes::new(order);
+    for message in stream {
+        let Some(id) = message.id else {
+            report.phantom.note(None);
+            continue;
+        };
+        if !arrived.insert(id) {
+            report.duplicates.note(Some(id));
+            continue;
+        }
+        let Some(origin) = origins.get(&id) else {
+            report.phantom.note(Some(id));
+            continue;
+        };
+        if dead.contains(&id) {
+            report.dead_and_stored.note(Some(id));
+        }
+        compare(origin.row, message, &mut report.altered);
+        if lanes.is_inverted(*origin) {
+            report.inversions.note(Some(id));
+        }
+    }
+    for id in &dead {
+        if !origins.contains_key(id) && !arrived.contains(id) {
+            report.phantom.note(Some(*id));
+        }
+    }
+    account(ledger, observed, &Found { arrived, dead }, &mut report);
+    report
+}
+
+/// Every row that may be somewhere, by its id.
+fn origins(ledger: &Ledger) -> HashMap<Uuid, Origin<'_>> {
+    let mut origins = HashMap::new();
+    for transaction in &ledger.transactions {
+        if transaction.fate == Fate::RolledBack {
+            continue;
+        }
+        for (place, row) in transaction.rows.iter().enumerate() {
+            origins.insert(row.id, Origin { transaction, row, place });
+        }
+    }
+    origins
+}
+
+fn compare(row: &Row, message: &Stored, altered: &mut Altered) {
+    for (same, finding) in [
+        (row.payload == message.payload, &mut altered.payload),
+        (row.subject == message.subject, &mut altered.subject),
+        (row.key == message.key, &mut altered.key),
+        (row.headers == message.headers, &mut altered.headers),
+    ] {
+        if !same {
+            finding.note(Some(row.id));
+        }
+    }
+}
+
+/// The ids that are in the stream and those that are dead.
+struct Found {
+    arrived: HashSet<Uuid>,
+    dead: HashSet<Uuid>,
+}
+
+/// Gives each committed row its place: stored, dead, pending, limbo or lost.
+fn account(ledger: &Ledger, observed: &Observed, found: &Found, report: &mut Report) {
+    let pending: HashSet<Uuid> = observed.pending.iter().copied().collect();
+    let mut by_end: Vec<&Transaction> =
+        ledger.transactions.iter().filter(|t| t.fate != Fate::RolledBack).collect();
+    by_end.sort_by_key(|transaction| transaction.end);
+
+    let mut any_stored = false;
+    // Lost since the last stored event: in the middle if another stored one follows.
+    let mut since: Vec<Uuid> = Vec::new();
+    for transaction in by_end {
+        for row in &transaction.rows {
+            let id = row.id;
+            let stored = found.arrived.contains(&id);
+            let elsewhere = found.dead.contains(&id) || pending.contains(&id);
+            if transaction.fate == Fate::Unknown && !stored && !elsewhere {
+                report.limbo += 1;
+                continue;
+            }
+            report.committed += 1;
+            if stored {
+                let gap =
+                    if any_stored { &mut report.lost.middle } else { &mut report.lost.prefix };
+                for lost in since.drain(..) {
+                    gap.note(Some(lost));
+                }
+                any_stored = true;
+            } else if pending.contains(&id) {
+                report.pending.note(Some(id));
+            } else if !elsewhere {
+                since.push(id);
+            }
+        }
+    }
+    for lost in since {
+        report.lost.postfix.note(Some(lost));
+    }
+}

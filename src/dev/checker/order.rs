@@ -1,0 +1,52 @@
+//! Order: whether the events of one key come in an order that their writers can rely on.
+
+use std::collections::HashMap;
+
+use super::{Digest, Fate, Nanos, Order, Origin};
+
+/// What has been seen of each key, in stream order.
+pub(super) struct Lanes {
+    order: Order,
+    by_key: HashMap<Digest, Lane>,
+    /// The highest row seen of one key in one transaction, which is known by its address.
+    places: HashMap<(Digest, *const super::Transaction), usize>,
+}
+
+/// What has been seen of one key.
+#[derive(Default)]
+struct Lane {
+    /// The latest moment at which an insert began.
+    begin_max: Nanos,
+    /// The highest number within the key.
+    key_seq_max: Option<u64>,
+}
+
+impl Lanes {
+    pub(super) fn new(order: Order) -> Self {
+        Self { order, by_key: HashMap::new(), places: HashMap::new() }
+    }
+
+    /// Takes the next event in stream order and says whether an earlier one should have come later.
+    ///
+    /// Of two swapped events one is inverted: the second in the stream.
+    pub(super) fn is_inverted(&mut self, origin: Origin<'_>) -> bool {
+        let Origin { transaction, row, place } = origin;
+        let Some(key) = row.key else { return false };
+        let lane = self.by_key.entry(key).or_default();
+
+        // The database may commit after a writer has lost sight of its transaction.
+        let end_known = transaction.fate == Fate::Committed;
+        let overtaken = end_known && lane.begin_max > transaction.end;
+        lane.begin_max = lane.begin_max.max(transaction.begin);
+
+        let out_of_number =
+            self.order == Order::Serial && lane.key_seq_max.is_some_and(|max| row.key_seq <= max);
+        lane.key_seq_max = lane.key_seq_max.max(Some(row.key_seq));
+
+        let place_max = self.places.entry((key, std::ptr::from_ref(transaction))).or_insert(place);
+        let out_of_place = place < *place_max;
+        *place_max = place.max(*place_max);
+
+        overtaken || out_of_number || out_of_place
+    }
+}

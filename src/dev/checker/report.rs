@@ -1,0 +1,127 @@
+//! Report: the figures of one check, and the first few events behind each.
+
+use std::fmt;
+
+use uuid::Uuid;
+
+/// How many offending events a finding names.
+const NAMED_MAX: usize = 5;
+
+/// One kind of fault: how often, and where first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Finding {
+    /// How many events have the fault.
+    pub count: u64,
+    /// The first few of them. Fewer than `count` when there are many, or when they have no id.
+    pub first: Vec<Uuid>,
+}
+
+impl Finding {
+    pub(super) fn note(&mut self, id: Option<Uuid>) {
+        self.count += 1;
+        if let Some(id) = id
+            && self.first.len() < NAMED_MAX
+        {
+            self.first.push(id);
+        }
+    }
+}
+
+/// Where in the order of commits the lost events are: it tells the causes apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Before the first committed event that did arrive: the reader began too late.
+    pub prefix: Finding,
+    /// Between events that arrived: the reader skipped, or the broker lost.
+    pub middle: Finding,
+    /// After the last one that arrived, or when none did: the reader is not done, or stopped.
+    pub postfix: Finding,
+}
+
+impl Lost {
+    /// How many in all.
+    pub fn count(&self) -> u64 {
+        self.prefix.count + self.middle.count + self.postfix.count
+    }
+}
+
+/// Messages whose content is not what the row said, by the part that differs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Altered {
+    /// The body differs.
+    pub payload: Finding,
+    /// It was stored under another subject.
+    pub subject: Finding,
+    /// It names another ordering key.
+    pub key: Finding,
+    /// A header is missing, superfluous or differs.
+    pub headers: Finding,
+}
+
+/// What a check found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Events whose transaction committed, or turned out to have committed.
+    pub committed: u64,
+    /// Messages in the stream, copies included.
+    pub stored: u64,
+    /// Events in the dead letters.
+    pub dead: u64,
+    /// Events of transactions whose end nobody knows and that arrived nowhere. Not a fault.
+    pub limbo: u64,
+    /// Committed, and neither in the stream nor dead nor pending.
+    pub lost: Lost,
+    /// In the stream or dead, and never committed.
+    pub phantom: Finding,
+    /// Copies beyond the first of an id.
+    pub duplicates: Finding,
+    /// Events that came after one of their key that should have come later.
+    pub inversions: Finding,
+    /// Messages that are not what the row said.
+    pub altered: Altered,
+    /// Both set aside as dead and in the stream.
+    pub dead_and_stored: Finding,
+    /// Committed and still waiting, though everything should have arrived by now.
+    pub pending: Finding,
+}
+
+impl Report {
+    /// Every kind of fault with its name, whether it occurred or not.
+    pub fn findings(&self) -> [(&'static str, &Finding); 12] {
+        [
+            ("lost before the first stored event", &self.lost.prefix),
+            ("lost between stored events", &self.lost.middle),
+            ("lost after the last stored event", &self.lost.postfix),
+            ("phantom", &self.phantom),
+            ("duplicate", &self.duplicates),
+            ("inverted", &self.inversions),
+            ("with another payload", &self.altered.payload),
+            ("with another subject", &self.altered.subject),
+            ("with another key", &self.altered.key),
+            ("with other headers", &self.altered.headers),
+            ("dead and stored", &self.dead_and_stored),
+            ("still pending", &self.pending),
+        ]
+    }
+
+    /// Whether nothing is wrong.
+    pub fn is_clean(&self) -> bool {
+        self.findings().iter().all(|(_, finding)| finding.count == 0)
+    }
+}
+
+/// The figures, then a line for each kind of fault that occurred.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} committed, {} stored, {} dead", self.committed, self.stored, self.dead)?;
+        for (name, finding) in self.findings() {
+            if finding.count > 0 {
+                write!(f, "\n{} {name}", finding.count)?;
+                for (place, id) in finding.first.iter().enumerate() {
+                    write!(f, "{}{id}", if place == 0 { ": " } else { ", " })?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

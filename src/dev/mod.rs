@@ -1,0 +1,3 @@
+//! What a developer's machine needs: throwaway servers, a workload, its ledger and the checker.
+
+pub mod checker;
