@@ -1,1 +1,7 @@
 //! Everything that is true of any Postgres session, whatever it is used for.
+
+pub mod connect;
+pub mod error;
+pub mod tls;
+mod url;
+mod verify;

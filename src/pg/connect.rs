@@ -1,0 +1,370 @@
+//! Opens one session with its settings, and notices when it ends.
+
+use std::{
+    future::{Future, poll_fn},
+    sync::{Arc, Once, OnceLock},
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+use tokio_postgres::{
+    AsyncMessage, Client, Socket,
+    config::{Config, SslMode as DriverMode},
+    error::SqlState,
+    tls::MakeTlsConnect,
+};
+use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{debug, trace, warn};
+
+use super::{
+    error::{self, Class, QueryError, classify, describe, describe_refusal, rustls_error},
+    tls::{SslMode, TlsError, explain},
+    url::{Endpoint, Place, Target, UrlError},
+};
+use crate::config::Database;
+
+/// How much longer than the server's `statement_timeout` an answer is waited for: when both are
+/// alive the server gives up first, and the session stays usable.
+const DEADLINE_SLACK: Duration = Duration::from_millis(500);
+
+/// How long a session that we drop may take for its farewell.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// One session. Dropping it ends the session, and with it its locks.
+pub struct Connection {
+    /// Where statements go. Each belongs into [`Connection::deadline`].
+    pub client: Client,
+    /// Told of every NOTIFY that the session listens for.
+    pub notified: Arc<Notify>,
+    closed: CancellationToken,
+    ending: Arc<OnceLock<String>>,
+    query_timeout: Duration,
+    _abandon: DropGuard,
+}
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The URL is of no use.
+    #[error("database.url {0}")]
+    Url(#[from] UrlError),
+    /// The TLS settings in it are.
+    #[error("database.url: {0}")]
+    Tls(#[from] TlsError),
+    /// No host gave a session that can write; one failure for each.
+    #[error("{}", .0.iter().map(|failure| failure.text.as_str()).collect::<Vec<_>>().join("; "))]
+    Hosts(Vec<Failure>),
+}
+
+/// What one host answered.
+#[derive(Debug)]
+pub struct Failure {
+    class: Class,
+    text: String,
+    hint: Option<&'static str>,
+}
+
+impl ConnectError {
+    /// What can be done about it.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Url(_) | Self::Tls(_) => Class::Configuration,
+            Self::Hosts(failures) => {
+                failures.iter().map(|failure| failure.class).max().unwrap_or(Class::SessionLost)
+            }
+        }
+    }
+
+    /// What an operator can do about it; nothing when the texts say it or when it may pass.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Url(_) | Self::Tls(_) => None,
+            Self::Hosts(failures) => failures.iter().find_map(|failure| failure.hint),
+        }
+    }
+}
+
+/// Opens a session for `purpose`, which Postgres shows as `postrider/<purpose>`. The hosts of the
+/// URL are tried in turn, each for at most `connect_timeout` with TLS and authentication, until
+/// one can write. `settings` are set after our own and win over them.
+///
+/// # Errors
+///
+/// Classes other than `Configuration` and `Permission` may pass by themselves: try again later.
+///
+/// # Cancel safety
+///
+/// Dropping the future gives up the attempt and leaves no session behind.
+pub async fn connect(
+    config: &Database,
+    purpose: &str,
+    settings: &[(&str, &str)],
+) -> Result<Connection, ConnectError> {
+    let url = config.url.as_ref().ok_or(UrlError::Missing)?;
+    let target = Target::parse(url.expose())?;
+    let mode = target.tls.effective_mode()?;
+    let connector = target.tls.connector()?;
+    let limit = config.connect_timeout.0;
+    let mut failures = Vec::new();
+    for mut endpoint in target.endpoints {
+        adjust(&mut endpoint.driver, purpose, limit);
+        let opening = open(&endpoint, mode, &connector, (config.query_timeout.0, settings));
+        match tokio::time::timeout(limit, opening).await {
+            Ok(Ok(connection)) => {
+                warn_if_unverified(&endpoint, mode);
+                return Ok(connection);
+            }
+            Ok(Err(error)) => failures.push(failure(&endpoint, &error)),
+            Err(_) => failures.push(Failure {
+                class: Class::SessionLost,
+                text: format!(
+                    "{}: no session within {}",
+                    endpoint.name,
+                    humantime::format_duration(limit)
+                ),
+                hint: None,
+            }),
+        }
+    }
+    Err(ConnectError::Hosts(failures))
+}
+
+/// A host that is gone shall be noticed within seconds, also while nothing is sent.
+fn adjust(driver: &mut Config, purpose: &str, limit: Duration) {
+    driver
+        // A name with two addresses of which one is dead leaves time for the other.
+        .connect_timeout(limit / 2)
+        .keepalives(true)
+        .keepalives_idle(Duration::from_secs(5))
+        .keepalives_interval(Duration::from_secs(3))
+        .keepalives_retries(3)
+        .tcp_user_timeout(Duration::from_secs(10));
+    if driver.get_application_name().is_none() {
+        driver.application_name(format!("postrider/{purpose}"));
+    }
+}
+
+async fn open(
+    endpoint: &Endpoint,
+    mode: SslMode,
+    connector: &MakeRustlsConnect,
+    (query_timeout, settings): (Duration, &[(&str, &str)]),
+) -> Result<Connection, tokio_postgres::Error> {
+    let (first, second) = mode.attempts(endpoint.place);
+    let connection = match open_once(&endpoint.driver, first, connector, query_timeout).await {
+        Err(error) if wants_other_encryption(&error) => match second {
+            Some(second) => open_once(&endpoint.driver, second, connector, query_timeout).await?,
+            None => return Err(error),
+        },
+        other => other?,
+    };
+    connection.client.batch_execute(&session_settings(query_timeout, settings)).await?;
+    Ok(connection)
+}
+
+/// `pg_hba.conf` has no line for this kind of connection, or the handshake failed.
+fn wants_other_encryption(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
+        || error.to_string() == "error performing TLS handshake"
+}
+
+async fn open_once(
+    driver: &Config,
+    attempt: DriverMode,
+    connector: &MakeRustlsConnect,
+    query_timeout: Duration,
+) -> Result<Connection, tokio_postgres::Error> {
+    let mut driver = driver.clone();
+    let (client, session) = driver.ssl_mode(attempt).connect(connector.clone()).await?;
+    let abandoned = CancellationToken::new();
+    let connection = Connection {
+        client,
+        notified: Arc::new(Notify::new()),
+        closed: CancellationToken::new(),
+        ending: Arc::new(OnceLock::new()),
+        query_timeout,
+        _abandon: abandoned.clone().drop_guard(),
+    };
+    let driving = Driving {
+        session,
+        notified: Arc::clone(&connection.notified),
+        closed: connection.closed.clone(),
+        ending: Arc::clone(&connection.ending),
+    };
+    #[expect(clippy::disallowed_methods, reason = "it ends with the session, whose drop ends it")]
+    tokio::spawn(driving.run(abandoned));
+    Ok(connection)
+}
+
+impl Connection {
+    /// Waits for a statement, but no longer than `query_timeout` and a little.
+    ///
+    /// # Errors
+    ///
+    /// After [`QueryError::Timeout`] nobody knows what the server did: drop the connection.
+    ///
+    /// # Cancel safety
+    ///
+    /// As that of the statement: the server may still carry it out.
+    pub async fn deadline<T>(
+        &self,
+        statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, QueryError> {
+        let after = self.query_timeout.saturating_add(DEADLINE_SLACK);
+        match tokio::time::timeout(after, statement).await {
+            Ok(answer) => answer.map_err(QueryError::from),
+            Err(_) => Err(QueryError::Timeout { after }),
+        }
+    }
+
+    /// Waits until the session has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it loses nothing.
+    pub async fn closed(&self) {
+        self.closed.cancelled().await;
+    }
+
+    /// Whether the session has ended.
+    pub fn is_closed(&self) -> bool {
+        self.closed.is_cancelled()
+    }
+
+    /// Why the session ended, once it has.
+    pub fn ending(&self) -> Option<&str> {
+        self.ending.get().map(String::as_str)
+    }
+}
+
+type Session =
+    tokio_postgres::Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
+
+/// The half of a session that moves bytes.
+struct Driving {
+    session: Session,
+    notified: Arc<Notify>,
+    closed: CancellationToken,
+    ending: Arc<OnceLock<String>>,
+}
+
+impl Driving {
+    async fn run(mut self, abandoned: CancellationToken) {
+        // A server that hangs would keep the session, and with it the relay's lock, for ever.
+        let forsaken = async {
+            abandoned.cancelled().await;
+            tokio::time::sleep(FAREWELL).await;
+        };
+        tokio::pin!(forsaken);
+        let ending = loop {
+            tokio::select! {
+                message = poll_fn(|context| self.session.poll_message(context)) => match message {
+                    Some(Ok(message)) => self.absorb(&message),
+                    Some(Err(error)) => break describe(&error),
+                    None => break "connection closed".to_owned(),
+                },
+                () = &mut forsaken => break "given up".to_owned(),
+            }
+        };
+        debug!(reason = %ending, "postgres session ended");
+        // The first and only time, so that there is nothing to be lost.
+        drop(self.ending.set(ending));
+        self.closed.cancel();
+        // Who waits for a notification looks again, and sees that the session is gone.
+        self.notified.notify_one();
+    }
+
+    fn absorb(&self, message: &AsyncMessage) {
+        match message {
+            AsyncMessage::Notice(notice) => {
+                debug!(severity = notice.severity(), notice = %describe_refusal(notice));
+            }
+            AsyncMessage::Notification(notification) => {
+                trace!(channel = notification.channel(), "notified");
+                self.notified.notify_one();
+            }
+            _ => debug!("message of an unknown kind from postgres"),
+        }
+    }
+}
+
+/// Our settings, then the caller's, as one round trip.
+fn session_settings(query_timeout: Duration, extra: &[(&str, &str)]) -> String {
+    let statement_timeout = format!("{}ms", query_timeout.as_millis());
+    let own = [
+        ("search_path", ""),
+        ("client_encoding", "UTF8"),
+        ("statement_timeout", statement_timeout.as_str()),
+        ("lock_timeout", "2s"),
+        ("idle_in_transaction_session_timeout", "10s"),
+    ];
+    let calls: Vec<_> = own
+        .iter()
+        .chain(extra)
+        .map(|(name, value)| {
+            format!("pg_catalog.set_config({}, {}, false)", literal(name), literal(value))
+        })
+        .collect();
+    format!("SELECT {}", calls.join(", "))
+}
+
+/// A string constant that means the same whatever `standard_conforming_strings` says.
+fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+fn failure(endpoint: &Endpoint, error: &tokio_postgres::Error) -> Failure {
+    let class = classify(error);
+    let (text, hint) = match rustls_error(error) {
+        Some(cause) => {
+            let (text, hint) = explain(cause);
+            (text, Some(hint))
+        }
+        None if error::is_without_tls(error) => (
+            "server does not speak TLS".to_owned(),
+            Some("set ssl = on in Postgres, or sslmode=disable on a network that you trust"),
+        ),
+        None if error::is_read_only(error) => (
+            "server is a standby or read-only".to_owned(),
+            Some("let database.url name the primary, or all hosts that may become it"),
+        ),
+        None => (describe(error), class.hint()),
+    };
+    let mut text = format!("{}: {text}", endpoint.name);
+    // Servers and libraries quote what they were given, and one day it may be this.
+    if let Some(password) = endpoint.driver.get_password().and_then(|it| str::from_utf8(it).ok())
+        && !password.is_empty()
+    {
+        text = text.replace(password, "***");
+    }
+    Failure { class, text, hint }
+}
+
+/// Says once that anyone between us and a remote server could read and change what is sent.
+fn warn_if_unverified(endpoint: &Endpoint, mode: SslMode) {
+    static SAID: Once = Once::new();
+    let verified = matches!(mode, SslMode::VerifyCa | SslMode::VerifyFull);
+    if endpoint.place == Place::Remote && !verified {
+        SAID.call_once(|| {
+            warn!(
+                host = endpoint.name,
+                hint = "set sslmode=verify-full and sslrootcert in database.url",
+                "the identity of the postgres server is not verified",
+            );
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_the_caller_come_last_and_are_quoted() {
+        let sql = session_settings(Duration::from_secs(5), &[("statement_timeout", "it's\\0")]);
+        assert!(sql.starts_with("SELECT pg_catalog.set_config(E'search_path', E'', false), "));
+        assert!(sql.contains("set_config(E'statement_timeout', E'5000ms', false)"), "{sql}");
+        assert!(sql.ends_with("set_config(E'statement_timeout', E'it''s\\\\0', false)"), "{sql}");
+    }
+}
