@@ -101,8 +101,7 @@ pub async fn connect(
     purpose: &str,
     settings: &[(&str, &str)],
 ) -> Result<Connection, ConnectError> {
-    let url = config.url.as_ref().ok_or(UrlError::Missing)?;
-    let target = Target::parse(url.expose())?;
+    let target = Target::parse(config.url.expose())?;
     let mode = target.tls.effective_mode()?;
     let connector = target.tls.connector()?;
     let limit = config.connect_timeout.0;

@@ -96,6 +96,9 @@ const OWN_PARAMETERS: [&str; 6] =
 impl Target {
     /// Takes a URL apart.
     pub(super) fn parse(url: &str) -> Result<Self, UrlError> {
+        if url.is_empty() {
+            return Err(UrlError::Missing);
+        }
         if !url.starts_with("postgresql://") && !url.starts_with("postgres://") {
             return Err(UrlError::Scheme);
         }
