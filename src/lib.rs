@@ -2,5 +2,7 @@
 
 pub mod config;
 pub mod dev;
+pub mod event;
 pub mod pg;
 pub mod relay;
+pub mod wire;

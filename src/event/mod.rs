@@ -1,0 +1,106 @@
+//! One row of the outbox as it was read: typed identities, optional metadata, opaque payload.
+
+mod key;
+
+use std::fmt;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use uuid::Uuid;
+
+pub use key::AggregateKey;
+
+/// The id of an event: it becomes `Nats-Msg-Id` and the consumers' dedup key, and never changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EventId(pub Uuid);
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The sequence number of an outbox row: it defines the order inside a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Seq(pub i64);
+
+impl fmt::Display for Seq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What an event carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Payload {
+    /// The bytes as they were inserted, never parsed.
+    Bytes(Bytes),
+    /// No payload at all: a tombstone.
+    Null,
+    /// More bytes than can be published; they were left in the database.
+    Oversize {
+        /// How many bytes there are.
+        bytes: u64,
+    },
+}
+
+impl Payload {
+    /// How many bytes of memory the payload takes here.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Null | Self::Oversize { .. } => 0,
+        }
+    }
+
+    /// Whether it takes none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// One row of the outbox.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// Its place in the order of its key.
+    pub seq: Seq,
+    /// Its identity.
+    pub id: EventId,
+    /// When it happened; `None` when the column holds what no RFC 3339 text can say.
+    pub occurred_at: Option<Timestamp>,
+    /// What happened, such as `order.placed`.
+    pub event_type: String,
+    /// The version of the payload's schema.
+    pub event_version: i32,
+    /// `domain`, `integration`, `command`, `notification` or `system`.
+    pub kind: String,
+    /// What it is about; `None` means that it is ordered against nothing.
+    pub key: Option<AggregateKey>,
+    /// The version of the aggregate after this event.
+    pub aggregate_version: Option<i64>,
+    /// Who produced it, when not the configured source.
+    pub source: Option<String>,
+    /// The subject, when not the route's template.
+    pub subject: Option<String>,
+    /// The media type of the payload.
+    pub content_type: String,
+    /// What it carries.
+    pub payload: Payload,
+    /// The custom headers as JSON text; `None` when there are none.
+    pub headers: Option<String>,
+    /// The conversation it belongs to.
+    pub correlation_id: Option<String>,
+    /// The message that caused it.
+    pub causation_id: Option<String>,
+    /// Who did it.
+    pub actor: Option<String>,
+}
+
+impl Event {
+    /// What the event costs in memory, roughly: its payload, its texts and a constant for the rest.
+    pub fn footprint(&self) -> usize {
+        const FIXED: usize = 512;
+        let headers = self.headers.as_ref().map_or(0, String::len);
+        FIXED + self.payload.len() + headers
+    }
+}

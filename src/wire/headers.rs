@@ -1,0 +1,248 @@
+//! The headers of a message: CloudEvents attributes in binary mode, and the row's own.
+
+use std::{borrow::Cow, collections::BTreeMap, fmt::Write as _};
+
+use async_nats::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::value::RawValue;
+
+use crate::{
+    event::{Event, Payload},
+    wire::{Refusal, subject::shorten},
+};
+
+/// The most headers that a row may bring.
+pub const HEADERS_MAX: usize = 64;
+/// The most bytes of names and values that a row's headers may have together.
+pub const HEADER_BYTES_MAX: usize = 32 * 1024;
+/// The longest header name, in bytes.
+pub const HEADER_NAME_BYTES_MAX: usize = 128;
+/// The longest header value, in bytes.
+pub const HEADER_VALUE_BYTES_MAX: usize = 4096;
+
+const MSG_ID: HeaderName = HeaderName::from_static("Nats-Msg-Id");
+const SPEC_VERSION: HeaderName = HeaderName::from_static("ce-specversion");
+const ID: HeaderName = HeaderName::from_static("ce-id");
+const SOURCE: HeaderName = HeaderName::from_static("ce-source");
+const TYPE: HeaderName = HeaderName::from_static("ce-type");
+const TIME: HeaderName = HeaderName::from_static("ce-time");
+const SUBJECT: HeaderName = HeaderName::from_static("ce-subject");
+const CONTENT_TYPE: HeaderName = HeaderName::from_static("ce-datacontenttype");
+const EVENT_VERSION: HeaderName = HeaderName::from_static("ce-eventversion");
+const KIND: HeaderName = HeaderName::from_static("ce-kind");
+const SEQUENCE: HeaderName = HeaderName::from_static("ce-sequence");
+const PARTITION_KEY: HeaderName = HeaderName::from_static("ce-partitionkey");
+const AGGREGATE_TYPE: HeaderName = HeaderName::from_static("ce-aggregatetype");
+const AGGREGATE_VERSION: HeaderName = HeaderName::from_static("ce-aggregateversion");
+const CORRELATION_ID: HeaderName = HeaderName::from_static("ce-correlationid");
+const CAUSATION_ID: HeaderName = HeaderName::from_static("ce-causationid");
+const ACTOR: HeaderName = HeaderName::from_static("ce-authid");
+const NULL: HeaderName = HeaderName::from_static("Postrider-Null");
+
+/// The headers of one message and how many bytes they take on the wire.
+pub(super) struct Headers {
+    pub(super) map: HeaderMap,
+    pub(super) bytes: usize,
+}
+
+/// Writes the event's attributes and its custom headers.
+pub(super) fn headers_of(event: &Event, source: &str) -> Result<Headers, Refusal> {
+    let mut headers = Headers { map: HeaderMap::new(), bytes: "NATS/1.0\r\n\r\n".len() };
+    let id = event.id.to_string();
+    headers.set(MSG_ID, &id)?;
+    headers.set(ID, &id)?;
+    headers.set(SPEC_VERSION, "1.0")?;
+    headers.set(SOURCE, &encode(event.source.as_deref().unwrap_or(source)))?;
+    headers.set(TYPE, &encode(&event.event_type))?;
+    headers.set(CONTENT_TYPE, &encode(&event.content_type))?;
+    headers.set(KIND, &encode(&event.kind))?;
+    headers.set(SEQUENCE, &format!("{:020}", event.seq.0))?;
+    headers.set(EVENT_VERSION, &event.event_version.to_string())?;
+    if let Some(occurred_at) = event.occurred_at {
+        headers.set(TIME, &occurred_at.to_string())?;
+    }
+    if let Some(key) = &event.key {
+        headers.set(SUBJECT, &encode(key.aggregate_id()))?;
+        headers.set(AGGREGATE_TYPE, &encode(key.aggregate_type()))?;
+        headers.set(PARTITION_KEY, &encode(key.as_str()))?;
+    }
+    if let Some(version) = event.aggregate_version {
+        headers.set(AGGREGATE_VERSION, &version.to_string())?;
+    }
+    let optional = [
+        (CORRELATION_ID, &event.correlation_id),
+        (CAUSATION_ID, &event.causation_id),
+        (ACTOR, &event.actor),
+    ];
+    for (name, value) in optional {
+        if let Some(value) = value {
+            headers.set(name, &encode(value))?;
+        }
+    }
+    if event.payload == Payload::Null {
+        headers.set(NULL, "true")?;
+    }
+    if let Some(json) = &event.headers {
+        headers.add_custom(json)?;
+    }
+    Ok(headers)
+}
+
+impl Headers {
+    /// Sets one of our own headers.
+    fn set(&mut self, name: HeaderName, value: &str) -> Result<(), Refusal> {
+        let name_bytes = AsRef::<str>::as_ref(&name).len();
+        if value.len() > HEADER_VALUE_BYTES_MAX {
+            return Err(Refusal::InvalidHeader {
+                name: name.to_string(),
+                reason: "its value is longer than 4096 bytes",
+            });
+        }
+        let checked: HeaderValue = value.parse().map_err(|_| Refusal::InvalidHeader {
+            name: name.to_string(),
+            reason: "its value has a line break",
+        })?;
+        self.bytes += name_bytes + value.len() + ": \r\n".len();
+        self.map.insert(name, checked);
+        Ok(())
+    }
+
+    /// Adds the row's own headers: an object of strings, numbers, booleans or lists of strings.
+    fn add_custom(&mut self, json: &str) -> Result<(), Refusal> {
+        let custom: BTreeMap<Cow<'_, str>, &RawValue> =
+            serde_json::from_str(json).map_err(|_| Refusal::InvalidHeader {
+                name: "headers".to_owned(),
+                reason: "the column must hold a JSON object",
+            })?;
+        if custom.len() > HEADERS_MAX {
+            let what = format!("{} headers, the limit is {HEADERS_MAX}", custom.len());
+            return Err(Refusal::HeadersTooLarge { what });
+        }
+        let before = self.bytes;
+        for (name, value) in &custom {
+            check_name(name)?;
+            let values = texts(name, value)?;
+            if name == "traceparent" && !values.iter().all(|text| is_traceparent(text)) {
+                // A broken trace context is worth nothing to anyone; the event is.
+                continue;
+            }
+            for text in values {
+                self.append(name, &text)?;
+            }
+        }
+        let bytes = self.bytes - before;
+        if bytes > HEADER_BYTES_MAX {
+            let what = format!("{bytes} bytes, the limit is {HEADER_BYTES_MAX}");
+            return Err(Refusal::HeadersTooLarge { what });
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, name: &str, value: &str) -> Result<(), Refusal> {
+        let invalid = |reason| Refusal::InvalidHeader { name: shorten(name), reason };
+        if value.len() > HEADER_VALUE_BYTES_MAX {
+            return Err(invalid("its value is longer than 4096 bytes"));
+        }
+        if value.chars().any(|c| c.is_control() && c != '\t') {
+            return Err(invalid("its value has a control character"));
+        }
+        let name: HeaderName = name.parse().map_err(|_| invalid("its name is not a token"))?;
+        let checked: HeaderValue = value.parse().map_err(|_| invalid("its value has a line break"))?;
+        self.bytes += AsRef::<str>::as_ref(&name).len() + value.len() + ": \r\n".len();
+        self.map.append(name, checked);
+        Ok(())
+    }
+}
+
+fn check_name(name: &str) -> Result<(), Refusal> {
+    let invalid = |reason| Refusal::InvalidHeader { name: shorten(name), reason };
+    if name.is_empty() || name.len() > HEADER_NAME_BYTES_MAX {
+        return Err(invalid("its name must have 1 to 128 bytes"));
+    }
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+.^_`|~-".contains(&byte);
+    if !name.bytes().all(token) {
+        return Err(invalid("its name may have letters, digits and !#$%&'*+.^_`|~- only"));
+    }
+    let reserved = ["nats-", "ce-", "postrider-"].iter().any(|prefix| {
+        name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    });
+    if reserved { Err(Refusal::ReservedHeader { name: shorten(name) }) } else { Ok(()) }
+}
+
+/// The texts of one custom header. Numbers keep the digits they were written with.
+fn texts<'a>(name: &str, value: &'a RawValue) -> Result<Vec<Cow<'a, str>>, Refusal> {
+    let invalid = || Refusal::InvalidHeader {
+        name: shorten(name),
+        reason: "its value must be a string, a number, a boolean or a list of strings",
+    };
+    let raw = value.get();
+    match raw.as_bytes().first() {
+        Some(b'"') => serde_json::from_str(raw).map(|text| vec![text]).map_err(|_| invalid()),
+        Some(b'[') => serde_json::from_str(raw).map_err(|_| invalid()),
+        Some(b't' | b'f' | b'-' | b'0'..=b'9') => Ok(vec![Cow::Borrowed(raw)]),
+        _ => Err(invalid()),
+    }
+}
+
+/// Whether a text has the shape of a W3C `traceparent`.
+fn is_traceparent(text: &str) -> bool {
+    let mut parts = text.split('-');
+    let hex = |part: Option<&str>, length: usize| {
+        part.is_some_and(|part| {
+            part.len() == length
+                && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        })
+    };
+    hex(parts.next(), 2)
+        && hex(parts.next(), 32)
+        && hex(parts.next(), 16)
+        && hex(parts.next(), 2)
+        && parts.next().is_none()
+}
+
+/// Percent-encodes a CloudEvents attribute as the HTTP and NATS bindings want it.
+fn encode(text: &str) -> Cow<'_, str> {
+    let plain = |byte: u8| (0x21..=0x7e).contains(&byte) && byte != b'"' && byte != b'%';
+    if text.bytes().all(plain) {
+        return Cow::Borrowed(text);
+    }
+    let mut encoded = String::with_capacity(text.len() + 16);
+    for byte in text.bytes() {
+        if plain(byte) {
+            encoded.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _: Result<(), std::fmt::Error> = write!(encoded, "%{byte:02X}");
+        }
+    }
+    Cow::Owned(encoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_percent_encoded_by_utf8_byte() {
+        assert_eq!(encode("plain/1"), "plain/1");
+        assert_eq!(encode("Euro € \"x\" 5%\r\n"), "Euro%20%E2%82%AC%20%22x%22%205%25%0D%0A");
+    }
+
+    #[test]
+    fn a_trace_context_is_recognised() {
+        assert!(is_traceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
+        assert!(!is_traceparent("00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
+        assert!(!is_traceparent("junk"));
+    }
+
+    #[test]
+    fn reserved_names_are_refused_in_any_case() {
+        for name in ["Nats-Rollup", "nats-ttl", "CE-id", "Postrider-Null"] {
+            assert!(matches!(check_name(name), Err(Refusal::ReservedHeader { .. })), "{name}");
+        }
+        assert_eq!(check_name("natsy"), Ok(()));
+        assert_eq!(check_name("x-tenant"), Ok(()));
+        for name in ["", "a b", "a:b", "ä", "a\n"] {
+            assert!(matches!(check_name(name), Err(Refusal::InvalidHeader { .. })), "{name}");
+        }
+    }
+}

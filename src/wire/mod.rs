@@ -1,0 +1,99 @@
+//! An event as it goes on the wire: `Encoder::encode` is the only way to make a message.
+
+mod headers;
+mod refusal;
+mod subject;
+
+use async_nats::{HeaderMap, Subject};
+use bytes::Bytes;
+
+use crate::event::{Event, EventId, Payload};
+
+pub use headers::{HEADER_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADER_VALUE_BYTES_MAX, HEADERS_MAX};
+pub use refusal::Refusal;
+pub use subject::{SUBJECT_BYTES_MAX, SubjectTemplate, TemplateError, captures};
+
+/// An event as it goes on the wire.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// The event's id, which is the message id too.
+    pub id: EventId,
+    /// Where it goes.
+    pub subject: Subject,
+    /// CloudEvents attributes, identities and custom headers.
+    pub headers: HeaderMap,
+    /// The payload's bytes, never parsed.
+    pub payload: Bytes,
+}
+
+/// What the broker accepts, learned from the server and the stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// The stream's name, for texts.
+    pub stream: String,
+    /// The subjects that the stream captures.
+    pub subjects: Vec<String>,
+    /// The most bytes that headers and payload may have together.
+    pub message_bytes_max: u64,
+}
+
+/// Turns events into messages: the template, the source and the broker's limits.
+#[derive(Debug, Clone)]
+pub struct Encoder {
+    template: SubjectTemplate,
+    source: String,
+    limits: Limits,
+}
+
+impl Encoder {
+    /// Makes an encoder for one route.
+    pub fn new(template: SubjectTemplate, source: String, limits: Limits) -> Self {
+        Self { template, source, limits }
+    }
+
+    /// Takes over what the broker accepts now.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// The most bytes that headers and payload may have together.
+    pub fn message_bytes_max(&self) -> u64 {
+        self.limits.message_bytes_max
+    }
+
+    /// Makes the message of an event.
+    ///
+    /// # Errors
+    /// A [`Refusal`] says what makes the event impossible to publish. It is final: the same event
+    /// under the same configuration is refused again.
+    pub fn encode(&self, event: &Event) -> Result<Message, Refusal> {
+        let subject = self.template.subject_of(event, &self.source)?;
+        if !self.limits.subjects.iter().any(|filter| captures(filter, &subject)) {
+            return Err(Refusal::SubjectNotCaptured {
+                subject: subject::shorten(&subject),
+                stream: self.limits.stream.clone(),
+            });
+        }
+        let headers = headers::headers_of(event, &self.source)?;
+        let payload_bytes = match &event.payload {
+            Payload::Bytes(bytes) => bytes.len() as u64,
+            Payload::Null => 0,
+            Payload::Oversize { bytes } => *bytes,
+        };
+        let bytes = payload_bytes + headers.bytes as u64;
+        if bytes > self.limits.message_bytes_max {
+            return Err(Refusal::PayloadTooLarge {
+                bytes,
+                bytes_max: self.limits.message_bytes_max,
+            });
+        }
+        let payload = match &event.payload {
+            Payload::Bytes(bytes) => bytes.clone(),
+            Payload::Null | Payload::Oversize { .. } => Bytes::new(),
+        };
+        Ok(Message { id: event.id, subject: Subject::from(subject), headers: headers.map, payload })
+    }
+}
+
+#[cfg(test)]
+mod tests;

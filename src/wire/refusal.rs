@@ -1,0 +1,89 @@
+//! Why an event cannot become a message: known before anything is sent.
+
+use thiserror::Error;
+
+/// Why an event cannot become a message. It is dead-lettered with this text and code.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// The subject has an empty token, a wildcard, white space or a control character.
+    #[error("subject \"{subject}\" is not valid: {reason}")]
+    InvalidSubject {
+        /// The subject as it would have been.
+        subject: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The subject is longer than [`crate::wire::SUBJECT_BYTES_MAX`].
+    #[error("subject has {bytes} bytes, the limit is {}", crate::wire::SUBJECT_BYTES_MAX)]
+    SubjectTooLong {
+        /// How long it is.
+        bytes: usize,
+    },
+    /// The row's own subject leaves the route's literal prefix.
+    #[error("subject \"{subject}\" does not start with the route's prefix \"{prefix}\"")]
+    SubjectOutsidePrefix {
+        /// The row's subject.
+        subject: String,
+        /// What the template starts with.
+        prefix: String,
+    },
+    /// The stream does not capture the subject, so the broker would answer as if it were down.
+    #[error("subject \"{subject}\" is not captured by stream \"{stream}\"")]
+    SubjectNotCaptured {
+        /// The subject.
+        subject: String,
+        /// The stream's name.
+        stream: String,
+    },
+    /// A field that the template names is null in this row.
+    #[error("the subject template needs {field}, which is null in this row")]
+    MissingField {
+        /// The column's name.
+        field: &'static str,
+    },
+    /// A header that JetStream or Postrider gives a meaning to.
+    #[error("header \"{name}\" is reserved; rename it in the row's headers")]
+    ReservedHeader {
+        /// The header's name.
+        name: String,
+    },
+    /// A header name or value that cannot go on the wire.
+    #[error("header \"{name}\" is not valid: {reason}")]
+    InvalidHeader {
+        /// The header's name, escaped and shortened.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// More headers, or more bytes of them, than allowed.
+    #[error("headers exceed the limit: {what}")]
+    HeadersTooLarge {
+        /// Which limit, with both numbers.
+        what: String,
+    },
+    /// The payload and headers exceed what the broker takes.
+    #[error("message has {bytes} bytes, the broker takes at most {bytes_max}")]
+    PayloadTooLarge {
+        /// Payload and headers together.
+        bytes: u64,
+        /// The smaller of the server's and the stream's limit.
+        bytes_max: u64,
+    },
+}
+
+impl Refusal {
+    /// The stable code that letters and metrics carry.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::InvalidSubject { .. } => "invalid_subject",
+            Self::SubjectTooLong { .. } => "subject_too_long",
+            Self::SubjectOutsidePrefix { .. } => "subject_outside_prefix",
+            Self::SubjectNotCaptured { .. } => "subject_not_captured",
+            Self::MissingField { .. } => "missing_field",
+            Self::ReservedHeader { .. } => "reserved_header",
+            Self::InvalidHeader { .. } => "invalid_header",
+            Self::HeadersTooLarge { .. } => "headers_too_large",
+            Self::PayloadTooLarge { .. } => "payload_too_large",
+        }
+    }
+}
