@@ -1,6 +1,7 @@
 //! Postrider: a transactional outbox daemon for Postgres and NATS JetStream.
 
 pub mod config;
+pub mod delivery;
 pub mod dev;
 pub mod event;
 pub mod pg;

@@ -1,6 +1,7 @@
 //! One row of the outbox as it was read: typed identities, optional metadata, opaque payload.
 
 mod key;
+mod position;
 
 use std::fmt;
 
@@ -9,6 +10,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 pub use key::AggregateKey;
+pub use position::{Position, Snapshot};
 
 /// The id of an event: it becomes `Nats-Msg-Id` and the consumers' dedup key, and never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

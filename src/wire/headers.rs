@@ -146,7 +146,8 @@ impl Headers {
             return Err(invalid("its value has a control character"));
         }
         let name: HeaderName = name.parse().map_err(|_| invalid("its name is not a token"))?;
-        let checked: HeaderValue = value.parse().map_err(|_| invalid("its value has a line break"))?;
+        let checked: HeaderValue =
+            value.parse().map_err(|_| invalid("its value has a line break"))?;
         self.bytes += AsRef::<str>::as_ref(&name).len() + value.len() + ": \r\n".len();
         self.map.append(name, checked);
         Ok(())

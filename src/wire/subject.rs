@@ -166,7 +166,9 @@ impl SubjectTemplate {
                     push_token(&mut subject, &event.event_version.to_string());
                 }
                 Field::Kind => push_token(&mut subject, &event.kind),
-                Field::Source => push_token(&mut subject, event.source.as_deref().unwrap_or(source)),
+                Field::Source => {
+                    push_token(&mut subject, event.source.as_deref().unwrap_or(source))
+                }
                 Field::AggregateType => {
                     let key = key.ok_or(Refusal::MissingField { field: "aggregate_type" })?;
                     push_token(&mut subject, key.aggregate_type());
@@ -254,11 +256,15 @@ mod tests {
         for text in ["{event_type}", "events{event_type}", ""] {
             assert_eq!(SubjectTemplate::parse(text), Err(TemplateError::NoLiteralPrefix), "{text}");
         }
-        for text in ["events.{type}", "events.{", "events.}", "$JS.{event_type}", "a..{kind}", "a.*"]
+        for text in
+            ["events.{type}", "events.{", "events.}", "$JS.{event_type}", "a..{kind}", "a.*"]
         {
             assert!(SubjectTemplate::parse(text).is_err(), "{text}");
         }
-        assert_eq!(SubjectTemplate::parse("events.{event_type}").map(|t| t.prefix), Ok("events.".into()));
+        assert_eq!(
+            SubjectTemplate::parse("events.{event_type}").map(|t| t.prefix),
+            Ok("events.".into())
+        );
         assert!(SubjectTemplate::parse("events.all").is_ok());
     }
 

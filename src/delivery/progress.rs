@@ -1,0 +1,196 @@
+//! What has been fetched and how far it is settled without a gap.
+
+use std::collections::VecDeque;
+
+use crate::{
+    delivery::{Letter, Settlement, Verdict, lanes::Ticket},
+    event::{Position, Seq, Snapshot},
+};
+
+/// The fetched rows that are not settled in the database, in the order of fetching.
+///
+/// Rows come in spans: those that became visible between two snapshots, in `seq` order. Spans
+/// follow each other, so that fetching the next need not wait for the last one's answers; what is
+/// written back is always the first unfinished span and how far it is settled without a gap.
+#[derive(Debug)]
+pub struct Progress {
+    position: Position,
+    spans: VecDeque<Span>,
+    slots: VecDeque<Slot>,
+    /// The ticket of the first slot.
+    first: u64,
+    stream_seq: u64,
+    letters: Vec<Letter>,
+    settled: usize,
+    moved: bool,
+}
+
+#[derive(Debug)]
+struct Span {
+    target: Snapshot,
+    /// The highest `seq` fetched of it.
+    fetched: Seq,
+    /// The ticket after its last, once all its rows are fetched.
+    end: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    seq: Seq,
+    verdict: Option<Verdict>,
+}
+
+impl Progress {
+    /// Resumes from what the database says.
+    pub fn resume(position: Position, first: Ticket) -> Self {
+        let mut spans = VecDeque::new();
+        if !position.is_complete() {
+            let fetched = position.bookmark;
+            spans.push_back(Span { target: position.target.clone(), fetched, end: None });
+        }
+        Self {
+            position,
+            spans,
+            slots: VecDeque::new(),
+            first: first.0,
+            stream_seq: 0,
+            letters: Vec::new(),
+            settled: 0,
+            moved: false,
+        }
+    }
+
+    /// Where the next page begins, as if everything fetched so far were settled.
+    ///
+    /// When it [`Position::is_complete`], a new target is needed first: see [`Progress::begin`].
+    pub fn cursor(&self) -> Position {
+        let mut cursor = self.position.clone();
+        for span in &self.spans {
+            cursor.target = span.target.clone();
+            cursor.bookmark = span.fetched;
+            if span.end.is_some() {
+                cursor.settled = span.target.clone();
+                cursor.floor = cursor.floor.max(span.fetched);
+                cursor.bookmark = Seq(0);
+            }
+        }
+        cursor
+    }
+
+    /// Fetched rows that are not settled without a gap.
+    pub fn unsettled(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The ticket that the next admitted row gets.
+    pub fn next_ticket(&self) -> Ticket {
+        Ticket(self.first + self.slots.len() as u64)
+    }
+
+    /// Starts on the rows that became visible since the last target.
+    pub fn begin(&mut self, target: Snapshot) {
+        self.spans.push_back(Span { target, fetched: Seq(0), end: None });
+    }
+
+    /// Takes in a fetched row.
+    pub fn admit(&mut self, seq: Seq) -> Ticket {
+        let ticket = self.next_ticket();
+        if let Some(span) = self.spans.back_mut() {
+            debug_assert!(seq > span.fetched, "rows of one span come in seq order");
+            span.fetched = seq;
+        }
+        self.slots.push_back(Slot { seq, verdict: None });
+        ticket
+    }
+
+    /// The last page of the span was fetched.
+    pub fn exhausted(&mut self) {
+        let end = self.next_ticket().0;
+        let Some(last) = self.spans.pop_back() else { return };
+        let begin = self.spans.back().map_or(Some(self.first), |span| span.end);
+        // A span without rows only moves the target of the one before it: the rows between the
+        // two snapshots are the same, so nothing piles up while others write to the database.
+        match self.spans.back_mut() {
+            Some(previous) if begin == Some(end) => previous.target = last.target,
+            _ => self.spans.push_back(Span { end: Some(end), ..last }),
+        }
+        self.advance();
+    }
+
+    /// Notes what was decided about a row.
+    pub fn resolve(&mut self, ticket: Ticket, verdict: Verdict) {
+        let slot = ticket.0.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
+        if let Some(slot) = slot.and_then(|index| self.slots.get_mut(index)) {
+            slot.verdict = Some(verdict);
+        }
+        self.advance();
+    }
+
+    /// How many rows the next settlement would settle.
+    pub fn settleable(&self) -> usize {
+        self.settled
+    }
+
+    /// Whether the position moved since the last settlement was taken.
+    pub fn has_moved(&self) -> bool {
+        self.moved
+    }
+
+    /// What to write back, when anything moved. The caller keeps it until it is committed.
+    pub fn take_settlement(&mut self) -> Option<Settlement> {
+        if !self.moved {
+            return None;
+        }
+        self.moved = false;
+        Some(Settlement {
+            position: self.position.clone(),
+            letters: std::mem::take(&mut self.letters),
+            stream_seq: self.stream_seq,
+            events: std::mem::take(&mut self.settled),
+        })
+    }
+
+    /// Moves the position over everything decided without a gap.
+    fn advance(&mut self) {
+        loop {
+            if self.spans.front().is_some_and(|span| span.end == Some(self.first)) {
+                if let Some(span) = self.spans.pop_front() {
+                    self.position.floor = self.position.floor.max(span.fetched);
+                    self.position.settled = span.target;
+                    self.position.bookmark = Seq(0);
+                    self.position.target = match self.spans.front() {
+                        Some(next) => next.target.clone(),
+                        None => self.position.settled.clone(),
+                    };
+                    self.moved = true;
+                }
+                continue;
+            }
+            match self.slots.pop_front() {
+                Some(Slot { seq, verdict: Some(verdict) }) => self.settle(seq, verdict),
+                Some(undecided) => {
+                    self.slots.push_front(undecided);
+                    return;
+                }
+                None => return,
+            }
+        }
+    }
+
+    fn settle(&mut self, seq: Seq, verdict: Verdict) {
+        self.first += 1;
+        self.settled += 1;
+        self.moved = true;
+        if let Some(span) = self.spans.front() {
+            self.position.target = span.target.clone();
+        }
+        self.position.bookmark = seq;
+        match verdict {
+            Verdict::Published { stream_seq } => self.stream_seq = self.stream_seq.max(stream_seq),
+            Verdict::Dead(rejection) => {
+                self.letters.push(Letter { seq, rejection: Some(rejection) });
+            }
+            Verdict::Held => self.letters.push(Letter { seq, rejection: None }),
+        }
+    }
+}

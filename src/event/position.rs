@@ -1,0 +1,50 @@
+//! How far an outbox has been settled: a pair of snapshots and a bookmark between them.
+
+use std::fmt;
+
+use crate::event::Seq;
+
+/// The text of a `pg_snapshot`: which transactions were visible at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot(String);
+
+impl Snapshot {
+    /// Wraps the text as Postgres wrote it: `xmin:xmax:xip,xip`.
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text, for a parameter.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How far an outbox has been settled.
+///
+/// Every row visible in `settled` is settled. Of the rows that became visible between `settled`
+/// and `target`, those up to `bookmark` are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// Every row visible here is settled.
+    pub settled: Snapshot,
+    /// The snapshot whose rows are being settled now; equal to `settled` when none are.
+    pub target: Snapshot,
+    /// The highest settled `seq` among the rows between the two.
+    pub bookmark: Seq,
+    /// The highest `seq` visible in `settled`: what began later lies above it.
+    pub floor: Seq,
+}
+
+impl Position {
+    /// Whether every row visible in `target` is settled.
+    pub fn is_complete(&self) -> bool {
+        self.settled == self.target
+    }
+}
