@@ -4,6 +4,8 @@ pub mod config;
 pub mod delivery;
 pub mod dev;
 pub mod event;
+pub mod nats;
+pub mod outbox;
 pub mod pg;
 pub mod relay;
 pub mod wire;

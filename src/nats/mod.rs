@@ -1,0 +1,1 @@
+//! The broker: connect, verify the stream, publish, classify what it answers.

@@ -1,0 +1,1 @@
+//! What the relay may do to the outbox tables.
