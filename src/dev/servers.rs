@@ -1,0 +1,83 @@
+//! Throwaway Postgres and nats-server instances that end when we end, however we end.
+//!
+//! Each server lives in its own temporary directory, listens on a loopback port chosen by the
+//! kernel, and drops root. Dropping the value stops the server and removes the directory. A small
+//! guard (see [`Guard`]) does the same when this program is killed before it can.
+
+mod guard;
+mod locate;
+mod nats;
+mod postgres;
+mod sandbox;
+
+pub use guard::{Guard, Signal, send_signal};
+pub use locate::{nats_server, postgres_bin};
+pub use nats::{Nats, NatsOptions};
+pub use postgres::{Postgres, PostgresOptions};
+
+use std::{io, net::TcpListener};
+
+/// Why a throwaway server could not be found, started or reached.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// No suitable program on this machine.
+    #[error("{program} not found{seen}; run deploy/dev/install-services.sh")]
+    Missing {
+        /// What was looked for, with the lowest version that will do.
+        program: &'static str,
+        /// What was found instead, if anything, as ` (found …)`.
+        seen: String,
+    },
+    /// The operating system refused something.
+    #[error("{action}: {source}")]
+    Io {
+        /// What was attempted.
+        action: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A program ended although it should have gone on, or succeeded.
+    #[error("{program} gave up; the end of its log:\n{log}")]
+    Ended {
+        /// The program.
+        program: &'static str,
+        /// The last lines that it wrote.
+        log: String,
+    },
+    /// A server did not answer in time.
+    #[error("{program} did not answer within {seconds} s; the end of its log:\n{log}")]
+    Silent {
+        /// The program.
+        program: &'static str,
+        /// How long was waited.
+        seconds: u64,
+        /// The last lines that it wrote.
+        log: String,
+    },
+    /// A statement on a throwaway Postgres failed.
+    #[error("run \"{statement}\": {source}")]
+    Statement {
+        /// The statement's text.
+        statement: String,
+        /// The server's answer.
+        source: tokio_postgres::Error,
+    },
+}
+
+/// Asks the kernel for a loopback TCP port that nobody listens on.
+///
+/// The port is free at the time of the answer only; whoever uses it must cope with losing it.
+///
+/// # Errors
+/// When the kernel has no port to give.
+pub fn free_port() -> Result<u16, ServerError> {
+    TcpListener::bind(("127.0.0.1", 0))
+        .and_then(|listener| listener.local_addr())
+        .map(|address| address.port())
+        .map_err(io_error("ask for a free port"))
+}
+
+fn io_error(action: impl Into<String>) -> impl FnOnce(io::Error) -> ServerError {
+    let action = action.into();
+    move |source| ServerError::Io { action, source }
+}

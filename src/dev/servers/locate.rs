@@ -1,0 +1,117 @@
+//! Finds the server programs: the project's `.tools`, PATH, Debian's and Homebrew's directories.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use super::ServerError;
+
+const POSTGRES_MAJOR_MIN: u32 = 14;
+const NATS_MINOR_MIN: u32 = 12;
+
+/// Directories that hold one directory a Postgres version: Debian, Homebrew, PGDG's RPMs.
+const POSTGRES_PARENTS: [&str; 5] =
+    ["/usr/lib/postgresql", "/opt/homebrew/opt", "/usr/local/opt", "/usr/local/Cellar", "/usr"];
+
+/// The directory of the newest Postgres server programs (14 or later).
+///
+/// # Errors
+/// [`ServerError::Missing`] when there is none.
+pub fn postgres_bin() -> Result<PathBuf, ServerError> {
+    let mut found: Vec<(u32, PathBuf)> = path_directories()
+        .into_iter()
+        .chain(POSTGRES_PARENTS.iter().flat_map(|parent| children(Path::new(parent))))
+        .filter(|bin| bin.join("initdb").is_file())
+        .filter_map(|bin| Some((version(&bin.join("postgres"))?.0, bin)))
+        .collect();
+    // A stable sort: of equal versions, the one that comes first on PATH wins.
+    found.sort_by_key(|(major, _)| std::cmp::Reverse(*major));
+    let newest = found.into_iter().next();
+    match newest {
+        Some((major, bin)) if major >= POSTGRES_MAJOR_MIN => Ok(bin),
+        other => Err(ServerError::Missing {
+            program: "Postgres server 14 or later",
+            seen: other.map_or(String::new(), |(major, bin)| {
+                format!(" (found {major} in {})", bin.display())
+            }),
+        }),
+    }
+}
+
+/// The `nats-server` program (2.12 or later).
+///
+/// # Errors
+/// [`ServerError::Missing`] when there is none.
+pub fn nats_server() -> Result<PathBuf, ServerError> {
+    let mut seen = String::new();
+    let tools = env::current_dir().map(|here| here.join(".tools/bin")).into_iter();
+    for directory in tools.chain(path_directories()) {
+        let program = directory.join("nats-server");
+        match version(&program) {
+            Some(found) if found >= (2, NATS_MINOR_MIN) => return Ok(program),
+            Some((major, minor)) => {
+                seen = format!(" (found {major}.{minor} at {})", program.display());
+            }
+            None => {}
+        }
+    }
+    Err(ServerError::Missing { program: "nats-server 2.12 or later", seen })
+}
+
+fn path_directories() -> Vec<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let homebrew = ["/opt/homebrew/bin", "/usr/local/bin"].map(PathBuf::from);
+    env::split_paths(&path).chain(homebrew).collect()
+}
+
+fn children(parent: &Path) -> Vec<PathBuf> {
+    let named_postgres = |path: &Path| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.starts_with("postgresql") || name.starts_with("pgsql-") || name.parse::<u32>().is_ok()
+    };
+    fs::read_dir(parent)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| named_postgres(path))
+        .map(|path| path.join("bin"))
+        .collect()
+}
+
+/// Major and minor version as `program --version` tells them; `None` when it cannot be run.
+fn version(program: &Path) -> Option<(u32, u32)> {
+    if !program.is_file() {
+        return None;
+    }
+    let output = Command::new(program).arg("--version").stdin(Stdio::null()).output().ok()?;
+    parse_version(&String::from_utf8_lossy(&output.stdout))
+}
+
+fn parse_version(text: &str) -> Option<(u32, u32)> {
+    let start = text.find(|letter: char| letter.is_ascii_digit())?;
+    let digits = |part: &str| {
+        part.chars().take_while(char::is_ascii_digit).collect::<String>().parse::<u32>().ok()
+    };
+    let mut parts = text.get(start..)?.split('.');
+    let major = digits(parts.next()?)?;
+    Some((major, parts.next().and_then(digits).unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_version;
+
+    #[test]
+    fn versions_are_read_from_what_the_programs_print() {
+        assert_eq!(parse_version("nats-server: v2.12.1\n"), Some((2, 12)));
+        assert_eq!(
+            parse_version("postgres (PostgreSQL) 15.8 (Debian 15.8-0+deb12u1)"),
+            Some((15, 8))
+        );
+        assert_eq!(parse_version("postgres (PostgreSQL) 18beta1"), Some((18, 0)));
+        assert_eq!(parse_version("no number"), None);
+    }
+}
