@@ -1,0 +1,5 @@
+//! The integration tests: the real binary against a real Postgres and a real nats-server.
+#![cfg(test)]
+
+mod servers;
+mod support;

@@ -1,0 +1,287 @@
+//! The real program as a child process: start, signal, read its log, and insist on a clean one.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use postrider::dev::servers::{Guard, Signal, free_port, send_signal};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use super::{DEADLINE, eventually, toml::Toml};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_postrider");
+
+/// What a finished command left.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Runs a command of the program to its end, with this configuration.
+pub(crate) async fn run(toml: &Toml, args: &[&str]) -> Finished {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = program(home.path(), toml);
+    command.args(args);
+    let output = tokio::process::Command::from(command).kill_on_drop(true).output();
+    let output = tokio::time::timeout(DEADLINE, output).await.expect("an end in time").unwrap();
+    Finished {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// The program with its configuration file and nothing of our environment.
+fn program(home: &Path, toml: &Toml) -> Command {
+    let config = home.join("postrider.toml");
+    fs::write(&config, toml.to_string()).unwrap();
+    let mut command = Command::new(PROGRAM);
+    command.env_clear().env("HOME", home).env("NO_COLOR", "1").env("POSTRIDER_CONFIG", config);
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command.current_dir(home).stdin(Stdio::null());
+    command
+}
+
+/// The program before its start.
+#[derive(Debug, Clone)]
+pub(crate) struct DaemonBuilder {
+    toml: Toml,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    allowed: Vec<String>,
+    admin_port: Option<u16>,
+}
+
+impl DaemonBuilder {
+    /// `postrider run` with this configuration.
+    pub(crate) fn new(toml: Toml) -> Self {
+        let args = vec!["run".to_owned()];
+        Self { toml, args, env: Vec::new(), allowed: Vec::new(), admin_port: None }
+    }
+
+    /// Sets one key of the configuration.
+    pub(crate) fn set(mut self, path: &str, value: impl Into<Value>) -> Self {
+        self.toml = self.toml.set(path, value);
+        self
+    }
+
+    /// Changes the configuration at will.
+    pub(crate) fn config(mut self, change: impl FnOnce(Toml) -> Toml) -> Self {
+        self.toml = change(self.toml);
+        self
+    }
+
+    /// Adds an argument.
+    pub(crate) fn arg(mut self, arg: &str) -> Self {
+        self.args.push(arg.to_owned());
+        self
+    }
+
+    /// Adds an environment variable.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Opens the admin listener on a free port; see [`Daemon::get`].
+    pub(crate) fn admin(mut self) -> Self {
+        let port = free_port().unwrap();
+        self.admin_port = Some(port);
+        self.set("admin.listen", format!("127.0.0.1:{port}"))
+    }
+
+    /// Warnings and errors that hold this text are expected.
+    pub(crate) fn allow_log(mut self, text: &str) -> Self {
+        self.allowed.push(text.to_owned());
+        self
+    }
+
+    /// Starts the program; it may not be ready yet.
+    pub(crate) fn start(self) -> Daemon {
+        let home = tempfile::tempdir().unwrap();
+        // The guard, too, removes the directory, when the test program is killed.
+        let guard = Guard::start(Signal::Kill, home.path()).unwrap();
+        let log = home.path().join("log");
+        let mut daemon = Daemon { builder: self, home, guard, log, log_start: 0, child: None };
+        daemon.start_again();
+        daemon
+    }
+}
+
+/// The running (or deliberately killed) program. Dropping it kills it, and fails the test when
+/// its log has a warning or an error that was not allowed.
+pub(crate) struct Daemon {
+    builder: DaemonBuilder,
+    home: TempDir,
+    guard: Guard,
+    log: PathBuf,
+    log_start: u64,
+    child: Option<Child>,
+}
+
+impl Daemon {
+    /// Starts the program again with the same configuration, after it ended.
+    pub(crate) fn start_again(&mut self) {
+        assert!(self.child.is_none(), "it still runs");
+        let log = File::options().create(true).append(true).open(&self.log).unwrap();
+        self.log_start = log.metadata().unwrap().len();
+        let mut command = program(self.home.path(), &self.builder.toml);
+        command.args(&self.builder.args).envs(self.builder.env.iter().cloned());
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        let child = command.spawn().unwrap();
+        self.guard.watch(child.id()).unwrap();
+        self.child = Some(child);
+    }
+
+    /// Changes the configuration for the next [`start_again`](Self::start_again).
+    pub(crate) fn set(&mut self, path: &str, value: impl Into<Value>) {
+        self.builder.toml = self.builder.toml.clone().set(path, value);
+    }
+
+    /// Warnings and errors that hold this text are expected, from the first start on.
+    pub(crate) fn allow_log(&mut self, text: &str) {
+        self.builder.allowed.push(text.to_owned());
+    }
+
+    /// The process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("a running program").id()
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill9(&mut self) {
+        let mut child = self.child.take().expect("a running program");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        self.guard.forget().unwrap();
+    }
+
+    /// Sends SIGTERM; follow with [`wait_exit`](Self::wait_exit).
+    pub(crate) fn terminate(&self) {
+        self.signal(Signal::Terminate);
+    }
+
+    /// Sends SIGSTOP.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::Stop);
+    }
+
+    /// Sends SIGCONT.
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::Continue);
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        send_signal(self.pid(), signal).unwrap();
+    }
+
+    /// Waits for the end of the program; its exit code, or `None` when a signal ended it.
+    pub(crate) async fn wait_exit(&mut self, deadline: Duration) -> Option<i32> {
+        let child = self.child.as_mut().expect("a running program");
+        let status = eventually("the program's end", deadline, async || child.try_wait().unwrap());
+        let code = status.await.code();
+        self.child = None;
+        self.guard.forget().unwrap();
+        code
+    }
+
+    /// Waits for a log line with this text, since the last start; fails when the program ends.
+    pub(crate) async fn wait_log(&mut self, text: &str, deadline: Duration) -> String {
+        let what = format!("{text:?} in the log");
+        eventually(what, deadline, async || {
+            let ended = !matches!(self.child.as_mut().map(Child::try_wait), Some(Ok(None)));
+            let log = self.log();
+            let line = log.lines().find(|line| line.contains(text)).map(str::to_owned);
+            assert!(
+                line.is_some() || !ended,
+                "the program ended without {text:?} in its log:\n{log}"
+            );
+            line
+        })
+        .await
+    }
+
+    /// What the program has written since its last start, to both outputs.
+    pub(crate) fn log(&self) -> String {
+        let log = fs::read(&self.log).unwrap();
+        let start = usize::try_from(self.log_start).unwrap();
+        String::from_utf8_lossy(log.get(start..).unwrap_or_default()).into_owned()
+    }
+
+    /// Asks the admin listener; `None` when nobody answers.
+    pub(crate) async fn get(&self, path: &str) -> Option<Answer> {
+        let port = self.builder.admin_port.expect("a daemon built with admin()");
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut answer = String::new();
+        tokio::time::timeout(DEADLINE, stream.read_to_string(&mut answer)).await.ok()?.ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        let status = head.split_whitespace().nth(1)?.parse().ok()?;
+        Some(Answer { status, body: body.to_owned() })
+    }
+
+    fn complaints(&self) -> Vec<String> {
+        let log = fs::read(&self.log).unwrap_or_default();
+        let allowed = |line: &str| self.builder.allowed.iter().any(|text| line.contains(text));
+        String::from_utf8_lossy(&log)
+            .lines()
+            .filter(|line| is_complaint(line) && !allowed(line))
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+/// An answer of the admin listener.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: String,
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if self.child.is_some() {
+            self.kill9();
+        }
+        if thread::panicking() {
+            eprintln!("the program's log:\n{}", self.log());
+            return;
+        }
+        let complaints = self.complaints();
+        assert!(
+            complaints.is_empty(),
+            "unexpected in the log (see allow_log):\n{}",
+            complaints.join("\n")
+        );
+    }
+}
+
+/// A warning, an error or a panic, in either log format.
+fn is_complaint(line: &str) -> bool {
+    let level = line.split_whitespace().take(2).any(|word| word == "WARN" || word == "ERROR");
+    let json = line.contains(r#""level":"WARN""#) || line.contains(r#""level":"ERROR""#);
+    level || json || line.contains("panicked at")
+}
+
+#[test]
+fn warnings_errors_and_panics_are_complaints_in_both_log_formats() {
+    assert!(is_complaint("2026-11-21T10:00:00Z  WARN postrider::relay: late"));
+    assert!(is_complaint("ERROR postrider::relay: gone"));
+    assert!(is_complaint(r#"{"timestamp":"…","level":"ERROR","fields":{}}"#));
+    assert!(is_complaint("thread 'main' (1) panicked at src/main.rs:1:1:"));
+    assert!(!is_complaint("2026-11-21T10:00:00Z  INFO postrider::relay: ERROR is a word"));
+}

@@ -1,0 +1,31 @@
+//! The nats-server that all tests share, and clients of it.
+
+use async_nats::jetstream::{self, Context, stream::StorageType};
+use postrider::dev::servers::{Nats, NatsOptions};
+use tokio::sync::OnceCell;
+
+/// Never dropped; the server's guard stops it when the test program ends.
+static SHARED: OnceCell<Nats> = OnceCell::const_new();
+
+/// The shared server.
+pub(crate) async fn shared() -> &'static Nats {
+    SHARED.get_or_init(|| async { Nats::start(NatsOptions::default()).await.unwrap() }).await
+}
+
+/// A JetStream client.
+pub(crate) async fn connect(url: &str) -> Context {
+    jetstream::new(async_nats::connect(url).await.unwrap())
+}
+
+/// Creates a file stream with the program's own settings, for tests that must have it before.
+pub(crate) async fn create_stream(jetstream: &Context, name: &str, subjects: &str) {
+    let config = jetstream::stream::Config {
+        name: name.to_owned(),
+        subjects: vec![subjects.to_owned()],
+        storage: StorageType::File,
+        discard: jetstream::stream::DiscardPolicy::New,
+        allow_direct: true,
+        ..Default::default()
+    };
+    jetstream.create_stream(config).await.unwrap();
+}

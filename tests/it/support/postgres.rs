@@ -1,0 +1,47 @@
+//! The Postgres that all tests share, and a migrated database in it for each.
+
+use postrider::dev::servers::{Postgres, PostgresOptions};
+use tokio::sync::OnceCell;
+use tokio_postgres::{Client, NoTls};
+
+use super::{daemon, toml::Toml};
+
+const TEMPLATE: &str = "postrider_template";
+
+/// Never dropped; the server's guard stops it when the test program ends.
+static SHARED: OnceCell<Postgres> = OnceCell::const_new();
+
+/// The shared server, with a new migrated database of this name.
+pub(crate) async fn shared_with(database: &str) -> &'static Postgres {
+    let server = SHARED
+        .get_or_init(|| async {
+            let server = Postgres::start(PostgresOptions::default()).await.unwrap();
+            create_migrated(&server, TEMPLATE).await;
+            server
+        })
+        .await;
+    let create = format!("CREATE DATABASE {database} TEMPLATE {TEMPLATE}");
+    server.execute("postgres", &create).await.unwrap();
+    server
+}
+
+/// Creates a database and runs `postrider migrate` on it.
+pub(crate) async fn create_migrated(server: &Postgres, database: &str) {
+    server.execute("postgres", &format!("CREATE DATABASE {database}")).await.unwrap();
+    let toml = Toml::default()
+        .set("database.url", server.url(database))
+        .set("nats.url", "nats://127.0.0.1:1")
+        .set("stream.name", "UNUSED")
+        .set("stream.subjects", vec!["events.>"]);
+    let migrated = daemon::run(&toml, &["migrate"]).await;
+    assert_eq!(migrated.code, Some(0), "postrider migrate: {migrated:?}");
+}
+
+/// A connection whose other half runs until the client is dropped.
+#[expect(clippy::disallowed_methods, reason = "the program's tasks are not the tests' tasks")]
+pub(crate) async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    // A test that breaks the connection sees it at the client.
+    tokio::spawn(async move { drop(connection.await) });
+    client
+}

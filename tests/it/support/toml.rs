@@ -1,0 +1,49 @@
+//! A configuration file, key by key.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde_json::Value;
+
+/// A TOML file under construction. A later value for a key replaces the earlier one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Toml {
+    tables: BTreeMap<String, BTreeMap<String, Value>>,
+    raw: String,
+}
+
+impl Toml {
+    /// Sets `table.key`.
+    pub(crate) fn set(mut self, path: &str, value: impl Into<Value>) -> Self {
+        let (table, key) = path.rsplit_once('.').expect("a path such as relay.batch_events");
+        self.tables.entry(table.to_owned()).or_default().insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Takes `table.key` out.
+    pub(crate) fn unset(mut self, path: &str) -> Self {
+        let (table, key) = path.rsplit_once('.').expect("a path such as relay.batch_events");
+        self.tables.entry(table.to_owned()).or_default().remove(key);
+        self
+    }
+
+    /// Adds text as it is to the end of the file.
+    pub(crate) fn raw(mut self, text: &str) -> Self {
+        self.raw.push_str(text);
+        self.raw.push('\n');
+        self
+    }
+}
+
+impl fmt::Display for Toml {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (table, keys) in &self.tables {
+            writeln!(f, "[{table}]")?;
+            for (key, value) in keys {
+                // JSON's strings, numbers, booleans and arrays are TOML's too.
+                writeln!(f, "{key} = {value}")?;
+            }
+            writeln!(f)?;
+        }
+        f.write_str(&self.raw)
+    }
+}
