@@ -1,0 +1,20 @@
+-- Writes the position. First statement of the settlement's transaction: when it hits no row the
+-- term is lost, and the transaction must be rolled back.
+--
+-- $1 text relay, $2 bigint term, $3 text snapshot (P), $4 bigint floor of P, $5 text target (C),
+-- $6 bigint floor of C, $7 bigint bookmark, $8 text stream name, $9 text stream created,
+-- $10 bigint last acked stream sequence
+-- Columns: fence int8 null: the floor of every snapshot taken after this transaction has committed
+--   (page.sql says why). Null when the transaction already had a number: keep the last fence.
+-- Rows: 1 when the term is still ours, else 0. Index: primary key. Locks: that row.
+UPDATE "postrider".position AS p
+SET snapshot = $3::text::pg_snapshot, floor = $4::bigint,
+    target = $5::text::pg_snapshot, target_floor = $6::bigint,
+    bookmark = $7::bigint, fence = before.fence,
+    stream_name = $8::text, stream_created = $9::text, stream_seq = $10::bigint,
+    updated_at = clock_timestamp()
+FROM (SELECT CASE WHEN pg_current_xact_id_if_assigned() IS NULL
+                  THEN coalesce(pg_sequence_last_value('"postrider".outbox_seq_seq'::regclass), 0)
+             END AS fence OFFSET 0) AS before
+WHERE p.relay = $1::text AND p.term = $2::bigint
+RETURNING p.fence

@@ -1,0 +1,13 @@
+-- Transactions that have inserted into the outbox and are still open. One that looked at the gate
+-- before it was opened will not notify: after gate_set.sql, poll until there is none.
+--
+-- No parameters.
+-- Columns: writers int8
+-- Rows: exactly one. Locks: none; reads pg_locks (prepared transactions count).
+SELECT count(*) AS writers
+FROM pg_locks AS l
+WHERE l.locktype = 'relation'
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND l.relation = '"postrider".outbox'::regclass
+  AND l.mode = 'RowExclusiveLock' AND l.granted
+  AND l.pid IS DISTINCT FROM pg_backend_pid()
