@@ -8,4 +8,6 @@ pub mod nats;
 pub mod outbox;
 pub mod pg;
 pub mod relay;
+pub mod systemd;
+pub mod tasks;
 pub mod wire;

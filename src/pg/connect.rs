@@ -22,7 +22,7 @@ use super::{
     tls::{SslMode, TlsError, explain},
     url::{Endpoint, Place, Target, UrlError},
 };
-use crate::config::Database;
+use crate::{config::Database, tasks};
 
 /// How much longer than the server's `statement_timeout` an answer is waited for: when both are
 /// alive the server gives up first, and the session stays usable.
@@ -191,8 +191,7 @@ async fn open_once(
         closed: connection.closed.clone(),
         ending: Arc::clone(&connection.ending),
     };
-    #[expect(clippy::disallowed_methods, reason = "it ends with the session, whose drop ends it")]
-    tokio::spawn(driving.run(abandoned));
+    tasks::drive(driving.run(abandoned));
     Ok(connection)
 }
 
