@@ -1,8 +1,11 @@
 //! What every number of the configuration may be, and why not less or more.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{fmt::Display, ops::RangeInclusive, time::Duration};
 
-use super::value::{ByteSize, HumanDuration};
+use super::{
+    Config,
+    value::{ByteSize, HumanDuration},
+};
 
 /// Shorter would fail on a loaded machine, longer would look like a hang.
 pub const CONNECT_TIMEOUT: RangeInclusive<HumanDuration> = millis(100)..=seconds(300);
@@ -51,4 +54,57 @@ const fn millis(count: u64) -> HumanDuration {
 
 const fn seconds(count: u64) -> HumanDuration {
     HumanDuration(Duration::from_secs(count))
+}
+
+/// One key, its value and its range.
+#[derive(Debug)]
+pub struct Bound {
+    /// The key as `section.name`.
+    pub key: &'static str,
+    /// The value that it has.
+    pub value: String,
+    /// The range that it must be in, as in `100ms to 5m`.
+    pub range: String,
+    /// Whether it is.
+    pub holds: bool,
+}
+
+/// Every key that has a range, with what `config` says.
+pub fn all(config: &Config) -> [Bound; 15] {
+    let Config { database, nats, stream, relay, shutdown, .. } = config;
+    [
+        bound("database.connect_timeout", &database.connect_timeout, &CONNECT_TIMEOUT),
+        bound("database.query_timeout", &database.query_timeout, &QUERY_TIMEOUT),
+        bound("nats.connect_timeout", &nats.connect_timeout, &CONNECT_TIMEOUT),
+        bound("nats.ping_interval", &nats.ping_interval, &PING_INTERVAL),
+        bound("nats.ack_timeout", &nats.ack_timeout, &ACK_TIMEOUT),
+        bound("stream.replicas", &stream.replicas, &REPLICAS),
+        bound("stream.duplicate_window", &stream.duplicate_window, &DUPLICATE_WINDOW),
+        bound("relay.batch_events", &relay.batch_events, &BATCH_EVENTS),
+        bound("relay.batch_bytes", &relay.batch_bytes, &BUFFER_BYTES),
+        bound("relay.in_flight_events", &relay.in_flight_events, &IN_FLIGHT_EVENTS),
+        bound("relay.in_flight_bytes", &relay.in_flight_bytes, &BUFFER_BYTES),
+        bound("relay.poll_interval", &relay.poll_interval, &POLL_INTERVAL),
+        bound("relay.idle_interval", &relay.idle_interval, &IDLE_INTERVAL),
+        bound("relay.retention", &relay.retention, &RETENTION),
+        bound("shutdown.grace", &shutdown.grace, &GRACE),
+    ]
+}
+
+/// The range of `key`, when it has one.
+pub(super) fn range_of(key: &str) -> Option<String> {
+    all(&Config::default()).into_iter().find(|bound| bound.key == key).map(|bound| bound.range)
+}
+
+fn bound<T: PartialOrd + Display>(
+    key: &'static str,
+    value: &T,
+    range: &RangeInclusive<T>,
+) -> Bound {
+    Bound {
+        key,
+        value: value.to_string(),
+        range: format!("{} to {}", range.start(), range.end()),
+        holds: range.contains(value),
+    }
 }

@@ -1,9 +1,18 @@
 //! The configuration tree: every key, its default, its unit and what happens at its bound.
 
 pub mod bounds;
+pub mod error;
+mod fallback;
+mod keys;
+mod layers;
+pub mod load;
+mod mismatch;
 pub mod name;
+mod resolve;
 pub mod secret;
+mod secret_files;
 pub mod value;
+mod warnings;
 
 use std::time::Duration;
 
@@ -161,7 +170,7 @@ impl Default for Stream {
             subjects: Vec::new(),
             create: false,
             replicas: 1,
-            duplicate_window: HumanDuration(Duration::from_secs(600)),
+            duplicate_window: HumanDuration(Duration::from_mins(10)),
         }
     }
 }
@@ -212,7 +221,7 @@ impl Default for Relay {
             poll_interval: HumanDuration(Duration::from_millis(2)),
             idle_interval: HumanDuration(Duration::from_secs(5)),
             wake: Wake::Gated,
-            retention: HumanDuration(Duration::from_secs(24 * 3600)),
+            retention: HumanDuration(Duration::from_hours(24)),
         }
     }
 }

@@ -19,8 +19,9 @@ impl<'de> Deserialize<'de> for HumanDuration {
 impl fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs();
-        // People write 24h and 10m; humantime would answer 1day and 10m.
+        // People write 24h where humantime would answer 1day.
         match (self.0.subsec_nanos(), seconds) {
+            (0, 172_800..) if seconds.is_multiple_of(86_400) => write!(f, "{}d", seconds / 86_400),
             (0, 1..) if seconds.is_multiple_of(3600) => write!(f, "{}h", seconds / 3600),
             (0, 1..) if seconds.is_multiple_of(60) => write!(f, "{}m", seconds / 60),
             (0, 1..) => write!(f, "{seconds}s"),
@@ -142,7 +143,7 @@ mod tests {
 
     #[test]
     fn durations_are_written_back_as_people_write_them() {
-        for text in ["2ms", "250ms", "5s", "10m", "24h", "90s", "1s 500ms"] {
+        for text in ["2ms", "250ms", "5s", "10m", "24h", "90s", "7d", "1s 500ms"] {
             assert_eq!(duration(text).unwrap().to_string(), text);
         }
         assert_eq!(duration("1day").unwrap().to_string(), "24h");

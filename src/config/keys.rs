@@ -1,0 +1,151 @@
+//! The names of all keys, what each takes, which are secret, and which one a typing error meant.
+
+use figment::value::{Dict, Value};
+
+use super::{
+    Config,
+    error::{Origin, Problem},
+    layers::{Layer, PREFIX},
+};
+
+/// Keys whose value is never shown.
+const SECRETS: [&str; 4] = ["database.url", "nats.url", "nats.password", "nats.token"];
+
+/// Whether the value of `key` is never shown.
+pub(super) fn is_secret(key: &str) -> bool {
+    SECRETS.contains(&key)
+}
+
+/// The environment variable of `key`.
+pub(super) fn variable(key: &str) -> String {
+    format!("{PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"))
+}
+
+/// The default of `key` as figment sees it, which tells its type.
+pub(super) fn template(key: &str) -> Option<Value> {
+    Value::from(defaults()).find(key)
+}
+
+/// The whole tree with its defaults.
+pub(super) fn defaults() -> Dict {
+    // The tree is made of plain structs, which always serialize to a dictionary.
+    Value::serialize(Config::default()).ok().and_then(Value::into_dict).unwrap_or_default()
+}
+
+/// Every key as `section.name`.
+pub(super) fn all() -> Vec<String> {
+    let sections = defaults().into_iter().filter_map(|(section, keys)| {
+        keys.into_dict().map(|keys| {
+            keys.into_keys().map(move |name| format!("{section}.{name}")).collect::<Vec<_>>()
+        })
+    });
+    sections.flatten().collect()
+}
+
+/// Takes unknown keys and misplaced tables out of a layer and says what is wrong with each.
+pub(super) fn take_unknown(layer: &mut Layer) -> Vec<Problem> {
+    let known = defaults();
+    let mut problems = Vec::new();
+    let mut kept = Dict::new();
+    for (section, value) in std::mem::take(&mut layer.values) {
+        let names = known.get(&section).and_then(Value::as_dict);
+        match (names, value) {
+            (None, value) => {
+                let is_in_file = matches!(layer.origin, Origin::File { .. });
+                let problem = match value.as_dict() {
+                    Some(_) if is_in_file => unknown_table(&section),
+                    Some(keys) => {
+                        let name = keys.keys().next().cloned().unwrap_or_default();
+                        unknown_key(layer, &format!("{section}.{name}"))
+                    }
+                    None => unknown_key(layer, &section),
+                };
+                problems.push(problem.at(layer.origin_of(&section)));
+            }
+            (Some(names), Value::Dict(tag, values)) => {
+                let (good, bad): (Dict, Dict) =
+                    values.into_iter().partition(|(name, _)| names.contains_key(name));
+                for name in bad.into_keys() {
+                    let key = format!("{section}.{name}");
+                    problems.push(unknown_key(layer, &key).at(layer.origin_of(&key)));
+                }
+                kept.insert(section, Value::Dict(tag, good));
+            }
+            (Some(names), _) => {
+                let example = names.keys().next().cloned().unwrap_or_default();
+                problems.push(
+                    Problem::new(format!("{section} is a table, not a key"))
+                        .at(layer.origin_of(&section))
+                        .hint(format!(
+                            "set its keys, such as {}",
+                            spelled(layer, &format!("{section}.{example}"))
+                        )),
+                );
+            }
+        }
+    }
+    layer.values = kept;
+    problems
+}
+
+/// Says that no key is called `key`, and which one probably was meant.
+fn unknown_key(layer: &Layer, key: &str) -> Problem {
+    let name = spelled(layer, key);
+    Problem::new(format!("unknown key {}", name.escape_debug())).hint(nearest_key(layer, key))
+}
+
+/// Says that no table is called `section`, and which one probably was meant.
+fn unknown_table(section: &str) -> Problem {
+    Problem::new(format!("unknown table [{}]", section.escape_debug()))
+        .hint(nearest_section(section))
+}
+
+fn nearest_section(section: &str) -> String {
+    let sections: Vec<String> = defaults().into_keys().collect();
+    match closest(section, sections.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean [{near}]?"),
+        None => format!("the tables are [{}]", sections.join("], [")),
+    }
+}
+
+fn nearest_key(layer: &Layer, key: &str) -> String {
+    let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
+    let all = all();
+    let here = format!("{section}.");
+    let siblings = all.iter().filter_map(|known| known.strip_prefix(&here));
+    if let Some(near) = closest(name, siblings.clone()) {
+        return format!("did you mean {}?", spelled(layer, &format!("{section}.{near}")));
+    }
+    let same_name = all.iter().filter(|known| known.rsplit('.').next() == Some(name));
+    let elsewhere: Vec<String> = same_name.map(|known| spelled(layer, known)).collect();
+    let siblings: Vec<&str> = siblings.collect();
+    if !elsewhere.is_empty() {
+        format!("did you mean {}?", elsewhere.join(" or "))
+    } else if let Some(near) = closest(key, all.iter().map(String::as_str)) {
+        format!("did you mean {}?", spelled(layer, near))
+    } else if siblings.is_empty() {
+        format!("the tables are [{}]", defaults().into_keys().collect::<Vec<_>>().join("], ["))
+    } else {
+        format!("the keys of [{section}] are {}", siblings.join(", "))
+    }
+}
+
+/// The likeliest of `known`, when one is likely at all.
+fn closest<'a>(text: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    const LIKELY: f64 = 0.8;
+    known
+        .map(|candidate| (strsim::jaro_winkler(text, candidate), candidate))
+        .filter(|(score, _)| *score >= LIKELY)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, candidate)| candidate)
+}
+
+/// The key as the layer's source spells it.
+fn spelled(layer: &Layer, key: &str) -> String {
+    match layer.origin {
+        Origin::Variable(_) => variable(key),
+        Origin::Default | Origin::File { .. } | Origin::Flag | Origin::SecretFile(_) => {
+            key.to_owned()
+        }
+    }
+}

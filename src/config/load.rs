@@ -1,0 +1,187 @@
+//! Loads the configuration: finds the file, merges the layers, and reports every problem at once.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+use figment::{Figment, error::Error, value::Value};
+
+use super::{
+    Config,
+    error::{ConfigError, Origin, Problem},
+    fallback, keys,
+    layers::{self, Layer, Numbered},
+    mismatch, resolve, secret_files, warnings,
+};
+
+/// The file in the working directory, for development.
+const LOCAL_FILE: &str = "./postrider.toml";
+
+/// The file of an installed daemon.
+const SYSTEM_FILE: &str = "/etc/postrider/postrider.toml";
+
+/// The variable that names the file.
+const FILE_VARIABLE: &str = "POSTRIDER_CONFIG";
+
+/// From what a configuration is made.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// The file that `--config` names.
+    pub file: Option<PathBuf>,
+    /// The environment.
+    pub variables: Vec<(OsString, OsString)>,
+    /// The `KEY=VALUE` of every `--set`.
+    pub settings: Vec<String>,
+}
+
+impl Sources {
+    /// The sources of this process, with what its command line said.
+    pub fn from_environment(file: Option<PathBuf>, settings: Vec<String>) -> Self {
+        Self { file, variables: std::env::vars_os().collect(), settings }
+    }
+}
+
+/// A configuration that holds, and how it came about.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Where each key was written.
+    pub origins: Origins,
+    /// What deserves a line in the log, when there is one.
+    pub notices: Vec<Notice>,
+}
+
+/// Something to log once logging is up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A fact.
+    Info(String),
+    /// A risk.
+    Warning(String),
+}
+
+/// Where each key was written; what nobody wrote is a default.
+#[derive(Debug, Default)]
+pub struct Origins(BTreeMap<String, Origin>);
+
+impl Origins {
+    /// Where `key` was written.
+    pub fn of(&self, key: &str) -> Origin {
+        self.0.get(key).cloned().unwrap_or(Origin::Default)
+    }
+
+    pub(super) fn set(&mut self, key: &str, origin: Origin) {
+        self.0.insert(key.to_owned(), origin);
+    }
+}
+
+impl Config {
+    /// Loads the configuration: defaults, then the file, then `conf.d/*.toml` beside it in the order
+    /// of their names, then `POSTRIDER__SECTION__KEY` variables, then `--set`.
+    ///
+    /// # Errors
+    ///
+    /// Every problem that was found, each with its place and what to do about it.
+    pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
+        let mut notices = Vec::new();
+        let file = find_file(sources, &mut notices);
+        let mut layers = read_layers(sources, file.as_deref())?;
+
+        let mut problems: Vec<Problem> = layers.iter_mut().flat_map(keys::take_unknown).collect();
+        layers.splice(0..0, fallback::layers(&layers, &sources.variables));
+        let (mut config, mut origins) = merge(&layers, &mut problems);
+        // What is missing or out of bounds may only follow from a name or type that is wrong.
+        refuse(problems)?;
+
+        let credentials = layers::variable(&sources.variables, "CREDENTIALS_DIRECTORY");
+        let credentials = credentials.map(PathBuf::from);
+        let places = secret_files::Places { credentials, origins: &mut origins };
+        let mut problems = secret_files::read(&mut config, places);
+        problems.extend(resolve::problems(&config, &origins, file.as_deref()));
+        refuse(problems)?;
+        notices.extend(warnings::all(&config, &origins, &sources.variables));
+        Ok(Loaded { config, origins, notices })
+    }
+}
+
+/// The file that is read: the one that was asked for, else the first that exists.
+fn find_file(sources: &Sources, notices: &mut Vec<Notice>) -> Option<PathBuf> {
+    let variable = layers::variable(&sources.variables, FILE_VARIABLE).map(PathBuf::from);
+    if let Some(file) = sources.file.clone().or(variable) {
+        return Some(file);
+    }
+    if Path::new(LOCAL_FILE).exists() {
+        let text = format!("using {LOCAL_FILE} of the working directory, not {SYSTEM_FILE}");
+        notices.push(Notice::Info(text));
+        return Some(PathBuf::from(LOCAL_FILE));
+    }
+    Path::new(SYSTEM_FILE).exists().then(|| PathBuf::from(SYSTEM_FILE))
+}
+
+fn refuse(problems: Vec<Problem>) -> Result<(), ConfigError> {
+    if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
+}
+
+/// Reads every layer, the weakest first.
+fn read_layers(sources: &Sources, file: Option<&Path>) -> Result<Vec<Layer>, ConfigError> {
+    let mut problems = Vec::new();
+    let mut layers = Vec::new();
+    let mut keep = |layer: Result<Layer, Problem>| match layer {
+        Ok(layer) => layers.push(layer),
+        Err(problem) => problems.push(problem),
+    };
+    if let Some(file) = file {
+        keep(Layer::file(file));
+        match layers::conf_d(file) {
+            Ok(files) => files.iter().for_each(|file| keep(Layer::file(file))),
+            Err(problem) => keep(Err(problem)),
+        }
+    }
+    layers::from_variables(&sources.variables).into_iter().for_each(&mut keep);
+    sources.settings.iter().map(|setting| layers::from_setting(setting)).for_each(&mut keep);
+    refuse(problems)?;
+    Ok(layers)
+}
+
+/// Merges the layers. A value of the wrong type is reported and replaced by its default, so that
+/// one run reports them all.
+fn merge(layers: &[Layer], problems: &mut Vec<Problem>) -> (Config, Origins) {
+    let numbered = layers.iter().enumerate().map(|(number, layer)| Numbered(number, layer));
+    let mut figment = numbered.fold(Figment::new(), Figment::merge);
+
+    let mut origins = Origins::default();
+    for key in keys::all() {
+        let metadata = figment.find_metadata(&key);
+        let layer = metadata.and_then(|found| layers.get(found.name.parse::<usize>().ok()?));
+        if let Some(layer) = layer {
+            origins.set(&key, layer.origin_of(&key));
+        }
+    }
+    // Every turn takes one wrong value out, so there are at most as many turns as keys.
+    for _ in keys::all() {
+        match figment.extract::<Config>() {
+            Ok(config) => return (config, origins),
+            Err(errors) => {
+                for error in errors {
+                    let key = key_of(&error);
+                    let problem = mismatch::problem(&key, &error.kind).at(origins.of(&key));
+                    problems.push(problem);
+                    figment = figment.merge((key.as_str(), default_of(&key)));
+                }
+            }
+        }
+    }
+    (Config::default(), origins)
+}
+
+/// The key of the wrong value; an item of a list counts as its list.
+fn key_of(error: &Error) -> String {
+    error.path.iter().take(2).map(String::as_str).collect::<Vec<_>>().join(".")
+}
+
+fn default_of(key: &str) -> Value {
+    keys::template(key).unwrap_or_else(layers::nothing)
+}

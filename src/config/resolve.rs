@@ -1,0 +1,224 @@
+//! The rules that no single value can keep: what is required, what excludes what, and the bounds.
+
+use std::path::Path;
+
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    Config, bounds,
+    error::{Origin, Problem},
+    load::Origins,
+    mismatch::shortened,
+};
+
+/// Bytes of a stream name at most; the broker refuses longer ones.
+const STREAM_NAME_BYTES_MAX: usize = 255;
+
+/// `ce-source` in bytes at most; it travels with every event.
+const SOURCE_BYTES_MAX: usize = 256;
+
+/// Every broken rule.
+pub(super) fn problems(config: &Config, origins: &Origins, file: Option<&Path>) -> Vec<Problem> {
+    let missing = missing(config, origins, file);
+    let mut rules = Rules { origins, problems: missing.into_iter().collect() };
+    rules.bounds(config);
+    rules.urls(config);
+    rules.stream(config);
+    rules.login(config);
+    rules.texts(config);
+    rules.times(config);
+    rules.problems
+}
+
+/// One problem for all required keys that nobody set, with the lines to add.
+fn missing(config: &Config, origins: &Origins, file: Option<&Path>) -> Option<Problem> {
+    let Config { database, nats, stream, .. } = config;
+    let required = [
+        ("database.url", database.url.is_empty(), r#"url = "postgresql://app@127.0.0.1:5432/app""#),
+        ("nats.url", nats.url.is_empty(), r#"url = "nats://127.0.0.1:4222""#),
+        ("stream.name", stream.name.is_empty(), r#"name = "EVENTS""#),
+        (
+            "stream.subjects",
+            stream.create && stream.subjects.is_empty(),
+            r#"subjects = ["events.>"]"#,
+        ),
+    ];
+    let (mut keys, mut lines, mut empty) = (Vec::new(), Vec::new(), Vec::new());
+    for (key, is_missing, line) in required {
+        if !is_missing {
+            continue;
+        }
+        let header = format!("[{}]", key.split('.').next().unwrap_or_default());
+        if !lines.contains(&header) {
+            lines.push(header);
+        }
+        lines.push(line.to_owned());
+        keys.push(key);
+        let origin = origins.of(key);
+        if origin != Origin::Default {
+            empty.push(format!("{key} is empty in {origin}"));
+        }
+    }
+    if keys.is_empty() {
+        return None;
+    }
+    let verb = if keys.len() == 1 { "is" } else { "are" };
+    let place = file
+        .map_or("a file and name it with --config".to_owned(), |file| file.display().to_string());
+    let problem = Problem::new(format!("{} {verb} not set", enumerated(&keys)))
+        .hint(format!("add to {place}:\n{}", lines.join("\n")));
+    Some(match (file, empty.is_empty()) {
+        (_, false) => problem.detail(empty.join("\n")),
+        (None, true) => problem.detail(
+            "no configuration file: looked for ./postrider.toml and /etc/postrider/postrider.toml",
+        ),
+        (Some(_), true) => problem,
+    })
+}
+
+struct Rules<'a> {
+    origins: &'a Origins,
+    problems: Vec<Problem>,
+}
+
+impl Rules<'_> {
+    fn broken(&mut self, key: &str, problem: Problem) {
+        self.problems.push(problem.at(self.origins.of(key)));
+    }
+
+    fn bounds(&mut self, config: &Config) {
+        for bound in bounds::all(config) {
+            if !bound.holds {
+                let text = format!("{} is out of range: {}", bound.key, bound.value);
+                self.broken(
+                    bound.key,
+                    Problem::new(text).hint(format!("it takes {}", bound.range)),
+                );
+            }
+        }
+    }
+
+    fn urls(&mut self, config: &Config) {
+        let escape = "write a special character of a password as %XX: @ is %40, / is %2F, ? is %3F";
+        let has_scheme = |url: &str, schemes: [&str; 2]| {
+            schemes
+                .iter()
+                .any(|scheme| url.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
+        };
+        let url = &config.database.url;
+        if !url.is_empty() && !has_scheme(url.expose(), ["postgresql://", "postgres://"]) {
+            let problem = Problem::new("database.url is not a postgresql:// URL")
+                .hint(format!("write \"postgresql://user:password@host:5432/database\"; {escape}"));
+            self.broken("database.url", problem);
+        }
+        let url = &config.nats.url;
+        let is_nats = |url: &str| has_scheme(url, ["nats://", "tls://"]);
+        if !url.is_empty() && !url.expose().split(',').all(|url| is_nats(url.trim())) {
+            let problem = Problem::new("nats.url is not a nats:// or tls:// URL")
+                .hint(format!("write \"nats://host:4222\", several with commas between; {escape}"));
+            self.broken("nats.url", problem);
+        }
+    }
+
+    fn stream(&mut self, config: &Config) {
+        let name = &config.stream.name;
+        let forbidden = |c: char| c.is_whitespace() || c.is_control() || ".*>/\\".contains(c);
+        if name.contains(forbidden) || name.len() > STREAM_NAME_BYTES_MAX {
+            let problem = Problem::new(format!("stream.name may not be {}", shortened(name)))
+                .hint("a stream's name has 1 to 255 bytes without blanks and without . * > / \\");
+            self.broken("stream.name", problem);
+        }
+        for subject in config.stream.subjects.iter().filter(|subject| !is_subject_filter(subject)) {
+            let problem = Problem::new(format!(
+                "stream.subjects holds {}, which is no subject",
+                shortened(subject)
+            ))
+            .hint("write tokens with dots between; * stands for one token, > for the rest");
+            self.broken("stream.subjects", problem);
+        }
+    }
+
+    fn login(&mut self, config: &Config) {
+        let nats = &config.nats;
+        let ways = [
+            ("nats.creds_file", nats.creds_file.is_some()),
+            ("nats.nkey_file", nats.nkey_file.is_some()),
+            ("nats.user", nats.user.is_some()),
+            ("nats.token", nats.token.is_some()),
+        ];
+        let set: Vec<&str> = ways.iter().filter(|(_, set)| *set).map(|(key, _)| *key).collect();
+        if let [_, second, ..] = set.as_slice() {
+            let problem = Problem::new(format!("{} exclude each other", enumerated(&set)))
+                .hint("keep the one way by which the broker knows us");
+            self.broken(second, problem);
+        }
+        for (one, one_set, other, other_set) in [
+            ("nats.user", nats.user.is_some(), "nats.password", nats.password.is_some()),
+            ("nats.tls_cert", nats.tls_cert.is_some(), "nats.tls_key", nats.tls_key.is_some()),
+        ] {
+            if one_set != other_set {
+                let (present, absent) = if one_set { (one, other) } else { (other, one) };
+                self.broken(present, Problem::new(format!("{present} is set without {absent}")));
+            }
+        }
+    }
+
+    fn texts(&mut self, config: &Config) {
+        if config.nats.user.as_deref() == Some("") {
+            self.broken("nats.user", Problem::new("nats.user is empty").hint("remove it"));
+        }
+        let source = &config.relay.source;
+        if source.is_empty() || source.len() > SOURCE_BYTES_MAX || source.contains(char::is_control)
+        {
+            let problem = Problem::new(format!("relay.source may not be {}", shortened(source)))
+                .hint(format!("it takes 1 to {SOURCE_BYTES_MAX} bytes, such as \"/orders\""));
+            self.broken("relay.source", problem);
+        }
+        let level = &config.log.level;
+        if level.trim().is_empty() || EnvFilter::builder().parse(level).is_err() {
+            let problem = Problem::new(format!("log.level may not be {}", shortened(level))).hint(
+                "write error, warn, info, debug or trace, or a filter such as \"info,postrider=debug\"",
+            );
+            self.broken("log.level", problem);
+        }
+    }
+
+    fn times(&mut self, config: &Config) {
+        let (ack, window) = (config.nats.ack_timeout, config.stream.duplicate_window);
+        if ack.0.saturating_mul(4) > window.0 {
+            let problem = Problem::new(format!(
+                "nats.ack_timeout {ack} is too long for stream.duplicate_window {window}"
+            ))
+            .detail("an event that is sent again must find its id still remembered")
+            .hint("keep the timeout at a quarter of the window or less");
+            self.broken("nats.ack_timeout", problem);
+        }
+        let (poll, idle) = (config.relay.poll_interval, config.relay.idle_interval);
+        if poll > idle {
+            let problem = Problem::new(format!(
+                "relay.poll_interval {poll} is longer than relay.idle_interval {idle}"
+            ))
+            .hint("an idle relay looks less often than a busy one");
+            self.broken("relay.poll_interval", problem);
+        }
+    }
+}
+
+fn is_subject_filter(text: &str) -> bool {
+    let tokens: Vec<&str> = text.split('.').collect();
+    let last = tokens.len() - 1;
+    tokens.iter().enumerate().all(|(index, token)| {
+        let is_plain =
+            !token.is_empty() && !token.contains(|c: char| c.is_whitespace() || c.is_control());
+        let wildcards = token.contains(['*', '>']);
+        is_plain && (!wildcards || *token == "*" || (*token == ">" && index == last))
+    })
+}
+
+fn enumerated(keys: &[&str]) -> String {
+    match keys {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}

@@ -1,0 +1,141 @@
+//! Secrets that stand in files of their own: where they are looked for and how they are read.
+
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    Config,
+    error::{Origin, Problem},
+    load::Origins,
+    secret::{Secret, SecretUrl},
+};
+
+/// A secret larger than this is some other file.
+const SECRET_BYTES_MAX: u64 = 64 * 1024;
+
+/// Where Docker, Compose and Podman mount secrets.
+const RUN_SECRETS: &str = "/run/secrets";
+
+/// Where relative names are looked for.
+pub(super) struct Places<'a> {
+    /// systemd's `$CREDENTIALS_DIRECTORY`.
+    pub(super) credentials: Option<PathBuf>,
+    /// Where every key was written.
+    pub(super) origins: &'a mut Origins,
+}
+
+/// Reads what the `*_file` keys name, and makes the paths that others will read absolute.
+pub(super) fn read(config: &mut Config, mut places: Places<'_>) -> Vec<Problem> {
+    let Config { database, nats, .. } = config;
+    let mut problems = Vec::new();
+    let mut take = |key: &str, is_inline: bool, file: Option<&String>| {
+        let name = file?;
+        let text = if is_inline { Err(places.conflict(key)) } else { places.secret(key, name) };
+        text.map_err(|problem| problems.push(problem)).ok()
+    };
+    let found = take("database.url", !database.url.is_empty(), database.url_file.as_ref());
+    database.url = found.map_or_else(|| database.url.clone(), SecretUrl::new);
+    let found = take("nats.url", !nats.url.is_empty(), nats.url_file.as_ref());
+    nats.url = found.map_or_else(|| nats.url.clone(), SecretUrl::new);
+    let found = take("nats.password", nats.password.is_some(), nats.password_file.as_ref());
+    nats.password = found.map(Secret::new).or(nats.password.take());
+    let found = take("nats.token", nats.token.is_some(), nats.token_file.as_ref());
+    nats.token = found.map(Secret::new).or(nats.token.take());
+
+    for (key, file) in [
+        ("nats.creds_file", &mut nats.creds_file),
+        ("nats.nkey_file", &mut nats.nkey_file),
+        ("nats.tls_ca", &mut nats.tls_ca),
+        ("nats.tls_cert", &mut nats.tls_cert),
+        ("nats.tls_key", &mut nats.tls_key),
+    ] {
+        let Some(name) = file.as_mut() else { continue };
+        match places.find(key, name) {
+            Ok(path) => *name = path.to_string_lossy().into_owned(),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    problems
+}
+
+impl Places<'_> {
+    /// What is wrong when a secret is given twice.
+    fn conflict(&self, key: &str) -> Problem {
+        let file_key = format!("{key}_file");
+        Problem::new(format!("{key} and {file_key} are both set"))
+            .at(self.origins.of(&file_key))
+            .detail(format!("{key} is set in {}", self.origins.of(key)))
+            .hint(format!("remove one; {file_key} keeps the secret out of the configuration"))
+    }
+
+    /// The text of the file that `<key>_file` names.
+    fn secret(&mut self, key: &str, name: &str) -> Result<String, Problem> {
+        let file_key = format!("{key}_file");
+        let origin = self.origins.of(&file_key);
+        let path = self.find(&file_key, name)?;
+        let text = read_text(&path).map_err(|reason| {
+            Problem::new(format!("could not read {}, which {file_key} names", path.display()))
+                .at(origin.clone())
+                .detail(reason)
+        })?;
+        let text = text.trim_end_matches(['\n', '\r']);
+        if text.is_empty() {
+            return Err(Problem::new(format!(
+                "{}, which {file_key} names, is empty",
+                path.display()
+            ))
+            .at(origin));
+        }
+        self.origins.set(key, Origin::SecretFile(path));
+        Ok(text.to_owned())
+    }
+
+    /// The first of the places where a file `name` is.
+    fn find(&self, key: &str, name: &str) -> Result<PathBuf, Problem> {
+        let origin = self.origins.of(key);
+        if name.is_empty() || name.contains(['\n', '\r', '\0']) {
+            // It might be the secret itself, so that it is not repeated.
+            return Err(Problem::new(format!("{key} takes the name of a file"))
+                .at(origin)
+                .detail(if name.is_empty() { "found nothing" } else { "found several lines" })
+                .hint("write the secret into a file and give its path here"));
+        }
+        let candidates = self.candidates(name, &origin);
+        if let Some(path) = candidates.iter().find(|path| path.exists()) {
+            return Ok(path.clone());
+        }
+        let tried: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
+        Err(Problem::new(format!("the file that {key} names does not exist"))
+            .at(origin)
+            .detail(format!("looked for {}", tried.join(", "))))
+    }
+
+    fn candidates(&self, name: &str, origin: &Origin) -> Vec<PathBuf> {
+        let path = Path::new(name);
+        if path.is_absolute() {
+            return vec![path.to_owned()];
+        }
+        let beside = match origin {
+            Origin::File { path, .. } => path.parent().unwrap_or(Path::new("")),
+            Origin::Default | Origin::Variable(_) | Origin::Flag | Origin::SecretFile(_) => {
+                Path::new("")
+            }
+        };
+        let credentials = self.credentials.iter().map(|directory| directory.join(path));
+        credentials.chain([Path::new(RUN_SECRETS).join(path), beside.join(path)]).collect()
+    }
+}
+
+fn read_text(path: &Path) -> Result<String, String> {
+    let mut text = String::new();
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    let mut bounded = file.take(SECRET_BYTES_MAX + 1);
+    bounded.read_to_string(&mut text).map_err(|error| error.to_string())?;
+    if text.len() as u64 > SECRET_BYTES_MAX {
+        return Err(format!("it is larger than {} KiB", SECRET_BYTES_MAX / 1024));
+    }
+    Ok(text)
+}
