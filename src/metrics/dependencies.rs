@@ -1,0 +1,105 @@
+//! Connections, the breaker in front of the broker, and the relay's lock.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+use super::labels::{CircuitLabel, CircuitState, Dependency, DependencyLabel};
+
+/// Connections, the breaker and the relay's lock.
+#[derive(Debug)]
+pub struct Dependencies {
+    postgres: Link,
+    nats: Link,
+    circuit: Family<CircuitLabel, Gauge>,
+    leader: Gauge,
+    leader_transitions: Counter,
+}
+
+/// The metrics of one connection.
+#[derive(Debug)]
+struct Link {
+    up: Gauge,
+    reconnects: Counter,
+    was_up: AtomicBool,
+}
+
+impl Dependencies {
+    pub(super) fn register(list: &mut Registry) -> Self {
+        let up = Family::<DependencyLabel, Gauge>::default();
+        let reconnects = Family::<DependencyLabel, Counter>::default();
+        let link = |dependency| Link {
+            up: up.get_or_create_owned(&DependencyLabel { dependency }),
+            reconnects: reconnects.get_or_create_owned(&DependencyLabel { dependency }),
+            was_up: AtomicBool::new(false),
+        };
+        let this = Self {
+            postgres: link(Dependency::Postgres),
+            nats: link(Dependency::Nats),
+            circuit: Family::default(),
+            leader: Gauge::default(),
+            leader_transitions: Counter::default(),
+        };
+        this.circuit(CircuitState::Closed);
+        list.register("dependency_up", "1 while connected", up);
+        list.register("dependency_reconnects", "Connections made after the first", reconnects);
+        list.register(
+            "circuit_state",
+            "1 for the state that the breaker is in",
+            this.circuit.clone(),
+        );
+        list.register("leader", "1 while this instance relays", this.leader.clone());
+        list.register(
+            "leader_transitions",
+            "How often this instance took or lost the relay's lock",
+            this.leader_transitions.clone(),
+        );
+        this
+    }
+
+    /// A connection stands.
+    pub fn connected(&self, dependency: Dependency) {
+        let link = self.link(dependency);
+        link.up.set(1);
+        if link.was_up.swap(true, Ordering::Relaxed) {
+            link.reconnects.inc();
+        }
+    }
+
+    /// A connection is gone.
+    pub fn lost(&self, dependency: Dependency) {
+        self.link(dependency).up.set(0);
+    }
+
+    /// The breaker in front of the broker is in this state.
+    pub fn circuit(&self, now: CircuitState) {
+        for state in CircuitState::ALL {
+            let label = CircuitLabel { dependency: Dependency::Nats, state: *state };
+            self.circuit.get_or_create(&label).set(i64::from(*state == now));
+        }
+    }
+
+    /// This instance took the relay's lock.
+    pub fn leading(&self) {
+        if self.leader.set(1) == 0 {
+            self.leader_transitions.inc();
+        }
+    }
+
+    /// This instance does not have the lock, or no longer.
+    pub fn standing_by(&self) {
+        if self.leader.set(0) == 1 {
+            self.leader_transitions.inc();
+        }
+    }
+
+    fn link(&self, dependency: Dependency) -> &Link {
+        match dependency {
+            Dependency::Postgres => &self.postgres,
+            Dependency::Nats => &self.nats,
+        }
+    }
+}

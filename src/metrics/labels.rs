@@ -1,0 +1,178 @@
+//! The values that labels can have: enums, so that no metric grows without bound.
+
+use std::fmt::{self, Write};
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+
+macro_rules! label {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)+ }
+
+        impl $name {
+            /// Every value, in the order of the documentation.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The value as it is exported.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+        }
+
+        impl EncodeLabelValue for $name {
+            fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+                encoder.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+label! {
+    /// What the program needs to do its work.
+    Dependency {
+        /// The database with the outbox.
+        Postgres = "postgres",
+        /// The broker.
+        Nats = "nats",
+    }
+}
+
+label! {
+    /// Why a publish was not confirmed. Which of them are retryable is decided here, once.
+    Failure {
+        /// No answer in time, or the connection broke: sent again under the same id.
+        Unconfirmed = "unconfirmed",
+        /// The broker asked for patience.
+        Busy = "busy",
+        /// The stream does not answer.
+        StreamUnavailable = "stream_unavailable",
+        /// The stream will not take events as it is set up.
+        Misconfigured = "misconfigured",
+        /// The server forbids us to publish.
+        PermissionDenied = "permission_denied",
+        /// Connected, and nothing is answered.
+        BrokerStalled = "broker_stalled",
+        /// The broker can never store this message.
+        Rejected = "rejected",
+        /// The event cannot become a message; nothing was sent.
+        Refused = "refused",
+    }
+}
+
+impl Failure {
+    /// Whether the same message may be stored later.
+    pub fn retryable(self) -> Retryable {
+        match self {
+            Self::Unconfirmed
+            | Self::Busy
+            | Self::StreamUnavailable
+            | Self::Misconfigured
+            | Self::PermissionDenied
+            | Self::BrokerStalled => Retryable::Yes,
+            Self::Rejected | Self::Refused => Retryable::No,
+        }
+    }
+}
+
+label! {
+    /// Whether the same message may be stored later.
+    Retryable {
+        /// It stays pending.
+        Yes = "true",
+        /// It becomes a dead letter.
+        No = "false",
+    }
+}
+
+label! {
+    /// The breaker in front of a dependency.
+    CircuitState {
+        /// Traffic flows.
+        Closed = "closed",
+        /// Nothing is sent.
+        Open = "open",
+        /// One probe is under way.
+        HalfOpen = "half_open",
+    }
+}
+
+label! {
+    /// The statements that the relay runs at the application's database.
+    Query {
+        /// The next rows.
+        Fetch = "fetch",
+        /// The position and its letters.
+        Settle = "settle",
+        /// The lock and the term.
+        Lock = "lock",
+        /// Backlog, lag and dead letters for these metrics.
+        Depth = "depth",
+        /// The wake-up gate.
+        Gate = "gate",
+        /// Truncating what is settled and old.
+        Retention = "retention",
+    }
+}
+
+label! {
+    /// The tables that events come from.
+    Table {
+        /// `outbox`.
+        Outbox = "outbox",
+    }
+}
+
+label! {
+    /// The routes that events take.
+    Route {
+        /// The one route there is.
+        Default = "default",
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct RouteLabel {
+    pub(super) route: Route,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct TableLabel {
+    pub(super) table: Table,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct QueryLabel {
+    pub(super) query: Query,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct DependencyLabel {
+    pub(super) dependency: Dependency,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct CircuitLabel {
+    pub(super) dependency: Dependency,
+    pub(super) state: CircuitState,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct FailureLabel {
+    pub(super) route: Route,
+    pub(super) error_type: Failure,
+    pub(super) retryable: Retryable,
+}
+
+impl FailureLabel {
+    pub(super) fn of(failure: Failure) -> Self {
+        Self { route: Route::Default, error_type: failure, retryable: failure.retryable() }
+    }
+}
+
+/// The reason is the code of a letter, a constant of this program.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ReasonLabel {
+    pub(super) route: Route,
+    pub(super) reason: &'static str,
+}

@@ -1,0 +1,100 @@
+//! Everything that is counted: one value of typed handles, made at start and passed down.
+//!
+//! Names are those of Prometheus: base units, `_total`, no ids as labels. Every labelled series
+//! exists from the start with 0, so that an alert on its rate sees the first increase. What each
+//! means stands in `docs/metrics.md`, which a test holds to this module.
+
+mod dependencies;
+mod labels;
+mod outbox;
+mod process;
+mod publishing;
+
+use std::{
+    sync::atomic::AtomicU64,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use prometheus_client::{
+    encoding::text,
+    metrics::{gauge::Gauge, histogram::Histogram, info::Info},
+    registry::Registry,
+};
+
+pub use dependencies::Dependencies;
+pub use labels::{CircuitState, Dependency, Failure, Query, Retryable, Route, Table};
+pub use outbox::Outbox;
+pub use publishing::{PublishedBatch, Publishing};
+
+/// Half a millisecond for the broker next door, then the customary steps.
+const SECONDS: [f64; 17] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0,
+    7.5, 10.0,
+];
+
+/// The media type of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type SecondsGauge = Gauge<f64, AtomicU64>;
+
+/// The handles, by where they are moved.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// What happens to messages.
+    pub publishing: Publishing,
+    /// What happens at the tables.
+    pub outbox: Outbox,
+    /// Connections, the breaker and the relay's lock.
+    pub dependencies: Dependencies,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Registers everything, each series with 0.
+    pub fn new() -> Self {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(process::Process));
+        let list = registry.sub_registry_with_prefix("postrider");
+        let build = [
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("commit", option_env!("POSTRIDER_COMMIT").unwrap_or("unknown")),
+        ];
+        list.register("build", "The running program", Info::new(build));
+        let publishing = Publishing::register(list);
+        let outbox = Outbox::register(list);
+        let dependencies = Dependencies::register(list);
+        Self { registry, publishing, outbox, dependencies }
+    }
+
+    /// Everything as `OpenMetrics` text, which Prometheus reads as well.
+    pub fn encode(&self) -> String {
+        let mut page = String::with_capacity(16 * 1024);
+        // Writing to a string does not fail; should a metric refuse, the rest is still of use.
+        if text::encode(&mut page, &self.registry).is_err() {
+            tracing::error!("a metric could not be encoded");
+        }
+        page
+    }
+}
+
+fn seconds_histogram() -> Histogram {
+    Histogram::new(SECONDS)
+}
+
+fn unix_seconds() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+/// For a gauge that counts: what does not fit does not exist either.
+fn count(value: impl TryInto<i64>) -> i64 {
+    value.try_into().unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

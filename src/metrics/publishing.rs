@@ -1,0 +1,191 @@
+//! What happens to messages between the outbox and the stream.
+
+use std::time::Duration;
+
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+use super::{
+    SecondsGauge, count,
+    labels::{Failure, FailureLabel, ReasonLabel, Route, RouteLabel},
+    seconds_histogram, unix_seconds,
+};
+
+/// Events of one settlement.
+const BATCH: [f64; 11] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0];
+
+/// The codes of dead letters that exist from the start; others appear with their first letter.
+const REASONS: [&str; 11] = [
+    "invalid_subject",
+    "subject_too_long",
+    "subject_outside_prefix",
+    "subject_not_captured",
+    "missing_field",
+    "reserved_header",
+    "invalid_header",
+    "headers_too_large",
+    "payload_too_large",
+    "msg_id_collision",
+    "rejected",
+];
+
+const ROUTE: RouteLabel = RouteLabel { route: Route::Default };
+
+/// What happens to messages.
+#[derive(Debug)]
+pub struct Publishing {
+    published: Counter,
+    deduplicated: Counter,
+    failures: Family<FailureLabel, Counter>,
+    retries: Counter,
+    duration: Histogram,
+    latency: Histogram,
+    batch: Histogram,
+    in_flight: Gauge,
+    last_published: SecondsGauge,
+    blocked: Gauge,
+    dead_lettered: Family<ReasonLabel, Counter>,
+}
+
+/// The confirmations of one turn of the loop, collected without touching a shared value.
+#[derive(Debug, Default)]
+pub struct PublishedBatch {
+    published: u64,
+    deduplicated: u64,
+    duration_seconds: Vec<f64>,
+    latency_seconds: Vec<f64>,
+}
+
+impl PublishedBatch {
+    /// Notes a confirmation: how long after its sending, and how long after the row was written.
+    pub fn stored(&mut self, since_sent: Duration, since_written: Duration) {
+        self.published += 1;
+        self.duration_seconds.push(since_sent.as_secs_f64());
+        self.latency_seconds.push(since_written.as_secs_f64());
+    }
+
+    /// Notes a confirmation that says that the stream held the message already.
+    pub fn deduplicated(&mut self, since_sent: Duration, since_written: Duration) {
+        self.deduplicated += 1;
+        self.stored(since_sent, since_written);
+    }
+}
+
+impl Publishing {
+    pub(super) fn register(list: &mut Registry) -> Self {
+        let published = Family::<RouteLabel, Counter>::default();
+        let deduplicated = Family::<RouteLabel, Counter>::default();
+        let retries = Family::<RouteLabel, Counter>::default();
+        let duration = Family::<RouteLabel, Histogram>::new_with_constructor(seconds_histogram);
+        let latency = Family::<RouteLabel, Histogram>::new_with_constructor(seconds_histogram);
+        let last_published = Family::<RouteLabel, SecondsGauge>::default();
+        let blocked = Family::<RouteLabel, Gauge>::default();
+        let this = Self {
+            published: published.get_or_create_owned(&ROUTE),
+            deduplicated: deduplicated.get_or_create_owned(&ROUTE),
+            failures: Family::default(),
+            retries: retries.get_or_create_owned(&ROUTE),
+            duration: duration.get_or_create_owned(&ROUTE),
+            latency: latency.get_or_create_owned(&ROUTE),
+            batch: Histogram::new(BATCH),
+            in_flight: Gauge::default(),
+            last_published: last_published.get_or_create_owned(&ROUTE),
+            blocked: blocked.get_or_create_owned(&ROUTE),
+            dead_lettered: Family::default(),
+        };
+        for failure in Failure::ALL {
+            drop(this.failures.get_or_create(&FailureLabel::of(*failure)));
+        }
+        for reason in REASONS {
+            drop(this.dead_lettered.get_or_create(&ReasonLabel { route: Route::Default, reason }));
+        }
+        list.register("messages_published", "Messages that the stream confirmed", published);
+        list.register(
+            "messages_deduplicated",
+            "Confirmed messages that the stream held already",
+            deduplicated,
+        );
+        list.register(
+            "publish_failures",
+            "Attempts to publish that were not confirmed",
+            this.failures.clone(),
+        );
+        list.register("publish_retries", "Messages sent again under the same id", retries);
+        list.register_with_unit(
+            "publish_duration",
+            "From sending a message to its confirmation",
+            Unit::Seconds,
+            duration,
+        );
+        list.register_with_unit(
+            "delivery_latency",
+            "From writing a row to the confirmation of its message",
+            Unit::Seconds,
+            latency,
+        );
+        list.register("batch_messages", "Events of one settlement", this.batch.clone());
+        list.register(
+            "in_flight_messages",
+            "Messages sent and not yet answered",
+            this.in_flight.clone(),
+        );
+        list.register_with_unit(
+            "last_published_timestamp",
+            "When the stream last confirmed a message (Unix), 0 before the first",
+            Unit::Seconds,
+            last_published,
+        );
+        list.register("blocked_aggregates", "Keys whose events wait behind a dead letter", blocked);
+        list.register(
+            "dead_lettered",
+            "Events that became dead letters",
+            this.dead_lettered.clone(),
+        );
+        this
+    }
+
+    /// Counts a batch and empties it for the next; keeps its memory.
+    pub fn published(&self, batch: &mut PublishedBatch) {
+        if batch.published == 0 {
+            return;
+        }
+        self.published.inc_by(batch.published);
+        self.deduplicated.inc_by(batch.deduplicated);
+        for seconds in batch.duration_seconds.drain(..) {
+            self.duration.observe(seconds);
+        }
+        for seconds in batch.latency_seconds.drain(..) {
+            self.latency.observe(seconds);
+        }
+        (batch.published, batch.deduplicated) = (0, 0);
+        self.last_published.set(unix_seconds());
+    }
+
+    /// An attempt was not confirmed.
+    pub fn failed(&self, failure: Failure) {
+        self.failures.get_or_create(&FailureLabel::of(failure)).inc();
+    }
+
+    /// Messages are sent again under their ids.
+    pub fn retried(&self, messages: u64) {
+        self.retries.inc_by(messages);
+    }
+
+    /// A settlement was committed with so many events.
+    pub fn settled(&self, events: usize) {
+        self.batch.observe(f64::from(u32::try_from(events).unwrap_or(u32::MAX)));
+    }
+
+    /// An event became a dead letter; `reason` is its code.
+    pub fn dead_lettered(&self, reason: &'static str) {
+        self.dead_lettered.get_or_create(&ReasonLabel { route: Route::Default, reason }).inc();
+    }
+
+    /// How many messages are sent and unanswered, and how many keys wait behind a dead letter.
+    pub fn held(&self, in_flight: usize, blocked_aggregates: usize) {
+        self.in_flight.set(count(in_flight));
+        self.blocked.set(count(blocked_aggregates));
+    }
+}

@@ -1,0 +1,104 @@
+//! The two stages of stopping: gracefully at the first signal, at once at the second.
+
+use std::{future::Future, io};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// What everything that runs looks at to know when to stop. Clones share their state.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown {
+    stop: CancellationToken,
+    now: CancellationToken,
+}
+
+impl Shutdown {
+    /// A shutdown that nothing has asked for.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks everything to finish what it has begun. Asking again changes nothing.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Asks everything to end without finishing.
+    pub fn stop_now(&self) {
+        self.stop.cancel();
+        self.now.cancel();
+    }
+
+    /// Whether a stop was asked for.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// Waits until a stop is asked for.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it loses nothing; the stop stays asked for.
+    pub async fn stopping(&self) {
+        self.stop.cancelled().await;
+    }
+
+    /// Waits until everything is asked to end at once.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it loses nothing.
+    pub async fn at_once(&self) {
+        self.now.cancelled().await;
+    }
+
+    /// The token of the graceful stop, for what takes a token.
+    pub fn token(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Registers for SIGTERM and SIGINT, at once, and gives the future that obeys them: run it
+    /// beside everything else. It ends at the second signal.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses the registration; without it a stop would lose the graceful part.
+    pub fn obey_signals(&self) -> io::Result<impl Future<Output = ()> + Send + use<>> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let shutdown = self.clone();
+        Ok(async move {
+            let name = either(&mut terminate, &mut interrupt).await;
+            info!(signal = name, "stopping; a second signal stops at once");
+            shutdown.stop();
+            let name = either(&mut terminate, &mut interrupt).await;
+            warn!(signal = name, "stopping at once; what is unconfirmed is sent again after start");
+            shutdown.stop_now();
+        })
+    }
+}
+
+async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
+    tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn graceful_stop_does_not_end_what_runs_at_once() {
+        let shutdown = Shutdown::new();
+        let seen_elsewhere = shutdown.clone();
+        assert!(!seen_elsewhere.is_stopping());
+        shutdown.stop();
+        seen_elsewhere.stopping().await;
+        assert!(!seen_elsewhere.now.is_cancelled());
+        shutdown.stop_now();
+        seen_elsewhere.at_once().await;
+    }
+}
