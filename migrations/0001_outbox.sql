@@ -9,7 +9,14 @@
 
 SET LOCAL lock_timeout = '5s';
 
-CREATE SCHEMA IF NOT EXISTS "postrider";
+-- Not IF NOT EXISTS, which asks for the right to create schemas even when there is nothing to do.
+DO $body$
+BEGIN
+    IF to_regnamespace('"postrider"') IS NULL THEN
+        CREATE SCHEMA "postrider";
+    END IF;
+END
+$body$;
 
 -- Roles belong to the cluster, not to the database: several databases, schemas and replicas may
 -- create them at the same moment, and whoever comes second finds them there.

@@ -18,9 +18,8 @@ CREATE TABLE "postrider".position (
     target         pg_snapshot NOT NULL DEFAULT '3:3:',
     target_floor   bigint      NOT NULL DEFAULT 0,
     bookmark       bigint      NOT NULL DEFAULT 0,
-    -- The last seq drawn by anybody when this row was last written, read before the writing
-    -- transaction had a number: the lower bound for snapshots taken after that write.
-    fence          bigint,
+    -- The last seq that anybody had drawn at the last settlement: no settled row is above it.
+    drawn          bigint      NOT NULL DEFAULT 0,
     stream_name    text,
     stream_created text,
     stream_seq     bigint      NOT NULL DEFAULT 0,

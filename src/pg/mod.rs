@@ -2,6 +2,8 @@
 
 pub mod connect;
 pub mod error;
+pub mod migrate;
+pub mod schema;
 pub mod tls;
 mod url;
 mod verify;

@@ -16,19 +16,16 @@ WITH previous AS MATERIALIZED (
     SELECT p.holder, p.updated_at FROM "postrider".position AS p WHERE p.relay = $1::text
 ), here AS MATERIALIZED (
     SELECT (SELECT system_identifier FROM pg_control_system()) AS cluster_id,
-           CASE WHEN pg_current_xact_id_if_assigned() IS NULL
-                THEN coalesce(pg_sequence_last_value('"postrider".outbox_seq_seq'::regclass), 0)
-           END AS fence
+           coalesce(pg_sequence_last_value('"postrider".outbox_seq_seq'::regclass), 0) AS fence
 ), taken AS (
-    INSERT INTO "postrider".position AS p (relay, term, holder, system_id, fence)
-    SELECT $1::text, 1, $2::text, here.cluster_id, here.fence FROM here
+    INSERT INTO "postrider".position AS p (relay, term, holder, system_id)
+    SELECT $1::text, 1, $2::text, here.cluster_id FROM here
     ON CONFLICT (relay) DO UPDATE
-        SET term = p.term + 1, holder = excluded.holder, fence = excluded.fence,
-            acquired_at = clock_timestamp()
+        SET term = p.term + 1, holder = excluded.holder, acquired_at = clock_timestamp()
     RETURNING p.*
 )
 SELECT taken.term, taken.snapshot::text AS snapshot, taken.floor, taken.target::text AS target,
-       taken.target_floor, taken.bookmark, taken.fence, taken.stream_name, taken.stream_created,
+       taken.target_floor, taken.bookmark, here.fence, taken.stream_name, taken.stream_created,
        taken.stream_seq, taken.system_id, previous.holder AS previous_holder,
        previous.updated_at AS previous_update, here.cluster_id,
        pg_is_in_recovery() AS in_recovery,

@@ -10,11 +10,11 @@
 UPDATE "postrider".position AS p
 SET snapshot = $3::text::pg_snapshot, floor = $4::bigint,
     target = $5::text::pg_snapshot, target_floor = $6::bigint,
-    bookmark = $7::bigint, fence = before.fence,
+    bookmark = $7::bigint, drawn = before.drawn,
     stream_name = $8::text, stream_created = $9::text, stream_seq = $10::bigint,
     updated_at = clock_timestamp()
-FROM (SELECT CASE WHEN pg_current_xact_id_if_assigned() IS NULL
-                  THEN coalesce(pg_sequence_last_value('"postrider".outbox_seq_seq'::regclass), 0)
-             END AS fence OFFSET 0) AS before
+FROM (SELECT coalesce(pg_sequence_last_value('"postrider".outbox_seq_seq'::regclass), 0) AS drawn,
+             pg_current_xact_id_if_assigned() IS NULL AS is_fence
+      OFFSET 0) AS before
 WHERE p.relay = $1::text AND p.term = $2::bigint
-RETURNING p.fence
+RETURNING CASE WHEN before.is_fence THEN before.drawn END AS fence

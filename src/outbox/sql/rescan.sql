@@ -1,0 +1,9 @@
+-- Accepts a database that was restored into another cluster (acquire.sql: cluster_id differs from
+-- system_id). Then acquire again. Takes time in proportion to the rows that are retained: run
+-- `SET LOCAL statement_timeout = 0` before it in the same transaction.
+--
+-- $1 text relay, $2 bigint term
+-- Columns: pending int8 null (rows to publish; null: the term is lost)
+-- Rows: exactly one. Index: none, it rewrites the outbox.
+-- Locks: the positions, ROW EXCLUSIVE on the outbox: writers go on.
+SELECT "postrider".rescan($1::text, $2::bigint) AS pending

@@ -1,0 +1,358 @@
+//! Brings the schema to the version that this binary knows, and says which version is there.
+//!
+//! Migrations only go forward, and a shipped file never changes: its checksum is kept beside the
+//! tables. Several replicas may migrate at once, because an advisory lock lets one in at a time;
+//! whoever comes later finds nothing to do.
+
+use std::time::Duration;
+
+use refinery_core::{Migration, Runner, error::Kind};
+use tokio::time::{Instant, sleep};
+use tokio_postgres::Client;
+
+use super::{
+    error::{Class, classify, describe},
+    schema::Schema,
+};
+
+/// In the order in which they are applied. A name is kept in the database: never change one.
+const FILES: [(&str, &str); 5] = [
+    ("V1__outbox", include_str!("../../migrations/0001_outbox.sql")),
+    ("V2__relay", include_str!("../../migrations/0002_relay.sql")),
+    ("V3__emit", include_str!("../../migrations/0003_emit.sql")),
+    ("V4__processed", include_str!("../../migrations/0004_processed.sql")),
+    ("V5__retention", include_str!("../../migrations/0005_retention.sql")),
+];
+
+/// How long another replica's migration is waited for. Ours take seconds; a lock that is kept
+/// longer belongs to somebody who needs help.
+pub const LOCK_WAIT: Duration = Duration::from_mins(1);
+
+/// How often the lock is looked at. No blocking wait, which `statement_timeout` would break off.
+const LOCK_POLL: Duration = Duration::from_millis(100);
+
+/// The table of what was applied, in the shape that the runner gives it.
+const HISTORY: &str = "\"postrider\".migration";
+
+/// What a run has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The names of the migrations that were applied; empty when there was nothing to do.
+    pub applied: Vec<String>,
+    /// The version that the schema has now.
+    pub version: i32,
+}
+
+/// How the schema compares with what this binary knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SchemaVersion {
+    /// Nothing was ever migrated: run `postrider migrate`.
+    Missing,
+    /// Older than this binary: run `postrider migrate`.
+    Behind {
+        /// The version of the schema.
+        have: i32,
+        /// The version that this binary knows.
+        know: i32,
+    },
+    /// The version that this binary knows.
+    Current(i32),
+    /// Newer than this binary: update it.
+    Newer {
+        /// The version of the schema.
+        have: i32,
+        /// The version that this binary knows.
+        know: i32,
+    },
+}
+
+/// Why the schema was not brought up to date. What was applied before stays.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// Another session migrates this schema, and has not ended in time.
+    #[error(
+        "another migration of this schema runs for longer than {}: {holder}",
+        humantime::format_duration(LOCK_WAIT)
+    )]
+    Locked {
+        /// Who it is, as far as Postgres shows it.
+        holder: String,
+    },
+    /// A newer program has been here.
+    #[error(
+        "schema version {have} is newer than version {know} of this program: update the program"
+    )]
+    Newer {
+        /// The version of the schema.
+        have: i32,
+        /// The version that this binary knows.
+        know: i32,
+    },
+    /// The database has another text of a migration than this binary.
+    #[error(
+        "migration {name} was applied with another text: use a released build, or restore the \
+         database that belongs to this one"
+    )]
+    Changed {
+        /// Which one.
+        name: String,
+    },
+    /// A statement failed; its migration was rolled back.
+    #[error("{doing}: {text}")]
+    Failed {
+        /// What was being done.
+        doing: String,
+        /// What can be done about it.
+        class: Class,
+        /// What Postgres or the driver said.
+        text: String,
+    },
+    /// The runner refused its input: a defect of this build.
+    #[error("migrations of this build are inconsistent: {0}")]
+    Inconsistent(String),
+}
+
+impl MigrateError {
+    /// What can be done about it.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Locked { .. } => Class::Transient,
+            Self::Newer { .. } | Self::Changed { .. } => Class::Schema,
+            Self::Failed { class, .. } => *class,
+            Self::Inconsistent(_) => Class::Unexpected,
+        }
+    }
+}
+
+/// Applies what is missing, under the lock. Wants a session of its own: it takes away that
+/// session's `statement_timeout`, and needs to be the schema's owner.
+///
+/// # Errors
+///
+/// [`MigrateError::Newer`] and [`MigrateError::Changed`] leave everything as it is. After
+/// [`MigrateError::Failed`] run it again once the cause is gone.
+///
+/// # Cancel safety
+///
+/// Drop the session too: it may still hold the lock. No migration stays half applied.
+pub async fn migrate(client: &mut Client, schema: &Schema) -> Result<Report, MigrateError> {
+    client
+        .batch_execute("SET statement_timeout = 0")
+        .await
+        .map_err(failed("prepare the session"))?;
+    let lock = format!("\"{}\" migrate", schema.as_str());
+    take_lock(client, &lock).await?;
+    let result = migrate_locked(client, schema).await;
+    let unlocked = client
+        .execute("SELECT pg_advisory_unlock(hashtextextended($1, 0))", &[&lock])
+        .await
+        .map_err(failed("release the migration lock"));
+    let report = result?;
+    unlocked?;
+    Ok(report)
+}
+
+/// Says how the schema compares with this binary, without changing anything.
+///
+/// # Errors
+///
+/// When the role may not look, the class is `Permission`.
+///
+/// # Cancel safety
+///
+/// Only reads.
+pub async fn version(client: &Client, schema: &Schema) -> Result<SchemaVersion, MigrateError> {
+    let know = latest();
+    let applied = history(client, schema).await?;
+    Ok(match applied.iter().map(|row| row.version).max() {
+        None => SchemaVersion::Missing,
+        Some(have) if have < know => SchemaVersion::Behind { have, know },
+        Some(have) if have > know => SchemaVersion::Newer { have, know },
+        Some(have) => SchemaVersion::Current(have),
+    })
+}
+
+/// All migrations as text for `psql`, for a DBA who applies them by hand. `postrider migrate` then
+/// finds nothing to do.
+///
+/// # Errors
+///
+/// Never in a build whose tests have passed.
+pub fn print(schema: &Schema) -> Result<String, MigrateError> {
+    let history = schema.apply(HISTORY);
+    let mut text = format!(
+        "-- Postrider {}: schema \"{}\", version {}. For an empty schema; apply with\n\
+         -- psql -v ON_ERROR_STOP=1 -f …\n\n\
+         CREATE SCHEMA IF NOT EXISTS \"{1}\";\n\
+         CREATE TABLE IF NOT EXISTS {history} (\n    version int4 PRIMARY KEY,\n    \
+         name varchar(255),\n    applied_on varchar(255),\n    checksum varchar(255));\n",
+        env!("CARGO_PKG_VERSION"),
+        schema.as_str(),
+        latest(),
+    );
+    for migration in migrations(schema)? {
+        text.push_str("\nBEGIN;\n\n");
+        text.push_str(migration.sql().unwrap_or_default());
+        let record = format!(
+            "\nINSERT INTO {history} (version, name, applied_on, checksum)\n\
+             VALUES ({}, '{}', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), \
+             '{}');\n\nCOMMIT;\n",
+            migration.version(),
+            migration.name(),
+            migration.checksum(),
+        );
+        text.push_str(&record);
+    }
+    text.push('\n');
+    text.push_str(&grant_history(schema));
+    text.push('\n');
+    Ok(text)
+}
+
+/// One row of the history.
+struct Applied {
+    version: i32,
+    name: String,
+    checksum: String,
+}
+
+async fn take_lock(client: &Client, lock: &str) -> Result<(), MigrateError> {
+    let end = Instant::now() + LOCK_WAIT;
+    loop {
+        let row = client
+            .query_one("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", &[&lock])
+            .await
+            .map_err(failed("take the migration lock"))?;
+        if row.get(0) {
+            return Ok(());
+        }
+        if Instant::now() >= end {
+            return Err(MigrateError::Locked { holder: lock_holder(client, lock).await? });
+        }
+        sleep(LOCK_POLL).await;
+    }
+}
+
+async fn lock_holder(client: &Client, lock: &str) -> Result<String, MigrateError> {
+    let row = client
+        .query_opt(
+            "SELECT format('process %s, %s', l.pid, coalesce(nullif(a.application_name, ''), \
+             'without a name')) FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a USING (pid) \
+             WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted \
+             AND (l.classid::bigint << 32) | l.objid::bigint = hashtextextended($1, 0)",
+            &[&lock],
+        )
+        .await
+        .map_err(failed("look for the holder of the migration lock"))?;
+    Ok(row.map_or_else(|| "it has just ended".to_owned(), |row| row.get(0)))
+}
+
+async fn migrate_locked(client: &mut Client, schema: &Schema) -> Result<Report, MigrateError> {
+    let migrations = migrations(schema)?;
+    let applied = history(client, schema).await?;
+    verify(&applied, &migrations)?;
+    if applied.len() == migrations.len() {
+        return Ok(Report { applied: Vec::new(), version: latest() });
+    }
+    let create = schema.apply(
+        "DO $$ BEGIN IF to_regnamespace('\"postrider\"') IS NULL THEN \
+         CREATE SCHEMA \"postrider\"; END IF; END $$",
+    );
+    client.batch_execute(&create).await.map_err(failed("create the schema"))?;
+    let mut runner = Runner::new(&migrations);
+    runner.set_migration_table_name(schema.apply(HISTORY));
+    let report = runner.run_async(client).await.map_err(|error| explain(&error))?;
+    client
+        .batch_execute(&grant_history(schema))
+        .await
+        .map_err(failed("let the relay read the schema version"))?;
+    let applied = report.applied_migrations().iter().map(|m| m.name().to_owned()).collect();
+    Ok(Report { applied, version: latest() })
+}
+
+/// Neither a newer schema nor a changed text may be touched.
+fn verify(applied: &[Applied], migrations: &[Migration]) -> Result<(), MigrateError> {
+    let know = latest();
+    if let Some(have) = applied.iter().map(|row| row.version).max().filter(|have| *have > know) {
+        return Err(MigrateError::Newer { have, know });
+    }
+    for row in applied {
+        let ours = migrations.iter().find(|migration| migration.version() == row.version);
+        let is_same = ours.is_some_and(|migration| {
+            migration.name() == row.name && migration.checksum().to_string() == row.checksum
+        });
+        if !is_same {
+            return Err(MigrateError::Changed { name: format!("{} {}", row.version, row.name) });
+        }
+    }
+    Ok(())
+}
+
+/// What was applied; nothing when the table does not exist.
+async fn history(client: &Client, schema: &Schema) -> Result<Vec<Applied>, MigrateError> {
+    let doing = "read the schema version";
+    let exists: bool = client
+        .query_one("SELECT to_regclass($1) IS NOT NULL", &[&schema.apply(HISTORY)])
+        .await
+        .map_err(failed(doing))?
+        .get(0);
+    if !exists {
+        return Ok(Vec::new());
+    }
+    let select = schema.apply(
+        "SELECT version, coalesce(name, ''), coalesce(checksum, '') \
+         FROM \"postrider\".migration ORDER BY version",
+    );
+    let rows = client.query(select.as_str(), &[]).await.map_err(failed(doing))?;
+    Ok(rows
+        .iter()
+        .map(|row| Applied { version: row.get(0), name: row.get(1), checksum: row.get(2) })
+        .collect())
+}
+
+fn migrations(schema: &Schema) -> Result<Vec<Migration>, MigrateError> {
+    FILES
+        .iter()
+        .map(|(name, sql)| Migration::unapplied(name, &schema.apply(sql)))
+        .collect::<Result<_, _>>()
+        .map_err(|error| MigrateError::Inconsistent(error.to_string()))
+}
+
+/// The files are numbered from 1 without gaps; a test says so.
+fn latest() -> i32 {
+    i32::try_from(FILES.len()).unwrap_or(i32::MAX)
+}
+
+fn grant_history(schema: &Schema) -> String {
+    schema.apply("GRANT SELECT ON \"postrider\".migration TO postrider_relay, postrider_operator;")
+}
+
+fn failed(doing: &str) -> impl Fn(tokio_postgres::Error) -> MigrateError {
+    move |error| because(doing, &error)
+}
+
+fn because(doing: &str, error: &tokio_postgres::Error) -> MigrateError {
+    MigrateError::Failed { doing: doing.to_owned(), class: classify(error), text: describe(error) }
+}
+
+/// Takes the driver's error out of the runner's.
+fn explain(error: &refinery_core::Error) -> MigrateError {
+    if let Kind::Connection(doing, cause) = error.kind()
+        && let Some(cause) = cause.downcast_ref::<tokio_postgres::Error>()
+    {
+        return because(doing, cause);
+    }
+    MigrateError::Inconsistent(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn migrations_are_numbered_from_one_without_gaps() {
+        let migrations = migrations(&Schema::parse("postrider").unwrap()).unwrap();
+        let versions: Vec<_> = migrations.iter().map(Migration::version).collect();
+        assert_eq!(versions, (1..=latest()).collect::<Vec<_>>());
+    }
+}
