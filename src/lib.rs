@@ -1,5 +1,6 @@
 //! Postrider: a transactional outbox daemon for Postgres and NATS JetStream.
 
+pub mod admin;
 pub mod config;
 pub mod delivery;
 pub mod dev;
