@@ -15,7 +15,7 @@ mod window;
 
 use std::time::Instant;
 
-use crate::event::{AggregateKey, Event, Position, Seq, Snapshot};
+use crate::event::{AggregateKey, Event, Position, Snapshot};
 
 pub use breaker::{Breaker, Permit, Transition};
 pub use lanes::{Lanes, Ticket};
@@ -89,10 +89,8 @@ impl Delivery {
     }
 
     /// Starts on the rows that became visible since the last target.
-    ///
-    /// What begins after the target has a higher `seq` than `floor`.
-    pub fn begin(&mut self, target: Snapshot, floor: Seq) {
-        self.progress.begin(target, floor);
+    pub fn begin(&mut self, target: Snapshot) {
+        self.progress.begin(target);
     }
 
     /// Takes in a page of rows in the order of their `seq`.

@@ -38,10 +38,8 @@ pub struct Position {
     pub target: Snapshot,
     /// The highest settled `seq` among the rows between the two.
     pub bookmark: Seq,
-    /// What began after `settled` has a higher `seq` than this (`outbox/sql/page.sql` says why).
+    /// The highest `seq` visible in `settled`: what began later lies above it.
     pub floor: Seq,
-    /// The same for `target`.
-    pub target_floor: Seq,
 }
 
 impl Position {

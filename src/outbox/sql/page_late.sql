@@ -12,15 +12,13 @@ SELECT page.seq, page.event_id, page.occurred_at, page.event_type, page.event_ve
        page.content_type, nullif(page.headers, '{}')::text AS headers, page.correlation_id,
        page.causation_id, page.actor, page.payload_size::bigint AS payload_size,
        CASE WHEN page.payload_size <= $6::bigint THEN page.payload END AS payload,
-       CASE WHEN page.payload_size <= $6::bigint THEN page.payload_binary END AS payload_binary,
-       page.bytes::bigint AS bytes
+       CASE WHEN page.payload_size <= $6::bigint THEN page.payload_binary END AS payload_binary
 FROM (
     SELECT sized.*,
            sum(CASE WHEN sized.payload_size <= $6::bigint THEN sized.payload_size ELSE 0 END
                + pg_column_size(sized.headers) + 512)
                OVER (ORDER BY sized.seq ROWS UNBOUNDED PRECEDING) AS bytes,
-           CASE WHEN sized.payload_size <= $6::bigint THEN sized.payload_size ELSE 0 END
-               + pg_column_size(sized.headers) + 512 AS own_bytes
+           row_number() OVER (ORDER BY sized.seq ROWS UNBOUNDED PRECEDING) AS number
     FROM (
         SELECT o.*,
                CASE WHEN pg_column_compression(o.payload) IS NOT NULL
@@ -48,5 +46,5 @@ FROM (
         LIMIT $5::bigint
     ) AS sized
 ) AS page
-WHERE page.bytes - page.own_bytes < $7::bigint
+WHERE page.bytes <= $7::bigint OR page.number = 1
 ORDER BY page.seq
