@@ -25,6 +25,17 @@ const SYSTEM_FILE: &str = "/etc/postrider/postrider.toml";
 /// The variable that names the file.
 const FILE_VARIABLE: &str = "POSTRIDER_CONFIG";
 
+/// How much of the configuration a command needs; the rest may be missing, but not wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The name of the schema.
+    Schema,
+    /// The database.
+    Database,
+    /// Database, broker and stream.
+    Everything,
+}
+
 /// From what a configuration is made.
 #[derive(Debug, Default)]
 pub struct Sources {
@@ -85,7 +96,7 @@ impl Config {
     /// # Errors
     ///
     /// Every problem that was found, each with its place and what to do about it.
-    pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
+    pub fn load(sources: &Sources, scope: Scope) -> Result<Loaded, ConfigError> {
         let mut notices = Vec::new();
         let file = find_file(sources, &mut notices);
         let mut layers = read_layers(sources, file.as_deref())?;
@@ -100,7 +111,7 @@ impl Config {
         let credentials = credentials.map(PathBuf::from);
         let places = secret_files::Places { credentials, origins: &mut origins };
         let mut problems = secret_files::read(&mut config, places);
-        problems.extend(resolve::problems(&config, &origins, file.as_deref()));
+        problems.extend(resolve::problems(&config, &origins, (scope, file.as_deref())));
         refuse(problems)?;
         notices.extend(warnings::all(&config, &origins, &sources.variables));
         Ok(Loaded { config, origins, notices })

@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 use super::{
     Config, bounds,
     error::{Origin, Problem},
-    load::Origins,
+    load::{Origins, Scope},
     mismatch::shortened,
 };
 
@@ -18,8 +18,12 @@ const STREAM_NAME_BYTES_MAX: usize = 255;
 const SOURCE_BYTES_MAX: usize = 256;
 
 /// Every broken rule.
-pub(super) fn problems(config: &Config, origins: &Origins, file: Option<&Path>) -> Vec<Problem> {
-    let missing = missing(config, origins, file);
+pub(super) fn problems(
+    config: &Config,
+    origins: &Origins,
+    (scope, file): (Scope, Option<&Path>),
+) -> Vec<Problem> {
+    let missing = missing(config, origins, (scope, file));
     let mut rules = Rules { origins, problems: missing.into_iter().collect() };
     rules.bounds(config);
     rules.urls(config);
@@ -31,9 +35,13 @@ pub(super) fn problems(config: &Config, origins: &Origins, file: Option<&Path>) 
 }
 
 /// One problem for all required keys that nobody set, with the lines to add.
-fn missing(config: &Config, origins: &Origins, file: Option<&Path>) -> Option<Problem> {
+fn missing(
+    config: &Config,
+    origins: &Origins,
+    (scope, file): (Scope, Option<&Path>),
+) -> Option<Problem> {
     let Config { database, nats, stream, .. } = config;
-    let required = [
+    let all = [
         ("database.url", database.url.is_empty(), r#"url = "postgresql://app@127.0.0.1:5432/app""#),
         ("nats.url", nats.url.is_empty(), r#"url = "nats://127.0.0.1:4222""#),
         ("stream.name", stream.name.is_empty(), r#"name = "EVENTS""#),
@@ -43,8 +51,13 @@ fn missing(config: &Config, origins: &Origins, file: Option<&Path>) -> Option<Pr
             r#"subjects = ["events.>"]"#,
         ),
     ];
+    let required = match scope {
+        Scope::Schema => 0,
+        Scope::Database => 1,
+        Scope::Everything => all.len(),
+    };
     let (mut keys, mut lines, mut empty) = (Vec::new(), Vec::new(), Vec::new());
-    for (key, is_missing, line) in required {
+    for (key, is_missing, line) in all.into_iter().take(required) {
         if !is_missing {
             continue;
         }

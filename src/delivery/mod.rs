@@ -15,7 +15,7 @@ mod window;
 
 use std::time::Instant;
 
-use crate::event::{AggregateKey, Event, Position, Snapshot};
+use crate::event::{AggregateKey, Event, Position, Seq, Snapshot};
 
 pub use breaker::{Breaker, Permit, Transition};
 pub use lanes::{Lanes, Ticket};
@@ -89,8 +89,10 @@ impl Delivery {
     }
 
     /// Starts on the rows that became visible since the last target.
-    pub fn begin(&mut self, target: Snapshot) {
-        self.progress.begin(target);
+    ///
+    /// What begins after the target has a higher `seq` than `floor`.
+    pub fn begin(&mut self, target: Snapshot, floor: Seq) {
+        self.progress.begin(target, floor);
     }
 
     /// Takes in a page of rows in the order of their `seq`.

@@ -28,6 +28,8 @@ pub struct Progress {
 #[derive(Debug)]
 struct Span {
     target: Snapshot,
+    /// What began after the target has a higher `seq` than this.
+    floor: Seq,
     /// The highest `seq` fetched of it.
     fetched: Seq,
     /// The ticket after its last, once all its rows are fetched.
@@ -45,8 +47,12 @@ impl Progress {
     pub fn resume(position: Position, first: Ticket) -> Self {
         let mut spans = VecDeque::new();
         if !position.is_complete() {
-            let fetched = position.bookmark;
-            spans.push_back(Span { target: position.target.clone(), fetched, end: None });
+            spans.push_back(Span {
+                target: position.target.clone(),
+                floor: position.target_floor,
+                fetched: position.bookmark,
+                end: None,
+            });
         }
         Self {
             position,
@@ -67,10 +73,11 @@ impl Progress {
         let mut cursor = self.position.clone();
         for span in &self.spans {
             cursor.target = span.target.clone();
+            cursor.target_floor = span.floor;
             cursor.bookmark = span.fetched;
             if span.end.is_some() {
                 cursor.settled = span.target.clone();
-                cursor.floor = cursor.floor.max(span.fetched);
+                cursor.floor = span.floor;
                 cursor.bookmark = Seq(0);
             }
         }
@@ -88,8 +95,8 @@ impl Progress {
     }
 
     /// Starts on the rows that became visible since the last target.
-    pub fn begin(&mut self, target: Snapshot) {
-        self.spans.push_back(Span { target, fetched: Seq(0), end: None });
+    pub fn begin(&mut self, target: Snapshot, floor: Seq) {
+        self.spans.push_back(Span { target, floor, fetched: Seq(0), end: None });
     }
 
     /// Takes in a fetched row.
@@ -111,7 +118,10 @@ impl Progress {
         // A span without rows only moves the target of the one before it: the rows between the
         // two snapshots are the same, so nothing piles up while others write to the database.
         match self.spans.back_mut() {
-            Some(previous) if begin == Some(end) => previous.target = last.target,
+            Some(previous) if begin == Some(end) => {
+                previous.target = last.target;
+                previous.floor = last.floor;
+            }
             _ => self.spans.push_back(Span { end: Some(end), ..last }),
         }
         self.advance();
@@ -155,12 +165,13 @@ impl Progress {
         loop {
             if self.spans.front().is_some_and(|span| span.end == Some(self.first)) {
                 if let Some(span) = self.spans.pop_front() {
-                    self.position.floor = self.position.floor.max(span.fetched);
-                    self.position.settled = span.target;
-                    self.position.bookmark = Seq(0);
-                    self.position.target = match self.spans.front() {
-                        Some(next) => next.target.clone(),
-                        None => self.position.settled.clone(),
+                    let next = self.spans.front().unwrap_or(&span);
+                    self.position = Position {
+                        settled: span.target.clone(),
+                        floor: span.floor,
+                        target: next.target.clone(),
+                        target_floor: next.floor,
+                        bookmark: Seq(0),
                     };
                     self.moved = true;
                 }
@@ -183,6 +194,7 @@ impl Progress {
         self.moved = true;
         if let Some(span) = self.spans.front() {
             self.position.target = span.target.clone();
+            self.position.target_floor = span.floor;
         }
         self.position.bookmark = seq;
         match verdict {

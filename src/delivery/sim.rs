@@ -151,8 +151,13 @@ struct World {
 
 impl World {
     fn new(seed: u64, on_dead: OnDead) -> Self {
-        let position =
-            Position { settled: snapshot(0), target: snapshot(0), bookmark: Seq(0), floor: Seq(0) };
+        let position = Position {
+            settled: snapshot(0),
+            target: snapshot(0),
+            bookmark: Seq(0),
+            floor: Seq(0),
+            target_floor: Seq(0),
+        };
         let outbox = Outbox {
             rows: Vec::new(),
             commits: 0,
@@ -180,7 +185,7 @@ impl World {
             return;
         }
         if cursor.is_complete() {
-            self.delivery.begin(snapshot(self.outbox.commits));
+            self.delivery.begin(snapshot(self.outbox.commits), Seq(0));
             cursor = self.delivery.cursor();
         }
         let limit = room.events.min(3);

@@ -38,8 +38,10 @@ pub struct Position {
     pub target: Snapshot,
     /// The highest settled `seq` among the rows between the two.
     pub bookmark: Seq,
-    /// The highest `seq` visible in `settled`: what began later lies above it.
+    /// What began after `settled` has a higher `seq` than this (`outbox/sql/page.sql` says why).
     pub floor: Seq,
+    /// The same for `target`.
+    pub target_floor: Seq,
 }
 
 impl Position {

@@ -1,1 +1,196 @@
-//! What the relay may do to the outbox tables.
+//! What the relay may do to the outbox tables: each method is one statement, or one transaction.
+
+mod fetch;
+mod row;
+mod settle;
+mod sleep;
+
+use std::sync::Arc;
+
+use tokio_postgres::Statement;
+
+use crate::{
+    event::{AggregateKey, Position, Seq, Snapshot},
+    pg::{connect::Connection, error::QueryError, schema::Schema},
+};
+
+pub use fetch::{Look, Page, PageLimits};
+pub use settle::{Authority, SettleError};
+
+/// The planner settings of a session that reads the outbox: no statistics, stale or missing, may
+/// turn a range of an index into a scan of the settled rows.
+pub const SESSION_SETTINGS: [(&str, &str); 6] = [
+    ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("jit", "off"),
+    ("plan_cache_mode", "force_generic_plan"),
+    // A lost settlement costs a retry that the stream recognises; waiting for the disk costs more.
+    ("synchronous_commit", "off"),
+];
+
+/// The outbox as one relay sees it through one session.
+pub struct Outbox {
+    connection: Connection,
+    relay: String,
+    schema: Schema,
+    statements: Statements,
+}
+
+struct Statements {
+    lock: Statement,
+    lock_holder: Statement,
+    acquire: Statement,
+    blocked_keys: Statement,
+    target: Statement,
+    page: Statement,
+    page_late: Statement,
+    settle: Statement,
+    settle_letters: Statement,
+    gate_set: Statement,
+    writers: Statement,
+}
+
+/// What taking the position told.
+#[derive(Debug)]
+pub struct Acquired {
+    /// The fencing number of this holding.
+    pub term: i64,
+    /// How far everything is settled.
+    pub position: Position,
+    /// What begins from now on has a higher `seq` than this.
+    pub fence: Seq,
+    /// The last stream sequence that was acknowledged.
+    pub stream_seq: i64,
+    /// Whether the position was made in this cluster; after a restore elsewhere it means nothing.
+    pub same_cluster: bool,
+    /// Whether inserting transactions can notify.
+    pub notifies: bool,
+}
+
+/// Who has the right to run this relay.
+#[derive(Debug, Clone)]
+pub struct Holder {
+    /// The server's process id of that session.
+    pub pid: i32,
+    /// What that session calls itself.
+    pub application_name: Option<String>,
+}
+
+impl Outbox {
+    /// Prepares the statements on a session.
+    ///
+    /// # Errors
+    /// Class `Schema` means that `postrider migrate` has not run.
+    pub async fn open(
+        connection: Connection,
+        schema: Schema,
+        relay: String,
+    ) -> Result<Arc<Self>, QueryError> {
+        macro_rules! prepare {
+            ($file:literal) => {
+                connection
+                    .deadline(connection.client.prepare(&schema.apply(include_str!($file))))
+                    .await?
+            };
+        }
+        let statements = Statements {
+            lock: prepare!("sql/lock.sql"),
+            lock_holder: prepare!("sql/lock_holder.sql"),
+            acquire: prepare!("sql/acquire.sql"),
+            blocked_keys: prepare!("sql/blocked_keys.sql"),
+            target: prepare!("sql/target.sql"),
+            page: prepare!("sql/page.sql"),
+            page_late: prepare!("sql/page_late.sql"),
+            settle: prepare!("sql/settle.sql"),
+            settle_letters: prepare!("sql/settle_letters.sql"),
+            gate_set: prepare!("sql/gate_set.sql"),
+            writers: prepare!("sql/writers.sql"),
+        };
+        Ok(Arc::new(Self { connection, relay, schema, statements }))
+    }
+
+    /// Waits until the session has ended.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses nothing.
+    pub async fn closed(&self) {
+        self.connection.closed().await;
+    }
+
+    /// Tries to take the right to run this relay, for as long as the session lives.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn lock(&self) -> Result<bool, QueryError> {
+        let client = &self.connection.client;
+        let row = self
+            .connection
+            .deadline(client.query_one(&self.statements.lock, &[&self.relay]))
+            .await?;
+        Ok(row.try_get(0)?)
+    }
+
+    /// Who has that right.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn holder(&self) -> Result<Option<Holder>, QueryError> {
+        let client = &self.connection.client;
+        let row = self
+            .connection
+            .deadline(client.query_opt(&self.statements.lock_holder, &[&self.relay]))
+            .await?;
+        match row {
+            None => Ok(None),
+            Some(row) => Ok(Some(Holder {
+                pid: row.try_get("pid")?,
+                application_name: row.try_get("application_name")?,
+            })),
+        }
+    }
+
+    /// Takes the position under a new term. The lock must be held.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn acquire(&self, holder: &str) -> Result<Acquired, QueryError> {
+        let client = &self.connection.client;
+        let row = self
+            .connection
+            .deadline(client.query_one(&self.statements.acquire, &[&self.relay, &holder]))
+            .await?;
+        let snapshot = |name: &str| row.try_get(name).map(Snapshot::new);
+        let seq = |name: &str| row.try_get(name).map(Seq);
+        Ok(Acquired {
+            term: row.try_get("term")?,
+            position: Position {
+                settled: snapshot("snapshot")?,
+                floor: seq("floor")?,
+                target: snapshot("target")?,
+                target_floor: seq("target_floor")?,
+                bookmark: seq("bookmark")?,
+            },
+            fence: seq("fence")?,
+            stream_seq: row.try_get("stream_seq")?,
+            same_cluster: row.try_get::<_, i64>("system_id")?
+                == row.try_get::<_, i64>("cluster_id")?,
+            notifies: row.try_get("notifies")?,
+        })
+    }
+
+    /// The keys whose later events wait behind a letter.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn held_keys(&self) -> Result<Vec<AggregateKey>, QueryError> {
+        let client = &self.connection.client;
+        let rows = self
+            .connection
+            .deadline(client.query(&self.statements.blocked_keys, &[&self.relay]))
+            .await?;
+        let key =
+            |row: &tokio_postgres::Row| Ok(AggregateKey::new(row.try_get(0)?, row.try_get(1)?));
+        rows.iter().map(key).collect()
+    }
+}

@@ -126,7 +126,12 @@ pub struct Heartbeat {
 impl Heartbeat {
     /// A heartbeat whose last turn is now.
     pub fn start() -> Self {
-        Self { started: Instant::now(), turned_ms: Arc::new(AtomicU64::new(0)) }
+        Self::start_at(Instant::now())
+    }
+
+    /// A heartbeat whose last turn was at `then`.
+    pub fn start_at(then: Instant) -> Self {
+        Self { started: then, turned_ms: Arc::new(AtomicU64::new(0)) }
     }
 
     /// Notes that the loop turned at `now`.

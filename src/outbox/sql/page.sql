@@ -10,7 +10,7 @@
 --   The highest seq visible in P will NOT do: xmax(P) is the last ended number + 1, and younger
 --   transactions that already run may hold smaller seqs.
 --
--- The rows' sizes add up to at most $7 bytes, but one row always comes. No payload that is not
+-- The row whose size reaches $7 bytes in sum is the last. No payload that is not
 -- returned is read: sizes come from the header of the value (values that another table had
 -- compressed are the exception: these are measured).
 --
@@ -26,20 +26,22 @@
 --   source text null, subject text null, content_type text, headers text null (null = none),
 --   correlation_id text null, causation_id text null, actor text null,
 --   payload_size int8 null (null = no payload; within 4 bytes of the length),
---   payload json null, payload_binary bytea null
+--   payload json null, payload_binary bytea null, bytes int8 (the sum of sizes up to this row)
 -- Rows: 0 to $5. Index: primary key (seq, slot) of each leaf, merged. Locks: ACCESS SHARE.
 SELECT page.seq, page.event_id, page.occurred_at, page.event_type, page.event_version, page.kind,
        page.aggregate_type, page.aggregate_id, page.aggregate_version, page.source, page.subject,
        page.content_type, nullif(page.headers, '{}')::text AS headers, page.correlation_id,
        page.causation_id, page.actor, page.payload_size::bigint AS payload_size,
        CASE WHEN page.payload_size <= $6::bigint THEN page.payload END AS payload,
-       CASE WHEN page.payload_size <= $6::bigint THEN page.payload_binary END AS payload_binary
+       CASE WHEN page.payload_size <= $6::bigint THEN page.payload_binary END AS payload_binary,
+       page.bytes::bigint AS bytes
 FROM (
     SELECT sized.*,
            sum(CASE WHEN sized.payload_size <= $6::bigint THEN sized.payload_size ELSE 0 END
                + pg_column_size(sized.headers) + 512)
                OVER (ORDER BY sized.seq ROWS UNBOUNDED PRECEDING) AS bytes,
-           row_number() OVER (ORDER BY sized.seq ROWS UNBOUNDED PRECEDING) AS number
+           CASE WHEN sized.payload_size <= $6::bigint THEN sized.payload_size ELSE 0 END
+               + pg_column_size(sized.headers) + 512 AS own_bytes
     FROM (
         SELECT o.*,
                CASE WHEN pg_column_compression(o.payload) IS NOT NULL
@@ -54,5 +56,5 @@ FROM (
         LIMIT $5::bigint
     ) AS sized
 ) AS page
-WHERE page.bytes <= $7::bigint OR page.number = 1
+WHERE page.bytes - page.own_bytes < $7::bigint
 ORDER BY page.seq

@@ -12,13 +12,15 @@ SELECT page.seq, page.event_id, page.occurred_at, page.event_type, page.event_ve
        page.content_type, nullif(page.headers, '{}')::text AS headers, page.correlation_id,
        page.causation_id, page.actor, page.payload_size::bigint AS payload_size,
        CASE WHEN page.payload_size <= $6::bigint THEN page.payload END AS payload,
-       CASE WHEN page.payload_size <= $6::bigint THEN page.payload_binary END AS payload_binary
+       CASE WHEN page.payload_size <= $6::bigint THEN page.payload_binary END AS payload_binary,
+       page.bytes::bigint AS bytes
 FROM (
     SELECT sized.*,
            sum(CASE WHEN sized.payload_size <= $6::bigint THEN sized.payload_size ELSE 0 END
                + pg_column_size(sized.headers) + 512)
                OVER (ORDER BY sized.seq ROWS UNBOUNDED PRECEDING) AS bytes,
-           row_number() OVER (ORDER BY sized.seq ROWS UNBOUNDED PRECEDING) AS number
+           CASE WHEN sized.payload_size <= $6::bigint THEN sized.payload_size ELSE 0 END
+               + pg_column_size(sized.headers) + 512 AS own_bytes
     FROM (
         SELECT o.*,
                CASE WHEN pg_column_compression(o.payload) IS NOT NULL
@@ -46,5 +48,5 @@ FROM (
         LIMIT $5::bigint
     ) AS sized
 ) AS page
-WHERE page.bytes <= $7::bigint OR page.number = 1
+WHERE page.bytes - page.own_bytes < $7::bigint
 ORDER BY page.seq

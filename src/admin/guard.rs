@@ -1,0 +1,91 @@
+//! Answers only requests that are meant for us: a page in somebody's browser whose name was made
+//! to point at this machine (DNS rebinding) carries its own name in `Host`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, header, uri::Authority},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+
+use super::problem::Problem;
+
+/// The names that this listener answers to: loopback's, and the address that it is bound to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Names {
+    bound: IpAddr,
+}
+
+impl Names {
+    pub(super) fn of(bound: SocketAddr) -> Self {
+        Self { bound: bound.ip() }
+    }
+
+    /// Whether a `Host` header names us, with whatever port: tunnels change it.
+    fn include(self, host: &str) -> bool {
+        let Ok(authority) = host.parse::<Authority>() else { return false };
+        let name = authority.host();
+        let literal = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        match literal {
+            // Bound to every address, any of them is ours; a name made for rebinding is none.
+            Ok(ip) => ip.is_loopback() || ip == self.bound || self.bound.is_unspecified(),
+            Err(_) => name.trim_end_matches('.').eq_ignore_ascii_case("localhost"),
+        }
+    }
+}
+
+pub(super) async fn check(State(names): State<Names>, request: Request, next: Next) -> Response {
+    // Without the header it is no browser; load balancers probe with HTTP/1.0.
+    let host = request.headers().get(header::HOST).map(HeaderValue::to_str);
+    let meant = host.is_none_or(|host| host.is_ok_and(|host| names.include(host)));
+    let mut response =
+        if meant { next.run(request).await } else { Problem::foreign_host().into_response() };
+    harden(response.headers_mut());
+    response
+}
+
+/// One request a connection keeps its life short; the rest keeps a browser from making a page of
+/// the answer.
+fn harden(headers: &mut HeaderMap) {
+    let fixed = [
+        (header::CONNECTION, "close"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    for (name, value) in fixed {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn includes(bound: &str, host: &str) -> bool {
+        Names::of(bound.parse().unwrap()).include(host)
+    }
+
+    #[test]
+    fn loopback_names_and_the_bound_address_are_ours() {
+        for host in ["localhost", "LocalHost:9", "localhost.", "127.0.0.1:8085", "[::1]:8085"] {
+            assert!(includes("127.0.0.1:8085", host), "{host}");
+        }
+        assert!(includes("10.1.2.3:8085", "10.1.2.3:8085"));
+        assert!(includes("0.0.0.0:8085", "10.1.2.3:8085"));
+        assert!(includes("[::]:8085", "[fd00::1]:8085"));
+    }
+
+    #[test]
+    fn other_names_are_not() {
+        for host in ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "", "a b"]
+        {
+            assert!(!includes("127.0.0.1:8085", host), "{host}");
+            assert!(!includes("0.0.0.0:8085", host), "{host}");
+        }
+        assert!(!includes("127.0.0.1:8085", "10.1.2.3:8085"));
+    }
+}

@@ -1,0 +1,107 @@
+//! The HTTP listener: health, metrics and state. Off the data path, and without effects.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/livez` | 200 while the relay's loop turns; asks neither Postgres nor NATS |
+//! | `/readyz`, `/healthz` | 200 while events can flow, else 503 with the reason; `?verbose` as JSON |
+//! | `/metrics` | all of [`crate::metrics`] |
+//! | `/api/v1/status` | the relay's state as JSON |
+
+mod guard;
+mod health;
+mod listener;
+mod problem;
+mod view;
+
+use std::{net::SocketAddr, sync::Arc, time::Instant};
+
+use axum::{
+    Json, Router,
+    extract::{ConnectInfo, State, connect_info::Connected},
+    http::{Uri, header},
+    middleware,
+    response::{IntoResponse, Response},
+    routing::get,
+    serve::IncomingStream,
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+pub use listener::{AdminError, Listener, bind};
+use problem::Problem;
+
+use crate::{
+    metrics::{CONTENT_TYPE, Metrics},
+    relay::status::Status,
+};
+
+/// What the pages show.
+#[derive(Clone)]
+struct Shown {
+    status: watch::Receiver<Status>,
+    metrics: Arc<Metrics>,
+}
+
+/// Who asks. Names of hosts and the words of servers are for people on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Audience {
+    Local,
+    Remote,
+}
+
+impl Connected<IncomingStream<'_, Listener>> for Audience {
+    fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
+        if stream.remote_addr().ip().to_canonical().is_loopback() {
+            Self::Local
+        } else {
+            Self::Remote
+        }
+    }
+}
+
+/// Answers until `shutdown`, then ends what is being answered.
+pub async fn serve(
+    listener: Listener,
+    status: watch::Receiver<Status>,
+    metrics: Arc<Metrics>,
+    shutdown: CancellationToken,
+) {
+    let service = router(listener.address(), Shown { status, metrics })
+        .into_make_service_with_connect_info::<Audience>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned());
+    // Its type has an error for the sake of others; the listener retries and this never fails.
+    if let Err(error) = server.await {
+        tracing::error!(%error, "the admin listener ended");
+    }
+}
+
+fn router(bound: SocketAddr, shown: Shown) -> Router {
+    Router::new()
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/healthz", get(health::readyz))
+        .route("/metrics", get(metrics))
+        .route("/api/v1/status", get(status))
+        .fallback(not_found)
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .layer(middleware::from_fn_with_state(guard::Names::of(bound), guard::check))
+        .with_state(shown)
+}
+
+async fn metrics(State(shown): State<Shown>) -> Response {
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], shown.metrics.encode()).into_response()
+}
+
+async fn status(
+    State(shown): State<Shown>,
+    ConnectInfo(audience): ConnectInfo<Audience>,
+) -> Json<view::StatusView> {
+    Json(view::StatusView::of(&shown.status.borrow(), Instant::now(), audience))
+}
+
+async fn not_found(uri: Uri) -> Problem {
+    Problem::not_found(uri.path())
+}
+
+#[cfg(test)]
+mod tests;

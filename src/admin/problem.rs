@@ -1,0 +1,50 @@
+//! Errors of the API as RFC 9457 problem documents.
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+/// One problem document.
+#[derive(Debug, Serialize)]
+pub(super) struct Problem {
+    title: &'static str,
+    status: u16,
+    detail: String,
+}
+
+impl Problem {
+    pub(super) fn not_found(path: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "not found",
+            format!("there is no {path}; see /livez, /readyz, /metrics and /api/v1/status"),
+        )
+    }
+
+    pub(super) fn method_not_allowed() -> Self {
+        let detail = "this address only answers GET and HEAD".to_owned();
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed", detail)
+    }
+
+    pub(super) fn foreign_host() -> Self {
+        let detail = "the Host header names neither localhost nor the address of admin.listen";
+        Self::new(StatusCode::MISDIRECTED_REQUEST, "not our name", detail.to_owned())
+    }
+
+    fn new(status: StatusCode, title: &'static str, detail: String) -> Self {
+        Self { title, status: status.as_u16(), detail }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or_default();
+        let mut response = (status, Json(self)).into_response();
+        let media_type = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+        response
+    }
+}

@@ -1,0 +1,223 @@
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use super::*;
+use crate::{
+    config::value::Listen,
+    relay::status::{GateStatus, Heartbeat, Link, Phase},
+    tasks,
+};
+
+struct Server {
+    address: SocketAddr,
+    status: watch::Sender<Status>,
+    shutdown: CancellationToken,
+}
+
+struct Answer {
+    code: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+impl Server {
+    async fn start(status: Status) -> Self {
+        let listen = Listen::Address(([127, 0, 0, 1], 0).into());
+        let listener = bind(listen).await.unwrap().unwrap();
+        let address = listener.address();
+        let (status, seen) = watch::channel(status);
+        let shutdown = CancellationToken::new();
+        let metrics = Arc::new(Metrics::new());
+        tasks::drive(serve(listener, seen, metrics, shutdown.clone()));
+        Self { address, status, shutdown }
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await
+    }
+
+    async fn ask(&self, request: &str) -> Answer {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let code = head.split_whitespace().nth(1).unwrap().parse().unwrap();
+        Answer { code, head: head.to_owned(), body: body.to_owned() }
+    }
+}
+
+fn relaying() -> Status {
+    Status { phase: Phase::Relaying, postgres: Link::Up, nats: Link::Up, ..Status::starting() }
+}
+
+fn gate() -> GateStatus {
+    GateStatus {
+        kind: "misconfigured",
+        text: "stream \"EVENTS\" is sealed".to_owned(),
+        hint: "unseal it".to_owned(),
+        since: Instant::now(),
+    }
+}
+
+#[tokio::test]
+async fn lives_while_the_loop_turns_whatever_the_dependencies_do() {
+    let server = Server::start(Status::starting()).await;
+    let answer = server.get("/livez").await;
+    assert_eq!((answer.code, answer.body.as_str()), (200, "ok\n"));
+
+    let long_ago = Instant::now().checked_sub(Duration::from_secs(17)).unwrap();
+    server.status.send_modify(|status| status.last_turn = Heartbeat::start_at(long_ago));
+    let answer = server.get("/livez").await;
+    assert_eq!(
+        (answer.code, answer.body.as_str()),
+        (503, "the relay's loop last turned 17 s ago\n")
+    );
+
+    server.status.borrow().last_turn.turn(Instant::now());
+    assert_eq!(server.get("/livez").await.code, 200);
+}
+
+#[tokio::test]
+async fn readiness_names_what_keeps_events_from_flowing() {
+    let server = Server::start(Status::starting()).await;
+    let answer = server.get("/readyz").await;
+    assert_eq!(answer.code, 503);
+    assert_eq!(answer.body, "not ready: postgres connecting, nats connecting\n");
+
+    server.status.send_replace(relaying());
+    let answer = server.get("/healthz").await;
+    assert_eq!((answer.code, answer.body.as_str()), (200, "ready\n"));
+
+    let down = Link::Down { detail: "127.0.0.1:4222: connection refused".to_owned() };
+    server.status.send_replace(Status { nats: down.clone(), ..relaying() });
+    assert_eq!(server.get("/readyz").await.body, "not ready: nats down\n");
+
+    server.status.send_replace(Status { phase: Phase::Standby, nats: down, ..relaying() });
+    assert_eq!(server.get("/readyz").await.code, 200);
+
+    server.status.send_replace(Status { gate: Some(gate()), ..relaying() });
+    assert_eq!(server.get("/readyz").await.body, "not ready: misconfigured\n");
+
+    server.status.send_replace(Status { phase: Phase::Stopping, ..relaying() });
+    assert_eq!(server.get("/readyz").await.body, "not ready: stopping\n");
+}
+
+#[tokio::test]
+async fn verbose_readiness_has_a_line_for_each_dependency_and_the_gates_hint() {
+    let nats = Link::Down { detail: "connection refused".to_owned() };
+    let server = Server::start(Status { nats, gate: Some(gate()), ..relaying() }).await;
+    let answer = server.get("/readyz?verbose").await;
+    assert_eq!(answer.code, 503);
+    let mut json = answer.json();
+    assert!(json["gate"]["seconds"].as_f64().unwrap() < 60.0);
+    json["gate"]["seconds"] = json!("s");
+    assert_eq!(
+        json,
+        json!({
+            "ready": false,
+            "obstacles": ["nats down", "misconfigured"],
+            "phase": "relaying",
+            "dependencies": [
+                {"name": "postgres", "state": "up"},
+                {"name": "nats", "state": "down", "detail": "connection refused"},
+            ],
+            "gate": {
+                "kind": "misconfigured",
+                "text": "stream \"EVENTS\" is sealed",
+                "hint": "unseal it",
+                "seconds": "s",
+            },
+        })
+    );
+}
+
+#[test]
+fn who_asks_from_another_machine_sees_no_details() {
+    let nats = Link::Down { detail: "db.internal".to_owned() };
+    let status = Status { nats, gate: Some(gate()), ..relaying() };
+    let view = view::StatusView::of(&status, Instant::now(), Audience::Remote);
+    let text = serde_json::to_string(&view).unwrap();
+    assert!(!text.contains("internal") && !text.contains("EVENTS"), "{text}");
+    assert!(text.contains("misconfigured"), "{text}");
+}
+
+#[tokio::test]
+async fn status_is_the_relays_state_as_json() {
+    let server = Server::start(Status { backlog: 7, term: 3, ..relaying() }).await;
+    let json = server.get("/api/v1/status").await.json();
+    assert_eq!(json["phase"], "relaying");
+    assert_eq!((&json["backlog"], &json["term"]), (&json!(7), &json!(3)));
+    assert_eq!(json["dependencies"][0], json!({"name": "postgres", "state": "up"}));
+    assert!(json["last_turn_seconds"].as_f64().is_some());
+}
+
+#[tokio::test]
+async fn metrics_say_what_format_they_are_in() {
+    let server = Server::start(relaying()).await;
+    let answer = server.get("/metrics").await;
+    assert!(answer.head.contains("content-type: application/openmetrics-text; version=1.0.0"));
+    assert!(answer.body.contains("postrider_build_info{"), "{}", answer.body);
+    assert!(answer.body.ends_with("# EOF\n"));
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_a_problem_document() {
+    let server = Server::start(relaying()).await;
+    for (request, code) in [
+        ("GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+        ("POST /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", 405),
+        ("GET /metrics HTTP/1.1\r\nHost: evil.example:8085\r\n\r\n", 421),
+    ] {
+        let answer = server.ask(request).await;
+        assert_eq!(answer.code, code, "{request}");
+        assert!(answer.head.contains("content-type: application/problem+json"), "{}", answer.head);
+        assert!(answer.head.contains("x-content-type-options: nosniff"), "{}", answer.head);
+        assert_eq!(answer.json()["status"], code);
+    }
+    assert_eq!(server.ask("GET /livez HTTP/1.0\r\n\r\n").await.code, 200);
+}
+
+#[tokio::test]
+async fn client_that_never_finishes_its_headers_is_cut_off() {
+    let server = Server::start(relaying()).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(b"GET /livez HTTP/1.1\r\nHost: loc").await.unwrap();
+    let mut answer = Vec::new();
+    let cut = tokio::time::timeout(Duration::from_mins(1), stream.read_to_end(&mut answer));
+    cut.await.unwrap().ok();
+    assert!(answer.is_empty(), "{answer:?}");
+}
+
+#[tokio::test]
+async fn port_in_use_is_an_error_that_names_the_key() {
+    let taken = bind(Listen::Address(([127, 0, 0, 1], 0).into())).await.unwrap().unwrap();
+    let error = bind(Listen::Address(taken.address())).await.err().unwrap().to_string();
+    assert!(error.starts_with(&format!("admin.listen {}: ", taken.address())), "{error}");
+    assert!(error.contains("set admin.listen to a free address"), "{error}");
+    assert!(bind(Listen::Off).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn stops_listening_when_it_is_told_to() {
+    let server = Server::start(relaying()).await;
+    assert_eq!(server.get("/livez").await.code, 200);
+    server.shutdown.cancel();
+    let refused = async {
+        while TcpStream::connect(server.address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), refused).await.unwrap();
+}

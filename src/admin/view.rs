@@ -1,0 +1,119 @@
+//! The relay's state as JSON.
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::Audience;
+use crate::relay::status::{GateStatus, Link, Status};
+
+/// The answer of `/readyz?verbose`: a line for each dependency.
+#[derive(Debug, Serialize)]
+pub(super) struct ReadinessView {
+    ready: bool,
+    obstacles: Vec<&'static str>,
+    phase: &'static str,
+    dependencies: [LinkView; 2],
+    gate: Option<GateView>,
+}
+
+impl ReadinessView {
+    pub(super) fn of(
+        status: &Status,
+        obstacles: Vec<&'static str>,
+        now: Instant,
+        audience: Audience,
+    ) -> Self {
+        Self {
+            ready: obstacles.is_empty(),
+            obstacles,
+            phase: status.phase.as_str(),
+            dependencies: [
+                LinkView::of("postgres", &status.postgres, audience),
+                LinkView::of("nats", &status.nats, audience),
+            ],
+            gate: status.gate.as_ref().map(|gate| GateView::of(gate, now, audience)),
+        }
+    }
+}
+
+/// The answer of `/api/v1/status`.
+#[derive(Debug, Serialize)]
+pub(super) struct StatusView {
+    version: &'static str,
+    phase: &'static str,
+    dependencies: [LinkView; 2],
+    gate: Option<GateView>,
+    in_flight: usize,
+    waiting: usize,
+    backlog: u64,
+    lag_seconds: f64,
+    dead: u64,
+    term: i64,
+    published_total: u64,
+    last_turn_seconds: f64,
+}
+
+impl StatusView {
+    pub(super) fn of(status: &Status, now: Instant, audience: Audience) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            phase: status.phase.as_str(),
+            dependencies: [
+                LinkView::of("postgres", &status.postgres, audience),
+                LinkView::of("nats", &status.nats, audience),
+            ],
+            gate: status.gate.as_ref().map(|gate| GateView::of(gate, now, audience)),
+            in_flight: status.in_flight,
+            waiting: status.waiting,
+            backlog: status.backlog,
+            lag_seconds: status.lag_seconds,
+            dead: status.dead,
+            term: status.term,
+            published_total: status.published_total,
+            last_turn_seconds: status.last_turn.age(now).as_secs_f64(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct LinkView {
+    name: &'static str,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+}
+
+impl LinkView {
+    fn of(name: &'static str, link: &Link, audience: Audience) -> Self {
+        let (state, detail) = match link {
+            Link::Up => ("up", None),
+            Link::Connecting { detail } => ("connecting", Some(detail)),
+            Link::Down { detail } => ("down", Some(detail)),
+        };
+        let detail = detail.filter(|_| audience == Audience::Local).cloned();
+        Self { name, state, detail }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct GateView {
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+    seconds: f64,
+}
+
+impl GateView {
+    fn of(gate: &GateStatus, now: Instant, audience: Audience) -> Self {
+        let local = audience == Audience::Local;
+        Self {
+            kind: gate.kind,
+            text: local.then(|| gate.text.clone()),
+            hint: local.then(|| gate.hint.clone()),
+            seconds: now.saturating_duration_since(gate.since).as_secs_f64(),
+        }
+    }
+}

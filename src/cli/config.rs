@@ -1,0 +1,76 @@
+//! `postrider config`: what the configuration is, and where each of its values comes from.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    Globals,
+    exit::{Exit, Failure},
+    print,
+};
+use crate::config::{
+    error::Origin,
+    load::{Loaded, Scope},
+};
+
+/// `postrider config …`
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Print every key with its value and where that was written; secrets are masked
+    Show(Args),
+}
+
+/// `postrider config show`
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Print JSON instead of TOML
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints the merged configuration.
+pub(super) fn show(globals: Globals, args: &Args) -> Result<Exit, Failure> {
+    let loaded = globals.load(Scope::Everything)?;
+    let tree = serde_json::to_value(&loaded.config).unwrap_or_default();
+    let sections = tree.as_object().cloned().unwrap_or_default();
+    if args.json {
+        print::json(&with_origins(&loaded, sections))?;
+    } else {
+        print::line(&as_toml(&loaded, sections))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn with_origins(loaded: &Loaded, sections: Map<String, Value>) -> Value {
+    let section = |(section, keys): (String, Value)| {
+        let keys = entries(keys).map(|(name, value)| {
+            let origin = loaded.origins.of(&format!("{section}.{name}")).to_string();
+            (name, json!({ "value": value, "origin": origin }))
+        });
+        let keys = keys.collect::<Map<_, _>>();
+        (section, Value::Object(keys))
+    };
+    Value::Object(sections.into_iter().map(section).collect())
+}
+
+fn as_toml(loaded: &Loaded, sections: Map<String, Value>) -> String {
+    let mut lines = Vec::new();
+    for (section, keys) in sections {
+        lines.push(format!("[{section}]"));
+        for (name, value) in entries(keys) {
+            let origin = loaded.origins.of(&format!("{section}.{name}"));
+            lines.push(match (&value, origin) {
+                (Value::Null, _) => format!("# {name} is not set"),
+                // JSON's texts, numbers, booleans and lists are TOML's too.
+                (_, Origin::Default) => format!("{name} = {value}"),
+                (_, origin) => format!("{name} = {value}  # {origin}"),
+            });
+        }
+        lines.push(String::new());
+    }
+    lines.join("\n").trim_end().to_owned()
+}
+
+fn entries(table: Value) -> impl Iterator<Item = (String, Value)> {
+    let keys = if let Value::Object(keys) = table { keys } else { Map::new() };
+    keys.into_iter()
+}

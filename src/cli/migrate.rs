@@ -1,0 +1,43 @@
+//! `postrider migrate`: brings the schema to the version that this program knows.
+
+use super::{
+    Globals, block_on,
+    exit::{Exit, Failure},
+    print,
+};
+use crate::{
+    config::{Database, load::Scope},
+    pg::{connect::connect, migrate, schema::Schema},
+};
+
+/// `postrider migrate`
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Print the SQL for an empty schema instead of running it
+    #[arg(long)]
+    print: bool,
+}
+
+/// Migrates, or prints what a DBA would run.
+pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
+    if args.print {
+        let loaded = globals.load(Scope::Schema)?;
+        let sql = migrate::print(&Schema::from(&loaded.config.database.schema))?;
+        print::line(sql.trim_end())?;
+        return Ok(Exit::Done);
+    }
+    let loaded = globals.load(Scope::Database)?;
+    block_on(apply(&loaded.config.database))
+}
+
+async fn apply(database: &Database) -> Result<Exit, Failure> {
+    let mut connection = connect(database, "migrate", &[]).await?;
+    let schema = Schema::from(&database.schema);
+    let report = migrate::migrate(&mut connection.client, &schema).await?;
+    for name in &report.applied {
+        print::line(&format!("applied {name}"))?;
+    }
+    let what = if report.applied.is_empty() { "already at" } else { "now at" };
+    print::line(&format!("schema {} is {what} version {}", schema.as_str(), report.version))?;
+    Ok(Exit::Done)
+}

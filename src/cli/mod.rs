@@ -1,0 +1,120 @@
+//! The command line: one tree, one file a command.
+
+mod config;
+pub mod exit;
+mod migrate;
+mod print;
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    config::{
+        Config,
+        error::Problem,
+        load::{Loaded, Notice, Scope, Sources},
+    },
+    logging,
+};
+use exit::{Exit, Failure};
+
+/// Carries committed events from a Postgres outbox to NATS JetStream, once and in order.
+#[derive(Debug, Parser)]
+#[command(name = "postrider", version, arg_required_else_help = true, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command understands.
+#[derive(Debug, clap::Args)]
+struct Globals {
+    /// The configuration file.
+    #[arg(long, global = true, value_name = "FILE", help = CONFIG_HELP)]
+    config: Option<PathBuf>,
+    /// Keys of the configuration that the command line sets.
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE", help = SET_HELP)]
+    settings: Vec<String>,
+}
+
+const CONFIG_HELP: &str = "The configuration file [default: $POSTRIDER_CONFIG, ./postrider.toml or /etc/postrider/postrider.toml]";
+
+const SET_HELP: &str =
+    "Set one key of the configuration, such as relay.batch_events=500; not for secrets";
+
+const AFTER_HELP: &str = "\
+Every key can also be set by the environment: POSTRIDER__RELAY__BATCH_EVENTS=500.
+Exit codes: 0 done, 1 failed, 2 wrong command line, 69 a server does not answer, 70 a defect,
+77 a permission is missing, 78 the configuration, schema or stream has to be changed.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create or update the tables and functions in the database
+    Migrate(migrate::Args),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(config::Command),
+}
+
+/// Runs a command line to its end.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too, and end with 0.
+            let is_printed = error.print().is_ok();
+            return if is_printed && error.exit_code() == 0 { Exit::Done } else { Exit::Usage };
+        }
+    };
+    match run(cli) {
+        Ok(exit) => exit,
+        Err(failure) => {
+            for problem in &failure.problems {
+                print::to_stderr(&problem.to_string());
+            }
+            failure.exit
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<Exit, Failure> {
+    let Cli { globals, command } = cli;
+    match command {
+        Command::Migrate(args) => migrate::run(globals, &args),
+        Command::Config(config::Command::Show(args)) => config::show(globals, &args),
+    }
+}
+
+impl Globals {
+    /// Loads the configuration for a command that talks to a person: its log starts at warnings.
+    fn load(self, scope: Scope) -> Result<Loaded, Failure> {
+        let loaded = self.load_quietly(scope)?;
+        logging::start_for_command();
+        for notice in &loaded.notices {
+            if let Notice::Warning(text) = notice {
+                tracing::warn!("{text}");
+            }
+        }
+        Ok(loaded)
+    }
+
+    /// Loads the configuration and leaves the notices to the caller.
+    fn load_quietly(self, scope: Scope) -> Result<Loaded, Failure> {
+        let sources = Sources::from_environment(self.config, self.settings);
+        Ok(Config::load(&sources, scope)?)
+    }
+}
+
+/// Runs a command's asynchronous part.
+fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    // One thread turns the relay's loop, the other moves bytes; more would only cost memory.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(|error| {
+        Failure::new(Exit::Software, Problem::new(format!("could not start threads: {error}")))
+    })?;
+    runtime.block_on(command)
+}

@@ -1,0 +1,210 @@
+//! The log: to the standard error, as text for people or JSON for machines, never with control
+//! characters from a row.
+
+use std::{
+    borrow::Cow,
+    env, fmt,
+    fs::File,
+    io::{self, IsTerminal},
+    os::{fd::AsFd, unix::fs::MetadataExt},
+};
+
+use tracing::{
+    Event, Level, Subscriber,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{
+    EnvFilter,
+    field::RecordFields,
+    fmt::{
+        FmtContext, FormatEvent, FormatFields,
+        format::{self, Writer},
+    },
+    registry::LookupSpan,
+};
+
+use crate::config::{Log, LogFormat};
+
+/// Starts the log of a daemon. A second start has no effect.
+pub fn start(config: &Log) {
+    let (filter, fault) = filter(&config.level);
+    install(config.format, filter);
+    if let Some(fault) = fault {
+        tracing::warn!("RUST_LOG is ignored, log.level is used: {fault}");
+    }
+}
+
+/// Starts the log of a command that talks to a person: warnings, unless `RUST_LOG` says otherwise.
+pub fn start_for_command() {
+    let (filter, _) = filter("warn");
+    install(LogFormat::Text, filter);
+}
+
+/// The filter of `RUST_LOG`, else that of `level`, and what is wrong with `RUST_LOG`.
+fn filter(level: &str) -> (EnvFilter, Option<String>) {
+    let parse = |text: &str| EnvFilter::builder().parse(text);
+    let configured = || parse(&directives(level)).unwrap_or_else(|_| EnvFilter::new("info"));
+    match env::var("RUST_LOG").ok().filter(|text| !text.trim().is_empty()) {
+        None => (configured(), None),
+        Some(text) => match parse(&text) {
+            Ok(filter) => (filter, None),
+            Err(error) => (configured(), Some(error.to_string())),
+        },
+    }
+}
+
+/// A bare level is about us; what libraries say below a warning helps only who asks for it.
+fn directives(level: &str) -> String {
+    if level.contains(['=', ',']) { level.to_owned() } else { format!("warn,postrider={level}") }
+}
+
+/// Who reads the standard error.
+#[derive(Debug, Clone, Copy)]
+enum Reader {
+    /// A person at a terminal.
+    Terminal,
+    /// A file or a pipe, which wants no colours.
+    File,
+    /// journald, which has its own clock and takes priorities.
+    Journal,
+}
+
+impl Reader {
+    fn of_stderr() -> Self {
+        let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+        let is_dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let is_forced = env::var_os("CLICOLOR_FORCE").is_some_and(|value| value != "0");
+        let is_colored = is_forced || (!is_dumb && io::stderr().is_terminal());
+        match is_colored && !is_set("NO_COLOR") {
+            _ if is_journal() => Self::Journal,
+            true => Self::Terminal,
+            false => Self::File,
+        }
+    }
+}
+
+/// Whether the standard error is the very stream that systemd names in `JOURNAL_STREAM`; a child
+/// that was redirected inherits the variable too.
+fn is_journal() -> bool {
+    let Ok(stream) = env::var("JOURNAL_STREAM") else { return false };
+    let metadata = io::stderr().as_fd().try_clone_to_owned().map(File::from);
+    let metadata = metadata.and_then(|file| file.metadata());
+    metadata.is_ok_and(|found| stream == format!("{}:{}", found.dev(), found.ino()))
+}
+
+fn install(format: LogFormat, filter: EnvFilter) {
+    let reader = Reader::of_stderr();
+    let is_colored = matches!(reader, Reader::Terminal);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // An error means that a log exists already, as in a test of the library.
+    drop(match (format, reader) {
+        (LogFormat::Json, _) => builder.json().try_init(),
+        (LogFormat::Text, Reader::Journal) => {
+            let event = Prioritized(format::format().without_time().with_ansi(false));
+            builder.with_ansi(false).fmt_fields(TextFields).event_format(event).try_init()
+        }
+        (LogFormat::Text, Reader::Terminal | Reader::File) => {
+            builder.with_ansi(is_colored).fmt_fields(TextFields).try_init()
+        }
+    });
+}
+
+/// Events with the priority prefix that journald understands, so that `journalctl -p warning` works.
+struct Prioritized<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for Prioritized<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let priority = match *event.metadata().level() {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            Level::DEBUG | Level::TRACE => 7,
+        };
+        write!(writer, "<{priority}>")?;
+        self.0.format_event(context, writer, event)
+    }
+}
+
+/// The fields of an event as `message name=value`, each value printable.
+struct TextFields;
+
+impl<'writer> FormatFields<'writer> for TextFields {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
+        let mut text = TextVisitor { writer, separator: "", result: Ok(()) };
+        fields.record(&mut text);
+        text.result
+    }
+}
+
+struct TextVisitor<'writer> {
+    writer: Writer<'writer>,
+    separator: &'static str,
+    result: fmt::Result,
+}
+
+impl Visit for TextVisitor<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if self.result.is_err() {
+            return;
+        }
+        let text = format!("{value:?}");
+        let text = printable(&text);
+        let separator = self.separator;
+        self.result = match field.name() {
+            "message" => write!(self.writer, "{separator}{text}"),
+            name => write!(self.writer, "{separator}{name}={text}"),
+        };
+        self.separator = " ";
+    }
+}
+
+/// The text with every character escaped that a terminal obeys instead of showing: control
+/// characters, line breaks, and those that change the direction of writing.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_obeyed) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if is_obeyed(c) {
+            escaped.extend(c.escape_default());
+        } else {
+            escaped.push(c);
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+fn is_obeyed(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped() {
+        assert_eq!(printable("plain ä 漢"), "plain ä 漢");
+        assert_eq!(printable("a\u{1b}[31mb"), "a\\u{1b}[31mb");
+        assert_eq!(printable("a\nWARN b\r\t"), "a\\nWARN b\\r\\t");
+        assert_eq!(printable("a\u{202e}b\u{85}"), "a\\u{202e}b\\u{85}");
+    }
+
+    #[test]
+    fn a_bare_level_is_about_us_and_a_filter_is_taken_as_it_is() {
+        assert_eq!(directives("debug"), "warn,postrider=debug");
+        assert_eq!(directives("info,postrider=trace"), "info,postrider=trace");
+    }
+}

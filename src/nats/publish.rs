@@ -1,0 +1,308 @@
+//! Sends messages and tells what became of each, over one inbox of our own.
+//!
+//! Each publish carries a reply subject `<inbox>.<n>`; the answers come back on one subscription.
+//! That costs half of what the client's own acknowledgements do, and leaves nothing behind for an
+//! answer that never comes. What is unanswered when its deadline passes, or when the connection
+//! ends, is unconfirmed: it may be stored, and is sent again under the same id.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use async_nats::{
+    Client, Event, ServerError, StatusCode, Subscriber, client::PublishErrorKind, connection::State,
+};
+use futures_util::{FutureExt, StreamExt};
+use tokio::{sync::mpsc, time::sleep_until};
+
+use super::{Connection, error::classify_answer};
+use crate::{
+    delivery::{Closure, ClosureKind, Outcome, Ticket},
+    wire::Message,
+};
+
+/// The sending half and the answers.
+#[derive(Debug)]
+pub struct Publisher {
+    client: Client,
+    events: mpsc::Receiver<Event>,
+    answers: Subscriber,
+    /// `<inbox>.`, to which the number of a publish is appended.
+    reply_prefix: String,
+    stream: String,
+    ack_timeout: Duration,
+    /// What was sent, in order; `None` once answered.
+    sent: VecDeque<Option<Sent>>,
+    /// The number of the first in `sent`.
+    first: u64,
+    /// What ended without an answer and is yet to be told.
+    unconfirmed: VecDeque<Ticket>,
+    /// The connection that `sent` went over, as the client counts them; 0 before the first.
+    epoch: u64,
+    statistics: Arc<async_nats::Statistics>,
+    last_answer: Instant,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    ticket: Ticket,
+    at: Instant,
+}
+
+/// Something that came back.
+#[derive(Debug)]
+pub enum Absorbed {
+    /// What became of a publish.
+    Outcome {
+        /// Which one.
+        ticket: Ticket,
+        /// What became of it.
+        outcome: Outcome,
+        /// How long it took.
+        took: Duration,
+    },
+    /// No answer in time, or none possible any more.
+    Unconfirmed {
+        /// Which one.
+        ticket: Ticket,
+        /// Nothing at all was answered for as long as one answer may take.
+        silent: bool,
+    },
+    /// There is a connection, a new one.
+    Connected,
+    /// The connection is gone; everything on its way is unconfirmed.
+    Disconnected,
+    /// The server forbids us something.
+    Denied(Closure),
+}
+
+/// Why a message was not handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotSent {
+    /// There is no connection, or its buffer is full: later.
+    NotNow,
+    /// The server's limit is lower than we knew; the client would refuse it again.
+    TooLarge,
+}
+
+impl Publisher {
+    /// Subscribes to an inbox of its own.
+    ///
+    /// # Errors
+    /// When the client is closed.
+    pub async fn new(
+        connection: Connection,
+        stream: String,
+        ack_timeout: Duration,
+        now: Instant,
+    ) -> Result<Self, async_nats::SubscribeError> {
+        let Connection { client, events } = connection;
+        let inbox = client.new_inbox();
+        let answers = client.subscribe(format!("{inbox}.*")).await?;
+        Ok(Self {
+            statistics: client.statistics(),
+            client,
+            events,
+            answers,
+            reply_prefix: format!("{inbox}."),
+            stream,
+            ack_timeout,
+            sent: VecDeque::new(),
+            first: 0,
+            unconfirmed: VecDeque::new(),
+            epoch: 0,
+            last_answer: now,
+        })
+    }
+
+    /// The client, for questions about the stream.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Whether messages can be handed over now.
+    pub fn is_connected(&self) -> bool {
+        self.epoch != 0
+            && self.epoch == self.statistics.connects.load(Ordering::Relaxed)
+            && self.client.connection_state() == State::Connected
+    }
+
+    /// Ends a connection over which nothing is answered; the client opens another.
+    pub async fn reconnect(&self) {
+        if let Err(error) = self.client.force_reconnect().await {
+            tracing::debug!(%error, "cannot force a new connection");
+        }
+    }
+
+    /// Hands a message to the client and returns at once.
+    ///
+    /// # Errors
+    /// [`NotSent`] says whether it may go later.
+    pub fn publish(
+        &mut self,
+        ticket: Ticket,
+        message: Message,
+        now: Instant,
+    ) -> Result<(), NotSent> {
+        if !self.is_connected() {
+            return Err(NotSent::NotNow);
+        }
+        let number = self.first + self.sent.len() as u64;
+        let reply = format!("{}{number}", self.reply_prefix);
+        let Message { subject, headers, payload, .. } = message;
+        // The client's queue has room for a whole window, so this completes at once.
+        let handed = self
+            .client
+            .publish_with_reply_and_headers(subject, reply, headers, payload)
+            .now_or_never();
+        match handed {
+            Some(Ok(())) => {
+                if self.in_flight() == 0 {
+                    self.last_answer = now;
+                }
+                self.sent.push_back(Some(Sent { ticket, at: now }));
+                Ok(())
+            }
+            Some(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
+                Err(NotSent::TooLarge)
+            }
+            Some(Err(_)) | None => Err(NotSent::NotNow),
+        }
+    }
+
+    /// What came back, as soon as something did.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn next(&mut self) -> Absorbed {
+        loop {
+            if let Some(absorbed) = self.try_next(Instant::now()) {
+                return absorbed;
+            }
+            let deadline = self.deadline();
+            tokio::select! {
+                Some(answer) = self.answers.next() => {
+                    if let Some(absorbed) = self.answered(&answer, Instant::now()) {
+                        return absorbed;
+                    }
+                }
+                Some(event) = self.events.recv() => {
+                    if let Some(absorbed) = self.happened(event) {
+                        return absorbed;
+                    }
+                }
+                () = sleep_until(deadline.unwrap_or_else(far_away).into()), if deadline.is_some() => {}
+            }
+        }
+    }
+
+    /// What came back already, without waiting.
+    pub fn try_next(&mut self, now: Instant) -> Option<Absorbed> {
+        let silent = now.duration_since(self.last_answer) >= self.ack_timeout;
+        if let Some(ticket) = self.unconfirmed.pop_front() {
+            return Some(Absorbed::Unconfirmed { ticket, silent: false });
+        }
+        if let Some(ticket) = self.overdue(now) {
+            return Some(Absorbed::Unconfirmed { ticket, silent });
+        }
+        while let Some(Some(event)) = self.events.recv().now_or_never() {
+            if let Some(absorbed) = self.happened(event) {
+                return Some(absorbed);
+            }
+        }
+        while let Some(Some(answer)) = self.answers.next().now_or_never() {
+            if let Some(absorbed) = self.answered(&answer, now) {
+                return Some(absorbed);
+            }
+        }
+        None
+    }
+
+    fn in_flight(&self) -> usize {
+        self.sent.len()
+    }
+
+    /// When the oldest unanswered publish is given up waiting for.
+    fn deadline(&mut self) -> Option<Instant> {
+        self.forget_answered();
+        self.sent.front().copied().flatten().map(|sent| sent.at + self.ack_timeout)
+    }
+
+    fn overdue(&mut self, now: Instant) -> Option<Ticket> {
+        self.forget_answered();
+        let sent = self.sent.front().copied().flatten()?;
+        if sent.at + self.ack_timeout > now {
+            return None;
+        }
+        self.sent.pop_front();
+        self.first += 1;
+        Some(sent.ticket)
+    }
+
+    fn forget_answered(&mut self) {
+        while let Some(None) = self.sent.front() {
+            self.sent.pop_front();
+            self.first += 1;
+        }
+    }
+
+    fn answered(&mut self, answer: &async_nats::Message, now: Instant) -> Option<Absorbed> {
+        let number: u64 = answer.subject.strip_prefix(&self.reply_prefix)?.parse().ok()?;
+        let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        let Sent { ticket, at } = self.sent.get_mut(index)?.take()?;
+        self.last_answer = now;
+        self.forget_answered();
+        let no_responders = answer.status == Some(StatusCode::NO_RESPONDERS);
+        let outcome = classify_answer(&answer.payload, no_responders, &self.stream);
+        Some(Absorbed::Outcome { ticket, outcome, took: now.duration_since(at) })
+    }
+
+    fn happened(&mut self, event: Event) -> Option<Absorbed> {
+        match event {
+            Event::Connected => {
+                self.give_up();
+                self.epoch = self.statistics.connects.load(Ordering::Relaxed);
+                Some(Absorbed::Connected)
+            }
+            Event::Disconnected | Event::Closed => {
+                self.give_up();
+                Some(Absorbed::Disconnected)
+            }
+            Event::ServerError(ServerError::Other(text)) if is_denial(&text) => {
+                let kind = ClosureKind::PermissionDenied;
+                Some(Absorbed::Denied(Closure { kind, text }))
+            }
+            Event::ServerError(ServerError::AuthorizationViolation) => {
+                let kind = ClosureKind::PermissionDenied;
+                let text = "the server refuses our credentials".to_owned();
+                Some(Absorbed::Denied(Closure { kind, text }))
+            }
+            Event::LameDuckMode
+            | Event::Draining
+            | Event::SlowConsumer(_)
+            | Event::ServerError(_)
+            | Event::ClientError(_) => {
+                tracing::info!(%event, "nats");
+                None
+            }
+        }
+    }
+
+    /// Everything on its way is unconfirmed.
+    fn give_up(&mut self) {
+        self.epoch = 0;
+        self.first += self.sent.len() as u64;
+        self.unconfirmed.extend(self.sent.drain(..).flatten().map(|sent| sent.ticket));
+    }
+}
+
+fn is_denial(text: &str) -> bool {
+    text.to_ascii_lowercase().contains("permissions violation")
+}
+
+/// A deadline for when there is none; the branch that waits for it is disabled then.
+fn far_away() -> Instant {
+    Instant::now() + Duration::from_secs(3600)
+}

@@ -1,0 +1,255 @@
+//! The stream: created when allowed, otherwise verified. What would lose events is refused.
+
+use std::time::Duration;
+
+use async_nats::{
+    Client,
+    jetstream::{
+        self, ErrorCode,
+        context::{CreateStreamErrorKind, GetStreamErrorKind},
+        stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType},
+    },
+};
+use thiserror::Error;
+use tokio::time::timeout;
+
+use crate::{
+    config,
+    wire::{Limits, SubjectTemplate, captures},
+};
+
+/// How much longer than the slowest retry the broker has to remember ids: a restart of ours.
+const RESTART_ALLOWANCE: Duration = Duration::from_secs(30);
+
+/// How long the API may take to answer.
+const API_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What was learned from the stream.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// What it takes.
+    pub limits: Limits,
+    /// When it was created, as the server writes it.
+    pub created: String,
+    /// Its last sequence.
+    pub last_seq: u64,
+    /// What might lose events, for the log and `check`.
+    pub warnings: Vec<Warning>,
+}
+
+/// Something that might lose events, with what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// What is so.
+    pub text: String,
+    /// What to do.
+    pub hint: &'static str,
+}
+
+/// Why the stream cannot be used.
+#[derive(Debug, Error)]
+pub enum StreamError {
+    /// It does not answer; it may later.
+    #[error("stream \"{stream}\" cannot be asked for: {reason}")]
+    Unavailable {
+        /// The stream's name.
+        stream: String,
+        /// What happened.
+        reason: String,
+    },
+    /// There is none, and we may not create it.
+    #[error("stream \"{stream}\" does not exist")]
+    Missing {
+        /// The stream's name.
+        stream: String,
+    },
+    /// It would lose events, or cannot take them.
+    #[error("stream \"{stream}\" {fault}")]
+    Refused {
+        /// The stream's name.
+        stream: String,
+        /// What is wrong with it.
+        fault: String,
+        /// What to do about it.
+        hint: String,
+    },
+}
+
+impl StreamError {
+    /// What to do about it.
+    pub fn hint(&self) -> &str {
+        match self {
+            Self::Unavailable { .. } => "is JetStream enabled and does the cluster have a leader?",
+            Self::Missing { .. } => "create it, or let postrider do so with [stream] create = true",
+            Self::Refused { hint, .. } => hint,
+        }
+    }
+}
+
+/// Asks for the stream, creates it when allowed, and verifies it.
+///
+/// # Errors
+/// [`StreamError::Unavailable`] and [`StreamError::Missing`] may pass; [`StreamError::Refused`]
+/// needs a person.
+pub async fn verify(
+    client: &Client,
+    config: &config::Stream,
+    template: &SubjectTemplate,
+    ack_timeout: Duration,
+) -> Result<Facts, StreamError> {
+    let mut context = jetstream::new(client.clone());
+    context.set_timeout(API_TIMEOUT);
+    let info = match ask(&context, config).await {
+        Err(StreamError::Missing { .. }) if config.create => create(&context, config).await?,
+        other => other?,
+    };
+    if let Some((fault, hint)) = fault(&info.config, template, window_needed(ack_timeout)) {
+        return Err(StreamError::Refused { stream: config.name.clone(), fault, hint });
+    }
+    let server_max = client.max_payload() as u64;
+    let stream_max = u64::try_from(info.config.max_message_size).ok().filter(|max| *max > 0);
+    Ok(Facts {
+        limits: Limits {
+            stream: config.name.clone(),
+            subjects: info.config.subjects.clone(),
+            message_bytes_max: stream_max.unwrap_or(server_max).min(server_max),
+        },
+        created: info.created.to_string(),
+        last_seq: info.state.last_sequence,
+        warnings: warnings(&info),
+    })
+}
+
+async fn ask(context: &jetstream::Context, config: &config::Stream) -> Result<Info, StreamError> {
+    let stream = config.name.clone();
+    let unavailable =
+        |reason: String| StreamError::Unavailable { stream: config.name.clone(), reason };
+    match timeout(API_TIMEOUT, context.get_stream(&config.name)).await {
+        Err(_) => Err(unavailable(format!("no answer within {API_TIMEOUT:?}"))),
+        Ok(Ok(found)) => Ok(found.cached_info().clone()),
+        Ok(Err(error)) => match error.kind() {
+            GetStreamErrorKind::JetStream(api)
+                if api.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+            {
+                Err(StreamError::Missing { stream })
+            }
+            GetStreamErrorKind::JetStream(api) => Err(unavailable(api.to_string())),
+            GetStreamErrorKind::Request
+            | GetStreamErrorKind::EmptyName
+            | GetStreamErrorKind::InvalidStreamName => Err(unavailable(error.to_string())),
+        },
+    }
+}
+
+async fn create(
+    context: &jetstream::Context,
+    config: &config::Stream,
+) -> Result<Info, StreamError> {
+    let wanted = Config {
+        name: config.name.clone(),
+        subjects: config.subjects.clone(),
+        storage: StorageType::File,
+        num_replicas: usize::from(config.replicas),
+        discard: DiscardPolicy::New,
+        duplicate_window: config.duplicate_window.0,
+        allow_direct: true,
+        ..Config::default()
+    };
+    let stream = config.name.clone();
+    match timeout(API_TIMEOUT, context.create_stream(wanted)).await {
+        Err(_) => Err(StreamError::Unavailable {
+            stream,
+            reason: format!("creating it took longer than {API_TIMEOUT:?}"),
+        }),
+        Ok(Ok(created)) => {
+            tracing::info!(stream = %config.name, subjects = ?config.subjects, "stream created");
+            Ok(created.cached_info().clone())
+        }
+        Ok(Err(error)) => match error.kind() {
+            CreateStreamErrorKind::JetStream(api) if api.code() / 100 == 4 => {
+                Err(StreamError::Refused {
+                    stream,
+                    fault: format!("cannot be created: {api}"),
+                    hint: "change [stream] subjects or replicas, or the stream they clash with"
+                        .to_owned(),
+                })
+            }
+            _ => Err(StreamError::Unavailable { stream, reason: error.to_string() }),
+        },
+    }
+}
+
+/// How long the broker has to remember ids, so that every retry of ours is recognised.
+fn window_needed(ack_timeout: Duration) -> Duration {
+    ack_timeout * 2 + Duration::from_secs(10) + RESTART_ALLOWANCE
+}
+
+/// What makes a stream unusable, and what to do about it.
+fn fault(
+    config: &Config,
+    template: &SubjectTemplate,
+    window_needed: Duration,
+) -> Option<(String, String)> {
+    let says = |fault: &str, hint: &str| Some((fault.to_owned(), hint.to_owned()));
+    if config.no_ack {
+        return says("does not acknowledge (no_ack)", "set no_ack to false");
+    }
+    if config.sealed {
+        return says("is sealed and takes no messages", "name another stream in [stream] name");
+    }
+    if config.mirror.is_some() {
+        return says("is a mirror and takes no messages", "name its origin in [stream] name");
+    }
+    let sample = template.sample();
+    if !config.subjects.iter().any(|filter| captures(filter, &sample)) {
+        return Some((
+            format!(
+                "captures {:?}, which \"{sample}\" of [route] subject is not among",
+                config.subjects
+            ),
+            "add the route's prefix to the stream's subjects, or change [route] subject".to_owned(),
+        ));
+    }
+    if config.duplicate_window < window_needed {
+        return Some((
+            format!(
+                "forgets message ids after {:?}, retries span {window_needed:?}",
+                config.duplicate_window
+            ),
+            format!("raise its duplicate window to {window_needed:?} or more; 10 minutes is good"),
+        ));
+    }
+    None
+}
+
+/// What might lose events.
+fn warnings(info: &Info) -> Vec<Warning> {
+    let config = &info.config;
+    let mut warnings = Vec::new();
+    let mut warn = |text: &str, hint| warnings.push(Warning { text: text.to_owned(), hint });
+    if config.storage == StorageType::Memory {
+        warn("keeps messages in memory only", "use file storage");
+    }
+    if config.num_replicas < 2 {
+        warn(
+            "has one replica: a crash of the broker's machine can lose up to two minutes of \
+             acknowledged events",
+            "use 3 replicas, or sync_interval: always",
+        );
+    }
+    let limited =
+        config.max_messages > 0 || config.max_bytes > 0 || config.max_messages_per_subject > 0;
+    if config.discard == DiscardPolicy::Old && limited {
+        warn("drops its oldest messages when it is full", "set discard to new");
+    }
+    if config.retention == RetentionPolicy::Interest && info.state.consumer_count == 0 {
+        warn(
+            "keeps only what a consumer waits for, and there is no consumer",
+            "create the consumers first, or set retention to limits",
+        );
+    }
+    if config.allow_rollup {
+        warn("lets a message purge others (allow_rollup)", "set allow_rollup to false");
+    }
+    warnings
+}

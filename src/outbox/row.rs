@@ -1,0 +1,94 @@
+//! A row of a page as an event: opaque payloads, and times that no arithmetic can break.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio_postgres::{
+    Row,
+    types::{FromSql, Type},
+};
+
+use crate::event::{AggregateKey, Event, EventId, Payload, Seq};
+
+/// Bytes as they are, of `json` or `bytea`.
+struct Raw(Bytes);
+
+impl<'a> FromSql<'a> for Raw {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(Bytes::copy_from_slice(raw)))
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::JSON || *ty == Type::BYTEA
+    }
+}
+
+/// A `timestamptz` as it comes: microseconds since 2000, or one of two infinities.
+struct Micros(i64);
+
+impl<'a> FromSql<'a> for Micros {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(i64::from_be_bytes(raw.try_into()?)))
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::TIMESTAMPTZ
+    }
+}
+
+impl Micros {
+    /// The moment; `None` for an infinity or a year that RFC 3339 cannot write.
+    fn timestamp(&self) -> Option<Timestamp> {
+        const UNIX_2000: i64 = 946_684_800_000_000;
+        Timestamp::from_microsecond(self.0.checked_add(UNIX_2000)?).ok()
+    }
+}
+
+/// Reads one row of `page.sql` or `page_late.sql`.
+pub(super) fn event(row: &Row) -> Result<Event, tokio_postgres::Error> {
+    let aggregate_type: Option<&str> = row.try_get(6)?;
+    let aggregate_id: Option<&str> = row.try_get(7)?;
+    let key = aggregate_type.zip(aggregate_id).map(|(kind, id)| AggregateKey::new(kind, id));
+    Ok(Event {
+        seq: Seq(row.try_get(0)?),
+        id: EventId(row.try_get(1)?),
+        occurred_at: row.try_get::<_, Micros>(2)?.timestamp(),
+        event_type: row.try_get(3)?,
+        event_version: row.try_get(4)?,
+        kind: row.try_get(5)?,
+        key,
+        aggregate_version: row.try_get(8)?,
+        source: row.try_get(9)?,
+        subject: row.try_get(10)?,
+        content_type: row.try_get(11)?,
+        headers: row.try_get(12)?,
+        correlation_id: row.try_get(13)?,
+        causation_id: row.try_get(14)?,
+        actor: row.try_get(15)?,
+        payload: payload(row)?,
+    })
+}
+
+fn payload(row: &Row) -> Result<Payload, tokio_postgres::Error> {
+    let size: Option<i64> = row.try_get(16)?;
+    let Some(size) = size else { return Ok(Payload::Null) };
+    let json: Option<Raw> = row.try_get(17)?;
+    let binary: Option<Raw> = row.try_get(18)?;
+    Ok(match json.or(binary) {
+        Some(Raw(bytes)) => Payload::Bytes(bytes),
+        None => Payload::Oversize { bytes: u64::try_from(size).unwrap_or_default() },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_that_cannot_be_written_are_left_out() {
+        for infinite in [i64::MAX, i64::MIN, 9_223_371_331_199_999_999] {
+            assert_eq!(Micros(infinite).timestamp(), None);
+        }
+        let time = Micros(0).timestamp().map(|time| time.to_string());
+        assert_eq!(time.as_deref(), Some("2000-01-01T00:00:00Z"));
+    }
+}

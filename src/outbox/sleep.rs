@@ -1,0 +1,59 @@
+//! Falling asleep without missing an event: the wake-up gate, and who may have looked at it before.
+
+use std::time::Duration;
+
+use crate::{outbox::Outbox, pg::error::QueryError};
+
+impl Outbox {
+    /// Listens for inserting transactions that notify. Once a session, before any sleep.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn listen(&self) -> Result<(), QueryError> {
+        let listen = format!("LISTEN \"{}\"", self.schema.channel());
+        self.connection.deadline(self.connection.client.batch_execute(&listen)).await
+    }
+
+    /// Asks inserting transactions to notify for a while; it ends by itself if we die.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn open_gate(&self, open_for: Duration) -> Result<(), QueryError> {
+        self.set_gate(i64::try_from(open_for.as_secs().max(1)).unwrap_or(i64::MAX)).await
+    }
+
+    /// Asks them to notify no more.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn close_gate(&self) -> Result<(), QueryError> {
+        self.set_gate(0).await
+    }
+
+    async fn set_gate(&self, seconds: i64) -> Result<(), QueryError> {
+        let client = &self.connection.client;
+        self.connection
+            .deadline(client.query_one(&self.statements.gate_set, &[&seconds]))
+            .await
+            .map(drop)
+    }
+
+    /// Whether a transaction that has inserted is still open: it may have looked at the gate before
+    /// it was opened, and then it will not notify.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn has_open_writers(&self) -> Result<bool, QueryError> {
+        let client = &self.connection.client;
+        let row = self.connection.deadline(client.query_one(&self.statements.writers, &[])).await?;
+        Ok(row.try_get::<_, i64>(0)? > 0)
+    }
+
+    /// Waits for a notification.
+    ///
+    /// # Cancel safety
+    /// A notification that nobody waited for wakes the next call.
+    pub async fn notified(&self) {
+        self.connection.notified.notified().await;
+    }
+}
