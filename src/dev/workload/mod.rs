@@ -1,0 +1,233 @@
+//! Workload: concurrent writers that fill an outbox in awkward ways, and note what they did.
+//!
+//! Every transaction is drawn from the seed (see `plan`), its rows get their number within their
+//! key under that key's lock, and its fate goes into the [`Ledger`]. When a connection breaks in
+//! the middle of COMMIT, the writer finds out afterwards whether the transaction is there, so that
+//! a run through crashes of Postgres ends without doubts.
+
+mod expected;
+mod insert;
+mod plan;
+mod session;
+mod writer;
+
+use std::{
+    ops::RangeInclusive,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::checker::{Ledger, Nanos, Order};
+pub(in crate::dev) use expected::{ANY_SEQUENCE, ANY_TIME};
+
+/// What a workload does. The default is 10,000 events by 8 writers, as fast as they can.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The database, with the outbox in it.
+    pub url: String,
+    /// The schema of the outbox.
+    pub schema: String,
+    /// How many events to commit; the run ends exactly there.
+    pub events: u64,
+    /// How many connections write at once.
+    pub writers: u32,
+    /// How many different keys there are; a fifth of the writes goes to three of them.
+    pub keys: u32,
+    /// Bytes of one payload, from and to. At least 40 are used.
+    pub payload_bytes: RangeInclusive<u32>,
+    /// Committed events a second at most, all writers together.
+    pub events_per_second: Option<u32>,
+    /// Where the draws start.
+    pub seed: u64,
+    /// Whether writers lock the keys that they write to.
+    pub order: Order,
+    /// Events without a key, in a hundred.
+    pub keyless_percent: u32,
+    /// Events without a payload, in a hundred.
+    pub null_percent: u32,
+    /// Transactions that are rolled back as a whole, in a hundred.
+    pub rolled_back_percent: u32,
+    /// Transactions that take back some rows by a savepoint, in a hundred.
+    pub savepoint_percent: u32,
+    /// Transactions that stay open for a while after their inserts, in a hundred.
+    pub held_open_percent: u32,
+    /// Transactions that draw their id a while before their first insert, in a hundred.
+    pub early_xid_percent: u32,
+    /// Transactions that are committed in two phases with a pause between, in a hundred.
+    pub prepared_percent: u32,
+    /// The longest of these pauses.
+    pub hold_max: Duration,
+    /// How long a writer tries to connect again before the run fails.
+    pub patience: Duration,
+    /// What the subjects have to start with: the part of the route before `{event_type}`.
+    pub subject_prefix: String,
+    /// The `ce-source` to expect: the relay's configured source.
+    pub source: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            url: "postgresql://postgres@127.0.0.1/postgres".to_owned(),
+            schema: "postrider".to_owned(),
+            events: 10_000,
+            writers: 8,
+            keys: 1_000,
+            payload_bytes: 40..=800,
+            events_per_second: None,
+            seed: 1,
+            order: Order::Serial,
+            keyless_percent: 5,
+            null_percent: 1,
+            rolled_back_percent: 15,
+            savepoint_percent: 5,
+            held_open_percent: 0,
+            early_xid_percent: 1,
+            prepared_percent: 0,
+            hold_max: Duration::from_millis(50),
+            patience: Duration::from_mins(1),
+            subject_prefix: "events.".to_owned(),
+            source: "postrider".to_owned(),
+        }
+    }
+}
+
+/// Why a workload could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkloadError {
+    /// The database stayed away for longer than the writers' patience.
+    #[error("connect to the database within {} s: {source}", .patience.as_secs())]
+    Unreachable {
+        /// How long was tried.
+        patience: Duration,
+        /// What the last attempt said.
+        source: tokio_postgres::Error,
+    },
+    /// A statement failed for a reason that trying again does not change.
+    #[error("write to the outbox: {0}; run `postrider migrate` first if it is missing")]
+    Statement(#[source] tokio_postgres::Error),
+    /// A writer ended without a result.
+    #[error("a writer ended early: {0}")]
+    Writer(#[from] tokio::task::JoinError),
+}
+
+/// How far a workload is, readable while it runs.
+#[derive(Debug, Default)]
+pub struct Progress {
+    committed: AtomicU64,
+    rolled_back: AtomicU64,
+    transactions: AtomicU64,
+}
+
+impl Progress {
+    /// Events committed so far.
+    pub fn committed(&self) -> u64 {
+        self.committed.load(Relaxed)
+    }
+
+    /// Events inserted and rolled back so far.
+    pub fn rolled_back(&self) -> u64 {
+        self.rolled_back.load(Relaxed)
+    }
+
+    /// Transactions ended so far, one way or the other.
+    pub fn transactions(&self) -> u64 {
+        self.transactions.load(Relaxed)
+    }
+}
+
+/// A set of writers, ready to run.
+#[derive(Debug)]
+pub struct Workload {
+    shared: Arc<Shared>,
+}
+
+/// What the writers of one workload have in common.
+#[derive(Debug)]
+struct Shared {
+    options: Options,
+    progress: Arc<Progress>,
+    started: Instant,
+    /// Events that nobody has undertaken to commit yet.
+    unclaimed: AtomicU64,
+    /// The last number given to an event of each key. Guarded by the key's lock in the database.
+    key_seqs: Vec<AtomicU64>,
+}
+
+impl Workload {
+    /// Prepares the writers; nothing is connected yet.
+    pub fn new(options: Options) -> Self {
+        let shared = Shared {
+            progress: Arc::new(Progress::default()),
+            started: Instant::now(),
+            unclaimed: AtomicU64::new(options.events),
+            key_seqs: (0..options.keys).map(|_| AtomicU64::new(0)).collect(),
+            options,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// A view of how far it is.
+    pub fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.shared.progress)
+    }
+
+    /// Runs the writers until all events are committed, or until `stop` says so.
+    ///
+    /// # Errors
+    /// When the database stays away or refuses what is inserted. What was committed until then is
+    /// in the outbox, and its ledger is lost.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the writers; open transactions are rolled back by the database.
+    pub async fn run(&self, stop: &CancellationToken) -> Result<Ledger, WorkloadError> {
+        let stop = stop.child_token();
+        let mut writers = JoinSet::new();
+        for number in 0..self.shared.options.writers {
+            let writer = writer::Writer::new(Arc::clone(&self.shared), number);
+            writers.spawn(writer.run(stop.clone()));
+        }
+        let mut ledger = Ledger::default();
+        while let Some(result) = writers.join_next().await {
+            // The first failure drops the set, which ends the others.
+            ledger.absorb(result??);
+        }
+        Ok(ledger)
+    }
+}
+
+impl Shared {
+    fn now(&self) -> Nanos {
+        Nanos(u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// Undertakes to commit up to so many events; tells how many it may be.
+    fn claim(&self, wanted: u64) -> u64 {
+        let rest = |unclaimed: u64| Some(unclaimed.saturating_sub(wanted));
+        let before = self.unclaimed.fetch_update(Relaxed, Relaxed, rest);
+        wanted.min(before.unwrap_or(0))
+    }
+
+    /// Gives back what was claimed and could not be committed.
+    fn unclaim(&self, events: u64) {
+        self.unclaimed.fetch_add(events, Relaxed);
+    }
+
+    /// The next number within a key. In serial order the caller holds the key's lock.
+    fn next_key_seq(&self, key: u32) -> u64 {
+        self.key_seqs.get(key as usize).map_or(0, |last| last.fetch_add(1, Relaxed) + 1)
+    }
+
+    /// When the next transaction may begin, so that the rate is kept.
+    fn due(&self) -> Option<Instant> {
+        let rate = u64::from(self.options.events_per_second?.max(1));
+        let claimed = self.options.events.saturating_sub(self.unclaimed.load(Relaxed));
+        Some(self.started + Duration::from_micros(claimed.saturating_mul(1_000_000) / rate))
+    }
+}

@@ -1,0 +1,216 @@
+//! Session: one writer's connection and its prepared statements.
+
+use std::time::Duration;
+
+use futures_util::future::{join, join3, join4, try_join5};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+use tokio_postgres::{Client, Error, NoTls, Statement, types::ToSql};
+use uuid::Uuid;
+
+use super::{
+    Options, WorkloadError,
+    insert::Rows,
+    plan::{Ending, Way},
+};
+
+/// The class of the advisory locks, so that they meet no other locks of the database.
+const LOCK_CLASS: i32 = 0x0057_4b4c;
+
+/// One connection with the statements of the workload.
+pub(super) struct Session {
+    client: Client,
+    statements: Statements,
+    /// Moves the connection's bytes, and ends with the session.
+    _driver: JoinSet<()>,
+}
+
+struct Statements {
+    xid: Statement,
+    lock: Statement,
+    emit: Statement,
+    emit_many: Statement,
+    insert: Statement,
+}
+
+/// The rows of one transaction, and how they go.
+pub(super) struct Work {
+    pub(super) rows: Rows,
+    pub(super) taken_back: Option<Rows>,
+    pub(super) ending: Ending,
+    /// The name under which it is prepared, if it is.
+    pub(super) gid: String,
+}
+
+impl Session {
+    /// Connects, and goes on trying until the patience is over.
+    pub(super) async fn open(options: &Options) -> Result<Self, WorkloadError> {
+        let deadline = Instant::now() + options.patience;
+        loop {
+            match Self::connect(options).await {
+                Ok(session) => return Ok(session),
+                Err(error) if is_lasting(&error) => return Err(WorkloadError::Statement(error)),
+                Err(source) if Instant::now() > deadline => {
+                    return Err(WorkloadError::Unreachable { patience: options.patience, source });
+                }
+                Err(_) => sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    async fn connect(options: &Options) -> Result<Self, Error> {
+        let (client, connection) = tokio_postgres::connect(&options.url, NoTls).await?;
+        let mut driver = JoinSet::new();
+        driver.spawn(async move {
+            // Whoever uses the client sees the error too.
+            drop(connection.await);
+        });
+        let prepare = async |text: &str| client.prepare(&in_schema(text, options)).await;
+        // All in one round trip, because some tests cut connections by the dozen.
+        let (xid, lock, emit, emit_many, insert) = try_join5(
+            prepare(include_str!("sql/xid.sql")),
+            prepare(include_str!("sql/lock.sql")),
+            prepare(include_str!("sql/emit.sql")),
+            prepare(include_str!("sql/emit_many.sql")),
+            prepare(include_str!("sql/insert.sql")),
+        )
+        .await?;
+        let statements = Statements { xid, lock, emit, emit_many, insert };
+        Ok(Self { client, statements, _driver: driver })
+    }
+
+    /// Whether the connection is gone.
+    pub(super) fn is_broken(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Begins a transaction, draws its id and locks its keys, in one round trip if it can be.
+    pub(super) async fn begin(
+        &self,
+        keys: &[i32],
+        wait: Option<Duration>,
+    ) -> Result<String, Error> {
+        let Statements { xid, lock, .. } = &self.statements;
+        let begin = self.client.batch_execute("BEGIN");
+        let draw = self.client.query_one(xid, &[]);
+        let parameters: [&(dyn ToSql + Sync); 2] = [&LOCK_CLASS, &keys];
+        let locking = async {
+            if keys.is_empty() {
+                return Ok(());
+            }
+            self.client.query(lock, &parameters).await.map(|_| ())
+        };
+        let (opened, drawn, locked) = if let Some(wait) = wait {
+            let (opened, drawn) = join(begin, draw).await;
+            sleep(wait).await;
+            (opened, drawn, locking.await)
+        } else {
+            join3(begin, draw, locking).await
+        };
+        opened?;
+        locked?;
+        drawn?.try_get(0)
+    }
+
+    /// Inserts the rows and ends the transaction, in one round trip if it can be.
+    pub(super) async fn finish(&self, work: &Work) -> Result<(), Error> {
+        let client = &self.client;
+        let insert = self.insert_all(work);
+        let gid = &work.gid;
+        match work.ending {
+            Ending::Commit => both(join(insert, client.batch_execute("COMMIT")).await),
+            Ending::Rollback => both(join(insert, client.batch_execute("ROLLBACK")).await),
+            Ending::Fail => {
+                let fail = client.batch_execute("SELECT 1 / 0");
+                let (inserted, _, ended) =
+                    join3(insert, fail, client.batch_execute("COMMIT")).await;
+                both((inserted, ended))
+            }
+            Ending::CommitLate(hold) => {
+                insert.await?;
+                sleep(hold).await;
+                client.batch_execute("COMMIT").await
+            }
+            Ending::Prepare(hold) => {
+                let prepare = format!("PREPARE TRANSACTION '{gid}'");
+                both(join(insert, client.batch_execute(&prepare)).await)?;
+                sleep(hold).await;
+                client.batch_execute(&format!("COMMIT PREPARED '{gid}'")).await
+            }
+        }
+    }
+
+    async fn insert_all(&self, work: &Work) -> Result<(), Error> {
+        let Some(taken_back) = &work.taken_back else {
+            return self.insert(&work.rows).await;
+        };
+        let (marked, inserted, returned, rest) = join4(
+            self.client.batch_execute("SAVEPOINT before_taken_back"),
+            self.insert(taken_back),
+            self.client.batch_execute("ROLLBACK TO before_taken_back"),
+            self.insert(&work.rows),
+        )
+        .await;
+        marked.and(inserted).and(returned).and(rest)
+    }
+
+    async fn insert(&self, rows: &Rows) -> Result<(), Error> {
+        let statement = match rows.way {
+            Way::Emit => &self.statements.emit,
+            Way::EmitMany => &self.statements.emit_many,
+            Way::Insert => &self.statements.insert,
+        };
+        self.client.query(statement, &rows.parameters()).await.map(|_| ())
+    }
+
+    /// Leaves a transaction that failed.
+    pub(super) async fn roll_back(&self) -> Result<(), Error> {
+        self.client.batch_execute("ROLLBACK").await
+    }
+
+    /// Finds out whether a transaction of an earlier connection committed, once it has ended.
+    pub(super) async fn has_committed(
+        &self,
+        xid: &str,
+        gid: &str,
+        event_id: Uuid,
+        options: &Options,
+    ) -> Result<bool, Error> {
+        let client = &self.client;
+        let deadline = Instant::now() + options.patience;
+        loop {
+            if client.query_one(include_str!("sql/prepared.sql"), &[&gid]).await?.try_get(0)? {
+                client.batch_execute(&format!("COMMIT PREPARED '{gid}'")).await?;
+            }
+            // After a crash the id may be one that has not been drawn again yet, which is an error.
+            let status = client.query_one(include_str!("sql/in_progress.sql"), &[&xid]).await;
+            let running = status.and_then(|row| row.try_get(0)).unwrap_or(false);
+            if !running || Instant::now() > deadline {
+                break;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        let exists = in_schema(include_str!("sql/exists.sql"), options);
+        client.query_one(&exists, &[&event_id]).await?.try_get(0)
+    }
+}
+
+/// The first error of two.
+fn both((one, other): (Result<(), Error>, Result<(), Error>)) -> Result<(), Error> {
+    one.and(other)
+}
+
+/// Whether trying again cannot help: the database answered, and not because it was stopping.
+pub(super) fn is_lasting(error: &Error) -> bool {
+    // 08 connection, 40 serialization and deadlock, 53 resources, 57 operator intervention.
+    error.code().is_some_and(|code| {
+        !["08", "40", "53", "57"].iter().any(|class| code.code().starts_with(class))
+    })
+}
+
+fn in_schema(statement: &str, options: &Options) -> String {
+    let quoted = format!("\"{}\"", options.schema.replace('"', "\"\""));
+    statement.replace("\"postrider\"", &quoted)
+}
