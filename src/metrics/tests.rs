@@ -1,5 +1,3 @@
-//! The metrics as Prometheus reads them.
-
 use std::{collections::BTreeMap, time::Duration};
 
 use super::*;

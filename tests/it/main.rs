@@ -1,6 +1,6 @@
 //! The integration tests: the real binary against a real Postgres and a real nats-server.
 #![cfg(test)]
 
-mod packaging;
+mod checker;
 mod servers;
 mod support;

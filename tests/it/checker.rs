@@ -1,0 +1,167 @@
+//! The workload, the stream reader and the checker on real servers, without the relay: what they
+//! accept, and what they find when the stream is tampered with.
+
+use std::time::Duration;
+
+use async_nats::{HeaderMap, jetstream::Context};
+use futures_util::future::try_join_all;
+use postrider::dev::{
+    checker::{Ledger, Observed, Order, Report, check},
+    stream_reader::read_stream,
+    workload::{Options, Workload},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::support::{Fixture, nats};
+
+/// A database filled by the workload, and a stream filled from it by the simplest means.
+struct Filled {
+    fixture: Fixture,
+    jetstream: Context,
+    ledger: Ledger,
+}
+
+impl Filled {
+    async fn new(options: Options) -> Self {
+        let fixture = Fixture::new().await;
+        let jetstream = fixture.jetstream().await;
+        nats::create_stream(&jetstream, &fixture.stream, &format!("{}.>", fixture.prefix)).await;
+        let ledger = run(&fixture, options).await;
+        let filled = Self { fixture, jetstream, ledger };
+        filled.copy().await;
+        filled
+    }
+
+    /// Publishes all committed rows in the order of their numbers, long after the fact.
+    async fn copy(&self) {
+        let client = self.fixture.connect().await;
+        let rows = client.query(COPY, &[]).await.unwrap();
+        let publish = async |row: &tokio_postgres::Row| {
+            let mut headers = HeaderMap::new();
+            let pairs: Vec<&str> = row.get("headers");
+            for pair in pairs.chunks(2) {
+                headers.insert(pair[0], pair[1]);
+            }
+            let subject = self.fixture.subject(row.get("event_type"));
+            let payload: &str = row.get("payload");
+            let payload = payload.to_owned().into();
+            self.jetstream.publish_with_headers(subject, headers, payload).await
+        };
+        for page in rows.chunks(256) {
+            let mut acks = Vec::new();
+            for row in page {
+                acks.push(publish(row).await.unwrap());
+            }
+            try_join_all(acks.into_iter().map(IntoFuture::into_future)).await.unwrap();
+        }
+    }
+
+    async fn report(&self, order: Order) -> Report {
+        let stream = read_stream(&self.fixture.nats.url(), &self.fixture.stream).await.unwrap();
+        check(&self.ledger, &Observed { stream, ..Observed::default() }, order)
+    }
+}
+
+/// The messages of all rows. The percent-encoding covers what the workload's texts need.
+const COPY: &str = r#"
+    WITH encoded AS (
+        SELECT *, replace(replace(replace(aggregate_id, '%', '%25'), ' ', '%20'), 'ü', '%C3%BC')
+            AS id_text
+        FROM "postrider".outbox
+    )
+    SELECT event_type, coalesce(payload::text, '') AS payload,
+        ARRAY['Nats-Msg-Id', event_id::text, 'ce-id', event_id::text, 'ce-specversion', '1.0',
+              'ce-source', 'postrider', 'ce-type', event_type,
+              'ce-time', to_char(occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+              'ce-datacontenttype', content_type, 'ce-kind', kind,
+              'ce-eventversion', event_version::text,
+              'ce-sequence', lpad(seq::text, 20, '0'), 'ce-correlationid', correlation_id]
+        || CASE WHEN aggregate_id IS NOT NULL THEN
+            ARRAY['ce-subject', id_text, 'ce-aggregatetype', aggregate_type,
+                  'ce-aggregateversion', aggregate_version::text,
+                  'ce-partitionkey', aggregate_type || '/' || id_text] ELSE '{}' END
+        || CASE WHEN actor IS NOT NULL THEN
+            ARRAY['ce-authid', 'Zo%C3%AB%20%22Z%22%20Q'] ELSE '{}' END
+        || CASE WHEN payload IS NULL THEN ARRAY['Postrider-Null', 'true'] ELSE '{}' END
+        || (SELECT coalesce(array_agg(part), '{}') FROM jsonb_each_text(headers) AS h,
+            unnest(ARRAY[h.key, h.value]) AS part) AS headers
+    FROM encoded ORDER BY seq"#;
+
+async fn run(fixture: &Fixture, options: Options) -> Ledger {
+    let options = Options {
+        url: fixture.database_url(),
+        subject_prefix: format!("{}.", fixture.prefix),
+        ..options
+    };
+    Workload::new(options).run(&CancellationToken::new()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_faithful_copy_of_the_workload_is_accepted() {
+    let filled = Filled::new(Options { events: 5_000, ..Options::default() }).await;
+    let report = filled.report(Order::Serial).await;
+    assert!(report.is_clean(), "{report}");
+    assert_eq!((report.committed, report.stored), (5_000, 5_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_faithful_copy_of_overlapping_transactions_is_accepted() {
+    let options = Options {
+        events: 5_000,
+        order: Order::Overlap,
+        keys: 10,
+        held_open_percent: 2,
+        prepared_percent: 3,
+        hold_max: Duration::from_millis(20),
+        ..Options::default()
+    };
+    let filled = Filled::new(options).await;
+    let report = filled.report(Order::Overlap).await;
+    assert!(report.is_clean(), "{report}");
+    assert_eq!((report.committed, report.stored), (5_000, 5_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tampered_stream_is_noticed() {
+    let filled = Filled::new(Options { events: 500, ..Options::default() }).await;
+    let stream = filled.jetstream.get_stream(&filled.fixture.stream).await.unwrap();
+
+    // A copy under an id of its own, of a message whose original is deleted.
+    let original = stream.get_raw_message(100).await.unwrap();
+    let mut headers = original.headers.clone();
+    headers.insert("Nats-Msg-Id", uuid::Uuid::new_v4().to_string());
+    let publish = async |headers: HeaderMap, payload: bytes::Bytes| {
+        let subject = original.subject.clone();
+        filled.jetstream.publish_with_headers(subject, headers, payload).await.unwrap().await
+    };
+    publish(headers, original.payload.clone()).await.unwrap();
+    stream.delete_message(100).await.unwrap();
+    let report = filled.report(Order::Serial).await;
+    assert_eq!((report.lost.middle.count, report.phantom.count), (1, 1), "{report}");
+    assert_eq!((report.lost.count(), report.duplicates.count), (1, 0), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn terminated_connections_leave_no_doubt_in_the_ledger() {
+    let fixture = Fixture::new().await;
+    let jetstream = fixture.jetstream().await;
+    nats::create_stream(&jetstream, &fixture.stream, &format!("{}.>", fixture.prefix)).await;
+    let terminate = async {
+        let client = fixture.connect().await;
+        let statement = "SELECT pg_terminate_backend(pid) FROM \
+             (SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \
+             ORDER BY random() LIMIT 1) AS victim";
+        // Not for ever: a slow machine would get nothing done.
+        for _ in 0..100 {
+            client.query(statement, &[]).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let work = run(&fixture, Options { events: 5_000, ..Options::default() });
+    let ((), ledger) = tokio::join!(terminate, work);
+    let filled = Filled { fixture, jetstream, ledger };
+    filled.copy().await;
+    let report = filled.report(Order::Serial).await;
+    assert!(report.is_clean(), "{report}");
+    assert_eq!((report.committed, report.stored, report.limbo), (5_000, 5_000, 0));
+}
