@@ -26,6 +26,8 @@ CREATE TABLE "postrider".position (
     system_id      bigint      NOT NULL,
     term           bigint      NOT NULL DEFAULT 0,
     holder         text        NOT NULL DEFAULT '',
+    -- Why nothing is published just now, for `postrider status`; null while events flow.
+    note           text,
     acquired_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
     updated_at     timestamptz NOT NULL DEFAULT clock_timestamp()
 ) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);

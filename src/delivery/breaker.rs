@@ -92,6 +92,14 @@ impl Breaker {
         }
     }
 
+    /// The trouble is known to be over.
+    pub fn reset(&mut self) -> Transition {
+        match std::mem::take(self).state {
+            State::Closed => Transition::None,
+            State::Open { .. } | State::HalfOpen => Transition::Closed,
+        }
+    }
+
     /// The probe got no answer; wait longer before the next.
     pub fn probe_unanswered(&mut self, now: Instant) {
         if self.state == State::HalfOpen {

@@ -37,6 +37,9 @@ pub enum OnDead {
 /// bound nothing is fetched until the oldest one is decided.
 pub const UNSETTLED_MAX: usize = 65_536;
 
+/// Rows fetched at most while the breaker is open and there is nothing to probe with.
+const PROBE_EVENTS: usize = 16;
+
 /// Everything the relay knows about the events in its hands.
 #[derive(Debug)]
 pub struct Delivery {
@@ -75,12 +78,18 @@ impl Delivery {
         }
     }
 
-    /// How much may be fetched now; nothing while the breaker is open or memory is full.
+    /// How much may be fetched now; nothing while memory is full, and while the breaker is open no
+    /// more than something to probe with.
     pub fn room(&self) -> Room {
-        if self.breaker.cause().is_some() || self.progress.unsettled() >= UNSETTLED_MAX {
+        let room = self.window.room(self.lanes.len(), self.lanes.bytes());
+        let closed = self.breaker.cause().is_some() && !self.lanes.is_empty();
+        if closed || self.progress.unsettled() >= UNSETTLED_MAX {
             return Room { events: 0, bytes: 0 };
         }
-        self.window.room(self.lanes.len(), self.lanes.bytes())
+        match self.breaker.cause() {
+            None => room,
+            Some(_) => Room { events: room.events.min(PROBE_EVENTS), ..room },
+        }
     }
 
     /// Where the next page begins.
@@ -184,6 +193,11 @@ impl Delivery {
     pub fn close_gate(&mut self, closure: Closure, now: Instant) -> Transition {
         self.window.slow_start();
         self.breaker.fail(closure, now)
+    }
+
+    /// The stream was found sound while there is nothing to probe it with.
+    pub fn open_gate(&mut self) -> Transition {
+        self.breaker.reset()
     }
 
     /// A new connection: what it carries has to prove itself before the window is full again.

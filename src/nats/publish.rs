@@ -290,6 +290,13 @@ impl Publisher {
         }
     }
 
+    /// Forgets what is on its way: nobody waits for its answers any more.
+    pub fn forget(&mut self) {
+        self.first += self.sent.len() as u64;
+        self.sent.clear();
+        self.unconfirmed.clear();
+    }
+
     /// Everything on its way is unconfirmed.
     fn give_up(&mut self) {
         self.epoch = 0;

@@ -4,6 +4,7 @@ mod fetch;
 mod row;
 mod settle;
 mod sleep;
+mod upkeep;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use crate::{
 
 pub use fetch::{Look, Page, PageLimits};
 pub use settle::{Authority, SettleError};
+pub use upkeep::{Depth, Retained, Upkeep};
 
 /// The planner settings of a session that reads the outbox: no statistics, stale or missing, may
 /// turn a range of an index into a scan of the settled rows.
@@ -49,6 +51,7 @@ struct Statements {
     settle_letters: Statement,
     gate_set: Statement,
     writers: Statement,
+    rescan: Statement,
 }
 
 /// What taking the position told.
@@ -106,6 +109,7 @@ impl Outbox {
             settle_letters: prepare!("sql/settle_letters.sql"),
             gate_set: prepare!("sql/gate_set.sql"),
             writers: prepare!("sql/writers.sql"),
+            rescan: prepare!("sql/rescan.sql"),
         };
         Ok(Arc::new(Self { connection, relay, schema, statements }))
     }
@@ -192,5 +196,18 @@ impl Outbox {
         let key =
             |row: &tokio_postgres::Row| Ok(AggregateKey::new(row.try_get(0)?, row.try_get(1)?));
         rows.iter().map(key).collect()
+    }
+
+    /// Accepts a database that was restored into another cluster: every retained row that was not
+    /// settled will be published. Returns how many there are; `None` when the term is lost.
+    ///
+    /// # Errors
+    /// As the session's. It takes as long as rewriting the outbox takes, without a deadline, and
+    /// leaves a session without one: open another.
+    pub async fn rescan(&self, term: i64) -> Result<Option<i64>, QueryError> {
+        let client = &self.connection.client;
+        self.connection.deadline(client.batch_execute("SET statement_timeout = 0")).await?;
+        let row = client.query_one(&self.statements.rescan, &[&self.relay, &term]).await?;
+        Ok(row.try_get(0)?)
     }
 }

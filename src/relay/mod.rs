@@ -1,3 +1,399 @@
 //! The loop of the producing half: from the outbox to the stream.
+//!
+//! One task owns all delivery state. Each turn starts what I/O can start, then absorbs in one
+//! `select!` what happened; no arm awaits. So reading, answers and commits overlap, and there is
+//! no lock and no question of cancel safety.
 
+mod broker;
+mod hold;
+mod holding;
+mod reader;
+mod report;
+mod slot;
 pub mod status;
+pub mod upkeep;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use thiserror::Error;
+use tokio::{sync::watch, time::sleep_until};
+use tracing::{info, warn};
+
+use self::{
+    broker::{Broker, Verified},
+    holding::{Ended, Holding},
+    report::Report,
+    status::{Heartbeat, Link, Phase, Status},
+};
+use crate::{
+    config::{self, Wake},
+    delivery::{Closure, ClosureKind, Limits, OnDead, Rejection, Ticket, Transition},
+    metrics::{Dependency, Failure, Metrics},
+    nats::{Absorbed, NotSent, Publisher, StreamError},
+    outbox::PageLimits,
+    pg::schema::Schema,
+    shutdown::Shutdown,
+    wire::SubjectTemplate,
+};
+
+/// Messages handed over in one turn at most, so that answers are looked at in between.
+const DISPATCH_MAX: usize = 512;
+
+/// Answers absorbed in one turn at most, so that sending goes on in between.
+const ABSORB_MAX: usize = 1024;
+
+/// The longest wait of the loop: it turns, and says so, also when nothing happens.
+const TURN: Duration = Duration::from_secs(1);
+
+/// What a relay is to do, taken from the configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where the outbox is.
+    pub database: config::Database,
+    /// Its schema.
+    pub schema: Schema,
+    /// The relay's name.
+    pub relay: String,
+    /// Who we are, for people who look at the position.
+    pub holder: String,
+    /// The stream.
+    pub stream: config::Stream,
+    /// The route's subject.
+    pub template: SubjectTemplate,
+    /// The default `ce-source`.
+    pub source: String,
+    /// How long a publish may stay unanswered.
+    pub ack_timeout: Duration,
+    /// The bounds of what is on its way and in memory.
+    pub limits: Limits,
+    /// Rows of a page at most.
+    pub batch_events: usize,
+    /// Bytes of a page at most.
+    pub batch_bytes: usize,
+    /// Bytes of a payload that a letter copies at most.
+    pub letter_bytes_max: u64,
+    /// What a dead letter does to its key.
+    pub on_dead: OnDead,
+    /// Between looks while there is work.
+    pub poll_interval: Duration,
+    /// Between looks while asleep.
+    pub idle_interval: Duration,
+    /// How an idle relay is woken.
+    pub wake: Wake,
+    /// How long stopping may take.
+    pub grace: Duration,
+    /// Accept a database that was restored into another cluster.
+    pub rescan: bool,
+}
+
+/// Why a relay ended by itself. All of these want a person.
+#[derive(Debug, Error)]
+pub enum RelayError {
+    /// The position was made in another Postgres cluster, where transaction numbers differ.
+    #[error(
+        "this database was restored into another Postgres cluster: the relay's position means \
+         nothing here; start once with `postrider run --rescan` to publish what was not settled"
+    )]
+    ForeignCluster,
+    /// The schema was migrated by a newer program.
+    #[error(
+        "the schema \"{schema}\" has version {have}, this program knows {know}: install the \
+         newer postrider"
+    )]
+    NewerSchema {
+        /// The schema.
+        schema: String,
+        /// Its version.
+        have: i32,
+        /// What we know.
+        know: i32,
+    },
+    /// The stream would lose events.
+    #[error("{0}; {hint}", hint = .0.hint())]
+    Stream(StreamError),
+}
+
+/// The producing half.
+pub struct Relay {
+    settings: Settings,
+    broker: Broker,
+    status: Arc<watch::Sender<Status>>,
+    heartbeat: Heartbeat,
+    metrics: Arc<Metrics>,
+    shutdown: Shutdown,
+    report: Report,
+}
+
+impl Relay {
+    /// A relay that has not tried anything yet.
+    pub fn new(
+        settings: Settings,
+        publisher: Publisher,
+        status: Arc<watch::Sender<Status>>,
+        metrics: Arc<Metrics>,
+        shutdown: Shutdown,
+    ) -> Self {
+        let heartbeat = status.borrow().last_turn.clone();
+        let broker = Broker::new(
+            publisher,
+            settings.stream.clone(),
+            settings.template.clone(),
+            settings.source.clone(),
+            settings.ack_timeout,
+        );
+        Self { settings, broker, status, heartbeat, metrics, shutdown, report: Report::default() }
+    }
+
+    /// Relays until asked to stop.
+    ///
+    /// # Errors
+    /// [`RelayError`]: what only a person can mend. Everything else is waited for.
+    pub async fn run(mut self) -> Result<(), RelayError> {
+        while let Some(mut holding) = self.hold().await? {
+            match self.relay(&mut holding).await? {
+                Ended::Stopped => break,
+                Ended::Lost(why) => {
+                    warn!(error = %why, "lost the relay's session; getting another");
+                    self.metrics.dependencies.lost(Dependency::Postgres);
+                    self.metrics.dependencies.standing_by();
+                    // What is on its way belongs to the old holding; the next one reads it again.
+                    self.broker.publisher.forget();
+                    self.status.send_modify(|status| {
+                        status.postgres = Link::Down { detail: why };
+                        status.phase = Phase::Starting;
+                    });
+                }
+            }
+        }
+        self.status.send_modify(|status| status.phase = Phase::Stopped);
+        Ok(())
+    }
+
+    /// The loop, for as long as we hold the right to run it.
+    async fn relay(&mut self, holding: &mut Holding) -> Result<Ended, RelayError> {
+        let shutdown = self.shutdown.clone();
+        let mut stop_at = None;
+        loop {
+            let now = Instant::now();
+            self.heartbeat.turn(now);
+            if shutdown.is_stopping() {
+                let since = *stop_at.get_or_insert(now);
+                if self.has_stopped(holding, since, now) {
+                    return Ok(Ended::Stopped);
+                }
+            }
+            self.broker.verify(now);
+            holding.settle(now);
+            holding.fetch(self.page_limits(), now);
+            let more = self.dispatch(holding, now);
+            self.report(holding, now);
+            let due = self.next_due(holding, now);
+            let ended = tokio::select! { biased;
+                () = shutdown.at_once() => Some(Ended::Stopped),
+                (settlement, result) = holding.settling.done() => {
+                    self.settled(holding, settlement, result).err()
+                }
+                reading = holding.fetching.done() => self.fetched(holding, reading).err(),
+                looked = self.broker.verifying.done() => {
+                    self.verified(holding, looked)?;
+                    None
+                }
+                absorbed = self.broker.publisher.next() => {
+                    self.absorb(holding, absorbed);
+                    None
+                }
+                () = holding.outbox.notified() => {
+                    holding.reader.wake(Instant::now());
+                    None
+                }
+                () = holding.outbox.closed() => {
+                    Some(Ended::Lost("the session with Postgres ended".to_owned()))
+                }
+                () = shutdown.stopping(), if stop_at.is_none() => None,
+                () = tokio::task::yield_now(), if more => None,
+                () = sleep_until(due.into()) => None,
+            };
+            if let Some(ended) = ended {
+                return Ok(ended);
+            }
+        }
+    }
+
+    fn page_limits(&self) -> PageLimits {
+        PageLimits {
+            events: self.settings.batch_events,
+            bytes: self.settings.batch_bytes,
+            event_bytes: self.broker.encoder.message_bytes_max(),
+        }
+    }
+
+    /// When the loop has to turn although nothing happens.
+    fn next_due(&self, holding: &Holding, now: Instant) -> Instant {
+        let delayed =
+            if self.broker.is_ready() { holding.delivery.next_due(now) } else { None };
+        [holding.next_due(), delayed, self.broker.next_due()]
+            .into_iter()
+            .flatten()
+            .min()
+            .map_or(now + TURN, |due| due.min(now + TURN))
+    }
+
+    /// Whether a stopping relay is done, or its time is over.
+    fn has_stopped(&mut self, holding: &mut Holding, since: Instant, now: Instant) -> bool {
+        holding.stop(now);
+        if now.duration_since(since) >= self.settings.grace / 2 {
+            holding.stop_sweeping();
+        }
+        self.status.send_if_modified(|status| {
+            let before = status.phase;
+            status.phase = Phase::Stopping;
+            before != Phase::Stopping
+        });
+        let reachable = self.broker.is_ready() && holding.delivery.breaker().cause().is_none();
+        if holding.is_drained(reachable) {
+            info!("everything that was sent is settled");
+            return true;
+        }
+        let over = now.duration_since(since) >= self.settings.grace;
+        if over {
+            warn!(
+                in_flight = holding.delivery.in_flight(),
+                waiting = holding.delivery.events(),
+                "shutdown.grace is over: what is not settled is sent again by the next run"
+            );
+        }
+        over
+    }
+
+    /// Hands over what may go. Returns whether more may go at once.
+    fn dispatch(&mut self, holding: &mut Holding, now: Instant) -> bool {
+        if !self.broker.is_ready() {
+            return false;
+        }
+        let mut retries = 0;
+        for _ in 0..DISPATCH_MAX {
+            let Some(ticket) = holding.delivery.next(now) else {
+                self.metrics.publishing.retried(retries);
+                return false;
+            };
+            let Some((event, sent_before)) = holding.delivery.event(ticket) else { continue };
+            retries += u64::from(sent_before);
+            match self.broker.encoder.encode(event) {
+                Err(refusal) => {
+                    let rejection =
+                        Rejection { code: refusal.code(), text: refusal.to_string() };
+                    self.refuse(holding, ticket, rejection);
+                }
+                Ok(message) => match self.broker.publisher.publish(ticket, message, now) {
+                    Ok(()) => holding.delivery.sent(ticket, now),
+                    Err(NotSent::TooLarge) => {
+                        let text = "larger than the server's max_payload".to_owned();
+                        let rejection = Rejection { code: "payload_too_large", text };
+                        self.refuse(holding, ticket, rejection);
+                    }
+                    Err(NotSent::NotNow) => {
+                        holding.delivery.give_back(ticket);
+                        return false;
+                    }
+                },
+            }
+        }
+        self.metrics.publishing.retried(retries);
+        true
+    }
+
+    fn refuse(&mut self, holding: &mut Holding, ticket: Ticket, rejection: Rejection) {
+        self.metrics.publishing.failed(Failure::Refused);
+        self.metrics.publishing.dead_lettered(rejection.code);
+        self.report.died(holding.delivery.event(ticket), &rejection);
+        holding.delivery.refuse(ticket, rejection);
+    }
+
+    /// Takes in what the look at the stream gave.
+    fn verified(
+        &mut self,
+        holding: &mut Holding,
+        looked: Result<crate::nats::Facts, StreamError>,
+    ) -> Result<(), RelayError> {
+        let now = Instant::now();
+        match self.broker.verified(looked, now) {
+            Verified::Unusable(error) => return Err(RelayError::Stream(error)),
+            Verified::Closed(closure) => self.close_gate(holding, closure, now),
+            Verified::Sound => {
+                if let Some(facts) = self.broker.facts() {
+                    holding.authority.stream_created.clone_from(&facts.created);
+                }
+                self.status.send_modify(|status| status.nats = Link::Up);
+                self.metrics.dependencies.connected(Dependency::Nats);
+                if holding.delivery.events() == 0 {
+                    let transition = holding.delivery.open_gate();
+                    self.report.gate(&mut holding.delivery, transition, now);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn absorb(&mut self, holding: &mut Holding, first: Absorbed) {
+        let now = Instant::now();
+        let mut next = Some(first);
+        for _ in 0..ABSORB_MAX {
+            let Some(absorbed) = next else { break };
+            self.absorb_one(holding, absorbed, now);
+            next = self.broker.publisher.try_next(now);
+        }
+        if let Some(last) = next {
+            self.absorb_one(holding, last, now);
+        }
+        self.metrics.publishing.published(&mut self.report.batch);
+    }
+
+    fn absorb_one(&mut self, holding: &mut Holding, absorbed: Absorbed, now: Instant) {
+        match absorbed {
+            Absorbed::Outcome { ticket, outcome, took } => {
+                let event = holding.delivery.event(ticket);
+                self.report.outcome(&self.metrics, event, &outcome, took);
+                let transition = holding.delivery.resolve(ticket, outcome, now);
+                if transition == Transition::Opened {
+                    self.broker.doubt(now);
+                }
+                self.report.gate(&mut holding.delivery, transition, now);
+            }
+            Absorbed::Unconfirmed { ticket, silent } => {
+                self.metrics.publishing.failed(Failure::Unconfirmed);
+                let outcome = crate::delivery::Outcome::Unconfirmed;
+                holding.delivery.resolve(ticket, outcome, now);
+                if silent {
+                    let kind = ClosureKind::BrokerStalled;
+                    let text = format!("no answer for {:?}", self.settings.ack_timeout);
+                    self.close_gate(holding, Closure { kind, text }, now);
+                    self.broker.doubt(now);
+                }
+            }
+            Absorbed::Connected => {
+                info!("connected to NATS");
+                self.broker.connected(now);
+                holding.delivery.slow_start();
+            }
+            Absorbed::Disconnected => {
+                warn!("lost the connection to NATS; what is on its way is sent again");
+                self.broker.disconnected();
+                self.metrics.dependencies.lost(Dependency::Nats);
+                let detail = "connection lost, connecting again".to_owned();
+                self.status.send_modify(|status| status.nats = Link::Down { detail });
+            }
+            Absorbed::Denied(closure) => {
+                self.metrics.publishing.failed(Failure::PermissionDenied);
+                self.close_gate(holding, closure, now);
+            }
+        }
+    }
+
+    fn close_gate(&mut self, holding: &mut Holding, closure: Closure, now: Instant) {
+        let transition = holding.delivery.close_gate(closure, now);
+        self.report.gate(&mut holding.delivery, transition, now);
+    }
+}

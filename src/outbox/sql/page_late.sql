@@ -34,7 +34,8 @@ FROM (
                  SELECT l.* FROM "postrider".outbox AS l
                  WHERE l.tx >= late.tx AND l.tx <= late.tx AND l.seq > $3::bigint
                  ORDER BY l.tx, l.seq
-                 LIMIT $5::bigint) AS late_row)
+                 LIMIT $5::bigint) AS late_row
+             WHERE pg_visible_in_snapshot(late.tx, (SELECT $2::text::pg_snapshot)))
             UNION ALL
             (SELECT n.*
              FROM "postrider".outbox AS n

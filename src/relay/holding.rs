@@ -1,0 +1,249 @@
+//! One holding of the relay's right: the session, the term, and the events in our hands.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tracing::warn;
+
+use super::{
+    reader::{Read, Reader, Reading},
+    slot::Slot,
+};
+use crate::{
+    delivery::{Delivery, Settlement},
+    event::Seq,
+    outbox::{Authority, Outbox, PageLimits, SettleError},
+    pg::error::{Class, QueryError},
+};
+
+/// How long decided events may wait to be settled: a crash sends them again under the same ids.
+const SETTLE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long a position may move over nothing but other tables' commits before it is written.
+const MOVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The wait before a failed settlement or reading is tried again on the same session.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// One holding of the relay's right.
+pub(super) struct Holding {
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) authority: Authority,
+    pub(super) delivery: Delivery,
+    pub(super) reader: Reader,
+    pub(super) fetching: Slot<Result<Reading, QueryError>>,
+    pub(super) settling: Slot<(Settlement, Result<Option<Seq>, SettleError>)>,
+    /// What begins from now on has a higher `seq`; read before anything that begins later.
+    pub(super) fence: Seq,
+    /// A settlement that failed and is tried again.
+    failed: Option<Settlement>,
+    settle_at: Instant,
+    last_settled: Instant,
+    sweep: Sweep,
+}
+
+/// How far a stopping relay is with its last look for committed rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sweep {
+    NotStopping,
+    /// What was committed before the stop is still to be looked for.
+    Wanted,
+    /// The last look was taken; its rows are being read.
+    Reading,
+    Done,
+}
+
+/// Why a holding ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// We were asked to stop, and did.
+    Stopped,
+    /// The session or the term is gone; another one may be had.
+    Lost(String),
+}
+
+impl Holding {
+    /// A holding that has read nothing yet.
+    pub(super) fn new(
+        outbox: Arc<Outbox>,
+        authority: Authority,
+        delivery: Delivery,
+        reader: Reader,
+        fence: Seq,
+        now: Instant,
+    ) -> Self {
+        Self {
+            outbox,
+            authority,
+            delivery,
+            reader,
+            fetching: Slot::new(),
+            settling: Slot::new(),
+            fence,
+            failed: None,
+            settle_at: now,
+            last_settled: now,
+            sweep: Sweep::NotStopping,
+        }
+    }
+
+    /// Asks for one last look at what was committed before now.
+    pub(super) fn stop(&mut self, now: Instant) {
+        if self.sweep == Sweep::NotStopping {
+            self.sweep = Sweep::Wanted;
+            self.reader.wake(now);
+        }
+    }
+
+    /// Gives up the last look: its time is over.
+    pub(super) fn stop_sweeping(&mut self) {
+        self.sweep = Sweep::Done;
+    }
+
+    /// Starts reading when it is time to and there is room.
+    pub(super) fn fetch(&mut self, limits: PageLimits, now: Instant) {
+        if !self.can_fetch() || !self.reader.is_due(now) {
+            return;
+        }
+        let room = self.delivery.room();
+        let limits = PageLimits {
+            events: limits.events.min(room.events),
+            bytes: limits.bytes.min(room.bytes),
+            ..limits
+        };
+        let cursor = self.delivery.cursor();
+        if self.sweep == Sweep::Wanted && cursor.is_complete() {
+            self.sweep = Sweep::Reading;
+        }
+        let outbox = Arc::clone(&self.outbox);
+        self.fetching.start(self.reader.read(outbox, cursor, self.fence, limits, now));
+    }
+
+    /// Whether reading waits for nothing but its time.
+    fn can_fetch(&self) -> bool {
+        self.fetching.is_idle() && self.sweep != Sweep::Done && self.delivery.room().events > 0
+    }
+
+    /// Takes in a reading. Returns how many rows it brought.
+    pub(super) fn fetched(
+        &mut self,
+        reading: Result<Reading, QueryError>,
+        now: Instant,
+    ) -> Result<usize, Ended> {
+        let reading = match reading {
+            Ok(reading) => reading,
+            Err(error) => {
+                self.survive("read the outbox", &error)?;
+                self.reader.retry_at(now + RETRY);
+                return Ok(0);
+            }
+        };
+        let Read { begin, page } = self.reader.absorb(reading, now);
+        if let Some((target, floor)) = begin {
+            self.delivery.begin(target, floor);
+        }
+        let mut complete = true;
+        let mut rows = 0;
+        if let Some(page) = page {
+            rows = page.events.len();
+            complete = page.complete;
+            self.delivery.admit(page.events);
+            if complete {
+                self.delivery.exhausted();
+            }
+        }
+        if complete && self.sweep == Sweep::Reading {
+            self.sweep = Sweep::Done;
+        }
+        Ok(rows)
+    }
+
+    /// Starts writing back what was decided, when it is time to.
+    pub(super) fn settle(&mut self, now: Instant) {
+        if !self.settling.is_idle() || self.settle_due().is_none_or(|due| due > now) {
+            return;
+        }
+        let Some(settlement) = self.failed.take().or_else(|| self.delivery.take_settlement())
+        else {
+            return;
+        };
+        let (outbox, authority) = (Arc::clone(&self.outbox), self.authority.clone());
+        self.settling.start(async move {
+            let result = outbox.settle(&settlement, &authority).await;
+            (settlement, result)
+        });
+    }
+
+    fn settle_due(&self) -> Option<Instant> {
+        if self.failed.is_some() {
+            return Some(self.settle_at);
+        }
+        if !self.delivery.has_moved() {
+            return None;
+        }
+        if self.sweep != Sweep::NotStopping {
+            return Some(self.last_settled);
+        }
+        let wait =
+            if self.delivery.settleable() > 0 { SETTLE_INTERVAL } else { MOVE_INTERVAL };
+        Some(self.last_settled + wait)
+    }
+
+    /// Takes in what became of a settlement. Returns it once it is committed.
+    pub(super) fn settled(
+        &mut self,
+        settlement: Settlement,
+        result: Result<Option<Seq>, SettleError>,
+        now: Instant,
+    ) -> Result<Option<Settlement>, Ended> {
+        self.last_settled = now;
+        match result {
+            Ok(fence) => {
+                self.fence = fence.unwrap_or(self.fence);
+                Ok(Some(settlement))
+            }
+            Err(SettleError::Query(error)) => {
+                self.survive("settle", &error)?;
+                self.failed = Some(settlement);
+                self.settle_at = now + RETRY;
+                Ok(None)
+            }
+            Err(lost @ SettleError::TermLost { .. }) => Err(Ended::Lost(lost.to_string())),
+        }
+    }
+
+    /// Whether the session may still be used after a failure.
+    fn survive(&self, what: &str, error: &QueryError) -> Result<(), Ended> {
+        match error.class() {
+            Class::Transient => {
+                warn!(%error, "could not {what}, trying again");
+                Ok(())
+            }
+            class @ (Class::SessionLost
+            | Class::Permission
+            | Class::Schema
+            | Class::Configuration
+            | Class::Unexpected) => {
+                let hint = class.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+                Err(Ended::Lost(format!("could not {what}: {error}{hint}")))
+            }
+        }
+    }
+
+    /// Whether a stopping relay has nothing left to do; `reachable` when acks may still come.
+    pub(super) fn is_drained(&self, reachable: bool) -> bool {
+        let settled = self.settling.is_idle() && self.failed.is_none() && !self.delivery.has_moved();
+        let swept = self.sweep == Sweep::Done && self.fetching.is_idle();
+        let answered = self.delivery.events() == 0;
+        settled && if reachable { swept && answered } else { self.delivery.in_flight() == 0 }
+    }
+
+    /// When something is to be done that no answer will remind us of.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let read = self.can_fetch().then(|| self.reader.next());
+        let settle = if self.settling.is_idle() { self.settle_due() } else { None };
+        [read, settle].into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,209 @@
+//! When the outbox is read next: at once while there is more, often while there is work, and asleep
+//! behind the wake-up gate when there is none.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::try_join;
+
+use crate::{
+    delivery::Backoff,
+    event::{Position, Seq, Snapshot},
+    outbox::{Outbox, Page, PageLimits},
+    pg::error::QueryError,
+};
+
+/// How long nothing may have come before the relay prepares to sleep.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// How much longer than the slow poll the gate stays open: a late poll must not find it closed.
+const GATE_SLACK: Duration = Duration::from_secs(10);
+
+/// The waits while a writer that may have missed the gate is still open.
+const DROWSY: Backoff =
+    Backoff { first: Duration::from_millis(20), longest: Duration::from_millis(250) };
+
+/// Looks while idle when nobody notifies, as multiples of the poll.
+const UNNOTIFIED_FACTOR: u32 = 25;
+
+/// How the reader waits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    /// Between looks while there is work.
+    pub(super) poll_interval: Duration,
+    /// Between looks while asleep.
+    pub(super) idle_interval: Duration,
+    /// Whether inserting transactions notify a sleeping relay.
+    pub(super) notified: bool,
+}
+
+/// When to read next, and how.
+#[derive(Debug)]
+pub(super) struct Reader {
+    pace: Pace,
+    state: State,
+    next: Instant,
+    /// When rows came last, or somebody said that some would.
+    last_work: Instant,
+    /// Readings in a row that found the gate open and a writer too.
+    drowsy: u32,
+    /// The late transactions of the span that is being read.
+    late: Option<String>,
+    /// Whether `late` belongs to the cursor's span; not after a restart inside of one.
+    late_known: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Awake,
+    /// The gate is open; a writer that may not have seen it open is not done yet.
+    Drowsy,
+    /// The gate is open and everybody who inserts will notify.
+    Asleep,
+}
+
+/// What one reading of the outbox gave.
+pub(super) struct Reading {
+    /// A new target, when the one before was complete, with its floor.
+    begin: Option<(Snapshot, Seq)>,
+    late: Option<String>,
+    page: Option<Page>,
+    writers: bool,
+    sleepy: bool,
+}
+
+/// What the loop does with a reading.
+pub(super) struct Read {
+    /// A new target, when the one before was complete, with its floor.
+    pub(super) begin: Option<(Snapshot, Seq)>,
+    /// Rows, when there was a reason to look for them.
+    pub(super) page: Option<Page>,
+}
+
+impl Reader {
+    /// A reader that reads at once.
+    pub(super) fn new(pace: Pace, now: Instant) -> Self {
+        Self {
+            pace,
+            state: State::Awake,
+            next: now,
+            last_work: now,
+            drowsy: 0,
+            late: None,
+            late_known: false,
+        }
+    }
+
+    /// Whether it is time to read.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.next <= now
+    }
+
+    /// When it will be.
+    pub(super) fn next(&self) -> Instant {
+        self.next
+    }
+
+    /// Reads at the next opportunity: somebody notified, or we are stopping.
+    pub(super) fn wake(&mut self, now: Instant) {
+        self.next = now;
+        self.last_work = now;
+    }
+
+    /// Reads not before then: the last reading failed.
+    pub(super) fn retry_at(&mut self, at: Instant) {
+        self.next = at;
+        self.late_known = false;
+    }
+
+    /// The I/O of one reading.
+    pub(super) fn read(
+        &mut self,
+        outbox: Arc<Outbox>,
+        cursor: Position,
+        fence: Seq,
+        limits: PageLimits,
+        now: Instant,
+    ) -> impl Future<Output = Result<Reading, QueryError>> + Send + 'static {
+        let quiet = now.duration_since(self.last_work) >= QUIET;
+        let sleepy = self.pace.notified && quiet && cursor.is_complete();
+        let open_for = self.pace.idle_interval + GATE_SLACK;
+        let was_open = self.state != State::Awake;
+        let late = self.late_known.then(|| self.late.clone());
+        async move {
+            if sleepy {
+                outbox.open_gate(open_for).await?;
+                let writers = outbox.has_open_writers().await?;
+                let reading = read_page(&outbox, cursor, late, fence, limits).await?;
+                return Ok(Reading { writers, sleepy, ..reading });
+            }
+            let close = async {
+                if was_open { outbox.close_gate().await } else { Ok(()) }
+            };
+            let ((), reading) =
+                try_join(close, read_page(&outbox, cursor, late, fence, limits)).await?;
+            Ok(reading)
+        }
+    }
+
+    /// Takes in what a reading gave and decides when to read next.
+    pub(super) fn absorb(&mut self, reading: Reading, now: Instant) -> Read {
+        let Reading { begin, late, page, writers, sleepy } = reading;
+        let (rows, complete) =
+            page.as_ref().map_or((0, true), |page| (page.events.len(), page.complete));
+        self.late_known = !complete;
+        self.late = if complete { None } else { late };
+        if rows > 0 {
+            self.last_work = now;
+        }
+        self.state = match (sleepy, rows > 0 || writers) {
+            (false, _) => State::Awake,
+            (true, true) => State::Drowsy,
+            (true, false) => State::Asleep,
+        };
+        self.drowsy = if self.state == State::Drowsy { self.drowsy + 1 } else { 0 };
+        let quiet = now.duration_since(self.last_work) >= QUIET;
+        self.next = now
+            + match self.state {
+                _ if !complete => Duration::ZERO,
+                State::Asleep => self.pace.idle_interval,
+                State::Drowsy if quiet => DROWSY.after(self.drowsy),
+                State::Awake if quiet && !self.pace.notified => {
+                    self.pace.poll_interval * UNNOTIFIED_FACTOR
+                }
+                State::Awake | State::Drowsy => self.pace.poll_interval,
+            };
+        Read { begin, page }
+    }
+}
+
+async fn read_page(
+    outbox: &Outbox,
+    mut cursor: Position,
+    late: Option<Option<String>>,
+    fence: Seq,
+    limits: PageLimits,
+) -> Result<Reading, QueryError> {
+    let nothing = Reading { begin: None, late: None, page: None, writers: false, sleepy: false };
+    let mut begin = None;
+    let late = if cursor.is_complete() {
+        let look = outbox.look(&cursor.settled).await?;
+        if look.target == cursor.settled {
+            return Ok(nothing);
+        }
+        begin = Some((look.target.clone(), fence));
+        cursor.target = look.target;
+        cursor.target_floor = fence;
+        look.late
+    } else {
+        match late {
+            Some(late) => late,
+            // Resumed inside a span: those that ended since its target are left out by the page.
+            None => outbox.look(&cursor.settled).await?.late,
+        }
+    };
+    let page = outbox.page(&cursor, late.as_deref(), limits).await?;
+    Ok(Reading { begin, late, page: Some(page), ..nothing })
+}

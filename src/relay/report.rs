@@ -1,0 +1,192 @@
+//! What the relay tells people: log lines, metrics, the status snapshot.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tracing::{debug, info, warn};
+
+use super::{
+    Relay,
+    holding::{Ended, Holding},
+    reader::Reading,
+    status::{GateStatus, Link},
+};
+use crate::{
+    delivery::{ClosureKind, Delivery, Outcome, Rejection, Settlement, Transition},
+    event::{Event, Seq},
+    metrics::{CircuitState, Failure, Metrics, PublishedBatch},
+    outbox::SettleError,
+    pg::error::QueryError,
+};
+
+/// How often the status snapshot is taken at most.
+const STATUS_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How often dead letters and busy answers are logged one by one at most.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What is collected between two reports.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub(super) batch: PublishedBatch,
+    published_total: u64,
+    last_status: Option<Instant>,
+    last_line: Option<Instant>,
+    suppressed: u64,
+}
+
+impl Report {
+    /// An event became a dead letter.
+    pub(super) fn died(&mut self, event: Option<(&Event, bool)>, rejection: &Rejection) {
+        let Some((event, _)) = event else { return };
+        if let Some(suppressed) = self.may_log() {
+            warn!(
+                event_id = %event.id, seq = event.seq.0, code = rejection.code,
+                error = %rejection.text, suppressed,
+                "an event became a dead letter; see `postrider dlq list`"
+            );
+        }
+    }
+
+    /// The broker answered.
+    pub(super) fn outcome(
+        &mut self,
+        metrics: &Metrics,
+        event: Option<(&Event, bool)>,
+        outcome: &Outcome,
+        took: Duration,
+    ) {
+        match outcome {
+            Outcome::Acked { duplicate, .. } => {
+                self.published_total += 1;
+                let since = event.map_or(Duration::ZERO, |(event, _)| since_written(event));
+                if *duplicate {
+                    self.batch.deduplicated(took, since);
+                } else {
+                    self.batch.stored(took, since);
+                }
+            }
+            Outcome::Rejected(rejection) => {
+                metrics.publishing.failed(Failure::Rejected);
+                metrics.publishing.dead_lettered(rejection.code);
+                self.died(event, rejection);
+            }
+            Outcome::Busy { text } => {
+                metrics.publishing.failed(Failure::Busy);
+                if let Some(suppressed) = self.may_log() {
+                    warn!(answer = %text, suppressed, "the broker asks for patience");
+                }
+            }
+            Outcome::Unconfirmed => metrics.publishing.failed(Failure::Unconfirmed),
+            Outcome::Unavailable(closure) => metrics.publishing.failed(failure(closure.kind)),
+        }
+    }
+
+    /// The gate closed or opened.
+    pub(super) fn gate(&mut self, delivery: &mut Delivery, transition: Transition, now: Instant) {
+        match (transition, delivery.breaker().cause()) {
+            (Transition::None, _) => return,
+            (Transition::Opened, Some((closure, _))) => warn!(
+                kind = closure.kind.as_str(), error = %closure.text, hint = closure.kind.hint(),
+                "nothing can be published just now; events wait"
+            ),
+            (Transition::Opened | Transition::Closed, _) => info!("events flow again"),
+        }
+        self.last_status = None;
+        debug!(state = delivery.breaker().state_name(), ?now, "gate");
+    }
+
+    /// Whether one more line may be logged, and how many were not since the last.
+    fn may_log(&mut self) -> Option<u64> {
+        let now = Instant::now();
+        if self.last_line.is_some_and(|last| now.duration_since(last) < LOG_INTERVAL) {
+            self.suppressed += 1;
+            return None;
+        }
+        self.last_line = Some(now);
+        Some(std::mem::take(&mut self.suppressed))
+    }
+}
+
+impl Relay {
+    /// Takes the status snapshot and sets the gauges, from time to time.
+    pub(super) fn report(&mut self, holding: &Holding, now: Instant) {
+        let last = self.report.last_status;
+        if last.is_some_and(|last| now.duration_since(last) < STATUS_INTERVAL) {
+            return;
+        }
+        self.report.last_status = Some(now);
+        let delivery = &holding.delivery;
+        self.metrics.publishing.held(delivery.in_flight(), delivery.held_keys());
+        self.metrics.dependencies.circuit(match delivery.breaker().state_name() {
+            "closed" => CircuitState::Closed,
+            "half_open" => CircuitState::HalfOpen,
+            _ => CircuitState::Open,
+        });
+        let gate = delivery.breaker().cause().map(|(closure, since)| GateStatus {
+            kind: closure.kind.as_str(),
+            text: closure.text.clone(),
+            hint: closure.kind.hint().to_owned(),
+            since: *since,
+        });
+        let connected = self.broker.is_connected();
+        self.status.send_modify(|status| {
+            if !connected && matches!(status.nats, Link::Up) {
+                status.nats = Link::Connecting { detail: "no connection yet".to_owned() };
+            }
+            status.gate = gate;
+            status.in_flight = delivery.in_flight();
+            status.waiting = delivery.events().saturating_sub(delivery.in_flight());
+            status.published_total = self.report.published_total;
+        });
+    }
+
+    /// Takes in a reading of the outbox.
+    pub(super) fn fetched(
+        &mut self,
+        holding: &mut Holding,
+        reading: Result<Reading, QueryError>,
+    ) -> Result<(), Ended> {
+        let rows = holding.fetched(reading, Instant::now())?;
+        if rows > 0 {
+            self.metrics.outbox.fetched(rows);
+        }
+        Ok(())
+    }
+
+    /// Takes in what became of a settlement.
+    pub(super) fn settled(
+        &mut self,
+        holding: &mut Holding,
+        settlement: Settlement,
+        result: Result<Option<Seq>, SettleError>,
+    ) -> Result<(), Ended> {
+        if let Some(committed) = holding.settled(settlement, result, Instant::now())? {
+            if committed.events > 0 {
+                self.metrics.publishing.settled(committed.events);
+            }
+            debug!(
+                events = committed.events,
+                letters = committed.letters.len(),
+                bookmark = committed.position.bookmark.0,
+                "settled"
+            );
+        }
+        Ok(())
+    }
+}
+
+fn failure(kind: ClosureKind) -> Failure {
+    match kind {
+        ClosureKind::StreamUnavailable => Failure::StreamUnavailable,
+        ClosureKind::Misconfigured => Failure::Misconfigured,
+        ClosureKind::PermissionDenied => Failure::PermissionDenied,
+        ClosureKind::BrokerStalled => Failure::BrokerStalled,
+    }
+}
+
+/// How long ago the row was written, by two clocks: it is a measure for people, nothing rests on it.
+fn since_written(event: &Event) -> Duration {
+    let written = event.occurred_at.unwrap_or(Timestamp::UNIX_EPOCH);
+    Timestamp::now().duration_since(written).try_into().unwrap_or_default()
+}
