@@ -1,6 +1,7 @@
 //! Postrider: a transactional outbox daemon for Postgres and NATS JetStream.
 
 pub mod admin;
+pub mod app;
 pub mod cli;
 pub mod config;
 pub mod delivery;

@@ -4,6 +4,7 @@ mod config;
 pub mod exit;
 mod migrate;
 mod print;
+mod run;
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -52,6 +53,8 @@ Exit codes: 0 done, 1 failed, 2 wrong command line, 69 a server does not answer,
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Carry events from the outbox to the stream until told to stop
+    Run(run::Args),
     /// Create or update the tables and functions in the database
     Migrate(migrate::Args),
     /// Look at the configuration
@@ -83,6 +86,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
 fn run(cli: Cli) -> Result<Exit, Failure> {
     let Cli { globals, command } = cli;
     match command {
+        Command::Run(args) => run::run(globals, &args),
         Command::Migrate(args) => migrate::run(globals, &args),
         Command::Config(config::Command::Show(args)) => config::show(globals, &args),
     }

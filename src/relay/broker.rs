@@ -132,7 +132,11 @@ impl Broker {
     }
 
     /// Takes in what the look gave.
-    pub(super) fn verified(&mut self, result: Result<Facts, StreamError>, now: Instant) -> Verified {
+    pub(super) fn verified(
+        &mut self,
+        result: Result<Facts, StreamError>,
+        now: Instant,
+    ) -> Verified {
         let error = match result {
             Ok(facts) => {
                 self.sound(facts);

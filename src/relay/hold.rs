@@ -136,7 +136,8 @@ impl Relay {
                 let holder = outbox.holder().await?;
                 let (pid, name) = holder.map_or((0, None), |h| (h.pid, h.application_name));
                 info!(
-                    pid, holder = name.as_deref().unwrap_or("unknown"),
+                    pid,
+                    holder = name.as_deref().unwrap_or("unknown"),
                     "another instance runs this relay; waiting for it to end"
                 );
                 self.metrics.dependencies.standing_by();

@@ -186,8 +186,7 @@ impl Holding {
         if self.sweep != Sweep::NotStopping {
             return Some(self.last_settled);
         }
-        let wait =
-            if self.delivery.settleable() > 0 { SETTLE_INTERVAL } else { MOVE_INTERVAL };
+        let wait = if self.delivery.settleable() > 0 { SETTLE_INTERVAL } else { MOVE_INTERVAL };
         Some(self.last_settled + wait)
     }
 
@@ -234,7 +233,8 @@ impl Holding {
 
     /// Whether a stopping relay has nothing left to do; `reachable` when acks may still come.
     pub(super) fn is_drained(&self, reachable: bool) -> bool {
-        let settled = self.settling.is_idle() && self.failed.is_none() && !self.delivery.has_moved();
+        let settled =
+            self.settling.is_idle() && self.failed.is_none() && !self.delivery.has_moved();
         let swept = self.sweep == Sweep::Done && self.fetching.is_idle();
         let answered = self.delivery.events() == 0;
         settled && if reachable { swept && answered } else { self.delivery.in_flight() == 0 }

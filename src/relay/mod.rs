@@ -232,8 +232,7 @@ impl Relay {
 
     /// When the loop has to turn although nothing happens.
     fn next_due(&self, holding: &Holding, now: Instant) -> Instant {
-        let delayed =
-            if self.broker.is_ready() { holding.delivery.next_due(now) } else { None };
+        let delayed = if self.broker.is_ready() { holding.delivery.next_due(now) } else { None };
         [holding.next_due(), delayed, self.broker.next_due()]
             .into_iter()
             .flatten()
@@ -283,8 +282,7 @@ impl Relay {
             retries += u64::from(sent_before);
             match self.broker.encoder.encode(event) {
                 Err(refusal) => {
-                    let rejection =
-                        Rejection { code: refusal.code(), text: refusal.to_string() };
+                    let rejection = Rejection { code: refusal.code(), text: refusal.to_string() };
                     self.refuse(holding, ticket, rejection);
                 }
                 Ok(message) => match self.broker.publisher.publish(ticket, message, now) {

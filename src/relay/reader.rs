@@ -139,9 +139,7 @@ impl Reader {
                 let reading = read_page(&outbox, cursor, late, fence, limits).await?;
                 return Ok(Reading { writers, sleepy, ..reading });
             }
-            let close = async {
-                if was_open { outbox.close_gate().await } else { Ok(()) }
-            };
+            let close = async { if was_open { outbox.close_gate().await } else { Ok(()) } };
             let ((), reading) =
                 try_join(close, read_page(&outbox, cursor, late, fence, limits)).await?;
             Ok(reading)

@@ -68,7 +68,7 @@ pub async fn run(
 async fn wait_for_relay(status: &watch::Sender<Status>) {
     let mut changes = status.subscribe();
     // The sender lives as long as this borrow, so the wait cannot fail.
-    let _: Result<_, _> = changes.wait_for(|status| status.phase == Phase::Relaying).await;
+    drop(changes.wait_for(|status| status.phase == Phase::Relaying).await);
 }
 
 async fn keep(
@@ -76,9 +76,8 @@ async fn keep(
     status: &watch::Sender<Status>,
     metrics: &Metrics,
 ) -> Result<(), String> {
-    let connection = connect(&settings.database, "upkeep", &[])
-        .await
-        .map_err(|error| error.to_string())?;
+    let connection =
+        connect(&settings.database, "upkeep", &[]).await.map_err(|error| error.to_string())?;
     let upkeep = Upkeep::open(connection, &settings.schema, settings.relay.clone())
         .await
         .map_err(|error| error.to_string())?;
@@ -86,9 +85,8 @@ async fn keep(
     let mut noted = None;
     let mut next_retain = Instant::now();
     loop {
-        note(&upkeep, &changes.borrow_and_update().clone(), &mut noted)
-            .await
-            .map_err(|error| error.to_string())?;
+        let seen = changes.borrow_and_update().clone();
+        note(&upkeep, &seen, &mut noted).await.map_err(|error| error.to_string())?;
         look(&upkeep, status, metrics).await.map_err(|error| error.to_string())?;
         if next_retain <= Instant::now() {
             next_retain = Instant::now() + RETAIN_INTERVAL;
@@ -97,10 +95,14 @@ async fn keep(
         let gate = noted.clone().flatten();
         tokio::select! {
             () = sleep(DEPTH_INTERVAL) => {}
-            _ = changes.wait_for(|status| text_of(status) != gate) => {}
+            () = until_changed(&mut changes, gate) => {}
             () = upkeep.closed() => return Err("the session ended".to_owned()),
         }
     }
+}
+
+async fn until_changed(changes: &mut watch::Receiver<Status>, gate: Option<String>) {
+    drop(changes.wait_for(|status| text_of(status) != gate).await);
 }
 
 /// What `postrider status` shows of the gate.

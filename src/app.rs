@@ -1,0 +1,199 @@
+//! The composition root: builds every part from the configuration, owns start and stop order.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use thiserror::Error;
+use tokio::{sync::watch, time::interval};
+use tracing::{info, warn};
+
+use crate::{
+    admin::{self, AdminError},
+    config::{self, Config},
+    delivery::{Limits, OnDead},
+    metrics::Metrics,
+    nats::{self, Publisher},
+    pg::schema::Schema,
+    relay::{
+        self, Relay, RelayError,
+        status::{Link, Status},
+        upkeep,
+    },
+    shutdown::Shutdown,
+    systemd,
+    tasks::Tasks,
+    wire::{SubjectTemplate, TemplateError},
+};
+
+/// Events in memory for each one that may be on its way: the rest waits behind its key.
+const MEMORY_PER_IN_FLIGHT: usize = 4;
+
+/// How long the tasks beside the relay may take to end.
+const TASKS_GRACE: Duration = Duration::from_secs(5);
+
+/// How often systemd is told how it goes.
+const NOTIFY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long the relay's loop may not turn before systemd hears nothing of us any more.
+const STUCK: Duration = Duration::from_secs(15);
+
+/// What the command line adds to the configuration.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Accept a database that was restored into another cluster.
+    pub rescan: bool,
+}
+
+/// Why the program ended by itself.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// `[admin] listen` cannot be bound.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// The settings of NATS cannot work.
+    #[error(transparent)]
+    Nats(#[from] nats::ConnectError),
+    /// `[route] subject` is no template.
+    #[error("route.subject: {0}")]
+    Template(#[from] TemplateError),
+    /// The client closed before it was used.
+    #[error("nats: cannot subscribe to an inbox: {0}")]
+    Inbox(#[from] async_nats::SubscribeError),
+    /// The system refuses to tell us of signals.
+    #[error("cannot register for signals: {0}")]
+    Signals(std::io::Error),
+    /// The relay needs a person.
+    #[error(transparent)]
+    Relay(#[from] RelayError),
+}
+
+/// Runs everything until a signal asks to stop.
+///
+/// # Errors
+/// [`RunError`]: what only a person can mend. Servers that are down are waited for.
+pub async fn run(config: Config, options: Options) -> Result<(), RunError> {
+    let shutdown = Shutdown::new();
+    let signals = shutdown.obey_signals().map_err(RunError::Signals)?;
+    let metrics = Arc::new(Metrics::new());
+    let status = Arc::new(watch::Sender::new(Status::starting()));
+    let listener = admin::bind(config.admin.listen).await?;
+    let template = SubjectTemplate::parse(&config.route.subject)?;
+    let settings = settings(&config, options, template);
+
+    let name = format!("postrider/{}", settings.relay);
+    let capacity = settings.limits.in_flight_events * 2 + 64;
+    let connection = nats::connect(&config.nats, name, capacity).await?;
+    let publisher = Publisher::new(
+        connection,
+        config.stream.name.clone(),
+        config.nats.ack_timeout.0,
+        Instant::now(),
+    )
+    .await?;
+    status.send_modify(|status| {
+        status.nats = Link::Connecting { detail: "first connection".to_owned() };
+    });
+
+    let tasks = Tasks::new();
+    tasks.spawn("signals", signals);
+    if let Some(listener) = listener {
+        let address = listener.address();
+        info!(%address, "admin listener");
+        // The admin page outlives the relay: it shows how the stop goes.
+        let seen =
+            admin::serve(listener, status.subscribe(), Arc::clone(&metrics), tasks.cancelled());
+        tasks.spawn("admin", seen);
+    }
+    let chores = upkeep::Settings {
+        database: config.database.clone(),
+        schema: settings.schema.clone(),
+        relay: settings.relay.clone(),
+        retention: config.relay.retention.0,
+    };
+    let upkeep = upkeep::run(chores, Arc::clone(&status), Arc::clone(&metrics), shutdown.clone());
+    tasks.spawn("upkeep", upkeep);
+    tasks.spawn("systemd", tell_systemd(status.subscribe(), tasks.cancelled()));
+    systemd::ready();
+
+    let relay = Relay::new(settings, publisher, Arc::clone(&status), metrics, shutdown.clone());
+    let result = relay.run().await;
+    systemd::stopping();
+    shutdown.stop_now();
+    tasks.cancel();
+    // The signals' task ends only at a second signal, so it is not waited for.
+    if let Err(unfinished) = tasks.finish(TASKS_GRACE).await
+        && unfinished.names != ["signals"]
+    {
+        warn!(error = %unfinished, "stopping without them");
+    }
+    Ok(result?)
+}
+
+fn settings(config: &Config, options: Options, template: SubjectTemplate) -> relay::Settings {
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let in_flight_events = size(u64::from(config.relay.in_flight_events));
+    let in_flight_bytes = size(config.relay.in_flight_bytes.0);
+    let batch_bytes = size(config.relay.batch_bytes.0);
+    relay::Settings {
+        database: config.database.clone(),
+        schema: Schema::from(&config.database.schema),
+        relay: config.relay.name.as_str().to_owned(),
+        holder: format!("pid {}", std::process::id()),
+        stream: config.stream.clone(),
+        template,
+        source: config.relay.source.clone(),
+        ack_timeout: config.nats.ack_timeout.0,
+        limits: Limits {
+            in_flight_events,
+            in_flight_bytes,
+            memory_events: in_flight_events.saturating_mul(MEMORY_PER_IN_FLIGHT),
+            memory_bytes: in_flight_bytes.saturating_add(batch_bytes),
+        },
+        batch_events: size(u64::from(config.relay.batch_events)),
+        batch_bytes,
+        letter_bytes_max: config.relay.batch_bytes.0,
+        on_dead: match config.route.on_dead {
+            config::OnDead::Hold => OnDead::Hold,
+            config::OnDead::Skip => OnDead::Skip,
+        },
+        poll_interval: config.relay.poll_interval.0,
+        idle_interval: config.relay.idle_interval.0,
+        wake: config.relay.wake,
+        grace: config.shutdown.grace.0,
+        rescan: options.rescan,
+    }
+}
+
+/// Tells systemd how it goes, and that the loop turns; says nothing once it does not.
+async fn tell_systemd(
+    status: watch::Receiver<Status>,
+    cancelled: tokio_util::sync::CancellationToken,
+) {
+    let every = systemd::watchdog_interval().map_or(NOTIFY_INTERVAL, |watchdog| watchdog / 2);
+    let mut ticks = interval(every.min(NOTIFY_INTERVAL));
+    let mut before = (Instant::now(), 0);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = cancelled.cancelled() => return,
+        }
+        let now = Instant::now();
+        let seen = status.borrow().clone();
+        if seen.last_turn.age(now) < STUCK {
+            systemd::alive();
+        }
+        let seconds = now.duration_since(before.0).as_secs_f64().max(0.001);
+        let published = u32::try_from(seen.published_total - before.1).unwrap_or(u32::MAX);
+        let rate = f64::from(published) / seconds;
+        before = (now, seen.published_total);
+        systemd::status(&format!(
+            "{}, {rate:.0} msg/s, lag {:.1} s, backlog {}, dlq {}",
+            seen.phase.as_str(),
+            seen.lag_seconds,
+            seen.backlog,
+            seen.dead
+        ));
+    }
+}

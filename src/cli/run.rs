@@ -1,0 +1,52 @@
+//! `postrider run`: relays until a signal asks to stop.
+
+use super::{
+    Globals, block_on,
+    exit::{Exit, Failure},
+};
+use crate::{
+    app::{self, Options, RunError},
+    config::{
+        error::Problem,
+        load::{Notice, Scope},
+    },
+    logging,
+    relay::RelayError,
+};
+
+/// What `postrider run` understands.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Accept a database that was restored into another Postgres cluster: publish what was not settled
+    #[arg(long)]
+    rescan: bool,
+}
+
+pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
+    let loaded = globals.load_quietly(Scope::Everything)?;
+    logging::start(&loaded.config.log);
+    for notice in &loaded.notices {
+        match notice {
+            Notice::Info(text) => tracing::info!("{text}"),
+            Notice::Warning(text) => tracing::warn!("{text}"),
+        }
+    }
+    let options = Options { rescan: args.rescan };
+    block_on(async move { app::run(loaded.config, options).await.map_err(Failure::from) })?;
+    Ok(Exit::Done)
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        let exit = match &error {
+            RunError::Signals(_) | RunError::Inbox(_) => Exit::Failed,
+            RunError::Admin(_)
+            | RunError::Nats(_)
+            | RunError::Template(_)
+            | RunError::Relay(
+                RelayError::ForeignCluster | RelayError::NewerSchema { .. } | RelayError::Stream(_),
+            ) => Exit::Configuration,
+        };
+        Self::new(exit, Problem::new(error.to_string()))
+    }
+}
