@@ -2,5 +2,6 @@
 #![cfg(test)]
 
 mod checker;
+mod packaging;
 mod servers;
 mod support;

@@ -1,0 +1,382 @@
+//! The source text itself: who imports whom, file sizes, opening sentences, and small cleanliness.
+//!
+//! Each check is a function from files to complaints, and is tried on a planted violation too.
+#![cfg(test)]
+
+use std::{fs, path::Path};
+
+/// Which module of ours may name which; a longer path opens only that part. Whoever adds a
+/// direction says why in the commit.
+const MAY_NAME: &[(&str, &[&str])] = &[
+    ("event", &[]),
+    ("delivery", &["event"]),
+    ("wire", &["event"]),
+    ("config", &["delivery", "wire"]),
+    ("metrics", &[]),
+    ("tasks", &[]),
+    ("shutdown", &[]),
+    ("systemd", &[]),
+    ("logging", &["config"]),
+    ("pg", &["config", "metrics", "tasks"]),
+    ("outbox", &["event", "delivery", "pg", "metrics"]),
+    ("inbox", &["event", "delivery", "pg", "metrics"]),
+    ("nats", &["event", "wire", "delivery", "config", "metrics", "tasks"]),
+    (
+        "relay",
+        &[
+            "event", "wire", "delivery", "config", "pg", "outbox", "nats", "metrics", "tasks",
+            "shutdown",
+        ],
+    ),
+    ("admin", &["config", "metrics", "outbox", "inbox", "relay::status", "tasks"]),
+    ("app", EVERYTHING_BUT_CLI),
+    ("dev", EVERYTHING_BUT_CLI),
+    ("cli", &["*"]),
+];
+
+const EVERYTHING_BUT_CLI: &[&str] = &["*", "!cli"];
+
+/// `outbox` and `nats` meet in `relay`, and in those that put the program together.
+const OUTBOX_MEETS_NATS: &[&str] = &["relay", "app", "cli", "dev"];
+
+const FILE_LINES_MAX: usize = 500;
+const MAIN_LINES_MAX: usize = 40;
+const DIRECTORIES: &[&str] =
+    &["src", "tests", "benches", "migrations", "config", "deploy", "docs", "examples", ".ci"];
+const EXTENSIONS: &[&str] = &["rs", "sql", "toml", "md", "sh", "service", "py", "yml"];
+
+/// One file: its path from the project's root, with `/`, and its text.
+struct Source {
+    path: String,
+    text: String,
+}
+
+impl Source {
+    fn planted(path: &str, text: &str) -> Self {
+        Self { path: path.to_owned(), text: text.to_owned() }
+    }
+
+    fn is(&self, extension: &str) -> bool {
+        Path::new(&self.path).extension().is_some_and(|found| found == extension)
+    }
+
+    fn is_rust_of_ours(&self) -> bool {
+        self.path.starts_with("src/") && self.is("rs")
+    }
+
+    /// The module path: `src/pg/connect.rs` is `["pg", "connect"]`; the crate's root is empty.
+    fn module(&self) -> Vec<&str> {
+        let path = self.path.trim_start_matches("src/").trim_end_matches(".rs");
+        path.split('/').filter(|part| !["mod", "lib", "main"].contains(part)).collect()
+    }
+
+    /// The text without comments, so that a link in a doc comment is no import.
+    fn code(&self) -> String {
+        let code = |line: &&str| !line.trim_start().starts_with("//");
+        self.text.lines().filter(code).collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn tree() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources = Vec::new();
+    for directory in DIRECTORIES {
+        collect(root, &root.join(directory), &mut sources);
+    }
+    for entry in fs::read_dir(root).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            read(root, &path, &mut sources);
+        }
+    }
+    assert!(sources.len() > 50, "found only {} files", sources.len());
+    sources
+}
+
+fn collect(root: &Path, directory: &Path, sources: &mut Vec<Source>) {
+    for entry in fs::read_dir(directory).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(root, &path, sources);
+        } else {
+            read(root, &path, sources);
+        }
+    }
+}
+
+fn read(root: &Path, path: &Path, sources: &mut Vec<Source>) {
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    if !EXTENSIONS.contains(&extension) {
+        return;
+    }
+    let relative = path.strip_prefix(root).unwrap().to_str().unwrap().replace('\\', "/");
+    sources.push(Source { path: relative, text: fs::read_to_string(path).unwrap() });
+}
+
+fn insist(complaints: &[String]) {
+    assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
+}
+
+/// Every path of our own that the code names, as `relay::status::Phase`.
+fn named_paths(code: &str) -> Vec<String> {
+    let mut paths = Vec::new();
+    for (at, found) in code.match_indices("crate::") {
+        let before = code.get(..at).unwrap_or_default();
+        if !before.ends_with(|letter: char| letter.is_alphanumeric() || letter == '_') {
+            expand("", code.get(at + found.len()..).unwrap_or_default(), &mut paths);
+        }
+    }
+    paths
+}
+
+/// Reads a path or a `{…}` group of paths, and returns what follows it.
+fn expand<'a>(prefix: &str, text: &'a str, paths: &mut Vec<String>) -> &'a str {
+    let text = text.trim_start();
+    if let Some(mut rest) = text.strip_prefix('{') {
+        loop {
+            rest = expand(prefix, rest, paths).trim_start();
+            // `as name` and the like up to the next separator.
+            rest = rest.trim_start_matches(|letter| !matches!(letter, ',' | '}' | ';'));
+            match rest.strip_prefix(',') {
+                Some(more) => rest = more,
+                None => return rest.strip_prefix('}').unwrap_or(""),
+            }
+        }
+    }
+    let end =
+        text.find(|letter: char| !letter.is_alphanumeric() && letter != '_').unwrap_or(text.len());
+    let (name, rest) = text.split_at(end);
+    let path = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}::{name}") };
+    match rest.strip_prefix("::") {
+        Some(rest) if !name.is_empty() => expand(&path, rest, paths),
+        // `crate::nats::*` names `nats`.
+        _ => {
+            let named = if name.is_empty() { prefix.to_owned() } else { path };
+            if !named.is_empty() {
+                paths.push(named);
+            }
+            rest
+        }
+    }
+}
+
+fn may_name(rules: &[&str], path: &str) -> bool {
+    let under = |rule: &str| {
+        path.strip_prefix(rule).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    };
+    let forbidden = rules.iter().filter_map(|rule| rule.strip_prefix('!')).any(under);
+    !forbidden && rules.iter().any(|rule| *rule == "*" || under(rule))
+}
+
+fn import_complaints(sources: &[Source]) -> Vec<String> {
+    let mut complaints = Vec::new();
+    let modules: Vec<&str> = MAY_NAME.iter().map(|(module, _)| *module).collect();
+    for source in sources.iter().filter(|source| source.is_rust_of_ours()) {
+        let path = &source.path;
+        let [module, ..] = *source.module() else { continue };
+        let Some((_, rules)) = MAY_NAME.iter().find(|(name, _)| *name == module) else {
+            complaints.push(format!("{path}: `{module}` is not in MAY_NAME of tests/tidy.rs"));
+            continue;
+        };
+        for named in named_paths(&source.code()) {
+            let first = named.split("::").next().unwrap_or_default();
+            let ours = first == module || !modules.contains(&first);
+            if !ours && !may_name(rules, &named) {
+                complaints.push(format!("{path}: `{module}` may not name `crate::{named}`"));
+            }
+        }
+        complaints.extend(climbing_complaints(source));
+    }
+    complaints
+}
+
+/// `super::` up to the crate's root would go round the table.
+fn climbing_complaints(source: &Source) -> Vec<String> {
+    let depth = source.module().len();
+    let climbs = |line: &&str| {
+        // An indented line may stand in an inner module, one deeper.
+        let limit = if line.starts_with(' ') { depth + 1 } else { depth };
+        line.contains(&"super::".repeat(limit))
+    };
+    let told = |line: &str| format!("{}: reaches the crate's root: `{}`", source.path, line.trim());
+    source.code().lines().filter(climbs).map(told).collect()
+}
+
+fn size_complaints(sources: &[Source]) -> Vec<String> {
+    let limit = |source: &Source| match source.path.as_str() {
+        "src/main.rs" => Some(MAIN_LINES_MAX),
+        _ => (source.is("rs") || source.is("sql")).then_some(FILE_LINES_MAX),
+    };
+    sources
+        .iter()
+        .filter_map(|source| Some((source, limit(source)?, source.text.lines().count())))
+        .filter(|(_, limit, lines)| lines > limit)
+        .map(|(source, limit, lines)| format!("{}: {lines} lines, at most {limit}", source.path))
+        .collect()
+}
+
+fn opening_complaints(sources: &[Source]) -> Vec<String> {
+    let opens_well = |source: &&Source| {
+        let opening: Vec<&str> =
+            source.text.lines().map_while(|line| line.strip_prefix("//! ")).collect();
+        opening.last().is_some_and(|line| line.ends_with('.'))
+    };
+    sources
+        .iter()
+        .filter(|source| source.is("rs"))
+        .filter(|source| !opens_well(source))
+        .map(|source| {
+            format!("{}: begin with `//!` and a sentence that ends with a full stop", source.path)
+        })
+        .collect()
+}
+
+fn sql_complaints(sources: &[Source]) -> Vec<String> {
+    sources
+        .iter()
+        .filter(|source| source.is("sql") && !source.text.starts_with("--"))
+        .map(|source| format!("{}: begin with a comment: purpose, index, locks", source.path))
+        .collect()
+}
+
+fn blank_complaints(sources: &[Source]) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for source in sources {
+        for (number, line) in (1..).zip(source.text.split('\n')) {
+            if line.contains('\t') {
+                complaints.push(format!("{}:{number}: a tab", source.path));
+            }
+            if line.ends_with([' ', '\r']) {
+                complaints.push(format!("{}:{number}: a blank at the end", source.path));
+            }
+        }
+        if !source.text.is_empty() && !source.text.ends_with('\n') {
+            complaints.push(format!("{}: no line break at the end", source.path));
+        }
+    }
+    complaints
+}
+
+/// Text that may stand in one file only, or in none; the reason is what the complaint says.
+fn phrase_complaints(sources: &[Source]) -> Vec<String> {
+    let spawn = concat!("tokio::", "spawn(");
+    let ignored = concat!("#[", "ignore");
+    let unfinished = concat!("todo", "!(");
+    let sleep = concat!("sleep", "(");
+    let pg_sleep = concat!("pg_sleep", "(");
+    let mut complaints = Vec::new();
+    for source in sources.iter().filter(|source| source.is("rs")) {
+        let path = source.path.as_str();
+        let mut say = |reason: &str| complaints.push(format!("{path}: {reason}"));
+        let code = source.code();
+        if path.starts_with("src/") && path != "src/tasks.rs" && code.contains(spawn) {
+            say("spawns a task; src/tasks.rs names and awaits them");
+        }
+        if code.contains(ignored) {
+            say("a test that does not run guards nothing");
+        }
+        if code.contains(unfinished) {
+            say("unfinished");
+        }
+        let waits = code.replace(pg_sleep, "").contains(sleep);
+        if path.starts_with("tests/") && path != "tests/it/support/mod.rs" && waits {
+            say("waits for a time; use `eventually`, which waits for a condition");
+        }
+    }
+    complaints
+}
+
+#[test]
+fn modules_name_only_what_the_table_allows() {
+    insist(&import_complaints(&tree()));
+}
+
+#[test]
+fn the_outbox_and_the_broker_meet_only_in_the_relay() {
+    for (module, rules) in MAY_NAME {
+        let both = may_name(rules, "outbox") && may_name(rules, "nats");
+        assert!(!both || OUTBOX_MEETS_NATS.contains(module), "{module} may name both");
+    }
+    assert!(!may_name(MAY_NAME.iter().find(|(name, _)| *name == "outbox").unwrap().1, "nats"));
+    assert!(!may_name(MAY_NAME.iter().find(|(name, _)| *name == "nats").unwrap().1, "outbox"));
+}
+
+#[test]
+fn files_are_short() {
+    insist(&size_complaints(&tree()));
+}
+
+#[test]
+fn files_open_with_a_sentence() {
+    let sources = tree();
+    insist(&opening_complaints(&sources));
+    insist(&sql_complaints(&sources));
+}
+
+#[test]
+fn there_are_no_tabs_and_no_blanks_at_line_ends() {
+    insist(&blank_complaints(&tree()));
+}
+
+#[test]
+fn nothing_is_spawned_skipped_or_slept_away() {
+    insist(&phrase_complaints(&tree()));
+}
+
+#[test]
+fn a_planted_import_is_seen_in_every_spelling() {
+    for text in [
+        "use crate::nats::Publisher;",
+        "use crate::{event::Event, nats};",
+        "use crate::{\n    event::{Event, EventId},\n    pg::{self as database, Connection},\n    nats::{Publisher},\n};",
+        "fn f() { let x = crate::nats::connect(); }",
+        "pub(crate) use crate::nats::*;",
+        "use super::nats::Publisher;",
+    ] {
+        let complaints = import_complaints(&[Source::planted("src/outbox.rs", text)]);
+        assert_eq!(complaints.len(), 1, "{text}: {complaints:?}");
+    }
+    let climbing = Source::planted("src/outbox/fetch.rs", "use super::super::nats::Publisher;");
+    assert_eq!(import_complaints(&[climbing]).len(), 1);
+    let whole_relay = Source::planted("src/admin.rs", "use crate::relay::{status::Status, Relay};");
+    assert_eq!(import_complaints(&[whole_relay]).len(), 1);
+    let unknown = Source::planted("src/common.rs", "//! Odds and ends.\n");
+    assert_eq!(import_complaints(&[unknown]).len(), 1);
+}
+
+#[test]
+fn an_allowed_import_is_no_complaint() {
+    for (path, text) in [
+        (
+            "src/outbox/fetch.rs",
+            "use crate::{event::Event, outbox::Outbox, pg};\nuse super::letters;",
+        ),
+        ("src/outbox/fetch.rs", "/// As [`crate::nats`] does.\nfn f() {}"),
+        ("src/outbox/fetch.rs", "mod tests {\n    use super::super::letters;\n}"),
+        ("src/admin.rs", "use crate::relay::status::Status;"),
+        ("src/dev/demo.rs", "use crate::{app, nats, outbox, relay::Relay};"),
+    ] {
+        insist(&import_complaints(&[Source::planted(path, text)]));
+    }
+    assert!(!may_name(EVERYTHING_BUT_CLI, "cli::Args"));
+}
+
+#[test]
+fn planted_untidiness_is_seen() {
+    let seen = |check: fn(&[Source]) -> Vec<String>, path: &str, text: &str| {
+        let complaints = check(&[Source::planted(path, text)]);
+        assert_eq!(complaints.len(), 1, "{path}: {complaints:?}");
+    };
+    seen(size_complaints, "src/main.rs", &"\n".repeat(MAIN_LINES_MAX + 1));
+    seen(size_complaints, "src/pg/long.rs", &"\n".repeat(FILE_LINES_MAX + 1));
+    seen(opening_complaints, "src/pg/mute.rs", "use std::fs;\n");
+    seen(opening_complaints, "src/pg/open.rs", "//! Has no full stop\n\nuse std::fs;\n");
+    seen(sql_complaints, "src/outbox/sql/mute.sql", "SELECT 1;\n");
+    seen(blank_complaints, "src/pg/tab.rs", "//! A tab.\n\tfn f() {}\n");
+    seen(blank_complaints, "src/pg/blank.rs", "//! A blank. \n");
+    seen(blank_complaints, "src/pg/end.rs", "//! No line break.");
+    seen(phrase_complaints, "src/pg/spawn.rs", concat!("tokio::", "spawn(f());"));
+    seen(phrase_complaints, "tests/it/lazy.rs", concat!("#[", "ignore]"));
+    seen(phrase_complaints, "tests/it/lazy.rs", concat!("thread::sleep", "(a_while);"));
+    seen(phrase_complaints, "src/pg/later.rs", concat!("todo", "!()"));
+}
