@@ -1,3 +1,5 @@
+//! The admin listener, asked over real connections.
+
 use std::time::Duration;
 
 use serde_json::{Value, json};

@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod checker;
+mod fixture;
 mod packaging;
 mod servers;
 mod support;

@@ -38,8 +38,8 @@ pub(crate) async fn emit(
 pub(crate) async fn insert_backlog(client: &impl GenericClient, count: i64, keys: i64) {
     let statement = r#"
         INSERT INTO "postrider".outbox (event_type, aggregate_type, aggregate_id, payload)
-        SELECT 'load.made', 'load', (n % $2)::text, json_build_object('n', n)
-        FROM generate_series(0, $1 - 1) AS n"#;
+        SELECT 'load.made', 'load', (n % $2::bigint)::text, json_build_object('n', n)
+        FROM generate_series(0, $1::bigint - 1) AS n"#;
     client.execute(statement, &[&count, &keys]).await.unwrap();
 }
 
