@@ -40,6 +40,7 @@ pub enum AdminError {
 }
 
 fn hint(error: &io::Error) -> &'static str {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the rest has one remedy")]
     match error.kind() {
         io::ErrorKind::AddrInUse => {
             "another process listens there: set admin.listen to a free address, or to \"off\""

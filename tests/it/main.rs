@@ -5,4 +5,6 @@ mod checker;
 mod fixture;
 mod packaging;
 mod servers;
+mod session;
 mod support;
+mod tls;

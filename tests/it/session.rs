@@ -1,0 +1,212 @@
+//! One Postgres session: its settings, its ends, and what a caller sees of them.
+
+use std::time::Duration;
+
+use postrider::{
+    config::{Database, secret::SecretUrl, value::HumanDuration},
+    dev::servers::{Postgres, PostgresOptions, free_port},
+    pg::{
+        connect::{Connection, connect},
+        error::{Class, QueryError},
+    },
+};
+use tokio::{
+    io::{AsyncReadExt as _, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+    sync::{Notify, OnceCell},
+    time::{Instant, timeout},
+};
+
+use crate::support::{DEADLINE, eventually, postgres};
+
+fn config(url: impl Into<String>) -> Database {
+    Database { url: SecretUrl::new(url.into()), ..Database::default() }
+}
+
+/// A server whose settings no test changes; its guard stops it when the test program ends.
+pub(crate) async fn plain_server() -> &'static Postgres {
+    static SHARED: OnceCell<Postgres> = OnceCell::const_new();
+    SHARED.get_or_init(start).await
+}
+
+async fn start() -> Postgres {
+    Postgres::start(PostgresOptions::default()).await.unwrap()
+}
+
+async fn backend(connection: &Connection) -> i32 {
+    let asked = "SELECT pg_catalog.pg_backend_pid()";
+    connection.client.query_one(asked, &[]).await.unwrap().get(0)
+}
+
+async fn setting(connection: &Connection, name: &str) -> String {
+    let asked = "SELECT pg_catalog.current_setting($1)";
+    connection.client.query_one(asked, &[&name]).await.unwrap().get(0)
+}
+
+#[tokio::test]
+async fn session_has_its_limits_and_a_name_that_dbas_see() {
+    let server = plain_server().await;
+    let connection =
+        connect(&config(server.url("postgres")), "relay", &[("synchronous_commit", "off")])
+            .await
+            .unwrap();
+    for (name, value) in [
+        ("application_name", "postrider/relay"),
+        ("search_path", "\"\""),
+        ("statement_timeout", "5s"),
+        ("lock_timeout", "2s"),
+        ("idle_in_transaction_session_timeout", "10s"),
+        ("client_encoding", "UTF8"),
+        ("synchronous_commit", "off"),
+    ] {
+        let found = setting(&connection, name).await;
+        // An empty path is shown with or without quotes, by version.
+        assert!(found == value || (found.is_empty() && value == "\"\""), "{name}: {found}");
+    }
+    let named = config(format!("{}?application_name=mine", server.url("postgres")));
+    let connection = connect(&named, "relay", &[("statement_timeout", "0")]).await.unwrap();
+    assert_eq!(setting(&connection, "application_name").await, "mine");
+    assert_eq!(setting(&connection, "statement_timeout").await, "0");
+}
+
+#[tokio::test]
+async fn notification_reaches_who_waits() {
+    let server = plain_server().await;
+    let connection = connect(&config(server.url("postgres")), "relay", &[]).await.unwrap();
+    connection.client.batch_execute("LISTEN bell").await.unwrap();
+    let waiting = connection.notified.notified();
+    server.execute("postgres", "NOTIFY bell").await.unwrap();
+    timeout(DEADLINE, waiting).await.unwrap();
+}
+
+#[tokio::test]
+async fn terminated_session_is_noticed_without_a_statement() {
+    let server = plain_server().await;
+    let connection = connect(&config(server.url("postgres")), "relay", &[]).await.unwrap();
+    let terminate = format!("SELECT pg_terminate_backend({})", backend(&connection).await);
+    server.execute("postgres", &terminate).await.unwrap();
+    timeout(DEADLINE, connection.closed()).await.unwrap();
+    assert!(connection.ending().unwrap().contains("57P01"), "{:?}", connection.ending());
+    let error = connection.deadline(connection.client.execute("SELECT 1", &[])).await.unwrap_err();
+    assert_eq!(error.class(), Class::SessionLost, "{error}");
+}
+
+#[tokio::test]
+async fn slow_statement_is_given_up_by_the_server_and_the_session_lives() {
+    let server = plain_server().await;
+    let query_timeout = HumanDuration(Duration::from_millis(200));
+    let config = Database { query_timeout, ..config(server.url("postgres")) };
+    let connection = connect(&config, "relay", &[]).await.unwrap();
+    let slow = connection.client.execute("SELECT pg_catalog.pg_sleep(60)", &[]);
+    let error = connection.deadline(slow).await.unwrap_err();
+    assert_eq!(error.class(), Class::Transient, "{error}");
+    assert!(error.to_string().contains("57014"), "{error}");
+    assert!(connection.deadline(connection.client.execute("SELECT 1", &[])).await.is_ok());
+}
+
+// A driver that waits for its server would hold the session, and the relay's lock, for ever.
+#[tokio::test]
+async fn silent_server_costs_the_session_and_our_side_lets_go_of_it() {
+    let server = plain_server().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("postgresql://postgres@{}/postgres", listener.local_addr().unwrap());
+    let query_timeout = HumanDuration(Duration::from_millis(200));
+    let config = Database { query_timeout, ..config(url) };
+    let silence = Notify::new();
+    let network = async {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let mut upstream = TcpStream::connect(("127.0.0.1", server.port())).await.unwrap();
+        tokio::select! {
+            _ = copy_bidirectional(&mut client, &mut upstream) => panic!("ended too early"),
+            () = silence.notified() => {}
+        }
+        // From here on nothing is answered, and only the client's end is waited for.
+        let mut rest = Vec::new();
+        timeout(DEADLINE, client.read_to_end(&mut rest)).await.unwrap().unwrap();
+    };
+    let caller = async {
+        let connection = connect(&config, "relay", &[]).await.unwrap();
+        silence.notify_one();
+        let asked = connection.deadline(connection.client.execute("SELECT 1", &[])).await;
+        let error = asked.unwrap_err();
+        assert!(matches!(error, QueryError::Timeout { .. }), "{error}");
+        assert_eq!(error.class(), Class::SessionLost);
+        drop(connection);
+    };
+    tokio::join!(network, caller);
+}
+
+#[tokio::test]
+async fn host_that_cannot_write_is_passed_over() {
+    let standby = start().await;
+    let read_only = "ALTER SYSTEM SET default_transaction_read_only = on";
+    standby.execute("postgres", read_only).await.unwrap();
+    standby.execute("postgres", "SELECT pg_reload_conf()").await.unwrap();
+    let observer = postgres::connect(&standby.url("postgres")).await;
+    eventually("the setting", DEADLINE, async || {
+        let shown = observer.query_one("SHOW default_transaction_read_only", &[]).await.unwrap();
+        shown.get::<_, &str>(0) == "on"
+    })
+    .await;
+    let primary = plain_server().await;
+    let (nobody, first, second) = (free_port().unwrap(), standby.port(), primary.port());
+    let url = format!(
+        "postgresql://postgres@127.0.0.1:{nobody},127.0.0.1:{first},127.0.0.1:{second}/postgres"
+    );
+    let connection = connect(&config(url), "relay", &[]).await.unwrap();
+    let port: i32 = setting(&connection, "port").await.parse().unwrap();
+    assert_eq!(port, i32::from(second));
+
+    let url = format!("postgresql://postgres@127.0.0.1:{nobody},127.0.0.1:{first}/postgres");
+    let error = connect(&config(url), "relay", &[]).await.err().unwrap();
+    let text = error.to_string();
+    assert!(text.contains(&format!("127.0.0.1:{nobody}: error connecting to server: ")), "{text}");
+    assert!(text.contains(&format!("127.0.0.1:{first}: server is a standby or read-only")));
+    assert!(error.hint().unwrap().contains("primary"));
+}
+
+#[tokio::test]
+async fn server_that_accepts_and_says_nothing_is_given_up_in_time() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap();
+    let connect_timeout = HumanDuration(Duration::from_millis(300));
+    let url = format!("postgresql://postgres@{address}/postgres");
+    let config = Database { connect_timeout, ..config(url) };
+    let started = Instant::now();
+    let error = connect(&config, "relay", &[]).await.err().unwrap();
+    assert!(started.elapsed() < DEADLINE);
+    assert_eq!(error.to_string(), format!("{address}: no session within 300ms"));
+    assert_eq!(error.class(), Class::SessionLost);
+}
+
+#[tokio::test]
+async fn missing_table_and_missing_grant_say_what_to_run() {
+    let server = plain_server().await;
+    server.execute("postgres", "CREATE ROLE nobody LOGIN; CREATE TABLE secret ()").await.unwrap();
+    let url = server.url("postgres").replace("postgres@", "nobody@");
+    let connection = connect(&config(url), "relay", &[]).await.unwrap();
+    for (statement, class, text) in [
+        ("SELECT FROM \"postrider\".outbox", Class::Schema, "42P01"),
+        ("SELECT FROM public.secret", Class::Permission, "permission denied for table secret"),
+    ] {
+        let asked = connection.deadline(connection.client.execute(statement, &[])).await;
+        let error = asked.unwrap_err();
+        assert_eq!(error.class(), class, "{error}");
+        assert!(error.to_string().contains(text), "{error}");
+        assert!(error.class().hint().unwrap().contains("postrider migrate"));
+    }
+}
+
+// A constraint's DETAIL holds the whole row, and with it the payload.
+#[tokio::test]
+async fn error_about_a_row_does_not_show_the_row() {
+    let server = plain_server().await;
+    server.execute("postgres", "CREATE TABLE kept (n int CHECK (n > 0))").await.unwrap();
+    let connection = connect(&config(server.url("postgres")), "relay", &[]).await.unwrap();
+    let insert = connection.client.execute("INSERT INTO public.kept VALUES (-424242)", &[]);
+    let error = connection.deadline(insert).await.unwrap_err().to_string();
+    assert_eq!(error, "constraint violated (23514) at public.kept.kept_n_check");
+    let cast = connection.client.execute("SELECT 's3cret'::int", &[]);
+    let error = connection.deadline(cast).await.unwrap_err().to_string();
+    assert_eq!(error, "invalid data (22P02) at a value");
+}
