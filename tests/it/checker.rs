@@ -152,9 +152,10 @@ async fn terminated_connections_leave_no_doubt_in_the_ledger() {
              (SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \
              ORDER BY random() LIMIT 1) AS victim";
         // Not for ever: a slow machine would get nothing done.
+        let mut pace = tokio::time::interval(Duration::from_millis(10));
         for _ in 0..100 {
             client.query(statement, &[]).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            pace.tick().await;
         }
     };
     let work = run(&fixture, Options { events: 5_000, ..Options::default() });
