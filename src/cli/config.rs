@@ -7,10 +7,7 @@ use super::{
     exit::{Exit, Failure},
     print,
 };
-use crate::config::{
-    error::Origin,
-    load::{Loaded, Scope},
-};
+use crate::config::load::{Loaded, Scope};
 
 /// `postrider config …`
 #[derive(Debug, clap::Subcommand)]
@@ -61,7 +58,6 @@ fn as_toml(loaded: &Loaded, sections: Map<String, Value>) -> String {
             lines.push(match (&value, origin) {
                 (Value::Null, _) => format!("# {name} is not set"),
                 // JSON's texts, numbers, booleans and lists are TOML's too.
-                (_, Origin::Default) => format!("{name} = {value}"),
                 (_, origin) => format!("{name} = {value}  # {origin}"),
             });
         }

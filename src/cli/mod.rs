@@ -75,8 +75,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
     match run(cli) {
         Ok(exit) => exit,
         Err(failure) => {
-            for problem in &failure.problems {
-                print::to_stderr(&problem.to_string());
+            let texts: Vec<String> = failure.problems.iter().map(Problem::to_string).collect();
+            if !texts.is_empty() {
+                print::to_stderr(&texts.join("\n\n"));
             }
             failure.exit
         }

@@ -16,15 +16,15 @@ pub const QUERY_TIMEOUT: RangeInclusive<HumanDuration> = millis(100)..=seconds(6
 /// Shorter would give up a healthy connection, longer would notice a dead one too late.
 pub const PING_INTERVAL: RangeInclusive<HumanDuration> = millis(500)..=seconds(120);
 
-/// Shorter would resend what is on its way, longer would hold a key behind one lost answer. It must
-/// also be less than a quarter of `stream.duplicate_window`, so that repeats are still recognised.
+/// Shorter would resend what is on its way, longer would hold a key behind one lost answer.
 pub const ACK_TIMEOUT: RangeInclusive<HumanDuration> = millis(100)..=seconds(300);
 
 /// What a JetStream cluster supports.
 pub const REPLICAS: RangeInclusive<u8> = 1..=5;
 
 /// Shorter would forget an id before its publish is repeated, longer would fill the broker's memory.
-pub const DUPLICATE_WINDOW: RangeInclusive<HumanDuration> = seconds(1)..=seconds(24 * 3600);
+/// It must also cover twice `nats.ack_timeout` and 40 s.
+pub const DUPLICATE_WINDOW: RangeInclusive<HumanDuration> = seconds(40)..=seconds(24 * 3600);
 
 /// Zero would read nothing; more would hold more rows in memory than one round trip is worth.
 pub const BATCH_EVENTS: RangeInclusive<u32> = 1..=100_000;

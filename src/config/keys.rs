@@ -90,8 +90,7 @@ pub(super) fn take_unknown(layer: &mut Layer) -> Vec<Problem> {
 
 /// Says that no key is called `key`, and which one probably was meant.
 fn unknown_key(layer: &Layer, key: &str) -> Problem {
-    let name = spelled(layer, key);
-    Problem::new(format!("unknown key {}", name.escape_debug())).hint(nearest_key(layer, key))
+    Problem::new(format!("unknown key {}", key.escape_debug())).hint(nearest_key(layer, key))
 }
 
 /// Says that no table is called `section`, and which one probably was meant.
@@ -116,14 +115,14 @@ fn nearest_key(layer: &Layer, key: &str) -> String {
     if let Some(near) = closest(name, siblings.clone()) {
         return format!("did you mean {}?", spelled(layer, &format!("{section}.{near}")));
     }
-    let same_name = all.iter().filter(|known| known.rsplit('.').next() == Some(name));
-    let elsewhere: Vec<String> = same_name.map(|known| spelled(layer, known)).collect();
+    let names = all.iter().filter_map(|known| known.rsplit('.').next());
+    if let Some(near) = closest(name, names) {
+        let holds = |known: &&String| known.rsplit('.').next() == Some(near);
+        let keys: Vec<String> = all.iter().filter(holds).map(|key| spelled(layer, key)).collect();
+        return format!("did you mean {}?", keys.join(" or "));
+    }
     let siblings: Vec<&str> = siblings.collect();
-    if !elsewhere.is_empty() {
-        format!("did you mean {}?", elsewhere.join(" or "))
-    } else if let Some(near) = closest(key, all.iter().map(String::as_str)) {
-        format!("did you mean {}?", spelled(layer, near))
-    } else if siblings.is_empty() {
+    if siblings.is_empty() {
         format!("the tables are [{}]", defaults().into_keys().collect::<Vec<_>>().join("], ["))
     } else {
         format!("the keys of [{section}] are {}", siblings.join(", "))

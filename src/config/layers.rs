@@ -40,10 +40,11 @@ impl Layer {
         let values = Toml::from_str::<Dict>(&text).map_err(|error| {
             // The error's own text quotes the line, and a line may hold a password.
             let line = error.span().map(|span| line_of(&text, span.start));
+            let message = error.message().trim_end();
             Problem::new("this is not valid TOML")
                 .at(Origin::File { path: path.to_owned(), line })
-                .detail(error.message().trim_end())
-                .hint("texts, durations and sizes need quotes: schema = \"postrider\"")
+                .detail(message.rsplit('\n').next().unwrap_or(message))
+                .hint(syntax_hint(message))
         })?;
         Ok(Self { origin, values, lines: key_lines(&text) })
     }
@@ -155,7 +156,7 @@ pub(super) fn conf_d(file: &Path) -> Result<Vec<PathBuf>, Problem> {
 fn coerce(text: &str, template: Option<&Value>) -> Value {
     match template {
         Some(Value::Num(..)) => {
-            text.trim().parse::<i128>().map_or_else(|_| Value::from(text), Value::from)
+            text.trim().parse::<i64>().map_or_else(|_| Value::from(text), Value::from)
         }
         Some(Value::Bool(..)) => {
             text.trim().parse::<bool>().map_or_else(|_| Value::from(text), Value::from)
@@ -173,6 +174,17 @@ fn coerce(text: &str, template: Option<&Value>) -> Value {
 /// An empty optional value, for replacing a wrong one while the others are looked at.
 pub(super) fn nothing() -> Value {
     Value::from(Empty::None)
+}
+
+/// What to do about what the TOML parser says.
+fn syntax_hint(message: &str) -> &'static str {
+    if message.contains("duplicate key") {
+        "a table and a key may stand only once: put the two together"
+    } else if message.contains("string") {
+        "a text begins and ends with \" on one line"
+    } else {
+        "texts, durations and sizes need quotes: schema = \"postrider\""
+    }
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
@@ -225,7 +237,7 @@ mod tests {
         let read = |key: &str, text: &str| {
             Value::from(Layer::value(Origin::Flag, key, text).values).find(key).unwrap()
         };
-        assert_eq!(read("relay.batch_events", "7"), Value::from(7_i128));
+        assert_eq!(read("relay.batch_events", "7"), Value::from(7_i64));
         assert_eq!(read("stream.create", "true"), Value::from(true));
         assert_eq!(read("stream.create", "yes"), Value::from("yes"));
         assert_eq!(read("nats.password", "0123"), Value::from("0123"));

@@ -104,15 +104,14 @@ impl Config {
         let mut problems: Vec<Problem> = layers.iter_mut().flat_map(keys::take_unknown).collect();
         layers.splice(0..0, fallback::layers(&layers, &sources.variables));
         let (mut config, mut origins) = merge(&layers, &mut problems);
-        // What is missing or out of bounds may only follow from a name or type that is wrong.
+        // Each step stops the next: what is missing may only follow from a name that is wrong.
         refuse(problems)?;
 
         let credentials = layers::variable(&sources.variables, "CREDENTIALS_DIRECTORY");
         let credentials = credentials.map(PathBuf::from);
         let places = secret_files::Places { credentials, origins: &mut origins };
-        let mut problems = secret_files::read(&mut config, places);
-        problems.extend(resolve::problems(&config, &origins, (scope, file.as_deref())));
-        refuse(problems)?;
+        refuse(secret_files::read(&mut config, places))?;
+        refuse(resolve::problems(&config, &origins, (scope, file.as_deref())))?;
         notices.extend(warnings::all(&config, &origins, &sources.variables));
         Ok(Loaded { config, origins, notices })
     }

@@ -10,12 +10,11 @@ pub(super) fn problem(key: &str, kind: &Kind) -> Problem {
         Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
             (Some(found), expected.clone())
         }
-        Kind::UnknownVariant(found, known) => {
-            let names: Vec<String> = known.iter().map(|name| format!("{name:?}")).collect();
-            let problem = Problem::new(format!("{key} takes {}", names.join(" or ")));
-            return problem.detail(format!("found {}", shortened(found)));
+        Kind::Message(text) if !is_secret(key) => {
+            return Problem::new(format!("{key} has a wrong value")).detail(text.clone());
         }
         Kind::Message(_)
+        | Kind::UnknownVariant(..)
         | Kind::InvalidLength(..)
         | Kind::UnknownField(..)
         | Kind::MissingField(_)

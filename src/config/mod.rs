@@ -16,11 +16,11 @@ mod warnings;
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use name::{RelayName, SchemaName};
 use secret::{Secret, SecretUrl};
-use value::{ByteSize, HumanDuration, Listen};
+use value::{ByteSize, HumanDuration, Listen, parse_text};
 
 /// Everything that `postrider.toml` can say.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
@@ -142,6 +142,17 @@ impl Default for Nats {
     }
 }
 
+impl Nats {
+    /// How long the broker has to remember ids, so that it recognises every repeat of ours: two
+    /// unanswered attempts, the wait between them, and a restart of this program.
+    pub fn duplicate_window_needed(&self) -> HumanDuration {
+        HumanDuration(self.ack_timeout.0.saturating_mul(2).saturating_add(REPEAT_SLACK))
+    }
+}
+
+/// The longest wait between two attempts, and a restart of this program.
+const REPEAT_SLACK: Duration = Duration::from_secs(40);
+
 /// `[stream]`: the JetStream stream that takes the events.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -227,13 +238,23 @@ impl Default for Relay {
 }
 
 /// How an idle relay learns of a new event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Wake {
     /// The inserting transaction notifies, but only while the relay has said that it sleeps.
     Gated,
     /// Nothing notifies; the relay looks every `poll_interval` × 25 while idle.
     Poll,
+}
+
+impl<'de> Deserialize<'de> for Wake {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parse_text(deserializer, "\"gated\" or \"poll\"", |text| match text {
+            "gated" => Some(Self::Gated),
+            "poll" => Some(Self::Poll),
+            _ => None,
+        })
+    }
 }
 
 /// `[route]`: where an event goes and what a dead one does to its key.
@@ -253,13 +274,23 @@ impl Default for Route {
 }
 
 /// What the later events of a dead event's key do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnDead {
     /// They wait until the dead one is redriven or discarded.
     Hold,
     /// They go on; the gap is recorded.
     Skip,
+}
+
+impl<'de> Deserialize<'de> for OnDead {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parse_text(deserializer, "\"hold\" or \"skip\"", |text| match text {
+            "hold" => Some(Self::Hold),
+            "skip" => Some(Self::Skip),
+            _ => None,
+        })
+    }
 }
 
 /// `[shutdown]`: how the program stops.
@@ -309,11 +340,21 @@ impl Default for Log {
 }
 
 /// The shape of a log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// One line for a person.
     Text,
     /// One JSON object a line.
     Json,
+}
+
+impl<'de> Deserialize<'de> for LogFormat {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parse_text(deserializer, "\"text\" or \"json\"", |text| match text {
+            "text" => Some(Self::Text),
+            "json" => Some(Self::Json),
+            _ => None,
+        })
+    }
 }

@@ -10,6 +10,7 @@ use super::{
     load::{Origins, Scope},
     mismatch::shortened,
 };
+use crate::wire::{SubjectTemplate, captures};
 
 /// Bytes of a stream name at most; the broker refuses longer ones.
 const STREAM_NAME_BYTES_MAX: usize = 255;
@@ -28,6 +29,7 @@ pub(super) fn problems(
     rules.bounds(config);
     rules.urls(config);
     rules.stream(config);
+    rules.route(config);
     rules.login(config);
     rules.texts(config);
     rules.times(config);
@@ -112,7 +114,7 @@ impl Rules<'_> {
     }
 
     fn urls(&mut self, config: &Config) {
-        let escape = "write a special character of a password as %XX: @ is %40, / is %2F, ? is %3F";
+        let escape = "special characters of a password are written %XX: @ %40, / %2F, ? %3F";
         let has_scheme = |url: &str, schemes: [&str; 2]| {
             schemes
                 .iter()
@@ -121,14 +123,14 @@ impl Rules<'_> {
         let url = &config.database.url;
         if !url.is_empty() && !has_scheme(url.expose(), ["postgresql://", "postgres://"]) {
             let problem = Problem::new("database.url is not a postgresql:// URL")
-                .hint(format!("write \"postgresql://user:password@host:5432/database\"; {escape}"));
+                .hint(format!("write \"postgresql://user:password@host:5432/database\"\n{escape}"));
             self.broken("database.url", problem);
         }
         let url = &config.nats.url;
         let is_nats = |url: &str| has_scheme(url, ["nats://", "tls://"]);
         if !url.is_empty() && !url.expose().split(',').all(|url| is_nats(url.trim())) {
             let problem = Problem::new("nats.url is not a nats:// or tls:// URL")
-                .hint(format!("write \"nats://host:4222\", several with commas between; {escape}"));
+                .hint(format!("write \"nats://host:4222\", several with commas between\n{escape}"));
             self.broken("nats.url", problem);
         }
     }
@@ -147,6 +149,30 @@ impl Rules<'_> {
                 shortened(subject)
             ))
             .hint("write tokens with dots between; * stands for one token, > for the rest");
+            self.broken("stream.subjects", problem);
+        }
+    }
+
+    /// The route's subjects must be subjects, and the stream must capture them.
+    fn route(&mut self, config: &Config) {
+        let subject = &config.route.subject;
+        let template = match SubjectTemplate::parse(subject) {
+            Ok(template) => template,
+            Err(error) => {
+                let text = format!("route.subject may not be {}", shortened(subject));
+                self.broken("route.subject", Problem::new(text).detail(error.to_string()));
+                return;
+            }
+        };
+        let subjects = &config.stream.subjects;
+        let sample = template.sample();
+        let is_good = subjects.iter().all(|subject| is_subject_filter(subject));
+        if is_good && !subjects.is_empty() && !subjects.iter().any(|it| captures(it, &sample)) {
+            let text =
+                format!("stream.subjects do not capture what route.subject {subject:?} makes");
+            let problem = Problem::new(text)
+                .detail(format!("{sample:?} matches none of {subjects:?}"))
+                .hint(format!("add \"{}>\" to stream.subjects", literal_tokens(template.prefix())));
             self.broken("stream.subjects", problem);
         }
     }
@@ -171,7 +197,8 @@ impl Rules<'_> {
         ] {
             if one_set != other_set {
                 let (present, absent) = if one_set { (one, other) } else { (other, one) };
-                self.broken(present, Problem::new(format!("{present} is set without {absent}")));
+                let problem = Problem::new(format!("{present} is set without {absent}"));
+                self.broken(present, problem.hint("set both or none"));
             }
         }
     }
@@ -188,7 +215,7 @@ impl Rules<'_> {
             self.broken("relay.source", problem);
         }
         let level = &config.log.level;
-        if level.trim().is_empty() || EnvFilter::builder().parse(level).is_err() {
+        if !is_filter(level) {
             let problem = Problem::new(format!("log.level may not be {}", shortened(level))).hint(
                 "write error, warn, info, debug or trace, or a filter such as \"info,postrider=debug\"",
             );
@@ -198,13 +225,14 @@ impl Rules<'_> {
 
     fn times(&mut self, config: &Config) {
         let (ack, window) = (config.nats.ack_timeout, config.stream.duplicate_window);
-        if ack.0.saturating_mul(4) > window.0 {
+        let needed = config.nats.duplicate_window_needed();
+        if config.stream.create && window < needed {
             let problem = Problem::new(format!(
-                "nats.ack_timeout {ack} is too long for stream.duplicate_window {window}"
+                "stream.duplicate_window {window} is too short for nats.ack_timeout {ack}"
             ))
             .detail("an event that is sent again must find its id still remembered")
-            .hint("keep the timeout at a quarter of the window or less");
-            self.broken("nats.ack_timeout", problem);
+            .hint(format!("{needed} or more; 10m is good"));
+            self.broken("stream.duplicate_window", problem);
         }
         let (poll, idle) = (config.relay.poll_interval, config.relay.idle_interval);
         if poll > idle {
@@ -217,6 +245,16 @@ impl Rules<'_> {
     }
 }
 
+/// Levels, each alone or after `target=`, with commas between.
+fn is_filter(text: &str) -> bool {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let level = |directive: &str| {
+        let (_, level) = directive.rsplit_once('=').unwrap_or(("", directive));
+        LEVELS.contains(&level.trim())
+    };
+    text.split(',').all(level) && EnvFilter::builder().parse(text).is_ok()
+}
+
 fn is_subject_filter(text: &str) -> bool {
     let tokens: Vec<&str> = text.split('.').collect();
     let last = tokens.len() - 1;
@@ -226,6 +264,11 @@ fn is_subject_filter(text: &str) -> bool {
         let wildcards = token.contains(['*', '>']);
         is_plain && (!wildcards || *token == "*" || (*token == ">" && index == last))
     })
+}
+
+/// The part of a prefix that ends with a dot: `events.` of `events.v`.
+fn literal_tokens(prefix: &str) -> &str {
+    prefix.rsplit_once('.').map_or("", |(_, last)| prefix.strip_suffix(last).unwrap_or(prefix))
 }
 
 fn enumerated(keys: &[&str]) -> String {

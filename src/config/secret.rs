@@ -58,9 +58,17 @@ impl SecretUrl {
         self.expose().is_empty()
     }
 
-    /// Whether it names a user, a password or a token.
+    /// Whether it names a password. A login without one is a user name.
+    pub fn holds_password(&self) -> bool {
+        let text = self.expose();
+        let login = text.rsplit_once('@').map_or("", |(login, _)| login);
+        let login = login.split_once("://").map_or(login, |(_, login)| login);
+        login.contains(':') || text.contains("password=")
+    }
+
+    /// Whether it names anybody. In a NATS URL a login without a password is a token.
     pub fn holds_login(&self) -> bool {
-        self.expose().contains('@') || self.expose().contains("password=")
+        self.expose().contains('@')
     }
 }
 
@@ -173,6 +181,15 @@ mod tests {
             let shown = shown(text);
             assert!(!shown.contains("can") && !shown.contains("ary"), "{text} is shown as {shown}");
         }
+    }
+
+    #[test]
+    fn user_name_alone_is_no_password() {
+        let holds = |text: &str| SecretUrl::new(text.to_owned()).holds_password();
+        assert!(!holds("postgresql://app@127.0.0.1:5432/app"));
+        assert!(!holds("postgresql://[::1]:5432/app"));
+        assert!(holds("postgresql://app:pw@127.0.0.1:5432/app"));
+        assert!(holds("postgresql://db/app?user=app&password=pw"));
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(super) fn all(
 fn exposed_files(config: &Config, origins: &Origins) -> Vec<String> {
     let Config { database, nats, .. } = config;
     let secrets = [
-        ("database.url", database.url.holds_login()),
+        ("database.url", database.url.holds_password()),
         ("nats.url", nats.url.holds_login()),
         ("nats.password", nats.password.is_some()),
         ("nats.token", nats.token.is_some()),

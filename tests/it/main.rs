@@ -2,8 +2,10 @@
 #![cfg(test)]
 
 mod checker;
+mod config;
 mod fixture;
 mod packaging;
+mod secrets;
 mod servers;
 mod session;
 mod support;

@@ -4,6 +4,7 @@ pub(crate) mod app;
 pub(crate) mod daemon;
 pub(crate) mod nats;
 pub(crate) mod postgres;
+pub(crate) mod sandbox;
 pub(crate) mod toml;
 
 use std::{fmt::Debug, ops::Deref, time::Duration};

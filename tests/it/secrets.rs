@@ -1,0 +1,106 @@
+//! Secrets: read from where they are kept, and shown nowhere.
+
+use crate::support::sandbox::Sandbox;
+
+const STREAM: &str = "[stream]\nname = \"EVENTS\"\n";
+
+/// Commands that load the configuration and go as far as they can without servers.
+const COMMANDS: &[&[&str]] = &[&["config", "show"], &["config", "show", "--json"], &["migrate"]];
+
+#[test]
+fn planted_secrets_show_in_no_output() {
+    // Each stands where a person might put it, rightly or wrongly.
+    let files = [
+        "[database]\nurl = \"postgresql://app:canary@127.0.0.1:1/app\"\n[nats]\nurl = \"nats://me:canary@127.0.0.1:1\"\n",
+        "[database]\nurl = \"postgresql://app:can@ary@127.0.0.1:1/app\"\n[nats]\nurl = \"nats://canary@127.0.0.1:1\"\n",
+        "[database]\nurl = \"postgresql://app:canary?x@127.0.0.1:1/app\"\n[nats]\nurl = \"nats://127.0.0.1:1,canary\"\n",
+        "[database]\nurl = \"postgresql://127.0.0.1:1/app?password=canary&user=a\"\n[nats]\nurl = \"canary\"\n",
+        "[database]\nurl = \"host=127.0.0.1 password=canary\"\n[nats]\nurl = \"nats://127.0.0.1:1\"\ntoken = \"canary\"\n",
+        "[database]\nurl = \"canary\"\n[nats]\nurl = \"nats://h\"\nuser = \"me\"\npassword = \"canary\"\n",
+        "[database]\nurl = [\"canary\"]\n[nats]\nurl = { canary = \"canary\" }\n",
+        "[database]\nurl = \"postgresql://app:canary\n[nats]\nurl = \"nats://h\"\n",
+        "[database]\nurl = postgresql://app:canary@h/app\n",
+        "[database]\nurl = \"postgresql://h/app\"\nurl = \"postgresql://app:canary@h/app\"\n",
+        "[database]\nurl = 'postgresql://h/app' canary\n",
+        "[nats]\nurl = \"nats://h\"\ncreds_file = \"\"\"-----BEGIN\ncanary\n\"\"\"\n",
+        "[nats]\nurl = \"nats://h\"\npasword = \"canary\"\ntoken = true\n",
+    ];
+    for file in files {
+        let sandbox = Sandbox::new().file("postrider.toml", &format!("{file}{STREAM}"));
+        assert_silent(&sandbox.variable("RUST_LOG", "trace"), file);
+    }
+}
+
+#[test]
+fn planted_secrets_in_the_environment_show_in_no_output() {
+    let variables = [
+        ("POSTRIDER__DATABASE__URL", "postgresql://app:canary@127.0.0.1:1/app"),
+        ("POSTRIDER__DATABASE__URL", "canary"),
+        ("POSTRIDER__DATABASE__ULR", "canary"),
+        ("POSTRIDER__NATS__PASSWORD", "canary"),
+        ("POSTRIDER__NATS__TOKEN", "canary"),
+        ("POSTRIDER__NATS__CREDS_FILE", "line\ncanary"),
+        ("POSTRIDER_DATABASE_URL", "postgresql://app:canary@127.0.0.1:1/app"),
+        ("DATABASE_URL", "mysql://app:canary@127.0.0.1:1/app"),
+        ("NATS_URL", "canary@127.0.0.1:1"),
+        ("NATS_PASSWORD", "canary"),
+    ];
+    for (name, value) in variables {
+        let sandbox = Sandbox::new().file("postrider.toml", STREAM);
+        assert_silent(&sandbox.variable(name, value).variable("RUST_LOG", "trace"), name);
+    }
+}
+
+#[test]
+fn planted_secrets_on_the_command_line_are_refused_and_not_repeated() {
+    for setting in ["database.url=postgresql://a:canary@h/a", "nats.password=canary", "canary"] {
+        let sandbox = Sandbox::new().file("postrider.toml", STREAM);
+        let finished = sandbox.run(&["config", "show", "--set", setting]);
+        assert_eq!(finished.code, Some(78), "{finished:?}");
+        assert!(!format!("{finished:?}").contains("canary"), "{finished:?}");
+    }
+}
+
+fn assert_silent(sandbox: &Sandbox, case: &str) {
+    for command in COMMANDS {
+        let finished = sandbox.run(command);
+        for piece in ["canary", "can@", "ary@", "=canary"] {
+            assert!(!format!("{finished:?}").contains(piece), "{case}: {finished:?}");
+        }
+    }
+}
+
+#[test]
+fn secret_files_are_looked_for_in_the_credentials_first_and_beside_the_file_last() {
+    let config = "[database]\nurl_file = \"database-url\"\n[nats]\nurl = \"nats://h\"\npassword_file = \"sub/password\"\nuser = \"me\"\n";
+    let sandbox = Sandbox::new()
+        .file("etc/postrider.toml", &format!("{config}{STREAM}"))
+        .file("etc/database-url", "postgresql://beside/app\n")
+        .file("etc/sub/password", "canary\r\n");
+    let args = ["config", "show", "--config", "etc/postrider.toml"];
+    let shown = sandbox.run(&args).stdout;
+    let line = "url = \"postgresql://beside/app\"  # secret file etc/database-url";
+    assert!(shown.contains(line), "{shown}");
+    assert!(shown.contains("password = \"***\"  # secret file etc/sub/password"), "{shown}");
+
+    let sandbox = sandbox
+        .file("credentials/database-url", "postgresql://credential/app")
+        .variable("CREDENTIALS_DIRECTORY", "$DIR/credentials");
+    let shown = sandbox.run(&args).stdout;
+    let line = "url = \"postgresql://credential/app\"  # secret file $DIR/credentials/database-url";
+    assert!(shown.contains(line), "{shown}");
+    assert!(shown.contains("password = \"***\"  # secret file etc/sub/password"), "{shown}");
+}
+
+#[test]
+fn file_with_a_password_that_everyone_can_read_is_warned_of() {
+    let config =
+        "[database]\nurl = \"postgresql://app:canary@h/app\"\n[nats]\nurl = \"nats://h\"\n";
+    let sandbox = Sandbox::new().file("postrider.toml", &format!("{config}{STREAM}"));
+    assert_eq!(sandbox.run(&["config", "show"]).stderr, "");
+    let finished = sandbox.expose("postrider.toml").run(&["config", "show"]);
+    assert_eq!(finished.code, Some(0));
+    let text = "./postrider.toml holds a secret (database.url) and everyone can read it: \
+                chmod 0640 ./postrider.toml, or use database.url_file";
+    assert!(finished.stderr.contains(text), "{}", finished.stderr);
+}

@@ -1,0 +1,64 @@
+//! A directory of configuration files and an environment, in which the program is run to its end.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
+
+use tempfile::TempDir;
+
+use super::daemon::Finished;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_postrider");
+
+/// Files and variables of one run.
+pub(crate) struct Sandbox {
+    home: TempDir,
+    variables: Vec<(String, String)>,
+}
+
+impl Sandbox {
+    /// An empty directory and an empty environment.
+    pub(crate) fn new() -> Self {
+        Self { home: tempfile::tempdir().unwrap(), variables: Vec::new() }
+    }
+
+    /// Writes a file that only we can read.
+    pub(crate) fn file(self, name: &str, text: &str) -> Self {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+        self
+    }
+
+    /// Lets everyone read a file.
+    pub(crate) fn expose(self, name: &str) -> Self {
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o644)).unwrap();
+        self
+    }
+
+    /// Sets an environment variable; `$DIR` stands for the directory.
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
+        let value = value.replace("$DIR", &self.home.path().to_string_lossy());
+        self.variables.push((name.to_owned(), value));
+        self
+    }
+
+    /// Runs the program in the directory; `$DIR` stands for the directory in its outputs.
+    pub(crate) fn run(&self, args: &[&str]) -> Finished {
+        let mut command = Command::new(PROGRAM);
+        command.env_clear().envs(self.variables.iter().cloned()).current_dir(self.home.path());
+        let output = command.args(args).output().unwrap();
+        let text = |bytes| {
+            let home = self.home.path().to_string_lossy();
+            String::from_utf8(bytes).unwrap().replace(&*home, "$DIR")
+        };
+        Finished {
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+}
