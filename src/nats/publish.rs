@@ -130,8 +130,8 @@ impl Publisher {
     }
 
     /// Ends a connection over which nothing is answered; the client opens another.
-    pub async fn reconnect(&self) {
-        if let Err(error) = self.client.force_reconnect().await {
+    pub fn reconnect(&self) {
+        if let Some(Err(error)) = self.client.force_reconnect().now_or_never() {
             tracing::debug!(%error, "cannot force a new connection");
         }
     }
@@ -178,6 +178,9 @@ impl Publisher {
     /// Nothing is lost when the future is dropped.
     pub async fn next(&mut self) -> Absorbed {
         loop {
+            if let Some(absorbed) = self.connection_changed() {
+                return absorbed;
+            }
             if let Some(absorbed) = self.try_next(Instant::now()) {
                 return absorbed;
             }
@@ -189,7 +192,7 @@ impl Publisher {
                     }
                 }
                 Some(event) = self.events.recv() => {
-                    if let Some(absorbed) = self.happened(event) {
+                    if let Some(absorbed) = happened(event) {
                         return absorbed;
                     }
                 }
@@ -206,11 +209,6 @@ impl Publisher {
         }
         if let Some(ticket) = self.overdue(now) {
             return Some(Absorbed::Unconfirmed { ticket, silent });
-        }
-        while let Some(Some(event)) = self.events.recv().now_or_never() {
-            if let Some(absorbed) = self.happened(event) {
-                return Some(absorbed);
-            }
         }
         while let Some(Some(answer)) = self.answers.next().now_or_never() {
             if let Some(absorbed) = self.answered(&answer, now) {
@@ -259,35 +257,25 @@ impl Publisher {
         Some(Absorbed::Outcome { ticket, outcome, took: now.duration_since(at) })
     }
 
-    fn happened(&mut self, event: Event) -> Option<Absorbed> {
-        match event {
-            Event::Connected => {
-                self.give_up();
-                self.epoch = self.statistics.connects.load(Ordering::Relaxed);
-                Some(Absorbed::Connected)
-            }
-            Event::Disconnected | Event::Closed => {
-                self.give_up();
-                Some(Absorbed::Disconnected)
-            }
-            Event::ServerError(ServerError::Other(text)) if is_denial(&text) => {
-                let kind = ClosureKind::PermissionDenied;
-                Some(Absorbed::Denied(Closure { kind, text }))
-            }
-            Event::ServerError(ServerError::AuthorizationViolation) => {
-                let kind = ClosureKind::PermissionDenied;
-                let text = "the server refuses our credentials".to_owned();
-                Some(Absorbed::Denied(Closure { kind, text }))
-            }
-            Event::LameDuckMode
-            | Event::Draining
-            | Event::SlowConsumer(_)
-            | Event::ServerError(_)
-            | Event::ClientError(_) => {
-                tracing::info!(%event, "nats");
-                None
-            }
+    /// Notices a connection that came or went. Everything that was on its way over another one is
+    /// unconfirmed.
+    fn connection_changed(&mut self) -> Option<Absorbed> {
+        let connects = self.statistics.connects.load(Ordering::Relaxed);
+        let connected = self.client.connection_state() == State::Connected;
+        if connected && connects == self.epoch {
+            return None;
         }
+        if connected {
+            self.give_up();
+            self.epoch = connects;
+            return Some(Absorbed::Connected);
+        }
+        if self.epoch == 0 {
+            return None;
+        }
+        self.give_up();
+        self.epoch = 0;
+        Some(Absorbed::Disconnected)
     }
 
     /// Forgets what is on its way: nobody waits for its answers any more.
@@ -299,9 +287,34 @@ impl Publisher {
 
     /// Everything on its way is unconfirmed.
     fn give_up(&mut self) {
-        self.epoch = 0;
         self.first += self.sent.len() as u64;
         self.unconfirmed.extend(self.sent.drain(..).flatten().map(|sent| sent.ticket));
+    }
+}
+
+/// What an event of the client means for us.
+fn happened(event: Event) -> Option<Absorbed> {
+    match event {
+        // The caller looks at the connection itself next: an event can be lost, its state not.
+        Event::Connected | Event::Disconnected | Event::Closed => None,
+        Event::ServerError(ServerError::Other(text)) if is_denial(&text) => {
+            let kind = ClosureKind::PermissionDenied;
+            Some(Absorbed::Denied(Closure { kind, text }))
+        }
+        Event::ServerError(ServerError::AuthorizationViolation) => {
+            let kind = ClosureKind::PermissionDenied;
+            let text = "the server refuses our credentials".to_owned();
+            Some(Absorbed::Denied(Closure { kind, text }))
+        }
+        Event::LameDuckMode | Event::Draining | Event::SlowConsumer(_) | Event::ServerError(_) => {
+            tracing::info!(%event, "nats");
+            None
+        }
+        // Every failed attempt to connect is one; the relay says now and then that it waits.
+        Event::ClientError(_) => {
+            tracing::debug!(%event, "nats");
+            None
+        }
     }
 }
 

@@ -56,6 +56,8 @@ pub enum StreamError {
         stream: String,
         /// What happened.
         reason: String,
+        /// Nothing was answered at all, over a connection that stands.
+        silent: bool,
     },
     /// There is none, and we may not create it.
     #[error("stream \"{stream}\" does not exist")]
@@ -123,9 +125,9 @@ pub async fn verify(
 async fn ask(context: &jetstream::Context, config: &config::Stream) -> Result<Info, StreamError> {
     let stream = config.name.clone();
     let unavailable =
-        |reason: String| StreamError::Unavailable { stream: config.name.clone(), reason };
+        |silent, reason| StreamError::Unavailable { stream: config.name.clone(), reason, silent };
     match timeout(API_TIMEOUT, context.get_stream(&config.name)).await {
-        Err(_) => Err(unavailable(format!("no answer within {API_TIMEOUT:?}"))),
+        Err(_) => Err(unavailable(true, format!("no answer within {API_TIMEOUT:?}"))),
         Ok(Ok(found)) => Ok(found.cached_info().clone()),
         Ok(Err(error)) => match error.kind() {
             GetStreamErrorKind::JetStream(api)
@@ -133,10 +135,10 @@ async fn ask(context: &jetstream::Context, config: &config::Stream) -> Result<In
             {
                 Err(StreamError::Missing { stream })
             }
-            GetStreamErrorKind::JetStream(api) => Err(unavailable(api.to_string())),
+            GetStreamErrorKind::JetStream(api) => Err(unavailable(false, api.to_string())),
             GetStreamErrorKind::Request
             | GetStreamErrorKind::EmptyName
-            | GetStreamErrorKind::InvalidStreamName => Err(unavailable(error.to_string())),
+            | GetStreamErrorKind::InvalidStreamName => Err(unavailable(true, error.to_string())),
         },
     }
 }
@@ -160,6 +162,7 @@ async fn create(
         Err(_) => Err(StreamError::Unavailable {
             stream,
             reason: format!("creating it took longer than {API_TIMEOUT:?}"),
+            silent: true,
         }),
         Ok(Ok(created)) => {
             tracing::info!(stream = %config.name, subjects = ?config.subjects, "stream created");
@@ -174,7 +177,7 @@ async fn create(
                         .to_owned(),
                 })
             }
-            _ => Err(StreamError::Unavailable { stream, reason: error.to_string() }),
+            _ => Err(StreamError::Unavailable { stream, reason: error.to_string(), silent: false }),
         },
     }
 }

@@ -153,6 +153,10 @@ impl Broker {
                 return Verified::Unusable(error);
             }
             StreamError::Missing { .. } | StreamError::Refused { .. } => ClosureKind::Misconfigured,
+            StreamError::Unavailable { silent: true, .. } if self.is_connected() => {
+                self.publisher.reconnect();
+                ClosureKind::BrokerStalled
+            }
             StreamError::Unavailable { .. } => ClosureKind::StreamUnavailable,
         };
         Verified::Closed(Closure { kind, text: format!("{error}; {}", error.hint()) })

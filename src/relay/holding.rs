@@ -162,7 +162,7 @@ impl Holding {
 
     /// Starts writing back what was decided, when it is time to.
     pub(super) fn settle(&mut self, now: Instant) {
-        if !self.settling.is_idle() || self.settle_due().is_none_or(|due| due > now) {
+        if self.settle_due().is_none_or(|due| due > now) {
             return;
         }
         let Some(settlement) = self.failed.take().or_else(|| self.delivery.take_settlement())
@@ -176,7 +176,11 @@ impl Holding {
         });
     }
 
-    fn settle_due(&self) -> Option<Instant> {
+    /// When the next settlement is due.
+    pub(super) fn settle_due(&self) -> Option<Instant> {
+        if !self.settling.is_idle() {
+            return None;
+        }
         if self.failed.is_some() {
             return Some(self.settle_at);
         }
@@ -240,10 +244,8 @@ impl Holding {
         settled && if reachable { swept && answered } else { self.delivery.in_flight() == 0 }
     }
 
-    /// When something is to be done that no answer will remind us of.
-    pub(super) fn next_due(&self) -> Option<Instant> {
-        let read = self.can_fetch().then(|| self.reader.next());
-        let settle = if self.settling.is_idle() { self.settle_due() } else { None };
-        [read, settle].into_iter().flatten().min()
+    /// When the outbox is read next, if nothing but time is waited for.
+    pub(super) fn read_due(&self) -> Option<Instant> {
+        self.can_fetch().then(|| self.reader.next())
     }
 }

@@ -30,7 +30,7 @@ use self::{
 };
 use crate::{
     config::{self, Wake},
-    delivery::{Closure, ClosureKind, Limits, OnDead, Rejection, Ticket, Transition},
+    delivery::{Closure, Limits, OnDead, Rejection, Ticket, Transition},
     metrics::{Dependency, Failure, Metrics},
     nats::{Absorbed, NotSent, Publisher, StreamError},
     outbox::PageLimits,
@@ -176,6 +176,9 @@ impl Relay {
     async fn relay(&mut self, holding: &mut Holding) -> Result<Ended, RelayError> {
         let shutdown = self.shutdown.clone();
         let mut stop_at = None;
+        if let Some(facts) = self.broker.facts() {
+            holding.authority.stream_created.clone_from(&facts.created);
+        }
         loop {
             let now = Instant::now();
             self.heartbeat.turn(now);
@@ -187,7 +190,9 @@ impl Relay {
             }
             self.broker.verify(now);
             holding.settle(now);
-            holding.fetch(self.page_limits(), now);
+            if let Some(limits) = self.page_limits() {
+                holding.fetch(limits, now);
+            }
             let more = self.dispatch(holding, now);
             self.report(holding, now);
             let due = self.next_due(holding, now);
@@ -222,18 +227,20 @@ impl Relay {
         }
     }
 
-    fn page_limits(&self) -> PageLimits {
-        PageLimits {
+    /// The bounds of a page; `None` before the stream has told how large a message may be.
+    fn page_limits(&self) -> Option<PageLimits> {
+        self.broker.facts().map(|facts| PageLimits {
             events: self.settings.batch_events,
             bytes: self.settings.batch_bytes,
-            event_bytes: self.broker.encoder.message_bytes_max(),
-        }
+            event_bytes: facts.limits.message_bytes_max,
+        })
     }
 
     /// When the loop has to turn although nothing happens.
     fn next_due(&self, holding: &Holding, now: Instant) -> Instant {
         let delayed = if self.broker.is_ready() { holding.delivery.next_due(now) } else { None };
-        [holding.next_due(), delayed, self.broker.next_due()]
+        let read = self.broker.facts().and_then(|_| holding.read_due());
+        [holding.settle_due(), read, delayed, self.broker.next_due()]
             .into_iter()
             .flatten()
             .min()
@@ -365,9 +372,7 @@ impl Relay {
                 let outcome = crate::delivery::Outcome::Unconfirmed;
                 holding.delivery.resolve(ticket, outcome, now);
                 if silent {
-                    let kind = ClosureKind::BrokerStalled;
-                    let text = format!("no answer for {:?}", self.settings.ack_timeout);
-                    self.close_gate(holding, Closure { kind, text }, now);
+                    // Is it the stream, or does nothing at all answer? The look at it tells.
                     self.broker.doubt(now);
                 }
             }

@@ -56,11 +56,6 @@ impl Encoder {
         self.limits = limits;
     }
 
-    /// The most bytes that headers and payload may have together.
-    pub fn message_bytes_max(&self) -> u64 {
-        self.limits.message_bytes_max
-    }
-
     /// Makes the message of an event.
     ///
     /// # Errors
@@ -75,21 +70,19 @@ impl Encoder {
             });
         }
         let headers = headers::headers_of(event, &self.source)?;
-        let payload_bytes = match &event.payload {
-            Payload::Bytes(bytes) => bytes.len() as u64,
-            Payload::Null => 0,
-            Payload::Oversize { bytes } => *bytes,
+        let bytes_max = self.limits.message_bytes_max;
+        let too_large = |payload_bytes: u64| {
+            let bytes = payload_bytes + headers.bytes as u64;
+            Refusal::PayloadTooLarge { bytes, bytes_max }
         };
-        let bytes = payload_bytes + headers.bytes as u64;
-        if bytes > self.limits.message_bytes_max {
-            return Err(Refusal::PayloadTooLarge {
-                bytes,
-                bytes_max: self.limits.message_bytes_max,
-            });
-        }
         let payload = match &event.payload {
+            Payload::Bytes(bytes) if (bytes.len() + headers.bytes) as u64 > bytes_max => {
+                return Err(too_large(bytes.len() as u64));
+            }
             Payload::Bytes(bytes) => bytes.clone(),
-            Payload::Null | Payload::Oversize { .. } => Bytes::new(),
+            Payload::Null => Bytes::new(),
+            // Its bytes are not here, so it is refused even if the limit was raised since.
+            Payload::Oversize { bytes } => return Err(too_large(*bytes)),
         };
         Ok(Message { id: event.id, subject: Subject::from(subject), headers: headers.map, payload })
     }
