@@ -90,9 +90,10 @@ ALTER TABLE "postrider".letter
     ALTER COLUMN payload_binary SET STORAGE EXTERNAL,
     ALTER COLUMN headers SET STORAGE EXTERNAL;
 
--- The unresolved letters of one key in order.
+-- The unresolved letters of one key in order. Hashed, because an id may be longer than an index
+-- entry: compare the id itself too.
 CREATE INDEX letter_unresolved_key
-    ON "postrider".letter (relay, aggregate_type, aggregate_id, seq)
+    ON "postrider".letter (relay, hashtextextended(aggregate_id, 0), seq)
     WHERE resolved_at IS NULL;
 -- The newest dead letters, page by page.
 CREATE INDEX letter_unresolved_dead

@@ -20,7 +20,7 @@ CREATE TABLE "postrider".slot (
 COMMENT ON TABLE "postrider".slot IS 'The turns that the leaves of the outbox take.';
 
 INSERT INTO "postrider".slot (slot, opened_at)
-SELECT n, CASE WHEN n = 0 THEN clock_timestamp() END FROM generate_series(0, 5) AS n;
+SELECT n, CASE WHEN n = 0 THEN clock_timestamp() END FROM generate_series(0, 7) AS n;
 
 -- Whether every relay has settled every visible row of a slot. Reads only above the positions.
 CREATE FUNCTION "postrider".slot_settled(wanted smallint) RETURNS boolean
@@ -52,7 +52,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 DECLARE
     now_at CONSTANT timestamptz := clock_timestamp();
     current_slot CONSTANT smallint :=
-        coalesce(pg_sequence_last_value('"postrider".current_slot'::regclass), 0);
+        coalesce(pg_sequence_last_value('"postrider".gate'::regclass), 0) & 7;
     turn record;
     drawn bigint;
     next_slot smallint;
@@ -109,16 +109,19 @@ BEGIN
         END;
     END LOOP;
 
-    -- Four of the six slots share the retention; the other two are the current and the next one.
-    IF (SELECT s.opened_at <= now_at - retention / 4
+    -- Six of the eight slots share the retention; the other two are the current and the next one.
+    IF (SELECT s.opened_at <= now_at - retention / 6
         FROM "postrider".slot AS s WHERE s.slot = current_slot) THEN
         EXECUTE format('SELECT max(seq) FROM "postrider".outbox_%s', current_slot) INTO drawn;
         SELECT s.slot INTO next_slot FROM "postrider".slot AS s
         WHERE s.opened_at IS NULL AND s.slot <> current_slot
-        ORDER BY (s.slot - current_slot + 6) % 6 LIMIT 1;
+        ORDER BY (s.slot - current_slot + 8) % 8 LIMIT 1;
         IF drawn IS NOT NULL AND next_slot IS NOT NULL THEN
             UPDATE "postrider".slot SET opened_at = now_at WHERE slot = next_slot;
-            PERFORM setval('"postrider".current_slot'::regclass, next_slot);
+            -- The wake-up half of the gate stays as it is.
+            PERFORM setval('"postrider".gate'::regclass,
+                           (coalesce(pg_sequence_last_value('"postrider".gate'::regclass), 0)
+                            & ~7::bigint) | next_slot);
             rotated := true;
         END IF;
     END IF;
