@@ -59,7 +59,7 @@ impl Shutdown {
     }
 
     /// Registers for SIGTERM and SIGINT, at once, and gives the future that obeys them: run it
-    /// beside everything else. It ends at the second signal.
+    /// beside everything else. It ends when there is nothing left to ask for.
     ///
     /// # Errors
     ///
@@ -69,12 +69,23 @@ impl Shutdown {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let shutdown = self.clone();
         Ok(async move {
-            let name = either(&mut terminate, &mut interrupt).await;
-            info!(signal = name, "stopping; a second signal stops at once");
-            shutdown.stop();
-            let name = either(&mut terminate, &mut interrupt).await;
-            warn!(signal = name, "stopping at once; what is unconfirmed is sent again after start");
-            shutdown.stop_now();
+            tokio::select! {
+                name = either(&mut terminate, &mut interrupt) => {
+                    info!(signal = name, "stopping; a second signal stops at once");
+                    shutdown.stop();
+                }
+                () = shutdown.stopping() => {}
+            }
+            tokio::select! {
+                name = either(&mut terminate, &mut interrupt) => {
+                    warn!(
+                        signal = name,
+                        "stopping at once; what is unconfirmed is sent again after the next start"
+                    );
+                    shutdown.stop_now();
+                }
+                () = shutdown.at_once() => {}
+            }
         })
     }
 }
@@ -100,5 +111,14 @@ mod tests {
         assert!(!seen_elsewhere.now.is_cancelled());
         shutdown.stop_now();
         seen_elsewhere.at_once().await;
+    }
+
+    // It waited for a second signal, and with it every stop waited for the tasks' grace.
+    #[tokio::test]
+    async fn signals_are_not_waited_for_once_everything_has_ended() {
+        let shutdown = Shutdown::new();
+        let obeying = shutdown.obey_signals().unwrap();
+        shutdown.stop_now();
+        tokio::time::timeout(std::time::Duration::from_mins(1), obeying).await.unwrap();
     }
 }

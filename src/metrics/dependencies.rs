@@ -60,11 +60,11 @@ impl Dependencies {
         this
     }
 
-    /// A connection stands.
+    /// A connection stands; saying so again changes nothing.
     pub fn connected(&self, dependency: Dependency) {
         let link = self.link(dependency);
-        link.up.set(1);
-        if link.was_up.swap(true, Ordering::Relaxed) {
+        let was_down = link.up.set(1) == 0;
+        if link.was_up.swap(true, Ordering::Relaxed) && was_down {
             link.reconnects.inc();
         }
     }

@@ -124,6 +124,7 @@ fn reconnects_and_transitions_count_changes_only() {
     dependencies.connected(Dependency::Postgres);
     dependencies.lost(Dependency::Postgres);
     dependencies.connected(Dependency::Postgres);
+    dependencies.connected(Dependency::Postgres);
     dependencies.circuit(CircuitState::Open);
     let page = metrics.encode();
     for series in [

@@ -1,6 +1,7 @@
 //! The integration tests: the real binary against a real Postgres and a real nats-server.
 #![cfg(test)]
 
+mod admin;
 mod checker;
 mod config;
 mod fixture;
