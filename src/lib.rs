@@ -1,4 +1,45 @@
 //! Postrider: a transactional outbox daemon for Postgres and NATS JetStream.
+//!
+//! An application inserts an event in its own transaction. Postrider reads what was committed,
+//! publishes each row to a JetStream stream, and records how far it has come, so that a crash
+//! anywhere neither loses nor invents an event.
+//!
+//! # One line
+//!
+//! Five nouns, one direction:
+//!
+//! ```text
+//! Postgres ──fetch──▶ Event ──encode──▶ Message ──publish──▶ Outcome ──judge──▶ Verdict ──settle──▶ Postgres
+//!           outbox            wire               nats                 delivery          outbox
+//! ```
+//!
+//! # The walk of one row
+//!
+//! | step | where | what |
+//! |---|---|---|
+//! | wake | [`outbox::Outbox::notified`], `relay/reader.rs` | a notification through the gate, or the next poll |
+//! | fetch | [`outbox::Outbox::look`], [`outbox::Outbox::page`] | the rows that became visible since the last snapshot, in `seq` order |
+//! | admit | [`delivery::Delivery::admit`] | the event queues behind the earlier ones of its key |
+//! | dispatch | [`delivery::Delivery::next`] | heads of lanes, as the window and the breaker permit |
+//! | encode | [`wire::Encoder::encode`] | a [`wire::Message`], or a [`wire::Refusal`] |
+//! | publish | [`nats::Publisher::publish`] | handed to the client; returns at once |
+//! | outcome | [`nats::Publisher::next`] | the broker's answer, through the one classification |
+//! | judge | [`delivery::Delivery::resolve`] | published, dead, held, or again |
+//! | settle | [`delivery::Delivery::take_settlement`], [`outbox::Outbox::settle`] | position and letters, in one statement |
+//!
+//! [`relay::Relay`] is the one task that owns all of this; [`app`] builds it; [`cli`] starts it.
+//!
+//! # Invariants
+//!
+//! 1. An event leaves the pending set only in the statement that records its verdict.
+//! 2. Published means: acknowledged by the configured stream.
+//! 3. At most one publish is in flight per aggregate key; events without a key are free.
+//! 4. The message id of an event never changes: not across retries, not across restarts.
+//! 5. An outage consumes no attempts and dead-letters nothing.
+//! 6. Every queue, batch, buffer and retry has a bound; memory is bounded by bytes, not by rows.
+//! 7. What cannot be encoded is dead-lettered with a reason and blocks no other aggregate.
+//! 8. Nothing is published without holding the relay's lock; every write of progress carries the
+//!    term of that holding.
 
 pub mod admin;
 pub mod app;
