@@ -97,7 +97,11 @@ pub async fn run(config: Config, options: Options) -> Result<(), RunError> {
     });
 
     let tasks = Tasks::new();
-    tasks.spawn("signals", signals);
+    // It ends by itself only at a second signal.
+    let listening = tasks.cancelled();
+    tasks.spawn("signals", async move {
+        listening.run_until_cancelled(signals).await;
+    });
     if let Some(listener) = listener {
         let address = listener.address();
         info!(%address, "admin listener");
@@ -122,10 +126,7 @@ pub async fn run(config: Config, options: Options) -> Result<(), RunError> {
     systemd::stopping();
     shutdown.stop_now();
     tasks.cancel();
-    // The signals' task ends only at a second signal, so it is not waited for.
-    if let Err(unfinished) = tasks.finish(TASKS_GRACE).await
-        && unfinished.names != ["signals"]
-    {
+    if let Err(unfinished) = tasks.finish(TASKS_GRACE).await {
         warn!(error = %unfinished, "stopping without them");
     }
     Ok(result?)

@@ -10,4 +10,5 @@ mod secrets;
 mod servers;
 mod session;
 mod support;
+mod systemd;
 mod tls;
