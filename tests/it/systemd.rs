@@ -93,5 +93,5 @@ async fn an_idle_program_stops_at_once_when_it_is_told_to() {
     daemon.terminate();
     assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
     let took = told.elapsed();
-    assert!(took < Duration::from_secs(2), "{took:?} although there was nothing to settle");
+    assert!(took < Duration::from_secs(4), "{took:?} although there was nothing to settle");
 }
