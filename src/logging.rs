@@ -35,8 +35,9 @@ pub fn start(config: &Log) {
 }
 
 /// Starts the log of a command that talks to a person: warnings, unless `RUST_LOG` says otherwise.
+/// What the broker's client complains about, the command itself says better.
 pub fn start_for_command() {
-    let (filter, _) = filter("warn");
+    let (filter, _) = filter("warn,async_nats=off");
     install(LogFormat::Text, filter);
 }
 

@@ -13,27 +13,63 @@ use crate::{
 
 /// How a command ends; the numbers are those of `sysexits.h`. The systemd unit does not restart
 /// after [`Exit::Usage`], [`Exit::NoPermission`] and [`Exit::Configuration`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// Everything was done.
-    Done = 0,
-    /// Something failed that has no number of its own, or a question was answered with no.
-    Failed = 1,
+    Done,
+    /// Something failed that has no number of its own.
+    Failed,
     /// The command line is wrong.
-    Usage = 2,
+    Usage,
     /// Postgres or NATS does not answer; trying again may help.
-    Unavailable = 69,
+    Unavailable,
     /// A defect of this program.
-    Software = 70,
+    Software,
     /// A grant or a permission is missing.
-    NoPermission = 77,
+    NoPermission,
     /// The configuration, the schema or the stream has to be changed by a person.
-    Configuration = 78,
+    Configuration,
+    /// The answer of `status --check`, in the numbers of monitoring plugins.
+    Checked(Level),
+}
+
+/// What a monitoring plugin answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// Events flow.
+    Ok,
+    /// Somebody should look.
+    Warning,
+    /// Events do not flow.
+    Critical,
+    /// It cannot be found out.
+    Unknown,
+}
+
+impl Level {
+    /// The word that plugins print.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "OK",
+            Self::Warning => "WARNING",
+            Self::Critical => "CRITICAL",
+            Self::Unknown => "UNKNOWN",
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
+        Self::from(match exit {
+            Exit::Done | Exit::Checked(Level::Ok) => 0,
+            Exit::Failed | Exit::Checked(Level::Warning) => 1,
+            Exit::Usage | Exit::Checked(Level::Critical) => 2,
+            Exit::Checked(Level::Unknown) => 3,
+            Exit::Unavailable => 69,
+            Exit::Software => 70,
+            Exit::NoPermission => 77,
+            Exit::Configuration => 78,
+        })
     }
 }
 
@@ -61,6 +97,19 @@ impl Failure {
     /// A failure with one problem.
     pub fn new(exit: Exit, problem: Problem) -> Self {
         Self { exit, problems: vec![problem] }
+    }
+
+    /// Says it in the log, where a daemon's reader looks, in place of printing it.
+    pub(super) fn log(self) -> Exit {
+        for Problem { primary, hint, .. } in self.problems {
+            tracing::error!(hint, "{primary}");
+        }
+        self.exit
+    }
+
+    /// The first line of what would be printed.
+    pub(super) fn first_line(&self) -> String {
+        self.problems.first().map(|problem| problem.primary.clone()).unwrap_or_default()
     }
 
     /// A failure of this class while `doing`, which is a verb phrase: `could not <doing>`.

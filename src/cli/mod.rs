@@ -1,10 +1,13 @@
 //! The command line: one tree, one file a command.
 
+mod check;
 mod config;
+mod dlq;
 pub mod exit;
 mod migrate;
 mod print;
 mod run;
+mod status;
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -32,19 +35,20 @@ struct Cli {
 
 /// What every command understands.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Configuration")]
 struct Globals {
     /// The configuration file.
     #[arg(long, global = true, value_name = "FILE", help = CONFIG_HELP)]
     config: Option<PathBuf>,
-    /// Keys of the configuration that the command line sets.
+    /// Keys that the command line sets.
     #[arg(long = "set", global = true, value_name = "KEY=VALUE", help = SET_HELP)]
     settings: Vec<String>,
 }
 
-const CONFIG_HELP: &str = "The configuration file [default: $POSTRIDER_CONFIG, ./postrider.toml or /etc/postrider/postrider.toml]";
+const CONFIG_HELP: &str =
+    "The file [default: $POSTRIDER_CONFIG, ./postrider.toml, /etc/postrider/postrider.toml]";
 
-const SET_HELP: &str =
-    "Set one key of the configuration, such as relay.batch_events=500; not for secrets";
+const SET_HELP: &str = "Set one key, such as relay.batch_events=500; not for secrets";
 
 const AFTER_HELP: &str = "\
 Every key can also be set by the environment: POSTRIDER__RELAY__BATCH_EVENTS=500.
@@ -57,6 +61,13 @@ enum Command {
     Run(run::Args),
     /// Create or update the tables and functions in the database
     Migrate(migrate::Args),
+    /// Look for what would keep `run` from working, without changing anything
+    Check(check::Args),
+    /// Print how far the relay is, whether or not it runs
+    Status(status::Args),
+    /// Look at the events that could not be published
+    #[command(subcommand)]
+    Dlq(dlq::Command),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::Command),
@@ -89,6 +100,9 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     match command {
         Command::Run(args) => run::run(globals, &args),
         Command::Migrate(args) => migrate::run(globals, &args),
+        Command::Check(args) => check::run(globals, &args),
+        Command::Status(args) => status::run(globals, &args),
+        Command::Dlq(dlq::Command::List(args)) => dlq::list(globals, &args),
         Command::Config(config::Command::Show(args)) => config::show(globals, &args),
     }
 }

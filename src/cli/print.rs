@@ -16,3 +16,31 @@ pub(super) fn to_stderr(text: &str) {
 pub(super) fn json(value: &serde_json::Value) -> io::Result<()> {
     line(&format!("{value:#}"))
 }
+
+/// Rows as columns that line up; the last column is as wide as it likes.
+pub(super) fn columns<const COUNT: usize>(rows: &[[String; COUNT]]) -> String {
+    let mut widths = [0; COUNT];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let line = |row: &[String; COUNT]| {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_whatever_they_hold() {
+        let row = |cells: [&str; 3]| cells.map(str::to_owned);
+        let text = columns(&[row(["id", "name", "error"]), row(["10", "größer", "a long one"])]);
+        assert_eq!(text, "id  name    error\n10  größer  a long one");
+    }
+}

@@ -32,8 +32,9 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
         }
     }
     let options = Options { rescan: args.rescan };
-    block_on(async move { app::run(loaded.config, options).await.map_err(Failure::from) })?;
-    Ok(Exit::Done)
+    let done =
+        block_on(async move { app::run(loaded.config, options).await.map_err(Failure::from) });
+    Ok(done.map_or_else(Failure::log, |()| Exit::Done))
 }
 
 impl From<RunError> for Failure {

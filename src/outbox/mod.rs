@@ -1,6 +1,7 @@
 //! What the relay may do to the outbox tables: each method is one statement, or one transaction.
 
 mod fetch;
+mod inspect;
 mod row;
 mod settle;
 mod sleep;
@@ -8,7 +9,7 @@ mod upkeep;
 
 use std::sync::Arc;
 
-use tokio_postgres::Statement;
+use tokio_postgres::{Row, Statement};
 
 use crate::{
     event::{AggregateKey, Position, Seq, Snapshot},
@@ -16,6 +17,7 @@ use crate::{
 };
 
 pub use fetch::{Look, Page, PageLimits};
+pub use inspect::{DeadLetter, Inspection, MissingPrivilege, Progress};
 pub use settle::{Authority, SettleError};
 pub use upkeep::{Depth, Retained, Upkeep};
 
@@ -78,6 +80,13 @@ pub struct Holder {
     pub pid: i32,
     /// What that session calls itself.
     pub application_name: Option<String>,
+}
+
+impl Holder {
+    fn read(row: &Row) -> Result<Self, QueryError> {
+        let (pid, application_name) = (row.try_get("pid")?, row.try_get("application_name")?);
+        Ok(Self { pid, application_name })
+    }
 }
 
 impl Outbox {
@@ -147,10 +156,7 @@ impl Outbox {
             .await?;
         match row {
             None => Ok(None),
-            Some(row) => Ok(Some(Holder {
-                pid: row.try_get("pid")?,
-                application_name: row.try_get("application_name")?,
-            })),
+            Some(row) => Holder::read(&row).map(Some),
         }
     }
 
@@ -193,8 +199,7 @@ impl Outbox {
             .connection
             .deadline(client.query(&self.statements.blocked_keys, &[&self.relay]))
             .await?;
-        let key =
-            |row: &tokio_postgres::Row| Ok(AggregateKey::new(row.try_get(0)?, row.try_get(1)?));
+        let key = |row: &Row| Ok(AggregateKey::new(row.try_get(0)?, row.try_get(1)?));
         rows.iter().map(key).collect()
     }
 

@@ -2,12 +2,9 @@
 
 use std::time::Duration;
 
-use tokio_postgres::Statement;
+use tokio_postgres::{Row, Statement};
 
 use crate::pg::{connect::Connection, error::QueryError, schema::Schema};
-
-/// How many rows are counted one by one; beyond it the numbers are upper bounds.
-const COUNT_MAX: i64 = 10_000;
 
 /// The tables as the upkeep sees them, through a session of its own: off the data path.
 pub struct Upkeep {
@@ -28,6 +25,30 @@ pub struct Depth {
     pub oldest_age_seconds: f64,
     /// Unresolved dead letters, 10,000 at most.
     pub dead: u64,
+    /// Events that wait behind one of them, 10,000 at most.
+    pub held: u64,
+}
+
+impl Depth {
+    /// How many rows are counted one by one; beyond it the numbers are upper bounds.
+    pub(super) const COUNT_MAX: i64 = 10_000;
+
+    pub(super) fn read(row: &Row) -> Result<Self, QueryError> {
+        let number = |name: &str| {
+            row.try_get::<_, i64>(name).map(|number| u64::try_from(number).unwrap_or_default())
+        };
+        let counted = number("pending")?;
+        let is_exact = counted < Self::COUNT_MAX.unsigned_abs();
+        Ok(Self {
+            pending: if is_exact { counted } else { number("pending_at_most")?.max(counted) },
+            oldest_age_seconds: row
+                .try_get::<_, Option<f64>>("oldest_age_seconds")?
+                .unwrap_or_default()
+                .max(0.0),
+            dead: number("dead")?,
+            held: number("held")?,
+        })
+    }
 }
 
 /// What a round of retention did.
@@ -71,22 +92,9 @@ impl Upkeep {
         let client = &self.connection.client;
         let row = self
             .connection
-            .deadline(client.query_opt(&self.depth, &[&self.relay, &COUNT_MAX]))
+            .deadline(client.query_opt(&self.depth, &[&self.relay, &Depth::COUNT_MAX]))
             .await?;
-        let Some(row) = row else { return Ok(None) };
-        let number = |name: &str| {
-            row.try_get::<_, i64>(name).map(|number| u64::try_from(number).unwrap_or_default())
-        };
-        let counted = number("pending")?;
-        let exact = counted < COUNT_MAX.unsigned_abs();
-        Ok(Some(Depth {
-            pending: if exact { counted } else { number("pending_at_most")?.max(counted) },
-            oldest_age_seconds: row
-                .try_get::<_, Option<f64>>("oldest_age_seconds")?
-                .unwrap_or_default()
-                .max(0.0),
-            dead: number("dead")?,
-        }))
+        row.as_ref().map(Depth::read).transpose()
     }
 
     /// Tells `postrider status` why nothing is published just now; `None` when events flow.

@@ -3,6 +3,7 @@
 
 mod admin;
 mod checker;
+mod cli;
 mod config;
 mod fixture;
 mod packaging;

@@ -1,0 +1,122 @@
+//! `postrider check`: everything that a start would find out, told at once and without changing
+//! anything.
+
+mod broker;
+mod database;
+
+use serde_json::{Value, json};
+
+use super::{
+    Globals, block_on,
+    exit::{Exit, Failure},
+    print,
+};
+use crate::{
+    config::{
+        Config,
+        load::{Notice, Scope},
+    },
+    logging::{self, printable},
+};
+
+/// `postrider check`
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What one check found.
+#[derive(Debug)]
+struct Finding {
+    subject: &'static str,
+    result: CheckResult,
+    text: String,
+    hint: Option<String>,
+}
+
+/// How one check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CheckResult {
+    /// As it should be.
+    Fine,
+    /// It works, and might lose events or time.
+    Risky,
+    /// It does not work; the exit code says why.
+    Refused(Exit),
+}
+
+impl Finding {
+    fn fine(subject: &'static str, text: impl Into<String>) -> Self {
+        Self { subject, result: CheckResult::Fine, text: text.into(), hint: None }
+    }
+
+    fn risky(subject: &'static str, text: impl Into<String>) -> Self {
+        Self { subject, result: CheckResult::Risky, text: text.into(), hint: None }
+    }
+
+    fn refused(subject: &'static str, exit: Exit, text: impl Into<String>) -> Self {
+        Self { subject, result: CheckResult::Refused(exit), text: text.into(), hint: None }
+    }
+
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// Checks everything, prints it, and exits as the first refusal says.
+pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
+    let loaded = globals.load_quietly(Scope::Everything)?;
+    // What the libraries warn of is part of the findings.
+    logging::start_for_command();
+    let mut findings = vec![Finding::fine("configuration", "complete and within its bounds")];
+    findings.extend(loaded.notices.iter().map(|notice| match notice {
+        Notice::Info(text) => Finding::fine("configuration", text),
+        Notice::Warning(text) => Finding::risky("configuration", text),
+    }));
+    findings.extend(block_on(look(&loaded.config))?);
+    if args.json {
+        print::json(&Value::Array(findings.iter().map(as_json).collect()))?;
+    } else {
+        print::line(&findings.iter().map(as_text).collect::<Vec<_>>().join("\n"))?;
+    }
+    let refusal = findings.iter().find_map(|finding| match finding.result {
+        CheckResult::Refused(exit) => Some(exit),
+        CheckResult::Fine | CheckResult::Risky => None,
+    });
+    Ok(refusal.unwrap_or(Exit::Done))
+}
+
+async fn look(config: &Config) -> Result<Vec<Finding>, Failure> {
+    let (mut findings, broker) = tokio::join!(database::findings(config), broker::findings(config));
+    findings.extend(broker);
+    Ok(findings)
+}
+
+fn word(result: CheckResult) -> &'static str {
+    match result {
+        CheckResult::Fine => "ok",
+        CheckResult::Risky => "warn",
+        CheckResult::Refused(_) => "refuse",
+    }
+}
+
+fn as_text(finding: &Finding) -> String {
+    let line =
+        format!("{:<6} {:<13} {}", word(finding.result), finding.subject, printable(&finding.text));
+    match &finding.hint {
+        None => line,
+        Some(hint) => format!("{line}\n{:<20} hint: {hint}", ""),
+    }
+}
+
+fn as_json(finding: &Finding) -> Value {
+    json!({
+        "check": finding.subject,
+        "result": word(finding.result),
+        "text": finding.text,
+        "hint": finding.hint,
+    })
+}

@@ -1,0 +1,111 @@
+//! NATS: reachable, with JetStream, and with a stream that keeps what it takes.
+
+use async_nats::Event;
+use tokio::time::{Instant, timeout_at};
+
+use super::Finding;
+use crate::{
+    cli::exit::Exit,
+    config::Config,
+    nats::{self, StreamError},
+    wire::SubjectTemplate,
+};
+
+const NATS: &str = "nats";
+const STREAM: &str = "stream";
+
+/// Room for a check's few messages.
+const CAPACITY: usize = 64;
+
+/// What there is to say; it ends with the first refusal, because the rest would follow from it.
+pub(super) async fn findings(config: &Config) -> Vec<Finding> {
+    let template = match SubjectTemplate::parse(&config.route.subject) {
+        Ok(template) => template,
+        Err(error) => {
+            return vec![Finding::refused("route", Exit::Configuration, error.to_string())];
+        }
+    };
+    let name = "postrider/check".to_owned();
+    let mut connection = match nats::connect(&config.nats, name, CAPACITY).await {
+        Ok(connection) => connection,
+        Err(error) => return vec![Finding::refused(NATS, Exit::Configuration, error.to_string())],
+    };
+    if let Err(finding) = connected(&mut connection, config).await {
+        return vec![finding];
+    }
+    let server = connection.client.server_info();
+    let mut findings = vec![Finding::fine(NATS, format!("version {}", server.version))];
+    // A check changes nothing, so that it does not create the stream either.
+    let only_look = crate::config::Stream { create: false, ..config.stream.clone() };
+    let ack_timeout = config.nats.ack_timeout.0;
+    match nats::verify(&connection.client, &only_look, &template, ack_timeout).await {
+        Ok(facts) => {
+            let text = format!("{} exists, last sequence {}", config.stream.name, facts.last_seq);
+            findings.push(Finding::fine(STREAM, text));
+            let stream = &config.stream.name;
+            findings.extend(facts.warnings.iter().map(|warning| {
+                Finding::risky(STREAM, format!("{stream} {}", warning.text)).hint(warning.hint)
+            }));
+        }
+        Err(StreamError::Missing { stream }) if config.stream.create => {
+            let text = format!("{stream} does not exist; `postrider run` creates it");
+            findings.push(Finding::fine(STREAM, text));
+        }
+        Err(error) => findings.push(unusable(&mut connection, &error)),
+    }
+    findings
+}
+
+/// Waits for the first connection.
+async fn connected(connection: &mut nats::Connection, config: &Config) -> Result<(), Finding> {
+    let limit = config.nats.connect_timeout;
+    let deadline = Instant::now() + limit.0;
+    let mut reason = None;
+    loop {
+        match timeout_at(deadline, connection.events.recv()).await {
+            Ok(Some(Event::Connected)) => return Ok(()),
+            Ok(Some(Event::ClientError(error))) => reason = Some(error.to_string()),
+            Ok(Some(Event::ServerError(error))) => reason = Some(error.to_string()),
+            Ok(Some(
+                Event::Disconnected
+                | Event::LameDuckMode
+                | Event::Draining
+                | Event::Closed
+                | Event::SlowConsumer(_),
+            )) => {}
+            Ok(None) | Err(_) => {
+                let because = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+                let is_login = because.to_lowercase().contains("authorization");
+                let exit = if is_login { Exit::NoPermission } else { Exit::Unavailable };
+                let hint = if is_login {
+                    "check nats.user, password, token, creds_file or nkey_file"
+                } else {
+                    "is it running, and is nats.url right?"
+                };
+                let text = format!("{} does not answer within {limit}{because}", config.nats.url);
+                return Err(Finding::refused(NATS, exit, text).hint(hint));
+            }
+        }
+    }
+}
+
+/// Why the stream cannot be used. A request that we have no permission for is not answered; the
+/// server complains beside it.
+fn unusable(connection: &mut nats::Connection, error: &StreamError) -> Finding {
+    let mut complaint = None;
+    while let Ok(event) = connection.events.try_recv() {
+        if let Event::ServerError(error) = event {
+            let text = error.to_string();
+            complaint = text.to_lowercase().contains("permissions").then_some(text).or(complaint);
+        }
+    }
+    if let Some(text) = complaint {
+        let hint = "let the user publish to $JS.API.> and to the stream's subjects, and subscribe to _INBOX.>";
+        return Finding::refused(STREAM, Exit::NoPermission, text).hint(hint);
+    }
+    let exit = match error {
+        StreamError::Unavailable { .. } => Exit::Unavailable,
+        StreamError::Missing { .. } | StreamError::Refused { .. } => Exit::Configuration,
+    };
+    Finding::refused(STREAM, exit, error.to_string()).hint(error.hint())
+}

@@ -1,0 +1,108 @@
+//! Postgres: reachable and writable, migrated, and ours to use.
+
+use super::{CheckResult, Finding};
+use crate::{
+    cli::exit::Exit,
+    config::Config,
+    outbox::Inspection,
+    pg::{
+        connect::connect,
+        error::{Class, QueryError},
+        migrate::{self, SchemaVersion},
+        schema::Schema,
+    },
+};
+
+const POSTGRES: &str = "postgres";
+const SCHEMA: &str = "schema";
+const PRIVILEGES: &str = "privileges";
+
+/// What there is to say; it ends with the first refusal, because the rest would follow from it.
+pub(super) async fn findings(config: &Config) -> Vec<Finding> {
+    let connection = match connect(&config.database, "check", &[]).await {
+        Ok(connection) => connection,
+        Err(error) => {
+            let finding = Finding::refused(POSTGRES, error.class().into(), error.to_string());
+            return vec![Finding { hint: error.hint().map(str::to_owned), ..finding }];
+        }
+    };
+    let schema = Schema::from(&config.database.schema);
+    let mut findings = Vec::new();
+    findings.push(match server(&connection).await {
+        Ok(text) => Finding::fine(POSTGRES, text),
+        Err(error) => refused(POSTGRES, &error),
+    });
+    findings.push(version(&connection.client, &schema).await);
+    if findings.iter().all(|finding| finding.result == CheckResult::Fine) {
+        let inspection = Inspection::new(connection, schema);
+        findings.push(privileges(&inspection).await);
+        findings.push(holder(&inspection, config.relay.name.as_str()).await);
+    }
+    findings
+}
+
+async fn server(connection: &crate::pg::connect::Connection) -> Result<String, QueryError> {
+    let statement = "SELECT current_setting('server_version'), current_database(), current_user";
+    let row = connection.deadline(connection.client.query_one(statement, &[])).await?;
+    let (version, database, user): (String, String, String) =
+        (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    Ok(format!("version {version}, a primary; database {database} as {user}"))
+}
+
+async fn version(client: &tokio_postgres::Client, schema: &Schema) -> Finding {
+    let name = schema.as_str();
+    match migrate::version(client, schema).await {
+        Ok(SchemaVersion::Current(version)) => {
+            Finding::fine(SCHEMA, format!("{name} has version {version}"))
+        }
+        Ok(SchemaVersion::Missing) => {
+            Finding::refused(SCHEMA, Exit::Configuration, format!("{name} was never migrated"))
+                .hint("run `postrider migrate`")
+        }
+        Ok(SchemaVersion::Behind { have, know }) => {
+            let text = format!("{name} has version {have}, this program needs {know}");
+            Finding::refused(SCHEMA, Exit::Configuration, text).hint("run `postrider migrate`")
+        }
+        Ok(SchemaVersion::Newer { have, know }) => {
+            let text = format!("{name} has version {have}, this program knows {know}");
+            Finding::refused(SCHEMA, Exit::Configuration, text).hint("install the newer postrider")
+        }
+        Err(error) => {
+            let finding = Finding::refused(SCHEMA, error.class().into(), error.to_string());
+            Finding { hint: error.class().hint().map(str::to_owned), ..finding }
+        }
+    }
+}
+
+async fn privileges(inspection: &Inspection) -> Finding {
+    let missing = match inspection.missing_privileges().await {
+        Ok(missing) => missing,
+        Err(error) => return refused(PRIVILEGES, &error),
+    };
+    if missing.is_empty() {
+        return Finding::fine(PRIVILEGES, "the relay may do what it needs");
+    }
+    let list: Vec<String> =
+        missing.iter().map(|it| format!("{} on {}", it.privilege, it.object)).collect();
+    Finding::refused(PRIVILEGES, Exit::NoPermission, format!("missing: {}", list.join(", ")))
+        .hint("GRANT postrider_relay TO the user of database.url")
+}
+
+async fn holder(inspection: &Inspection, relay: &str) -> Finding {
+    const RELAY: &str = "relay";
+    match inspection.holder(relay).await {
+        Ok(None) => Finding::fine(RELAY, format!("{relay} is not running")),
+        Ok(Some(holder)) => {
+            let name = holder.application_name.unwrap_or_else(|| "another session".to_owned());
+            let text = format!("{relay} runs as {name}; a second one would stand by");
+            Finding::fine(RELAY, text)
+        }
+        Err(error) => refused(RELAY, &error),
+    }
+}
+
+fn refused(subject: &'static str, error: &QueryError) -> Finding {
+    let class: Class = error.class();
+    let finding = Finding::refused(subject, class.into(), error.to_string());
+    Finding { hint: class.hint().map(str::to_owned), ..finding }
+}

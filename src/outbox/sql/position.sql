@@ -1,0 +1,14 @@
+-- How far one relay has come, for `postrider status`. Off the data path.
+--
+-- $1 text relay
+-- Columns: term int8, holder text, acquired_at text, updated_at text (ISO 8601, UTC),
+--   updated_seconds_ago float8, stream_name text null, stream_seq int8, note text null (why nothing
+--   is published just now, in the words of the relay that holds the position)
+-- Rows: 1, or 0 when the relay has never run. Index: primary key. Locks: ACCESS SHARE.
+SELECT p.term, p.holder,
+       to_char(p.acquired_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS acquired_at,
+       to_char(p.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS updated_at,
+       date_part('epoch', clock_timestamp() - p.updated_at) AS updated_seconds_ago,
+       p.stream_name, p.stream_seq, p.note
+FROM "postrider".position AS p
+WHERE p.relay = $1::text
