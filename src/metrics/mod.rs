@@ -23,7 +23,7 @@ use prometheus_client::{
 
 pub use dependencies::Dependencies;
 pub use labels::{CircuitState, Dependency, Failure, Query, Retryable, Route, Table};
-pub use outbox::Outbox;
+pub use outbox::{Outbox, QueryDurations};
 pub use publishing::{PublishedBatch, Publishing};
 
 /// Half a millisecond for the broker next door, then the customary steps.

@@ -23,7 +23,18 @@ pub struct Outbox {
     oldest_pending: SecondsGauge,
     dead_letters: Gauge,
     retention_deleted: Counter,
-    query_duration: Family<QueryLabel, Histogram, fn() -> Histogram>,
+    queries: QueryDurations,
+}
+
+/// Measures statements; a clone belongs to each session.
+#[derive(Debug, Clone)]
+pub struct QueryDurations(Family<QueryLabel, Histogram, fn() -> Histogram>);
+
+impl QueryDurations {
+    /// A statement was answered, or given up.
+    pub fn queried(&self, query: Query, took: Duration) {
+        self.0.get_or_create(&QueryLabel { query }).observe(took.as_secs_f64());
+    }
 }
 
 impl Outbox {
@@ -33,17 +44,17 @@ impl Outbox {
         let oldest_pending = Family::<TableLabel, SecondsGauge>::default();
         let dead_letters = Family::<RouteLabel, Gauge>::default();
         let retention_deleted = Family::<TableLabel, Counter>::default();
-        let query_duration = Family::new_with_constructor(seconds_histogram as fn() -> Histogram);
+        let queries = Family::new_with_constructor(seconds_histogram as fn() -> Histogram);
         let this = Self {
             fetched: fetched.get_or_create_owned(&TABLE),
             pending: pending.get_or_create_owned(&TABLE),
             oldest_pending: oldest_pending.get_or_create_owned(&TABLE),
             dead_letters: dead_letters.get_or_create_owned(&RouteLabel { route: Route::Default }),
             retention_deleted: retention_deleted.get_or_create_owned(&TABLE),
-            query_duration,
+            queries: QueryDurations(queries.clone()),
         };
         for query in Query::ALL {
-            drop(this.query_duration.get_or_create(&QueryLabel { query: *query }));
+            drop(queries.get_or_create(&QueryLabel { query: *query }));
         }
         list.register("rows_fetched", "Rows read from the outbox", fetched);
         list.register("pending_messages", "Committed events that are not settled", pending);
@@ -63,7 +74,7 @@ impl Outbox {
             "database_query_duration",
             "Statements of the relay at the application's database",
             Unit::Seconds,
-            this.query_duration.clone(),
+            queries,
         );
         this
     }
@@ -85,8 +96,8 @@ impl Outbox {
         self.retention_deleted.inc_by(rows);
     }
 
-    /// A statement was answered.
-    pub fn queried(&self, query: Query, took: Duration) {
-        self.query_duration.get_or_create(&QueryLabel { query }).observe(took.as_secs_f64());
+    /// What measures the statements of a session.
+    pub fn queries(&self) -> QueryDurations {
+        self.queries.clone()
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     event::{Event, Position, Snapshot},
+    metrics::Query,
     outbox::{Outbox, row},
     pg::error::QueryError,
 };
@@ -45,7 +46,7 @@ impl Outbox {
         let client = &self.connection.client;
         let row = self
             .connection
-            .deadline(client.query_one(&self.statements.target, &[&settled.as_str()]))
+            .timed(Query::Fetch, client.query_one(&self.statements.target, &[&settled.as_str()]))
             .await?;
         Ok(Look { target: Snapshot::new(row.try_get(0)?), late: row.try_get(1)? })
     }
@@ -68,35 +69,41 @@ impl Outbox {
         let rows = match late {
             None => {
                 self.connection
-                    .deadline(client.query(
-                        &self.statements.page,
-                        &[
-                            &settled,
-                            &target,
-                            &cursor.bookmark.0,
-                            &cursor.floor.0,
-                            &events,
-                            &event_bytes,
-                            &bytes,
-                        ],
-                    ))
+                    .timed(
+                        Query::Fetch,
+                        client.query(
+                            &self.statements.page,
+                            &[
+                                &settled,
+                                &target,
+                                &cursor.bookmark.0,
+                                &cursor.floor.0,
+                                &events,
+                                &event_bytes,
+                                &bytes,
+                            ],
+                        ),
+                    )
                     .await?
             }
             Some(late) => {
                 self.connection
-                    .deadline(client.query(
-                        &self.statements.page_late,
-                        &[
-                            &settled,
-                            &target,
-                            &cursor.bookmark.0,
-                            &cursor.floor.0,
-                            &events,
-                            &event_bytes,
-                            &bytes,
-                            &late,
-                        ],
-                    ))
+                    .timed(
+                        Query::Fetch,
+                        client.query(
+                            &self.statements.page_late,
+                            &[
+                                &settled,
+                                &target,
+                                &cursor.bookmark.0,
+                                &cursor.floor.0,
+                                &events,
+                                &event_bytes,
+                                &bytes,
+                                &late,
+                            ],
+                        ),
+                    )
                     .await?
             }
         };

@@ -13,6 +13,7 @@ use tokio_postgres::{Row, Statement};
 
 use crate::{
     event::{AggregateKey, Position, Seq, Snapshot},
+    metrics::Query,
     pg::{connect::Connection, error::QueryError, schema::Schema},
 };
 
@@ -139,7 +140,7 @@ impl Outbox {
         let client = &self.connection.client;
         let row = self
             .connection
-            .deadline(client.query_one(&self.statements.lock, &[&self.relay]))
+            .timed(Query::Lock, client.query_one(&self.statements.lock, &[&self.relay]))
             .await?;
         Ok(row.try_get(0)?)
     }
@@ -168,7 +169,7 @@ impl Outbox {
         let client = &self.connection.client;
         let row = self
             .connection
-            .deadline(client.query_one(&self.statements.acquire, &[&self.relay, &holder]))
+            .timed(Query::Lock, client.query_one(&self.statements.acquire, &[&self.relay, &holder]))
             .await?;
         let snapshot = |name: &str| row.try_get(name).map(Snapshot::new);
         let seq = |name: &str| row.try_get(name).map(Seq);

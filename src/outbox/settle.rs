@@ -5,6 +5,7 @@ use thiserror::Error;
 use crate::{
     delivery::{Letter, OnDead, Settlement},
     event::Seq,
+    metrics::Query,
     outbox::Outbox,
     pg::error::QueryError,
 };
@@ -69,21 +70,24 @@ impl Outbox {
         let stream_seq = i64::try_from(settlement.stream_seq).unwrap_or(i64::MAX);
         let row = self
             .connection
-            .deadline(self.connection.client.query_opt(
-                &self.statements.settle,
-                &[
-                    &self.relay,
-                    &authority.term,
-                    &position.settled.as_str(),
-                    &position.floor.0,
-                    &position.target.as_str(),
-                    &position.target_floor.0,
-                    &position.bookmark.0,
-                    &authority.stream,
-                    &authority.stream_created,
-                    &stream_seq,
-                ],
-            ))
+            .timed(
+                Query::Settle,
+                self.connection.client.query_opt(
+                    &self.statements.settle,
+                    &[
+                        &self.relay,
+                        &authority.term,
+                        &position.settled.as_str(),
+                        &position.floor.0,
+                        &position.target.as_str(),
+                        &position.target_floor.0,
+                        &position.bookmark.0,
+                        &authority.stream,
+                        &authority.stream_created,
+                        &stream_seq,
+                    ],
+                ),
+            )
             .await?;
         match row {
             Some(row) => Ok(row.try_get::<_, Option<i64>>(0).map_err(QueryError::from)?.map(Seq)),
@@ -107,27 +111,30 @@ impl Outbox {
         let texts: Vec<&str> = letters.iter().map(|letter| told(letter).1).collect();
         let row = self
             .connection
-            .deadline(self.connection.client.query_one(
-                &self.statements.settle_letters,
-                &[
-                    &self.relay,
-                    &authority.term,
-                    &position.settled.as_str(),
-                    &position.floor.0,
-                    &position.target.as_str(),
-                    &position.target_floor.0,
-                    &position.bookmark.0,
-                    &authority.stream,
-                    &authority.stream_created,
-                    &stream_seq,
-                    &seqs,
-                    &states,
-                    &holds,
-                    &codes,
-                    &texts,
-                    &letter_bytes_max,
-                ],
-            ))
+            .timed(
+                Query::Settle,
+                self.connection.client.query_one(
+                    &self.statements.settle_letters,
+                    &[
+                        &self.relay,
+                        &authority.term,
+                        &position.settled.as_str(),
+                        &position.floor.0,
+                        &position.target.as_str(),
+                        &position.target_floor.0,
+                        &position.bookmark.0,
+                        &authority.stream,
+                        &authority.stream_created,
+                        &stream_seq,
+                        &seqs,
+                        &states,
+                        &holds,
+                        &codes,
+                        &texts,
+                        &letter_bytes_max,
+                    ],
+                ),
+            )
             .await?;
         match row.try_get::<_, i64>("settled").map_err(QueryError::from)? {
             0 => Err(SettleError::TermLost { term: authority.term }),

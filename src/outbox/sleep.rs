@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{outbox::Outbox, pg::error::QueryError};
+use crate::{metrics::Query, outbox::Outbox, pg::error::QueryError};
 
 impl Outbox {
     /// Listens for inserting transactions that notify. Once a session, before any sleep.
@@ -33,7 +33,7 @@ impl Outbox {
     async fn set_gate(&self, seconds: i64) -> Result<(), QueryError> {
         let client = &self.connection.client;
         self.connection
-            .deadline(client.query_one(&self.statements.gate_set, &[&seconds]))
+            .timed(Query::Gate, client.query_one(&self.statements.gate_set, &[&seconds]))
             .await
             .map(drop)
     }
@@ -45,7 +45,10 @@ impl Outbox {
     /// As the session's.
     pub async fn has_open_writers(&self) -> Result<bool, QueryError> {
         let client = &self.connection.client;
-        let row = self.connection.deadline(client.query_one(&self.statements.writers, &[])).await?;
+        let row = self
+            .connection
+            .timed(Query::Gate, client.query_one(&self.statements.writers, &[]))
+            .await?;
         Ok(row.try_get::<_, i64>(0)? > 0)
     }
 

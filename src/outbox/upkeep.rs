@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use tokio_postgres::{Row, Statement};
 
-use crate::pg::{connect::Connection, error::QueryError, schema::Schema};
+use crate::{
+    metrics::Query,
+    pg::{connect::Connection, error::QueryError, schema::Schema},
+};
 
 /// The tables as the upkeep sees them, through a session of its own: off the data path.
 pub struct Upkeep {
@@ -92,7 +95,7 @@ impl Upkeep {
         let client = &self.connection.client;
         let row = self
             .connection
-            .deadline(client.query_opt(&self.depth, &[&self.relay, &Depth::COUNT_MAX]))
+            .timed(Query::Depth, client.query_opt(&self.depth, &[&self.relay, &Depth::COUNT_MAX]))
             .await?;
         row.as_ref().map(Depth::read).transpose()
     }
@@ -117,7 +120,7 @@ impl Upkeep {
         let client = &self.connection.client;
         let row = self
             .connection
-            .deadline(client.query_one(&self.retain, &[&retention.as_secs_f64()]))
+            .timed(Query::Retention, client.query_one(&self.retain, &[&retention.as_secs_f64()]))
             .await?;
         Ok(Retained {
             emptied: row.try_get("emptied")?,

@@ -3,7 +3,7 @@
 use std::{
     future::{Future, poll_fn},
     sync::{Arc, Once, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::Notify;
@@ -22,7 +22,11 @@ use super::{
     tls::{SslMode, TlsError, explain},
     url::{Endpoint, Place, Target, UrlError},
 };
-use crate::{config::Database, tasks};
+use crate::{
+    config::Database,
+    metrics::{Query, QueryDurations},
+    tasks,
+};
 
 /// How much longer than the server's `statement_timeout` an answer is waited for: when both are
 /// alive the server gives up first, and the session stays usable.
@@ -40,6 +44,7 @@ pub struct Connection {
     closed: CancellationToken,
     ending: Arc<OnceLock<String>>,
     query_timeout: Duration,
+    queries: Option<QueryDurations>,
     _abandon: DropGuard,
 }
 
@@ -183,6 +188,7 @@ async fn open_once(
         closed: CancellationToken::new(),
         ending: Arc::new(OnceLock::new()),
         query_timeout,
+        queries: None,
         _abandon: abandoned.clone().drop_guard(),
     };
     let driving = Driving {
@@ -214,6 +220,35 @@ impl Connection {
             Ok(answer) => answer.map_err(QueryError::from),
             Err(_) => Err(QueryError::Timeout { after }),
         }
+    }
+
+    /// The same session, whose [timed](Self::timed) statements are measured.
+    #[must_use]
+    pub fn measured(mut self, queries: QueryDurations) -> Self {
+        self.queries = Some(queries);
+        self
+    }
+
+    /// As [`deadline`](Self::deadline), and counts how long the statement took.
+    ///
+    /// # Errors
+    ///
+    /// As `deadline`.
+    ///
+    /// # Cancel safety
+    ///
+    /// As that of the statement: the server may still carry it out.
+    pub async fn timed<T>(
+        &self,
+        query: Query,
+        statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, QueryError> {
+        let started = Instant::now();
+        let answer = self.deadline(statement).await;
+        if let Some(queries) = &self.queries {
+            queries.queried(query, started.elapsed());
+        }
+        answer
     }
 
     /// Waits until the session has ended.

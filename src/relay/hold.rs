@@ -106,7 +106,7 @@ impl Relay {
     async fn open(&self) -> Result<Result<Arc<Outbox>, NotYet>, RelayError> {
         let settings = &self.settings;
         let connection = match connect(&settings.database, "relay", &SESSION_SETTINGS).await {
-            Ok(connection) => connection,
+            Ok(connection) => connection.measured(self.metrics.outbox.queries()),
             Err(error) => return Ok(Err(error.into())),
         };
         let schema = settings.schema.as_str().to_owned();

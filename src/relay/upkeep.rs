@@ -78,6 +78,7 @@ async fn keep(
 ) -> Result<(), String> {
     let connection =
         connect(&settings.database, "upkeep", &[]).await.map_err(|error| error.to_string())?;
+    let connection = connection.measured(metrics.outbox.queries());
     let upkeep = Upkeep::open(connection, &settings.schema, settings.relay.clone())
         .await
         .map_err(|error| error.to_string())?;

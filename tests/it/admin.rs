@@ -59,6 +59,8 @@ async fn readiness_follows_postgres_and_liveness_does_not() {
     let daemon = relay(&fixture)
         .allow_log("lost the relay's session")
         .allow_log("waiting for Postgres")
+        .allow_log("retention did not run")
+        .allow_log("dedup keys were not looked after")
         .start();
     wait_ready(&daemon, 200, "ready").await;
     assert!(metric(&daemon, r#"postrider_dependency_up{dependency="postgres"}"#).await > 0.0);
@@ -125,6 +127,11 @@ async fn metrics_count_what_was_published() {
         (r#"postrider_delivery_latency_seconds_count{route="default"}"#, 250.0),
         (r#"postrider_last_published_timestamp_seconds{route="default"}"#, 1.0),
         ("postrider_batch_messages_count", 1.0),
+        (r#"postrider_database_query_duration_seconds_count{query="fetch"}"#, 2.0),
+        (r#"postrider_database_query_duration_seconds_count{query="settle"}"#, 1.0),
+        (r#"postrider_database_query_duration_seconds_count{query="lock"}"#, 2.0),
+        (r#"postrider_database_query_duration_seconds_count{query="depth"}"#, 1.0),
+        (r#"postrider_database_query_duration_seconds_count{query="retention"}"#, 1.0),
         ("postrider_leader", 1.0),
         (r#"postrider_dependency_up{dependency="nats"}"#, 1.0),
         (r#"postrider_circuit_state{dependency="nats",state="closed"}"#, 1.0),
