@@ -12,7 +12,7 @@ use postrider::dev::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::support::{Fixture, nats};
+use super::support::{DEADLINE, Fixture, eventually, nats};
 
 /// A database filled by the workload, and a stream filled from it by the simplest means.
 struct Filled {
@@ -26,7 +26,8 @@ impl Filled {
         let fixture = Fixture::new().await;
         let jetstream = fixture.jetstream().await;
         nats::create_stream(&jetstream, &fixture.stream, &format!("{}.>", fixture.prefix)).await;
-        let ledger = run(&fixture, options).await;
+        let work = workload(&fixture, options);
+        let ledger = work.run(&CancellationToken::new()).await.unwrap();
         let filled = Self { fixture, jetstream, ledger };
         filled.copy().await;
         filled
@@ -87,13 +88,12 @@ const COPY: &str = r#"
             unnest(ARRAY[h.key, h.value]) AS part) AS headers
     FROM encoded ORDER BY seq"#;
 
-async fn run(fixture: &Fixture, options: Options) -> Ledger {
-    let options = Options {
+fn workload(fixture: &Fixture, options: Options) -> Workload {
+    Workload::new(Options {
         url: fixture.database_url(),
         subject_prefix: format!("{}.", fixture.prefix),
         ..options
-    };
-    Workload::new(options).run(&CancellationToken::new()).await.unwrap()
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -146,20 +146,23 @@ async fn terminated_connections_leave_no_doubt_in_the_ledger() {
     let fixture = Fixture::new().await;
     let jetstream = fixture.jetstream().await;
     nats::create_stream(&jetstream, &fixture.stream, &format!("{}.>", fixture.prefix)).await;
+    let work = workload(&fixture, Options { events: 5_000, ..Options::default() });
+    let progress = work.progress();
     let terminate = async {
         let client = fixture.connect().await;
         let statement = "SELECT pg_terminate_backend(pid) FROM \
-             (SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \
-             ORDER BY random() LIMIT 1) AS victim";
-        // Not for ever: a slow machine would get nothing done.
-        let mut pace = tokio::time::interval(Duration::from_millis(10));
-        for _ in 0..100 {
+             (SELECT pid FROM pg_stat_activity \
+              WHERE datname = current_database() AND pid <> pg_backend_pid() \
+              ORDER BY random() LIMIT 1) AS victim";
+        for kill in 0..100 {
+            let due = async || progress.committed() >= kill * 40;
+            eventually("more events", DEADLINE, due).await;
             client.query(statement, &[]).await.unwrap();
-            pace.tick().await;
         }
     };
-    let work = run(&fixture, Options { events: 5_000, ..Options::default() });
-    let ((), ledger) = tokio::join!(terminate, work);
+    let stop = CancellationToken::new();
+    let ((), ledger) = tokio::join!(terminate, work.run(&stop));
+    let ledger = ledger.unwrap();
     let filled = Filled { fixture, jetstream, ledger };
     filled.copy().await;
     let report = filled.report(Order::Serial).await;
