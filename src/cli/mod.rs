@@ -2,6 +2,7 @@
 
 mod check;
 mod config;
+mod dev;
 mod dlq;
 pub mod exit;
 mod migrate;
@@ -68,6 +69,8 @@ enum Command {
     /// Look at the events that could not be published
     #[command(subcommand)]
     Dlq(dlq::Command),
+    /// Start throwaway servers and a relay to play with, or check one run of the relay
+    Dev(dev::Args),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::Command),
@@ -103,6 +106,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Check(args) => check::run(globals, &args),
         Command::Status(args) => status::run(globals, &args),
         Command::Dlq(dlq::Command::List(args)) => dlq::list(globals, &args),
+        Command::Dev(args) => dev::run(&globals, &args),
         Command::Config(config::Command::Show(args)) => config::show(globals, &args),
     }
 }

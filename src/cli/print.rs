@@ -12,6 +12,11 @@ pub(super) fn to_stderr(text: &str) {
     drop(writeln!(io::stderr().lock(), "{text}"));
 }
 
+/// Replaces the line that shows how far a command is; an empty text clears it.
+pub(super) fn progress(text: &str) {
+    drop(write!(io::stderr().lock(), "\r\x1b[K{text}"));
+}
+
 /// Writes a value as JSON.
 pub(super) fn json(value: &serde_json::Value) -> io::Result<()> {
     line(&format!("{value:#}"))
@@ -43,4 +48,3 @@ mod tests {
         let text = columns(&[row(["id", "name", "error"]), row(["10", "größer", "a long one"])]);
         assert_eq!(text, "id  name    error\n10  größer  a long one");
     }
-}

@@ -1,7 +1,10 @@
 //! What a developer's machine needs: throwaway servers, a workload, its ledger and the checker.
 
 pub mod checker;
+pub mod once;
 pub mod random;
+pub mod relay_process;
 pub mod servers;
+pub mod stage;
 pub mod stream_reader;
 pub mod workload;

@@ -5,6 +5,7 @@ mod admin;
 mod checker;
 mod cli;
 mod config;
+mod dev;
 mod fixture;
 mod packaging;
 mod secrets;

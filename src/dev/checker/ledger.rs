@@ -1,5 +1,7 @@
 //! Ledger: what the writers did to the outbox, noted by the writers themselves.
 
+use std::collections::HashSet;
+
 use uuid::Uuid;
 
 use super::Digest;
@@ -72,9 +74,9 @@ impl Ledger {
     }
 
     /// How many different keys the committed events have.
-    pub fn keys(&self) -> usize {
+    pub fn keys(&self) -> u64 {
         let committed = self.transactions.iter().filter(|t| t.fate == Fate::Committed);
         let keys = committed.flat_map(|t| t.rows.iter().filter_map(|row| row.key));
-        keys.collect::<std::collections::HashSet<_>>().len()
+        keys.collect::<HashSet<_>>().len() as u64
     }
 }

@@ -1,0 +1,142 @@
+//! Relay process: `postrider run` as a child of this very program, with its log and its memory.
+
+use std::{
+    env, fs,
+    fs::File,
+    io,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep};
+
+use super::servers::{Guard, Signal, send_signal};
+
+/// How long the program may take to stop; longer than its own grace.
+const STOP_DEADLINE: Duration = Duration::from_secs(40);
+
+/// A running (or ended) `postrider run`. Dropping it kills it.
+#[derive(Debug)]
+pub struct RelayProcess {
+    home: PathBuf,
+    guard: Guard,
+    child: Child,
+}
+
+impl RelayProcess {
+    /// Starts the program of this process with a configuration file of its own.
+    ///
+    /// `home` becomes its directory, and is removed when this value is dropped.
+    ///
+    /// # Errors
+    /// When the directory or the log cannot be made, or the program cannot be started.
+    pub fn start(home: &Path, toml: &str, settings: &[String]) -> io::Result<Self> {
+        let mut guard = Guard::start(Signal::Kill, home)?;
+        let log = File::create(log_path(home))?;
+        let mut command = program(home, toml)?;
+        command.arg("run").args(settings.iter().flat_map(|setting| ["--set", setting]));
+        let child = command.stdout(log.try_clone()?).stderr(log).spawn()?;
+        guard.watch(child.id())?;
+        Ok(Self { home: home.to_path_buf(), guard, child })
+    }
+
+    /// The file with everything that it has written.
+    pub fn log_path(&self) -> PathBuf {
+        log_path(&self.home)
+    }
+
+    /// The lines of its log that call for a person.
+    pub fn errors(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.log_path()).unwrap_or_default();
+        let is_error = |line: &&str| {
+            line.split_whitespace().take(2).any(|word| word == "ERROR") || line.contains("panicked")
+        };
+        log.lines().filter(is_error).map(str::to_owned).collect()
+    }
+
+    /// The last lines of its log.
+    pub fn log_tail(&self) -> String {
+        let log = fs::read_to_string(self.log_path()).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n")
+    }
+
+    /// The most memory that it has had so far, in bytes; `None` where the system does not tell.
+    pub fn memory_bytes_max(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        Some(kibibytes * 1024)
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Stops it with SIGTERM and tells its exit code; `None` when a signal ended it.
+    ///
+    /// # Errors
+    /// When it cannot be signalled, or does not stop in time.
+    ///
+    /// # Cancel safety
+    /// It stops all the same.
+    pub async fn stop(&mut self) -> io::Result<Option<i32>> {
+        if !self.has_ended() {
+            send_signal(self.child.id(), Signal::Terminate)?;
+        }
+        let deadline = Instant::now() + STOP_DEADLINE;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                // A guard that is gone guards nothing.
+                drop(self.guard.forget());
+                return Ok(status.code());
+            }
+            if Instant::now() > deadline {
+                return Err(io::Error::other("the relay did not stop"));
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Drop for RelayProcess {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        // The guard must not take a process that has the same id later.
+        drop(self.guard.forget());
+        drop(fs::remove_dir_all(&self.home));
+    }
+}
+
+/// Runs a command of this program to its end; its output is in the error when it fails.
+///
+/// # Errors
+/// When it cannot be started, or does not end with 0.
+pub fn run_command(home: &Path, toml: &str, args: &[&str]) -> io::Result<()> {
+    let output = program(home, toml)?.args(args).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = [output.stdout, output.stderr].concat();
+    Err(io::Error::other(String::from_utf8_lossy(&text).trim().to_owned()))
+}
+
+/// This program, with its configuration file and nothing of our environment.
+fn program(home: &Path, toml: &str) -> io::Result<Command> {
+    let config = home.join("postrider.toml");
+    fs::write(&config, toml)?;
+    let mut command = Command::new(env::current_exe()?);
+    command.env_clear().env("HOME", home).env("NO_COLOR", "1").env("POSTRIDER_CONFIG", config);
+    command.env("PATH", env::var_os("PATH").unwrap_or_default());
+    // Ctrl-C in a terminal must reach us first: the relay is stopped in its turn.
+    command.current_dir(home).stdin(Stdio::null()).process_group(0);
+    Ok(command)
+}
+
+fn log_path(home: &Path) -> PathBuf {
+    home.join("relay.log")
+}
