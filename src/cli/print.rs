@@ -48,3 +48,4 @@ mod tests {
         let text = columns(&[row(["id", "name", "error"]), row(["10", "größer", "a long one"])]);
         assert_eq!(text, "id  name    error\n10  größer  a long one");
     }
+}
