@@ -193,7 +193,49 @@ fn is_obeyed(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing_subscriber::fmt::MakeWriter;
+
     use super::*;
+
+    /// A log that is kept in memory.
+    #[derive(Clone, Default)]
+    struct Memory(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Memory {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl MakeWriter<'_> for Memory {
+        type Writer = Self;
+
+        fn make_writer(&self) -> Self {
+            self.clone()
+        }
+    }
+
+    #[test]
+    fn line_for_journald_has_a_priority_and_nothing_that_a_row_could_forge() {
+        let memory = Memory::default();
+        let event = Prioritized(format::format().without_time().with_ansi(false));
+        let builder = tracing_subscriber::fmt().with_ansi(false).fmt_fields(TextFields);
+        let subscriber = builder.event_format(event).with_writer(memory.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let event_type = "evil\n<3>ERROR \u{1b}[31m";
+            tracing::warn!(event_type = %event_type, text = "a\nb", count = 5, "it {}", "happens");
+        });
+        let log = String::from_utf8(memory.0.lock().unwrap().clone()).unwrap();
+        let expected = "<4> WARN postrider::logging::tests: it happens \
+                        event_type=evil\\n<3>ERROR \\u{1b}[31m text=\"a\\nb\" count=5\n";
+        assert_eq!(log, expected);
+    }
 
     #[test]
     fn what_a_terminal_would_obey_is_escaped() {

@@ -142,16 +142,12 @@ impl Default for Nats {
     }
 }
 
-impl Nats {
-    /// How long the broker has to remember ids, so that it recognises every repeat of ours: two
-    /// unanswered attempts, the wait between them, and a restart of this program.
-    pub fn duplicate_window_needed(&self) -> HumanDuration {
-        HumanDuration(self.ack_timeout.0.saturating_mul(2).saturating_add(REPEAT_SLACK))
-    }
+/// How long the broker has to remember ids, so that it recognises every repeat of ours: two
+/// unanswered attempts, the wait between them, and a restart of this program.
+pub fn duplicate_window_needed(ack_timeout: Duration) -> Duration {
+    const WAIT_AND_RESTART: Duration = Duration::from_secs(40);
+    ack_timeout.saturating_mul(2).saturating_add(WAIT_AND_RESTART)
 }
-
-/// The longest wait between two attempts, and a restart of this program.
-const REPEAT_SLACK: Duration = Duration::from_secs(40);
 
 /// `[stream]`: the JetStream stream that takes the events.
 #[derive(Debug, Clone, Deserialize, Serialize)]

@@ -5,10 +5,12 @@ use std::path::Path;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Config, bounds,
+    Config, bounds, duplicate_window_needed,
     error::{Origin, Problem},
+    keys,
     load::{Origins, Scope},
     mismatch::shortened,
+    value::HumanDuration,
 };
 use crate::wire::{SubjectTemplate, captures};
 
@@ -78,10 +80,14 @@ fn missing(
         return None;
     }
     let verb = if keys.len() == 1 { "is" } else { "are" };
+    let variables: Vec<String> = keys.iter().map(|key| keys::variable(key)).collect();
     let place = file
         .map_or("a file and name it with --config".to_owned(), |file| file.display().to_string());
-    let problem = Problem::new(format!("{} {verb} not set", enumerated(&keys)))
-        .hint(format!("add to {place}:\n{}", lines.join("\n")));
+    let problem = Problem::new(format!("{} {verb} not set", enumerated(&keys))).hint(format!(
+        "add to {place}:\n{}\nor set {}",
+        lines.join("\n"),
+        enumerated(&variables.iter().map(String::as_str).collect::<Vec<_>>())
+    ));
     Some(match (file, empty.is_empty()) {
         (_, false) => problem.detail(empty.join("\n")),
         (None, true) => problem.detail(
@@ -225,7 +231,7 @@ impl Rules<'_> {
 
     fn times(&mut self, config: &Config) {
         let (ack, window) = (config.nats.ack_timeout, config.stream.duplicate_window);
-        let needed = config.nats.duplicate_window_needed();
+        let needed = HumanDuration(duplicate_window_needed(ack.0));
         if config.stream.create && window < needed {
             let problem = Problem::new(format!(
                 "stream.duplicate_window {window} is too short for nats.ack_timeout {ack}"

@@ -18,9 +18,6 @@ use crate::{
     wire::{Limits, SubjectTemplate, captures},
 };
 
-/// How much longer than the slowest retry the broker has to remember ids: a restart of ours.
-const RESTART_ALLOWANCE: Duration = Duration::from_secs(30);
-
 /// How long the API may take to answer.
 const API_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -105,7 +102,9 @@ pub async fn verify(
         Err(StreamError::Missing { .. }) if config.create => create(&context, config).await?,
         other => other?,
     };
-    if let Some((fault, hint)) = fault(&info.config, template, window_needed(ack_timeout)) {
+    if let Some((fault, hint)) =
+        fault(&info.config, template, config::duplicate_window_needed(ack_timeout))
+    {
         return Err(StreamError::Refused { stream: config.name.clone(), fault, hint });
     }
     let server_max = client.max_payload() as u64;
@@ -180,11 +179,6 @@ async fn create(
             _ => Err(StreamError::Unavailable { stream, reason: error.to_string(), silent: false }),
         },
     }
-}
-
-/// How long the broker has to remember ids, so that every retry of ours is recognised.
-fn window_needed(ack_timeout: Duration) -> Duration {
-    ack_timeout * 2 + Duration::from_secs(10) + RESTART_ALLOWANCE
 }
 
 /// What makes a stream unusable, and what to do about it.

@@ -1,6 +1,8 @@
 //! Secrets: read from where they are kept, and shown nowhere.
 
-use crate::support::sandbox::Sandbox;
+use postrider::dev::servers::NatsOptions;
+
+use crate::support::{DEADLINE, Fixture, app, daemon, eventually, sandbox::Sandbox};
 
 const STREAM: &str = "[stream]\nname = \"EVENTS\"\n";
 
@@ -59,6 +61,43 @@ fn planted_secrets_on_the_command_line_are_refused_and_not_repeated() {
         assert_eq!(finished.code, Some(78), "{finished:?}");
         assert!(!format!("{finished:?}").contains("canary"), "{finished:?}");
     }
+}
+
+#[tokio::test]
+async fn planted_secrets_show_in_no_log_of_a_run_even_at_the_lowest_level() {
+    let extra = "authorization { user: me, password: canary-nats }".to_owned();
+    let options = NatsOptions { extra, ..NatsOptions::default() };
+    let fixture = Fixture::with(None, Some(options)).await;
+    let url = fixture.database_url().replace("postgres@", "postgres:canary-postgres@");
+    assert!(url.contains("canary"));
+    let toml = fixture
+        .toml()
+        .set("database.url", url)
+        .set("nats.user", "me")
+        .set("nats.password", "canary-nats");
+    let client = fixture.connect().await;
+    app::emit(&client, "order.placed", Some(("order", "o-1")), r#"{"card": "canary-payload"}"#)
+        .await;
+    let mut running =
+        fixture.daemon().config(|_| toml.clone()).env("RUST_LOG", "trace").allow_log("").start();
+    eventually("a published event", DEADLINE, async || {
+        daemon::run(&toml, &["status", "--json"]).await.stdout.contains("\"stream_seq\": 1")
+    })
+    .await;
+    running.terminate();
+    assert_eq!(running.wait_exit(DEADLINE).await, Some(0));
+    let log = running.log();
+    assert!(log.contains("TRACE"), "{log}");
+    assert_no_canary(&log);
+    let commands: [&[&str]; 3] = [&["check"], &["status"], &["config", "show"]];
+    for command in commands {
+        assert_no_canary(&format!("{:?}", daemon::run(&toml, command).await));
+    }
+}
+
+fn assert_no_canary(text: &str) {
+    let found: Vec<&str> = text.lines().filter(|line| line.contains("canary")).collect();
+    assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
 fn assert_silent(sandbox: &Sandbox, case: &str) {
