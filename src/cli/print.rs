@@ -2,14 +2,18 @@
 
 use std::io::{self, Write as _};
 
+use crate::logging::printable;
+
 /// Writes a line to the standard output.
 pub(super) fn line(text: &str) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{text}")
 }
 
-/// Writes a line to the standard error; when even that is closed there is nobody to tell.
+/// Writes a text to the standard error; when even that is closed there is nobody to tell. It may
+/// quote what a server said, so that a terminal gets none of its control characters.
 pub(super) fn to_stderr(text: &str) {
-    drop(writeln!(io::stderr().lock(), "{text}"));
+    let lines: Vec<_> = text.lines().map(printable).collect();
+    drop(writeln!(io::stderr().lock(), "{}", lines.join("\n")));
 }
 
 /// Replaces the line that shows how far a command is; an empty text clears it.
