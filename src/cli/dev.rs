@@ -1,5 +1,6 @@
 //! `postrider dev`: throwaway servers and a relay to play with, or one checked run.
 
+mod play;
 mod report;
 
 use std::io::{IsTerminal as _, stderr};
@@ -49,7 +50,11 @@ pub(super) fn run(globals: &Globals, args: &Args) -> Result<Exit, Failure> {
     block_on(async {
         say(&args.workload, "starting a throwaway Postgres, nats-server and relay …");
         let mut stage = Stage::set_up(&globals.settings).await?;
-        once(&mut stage, &args.workload).await
+        if args.once {
+            once(&mut stage, &args.workload).await
+        } else {
+            play::play(&mut stage).await
+        }
     })
 }
 

@@ -1,6 +1,7 @@
 //! What a developer's machine needs: throwaway servers, a workload, its ledger and the checker.
 
 pub mod checker;
+pub mod demo;
 pub mod once;
 pub mod random;
 pub mod relay_process;

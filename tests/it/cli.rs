@@ -21,7 +21,7 @@ async fn json_of(toml: &Toml, args: &[&str]) -> Value {
 
 #[test]
 fn help_of_every_command_is_stable() {
-    let commands: [&[&str]; 9] = [
+    let commands: [&[&str]; 10] = [
         &[],
         &["run"],
         &["migrate"],
@@ -29,6 +29,7 @@ fn help_of_every_command_is_stable() {
         &["status"],
         &["dlq"],
         &["dlq", "list"],
+        &["dev"],
         &["config"],
         &["config", "show"],
     ];

@@ -1,0 +1,148 @@
+//! Demo: a small shop that places orders, and a consumer that notes each of its events once.
+
+use std::{convert::Infallible, time::Duration};
+
+use async_nats::{
+    HeaderMap, HeaderValue,
+    jetstream::{self, consumer::pull},
+};
+use futures_util::StreamExt as _;
+use jiff::{Timestamp, Unit};
+use thiserror::Error;
+use tokio::{sync::mpsc, time::interval};
+use tokio_postgres::{Client, NoTls};
+use uuid::Uuid;
+
+use super::stage::STREAM;
+use crate::tasks;
+
+/// How often the shop does something.
+const PACE: Duration = Duration::from_millis(600);
+
+/// Why the demo could not go on.
+#[derive(Debug, Error)]
+pub enum DemoError {
+    /// The database refused something.
+    #[error("ask the demo's database: {0}")]
+    Postgres(#[from] tokio_postgres::Error),
+    /// The broker refused something.
+    #[error("read the demo's stream: {0}")]
+    Nats(String),
+}
+
+/// Creates the shop's tables.
+///
+/// # Errors
+/// When the database refuses.
+///
+/// # Cancel safety
+/// Some tables may be there.
+pub async fn prepare(database: &str) -> Result<(), DemoError> {
+    Ok(connect(database).await?.batch_execute(include_str!("demo/tables.sql")).await?)
+}
+
+/// Places orders, pays some of them and takes some back, until it is dropped. What it does goes to
+/// `lines`, for a person to read.
+///
+/// # Errors
+/// When the database refuses or goes away.
+///
+/// # Cancel safety
+/// An open transaction is rolled back by the database.
+pub async fn produce(
+    database: &str,
+    lines: &mpsc::Sender<String>,
+) -> Result<Infallible, DemoError> {
+    let mut client = connect(database).await?;
+    let place = client.prepare(include_str!("demo/place.sql")).await?;
+    let pay = client.prepare(include_str!("demo/pay.sql")).await?;
+    let mut ticks = interval(PACE);
+    for number in 1_i32.. {
+        ticks.tick().await;
+        let transaction = client.transaction().await?;
+        let placed = transaction.query_one(&place, &[&(number * 7 % 100 + 1)]).await?;
+        let order: i64 = placed.try_get(0)?;
+        if number % 5 == 0 {
+            transaction.rollback().await?;
+            say(lines, format!("shop      rolled back order {order}: its event may not arrive"))
+                .await;
+            continue;
+        }
+        transaction.commit().await?;
+        if number % 3 == 0 {
+            client.execute(&pay, &[&order]).await?;
+        }
+    }
+    std::future::pending().await
+}
+
+/// Notes each event once, however often it is delivered, until it is dropped.
+///
+/// # Errors
+/// When the database or the broker refuses or goes away.
+///
+/// # Cancel safety
+/// An event that was being noted is delivered again to the next consumer of this name.
+pub async fn consume(
+    database: &str,
+    nats: &str,
+    lines: &mpsc::Sender<String>,
+) -> Result<Infallible, DemoError> {
+    let client = connect(database).await?;
+    let note = client.prepare(include_str!("demo/note.sql")).await?;
+    let broker = async_nats::connect(nats).await.map_err(refused)?;
+    let stream = jetstream::new(broker).get_stream(STREAM).await.map_err(refused)?;
+    let name = Some("demo".to_owned());
+    let config = pull::Config { durable_name: name, ..pull::Config::default() };
+    let consumer = stream.create_consumer(config).await.map_err(refused)?;
+    let mut messages = consumer.messages().await.map_err(refused)?;
+    while let Some(message) = messages.next().await {
+        let message = message.map_err(refused)?;
+        let headers = message.headers.clone().unwrap_or_default();
+        let id = header(&headers, "Nats-Msg-Id").and_then(|id| Uuid::parse_str(id).ok());
+        let event_type = header(&headers, "ce-type").unwrap_or("?");
+        // One statement is one transaction: the id and the effect are there together or not.
+        let is_new = match id {
+            Some(id) => !client.query(&note, &[&id, &event_type]).await?.is_empty(),
+            None => false,
+        };
+        message.ack().await.map_err(refused)?;
+        let key = header(&headers, "ce-partitionkey").unwrap_or("(no key)");
+        let payload = String::from_utf8_lossy(&message.payload);
+        let ending = if is_new { age(&headers) } else { "seen before".to_owned() };
+        let subject = message.subject.as_str();
+        say(lines, format!("consumer  {subject:<22} {key:<10} {payload}  ({ending})")).await;
+    }
+    Err(DemoError::Nats("the subscription ended".to_owned()))
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).map(HeaderValue::as_str)
+}
+
+/// How long ago an event happened, by its own account.
+fn age(headers: &HeaderMap) -> String {
+    let occurred_at: Option<Timestamp> = header(headers, "ce-time").and_then(|t| t.parse().ok());
+    let Some(occurred_at) = occurred_at else { return "no time".to_owned() };
+    let age = Timestamp::now() - occurred_at;
+    match age.total(Unit::Millisecond) {
+        Ok(millis) => format!("{millis:.1} ms after it happened"),
+        Err(_) => "long ago".to_owned(),
+    }
+}
+
+/// Waits for room: what is shown late is better than what is not shown.
+async fn say(lines: &mpsc::Sender<String>, line: String) {
+    // Without a reader there is nobody to tell.
+    drop(lines.send(line).await);
+}
+
+async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    tasks::drive(async move { drop(connection.await) });
+    Ok(client)
+}
+
+fn refused(error: impl std::fmt::Display) -> DemoError {
+    DemoError::Nats(error.to_string())
+}
