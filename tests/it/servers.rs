@@ -64,8 +64,9 @@ async fn a_dropped_server_leaves_neither_process_nor_directory() {
 #[test]
 fn the_guard_ends_what_it_watches_once_its_pipe_closes() {
     let directory = tempfile::tempdir().unwrap().keep();
-    let mut child = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
     let mut guard = Guard::start(Signal::Terminate, &directory).unwrap();
+    let mut sleep = Command::new("sleep");
+    let mut child = sleep.arg("1000").stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     guard.watch(child.id()).unwrap();
     // The kernel closes the pipe in the same way when the program that holds it is killed. The
     // drop waits for the guard, which waits for us to collect the child.

@@ -49,8 +49,7 @@ impl Sandbox {
         // A short name: the path of a unix socket has room for 107 bytes.
         let name = format!("postrider-{}", id.get(..12).unwrap_or(&id));
         let directory = parent.map_or_else(env::temp_dir, Path::to_path_buf).join(name);
-        let made = || -> io::Result<(Option<Account>, Guard)> {
-            DirBuilder::new().mode(0o700).create(&directory)?;
+        let furnish = || -> io::Result<(Option<Account>, Guard)> {
             let guard = Guard::start(last_signal, &directory)?;
             let account = (fs::metadata(&directory)?.uid() == 0).then(unprivileged_account);
             if let Some(account) = account {
@@ -58,8 +57,12 @@ impl Sandbox {
             }
             Ok((account, guard))
         };
+        let make = || {
+            DirBuilder::new().mode(0o700).create(&directory)?;
+            furnish().inspect_err(|_| drop(fs::remove_dir(&directory)))
+        };
         let (account, guard) =
-            made().map_err(io_error(format!("make the directory {}", directory.display())))?;
+            make().map_err(io_error(format!("make the directory {}", directory.display())))?;
         Ok(Self { directory, account, last_signal, guard, child: None })
     }
 
