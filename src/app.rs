@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use async_nats::connection::State;
 use thiserror::Error;
 use tokio::{sync::watch, time::interval};
 use tracing::{info, warn};
@@ -35,6 +36,9 @@ const TASKS_GRACE: Duration = Duration::from_secs(5);
 
 /// How often systemd is told how it goes.
 const NOTIFY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often it is said again that NATS is waited for.
+const REMIND: Duration = Duration::from_secs(30);
 
 /// How long the relay's loop may not turn before systemd hears nothing of us any more.
 const STUCK: Duration = Duration::from_secs(15);
@@ -92,9 +96,7 @@ pub async fn run(config: Config, options: Options) -> Result<(), RunError> {
         Instant::now(),
     )
     .await?;
-    status.send_modify(|status| {
-        status.nats = Link::Connecting { detail: "first connection".to_owned() };
-    });
+    let nats = publisher.client().clone();
 
     let tasks = Tasks::new();
     // It ends by itself only at a second signal.
@@ -118,6 +120,8 @@ pub async fn run(config: Config, options: Options) -> Result<(), RunError> {
     };
     let upkeep = upkeep::run(chores, Arc::clone(&status), Arc::clone(&metrics), shutdown.clone());
     tasks.spawn("upkeep", upkeep);
+    let servers = config.nats.url.to_string();
+    tasks.spawn("nats", tell_of_nats(nats, servers, Arc::clone(&status), tasks.cancelled()));
     tasks.spawn("systemd", tell_systemd(status.subscribe(), tasks.cancelled()));
     systemd::ready();
 
@@ -196,5 +200,37 @@ async fn tell_systemd(
             seen.backlog,
             seen.dead
         ));
+    }
+}
+
+/// Says now and then that NATS is waited for, and keeps its line in the status, also while the relay
+/// itself waits for Postgres.
+async fn tell_of_nats(
+    client: async_nats::Client,
+    servers: String,
+    status: Arc<watch::Sender<Status>>,
+    cancelled: tokio_util::sync::CancellationToken,
+) {
+    let mut ticks = interval(Duration::from_secs(1));
+    // The first connection takes a moment; nobody needs to hear of that.
+    let mut remind_at = Instant::now() + Duration::from_secs(1);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = cancelled.cancelled() => return,
+        }
+        let now = Instant::now();
+        if client.connection_state() == State::Connected {
+            remind_at = now + Duration::from_secs(1);
+            status.send_if_modified(|status| {
+                let before = std::mem::replace(&mut status.nats, Link::Up);
+                before != Link::Up
+            });
+        } else if now >= remind_at {
+            remind_at = now + REMIND;
+            warn!(servers, hint = "is it up, and is nats.url right?", "waiting for NATS");
+            let detail = format!("no connection to {servers}");
+            status.send_modify(|status| status.nats = Link::Down { detail });
+        }
     }
 }

@@ -59,15 +59,16 @@ pub struct PublishedBatch {
 }
 
 impl PublishedBatch {
-    /// Notes a confirmation: how long after its sending, and how long after the row was written.
-    pub fn stored(&mut self, since_sent: Duration, since_written: Duration) {
+    /// Notes a confirmation: how long after its sending, and how long after
+    /// the row was written when that is known.
+    pub fn stored(&mut self, since_sent: Duration, since_written: Option<Duration>) {
         self.published += 1;
         self.duration_seconds.push(since_sent.as_secs_f64());
-        self.latency_seconds.push(since_written.as_secs_f64());
+        self.latency_seconds.extend(since_written.map(|since| since.as_secs_f64()));
     }
 
     /// Notes a confirmation that says that the stream held the message already.
-    pub fn deduplicated(&mut self, since_sent: Duration, since_written: Duration) {
+    pub fn deduplicated(&mut self, since_sent: Duration, since_written: Option<Duration>) {
         self.deduplicated += 1;
         self.stored(since_sent, since_written);
     }

@@ -99,8 +99,8 @@ fn every_labelled_series_is_there_before_anything_happened() {
 fn batch_is_counted_once_and_then_empty() {
     let metrics = Metrics::new();
     let mut batch = PublishedBatch::default();
-    batch.stored(Duration::from_millis(2), Duration::from_millis(30));
-    batch.deduplicated(Duration::from_millis(2), Duration::from_secs(30));
+    batch.stored(Duration::from_millis(2), Some(Duration::from_millis(30)));
+    batch.deduplicated(Duration::from_millis(2), Some(Duration::from_secs(30)));
     metrics.publishing.published(&mut batch);
     metrics.publishing.published(&mut batch);
     let page = metrics.encode();

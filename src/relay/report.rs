@@ -59,7 +59,7 @@ impl Report {
         match outcome {
             Outcome::Acked { duplicate, .. } => {
                 self.published_total += 1;
-                let since = event.map_or(Duration::ZERO, |(event, _)| since_written(event));
+                let since = event.and_then(|(event, _)| since_written(event));
                 if *duplicate {
                     self.batch.deduplicated(took, since);
                 } else {
@@ -186,7 +186,6 @@ fn failure(kind: ClosureKind) -> Failure {
 }
 
 /// How long ago the row was written, by two clocks: it is a measure for people, nothing rests on it.
-fn since_written(event: &Event) -> Duration {
-    let written = event.occurred_at.unwrap_or(Timestamp::UNIX_EPOCH);
-    Timestamp::now().duration_since(written).try_into().unwrap_or_default()
+fn since_written(event: &Event) -> Option<Duration> {
+    Timestamp::now().duration_since(event.occurred_at?).try_into().ok()
 }
