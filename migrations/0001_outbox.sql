@@ -49,53 +49,34 @@ $body$;
 GRANT USAGE ON SCHEMA "postrider"
     TO postrider_producer, postrider_consumer, postrider_relay, postrider_operator;
 
--- A version 7 UUID: 48 bits of Unix milliseconds, then random bits.
+-- A version 7 UUID: 48 bits of Unix milliseconds (eleven hexadecimal digits until the year 2527),
+-- then random bits.
 CREATE FUNCTION "postrider".uuid7() RETURNS uuid
 LANGUAGE sql VOLATILE PARALLEL SAFE
-RETURN (lpad(to_hex((date_part('epoch', clock_timestamp()) * 1000)::bigint), 12, '0')
+RETURN ('0' || to_hex((date_part('epoch', clock_timestamp()) * 1000)::bigint)
         || '7' || substr(gen_random_uuid()::text, 16))::uuid;
 
--- What a writer has to know, in one number, because a sequence is read without a snapshot and
--- changed without a lock on any table: the slot that new rows go to (the low three bits, so that
--- every value has a partition) and, above it, the Unix second until which a sleeping relay wants
--- to be woken (0: it is awake or absent). It expires by itself.
-CREATE SEQUENCE "postrider".gate AS bigint MINVALUE 0 START WITH 0 CACHE 1;
+-- The slot that new rows go to. A sequence, because it is read without a snapshot and changed
+-- without a lock on any table; every value that it can have has a partition. Its low two bits are
+-- the turn of retention. 4 and above is the wake-up gate: set while the relay sleeps.
+CREATE SEQUENCE "postrider".gate AS smallint MINVALUE 0 MAXVALUE 7 START WITH 0 CACHE 1;
 
--- Wakes a sleeping relay and returns the slot. Only called while the gate is open. A transaction
--- that has executed NOTIFY cannot be prepared, so where the server allows two-phase commit nothing
--- is sent (the relay then polls more often), unless the database says
--- `ALTER DATABASE … SET postrider.wake = 'always'`.
-CREATE FUNCTION "postrider".wake() RETURNS smallint
-LANGUAGE plpgsql VOLATILE AS $body$
-DECLARE
-    gate CONSTANT bigint := pg_sequence_last_value('"postrider".gate'::regclass);
-BEGIN
-    IF gate >> 3 > date_part('epoch', clock_timestamp())
-       AND (current_setting('max_prepared_transactions') = '0'
-            OR current_setting('postrider.wake', true) = 'always') THEN
-        PERFORM pg_notify('postrider_' || nspname, '')
-        FROM pg_catalog.pg_namespace WHERE oid = '"postrider"'::regnamespace;
-    END IF;
-    RETURN gate & 7;
-END
-$body$;
+-- The Unix second until which a sleeping relay wants to be woken. The gate of a relay that died
+-- asleep expires by itself.
+CREATE SEQUENCE "postrider".wake_until AS bigint MINVALUE 0 START WITH 0 CACHE 1;
 
 CREATE TABLE "postrider".outbox (
     -- First on purpose: defaults are computed in column order, so a transaction has its number
     -- before it draws its first seq. The reader's lower bound on seq rests on that.
     tx                xid8        NOT NULL DEFAULT pg_current_xact_id(),
     seq               bigint      NOT NULL GENERATED ALWAYS AS IDENTITY (CACHE 1),
-    -- A default instead of a trigger: it is part of the cached plan, where the condition of a
-    -- trigger is parsed anew by every statement (docs/adr/0003).
-    slot              smallint    NOT NULL DEFAULT
-        CASE WHEN pg_sequence_last_value('"postrider".gate'::regclass) > 7 THEN "postrider".wake()
-             ELSE (coalesce(pg_sequence_last_value('"postrider".gate'::regclass), 0) & 7)::smallint
-        END,
+    slot              smallint    NOT NULL
+        DEFAULT coalesce(pg_sequence_last_value('"postrider".gate'::regclass), 0)::smallint,
     event_version     integer     NOT NULL DEFAULT 1,
     occurred_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- The text of uuid7(), which saves its look-up.
     event_id          uuid        NOT NULL DEFAULT
-        (lpad(to_hex((date_part('epoch', clock_timestamp()) * 1000)::bigint), 12, '0')
+        ('0' || to_hex((date_part('epoch', clock_timestamp()) * 1000)::bigint)
          || '7' || substr(gen_random_uuid()::text, 16))::uuid,
     event_type        text        NOT NULL,
     kind              text        NOT NULL DEFAULT 'domain',
@@ -111,13 +92,10 @@ CREATE TABLE "postrider".outbox (
     actor             text,
     payload           json,
     payload_binary    bytea,
-    PRIMARY KEY (seq, slot),
-    CONSTRAINT outbox_event_type_not_empty CHECK (event_type <> ''),
-    CONSTRAINT outbox_aggregate_complete
-        CHECK ((aggregate_type IS NULL) = (aggregate_id IS NULL)),
-    CONSTRAINT outbox_one_payload CHECK (payload IS NULL OR payload_binary IS NULL)
-    -- No more: each statement parses the text of a constraint anew, so a longer one costs more than
-    -- the insert. What else may be wrong with a row is found by emit() and by the relay.
+    PRIMARY KEY (seq, slot)
+    -- No CHECK: each statement parses the text of a constraint anew, and three small ones cost more
+    -- than the insert itself (docs/adr/0003). What may be wrong with a row is refused by emit(),
+    -- and for a plain INSERT by the relay, as a dead letter.
 ) PARTITION BY LIST (slot);
 
 COMMENT ON TABLE "postrider".outbox IS
@@ -126,8 +104,27 @@ COMMENT ON TABLE "postrider".outbox IS
 -- Finds the rows of a transaction that was still open when the position was taken.
 CREATE INDEX outbox_tx_seq ON "postrider".outbox (tx, seq);
 
+-- Wakes the relay. A transaction that has executed NOTIFY cannot be prepared, so where the server
+-- allows two-phase commit nothing is sent (the relay then polls more often), unless the database
+-- says `ALTER DATABASE … SET postrider.wake = 'always'`.
+CREATE FUNCTION "postrider".wake() RETURNS trigger
+LANGUAGE plpgsql AS $body$
+BEGIN
+    IF pg_sequence_last_value('"postrider".wake_until'::regclass)
+           > date_part('epoch', clock_timestamp())
+       AND (current_setting('max_prepared_transactions') = '0'
+            OR current_setting('postrider.wake', true) = 'always') THEN
+        PERFORM pg_notify('postrider_' || TG_TABLE_SCHEMA, '');
+    END IF;
+    RETURN NEW;
+END
+$body$;
+
 -- EXTERNAL keeps large values uncompressed: their size is known without reading them. Leaves are
 -- emptied by TRUNCATE, so vacuuming them after inserts would only cost I/O.
+--
+-- Only the leaves that take rows while the relay sleeps have the trigger, so an awake or absent
+-- relay costs the writers nothing: no condition to evaluate, no function to call.
 DO $body$
 BEGIN
     FOR slot IN 0..7 LOOP
@@ -140,6 +137,11 @@ BEGIN
             'ALTER COLUMN payload SET STORAGE EXTERNAL, '
             'ALTER COLUMN payload_binary SET STORAGE EXTERNAL, '
             'ALTER COLUMN headers SET STORAGE EXTERNAL', slot);
+        IF slot >= 4 THEN
+            EXECUTE format(
+                'CREATE TRIGGER outbox_wake BEFORE INSERT ON "postrider".outbox_%s '
+                'FOR EACH ROW EXECUTE FUNCTION "postrider".wake()', slot);
+        END IF;
     END LOOP;
 END
 $body$;
@@ -151,7 +153,7 @@ ALTER TABLE "postrider".outbox
 
 REVOKE ALL ON FUNCTION "postrider".uuid7() FROM PUBLIC;
 REVOKE ALL ON FUNCTION "postrider".wake() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION "postrider".uuid7(), "postrider".wake() TO postrider_producer;
+GRANT EXECUTE ON FUNCTION "postrider".uuid7() TO postrider_producer;
 
 -- A producer may set what describes its event. tx, seq and slot are ours: a wrong value there
 -- would hide the row from the relay.
@@ -160,8 +162,8 @@ GRANT INSERT (event_id, occurred_at, event_type, event_version, kind, aggregate_
               correlation_id, causation_id, actor, payload, payload_binary)
     ON "postrider".outbox TO postrider_producer;
 GRANT SELECT (seq, event_id) ON "postrider".outbox TO postrider_producer;
-GRANT SELECT ON SEQUENCE "postrider".gate TO postrider_producer;
+GRANT SELECT ON SEQUENCE "postrider".gate, "postrider".wake_until TO postrider_producer;
 
 GRANT SELECT ON "postrider".outbox TO postrider_relay, postrider_operator;
-GRANT SELECT, UPDATE ON SEQUENCE "postrider".gate TO postrider_relay;
+GRANT SELECT, UPDATE ON SEQUENCE "postrider".gate, "postrider".wake_until TO postrider_relay;
 GRANT SELECT ON SEQUENCE "postrider".outbox_seq_seq TO postrider_relay, postrider_operator;

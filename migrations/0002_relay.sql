@@ -53,7 +53,7 @@ CREATE TABLE "postrider".letter (
     resolved_by       text,
     resolved_at       timestamptz,
     -- The event's own columns. A payload too large to carry stays in the outbox: then
-    -- payload_omitted is true and retention keeps the slot until the letter is resolved.
+    -- payload_omitted is true and retention keeps the turn until the letter is resolved.
     payload_size      bigint      NOT NULL,
     payload_omitted   boolean     NOT NULL,
     tx                xid8        NOT NULL,
@@ -99,8 +99,8 @@ CREATE INDEX letter_unresolved_key
 CREATE INDEX letter_unresolved_dead
     ON "postrider".letter (dead_at, id)
     WHERE resolved_at IS NULL AND state = 'dead';
--- What keeps retention from emptying a slot.
-CREATE INDEX letter_keeps_slot
+-- What keeps retention from emptying a turn.
+CREATE INDEX letter_keeps_turn
     ON "postrider".letter (slot)
     WHERE resolved_at IS NULL AND payload_omitted;
 

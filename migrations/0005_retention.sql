@@ -1,48 +1,50 @@
 -- Retention of the outbox without DELETE, and what a restore into another cluster needs.
 --
--- Why: new rows go to one slot at a time. A slot that is no longer current is sealed once all its
--- rows are settled, and emptied by TRUNCATE when it has been sealed for the retention. A slot that
--- cannot be emptied stays as it is, and when no empty slot is left the current one just grows:
--- nothing that is not settled is ever removed, and no insert fails or waits. See docs/adr/0002.
+-- Why: the four turns of two slots each (one for rows that come while the relay sleeps) take new
+-- rows one after the other. A turn that is over is sealed once all its rows are settled, and
+-- emptied by TRUNCATE when it has been sealed for the retention. A turn that cannot be emptied
+-- stays as it is, and when none is empty the current one just grows: nothing that is not settled
+-- is ever removed, and no insert fails or waits. See docs/adr/0002.
 --
 -- Locks: only objects that this file creates.
 
 SET LOCAL lock_timeout = '5s';
 
-CREATE TABLE "postrider".slot (
-    slot       smallint PRIMARY KEY,
+CREATE TABLE "postrider".turn (
+    turn       smallint PRIMARY KEY,
     opened_at  timestamptz,  -- since when rows go there, or went there; null: empty
     sealed_at  timestamptz,  -- since when it is known that all its rows are settled
     emptied_at timestamptz,
-    CONSTRAINT slot_sealed_after_opened CHECK (sealed_at IS NULL OR opened_at IS NOT NULL)
+    CONSTRAINT turn_sealed_after_opened CHECK (sealed_at IS NULL OR opened_at IS NOT NULL)
 );
 
-COMMENT ON TABLE "postrider".slot IS 'The turns that the leaves of the outbox take.';
+COMMENT ON TABLE "postrider".turn IS
+    'The turns of the outbox: turn n is made of the leaves outbox_<n> and outbox_<n + 4>.';
 
-INSERT INTO "postrider".slot (slot, opened_at)
-SELECT n, CASE WHEN n = 0 THEN clock_timestamp() END FROM generate_series(0, 7) AS n;
+INSERT INTO "postrider".turn (turn, opened_at)
+SELECT n, CASE WHEN n = 0 THEN clock_timestamp() END FROM generate_series(0, 3) AS n;
 
--- Whether every relay has settled every visible row of a slot. Reads only above the positions.
-CREATE FUNCTION "postrider".slot_settled(wanted smallint) RETURNS boolean
+-- Whether every relay has settled every visible row of a turn. Reads only above the positions.
+CREATE FUNCTION "postrider".turn_settled(wanted smallint) RETURNS boolean
 LANGUAGE sql VOLATILE
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
 SET search_path = pg_catalog, pg_temp
 RETURN EXISTS (SELECT FROM "postrider".position) AND NOT EXISTS (
     SELECT FROM "postrider".position AS p
     WHERE (SELECT true FROM "postrider".outbox AS o
-           WHERE o.slot = wanted AND o.seq > p.floor
+           WHERE o.slot IN (wanted, wanted + 4) AND o.seq > p.floor
              AND o.tx >= pg_snapshot_xmax(p.snapshot)
              AND NOT (o.seq <= p.bookmark AND pg_visible_in_snapshot(o.tx, p.target))
            ORDER BY o.seq LIMIT 1)
        OR (SELECT true FROM pg_snapshot_xip(p.snapshot) AS x (tx)
            CROSS JOIN LATERAL (
                SELECT FROM "postrider".outbox AS l
-               WHERE l.slot = wanted AND l.tx >= x.tx AND l.tx <= x.tx
+               WHERE l.slot IN (wanted, wanted + 4) AND l.tx >= x.tx AND l.tx <= x.tx
                  AND NOT (l.seq <= p.bookmark AND pg_visible_in_snapshot(l.tx, p.target))
                ORDER BY l.tx, l.seq LIMIT 1) AS late
            LIMIT 1));
 
--- Seals, empties and rotates what is due; the relay calls it about once a minute. It waits for no
+-- Seals, empties and rotates the turns that are due; the relay calls it about once a minute. It waits for no
 -- lock: what is in use is left for the next call. SECURITY DEFINER, so that the relay's role needs
 -- no right to truncate.
 CREATE FUNCTION "postrider".retain(
@@ -51,11 +53,12 @@ CREATE FUNCTION "postrider".retain(
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
     now_at CONSTANT timestamptz := clock_timestamp();
-    current_slot CONSTANT smallint :=
-        coalesce(pg_sequence_last_value('"postrider".gate'::regclass), 0) & 7;
-    turn record;
+    gate CONSTANT smallint :=
+        coalesce(pg_sequence_last_value('"postrider".gate'::regclass), 0);
+    current_turn CONSTANT smallint := gate & 3;
+    due record;
     drawn bigint;
-    next_slot smallint;
+    next_turn smallint;
 BEGIN
     sealed := 0; emptied := 0; rows_at_most := 0; rotated := false;
     IF retention IS NULL OR retention < '0' THEN
@@ -69,39 +72,41 @@ BEGIN
         RETURN;
     END IF;
 
-    UPDATE "postrider".slot SET opened_at = now_at, sealed_at = NULL
-    WHERE slot = current_slot AND (opened_at IS NULL OR sealed_at IS NOT NULL);
+    UPDATE "postrider".turn SET opened_at = now_at, sealed_at = NULL
+    WHERE turn = current_turn AND (opened_at IS NULL OR sealed_at IS NOT NULL);
 
-    FOR turn IN
-        SELECT s.slot, s.sealed_at, format('"postrider".outbox_%s', s.slot) AS leaf
-        FROM "postrider".slot AS s
-        WHERE s.slot <> current_slot AND s.opened_at IS NOT NULL
-          AND (s.sealed_at IS NULL OR s.sealed_at <= now_at - retention)
-        ORDER BY s.opened_at
+    FOR due IN
+        SELECT t.turn, t.sealed_at,
+               format('"postrider".outbox_%s, "postrider".outbox_%s', t.turn, t.turn + 4) AS leaves
+        FROM "postrider".turn AS t
+        WHERE t.turn <> current_turn AND t.opened_at IS NOT NULL
+          AND (t.sealed_at IS NULL OR t.sealed_at <= now_at - retention)
+        ORDER BY t.opened_at
     LOOP
         BEGIN
-            IF turn.sealed_at IS NULL THEN
+            IF due.sealed_at IS NULL THEN
                 -- Shuts writers out, so that every row there is visible to the look that follows.
-                EXECUTE format('LOCK TABLE ONLY %s IN SHARE MODE NOWAIT', turn.leaf);
-                IF "postrider".slot_settled(turn.slot) THEN
-                    UPDATE "postrider".slot SET sealed_at = now_at WHERE slot = turn.slot;
+                EXECUTE format('LOCK TABLE %s IN SHARE MODE NOWAIT', due.leaves);
+                IF "postrider".turn_settled(due.turn) THEN
+                    UPDATE "postrider".turn SET sealed_at = now_at WHERE turn = due.turn;
                     sealed := sealed + 1;
                 END IF;
             ELSIF NOT EXISTS (SELECT FROM "postrider".letter AS l
-                              WHERE l.slot = turn.slot AND l.payload_omitted
+                              WHERE l.slot IN (due.turn, due.turn + 4) AND l.payload_omitted
                                 AND l.resolved_at IS NULL) THEN
-                EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE NOWAIT', turn.leaf);
+                EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE NOWAIT', due.leaves);
                 -- Looked at again: a writer may have chosen the slot just before it was left.
-                IF "postrider".slot_settled(turn.slot) THEN
-                    EXECUTE format('SELECT max(seq) - min(seq) + 1 FROM %s', turn.leaf) INTO drawn;
-                    EXECUTE format('TRUNCATE %s', turn.leaf);
-                    UPDATE "postrider".slot
+                IF "postrider".turn_settled(due.turn) THEN
+                    SELECT max(o.seq) - min(o.seq) + 1 INTO drawn
+                    FROM "postrider".outbox AS o WHERE o.slot IN (due.turn, due.turn + 4);
+                    EXECUTE format('TRUNCATE %s', due.leaves);
+                    UPDATE "postrider".turn
                     SET opened_at = NULL, sealed_at = NULL, emptied_at = now_at
-                    WHERE slot = turn.slot;
+                    WHERE turn = due.turn;
                     emptied := emptied + 1;
                     rows_at_most := rows_at_most + coalesce(drawn, 0);
                 ELSE
-                    UPDATE "postrider".slot SET sealed_at = NULL WHERE slot = turn.slot;
+                    UPDATE "postrider".turn SET sealed_at = NULL WHERE turn = due.turn;
                 END IF;
             END IF;
         EXCEPTION WHEN lock_not_available THEN
@@ -109,19 +114,18 @@ BEGIN
         END;
     END LOOP;
 
-    -- Six of the eight slots share the retention; the other two are the current and the next one.
-    IF (SELECT s.opened_at <= now_at - retention / 6
-        FROM "postrider".slot AS s WHERE s.slot = current_slot) THEN
-        EXECUTE format('SELECT max(seq) FROM "postrider".outbox_%s', current_slot) INTO drawn;
-        SELECT s.slot INTO next_slot FROM "postrider".slot AS s
-        WHERE s.opened_at IS NULL AND s.slot <> current_slot
-        ORDER BY (s.slot - current_slot + 8) % 8 LIMIT 1;
-        IF drawn IS NOT NULL AND next_slot IS NOT NULL THEN
-            UPDATE "postrider".slot SET opened_at = now_at WHERE slot = next_slot;
+    -- Two of the four turns share the retention; the other two are the current and the next one.
+    IF (SELECT t.opened_at <= now_at - retention / 2
+        FROM "postrider".turn AS t WHERE t.turn = current_turn) THEN
+        SELECT max(o.seq) INTO drawn
+        FROM "postrider".outbox AS o WHERE o.slot IN (current_turn, current_turn + 4);
+        SELECT t.turn INTO next_turn FROM "postrider".turn AS t
+        WHERE t.opened_at IS NULL AND t.turn <> current_turn
+        ORDER BY (t.turn - current_turn + 4) % 4 LIMIT 1;
+        IF drawn IS NOT NULL AND next_turn IS NOT NULL THEN
+            UPDATE "postrider".turn SET opened_at = now_at WHERE turn = next_turn;
             -- The wake-up half of the gate stays as it is.
-            PERFORM setval('"postrider".gate'::regclass,
-                           (coalesce(pg_sequence_last_value('"postrider".gate'::regclass), 0)
-                            & ~7::bigint) | next_slot);
+            PERFORM setval('"postrider".gate'::regclass, gate & 4 | next_turn);
             rotated := true;
         END IF;
     END IF;
@@ -170,9 +174,9 @@ BEGIN
 END
 $body$;
 
-REVOKE ALL ON FUNCTION "postrider".slot_settled(smallint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION "postrider".turn_settled(smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION "postrider".retain(interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION "postrider".rescan(text, bigint) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION "postrider".retain(interval), "postrider".rescan(text, bigint)
     TO postrider_relay;
-GRANT SELECT ON "postrider".slot TO postrider_relay, postrider_operator;
+GRANT SELECT ON "postrider".turn TO postrider_relay, postrider_operator;

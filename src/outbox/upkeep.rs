@@ -57,7 +57,7 @@ impl Depth {
 /// What a round of retention did.
 #[derive(Debug, Clone, Copy)]
 pub struct Retained {
-    /// Slots emptied.
+    /// Turns emptied.
     pub emptied: i32,
     /// Rows that went with them at most.
     pub rows_at_most: i64,
@@ -112,7 +112,7 @@ impl Upkeep {
             .map(drop)
     }
 
-    /// Empties the slots whose rows were settled longer ago than `retention`.
+    /// Empties the turns whose rows were settled longer ago than `retention`.
     ///
     /// # Errors
     /// As the session's.

@@ -1,13 +1,14 @@
 -- Opens the wake-up gate for some seconds: until then a transaction that inserts events notifies
--- the channel postrider_<schema>. Before sleeping: LISTEN, open, then see writers.sql. Awake again:
--- close it, so that busy writers do not notify in vain.
+-- the channel postrider_<schema>. Before sleeping: LISTEN, open, then see writers.sql; open again
+-- before the time is over. Awake again: close it, so that busy writers do not notify in vain.
 --
 -- $1 bigint seconds to stay open; 0 closes
--- Columns: until int8 (Unix second; 0: closed)
--- Rows: exactly one. Locks: none that lasts; not transactional. The slot half of the gate stays.
-SELECT setval('"postrider".gate'::regclass,
-              ((CASE WHEN $1::bigint > 0
-                     THEN floor(date_part('epoch', clock_timestamp()))::bigint + $1::bigint
-                     ELSE 0 END) << 3)
-              | (coalesce(pg_sequence_last_value('"postrider".gate'::regclass), 0) & 7)) >> 3
-       AS until
+-- Columns: until int8 (Unix second; 0: closed), slot int8 (where new rows go now)
+-- Rows: exactly one. Locks: none that lasts; not transactional. The turn of retention stays.
+SELECT setval('"postrider".wake_until'::regclass,
+              CASE WHEN $1::bigint > 0
+                   THEN floor(date_part('epoch', clock_timestamp()))::bigint + $1::bigint
+                   ELSE 0 END) AS until,
+       setval('"postrider".gate'::regclass,
+              (coalesce(pg_sequence_last_value('"postrider".gate'::regclass), 0) & 3)
+              | (CASE WHEN $1::bigint > 0 THEN 4 ELSE 0 END)) AS slot

@@ -4,7 +4,7 @@
 -- Rows: one for each missing privilege. Locks: none.
 SELECT needed.object, needed.privilege
 FROM (VALUES ('table', '"postrider".outbox', 'SELECT'),
-             ('table', '"postrider".slot', 'SELECT'),
+             ('table', '"postrider".turn', 'SELECT'),
              ('table', '"postrider".position', 'SELECT'),
              ('table', '"postrider".position', 'INSERT'),
              ('table', '"postrider".position', 'UPDATE'),
@@ -13,6 +13,8 @@ FROM (VALUES ('table', '"postrider".outbox', 'SELECT'),
              ('table', '"postrider".letter', 'UPDATE'),
              ('sequence', '"postrider".gate', 'SELECT'),
              ('sequence', '"postrider".gate', 'UPDATE'),
+             ('sequence', '"postrider".wake_until', 'SELECT'),
+             ('sequence', '"postrider".wake_until', 'UPDATE'),
              ('sequence', '"postrider".outbox_seq_seq', 'SELECT'),
              ('function', '"postrider".retain(interval)', 'EXECUTE'),
              ('function', '"postrider".rescan(text, bigint)', 'EXECUTE'),

@@ -15,7 +15,8 @@ WITH settled AS (
     SET snapshot = $3::text::pg_snapshot, floor = $4::bigint,
         target = $5::text::pg_snapshot, target_floor = $6::bigint,
         bookmark = $7::bigint, stream_name = $8::text, stream_created = $9::text,
-        stream_seq = $10::bigint, updated_at = clock_timestamp()
+        stream_seq = $10::bigint, updated_at = clock_timestamp(),
+        drawn = coalesce(pg_sequence_last_value('"postrider".outbox_seq_seq'::regclass), 0)
     WHERE p.relay = $1::text AND p.term = $2::bigint
     RETURNING p.relay
 ), lettered AS (
