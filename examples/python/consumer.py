@@ -1,0 +1,72 @@
+"""Adds up what each customer spends: every order once, however often it is delivered.
+
+    python consumer.py --database postgresql://localhost/app --nats nats://localhost:4222
+
+The rule is: claim the event's id in the transaction of its effect, commit, then acknowledge.
+Whatever goes wrong, this program ends and is started again. What it had not committed is delivered
+again and applied; what it had committed and not acknowledged is delivered again and skipped.
+"""
+
+import argparse
+import asyncio
+import json
+
+import nats
+import psycopg
+from nats.aio.msg import Msg
+from nats.js.api import ConsumerConfig
+
+# The name under which ids are claimed, and of the durable consumer. All instances share it.
+CONSUMER = "spending"
+
+
+async def apply(connection: psycopg.AsyncConnection, message: Msg) -> None:
+    event_id = message.headers["Nats-Msg-Id"]
+    async with connection.transaction():
+        cursor = await connection.execute(
+            "SELECT postrider.claim(%s, %s::uuid)", (CONSUMER, event_id)
+        )
+        (is_new,) = await cursor.fetchone()
+        if not is_new:
+            return
+        order = json.loads(message.data)
+        await connection.execute(
+            """INSERT INTO shop.spending AS s (customer, orders, total) VALUES (%s, 1, %s)
+            ON CONFLICT (customer) DO UPDATE
+            SET orders = s.orders + 1, total = s.total + excluded.total""",
+            (order["customer"], order["total"]),
+        )
+
+
+async def consume(args: argparse.Namespace) -> None:
+    broker = await nats.connect(args.nats)
+    subscription = await broker.jetstream().pull_subscribe(
+        args.subject,
+        durable=CONSUMER,
+        stream=args.stream,
+        # After this many seconds without an acknowledgement a message is delivered again.
+        config=ConsumerConfig(ack_wait=args.ack_wait),
+    )
+    async with await psycopg.AsyncConnection.connect(args.database, autocommit=True) as connection:
+        while True:
+            try:
+                messages = await subscription.fetch(batch=20, timeout=5)
+            except nats.errors.TimeoutError:
+                continue
+            for message in messages:
+                await apply(connection, message)
+                await message.ack()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--database", default="postgresql://localhost/app")
+    parser.add_argument("--nats", default="nats://localhost:4222")
+    parser.add_argument("--stream", default="EVENTS")
+    parser.add_argument("--subject", default="events.order.placed")
+    parser.add_argument("--ack-wait", type=float, default=30)
+    asyncio.run(consume(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
