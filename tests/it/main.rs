@@ -6,6 +6,7 @@ mod checker;
 mod cli;
 mod config;
 mod dev;
+mod docs;
 mod examples;
 mod fixture;
 mod packaging;
