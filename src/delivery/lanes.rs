@@ -22,7 +22,7 @@ const BUSY: Backoff = Backoff { first: Duration::from_millis(50), longest: Durat
 #[derive(Debug, Default)]
 pub struct Lanes {
     waiting: HashMap<Ticket, Waiting>,
-    lanes: HashMap<AggregateKey, VecDeque<Ticket>>,
+    by_key: HashMap<AggregateKey, VecDeque<Ticket>>,
     /// Keys with a dead letter that holds the later events.
     held: HashSet<AggregateKey>,
     /// Heads of lanes and events without a key, in the order in which they may go.
@@ -72,7 +72,7 @@ impl Lanes {
 
     /// Queues an event behind the earlier ones of its key.
     pub fn admit(&mut self, ticket: Ticket, event: Event) {
-        match event.key.clone().map(|key| self.lanes.entry(key)) {
+        match event.key.clone().map(|key| self.by_key.entry(key)) {
             None => self.ready.push_back(ticket),
             Some(Entry::Occupied(lane)) => lane.into_mut().push_back(ticket),
             Some(Entry::Vacant(lane)) => {
@@ -132,12 +132,14 @@ impl Lanes {
     }
 
     /// The event leaves; the next of its key may go.
+    ///
+    /// # Panics
+    /// When it was not at the head of its lane: order is lost, and nothing may go on (invariant 3).
     pub fn leave(&mut self, ticket: Ticket) {
         let Some(Waiting { event, .. }) = self.waiting.remove(&ticket) else { return };
         self.bytes -= event.footprint();
         let Some(key) = event.key else { return };
-        let Entry::Occupied(mut lane) = self.lanes.entry(key) else { return };
-        // Only the head of a lane is ever on its way (invariant 3).
+        let Entry::Occupied(mut lane) = self.by_key.entry(key) else { return };
         assert_eq!(lane.get_mut().pop_front(), Some(ticket), "an event left out of turn");
         match lane.get().front() {
             Some(next) => self.ready.push_back(*next),
@@ -153,7 +155,7 @@ impl Lanes {
             self.leave(ticket);
             return Vec::new();
         };
-        let lane = self.lanes.remove(&key).unwrap_or_default();
+        let lane = self.by_key.remove(&key).unwrap_or_default();
         for member in &lane {
             if let Some(Waiting { event, .. }) = self.waiting.remove(member) {
                 self.bytes -= event.footprint();

@@ -63,7 +63,7 @@ fn commit_of(snapshot: &Snapshot) -> u64 {
 
 impl Outbox {
     /// One transaction draws sequence numbers, another overtakes it, then both commit.
-    fn write(&mut self, random: &mut Random, poison: bool) {
+    fn write(&mut self, random: &mut Random) {
         let first = self.rows.iter().map(|row| row.seq).max().unwrap_or(0) + 1;
         let count = 1 + random.below(4);
         let late = random.below(count + 1);
@@ -73,7 +73,7 @@ impl Outbox {
             let late_one = offset < late;
             let commit = self.commits + if late_one { 2 } else { 1 };
             let key = (!random.chance(15)).then(|| random.below(keys) + u64::from(late_one) * 100);
-            let poison = poison && random.chance(5);
+            let poison = random.chance(5);
             self.rows.push(Row {
                 seq: first + i64::try_from(offset).unwrap(),
                 commit,
@@ -284,9 +284,9 @@ impl World {
         self.delivery = Delivery::resume(self.outbox.position.clone(), held, LIMITS, self.on_dead);
     }
 
-    fn step(&mut self, trouble: u64, poison: bool) {
+    fn step(&mut self, trouble: u64) {
         match self.random.below(100) {
-            0..25 => self.outbox.write(&mut self.random, poison),
+            0..25 => self.outbox.write(&mut self.random),
             25..45 => self.fetch(),
             45..65 => self.dispatch(),
             65..85 => self.answer(trouble),
@@ -345,7 +345,7 @@ const LIMITS: Limits =
 fn run(seed: u64, trouble: u64, on_dead: OnDead, steps: usize) -> World {
     let mut world = World::new(seed, on_dead);
     for _ in 0..steps {
-        world.step(trouble, true);
+        world.step(trouble);
     }
     world.heal();
     world.check();

@@ -28,9 +28,18 @@ pub(super) struct ApiError {
     description: String,
 }
 
+/// What came back for a publish.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Answer<'a> {
+    /// The server says that nobody listens on the subject.
+    NoResponders,
+    /// Somebody answered with these bytes.
+    Payload(&'a [u8]),
+}
+
 /// What an answer to a publish means. `stream` is the one that has to have taken it.
-pub(super) fn classify_answer(payload: &[u8], no_responders: bool, stream: &str) -> Outcome {
-    if no_responders {
+pub(super) fn classify_answer(answer: Answer<'_>, stream: &str) -> Outcome {
+    let Answer::Payload(payload) = answer else {
         // Subjects were validated against the stream before, so this is no malformed one.
         return unavailable(
             ClosureKind::StreamUnavailable,
@@ -38,7 +47,7 @@ pub(super) fn classify_answer(payload: &[u8], no_responders: bool, stream: &str)
                 "no stream answers for the subject (stream \"{stream}\" missing or leaderless)"
             ),
         );
-    }
+    };
     match serde_json::from_slice::<PubAck<'_>>(payload) {
         Ok(PubAck { error: Some(error), .. }) => classify_error(&error),
         // Invariant 2: published means acknowledged by our stream.
@@ -100,7 +109,7 @@ mod tests {
     use super::*;
 
     fn answer(json: &str) -> Outcome {
-        classify_answer(json.as_bytes(), false, "EVENTS")
+        classify_answer(Answer::Payload(json.as_bytes()), "EVENTS")
     }
 
     fn error(code: u64, description: &str) -> Outcome {
@@ -128,7 +137,7 @@ mod tests {
             let outcome = error(code, "maximum messages exceeded");
             assert!(matches!(outcome, Outcome::Unavailable(_)), "{code}: {outcome:?}");
         }
-        let outcome = classify_answer(b"", true, "EVENTS");
+        let outcome = classify_answer(Answer::NoResponders, "EVENTS");
         assert!(matches!(outcome, Outcome::Unavailable(_)));
     }
 

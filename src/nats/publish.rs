@@ -17,7 +17,10 @@ use async_nats::{
 use futures_util::{FutureExt, StreamExt};
 use tokio::{sync::mpsc, time::sleep_until};
 
-use super::{Connection, error::classify_answer};
+use super::{
+    Connection,
+    error::{Answer, classify_answer},
+};
 use crate::{
     delivery::{Closure, ClosureKind, Outcome, Ticket},
     wire::Message,
@@ -252,8 +255,11 @@ impl Publisher {
         let Sent { ticket, at } = self.sent.get_mut(index)?.take()?;
         self.last_answer = now;
         self.forget_answered();
-        let no_responders = answer.status == Some(StatusCode::NO_RESPONDERS);
-        let outcome = classify_answer(&answer.payload, no_responders, &self.stream);
+        let answer = match answer.status {
+            Some(StatusCode::NO_RESPONDERS) => Answer::NoResponders,
+            Some(_) | None => Answer::Payload(&answer.payload),
+        };
+        let outcome = classify_answer(answer, &self.stream);
         Some(Absorbed::Outcome { ticket, outcome, took: now.duration_since(at) })
     }
 
@@ -324,5 +330,5 @@ fn is_denial(text: &str) -> bool {
 
 /// A deadline for when there is none; the branch that waits for it is disabled then.
 fn far_away() -> Instant {
-    Instant::now() + Duration::from_secs(3600)
+    Instant::now() + Duration::from_hours(1)
 }

@@ -176,7 +176,18 @@ async fn create(
                         .to_owned(),
                 })
             }
-            _ => Err(StreamError::Unavailable { stream, reason: error.to_string(), silent: false }),
+            CreateStreamErrorKind::EmptyStreamName
+            | CreateStreamErrorKind::InvalidStreamName
+            | CreateStreamErrorKind::DomainAndExternalSet
+            | CreateStreamErrorKind::JetStreamUnavailable
+            | CreateStreamErrorKind::JetStream(_)
+            | CreateStreamErrorKind::TimedOut
+            | CreateStreamErrorKind::Response
+            | CreateStreamErrorKind::NotFound
+            | CreateStreamErrorKind::ResponseParse => {
+                let reason = error.to_string();
+                Err(StreamError::Unavailable { stream, reason, silent: false })
+            }
         },
     }
 }

@@ -68,10 +68,19 @@ pub struct Acquired {
     pub fence: Seq,
     /// The last stream sequence that was acknowledged.
     pub stream_seq: i64,
-    /// Whether the position was made in this cluster; after a restore elsewhere it means nothing.
-    pub same_cluster: bool,
+    /// Where the position was made.
+    pub origin: Origin,
     /// Whether inserting transactions can notify.
     pub notifies: bool,
+}
+
+/// Where a position was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// In this cluster.
+    Here,
+    /// In another one, from which this database was restored: it means nothing here.
+    AnotherCluster,
 }
 
 /// Who has the right to run this relay.
@@ -184,8 +193,11 @@ impl Outbox {
             },
             fence: seq("fence")?,
             stream_seq: row.try_get("stream_seq")?,
-            same_cluster: row.try_get::<_, i64>("system_id")?
-                == row.try_get::<_, i64>("cluster_id")?,
+            origin: if row.try_get::<_, i64>("system_id")? == row.try_get::<_, i64>("cluster_id")? {
+                Origin::Here
+            } else {
+                Origin::AnotherCluster
+            },
             notifies: row.try_get("notifies")?,
         })
     }

@@ -19,7 +19,7 @@ use crate::{
     config::Wake,
     delivery::{Backoff, Delivery},
     metrics::Dependency,
-    outbox::{Acquired, Authority, Outbox, SESSION_SETTINGS},
+    outbox::{Acquired, Authority, Origin, Outbox, SESSION_SETTINGS},
     pg::{
         connect::{ConnectError, connect},
         error::{Class, QueryError},
@@ -152,7 +152,7 @@ impl Relay {
     async fn take(&mut self, outbox: Arc<Outbox>) -> Result<Taken, QueryError> {
         let settings = &self.settings;
         let acquired = outbox.acquire(&settings.holder).await?;
-        if !acquired.same_cluster {
+        if acquired.origin == Origin::AnotherCluster {
             if !settings.rescan {
                 return Ok(Taken::Foreign);
             }
@@ -185,7 +185,7 @@ impl Relay {
             status.term = term;
         });
         let reader = Reader::new(pace, now);
-        let holding = Holding::new(outbox, authority, delivery, reader, fence, now);
+        let holding = Holding::new(outbox, authority, delivery, reader, fence);
         Ok(Taken::Holding(Box::new(holding)))
     }
 }

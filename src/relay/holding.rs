@@ -8,7 +8,7 @@ use std::{
 use tracing::warn;
 
 use super::{
-    reader::{Read, Reader, Reading},
+    reader::{Read, Reader, Reading, Start},
     slot::Slot,
 };
 use crate::{
@@ -72,8 +72,8 @@ impl Holding {
         delivery: Delivery,
         reader: Reader,
         fence: Seq,
-        now: Instant,
     ) -> Self {
+        let now = reader.next();
         Self {
             outbox,
             authority,
@@ -118,7 +118,12 @@ impl Holding {
             self.sweep = Sweep::Reading;
         }
         let outbox = Arc::clone(&self.outbox);
-        self.fetching.start(self.reader.read(outbox, cursor, self.fence, limits, now));
+        self.fetching.start(self.reader.read(
+            outbox,
+            Start { cursor, fence: self.fence },
+            limits,
+            now,
+        ));
     }
 
     /// Whether reading waits for nothing but its time.
@@ -135,7 +140,7 @@ impl Holding {
         let reading = match reading {
             Ok(reading) => reading,
             Err(error) => {
-                self.survive("read the outbox", &error)?;
+                survive("read the outbox", &error)?;
                 self.reader.retry_at(now + RETRY);
                 return Ok(0);
             }
@@ -208,7 +213,7 @@ impl Holding {
                 Ok(Some(settlement))
             }
             Err(SettleError::Query(error)) => {
-                self.survive("settle", &error)?;
+                survive("settle", &error)?;
                 self.failed = Some(settlement);
                 self.settle_at = now + RETRY;
                 Ok(None)
@@ -217,35 +222,41 @@ impl Holding {
         }
     }
 
-    /// Whether the session may still be used after a failure.
-    fn survive(&self, what: &str, error: &QueryError) -> Result<(), Ended> {
-        match error.class() {
-            Class::Transient => {
-                warn!(%error, "could not {what}, trying again");
-                Ok(())
-            }
-            class @ (Class::SessionLost
-            | Class::Permission
-            | Class::Schema
-            | Class::Configuration
-            | Class::Unexpected) => {
-                let hint = class.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
-                Err(Ended::Lost(format!("could not {what}: {error}{hint}")))
-            }
-        }
+    /// Whether a stopping relay has nothing left to do.
+    pub(super) fn is_drained(&self) -> bool {
+        let swept = self.sweep == Sweep::Done && self.fetching.is_idle();
+        swept && self.delivery.events() == 0 && self.is_settled()
     }
 
-    /// Whether a stopping relay has nothing left to do; `reachable` when acks may still come.
-    pub(super) fn is_drained(&self, reachable: bool) -> bool {
-        let settled =
-            self.settling.is_idle() && self.failed.is_none() && !self.delivery.has_moved();
-        let swept = self.sweep == Sweep::Done && self.fetching.is_idle();
-        let answered = self.delivery.events() == 0;
-        settled && if reachable { swept && answered } else { self.delivery.in_flight() == 0 }
+    /// Whether a stopping relay has nothing left to do while no acknowledgement can come.
+    pub(super) fn is_stranded(&self) -> bool {
+        self.delivery.in_flight() == 0 && self.is_settled()
+    }
+
+    fn is_settled(&self) -> bool {
+        self.settling.is_idle() && self.failed.is_none() && !self.delivery.has_moved()
     }
 
     /// When the outbox is read next, if nothing but time is waited for.
     pub(super) fn read_due(&self) -> Option<Instant> {
         self.can_fetch().then(|| self.reader.next())
+    }
+}
+
+/// Whether the session may still be used after a failure.
+fn survive(what: &str, error: &QueryError) -> Result<(), Ended> {
+    match error.class() {
+        Class::Transient => {
+            warn!(%error, "could not {what}, trying again");
+            Ok(())
+        }
+        class @ (Class::SessionLost
+        | Class::Permission
+        | Class::Schema
+        | Class::Configuration
+        | Class::Unexpected) => {
+            let hint = class.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+            Err(Ended::Lost(format!("could not {what}: {error}{hint}")))
+        }
     }
 }

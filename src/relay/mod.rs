@@ -259,7 +259,8 @@ impl Relay {
             before != Phase::Stopping
         });
         let reachable = self.broker.is_ready() && holding.delivery.breaker().cause().is_none();
-        if holding.is_drained(reachable) {
+        let done = if reachable { holding.is_drained() } else { holding.is_stranded() };
+        if done {
             info!("everything that was sent is settled");
             return true;
         }

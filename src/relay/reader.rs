@@ -70,8 +70,32 @@ pub(super) struct Reading {
     begin: Option<(Snapshot, Seq)>,
     late: Option<String>,
     page: Option<Page>,
-    writers: bool,
-    sleepy: bool,
+    gate: Gate,
+}
+
+/// Where a reading begins.
+pub(super) struct Start {
+    /// What is read already.
+    pub(super) cursor: Position,
+    /// What begins from now on has a higher `seq`.
+    pub(super) fence: Seq,
+}
+
+/// What a reading did about the wake-up gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    /// Left or made it closed.
+    Closed,
+    /// Opened it, and everybody who inserts will see it open.
+    Open,
+    /// Opened it, and somebody who may have seen it closed has not committed yet.
+    OpenTooLate,
+}
+
+/// The late transactions of the span that is read on.
+enum Late {
+    Known(Option<String>),
+    Unknown,
 }
 
 /// What the loop does with a reading.
@@ -122,33 +146,32 @@ impl Reader {
     pub(super) fn read(
         &mut self,
         outbox: Arc<Outbox>,
-        cursor: Position,
-        fence: Seq,
+        start: Start,
         limits: PageLimits,
         now: Instant,
     ) -> impl Future<Output = Result<Reading, QueryError>> + Send + 'static {
         let quiet = now.duration_since(self.last_work) >= QUIET;
-        let sleepy = self.pace.notified && quiet && cursor.is_complete();
+        let sleepy = self.pace.notified && quiet && start.cursor.is_complete();
         let open_for = self.pace.idle_interval + GATE_SLACK;
         let was_open = self.state != State::Awake;
-        let late = self.late_known.then(|| self.late.clone());
+        let late = if self.late_known { Late::Known(self.late.clone()) } else { Late::Unknown };
         async move {
             if sleepy {
                 outbox.open_gate(open_for).await?;
                 let writers = outbox.has_open_writers().await?;
-                let reading = read_page(&outbox, cursor, late, fence, limits).await?;
-                return Ok(Reading { writers, sleepy, ..reading });
+                let gate = if writers { Gate::OpenTooLate } else { Gate::Open };
+                let reading = read_page(&outbox, start, late, limits).await?;
+                return Ok(Reading { gate, ..reading });
             }
             let close = async { if was_open { outbox.close_gate().await } else { Ok(()) } };
-            let ((), reading) =
-                try_join(close, read_page(&outbox, cursor, late, fence, limits)).await?;
+            let ((), reading) = try_join(close, read_page(&outbox, start, late, limits)).await?;
             Ok(reading)
         }
     }
 
     /// Takes in what a reading gave and decides when to read next.
     pub(super) fn absorb(&mut self, reading: Reading, now: Instant) -> Read {
-        let Reading { begin, late, page, writers, sleepy } = reading;
+        let Reading { begin, late, page, gate } = reading;
         let (rows, complete) =
             page.as_ref().map_or((0, true), |page| (page.events.len(), page.complete));
         self.late_known = !complete;
@@ -156,10 +179,10 @@ impl Reader {
         if rows > 0 {
             self.last_work = now;
         }
-        self.state = match (sleepy, rows > 0 || writers) {
-            (false, _) => State::Awake,
-            (true, true) => State::Drowsy,
-            (true, false) => State::Asleep,
+        self.state = match gate {
+            Gate::Closed => State::Awake,
+            Gate::Open if rows == 0 => State::Asleep,
+            Gate::Open | Gate::OpenTooLate => State::Drowsy,
         };
         self.drowsy = if self.state == State::Drowsy { self.drowsy + 1 } else { 0 };
         let quiet = now.duration_since(self.last_work) >= QUIET;
@@ -179,12 +202,12 @@ impl Reader {
 
 async fn read_page(
     outbox: &Outbox,
-    mut cursor: Position,
-    late: Option<Option<String>>,
-    fence: Seq,
+    start: Start,
+    late: Late,
     limits: PageLimits,
 ) -> Result<Reading, QueryError> {
-    let nothing = Reading { begin: None, late: None, page: None, writers: false, sleepy: false };
+    let Start { mut cursor, fence } = start;
+    let nothing = Reading { begin: None, late: None, page: None, gate: Gate::Closed };
     let mut begin = None;
     let late = if cursor.is_complete() {
         let look = outbox.look(&cursor.settled).await?;
@@ -197,9 +220,9 @@ async fn read_page(
         look.late
     } else {
         match late {
-            Some(late) => late,
+            Late::Known(late) => late,
             // Resumed inside a span: those that ended since its target are left out by the page.
-            None => outbox.look(&cursor.settled).await?.late,
+            Late::Unknown => outbox.look(&cursor.settled).await?.late,
         }
     };
     let page = outbox.page(&cursor, late.as_deref(), limits).await?;

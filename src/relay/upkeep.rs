@@ -8,7 +8,7 @@ use std::{
 use tokio::{sync::watch, time::sleep};
 use tracing::{debug, info, warn};
 
-use super::status::{Phase, Status};
+use super::status::{GateStatus, Phase, Status};
 use crate::{
     config,
     metrics::Metrics,
@@ -21,10 +21,10 @@ use crate::{
 const DEPTH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often retention and the consumers' keys are looked after.
-const RETAIN_INTERVAL: Duration = Duration::from_secs(60);
+const RETAIN_INTERVAL: Duration = Duration::from_mins(1);
 
 /// How long consumers' dedup keys are kept: longer than any redrive may come.
-const PROCESSED_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
+const PROCESSED_RETENTION: Duration = Duration::from_hours(30 * 24);
 
 /// The wait before another session is tried.
 const RECONNECT: Duration = Duration::from_secs(2);
@@ -93,7 +93,7 @@ async fn keep(
             next_retain = Instant::now() + RETAIN_INTERVAL;
             retain(&upkeep, settings, metrics).await;
         }
-        let gate = noted.clone().flatten();
+        let gate = noted.clone().unwrap_or_default();
         tokio::select! {
             () = sleep(DEPTH_INTERVAL) => {}
             () = until_changed(&mut changes, gate) => {}
@@ -102,23 +102,24 @@ async fn keep(
     }
 }
 
-async fn until_changed(changes: &mut watch::Receiver<Status>, gate: Option<String>) {
+async fn until_changed(changes: &mut watch::Receiver<Status>, gate: String) {
     drop(changes.wait_for(|status| text_of(status) != gate).await);
 }
 
-/// What `postrider status` shows of the gate.
-fn text_of(status: &Status) -> Option<String> {
-    status.gate.as_ref().map(|gate| format!("{}: {} ({})", gate.kind, gate.text, gate.hint))
+/// What `postrider status` shows of the gate; nothing while events flow.
+fn text_of(status: &Status) -> String {
+    let text = |gate: &GateStatus| format!("{}: {} ({})", gate.kind, gate.text, gate.hint);
+    status.gate.as_ref().map(text).unwrap_or_default()
 }
 
 async fn note(
     upkeep: &Upkeep,
     status: &Status,
-    noted: &mut Option<Option<String>>,
+    noted: &mut Option<String>,
 ) -> Result<(), QueryError> {
     let text = text_of(status);
     if noted.as_ref() != Some(&text) {
-        upkeep.note(status.term, text.as_deref()).await?;
+        upkeep.note(status.term, (!text.is_empty()).then_some(&text)).await?;
         *noted = Some(text);
     }
     Ok(())

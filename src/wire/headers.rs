@@ -1,13 +1,13 @@
 //! The headers of a message: CloudEvents attributes in binary mode, and the row's own.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt::Write as _};
+use std::{borrow::Cow, collections::BTreeMap};
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::value::RawValue;
 
 use crate::{
     event::{Event, Payload},
-    wire::{Refusal, subject::shorten},
+    wire::{Refusal, push_percent_encoded, subject::shorten},
 };
 
 /// The most headers that a row may bring.
@@ -211,8 +211,7 @@ fn encode(text: &str) -> Cow<'_, str> {
         if plain(byte) {
             encoded.push(char::from(byte));
         } else {
-            // Writing to a String cannot fail.
-            let _: Result<(), std::fmt::Error> = write!(encoded, "%{byte:02X}");
+            push_percent_encoded(&mut encoded, byte);
         }
     }
     Cow::Owned(encoded)

@@ -88,5 +88,13 @@ impl Encoder {
     }
 }
 
+/// Appends `%XX`.
+fn push_percent_encoded(text: &mut String, byte: u8) {
+    text.push('%');
+    for digit in [byte >> 4, byte & 15] {
+        text.extend(char::from_digit(digit.into(), 16).map(|digit| digit.to_ascii_uppercase()));
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,11 @@
 //! Subjects: the template of a route, what fills it, and what the stream captures.
 
-use std::fmt::Write as _;
-
 use thiserror::Error;
 
-use crate::{event::Event, wire::Refusal};
+use crate::{
+    event::Event,
+    wire::{Refusal, push_percent_encoded},
+};
 
 /// The longest subject that is sent, in bytes. The server closes the connection far above it.
 pub const SUBJECT_BYTES_MAX: usize = 512;
@@ -167,7 +168,7 @@ impl SubjectTemplate {
                 }
                 Field::Kind => push_token(&mut subject, &event.kind),
                 Field::Source => {
-                    push_token(&mut subject, event.source.as_deref().unwrap_or(source))
+                    push_token(&mut subject, event.source.as_deref().unwrap_or(source));
                 }
                 Field::AggregateType => {
                     let key = key.ok_or(Refusal::MissingField { field: "aggregate_type" })?;
@@ -195,8 +196,7 @@ fn push_token(subject: &mut String, text: &str) {
         } else {
             let mut bytes = [0; 4];
             for byte in character.encode_utf8(&mut bytes).bytes() {
-                // Writing to a String cannot fail.
-                let _: Result<(), std::fmt::Error> = write!(subject, "%{byte:02X}");
+                push_percent_encoded(subject, byte);
             }
         }
     }
