@@ -39,6 +39,8 @@ pub enum Payload {
     Bytes(Bytes),
     /// No payload at all: a tombstone.
     Null,
+    /// Both payload columns are set, and which one is meant nobody knows.
+    Both,
     /// More bytes than can be published; they were left in the database.
     Oversize {
         /// How many bytes there are.
@@ -51,7 +53,7 @@ impl Payload {
     pub fn len(&self) -> usize {
         match self {
             Self::Bytes(bytes) => bytes.len(),
-            Self::Null | Self::Oversize { .. } => 0,
+            Self::Null | Self::Both | Self::Oversize { .. } => 0,
         }
     }
 
@@ -76,7 +78,8 @@ pub struct Event {
     pub event_version: i32,
     /// `domain`, `integration`, `command`, `notification` or `system`.
     pub kind: String,
-    /// What it is about; `None` means that it is ordered against nothing.
+    /// What it is about; `None` means that it is ordered against nothing. A part is empty when the
+    /// row names only the other: such an event is refused.
     pub key: Option<AggregateKey>,
     /// The version of the aggregate after this event.
     pub aggregate_version: Option<i64>,

@@ -17,12 +17,13 @@ use super::{
 const BATCH: [f64; 11] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0];
 
 /// The codes of dead letters that exist from the start; others appear with their first letter.
-const REASONS: [&str; 11] = [
+const REASONS: [&str; 12] = [
     "invalid_subject",
     "subject_too_long",
     "subject_outside_prefix",
     "subject_not_captured",
     "missing_field",
+    "two_payloads",
     "reserved_header",
     "invalid_header",
     "headers_too_large",

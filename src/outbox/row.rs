@@ -47,7 +47,8 @@ impl Micros {
 pub(super) fn event(row: &Row) -> Result<Event, tokio_postgres::Error> {
     let aggregate_type: Option<&str> = row.try_get(6)?;
     let aggregate_id: Option<&str> = row.try_get(7)?;
-    let key = aggregate_type.zip(aggregate_id).map(|(kind, id)| AggregateKey::new(kind, id));
+    let key = (aggregate_type.is_some() || aggregate_id.is_some())
+        .then(|| AggregateKey::new(aggregate_type.unwrap_or(""), aggregate_id.unwrap_or("")));
     Ok(Event {
         seq: Seq(row.try_get(0)?),
         id: EventId(row.try_get(1)?),
@@ -73,9 +74,10 @@ fn payload(row: &Row) -> Result<Payload, tokio_postgres::Error> {
     let Some(size) = size else { return Ok(Payload::Null) };
     let json: Option<Raw> = row.try_get(17)?;
     let binary: Option<Raw> = row.try_get(18)?;
-    Ok(match json.or(binary) {
-        Some(Raw(bytes)) => Payload::Bytes(bytes),
-        None => Payload::Oversize { bytes: u64::try_from(size).unwrap_or_default() },
+    Ok(match (json, binary) {
+        (Some(_), Some(_)) => Payload::Both,
+        (Some(Raw(bytes)), None) | (None, Some(Raw(bytes))) => Payload::Bytes(bytes),
+        (None, None) => Payload::Oversize { bytes: u64::try_from(size).unwrap_or_default() },
     })
 }
 

@@ -62,6 +62,7 @@ impl Encoder {
     /// A [`Refusal`] says what makes the event impossible to publish. It is final: the same event
     /// under the same configuration is refused again.
     pub fn encode(&self, event: &Event) -> Result<Message, Refusal> {
+        check_key(event)?;
         let subject = self.template.subject_of(event, &self.source)?;
         if !self.limits.subjects.iter().any(|filter| captures(filter, &subject)) {
             return Err(Refusal::SubjectNotCaptured {
@@ -81,11 +82,24 @@ impl Encoder {
             }
             Payload::Bytes(bytes) => bytes.clone(),
             Payload::Null => Bytes::new(),
+            Payload::Both => return Err(Refusal::TwoPayloads),
             // Its bytes are not here, so it is refused even if the limit was raised since.
             Payload::Oversize { bytes } => return Err(too_large(*bytes)),
         };
         Ok(Message { id: event.id, subject: Subject::from(subject), headers: headers.map, payload })
     }
+}
+
+/// A row may leave out its aggregate, but not half of it.
+fn check_key(event: &Event) -> Result<(), Refusal> {
+    let Some(key) = &event.key else { return Ok(()) };
+    if key.aggregate_type().is_empty() {
+        return Err(Refusal::MissingField { field: "aggregate_type" });
+    }
+    if key.aggregate_id().is_empty() {
+        return Err(Refusal::MissingField { field: "aggregate_id" });
+    }
+    Ok(())
 }
 
 /// Appends `%XX`.

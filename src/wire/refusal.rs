@@ -35,8 +35,11 @@ pub enum Refusal {
         /// The stream's name.
         stream: String,
     },
-    /// A field that the template names is null in this row.
-    #[error("the subject template needs {field}, which is null in this row")]
+    /// Both payload columns of the row are set.
+    #[error("both payload and payload_binary are set; set one of them")]
+    TwoPayloads,
+    /// A field that is needed is null or empty in this row.
+    #[error("{field} is needed, and null or empty in this row")]
     MissingField {
         /// The column's name.
         field: &'static str,
@@ -80,6 +83,7 @@ impl Refusal {
             Self::SubjectOutsidePrefix { .. } => "subject_outside_prefix",
             Self::SubjectNotCaptured { .. } => "subject_not_captured",
             Self::MissingField { .. } => "missing_field",
+            Self::TwoPayloads => "two_payloads",
             Self::ReservedHeader { .. } => "reserved_header",
             Self::InvalidHeader { .. } => "invalid_header",
             Self::HeadersTooLarge { .. } => "headers_too_large",

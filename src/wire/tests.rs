@@ -107,6 +107,9 @@ fn subjects_that_cannot_be_are_refused() {
     let unkeyed = Event { key: None, ..event() };
     let missing = encoder("events.{aggregate_id}").encode(&unkeyed).unwrap_err();
     assert_eq!(missing, Refusal::MissingField { field: "aggregate_id" });
+    for half in [AggregateKey::new("order", ""), AggregateKey::new("", "o-1")] {
+        assert_eq!(refused(&Event { key: Some(half), ..event() }), "missing_field");
+    }
 }
 
 #[test]
@@ -140,10 +143,18 @@ fn a_payload_over_the_limit_is_refused_with_both_numbers() {
 }
 
 #[test]
+fn two_payloads_are_refused() {
+    assert_eq!(refused(&Event { payload: Payload::Both, ..event() }), "two_payloads");
+}
+
+#[test]
 fn a_null_payload_is_a_tombstone() {
     let event = Event { payload: Payload::Null, ..event() };
     let message = encoder("events.{event_type}").encode(&event).unwrap();
-    assert_eq!(message.headers.get("Postrider-Null").map(async_nats::HeaderValue::as_str), Some("true"));
+    assert_eq!(
+        message.headers.get("Postrider-Null").map(async_nats::HeaderValue::as_str),
+        Some("true")
+    );
     assert!(message.payload.is_empty());
 }
 
