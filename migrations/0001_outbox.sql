@@ -101,6 +101,24 @@ CREATE TABLE "postrider".outbox (
 COMMENT ON TABLE "postrider".outbox IS
     'Events to publish: insert inside your own transaction, or call emit().';
 
+-- The leaves inherit these. EXTERNAL keeps large values uncompressed: their size is known without
+-- reading them. PLAIN keeps the other columns in the row, which has to fit into a block: so they
+-- are bounded to some 8,000 bytes together (SQLSTATE 54000 beyond), without a constraint.
+ALTER TABLE "postrider".outbox
+    ALTER COLUMN payload SET STORAGE EXTERNAL,
+    ALTER COLUMN payload_binary SET STORAGE EXTERNAL,
+    ALTER COLUMN headers SET STORAGE EXTERNAL,
+    ALTER COLUMN event_type SET STORAGE PLAIN,
+    ALTER COLUMN kind SET STORAGE PLAIN,
+    ALTER COLUMN aggregate_type SET STORAGE PLAIN,
+    ALTER COLUMN aggregate_id SET STORAGE PLAIN,
+    ALTER COLUMN source SET STORAGE PLAIN,
+    ALTER COLUMN subject SET STORAGE PLAIN,
+    ALTER COLUMN content_type SET STORAGE PLAIN,
+    ALTER COLUMN correlation_id SET STORAGE PLAIN,
+    ALTER COLUMN causation_id SET STORAGE PLAIN,
+    ALTER COLUMN actor SET STORAGE PLAIN;
+
 -- Finds the rows of a transaction that was still open when the position was taken.
 CREATE INDEX outbox_tx_seq ON "postrider".outbox (tx, seq);
 
@@ -120,11 +138,9 @@ BEGIN
 END
 $body$;
 
--- EXTERNAL keeps large values uncompressed: their size is known without reading them. Leaves are
--- emptied by TRUNCATE, so vacuuming them after inserts would only cost I/O.
---
--- Only the leaves that take rows while the relay sleeps have the trigger, so an awake or absent
--- relay costs the writers nothing: no condition to evaluate, no function to call.
+-- Leaves are emptied by TRUNCATE, so vacuuming them after inserts would only cost I/O. Only the
+-- leaves that take rows while the relay sleeps have the trigger, so an awake or absent relay costs
+-- the writers nothing: no condition to evaluate, no function to call.
 DO $body$
 BEGIN
     FOR slot IN 0..7 LOOP
@@ -132,11 +148,6 @@ BEGIN
             'CREATE TABLE "postrider".outbox_%1$s PARTITION OF "postrider".outbox '
             'FOR VALUES IN (%1$s) WITH (autovacuum_vacuum_insert_threshold = -1, '
             'toast.autovacuum_vacuum_insert_threshold = -1)', slot);
-        EXECUTE format(
-            'ALTER TABLE "postrider".outbox_%s '
-            'ALTER COLUMN payload SET STORAGE EXTERNAL, '
-            'ALTER COLUMN payload_binary SET STORAGE EXTERNAL, '
-            'ALTER COLUMN headers SET STORAGE EXTERNAL', slot);
         IF slot >= 4 THEN
             EXECUTE format(
                 'CREATE TRIGGER outbox_wake BEFORE INSERT ON "postrider".outbox_%s '
@@ -145,11 +156,6 @@ BEGIN
     END LOOP;
 END
 $body$;
-
-ALTER TABLE "postrider".outbox
-    ALTER COLUMN payload SET STORAGE EXTERNAL,
-    ALTER COLUMN payload_binary SET STORAGE EXTERNAL,
-    ALTER COLUMN headers SET STORAGE EXTERNAL;
 
 REVOKE ALL ON FUNCTION "postrider".uuid7() FROM PUBLIC;
 REVOKE ALL ON FUNCTION "postrider".wake() FROM PUBLIC;

@@ -1,7 +1,9 @@
 //! Reads what became visible: a look at the present snapshot, then pages up to it.
 
+use tokio_postgres::types::ToSql;
+
 use crate::{
-    event::{Event, Position, Snapshot},
+    event::{Event, Payload, Position, Seq, Snapshot},
     metrics::Query,
     outbox::{Outbox, row},
     pg::error::QueryError,
@@ -61,59 +63,70 @@ impl Outbox {
         late: Option<&str>,
         limits: PageLimits,
     ) -> Result<Page, QueryError> {
-        let bound = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
-        let (events, bytes) = (bound(limits.events), bound(limits.bytes));
-        let event_bytes = i64::try_from(limits.event_bytes).unwrap_or(i64::MAX);
+        let rows = i64::try_from(limits.events).unwrap_or(i64::MAX);
+        // What comes along at once cannot exceed the bound in sum, whatever the sizes are.
+        let inline = limits.bytes.checked_div(limits.events).unwrap_or_default();
+        let inline = inline.min(usize::try_from(limits.event_bytes).unwrap_or(usize::MAX));
+        let inline = i32::try_from(inline).unwrap_or(i32::MAX);
         let (settled, target) = (cursor.settled.as_str(), cursor.target.as_str());
         let client = &self.connection.client;
-        let rows = match late {
-            None => {
-                self.connection
-                    .timed(
-                        Query::Fetch,
-                        client.query(
-                            &self.statements.page,
-                            &[
-                                &settled,
-                                &target,
-                                &cursor.bookmark.0,
-                                &cursor.floor.0,
-                                &events,
-                                &event_bytes,
-                                &bytes,
-                            ],
-                        ),
-                    )
-                    .await?
-            }
+        let mut parameters: Vec<&(dyn ToSql + Sync)> =
+            vec![&settled, &target, &cursor.bookmark.0, &cursor.floor.0, &rows, &inline];
+        let statement = match &late {
+            None => &self.statements.page,
             Some(late) => {
-                self.connection
-                    .timed(
-                        Query::Fetch,
-                        client.query(
-                            &self.statements.page_late,
-                            &[
-                                &settled,
-                                &target,
-                                &cursor.bookmark.0,
-                                &cursor.floor.0,
-                                &events,
-                                &event_bytes,
-                                &bytes,
-                                &late,
-                            ],
-                        ),
-                    )
-                    .await?
+                parameters.push(late);
+                &self.statements.page_late
             }
         };
-        // The last column is the running sum of sizes: once it reaches the bound, the page was cut.
-        let cut = match rows.last() {
-            Some(last) => last.try_get::<_, i64>(19)? >= bytes,
-            None => false,
-        };
-        let complete = rows.len() < limits.events && !cut;
-        let events = rows.iter().map(row::event).collect::<Result<_, _>>()?;
+        let rows =
+            self.connection.timed(Query::Fetch, client.query(statement, &parameters)).await?;
+        let mut events: Vec<Event> = rows.iter().map(row::event).collect::<Result<_, _>>()?;
+        let room = fitting(&events, limits);
+        let complete = rows.len() < limits.events && room == events.len();
+        drop(rows);
+        events.truncate(room);
+        self.read_left_out(&mut events, limits.event_bytes).await?;
         Ok(Page { events, complete })
     }
+
+    /// Reads the payloads that were too large to come along and can be published.
+    async fn read_left_out(&self, events: &mut [Event], limit: u64) -> Result<(), QueryError> {
+        let left_out: Vec<i64> = events
+            .iter()
+            .filter(|event| matches!(event.payload, Payload::Oversize { bytes } if bytes <= limit))
+            .map(|event| event.seq.0)
+            .collect();
+        if left_out.is_empty() {
+            return Ok(());
+        }
+        let client = &self.connection.client;
+        let rows = self
+            .connection
+            .timed(Query::Fetch, client.query(&self.statements.payloads, &[&left_out]))
+            .await?;
+        for row in rows {
+            let seq = Seq(row.try_get(0)?);
+            let event = events.iter_mut().find(|event| event.seq == seq);
+            if let (Some(event), Some(bytes)) = (event, row::bytes_of(&row, (1, 2))?) {
+                event.payload = Payload::Bytes(bytes);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How many of the events have payloads of `limits.bytes` in sum; the one that crosses it counts.
+fn fitting(events: &[Event], limits: PageLimits) -> usize {
+    let mut sum = 0;
+    let crossing = events.iter().position(|event| {
+        sum += match event.payload {
+            Payload::Oversize { bytes } if bytes <= limits.event_bytes => {
+                usize::try_from(bytes).unwrap_or(usize::MAX)
+            }
+            _ => event.payload.len(),
+        };
+        sum >= limits.bytes
+    });
+    crossing.map_or(events.len(), |index| index + 1)
 }

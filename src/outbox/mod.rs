@@ -24,9 +24,10 @@ pub use upkeep::{Depth, Retained, Upkeep};
 
 /// The planner settings of a session that reads the outbox: no statistics, stale or missing, may
 /// turn a range of an index into a scan of the settled rows.
-pub const SESSION_SETTINGS: [(&str, &str); 6] = [
+pub const SESSION_SETTINGS: [(&str, &str); 7] = [
     ("enable_seqscan", "off"),
     ("enable_bitmapscan", "off"),
+    ("enable_sort", "off"),
     ("enable_hashjoin", "off"),
     ("jit", "off"),
     ("plan_cache_mode", "force_generic_plan"),
@@ -50,6 +51,7 @@ struct Statements {
     target: Statement,
     page: Statement,
     page_late: Statement,
+    payloads: Statement,
     settle: Statement,
     settle_letters: Statement,
     gate_set: Statement,
@@ -124,6 +126,7 @@ impl Outbox {
             target: prepare!("sql/target.sql"),
             page: prepare!("sql/page.sql"),
             page_late: prepare!("sql/page_late.sql"),
+            payloads: prepare!("sql/payloads.sql"),
             settle: prepare!("sql/settle.sql"),
             settle_letters: prepare!("sql/settle_letters.sql"),
             gate_set: prepare!("sql/gate_set.sql"),

@@ -70,15 +70,20 @@ pub(super) fn event(row: &Row) -> Result<Event, tokio_postgres::Error> {
 }
 
 fn payload(row: &Row) -> Result<Payload, tokio_postgres::Error> {
-    let size: Option<i64> = row.try_get(16)?;
+    let size: Option<i32> = row.try_get(16)?;
     let Some(size) = size else { return Ok(Payload::Null) };
-    let json: Option<Raw> = row.try_get(17)?;
-    let binary: Option<Raw> = row.try_get(18)?;
-    Ok(match (json, binary) {
-        (Some(_), Some(_)) => Payload::Both,
-        (Some(Raw(bytes)), None) | (None, Some(Raw(bytes))) => Payload::Bytes(bytes),
-        (None, None) => Payload::Oversize { bytes: u64::try_from(size).unwrap_or_default() },
-    })
+    let Ok(bytes) = u64::try_from(size) else { return Ok(Payload::Both) };
+    Ok(bytes_of(row, (17, 18))?.map_or(Payload::Oversize { bytes }, Payload::Bytes))
+}
+
+/// The one payload of the two columns that came along.
+pub(super) fn bytes_of(
+    row: &Row,
+    (json, binary): (usize, usize),
+) -> Result<Option<Bytes>, tokio_postgres::Error> {
+    let json: Option<Raw> = row.try_get(json)?;
+    let binary: Option<Raw> = row.try_get(binary)?;
+    Ok(json.or(binary).map(|Raw(bytes)| bytes))
 }
 
 #[cfg(test)]
