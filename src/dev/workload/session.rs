@@ -2,12 +2,9 @@
 
 use std::time::Duration;
 
-use futures_util::future::{join, join3, join4, try_join5};
-use tokio::{
-    task::JoinSet,
-    time::{Instant, sleep},
-};
-use tokio_postgres::{Client, Error, NoTls, Statement, types::ToSql};
+use futures_util::future::{join, join3, join4, try_join4};
+use tokio::time::{Instant, sleep};
+use tokio_postgres::{Client, Error, NoTls, Statement};
 use uuid::Uuid;
 
 use super::{
@@ -15,6 +12,7 @@ use super::{
     insert::Rows,
     plan::{Ending, Way},
 };
+use crate::tasks;
 
 /// The class of the advisory locks, so that they meet no other locks of the database.
 const LOCK_CLASS: i32 = 0x0057_4b4c;
@@ -23,12 +21,9 @@ const LOCK_CLASS: i32 = 0x0057_4b4c;
 pub(super) struct Session {
     client: Client,
     statements: Statements,
-    /// Moves the connection's bytes, and ends with the session.
-    _driver: JoinSet<()>,
 }
 
 struct Statements {
-    xid: Statement,
     lock: Statement,
     emit: Statement,
     emit_many: Statement,
@@ -62,23 +57,19 @@ impl Session {
 
     async fn connect(options: &Options) -> Result<Self, Error> {
         let (client, connection) = tokio_postgres::connect(&options.url, NoTls).await?;
-        let mut driver = JoinSet::new();
-        driver.spawn(async move {
-            // Whoever uses the client sees the error too.
-            drop(connection.await);
-        });
+        // Whoever uses the client sees the connection's error too.
+        tasks::drive(async move { drop(connection.await) });
         let prepare = async |text: &str| client.prepare(&in_schema(text, options)).await;
         // All in one round trip, because some tests cut connections by the dozen.
-        let (xid, lock, emit, emit_many, insert) = try_join5(
-            prepare(include_str!("sql/xid.sql")),
+        let (lock, emit, emit_many, insert) = try_join4(
             prepare(include_str!("sql/lock.sql")),
             prepare(include_str!("sql/emit.sql")),
             prepare(include_str!("sql/emit_many.sql")),
             prepare(include_str!("sql/insert.sql")),
         )
         .await?;
-        let statements = Statements { xid, lock, emit, emit_many, insert };
-        Ok(Self { client, statements, _driver: driver })
+        let statements = Statements { lock, emit, emit_many, insert };
+        Ok(Self { client, statements })
     }
 
     /// Whether the connection is gone.
@@ -92,26 +83,20 @@ impl Session {
         keys: &[i32],
         wait: Option<Duration>,
     ) -> Result<String, Error> {
-        let Statements { xid, lock, .. } = &self.statements;
-        let begin = self.client.batch_execute("BEGIN");
-        let draw = self.client.query_one(xid, &[]);
-        let parameters: [&(dyn ToSql + Sync); 2] = [&LOCK_CLASS, &keys];
-        let locking = async {
-            if keys.is_empty() {
-                return Ok(());
-            }
-            self.client.query(lock, &parameters).await.map(|_| ())
+        let opening = self.client.batch_execute("BEGIN");
+        let Some(wait) = wait else {
+            let (opened, drawn) = join(opening, self.lock(keys)).await;
+            return opened.and(drawn);
         };
-        let (opened, drawn, locked) = if let Some(wait) = wait {
-            let (opened, drawn) = join(begin, draw).await;
-            sleep(wait).await;
-            (opened, drawn, locking.await)
-        } else {
-            join3(begin, draw, locking).await
-        };
-        opened?;
-        locked?;
-        drawn?.try_get(0)
+        let (opened, drawn) = join(opening, self.lock(&[])).await;
+        opened.and(drawn)?;
+        sleep(wait).await;
+        self.lock(keys).await
+    }
+
+    /// Draws the transaction's id, if it has none yet, and locks the keys.
+    async fn lock(&self, keys: &[i32]) -> Result<String, Error> {
+        self.client.query_one(&self.statements.lock, &[&LOCK_CLASS, &keys]).await?.try_get(0)
     }
 
     /// Inserts the rows and ends the transaction, in one round trip if it can be.
