@@ -15,7 +15,7 @@ use async_nats::{
     Client, Event, ServerError, StatusCode, Subscriber, client::PublishErrorKind, connection::State,
 };
 use futures_util::{FutureExt, StreamExt};
-use tokio::{sync::mpsc, time::sleep_until};
+use tokio::{sync::mpsc, task::coop::unconstrained, time::sleep_until};
 
 use super::{
     Connection,
@@ -155,11 +155,10 @@ impl Publisher {
         let number = self.first + self.sent.len() as u64;
         let reply = format!("{}{number}", self.reply_prefix);
         let Message { subject, headers, payload, .. } = message;
-        // The client's queue has room for a whole window, so this completes at once.
-        let handed = self
-            .client
-            .publish_with_reply_and_headers(subject, reply, headers, payload)
-            .now_or_never();
+        // The client's queue has room for a whole window, so this completes at once; but the
+        // runtime's budget for one poll of a task has not, and would say that it does not.
+        let handing = self.client.publish_with_reply_and_headers(subject, reply, headers, payload);
+        let handed = unconstrained(handing).now_or_never();
         match handed {
             Some(Ok(())) => {
                 if self.in_flight() == 0 {
@@ -213,7 +212,7 @@ impl Publisher {
         if let Some(ticket) = self.overdue(now) {
             return Some(Absorbed::Unconfirmed { ticket, silent });
         }
-        while let Some(Some(answer)) = self.answers.next().now_or_never() {
+        while let Some(Some(answer)) = unconstrained(self.answers.next()).now_or_never() {
             if let Some(absorbed) = self.answered(&answer, now) {
                 return Some(absorbed);
             }
