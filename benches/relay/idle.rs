@@ -1,0 +1,58 @@
+//! An outbox without events: what the relay asks of the database and of the processor.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use tokio::time::sleep;
+use tokio_postgres::Client;
+
+use crate::{
+    measure::Measure,
+    options::Options,
+    proc,
+    stage::{Stage, wait_for_relay},
+    table,
+};
+
+const DATABASE: &str = "idle";
+const STREAM: &str = "IDLE";
+
+/// Long enough to fall asleep, and for the sessions' counters to reach the statistics.
+const LULL: Duration = Duration::from_secs(12);
+
+pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Vec<Measure>> {
+    let client = stage.database(DATABASE).await?;
+    let mut daemon = stage.relay(DATABASE, STREAM)?;
+    let backends = wait_for_relay(&client, &mut daemon).await?;
+    drop(client);
+    // A look from another database is no transaction of this one.
+    let outside = stage.connect("postgres").await?;
+    sleep(LULL).await;
+    let (mut queries, mut relay, mut postgres) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 1..=options.rounds {
+        let begun = Instant::now();
+        let transactions = transactions(&outside).await?;
+        let relay_before = daemon.cpu_seconds()?;
+        let postgres_before = proc::cpu_seconds_of_all(&backends)?;
+        sleep(options.idle_time()).await;
+        let seconds = begun.elapsed().as_secs_f64();
+        let share = |time: f64| time / seconds * 100.0;
+        relay.push(share(daemon.cpu_seconds()? - relay_before));
+        postgres.push(share(proc::cpu_seconds_of_all(&backends)? - postgres_before));
+        queries.push((self::transactions(&outside).await? - transactions) / seconds);
+        table::note(&format!("idle {round}: {queries:.2?} queries/s, relay {relay:.3?} %"));
+    }
+    daemon.stop().await?;
+    Ok(vec![
+        Measure::new("idle: queries", "/s", queries).at_most(2.0),
+        Measure::new("idle: relay CPU", "% of a core", relay).at_most(0.3),
+        Measure::new("idle: Postgres CPU", "% of a core", postgres),
+    ])
+}
+
+/// Transactions that ended in the relay's database; each of its queries is one.
+async fn transactions(outside: &Client) -> Result<f64> {
+    let statement =
+        "SELECT (xact_commit + xact_rollback)::float8 FROM pg_stat_database WHERE datname = $1";
+    Ok(outside.query_one(statement, &[&DATABASE]).await?.try_get(0)?)
+}

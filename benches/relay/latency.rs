@@ -1,0 +1,144 @@
+//! From the writer's commit to the broker's ack, and what the writers notice of the relay.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use crate::{
+    acks::Acks,
+    daemon::Daemon,
+    load::{self, Committed},
+    measure::{Measure, quantile},
+    options::Options,
+    stage::{Stage, wait_for_relay},
+    stream, table,
+};
+
+const STREAM: &str = "LATENCY";
+
+/// The databases with and without a relay: in the latter nobody ever opened the wake-up gate.
+const WITH: &str = "latency_with";
+const WITHOUT: &str = "latency_without";
+
+const RATES: [u32; 2] = [200, 2000];
+
+#[derive(Default)]
+struct Rounds {
+    median_ms: Vec<f64>,
+    late_ms: Vec<f64>,
+    commit_us: Vec<f64>,
+    commit_ratio: Vec<f64>,
+    transaction_ratio: Vec<f64>,
+    relay_percent: Vec<f64>,
+}
+
+pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Vec<Measure>> {
+    let mut measures = Vec::new();
+    let client = stage.database(WITH).await?;
+    drop(stage.database(WITHOUT).await?);
+    for rate in RATES {
+        let mut rounds = Rounds::default();
+        for round in 1..=options.rounds {
+            let time = options.load_time();
+            let alone = load::run(&stage.postgres.url(WITHOUT), rate, time).await?;
+            let relayed = relayed(stage, &client, rate, time).await?;
+            rounds.take(&alone, &relayed, time);
+            let last = |values: &[f64]| values.last().copied().unwrap_or(f64::NAN);
+            table::note(&format!(
+                "latency at {rate}/s, {round}: p50 {:.2} ms, p99 {:.2} ms, commit × {:.2}",
+                last(&rounds.median_ms),
+                last(&rounds.late_ms),
+                last(&rounds.commit_ratio)
+            ));
+        }
+        measures.extend(rounds.measures(rate));
+    }
+    Ok(measures)
+}
+
+struct Relayed {
+    committed: Vec<Committed>,
+    acked: HashMap<Uuid, Instant>,
+    relay_seconds: f64,
+}
+
+async fn relayed(stage: &Stage, client: &Client, rate: u32, time: Duration) -> Result<Relayed> {
+    let mut daemon = stage.relay(WITH, STREAM)?;
+    wait_for_relay(client, &mut daemon).await?;
+    let before = stream::settled_count(&stage.jetstream, STREAM).await?;
+    let acks = Acks::listen(stage).await?;
+    let relay_before = daemon.cpu_seconds()?;
+    let committed = load::run(&stage.postgres.url(WITH), rate, time).await?;
+    let relay_seconds = daemon.cpu_seconds()? - relay_before;
+    let acked = wait_for_acks(stage, daemon, acks, before + committed.len() as u64).await?;
+    Ok(Relayed { committed, acked, relay_seconds })
+}
+
+async fn wait_for_acks(
+    stage: &Stage,
+    mut daemon: Daemon,
+    acks: Acks,
+    expected: u64,
+) -> Result<HashMap<Uuid, Instant>> {
+    stream::wait_for_count(&stage.jetstream, STREAM, expected, &mut daemon).await?;
+    let stored = stream::settled_count(&stage.jetstream, STREAM).await?;
+    ensure!(stored == expected, "{stored} messages, expected {expected}");
+    daemon.stop().await?;
+    acks.collect().await
+}
+
+impl Rounds {
+    fn take(&mut self, alone: &[Committed], relayed: &Relayed, time: Duration) {
+        let waits = |measured: fn(&Committed) -> Duration, load: &[Committed]| {
+            sorted(load.iter().map(|event| measured(event).as_secs_f64() * 1e6).collect())
+        };
+        let median = |measured, load| quantile(&waits(measured, load), 0.5);
+        let commit = |event: &Committed| event.commit;
+        let transaction = |event: &Committed| event.transaction;
+        let commit_alone = median(commit, alone);
+        self.commit_us.push(commit_alone);
+        self.commit_ratio.push(median(commit, &relayed.committed) / commit_alone);
+        let transaction_alone = median(transaction, alone);
+        let transaction_ratio = median(transaction, &relayed.committed) / transaction_alone;
+        self.transaction_ratio.push(transaction_ratio);
+        let latencies = relayed.latencies();
+        self.median_ms.push(quantile(&latencies, 0.5));
+        self.late_ms.push(quantile(&latencies, 0.99));
+        self.relay_percent.push(relayed.relay_seconds / time.as_secs_f64() * 100.0);
+    }
+
+    fn measures(self, rate: u32) -> Vec<Measure> {
+        let name = |what: &str| format!("{what} at {rate}/s");
+        vec![
+            Measure::new(name("commit → ack, p50"), "ms", self.median_ms).at_most(3.0),
+            Measure::new(name("commit → ack, p99"), "ms", self.late_ms).at_most(15.0),
+            Measure::new(name("commit with ÷ without relay"), "", self.commit_ratio).at_most(1.2),
+            Measure::new(name("transaction with ÷ without"), "", self.transaction_ratio),
+            Measure::new(name("commit without relay"), "µs", self.commit_us),
+            Measure::new(name("relay CPU"), "% of a core", self.relay_percent),
+        ]
+    }
+}
+
+impl Relayed {
+    /// Sorted, in ms. An ack that the writer's COMMIT did not outrun counts as 0.
+    fn latencies(&self) -> Vec<f64> {
+        let wait = |event: &Committed| {
+            let acked = self.acked.get(&event.id)?;
+            Some(acked.saturating_duration_since(event.at).as_secs_f64() * 1e3)
+        };
+        // What was never seen to be acked counts as if it took for ever.
+        let waits = self.committed.iter().map(|event| wait(event).unwrap_or(f64::INFINITY));
+        sorted(waits.collect())
+    }
+}
+
+fn sorted(mut values: Vec<f64>) -> Vec<f64> {
+    values.sort_by(f64::total_cmp);
+    values
+}

@@ -1,0 +1,119 @@
+//! Writers at a given rate: each commits single events at times that do not depend on answers.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use futures_util::future::try_join;
+use postrider::dev::random::Random;
+use tokio::task::JoinSet;
+use tokio_postgres::{Client, Statement};
+use uuid::Uuid;
+
+use crate::{
+    measure::float,
+    stage::{AGGREGATE_TYPE, EVENT_TYPE, KEYS, connect, payload},
+};
+
+const WRITERS: u32 = 4;
+
+/// Time for all writers to connect before the first event is due.
+const PREPARATION: Duration = Duration::from_millis(500);
+
+const INSERT: &str = "INSERT INTO postrider.outbox \
+    (event_id, event_type, aggregate_type, aggregate_id, payload) \
+    VALUES ($1, $2, $3, $4, $5::text::json)";
+
+/// A committed event, as its writer saw it.
+pub(crate) struct Committed {
+    pub(crate) id: Uuid,
+    /// When COMMIT returned.
+    pub(crate) at: Instant,
+    /// How long COMMIT took.
+    pub(crate) commit: Duration,
+    /// How long the whole transaction took.
+    pub(crate) transaction: Duration,
+}
+
+/// Commits `rate` events a second, each in a transaction of its own, for some time.
+pub(crate) async fn run(url: &str, rate: u32, time: Duration) -> Result<Vec<Committed>> {
+    let mut writers = JoinSet::new();
+    let start = Instant::now() + PREPARATION;
+    for number in 0..WRITERS {
+        let url = url.to_owned();
+        let interval = Duration::from_secs(1) * WRITERS / rate;
+        let events = time.as_secs_f64() / interval.as_secs_f64();
+        let plan = Plan { number, start, interval, events };
+        // Threads of their own: a sleeping thread wakes much closer to its time than a timer.
+        writers.spawn_blocking(move || write(&url, &plan));
+    }
+    let mut committed = Vec::new();
+    while let Some(written) = writers.join_next().await {
+        committed.extend(written??);
+    }
+    Ok(committed)
+}
+
+struct Plan {
+    number: u32,
+    start: Instant,
+    interval: Duration,
+    events: f64,
+}
+
+fn write(url: &str, plan: &Plan) -> Result<Vec<Committed>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (client, insert) = runtime.block_on(prepare(url))?;
+    let mut random = Random::fork(1, u64::from(plan.number));
+    let payload = payload();
+    let mut committed = Vec::new();
+    while float(committed.len() as u64) < plan.events {
+        // Somewhere in its interval, so that writers and the relay's polls do not fall into step.
+        let jitter = plan.interval.mul_f64(f64::from(random.below(1000)) / 1000.0);
+        let due = plan.start + plan.interval.mul_f64(float(committed.len() as u64)) + jitter;
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        let key = random.below(KEYS).to_string();
+        committed.push(runtime.block_on(commit(&client, &insert, &key, &payload))?);
+    }
+    Ok(committed)
+}
+
+async fn prepare(url: &str) -> Result<(Client, Statement)> {
+    let client = connect(url).await.context("connect a writer")?;
+    let insert = client.prepare(INSERT).await?;
+    // The first insert of a session fills caches; it is nobody's event.
+    client.batch_execute("BEGIN").await?;
+    insert_one(&client, &insert, Uuid::now_v7(), "0", &payload()).await?;
+    client.batch_execute("ROLLBACK").await?;
+    Ok((client, insert))
+}
+
+async fn commit(
+    client: &Client,
+    insert: &Statement,
+    key: &str,
+    payload: &str,
+) -> Result<Committed> {
+    let id = Uuid::now_v7();
+    let from = Instant::now();
+    // Both in one round trip, as drivers with pipelining do.
+    let begin = async { Ok(client.batch_execute("BEGIN").await?) };
+    try_join(begin, insert_one(client, insert, id, key, payload)).await?;
+    let inserted = Instant::now();
+    client.batch_execute("COMMIT").await?;
+    let at = Instant::now();
+    Ok(Committed { id, at, commit: at - inserted, transaction: at - from })
+}
+
+async fn insert_one(
+    client: &Client,
+    insert: &Statement,
+    id: Uuid,
+    key: &str,
+    payload: &str,
+) -> Result<()> {
+    client.execute(insert, &[&id, &EVENT_TYPE, &AGGREGATE_TYPE, &key, &payload]).await?;
+    Ok(())
+}

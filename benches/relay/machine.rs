@@ -1,0 +1,53 @@
+//! What the numbers were taken on, and whether it had anything else to do.
+
+use std::{
+    fmt, fs,
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+};
+
+use anyhow::{Context as _, Result};
+use postrider::dev::servers::{nats_server, postgres_bin};
+
+/// The machine and the servers' versions.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    cores: usize,
+    model: String,
+    kernel: String,
+    servers: [String; 2],
+    load: f64,
+}
+
+impl Machine {
+    pub(crate) fn look() -> Result<Self> {
+        let cpus = fs::read_to_string("/proc/cpuinfo").context("read /proc: Linux is needed")?;
+        let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        Ok(Self {
+            cores: thread::available_parallelism().map_or(0, usize::from),
+            model: model.map_or("unknown", |(_, name)| name).to_owned(),
+            kernel: kernel.trim().to_owned(),
+            servers: [version(&postgres_bin()?.join("postgres")), version(&nats_server()?)],
+            load: load.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0),
+        })
+    }
+}
+
+fn version(program: &Path) -> String {
+    let output = Command::new(program).arg("--version").stdin(Stdio::null()).output();
+    let output = output.map(|output| output.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&output).trim().to_owned()
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cores, model, kernel, servers: [postgres, nats], load } = self;
+        write!(f, "{cores} cores ({model}), Linux {kernel}, {postgres}, {nats}, ")?;
+        write!(f, "load {load} when it began")?;
+        // Half a core busy with other things is enough to make a ratio meaningless.
+        if *load > 0.5 { write!(f, ": NOT a quiet machine") } else { Ok(()) }
+    }
+}
