@@ -8,12 +8,29 @@
 
 SET LOCAL lock_timeout = '5s';
 
+CREATE FUNCTION "postrider".check_header_value(name text, value text) RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE AS $body$
+BEGIN
+    IF octet_length(value) > 4096 THEN
+        RAISE EXCEPTION 'header "%" has a value of % bytes', name, octet_length(value)
+            USING ERRCODE = '22023',
+                  HINT = 'keep each value within 4096 bytes; large data belongs in the payload';
+    ELSIF value ~ '[\x01-\x08\x0a-\x1f\x7f]' THEN
+        RAISE EXCEPTION 'header "%" has a control character in its value', name
+            USING ERRCODE = '22023',
+                  HINT = 'remove line breaks and control characters; a tab is allowed';
+    END IF;
+    RETURN true;
+END
+$body$;
+
 CREATE FUNCTION "postrider".check_headers(headers jsonb) RETURNS void
 LANGUAGE plpgsql STABLE AS $body$
 DECLARE
     name text;
     value jsonb;
     item text;
+    is_valid boolean;
     count integer := 0;
     bytes bigint := 0;
 BEGIN
@@ -22,7 +39,8 @@ BEGIN
             USING ERRCODE = '22023', HINT = 'pass headers like {"tenant": "acme"}';
     END IF;
     FOR name, value IN SELECT * FROM jsonb_each(headers) LOOP
-        IF name !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]{1,128}$' THEN
+        -- Lengths are compared, not matched: a regular expression with a bound is slow.
+        IF name !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]+$' OR octet_length(name) > 128 THEN
             RAISE EXCEPTION 'header name % cannot be sent', to_json(left(name, 128))
                 USING ERRCODE = '22023',
                       HINT = 'use 1 to 128 letters, digits or any of !#$%&''*+.^_`|~-';
@@ -40,16 +58,13 @@ BEGIN
                 USING ERRCODE = '22023', HINT = 'an array repeats the header: use strings only';
         END IF;
         IF jsonb_typeof(value) <> 'array' THEN
-            value := jsonb_build_array(value);
+            is_valid := "postrider".check_header_value(name, value #>> '{}');
+            count := count + 1;
+            bytes := bytes + octet_length(name) + octet_length(value #>> '{}');
+            CONTINUE;
         END IF;
         FOR item IN SELECT * FROM jsonb_array_elements_text(value) LOOP
-            IF octet_length(item) > 4096 THEN
-                RAISE EXCEPTION 'header "%" has a value of % bytes', name, octet_length(item)
-                    USING ERRCODE = '22023', HINT = 'keep each value within 4096 bytes; large data belongs in the payload';
-            ELSIF item ~ '[\x01-\x08\x0a-\x1f\x7f]' THEN
-                RAISE EXCEPTION 'header "%" has a control character in its value', name
-                    USING ERRCODE = '22023', HINT = 'remove line breaks and control characters; a tab is allowed';
-            END IF;
+            is_valid := "postrider".check_header_value(name, item);
             count := count + 1;
             bytes := bytes + octet_length(name) + octet_length(item);
         END LOOP;
@@ -64,17 +79,26 @@ BEGIN
 END
 $body$;
 
--- Says what is wrong with an event, or returns.
+-- Says what is wrong with an event, or returns true. A value, because an expression is evaluated
+-- without the query that PERFORM would run.
 CREATE FUNCTION "postrider".check_event(
     event_type text, subject text, aggregate_type text, aggregate_id text,
-    event_version integer, content_type text, headers jsonb) RETURNS void
+    event_version integer, content_type text, headers jsonb) RETURNS boolean
 LANGUAGE plpgsql STABLE AS $body$
 DECLARE
-    tokens CONSTANT text :=
-        '^[^$[:space:][:cntrl:].*>][^[:space:][:cntrl:].*>]*(?:\.[^[:space:][:cntrl:].*>]+)*$';
-    hint CONSTANT text :=
-        'use tokens joined by single dots, without *, >, white space or control characters, and without $ at the start';
+    tokens text;
+    hint text;
 BEGIN
+    -- What nearly every event is, in one expression.
+    IF event_type ~ '^[0-9A-Za-z_-]+(?:\.[0-9A-Za-z_-]+)*$' AND octet_length(event_type) <= 512
+       AND aggregate_type <> '' AND aggregate_id <> ''
+       AND octet_length(aggregate_type) + octet_length(aggregate_id) <= 1024
+       AND event_version >= 1
+       AND subject IS NULL AND content_type IS NULL AND headers IS NULL THEN
+        RETURN true;
+    END IF;
+    tokens := '^[^$[:space:][:cntrl:].*>][^[:space:][:cntrl:].*>]*(?:\.[^[:space:][:cntrl:].*>]+)*$';
+    hint := 'use tokens joined by single dots, without *, >, white space or control characters, and without $ at the start';
     IF event_type IS NULL OR event_type = '' THEN
         RAISE EXCEPTION 'event_type is empty'
             USING ERRCODE = '22023', HINT = 'name the event, for example order.placed';
@@ -116,6 +140,7 @@ BEGIN
     IF headers <> '{}' THEN
         PERFORM "postrider".check_headers(headers);
     END IF;
+    RETURN true;
 END
 $body$;
 
@@ -170,6 +195,7 @@ LANGUAGE plpgsql VOLATILE AS $body$
 DECLARE
     context text := current_setting('postrider.context', true);
     defaults jsonb;
+    is_valid boolean;
 BEGIN
     event_id := coalesce(event_id, "postrider".uuid7());
     IF context <> '' THEN
@@ -180,8 +206,8 @@ BEGIN
         causation_id := coalesce(causation_id, defaults ->> 'causation_id');
         actor := coalesce(actor, defaults ->> 'actor');
     END IF;
-    PERFORM "postrider".check_event(event_type, subject, aggregate_type, aggregate_id,
-                                    event_version, NULL, headers);
+    is_valid := "postrider".check_event(event_type, subject, aggregate_type, aggregate_id,
+                                        event_version, NULL, headers);
     INSERT INTO "postrider".outbox (
         event_id, event_type, event_version, kind, aggregate_type, aggregate_id,
         aggregate_version, source, subject, headers, correlation_id, causation_id, actor, payload)
@@ -206,6 +232,7 @@ LANGUAGE plpgsql VOLATILE AS $body$
 DECLARE
     context text := current_setting('postrider.context', true);
     defaults jsonb;
+    is_valid boolean;
 BEGIN
     event_id := coalesce(event_id, "postrider".uuid7());
     content_type := coalesce(content_type, 'application/octet-stream');
@@ -217,8 +244,8 @@ BEGIN
         causation_id := coalesce(causation_id, defaults ->> 'causation_id');
         actor := coalesce(actor, defaults ->> 'actor');
     END IF;
-    PERFORM "postrider".check_event(event_type, subject, aggregate_type, aggregate_id,
-                                    event_version, content_type, headers);
+    is_valid := "postrider".check_event(event_type, subject, aggregate_type, aggregate_id,
+                                        event_version, content_type, headers);
     INSERT INTO "postrider".outbox (
         event_id, event_type, event_version, kind, aggregate_type, aggregate_id,
         aggregate_version, source, subject, content_type, headers, correlation_id,
@@ -242,6 +269,7 @@ DECLARE
     event jsonb;
     unknown text;
     number bigint;
+    is_valid boolean;
     ids uuid[] := '{}';
 BEGIN
     IF events IS NULL OR jsonb_typeof(events) <> 'array' THEN
@@ -270,7 +298,7 @@ BEGIN
             RAISE EXCEPTION 'event % has payload and payload_base64', number
                 USING ERRCODE = '22023', HINT = 'give one of them';
         END IF;
-        PERFORM "postrider".check_event(
+        is_valid := "postrider".check_event(
             event ->> 'event_type', event ->> 'subject', event ->> 'aggregate_type',
             event ->> 'aggregate_id', (event ->> 'event_version')::integer,
             event ->> 'content_type',
@@ -306,7 +334,7 @@ BEGIN
     FOR function IN
         SELECT p.oid FROM pg_catalog.pg_proc AS p
         WHERE p.pronamespace = '"postrider"'::regnamespace
-          AND p.proname IN ('check_headers', 'check_event', 'context',
+          AND p.proname IN ('check_header_value', 'check_headers', 'check_event', 'context',
                             'emit', 'emit_binary', 'emit_many')
     LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', function);
