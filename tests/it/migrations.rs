@@ -1,0 +1,127 @@
+//! `pg::migrate`: one replica at a time, forward only, and the same as the printed text.
+
+use postrider::{
+    dev::servers::{Postgres, PostgresOptions},
+    pg::{
+        error::Class,
+        migrate::{MigrateError, SchemaVersion, migrate, print, version},
+        schema::Schema,
+    },
+};
+use tokio_postgres::Client;
+
+use crate::support::{Fixture, postgres};
+
+fn schema(name: &str) -> Schema {
+    Schema::parse(name).unwrap()
+}
+
+/// A database without any schema of ours.
+async fn empty(fixture: &Fixture) -> String {
+    let database = format!("{}_empty", fixture.database);
+    let create = format!("CREATE DATABASE {database}");
+    fixture.postgres.execute("postgres", &create).await.unwrap();
+    fixture.postgres.url(&database)
+}
+
+async fn rows(client: &Client, table: &str) -> i64 {
+    let count = format!("SELECT count(*) FROM {table}");
+    client.query_one(&count, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test]
+async fn of_two_replicas_at_once_one_migrates_and_the_other_finds_nothing_to_do() {
+    let fixture = Fixture::new().await;
+    let url = empty(&fixture).await;
+    let (mut one, mut other) = (postgres::connect(&url).await, postgres::connect(&url).await);
+    let schema = schema("postrider");
+    assert_eq!(version(&one, &schema).await.unwrap(), SchemaVersion::Missing);
+    let (first, second) = tokio::join!(migrate(&mut one, &schema), migrate(&mut other, &schema));
+    let (first, second) = (first.unwrap(), second.unwrap());
+    let applied = [first.applied.len(), second.applied.len()];
+    let all = usize::try_from(first.version).unwrap();
+    assert!(applied == [all, 0] || applied == [0, all], "{applied:?}");
+    assert_eq!(version(&one, &schema).await.unwrap(), SchemaVersion::Current(first.version));
+    assert!(migrate(&mut one, &schema).await.unwrap().applied.is_empty());
+}
+
+#[tokio::test]
+async fn the_printed_text_leaves_nothing_to_migrate() {
+    let fixture = Fixture::new().await;
+    let mut client = postgres::connect(&empty(&fixture).await).await;
+    let schema = schema("orders_outbox");
+    client.batch_execute(&print(&schema).unwrap()).await.unwrap();
+    assert!(matches!(version(&client, &schema).await.unwrap(), SchemaVersion::Current(_)));
+    assert!(migrate(&mut client, &schema).await.unwrap().applied.is_empty());
+    client.batch_execute("SELECT orders_outbox.emit('order.placed', '{}')").await.unwrap();
+    assert_eq!(rows(&client, "orders_outbox.outbox").await, 1);
+}
+
+#[tokio::test]
+async fn two_schemas_share_a_database() {
+    let fixture = Fixture::new().await;
+    let mut client = fixture.connect().await;
+    migrate(&mut client, &schema("second")).await.unwrap();
+    client.batch_execute("SELECT second.emit('order.placed', '{}')").await.unwrap();
+    assert_eq!(rows(&client, "second.outbox").await, 1);
+    assert_eq!(rows(&client, "postrider.outbox").await, 0);
+    // Nothing in the second schema leans on the first.
+    client.batch_execute("DROP SCHEMA postrider CASCADE").await.unwrap();
+    client.batch_execute("SELECT second.emit('order.placed', '{}')").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_schema_of_a_newer_program_is_left_alone() {
+    let fixture = Fixture::new().await;
+    let mut client = fixture.connect().await;
+    let schema = schema("postrider");
+    let newer = "INSERT INTO postrider.migration VALUES (999, 'later', '', '1')";
+    client.batch_execute(newer).await.unwrap();
+    let error = migrate(&mut client, &schema).await.unwrap_err();
+    assert!(matches!(error, MigrateError::Newer { have: 999, .. }), "{error:?}");
+    assert!(error.to_string().contains("update the program"), "{error}");
+    let found = version(&client, &schema).await.unwrap();
+    assert!(matches!(found, SchemaVersion::Newer { have: 999, .. }), "{found:?}");
+}
+
+#[tokio::test]
+async fn a_migration_that_was_applied_with_another_text_is_refused() {
+    let fixture = Fixture::new().await;
+    let mut client = fixture.connect().await;
+    let change = "UPDATE postrider.migration SET checksum = '1' WHERE version = 2";
+    client.batch_execute(change).await.unwrap();
+    let error = migrate(&mut client, &schema("postrider")).await.unwrap_err();
+    assert!(matches!(error, MigrateError::Changed { .. }), "{error:?}");
+    assert!(error.to_string().contains("2 relay"), "{error}");
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_create_roles_learns_what_a_dba_has_to_run() {
+    // Roles belong to the cluster, so this needs one where nobody has migrated.
+    let server = Postgres::start(PostgresOptions::default()).await.unwrap();
+    let admin = postgres::connect(&server.url("postgres")).await;
+    admin.batch_execute("CREATE ROLE owner LOGIN").await.unwrap();
+    admin.batch_execute("CREATE DATABASE app OWNER owner").await.unwrap();
+    let mut client = postgres::connect(&server.url("app")).await;
+    client.batch_execute("SET SESSION AUTHORIZATION owner").await.unwrap();
+    let error = migrate(&mut client, &schema("postrider")).await.unwrap_err();
+    assert_eq!(error.class(), Class::Permission);
+    let text = error.to_string();
+    assert!(text.contains("CREATE ROLE postrider_producer NOLOGIN;"), "{text}");
+    let roles = "CREATE ROLE postrider_producer; CREATE ROLE postrider_consumer; \
+                 CREATE ROLE postrider_relay; CREATE ROLE postrider_operator";
+    admin.batch_execute(roles).await.unwrap();
+    migrate(&mut client, &schema("postrider")).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_relays_role_may_read_the_version() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    client.batch_execute("SET ROLE postrider_relay").await.unwrap();
+    let found = version(&client, &schema("postrider")).await.unwrap();
+    assert!(matches!(found, SchemaVersion::Current(_)), "{found:?}");
+    client.batch_execute("SET ROLE postrider_producer").await.unwrap();
+    let error = version(&client, &schema("postrider")).await.unwrap_err();
+    assert_eq!(error.class(), Class::Permission);
+}
