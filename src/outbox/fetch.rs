@@ -124,7 +124,9 @@ fn fitting(events: &[Event], limits: PageLimits) -> usize {
             Payload::Oversize { bytes } if bytes <= limits.event_bytes => {
                 usize::try_from(bytes).unwrap_or(usize::MAX)
             }
-            _ => event.payload.len(),
+            Payload::Bytes(_) | Payload::Null | Payload::Both | Payload::Oversize { .. } => {
+                event.payload.len()
+            }
         };
         sum >= limits.bytes
     });

@@ -285,94 +285,97 @@ async fn old_claims_are_forgotten_and_young_ones_kept() {
     assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (60, 0));
 }
 
+const INSERT: &str = "INSERT INTO postrider.outbox (event_type, payload) VALUES ('a', '1')";
+
+const ALLOWED: [(&str, &[&str]); 4] = [
+    (
+        "producer",
+        &[
+            "SELECT postrider.emit('a', '1')",
+            "SELECT postrider.emit_binary('a', '')",
+            "SELECT postrider.emit_many('[{\"event_type\": \"a\"}]')",
+            "SELECT postrider.context('{}')",
+            "SELECT postrider.uuid7()",
+            INSERT,
+            "INSERT INTO postrider.outbox (event_type) VALUES ('a') RETURNING event_id, seq",
+        ],
+    ),
+    ("consumer", &["SELECT postrider.claim('me', gen_random_uuid())"]),
+    (
+        "relay",
+        &[
+            "SELECT postrider.retain('1 day')",
+            "SELECT postrider.processed_maintain()",
+            "SELECT postrider.rescan('main', 1)",
+            "SELECT setval('postrider.gate', 0)",
+            "SELECT count(*) FROM postrider.outbox",
+            "INSERT INTO postrider.position (relay, system_id) VALUES ('x', 1)",
+            "UPDATE postrider.letter SET attempts = 2",
+            "SELECT * FROM postrider.turn",
+        ],
+    ),
+    ("operator", &["SELECT * FROM postrider.letter", "SELECT * FROM postrider.position"]),
+];
+
+const FORBIDDEN: [(&str, &[&str]); 4] = [
+    (
+        "producer",
+        &[
+            "SELECT payload FROM postrider.outbox",
+            "UPDATE postrider.outbox SET kind = 'x'",
+            "DELETE FROM postrider.outbox",
+            "TRUNCATE postrider.outbox",
+            "INSERT INTO postrider.outbox (tx, event_type) VALUES ('3', 'a')",
+            "INSERT INTO postrider.outbox (slot, event_type) VALUES (1, 'a')",
+            "INSERT INTO postrider.outbox_0 (event_type) VALUES ('a')",
+            "SELECT setval('postrider.gate', 7)",
+            "SELECT postrider.claim('me', gen_random_uuid())",
+            "SELECT postrider.retain('0')",
+            "SELECT * FROM postrider.position",
+            "SELECT * FROM postrider.letter",
+        ],
+    ),
+    (
+        "consumer",
+        &[
+            INSERT,
+            "SELECT postrider.emit('a', '1')",
+            "SELECT * FROM postrider.processed",
+            "DELETE FROM postrider.processed",
+            "INSERT INTO postrider.processed VALUES (gen_random_uuid(), 'me', -1, now())",
+        ],
+    ),
+    (
+        "relay",
+        &[
+            INSERT,
+            "UPDATE postrider.outbox SET kind = 'x'",
+            "DELETE FROM postrider.outbox",
+            "TRUNCATE postrider.outbox_1",
+            "DELETE FROM postrider.position",
+            "DELETE FROM postrider.letter",
+            "UPDATE postrider.turn SET sealed_at = now()",
+            "TRUNCATE postrider.processed_0",
+            "SELECT postrider.claim('me', gen_random_uuid())",
+        ],
+    ),
+    (
+        "operator",
+        &[INSERT, "UPDATE postrider.position SET term = 9", "SELECT postrider.retain('0')"],
+    ),
+];
+
 #[tokio::test]
 async fn each_role_may_do_its_part_and_nothing_else() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
-    let insert = "INSERT INTO postrider.outbox (event_type, payload) VALUES ('a', '1')";
-    let allowed: [(&str, &[&str]); 4] = [
-        (
-            "producer",
-            &[
-                "SELECT postrider.emit('a', '1')",
-                "SELECT postrider.emit_binary('a', '')",
-                "SELECT postrider.emit_many('[{\"event_type\": \"a\"}]')",
-                "SELECT postrider.context('{}')",
-                "SELECT postrider.uuid7()",
-                insert,
-                "INSERT INTO postrider.outbox (event_type) VALUES ('a') RETURNING event_id, seq",
-            ],
-        ),
-        ("consumer", &["SELECT postrider.claim('me', gen_random_uuid())"]),
-        (
-            "relay",
-            &[
-                "SELECT postrider.retain('1 day')",
-                "SELECT postrider.processed_maintain()",
-                "SELECT postrider.rescan('main', 1)",
-                "SELECT setval('postrider.gate', 0)",
-                "SELECT count(*) FROM postrider.outbox",
-                "INSERT INTO postrider.position (relay, system_id) VALUES ('x', 1)",
-                "UPDATE postrider.letter SET attempts = 2",
-                "SELECT * FROM postrider.turn",
-            ],
-        ),
-        ("operator", &["SELECT * FROM postrider.letter", "SELECT * FROM postrider.position"]),
-    ];
-    let forbidden: [(&str, &[&str]); 4] = [
-        (
-            "producer",
-            &[
-                "SELECT payload FROM postrider.outbox",
-                "UPDATE postrider.outbox SET kind = 'x'",
-                "DELETE FROM postrider.outbox",
-                "TRUNCATE postrider.outbox",
-                "INSERT INTO postrider.outbox (tx, event_type) VALUES ('3', 'a')",
-                "INSERT INTO postrider.outbox (slot, event_type) VALUES (1, 'a')",
-                "INSERT INTO postrider.outbox_0 (event_type) VALUES ('a')",
-                "SELECT setval('postrider.gate', 7)",
-                "SELECT postrider.claim('me', gen_random_uuid())",
-                "SELECT postrider.retain('0')",
-                "SELECT * FROM postrider.position",
-                "SELECT * FROM postrider.letter",
-            ],
-        ),
-        (
-            "consumer",
-            &[
-                insert,
-                "SELECT postrider.emit('a', '1')",
-                "SELECT * FROM postrider.processed",
-                "DELETE FROM postrider.processed",
-                "INSERT INTO postrider.processed VALUES (gen_random_uuid(), 'me', -1, now())",
-            ],
-        ),
-        (
-            "relay",
-            &[
-                insert,
-                "UPDATE postrider.outbox SET kind = 'x'",
-                "DELETE FROM postrider.outbox",
-                "TRUNCATE postrider.outbox_1",
-                "DELETE FROM postrider.position",
-                "DELETE FROM postrider.letter",
-                "UPDATE postrider.turn SET sealed_at = now()",
-                "TRUNCATE postrider.processed_0",
-                "SELECT postrider.claim('me', gen_random_uuid())",
-            ],
-        ),
-        (
-            "operator",
-            &[insert, "UPDATE postrider.position SET term = 9", "SELECT postrider.retain('0')"],
-        ),
-    ];
-    for (role, statements) in allowed {
+    for (role, statements) in ALLOWED {
         client.batch_execute(&format!("SET ROLE postrider_{role}")).await.unwrap();
         for statement in statements {
             client.batch_execute(statement).await.unwrap_or_else(|e| panic!("{role}: {e:?}"));
         }
     }
-    for (role, statements) in forbidden {
+    for (role, statements) in FORBIDDEN {
         client.batch_execute(&format!("SET ROLE postrider_{role}")).await.unwrap();
         for statement in statements {
             let (code, text) = refusal(&client, statement).await;
