@@ -152,7 +152,7 @@ fn draw_size(random: &mut Random) -> u32 {
 
 /// A third each, except that applications insert many rows by INSERT: `emit` costs five times it.
 fn draw_way(random: &mut Random, size: u32) -> Way {
-    match random.below(if size < 50 { 3 } else { 10 }) {
+    match random.below(if size < 5 { 3 } else { 10 }) {
         0 => Way::Emit,
         1 => Way::EmitMany,
         _ => Way::Insert,
