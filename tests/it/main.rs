@@ -15,6 +15,7 @@ mod secrets;
 mod servers;
 mod session;
 mod sql_contract;
+mod sql_reader;
 mod support;
 mod systemd;
 mod tls;

@@ -1,0 +1,220 @@
+//! The relay's statements at a real Postgres: what they return.
+
+mod plans;
+mod retention;
+
+use std::{fs, path::Path};
+
+use postrider::outbox::SESSION_SETTINGS;
+use tokio_postgres::{Client, types::ToSql};
+
+use crate::support::Fixture;
+
+/// The text of one statement, as it stands.
+fn statement(name: &str) -> String {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/outbox/sql");
+    fs::read_to_string(directory.join(format!("{name}.sql"))).unwrap()
+}
+
+fn statements() -> Vec<String> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/outbox/sql");
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let mut names: Vec<_> =
+        entries.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
+    names.sort();
+    names
+}
+
+/// A session with the relay's settings.
+async fn relay(fixture: &Fixture) -> Client {
+    let client = fixture.connect().await;
+    for (name, value) in SESSION_SETTINGS {
+        client.batch_execute(&format!("SET {name} = {value}")).await.unwrap();
+    }
+    client
+}
+
+/// A position that has settled nothing yet: its term and its fence.
+async fn acquire(client: &Client) -> (i64, i64) {
+    let row = client.query_one(&statement("acquire"), &[&"main", &"test"]).await.unwrap();
+    (row.get("term"), row.get("fence"))
+}
+
+async fn look(client: &Client, settled: &str) -> (String, Option<String>) {
+    let row = client.query_one(&statement("target"), &[&settled]).await.unwrap();
+    (row.get("snapshot"), row.get("late"))
+}
+
+/// The seqs of a page.
+async fn page(
+    client: &Client,
+    (settled, target): (&str, &str),
+    (bookmark, floor): (i64, i64),
+    late: Option<&str>,
+) -> Vec<i64> {
+    let (rows, inline) = (1000_i64, 8192_i32);
+    let mut parameters: Vec<&(dyn ToSql + Sync)> =
+        vec![&settled, &target, &bookmark, &floor, &rows, &inline];
+    let name = if late.is_some() { "page_late" } else { "page" };
+    if let Some(late) = &late {
+        parameters.push(late);
+    }
+    let rows = client.query(&statement(name), &parameters).await.unwrap();
+    rows.iter().map(|row| row.get("seq")).collect()
+}
+
+/// Writes a position and returns the fence: the floor of snapshots that are taken from now on, not of
+/// those that it writes. None when the term is lost.
+async fn settle(
+    client: &Client,
+    term: i64,
+    (settled, target): (&str, &str),
+    bookmark: i64,
+) -> Option<i64> {
+    let parameters: [&(dyn ToSql + Sync); 10] =
+        [&"main", &term, &settled, &0_i64, &target, &0_i64, &bookmark, &"S", &"now", &1_i64];
+    let row = client.query_opt(&statement("settle"), &parameters).await.unwrap();
+    row.map(|row| row.get("fence"))
+}
+
+async fn emit(client: &Client, count: i64) {
+    let insert = "INSERT INTO postrider.outbox (event_type, payload)
+                  SELECT 'a', '{}' FROM generate_series(1, $1::bigint)";
+    client.execute(insert, &[&count]).await.unwrap();
+}
+
+#[tokio::test]
+async fn every_statement_can_be_prepared_and_explains_itself() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    for name in statements() {
+        let text = statement(&name);
+        client.prepare(&text).await.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        assert!(text.starts_with("-- "), "{name} has no comment");
+        assert!(text.contains("-- Rows: ") && text.contains("Locks: "), "{name}: rows and locks");
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_runs_past_the_snapshots_end_is_not_lost() {
+    // A snapshot ends after the last transaction that has *ended*. One with a higher number may
+    // already run, with a lower seq than the highest that is visible.
+    let fixture = Fixture::new().await;
+    let client = relay(&fixture).await;
+    let (mut early, mut young) = (fixture.connect().await, fixture.connect().await);
+    let (_, fence) = acquire(&client).await;
+    let early = early.transaction().await.unwrap();
+    early.execute("SELECT pg_current_xact_id()", &[]).await.unwrap();
+    let young = young.transaction().await.unwrap();
+    emit(young.client(), 1).await;
+    emit(early.client(), 1).await;
+    early.commit().await.unwrap();
+    let (settled, _) = look(&client, "3:3:").await;
+    assert_eq!(page(&client, ("3:3:", &settled), (0, 0), None).await, [2]);
+    // That page settled; the fence was read before its snapshot was taken.
+    young.commit().await.unwrap();
+    let (target, late) = look(&client, &settled).await;
+    assert_eq!(late, None, "its number is behind the snapshot's end");
+    assert_eq!(page(&client, (&settled, &target), (0, fence), None).await, [1]);
+    // The highest visible seq as the floor would have lost it.
+    assert_eq!(page(&client, (&settled, &target), (0, 2), None).await, [0; 0]);
+}
+
+#[tokio::test]
+async fn late_rows_come_in_seq_order_with_the_others() {
+    let fixture = Fixture::new().await;
+    let client = relay(&fixture).await;
+    let mut held = fixture.connect().await;
+    let (_, floor) = acquire(&client).await;
+    let held = held.transaction().await.unwrap();
+    emit(held.client(), 2).await;
+    emit(&client, 2).await;
+    let (settled, _) = look(&client, "3:3:").await;
+    assert_eq!(page(&client, ("3:3:", &settled), (0, 0), None).await, [3, 4]);
+    emit(&client, 1).await;
+    emit(held.client(), 1).await;
+    // Still open: others flow.
+    let (target, late) = look(&client, &settled).await;
+    assert_eq!(late, None);
+    assert_eq!(page(&client, (&settled, &target), (0, floor), None).await, [5]);
+    held.commit().await.unwrap();
+    let (target, late) = look(&client, &settled).await;
+    let late = late.expect("the held transaction is late");
+    let all = page(&client, (&settled, &target), (0, floor), Some(&late)).await;
+    assert_eq!(all, [1, 2, 5, 6]);
+    let rest = page(&client, (&settled, &target), (2, floor), Some(&late)).await;
+    assert_eq!(rest, [5, 6]);
+}
+
+#[tokio::test]
+async fn large_payloads_stay_behind_and_tell_their_size() {
+    let fixture = Fixture::new().await;
+    let client = relay(&fixture).await;
+    client
+        .batch_execute(
+            "CREATE TABLE copied (payload json, payload_binary bytea);
+             INSERT INTO copied VALUES (to_json(repeat('c', 2000000)), NULL);
+             INSERT INTO postrider.outbox (event_type, payload, payload_binary) VALUES
+                 ('small', '{}', NULL), ('none', NULL, NULL), ('both', '1', '\\x01'),
+                 ('json', to_json(repeat('j', 20000)), NULL),
+                 ('bytes', NULL, decode(repeat('00', 30000), 'hex')),
+                 ('empty', NULL, '');
+             INSERT INTO postrider.outbox (event_type, payload) SELECT 'copied', payload FROM copied;
+             INSERT INTO postrider.outbox (event_type, headers)
+             SELECT 'wide', jsonb_object_agg('h' || n, repeat('v', 100))
+             FROM generate_series(1, 1000) AS n",
+        )
+        .await
+        .unwrap();
+    let (target, _) = look(&client, "3:3:").await;
+    let parameters: [&(dyn ToSql + Sync); 6] =
+        [&"3:3:", &target, &0_i64, &0_i64, &1000_i64, &8192_i32];
+    let rows = client.query(&statement("page"), &parameters).await.unwrap();
+    let columns =
+        "SELECT p.seq IS NOT NULL, p.payload IS NOT NULL FROM postrider.outbox AS p LIMIT 0";
+    client.prepare(columns).await.unwrap();
+    let told: Vec<(&str, Option<i32>, Option<&str>)> = rows
+        .iter()
+        .map(|row| (row.get("event_type"), row.get("payload_size"), row.get("headers")))
+        .collect();
+    let expected = [
+        ("small", Some(3), None),
+        ("none", None, None),
+        ("both", Some(-1), None),
+        ("json", Some(20_002), None),
+        ("bytes", Some(30_000), None),
+        ("empty", Some(0), None),
+        ("copied", Some(2_000_002), None),
+        ("wide", None, Some("\"too large\"")),
+    ];
+    assert_eq!(told, expected);
+    for row in &rows {
+        let binary: Option<&[u8]> = row.get("payload_binary");
+        assert!(binary.is_none_or(|bytes| bytes.len() <= 8192));
+    }
+    let seqs: Vec<i64> = vec![4, 5, 7];
+    let rows = client.query(&statement("payloads"), &[&seqs]).await.unwrap();
+    assert_eq!(rows.len(), 3);
+}
+
+#[tokio::test]
+async fn metadata_that_does_not_fit_into_a_block_is_refused_at_the_insert() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let insert = "INSERT INTO postrider.outbox (event_type, aggregate_type, aggregate_id)
+                  VALUES ('a', 'order', repeat('x', 1000000))";
+    let error = client.batch_execute(insert).await.unwrap_err();
+    assert_eq!(error.code().map(tokio_postgres::error::SqlState::code), Some("54000"));
+}
+
+#[tokio::test]
+async fn a_settlement_of_a_lost_term_writes_nothing() {
+    let fixture = Fixture::new().await;
+    let client = relay(&fixture).await;
+    let (old, _) = acquire(&client).await;
+    let (new, _) = acquire(&client).await;
+    assert_eq!(new, old + 1);
+    assert_eq!(settle(&client, old, ("9:9:", "9:9:"), 9).await, None);
+    let position = "SELECT bookmark FROM postrider.position";
+    assert_eq!(client.query_one(position, &[]).await.unwrap().get::<_, i64>(0), 0);
+}
