@@ -31,6 +31,10 @@ use crate::{
 /// Events in memory for each one that may be on its way: the rest waits behind its key.
 const MEMORY_PER_IN_FLIGHT: usize = 4;
 
+/// Bytes of a payload that a letter copies at most; a larger one stays in the outbox. A settlement
+/// full of such letters is still written within the deadline of a statement.
+const LETTER_BYTES_MAX: u64 = 256 << 10;
+
 /// How long the tasks beside the relay may take to end.
 const TASKS_GRACE: Duration = Duration::from_secs(5);
 
@@ -158,7 +162,7 @@ fn settings(config: &Config, options: Options, template: SubjectTemplate) -> rel
         },
         batch_events: size(u64::from(config.relay.batch_events)),
         batch_bytes,
-        letter_bytes_max: config.relay.batch_bytes.0,
+        letter_bytes_max: LETTER_BYTES_MAX,
         on_dead: match config.route.on_dead {
             config::OnDead::Hold => OnDead::Hold,
             config::OnDead::Skip => OnDead::Skip,

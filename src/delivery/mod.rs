@@ -238,6 +238,11 @@ impl Delivery {
         self.progress.settleable()
     }
 
+    /// Whether the next settlement is as large as one may be.
+    pub fn is_full(&self) -> bool {
+        self.progress.is_full()
+    }
+
     /// Whether anything is to be written back.
     pub fn has_moved(&self) -> bool {
         self.progress.has_moved()

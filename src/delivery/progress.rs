@@ -7,6 +7,10 @@ use crate::{
     event::{Position, Seq, Snapshot},
 };
 
+/// Letters of one settlement at most. Each copies an event, so more of them would not be written
+/// within the deadline of a statement, however often it were tried.
+const LETTERS_MAX: usize = 256;
+
 /// The fetched rows that are not settled in the database, in the order of fetching.
 ///
 /// Rows come in spans: those that became visible between two snapshots, in `seq` order. Spans
@@ -146,23 +150,30 @@ impl Progress {
         self.moved
     }
 
+    /// Whether the next settlement has as many letters as one may have.
+    pub fn is_full(&self) -> bool {
+        self.letters.len() >= LETTERS_MAX
+    }
+
     /// What to write back, when anything moved. The caller keeps it until it is committed.
     pub fn take_settlement(&mut self) -> Option<Settlement> {
         if !self.moved {
             return None;
         }
         self.moved = false;
-        Some(Settlement {
+        let settlement = Settlement {
             position: self.position.clone(),
             letters: std::mem::take(&mut self.letters),
             stream_seq: self.stream_seq,
             events: std::mem::take(&mut self.settled),
-        })
+        };
+        self.advance();
+        Some(settlement)
     }
 
-    /// Moves the position over everything decided without a gap.
+    /// Moves the position over everything decided without a gap, as far as one settlement goes.
     fn advance(&mut self) {
-        loop {
+        while !self.is_full() {
             if self.spans.front().is_some_and(|span| span.end == Some(self.first)) {
                 if let Some(span) = self.spans.pop_front() {
                     let next = self.spans.front().unwrap_or(&span);

@@ -192,7 +192,7 @@ impl Holding {
         if !self.delivery.has_moved() {
             return None;
         }
-        if self.sweep != Sweep::NotStopping {
+        if self.sweep != Sweep::NotStopping || self.delivery.is_full() {
             return Some(self.last_settled);
         }
         let wait = if self.delivery.settleable() > 0 { SETTLE_INTERVAL } else { MOVE_INTERVAL };

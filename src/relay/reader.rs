@@ -49,6 +49,8 @@ pub(super) struct Reader {
     last_work: Instant,
     /// Readings in a row that found the gate open and a writer too.
     drowsy: u32,
+    /// Whether somebody woke us since the last reading began: it may not have seen why.
+    woken: bool,
     /// The late transactions of the span that is being read.
     late: Option<String>,
     /// Whether `late` belongs to the cursor's span; not after a restart inside of one.
@@ -115,6 +117,7 @@ impl Reader {
             next: now,
             last_work: now,
             drowsy: 0,
+            woken: false,
             late: None,
             late_known: false,
         }
@@ -134,6 +137,7 @@ impl Reader {
     pub(super) fn wake(&mut self, now: Instant) {
         self.next = now;
         self.last_work = now;
+        self.woken = true;
     }
 
     /// Reads not before then: the last reading failed.
@@ -154,6 +158,7 @@ impl Reader {
         let sleepy = self.pace.notified && quiet && start.cursor.is_complete();
         let open_for = self.pace.idle_interval + GATE_SLACK;
         let was_open = self.state != State::Awake;
+        self.woken = false;
         let late = if self.late_known { Late::Known(self.late.clone()) } else { Late::Unknown };
         async move {
             if sleepy {
@@ -188,7 +193,7 @@ impl Reader {
         let quiet = now.duration_since(self.last_work) >= QUIET;
         self.next = now
             + match self.state {
-                _ if !complete => Duration::ZERO,
+                _ if self.woken || !complete => Duration::ZERO,
                 State::Asleep => self.pace.idle_interval,
                 State::Drowsy if quiet => DROWSY.after(self.drowsy),
                 State::Awake if quiet && !self.pace.notified => {
@@ -227,4 +232,28 @@ async fn read_page(
     };
     let page = outbox.page(&cursor, late.as_deref(), limits).await?;
     Ok(Reading { begin, late, page: Some(page), ..nothing })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A notification that came between the look at the snapshot and the end of the reading used
+    /// to be forgotten: the relay slept on a committed event until the slow poll.
+    #[test]
+    fn a_wake_up_during_a_reading_is_not_forgotten_by_what_the_reading_gave() {
+        let pace = Pace {
+            poll_interval: Duration::from_millis(2),
+            idle_interval: Duration::from_secs(5),
+            notified: true,
+        };
+        let now = Instant::now();
+        let mut reader = Reader::new(pace, now);
+        let nothing = || Reading { begin: None, late: None, page: None, gate: Gate::Open };
+        reader.absorb(nothing(), now);
+        assert_eq!(reader.next(), now + pace.idle_interval);
+        reader.wake(now);
+        reader.absorb(nothing(), now);
+        assert_eq!(reader.next(), now);
+    }
 }

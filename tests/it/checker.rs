@@ -23,7 +23,10 @@ struct Filled {
 
 impl Filled {
     async fn new(options: Options) -> Self {
-        let fixture = Fixture::new().await;
+        Self::on(Fixture::new().await, options).await
+    }
+
+    async fn on(fixture: Fixture, options: Options) -> Self {
         let jetstream = fixture.jetstream().await;
         nats::create_stream(&jetstream, &fixture.stream, &format!("{}.>", fixture.prefix)).await;
         let work = workload(&fixture, options);
@@ -115,7 +118,7 @@ async fn a_faithful_copy_of_overlapping_transactions_is_accepted() {
         hold_max: Duration::from_millis(20),
         ..Options::default()
     };
-    let filled = Filled::new(options).await;
+    let filled = Filled::on(Fixture::two_phase_commit().await, options).await;
     let report = filled.report(Order::Overlap).await;
     assert!(report.is_clean(), "{report}");
     assert_eq!((report.committed, report.stored), (5_000, 5_000));

@@ -2,20 +2,34 @@
 #![cfg(test)]
 
 mod admin;
+mod broker_outage;
 mod checker;
 mod cli;
 mod config;
+mod crash;
+mod dead_letters;
+mod delivery;
 mod dev;
 mod docs;
 mod examples;
 mod fixture;
+mod large;
 mod migrations;
+mod ordering;
 mod packaging;
+mod permission;
+mod plans;
+mod postgres_outage;
+mod restore;
+mod retention;
 mod secrets;
 mod servers;
 mod session;
 mod sql_contract;
 mod sql_reader;
+mod stopping;
+mod stream_trouble;
 mod support;
 mod systemd;
 mod tls;
+mod two_instances;

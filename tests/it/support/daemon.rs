@@ -1,7 +1,8 @@
 //! The real program as a child process: start, signal, read its log, and insist on a clean one.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Permissions},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -46,6 +47,8 @@ pub(crate) async fn run(toml: &Toml, args: &[&str]) -> Finished {
 fn program(home: &Path, toml: &Toml) -> Command {
     let config = home.join("postrider.toml");
     fs::write(&config, toml.to_string()).unwrap();
+    // It holds the URLs, and the program warns when everyone can read those.
+    fs::set_permissions(&config, Permissions::from_mode(0o600)).unwrap();
     let mut command = Command::new(PROGRAM);
     command.env_clear().env("HOME", home).env("NO_COLOR", "1").env("POSTRIDER_CONFIG", config);
     command.env("PATH", std::env::var_os("PATH").unwrap_or_default());

@@ -1,6 +1,7 @@
 //! What every test starts from: servers, a database and a stream of its own, and the program.
 
 pub(crate) mod app;
+pub(crate) mod audit;
 pub(crate) mod daemon;
 pub(crate) mod nats;
 pub(crate) mod postgres;
@@ -37,6 +38,11 @@ impl Fixture {
 
     /// With a Postgres that the test may stop and kill.
     pub(crate) async fn own_postgres() -> Self {
+        Self::with(Some(postgres::without_two_phase_commit()), None).await
+    }
+
+    /// With a Postgres that allows prepared transactions, and so no wake-ups.
+    pub(crate) async fn two_phase_commit() -> Self {
         Self::with(Some(PostgresOptions::default()), None).await
     }
 
@@ -96,10 +102,29 @@ impl Fixture {
             .set("admin.listen", "off")
     }
 
-    /// The program with that configuration, not yet started.
+    /// The program with that configuration, not yet started. A stream with one replica is all
+    /// that a single server has, so that warning is expected.
     pub(crate) fn daemon(&self) -> DaemonBuilder {
-        // One nats-server is no cluster; the program is right to say so.
         DaemonBuilder::new(self.toml()).allow_log("the stream has one replica")
+    }
+
+    /// Sees every message of this test's subjects from now on, whether a stream takes it or not.
+    pub(crate) async fn watch(&self) -> async_nats::Subscriber {
+        let client = async_nats::connect(self.nats.url()).await.unwrap();
+        let watching = client.subscribe(format!("{}.>", self.prefix)).await.unwrap();
+        client.flush().await.unwrap();
+        watching
+    }
+
+    /// Waits until the relay has opened the wake-up gate: it sleeps, or is about to.
+    pub(crate) async fn wait_gate_open(&self, client: &tokio_postgres::Client) {
+        let statement = r#"SELECT coalesce(pg_sequence_last_value('"postrider".gate'::regclass), 0)
+            > 3 AND coalesce(pg_sequence_last_value('"postrider".wake_until'::regclass), 0)
+            > date_part('epoch', clock_timestamp())"#;
+        eventually("an open wake-up gate", DEADLINE, async || {
+            client.query_one(statement, &[]).await.unwrap().get::<_, bool>(0)
+        })
+        .await;
     }
 
     /// The whole stream, read independently of the program under test.
@@ -181,4 +206,10 @@ pub(crate) async fn eventually<C: Condition>(
         assert!(Instant::now() < end, "not within {deadline:?}: {what:?}");
         sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Lets time pass, for a fault that strikes at a moment of its own and for a measure over a time.
+/// What waits for something waits with [`eventually`].
+pub(crate) async fn let_pass(time: Duration) {
+    sleep(time).await;
 }

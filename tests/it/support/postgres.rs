@@ -11,11 +11,17 @@ const TEMPLATE: &str = "postrider_template";
 /// Never dropped; the server's guard stops it when the test program ends.
 static SHARED: OnceCell<Postgres> = OnceCell::const_new();
 
+/// As most servers are set up. Where two-phase commit is allowed nobody notifies the relay, and it
+/// polls instead.
+pub(crate) fn without_two_phase_commit() -> PostgresOptions {
+    PostgresOptions { max_prepared_transactions: 0, ..PostgresOptions::default() }
+}
+
 /// The shared server, with a new migrated database of this name.
 pub(crate) async fn shared_with(database: &str) -> &'static Postgres {
     let server = SHARED
         .get_or_init(|| async {
-            let server = Postgres::start(PostgresOptions::default()).await.unwrap();
+            let server = Postgres::start(without_two_phase_commit()).await.unwrap();
             create_migrated(&server, TEMPLATE).await;
             server
         })

@@ -1,0 +1,125 @@
+//! NATS is away, dies, freezes: events wait, none becomes a dead letter, and all arrive in order.
+
+use std::time::Duration;
+
+use postrider::dev::{checker::Order, servers::NatsOptions, workload::Options};
+use tokio_util::sync::CancellationToken;
+
+use super::support::{DEADLINE, Fixture, app, daemon::DaemonBuilder, eventually, let_pass};
+
+/// The program, with what it says when NATS goes away.
+fn daemon(fixture: &Fixture) -> DaemonBuilder {
+    fixture
+        .daemon()
+        .allow_log("lost the connection to NATS")
+        .allow_log("waiting for NATS")
+        .allow_log("nothing can be published just now")
+}
+
+fn steady() -> Options {
+    Options { events: u64::MAX, events_per_second: Some(1_000), keys: 100, ..Options::default() }
+}
+
+#[tokio::test]
+async fn nats_that_is_down_at_the_start_is_waited_for_by_name() {
+    let mut fixture = Fixture::own_nats().await;
+    fixture.nats.own().kill9().unwrap();
+    let mut daemon = daemon(&fixture).admin().start();
+    let client = fixture.connect().await;
+    for _ in 0..10 {
+        app::emit(&client, "order.placed", Some(("order", "o-1")), "{}").await;
+    }
+    daemon.wait_log("waiting for NATS", DEADLINE).await;
+    eventually("an answer that names NATS", DEADLINE, async || {
+        daemon.get("/readyz").await.is_some_and(|a| a.status == 503 && a.body.contains("nats"))
+    })
+    .await;
+    assert_eq!(daemon.get("/livez").await.unwrap().status, 200);
+
+    fixture.nats.own().start_again().await.unwrap();
+    assert_eq!(fixture.wait_stored(10, DEADLINE).await.len(), 10);
+    eventually("ready", DEADLINE, async || {
+        daemon.get("/readyz").await.is_some_and(|answer| answer.status == 200)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nats_killed_and_started_again_under_load_costs_nothing() {
+    let mut fixture = Fixture::own_nats().await;
+    let daemon = daemon(&fixture).start();
+    let workload = fixture.workload(steady());
+    let stop = CancellationToken::new();
+    let nats = fixture.nats.own();
+    let kills = async {
+        for _ in 0..8 {
+            let_pass(Duration::from_millis(500)).await;
+            nats.kill9().unwrap();
+            let_pass(Duration::from_millis(100)).await;
+            nats.start_again().await.unwrap();
+        }
+        stop.cancel();
+    };
+    let (ledger, ()) = tokio::join!(workload.run(&stop), kills);
+    let report = fixture.audit(&ledger.unwrap(), Order::Serial).await;
+    assert!(report.committed > 2_000, "{report}");
+    assert!(daemon.log().contains("lost the connection to NATS"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nats_and_the_program_killed_in_turn_cost_nothing() {
+    let mut fixture = Fixture::own_nats().await;
+    let mut daemon = daemon(&fixture).start();
+    let workload = fixture.workload(steady());
+    let stop = CancellationToken::new();
+    let nats = fixture.nats.own();
+    let kills = async {
+        for _ in 0..6 {
+            let_pass(Duration::from_millis(300)).await;
+            nats.kill9().unwrap();
+            let_pass(Duration::from_millis(200)).await;
+            daemon.kill9();
+            nats.start_again().await.unwrap();
+            daemon.start_again();
+        }
+        stop.cancel();
+    };
+    let (ledger, ()) = tokio::join!(workload.run(&stop), kills);
+    fixture.audit(&ledger.unwrap(), Order::Serial).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_nats_is_noticed_and_what_it_took_is_not_repeated() {
+    let fixture = Fixture::own_nats().await;
+    let mut daemon = daemon(&fixture)
+        .set("nats.ack_timeout", "1s")
+        .set("nats.ping_interval", "1s")
+        .admin()
+        .start();
+    let workload = fixture.workload(steady());
+    let stop = CancellationToken::new();
+    let freeze = async {
+        let_pass(Duration::from_millis(500)).await;
+        fixture.nats.freeze().unwrap();
+        eventually("an answer that is not ready", DEADLINE, async || {
+            daemon.get("/readyz").await.is_some_and(|answer| answer.status == 503)
+        })
+        .await;
+        // Longer than a publish may stay unanswered: everything on its way is sent again.
+        let_pass(Duration::from_secs(3)).await;
+        fixture.nats.thaw().unwrap();
+        daemon.wait_log("events flow again", DEADLINE).await;
+        stop.cancel();
+    };
+    let (ledger, ()) = tokio::join!(workload.run(&stop), freeze);
+    fixture.audit(&ledger.unwrap(), Order::Serial).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_syncs_every_message_is_waited_for() {
+    let nats = NatsOptions { sync_interval: Some("always".to_owned()), ..NatsOptions::default() };
+    let fixture = Fixture::with(None, Some(nats)).await;
+    let _daemon = daemon(&fixture).start();
+    let ledger = fixture.work(Options { events: 1_000, ..Options::default() }).await;
+    fixture.audit(&ledger, Order::Serial).await;
+}

@@ -1,0 +1,100 @@
+//! The program is killed: nothing is lost, repeated or reordered, and it goes on soon.
+
+use std::time::Duration;
+
+use postrider::dev::{
+    checker::Order, random::Random, stream_reader::count_messages, workload::Options,
+};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::support::{DEADLINE, Fixture, eventually, let_pass};
+
+/// For a million rows on a machine that has other things to do.
+const PATIENCE: Duration = Duration::from_mins(4);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thirty_kills_under_load_lose_repeat_and_reorder_nothing() {
+    let fixture = Fixture::new().await;
+    let mut daemon = fixture.daemon().start();
+    let options = Options {
+        events: u64::MAX,
+        events_per_second: Some(2_000),
+        keys: 200,
+        early_xid_percent: 5,
+        held_open_percent: 5,
+        ..Options::default()
+    };
+    let workload = fixture.workload(options);
+    let stop = CancellationToken::new();
+    let kills = async {
+        let mut random = Random::new(30);
+        let mut published = 0;
+        for _ in 0..30 {
+            let_pass(Duration::from_millis(random.between(100, 500).into())).await;
+            published += u32::from(daemon.log().contains("relaying"));
+            daemon.kill9();
+            daemon.start_again();
+        }
+        stop.cancel();
+        published
+    };
+    let (ledger, published) = tokio::join!(workload.run(&stop), kills);
+    let report = fixture.audit(&ledger.unwrap(), Order::Serial).await;
+    assert!(report.committed > 5_000, "{report}");
+    assert!(published > 15, "only {published} of 30 kills hit a relay at work");
+}
+
+/// Acceptance: resumes within 2 s, 0 duplicates, all there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_while_a_million_rows_drain_repeats_none_of_them() {
+    const ROWS: i64 = 1_000_000;
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    client.batch_execute("SET synchronous_commit = off").await.unwrap();
+    client
+        .execute(
+            r#"INSERT INTO "postrider".outbox (event_type, aggregate_type, aggregate_id, payload)
+            SELECT 'load.made', 'load', (n % 10000)::text,
+                json_build_object('n', n, 'pad', repeat('x', 80))
+            FROM generate_series(0, $1::bigint - 1) AS n"#,
+            &[&ROWS],
+        )
+        .await
+        .unwrap();
+    let jetstream = fixture.jetstream().await;
+    let count = async || count_messages(&jetstream, &fixture.stream).await.unwrap();
+    let mut daemon = fixture.daemon().start();
+    let half = ROWS.unsigned_abs() / 2;
+    eventually("half of the rows", PATIENCE, async || count().await >= half).await;
+
+    daemon.kill9();
+    let at_kill = count().await;
+    let began = Instant::now();
+    daemon.start_again();
+    eventually("the first new row", DEADLINE, async || count().await > at_kill).await;
+    let resumed = began.elapsed();
+
+    assert!(fixture.wait_drained(PATIENCE).await, "{} stored", count().await);
+    assert!(at_kill < ROWS.unsigned_abs(), "the kill came too late");
+    assert!(resumed <= Duration::from_secs(2), "resumed after {resumed:?}");
+    check_backlog(&fixture, ROWS).await;
+}
+
+/// Every row once, and those of a key in order; cheaper than the ledger for so many.
+async fn check_backlog(fixture: &Fixture, rows: i64) {
+    let messages = fixture.read_stream().await;
+    let mut seen = vec![false; usize::try_from(rows).unwrap()];
+    let mut last = vec![0; 10_000];
+    let (mut duplicates, mut inversions) = (0, 0);
+    for message in &messages {
+        let number = message.json()["n"].as_u64().unwrap();
+        let index = usize::try_from(number).unwrap();
+        let before = &mut last[index % 10_000];
+        inversions += u32::from(*before > number);
+        *before = number;
+        duplicates += u32::from(std::mem::replace(&mut seen[index], true));
+    }
+    let lost = seen.iter().filter(|seen| !**seen).count();
+    assert_eq!((lost, duplicates, inversions), (0, 0, 0), "lost, duplicates, inversions");
+}

@@ -1,0 +1,184 @@
+//! A committed event arrives, soon, and waiting for the next one costs next to nothing.
+
+use std::{fs, time::Duration};
+
+use futures_util::StreamExt as _;
+use postrider::dev::random::Random;
+use tokio::time::{Instant, timeout};
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use super::support::{DEADLINE, Fixture, app, let_pass, postgres::without_two_phase_commit};
+
+const INSERT: &str = r#"INSERT INTO "postrider".outbox (event_type, payload)
+    VALUES ('order.placed', '{"n": 1}') RETURNING event_id"#;
+
+/// Far longer than a wake-up takes and far shorter than `idle_interval` in these tests.
+const AWAKE: Duration = Duration::from_secs(3);
+
+#[tokio::test]
+async fn what_is_emitted_and_what_is_inserted_arrives_as_the_row_says() {
+    let fixture = Fixture::new().await;
+    let _daemon = fixture.daemon().start();
+    let client = fixture.connect().await;
+    let payload = "{ \"b\":1.0e2, \"a\" : \"\\u00e9\" ,\"a\":null}";
+    let emitted = app::emit(&client, "order.placed", Some(("order", "o 1/é")), payload).await;
+    let inserted: Uuid = client
+        .query_one(
+            r#"INSERT INTO "postrider".outbox
+                (event_type, payload_binary, content_type, headers, correlation_id)
+            VALUES ('image.made', '\x00ff0a', 'image/x', '{"Tenant": "acme"}', 'c-1')
+            RETURNING event_id"#,
+            &[],
+        )
+        .await
+        .unwrap()
+        .get(0);
+
+    let messages = fixture.wait_stored(2, DEADLINE).await;
+
+    assert_eq!(messages.len(), 2);
+    let first = &messages[0];
+    assert_eq!((first.id(), &*first.payload), (emitted, payload.as_bytes()));
+    assert_eq!(first.subject, fixture.subject("order.placed"));
+    assert_eq!(first.header("ce-type"), Some("order.placed"));
+    assert_eq!(first.header("ce-partitionkey"), Some("order/o%201/%C3%A9"));
+    assert_eq!(first.header("ce-sequence"), Some("00000000000000000001"));
+    let second = &messages[1];
+    assert_eq!((second.id(), &*second.payload), (inserted, &b"\x00\xff\n"[..]));
+    assert_eq!(second.subject, fixture.subject("image.made"));
+    assert_eq!(second.header("ce-datacontenttype"), Some("image/x"));
+    assert_eq!(second.header("ce-correlationid"), Some("c-1"));
+    assert_eq!(second.header("Tenant"), Some("acme"));
+    assert_eq!(second.header("ce-partitionkey"), None);
+}
+
+#[tokio::test]
+async fn an_idle_relay_is_woken_by_emit_and_by_a_plain_insert() {
+    let fixture = Fixture::new().await;
+    let _daemon = fixture.daemon().set("relay.idle_interval", "10s").start();
+    let client = fixture.connect().await;
+    app::emit(&client, "order.placed", None, "{}").await;
+    fixture.wait_stored(1, DEADLINE).await;
+    let mut watching = fixture.watch().await;
+
+    let mut waits = Vec::new();
+    for n in 0..20 {
+        fixture.wait_gate_open(&client).await;
+        let began = Instant::now();
+        if n % 2 == 0 {
+            app::emit(&client, "order.placed", None, "{}").await;
+        } else {
+            client.query_one(INSERT, &[]).await.unwrap();
+        }
+        let arrived = timeout(AWAKE, watching.next()).await;
+        assert!(arrived.is_ok(), "event {n} waits for the slow poll");
+        waits.push(began.elapsed());
+    }
+
+    waits.sort();
+    assert!(waits[10] < Duration::from_millis(500), "{waits:?}");
+}
+
+#[tokio::test]
+async fn a_relay_that_nobody_may_notify_looks_often_enough() {
+    let fixture = Fixture::two_phase_commit().await;
+    let _daemon = fixture.daemon().set("relay.idle_interval", "10s").start();
+    let client = fixture.connect().await;
+    app::emit(&client, "order.placed", None, "{}").await;
+    fixture.wait_stored(1, DEADLINE).await;
+    let mut watching = fixture.watch().await;
+    for _ in 0..5 {
+        // Long enough for the relay to find that nothing happens.
+        let_pass(Duration::from_millis(200)).await;
+        client.query_one(INSERT, &[]).await.unwrap();
+        assert!(timeout(AWAKE, watching.next()).await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn an_idle_relay_asks_postgres_at_most_twice_a_second() {
+    let settings = [("log_statement", "all"), ("log_line_prefix", "%a|")];
+    let mut postgres = without_two_phase_commit();
+    postgres.settings.extend(settings.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let fixture = Fixture::with(Some(postgres), None).await;
+    let _daemon = fixture.daemon().start();
+    let client = fixture.connect().await;
+    app::emit(&client, "order.placed", None, "{}").await;
+    fixture.wait_stored(1, DEADLINE).await;
+    fixture.wait_gate_open(&client).await;
+
+    let statements = || {
+        let log = fs::read_to_string(fixture.postgres.log_path()).unwrap();
+        log.lines().filter(|line| line.starts_with("postrider/")).count()
+    };
+    // The gate opens a moment before the relay sleeps.
+    let_pass(Duration::from_secs(1)).await;
+    let before = statements();
+    assert!(before > 10, "the statements of the program are not in the log");
+    let_pass(Duration::from_secs(11)).await;
+    let asked = statements() - before;
+
+    assert!(asked <= 22, "{asked} statements in 11 s");
+    assert!(asked > 0, "the slow poll has to go on");
+}
+
+#[tokio::test]
+async fn an_event_that_comes_while_the_relay_falls_asleep_does_not_wait_for_the_slow_poll() {
+    let fixture = Fixture::new().await;
+    let _daemon = fixture.daemon().set("relay.idle_interval", "10s").start();
+    let client = fixture.connect().await;
+    let others = fixture.connect().await;
+    let mut watching = fixture.watch().await;
+    let mut random = Random::new(7);
+
+    let straddle = async {
+        for n in 0..200 {
+            client.query_one(INSERT, &[]).await.unwrap();
+            let arrived = timeout(AWAKE, watching.next()).await;
+            assert!(arrived.is_ok() || n == 0, "event {n} came at the wrong moment and waits");
+            // The relay prepares to sleep 100 ms after its last event.
+            let micros = random.between(80_000, 130_000);
+            let_pass(Duration::from_micros(micros.into())).await;
+        }
+    };
+    // Transactions without events, so that each look of the relay has something to look at.
+    let noise = async {
+        loop {
+            others.batch_execute("SELECT pg_current_xact_id()").await.unwrap();
+            let_pass(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        () = straddle => {}
+        () = noise => {}
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_inserted_before_the_relay_slept_is_noticed_at_its_commit() {
+    let fixture = Fixture::new().await;
+    let _daemon = fixture.daemon().set("relay.idle_interval", "10s").start();
+    let mut client = fixture.connect().await;
+    let observer = fixture.connect().await;
+    app::emit(&client, "order.placed", None, "{}").await;
+    fixture.wait_stored(1, DEADLINE).await;
+    let mut watching = fixture.watch().await;
+    for _ in 0..5 {
+        close_gate(&observer).await;
+        let transaction = client.transaction().await.unwrap();
+        app::emit(&transaction, "order.placed", None, "{}").await;
+        fixture.wait_gate_open(&observer).await;
+        transaction.commit().await.unwrap();
+        let arrived = timeout(AWAKE, watching.next()).await;
+        assert!(arrived.is_ok(), "a commit that did not notify waits for the slow poll");
+    }
+}
+
+/// As if the relay were awake, so that the next insert does not notify.
+async fn close_gate(client: &Client) {
+    // The low two bits are the turn of retention.
+    let statement = r#"SELECT setval('"postrider".gate'::regclass,
+        coalesce(pg_sequence_last_value('"postrider".gate'::regclass), 0) & 3)"#;
+    client.batch_execute(statement).await.unwrap();
+}

@@ -1,0 +1,220 @@
+//! What is committed arrives, in the order of its key, whatever transactions do; nothing else does.
+
+use std::time::Duration;
+
+use postrider::dev::{checker::Order, workload::Options};
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use super::support::{DEADLINE, Fixture, app, app::StoredMessage};
+
+const KEY: Option<(&str, &str)> = Some(("order", "o-1"));
+
+fn ids(messages: &[StoredMessage]) -> Vec<Uuid> {
+    messages.iter().map(StoredMessage::id).collect()
+}
+
+async fn emit(client: &impl tokio_postgres::GenericClient, key: &str) -> Uuid {
+    app::emit(client, "order.placed", Some(("order", key)), "{}").await
+}
+
+#[tokio::test]
+async fn transactions_that_commit_out_of_order_all_arrive() {
+    let fixture = Fixture::new().await;
+    let _daemon = fixture.daemon().start();
+    let (mut early, mut middle) = (fixture.connect().await, fixture.connect().await);
+    let late = fixture.connect().await;
+    for round in 0..20 {
+        let early = early.transaction().await.unwrap();
+        let first = emit(&early, "a").await;
+        let middle = middle.transaction().await.unwrap();
+        let second = emit(&middle, "b").await;
+        let third = emit(&late, "c").await;
+        let stored = 3 * round;
+        assert_eq!(ids(&fixture.wait_stored(stored + 1, DEADLINE).await).last(), Some(&third));
+        early.commit().await.unwrap();
+        assert_eq!(ids(&fixture.wait_stored(stored + 2, DEADLINE).await).last(), Some(&first));
+        middle.commit().await.unwrap();
+        assert_eq!(ids(&fixture.wait_stored(stored + 3, DEADLINE).await).last(), Some(&second));
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_with_an_early_number_that_writes_the_key_late_comes_late() {
+    let fixture = Fixture::new().await;
+    let _daemon = fixture.daemon().start();
+    let mut early = fixture.connect().await;
+    let other = fixture.connect().await;
+    let mut expected = Vec::new();
+    for round in 0..20u64 {
+        let early = early.transaction().await.unwrap();
+        early.query_one("SELECT pg_current_xact_id()", &[]).await.unwrap();
+        expected.push(emit(&other, "o-1").await);
+        // In every other round the relay has seen the first before the second is written.
+        if round % 2 == 0 {
+            fixture.wait_stored(2 * round + 1, DEADLINE).await;
+        }
+        expected.push(emit(&early, "o-1").await);
+        early.commit().await.unwrap();
+    }
+    assert_eq!(ids(&fixture.wait_stored(40, DEADLINE).await), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn early_numbers_and_late_writes_keep_the_order_of_contended_keys() {
+    let fixture = Fixture::new().await;
+    let _daemon = fixture.daemon().start();
+    let options = Options {
+        events: 10_000,
+        writers: 16,
+        keys: 8,
+        keyless_percent: 0,
+        early_xid_percent: 50,
+        hold_max: Duration::from_millis(10),
+        ..Options::default()
+    };
+    let ledger = fixture.work(options).await;
+    let report = fixture.audit(&ledger, Order::Serial).await;
+    assert_eq!(report.stored, 10_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn overlapping_transactions_that_stay_open_lose_and_invert_nothing() {
+    let fixture = Fixture::new().await;
+    let _daemon = fixture.daemon().start();
+    let options = Options {
+        events: 10_000,
+        writers: 16,
+        keys: 10,
+        order: Order::Overlap,
+        held_open_percent: 20,
+        early_xid_percent: 20,
+        savepoint_percent: 20,
+        hold_max: Duration::from_millis(30),
+        ..Options::default()
+    };
+    let ledger = fixture.work(options).await;
+    fixture.audit(&ledger, Order::Overlap).await;
+}
+
+#[tokio::test]
+async fn what_is_rolled_back_never_arrives() {
+    let fixture = Fixture::new().await;
+    let _daemon = fixture.daemon().start();
+    let client = fixture.connect().await;
+    let mut expected = vec![emit(&client, "o-1").await];
+
+    client.batch_execute("BEGIN").await.unwrap();
+    emit(&client, "o-1").await;
+    client.batch_execute("ROLLBACK").await.unwrap();
+
+    client.batch_execute("BEGIN; SAVEPOINT one").await.unwrap();
+    emit(&client, "o-1").await;
+    client.batch_execute("ROLLBACK TO one; SAVEPOINT two").await.unwrap();
+    expected.push(emit(&client, "o-1").await);
+    client.batch_execute("RELEASE two; SAVEPOINT three").await.unwrap();
+    emit(&client, "o-1").await;
+    client.batch_execute("ROLLBACK TO three").await.unwrap();
+    expected.push(emit(&client, "o-1").await);
+    client.batch_execute("COMMIT").await.unwrap();
+
+    // A connection that ends in the middle of a transaction.
+    let torn = fixture.connect().await;
+    torn.batch_execute("BEGIN").await.unwrap();
+    emit(&torn, "o-1").await;
+    drop(torn);
+
+    expected.push(emit(&client, "o-1").await);
+    fixture.wait_stored(4, DEADLINE).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    assert_eq!(ids(&fixture.read_stream().await), expected);
+}
+
+#[tokio::test]
+async fn a_transaction_held_open_delays_no_others_and_arrives_after_a_restart_too() {
+    let fixture = Fixture::new().await;
+    let mut daemon = fixture.daemon().start();
+    let mut holder = fixture.connect().await;
+    let client = fixture.connect().await;
+
+    let held = holder.transaction().await.unwrap();
+    let first = app::emit(&held, "order.placed", KEY, "{}").await;
+    app::insert_backlog(&client, 3_000, 50).await;
+    fixture.wait_stored(3_000, DEADLINE).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    daemon.kill9();
+    app::insert_backlog(&client, 1_000, 50).await;
+    daemon.start_again();
+    fixture.wait_stored(4_000, DEADLINE).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    let last = app::emit(&held, "order.placed", KEY, "{}").await;
+    held.commit().await.unwrap();
+
+    let messages = fixture.wait_stored(4_002, DEADLINE).await;
+    assert_eq!(ids(&messages[4_000..]), [first, last]);
+}
+
+#[tokio::test]
+async fn a_large_transaction_arrives_whole_beside_small_ones() {
+    let fixture = Fixture::new().await;
+    let _daemon = fixture.daemon().set("relay.batch_events", 100).start();
+    let mut holder = fixture.connect().await;
+    let client = fixture.connect().await;
+    let large = holder.transaction().await.unwrap();
+    // One key: its rows have to come in the order in which they were inserted.
+    app::insert_backlog(&large, 5_000, 1).await;
+    for _ in 0..50 {
+        emit(&client, "o-1").await;
+    }
+    fixture.wait_stored(50, DEADLINE).await;
+    large.commit().await.unwrap();
+    for _ in 0..50 {
+        emit(&client, "o-1").await;
+    }
+    let messages = fixture.wait_stored(5_100, DEADLINE).await;
+    let numbers: Vec<u64> =
+        messages.iter().filter_map(|message| message.json()["n"].as_u64()).collect();
+    assert!(numbers.iter().copied().eq(0..5_000), "{} of 5,000 in order", numbers.len());
+    assert_eq!(messages.len(), 5_100);
+}
+
+#[tokio::test]
+async fn a_prepared_transaction_arrives_when_its_second_phase_commits() {
+    let fixture = Fixture::two_phase_commit().await;
+    let mut daemon = fixture.daemon().start();
+    let client = fixture.connect().await;
+    let prepare = async |client: &Client, name: &str| {
+        client.batch_execute("BEGIN").await.unwrap();
+        let id = emit(client, name).await;
+        client.batch_execute(&format!("PREPARE TRANSACTION '{name}'")).await.unwrap();
+        id
+    };
+    let kept = prepare(&client, "kept").await;
+    prepare(&client, "dropped").await;
+    let other = emit(&client, "other").await;
+    assert_eq!(ids(&fixture.wait_stored(1, DEADLINE).await), [other]);
+    assert!(fixture.wait_drained(DEADLINE).await);
+
+    daemon.kill9();
+    daemon.start_again();
+    client.batch_execute("ROLLBACK PREPARED 'dropped'").await.unwrap();
+    client.batch_execute("COMMIT PREPARED 'kept'").await.unwrap();
+    assert_eq!(ids(&fixture.wait_stored(2, DEADLINE).await), [other, kept]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prepared_transactions_among_others_lose_and_invert_nothing() {
+    let fixture = Fixture::two_phase_commit().await;
+    let _daemon = fixture.daemon().start();
+    let options = Options {
+        events: 5_000,
+        writers: 12,
+        keys: 20,
+        prepared_percent: 10,
+        early_xid_percent: 10,
+        hold_max: Duration::from_millis(20),
+        ..Options::default()
+    };
+    let ledger = fixture.work(options).await;
+    fixture.audit(&ledger, Order::Serial).await;
+}

@@ -1,0 +1,219 @@
+//! The statements of the data path stay on their indexes, whatever the statistics say.
+
+use postrider::outbox::SESSION_SETTINGS;
+use serde_json::Value;
+use tokio_postgres::{Client, GenericClient, SimpleQueryMessage};
+
+use super::support::Fixture;
+
+/// Rows that were there when the statistics were taken that later are stale.
+const FIRST_ROWS: i64 = 10;
+
+const SETTLED_ROWS: i64 = 5_000_000;
+
+/// A statement of the relay's, prepared as it prepares it.
+struct Prepared {
+    name: &'static str,
+    arguments: String,
+}
+
+/// What the planner made of a statement, and what it cost.
+struct Plan {
+    text: String,
+    buffers: i64,
+    rows: i64,
+    faults: Vec<String>,
+}
+
+async fn session(fixture: &Fixture) -> Client {
+    let client = fixture.connect().await;
+    for (name, value) in SESSION_SETTINGS {
+        client.batch_execute(&format!("SET {name} = {value}")).await.unwrap();
+    }
+    let statements = [
+        ("target", "text", include_str!("../../src/outbox/sql/target.sql")),
+        (
+            "page",
+            "text, text, bigint, bigint, bigint, bigint, bigint",
+            include_str!("../../src/outbox/sql/page.sql"),
+        ),
+        (
+            "page_late",
+            "text, text, bigint, bigint, bigint, bigint, bigint, text",
+            include_str!("../../src/outbox/sql/page_late.sql"),
+        ),
+    ];
+    for (name, types, statement) in statements {
+        client.batch_execute(&format!("PREPARE {name} ({types}) AS {statement}")).await.unwrap();
+    }
+    client
+}
+
+async fn explain(client: &Client, statement: &Prepared) -> Plan {
+    let Prepared { name, arguments } = statement;
+    let explain = format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE {name} ({arguments})");
+    let row = client.query_one(&explain, &[]).await.unwrap();
+    let text: String = row.get::<_, Json>(0).0;
+    let plan: Value = serde_json::from_str(&text).unwrap();
+    let top = &plan[0]["Plan"];
+    let number = |name: &str| top[name].as_i64().unwrap_or(0);
+    let buffers = number("Shared Hit Blocks") + number("Shared Read Blocks");
+    Plan { buffers, rows: number("Actual Rows"), faults: faults(top), text }
+}
+
+/// The text of a `json` value.
+struct Json(String);
+
+impl tokio_postgres::types::FromSql<'_> for Json {
+    fn from_sql(
+        _: &tokio_postgres::types::Type,
+        raw: &[u8],
+    ) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(String::from_utf8(raw.to_vec())?))
+    }
+
+    fn accepts(ty: &tokio_postgres::types::Type) -> bool {
+        *ty == tokio_postgres::types::Type::JSON
+    }
+}
+
+/// 5 million rows in one slot, as the relay leaves them behind: settled.
+async fn fill(client: &Client) {
+    // What the writers' defaults cost is not the subject here.
+    client.batch_execute(r#"ALTER TABLE "postrider".outbox_0 SET UNLOGGED"#).await.unwrap();
+    client
+        .batch_execute(r#"ALTER TABLE "postrider".outbox_0 SET (autovacuum_enabled = off)"#)
+        .await
+        .unwrap();
+    let statement = r#"INSERT INTO "postrider".outbox_0
+            (tx, seq, slot, event_id, occurred_at, event_type, aggregate_type, aggregate_id, payload)
+        OVERRIDING SYSTEM VALUE
+        SELECT pg_current_xact_id(), n, 0, '00000000-0000-7000-8000-000000000000',
+            '2026-01-01', 'e', 'a', 'k', '{}'
+        FROM generate_series($1::bigint + 1, $2::bigint) AS n"#;
+    client.execute(statement, &[&FIRST_ROWS, &SETTLED_ROWS]).await.unwrap();
+    let sequence = r#"SELECT setval('"postrider".outbox_seq_seq', $1::bigint)"#;
+    client.query_one(sequence, &[&SETTLED_ROWS]).await.unwrap();
+}
+
+async fn text(client: &Client, statement: &str) -> String {
+    client.query_one(statement, &[]).await.unwrap().get(0)
+}
+
+async fn insert(client: &impl GenericClient, rows: i64) {
+    let statement = r#"INSERT INTO "postrider".outbox (event_type)
+        SELECT 'e' FROM generate_series(1, $1::bigint)"#;
+    client.execute(statement, &[&rows]).await.unwrap();
+}
+
+const SNAPSHOT: &str = "SELECT pg_current_snapshot()::text";
+const FENCE: &str = r#"SELECT pg_sequence_last_value('"postrider".outbox_seq_seq')::text"#;
+
+/// A statement in a situation in which it runs: the rows that it has to give, and the pages of the
+/// database that it may touch for them.
+struct Situation {
+    name: &'static str,
+    statement: Prepared,
+    rows: i64,
+    buffers_max: i64,
+}
+
+/// One page is at most 1,000 rows here.
+async fn situations(fixture: &Fixture, client: &Client) -> Vec<Situation> {
+    let mut holder = fixture.connect().await;
+    let late = holder.transaction().await.unwrap();
+    insert(&late, 3).await;
+    // Late is only who was overtaken.
+    insert(client, 1).await;
+    let (floor_p, p) = (text(client, FENCE).await, text(client, SNAPSHOT).await);
+    insert(client, 200).await;
+    late.commit().await.unwrap();
+    let (floor_c, c) = (text(client, FENCE).await, text(client, SNAPSHOT).await);
+    insert(client, 200).await;
+    let d = text(client, SNAPSHOT).await;
+    let late = client.simple_query(&format!("EXECUTE target ('{p}')")).await.unwrap();
+    let late = late.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(1).map(str::to_owned),
+        _other => None,
+    });
+    let late = late.expect("a late transaction");
+
+    let page = |from: &str, to: &str, bookmark: i64, floor: &str| {
+        let arguments = format!("'{from}', '{to}', {bookmark}, {floor}, 1000, 1000000, 8388608");
+        Prepared { name: "page", arguments }
+    };
+    let page_late = {
+        let Prepared { arguments, .. } = page(&p, &c, 0, &floor_p);
+        Prepared { name: "page_late", arguments: format!("{arguments}, '{late}'") }
+    };
+    let target = |from: &str| Prepared { name: "target", arguments: format!("'{from}'") };
+    let begin = "3:3:";
+    let half = SETTLED_ROWS / 2;
+    let situation =
+        |name, statement, rows, buffers_max| Situation { name, statement, rows, buffers_max };
+    vec![
+        situation("a look", target(&d), 1, 60),
+        situation("a look with a late transaction", target(&p), 1, 60),
+        situation("nothing new", page(&d, &d, 0, &floor_c), 0, 60),
+        situation("a few new rows behind all settled ones", page(&c, &d, 0, &floor_c), 200, 300),
+        situation("new and late rows", page_late, 203, 400),
+        situation("the first page of a backlog", page(begin, &d, 0, "0"), 1_000, 400),
+        situation("a page inside a backlog", page(begin, &d, half, "0"), 1_000, 400),
+        situation("the last page of a backlog", page(begin, &d, SETTLED_ROWS, "0"), 404, 400),
+    ]
+}
+
+/// No scan of a whole table, and no sorting of more than a page.
+fn faults(plan: &Value) -> Vec<String> {
+    let kind = plan["Node Type"].as_str().unwrap_or_default();
+    let rows = plan["Actual Rows"].as_i64().unwrap_or(0);
+    let table = plan["Relation Name"].as_str().unwrap_or_default();
+    let mut found = Vec::new();
+    if (kind == "Seq Scan" || kind.starts_with("Bitmap")) && table.starts_with("outbox") {
+        found.push(format!("{kind} on {table}"));
+    }
+    if kind.contains("Sort") && rows > 1_000 {
+        found.push(format!("{kind} of {rows} rows"));
+    }
+    let removed = plan["Rows Removed by Filter"].as_i64().unwrap_or(0);
+    if removed > 1_000 {
+        found.push(format!("{kind} on {table} reads {removed} rows in vain"));
+    }
+    let children = plan["Plans"].as_array().into_iter().flatten();
+    found.extend(children.flat_map(faults));
+    found
+}
+
+#[tokio::test]
+async fn the_fetch_stays_on_its_indexes_behind_five_million_settled_rows() {
+    let fixture = Fixture::new().await;
+    let admin = fixture.connect().await;
+    insert(&admin, FIRST_ROWS).await;
+    admin.batch_execute(r#"ANALYZE "postrider".outbox"#).await.unwrap();
+    fill(&admin).await;
+    let situations = situations(&fixture, &session(&fixture).await).await;
+
+    let forget = r#"DELETE FROM pg_statistic USING pg_class
+            WHERE starelid = oid AND relname LIKE 'outbox%';
+        UPDATE pg_class SET reltuples = -1, relpages = 0 WHERE relname LIKE 'outbox%'"#;
+    let lie = "UPDATE pg_class SET reltuples = 1e9, relpages = 1 WHERE relname LIKE 'outbox%'";
+    let statistics = [
+        ("of when there were ten rows", "SELECT"),
+        ("missing", forget),
+        ("fresh", r#"ANALYZE "postrider".outbox"#),
+        ("absurd", lie),
+    ];
+    for (state, change) in statistics {
+        admin.batch_execute(change).await.unwrap();
+        let client = session(&fixture).await;
+        for Situation { name, statement, rows, buffers_max } in &situations {
+            // The first look sets hint bits and warms caches of the catalogue.
+            explain(&client, statement).await;
+            let plan = explain(&client, statement).await;
+            let context = || format!("statistics {state}, {name}:\n{}", plan.text);
+            assert_eq!(plan.rows, *rows, "{}", context());
+            assert!(plan.faults.is_empty(), "{:?}, {}", plan.faults, context());
+            assert!(plan.buffers <= *buffers_max, "{} pages, {}", plan.buffers, context());
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Postgres restarts, crashes, or cuts connections: nothing is lost, repeated or reordered.
+
+use std::time::Duration;
+
+use postrider::dev::{checker::Order, servers::NatsOptions, workload::Options};
+use tokio_util::sync::CancellationToken;
+
+use super::support::{
+    DEADLINE, Fixture, app,
+    daemon::DaemonBuilder,
+    eventually, let_pass,
+    postgres::{create_migrated, without_two_phase_commit},
+};
+
+/// The program, with what it says when Postgres goes away.
+fn daemon(fixture: &Fixture) -> DaemonBuilder {
+    fixture
+        .daemon()
+        .allow_log("lost the relay's session")
+        .allow_log("waiting for Postgres")
+        .allow_log("trying again")
+        .allow_log("retention did not run")
+        .allow_log("dedup keys were not looked after")
+}
+
+fn steady() -> Options {
+    Options {
+        events: u64::MAX,
+        events_per_second: Some(1_000),
+        keys: 100,
+        early_xid_percent: 5,
+        held_open_percent: 5,
+        ..Options::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_restarted_under_load_costs_nothing() {
+    let mut fixture = Fixture::own_postgres().await;
+    let _daemon = daemon(&fixture).start();
+    let workload = fixture.workload(steady());
+    let stop = CancellationToken::new();
+    let postgres = fixture.postgres.own();
+    let restarts = async {
+        for _ in 0..4 {
+            let_pass(Duration::from_millis(500)).await;
+            postgres.stop_fast().await.unwrap();
+            postgres.start_again().await.unwrap();
+        }
+        stop.cancel();
+    };
+    let (ledger, ()) = tokio::join!(workload.run(&stop), restarts);
+    let report = fixture.audit(&ledger.unwrap(), Order::Serial).await;
+    assert!(report.committed > 500, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_crashed_under_load_costs_nothing() {
+    let mut fixture = Fixture::own_postgres().await;
+    let _daemon = daemon(&fixture).start();
+    let workload = fixture.workload(steady());
+    let stop = CancellationToken::new();
+    let postgres = fixture.postgres.own();
+    let crashes = async {
+        for round in 0..4 {
+            let_pass(Duration::from_millis(500)).await;
+            // Both end without a checkpoint; what was not flushed, as our position, is gone.
+            if round % 2 == 0 {
+                postgres.stop_immediate().await.unwrap();
+            } else {
+                postgres.kill9().unwrap();
+            }
+            postgres.start_again().await.unwrap();
+        }
+        stop.cancel();
+    };
+    let (ledger, ()) = tokio::join!(workload.run(&stop), crashes);
+    let report = fixture.audit(&ledger.unwrap(), Order::Serial).await;
+    assert!(report.committed > 500, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn terminated_connections_under_load_cost_nothing() {
+    let fixture = Fixture::new().await;
+    let daemon = daemon(&fixture).start();
+    let workload = fixture.workload(steady());
+    let stop = CancellationToken::new();
+    let terminate = async {
+        let client = fixture.connect().await;
+        // The program's connections in every round, and one of the writers'.
+        let statement = "SELECT pg_terminate_backend(pid) FROM (
+                SELECT pid, application_name FROM pg_stat_activity
+                WHERE datname = current_database() AND pid <> pg_backend_pid()
+                ORDER BY application_name LIKE 'postrider/%' DESC, random() LIMIT 3
+            ) AS victim";
+        for _ in 0..12 {
+            eventually("a program at work", DEADLINE, async || {
+                client.query_one(HOLDS_LOCK, &[]).await.unwrap().get::<_, bool>(0)
+            })
+            .await;
+            let_pass(Duration::from_millis(200)).await;
+            client.query(statement, &[]).await.unwrap();
+        }
+        stop.cancel();
+    };
+    let (ledger, ()) = tokio::join!(workload.run(&stop), terminate);
+    fixture.audit(&ledger.unwrap(), Order::Serial).await;
+    assert!(daemon.log().contains("lost the relay's session"));
+}
+
+/// Whether the program has the right to run; the writers' locks are of two numbers.
+const HOLDS_LOCK: &str = "SELECT EXISTS (SELECT FROM pg_locks
+    WHERE locktype = 'advisory' AND objsubid = 1 AND granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))";
+
+#[tokio::test]
+async fn a_statement_that_is_cancelled_is_tried_again() {
+    let fixture = Fixture::new().await;
+    let mut daemon = daemon(&fixture).set("database.query_timeout", "500ms").start();
+    let mut locker = fixture.connect().await;
+    let client = fixture.connect().await;
+    app::insert_backlog(&client, 10, 10).await;
+    fixture.wait_stored(10, DEADLINE).await;
+
+    // A migration or a `VACUUM FULL` of somebody's: writers go on, the relay cannot read.
+    let lock = locker.transaction().await.unwrap();
+    lock.batch_execute(r#"LOCK TABLE "postrider".outbox_5 IN ACCESS EXCLUSIVE MODE"#)
+        .await
+        .unwrap();
+    app::insert_backlog(&client, 10, 10).await;
+    daemon.wait_log("could not read the outbox", DEADLINE).await;
+    lock.commit().await.unwrap();
+    fixture.wait_stored(20, DEADLINE).await;
+
+    // And one that keeps the position from being written.
+    let lock = locker.transaction().await.unwrap();
+    lock.batch_execute(r#"LOCK TABLE "postrider".position IN EXCLUSIVE MODE"#).await.unwrap();
+    app::insert_backlog(&client, 10, 10).await;
+    daemon.wait_log("could not settle", DEADLINE).await;
+    lock.commit().await.unwrap();
+    assert!(fixture.wait_drained(DEADLINE).await);
+    assert_eq!(fixture.read_stream().await.len(), 30);
+}
+
+#[tokio::test]
+async fn both_servers_down_at_the_start_are_waited_for_and_a_stop_is_obeyed() {
+    let servers = (without_two_phase_commit(), NatsOptions::default());
+    let mut fixture = Fixture::with(Some(servers.0), Some(servers.1)).await;
+    let client = fixture.connect().await;
+    app::emit(&client, "order.placed", Some(("order", "o-1")), "{}").await;
+    drop(client);
+    fixture.postgres.own().stop_fast().await.unwrap();
+    fixture.nats.own().kill9().unwrap();
+    let mut daemon = daemon(&fixture).allow_log("waiting for NATS").admin().start();
+    let line = daemon.wait_log("waiting for Postgres", DEADLINE).await;
+    assert!(line.contains(&fixture.postgres.port().to_string()), "{line}");
+    daemon.wait_log("waiting for NATS", DEADLINE).await;
+    eventually("an answer that names both", DEADLINE, async || {
+        let answer = daemon.get("/readyz").await;
+        answer.is_some_and(|a| {
+            a.status == 503 && a.body.contains("postgres") && a.body.contains("nats")
+        })
+    })
+    .await;
+    daemon.terminate();
+    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+
+    daemon.start_again();
+    daemon.wait_log("waiting for Postgres", DEADLINE).await;
+    fixture.postgres.own().start_again().await.unwrap();
+    fixture.nats.own().start_again().await.unwrap();
+    fixture.wait_stored(1, DEADLINE).await;
+}
+
+#[tokio::test]
+async fn a_database_without_the_schema_is_waited_for_with_what_to_do() {
+    let fixture = Fixture::own_postgres().await;
+    let bare = format!("{}_bare", fixture.database);
+    fixture.postgres.execute("postgres", &format!("CREATE DATABASE {bare}")).await.unwrap();
+    let mut daemon = daemon(&fixture).set("database.url", fixture.postgres.url(&bare)).start();
+    let line = daemon.wait_log("waiting for Postgres", DEADLINE).await;
+    assert!(line.contains("postrider migrate"), "{line}");
+    // `postrider migrate` makes another database of the same name out of it; the relay goes on.
+    fixture
+        .postgres
+        .execute("postgres", &format!("DROP DATABASE {bare} WITH (FORCE)"))
+        .await
+        .unwrap();
+    create_migrated(&fixture.postgres, &bare).await;
+    daemon.wait_log("relaying", DEADLINE).await;
+}

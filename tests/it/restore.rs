@@ -1,0 +1,85 @@
+//! A database that was restored into another cluster: noticed, and accepted only when told to.
+
+use postrider::dev::stream_reader::count_messages;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::support::{DEADLINE, Fixture, app, app::StoredMessage};
+
+/// As after a restore elsewhere: the position was made under another system identifier.
+async fn pretend_restore(client: &tokio_postgres::Client) {
+    client
+        .execute(r#"UPDATE "postrider".position SET system_id = system_id + 1"#, &[])
+        .await
+        .unwrap();
+}
+
+/// Transactions that have nothing to do with the outbox, until the value is dropped.
+async fn keep_busy(fixture: &Fixture) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    for _ in 0..4 {
+        let client = fixture.connect().await;
+        tasks.spawn(async move {
+            while client.batch_execute("SELECT pg_current_xact_id()").await.is_ok() {}
+        });
+    }
+    tasks
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_database_stops_the_program_and_rescan_accepts_it() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let mut daemon = fixture.daemon().allow_log("restored").start();
+    // Some with a dead letter in the same settlement.
+    let dead = r#"INSERT INTO "postrider".outbox (event_type) VALUES ('order.*')"#;
+    daemon.allow_log("an event became a dead letter");
+    for _ in 0..3 {
+        client.batch_execute("BEGIN").await.unwrap();
+        app::insert_backlog(&client, 100, 10).await;
+        client.batch_execute(dead).await.unwrap();
+        client.batch_execute("COMMIT").await.unwrap();
+        assert!(fixture.wait_stored(1, DEADLINE).await.len() <= 300);
+        assert!(fixture.wait_drained(DEADLINE).await);
+    }
+    daemon.kill9();
+    pretend_restore(&client).await;
+    let mut pending = Vec::new();
+    for _ in 0..5 {
+        let id: Uuid = app::emit(&client, "order.placed", Some(("order", "o-1")), "{}").await;
+        pending.push(id);
+    }
+
+    daemon.start_again();
+    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(78));
+    let log = daemon.log();
+    assert!(log.contains("restored into another Postgres cluster"), "{log}");
+    assert!(log.contains("postrider run --rescan"), "{log}");
+
+    // Others use the cluster too: their transactions begin and end during the rescan.
+    let others = keep_busy(&fixture).await;
+
+    // A new stream remembers no ids: whatever is published again shows.
+    let jetstream = fixture.jetstream().await;
+    assert_eq!(count_messages(&jetstream, &fixture.stream).await.unwrap(), 300);
+    jetstream.delete_stream(&fixture.stream).await.unwrap();
+    let mut rescanning = fixture.daemon().arg("--rescan").allow_log("restored").start();
+    let line = rescanning.wait_log("accepted a restored database", DEADLINE).await;
+    assert!(line.contains("pending=5"), "{line}");
+    let messages = fixture.wait_stored(5, DEADLINE).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    drop(others);
+    let ids: Vec<Uuid> = messages.iter().map(StoredMessage::id).collect();
+    assert_eq!(ids, pending);
+    assert_eq!(fixture.read_stream().await.len(), 5);
+    rescanning.kill9();
+
+    // From then on it is a database like any other, also with the option left in the command.
+    app::emit(&client, "order.placed", Some(("order", "o-1")), "{}").await;
+    rescanning.start_again();
+    fixture.wait_stored(6, DEADLINE).await;
+    rescanning.kill9();
+    daemon.start_again();
+    app::emit(&client, "order.placed", Some(("order", "o-1")), "{}").await;
+    assert_eq!(fixture.wait_stored(7, DEADLINE).await.len(), 7);
+}

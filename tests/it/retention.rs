@@ -1,0 +1,122 @@
+//! Retention empties what is published and old, never anything else, and blocks nobody.
+
+use std::time::Duration;
+
+use postrider::dev::{checker::Order, workload::Options};
+use tokio::time::Instant;
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+
+use super::support::{DEADLINE, Fixture, app, daemon::Daemon, eventually, let_pass};
+
+async fn rows(client: &Client) -> i64 {
+    client.query_one(r#"SELECT count(*) FROM "postrider".outbox"#, &[]).await.unwrap().get(0)
+}
+
+/// Each start of the program looks after the slots once, and then once a minute.
+async fn restart(daemon: &mut Daemon) {
+    daemon.terminate();
+    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+    daemon.start_again();
+    daemon.wait_log("relaying", DEADLINE).await;
+}
+
+/// Waits until the program has looked after the slots since its start.
+async fn wait_looked_after(client: &Client, since: &mut i64) {
+    let calls = "SELECT coalesce(sum(calls), 0)::int8 FROM pg_stat_user_functions
+        WHERE funcname = 'retain'";
+    *since = eventually("a look at the slots", DEADLINE, async || {
+        let calls: i64 = client.query_one(calls, &[]).await.unwrap().get(0);
+        (calls > *since).then_some(calls)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_program_empties_what_is_published_and_old_and_keeps_the_rest() {
+    let mut fixture = Fixture::own_nats().await;
+    let client = fixture.connect().await;
+    let track = format!("ALTER DATABASE {} SET track_functions = 'all'", fixture.database);
+    client.batch_execute(&track).await.unwrap();
+    let mut daemon = fixture
+        .daemon()
+        .set("relay.retention", "1s")
+        .allow_log("lost the connection to NATS")
+        .allow_log("waiting for NATS")
+        .start();
+    app::insert_backlog(&client, 500, 10).await;
+    fixture.wait_stored(500, DEADLINE).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    let mut looked = 0;
+    let end = Instant::now() + DEADLINE;
+    while rows(&client).await > 0 {
+        assert!(Instant::now() < end, "the slot of the published rows is not emptied");
+        restart(&mut daemon).await;
+        wait_looked_after(&client, &mut looked).await;
+        let_pass(Duration::from_millis(300)).await;
+    }
+
+    // What is not published stays, however often and late one looks.
+    fixture.nats.own().kill9().unwrap();
+    app::insert_backlog(&client, 500, 10).await;
+    for _ in 0..6 {
+        restart(&mut daemon).await;
+        wait_looked_after(&client, &mut looked).await;
+        let_pass(Duration::from_millis(300)).await;
+    }
+    assert_eq!(rows(&client).await, 500);
+    fixture.nats.own().start_again().await.unwrap();
+    assert_eq!(fixture.wait_stored(1_000, DEADLINE).await.len(), 1_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slots_emptied_all_the_time_under_load_cost_nothing_and_delay_no_insert() {
+    let fixture = Fixture::new().await;
+    let mut daemon = fixture.daemon().allow_log("trying again").start();
+    let options = Options {
+        events: u64::MAX,
+        events_per_second: Some(2_000),
+        keys: 100,
+        held_open_percent: 5,
+        early_xid_percent: 5,
+        ..Options::default()
+    };
+    let workload = fixture.workload(options);
+    let stop = CancellationToken::new();
+    let empty = async {
+        let client = fixture.connect().await;
+        let end = Instant::now() + Duration::from_secs(8);
+        let (mut emptied, mut calls, mut kills) = (0, 0, 0);
+        while Instant::now() < end {
+            let statement = r#"SELECT emptied FROM "postrider".retain('0 s')"#;
+            emptied += client.query_one(statement, &[]).await.unwrap().get::<_, i32>(0);
+            calls += 1;
+            if calls > 100 * (kills + 1) {
+                kills += 1;
+                daemon.kill9();
+                daemon.start_again();
+            }
+            let_pass(Duration::from_millis(10)).await;
+        }
+        stop.cancel();
+        (emptied, calls)
+    };
+    let slowest = async {
+        let client = fixture.connect().await;
+        let mut slowest = Duration::ZERO;
+        while !stop.is_cancelled() {
+            let began = Instant::now();
+            // Rolled back: it is no event, and waits for the same locks as one.
+            client.batch_execute("BEGIN").await.unwrap();
+            app::emit(&client, "order.placed", None, "{}").await;
+            client.batch_execute("ROLLBACK").await.unwrap();
+            slowest = slowest.max(began.elapsed());
+            let_pass(Duration::from_millis(5)).await;
+        }
+        slowest
+    };
+    let (ledger, (emptied, calls), slowest) = tokio::join!(workload.run(&stop), empty, slowest);
+    fixture.audit(&ledger.unwrap(), Order::Serial).await;
+    assert!(emptied > 20, "only {emptied} slots were emptied by {calls} calls");
+    assert!(slowest < Duration::from_secs(2), "an insert took {slowest:?}");
+}

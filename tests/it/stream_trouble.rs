@@ -1,0 +1,242 @@
+//! A stream that is missing, full, or set up so that it would lose events.
+
+use std::time::Duration;
+
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, Source, StorageType};
+
+use super::support::{
+    DEADLINE, Fixture, app,
+    daemon::{Daemon, DaemonBuilder},
+    eventually,
+};
+
+const WINDOW: Duration = Duration::from_mins(10);
+
+/// A stream as the program itself would make it.
+fn sound(fixture: &Fixture) -> Config {
+    Config {
+        name: fixture.stream.clone(),
+        subjects: vec![format!("{}.>", fixture.prefix)],
+        storage: StorageType::File,
+        discard: DiscardPolicy::New,
+        duplicate_window: WINDOW,
+        allow_direct: true,
+        ..Config::default()
+    }
+}
+
+/// The program, when the stream is somebody else's to make.
+fn daemon(fixture: &Fixture) -> DaemonBuilder {
+    fixture.daemon().set("stream.create", false)
+}
+
+async fn emit_many(fixture: &Fixture, count: usize) {
+    let client = fixture.connect().await;
+    for _ in 0..count {
+        app::emit(&client, "order.placed", Some(("order", "o-1")), "{}").await;
+    }
+}
+
+async fn wait_ready(daemon: &Daemon, body: &str) {
+    eventually(format!("{body:?} of /readyz"), DEADLINE, async || {
+        daemon.get("/readyz").await.is_some_and(|answer| answer.body.contains(body))
+    })
+    .await;
+}
+
+async fn dead_letters(fixture: &Fixture) -> i64 {
+    let client = fixture.connect().await;
+    client.query_one(r#"SELECT count(*) FROM "postrider".letter"#, &[]).await.unwrap().get(0)
+}
+
+/// What is stored came in the order in which it was emitted.
+async fn assert_in_order(fixture: &Fixture, count: usize) {
+    let messages = fixture.read_stream().await;
+    assert_eq!(messages.len(), count);
+    let sequences: Vec<_> = messages.iter().map(|m| m.header("ce-sequence").unwrap()).collect();
+    assert!(sequences.is_sorted(), "{sequences:?}");
+    assert_eq!(dead_letters(fixture).await, 0);
+}
+
+#[tokio::test]
+async fn a_missing_stream_is_waited_for_and_used_once_it_is_there() {
+    let fixture = Fixture::new().await;
+    let mut daemon = daemon(&fixture).allow_log("does not exist").admin().start();
+    emit_many(&fixture, 20).await;
+    let line = daemon.wait_log("does not exist", DEADLINE).await;
+    assert!(line.contains(&fixture.stream) && line.contains("create = true"), "{line}");
+    wait_ready(&daemon, "misconfigured").await;
+
+    fixture.jetstream().await.create_stream(sound(&fixture)).await.unwrap();
+    fixture.wait_stored(20, DEADLINE).await;
+    wait_ready(&daemon, "ready\n").await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    assert_in_order(&fixture, 20).await;
+}
+
+#[tokio::test]
+async fn a_stream_deleted_under_way_is_waited_for_or_made_again() {
+    for create in [false, true] {
+        let fixture = Fixture::new().await;
+        let jetstream = fixture.jetstream().await;
+        jetstream.create_stream(sound(&fixture)).await.unwrap();
+        let mut daemon = daemon(&fixture)
+            .set("stream.create", create)
+            .allow_log("nothing can be published just now")
+            .start();
+        emit_many(&fixture, 5).await;
+        assert!(fixture.wait_drained(DEADLINE).await);
+        jetstream.delete_stream(&fixture.stream).await.unwrap();
+        emit_many(&fixture, 20).await;
+        daemon.wait_log("nothing can be published just now", DEADLINE).await;
+        if !create {
+            jetstream.create_stream(sound(&fixture)).await.unwrap();
+        }
+        fixture.wait_stored(20, DEADLINE).await;
+        assert!(fixture.wait_drained(DEADLINE).await);
+        assert_in_order(&fixture, 20).await;
+    }
+}
+
+#[tokio::test]
+async fn a_full_stream_closes_the_gate_and_takes_the_rest_in_order_once_there_is_room() {
+    let fixture = Fixture::new().await;
+    let jetstream = fixture.jetstream().await;
+    jetstream.create_stream(Config { max_messages: 100, ..sound(&fixture) }).await.unwrap();
+    let mut daemon = daemon(&fixture).allow_log("maximum messages exceeded").admin().start();
+    emit_many(&fixture, 300).await;
+    let line = daemon.wait_log("maximum messages exceeded", DEADLINE).await;
+    assert!(line.contains("has room"), "{line}");
+    wait_ready(&daemon, "stream_unavailable").await;
+    // A restart does not make the trouble a dead letter either.
+    daemon.kill9();
+    daemon.start_again();
+    daemon.wait_log("maximum messages exceeded", DEADLINE).await;
+    assert_eq!(fixture.read_stream().await.len(), 100);
+
+    jetstream.update_stream(Config { max_messages: 1_000, ..sound(&fixture) }).await.unwrap();
+    fixture.wait_stored(300, DEADLINE).await;
+    wait_ready(&daemon, "ready\n").await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    assert_in_order(&fixture, 300).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_changes_its_subjects_under_way_closes_the_gate() {
+    let fixture = Fixture::new().await;
+    let jetstream = fixture.jetstream().await;
+    jetstream.create_stream(sound(&fixture)).await.unwrap();
+    let mut daemon =
+        daemon(&fixture).allow_log("nothing can be published just now").admin().start();
+    emit_many(&fixture, 5).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    let elsewhere = Config { subjects: vec!["elsewhere.>".to_owned()], ..sound(&fixture) };
+    jetstream.update_stream(elsewhere).await.unwrap();
+    emit_many(&fixture, 20).await;
+    daemon.wait_log("which", DEADLINE).await;
+    wait_ready(&daemon, "misconfigured").await;
+    jetstream.update_stream(sound(&fixture)).await.unwrap();
+    fixture.wait_stored(25, DEADLINE).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    assert_in_order(&fixture, 25).await;
+}
+
+/// Refused at the start, with exit code 78, and with words for what is wrong and what to do.
+async fn assert_refused(fixture: &Fixture, fault: &str, hint: &str) {
+    emit_many(fixture, 1).await;
+    let mut daemon = daemon(fixture).allow_log("ERROR").start();
+    let code = daemon.wait_exit(DEADLINE).await;
+    let log = daemon.log();
+    assert_eq!(code, Some(78), "{log}");
+    assert!(log.contains(fault) && log.contains(hint), "{log}");
+    assert_eq!(dead_letters(fixture).await, 0);
+}
+
+#[tokio::test]
+async fn a_stream_that_would_lose_events_is_refused_with_what_to_do() {
+    let cases: [(&dyn Fn(Config) -> Config, &str, &str); 5] = [
+        (
+            &|sound| Config { subjects: vec![format!("{}.other.*", sound.name)], ..sound },
+            "captures",
+            "stream's subjects",
+        ),
+        (&|sound| Config { no_ack: true, ..sound }, "no_ack", "set no_ack to false"),
+        (&|sound| Config { sealed: true, ..sound }, "is sealed", "name another stream"),
+        (
+            &|sound| Config {
+                subjects: Vec::new(),
+                duplicate_window: Duration::ZERO,
+                mirror: Some(Source {
+                    name: format!("{}_ORIGIN", sound.name),
+                    ..Source::default()
+                }),
+                ..sound
+            },
+            "is a mirror",
+            "name its origin",
+        ),
+        (
+            &|sound| Config { duplicate_window: Duration::from_secs(5), ..sound },
+            "forgets message ids after 5s",
+            "raise its duplicate window",
+        ),
+    ];
+    for (change, fault, hint) in cases {
+        let fixture = Fixture::new().await;
+        let jetstream = fixture.jetstream().await;
+        let wanted = change(sound(&fixture));
+        if let Some(mirror) = &wanted.mirror {
+            let origin = Config { name: mirror.name.clone(), ..sound(&fixture) };
+            jetstream.create_stream(origin).await.unwrap();
+        }
+        // A stream is sealed by an update only.
+        jetstream.create_stream(Config { sealed: false, ..wanted.clone() }).await.unwrap();
+        if wanted.sealed {
+            let sealed = Config {
+                discard: DiscardPolicy::New,
+                deny_delete: true,
+                deny_purge: true,
+                ..wanted
+            };
+            jetstream.update_stream(sealed).await.unwrap();
+        }
+        assert_refused(&fixture, fault, hint).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_cannot_be_created_is_refused_with_what_to_do() {
+    let fixture = Fixture::new().await;
+    let clash = Config { name: format!("{}_CLASH", fixture.stream), ..sound(&fixture) };
+    fixture.jetstream().await.create_stream(clash).await.unwrap();
+    let mut daemon = fixture.daemon().allow_log("ERROR").start();
+    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(78));
+    let log = daemon.log();
+    assert!(log.contains("subjects overlap") && log.contains("they clash with"), "{log}");
+}
+
+#[tokio::test]
+async fn a_stream_that_might_lose_events_is_used_with_a_warning() {
+    let cases: [(&dyn Fn(Config) -> Config, &str); 4] = [
+        (&|sound| Config { storage: StorageType::Memory, ..sound }, "in memory only"),
+        (
+            &|sound| Config { discard: DiscardPolicy::Old, max_messages: 1_000, ..sound },
+            "drops its oldest messages",
+        ),
+        (
+            &|sound| Config { retention: RetentionPolicy::Interest, ..sound },
+            "keeps only what a consumer waits for",
+        ),
+        (&|sound| Config { allow_rollup: true, ..sound }, "lets a message purge others"),
+    ];
+    for (change, warning) in cases {
+        let fixture = Fixture::new().await;
+        let wanted = change(sound(&fixture));
+        fixture.jetstream().await.create_stream(wanted).await.unwrap();
+        let mut daemon = daemon(&fixture).allow_log(warning).start();
+        let line = daemon.wait_log(warning, DEADLINE).await;
+        assert!(line.contains("WARN") && line.contains("hint"), "{line}");
+        emit_many(&fixture, 1).await;
+        assert!(fixture.wait_drained(DEADLINE).await);
+    }
+}

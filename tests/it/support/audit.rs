@@ -1,0 +1,80 @@
+//! A workload's ledger against what the stream and the tables hold, once everything is at rest.
+
+use std::time::Duration;
+
+use postrider::dev::{
+    checker::{Ledger, Observed, Order, Report, check},
+    stream_reader,
+    workload::{Options, Workload},
+};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Fixture, let_pass};
+
+/// Rows that the depth statement counts one by one.
+const COUNT_MAX: i64 = 10;
+
+/// Long enough for a relay that gets anything done.
+const DRAIN_DEADLINE: Duration = Duration::from_mins(1);
+
+impl Fixture {
+    /// The workload of these options on this test's outbox, not yet running.
+    pub(crate) fn workload(&self, options: Options) -> Workload {
+        Workload::new(Options {
+            url: self.database_url(),
+            subject_prefix: format!("{}.", self.prefix),
+            ..options
+        })
+    }
+
+    /// Runs a workload to its end.
+    pub(crate) async fn work(&self, options: Options) -> Ledger {
+        self.workload(options).run(&CancellationToken::new()).await.unwrap()
+    }
+
+    /// How many events the relay has not settled, up to 10, by its own position; `None` before it
+    /// has one.
+    pub(crate) async fn unsettled(&self, client: &tokio_postgres::Client) -> Option<i64> {
+        let statement = include_str!("../../../src/outbox/sql/depth.sql");
+        let row = client.query_opt(statement, &[&"default", &COUNT_MAX]).await.unwrap();
+        row.map(|row| row.get("pending"))
+    }
+
+    /// Waits until the relay has settled everything that is committed. False at the deadline: then
+    /// the checker shall say what is missing.
+    pub(crate) async fn wait_drained(&self, deadline: Duration) -> bool {
+        let client = self.connect().await;
+        let end = Instant::now() + deadline;
+        while self.unsettled(&client).await != Some(0) {
+            if Instant::now() > end {
+                return false;
+            }
+            let_pass(Duration::from_millis(20)).await;
+        }
+        true
+    }
+
+    /// Where the events are.
+    pub(crate) async fn observe(&self) -> Observed {
+        let stream = stream_reader::read_stream(&self.nats.url(), &self.stream).await.unwrap();
+        let client = self.connect().await;
+        let letters = async |state: &str| {
+            let statement = r#"SELECT event_id FROM "postrider".letter
+                WHERE state = $1 AND resolved_at IS NULL"#;
+            let rows = client.query(statement, &[&state]).await.unwrap();
+            rows.iter().map(|row| row.get(0)).collect()
+        };
+        Observed { stream, dead: letters("dead").await, pending: letters("held").await }
+    }
+
+    /// Waits until the relay has settled everything, and insists that each committed event is in
+    /// the stream once, as its row says, in the order of its key, and that nothing else is there.
+    pub(crate) async fn audit(&self, ledger: &Ledger, order: Order) -> Report {
+        let drained = self.wait_drained(DRAIN_DEADLINE).await;
+        let report = check(ledger, &self.observe().await, order);
+        assert!(report.is_clean() && drained, "{report}\nall settled by the relay: {drained}");
+        assert_eq!((report.dead, report.limbo), (0, 0), "{report}");
+        report
+    }
+}

@@ -1,0 +1,151 @@
+//! Two programs on one outbox: one relays, the other waits for its turn.
+
+use std::time::Duration;
+
+use postrider::dev::{checker::Order, workload::Options};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::support::{
+    DEADLINE, Fixture, app,
+    daemon::{Daemon, DaemonBuilder},
+    eventually, let_pass,
+};
+
+const WAITING: &str = "another instance runs this relay";
+
+fn daemon(fixture: &Fixture) -> DaemonBuilder {
+    fixture.daemon().allow_log("lost the relay's session").admin()
+}
+
+/// Two programs, of which the first relays.
+async fn pair(fixture: &Fixture) -> (Daemon, Daemon) {
+    let mut first = daemon(fixture).start();
+    first.wait_log("relaying", DEADLINE).await;
+    let mut second = daemon(fixture).start();
+    second.wait_log(WAITING, DEADLINE).await;
+    (first, second)
+}
+
+#[tokio::test]
+async fn the_second_says_that_it_waits_and_takes_over_when_the_first_is_killed() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let (mut first, second) = pair(&fixture).await;
+    assert!(second.log().contains("postrider/relay"), "who runs it: {}", second.log());
+    assert_eq!(second.get("/readyz").await.unwrap().status, 200);
+    let phase = second.get("/readyz?verbose").await.unwrap().body;
+    assert!(phase.contains(r#""phase":"standby""#), "{phase}");
+    app::insert_backlog(&client, 100, 10).await;
+    fixture.wait_stored(100, DEADLINE).await;
+
+    app::insert_backlog(&client, 100, 10).await;
+    first.kill9();
+    let began = Instant::now();
+    app::insert_backlog(&client, 100, 10).await;
+    fixture.wait_stored(300, DEADLINE).await;
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(2), "took over after {took:?}");
+    assert!(fixture.wait_drained(DEADLINE).await);
+    assert_eq!(fixture.read_stream().await.len(), 300);
+}
+
+#[tokio::test]
+async fn a_waiting_program_obeys_a_stop() {
+    let fixture = Fixture::new().await;
+    let (_first, mut second) = pair(&fixture).await;
+    second.terminate();
+    assert_eq!(second.wait_exit(DEADLINE).await, Some(0));
+}
+
+#[tokio::test]
+async fn a_stop_hands_over_to_the_one_that_waits() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let (mut first, mut second) = pair(&fixture).await;
+    first.terminate();
+    assert_eq!(first.wait_exit(DEADLINE).await, Some(0));
+    second.wait_log("relaying", DEADLINE).await;
+    app::insert_backlog(&client, 10, 10).await;
+    assert_eq!(fixture.wait_stored(10, DEADLINE).await.len(), 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn taking_over_again_and_again_under_load_costs_nothing() {
+    let fixture = Fixture::new().await;
+    let (mut first, mut second) = pair(&fixture).await;
+    let options = Options {
+        events: u64::MAX,
+        events_per_second: Some(1_000),
+        keys: 50,
+        ..Options::default()
+    };
+    let workload = fixture.workload(options);
+    let stop = CancellationToken::new();
+    let handovers = async {
+        for _ in 0..4 {
+            let_pass(Duration::from_millis(300)).await;
+            first.kill9();
+            second.wait_log("relaying", DEADLINE).await;
+            first.start_again();
+            first.wait_log(WAITING, DEADLINE).await;
+            std::mem::swap(&mut first, &mut second);
+        }
+        stop.cancel();
+    };
+    let (ledger, ()) = tokio::join!(workload.run(&stop), handovers);
+    fixture.audit(&ledger.unwrap(), Order::Serial).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_program_that_lost_its_turn_does_no_harm_when_it_wakes() {
+    let fixture = Fixture::new().await;
+    let (mut first, mut second) = pair(&fixture).await;
+    let options = Options {
+        events: u64::MAX,
+        events_per_second: Some(2_000),
+        keys: 50,
+        ..Options::default()
+    };
+    let workload = fixture.workload(options);
+    let stop = CancellationToken::new();
+    let freeze = async {
+        let client = fixture.connect().await;
+        let_pass(Duration::from_millis(500)).await;
+        first.freeze();
+        // The server gives the session up, as it does when a machine is gone.
+        let pid: i32 = client.query_one(HOLDER, &[]).await.unwrap().get(0);
+        client.query_one("SELECT pg_terminate_backend($1)", &[&pid]).await.unwrap();
+        second.wait_log("relaying", DEADLINE).await;
+        let_pass(Duration::from_millis(300)).await;
+        first.thaw();
+        first.wait_log(WAITING, DEADLINE).await;
+        let_pass(Duration::from_millis(300)).await;
+        stop.cancel();
+    };
+    let (ledger, ()) = tokio::join!(workload.run(&stop), freeze);
+    fixture.audit(&ledger.unwrap(), Order::Serial).await;
+}
+
+/// The session that holds the relay's lock.
+const HOLDER: &str = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted
+    AND objsubid = 1 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND (classid::bigint << 32) | objid::bigint
+        = hashtextextended('\"postrider\" relay default', 0)";
+
+#[tokio::test]
+async fn relays_of_other_names_do_not_wait_for_each_other() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let mut first = fixture.daemon().start();
+    first.wait_log("relaying", DEADLINE).await;
+    let mut other = fixture.daemon().set("relay.name", "other").start();
+    other.wait_log("relaying", DEADLINE).await;
+    app::insert_backlog(&client, 10, 10).await;
+    fixture.wait_stored(10, DEADLINE).await;
+    let statement = r#"SELECT count(*) FROM "postrider".position"#;
+    eventually("two positions", DEADLINE, async || {
+        client.query_one(statement, &[]).await.unwrap().get::<_, i64>(0) == 2
+    })
+    .await;
+}
