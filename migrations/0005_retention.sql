@@ -133,10 +133,12 @@ END
 $body$;
 
 -- After a restore into another cluster the transaction numbers of the rows mean nothing there.
--- What was settled becomes older than any transaction, the rest belongs to this one: it will be
--- published under the same ids. Settled rows have a seq of at most `drawn`; rows that were
--- inserted after the restore have higher ones. Rewrites every row that retention has left.
--- Returns how many rows are pending, or null when the term is not this relay's any more.
+-- What was settled gets the number 3, the rest 4; both are older than any transaction here. In the
+-- new position 4 counts as late, so those rows are published, under the same ids. (The number of
+-- this transaction would not do: whether its own snapshot shows it depends on what others do.)
+-- Settled rows have a seq of at most `drawn`; rows that were inserted after the restore have higher
+-- ones. Rewrites every row that retention has left. Returns how many rows are pending, or null when
+-- the term is not this relay's any more.
 CREATE FUNCTION "postrider".rescan(wanted text, wanted_term bigint) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
@@ -160,14 +162,19 @@ BEGIN
                                  OR o.seq <= p.bookmark
                                     AND pg_visible_in_snapshot(o.tx, p.target)))
                             FROM foreign_position AS p)
-                      THEN '3'::xid8 ELSE pg_current_xact_id() END
+                      THEN '3'::xid8 ELSE '4'::xid8 END
         WHERE EXISTS (SELECT FROM foreign_position)
         RETURNING o.tx
+    ), present AS MATERIALIZED (
+        SELECT format('4:%s:4%s', pg_snapshot_xmax(s.snapshot),
+                      (SELECT string_agg(',' || x.tx::text, '' ORDER BY x.tx)
+                       FROM pg_snapshot_xip(s.snapshot) AS x (tx)))::pg_snapshot AS snapshot
+        FROM pg_current_snapshot() AS s (snapshot)
     ), reset AS (
         UPDATE "postrider".position AS p
-        SET snapshot = pg_current_snapshot(), floor = 0, target = pg_current_snapshot(),
+        SET snapshot = present.snapshot, floor = 0, target = present.snapshot,
             target_floor = 0, bookmark = 0, system_id = cluster_id, updated_at = clock_timestamp()
-        WHERE p.system_id <> cluster_id
+        FROM present WHERE p.system_id <> cluster_id
     )
     SELECT count(*) INTO pending FROM moved WHERE moved.tx <> '3'::xid8;
     RETURN pending;
