@@ -51,10 +51,8 @@ pub(super) struct Reader {
     drowsy: u32,
     /// Whether somebody woke us since the last reading began: it may not have seen why.
     woken: bool,
-    /// The late transactions of the span that is being read.
-    late: Option<String>,
-    /// Whether `late` belongs to the cursor's span; not after a restart inside of one.
-    late_known: bool,
+    /// Those of the span that is being read; unknown after a restart inside of one.
+    late: Late,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +93,7 @@ enum Gate {
 }
 
 /// The late transactions of the span that is read on.
+#[derive(Debug, Clone)]
 enum Late {
     Known(Option<String>),
     Unknown,
@@ -118,8 +117,7 @@ impl Reader {
             last_work: now,
             drowsy: 0,
             woken: false,
-            late: None,
-            late_known: false,
+            late: Late::Unknown,
         }
     }
 
@@ -143,7 +141,7 @@ impl Reader {
     /// Reads not before then: the last reading failed.
     pub(super) fn retry_at(&mut self, at: Instant) {
         self.next = at;
-        self.late_known = false;
+        self.late = Late::Unknown;
     }
 
     /// The I/O of one reading.
@@ -159,7 +157,7 @@ impl Reader {
         let open_for = self.pace.idle_interval + GATE_SLACK;
         let was_open = self.state != State::Awake;
         self.woken = false;
-        let late = if self.late_known { Late::Known(self.late.clone()) } else { Late::Unknown };
+        let late = self.late.clone();
         async move {
             if sleepy {
                 outbox.open_gate(open_for).await?;
@@ -179,8 +177,7 @@ impl Reader {
         let Reading { begin, late, page, gate } = reading;
         let (rows, complete) =
             page.as_ref().map_or((0, true), |page| (page.events.len(), page.complete));
-        self.late_known = !complete;
-        self.late = if complete { None } else { late };
+        self.late = if complete { Late::Unknown } else { Late::Known(late) };
         if rows > 0 {
             self.last_work = now;
         }
