@@ -84,17 +84,17 @@ async fn a_kill_while_a_million_rows_drain_repeats_none_of_them() {
 /// Every row once, and those of a key in order; cheaper than the ledger for so many.
 async fn check_backlog(fixture: &Fixture, rows: i64) {
     let messages = fixture.read_stream().await;
-    let mut seen = vec![false; usize::try_from(rows).unwrap()];
-    let mut last = vec![0; 10_000];
+    let mut arrived = vec![false; usize::try_from(rows).unwrap()];
+    let mut newest = vec![0; 10_000];
     let (mut duplicates, mut inversions) = (0, 0);
     for message in &messages {
         let number = message.json()["n"].as_u64().unwrap();
         let index = usize::try_from(number).unwrap();
-        let before = &mut last[index % 10_000];
+        let before = &mut newest[index % 10_000];
         inversions += u32::from(*before > number);
         *before = number;
-        duplicates += u32::from(std::mem::replace(&mut seen[index], true));
+        duplicates += u32::from(std::mem::replace(&mut arrived[index], true));
     }
-    let lost = seen.iter().filter(|seen| !**seen).count();
+    let lost = arrived.iter().filter(|came| !**came).count();
     assert_eq!((lost, duplicates, inversions), (0, 0, 0), "lost, duplicates, inversions");
 }

@@ -197,7 +197,7 @@ async fn half_an_aggregate_is_a_dead_letter_that_holds_nobody() {
     let half = r#"INSERT INTO "postrider".outbox (event_type, aggregate_type, aggregate_id)
         VALUES ('order.placed', $1, $2) RETURNING event_id"#;
     let mut dead = Vec::new();
-    for (kind, id) in [(Some("order"), None), (None, Some("o-1")), (Some("order"), Some(""))] {
+    for (kind, id) in [(Some("order"), None), (None, Some("o-1")), (Some("invoice"), Some(""))] {
         dead.push(client.query_one(half, &[&kind, &id]).await.unwrap().get::<_, Uuid>(0));
     }
     let free = Row::good().insert(&client, Some("o-1")).await;

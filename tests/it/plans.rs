@@ -1,4 +1,6 @@
-//! The statements of the data path stay on their indexes, whatever the statistics say.
+//! The statements of the data path stay on their indexes in every situation, with any statistics.
+//!
+//! What `sql_reader` shows behind 5 million rows for one situation is shown here for the others.
 
 use postrider::outbox::SESSION_SETTINGS;
 use serde_json::Value;
@@ -9,7 +11,7 @@ use super::support::Fixture;
 /// Rows that were there when the statistics were taken that later are stale.
 const FIRST_ROWS: i64 = 10;
 
-const SETTLED_ROWS: i64 = 5_000_000;
+const SETTLED_ROWS: i64 = 300_000;
 
 /// A statement of the relay's, prepared as it prepares it.
 struct Prepared {
@@ -34,14 +36,15 @@ async fn session(fixture: &Fixture) -> Client {
         ("target", "text", include_str!("../../src/outbox/sql/target.sql")),
         (
             "page",
-            "text, text, bigint, bigint, bigint, bigint, bigint",
+            "text, text, bigint, bigint, bigint, integer",
             include_str!("../../src/outbox/sql/page.sql"),
         ),
         (
             "page_late",
-            "text, text, bigint, bigint, bigint, bigint, bigint, text",
+            "text, text, bigint, bigint, bigint, integer, text",
             include_str!("../../src/outbox/sql/page_late.sql"),
         ),
+        ("payloads", "bigint[]", include_str!("../../src/outbox/sql/payloads.sql")),
     ];
     for (name, types, statement) in statements {
         client.batch_execute(&format!("PREPARE {name} ({types}) AS {statement}")).await.unwrap();
@@ -77,7 +80,7 @@ impl tokio_postgres::types::FromSql<'_> for Json {
     }
 }
 
-/// 5 million rows in one slot, as the relay leaves them behind: settled.
+/// Rows in one slot, as the relay leaves them behind: settled.
 async fn fill(client: &Client) {
     // What the writers' defaults cost is not the subject here.
     client.batch_execute(r#"ALTER TABLE "postrider".outbox_0 SET UNLOGGED"#).await.unwrap();
@@ -131,32 +134,35 @@ async fn situations(fixture: &Fixture, client: &Client) -> Vec<Situation> {
     let (floor_c, c) = (text(client, FENCE).await, text(client, SNAPSHOT).await);
     insert(client, 200).await;
     let d = text(client, SNAPSHOT).await;
-    let late = client.simple_query(&format!("EXECUTE target ('{p}')")).await.unwrap();
-    let late = late.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => row.get(1).map(str::to_owned),
-        _other => None,
+    let looked = client.simple_query(&format!("EXECUTE target ('{p}')")).await.unwrap();
+    let row = looked.iter().find_map(|message| {
+        if let SimpleQueryMessage::Row(row) = message { Some(row) } else { None }
     });
-    let late = late.expect("a late transaction");
+    let late = row.and_then(|row| row.get(1)).expect("a late transaction");
 
+    let half = SETTLED_ROWS / 2;
     let page = |from: &str, to: &str, bookmark: i64, floor: &str| {
-        let arguments = format!("'{from}', '{to}', {bookmark}, {floor}, 1000, 1000000, 8388608");
+        let arguments = format!("'{from}', '{to}', {bookmark}, {floor}, 1000, 8388");
         Prepared { name: "page", arguments }
     };
     let page_late = {
         let Prepared { arguments, .. } = page(&p, &c, 0, &floor_p);
         Prepared { name: "page_late", arguments: format!("{arguments}, '{late}'") }
     };
+    let left_out: Vec<String> = (half..half + 100).map(|seq| seq.to_string()).collect();
+    let left_out = format!("'{{{}}}'", left_out.join(","));
+    let payloads = Prepared { name: "payloads", arguments: left_out };
     let target = |from: &str| Prepared { name: "target", arguments: format!("'{from}'") };
     let begin = "3:3:";
-    let half = SETTLED_ROWS / 2;
     let situation =
         |name, statement, rows, buffers_max| Situation { name, statement, rows, buffers_max };
     vec![
-        situation("a look", target(&d), 1, 60),
+        situation("a look", target(&d), 1, 30),
         situation("a look with a late transaction", target(&p), 1, 60),
         situation("nothing new", page(&d, &d, 0, &floor_c), 0, 60),
         situation("a few new rows behind all settled ones", page(&c, &d, 0, &floor_c), 200, 300),
         situation("new and late rows", page_late, 203, 400),
+        situation("left out payloads", payloads, 100, 2_500),
         situation("the first page of a backlog", page(begin, &d, 0, "0"), 1_000, 400),
         situation("a page inside a backlog", page(begin, &d, half, "0"), 1_000, 400),
         situation("the last page of a backlog", page(begin, &d, SETTLED_ROWS, "0"), 404, 400),
@@ -185,7 +191,7 @@ fn faults(plan: &Value) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_fetch_stays_on_its_indexes_behind_five_million_settled_rows() {
+async fn the_fetch_stays_on_its_indexes_in_every_situation() {
     let fixture = Fixture::new().await;
     let admin = fixture.connect().await;
     insert(&admin, FIRST_ROWS).await;
@@ -193,9 +199,9 @@ async fn the_fetch_stays_on_its_indexes_behind_five_million_settled_rows() {
     fill(&admin).await;
     let situations = situations(&fixture, &session(&fixture).await).await;
 
-    let forget = r#"DELETE FROM pg_statistic USING pg_class
+    let forget = "DELETE FROM pg_statistic USING pg_class
             WHERE starelid = oid AND relname LIKE 'outbox%';
-        UPDATE pg_class SET reltuples = -1, relpages = 0 WHERE relname LIKE 'outbox%'"#;
+        UPDATE pg_class SET reltuples = -1, relpages = 0 WHERE relname LIKE 'outbox%'";
     let lie = "UPDATE pg_class SET reltuples = 1e9, relpages = 1 WHERE relname LIKE 'outbox%'";
     let statistics = [
         ("of when there were ten rows", "SELECT"),

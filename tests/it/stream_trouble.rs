@@ -25,6 +25,9 @@ fn sound(fixture: &Fixture) -> Config {
     }
 }
 
+/// What is different about a stream.
+type Change<'a> = &'a dyn Fn(Config) -> Config;
+
 /// The program, when the stream is somebody else's to make.
 fn daemon(fixture: &Fixture) -> DaemonBuilder {
     fixture.daemon().set("stream.create", false)
@@ -154,7 +157,7 @@ async fn assert_refused(fixture: &Fixture, fault: &str, hint: &str) {
 
 #[tokio::test]
 async fn a_stream_that_would_lose_events_is_refused_with_what_to_do() {
-    let cases: [(&dyn Fn(Config) -> Config, &str, &str); 5] = [
+    let cases: [(Change<'_>, &str, &str); 5] = [
         (
             &|sound| Config { subjects: vec![format!("{}.other.*", sound.name)], ..sound },
             "captures",
@@ -217,7 +220,7 @@ async fn a_stream_that_cannot_be_created_is_refused_with_what_to_do() {
 
 #[tokio::test]
 async fn a_stream_that_might_lose_events_is_used_with_a_warning() {
-    let cases: [(&dyn Fn(Config) -> Config, &str); 4] = [
+    let cases: [(Change<'_>, &str); 4] = [
         (&|sound| Config { storage: StorageType::Memory, ..sound }, "in memory only"),
         (
             &|sound| Config { discard: DiscardPolicy::Old, max_messages: 1_000, ..sound },

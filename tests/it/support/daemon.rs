@@ -147,11 +147,6 @@ impl Daemon {
         self.child = Some(child);
     }
 
-    /// Changes the configuration for the next [`start_again`](Self::start_again).
-    pub(crate) fn set(&mut self, path: &str, value: impl Into<Value>) {
-        self.builder.toml = self.builder.toml.clone().set(path, value);
-    }
-
     /// Warnings and errors that hold this text are expected, from the first start on.
     pub(crate) fn allow_log(&mut self, text: &str) {
         self.builder.allowed.push(text.to_owned());

@@ -8,7 +8,6 @@ use serde_json::Value;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Toml {
     tables: BTreeMap<String, BTreeMap<String, Value>>,
-    raw: String,
 }
 
 impl Toml {
@@ -16,20 +15,6 @@ impl Toml {
     pub(crate) fn set(mut self, path: &str, value: impl Into<Value>) -> Self {
         let (table, key) = path.rsplit_once('.').expect("a path such as relay.batch_events");
         self.tables.entry(table.to_owned()).or_default().insert(key.to_owned(), value.into());
-        self
-    }
-
-    /// Takes `table.key` out.
-    pub(crate) fn unset(mut self, path: &str) -> Self {
-        let (table, key) = path.rsplit_once('.').expect("a path such as relay.batch_events");
-        self.tables.entry(table.to_owned()).or_default().remove(key);
-        self
-    }
-
-    /// Adds text as it is to the end of the file.
-    pub(crate) fn raw(mut self, text: &str) -> Self {
-        self.raw.push_str(text);
-        self.raw.push('\n');
         self
     }
 }
@@ -44,6 +29,6 @@ impl fmt::Display for Toml {
             }
             writeln!(f)?;
         }
-        f.write_str(&self.raw)
+        Ok(())
     }
 }
