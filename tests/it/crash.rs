@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use postrider::dev::{
-    checker::Order, random::Random, stream_reader::count_messages, workload::Options,
+    checker::Order, random::Random, servers::NatsOptions, stream_reader::count_messages,
+    workload::Options,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::support::{DEADLINE, Fixture, eventually, let_pass};
+use super::support::{DEADLINE, Fixture, eventually, let_pass, postgres::without_two_phase_commit};
 
 /// For a million rows on a machine that has other things to do.
 const PATIENCE: Duration = Duration::from_mins(4);
@@ -43,6 +44,64 @@ async fn thirty_kills_under_load_lose_repeat_and_reorder_nothing() {
     let report = fixture.audit(&ledger.unwrap(), Order::Serial).await;
     assert!(report.committed > 5_000, "{report}");
     assert!(published > 15, "only {published} of 30 kills hit a relay at work");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_killed_at_random_costs_nothing() {
+    let servers = (without_two_phase_commit(), NatsOptions::default());
+    let mut fixture = Fixture::with(Some(servers.0), Some(servers.1)).await;
+    let mut daemon = fixture
+        .daemon()
+        .allow_log("lost the relay's session")
+        .allow_log("waiting for")
+        .allow_log("trying again")
+        .allow_log("were not looked after")
+        .allow_log("retention did not run")
+        .allow_log("nothing can be published just now")
+        .allow_log("lost the connection to NATS")
+        .start();
+    let options = Options {
+        events: u64::MAX,
+        events_per_second: Some(1_000),
+        keys: 100,
+        early_xid_percent: 5,
+        held_open_percent: 5,
+        ..Options::default()
+    };
+    let workload = fixture.workload(options);
+    let stop = CancellationToken::new();
+    let (postgres, nats) = (fixture.postgres.own(), fixture.nats.own());
+    let kills = async {
+        let mut random = Random::new(4);
+        for _ in 0..12 {
+            let_pass(Duration::from_millis(random.between(100, 700).into())).await;
+            // In any order, also two or three at once.
+            let victims = random.between(1, 7);
+            if victims & 1 != 0 {
+                daemon.kill9();
+            }
+            if victims & 2 != 0 {
+                nats.kill9().unwrap();
+            }
+            if victims & 4 != 0 {
+                postgres.kill9().unwrap();
+            }
+            let_pass(Duration::from_millis(random.between(0, 300).into())).await;
+            if victims & 1 != 0 {
+                daemon.start_again();
+            }
+            if victims & 2 != 0 {
+                nats.start_again().await.unwrap();
+            }
+            if victims & 4 != 0 {
+                postgres.start_again().await.unwrap();
+            }
+        }
+        stop.cancel();
+    };
+    let (ledger, ()) = tokio::join!(workload.run(&stop), kills);
+    let report = fixture.audit(&ledger.unwrap(), Order::Serial).await;
+    assert!(report.committed > 500, "{report}");
 }
 
 /// Acceptance: resumes within 2 s, 0 duplicates, all there.

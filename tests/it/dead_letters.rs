@@ -301,3 +301,23 @@ async fn a_dead_letter_in_every_batch_keeps_the_order_of_the_others() {
     }
     assert_eq!(letters(&client).await.len(), 40);
 }
+
+#[tokio::test]
+async fn thousands_behind_one_dead_letter_are_held_and_the_other_keys_do_not_wait_for_them() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let mut daemon = daemon(&fixture).start();
+    Row::of_type("order.*").insert(&client, Some("p")).await;
+    let followers = r#"INSERT INTO "postrider".outbox
+            (event_type, aggregate_type, aggregate_id, payload)
+        SELECT 'order.placed', 'order', 'p', '{}' FROM generate_series(1, 20000)"#;
+    client.batch_execute(followers).await.unwrap();
+    app::insert_backlog(&client, 1_000, 10).await;
+    fixture.wait_stored(1, DEADLINE).await;
+    daemon.kill9();
+    daemon.start_again();
+    assert_eq!(stored(&fixture).await.len(), 1_000);
+    let letters = letters(&client).await;
+    assert_eq!(letters.values().filter(|(state, _)| state == "held").count(), 20_000);
+    assert_eq!(letters.len(), 20_001);
+}

@@ -22,6 +22,7 @@ mod plans;
 mod postgres_outage;
 mod restore;
 mod retention;
+mod roles;
 mod secrets;
 mod servers;
 mod session;

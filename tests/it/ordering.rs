@@ -1,12 +1,15 @@
 //! What is committed arrives, in the order of its key, whatever transactions do; nothing else does.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use postrider::dev::{checker::Order, workload::Options};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use super::support::{DEADLINE, Fixture, app, app::StoredMessage};
+use super::support::{
+    DEADLINE, Fixture, app,
+    app::{StoredMessage, wait_stored},
+};
 
 const KEY: Option<(&str, &str)> = Some(("order", "o-1"));
 
@@ -176,6 +179,38 @@ async fn a_large_transaction_arrives_whole_beside_small_ones() {
         messages.iter().filter_map(|message| message.json()["n"].as_u64()).collect();
     assert!(numbers.iter().copied().eq(0..5_000), "{} of 5,000 in order", numbers.len());
     assert_eq!(messages.len(), 5_100);
+}
+
+#[tokio::test]
+async fn kills_while_a_late_transaction_is_read_repeat_and_reorder_none_of_its_rows() {
+    let fixture = Fixture::new().await;
+    let mut daemon = fixture.daemon().set("relay.batch_events", 50).start();
+    let mut holder = fixture.connect().await;
+    let client = fixture.connect().await;
+    let late = holder.transaction().await.unwrap();
+    app::insert_backlog(&late, 10_000, 3).await;
+    app::insert_backlog(&client, 1_000, 1).await;
+    fixture.wait_stored(1_000, DEADLINE).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    late.commit().await.unwrap();
+    for stored in [2_000, 4_000, 6_000, 8_000] {
+        wait_stored(&fixture.nats.url(), &fixture.stream, stored, DEADLINE).await;
+        daemon.kill9();
+        // Some that are new belong to the span after the one that was cut.
+        app::insert_backlog(&client, 100, 1).await;
+        daemon.start_again();
+    }
+    assert!(fixture.wait_drained(DEADLINE).await);
+    let messages = fixture.read_stream().await;
+    assert_eq!(messages.len(), 11_400);
+    let late = messages.iter().filter_map(|message| {
+        let sequence: u64 = message.header("ce-sequence").unwrap().parse().unwrap();
+        (sequence <= 10_000).then_some((message.header("ce-partitionkey").unwrap(), sequence))
+    });
+    let mut newest = HashMap::new();
+    for (key, sequence) in late {
+        assert!(newest.insert(key, sequence).is_none_or(|before| before < sequence), "{sequence}");
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,64 @@
+//! The program and the application need no more than the roles that the migrations make.
+
+use tokio_postgres::Client;
+
+use super::support::{DEADLINE, Fixture, app, let_pass, postgres::connect};
+
+/// A login of its own with the rights of one role; its URL.
+async fn login(fixture: &Fixture, role: &str) -> String {
+    let name = format!("{}_{role}", fixture.database);
+    let statement = format!("CREATE ROLE {name} LOGIN IN ROLE postrider_{role}");
+    fixture.postgres.execute("postgres", &statement).await.unwrap();
+    fixture.database_url().replace("postgres@", &format!("{name}@"))
+}
+
+async fn count(client: &Client, table: &str) -> i64 {
+    let statement = format!(r#"SELECT count(*) FROM "postrider".{table}"#);
+    client.query_one(&statement, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test]
+async fn the_relays_role_is_enough_for_everything_that_the_program_does() {
+    let fixture = Fixture::new().await;
+    let admin = fixture.connect().await;
+    let producer = connect(&login(&fixture, "producer").await).await;
+    let mut daemon = fixture
+        .daemon()
+        .set("database.url", login(&fixture, "relay").await)
+        .set("relay.retention", "1s")
+        .allow_log("an event became a dead letter")
+        .allow_log("accepted a restored database")
+        .arg("--rescan")
+        .start();
+
+    // Awake and asleep, a plain INSERT and each function, an event that cannot be published.
+    let insert = r#"INSERT INTO "postrider".outbox (event_type) VALUES ('order.placed')"#;
+    for round in 0..3 {
+        fixture.wait_gate_open(&admin).await;
+        app::emit(&producer, "order.placed", Some(("order", "o-1")), "{}").await;
+        producer.batch_execute(insert).await.unwrap();
+        fixture.wait_stored(2 * round + 2, DEADLINE).await;
+    }
+    producer.batch_execute(&insert.replace("order.placed", "order.*")).await.unwrap();
+    assert!(fixture.wait_drained(DEADLINE).await);
+    assert_eq!(count(&admin, "letter").await, 1);
+
+    // A restart after each of which the program looks after the slots; then a restored database.
+    let restored = r#"UPDATE "postrider".position SET system_id = system_id + 1"#;
+    for _ in 0..40 {
+        daemon.terminate();
+        assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+        if count(&admin, "outbox").await == 0 {
+            break;
+        }
+        daemon.start_again();
+        daemon.wait_log("relaying", DEADLINE).await;
+        let_pass(std::time::Duration::from_millis(400)).await;
+    }
+    assert_eq!(count(&admin, "outbox").await, 0, "retention has emptied nothing");
+    admin.batch_execute(restored).await.unwrap();
+    app::emit(&producer, "order.placed", Some(("order", "o-1")), "{}").await;
+    daemon.start_again();
+    daemon.wait_log("accepted a restored database", DEADLINE).await;
+    assert_eq!(fixture.wait_stored(7, DEADLINE).await.len(), 7);
+}
