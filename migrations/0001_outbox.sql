@@ -122,17 +122,24 @@ ALTER TABLE "postrider".outbox
 -- Finds the rows of a transaction that was still open when the position was taken.
 CREATE INDEX outbox_tx_seq ON "postrider".outbox (tx, seq);
 
--- Wakes the relay. A transaction that has executed NOTIFY cannot be prepared, so where the server
--- allows two-phase commit nothing is sent (the relay then polls more often), unless the database
--- says `ALTER DATABASE … SET postrider.wake = 'always'`.
+-- Wakes the relay, or closes the gate that a relay has left open when it died asleep: later rows
+-- then go to the leaves without a trigger. A transaction that has executed NOTIFY cannot be
+-- prepared, so where the server allows two-phase commit nothing is sent (the relay then polls more
+-- often), unless the database says `ALTER DATABASE … SET postrider.wake = 'always'`.
+-- SECURITY DEFINER, so that producers need no right to set the gate.
 CREATE FUNCTION "postrider".wake() RETURNS trigger
-LANGUAGE plpgsql AS $body$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    gate CONSTANT bigint := pg_sequence_last_value('"postrider".gate'::regclass);
 BEGIN
     IF pg_sequence_last_value('"postrider".wake_until'::regclass)
-           > date_part('epoch', clock_timestamp())
-       AND (current_setting('max_prepared_transactions') = '0'
-            OR current_setting('postrider.wake', true) = 'always') THEN
-        PERFORM pg_notify('postrider_' || TG_TABLE_SCHEMA, '');
+           > date_part('epoch', clock_timestamp()) THEN
+        IF current_setting('max_prepared_transactions') = '0'
+           OR current_setting('postrider.wake', true) = 'always' THEN
+            PERFORM pg_notify('postrider_' || TG_TABLE_SCHEMA, '');
+        END IF;
+    ELSIF gate >= 4 THEN
+        PERFORM setval('"postrider".gate'::regclass, gate & 3);
     END IF;
     RETURN NEW;
 END
@@ -168,7 +175,7 @@ GRANT INSERT (event_id, occurred_at, event_type, event_version, kind, aggregate_
               correlation_id, causation_id, actor, payload, payload_binary)
     ON "postrider".outbox TO postrider_producer;
 GRANT SELECT (seq, event_id) ON "postrider".outbox TO postrider_producer;
-GRANT SELECT ON SEQUENCE "postrider".gate, "postrider".wake_until TO postrider_producer;
+GRANT SELECT ON SEQUENCE "postrider".gate TO postrider_producer;
 
 GRANT SELECT ON "postrider".outbox TO postrider_relay, postrider_operator;
 GRANT SELECT, UPDATE ON SEQUENCE "postrider".gate, "postrider".wake_until TO postrider_relay;

@@ -3,10 +3,18 @@
 mod plans;
 mod retention;
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    future::poll_fn,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
-use postrider::outbox::SESSION_SETTINGS;
-use tokio_postgres::{Client, types::ToSql};
+use postrider::{dev::servers::PostgresOptions, outbox::SESSION_SETTINGS};
+use tokio_postgres::{AsyncMessage, Client, NoTls, types::ToSql};
 
 use crate::support::Fixture;
 
@@ -217,4 +225,72 @@ async fn a_settlement_of_a_lost_term_writes_nothing() {
     assert_eq!(settle(&client, old, ("9:9:", "9:9:"), 9).await, None);
     let position = "SELECT bookmark FROM postrider.position";
     assert_eq!(client.query_one(position, &[]).await.unwrap().get::<_, i64>(0), 0);
+}
+
+#[tokio::test]
+async fn the_gate_wakes_while_it_is_open_and_is_closed_when_its_time_is_over() {
+    let fixture = Fixture::new().await;
+    let client = relay(&fixture).await;
+    let (listener, notified) = notified(&fixture.database_url()).await;
+    listener.batch_execute("LISTEN postrider_postrider").await.unwrap();
+    let producer = fixture.connect().await;
+    producer.batch_execute("SET ROLE postrider_producer").await.unwrap();
+    let insert = "INSERT INTO postrider.outbox (event_type) VALUES ('a')";
+    let slot = "SELECT slot FROM postrider.outbox ORDER BY seq DESC LIMIT 1";
+    let gate = async |seconds: i64| {
+        client.query_one(&statement("gate_set"), &[&seconds]).await.unwrap();
+    };
+    // Closed, open, closed again: only the second and the third insert are told.
+    producer.batch_execute(insert).await.unwrap();
+    gate(60).await;
+    producer.batch_execute(insert).await.unwrap();
+    producer.batch_execute("SELECT postrider.emit('b', '1')").await.unwrap();
+    gate(0).await;
+    producer.batch_execute(insert).await.unwrap();
+    listener.batch_execute("SELECT").await.unwrap();
+    assert_eq!(notified.load(Ordering::SeqCst), 2);
+    assert_eq!(client.query_one(slot, &[]).await.unwrap().get::<_, i16>(0), 0);
+    // Left open by a relay that died: the first insert closes it.
+    gate(60).await;
+    client.batch_execute("SELECT setval('postrider.wake_until', 1)").await.unwrap();
+    for expected in [4_i16, 0] {
+        producer.batch_execute(insert).await.unwrap();
+        assert_eq!(client.query_one(slot, &[]).await.unwrap().get::<_, i16>(0), expected);
+    }
+    listener.batch_execute("SELECT").await.unwrap();
+    assert_eq!(notified.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn an_open_gate_lets_transactions_be_prepared() {
+    let two_phase = PostgresOptions { max_prepared_transactions: 5, ..Default::default() };
+    let fixture = Fixture::with(Some(two_phase), None).await;
+    let client = relay(&fixture).await;
+    client.query_one(&statement("gate_set"), &[&60_i64]).await.unwrap();
+    let name = &fixture.database;
+    let prepare = format!(
+        "BEGIN; INSERT INTO postrider.outbox (event_type) VALUES ('a'); PREPARE TRANSACTION '{name}'"
+    );
+    client.batch_execute(&prepare).await.unwrap();
+    let writers = client.query_one(&statement("writers"), &[]).await.unwrap();
+    assert_eq!(writers.get::<_, i64>(0), 1, "a prepared transaction is an open writer");
+    client.batch_execute(&format!("COMMIT PREPARED '{name}'")).await.unwrap();
+    let writers = client.query_one(&statement("writers"), &[]).await.unwrap();
+    assert_eq!(writers.get::<_, i64>(0), 0);
+}
+
+/// A connection, and how many notifications have reached it.
+#[expect(clippy::disallowed_methods, reason = "the program's tasks are not the tests' tasks")]
+async fn notified(url: &str) -> (Client, Arc<AtomicUsize>) {
+    let (client, mut connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+            if matches!(message, AsyncMessage::Notification(_)) {
+                counted.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    });
+    (client, count)
 }
