@@ -46,8 +46,7 @@ pub fn postgres_bin() -> Result<PathBuf, ServerError> {
 /// [`ServerError::Missing`] when there is none.
 pub fn nats_server() -> Result<PathBuf, ServerError> {
     let mut seen = String::new();
-    let tools = env::current_dir().map(|here| here.join(".tools/bin")).into_iter();
-    for directory in tools.chain(path_directories()) {
+    for directory in tools_directories().into_iter().chain(path_directories()) {
         let program = directory.join("nats-server");
         match version(&program) {
             Some(found) if found >= (2, NATS_MINOR_MIN) => return Ok(program),
@@ -58,6 +57,15 @@ pub fn nats_server() -> Result<PathBuf, ServerError> {
         }
     }
     Err(ServerError::Missing { program: "nats-server 2.12 or later", seen })
+}
+
+/// The `.tools/bin` of the project: of the directory we stand in, and of those above our program,
+/// which a build leaves in `target/<profile>/`.
+fn tools_directories() -> Vec<PathBuf> {
+    let here = env::current_dir().ok();
+    let program = env::current_exe().ok();
+    let above = program.iter().flat_map(|program| program.ancestors().skip(1));
+    here.iter().map(PathBuf::as_path).chain(above).map(|root| root.join(".tools/bin")).collect()
 }
 
 fn path_directories() -> Vec<PathBuf> {

@@ -107,7 +107,8 @@ async fn every_statement_can_be_prepared_and_explains_itself() {
 async fn a_transaction_that_runs_past_the_snapshots_end_is_not_lost() {
     // A snapshot ends after the last transaction that has *ended*. One with a higher number may
     // already run, with a lower seq than the highest that is visible.
-    let fixture = Fixture::new().await;
+    // A server of its own: transactions of other tests would move the snapshot's end.
+    let fixture = Fixture::own_postgres().await;
     let client = relay(&fixture).await;
     let (mut early, mut young) = (fixture.connect().await, fixture.connect().await);
     let (_, fence) = acquire(&client).await;
