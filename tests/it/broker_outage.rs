@@ -91,7 +91,7 @@ async fn nats_and_the_program_killed_in_turn_cost_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_nats_is_noticed_and_what_it_took_is_not_repeated() {
     let fixture = Fixture::own_nats().await;
-    let mut daemon = daemon(&fixture)
+    let daemon = daemon(&fixture)
         .set("nats.ack_timeout", "1s")
         .set("nats.ping_interval", "1s")
         .admin()
