@@ -7,7 +7,7 @@ use std::{
 
 use postrider::dev::servers::{Guard, Nats, NatsOptions, Postgres, PostgresOptions, Signal};
 
-use crate::support::{app, nats, postgres};
+use crate::support::{DEADLINE, app, eventually, nats, postgres};
 
 #[tokio::test]
 async fn postgres_keeps_port_and_data_through_every_kind_of_stop() {
@@ -81,8 +81,12 @@ async fn a_frozen_nats_server_is_silent_until_it_is_thawed() {
     let server = Nats::start(NatsOptions::default()).await.unwrap();
     let jetstream = nats::connect(&server.url()).await;
     server.freeze().unwrap();
-    let answer = tokio::time::timeout(Duration::from_millis(200), jetstream.query_account());
-    assert!(answer.await.is_err());
+    // The signal needs a moment to reach every thread of the server.
+    eventually("a silent server", DEADLINE, async || {
+        let answer = tokio::time::timeout(Duration::from_millis(200), jetstream.query_account());
+        answer.await.is_err()
+    })
+    .await;
     server.thaw().unwrap();
     jetstream.query_account().await.unwrap();
 }
