@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustc_hash::FxHashMap;
+
 use crate::{
     delivery::retry::Backoff,
     event::{AggregateKey, Event},
@@ -21,7 +23,7 @@ const BUSY: Backoff = Backoff { first: Duration::from_millis(50), longest: Durat
 /// The events in memory. One FIFO a key; a queue of what may go; a heap of what may go later.
 #[derive(Debug, Default)]
 pub struct Lanes {
-    waiting: HashMap<Ticket, Waiting>,
+    waiting: FxHashMap<Ticket, Waiting>,
     by_key: HashMap<AggregateKey, VecDeque<Ticket>>,
     /// Keys with a dead letter that holds the later events.
     held: HashSet<AggregateKey>,

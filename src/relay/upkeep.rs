@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokio::{sync::watch, time::sleep};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::status::{GateStatus, Phase, Status};
 use crate::{
@@ -49,12 +49,16 @@ pub async fn run(
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
 ) {
+    let mut told = String::new();
     loop {
-        // The relay itself tells what is wrong with Postgres; this one only follows it.
         let turn = async {
             wait_for_relay(&status).await;
             if let Err(error) = keep(&settings, &status, &metrics).await {
-                debug!(%error, "upkeep interrupted");
+                // Once for each trouble: it is tried again every two seconds.
+                if told != error {
+                    warn!(%error, "upkeep interrupted: depth and retention wait");
+                }
+                told = error;
             }
             sleep(RECONNECT).await;
         };

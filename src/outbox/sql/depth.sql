@@ -1,33 +1,20 @@
 -- How much is not settled, for `status` and the metrics. Off the data path.
 --
+-- Not settled is what is not visible in P, less what is settled of the span P..C. Four ranges, none
+-- of which visits what is settled already: above the bookmark; up to it, what began after C; and,
+-- transaction by transaction, what was late for P and what was late for C.
+--
 -- $1 text relay, $2 bigint rows to count at most
 -- Columns: pending int8 (exact up to $2), pending_at_most int8 (an upper bound: seqs drawn and not
 --   settled; gaps of rolled back transactions count), oldest_age_seconds float8 null (of the
 --   pending event with the lowest seq, by its occurred_at; null when nothing is pending),
 --   dead int8 (unresolved dead letters, exact up to $2), held int8 (likewise, waiting ones)
 -- Rows: 1, or 0 when the relay has no position yet.
--- Index: primary key above the floor, outbox_tx_seq for late transactions. Locks: ACCESS SHARE.
-SELECT (SELECT count(*) FROM (
-            SELECT FROM "postrider".outbox AS o
-            WHERE o.seq > p.floor AND o.tx >= pg_snapshot_xmax(p.snapshot)
-              AND (o.seq > p.bookmark OR NOT pg_visible_in_snapshot(o.tx, p.target))
-            ORDER BY o.seq LIMIT $2::bigint) AS new_row)
-       + (SELECT count(*) FROM (
-            SELECT FROM pg_snapshot_xip(p.snapshot) AS x (tx)
-            CROSS JOIN LATERAL (
-                SELECT l.seq FROM "postrider".outbox AS l
-                WHERE l.tx >= x.tx AND l.tx <= x.tx
-                  AND (l.seq > p.bookmark OR NOT pg_visible_in_snapshot(l.tx, p.target))
-                ORDER BY l.tx, l.seq LIMIT $2::bigint) AS late
-            LIMIT $2::bigint) AS late_row) AS pending,
+-- Index: primary key above the bookmark, outbox_tx_seq for late transactions. Locks: ACCESS SHARE.
+SELECT unsettled.pending,
        greatest(0, coalesce(pg_sequence_last_value('"postrider".outbox_seq_seq'::regclass), 0)
                    - greatest(p.floor, p.bookmark)) AS pending_at_most,
-       (SELECT date_part('epoch', clock_timestamp() - oldest.occurred_at)
-        FROM (SELECT o.occurred_at FROM "postrider".outbox AS o
-              WHERE o.seq > p.floor AND o.tx >= pg_snapshot_xmax(p.snapshot)
-                AND (o.seq > p.bookmark OR NOT pg_visible_in_snapshot(o.tx, p.target))
-              ORDER BY o.seq LIMIT 1) AS oldest
-        WHERE isfinite(oldest.occurred_at)) AS oldest_age_seconds,
+       unsettled.oldest_age_seconds,
        (SELECT count(*) FROM (
             SELECT FROM "postrider".letter AS l
             WHERE l.relay = p.relay AND l.resolved_at IS NULL AND l.state = 'dead'
@@ -37,4 +24,36 @@ SELECT (SELECT count(*) FROM (
             WHERE l.relay = p.relay AND l.resolved_at IS NULL AND l.state = 'held'
             LIMIT $2::bigint) AS h) AS held
 FROM "postrider".position AS p
+CROSS JOIN LATERAL (
+    WITH event AS MATERIALIZED (
+        (SELECT o.seq, o.occurred_at FROM "postrider".outbox AS o
+         WHERE o.seq > greatest(p.floor, p.bookmark) AND o.tx >= pg_snapshot_xmax(p.snapshot)
+         ORDER BY o.seq LIMIT $2::bigint)
+        UNION ALL
+        (SELECT o.seq, o.occurred_at FROM "postrider".outbox AS o
+         WHERE o.seq > greatest(p.floor, p.target_floor) AND o.seq <= p.bookmark
+           AND o.tx >= pg_snapshot_xmax(p.target)
+         ORDER BY o.seq LIMIT $2::bigint)
+        UNION ALL
+        (SELECT late.seq, late.occurred_at
+         FROM pg_snapshot_xip(p.snapshot) AS x (tx)
+         CROSS JOIN LATERAL (
+             SELECT l.seq, l.occurred_at FROM "postrider".outbox AS l
+             WHERE l.tx >= x.tx AND l.tx <= x.tx
+               AND (l.seq > p.bookmark OR NOT pg_visible_in_snapshot(l.tx, p.target))
+             ORDER BY l.tx, l.seq LIMIT $2::bigint) AS late
+         LIMIT $2::bigint)
+        UNION ALL
+        (SELECT late.seq, late.occurred_at
+         FROM pg_snapshot_xip(p.target) AS x (tx)
+         CROSS JOIN LATERAL (
+             SELECT l.seq, l.occurred_at FROM "postrider".outbox AS l
+             WHERE l.tx >= x.tx AND l.tx <= x.tx AND l.seq > p.floor AND l.seq <= p.bookmark
+             ORDER BY l.tx, l.seq LIMIT $2::bigint) AS late
+         WHERE x.tx >= pg_snapshot_xmax(p.snapshot)
+         LIMIT $2::bigint))
+    SELECT (SELECT count(*) FROM event) AS pending,
+           (SELECT date_part('epoch', clock_timestamp() - oldest.occurred_at)
+            FROM (SELECT e.occurred_at FROM event AS e ORDER BY e.seq LIMIT 1) AS oldest
+            WHERE isfinite(oldest.occurred_at)) AS oldest_age_seconds) AS unsettled
 WHERE p.relay = $1::text
