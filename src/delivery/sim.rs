@@ -126,7 +126,7 @@ fn event(row: Row) -> Event {
         aggregate_version: None,
         source: None,
         subject: None,
-        content_type: String::new(),
+        content_type: "".into(),
         payload: Payload::Bytes(Bytes::from_static(b"x")),
         headers: None,
         correlation_id: None,

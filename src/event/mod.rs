@@ -3,7 +3,7 @@
 mod key;
 mod position;
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -77,7 +77,7 @@ pub struct Event {
     /// The version of the payload's schema.
     pub event_version: i32,
     /// `domain`, `integration`, `command`, `notification` or `system`.
-    pub kind: String,
+    pub kind: Cow<'static, str>,
     /// What it is about; `None` means that it is ordered against nothing. A part is empty when the
     /// row names only the other: such an event is refused.
     pub key: Option<AggregateKey>,
@@ -88,7 +88,7 @@ pub struct Event {
     /// The subject, when not the route's template.
     pub subject: Option<String>,
     /// The media type of the payload.
-    pub content_type: String,
+    pub content_type: Cow<'static, str>,
     /// What it carries.
     pub payload: Payload,
     /// The custom headers as JSON text; `None` when there are none.

@@ -1,5 +1,7 @@
 //! A row of a page as an event: opaque payloads, and times that no arithmetic can break.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use jiff::Timestamp;
 use tokio_postgres::{
@@ -54,13 +56,13 @@ pub(super) fn event(row: &Row) -> Result<Event, tokio_postgres::Error> {
         id: EventId(row.try_get(1)?),
         occurred_at: row.try_get::<_, Micros>(2)?.timestamp(),
         event_type: row.try_get(3)?,
-        event_version: row.try_get(4)?,
-        kind: row.try_get(5)?,
+        event_version: row.try_get::<_, Option<_>>(4)?.unwrap_or(1),
+        kind: text_or(row, 5, "domain")?,
         key,
         aggregate_version: row.try_get(8)?,
         source: row.try_get(9)?,
         subject: row.try_get(10)?,
-        content_type: row.try_get(11)?,
+        content_type: text_or(row, 11, "application/json")?,
         headers: row.try_get(12)?,
         correlation_id: row.try_get(13)?,
         causation_id: row.try_get(14)?,
@@ -69,11 +71,23 @@ pub(super) fn event(row: &Row) -> Result<Event, tokio_postgres::Error> {
     })
 }
 
+/// A text whose usual value comes as null.
+fn text_or(
+    row: &Row,
+    column: usize,
+    usual: &'static str,
+) -> Result<Cow<'static, str>, tokio_postgres::Error> {
+    let text: Option<String> = row.try_get(column)?;
+    Ok(text.map_or(Cow::Borrowed(usual), Cow::Owned))
+}
+
 fn payload(row: &Row) -> Result<Payload, tokio_postgres::Error> {
-    let size: Option<i32> = row.try_get(16)?;
-    let Some(size) = size else { return Ok(Payload::Null) };
-    let Ok(bytes) = u64::try_from(size) else { return Ok(Payload::Both) };
-    Ok(bytes_of(row, (17, 18))?.map_or(Payload::Oversize { bytes }, Payload::Bytes))
+    let left_out: Option<i32> = row.try_get(16)?;
+    match left_out.map(u64::try_from) {
+        None => Ok(bytes_of(row, (17, 18))?.map_or(Payload::Null, Payload::Bytes)),
+        Some(Ok(bytes)) => Ok(Payload::Oversize { bytes }),
+        Some(Err(_)) => Ok(Payload::Both),
+    }
 }
 
 /// The one payload of the two columns that came along.

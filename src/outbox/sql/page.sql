@@ -15,7 +15,9 @@
 -- from the header of the value (values that another table had compressed are the exception: these
 -- are measured). The other columns fit into a block, because outbox stores them PLAIN; headers
 -- beyond 64 KiB come as a JSON string, which is no object and so is refused later.
--- A running sum of the sizes here would cost as much again as reading the rows.
+-- A running sum of the sizes here would cost as much again as reading the rows. Each value that is
+-- sent costs, so the usual ones of three columns come as null. So does a look into a snapshot, which
+-- is unpacked for each row: what is older than all of C's open transactions needs none.
 --
 -- $1 text    P, the settled snapshot
 -- $2 text    C, the target snapshot
@@ -23,24 +25,31 @@
 -- $4 bigint  floor of P
 -- $5 bigint  rows at most
 -- $6 integer bytes of one payload at most that comes along
--- Columns: seq int8, event_id uuid, occurred_at timestamptz, event_type text, event_version int4,
---   kind text, aggregate_type text null, aggregate_id text null, aggregate_version int8 null,
---   source text null, subject text null, content_type text, headers text null (null = none),
+-- Columns: seq int8, event_id uuid, occurred_at timestamptz, event_type text,
+--   event_version int4 null (null = 1), kind text null (null = domain), aggregate_type text null, aggregate_id text null, aggregate_version int8 null,
+--   source text null, subject text null, content_type text null (null = application/json),
+--   headers text null (null = none),
 --   correlation_id text null, causation_id text null, actor text null,
---   payload_size int4 null (null: no payload, -1: two payloads; at most 4 bytes above the length),
+--   payload_size int4 null (of a payload that does not come along, at most 4 bytes above its
+--   length; -1: two payloads; null: it comes along, or there is none),
 --   payload json null, payload_binary bytea null
 -- Rows: 0 to $5. Index: primary key (seq, slot) of each leaf, merged. Locks: ACCESS SHARE.
-SELECT o.seq, o.event_id, o.occurred_at, o.event_type, o.event_version, o.kind,
-       o.aggregate_type, o.aggregate_id, o.aggregate_version, o.source, o.subject, o.content_type,
+SELECT o.seq, o.event_id, o.occurred_at, o.event_type, NULLIF(o.event_version, 1) AS event_version,
+       NULLIF(o.kind, 'domain') AS kind,
+       o.aggregate_type, o.aggregate_id, o.aggregate_version, o.source, o.subject,
+       NULLIF(o.content_type, 'application/json') AS content_type,
        CASE WHEN pg_column_size(o.headers) <= 5 THEN NULL
             WHEN pg_column_size(o.headers) > 65536
                  OR pg_column_compression(o.headers) IS NOT NULL THEN '"too large"'
             ELSE o.headers::text END AS headers,
        o.correlation_id, o.causation_id, o.actor,
-       CASE WHEN o.payload IS NULL THEN octet_length(o.payload_binary)
+       CASE WHEN o.payload IS NULL
+                THEN CASE WHEN octet_length(o.payload_binary) > $6::integer
+                          THEN octet_length(o.payload_binary) END
             WHEN o.payload_binary IS NOT NULL THEN -1
-            WHEN pg_column_compression(o.payload) IS NULL THEN pg_column_size(o.payload)
-            ELSE octet_length(o.payload::text) END AS payload_size,
+            WHEN pg_column_compression(o.payload) IS NOT NULL THEN octet_length(o.payload::text)
+            WHEN pg_column_size(o.payload) > $6::integer THEN pg_column_size(o.payload)
+            END AS payload_size,
        CASE WHEN pg_column_size(o.payload) <= $6::integer
                  AND pg_column_compression(o.payload) IS NULL THEN o.payload END AS payload,
        CASE WHEN octet_length(o.payload_binary) <= $6::integer
@@ -48,6 +57,7 @@ SELECT o.seq, o.event_id, o.occurred_at, o.event_type, o.event_version, o.kind,
 FROM "postrider".outbox AS o
 WHERE o.seq > greatest($3::bigint, $4::bigint)
   AND o.tx >= (SELECT pg_snapshot_xmax($1::text::pg_snapshot))
-  AND pg_visible_in_snapshot(o.tx, (SELECT $2::text::pg_snapshot))
+  AND (o.tx < (SELECT pg_snapshot_xmin($2::text::pg_snapshot))
+       OR pg_visible_in_snapshot(o.tx, (SELECT $2::text::pg_snapshot)))
 ORDER BY o.seq
 LIMIT $5::bigint

@@ -7,17 +7,22 @@
 -- $7 text  late transactions, as target.sql gave them
 -- Rows: 0 to $5. Index: outbox_tx_seq for each late transaction, primary key for the rest.
 -- Locks: ACCESS SHARE.
-SELECT o.seq, o.event_id, o.occurred_at, o.event_type, o.event_version, o.kind,
-       o.aggregate_type, o.aggregate_id, o.aggregate_version, o.source, o.subject, o.content_type,
+SELECT o.seq, o.event_id, o.occurred_at, o.event_type, NULLIF(o.event_version, 1) AS event_version,
+       NULLIF(o.kind, 'domain') AS kind,
+       o.aggregate_type, o.aggregate_id, o.aggregate_version, o.source, o.subject,
+       NULLIF(o.content_type, 'application/json') AS content_type,
        CASE WHEN pg_column_size(o.headers) <= 5 THEN NULL
             WHEN pg_column_size(o.headers) > 65536
                  OR pg_column_compression(o.headers) IS NOT NULL THEN '"too large"'
             ELSE o.headers::text END AS headers,
        o.correlation_id, o.causation_id, o.actor,
-       CASE WHEN o.payload IS NULL THEN octet_length(o.payload_binary)
+       CASE WHEN o.payload IS NULL
+                THEN CASE WHEN octet_length(o.payload_binary) > $6::integer
+                          THEN octet_length(o.payload_binary) END
             WHEN o.payload_binary IS NOT NULL THEN -1
-            WHEN pg_column_compression(o.payload) IS NULL THEN pg_column_size(o.payload)
-            ELSE octet_length(o.payload::text) END AS payload_size,
+            WHEN pg_column_compression(o.payload) IS NOT NULL THEN octet_length(o.payload::text)
+            WHEN pg_column_size(o.payload) > $6::integer THEN pg_column_size(o.payload)
+            END AS payload_size,
        CASE WHEN pg_column_size(o.payload) <= $6::integer
                  AND pg_column_compression(o.payload) IS NULL THEN o.payload END AS payload,
        CASE WHEN octet_length(o.payload_binary) <= $6::integer
@@ -36,7 +41,8 @@ FROM (
      FROM "postrider".outbox AS n
      WHERE n.seq > greatest($3::bigint, $4::bigint)
        AND n.tx >= (SELECT pg_snapshot_xmax($1::text::pg_snapshot))
-       AND pg_visible_in_snapshot(n.tx, (SELECT $2::text::pg_snapshot))
+       AND (n.tx < (SELECT pg_snapshot_xmin($2::text::pg_snapshot))
+       OR pg_visible_in_snapshot(n.tx, (SELECT $2::text::pg_snapshot)))
      ORDER BY n.seq
      LIMIT $5::bigint)
 ) AS o
