@@ -62,4 +62,4 @@ pub mod wire;
 /// Here and not in the binary, so that the benchmark's ceiling has it too: building a message's
 /// headers is mostly allocating, and a message is made by one thread and freed by another.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

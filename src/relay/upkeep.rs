@@ -13,7 +13,11 @@ use crate::{
     config,
     metrics::Metrics,
     outbox::Upkeep,
-    pg::{connect::connect, error::QueryError, schema::Schema},
+    pg::{
+        connect::{ConnectError, connect},
+        error::{Class, QueryError},
+        schema::Schema,
+    },
     shutdown::Shutdown,
 };
 
@@ -53,10 +57,10 @@ pub async fn run(
     loop {
         let turn = async {
             wait_for_relay(&status).await;
-            if let Err(error) = keep(&settings, &status, &metrics).await {
+            if let Err(Interrupted(Some(error))) = keep(&settings, &status, &metrics).await {
                 // Once for each trouble: it is tried again every two seconds.
                 if told != error {
-                    warn!(%error, "upkeep interrupted: depth and retention wait");
+                    warn!(%error, "depth and retention cannot be looked after");
                 }
                 told = error;
             }
@@ -75,24 +79,37 @@ async fn wait_for_relay(status: &watch::Sender<Status>) {
     drop(changes.wait_for(|status| status.phase == Phase::Relaying).await);
 }
 
+/// Why the upkeep has to begin anew; without a text when the relay itself tells of it.
+struct Interrupted(Option<String>);
+
+impl From<ConnectError> for Interrupted {
+    fn from(_: ConnectError) -> Self {
+        Self(None)
+    }
+}
+
+impl From<QueryError> for Interrupted {
+    fn from(error: QueryError) -> Self {
+        let passes = matches!(error.class(), Class::SessionLost | Class::Transient);
+        Self((!passes).then(|| error.to_string()))
+    }
+}
+
 async fn keep(
     settings: &Settings,
     status: &watch::Sender<Status>,
     metrics: &Metrics,
-) -> Result<(), String> {
-    let connection =
-        connect(&settings.database, "upkeep", &[]).await.map_err(|error| error.to_string())?;
+) -> Result<(), Interrupted> {
+    let connection = connect(&settings.database, "upkeep", &[]).await?;
     let connection = connection.measured(metrics.outbox.queries());
-    let upkeep = Upkeep::open(connection, &settings.schema, settings.relay.clone())
-        .await
-        .map_err(|error| error.to_string())?;
+    let upkeep = Upkeep::open(connection, &settings.schema, settings.relay.clone()).await?;
     let mut changes = status.subscribe();
     let mut noted = None;
     let mut next_retain = Instant::now();
     loop {
         let seen = changes.borrow_and_update().clone();
-        note(&upkeep, &seen, &mut noted).await.map_err(|error| error.to_string())?;
-        look(&upkeep, status, metrics).await.map_err(|error| error.to_string())?;
+        note(&upkeep, &seen, &mut noted).await?;
+        look(&upkeep, status, metrics).await?;
         if next_retain <= Instant::now() {
             next_retain = Instant::now() + RETAIN_INTERVAL;
             retain(&upkeep, settings, metrics).await;
@@ -101,7 +118,7 @@ async fn keep(
         tokio::select! {
             () = sleep(DEPTH_INTERVAL) => {}
             () = until_changed(&mut changes, gate) => {}
-            () = upkeep.closed() => return Err("the session ended".to_owned()),
+            () = upkeep.closed() => return Err(Interrupted(None)),
         }
     }
 }
