@@ -1,5 +1,8 @@
 //! Reads what became visible: a look at the present snapshot, then pages up to it.
 
+use std::pin::pin;
+
+use futures_util::{StreamExt, TryStreamExt};
 use tokio_postgres::types::ToSql;
 
 use crate::{
@@ -79,12 +82,14 @@ impl Outbox {
                 &self.statements.page_late
             }
         };
-        let rows =
-            self.connection.timed(Query::Fetch, client.query(statement, &parameters)).await?;
-        let mut events: Vec<Event> = rows.iter().map(row::event).collect::<Result<_, _>>()?;
+        // Row by row: what the driver has read is not kept beside the copy that an event is.
+        let read = async {
+            let rows = pin!(client.query_raw(statement, parameters).await?);
+            rows.map(|row| row::event(&row?)).try_collect().await
+        };
+        let mut events: Vec<Event> = self.connection.timed(Query::Fetch, read).await?;
         let room = fitting(&events, limits);
-        let complete = rows.len() < limits.events && room == events.len();
-        drop(rows);
+        let complete = events.len() < limits.events && room == events.len();
         events.truncate(room);
         self.read_left_out(&mut events, limits.event_bytes).await?;
         Ok(Page { events, complete })
@@ -101,18 +106,18 @@ impl Outbox {
             return Ok(());
         }
         let client = &self.connection.client;
-        let rows = self
-            .connection
-            .timed(Query::Fetch, client.query(&self.statements.payloads, &[&left_out]))
-            .await?;
-        for row in rows {
-            let seq = Seq(row.try_get(0)?);
-            let event = events.iter_mut().find(|event| event.seq == seq);
-            if let (Some(event), Some(bytes)) = (event, row::bytes_of(&row, (1, 2))?) {
-                event.payload = Payload::Bytes(bytes);
+        let read = async {
+            let mut rows = pin!(client.query_raw(&self.statements.payloads, [left_out]).await?);
+            while let Some(row) = rows.try_next().await? {
+                let seq = Seq(row.try_get(0)?);
+                let event = events.iter_mut().find(|event| event.seq == seq);
+                if let (Some(event), Some(bytes)) = (event, row::bytes_of(&row, (1, 2))?) {
+                    event.payload = Payload::Bytes(bytes);
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        };
+        self.connection.timed(Query::Fetch, read).await
     }
 }
 
