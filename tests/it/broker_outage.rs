@@ -127,3 +127,25 @@ async fn a_broker_that_syncs_every_message_is_waited_for() {
     let ledger = fixture.work(Options { events: 1_000, ..Options::default() }).await;
     fixture.audit(&ledger, Order::Serial).await;
 }
+
+/// What a frozen broker has not read yet is nowhere but in the outbox: it dies with the broker.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_and_not_acknowledged_outlives_both_the_broker_and_the_program() {
+    let mut fixture = Fixture::own_nats().await;
+    let mut daemon = daemon(&fixture).start();
+    let client = fixture.connect().await;
+    app::emit(&client, "order.placed", Some(("order", "first")), "{}").await;
+    assert_eq!(fixture.wait_stored(1, DEADLINE).await.len(), 1);
+
+    fixture.nats.freeze().unwrap();
+    for n in 0..100 {
+        app::emit(&client, "order.placed", Some(("order", &n.to_string())), "{}").await;
+    }
+    // Ten times as long as decided events wait for their settlement.
+    let_pass(Duration::from_secs(1)).await;
+    daemon.kill9();
+    fixture.nats.own().kill9().unwrap();
+    fixture.nats.own().start_again().await.unwrap();
+    daemon.start_again();
+    assert_eq!(fixture.wait_stored(101, DEADLINE).await.len(), 101);
+}
