@@ -134,7 +134,7 @@ impl Publisher {
 
     /// Ends a connection over which nothing is answered; the client opens another.
     pub fn reconnect(&self) {
-        if let Some(Err(error)) = self.client.force_reconnect().now_or_never() {
+        if let Some(Err(error)) = unconstrained(self.client.force_reconnect()).now_or_never() {
             tracing::debug!(%error, "cannot force a new connection");
         }
     }
