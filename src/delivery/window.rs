@@ -18,9 +18,6 @@ pub struct Limits {
 /// The window after trouble; it doubles with each full window of acks.
 const SLOW_START_EVENTS: usize = 16;
 
-/// A page is read once this part of the memory is free, a quarter.
-const WORTHWHILE: usize = 4;
-
 /// What is on its way, and how much may be.
 #[derive(Debug)]
 pub struct Window {
@@ -70,18 +67,14 @@ impl Window {
         self.events_max = SLOW_START_EVENTS.min(self.limits.in_flight_events);
     }
 
-    /// How much more may be taken into memory: nothing until a page of some size fits, for a page
-    /// costs the database as much as a hundred rows do.
+    /// How much more may be taken into memory.
     pub(super) fn room(&self, events: usize, bytes: usize) -> Room {
-        let Limits { memory_events, memory_bytes, .. } = self.limits;
-        let room = Room {
-            events: memory_events.saturating_sub(events),
-            bytes: memory_bytes.saturating_sub(bytes),
-        };
-        let worthwhile = room.events > 0
-            && room.bytes > 0
-            && room.events >= memory_events / WORTHWHILE
-            && room.bytes >= memory_bytes / WORTHWHILE;
-        if worthwhile { room } else { Room { events: 0, bytes: 0 } }
+        let events = self.limits.memory_events.saturating_sub(events);
+        let bytes = self.limits.memory_bytes.saturating_sub(bytes);
+        if events == 0 || bytes == 0 {
+            Room { events: 0, bytes: 0 }
+        } else {
+            Room { events, bytes }
+        }
     }
 }

@@ -6,18 +6,14 @@ use std::{
 };
 
 use tokio::{sync::watch, time::sleep};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::status::{GateStatus, Phase, Status};
 use crate::{
     config,
     metrics::Metrics,
-    outbox::Upkeep,
-    pg::{
-        connect::{ConnectError, connect},
-        error::{Class, QueryError},
-        schema::Schema,
-    },
+    outbox::{SESSION_SETTINGS, Upkeep},
+    pg::{connect::connect, error::QueryError, schema::Schema},
     shutdown::Shutdown,
 };
 
@@ -29,6 +25,10 @@ const RETAIN_INTERVAL: Duration = Duration::from_mins(1);
 
 /// How long consumers' dedup keys are kept: longer than any redrive may come.
 const PROCESSED_RETENTION: Duration = Duration::from_hours(30 * 24);
+
+/// Failures in a row after which it is told: a session that is lost with the server is the relay's
+/// to tell, and comes back with it.
+const FAILURES_TOLD: u32 = 3;
 
 /// The wait before another session is tried.
 const RECONNECT: Duration = Duration::from_secs(2);
@@ -53,16 +53,17 @@ pub async fn run(
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
 ) {
-    let mut told = String::new();
+    let mut failures = 0;
     loop {
         let turn = async {
             wait_for_relay(&status).await;
-            if let Err(Interrupted(Some(error))) = keep(&settings, &status, &metrics).await {
-                // Once for each trouble: it is tried again every two seconds.
-                if told != error {
-                    warn!(%error, "depth and retention cannot be looked after");
+            if let Err(error) = keep(&settings, &status, &metrics, &mut failures).await {
+                failures += 1;
+                if failures == FAILURES_TOLD {
+                    warn!(%error, "depth and retention cannot be looked after; trying on");
+                } else {
+                    debug!(%error, "upkeep interrupted");
                 }
-                told = error;
             }
             sleep(RECONNECT).await;
         };
@@ -79,37 +80,27 @@ async fn wait_for_relay(status: &watch::Sender<Status>) {
     drop(changes.wait_for(|status| status.phase == Phase::Relaying).await);
 }
 
-/// Why the upkeep has to begin anew; without a text when the relay itself tells of it.
-struct Interrupted(Option<String>);
-
-impl From<ConnectError> for Interrupted {
-    fn from(_: ConnectError) -> Self {
-        Self(None)
-    }
-}
-
-impl From<QueryError> for Interrupted {
-    fn from(error: QueryError) -> Self {
-        let passes = matches!(error.class(), Class::SessionLost | Class::Transient);
-        Self((!passes).then(|| error.to_string()))
-    }
-}
-
 async fn keep(
     settings: &Settings,
     status: &watch::Sender<Status>,
     metrics: &Metrics,
-) -> Result<(), Interrupted> {
-    let connection = connect(&settings.database, "upkeep", &[]).await?;
+    failures: &mut u32,
+) -> Result<(), String> {
+    let connection = connect(&settings.database, "upkeep", &SESSION_SETTINGS)
+        .await
+        .map_err(|error| error.to_string())?;
     let connection = connection.measured(metrics.outbox.queries());
-    let upkeep = Upkeep::open(connection, &settings.schema, settings.relay.clone()).await?;
+    let upkeep = Upkeep::open(connection, &settings.schema, settings.relay.clone())
+        .await
+        .map_err(|error| error.to_string())?;
     let mut changes = status.subscribe();
     let mut noted = None;
     let mut next_retain = Instant::now();
     loop {
         let seen = changes.borrow_and_update().clone();
-        note(&upkeep, &seen, &mut noted).await?;
-        look(&upkeep, status, metrics).await?;
+        note(&upkeep, &seen, &mut noted).await.map_err(|error| error.to_string())?;
+        look(&upkeep, status, metrics).await.map_err(|error| error.to_string())?;
+        *failures = 0;
         if next_retain <= Instant::now() {
             next_retain = Instant::now() + RETAIN_INTERVAL;
             retain(&upkeep, settings, metrics).await;
@@ -118,7 +109,7 @@ async fn keep(
         tokio::select! {
             () = sleep(DEPTH_INTERVAL) => {}
             () = until_changed(&mut changes, gate) => {}
-            () = upkeep.closed() => return Err(Interrupted(None)),
+            () = upkeep.closed() => return Err("the session ended".to_owned()),
         }
     }
 }

@@ -1,16 +1,16 @@
 -- How much is not settled, for `status` and the metrics. Off the data path.
 --
--- Not settled is what is not visible in P, less what is settled of the span P..C. Four ranges, none
--- of which visits what is settled already: above the bookmark; up to it, what began after C; and,
--- transaction by transaction, what was late for P and what was late for C.
+-- Not settled is what is not visible in P, less what is settled of the span P..C: above the bookmark
+-- everything that began after P; up to it what began after C; and, transaction by transaction, what
+-- was late for P and what was late for C. Settled rows are visited above the last fence only.
 --
 -- $1 text relay, $2 bigint rows to count at most
 -- Columns: pending int8 (exact up to $2), pending_at_most int8 (an upper bound: seqs drawn and not
---   settled; gaps of rolled back transactions count), oldest_age_seconds float8 null (of the
+--   settled; gaps of rolled back transactions count, late transactions do not), oldest_age_seconds float8 null (of the
 --   pending event with the lowest seq, by its occurred_at; null when nothing is pending),
 --   dead int8 (unresolved dead letters, exact up to $2), held int8 (likewise, waiting ones)
 -- Rows: 1, or 0 when the relay has no position yet.
--- Index: primary key above the bookmark, outbox_tx_seq for late transactions. Locks: ACCESS SHARE.
+-- Index: primary key above the fences, outbox_tx_seq for late transactions. Locks: ACCESS SHARE.
 SELECT unsettled.pending,
        greatest(0, coalesce(pg_sequence_last_value('"postrider".outbox_seq_seq'::regclass), 0)
                    - greatest(p.floor, p.bookmark)) AS pending_at_most,

@@ -42,7 +42,7 @@ FROM (
      WHERE n.seq > greatest($3::bigint, $4::bigint)
        AND n.tx >= (SELECT pg_snapshot_xmax($1::text::pg_snapshot))
        AND (n.tx < (SELECT pg_snapshot_xmin($2::text::pg_snapshot))
-       OR pg_visible_in_snapshot(n.tx, (SELECT $2::text::pg_snapshot)))
+            OR pg_visible_in_snapshot(n.tx, (SELECT $2::text::pg_snapshot)))
      ORDER BY n.seq
      LIMIT $5::bigint)
 ) AS o

@@ -228,6 +228,60 @@ async fn large_payloads_stay_behind_and_tell_their_size() {
     assert_eq!(rows.len(), 3);
 }
 
+/// Rows in each of the places where something can be pending: late for the settled snapshot, late
+/// for the target, begun after the target with a low seq, and after everything.
+#[tokio::test]
+async fn the_depth_is_what_is_not_settled_wherever_the_bookmark_stands() {
+    let fixture = Fixture::own_postgres().await;
+    let client = relay(&fixture).await;
+    acquire(&client).await;
+    let begin = async || {
+        let client = fixture.connect().await;
+        client.batch_execute("BEGIN; SELECT pg_current_xact_id()").await.unwrap();
+        client
+    };
+    let now = async || {
+        let statement = "SELECT pg_current_snapshot()::text,
+            coalesce(pg_sequence_last_value('postrider.outbox_seq_seq'), 0)";
+        let row = client.query_one(statement, &[]).await.unwrap();
+        (row.get::<_, String>(0), row.get::<_, i64>(1))
+    };
+    let late_for_both = begin().await;
+    let late_for_settled = begin().await;
+    for client in [&client, &late_for_both, &late_for_settled] {
+        emit(client, 1).await;
+    }
+    let (settled, floor) = now().await;
+    let late_for_target = begin().await;
+    let first = begin().await;
+    let second = begin().await;
+    for client in [&late_for_target, &second, &first, &late_for_settled] {
+        emit(client, 1).await;
+    }
+    first.batch_execute("COMMIT").await.unwrap();
+    late_for_settled.batch_execute("COMMIT").await.unwrap();
+    let (target, _) = now().await;
+    emit(&client, 2).await;
+    for client in [&late_for_both, &late_for_target, &second] {
+        client.batch_execute("COMMIT").await.unwrap();
+    }
+    let place = "UPDATE postrider.position SET snapshot = $1::text::pg_snapshot, floor = $2,
+        target = $3::text::pg_snapshot, target_floor = $2, bookmark = $4";
+    let expected = "SELECT count(*) FROM postrider.outbox
+        WHERE NOT pg_visible_in_snapshot(tx, $1::text::pg_snapshot)
+          AND NOT (pg_visible_in_snapshot(tx, $2::text::pg_snapshot) AND seq <= $3)";
+    let mut counts = Vec::new();
+    for bookmark in 0..=9_i64 {
+        client.execute(place, &[&settled, &floor, &target, &bookmark]).await.unwrap();
+        let expected = client.query_one(expected, &[&settled, &target, &bookmark]).await.unwrap();
+        let depth = client.query_one(&statement("depth"), &[&"main", &10_000_i64]).await.unwrap();
+        let pending: i64 = depth.get("pending");
+        assert_eq!(pending, expected.get::<_, i64>(0), "bookmark {bookmark}");
+        counts.push(pending);
+    }
+    assert_eq!((counts.first(), counts.last()), (Some(&8), Some(&5)));
+}
+
 #[tokio::test]
 async fn metadata_that_does_not_fit_into_a_block_is_refused_at_the_insert() {
     let fixture = Fixture::new().await;
