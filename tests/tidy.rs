@@ -19,7 +19,6 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("logging", &["config"]),
     ("pg", &["config", "metrics", "tasks"]),
     ("outbox", &["event", "delivery", "pg", "metrics"]),
-    ("inbox", &["event", "delivery", "pg", "metrics"]),
     ("nats", &["event", "wire", "delivery", "config", "metrics", "tasks"]),
     (
         "relay",
@@ -28,7 +27,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "shutdown",
         ],
     ),
-    ("admin", &["config", "metrics", "outbox", "inbox", "relay::status", "tasks"]),
+    ("admin", &["config", "metrics", "relay::status", "tasks"]),
     ("app", EVERYTHING_BUT_CLI),
     ("dev", EVERYTHING_BUT_CLI),
     ("cli", &["*"]),
