@@ -137,3 +137,18 @@ fn fitting(events: &[Event], limits: PageLimits) -> usize {
     });
     crossing.map_or(events.len(), |index| index + 1)
 }
+
+#[cfg(test)]
+mod tests {
+    /// `row.rs` reads the columns of both by number.
+    #[test]
+    fn both_pages_have_the_same_columns() {
+        let columns = |statement: &'static str| {
+            let (_, body) = statement.split_once("\nSELECT ").expect("a SELECT");
+            body.split_once("\nFROM ").expect("a FROM").0
+        };
+        let page = columns(include_str!("sql/page.sql"));
+        assert_eq!(page, columns(include_str!("sql/page_late.sql")));
+        assert!(page.contains("payload_binary"));
+    }
+}

@@ -120,3 +120,18 @@ async fn slots_emptied_all_the_time_under_load_cost_nothing_and_delay_no_insert(
     assert!(emptied > 20, "only {emptied} slots were emptied by {calls} calls");
     assert!(slowest < Duration::from_secs(2), "an insert took {slowest:?}");
 }
+
+/// What the relay's own session does not notice: it goes on, and somebody has to say it.
+#[tokio::test]
+async fn upkeep_that_cannot_work_is_told_and_events_still_flow() {
+    const TOLD: &str = "depth and retention cannot be looked after";
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let away = r#"ALTER FUNCTION "postrider".retain(interval) RENAME TO retain_elsewhere"#;
+    client.batch_execute(away).await.unwrap();
+    let mut daemon = fixture.daemon().allow_log(TOLD).start();
+    let line = daemon.wait_log(TOLD, DEADLINE).await;
+    assert!(line.contains("retain"), "{line}");
+    app::emit(&client, "order.placed", None, "{}").await;
+    assert_eq!(fixture.wait_stored(1, DEADLINE).await.len(), 1);
+}

@@ -6,8 +6,9 @@
 --
 -- $1 text relay, $2 bigint rows to count at most
 -- Columns: pending int8 (exact up to $2), pending_at_most int8 (an upper bound: seqs drawn and not
---   settled; gaps of rolled back transactions count, late transactions do not), oldest_age_seconds float8 null (of the
---   pending event with the lowest seq, by its occurred_at; null when nothing is pending),
+--   settled; gaps of rolled back transactions count, late transactions do not),
+--   oldest_age_seconds float8 null (of the pending event with the lowest seq, by its occurred_at;
+--   null when nothing is pending),
 --   dead int8 (unresolved dead letters, exact up to $2), held int8 (likewise, waiting ones)
 -- Rows: 1, or 0 when the relay has no position yet.
 -- Index: primary key above the fences, outbox_tx_seq for late transactions. Locks: ACCESS SHARE.
