@@ -133,6 +133,7 @@ impl Outbox {
             writers: prepare!("sql/writers.sql"),
             rescan: prepare!("sql/rescan.sql"),
         };
+        row::verify(&statements.page)?;
         Ok(Arc::new(Self { connection, relay, schema, statements }))
     }
 

@@ -108,7 +108,8 @@ impl Outbox {
         let seqs: Vec<i64> = letters.iter().map(|letter| letter.seq.0).collect();
         let states: Vec<&str> = letters.iter().map(state).collect();
         let codes: Vec<&str> = letters.iter().map(|letter| told(letter).0).collect();
-        let texts: Vec<&str> = letters.iter().map(|letter| told(letter).1).collect();
+        let texts: Vec<_> =
+            letters.iter().map(|letter| self.connection.storable(told(letter).1)).collect();
         let row = self
             .connection
             .timed(
