@@ -293,7 +293,7 @@ impl Relay {
                     let rejection = Rejection { code: refusal.code(), text: refusal.to_string() };
                     self.refuse(holding, ticket, rejection);
                 }
-                Ok(message) => match self.broker.publisher.publish(ticket, message, now) {
+                Ok(message) => match self.hand_over(ticket, message, now) {
                     Ok(()) => holding.delivery.sent(ticket, now),
                     Err(NotSent::TooLarge) => {
                         let text = "larger than the server's max_payload".to_owned();

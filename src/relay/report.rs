@@ -12,11 +12,13 @@ use super::{
     status::{GateStatus, Link},
 };
 use crate::{
-    delivery::{ClosureKind, Delivery, Outcome, Rejection, Settlement, Transition},
+    delivery::{ClosureKind, Delivery, Outcome, Rejection, Settlement, Ticket, Transition},
     event::{Event, Seq},
     metrics::{CircuitState, Failure, Metrics, PublishedBatch},
+    nats::NotSent,
     outbox::SettleError,
     pg::error::QueryError,
+    wire::Message,
 };
 
 /// How often the status snapshot is taken at most.
@@ -109,6 +111,17 @@ impl Report {
 }
 
 impl Relay {
+    /// Hands a message to the publisher, and counts what it goes without.
+    pub(super) fn hand_over(
+        &mut self,
+        ticket: Ticket,
+        message: Message,
+        now: Instant,
+    ) -> Result<(), NotSent> {
+        self.metrics.publishing.left_out(message.left_out);
+        self.broker.publisher.publish(ticket, message, now)
+    }
+
     /// Takes the status snapshot and sets the gauges, from time to time.
     pub(super) fn report(&mut self, holding: &Holding, now: Instant) {
         let last = self.report.last_status;

@@ -12,7 +12,7 @@ use crate::event::{AggregateKey, Event, EventId, Payload, Seq};
 fn event() -> Event {
     Event {
         seq: Seq(42),
-        id: EventId(Uuid::nil()),
+        id: EventId(Uuid::from_u128(1)),
         occurred_at: "2026-11-21T10:00:00.5Z".parse().ok(),
         event_type: "order.placed".into(),
         event_version: 1,
@@ -60,14 +60,14 @@ fn headers_carry_the_cloudevents_attributes() {
     }
     insta::assert_snapshot!(text, @r"
     events.order.placed
-    Nats-Msg-Id: 00000000-0000-0000-0000-000000000000
+    Nats-Msg-Id: 00000000-0000-0000-0000-000000000001
     ce-aggregatetype: order
     ce-aggregateversion: 7
     ce-authid: ann
     ce-correlationid: c-1
     ce-datacontenttype: application/json
     ce-eventversion: 1
-    ce-id: 00000000-0000-0000-0000-000000000000
+    ce-id: 00000000-0000-0000-0000-000000000001
     ce-kind: domain
     ce-partitionkey: order/o%201
     ce-sequence: 00000000000000000042
