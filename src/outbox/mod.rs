@@ -41,6 +41,7 @@ pub struct Outbox {
     relay: String,
     schema: Schema,
     statements: Statements,
+    page_rows: fetch::PageRows,
 }
 
 struct Statements {
@@ -134,7 +135,8 @@ impl Outbox {
             rescan: prepare!("sql/rescan.sql"),
         };
         row::verify(&statements.page)?;
-        Ok(Arc::new(Self { connection, relay, schema, statements }))
+        let page_rows = fetch::PageRows::unlimited();
+        Ok(Arc::new(Self { connection, relay, schema, statements, page_rows }))
     }
 
     /// Waits until the session has ended.

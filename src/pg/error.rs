@@ -67,6 +67,11 @@ impl From<tokio_postgres::Error> for QueryError {
 }
 
 impl QueryError {
+    /// Whether the server gave the statement up, for instance because it took too long.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Failed(error) if error.code() == Some(&SqlState::QUERY_CANCELED))
+    }
+
     /// What can be done about it.
     pub fn class(&self) -> Class {
         match self {

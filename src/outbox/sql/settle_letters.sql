@@ -5,7 +5,9 @@
 -- $6 bigint floor of C, $7 bigint bookmark, $8 text stream name, $9 text stream created,
 -- $10 bigint last acked stream sequence,
 -- $11 bigint[] seq, $12 text[] state (dead | held), $13 boolean holds, $14 text[] error_code,
--- $15 text[] error, $16 bigint payload bytes at most: a larger payload stays in the outbox
+-- $15 text[] error, $16 bigint payload bytes at most: a larger payload stays in the outbox. One
+--   that another table had compressed, and that is larger even so, is not unpacked to be measured:
+--   of it the letter tells the compressed size.
 -- Columns: settled int8 (1 when the term is still ours, else 0 and nothing was written),
 --   letters int8 (the letters that are new)
 -- Rows: exactly one. Index: primary key of position, of each leaf one probe an event.
@@ -38,6 +40,7 @@ WITH settled AS (
         AS failed (seq, state, error_code, error)
     CROSS JOIN LATERAL (
         SELECT l.*, CASE WHEN pg_column_compression(l.payload) IS NOT NULL
+                              AND pg_column_size(l.payload) <= $16::bigint
                          THEN octet_length(l.payload::text)
                          WHEN l.payload IS NOT NULL THEN pg_column_size(l.payload)
                          ELSE octet_length(l.payload_binary) END AS payload_size
