@@ -3,8 +3,9 @@
 -- Why: what the relay would have to set aside as a dead letter shall be told to the application, in
 -- its own transaction. New are: control characters beyond ASCII, white space beyond ASCII, texts
 -- that are too long once they are encoded, texts that do not fit into a row together, an event id
--- of zeros, the same id twice, lists in lists of headers, and subjects of somebody's inbox. And one thing less is refused: a
--- trace context, which middleware adds, and which the relay leaves out when it is broken.
+-- of zeros, the same id twice, lists in lists of headers, and subjects of somebody's inbox. And one
+-- thing less is refused: a trace context, which middleware adds, and which the relay leaves out when
+-- it is broken.
 --
 -- Locks: the functions that it replaces, for a moment. Their grants stay.
 
@@ -30,7 +31,10 @@ RETURN CASE
 CREATE OR REPLACE FUNCTION "postrider".check_header_value(name text, value text) RETURNS boolean
 LANGUAGE plpgsql STABLE AS $body$
 BEGIN
-    IF octet_length(convert_to(value, 'UTF8')) > 4096 THEN
+    -- What nearly every value is, in one expression.
+    IF octet_length(value) <= 1024 AND value ~ '^[\x20-\x7e]*$' THEN
+        RETURN true;
+    ELSIF octet_length(convert_to(value, 'UTF8')) > 4096 THEN
         RAISE EXCEPTION 'header "%" has a value of % bytes', name, octet_length(convert_to(value, 'UTF8'))
             USING ERRCODE = '22023',
                   HINT = 'keep each value within 4096 bytes; large data belongs in the payload';
@@ -109,7 +113,6 @@ LANGUAGE plpgsql STABLE AS $body$
 DECLARE
     tokens text;
     hint text;
-    unseen text;
 BEGIN
     -- What nearly every event is, in one expression.
     IF event_type ~ '^[0-9A-Za-z_-]+(?:\.[0-9A-Za-z_-]+)*$' AND octet_length(event_type) <= 512
@@ -121,20 +124,21 @@ BEGIN
     END IF;
     tokens := '^[^$[:space:][:cntrl:].*>][^[:space:][:cntrl:].*>]*(?:\.[^[:space:][:cntrl:].*>]+)*$';
     hint := 'use tokens joined by single dots, without *, >, white space or control characters, and without $ or _INBOX at the start';
-    unseen := "postrider".unseen(true);
     IF event_type IS NULL OR event_type = '' THEN
         RAISE EXCEPTION 'event_type is empty'
             USING ERRCODE = '22023', HINT = 'name the event, for example order.placed';
-    ELSIF event_type !~ tokens OR event_type ~ unseen THEN
+    ELSIF event_type !~ tokens
+          OR event_type ~ '[^\x21-\x7e]' AND event_type ~ "postrider".unseen(true) THEN
         RAISE EXCEPTION 'event_type % cannot be part of a subject', to_json(left(event_type, 128))
             USING ERRCODE = '22023', HINT = hint;
-    ELSIF octet_length(convert_to(event_type, 'UTF8')) > 512 THEN
+    ELSIF octet_length(event_type) > 128 AND octet_length(convert_to(event_type, 'UTF8')) > 512 THEN
         RAISE EXCEPTION 'event_type has % bytes', octet_length(convert_to(event_type, 'UTF8'))
             USING ERRCODE = '22023', HINT = 'a subject has at most 512 bytes with its prefix';
-    ELSIF subject !~ tokens OR subject ~ unseen OR subject ~ '^_INBOX' THEN
+    ELSIF subject !~ tokens OR subject ~ '^_INBOX'
+          OR subject ~ '[^\x21-\x7e]' AND subject ~ "postrider".unseen(true) THEN
         RAISE EXCEPTION 'subject % cannot be published to', to_json(left(subject, 128))
             USING ERRCODE = '22023', HINT = hint;
-    ELSIF octet_length(convert_to(subject, 'UTF8')) > 512 THEN
+    ELSIF octet_length(subject) > 128 AND octet_length(convert_to(subject, 'UTF8')) > 512 THEN
         RAISE EXCEPTION 'subject has % bytes', octet_length(convert_to(subject, 'UTF8'))
             USING ERRCODE = '22023', HINT = 'a subject has at most 512 bytes';
     ELSIF (aggregate_type IS NULL) <> (aggregate_id IS NULL) THEN
@@ -148,7 +152,8 @@ BEGIN
     ELSIF octet_length(aggregate_type) > 1024 OR octet_length(aggregate_id) > 1024 THEN
         RAISE EXCEPTION 'aggregate_type or aggregate_id is too long'
             USING ERRCODE = '22023', HINT = 'keep each within 1024 bytes';
-    ELSIF "postrider".encoded_bytes(aggregate_type || '/' || aggregate_id) > 4096 THEN
+    ELSIF octet_length(aggregate_type) + octet_length(aggregate_id) > 400
+          AND "postrider".encoded_bytes(aggregate_type || '/' || aggregate_id) > 4096 THEN
         RAISE EXCEPTION 'aggregate_type and aggregate_id are too long once they are encoded'
             USING ERRCODE = '22023',
                   HINT = 'each byte that is not plain ASCII counts three times: keep both within 4096 together';
