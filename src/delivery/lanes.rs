@@ -230,6 +230,11 @@ impl Lanes {
         self.waiting.get(&ticket).is_some_and(|waiting| waiting.doubt == Doubt::Unanswered)
     }
 
+    /// All that is in memory.
+    pub fn events(&self) -> impl Iterator<Item = &Event> {
+        self.waiting.values().map(|waiting| &waiting.event)
+    }
+
     /// What is on its way and meets a condition.
     pub fn on_their_way(&self, condition: impl Fn(&Event) -> bool) -> Vec<Ticket> {
         let meets = |waiting: &Waiting| waiting.in_flight && condition(&waiting.event);

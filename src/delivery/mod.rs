@@ -22,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::event::{AggregateKey, Event, EventId, Position, Seq, Snapshot};
+use crate::event::{AggregateKey, Event, EventId, Payload, Position, Seq, Snapshot};
 use before::Before;
 use letters::Letters;
 
@@ -239,6 +239,13 @@ impl Delivery {
     /// hold it already.
     pub fn explains_duplicate(&self, ticket: Ticket) -> bool {
         self.lanes.is_unconfirmed(ticket)
+    }
+
+    /// Whether something in memory was left in the database as too large that is not any more.
+    pub fn has_left_out(&self, message_bytes_max: u64) -> bool {
+        self.lanes.events().any(|event| {
+            matches!(event.payload, Payload::Oversize { bytes } if bytes <= message_bytes_max)
+        })
     }
 
     /// What is on its way and meets a condition.

@@ -44,6 +44,7 @@ pub struct Outbox {
     relay: String,
     schema: Schema,
     statements: Statements,
+    page_rows: fetch::PageRows,
 }
 
 struct Statements {
@@ -168,7 +169,9 @@ impl Outbox {
             heal: prepare!("sql/heal.sql"),
             lettered: prepare!("sql/lettered.sql"),
         };
-        Ok(Arc::new(Self { connection, relay, schema, statements }))
+        row::verify(&statements.page)?;
+        let page_rows = fetch::PageRows::unlimited();
+        Ok(Arc::new(Self { connection, relay, schema, statements, page_rows }))
     }
 
     /// Waits until the session has ended.

@@ -161,7 +161,7 @@ impl Relay {
         while let Some(mut holding) = self.hold().await? {
             match self.relay(&mut holding).await? {
                 Ended::Stopped => break,
-                Ended::Healed => self.status.send_modify(|status| status.phase = Phase::Starting),
+                Ended::Again => self.status.send_modify(|status| status.phase = Phase::Starting),
                 Ended::Lost(why) => {
                     warn!(error = %why, "lost the relay's session; getting another");
                     self.metrics.dependencies.lost(Dependency::Postgres);
@@ -212,10 +212,7 @@ impl Relay {
                     Self::recorded(holding, records, result).err()
                 }
                 looking = holding.looking.done() => holding.looked(looking, Instant::now()).err(),
-                seen = verifying.done() => {
-                    self.verified(holding, seen)?;
-                    None
-                }
+                seen = verifying.done() => self.verified(holding, seen)?,
                 looked = looking.done() => {
                     self.looked_up(holding, looked);
                     None
@@ -320,7 +317,7 @@ impl Relay {
                     let rejection = Rejection { code: refusal.code(), text: refusal.to_string() };
                     self.refuse(holding, ticket, rejection, now);
                 }
-                Ok(message) => match self.broker.publisher.publish(ticket, message, now) {
+                Ok(message) => match self.hand_over(ticket, message, now) {
                     Ok(()) => holding.delivery.sent(ticket, now),
                     Err(NotSent::TooLarge) => {
                         let text = "larger than the server's max_payload".to_owned();

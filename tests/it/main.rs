@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod admin;
+mod bad_input;
 mod broker_outage;
 mod checker;
 mod cli;
@@ -13,7 +14,6 @@ mod dev;
 mod docs;
 mod examples;
 mod fixture;
-mod large;
 mod migrations;
 mod ordering;
 mod packaging;
