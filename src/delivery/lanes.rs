@@ -270,6 +270,11 @@ impl Lanes {
         }
     }
 
+    /// How often the broker has asked for patience with it.
+    pub fn attempts(&self, ticket: Ticket) -> u32 {
+        self.waiting.get(&ticket).map_or(0, |waiting| waiting.attempts)
+    }
+
     /// It is asked to be patient once more. Returns how often it was tried.
     pub fn tried(&mut self, ticket: Ticket) -> u32 {
         let Some(waiting) = self.waiting.get_mut(&ticket) else { return 0 };

@@ -14,6 +14,7 @@ mod dev;
 mod docs;
 mod examples;
 mod fixture;
+mod letters;
 mod migrations;
 mod ordering;
 mod packaging;
