@@ -7,10 +7,10 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 install := ./deploy/dev/install-services.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench ci fmt lint doc deny
+.PHONY: help demo test torture bench ci fmt lint doc deny
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | awk -F': ' '{ printf "make %-6s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | awk -F': ' '{ printf "make %-7s %s\n", $$1, $$2 }'
 
 demo: ## throwaway servers, 10,000 events through the relay, a report (EVENTS=n for more)
 	@echo '==> services: Postgres and nats-server'
@@ -28,6 +28,13 @@ test: ## everything, with a real Postgres and a real nats-server
 	@echo '==> test'
 	@$(CARGO) test --locked --no-fail-fast
 	@echo '==> all tests passed'
+
+torture: ## the fault suite (TIER=nightly FAULT=K1 ITERATIONS=300 SEED=7 JOBS=4)
+	@echo '==> services: Postgres and nats-server'
+	@$(install) servers
+	@echo '==> torture'
+	@TIER='$(TIER)' FAULT='$(FAULT)' ITERATIONS='$(ITERATIONS)' SEED='$(SEED)' JOBS='$(JOBS)' \
+		$(CARGO) test --locked --test torture
 
 bench: ## the benchmark, in a release build
 	@echo '==> services: Postgres and nats-server'

@@ -20,6 +20,7 @@ mod packaging;
 mod permission;
 mod plans;
 mod postgres_outage;
+mod proxy;
 mod restore;
 mod retention;
 mod roles;
