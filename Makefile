@@ -21,8 +21,8 @@ demo: ## throwaway servers, 10,000 events through the relay, a report (EVENTS=n 
 	@$(CARGO) run --quiet --locked --release --bin postrider -- dev --once --events $(EVENTS)
 
 test: ## everything, with a real Postgres and a real nats-server
-	@echo '==> services: Postgres, nats-server, Python for the examples, systemd-analyze'
-	@$(install) servers examples systemd
+	@echo '==> services: Postgres, nats-server, Python for the examples, systemd-analyze, libfaketime'
+	@$(install) servers examples systemd faketime
 	@echo '==> build (the first time takes some minutes)'
 	@$(CARGO) test --locked --no-run
 	@echo '==> test'
@@ -30,8 +30,8 @@ test: ## everything, with a real Postgres and a real nats-server
 	@echo '==> all tests passed'
 
 torture: ## the fault suite (TIER=nightly FAULT=K1 ITERATIONS=300 SEED=7 JOBS=4)
-	@echo '==> services: Postgres and nats-server'
-	@$(install) servers
+	@echo '==> services: Postgres, nats-server, libfaketime'
+	@$(install) servers faketime
 	@echo '==> torture'
 	@TIER='$(TIER)' FAULT='$(FAULT)' ITERATIONS='$(ITERATIONS)' SEED='$(SEED)' JOBS='$(JOBS)' \
 		$(CARGO) test --locked --test torture

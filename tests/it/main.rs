@@ -14,6 +14,7 @@ mod docs;
 mod examples;
 mod fixture;
 mod large;
+mod log;
 mod migrations;
 mod ordering;
 mod packaging;

@@ -27,6 +27,8 @@ pub(crate) type Inflict = fn(Set) -> Pin<Box<dyn Future<Output = Tally>>>;
 /// Some strikes on the same servers.
 #[derive(Debug, Clone)]
 pub(crate) struct Set {
+    /// Which set of its fault it is, from 0.
+    pub(crate) number: u32,
     pub(crate) strikes: u32,
     pub(crate) seed: u64,
     pub(crate) random: Random,
@@ -37,7 +39,7 @@ impl Set {
     pub(crate) fn new(id: &str, number: u32, strikes: u32, run_seed: u64) -> Self {
         let user = id.bytes().fold(u64::from(number), |sum, byte| sum * 257 + u64::from(byte));
         let mut random = Random::fork(run_seed, user);
-        Self { strikes, seed: random.draw(), random }
+        Self { number, strikes, seed: random.draw(), random }
     }
 }
 
