@@ -35,11 +35,13 @@ pub(crate) struct Options {
     pub(crate) jobs: usize,
     /// Strikes of each fault, instead of the tier's.
     pub(crate) strikes: Option<u32>,
+    /// Strikes that are checked together, instead of the fault's.
+    pub(crate) set: Option<u32>,
     /// Only these faults.
     wanted: Vec<String>,
 }
 
-/// Reads `TIER`, `SEED`, `JOBS`, `FAULT` and `ITERATIONS`, and names of faults as arguments.
+/// Reads `TIER`, `SEED`, `JOBS`, `FAULT`, `ITERATIONS` and `SET`, and names of faults as arguments.
 pub(crate) fn read() -> Result<Options, String> {
     let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     let number = |name: &str| match variable(name) {
@@ -62,6 +64,7 @@ pub(crate) fn read() -> Result<Options, String> {
         seed: number("SEED")?.unwrap_or_else(by_the_clock),
         jobs: number("JOBS")?.and_then(|jobs| usize::try_from(jobs).ok()).unwrap_or(4).max(1),
         strikes: narrow(number("ITERATIONS")?),
+        set: narrow(number("SET")?),
         wanted,
     })
 }

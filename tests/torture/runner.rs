@@ -24,9 +24,9 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Whether nothing is wrong.
+    /// Whether nothing is wrong that was not known to be.
     pub(crate) fn is_fine(&self) -> bool {
-        self.tally.is_clean()
+        self.tally.is_clean() || self.fault.unmended.is_some()
     }
 }
 
@@ -63,7 +63,7 @@ fn run_one(fault: Fault, options: &Options) -> Outcome {
         if left == 0 || !tally.is_clean() || tally.skipped.is_some() {
             break;
         }
-        let here = left.min(fault.set);
+        let here = left.min(options.set.unwrap_or(fault.set).max(1));
         left -= here;
         tally.absorb(run_set(fault, Set::new(fault.id, number, here, options.seed)));
     }
@@ -99,6 +99,7 @@ fn tell(outcome: &Outcome) {
     let verdict = match (&tally.skipped, tally.is_clean()) {
         (Some(_), true) => "skipped",
         (None, true) => "ok",
+        (_, false) if fault.unmended.is_some() => "unmended",
         (_, false) => "FAILED",
     };
     println!("torture: {:<4} {verdict} in {:.1} s: {}", fault.id, took.as_secs_f64(), fault.what);

@@ -1,6 +1,6 @@
 //! N with one server: NATS is killed, frozen, full, reconfigured and set back.
 
-use std::time::Duration;
+use std::{path::Path, process::Command, time::Duration};
 
 use async_nats::jetstream::stream::Config;
 use postrider::dev::servers::{Nats, NatsOptions};
@@ -19,6 +19,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 10,
         nightly: 300,
         set: 30,
+        unmended: None,
         inflict: |set| Box::pin(kill(set)),
     },
     Fault {
@@ -27,6 +28,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 2,
         nightly: 30,
         set: 4,
+        unmended: None,
         inflict: |set| Box::pin(freeze(set)),
     },
     Fault {
@@ -35,6 +37,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 1,
         nightly: 10,
         set: 1,
+        unmended: None,
         inflict: |set| Box::pin(fill_up(set)),
     },
     Fault {
@@ -43,7 +46,17 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 4,
         nightly: 40,
         set: 8,
+        unmended: None,
         inflict: |set| Box::pin(reconfigure(set)),
+    },
+    Fault {
+        id: "N8",
+        what: "nats-server comes back with an older copy of its store",
+        pr: 1,
+        nightly: 60,
+        set: 1,
+        unmended: Some("nothing heals a broker that lost what it acknowledged"),
+        inflict: |set| Box::pin(set_back(set)),
     },
 ];
 
@@ -150,4 +163,34 @@ async fn reconfigure(mut set: Set) -> Tally {
     };
     let (ledger, ()) = under_load(&fixture, options, strikes).await;
     conclude(&fixture, &ledger, &set).await
+}
+
+async fn set_back(mut set: Set) -> Tally {
+    let mut fixture = Fixture::own_nats().await;
+    let daemon = alert(&fixture).start();
+    let load = set.clone();
+    let (ledger, ()) = with_server(&mut fixture, &load, async |nats| {
+        pause(&mut set, 800..=1_500).await;
+        let directory = nats.log_path().with_file_name("store");
+        let copy = nats.log_path().with_file_name("copy");
+        nats.freeze().unwrap();
+        copy_tree(&directory, &copy);
+        nats.thaw().unwrap();
+        pause(&mut set, 800..=1_500).await;
+        nats.kill9().unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
+        copy_tree(&copy, &directory);
+        nats.start_again().await.unwrap();
+        pause(&mut set, 800..=1_500).await;
+    })
+    .await;
+    let mut tally = conclude(&fixture, &ledger, &set).await;
+    look_at_memory(&daemon, &mut tally);
+    tally
+}
+
+/// With owners and all, as a backup does it.
+fn copy_tree(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
+    assert!(status.success(), "cp -a {} {}", from.display(), to.display());
 }

@@ -17,6 +17,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 30,
         nightly: 1_000,
         set: 100,
+        unmended: None,
         inflict: |set| Box::pin(kill(set)),
     },
     Fault {
@@ -25,6 +26,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 5,
         nightly: 100,
         set: 25,
+        unmended: None,
         inflict: |set| Box::pin(terminate(set)),
     },
     Fault {
@@ -33,6 +35,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 3,
         nightly: 60,
         set: 6,
+        unmended: None,
         inflict: |set| Box::pin(freeze(set)),
     },
     Fault {
@@ -41,6 +44,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 5,
         nightly: 300,
         set: 50,
+        unmended: None,
         inflict: |set| Box::pin(crowd(set)),
     },
 ];

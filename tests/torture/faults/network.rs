@@ -16,6 +16,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 3,
         nightly: 30,
         set: 6,
+        unmended: None,
         inflict: |set| Box::pin(hole_to_postgres(set)),
     },
     Fault {
@@ -24,6 +25,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 5,
         nightly: 300,
         set: 30,
+        unmended: None,
         inflict: |set| Box::pin(lost_answers(set)),
     },
     Fault {
@@ -32,6 +34,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 5,
         nightly: 300,
         set: 30,
+        unmended: None,
         inflict: |set| Box::pin(late_publishes(set)),
     },
     Fault {
@@ -40,6 +43,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 8,
         nightly: 60,
         set: 12,
+        unmended: None,
         inflict: |set| Box::pin(bad_line(set)),
     },
 ];

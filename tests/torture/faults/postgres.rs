@@ -2,7 +2,11 @@
 
 use std::{fs, time::Duration};
 
-use postrider::dev::servers::{Postgres, Signal, send_signal};
+use postrider::dev::{
+    checker::Ledger,
+    servers::{Postgres, Signal, send_signal},
+    workload::Options,
+};
 
 use crate::{
     fault::{Fault, Set, Tally},
@@ -20,6 +24,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 20,
         nightly: 500,
         set: 50,
+        unmended: None,
         inflict: |set| Box::pin(cut_sessions(set)),
     },
     Fault {
@@ -28,6 +33,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 3,
         nightly: 60,
         set: 6,
+        unmended: None,
         inflict: |set| Box::pin(crash(set)),
     },
     Fault {
@@ -36,6 +42,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 2,
         nightly: 30,
         set: 3,
+        unmended: None,
         inflict: |set| Box::pin(freeze(set)),
     },
     Fault {
@@ -44,6 +51,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 1,
         nightly: 3,
         set: 1,
+        unmended: None,
         inflict: |set| Box::pin(old_transactions(set)),
     },
     Fault {
@@ -52,6 +60,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 4,
         nightly: 40,
         set: 8,
+        unmended: None,
         inflict: |set| Box::pin(alter(set)),
     },
     Fault {
@@ -60,7 +69,17 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 5,
         nightly: 100,
         set: 10,
+        unmended: None,
         inflict: |set| Box::pin(refuse(set)),
+    },
+    Fault {
+        id: "W1",
+        what: "the wake-up gate closed behind the back of a program that sleeps",
+        pr: 3,
+        nightly: 60,
+        set: 6,
+        unmended: None,
+        inflict: |set| Box::pin(close_gate(set)),
     },
 ];
 
@@ -310,4 +329,24 @@ async fn shut_out(fixture: &Fixture, client: &tokio_postgres::Client) {
         .unwrap();
     // What came while it was so keeps it for its life.
     client.query(TERMINATE, &[]).await.unwrap();
+}
+
+/// Nobody notifies any more: what is written then is found by looking.
+async fn close_gate(mut set: Set) -> Tally {
+    let fixture = Fixture::new().await;
+    let _daemon = daemon(&fixture).set("relay.idle_interval", "1s").start();
+    let client = fixture.connect().await;
+    let mut ledger = Ledger::default();
+    for _ in 0..set.strikes {
+        fixture.wait_gate_open(&client).await;
+        pause(&mut set, 0..=1_000).await;
+        let closed = include_str!("../../../src/outbox/sql/gate_set.sql");
+        client.query_one(closed, &[&0_i64]).await.unwrap();
+        let options = Options { events: 20, seed: set.random.draw(), ..steady(&set) };
+        ledger.absorb(fixture.work(options).await);
+        if !fixture.wait_drained(Duration::from_secs(20)).await {
+            break;
+        }
+    }
+    conclude(&fixture, &ledger, &set).await
 }
