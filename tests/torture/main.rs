@@ -26,7 +26,13 @@ fn main() -> ExitCode {
             return ExitCode::from(64);
         }
     };
-    let faults = options.chosen(faults::all());
+    let all = faults::all();
+    let undocumented = faults::undocumented(&all);
+    if !undocumented.is_empty() {
+        eprintln!("torture: docs/torture.md says otherwise: {}", undocumented.join("; "));
+        return ExitCode::FAILURE;
+    }
+    let faults = options.chosen(all);
     if faults.is_empty() {
         return ExitCode::SUCCESS;
     }

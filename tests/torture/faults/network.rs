@@ -30,7 +30,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         id: "N11",
-        what: "publishes that arrive after the program gave up, or was replaced",
+        what: "publishes that arrive after the program gave up, or was replaced, or never",
         pr: 5,
         nightly: 300,
         set: 30,
@@ -133,9 +133,20 @@ async fn late_publishes(mut set: Set) -> Tally {
             eventually("publishes that are late", DEADLINE, async || proxy.held_bytes() > 1_000)
                 .await;
             let before = proxy.accepted();
-            if strike % 2 == 0 {
-                daemon.kill9();
-                daemon.start_again();
+            match strike % 3 {
+                0 => {
+                    daemon.kill9();
+                    daemon.start_again();
+                }
+                1 => {}
+                // They never arrive, and the program that sent them is gone too.
+                _ => {
+                    // Longer than it takes to settle what is acknowledged.
+                    pause(&mut set, 200..=600).await;
+                    daemon.kill9();
+                    proxy.cut();
+                    daemon.start_again();
+                }
             }
             eventually("another connection", DEADLINE, async || proxy.accepted() > before).await;
             // It has sent the same events, and more, by now.
