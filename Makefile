@@ -24,9 +24,9 @@ test: ## everything, with a real Postgres and a real nats-server
 	@echo '==> services: Postgres, nats-server, Python for the examples, systemd-analyze, libfaketime'
 	@$(install) servers examples systemd faketime
 	@echo '==> build (the first time takes some minutes)'
-	@$(CARGO) test --locked --no-run
+	@$(CARGO) test --locked --features failpoints --no-run
 	@echo '==> test'
-	@$(CARGO) test --locked --no-fail-fast
+	@$(CARGO) test --locked --features failpoints --no-fail-fast
 	@echo '==> all tests passed'
 
 torture: ## the fault suite (TIER=nightly FAULT=K1 ITERATIONS=300 SEED=7 JOBS=4)
@@ -34,7 +34,7 @@ torture: ## the fault suite (TIER=nightly FAULT=K1 ITERATIONS=300 SEED=7 JOBS=4)
 	@$(install) servers faketime
 	@echo '==> torture'
 	@TIER='$(TIER)' FAULT='$(FAULT)' ITERATIONS='$(ITERATIONS)' SEED='$(SEED)' JOBS='$(JOBS)' \
-		$(CARGO) test --locked --test torture
+		$(CARGO) test --locked --features failpoints --test torture
 
 mutants: ## does the torture suite notice planted defects? (an hour; needs a clean tree)
 	@$(install) servers

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     config::Wake,
     delivery::{Backoff, Delivery},
+    failpoint,
     metrics::Dependency,
     outbox::{Acquired, Authority, Origin, Outbox, SESSION_SETTINGS},
     pg::{
@@ -152,6 +153,7 @@ impl Relay {
     async fn take(&mut self, outbox: Arc<Outbox>) -> Result<Taken, QueryError> {
         let settings = &self.settings;
         let acquired = outbox.acquire(&settings.holder).await?;
+        failpoint::pass("held");
         if acquired.origin == Origin::AnotherCluster {
             if !settings.rescan {
                 return Ok(Taken::Foreign);

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     delivery::{Delivery, Settlement},
     event::Seq,
+    failpoint,
     outbox::{Authority, Outbox, PageLimits, SettleError},
     pg::error::{Class, QueryError},
 };
@@ -155,6 +156,9 @@ impl Holding {
             rows = page.events.len();
             complete = page.complete;
             self.delivery.admit(page.events);
+            if rows > 0 {
+                failpoint::pass("fetched");
+            }
             if complete {
                 self.delivery.exhausted();
             }
@@ -176,7 +180,14 @@ impl Holding {
         };
         let (outbox, authority) = (Arc::clone(&self.outbox), self.authority.clone());
         self.settling.start(async move {
+            let (before, after) = if settlement.letters.is_empty() {
+                ("settle", "settled")
+            } else {
+                ("settle-letters", "settled-letters")
+            };
+            failpoint::pass(before);
             let result = outbox.settle(&settlement, &authority).await;
+            failpoint::pass(after);
             (settlement, result)
         });
     }

@@ -31,12 +31,13 @@ use self::{
 use crate::{
     config::{self, Wake},
     delivery::{Closure, Limits, OnDead, Rejection, Ticket, Transition},
+    failpoint,
     metrics::{Dependency, Failure, Metrics},
     nats::{Absorbed, NotSent, Publisher, StreamError},
     outbox::PageLimits,
     pg::schema::Schema,
     shutdown::Shutdown,
-    wire::SubjectTemplate,
+    wire::{Message, SubjectTemplate},
 };
 
 /// Messages handed over in one turn at most, so that answers are looked at in between.
@@ -182,7 +183,11 @@ impl Relay {
         loop {
             let now = Instant::now();
             self.heartbeat.turn(now);
+            if holding.delivery.in_flight() > 0 {
+                failpoint::pass("in-flight");
+            }
             if shutdown.is_stopping() {
+                failpoint::pass("stopping");
                 let since = *stop_at.get_or_insert(now);
                 if self.has_stopped(holding, since, now) {
                     return Ok(Ended::Stopped);
@@ -293,7 +298,7 @@ impl Relay {
                     let rejection = Rejection { code: refusal.code(), text: refusal.to_string() };
                     self.refuse(holding, ticket, rejection);
                 }
-                Ok(message) => match self.broker.publisher.publish(ticket, message, now) {
+                Ok(message) => match self.hand_over(ticket, message, now) {
                     Ok(()) => holding.delivery.sent(ticket, now),
                     Err(NotSent::TooLarge) => {
                         let text = "larger than the server's max_payload".to_owned();
@@ -309,6 +314,13 @@ impl Relay {
         }
         self.metrics.publishing.retried(retries);
         true
+    }
+
+    fn hand_over(&mut self, ticket: Ticket, message: Message, now: Instant) -> Result<(), NotSent> {
+        failpoint::pass("publish");
+        let handed = self.broker.publisher.publish(ticket, message, now);
+        failpoint::pass("handed-over");
+        handed
     }
 
     fn refuse(&mut self, holding: &mut Holding, ticket: Ticket, rejection: Rejection) {
@@ -363,6 +375,7 @@ impl Relay {
                 let event = holding.delivery.event(ticket);
                 self.report.outcome(&self.metrics, event, &outcome, took);
                 let transition = holding.delivery.resolve(ticket, outcome, now);
+                failpoint::pass("answered");
                 if transition == Transition::Opened {
                     self.broker.doubt(now);
                 }

@@ -61,8 +61,8 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// The figures of a check.
-    pub(crate) fn of(strikes: u32, report: &Report) -> Self {
+    /// The figures of a check that has to find so many dead letters.
+    pub(crate) fn of(strikes: u32, report: &Report, dead: u64) -> Self {
         let mut tally = Self {
             strikes,
             committed: report.committed,
@@ -72,8 +72,8 @@ impl Tally {
             inversions: report.inversions.count,
             ..Self::default()
         };
-        if report.dead > 0 {
-            tally.complaints.push(format!("{} dead", report.dead));
+        if report.dead != dead {
+            tally.complaints.push(format!("{} dead, {dead} expected", report.dead));
         }
         if !report.is_clean() {
             tally.complaints.push(report.to_string());

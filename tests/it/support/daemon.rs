@@ -32,9 +32,14 @@ pub(crate) struct Finished {
 
 /// Runs a command of the program to its end, with this configuration.
 pub(crate) async fn run(toml: &Toml, args: &[&str]) -> Finished {
+    run_with(toml, args, &[]).await
+}
+
+/// As [`run`], with environment variables.
+pub(crate) async fn run_with(toml: &Toml, args: &[&str], env: &[(&str, &str)]) -> Finished {
     let home = tempfile::tempdir().unwrap();
     let mut command = program(home.path(), toml);
-    command.args(args);
+    command.args(args).envs(env.iter().copied());
     let output = tokio::process::Command::from(command).kill_on_drop(true).output();
     let output = tokio::time::timeout(DEADLINE, output).await.expect("an end in time").unwrap();
     Finished {

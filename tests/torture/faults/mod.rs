@@ -4,6 +4,7 @@ mod broker;
 mod chaos;
 mod cluster;
 mod daemon;
+mod failpoints;
 mod network;
 mod postgres;
 mod surroundings;
@@ -15,6 +16,7 @@ pub(crate) fn all() -> Vec<Fault> {
     [
         chaos::FAULTS,
         cluster::FAULTS,
+        failpoints::FAULTS,
         daemon::FAULTS,
         postgres::FAULTS,
         network::FAULTS,
