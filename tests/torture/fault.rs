@@ -1,6 +1,6 @@
 //! What a fault is: a name, how often each tier repeats it, and the function that inflicts it.
 
-use std::{future::Future, pin::Pin};
+use std::{future::Future, pin::Pin, time::Duration};
 
 use postrider::dev::{checker::Report, random::Random};
 
@@ -54,6 +54,8 @@ pub(crate) struct Tally {
     pub(crate) phantom: u64,
     pub(crate) duplicates: u64,
     pub(crate) inversions: u64,
+    /// The longest time from the end of a set's last fault until all was settled.
+    pub(crate) recovery: Duration,
     /// Whatever else is wrong.
     pub(crate) complaints: Vec<String>,
     /// Why this machine cannot inflict the fault.
@@ -104,6 +106,7 @@ impl Tally {
         self.phantom += other.phantom;
         self.duplicates += other.duplicates;
         self.inversions += other.inversions;
+        self.recovery = self.recovery.max(other.recovery);
         self.complaints.extend(other.complaints);
         self.skipped = self.skipped.take().or(other.skipped);
     }

@@ -102,7 +102,11 @@ fn tell(outcome: &Outcome) {
         (_, false) if fault.unmended.is_some() => "unmended",
         (_, false) => "FAILED",
     };
-    println!("torture: {:<4} {verdict} in {:.1} s: {}", fault.id, took.as_secs_f64(), fault.what);
+    let (seconds, recovery) = (took.as_secs_f64(), tally.recovery.as_secs_f64());
+    println!(
+        "torture: {:<4} {verdict} in {seconds:.1} s, at rest after {recovery:.1} s: {}",
+        fault.id, fault.what
+    );
     for complaint in &tally.complaints {
         println!("torture: {:<4} {complaint}", fault.id);
     }

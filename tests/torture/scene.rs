@@ -1,6 +1,9 @@
 //! What every fault plays in: servers, the program under load, and the check when all is at rest.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use postrider::dev::{
     checker::{Ledger, Order, check},
@@ -71,9 +74,11 @@ pub(crate) async fn conclude_with_dead(
     set: &Set,
     dead: u64,
 ) -> Tally {
+    let began = Instant::now();
     let drained = fixture.wait_drained(DRAIN_DEADLINE).await;
+    let recovery = began.elapsed();
     let report = check(ledger, &fixture.observe().await, Order::Serial);
-    let mut tally = Tally::of(set.strikes, &report, dead);
+    let mut tally = Tally { recovery, ..Tally::of(set.strikes, &report, dead) };
     tally.complain(
         (!drained).then(|| format!("not drained {DRAIN_DEADLINE:?} after the last fault")),
     );

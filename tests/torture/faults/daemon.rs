@@ -6,6 +6,7 @@ use postrider::dev::stream_reader::count_messages;
 
 use crate::{
     fault::{Fault, Set, Tally},
+    proxy::{Mode, Modes, Proxy},
     scene::{conclude, daemon, look_at_memory, pause, pause_exponential, steady, under_load},
     support::{DEADLINE, Fixture, daemon::Daemon, eventually, let_pass},
 };
@@ -51,11 +52,14 @@ pub(crate) const FAULTS: &[Fault] = &[
 
 async fn kill(mut set: Set) -> Tally {
     let fixture = Fixture::new().await;
-    let mut daemon = daemon(&fixture).start();
+    let proxy = Proxy::start(fixture.nats.port()).await.unwrap();
+    let url = format!("nats://127.0.0.1:{}", proxy.port());
+    let mut daemon = daemon(&fixture).set("nats.url", url).start();
     let options = steady(&set);
     let strikes = async {
         let mut at_work = 0;
         for _ in 0..set.strikes {
+            proxy.set(quick_or_slow(&mut set));
             pause_exponential(&mut set, Duration::from_millis(300)).await;
             at_work += u32::from(daemon.log().contains("relaying"));
             daemon.kill9();
@@ -69,6 +73,16 @@ async fn kill(mut set: Set) -> Tally {
     tally.complain(few.then(|| format!("only {at_work} kills hit a relay at work")));
     look_at_memory(&daemon, &mut tally);
     tally
+}
+
+/// Over a slow line much is on its way when the program dies, and more waits behind it. Slower, and
+/// the hot keys, one of which is on its way at a time, would fall behind their writers for good.
+pub(super) fn quick_or_slow(set: &mut Set) -> Modes {
+    if set.random.percent(50) {
+        return Modes::PASS;
+    }
+    let delay = Duration::from_millis(set.random.between(2, 10).into());
+    Modes::both(Mode::Delay(delay, delay / 4))
 }
 
 async fn terminate(mut set: Set) -> Tally {

@@ -3,8 +3,10 @@
 use postrider::dev::checker::{Digest, Fate, Ledger, Nanos, Row, Transaction};
 use tokio_postgres::Client;
 
+use super::daemon::quick_or_slow;
 use crate::{
     fault::{Fault, Set, Tally},
+    proxy::Proxy,
     scene::{conclude_with_dead, daemon, steady, under_load},
     support::{
         DEADLINE, Fixture,
@@ -48,7 +50,9 @@ async fn abort(mut set: Set) -> Tally {
         return Tally::skipped("needs cargo's --features failpoints, as make torture has it");
     }
     let fixture = Fixture::new().await;
-    let mut healthy = Some(daemon(&fixture).start());
+    let proxy = Proxy::start(fixture.nats.port()).await.unwrap();
+    let daemon = || daemon(&fixture).set("nats.url", format!("nats://127.0.0.1:{}", proxy.port()));
+    let mut healthy = Some(daemon().start());
     let options = steady(&set);
     let client = fixture.connect().await;
     let strikes = async {
@@ -61,11 +65,12 @@ async fn abort(mut set: Set) -> Tally {
                 continue;
             }
             drop(healthy.take());
+            proxy.set(quick_or_slow(&mut set));
             if point.ends_with("letters") {
                 dead.push(poison(&client).await);
             }
-            die(daemon(&fixture).env("FP", &chosen).start(), point).await;
-            healthy = Some(daemon(&fixture).start());
+            die(daemon().env("FP", &chosen).start(), point).await;
+            healthy = Some(daemon().start());
         }
         dead
     };
