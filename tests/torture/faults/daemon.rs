@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use postrider::dev::stream_reader::count_messages;
 
+use super::network::behind_postgres;
 use crate::{
     fault::{Fault, Set, Tally},
     proxy::{Mode, Modes, Proxy},
@@ -47,6 +48,15 @@ pub(crate) const FAULTS: &[Fault] = &[
         set: 50,
         unmended: None,
         inflict: |set| Box::pin(crowd(set)),
+    },
+    Fault {
+        id: "I2",
+        what: "the one that relays cut off from Postgres and not from NATS, another takes over",
+        pr: 3,
+        nightly: 60,
+        set: 6,
+        unmended: None,
+        inflict: |set| Box::pin(partition(set)),
     },
 ];
 
@@ -179,6 +189,49 @@ async fn crowd(mut set: Set) -> Tally {
             crowd.iter().any(|(daemon, _)| daemon.log().contains("relaying"))
         })
         .await;
+    };
+    let (ledger, ()) = under_load(&fixture, options, strikes).await;
+    conclude(&fixture, &ledger, &set).await
+}
+
+/// One of two instances, and its line to Postgres.
+struct Instance {
+    daemon: Daemon,
+    line: Proxy,
+}
+
+impl Instance {
+    async fn start(fixture: &Fixture) -> Self {
+        let line = Proxy::start(fixture.postgres.port()).await.unwrap();
+        let daemon = behind_postgres(daemon(fixture), fixture, &line).start();
+        Self { daemon, line }
+    }
+}
+
+async fn partition(mut set: Set) -> Tally {
+    let fixture = Fixture::new().await;
+    let mut first = Instance::start(&fixture).await;
+    first.daemon.wait_log("relaying", DEADLINE).await;
+    let mut second = Instance::start(&fixture).await;
+    let options = steady(&set);
+    let strikes = async {
+        let client = fixture.connect().await;
+        for _ in 0..set.strikes {
+            second.daemon.wait_log("another instance runs this relay", DEADLINE).await;
+            pause(&mut set, 300..=1_000).await;
+            first.line.set(Modes::both(Mode::Hole));
+            // The server gives up a client that does not answer; the client has not noticed yet,
+            // and goes on publishing what it has read.
+            let pid: i32 = client.query_one(HOLDER, &[]).await.unwrap().get(0);
+            client.query_one("SELECT pg_terminate_backend($1)", &[&pid]).await.unwrap();
+            second.daemon.wait_log("relaying", DEADLINE).await;
+            pause(&mut set, 500..=2_000).await;
+            first.line.set(Modes::PASS);
+            // A log is looked at from the last start on.
+            first.daemon.kill9();
+            first.daemon.start_again();
+            std::mem::swap(&mut first, &mut second);
+        }
     };
     let (ledger, ()) = under_load(&fixture, options, strikes).await;
     conclude(&fixture, &ledger, &set).await
