@@ -23,6 +23,9 @@ use super::{
 /// From the end of the last fault to the last settlement.
 const DRAIN_DEADLINE: Duration = Duration::from_mins(1);
 
+/// Its sessions, its connection to NATS, its log and what the runtime needs.
+const FILES_MAX: usize = 48;
+
 /// 64 MiB and twice the 32 MiB that may be on their way.
 const MEMORY_KIB_MAX: u64 = 128 * 1024;
 
@@ -82,12 +85,23 @@ pub(crate) async fn conclude_with_dead(
     tally.complain(
         (!drained).then(|| format!("not drained {DRAIN_DEADLINE:?} after the last fault")),
     );
+    tally.complain(lingering(fixture).await);
     tally.complain((report.committed == 0).then(|| "nothing was committed".to_owned()));
     tally
 }
 
-/// Complains about a program that took too much memory, where the system tells.
-pub(crate) fn look_at_memory(daemon: &Daemon, tally: &mut Tally) {
+/// Complains about a session of the program that keeps a transaction open: no vacuum gets past it.
+async fn lingering(fixture: &Fixture) -> Option<String> {
+    let statement = "SELECT format('%s is %s', application_name, state) FROM pg_stat_activity
+        WHERE application_name LIKE 'postrider/%' AND datname = current_database()
+        AND (state LIKE 'idle in transaction%' OR xact_start < now() - interval '5 s')";
+    let row =
+        fixture.connect().await.query_opt(&format!("{statement} LIMIT 1"), &[]).await.unwrap();
+    row.map(|row| row.get(0))
+}
+
+/// Complains about a program that took too much memory or too many files, where the system tells.
+pub(crate) fn look_at_resources(daemon: &Daemon, tally: &mut Tally) {
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = peak.and_then(|peak| peak.trim().trim_end_matches(" kB").parse::<u64>().ok());
@@ -95,6 +109,8 @@ pub(crate) fn look_at_memory(daemon: &Daemon, tally: &mut Tally) {
     tally.complain(
         too_much.map(|kib| format!("the program took {kib} KiB, at most {MEMORY_KIB_MAX}")),
     );
+    let files = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).map_or(0, Iterator::count);
+    tally.complain((files > FILES_MAX).then(|| format!("the program has {files} files open")));
 }
 
 /// A moment between two strikes, drawn evenly.

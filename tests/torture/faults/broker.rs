@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     fault::{Fault, Set, Tally},
-    scene::{conclude, daemon, look_at_memory, pause, steady, under_load},
+    scene::{conclude, daemon, look_at_resources, pause, steady, under_load},
     support::{DEADLINE, Fixture, daemon::DaemonBuilder, let_pass},
 };
 
@@ -96,7 +96,7 @@ async fn kill(mut set: Set) -> Tally {
     })
     .await;
     let mut tally = conclude(&fixture, &ledger, &set).await;
-    look_at_memory(&daemon, &mut tally);
+    look_at_resources(&daemon, &mut tally);
     tally
 }
 
@@ -114,7 +114,7 @@ async fn freeze(mut set: Set) -> Tally {
     };
     let (ledger, ()) = under_load(&fixture, options, strikes).await;
     let mut tally = conclude(&fixture, &ledger, &set).await;
-    look_at_memory(&daemon, &mut tally);
+    look_at_resources(&daemon, &mut tally);
     tally
 }
 
@@ -133,7 +133,7 @@ async fn fill_up(set: Set) -> Tally {
     })
     .await;
     let mut tally = conclude(&fixture, &ledger, &set).await;
-    look_at_memory(&daemon, &mut tally);
+    look_at_resources(&daemon, &mut tally);
     tally
 }
 
@@ -185,7 +185,7 @@ async fn set_back(mut set: Set) -> Tally {
     })
     .await;
     let mut tally = conclude(&fixture, &ledger, &set).await;
-    look_at_memory(&daemon, &mut tally);
+    look_at_resources(&daemon, &mut tally);
     tally
 }
 

@@ -10,7 +10,7 @@ use super::network::{behind_nats, behind_postgres};
 use crate::{
     fault::{Fault, Set, Tally},
     proxy::{Mode, Modes, Proxy},
-    scene::{conclude, look_at_memory, pause, steady},
+    scene::{conclude, look_at_resources, pause, steady},
     support::{Fixture, daemon::Daemon, postgres::without_two_phase_commit},
 };
 
@@ -61,7 +61,7 @@ async fn chaos(mut set: Set) -> Tally {
     };
     let (ledger, ()) = tokio::join!(workload.run(&stop), strikes);
     let mut tally = conclude(&fixture, &ledger.unwrap(), &set).await;
-    look_at_memory(&daemon, &mut tally);
+    look_at_resources(&daemon, &mut tally);
     tally
 }
 

@@ -8,7 +8,7 @@ use super::network::behind_postgres;
 use crate::{
     fault::{Fault, Set, Tally},
     proxy::{Mode, Modes, Proxy},
-    scene::{conclude, daemon, look_at_memory, pause, pause_exponential, steady, under_load},
+    scene::{conclude, daemon, look_at_resources, pause, pause_exponential, steady, under_load},
     support::{DEADLINE, Fixture, daemon::Daemon, eventually, let_pass},
 };
 
@@ -81,7 +81,7 @@ async fn kill(mut set: Set) -> Tally {
     let mut tally = conclude(&fixture, &ledger, &set).await;
     let few = at_work * 3 < set.strikes;
     tally.complain(few.then(|| format!("only {at_work} kills hit a relay at work")));
-    look_at_memory(&daemon, &mut tally);
+    look_at_resources(&daemon, &mut tally);
     tally
 }
 

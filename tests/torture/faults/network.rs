@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     fault::{Fault, Set, Tally},
     proxy::{Mode, Modes, Proxy},
-    scene::{conclude, daemon, look_at_memory, pause, steady, under_load},
+    scene::{conclude, daemon, look_at_resources, pause, steady, under_load},
     support::{DEADLINE, Fixture, daemon::DaemonBuilder, eventually, let_pass},
 };
 
@@ -88,7 +88,7 @@ async fn hole_to_postgres(mut set: Set) -> Tally {
     };
     let (ledger, ()) = under_load(&fixture, options, strikes).await;
     let mut tally = conclude(&fixture, &ledger, &set).await;
-    look_at_memory(&daemon, &mut tally);
+    look_at_resources(&daemon, &mut tally);
     tally
 }
 
@@ -115,7 +115,7 @@ async fn lost_answers(mut set: Set) -> Tally {
     };
     let (ledger, ()) = under_load(&fixture, options, strikes).await;
     let mut tally = conclude(&fixture, &ledger, &set).await;
-    look_at_memory(&daemon, &mut tally);
+    look_at_resources(&daemon, &mut tally);
     tally
 }
 
@@ -195,6 +195,6 @@ async fn bad_line(mut set: Set) -> Tally {
     };
     let (ledger, ()) = under_load(&fixture, options, strikes).await;
     let mut tally = conclude(&fixture, &ledger, &set).await;
-    look_at_memory(&daemon, &mut tally);
+    look_at_resources(&daemon, &mut tally);
     tally
 }

@@ -10,7 +10,7 @@ use postrider::dev::{
 
 use crate::{
     fault::{Fault, Set, Tally},
-    scene::{conclude, daemon, look_at_memory, pause, steady, under_load},
+    scene::{conclude, daemon, look_at_resources, pause, steady, under_load},
     support::{
         DEADLINE, Fixture, daemon, eventually, let_pass,
         postgres::{self, without_two_phase_commit},
@@ -109,7 +109,7 @@ async fn cut_sessions(mut set: Set) -> Tally {
     let mut tally = conclude(&fixture, &ledger, &set).await;
     let hit = daemon.log().contains("lost the relay's session");
     tally.complain((!hit).then(|| "no session of the program was hit".to_owned()));
-    look_at_memory(&daemon, &mut tally);
+    look_at_resources(&daemon, &mut tally);
     tally
 }
 
@@ -174,7 +174,7 @@ async fn freeze(mut set: Set) -> Tally {
     let mut tally = conclude(&fixture, &ledger, &set).await;
     let noticed = daemon.log().contains("lost the relay's session");
     tally.complain((!noticed).then(|| "a silent Postgres was not noticed".to_owned()));
-    look_at_memory(&daemon, &mut tally);
+    look_at_resources(&daemon, &mut tally);
     tally
 }
 
@@ -207,7 +207,7 @@ async fn old_transactions(set: Set) -> Tally {
     let report = conclude(&fixture, &ledger, &set).await;
     let ended = !report.is_clean();
     tally.complain(ended.then(|| format!("after the old ones ended: {:?}", report.complaints)));
-    look_at_memory(&daemon, &mut tally);
+    look_at_resources(&daemon, &mut tally);
     tally
 }
 
@@ -271,7 +271,7 @@ async fn refuse(mut set: Set) -> Tally {
     };
     let (ledger, ()) = under_load(&fixture, options, strikes).await;
     let mut tally = conclude(&fixture, &ledger, &set).await;
-    look_at_memory(&daemon, &mut tally);
+    look_at_resources(&daemon, &mut tally);
     tally
 }
 
