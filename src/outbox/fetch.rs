@@ -96,7 +96,11 @@ impl Outbox {
     }
 
     /// Reads the payloads that were too large to come along and can be published.
-    async fn read_left_out(&self, events: &mut [Event], limit: u64) -> Result<(), QueryError> {
+    pub(super) async fn read_left_out(
+        &self,
+        events: &mut [Event],
+        limit: u64,
+    ) -> Result<(), QueryError> {
         let left_out: Vec<i64> = events
             .iter()
             .filter(|event| matches!(event.payload, Payload::Oversize { bytes } if bytes <= limit))
