@@ -7,10 +7,10 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 install := ./deploy/dev/install-services.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench ci fmt lint doc deny
+.PHONY: help demo test torture mutants bench ci fmt lint doc deny
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | awk -F': ' '{ printf "make %-6s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | awk -F': ' '{ printf "make %-7s %s\n", $$1, $$2 }'
 
 demo: ## throwaway servers, 10,000 events through the relay, a report (EVENTS=n for more)
 	@echo '==> services: Postgres and nats-server'
@@ -21,13 +21,24 @@ demo: ## throwaway servers, 10,000 events through the relay, a report (EVENTS=n 
 	@$(CARGO) run --quiet --locked --release --bin postrider -- dev --once --events $(EVENTS)
 
 test: ## everything, with a real Postgres and a real nats-server
-	@echo '==> services: Postgres, nats-server, Python for the examples, systemd-analyze'
-	@$(install) servers examples systemd
+	@echo '==> services: Postgres, nats-server, Python for the examples, systemd-analyze, libfaketime'
+	@$(install) servers examples systemd faketime
 	@echo '==> build (the first time takes some minutes)'
-	@$(CARGO) test --locked --no-run
+	@$(CARGO) test --locked --features failpoints --no-run
 	@echo '==> test'
-	@$(CARGO) test --locked --no-fail-fast
+	@$(CARGO) test --locked --features failpoints --no-fail-fast
 	@echo '==> all tests passed'
+
+torture: ## the fault suite (TIER=nightly FAULT=K1 ITERATIONS=300 SEED=7 JOBS=4)
+	@echo '==> services: Postgres, nats-server, libfaketime'
+	@$(install) servers faketime
+	@echo '==> torture'
+	@TIER='$(TIER)' FAULT='$(FAULT)' ITERATIONS='$(ITERATIONS)' SEED='$(SEED)' JOBS='$(JOBS)' \
+		$(CARGO) test --locked --features failpoints --test torture
+
+mutants: ## does the torture suite notice planted defects? (an hour; needs a clean tree)
+	@$(install) servers
+	@./tests/torture/mutants/run.sh
 
 bench: ## the benchmark, in a release build
 	@echo '==> services: Postgres and nats-server'

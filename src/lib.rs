@@ -48,6 +48,7 @@ pub mod config;
 pub mod delivery;
 pub mod dev;
 pub mod event;
+pub mod failpoint;
 pub mod logging;
 pub mod metrics;
 pub mod nats;

@@ -1,6 +1,8 @@
 //! The log: to the standard error, as text for people or JSON for machines, never with control
 //! characters from a row.
 
+mod lines;
+
 use std::{
     borrow::Cow,
     env, fmt,
@@ -17,28 +19,48 @@ use tracing_subscriber::{
     EnvFilter,
     field::RecordFields,
     fmt::{
-        FmtContext, FormatEvent, FormatFields,
+        FmtContext, FormatEvent, FormatFields, MakeWriter,
         format::{self, Writer},
     },
     registry::LookupSpan,
 };
 
+use self::lines::Lines;
 use crate::config::{Log, LogFormat};
 
+/// The log of a daemon. Dropping it waits a moment for what is not written yet.
+#[derive(Debug)]
+#[must_use = "what is not written yet is lost unless it is dropped at the end"]
+pub struct Started(Option<Lines>);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if let Some(lines) = &self.0 {
+            lines.flush();
+        }
+    }
+}
+
 /// Starts the log of a daemon. A second start has no effect.
-pub fn start(config: &Log) {
+pub fn start(config: &Log) -> Started {
     let (filter, fault) = filter(&config.level);
-    install(config.format, filter);
+    // Whoever reads the log must not be able to stop the relay.
+    let lines = Lines::start(io::stderr()).ok();
+    match &lines {
+        Some(lines) => install(config.format, filter, lines.clone()),
+        None => install(config.format, filter, io::stderr),
+    }
     if let Some(fault) = fault {
         tracing::warn!("RUST_LOG is ignored, log.level is used: {fault}");
     }
+    Started(lines)
 }
 
 /// Starts the log of a command that talks to a person: warnings, unless `RUST_LOG` says otherwise.
 /// What the broker's client complains about, the command itself says better.
 pub fn start_for_command() {
     let (filter, _) = filter("warn,async_nats=off");
-    install(LogFormat::Text, filter);
+    install(LogFormat::Text, filter, io::stderr);
 }
 
 /// The filter of `RUST_LOG`, else that of `level`, and what is wrong with `RUST_LOG`.
@@ -93,10 +115,15 @@ fn is_journal() -> bool {
     metadata.is_ok_and(|found| stream == format!("{}:{}", found.dev(), found.ino()))
 }
 
-fn install(format: LogFormat, filter: EnvFilter) {
+fn install<W>(format: LogFormat, filter: EnvFilter, writer: W)
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let reader = Reader::of_stderr();
     let is_colored = matches!(reader, Reader::Terminal);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // It would say on the standard error that the standard error is closed, and panic.
+    let builder = tracing_subscriber::fmt().log_internal_errors(false);
+    let builder = builder.with_env_filter(filter).with_writer(writer);
     // An error means that a log exists already, as in a test of the library.
     drop(match (format, reader) {
         (LogFormat::Json, _) => builder.json().try_init(),
@@ -195,8 +222,6 @@ pub fn is_obeyed(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
-
-    use tracing_subscriber::fmt::MakeWriter;
 
     use super::*;
 

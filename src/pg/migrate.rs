@@ -10,6 +10,8 @@ use refinery_core::{Migration, Runner, error::Kind};
 use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
 
+use crate::failpoint;
+
 use super::{
     error::{Class, classify, describe},
     schema::Schema,
@@ -258,6 +260,8 @@ async fn migrate_locked(client: &mut Client, schema: &Schema) -> Result<Report, 
     let applied = history(client, schema).await?;
     verify(&applied, &migrations)?;
     if applied.len() == migrations.len() {
+        // Whoever applied the last one may have died before it came to this.
+        let_read_history(client, schema).await?;
         return Ok(Report { applied: Vec::new(), version: latest() });
     }
     let create = schema.apply(
@@ -265,15 +269,27 @@ async fn migrate_locked(client: &mut Client, schema: &Schema) -> Result<Report, 
          CREATE SCHEMA \"postrider\"; END IF; END $$",
     );
     client.batch_execute(&create).await.map_err(failed("create the schema"))?;
+    failpoint::pass("migrate");
     let mut runner = Runner::new(&migrations);
     runner.set_migration_table_name(schema.apply(HISTORY));
     let report = runner.run_async(client).await.map_err(|error| explain(&error))?;
-    client
-        .batch_execute(&grant_history(schema))
-        .await
-        .map_err(failed("let the relay read the schema version"))?;
+    failpoint::pass("migrated");
+    let_read_history(client, schema).await?;
     let applied = report.applied_migrations().iter().map(|m| m.name().to_owned()).collect();
     Ok(Report { applied, version: latest() })
+}
+
+/// Lets the relay and the operators read the schema's version, unless they may.
+async fn let_read_history(client: &Client, schema: &Schema) -> Result<(), MigrateError> {
+    let failed = failed("let the relay read the schema version");
+    let statement = "SELECT bool_and(has_table_privilege(reader, $1, 'SELECT'))
+        FROM unnest(ARRAY['postrider_relay', 'postrider_operator']) AS reader";
+    let row = client.query_one(statement, &[&schema.apply(HISTORY)]).await.map_err(&failed)?;
+    // An up-to-date schema may be looked at by somebody who could not grant anything.
+    if row.get(0) {
+        return Ok(());
+    }
+    client.batch_execute(&grant_history(schema)).await.map_err(failed)
 }
 
 /// Neither a newer schema nor a changed text may be touched.

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     config::Wake,
     delivery::{Backoff, Delivery, Earlier, Resume, StreamMark},
+    failpoint,
     metrics::Dependency,
     outbox::{Acquired, Authority, Course, Origin, Outbox, SESSION_SETTINGS},
     pg::{
@@ -154,6 +155,7 @@ impl Relay {
     async fn take(&mut self, outbox: Arc<Outbox>) -> Result<Taken, QueryError> {
         let settings = &self.settings;
         let acquired = outbox.acquire(&settings.holder).await?;
+        failpoint::pass("held");
         if acquired.origin == Origin::AnotherCluster {
             if !settings.rescan {
                 return Ok(Taken::Foreign);

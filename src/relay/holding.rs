@@ -15,6 +15,7 @@ use super::{
 use crate::{
     delivery::{Delivery, Records, Settlement},
     event::Seq,
+    failpoint,
     outbox::{Authority, HealWhen, Outbox, PageLimits, SettleError},
     pg::error::{Class, QueryError},
 };
@@ -181,6 +182,9 @@ impl Holding {
             rows = page.events.len();
             complete = page.complete;
             self.delivery.admit(page.events);
+            if rows > 0 {
+                failpoint::pass("fetched");
+            }
             if complete {
                 self.delivery.exhausted();
             }
@@ -202,7 +206,14 @@ impl Holding {
         };
         let (outbox, authority) = (Arc::clone(&self.outbox), self.authority.clone());
         self.settling.start(async move {
+            let (before, after) = if settlement.letters.is_empty() {
+                ("settle", "settled")
+            } else {
+                ("settle-letters", "settled-letters")
+            };
+            failpoint::pass(before);
             let result = outbox.settle(&settlement, &authority).await;
+            failpoint::pass(after);
             (settlement, result)
         });
     }

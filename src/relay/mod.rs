@@ -35,12 +35,13 @@ use crate::{
     config::{self, OnDenied, Wake},
     delivery::{Attempt, Closure, Limits, Outcome, Rejection, Rules, Ticket, Transition},
     event::Event,
+    failpoint,
     metrics::{Dependency, Failure, Metrics},
     nats::{Absorbed, NotSent, Publisher, StreamError},
     outbox::PageLimits,
     pg::schema::Schema,
     shutdown::Shutdown,
-    wire::SubjectTemplate,
+    wire::{Message, SubjectTemplate},
 };
 
 /// Messages handed over in one turn at most, so that answers are looked at in between.
@@ -184,7 +185,11 @@ impl Relay {
         loop {
             let now = Instant::now();
             self.heartbeat.turn(now);
+            if holding.delivery.in_flight() > 0 {
+                failpoint::pass("in-flight");
+            }
             if shutdown.is_stopping() {
+                failpoint::pass("stopping");
                 let since = *stop_at.get_or_insert(now);
                 if self.has_stopped(holding, since, now) {
                     return Ok(Ended::Stopped);
@@ -335,6 +340,14 @@ impl Relay {
         true
     }
 
+    fn hand_over(&mut self, ticket: Ticket, message: Message, now: Instant) -> Result<(), NotSent> {
+        self.metrics.publishing.left_out(message.left_out);
+        failpoint::pass("publish");
+        let handed = self.broker.publisher.publish(ticket, message, now);
+        failpoint::pass("handed-over");
+        handed
+    }
+
     fn refuse(
         &mut self,
         holding: &mut Holding,
@@ -403,6 +416,7 @@ impl Relay {
         let event = holding.delivery.event(ticket);
         self.report.outcome(&self.metrics, event, &outcome, took);
         let transition = holding.delivery.resolve(ticket, outcome, now);
+        failpoint::pass("answered");
         if matches!(transition, Transition::Opened | Transition::WentBack) {
             self.broker.doubt(now);
         }

@@ -13,15 +13,12 @@ use super::{
 };
 use crate::{
     delivery::{
-        Change, ClosureKind, Death, Delivery, Outcome, Record, Records, Settlement, Ticket,
-        Transition,
+        Change, ClosureKind, Death, Delivery, Outcome, Record, Records, Settlement, Transition,
     },
     event::{Event, Seq},
     metrics::{CircuitState, Failure, Metrics, PublishedBatch},
-    nats::NotSent,
     outbox::SettleError,
     pg::error::QueryError,
-    wire::Message,
 };
 
 /// How often the status snapshot is taken at most.
@@ -129,17 +126,6 @@ impl Report {
 }
 
 impl Relay {
-    /// Hands a message to the publisher, and counts what it goes without.
-    pub(super) fn hand_over(
-        &mut self,
-        ticket: Ticket,
-        message: Message,
-        now: Instant,
-    ) -> Result<(), NotSent> {
-        self.metrics.publishing.left_out(message.left_out);
-        self.broker.publisher.publish(ticket, message, now)
-    }
-
     /// Takes the status snapshot and sets the gauges, from time to time.
     pub(super) fn report(&mut self, holding: &Holding, now: Instant) {
         let last = self.report.last_status;

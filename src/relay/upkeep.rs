@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 
 use super::status::{GateStatus, Phase, Status};
 use crate::{
-    config,
+    config, failpoint,
     metrics::Metrics,
     outbox::{SESSION_SETTINGS, Upkeep},
     pg::{connect::connect, error::QueryError, schema::Schema},
@@ -156,6 +156,7 @@ async fn look(
 }
 
 async fn retain(upkeep: &Upkeep, settings: &Settings, metrics: &Metrics) {
+    failpoint::pass("retain");
     match upkeep.retain(settings.retention).await {
         Ok(retained) if retained.emptied > 0 => {
             metrics.outbox.retired(u64::try_from(retained.rows_at_most).unwrap_or_default());
@@ -164,6 +165,7 @@ async fn retain(upkeep: &Upkeep, settings: &Settings, metrics: &Metrics) {
         Ok(_) => {}
         Err(error) => warn!(%error, "retention did not run; rows stay until it does"),
     }
+    failpoint::pass("retained");
     if let Err(error) = upkeep.forget_processed(PROCESSED_RETENTION).await {
         warn!(%error, "consumers' dedup keys were not looked after");
     }

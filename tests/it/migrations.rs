@@ -125,3 +125,17 @@ async fn the_relays_role_may_read_the_version() {
     let error = version(&client, &schema("postrider")).await.unwrap_err();
     assert_eq!(error.class(), Class::Permission);
 }
+
+/// A migration that was killed between its last file and the grant found nothing to do when it ran
+/// again, and the relay waited for a right that nobody gave.
+#[tokio::test]
+async fn a_right_that_a_killed_migration_did_not_give_is_given_by_the_next_one() {
+    let fixture = Fixture::new().await;
+    let mut client = fixture.connect().await;
+    let revoke = r#"REVOKE SELECT ON "postrider".migration FROM postrider_relay"#;
+    client.batch_execute(revoke).await.unwrap();
+    assert!(migrate(&mut client, &schema("postrider")).await.unwrap().applied.is_empty());
+    client.batch_execute("SET ROLE postrider_relay").await.unwrap();
+    let found = version(&client, &schema("postrider")).await.unwrap();
+    assert!(matches!(found, SchemaVersion::Current(_)), "{found:?}");
+}

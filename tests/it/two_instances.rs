@@ -127,6 +127,26 @@ async fn a_frozen_program_that_lost_its_turn_does_no_harm_when_it_wakes() {
     fixture.audit(&ledger.unwrap(), Order::Serial).await;
 }
 
+/// The lock and the session that settles are one, so this takes a pooler or a mistake; without the
+/// term in the statement nothing else would notice (a planted defect showed that nothing did).
+#[tokio::test]
+async fn a_relay_whose_term_is_over_settles_nothing_and_takes_another() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let mut daemon = daemon(&fixture).start();
+    daemon.wait_log("relaying", DEADLINE).await;
+    app::insert_backlog(&client, 10, 10).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    let statement = r#"UPDATE "postrider".position SET term = term + 1 RETURNING term"#;
+    let taken = client.query_one(statement, &[]).await.unwrap().get::<_, i64>(0);
+    app::insert_backlog(&client, 10, 10).await;
+    daemon.wait_log("another instance took this relay over", DEADLINE).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    let term = r#"SELECT term FROM "postrider".position"#;
+    assert!(client.query_one(term, &[]).await.unwrap().get::<_, i64>(0) > taken);
+    assert_eq!(fixture.read_stream().await.len(), 20);
+}
+
 /// The session that holds the relay's lock.
 const HOLDER: &str = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted
     AND objsubid = 1 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())

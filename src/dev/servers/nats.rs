@@ -21,6 +21,8 @@ pub struct NatsOptions {
     pub max_payload: u64,
     /// How often the store reaches the disk: a duration, or `always`. Default: the server's own.
     pub sync_interval: Option<String>,
+    /// Lines for the `jetstream` block, for instance `max_file_store: 1MB`.
+    pub jetstream: String,
     /// Lines for the end of the configuration file, for instance an `authorization` block.
     pub extra: String,
     /// Where the temporary directory is made. Default: the system's place for such.
@@ -29,7 +31,13 @@ pub struct NatsOptions {
 
 impl Default for NatsOptions {
     fn default() -> Self {
-        Self { max_payload: 1 << 20, sync_interval: None, extra: String::new(), parent: None }
+        Self {
+            max_payload: 1 << 20,
+            sync_interval: None,
+            jetstream: String::new(),
+            extra: String::new(),
+            parent: None,
+        }
     }
 }
 
@@ -121,10 +129,11 @@ impl Nats {
             "server_name: \"{name}\"\n\
              listen: \"127.0.0.1:{port}\"\n\
              max_payload: {payload}\n\
-             jetstream {{\n    store_dir: \"{store}\"\n{sync}}}\n\
+             jetstream {{\n    store_dir: \"{store}\"\n{sync}    {jetstream}\n}}\n\
              {extra}\n",
             payload = options.max_payload,
             store = store.display(),
+            jetstream = options.jetstream,
             extra = options.extra,
         )
     }

@@ -10,7 +10,7 @@ use postrider::dev::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Fixture, let_pass};
+use super::{DEADLINE, Fixture, let_pass};
 
 /// Rows that the depth statement counts one by one.
 const COUNT_MAX: i64 = 10;
@@ -57,7 +57,15 @@ impl Fixture {
 
     /// Where the events are.
     pub(crate) async fn observe(&self) -> Observed {
-        let stream = stream_reader::read_stream(&self.nats.url(), &self.stream).await.unwrap();
+        // A cluster that has just changed its leader refuses for a moment.
+        let end = Instant::now() + DEADLINE;
+        let stream = loop {
+            match stream_reader::read_stream(&self.nats.url(), &self.stream).await {
+                Ok(stream) => break stream,
+                Err(error) => assert!(Instant::now() < end, "{error}"),
+            }
+            let_pass(Duration::from_millis(50)).await;
+        };
         let client = self.connect().await;
         let letters = async |state: &str| {
             let statement = r#"SELECT event_id FROM "postrider".letter

@@ -2,9 +2,10 @@
 
 use std::{
     fs::{self, File, Permissions},
-    os::unix::fs::PermissionsExt as _,
+    os::{fd::OwnedFd, unix::fs::PermissionsExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -31,9 +32,14 @@ pub(crate) struct Finished {
 
 /// Runs a command of the program to its end, with this configuration.
 pub(crate) async fn run(toml: &Toml, args: &[&str]) -> Finished {
+    run_with(toml, args, &[]).await
+}
+
+/// As [`run`], with environment variables.
+pub(crate) async fn run_with(toml: &Toml, args: &[&str], env: &[(&str, &str)]) -> Finished {
     let home = tempfile::tempdir().unwrap();
     let mut command = program(home.path(), toml);
-    command.args(args);
+    command.args(args).envs(env.iter().copied());
     let output = tokio::process::Command::from(command).kill_on_drop(true).output();
     let output = tokio::time::timeout(DEADLINE, output).await.expect("an end in time").unwrap();
     Finished {
@@ -64,13 +70,15 @@ pub(crate) struct DaemonBuilder {
     env: Vec<(String, String)>,
     allowed: Vec<String>,
     admin_port: Option<u16>,
+    output: Option<Arc<OwnedFd>>,
 }
 
 impl DaemonBuilder {
     /// `postrider run` with this configuration.
     pub(crate) fn new(toml: Toml) -> Self {
         let args = vec!["run".to_owned()];
-        Self { toml, args, env: Vec::new(), allowed: Vec::new(), admin_port: None }
+        let (env, allowed) = (Vec::new(), Vec::new());
+        Self { toml, args, env, allowed, admin_port: None, output: None }
     }
 
     /// Sets one key of the configuration.
@@ -102,6 +110,12 @@ impl DaemonBuilder {
         let port = free_port().unwrap();
         self.admin_port = Some(port);
         self.set("admin.listen", format!("127.0.0.1:{port}"))
+    }
+
+    /// Gives both outputs to somebody else; the log stays empty.
+    pub(crate) fn output(mut self, output: impl Into<OwnedFd>) -> Self {
+        self.output = Some(Arc::new(output.into()));
+        self
     }
 
     /// Warnings and errors that hold this text are expected.
@@ -141,6 +155,10 @@ impl Daemon {
         self.log_start = log.metadata().unwrap().len();
         let mut command = program(self.home.path(), &self.builder.toml);
         command.args(&self.builder.args).envs(self.builder.env.iter().cloned());
+        let log = self.builder.output.as_ref().map_or_else(
+            || OwnedFd::from(log),
+            |elsewhere| elsewhere.try_clone().expect("another handle"),
+        );
         command.stdout(log.try_clone().unwrap()).stderr(log);
         let child = command.spawn().unwrap();
         self.guard.watch(child.id()).unwrap();

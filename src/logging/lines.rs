@@ -1,0 +1,146 @@
+//! The thread between the program and whoever reads its log: a reader that stops delays nobody.
+
+use std::{
+    io::{self, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Lines that wait for the reader at most; what comes on top is counted and dropped.
+const LINES_MAX: usize = 1024;
+
+/// How long the end of the program waits for the reader.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Takes lines and returns at once.
+#[derive(Debug, Clone)]
+pub(super) struct Lines {
+    queue: SyncSender<Entry>,
+    dropped: Arc<AtomicU64>,
+}
+
+enum Entry {
+    Line(Vec<u8>),
+    /// Everything before this is written: say so.
+    Flush(SyncSender<()>),
+}
+
+impl Lines {
+    /// Starts the thread that writes them.
+    ///
+    /// # Errors
+    /// When the system has no thread to give.
+    pub(super) fn start(output: impl Write + Send + 'static) -> io::Result<Self> {
+        let (queue, entries) = sync_channel(LINES_MAX);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&dropped);
+        let thread = thread::Builder::new().name("log".to_owned());
+        thread.spawn(move || write_all(&entries, output, &counted))?;
+        Ok(Self { queue, dropped })
+    }
+
+    /// Waits until everything is written, or its reader has had a second.
+    pub(super) fn flush(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        let (done, written) = sync_channel(1);
+        while self.queue.try_send(Entry::Flush(done.clone())).is_err() {
+            if Instant::now() > deadline {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        // At the deadline nobody reads it, and nobody waits for it.
+        let left = deadline.saturating_duration_since(Instant::now());
+        written.recv_timeout(left).unwrap_or_default();
+    }
+}
+
+/// A failed write is nobody's concern: there is no other place to tell it.
+fn write_all(entries: &Receiver<Entry>, mut output: impl Write, dropped: &AtomicU64) {
+    while let Ok(entry) = entries.recv() {
+        match entry {
+            Entry::Line(line) => drop(output.write_all(&line)),
+            Entry::Flush(done) => drop(done.send(())),
+        }
+        let lines = dropped.swap(0, Relaxed);
+        if lines > 0 {
+            drop(writeln!(output, "{lines} lines of the log dropped: nobody read it in time"));
+        }
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.queue.try_send(Entry::Line(bytes.to_vec())).is_err() {
+            self.dropped.fetch_add(1, Relaxed);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader, PipeWriter, pipe};
+
+    use super::*;
+
+    fn say(lines: &Lines, count: usize) {
+        for number in 0..count {
+            lines.make_writer().write_all(format!("line {number}\n").as_bytes()).unwrap();
+        }
+    }
+
+    #[test]
+    fn lines_arrive_in_order_before_a_flush_returns() {
+        let (reader, writer) = pipe().unwrap();
+        let lines = Lines::start(writer).unwrap();
+        say(&lines, 100);
+        lines.flush();
+        let got: Vec<String> =
+            BufReader::new(reader).lines().take(100).map(Result::unwrap).collect();
+        let wanted: Vec<String> = (0..100).map(|number| format!("line {number}")).collect();
+        assert_eq!(got, wanted);
+    }
+
+    /// A pipe's reader that stopped held the whole relay: the log was written by its one task.
+    #[test]
+    fn a_reader_that_stops_delays_nobody_and_is_told_what_it_missed() {
+        let (reader, writer): (_, PipeWriter) = pipe().unwrap();
+        let lines = Lines::start(writer).unwrap();
+        let began = Instant::now();
+        say(&lines, 100_000);
+        lines.flush();
+        assert!(began.elapsed() < PATIENCE * 5, "{:?}", began.elapsed());
+        drop(lines);
+        let missed = BufReader::new(reader).lines().map(Result::unwrap);
+        assert!(missed.filter(|line| line.contains("lines of the log dropped")).count() > 0);
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_delays_nobody() {
+        let (reader, writer) = pipe().unwrap();
+        drop(reader);
+        let lines = Lines::start(writer).unwrap();
+        say(&lines, 10_000);
+        lines.flush();
+    }
+}

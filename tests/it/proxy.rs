@@ -1,0 +1,148 @@
+//! The torture suite's proxy: what each mode does to a conversation of two sockets.
+
+#[path = "../torture/proxy.rs"]
+mod torture_proxy;
+
+use std::{io::ErrorKind, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    time::{Instant, timeout},
+};
+
+use self::torture_proxy::{Mode, Modes, Proxy};
+use super::support::{DEADLINE, eventually, let_pass};
+
+/// Long enough for loopback to bring what nothing keeps back.
+const A_WHILE: Duration = Duration::from_millis(200);
+
+/// A proxy and both ends of a connection through it.
+async fn conversation() -> (Proxy, TcpStream, TcpStream) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let proxy = Proxy::start(listener.local_addr().unwrap().port()).await.unwrap();
+    let client = TcpStream::connect(("127.0.0.1", proxy.port())).await.unwrap();
+    let (server, _) = listener.accept().await.unwrap();
+    assert_eq!(proxy.accepted(), 1);
+    (proxy, client, server)
+}
+
+async fn read(stream: &mut TcpStream, count: usize) -> Vec<u8> {
+    let mut bytes = vec![0; count];
+    timeout(DEADLINE, stream.read_exact(&mut bytes)).await.expect("bytes in time").unwrap();
+    bytes
+}
+
+async fn is_silent(stream: &mut TcpStream) -> bool {
+    timeout(A_WHILE, stream.read(&mut [0; 64])).await.is_err()
+}
+
+#[tokio::test]
+async fn bytes_and_the_end_pass_both_ways() {
+    let (_proxy, mut client, mut server) = conversation().await;
+    client.write_all(b"question").await.unwrap();
+    assert_eq!(read(&mut server, 8).await, b"question");
+    server.write_all(b"answer").await.unwrap();
+    assert_eq!(read(&mut client, 6).await, b"answer");
+    client.shutdown().await.unwrap();
+    assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0);
+    server.write_all(b"late").await.unwrap();
+    assert_eq!(read(&mut client, 4).await, b"late");
+}
+
+#[tokio::test]
+async fn a_delay_keeps_the_order_and_not_the_sender() {
+    let (proxy, mut client, mut server) = conversation().await;
+    proxy.set(Modes::to_server(Mode::Delay(A_WHILE, A_WHILE)));
+    let began = Instant::now();
+    for number in 0..50_u8 {
+        client.write_all(&[number]).await.unwrap();
+    }
+    assert!(began.elapsed() < A_WHILE, "the sender waited");
+    assert_eq!(read(&mut server, 50).await, (0..50).collect::<Vec<u8>>());
+    assert!(began.elapsed() >= A_WHILE);
+    server.write_all(b"x").await.unwrap();
+    read(&mut client, 1).await;
+}
+
+#[tokio::test]
+async fn slices_are_put_together_again_by_who_reads() {
+    let (proxy, mut client, mut server) = conversation().await;
+    proxy.set(Modes::both(Mode::Slice(3)));
+    client.write_all(b"0123456789").await.unwrap();
+    assert_eq!(read(&mut server, 10).await, b"0123456789");
+}
+
+#[tokio::test]
+async fn a_hole_lets_nothing_through_in_its_direction_and_everything_afterwards() {
+    let (proxy, mut client, mut server) = conversation().await;
+    proxy.set(Modes::to_client(Mode::Hole));
+    client.write_all(b"ping").await.unwrap();
+    assert_eq!(read(&mut server, 4).await, b"ping");
+    server.write_all(b"pong").await.unwrap();
+    assert!(is_silent(&mut client).await);
+    proxy.set(Modes::PASS);
+    assert_eq!(read(&mut client, 4).await, b"pong");
+
+    proxy.set(Modes::both(Mode::Hole));
+    client.write_all(b"ping").await.unwrap();
+    drop(client);
+    // Not even the end comes.
+    assert!(is_silent(&mut server).await);
+    proxy.set(Modes::PASS);
+    assert_eq!(read(&mut server, 4).await, b"ping");
+}
+
+#[tokio::test]
+async fn what_was_held_arrives_after_its_sender_has_gone() {
+    let (proxy, mut client, mut server) = conversation().await;
+    proxy.set_present(Modes::to_server(Mode::Hold));
+    client.write_all(b"ghost").await.unwrap();
+    eventually("bytes that are held", DEADLINE, async || proxy.held_bytes() == 5).await;
+    // With something unread, so that it is a reset and not an orderly end.
+    server.write_all(b"unread").await.unwrap();
+    let_pass(A_WHILE).await;
+    drop(client);
+    assert!(is_silent(&mut server).await);
+    // Another connection is not concerned.
+    TcpStream::connect(("127.0.0.1", proxy.port())).await.unwrap();
+
+    proxy.set_present(Modes::PASS);
+    assert_eq!(read(&mut server, 5).await, b"ghost");
+    assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0);
+    assert_eq!(proxy.held_bytes(), 0);
+}
+
+#[tokio::test]
+async fn a_cut_is_a_reset_for_both_sides() {
+    let (proxy, mut client, mut server) = conversation().await;
+    client.write_all(b"before").await.unwrap();
+    read(&mut server, 6).await;
+    proxy.cut();
+    for stream in [&mut client, &mut server] {
+        let read = timeout(DEADLINE, stream.read(&mut [0; 8])).await.unwrap();
+        assert_eq!(read.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
+}
+
+#[tokio::test]
+async fn a_cut_after_so_many_bytes_lets_just_those_pass() {
+    let (proxy, mut client, mut server) = conversation().await;
+    proxy.set(Modes::to_server(Mode::CutAfter(4)));
+    client.write_all(b"0123456789").await.unwrap();
+    let mut got = Vec::new();
+    let end = timeout(DEADLINE, server.read_to_end(&mut got)).await.unwrap();
+    // The reset may overtake what is still unread.
+    assert!(b"0123".starts_with(&got), "{got:?}");
+    assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn a_server_that_is_gone_resets_the_client() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let proxy = Proxy::start(listener.local_addr().unwrap().port()).await.unwrap();
+    drop(listener);
+    let mut client = TcpStream::connect(("127.0.0.1", proxy.port())).await.unwrap();
+    let read = timeout(DEADLINE, client.read(&mut [0; 8])).await.unwrap();
+    assert!(read.is_err(), "{read:?}");
+}

@@ -1,0 +1,196 @@
+//! N with one server: NATS is killed, frozen, full, reconfigured and set back.
+
+use std::{path::Path, process::Command, time::Duration};
+
+use async_nats::jetstream::stream::Config;
+use postrider::dev::servers::{Nats, NatsOptions};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    fault::{Fault, Set, Tally},
+    scene::{conclude, daemon, look_at_resources, pause, steady, under_load},
+    support::{DEADLINE, Fixture, daemon::DaemonBuilder, let_pass},
+};
+
+pub(crate) const FAULTS: &[Fault] = &[
+    Fault {
+        id: "N1",
+        what: "SIGKILL of nats-server, started again",
+        pr: 10,
+        nightly: 300,
+        set: 30,
+        unmended: None,
+        inflict: |set| Box::pin(kill(set)),
+    },
+    Fault {
+        id: "N5",
+        what: "SIGSTOP of nats-server for up to 5 s",
+        pr: 2,
+        nightly: 30,
+        set: 4,
+        unmended: None,
+        inflict: |set| Box::pin(freeze(set)),
+    },
+    Fault {
+        id: "N6",
+        what: "no room left in JetStream, then room again",
+        pr: 1,
+        nightly: 10,
+        set: 1,
+        unmended: None,
+        inflict: |set| Box::pin(fill_up(set)),
+    },
+    Fault {
+        id: "N7",
+        what: "the stream's limit reached, its subject and its window taken away and given back",
+        pr: 4,
+        nightly: 40,
+        set: 8,
+        unmended: None,
+        inflict: |set| Box::pin(reconfigure(set)),
+    },
+    Fault {
+        id: "N8",
+        what: "nats-server comes back with an older copy of its store",
+        pr: 1,
+        nightly: 60,
+        set: 1,
+        unmended: Some("nothing heals a broker that lost what it acknowledged"),
+        inflict: |set| Box::pin(set_back(set)),
+    },
+];
+
+/// The program, which notices a silent server soon.
+fn alert(fixture: &Fixture) -> DaemonBuilder {
+    daemon(fixture).set("nats.ack_timeout", "1s").set("nats.ping_interval", "1s")
+}
+
+/// Writes events while the strikes have the fixture's own server in their hands.
+async fn with_server<T>(
+    fixture: &mut Fixture,
+    set: &Set,
+    strikes: impl AsyncFnOnce(&mut Nats) -> T,
+) -> (postrider::dev::checker::Ledger, T) {
+    let (workload, stop) = (fixture.workload(steady(set)), CancellationToken::new());
+    let nats = fixture.nats.own();
+    let struck = async {
+        let struck = strikes(nats).await;
+        stop.cancel();
+        struck
+    };
+    let (ledger, struck) = tokio::join!(workload.run(&stop), struck);
+    (ledger.expect("a workload that outlives the faults"), struck)
+}
+
+async fn kill(mut set: Set) -> Tally {
+    let mut fixture = Fixture::own_nats().await;
+    let daemon = alert(&fixture).start();
+    let load = set.clone();
+    let (ledger, ()) = with_server(&mut fixture, &load, async |nats| {
+        for _ in 0..set.strikes {
+            pause(&mut set, 200..=800).await;
+            nats.kill9().unwrap();
+            pause(&mut set, 0..=300).await;
+            nats.start_again().await.unwrap();
+        }
+    })
+    .await;
+    let mut tally = conclude(&fixture, &ledger, &set).await;
+    look_at_resources(&daemon, &mut tally);
+    tally
+}
+
+async fn freeze(mut set: Set) -> Tally {
+    let fixture = Fixture::own_nats().await;
+    let daemon = alert(&fixture).start();
+    let options = steady(&set);
+    let strikes = async {
+        for strike in 0..set.strikes {
+            pause(&mut set, 300..=800).await;
+            fixture.nats.freeze().unwrap();
+            let_pass(Duration::from_secs(if strike % 2 == 0 { 5 } else { 1 })).await;
+            fixture.nats.thaw().unwrap();
+        }
+    };
+    let (ledger, ()) = under_load(&fixture, options, strikes).await;
+    let mut tally = conclude(&fixture, &ledger, &set).await;
+    look_at_resources(&daemon, &mut tally);
+    tally
+}
+
+async fn fill_up(set: Set) -> Tally {
+    let small = "max_file_store: 400KB".to_owned();
+    let options = NatsOptions { jetstream: small, ..NatsOptions::default() };
+    let mut fixture = Fixture::with(None, Some(options)).await;
+    let mut daemon = alert(&fixture).start();
+    let (ledger, ()) = with_server(&mut fixture, &set, async |nats| {
+        daemon.wait_log("nothing can be published just now", DEADLINE).await;
+        // For the program to try again in vain.
+        let_pass(Duration::from_secs(2)).await;
+        nats.options_mut().jetstream = String::new();
+        nats.stop().await.unwrap();
+        nats.start_again().await.unwrap();
+    })
+    .await;
+    let mut tally = conclude(&fixture, &ledger, &set).await;
+    look_at_resources(&daemon, &mut tally);
+    tally
+}
+
+async fn reconfigure(mut set: Set) -> Tally {
+    let fixture = Fixture::new().await;
+    let mut daemon = alert(&fixture).start();
+    daemon.wait_log("stream verified", DEADLINE).await;
+    let jetstream = fixture.jetstream().await;
+    let options = steady(&set);
+    let strikes = async {
+        for strike in 0..set.strikes {
+            pause(&mut set, 500..=1_000).await;
+            let stream = jetstream.get_stream(&fixture.stream).await.unwrap();
+            let info = stream.cached_info();
+            let sound = info.config.clone();
+            let messages = i64::try_from(info.state.messages).unwrap();
+            let elsewhere = vec![format!("{}_ELSEWHERE.>", sound.name)];
+            let worse = match strike % 3 {
+                0 => Config { max_messages: messages + 50, ..sound.clone() },
+                1 => Config { subjects: elsewhere, ..sound.clone() },
+                _ => Config { duplicate_window: Duration::from_secs(5), ..sound.clone() },
+            };
+            jetstream.update_stream(worse).await.unwrap();
+            pause(&mut set, 500..=1_500).await;
+            jetstream.update_stream(sound).await.unwrap();
+        }
+    };
+    let (ledger, ()) = under_load(&fixture, options, strikes).await;
+    conclude(&fixture, &ledger, &set).await
+}
+
+async fn set_back(mut set: Set) -> Tally {
+    let mut fixture = Fixture::own_nats().await;
+    let daemon = alert(&fixture).start();
+    let load = set.clone();
+    let (ledger, ()) = with_server(&mut fixture, &load, async |nats| {
+        pause(&mut set, 800..=1_500).await;
+        let directory = nats.log_path().with_file_name("store");
+        let copy = nats.log_path().with_file_name("copy");
+        nats.freeze().unwrap();
+        copy_tree(&directory, &copy);
+        nats.thaw().unwrap();
+        pause(&mut set, 800..=1_500).await;
+        nats.kill9().unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
+        copy_tree(&copy, &directory);
+        nats.start_again().await.unwrap();
+        pause(&mut set, 800..=1_500).await;
+    })
+    .await;
+    let mut tally = conclude(&fixture, &ledger, &set).await;
+    look_at_resources(&daemon, &mut tally);
+    tally
+}
+
+/// With owners and all, as a backup does it.
+fn copy_tree(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
+    assert!(status.success(), "cp -a {} {}", from.display(), to.display());
+}

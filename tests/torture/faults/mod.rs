@@ -1,0 +1,41 @@
+//! The matrix: every fault, in the order in which it is run and told.
+
+mod broker;
+mod chaos;
+mod cluster;
+mod daemon;
+mod failpoints;
+mod network;
+mod postgres;
+mod surroundings;
+
+use super::fault::Fault;
+
+/// All faults, the longest first, so that nobody waits for one of them at the end.
+pub(crate) fn all() -> Vec<Fault> {
+    [
+        chaos::FAULTS,
+        cluster::FAULTS,
+        failpoints::FAULTS,
+        daemon::FAULTS,
+        postgres::FAULTS,
+        network::FAULTS,
+        broker::FAULTS,
+        surroundings::FAULTS,
+    ]
+    .concat()
+}
+
+/// What `docs/torture.md` does not say of a fault as it is.
+pub(crate) fn undocumented(faults: &[Fault]) -> Vec<String> {
+    let page = include_str!("../../../docs/torture.md");
+    let is_documented = |fault: &Fault| {
+        let (begin, end) =
+            (format!("| {} | ", fault.id), format!(" | {} | {} |", fault.pr, fault.nightly));
+        page.lines().any(|line| line.starts_with(&begin) && line.ends_with(&end))
+    };
+    let missing = faults.iter().filter(|fault| !is_documented(fault));
+    missing
+        .map(|fault| format!("{}: {} times, {} a night", fault.id, fault.pr, fault.nightly))
+        .collect()
+}

@@ -1,0 +1,86 @@
+#!/bin/sh
+# Tests the testers: plants one defect at a time into a copy of the source and sees who notices.
+#
+# A mutant is a patch beside this file, headed by what it breaks, the faults of the torture suite and
+# the tests of tests/it that have to notice. Each fault gets ITERATIONS strikes, checked five by five;
+# the table says after how many the mutant died. Ends with 1 when one survives, or no longer applies.
+#
+# Usage: tests/torture/mutants/run.sh [number...]            (default: all)
+set -eu
+
+ITERATIONS=${ITERATIONS:-60}
+SEED=${SEED:-1}
+
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../../.." && pwd)
+scratch=$(mktemp -d)
+tree=$scratch/tree
+log=$scratch/log
+table=$scratch/table
+export CARGO_TARGET_DIR="$root/target/mutants"
+
+clean_up() {
+    git -C "$root" worktree remove --force "$tree" 2>/dev/null || true
+    rm -rf "$scratch"
+}
+trap clean_up EXIT
+trap 'exit 130' INT TERM
+
+git -C "$root" worktree add --quiet --detach "$tree" HEAD
+[ -d "$root/.tools" ] && ln -s "$root/.tools" "$tree/.tools"
+# The dependencies are the same: what is built of them need not be built again.
+if [ ! -d "$CARGO_TARGET_DIR/debug" ] && [ -d "$root/target/debug" ]; then
+    mkdir -p "$CARGO_TARGET_DIR/debug"
+    cp -a "$root/target/debug/deps" "$root/target/debug/build" "$root/target/debug/.fingerprint" \
+        "$CARGO_TARGET_DIR/debug/"
+fi
+cd "$tree"
+
+field() { sed -n "s/^$2: *//p" "$1" | head -1; }
+
+# Prints who killed it; nothing when nobody did.
+killer() {
+    for fault in $(field "$1" faults); do
+        if ! FAULT=$fault ITERATIONS=$ITERATIONS SET=5 SEED=$SEED TIER='' \
+            timeout 900 cargo test --locked --quiet --test torture >"$log" 2>&1
+        then
+            strikes=$(awk -v fault="$fault" '$1 == fault { print $2 }' "$log" | tail -1)
+            echo "fault $fault after ${strikes:-?} strikes"
+            return
+        fi
+    done
+    for filter in $(field "$1" tests); do
+        if ! timeout 900 cargo test --locked --quiet --test it -- "$filter" >"$log" 2>&1; then
+            name=$(sed -n 's/^---- \(.*\) stdout ----$/\1/p' "$log" | head -1)
+            echo "test ${name:-$filter}"
+            return
+        fi
+    done
+}
+
+survivors=0
+for patch in "$here"/*.patch; do
+    name=$(basename "$patch" .patch)
+    wanted=no
+    [ $# -gt 0 ] || wanted=yes
+    for number in "$@"; do
+        case $name in "$number"-*) wanted=yes ;; esac
+    done
+    [ $wanted = yes ] || continue
+    git checkout --quiet -- .
+    if ! git apply "$patch" 2>"$log"; then
+        verdict='DOES NOT APPLY'
+    elif ! cargo build --locked --quiet --bin postrider >"$log" 2>&1; then
+        verdict='DOES NOT BUILD'
+    else
+        found=$(killer "$patch")
+        verdict=${found:-SURVIVED}
+    fi
+    case $verdict in
+        [A-Z]*) survivors=$((survivors + 1)); tail -5 "$log" ;;
+    esac
+    printf '%-28s %s\n' "$name" "$verdict" | tee -a "$table"
+done
+printf '\nmutants:\n'
+cat "$table"
+[ $survivors = 0 ]

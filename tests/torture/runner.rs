@@ -1,0 +1,113 @@
+//! Runs faults side by side: each in a thread and a runtime of its own, a few at a time.
+
+use std::{
+    any::Any,
+    collections::VecDeque,
+    sync::{Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    fault::{Fault, Set, Tally},
+    options::Options,
+};
+
+/// Longer than any set of strikes that gets anywhere.
+const SET_DEADLINE: Duration = Duration::from_mins(10);
+
+/// What one fault came to.
+pub(crate) struct Outcome {
+    pub(crate) fault: Fault,
+    pub(crate) tally: Tally,
+    pub(crate) took: Duration,
+}
+
+impl Outcome {
+    /// Whether nothing is wrong that was not known to be.
+    pub(crate) fn is_fine(&self) -> bool {
+        self.tally.is_clean() || self.fault.unmended.is_some()
+    }
+}
+
+/// Runs them all, in the given order, and returns in that order.
+pub(crate) fn run(faults: Vec<Fault>, options: &Options) -> Vec<Outcome> {
+    let count = faults.len();
+    let queue: Mutex<VecDeque<(usize, Fault)>> =
+        Mutex::new(faults.into_iter().enumerate().collect());
+    let done: Mutex<Vec<(usize, Outcome)>> = Mutex::new(Vec::new());
+    let take = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    thread::scope(|scope| {
+        for _ in 0..options.jobs.min(count) {
+            scope.spawn(|| {
+                while let Some((place, fault)) = take() {
+                    let outcome = run_one(fault, options);
+                    tell(&outcome);
+                    done.lock().unwrap_or_else(PoisonError::into_inner).push((place, outcome));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(place, _)| *place);
+    done.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+fn run_one(fault: Fault, options: &Options) -> Outcome {
+    let began = Instant::now();
+    let mut tally = Tally::default();
+    let strikes = options.strikes(&fault);
+    let mut left = strikes;
+    for number in 0.. {
+        // The first failure is the one to look at; more of them only take time.
+        if left == 0 || !tally.is_clean() || tally.skipped.is_some() {
+            break;
+        }
+        let here = left.min(options.set.unwrap_or(fault.set).max(1));
+        left -= here;
+        tally.absorb(run_set(fault, Set::new(fault.id, number, here, options.seed)));
+    }
+    Outcome { fault, tally, took: began.elapsed() }
+}
+
+/// One set in a thread of its own: what panics in it is a failure of this fault only.
+fn run_set(fault: Fault, set: Set) -> Tally {
+    let strikes = set.strikes;
+    let body = move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("threads for a fault");
+        runtime.block_on(async {
+            tokio::time::timeout(SET_DEADLINE, (fault.inflict)(set)).await.expect("an end in time")
+        })
+    };
+    let thread = thread::Builder::new().name(fault.id.to_owned()).spawn(body).expect("a thread");
+    thread.join().unwrap_or_else(|panic| Tally::failed(strikes, text(panic.as_ref())))
+}
+
+fn text(panic: &(dyn Any + Send)) -> String {
+    let short = panic.downcast_ref::<&str>().copied();
+    let long = panic.downcast_ref::<String>().map(String::as_str);
+    long.or(short).unwrap_or("panicked").to_owned()
+}
+
+/// One line as soon as it is known, for whoever waits.
+fn tell(outcome: &Outcome) {
+    let Outcome { fault, tally, took } = outcome;
+    let verdict = match (&tally.skipped, tally.is_clean()) {
+        (Some(_), true) => "skipped",
+        (None, true) => "ok",
+        (_, false) if fault.unmended.is_some() => "unmended",
+        (_, false) => "FAILED",
+    };
+    let (seconds, recovery) = (took.as_secs_f64(), tally.recovery.as_secs_f64());
+    println!(
+        "torture: {:<4} {verdict} in {seconds:.1} s, at rest after {recovery:.1} s: {}",
+        fault.id, fault.what
+    );
+    for complaint in &tally.complaints {
+        println!("torture: {:<4} {complaint}", fault.id);
+    }
+}
