@@ -2,10 +2,12 @@
 
 mod fetch;
 mod inspect;
+pub mod operator;
 mod row;
 mod settle;
 mod sleep;
 mod upkeep;
+mod why;
 
 use std::sync::Arc;
 
@@ -18,9 +20,10 @@ use crate::{
 };
 
 pub use fetch::{Look, Page, PageLimits};
-pub use inspect::{DeadLetter, Inspection, MissingPrivilege, Progress};
+pub use inspect::{Inspection, MissingPrivilege, Progress};
 pub use settle::{Authority, SettleError};
 pub use upkeep::{Depth, Retained, Upkeep};
+pub use why::{Waiting, WaitingLetter};
 
 /// The planner settings of a session that reads the outbox: no statistics, stale or missing, may
 /// turn a range of an index into a scan of the settled rows.
