@@ -33,9 +33,10 @@ COMMENT ON TABLE "postrider".audit IS 'What operators did to letters: who, when,
 -- What was done to one letter.
 CREATE INDEX audit_letter ON "postrider".audit (letter_id, id);
 
--- Letters of one state in the order of their seq: pages of those that wait, batches of dead ones.
+-- Letters of one state in the order of their seq: pages of those that wait, batches of dead ones. The
+-- state comes first, so that a planner without statistics cannot take this for an index by relay.
 CREATE INDEX letter_unresolved_state
-    ON "postrider".letter (relay, state, seq)
+    ON "postrider".letter (state, relay, seq)
     WHERE resolved_at IS NULL;
 
 GRANT UPDATE (state, attempts, next_attempt_at, dead_at, replaces, resolution, resolved_by,

@@ -13,6 +13,7 @@ mod dev;
 mod dlq_bulk;
 mod dlq_commands;
 mod dlq_edit;
+mod dlq_plans;
 mod docs;
 mod examples;
 mod fixture;

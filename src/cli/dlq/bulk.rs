@@ -3,13 +3,13 @@
 use std::io::{self, BufRead as _, IsTerminal as _};
 
 use super::{
-    Exit, Failure, Filters, Globals, block_on, dead_letters, open,
+    Exit, Failure, Filters, Globals, block_on, dead_letters, open, open_with,
     print::{self, number},
     table,
 };
 use crate::{
     config::{Config, error::Problem, load::Scope},
-    outbox::operator::{Action, Authority, Choice, Operator, Outcome},
+    outbox::operator::{Action, Authority, Choice, OPERATOR_SETTINGS_FOR_IDS, Operator, Outcome},
     pg::error::QueryError,
     shutdown::Shutdown,
 };
@@ -97,7 +97,7 @@ impl Job<'_> {
     }
 
     async fn by_id(&self, config: &Config) -> Result<Exit, Failure> {
-        let operator = open(config).await?;
+        let operator = open_with(config, &OPERATOR_SETTINGS_FOR_IDS).await?;
         let mut ids = self.which.ids.clone();
         let mut seen = std::collections::HashSet::new();
         ids.retain(|id| seen.insert(*id));

@@ -147,7 +147,11 @@ fn reason(text: &str) -> Result<String, String> {
 
 /// Opens a session for an operator's work.
 async fn open(config: &Config) -> Result<Operator, Failure> {
-    let connection = connect(&config.database, "dlq", &OPERATOR_SETTINGS).await?;
+    open_with(config, &OPERATOR_SETTINGS).await
+}
+
+async fn open_with(config: &Config, settings: &[(&str, &str)]) -> Result<Operator, Failure> {
+    let connection = connect(&config.database, "dlq", settings).await?;
     let schema = Schema::from(&config.database.schema);
     Ok(Operator::new(connection, schema, config.relay.name.as_str().to_owned()))
 }

@@ -15,7 +15,11 @@ SELECT l.id, l.relay, l.state, to_char(l.dead_at AT TIME ZONE 'UTC', 'YYYY-MM-DD
        l.error_code, l.error, l.fingerprint, l.attempts, l.holds, l.seq, l.event_id, l.event_type,
        l.aggregate_type, l.aggregate_id, l.payload_size
 FROM "postrider".letter AS l
-WHERE l.relay = $1::text AND l.state = 'dead' AND l.resolved_at IS NULL
+WHERE (l.relay = $1::text) IS TRUE AND (l.state = 'dead') IS TRUE AND l.resolved_at IS NULL
+  -- Once more as what an index can be used for: relay and state unless there are ids, state unless
+  -- there is a key. Without statistics the planner would take one index for as good as another.
+  AND ($9::bigint[] IS NOT NULL OR l.relay = $1::text)
+  AND ($9::bigint[] IS NOT NULL OR $4::text IS NOT NULL OR l.state = 'dead')
   AND ($2::text IS NULL OR l.event_type = $2::text)
   AND ($4::text IS NULL
        OR hashtextextended(l.aggregate_id, 0) = hashtextextended($4::text, 0)

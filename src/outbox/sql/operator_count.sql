@@ -8,7 +8,11 @@
 -- key for ids. Locks: ACCESS SHARE.
 SELECT count(*) AS count
 FROM "postrider".letter AS l
-WHERE l.relay = $1::text AND l.state = 'dead' AND l.resolved_at IS NULL
+WHERE (l.relay = $1::text) IS TRUE AND (l.state = 'dead') IS TRUE AND l.resolved_at IS NULL
+  -- Once more as what an index can be used for: relay and state unless there are ids, state unless
+  -- there is a key. Without statistics the planner would take one index for as good as another.
+  AND ($9::bigint[] IS NOT NULL OR l.relay = $1::text)
+  AND ($9::bigint[] IS NOT NULL OR $4::text IS NOT NULL OR l.state = 'dead')
   AND ($2::text IS NULL OR l.event_type = $2::text)
   AND ($4::text IS NULL
        OR hashtextextended(l.aggregate_id, 0) = hashtextextended($4::text, 0)

@@ -13,7 +13,11 @@
 WITH chosen AS MATERIALIZED (
     SELECT l.id, l.next_attempt_at
     FROM "postrider".letter AS l
-    WHERE l.relay = $1::text AND l.state = 'dead' AND l.resolved_at IS NULL
+    WHERE (l.relay = $1::text) IS TRUE AND (l.state = 'dead') IS TRUE AND l.resolved_at IS NULL
+      -- Once more as what an index can be used for: relay and state unless there are ids, state unless
+      -- there is a key. Without statistics the planner would take one index for as good as another.
+      AND ($9::bigint[] IS NOT NULL OR l.relay = $1::text)
+      AND ($9::bigint[] IS NOT NULL OR $4::text IS NOT NULL OR l.state = 'dead')
       AND ($2::text IS NULL OR l.event_type = $2::text)
       AND ($4::text IS NULL
            OR hashtextextended(l.aggregate_id, 0) = hashtextextended($4::text, 0)
@@ -32,7 +36,7 @@ WITH chosen AS MATERIALIZED (
     SET resolution = 'discarded', resolved_by = $12::text, resolved_at = clock_timestamp(),
         reason = $13::text, next_attempt_at = clock_timestamp()
     FROM chosen
-    WHERE l.id = chosen.id AND l.state = 'dead' AND l.resolved_at IS NULL
+    WHERE l.id = chosen.id AND l.resolved_at IS NULL AND (l.state = 'dead') IS TRUE
     RETURNING l.id, l.relay, l.seq, l.event_id,
               jsonb_build_object('resolution', NULL, 'resolved_by', NULL, 'resolved_at', NULL,
                                  'reason', NULL, 'next_attempt_at', chosen.next_attempt_at) AS before,

@@ -15,7 +15,7 @@ WITH old AS MATERIALIZED (
            l.slot, l.seq
     FROM "postrider".letter AS l
     WHERE l.relay = $1::text AND l.id = $2::bigint AND l.event_id = $3::uuid
-      AND l.state = 'dead' AND l.resolved_at IS NULL
+      AND (l.state = 'dead') IS TRUE AND l.resolved_at IS NULL
     FOR UPDATE
 ), changed AS (
     UPDATE "postrider".letter AS l
@@ -34,7 +34,7 @@ WITH old AS MATERIALIZED (
                                ELSE l.next_attempt_at END
     FROM old
     WHERE l.id = old.id AND l.event_id = old.event_id
-      AND l.state = 'dead' AND l.resolved_at IS NULL
+      AND (l.state = 'dead') IS TRUE AND l.resolved_at IS NULL
     RETURNING l.*
 ), digest AS MATERIALIZED (
     SELECT CASE WHEN $7::boolean AND old.payload_size <= $14::bigint THEN (
