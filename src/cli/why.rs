@@ -176,11 +176,15 @@ fn about(key: &AggregateKey, head: &WaitingLetter) -> Vec<String> {
         ("retrying", _) => "due to be tried again".to_owned(),
         (state, _) => format!("{state} since {since}"),
     };
-    let attempts = letter.attempts;
-    let times = if attempts == 1 { "once".to_owned() } else { format!("{attempts} times") };
+    let last = &head.last_failed_at;
+    let tried = match letter.attempts {
+        0 => "not tried since its redrive".to_owned(),
+        1 => format!("tried once, at {last}"),
+        attempts => format!("tried {attempts} times, last at {last}"),
+    };
     vec![
         waits,
-        format!("letter {id} is {state}, tried {times}, last at {}", head.last_failed_at),
+        format!("letter {id} is {state}, {tried}"),
         format!("{}: {}", letter.error_code, letter.error),
     ]
 }
