@@ -52,6 +52,10 @@ impl Inspection {
         &self.connection
     }
 
+    pub(super) fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
     /// How far a relay has come; `None` when it has never run.
     ///
     /// # Errors

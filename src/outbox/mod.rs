@@ -1,5 +1,6 @@
 //! What the relay may do to the outbox tables: each method is one statement, or one transaction.
 
+mod accounting;
 mod fetch;
 mod inspect;
 pub mod operator;
@@ -19,6 +20,7 @@ use crate::{
     pg::{connect::Connection, error::QueryError, schema::Schema},
 };
 
+pub use accounting::{ACCOUNTING_SETTINGS, Accounting, RowState, Standing};
 pub use fetch::{Look, Page, PageLimits};
 pub use inspect::{Inspection, MissingPrivilege, Progress};
 pub use settle::{Authority, SettleError};

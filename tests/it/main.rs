@@ -1,6 +1,7 @@
 //! The integration tests: the real binary against a real Postgres and a real nats-server.
 #![cfg(test)]
 
+mod accounting;
 mod admin;
 mod broker_outage;
 mod checker;

@@ -31,7 +31,10 @@ async fn a_key_behind_a_dead_letter_names_it_and_the_way_out() {
     // Without the daemon what was redriven waits for it.
     done(&toml, &["dlq", "redrive", "1"]).await;
     let text = done(&toml, &["why", "order/a/1"]).await;
-    assert!(text.contains("letter 1 is due to be tried again"), "{text}");
+    assert!(
+        text.contains("letter 1 is due to be tried again, not tried since its redrive\n"),
+        "{text}"
+    );
     assert!(text.ends_with("no relay runs\nnext: postrider run\n"), "{text}");
 
     let later = r#"UPDATE "postrider".letter SET next_attempt_at = now() + interval '1 hour',
