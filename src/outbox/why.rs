@@ -67,3 +67,24 @@ impl WaitingLetter {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    /// What is not settled is decided in two files.
+    #[test]
+    fn the_pending_rows_of_a_key_are_those_that_the_depth_counts() {
+        let rows = |statement: &str, end: &str| {
+            let (_, rest) = statement.split_once("WITH event AS MATERIALIZED (").expect("rows");
+            let (rows, _) = rest.split_once(end).expect("their end");
+            let rows = rows.split_whitespace().collect::<Vec<_>>().join(" ");
+            let rows = rows.replace(") ", ")").replace("( ", "(").replace("$4", "$2");
+            ["o", "l", "late"].iter().fold(rows, |rows, table| {
+                rows.replace(&format!(", {table}.aggregate_type, {table}.aggregate_id"), "")
+            })
+        };
+        let depth = rows(include_str!("sql/depth.sql"), "SELECT (SELECT count(*) FROM event)");
+        let key = rows(include_str!("sql/why_pending.sql"), ", of_key AS");
+        assert!(depth.contains("pg_visible_in_snapshot(l.tx, p.target)"), "{depth}");
+        assert_eq!(depth, key);
+    }
+}

@@ -137,3 +137,36 @@ async fn a_letter_that_somebody_keeps_open_stops_a_batch_with_what_is_done_so_fa
     assert_eq!(number(&client, RETRYING).await, 1_000);
     lock.rollback().await.unwrap();
 }
+
+#[tokio::test]
+async fn what_somebody_else_takes_in_the_same_moment_is_left_to_them_and_said() {
+    let fixture = Fixture::new().await;
+    let toml = fixture.toml();
+    let client = dead(&fixture, 3).await;
+    let mut other = fixture.connect().await;
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+        AND application_name = 'postrider/dlq' AND wait_event_type = 'Lock'";
+    let edit = ["dlq", "edit", "3", "--subject", "", "--reason", "a test"];
+    let commands: [(&str, &[&str], &str, &str); 2] = [
+        ("1", &["dlq", "redrive", "1", "2"], "redriven 1 dead letter\n", "letter 1: taken by"),
+        ("3", &edit, "", "error: letter 3 was taken by"),
+    ];
+    for (id, command, stdout, stderr) in commands {
+        let taking = other.transaction().await.unwrap();
+        let take = format!(
+            r#"UPDATE "postrider".letter SET state = 'retrying', dead_at = NULL WHERE id = {id}"#
+        );
+        taking.batch_execute(&take).await.unwrap();
+        let (finished, ()) = tokio::join!(daemon::run(&toml, command), async {
+            eventually("a command that waits", DEADLINE, async || {
+                number(&client, waits).await == 1
+            })
+            .await;
+            taking.commit().await.unwrap();
+        });
+        assert_eq!((finished.code, finished.stdout.as_str()), (Some(1), stdout), "{finished:?}");
+        let expected = format!("{stderr} somebody else meanwhile");
+        assert!(finished.stderr.starts_with(&expected), "{finished:?}");
+    }
+    assert_eq!(number(&client, AUDITED).await, 1);
+}
