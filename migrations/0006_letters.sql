@@ -43,6 +43,9 @@ ALTER TABLE "postrider".position
     -- An operator's wish that the relay heal the stream, or null.
     ADD COLUMN heal_requested_at timestamptz;
 
+-- A relay of before has noted no floor. It had at most so many events on their way.
+UPDATE "postrider".position SET stream_floor = greatest(stream_seq - 131072, 0);
+
 -- Where the relay was, every few seconds: what a stream has lost behind one of these is published
 -- again from there.
 CREATE TABLE "postrider".checkpoint (

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use crate::{
     admin::{self, AdminError},
     config::{self, Config},
-    delivery::{Limits, OnDead},
+    delivery::{Growth, Limits, OnDead, Policy, Rules},
     metrics::Metrics,
     nats::{self, Publisher},
     pg::schema::Schema,
@@ -163,15 +163,32 @@ fn settings(config: &Config, options: Options, template: SubjectTemplate) -> rel
         batch_events: size(u64::from(config.relay.batch_events)),
         batch_bytes,
         letter_bytes_max: LETTER_BYTES_MAX,
-        on_dead: match config.route.on_dead {
-            config::OnDead::Hold => OnDead::Hold,
-            config::OnDead::Skip => OnDead::Skip,
-        },
+        rules: rules(&config.route),
+        on_denied: config.route.on_denied,
         poll_interval: config.relay.poll_interval.0,
         idle_interval: config.relay.idle_interval.0,
         wake: config.relay.wake,
         grace: config.shutdown.grace.0,
         rescan: options.rescan,
+    }
+}
+
+fn rules(route: &config::Route) -> Rules {
+    Rules {
+        on_dead: match route.on_dead {
+            config::OnDead::Hold => OnDead::Hold,
+            config::OnDead::Skip => OnDead::Skip,
+        },
+        retry: Policy {
+            attempts: route.attempts,
+            delay: route.delay.0,
+            growth: match route.backoff {
+                config::BackoffShape::Linear => Growth::Linear,
+                config::BackoffShape::Exponential => Growth::Exponential,
+            },
+            jitter: route.jitter,
+            max_delay: route.max_delay.0,
+        },
     }
 }
 

@@ -23,8 +23,8 @@ pub const ACK_TIMEOUT: RangeInclusive<HumanDuration> = millis(100)..=seconds(300
 pub const REPLICAS: RangeInclusive<u8> = 1..=5;
 
 /// Shorter would forget an id before its publish is repeated, longer would fill the broker's memory.
-/// It must also cover twice `nats.ack_timeout` and 40 s.
-pub const DUPLICATE_WINDOW: RangeInclusive<HumanDuration> = seconds(40)..=seconds(24 * 3600);
+/// It must also cover twice `nats.ack_timeout` and a second.
+pub const DUPLICATE_WINDOW: RangeInclusive<HumanDuration> = seconds(2)..=seconds(24 * 3600);
 
 /// Zero would read nothing; more would hold more rows in memory than one round trip is worth.
 pub const BATCH_EVENTS: RangeInclusive<u32> = 1..=100_000;
@@ -41,6 +41,15 @@ pub const POLL_INTERVAL: RangeInclusive<HumanDuration> = millis(1)..=seconds(1);
 /// Shorter would make an idle relay busy; the wake-up gate expires 15 s after it was last renewed,
 /// and it is renewed at this interval.
 pub const IDLE_INTERVAL: RangeInclusive<HumanDuration> = millis(50)..=seconds(10);
+
+/// Zero would try nothing; more would take years.
+pub const ATTEMPTS: RangeInclusive<u32> = 1..=1_000_000;
+
+/// A part of a wait.
+pub const JITTER: RangeInclusive<f64> = 0.0..=1.0;
+
+/// Shorter would trouble a broker that asked for patience, longer is for a person to decide.
+pub const RETRY_DELAY: RangeInclusive<HumanDuration> = millis(1)..=seconds(24 * 3600);
 
 /// Shorter than a second would drop rows that an operator has no chance to see.
 pub const RETENTION: RangeInclusive<HumanDuration> = seconds(1)..=seconds(3650 * 24 * 3600);
@@ -70,8 +79,8 @@ pub struct Bound {
 }
 
 /// Every key that has a range, with what `config` says.
-pub fn all(config: &Config) -> [Bound; 15] {
-    let Config { database, nats, stream, relay, shutdown, .. } = config;
+pub fn all(config: &Config) -> [Bound; 19] {
+    let Config { database, nats, stream, relay, route, shutdown, .. } = config;
     [
         bound("database.connect_timeout", &database.connect_timeout, &CONNECT_TIMEOUT),
         bound("database.query_timeout", &database.query_timeout, &QUERY_TIMEOUT),
@@ -87,6 +96,10 @@ pub fn all(config: &Config) -> [Bound; 15] {
         bound("relay.poll_interval", &relay.poll_interval, &POLL_INTERVAL),
         bound("relay.idle_interval", &relay.idle_interval, &IDLE_INTERVAL),
         bound("relay.retention", &relay.retention, &RETENTION),
+        bound("route.attempts", &route.attempts, &ATTEMPTS),
+        bound("route.delay", &route.delay, &RETRY_DELAY),
+        bound("route.jitter", &route.jitter, &JITTER),
+        bound("route.max_delay", &route.max_delay, &RETRY_DELAY),
         bound("shutdown.grace", &shutdown.grace, &GRACE),
     ]
 }

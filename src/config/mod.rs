@@ -142,11 +142,12 @@ impl Default for Nats {
     }
 }
 
-/// How long the broker has to remember ids, so that it recognises every repeat of ours: two
-/// unanswered attempts, the wait between them, and a restart of this program.
+/// How long the broker has to remember ids at least, so that it recognises what is sent again at
+/// once: two unanswered attempts and the wait between them. What is older is looked for in the
+/// stream before it is sent again.
 pub fn duplicate_window_needed(ack_timeout: Duration) -> Duration {
-    const WAIT_AND_RESTART: Duration = Duration::from_secs(40);
-    ack_timeout.saturating_mul(2).saturating_add(WAIT_AND_RESTART)
+    const WAIT: Duration = Duration::from_secs(1);
+    ack_timeout.saturating_mul(2).saturating_add(WAIT)
 }
 
 /// `[stream]`: the JetStream stream that takes the events.
@@ -168,6 +169,28 @@ pub struct Stream {
     /// stream is created. Default `10m`; costs about 140 bytes an event of the window in the
     /// broker's memory. See [`bounds::DUPLICATE_WINDOW`].
     pub duplicate_window: HumanDuration,
+    /// What to do when the stream has lost events that it had acknowledged. Default `auto`.
+    pub heal: Heal,
+}
+
+/// What to do when the stream has lost events that it had acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Heal {
+    /// Publish again what the outbox still has of them, in order and under the same ids.
+    Auto,
+    /// Publish nothing until an operator runs `postrider reconcile`.
+    Manual,
+}
+
+impl<'de> Deserialize<'de> for Heal {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parse_text(deserializer, "\"auto\" or \"manual\"", |text| match text {
+            "auto" => Some(Self::Auto),
+            "manual" => Some(Self::Manual),
+            _ => None,
+        })
+    }
 }
 
 impl Default for Stream {
@@ -178,6 +201,7 @@ impl Default for Stream {
             create: false,
             replicas: 1,
             duplicate_window: HumanDuration(Duration::from_mins(10)),
+            heal: Heal::Auto,
         }
     }
 }
@@ -253,7 +277,7 @@ impl<'de> Deserialize<'de> for Wake {
     }
 }
 
-/// `[route]`: where an event goes and what a dead one does to its key.
+/// `[route]`: where an event goes, how it is tried again, and what a dead one does to its key.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Route {
@@ -261,11 +285,74 @@ pub struct Route {
     pub subject: String,
     /// What the later events of a dead event's key do. Default `hold`.
     pub on_dead: OnDead,
+    /// What to do when the server forbids us a subject. Default `pause`.
+    pub on_denied: OnDenied,
+    /// How often a message is tried that the broker does not take for its own sake, before it becomes
+    /// a dead letter. An outage uses up no attempt. Default 20. See [`bounds::ATTEMPTS`].
+    pub attempts: u32,
+    /// The wait after the first of these attempts. Default `100ms`. See [`bounds::RETRY_DELAY`].
+    pub delay: HumanDuration,
+    /// How the waits grow. Default `exponential`.
+    pub backoff: BackoffShape,
+    /// The part of each wait that is drawn at random, from 0 (exactly that wait) to 1 (anything up to
+    /// it). Default 0.2.
+    pub jitter: f64,
+    /// The longest wait, not below `delay`. Default `5m`. See [`bounds::RETRY_DELAY`].
+    pub max_delay: HumanDuration,
 }
 
 impl Default for Route {
     fn default() -> Self {
-        Self { subject: "events.{event_type}".to_owned(), on_dead: OnDead::Hold }
+        Self {
+            subject: "events.{event_type}".to_owned(),
+            on_dead: OnDead::Hold,
+            on_denied: OnDenied::Pause,
+            attempts: 20,
+            delay: HumanDuration(Duration::from_millis(100)),
+            backoff: BackoffShape::Exponential,
+            jitter: 0.2,
+            max_delay: HumanDuration(Duration::from_mins(5)),
+        }
+    }
+}
+
+/// What to do when the server forbids us a subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDenied {
+    /// Publish nothing until it is allowed.
+    Pause,
+    /// Try the events of that subject again as `attempts` says, and go on with the others.
+    Retry,
+}
+
+impl<'de> Deserialize<'de> for OnDenied {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parse_text(deserializer, "\"pause\" or \"retry\"", |text| match text {
+            "pause" => Some(Self::Pause),
+            "retry" => Some(Self::Retry),
+            _ => None,
+        })
+    }
+}
+
+/// How waits grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackoffShape {
+    /// By `delay` each time.
+    Linear,
+    /// Each is twice the one before.
+    Exponential,
+}
+
+impl<'de> Deserialize<'de> for BackoffShape {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parse_text(deserializer, "\"linear\" or \"exponential\"", |text| match text {
+            "linear" => Some(Self::Linear),
+            "exponential" => Some(Self::Exponential),
+            _ => None,
+        })
     }
 }
 

@@ -240,6 +240,14 @@ impl Rules<'_> {
             .hint(format!("{needed} or more; 10m is good"));
             self.broken("stream.duplicate_window", problem);
         }
+        let (delay, longest) = (config.route.delay, config.route.max_delay);
+        if delay > longest {
+            let problem = Problem::new(format!(
+                "route.delay {delay} is longer than route.max_delay {longest}"
+            ))
+            .hint("the first wait is the shortest");
+            self.broken("route.delay", problem);
+        }
         let (poll, idle) = (config.relay.poll_interval, config.relay.idle_interval);
         if poll > idle {
             let problem = Problem::new(format!(

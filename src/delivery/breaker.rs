@@ -28,6 +28,8 @@ pub enum Transition {
     Opened,
     /// Traffic flows again.
     Closed,
+    /// The stream gave a sequence that it had given before: it may have lost what it acknowledged.
+    WentBack,
 }
 
 /// The breaker of one stream.

@@ -2,31 +2,39 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, HashSet, VecDeque, hash_map::Entry},
+    collections::{BinaryHeap, HashMap, VecDeque, hash_map::Entry},
     time::{Duration, Instant},
 };
 
 use rustc_hash::FxHashMap;
 
-use crate::{
-    delivery::retry::Backoff,
-    event::{AggregateKey, Event},
-};
+use crate::event::{AggregateKey, Event};
 
 /// The number of an event in memory: it rises with each one admitted, and is never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
 
-/// The waits after a busy answer.
-const BUSY: Backoff = Backoff { first: Duration::from_millis(50), longest: Duration::from_secs(5) };
+impl Ticket {
+    const LETTER: u64 = 1 << 63;
+
+    /// The ticket of a letter that is tried again: these have numbers of their own.
+    pub(super) fn letter(number: u64) -> Self {
+        Self(number | Self::LETTER)
+    }
+
+    /// Whether it is a letter's.
+    pub(super) fn is_letter(self) -> bool {
+        self.0 & Self::LETTER != 0
+    }
+}
 
 /// The events in memory. One FIFO a key; a queue of what may go; a heap of what may go later.
 #[derive(Debug, Default)]
 pub struct Lanes {
     waiting: FxHashMap<Ticket, Waiting>,
     by_key: HashMap<AggregateKey, VecDeque<Ticket>>,
-    /// Keys with a dead letter that holds the later events.
-    held: HashSet<AggregateKey>,
+    /// Keys with a letter that the later events wait behind, and the last event that was held.
+    held: HashMap<AggregateKey, Option<Ticket>>,
     /// Heads of lanes and events without a key, in the order in which they may go.
     ready: VecDeque<Ticket>,
     delayed: BinaryHeap<Reverse<(Instant, Ticket)>>,
@@ -36,9 +44,32 @@ pub struct Lanes {
 #[derive(Debug)]
 struct Waiting {
     event: Event,
-    busy: u32,
-    /// Whether a publish of it may already have reached the stream.
-    sent: bool,
+    /// Tries that the broker answered with a request for patience.
+    attempts: u32,
+    /// How often it was handed to the broker.
+    sends: u32,
+    in_flight: bool,
+    /// Since when a publish of it may be in the stream without our knowing.
+    uncertain_since: Option<Instant>,
+    doubt: Doubt,
+    /// When it was sent last, or may have been.
+    last_sent: Option<Instant>,
+    /// The highest stream sequence known when it was last sent: it is stored above.
+    sent_above: u64,
+}
+
+/// Whether a publish of an event may still arrive, or have arrived: no answer to another one settles
+/// that, only a look into the stream some time after the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    /// Every publish of it was answered.
+    No,
+    /// An earlier run may have sent it, or a look came too early to tell.
+    Earlier,
+    /// One stayed without an answer.
+    Unanswered,
+    /// It may not go before it was looked for in the stream.
+    ToBeLookedFor,
 }
 
 impl Lanes {
@@ -57,24 +88,49 @@ impl Lanes {
         self.bytes
     }
 
-    /// How many keys wait behind a dead letter.
+    /// How many keys wait behind a letter.
     pub fn held_keys(&self) -> usize {
         self.held.len()
     }
 
-    /// Takes over the keys that wait behind a dead letter, as the database knows them.
+    /// Takes over the keys that wait behind a letter, as the database knows them.
     pub fn set_held(&mut self, keys: impl IntoIterator<Item = AggregateKey>) {
-        self.held = keys.into_iter().collect();
+        self.held = keys.into_iter().map(|key| (key, None)).collect();
     }
 
-    /// Whether the later events of a key wait behind a dead letter.
-    pub fn is_held(&self, key: Option<&AggregateKey>) -> bool {
-        key.is_some_and(|key| self.held.contains(key))
+    /// Whether the event has to wait behind a letter of its key; notes that it does.
+    pub fn hold(&mut self, ticket: Ticket, event: &Event) -> bool {
+        let last = event.lane().and_then(|key| self.held.get_mut(key));
+        if let Some(last) = last {
+            *last = Some(ticket);
+            return true;
+        }
+        false
+    }
+
+    /// Nothing of the key is left among the letters that were recorded before `recorded`: its later
+    /// events may go, unless some were held since. Returns whether they may.
+    pub fn release(&mut self, key: &AggregateKey, recorded: Ticket) -> bool {
+        match self.held.get(key) {
+            Some(Some(last)) if *last >= recorded => return false,
+            Some(_) => drop(self.held.remove(key)),
+            None => {}
+        }
+        true
     }
 
     /// Queues an event behind the earlier ones of its key.
-    pub fn admit(&mut self, ticket: Ticket, event: Event) {
-        match event.key.clone().map(|key| self.by_key.entry(key)) {
+    ///
+    /// `uncertain_since` says that an earlier run may have sent it, and that a look then has not
+    /// found it: it may have been on its way.
+    pub fn admit(
+        &mut self,
+        ticket: Ticket,
+        event: Event,
+        attempts: u32,
+        uncertain_since: Option<Instant>,
+    ) {
+        match event.lane().cloned().map(|key| self.by_key.entry(key)) {
             None => self.ready.push_back(ticket),
             Some(Entry::Occupied(lane)) => lane.into_mut().push_back(ticket),
             Some(Entry::Vacant(lane)) => {
@@ -83,7 +139,17 @@ impl Lanes {
             }
         }
         self.bytes += event.footprint();
-        self.waiting.insert(ticket, Waiting { event, busy: 0, sent: false });
+        let waiting = Waiting {
+            event,
+            attempts,
+            sends: 0,
+            in_flight: false,
+            uncertain_since,
+            doubt: if uncertain_since.is_some() { Doubt::Earlier } else { Doubt::No },
+            last_sent: uncertain_since,
+            sent_above: 0,
+        };
+        self.waiting.insert(ticket, waiting);
     }
 
     /// The next event that may go. The caller sends it, or gives it back.
@@ -96,41 +162,134 @@ impl Lanes {
                 self.ready.push_back(ticket);
             }
         }
-        self.ready.pop_front()
+        // One that left while it waited for its turn has left its number here.
+        while let Some(ticket) = self.ready.pop_front() {
+            if self.waiting.contains_key(&ticket) {
+                return Some(ticket);
+            }
+        }
+        None
     }
 
     /// The event of a ticket, and whether it may be in the stream already.
     pub fn event(&self, ticket: Ticket) -> Option<(&Event, bool)> {
-        self.waiting.get(&ticket).map(|waiting| (&waiting.event, waiting.sent))
+        self.waiting.get(&ticket).map(|waiting| (&waiting.event, waiting.sends > 0))
     }
 
-    /// It was handed to the broker.
-    pub fn sent(&mut self, ticket: Ticket) {
+    /// Whether it has to be looked for in the stream before it may go: it may be there, and has been
+    /// for longer than the stream recognises what is sent again.
+    pub fn is_stale(&self, ticket: Ticket, recognised_for: Duration, now: Instant) -> bool {
+        self.waiting.get(&ticket).is_some_and(|waiting| {
+            let old = |since| now.duration_since(since) >= recognised_for;
+            waiting.doubt == Doubt::ToBeLookedFor || waiting.uncertain_since.is_some_and(old)
+        })
+    }
+
+    /// The stream sequence above which it is stored, if it is.
+    pub fn sent_above(&self, ticket: Ticket) -> u64 {
+        self.waiting.get(&ticket).map_or(0, |waiting| waiting.sent_above)
+    }
+
+    /// It was handed to the broker, which had told of stream sequences up to `above`.
+    pub fn sent(&mut self, ticket: Ticket, above: u64, now: Instant) {
         if let Some(waiting) = self.waiting.get_mut(&ticket) {
-            waiting.sent = true;
+            waiting.sends = waiting.sends.saturating_add(1);
+            waiting.last_sent = Some(now);
+            waiting.uncertain_since.get_or_insert(now);
+            waiting.sent_above = above;
+            waiting.in_flight = true;
         }
+    }
+
+    /// Those that are not on their way, and may be in the stream without our knowing.
+    pub fn uncertain(&self) -> Vec<Ticket> {
+        let uncertain = |waiting: &Waiting| waiting.uncertain_since.is_some() && !waiting.in_flight;
+        let waiting = self.waiting.iter().filter(|(_, waiting)| uncertain(waiting));
+        waiting.map(|(ticket, _)| *ticket).collect()
+    }
+
+    /// The stream did not hold it then. It may have been on its way all the same, for at most
+    /// `late_max`: if that is not over, the time in which it is recognised counts from then.
+    pub fn not_stored(&mut self, ticket: Ticket, at: Instant, late_max: Duration) {
+        if let Some(waiting) = self.waiting.get_mut(&ticket) {
+            let arrived = |sent: Instant| at.saturating_duration_since(sent) >= late_max;
+            if waiting.last_sent.is_none_or(arrived) {
+                waiting.uncertain_since = None;
+                waiting.doubt = Doubt::No;
+            } else {
+                waiting.uncertain_since = Some(at);
+                if waiting.doubt == Doubt::Unanswered {
+                    waiting.doubt = Doubt::Earlier;
+                }
+            }
+        }
+    }
+
+    /// Whether a publish of it stayed without an answer.
+    pub fn is_unconfirmed(&self, ticket: Ticket) -> bool {
+        self.waiting.get(&ticket).is_some_and(|waiting| waiting.doubt == Doubt::Unanswered)
+    }
+
+    /// All that is in memory.
+    pub fn events(&self) -> impl Iterator<Item = &Event> {
+        self.waiting.values().map(|waiting| &waiting.event)
+    }
+
+    /// What is on its way and meets a condition.
+    pub fn on_their_way(&self, condition: impl Fn(&Event) -> bool) -> Vec<Ticket> {
+        let meets = |waiting: &Waiting| waiting.in_flight && condition(&waiting.event);
+        let waiting = self.waiting.iter().filter(|(_, waiting)| meets(waiting));
+        waiting.map(|(ticket, _)| *ticket).collect()
+    }
+
+    /// A publish of it stayed without an answer: it goes again.
+    pub fn unconfirmed(&mut self, ticket: Ticket) {
+        if let Some(waiting) = self.waiting.get_mut(&ticket) {
+            waiting.doubt = Doubt::Unanswered;
+        }
+        self.again(ticket);
+    }
+
+    /// Before it leaves for the letters: may an earlier publish of it have been stored? Then it is
+    /// looked for first, as soon as that is certain to tell, and goes again after that.
+    pub fn look_for_first(&mut self, ticket: Ticket, late_max: Duration, now: Instant) -> bool {
+        let in_doubt = |waiting: &&mut Waiting| waiting.doubt != Doubt::No;
+        let Some(waiting) = self.waiting.get_mut(&ticket).filter(in_doubt) else { return false };
+        waiting.in_flight = false;
+        waiting.doubt = Doubt::ToBeLookedFor;
+        let at = waiting.last_sent.map_or(now, |sent| sent + late_max);
+        self.again_at(ticket, at);
+        true
     }
 
     /// It goes again as soon as something may go, before everything else.
     pub fn again(&mut self, ticket: Ticket) {
-        self.ready.push_front(ticket);
+        if let Some(waiting) = self.waiting.get_mut(&ticket) {
+            waiting.in_flight = false;
+            self.ready.push_front(ticket);
+        }
     }
 
-    /// It goes again after a wait that grows with each busy answer.
-    pub fn again_later(&mut self, ticket: Ticket, now: Instant) {
-        let Some(waiting) = self.waiting.get_mut(&ticket) else { return };
-        waiting.busy += 1;
-        self.delayed.push(Reverse((now + BUSY.after(waiting.busy), ticket)));
+    /// It is asked to be patient once more. Returns how often it was tried.
+    pub fn tried(&mut self, ticket: Ticket) -> u32 {
+        let Some(waiting) = self.waiting.get_mut(&ticket) else { return 0 };
+        waiting.in_flight = false;
+        if waiting.doubt == Doubt::No {
+            // Every publish of it was answered: it is not in the stream.
+            waiting.uncertain_since = None;
+        }
+        waiting.attempts = waiting.attempts.saturating_add(1);
+        waiting.attempts
+    }
+
+    /// It goes again then.
+    pub fn again_at(&mut self, ticket: Ticket, at: Instant) {
+        self.delayed.push(Reverse((at, ticket)));
     }
 
     /// When the next delayed event may go.
     pub fn next_due(&self) -> Option<Instant> {
         self.delayed.peek().map(|Reverse((due, _))| *due)
-    }
-
-    /// Whether an event may go without waiting for an answer or a moment.
-    pub fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
     }
 
     /// The event leaves; the next of its key may go.
@@ -140,7 +299,7 @@ impl Lanes {
     pub fn leave(&mut self, ticket: Ticket) {
         let Some(Waiting { event, .. }) = self.waiting.remove(&ticket) else { return };
         self.bytes -= event.footprint();
-        let Some(key) = event.key else { return };
+        let Some(key) = event.lane().cloned() else { return };
         let Entry::Occupied(mut lane) = self.by_key.entry(key) else { return };
         assert_eq!(lane.get_mut().pop_front(), Some(ticket), "an event left out of turn");
         match lane.get().front() {
@@ -149,21 +308,42 @@ impl Lanes {
         }
     }
 
-    /// The event leaves as a dead letter, and with it everything queued behind it: from now on its
-    /// key is held. Returns what was queued, in order.
+    /// The event leaves for the letters, and with it everything queued behind it: from now on its key
+    /// is held. Returns what was queued, in order.
     pub fn leave_and_hold(&mut self, ticket: Ticket) -> Vec<Ticket> {
-        let key = self.waiting.get(&ticket).and_then(|waiting| waiting.event.key.clone());
+        let key = self.waiting.get(&ticket).and_then(|waiting| waiting.event.lane().cloned());
         let Some(key) = key else {
             self.leave(ticket);
             return Vec::new();
         };
         let lane = self.by_key.remove(&key).unwrap_or_default();
         for member in &lane {
-            if let Some(Waiting { event, .. }) = self.waiting.remove(member) {
-                self.bytes -= event.footprint();
+            self.forget(*member);
+        }
+        let last = lane.back().copied();
+        self.held.insert(key, last);
+        lane.into_iter().filter(|member| *member != ticket).collect()
+    }
+
+    /// These leave although it is not their turn: they go on being letters.
+    pub fn abandon(&mut self, tickets: &[Ticket]) {
+        for ticket in tickets {
+            let Some(key) = self.forget(*ticket) else { continue };
+            let Entry::Occupied(mut lane) = self.by_key.entry(key) else { continue };
+            let was_head = lane.get().front() == Some(ticket);
+            lane.get_mut().retain(|member| member != ticket);
+            match lane.get().front() {
+                Some(next) if was_head => self.ready.push_back(*next),
+                Some(_) => {}
+                None => drop(lane.remove()),
             }
         }
-        self.held.insert(key);
-        lane.into_iter().filter(|member| *member != ticket).collect()
+    }
+
+    /// Takes an event out of memory. Returns its key.
+    fn forget(&mut self, ticket: Ticket) -> Option<AggregateKey> {
+        let Waiting { event, .. } = self.waiting.remove(&ticket)?;
+        self.bytes -= event.footprint();
+        event.lane().cloned()
     }
 }

@@ -4,24 +4,40 @@
 //! may happen is `admit` → `next` → `resolve` → `take_settlement`, in the order of the walk of one
 //! row (see the crate's documentation), and the simulation in `sim` drives just these.
 
+mod before;
 mod breaker;
+mod found;
 mod lanes;
+mod letters;
 mod outcome;
 mod progress;
 mod retry;
+mod retrying;
 #[cfg(test)]
 mod sim;
 mod window;
 
-use std::time::Instant;
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
-use crate::event::{AggregateKey, Event, Position, Seq, Snapshot};
+use crate::event::{AggregateKey, Event, EventId, Payload, Position, Seq, Snapshot};
+use before::Before;
+use letters::Letters;
 
 pub use breaker::{Breaker, Permit, Transition};
+pub use found::{FOUND_MAX, Found};
 pub use lanes::{Lanes, Ticket};
-pub use outcome::{Closure, ClosureKind, Letter, Outcome, Rejection, Settlement, Verdict};
+pub use letters::{
+    Change, LETTERS_MAX, LetterId, Look, Mark, Record, Records, Standing, StoredLetter,
+};
+pub use outcome::{
+    Attempt, Closure, ClosureKind, Fate, Letter, Outcome, Rejection, Retry, Settlement, StreamMark,
+    Verdict,
+};
 pub use progress::Progress;
-pub use retry::Backoff;
+pub use retry::{Backoff, Growth, Policy};
 pub use window::{Limits, Window};
 
 /// What the later events of a dead event's key do.
@@ -40,14 +56,80 @@ pub const UNSETTLED_MAX: usize = 65_536;
 /// Rows fetched at most while the breaker is open and there is nothing to probe with.
 const PROBE_EVENTS: usize = 16;
 
+/// Waits up to this are waited for in memory; for a longer one the event becomes a letter, so that
+/// the position can move on.
+const STAY_MAX: Duration = Duration::from_millis(500);
+
+/// What a relay does with the events of its route.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// What the later events of a dead event's key do.
+    pub on_dead: OnDead,
+    /// How a message is tried again that the broker did not take for its own sake.
+    pub retry: Policy,
+}
+
+/// What the database and the stream say at the start of a holding.
+#[derive(Debug)]
+pub struct Resume {
+    /// How far everything is settled.
+    pub position: Position,
+    /// The keys with unresolved letters.
+    pub held: Vec<AggregateKey>,
+    /// Rows that the position has not passed and that are letters already.
+    pub lettered: HashSet<Seq>,
+    /// What was known of the stream at the last settlement.
+    pub stream: StreamMark,
+    /// Who may have sent some of what is not settled.
+    pub earlier: Earlier,
+}
+
+/// Whether an earlier run may have sent some of what is not settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Earlier {
+    /// There was none.
+    None,
+    /// There was one.
+    Some {
+        /// The highest `seq` that was drawn when it had ended: it can have sent nothing above.
+        drawn: Seq,
+    },
+}
+
 /// Everything the relay knows about the events in its hands.
 #[derive(Debug)]
 pub struct Delivery {
     lanes: Lanes,
     progress: Progress,
+    letters: Letters,
     breaker: Breaker,
     window: Window,
-    on_dead: OnDead,
+    rules: Rules,
+    stream: StreamMark,
+    /// What the stream was found to hold of what is not settled.
+    found: Found,
+    lettered: HashSet<Seq>,
+    /// Every event with a lower ticket is settled in the database.
+    recorded: Ticket,
+    /// For how long the stream recognises what is sent again.
+    recognised_for: Duration,
+    /// How long a message may be on its way after nobody waits for it any more.
+    late_max: Duration,
+    /// What an earlier run may have sent, and is not read again yet, is stored above this.
+    before: Before,
+    /// Dead letters that nobody was told of yet.
+    deaths: Vec<Death>,
+}
+
+/// An event that became a dead letter.
+#[derive(Debug, Clone)]
+pub struct Death {
+    /// Which event.
+    pub id: EventId,
+    /// Its place in the outbox.
+    pub seq: Seq,
+    /// Why.
+    pub reason: Rejection,
 }
 
 /// How much may be fetched now.
@@ -60,21 +142,29 @@ pub struct Room {
 }
 
 impl Delivery {
-    /// Resumes from what the database says about the position and the held keys.
-    pub fn resume(
-        position: Position,
-        held: impl IntoIterator<Item = AggregateKey>,
-        limits: Limits,
-        on_dead: OnDead,
-    ) -> Self {
+    /// Resumes from what the database says.
+    pub fn resume(resume: Resume, limits: Limits, rules: Rules, now: Instant) -> Self {
+        let Resume { position, held, lettered, stream, earlier } = resume;
         let mut lanes = Lanes::default();
         lanes.set_held(held);
         Self {
             lanes,
             progress: Progress::resume(position, Ticket(0)),
+            letters: Letters::default(),
             breaker: Breaker::new(),
             window: Window::new(limits),
-            on_dead,
+            rules,
+            stream,
+            found: Found::default(),
+            lettered,
+            recorded: Ticket(0),
+            recognised_for: Duration::MAX,
+            late_max: Duration::ZERO,
+            before: match earlier {
+                Earlier::None => Before::nothing(now),
+                Earlier::Some { drawn } => Before::new(stream.floor, drawn, now),
+            },
+            deaths: Vec::new(),
         }
     }
 
@@ -101,17 +191,23 @@ impl Delivery {
     ///
     /// What begins after the target has a higher `seq` than `floor`.
     pub fn begin(&mut self, target: Snapshot, floor: Seq) {
+        self.before.begun();
         self.progress.begin(target, floor);
     }
 
     /// Takes in a page of rows in the order of their `seq`.
     pub fn admit(&mut self, events: impl IntoIterator<Item = Event>) {
         for event in events {
-            let ticket = self.progress.admit(event.seq);
-            if self.lanes.is_held(event.key.as_ref()) {
+            self.before.read(event.seq);
+            let ticket = self.progress.admit(event.seq, self.floor_now());
+            if self.lettered.contains(&event.seq) {
+                self.progress.resolve(ticket, Verdict::Lettered);
+            } else if self.found.contains(&event) {
+                self.progress.resolve(ticket, Verdict::Published);
+            } else if self.lanes.hold(ticket, &event) {
                 self.progress.resolve(ticket, Verdict::Held);
             } else {
-                self.lanes.admit(ticket, event);
+                self.lanes.admit(ticket, event, 0, self.before.uncertain_since());
             }
         }
     }
@@ -119,6 +215,12 @@ impl Delivery {
     /// The last page up to the target was taken in.
     pub fn exhausted(&mut self) {
         self.progress.exhausted();
+        self.before.exhausted();
+    }
+
+    /// What is taken into memory now is stored above this, if it is.
+    fn floor_now(&self) -> u64 {
+        self.before.stream_floor().unwrap_or(self.stream.acked)
     }
 
     /// The next event to send, if any may go now.
@@ -133,6 +235,24 @@ impl Delivery {
         }
     }
 
+    /// Whether an earlier publish of the event stayed without an answer, so that the stream may well
+    /// hold it already.
+    pub fn explains_duplicate(&self, ticket: Ticket) -> bool {
+        self.lanes.is_unconfirmed(ticket)
+    }
+
+    /// Whether something in memory was left in the database as too large that is not any more.
+    pub fn has_left_out(&self, message_bytes_max: u64) -> bool {
+        self.lanes.events().any(|event| {
+            matches!(event.payload, Payload::Oversize { bytes } if bytes <= message_bytes_max)
+        })
+    }
+
+    /// What is on its way and meets a condition.
+    pub fn on_their_way(&self, condition: impl Fn(&Event) -> bool) -> Vec<Ticket> {
+        self.lanes.on_their_way(condition)
+    }
+
     /// The event of a ticket, and whether it may be in the stream already.
     pub fn event(&self, ticket: Ticket) -> Option<(&Event, bool)> {
         self.lanes.event(ticket)
@@ -141,7 +261,7 @@ impl Delivery {
     /// The event was handed to the broker.
     pub fn sent(&mut self, ticket: Ticket, now: Instant) {
         let bytes = self.lanes.event(ticket).map_or(0, |(event, _)| event.payload.len());
-        self.lanes.sent(ticket);
+        self.lanes.sent(ticket, self.stream.acked, now);
         self.window.take(bytes);
         if self.breaker.permit(now) == Permit::Probe {
             self.breaker.probing();
@@ -154,32 +274,41 @@ impl Delivery {
     }
 
     /// The event cannot become a message, so it is rejected without a network.
-    pub fn refuse(&mut self, ticket: Ticket, rejection: Rejection) {
-        self.die(ticket, rejection);
+    pub fn refuse(&mut self, ticket: Ticket, rejection: Rejection, now: Instant) {
+        self.die(ticket, rejection, now);
+    }
+
+    /// Whether the event may be in the stream, and so long ago that the stream would not recognise
+    /// it: it has to be looked for before it may go again.
+    pub fn is_stale(&self, ticket: Ticket, now: Instant) -> bool {
+        self.lanes.is_stale(ticket, self.recognised_for, now)
     }
 
     /// Judges what the broker told us about an event on its way.
     pub fn resolve(&mut self, ticket: Ticket, outcome: Outcome, now: Instant) -> Transition {
         let Some((event, _)) = self.lanes.event(ticket) else { return Transition::None };
+        let id = event.id;
         self.window.release(event.payload.len());
         match outcome {
-            Outcome::Acked { stream_seq, .. } => {
+            Outcome::Acked { stream_seq, duplicate } => {
                 self.window.acked();
-                self.lanes.leave(ticket);
-                self.progress.resolve(ticket, Verdict::Published { stream_seq });
-                self.breaker.succeed()
+                let went_back = !duplicate && stream_seq <= self.lanes.sent_above(ticket);
+                self.raise(stream_seq, id);
+                self.publish(ticket, stream_seq);
+                let transition = self.breaker.succeed();
+                if went_back { Transition::WentBack } else { transition }
             }
             Outcome::Rejected(rejection) => {
-                self.die(ticket, rejection);
+                self.die(ticket, rejection, now);
                 self.breaker.succeed()
             }
             Outcome::Unconfirmed => {
-                self.lanes.again(ticket);
+                self.lanes.unconfirmed(ticket);
                 self.breaker.probe_unanswered(now);
                 Transition::None
             }
-            Outcome::Busy { .. } => {
-                self.lanes.again_later(ticket, now);
+            Outcome::Busy { reason, attempt } => {
+                self.be_patient(ticket, reason, attempt, now);
                 self.breaker.succeed()
             }
             Outcome::Unavailable(closure) => {
@@ -187,6 +316,56 @@ impl Delivery {
                 self.close_gate(closure, now)
             }
         }
+    }
+
+    /// Notes a stream sequence that is in use.
+    fn raise(&mut self, stream_seq: u64, id: EventId) {
+        if stream_seq > self.stream.acked {
+            self.stream.acked = stream_seq;
+            self.stream.event_id = Some(id);
+        }
+    }
+
+    fn publish(&mut self, ticket: Ticket, stream_seq: u64) {
+        self.lanes.leave(ticket);
+        if ticket.is_letter() {
+            self.letters.published(ticket, stream_seq);
+        } else {
+            self.progress.resolve(ticket, Verdict::Published);
+        }
+    }
+
+    /// What the stream holds of what was sent and is not settled, as a look into it, begun at `at`, has
+    /// found. The stream's sequences up to `stream_seq` are in use.
+    pub fn found(&mut self, found: Found, stream_seq: u64, at: Instant) {
+        self.before.looked(at);
+        for ticket in self.lanes.uncertain() {
+            let known = self.lanes.event(ticket).is_some_and(|(event, _)| found.contains(event));
+            if known {
+                self.publish(ticket, 0);
+            } else {
+                self.lanes.not_stored(ticket, at, self.late_max);
+            }
+        }
+        if stream_seq > self.stream.acked {
+            self.stream.acked = stream_seq;
+            self.stream.event_id = None;
+        }
+        self.found.extend(found);
+    }
+
+    /// For how long the stream recognises what is sent again, and how long a message may be on its way
+    /// at most after nobody waits for it any more.
+    pub fn set_times(&mut self, recognised_for: Duration, late_max: Duration) {
+        self.recognised_for = recognised_for;
+        self.late_max = late_max;
+    }
+
+    /// Where a look into the stream begins: whatever was sent and is not settled is above.
+    pub fn stream_mark(&self) -> StreamMark {
+        let floors = [self.progress.stream_floor(), self.letters.stream_floor()];
+        let floor = floors.into_iter().flatten().min().unwrap_or(self.stream.acked);
+        StreamMark { floor: floor.min(self.floor_now()), ..self.stream }
     }
 
     /// Nothing can be published just now, whatever the event.
@@ -228,7 +407,7 @@ impl Delivery {
         self.window.in_flight()
     }
 
-    /// Keys that wait behind a dead letter.
+    /// Keys that wait behind a letter.
     pub fn held_keys(&self) -> usize {
         self.lanes.held_keys()
     }
@@ -250,18 +429,58 @@ impl Delivery {
 
     /// What to write back, when anything moved. The caller keeps it until it is committed.
     pub fn take_settlement(&mut self) -> Option<Settlement> {
-        self.progress.take_settlement()
+        let stream = self.stream_mark();
+        self.progress.take_settlement(stream)
     }
 
-    fn die(&mut self, ticket: Ticket, rejection: Rejection) {
-        match self.on_dead {
-            OnDead::Skip => self.lanes.leave(ticket),
-            OnDead::Hold => {
-                for behind in self.lanes.leave_and_hold(ticket) {
-                    self.progress.resolve(behind, Verdict::Held);
-                }
+    /// A settlement is committed.
+    pub fn settled(&mut self, settlement: &Settlement) {
+        self.recorded = self.recorded.max(settlement.up_to);
+    }
+
+    /// Every event with a lower ticket is settled in the database.
+    pub fn recorded(&self) -> Ticket {
+        self.recorded
+    }
+
+    /// The dead letters since the last call, to be told.
+    pub fn take_deaths(&mut self) -> Vec<Death> {
+        std::mem::take(&mut self.deaths)
+    }
+
+    fn die(&mut self, ticket: Ticket, reason: Rejection, now: Instant) {
+        if self.lanes.look_for_first(ticket, self.late_max, now) {
+            return;
+        }
+        if let Some((event, _)) = self.lanes.event(ticket) {
+            self.deaths.push(Death { id: event.id, seq: event.seq, reason: reason.clone() });
+        }
+        let attempts = self.lanes.tried(ticket);
+        let on_dead = self.rules.on_dead;
+        if let Some(tried) = self.letters.tried(ticket) {
+            let holds = tried.holds && on_dead == OnDead::Hold;
+            self.set_back(ticket, Change::Dead { reason, attempts, holds });
+            return;
+        }
+        match on_dead {
+            OnDead::Hold => self.leave_and_hold(ticket, Verdict::Dead { reason, attempts }),
+            OnDead::Skip => {
+                self.lanes.leave(ticket);
+                self.progress.resolve(ticket, Verdict::Dead { reason, attempts });
             }
         }
-        self.progress.resolve(ticket, Verdict::Dead(rejection));
+    }
+
+    /// The event leaves the fast path, and what is queued behind it is held.
+    fn leave_and_hold(&mut self, ticket: Ticket, verdict: Verdict) {
+        for behind in self.lanes.leave_and_hold(ticket) {
+            if behind.is_letter() {
+                // An older one that holds nothing: it goes with the others of its key, by its turn.
+                drop(self.letters.set_back(behind, Change::Held));
+            } else {
+                self.progress.resolve(behind, Verdict::Held);
+            }
+        }
+        self.progress.resolve(ticket, verdict);
     }
 }

@@ -1,6 +1,9 @@
 //! What the broker told us, and what we make of it.
 
-use crate::event::{Position, Seq};
+use std::time::Duration;
+
+use super::lanes::Ticket;
+use crate::event::{EventId, Position, Seq};
 
 /// What became of one publish. The split is what keeps an outage from filling the dead letters and
 /// a poison event from looking like an outage.
@@ -17,16 +20,27 @@ pub enum Outcome {
     Rejected(Rejection),
     /// No answer: it may or may not be stored. It is sent again under the same id.
     Unconfirmed,
-    /// The broker asks for patience with this message.
+    /// The broker does not take this message just now, while it may take others.
     Busy {
         /// What it said.
-        text: String,
+        reason: Rejection,
+        /// Whether this uses up an attempt.
+        attempt: Attempt,
     },
     /// The broker, the stream or the route refuses everything just now.
     Unavailable(Closure),
 }
 
-/// Why a message can never be stored.
+/// Whether an answer uses up one of the attempts that an event has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attempt {
+    /// It does.
+    Counts,
+    /// It does not: what we do not understand never makes a dead letter.
+    IsFree,
+}
+
+/// Why a message was not stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
     /// A stable code for letters and metrics.
@@ -55,6 +69,8 @@ pub enum ClosureKind {
     PermissionDenied,
     /// Connected, and nothing is answered.
     BrokerStalled,
+    /// The stream lost messages that it had acknowledged.
+    BrokerRegressed,
 }
 
 impl ClosureKind {
@@ -65,6 +81,7 @@ impl ClosureKind {
             Self::Misconfigured => "misconfigured",
             Self::PermissionDenied => "permission_denied",
             Self::BrokerStalled => "broker_stalled",
+            Self::BrokerRegressed => "broker_regressed",
         }
     }
 
@@ -86,6 +103,10 @@ impl ClosureKind {
                 "the server is connected but silent: look at its disk and its log; after a full \
                  JetStream disk it needs a restart"
             }
+            Self::BrokerRegressed => {
+                "see with `postrider reconcile --dry-run` what is missing; `postrider reconcile` \
+                 publishes it again, in order and under the same ids"
+            }
         }
     }
 }
@@ -94,14 +115,31 @@ impl ClosureKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// It is in the stream.
-    Published {
-        /// Where.
-        stream_seq: u64,
-    },
+    Published,
     /// It goes to the dead letters.
-    Dead(Rejection),
-    /// It waits behind a dead letter of its key.
+    Dead {
+        /// Why.
+        reason: Rejection,
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// It leaves the fast path and is tried again later.
+    Retrying(Retry),
+    /// It waits behind a letter of its key.
     Held,
+    /// It is a letter already, from before the position was put back.
+    Lettered,
+}
+
+/// When an event is tried again, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// What the broker said.
+    pub reason: Rejection,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// How long to wait, by the database's clock.
+    pub wait: Duration,
 }
 
 /// An event that left the fast path, as it is recorded.
@@ -109,8 +147,35 @@ pub enum Verdict {
 pub struct Letter {
     /// Which row.
     pub seq: Seq,
-    /// Why; `None` for one that is held behind another.
-    pub rejection: Option<Rejection>,
+    /// What becomes of it.
+    pub fate: Fate,
+}
+
+/// What becomes of an event that leaves the fast path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// It is set aside.
+    Dead {
+        /// Why.
+        reason: Rejection,
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// It is tried again later.
+    Retrying(Retry),
+    /// It waits behind an earlier letter of its key.
+    Held,
+}
+
+/// What is known of the stream, to be found again after a crash.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StreamMark {
+    /// The highest stream sequence that was acknowledged; 0 when none was.
+    pub acked: u64,
+    /// The event that is stored there, when we know.
+    pub event_id: Option<EventId>,
+    /// Whatever was sent and is not settled has a higher stream sequence than this.
+    pub floor: u64,
 }
 
 /// What one transaction writes back: the position and the letters it passes over.
@@ -120,8 +185,10 @@ pub struct Settlement {
     pub position: Position,
     /// The events that left the fast path up to there, in order.
     pub letters: Vec<Letter>,
-    /// The highest stream sequence that was acknowledged; 0 when none was.
-    pub stream_seq: u64,
+    /// What is known of the stream.
+    pub stream: StreamMark,
     /// How many events this settles.
     pub events: usize,
+    /// Every event with a lower ticket is settled by this.
+    pub up_to: Ticket,
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::{
-    delivery::{Letter, Settlement, Verdict, lanes::Ticket},
+    delivery::{Fate, Letter, Settlement, StreamMark, Verdict, lanes::Ticket},
     event::{Position, Seq, Snapshot},
 };
 
@@ -23,7 +23,6 @@ pub struct Progress {
     slots: VecDeque<Slot>,
     /// The ticket of the first slot.
     first: u64,
-    stream_seq: u64,
     letters: Vec<Letter>,
     settled: usize,
     moved: bool,
@@ -43,6 +42,8 @@ struct Span {
 #[derive(Debug)]
 struct Slot {
     seq: Seq,
+    /// The highest stream sequence that was known when the row was fetched.
+    stream_floor: u64,
     verdict: Option<Verdict>,
 }
 
@@ -63,7 +64,6 @@ impl Progress {
             spans,
             slots: VecDeque::new(),
             first: first.0,
-            stream_seq: 0,
             letters: Vec::new(),
             settled: 0,
             moved: false,
@@ -103,14 +103,20 @@ impl Progress {
         self.spans.push_back(Span { target, floor, fetched: Seq(0), end: None });
     }
 
-    /// Takes in a fetched row.
-    pub fn admit(&mut self, seq: Seq) -> Ticket {
+    /// Below what stream sequence nothing unsettled was stored; `None` when nothing is unsettled.
+    pub fn stream_floor(&self) -> Option<u64> {
+        // It rises with each row, so the oldest has the lowest.
+        self.slots.front().map(|slot| slot.stream_floor)
+    }
+
+    /// Takes in a fetched row; what it becomes is stored above `stream_floor`.
+    pub fn admit(&mut self, seq: Seq, stream_floor: u64) -> Ticket {
         let ticket = self.next_ticket();
         if let Some(span) = self.spans.back_mut() {
             debug_assert!(seq > span.fetched, "rows of one span come in seq order");
             span.fetched = seq;
         }
-        self.slots.push_back(Slot { seq, verdict: None });
+        self.slots.push_back(Slot { seq, stream_floor, verdict: None });
         ticket
     }
 
@@ -156,7 +162,7 @@ impl Progress {
     }
 
     /// What to write back, when anything moved. The caller keeps it until it is committed.
-    pub fn take_settlement(&mut self) -> Option<Settlement> {
+    pub fn take_settlement(&mut self, stream: StreamMark) -> Option<Settlement> {
         if !self.moved {
             return None;
         }
@@ -164,8 +170,9 @@ impl Progress {
         let settlement = Settlement {
             position: self.position.clone(),
             letters: std::mem::take(&mut self.letters),
-            stream_seq: self.stream_seq,
+            stream,
             events: std::mem::take(&mut self.settled),
+            up_to: Ticket(self.first),
         };
         self.advance();
         Some(settlement)
@@ -189,7 +196,7 @@ impl Progress {
                 continue;
             }
             match self.slots.pop_front() {
-                Some(Slot { seq, verdict: Some(verdict) }) => self.settle(seq, verdict),
+                Some(Slot { seq, verdict: Some(verdict), .. }) => self.settle(seq, verdict),
                 Some(undecided) => {
                     self.slots.push_front(undecided);
                     return;
@@ -208,12 +215,12 @@ impl Progress {
             self.position.target_floor = span.floor;
         }
         self.position.bookmark = seq;
-        match verdict {
-            Verdict::Published { stream_seq } => self.stream_seq = self.stream_seq.max(stream_seq),
-            Verdict::Dead(rejection) => {
-                self.letters.push(Letter { seq, rejection: Some(rejection) });
-            }
-            Verdict::Held => self.letters.push(Letter { seq, rejection: None }),
-        }
+        let fate = match verdict {
+            Verdict::Published | Verdict::Lettered => return,
+            Verdict::Dead { reason, attempts } => Fate::Dead { reason, attempts },
+            Verdict::Retrying(retry) => Fate::Retrying(retry),
+            Verdict::Held => Fate::Held,
+        };
+        self.letters.push(Letter { seq, fate });
     }
 }

@@ -1,4 +1,4 @@
-//! The waits between tries: doubling, with a ceiling.
+//! The waits between tries: growing, with a ceiling, and spread so that not all come at once.
 
 use std::time::Duration;
 
@@ -16,5 +16,93 @@ impl Backoff {
     pub fn after(&self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(20);
         self.first.saturating_mul(1 << doublings).min(self.longest)
+    }
+}
+
+/// How a route tries a message again that the broker did not take for its own sake.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Policy {
+    /// Tries in all before it becomes a dead letter.
+    pub attempts: u32,
+    /// The wait after the first.
+    pub delay: Duration,
+    /// How the waits grow.
+    pub growth: Growth,
+    /// The part of a wait that is drawn: 0 waits exactly, 1 anything between nothing and the whole.
+    pub jitter: f64,
+    /// The longest wait.
+    pub max_delay: Duration,
+}
+
+/// How waits grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Growth {
+    /// By the first wait each time.
+    Linear,
+    /// Each is twice the one before.
+    Exponential,
+}
+
+impl Policy {
+    /// The wait after this many attempts, counted from 1. The same `draw` gives the same wait.
+    pub fn wait(&self, attempts: u32, draw: u64) -> Duration {
+        let whole = match self.growth {
+            Growth::Linear => self.delay.saturating_mul(attempts.max(1)).min(self.max_delay),
+            Growth::Exponential => {
+                Backoff { first: self.delay, longest: self.max_delay }.after(attempts)
+            }
+        };
+        whole.mul_f64(1.0 - self.jitter.clamp(0.0, 1.0) * share(draw ^ u64::from(attempts)))
+    }
+
+    /// Whether this was the last attempt.
+    pub fn is_exhausted(&self, attempts: u32) -> bool {
+        attempts >= self.attempts
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            attempts: 20,
+            delay: Duration::from_millis(100),
+            growth: Growth::Exponential,
+            jitter: 0.2,
+            max_delay: Duration::from_mins(5),
+        }
+    }
+}
+
+/// A number from 0 to below 1 that looks random and depends on nothing but `draw`: splitmix64.
+fn share(draw: u64) -> f64 {
+    let mut z = draw.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    // 32 bits are exact in a float, and enough to spread waits.
+    f64::from(u32::try_from((z ^ (z >> 31)) >> 32).unwrap_or(0)) / (f64::from(u32::MAX) + 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waits(policy: Policy) -> Vec<u128> {
+        (1..=5).map(|attempts| policy.wait(attempts, 7).as_millis()).collect()
+    }
+
+    #[test]
+    fn waits_grow_as_configured_up_to_the_longest() {
+        let exact = Policy { jitter: 0.0, max_delay: Duration::from_secs(1), ..Policy::default() };
+        assert_eq!(waits(exact), [100, 200, 400, 800, 1000]);
+        let linear = Policy { growth: Growth::Linear, ..exact };
+        assert_eq!(waits(linear), [100, 200, 300, 400, 500]);
+    }
+
+    #[test]
+    fn jitter_spreads_the_waits_below_the_whole_one() {
+        let policy = Policy { jitter: 0.5, ..Policy::default() };
+        let drawn: Vec<u128> = (0..1000).map(|draw| policy.wait(1, draw).as_millis()).collect();
+        let (least, most) = (drawn.iter().min().unwrap(), drawn.iter().max().unwrap());
+        assert!((50..55).contains(least) && (95..=100).contains(most), "{least} to {most}");
     }
 }

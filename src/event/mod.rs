@@ -102,6 +102,14 @@ pub struct Event {
 }
 
 impl Event {
+    /// The key whose order it keeps. A row that names half of an aggregate has none: it is refused,
+    /// and what comes after it cannot tell behind what it would have to wait.
+    pub fn lane(&self) -> Option<&AggregateKey> {
+        self.key
+            .as_ref()
+            .filter(|key| !key.aggregate_type().is_empty() && !key.aggregate_id().is_empty())
+    }
+
     /// What the event costs in memory, roughly: its payload, its texts and a constant for the rest.
     pub fn footprint(&self) -> usize {
         const FIXED: usize = 512;

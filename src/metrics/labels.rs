@@ -53,6 +53,8 @@ label! {
         PermissionDenied = "permission_denied",
         /// Connected, and nothing is answered.
         BrokerStalled = "broker_stalled",
+        /// The stream lost messages that it had acknowledged.
+        BrokerRegressed = "broker_regressed",
         /// The broker can never store this message.
         Rejected = "rejected",
         /// The event cannot become a message; nothing was sent.
@@ -69,7 +71,8 @@ impl Failure {
             | Self::StreamUnavailable
             | Self::Misconfigured
             | Self::PermissionDenied
-            | Self::BrokerStalled => Retryable::Yes,
+            | Self::BrokerStalled
+            | Self::BrokerRegressed => Retryable::Yes,
             Self::Rejected | Self::Refused => Retryable::No,
         }
     }
@@ -104,6 +107,8 @@ label! {
         Fetch = "fetch",
         /// The position and its letters.
         Settle = "settle",
+        /// The letters that are tried again.
+        Letters = "letters",
         /// The lock and the term.
         Lock = "lock",
         /// Backlog, lag and dead letters for these metrics.

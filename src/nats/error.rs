@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::delivery::{Closure, ClosureKind, Outcome, Rejection};
+use crate::delivery::{Attempt, Closure, ClosureKind, Outcome, Rejection};
 
 /// What a PubAck holds, or an error in its place.
 #[derive(Debug, Deserialize)]
@@ -82,10 +82,12 @@ pub(super) fn classify_error(error: &ApiError) -> Outcome {
         10059 | 10060 | 10109 | 10166 | 10174 | 10188 | 10205 => {
             unavailable(ClosureKind::Misconfigured, text)
         }
-        0 if error.code == 503 => unavailable(ClosureKind::StreamUnavailable, text),
-        // Asked for patience (10008, 10158, 10163, 10164, 10167, 10210, 10211), or unknown: never
-        // a dead letter for what we do not understand.
-        _ => Outcome::Busy { text },
+        // Asked for patience with this message.
+        10158 | 10163 | 10164 | 10167 | 10210 | 10211 => busy("busy", text, Attempt::Counts),
+        // JetStream as a whole is not available: no judgement about this message.
+        _ if error.code == 503 => unavailable(ClosureKind::StreamUnavailable, text),
+        // Never a dead letter for what we do not understand.
+        _ => busy("unknown_answer", text, Attempt::IsFree),
     }
 }
 
@@ -96,6 +98,10 @@ fn is_too_large(description: &str) -> bool {
 
 fn rejected(code: &'static str, text: String) -> Outcome {
     Outcome::Rejected(Rejection { code, text })
+}
+
+fn busy(code: &'static str, text: String, attempt: Attempt) -> Outcome {
+    Outcome::Busy { reason: Rejection { code, text }, attempt }
 }
 
 fn unavailable(kind: ClosureKind, text: String) -> Outcome {
@@ -152,7 +158,7 @@ mod tests {
         #[test]
         fn an_unknown_code_is_never_a_rejection(code in 20_000u64..u64::MAX, text in "[a-z ]{0,30}") {
             let outcome = error(code, &text);
-            let patient = matches!(outcome, Outcome::Busy { .. });
+            let patient = matches!(outcome, Outcome::Busy { attempt: Attempt::IsFree, .. });
             prop_assert!(patient);
         }
     }

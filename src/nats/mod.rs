@@ -2,9 +2,11 @@
 
 mod connect;
 mod error;
+mod look_up;
 mod publish;
 mod stream;
 
 pub use connect::{ConnectError, Connection, connect};
+pub use look_up::{Held, LookedUp, held_at, identity, look_up, read_headers};
 pub use publish::{Absorbed, NotSent, Publisher};
 pub use stream::{Facts, StreamError, Warning, verify};

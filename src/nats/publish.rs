@@ -78,7 +78,12 @@ pub enum Absorbed {
     /// The connection is gone; everything on its way is unconfirmed.
     Disconnected,
     /// The server forbids us something.
-    Denied(Closure),
+    Denied {
+        /// What it said.
+        closure: Closure,
+        /// The subject that we may not publish to, when it was that.
+        subject: Option<String>,
+    },
 }
 
 /// Why a message was not handed over.
@@ -290,6 +295,14 @@ impl Publisher {
         self.unconfirmed.clear();
     }
 
+    /// What became of a publish is known from elsewhere: no answer is waited for.
+    pub fn answered_otherwise(&mut self, ticket: Ticket) {
+        let is_it = |sent: &&mut Option<Sent>| sent.is_some_and(|sent| sent.ticket == ticket);
+        if let Some(sent) = self.sent.iter_mut().find(is_it) {
+            *sent = None;
+        }
+    }
+
     /// Everything on its way is unconfirmed.
     fn give_up(&mut self) {
         self.first += self.sent.len() as u64;
@@ -304,12 +317,13 @@ fn happened(event: Event) -> Option<Absorbed> {
         Event::Connected | Event::Disconnected | Event::Closed => None,
         Event::ServerError(ServerError::Other(text)) if is_denial(&text) => {
             let kind = ClosureKind::PermissionDenied;
-            Some(Absorbed::Denied(Closure { kind, text }))
+            let subject = denied_subject(&text);
+            Some(Absorbed::Denied { closure: Closure { kind, text }, subject })
         }
         Event::ServerError(ServerError::AuthorizationViolation) => {
             let kind = ClosureKind::PermissionDenied;
             let text = "the server refuses our credentials".to_owned();
-            Some(Absorbed::Denied(Closure { kind, text }))
+            Some(Absorbed::Denied { closure: Closure { kind, text }, subject: None })
         }
         Event::LameDuckMode | Event::Draining | Event::SlowConsumer(_) | Event::ServerError(_) => {
             tracing::info!(%event, "nats");
@@ -325,6 +339,12 @@ fn happened(event: Event) -> Option<Absorbed> {
 
 fn is_denial(text: &str) -> bool {
     text.to_ascii_lowercase().contains("permissions violation")
+}
+
+/// The subject in `Permissions Violation for Publish to "orders.placed"`.
+fn denied_subject(text: &str) -> Option<String> {
+    let (_, rest) = text.split_once("for Publish to \"")?;
+    rest.split_once('"').map(|(subject, _)| subject.to_owned())
 }
 
 /// A deadline for when there is none; the branch that waits for it is disabled then.

@@ -7,7 +7,7 @@ use async_nats::{
     jetstream::{
         self, ErrorCode,
         context::{CreateStreamErrorKind, GetStreamErrorKind},
-        stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType},
+        stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType, Stream},
     },
 };
 use thiserror::Error;
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How long the API may take to answer.
-const API_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const API_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What was learned from the stream.
 #[derive(Debug, Clone)]
@@ -28,8 +28,12 @@ pub struct Facts {
     pub limits: Limits,
     /// When it was created, as the server writes it.
     pub created: String,
+    /// Its first sequence; what was below is gone by its own limits, or purged.
+    pub first_seq: u64,
     /// Its last sequence.
     pub last_seq: u64,
+    /// For how long it recognises an id.
+    pub duplicate_window: Duration,
     /// What might lose events, for the log and `check`.
     pub warnings: Vec<Warning>,
 }
@@ -79,7 +83,10 @@ impl StreamError {
     pub fn hint(&self) -> &str {
         match self {
             Self::Unavailable { .. } => "is JetStream enabled and does the cluster have a leader?",
-            Self::Missing { .. } => "create it, or let postrider do so with [stream] create = true",
+            Self::Missing { .. } => {
+                "create it, or let postrider do so with [stream] create = true; one that held events \
+                 and is gone is for a person to restore or to create anew"
+            }
             Self::Refused { hint, .. } => hint,
         }
     }
@@ -116,18 +123,25 @@ pub async fn verify(
             message_bytes_max: stream_max.unwrap_or(server_max).min(server_max),
         },
         created: info.created.to_string(),
+        first_seq: info.state.first_sequence,
         last_seq: info.state.last_sequence,
+        duplicate_window: info.config.duplicate_window,
         warnings: warnings(&info),
     })
 }
 
 async fn ask(context: &jetstream::Context, config: &config::Stream) -> Result<Info, StreamError> {
-    let stream = config.name.clone();
+    find(context, &config.name).await.map(|stream| stream.cached_info().clone())
+}
+
+/// Asks for a stream.
+pub(super) async fn find(context: &jetstream::Context, name: &str) -> Result<Stream, StreamError> {
+    let stream = name.to_owned();
     let unavailable =
-        |silent, reason| StreamError::Unavailable { stream: config.name.clone(), reason, silent };
-    match timeout(API_TIMEOUT, context.get_stream(&config.name)).await {
+        |silent, reason| StreamError::Unavailable { stream: name.to_owned(), reason, silent };
+    match timeout(API_TIMEOUT, context.get_stream(name)).await {
         Err(_) => Err(unavailable(true, format!("no answer within {API_TIMEOUT:?}"))),
-        Ok(Ok(found)) => Ok(found.cached_info().clone()),
+        Ok(Ok(found)) => Ok(found),
         Ok(Err(error)) => match error.kind() {
             GetStreamErrorKind::JetStream(api)
                 if api.error_code() == ErrorCode::STREAM_NOT_FOUND =>

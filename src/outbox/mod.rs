@@ -3,6 +3,7 @@
 mod accounting;
 mod fetch;
 mod inspect;
+mod letters;
 pub mod operator;
 mod row;
 mod settle;
@@ -10,12 +11,13 @@ mod sleep;
 mod upkeep;
 mod why;
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use tokio_postgres::{Row, Statement};
 
 use crate::{
-    event::{AggregateKey, Position, Seq, Snapshot},
+    delivery::StreamMark,
+    event::{AggregateKey, EventId, Position, Seq, Snapshot},
     metrics::Query,
     pg::{connect::Connection, error::QueryError, schema::Schema},
 };
@@ -23,6 +25,7 @@ use crate::{
 pub use accounting::{ACCOUNTING_SETTINGS, Accounting, RowState, Standing};
 pub use fetch::{Look, Page, PageLimits};
 pub use inspect::{Inspection, MissingPrivilege, Progress};
+pub use letters::{Due, DueLetters};
 pub use settle::{Authority, SettleError};
 pub use upkeep::{Depth, Retained, Upkeep};
 pub use why::{Waiting, WaitingLetter};
@@ -46,6 +49,7 @@ pub struct Outbox {
     relay: String,
     schema: Schema,
     statements: Statements,
+    page_rows: fetch::PageRows,
 }
 
 struct Statements {
@@ -59,9 +63,14 @@ struct Statements {
     payloads: Statement,
     settle: Statement,
     settle_letters: Statement,
+    letters_due: Statement,
+    letters_run: Statement,
+    letters_record: Statement,
     gate_set: Statement,
     writers: Statement,
     rescan: Statement,
+    heal: Statement,
+    lettered: Statement,
 }
 
 /// What taking the position told.
@@ -73,12 +82,34 @@ pub struct Acquired {
     pub position: Position,
     /// What begins from now on has a higher `seq` than this.
     pub fence: Seq,
-    /// The last stream sequence that was acknowledged.
-    pub stream_seq: i64,
+    /// What was known of the stream at the last settlement.
+    pub stream: StreamMark,
+    /// The stream's name and when it was created, as of then.
+    pub stream_identity: Option<(String, String)>,
+    /// Whether rows are read again that were settled once.
+    pub course: Course,
     /// Where the position was made.
     pub origin: Origin,
     /// Whether inserting transactions can notify.
     pub notifies: bool,
+}
+
+/// Whether a position goes over its rows for the first time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Course {
+    /// It does: every letter is of a row that it has passed.
+    Onward,
+    /// It was put back to heal a stream: letters may be of rows that it has not passed again.
+    Again,
+}
+
+/// When a stream is healed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HealWhen {
+    /// Now.
+    AtOnce,
+    /// When an operator has asked for it.
+    Asked,
 }
 
 /// Where a position was made.
@@ -134,11 +165,18 @@ impl Outbox {
             payloads: prepare!("sql/payloads.sql"),
             settle: prepare!("sql/settle.sql"),
             settle_letters: prepare!("sql/settle_letters.sql"),
+            letters_due: prepare!("sql/letters_due.sql"),
+            letters_run: prepare!("sql/letters_run.sql"),
+            letters_record: prepare!("sql/letters_record.sql"),
             gate_set: prepare!("sql/gate_set.sql"),
             writers: prepare!("sql/writers.sql"),
             rescan: prepare!("sql/rescan.sql"),
+            heal: prepare!("sql/heal.sql"),
+            lettered: prepare!("sql/lettered.sql"),
         };
-        Ok(Arc::new(Self { connection, relay, schema, statements }))
+        row::verify(&statements.page)?;
+        let page_rows = fetch::PageRows::unlimited();
+        Ok(Arc::new(Self { connection, relay, schema, statements, page_rows }))
     }
 
     /// Waits until the session has ended.
@@ -200,7 +238,15 @@ impl Outbox {
                 bookmark: seq("bookmark")?,
             },
             fence: seq("fence")?,
-            stream_seq: row.try_get("stream_seq")?,
+            stream: StreamMark {
+                acked: row.try_get::<_, i64>("stream_seq")?.unsigned_abs(),
+                event_id: row.try_get::<_, Option<_>>("stream_event_id")?.map(EventId),
+                floor: row.try_get::<_, i64>("stream_floor")?.unsigned_abs(),
+            },
+            stream_identity: row
+                .try_get::<_, Option<String>>("stream_name")?
+                .zip(row.try_get::<_, Option<String>>("stream_created")?),
+            course: if row.try_get("healing")? { Course::Again } else { Course::Onward },
             origin: if row.try_get::<_, i64>("system_id")? == row.try_get::<_, i64>("cluster_id")? {
                 Origin::Here
             } else {
@@ -222,6 +268,44 @@ impl Outbox {
             .await?;
         let key = |row: &Row| Ok(AggregateKey::new(row.try_get(0)?, row.try_get(1)?));
         rows.iter().map(key).collect()
+    }
+
+    /// Letters of rows that the position has not passed; there are some only after a healing.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn lettered(&self) -> Result<HashSet<Seq>, QueryError> {
+        let client = &self.connection.client;
+        let rows = self
+            .connection
+            .deadline(client.query(&self.statements.lettered, &[&self.relay]))
+            .await?;
+        rows.iter().map(|row| Ok(Seq(row.try_get(0)?))).collect()
+    }
+
+    /// Puts the position back to where a stream, created then and ending there now, still had
+    /// everything; at once or only when an operator has asked for it. Returns how many letters are
+    /// tried again; `None` when nothing was done. Another holding has to begin after it.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn heal(
+        &self,
+        authority: &Authority,
+        created: &str,
+        last_seq: u64,
+        when: HealWhen,
+    ) -> Result<Option<i64>, QueryError> {
+        let client = &self.connection.client;
+        let last_seq = i64::try_from(last_seq).unwrap_or(i64::MAX);
+        let row = self
+            .connection
+            .deadline(client.query_one(
+                &self.statements.heal,
+                &[&self.relay, &authority.term, &created, &last_seq, &(when == HealWhen::Asked)],
+            ))
+            .await?;
+        Ok(row.try_get(0)?)
     }
 
     /// Accepts a database that was restored into another cluster: every retained row that was not

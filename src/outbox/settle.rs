@@ -1,17 +1,18 @@
 //! Writes back what was decided: the position and the letters it passes over, in one statement.
 
 use thiserror::Error;
+use uuid::Uuid;
 
 use crate::{
-    delivery::{Letter, OnDead, Settlement},
-    event::Seq,
+    delivery::{Fate, OnDead, Retry, Settlement, StreamMark},
+    event::{EventId, Seq},
     metrics::Query,
     outbox::Outbox,
     pg::error::QueryError,
 };
 
 /// What a held letter says about itself.
-const HELD: (&str, &str) = ("held", "waits behind a dead letter of its key");
+const HELD: (&str, &str) = ("held", "waits behind an earlier letter of its key");
 
 /// Under which right and for which stream a settlement is written.
 #[derive(Debug, Clone)]
@@ -67,7 +68,7 @@ impl Outbox {
         authority: &Authority,
     ) -> Result<Option<Seq>, SettleError> {
         let position = &settlement.position;
-        let stream_seq = i64::try_from(settlement.stream_seq).unwrap_or(i64::MAX);
+        let stream = Mark::of(settlement);
         let row = self
             .connection
             .timed(
@@ -84,7 +85,9 @@ impl Outbox {
                         &position.bookmark.0,
                         &authority.stream,
                         &authority.stream_created,
-                        &stream_seq,
+                        &stream.acked,
+                        &stream.event_id,
+                        &stream.floor,
                     ],
                 ),
             )
@@ -101,14 +104,11 @@ impl Outbox {
         authority: &Authority,
     ) -> Result<Option<Seq>, SettleError> {
         let position = &settlement.position;
-        let stream_seq = i64::try_from(settlement.stream_seq).unwrap_or(i64::MAX);
-        let holds = authority.on_dead == OnDead::Hold;
+        let stream = Mark::of(settlement);
         let letter_bytes_max = i64::try_from(authority.letter_bytes_max).unwrap_or(i64::MAX);
-        let letters = &settlement.letters;
-        let seqs: Vec<i64> = letters.iter().map(|letter| letter.seq.0).collect();
-        let states: Vec<&str> = letters.iter().map(state).collect();
-        let codes: Vec<&str> = letters.iter().map(|letter| told(letter).0).collect();
-        let texts: Vec<&str> = letters.iter().map(|letter| told(letter).1).collect();
+        let columns = Columns::of(settlement, authority.on_dead);
+        let texts: Vec<_> =
+            columns.texts.iter().map(|text| self.connection.storable(text)).collect();
         let row = self
             .connection
             .timed(
@@ -125,13 +125,17 @@ impl Outbox {
                         &position.bookmark.0,
                         &authority.stream,
                         &authority.stream_created,
-                        &stream_seq,
-                        &seqs,
-                        &states,
-                        &holds,
-                        &codes,
+                        &stream.acked,
+                        &columns.seqs,
+                        &columns.states,
+                        &columns.holds,
+                        &columns.codes,
                         &texts,
                         &letter_bytes_max,
+                        &columns.attempts,
+                        &columns.waits,
+                        &stream.event_id,
+                        &stream.floor,
                     ],
                 ),
             )
@@ -143,10 +147,62 @@ impl Outbox {
     }
 }
 
-fn state(letter: &Letter) -> &'static str {
-    if letter.rejection.is_some() { "dead" } else { "held" }
+/// What is known of the stream, as the columns have it.
+struct Mark {
+    acked: i64,
+    event_id: Option<Uuid>,
+    floor: i64,
 }
 
-fn told(letter: &Letter) -> (&str, &str) {
-    letter.rejection.as_ref().map_or(HELD, |rejection| (rejection.code, &rejection.text))
+impl Mark {
+    fn of(settlement: &Settlement) -> Self {
+        let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let StreamMark { acked, event_id, floor } = settlement.stream;
+        let event_id = event_id.map(|EventId(id)| id);
+        Self { acked: number(acked), event_id, floor: number(floor) }
+    }
+}
+
+/// Letters as the arrays that a statement takes.
+#[derive(Default)]
+struct Columns<'a> {
+    seqs: Vec<i64>,
+    states: Vec<&'static str>,
+    holds: Vec<bool>,
+    codes: Vec<&'a str>,
+    texts: Vec<&'a str>,
+    attempts: Vec<i32>,
+    waits: Vec<f64>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(settlement: &'a Settlement, on_dead: OnDead) -> Self {
+        let mut columns = Self::default();
+        for letter in &settlement.letters {
+            columns.seqs.push(letter.seq.0);
+            columns.push(&letter.fate, on_dead);
+        }
+        columns
+    }
+
+    fn push(&mut self, fate: &'a Fate, on_dead: OnDead) {
+        let (state, holds, (code, text), attempts, wait) = match fate {
+            Fate::Dead { reason, attempts } => {
+                let holds = on_dead == OnDead::Hold;
+                ("dead", holds, (reason.code, reason.text.as_str()), *attempts, 0.0)
+            }
+            // While it may still go the later ones wait, whatever a dead one would do.
+            Fate::Retrying(Retry { reason, attempts, wait }) => {
+                let told = (reason.code, reason.text.as_str());
+                ("retrying", true, told, *attempts, wait.as_secs_f64())
+            }
+            Fate::Held => ("held", true, HELD, 0, 0.0),
+        };
+        self.states.push(state);
+        self.holds.push(holds);
+        self.codes.push(code);
+        self.texts.push(text);
+        self.attempts.push(i32::try_from(attempts).unwrap_or(i32::MAX));
+        self.waits.push(wait);
+    }
 }

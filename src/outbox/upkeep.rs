@@ -17,6 +17,7 @@ pub struct Upkeep {
     note: Statement,
     retain: Statement,
     processed_maintain: Statement,
+    checkpoint: Statement,
 }
 
 /// How much is not settled.
@@ -82,6 +83,7 @@ impl Upkeep {
             note: prepare(include_str!("sql/note.sql")).await?,
             retain: prepare(include_str!("sql/retain.sql")).await?,
             processed_maintain: prepare(include_str!("sql/processed_maintain.sql")).await?,
+            checkpoint: prepare(include_str!("sql/checkpoint.sql")).await?,
             connection,
             relay,
         })
@@ -106,8 +108,21 @@ impl Upkeep {
     /// As the session's.
     pub async fn note(&self, term: i64, text: Option<&str>) -> Result<(), QueryError> {
         let client = &self.connection.client;
+        let text = text.map(|text| self.connection.storable(text));
         self.connection
             .deadline(client.execute(&self.note, &[&self.relay, &term, &text]))
+            .await
+            .map(drop)
+    }
+
+    /// Notes where the relay is; forgets what was noted longer ago than `kept`.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn checkpoint(&self, kept: Duration) -> Result<(), QueryError> {
+        let client = &self.connection.client;
+        self.connection
+            .deadline(client.query_one(&self.checkpoint, &[&self.relay, &kept.as_secs_f64()]))
             .await
             .map(drop)
     }

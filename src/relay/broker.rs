@@ -1,15 +1,17 @@
-//! The broker as the relay sees it: connected, its stream verified, and what it said last.
+//! The broker as the relay sees it: connected, its stream verified and looked into, and what it said
+//! last.
 
 use std::time::{Duration, Instant};
 
 use async_nats::Client;
 use tracing::{info, warn};
 
-use super::slot::Slot;
+use super::{duplicate::Duplicates, slot::Slot};
 use crate::{
     config,
-    delivery::{Backoff, Closure, ClosureKind},
-    nats::{self, Facts, Publisher, StreamError, Warning},
+    delivery::{Backoff, Closure, ClosureKind, StreamMark, Ticket},
+    event::Event,
+    nats::{self, Facts, LookedUp, Publisher, StreamError, Warning},
     wire::{Encoder, Limits, SubjectTemplate},
 };
 
@@ -17,11 +19,15 @@ use crate::{
 const VERIFY: Backoff =
     Backoff { first: Duration::from_millis(250), longest: Duration::from_secs(5) };
 
+/// How often a sound stream is looked at again: whether it still is, and is the one that it was.
+const VERIFY_AGAIN: Duration = Duration::from_mins(1);
+
 /// The publisher, and whether the stream behind it may be used.
 pub(super) struct Broker {
     pub(super) publisher: Publisher,
     pub(super) encoder: Encoder,
-    pub(super) verifying: Slot<Result<Facts, StreamError>>,
+    pub(super) verifying: Slot<Result<Seen, StreamError>>,
+    pub(super) looking: Slot<Result<LookedUp, StreamError>>,
     stream: config::Stream,
     template: SubjectTemplate,
     ack_timeout: Duration,
@@ -29,6 +35,32 @@ pub(super) struct Broker {
     failures: u32,
     facts: Option<Facts>,
     warned: Vec<Warning>,
+    pub(super) duplicates: Duplicates,
+    /// When the stream that we published to was created; empty before the first.
+    created: String,
+    /// From where the stream is to be looked into before anything may go.
+    look_above: Option<u64>,
+    look_at: Option<Instant>,
+}
+
+/// What a look at the stream gave.
+pub(super) struct Seen {
+    facts: Facts,
+    /// The highest sequence that we knew of when it began.
+    acked: u64,
+    /// Under the last sequence that we know of there is another message.
+    is_rewritten: bool,
+}
+
+/// A stream that is not what it was.
+#[derive(Debug, Clone)]
+pub(super) struct Regression {
+    /// When the stream was created that is there now.
+    pub(super) created: String,
+    /// Its last sequence: what we published above is gone.
+    pub(super) last_seq: u64,
+    /// What happened, for people.
+    pub(super) text: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +70,9 @@ enum State {
     Unverified {
         at: Instant,
     },
-    Verified,
+    Verified {
+        again_at: Instant,
+    },
 }
 
 /// What a look at the stream means for the gate.
@@ -47,6 +81,8 @@ pub(super) enum Verified {
     Sound,
     /// Not now.
     Closed(Closure),
+    /// It has lost what it had acknowledged.
+    Regressed(Regression),
     /// Not at all, and it never was since we started: a person has to act before this can run.
     Unusable(StreamError),
 }
@@ -67,6 +103,7 @@ impl Broker {
             publisher,
             encoder: Encoder::new(template.clone(), source, limits),
             verifying: Slot::new(),
+            looking: Slot::new(),
             stream,
             template,
             ack_timeout,
@@ -74,12 +111,56 @@ impl Broker {
             failures: 0,
             facts: None,
             warned: Vec::new(),
+            duplicates: Duplicates::default(),
+            created: String::new(),
+            look_above: None,
+            look_at: None,
+        }
+    }
+
+    /// A new holding begins: it knows of a stream created then (empty: of none), and what an earlier one
+    /// may have sent is above that sequence.
+    pub(super) fn begin(&mut self, created: String, look_above: Option<u64>, now: Instant) {
+        self.created = created;
+        self.publisher.forget();
+        self.verifying.clear();
+        self.looking.clear();
+        self.duplicates.forget();
+        self.look_above = look_above;
+        self.look_at = None;
+        self.doubt(now);
+    }
+
+    /// The stream says that it holds this event, under a sequence, and we do not know since when. Looks
+    /// whether it does.
+    pub(super) fn check(&mut self, ticket: Ticket, event: &Event, stream_seq: u64) {
+        match self.encoder.encode(event) {
+            Ok(message) => {
+                let (client, stream) = (self.publisher.client().clone(), self.stream.name.clone());
+                self.duplicates.check(ticket, message, (client, stream, stream_seq));
+            }
+            // The limits changed since: it is refused when it goes again, unless the stream has it.
+            Err(_) => self.duplicates.unconfirmed(ticket),
         }
     }
 
     /// Whether messages may go.
     pub(super) fn is_ready(&self) -> bool {
-        self.state == State::Verified && self.publisher.is_connected()
+        self.is_verified() && self.look_above.is_none() && self.publisher.is_connected()
+    }
+
+    /// Whether the outbox may be read: its rows are compared with what the stream holds.
+    pub(super) fn is_looked_into(&self) -> bool {
+        self.look_above.is_none()
+    }
+
+    fn is_verified(&self) -> bool {
+        matches!(self.state, State::Verified { .. })
+    }
+
+    /// When the stream that we publish to was created.
+    pub(super) fn created(&self) -> &str {
+        &self.created
     }
 
     /// Whether there is a connection.
@@ -92,11 +173,71 @@ impl Broker {
         self.facts.as_ref()
     }
 
-    /// When the stream is looked at next.
+    /// When the stream is looked at, or into, next.
     pub(super) fn next_due(&self) -> Option<Instant> {
+        [self.verify_due(), self.look_due()].into_iter().flatten().min()
+    }
+
+    fn verify_due(&self) -> Option<Instant> {
         match self.state {
-            State::Unverified { at } if self.verifying.is_idle() => Some(at),
-            State::Unverified { .. } | State::Disconnected | State::Verified => None,
+            State::Unverified { at } | State::Verified { again_at: at }
+                if self.verifying.is_idle() =>
+            {
+                Some(at)
+            }
+            State::Unverified { .. } | State::Disconnected | State::Verified { .. } => None,
+        }
+    }
+
+    fn look_due(&self) -> Option<Instant> {
+        let wanted = self.is_verified() && self.look_above.is_some() && self.looking.is_idle();
+        self.look_at.filter(|_| wanted)
+    }
+
+    /// Something may be in the stream, and it is uncertain whether: nothing goes before a look.
+    pub(super) fn want_look(&mut self, above: u64, now: Instant) {
+        self.look_above = Some(self.look_above.map_or(above, |before| before.min(above)));
+        self.look_at.get_or_insert(now);
+    }
+
+    /// Looks into the stream when it is wanted, and time to.
+    pub(super) fn look(&mut self, now: Instant) {
+        if self.look_due().is_none_or(|at| at > now) {
+            return;
+        }
+        let Some(above) = self.look_above else { return };
+        let (client, stream) = (self.publisher.client().clone(), self.stream.name.clone());
+        self.looking.start(async move { nats::look_up(&client, &stream, above).await });
+    }
+
+    /// Takes in what a look into the stream gave; the text of a failure.
+    pub(super) fn looked(
+        &mut self,
+        result: Result<LookedUp, StreamError>,
+        now: Instant,
+    ) -> Result<LookedUp, Closure> {
+        match result {
+            Ok(looked) => {
+                self.look_above = None;
+                self.look_at = None;
+                self.failures = 0;
+                info!(
+                    messages = looked.messages,
+                    ours = looked.found.len(),
+                    last_seq = looked.last_seq,
+                    "looked into the stream for what may have been sent before"
+                );
+                Ok(looked)
+            }
+            Err(error) => {
+                self.failures += 1;
+                self.look_at = Some(now + VERIFY.after(self.failures));
+                let text = format!(
+                    "{error}; this user needs $JS.API.CONSUMER.CREATE and CONSUMER.MSG.NEXT of the \
+                     stream to look for what it holds"
+                );
+                Err(Closure { kind: ClosureKind::StreamUnavailable, text })
+            }
         }
     }
 
@@ -109,37 +250,46 @@ impl Broker {
     /// The connection is gone.
     pub(super) fn disconnected(&mut self) {
         self.state = State::Disconnected;
+        self.looking.clear();
     }
 
     /// Something about the stream is in doubt: it is looked at again.
     pub(super) fn doubt(&mut self, now: Instant) {
-        if self.state == State::Verified {
+        if self.is_verified() {
             self.failures = 0;
             self.state = State::Unverified { at: now };
         }
     }
 
-    /// Looks at the stream when it is time to.
-    pub(super) fn verify(&mut self, now: Instant) {
-        if self.next_due().is_none_or(|at| at > now) {
+    /// Looks at the stream when it is time to. `mark` is what we know of it.
+    pub(super) fn verify(&mut self, mark: StreamMark, now: Instant) {
+        if self.verify_due().is_none_or(|at| at > now) {
             return;
         }
         let client: Client = self.publisher.client().clone();
-        let (stream, template) = (self.stream.clone(), self.template.clone());
+        let (mut stream, template) = (self.stream.clone(), self.template.clone());
+        // One that we published to is not made anew: it would hide what is lost.
+        stream.create = stream.create && self.created.is_empty();
         let ack_timeout = self.ack_timeout;
-        self.verifying
-            .start(async move { nats::verify(&client, &stream, &template, ack_timeout).await });
+        self.verifying.start(async move {
+            let facts = nats::verify(&client, &stream, &template, ack_timeout).await?;
+            let is_rewritten = is_rewritten(&client, &stream.name, &facts, mark).await?;
+            Ok(Seen { facts, acked: mark.acked, is_rewritten })
+        });
     }
 
     /// Takes in what the look gave.
-    pub(super) fn verified(
-        &mut self,
-        result: Result<Facts, StreamError>,
-        now: Instant,
-    ) -> Verified {
+    pub(super) fn verified(&mut self, result: Result<Seen, StreamError>, now: Instant) -> Verified {
         let error = match result {
-            Ok(facts) => {
-                self.sound(facts);
+            Ok(seen) => {
+                if let Some(regression) = self.regression(&seen) {
+                    self.failures += 1;
+                    if self.state != State::Disconnected {
+                        self.state = State::Unverified { at: now + VERIFY.after(self.failures) };
+                    }
+                    return Verified::Regressed(regression);
+                }
+                self.sound(seen.facts, now);
                 return Verified::Sound;
             }
             Err(error) => error,
@@ -162,10 +312,35 @@ impl Broker {
         Verified::Closed(Closure { kind, text: format!("{error}; {}", error.hint()) })
     }
 
-    fn sound(&mut self, facts: Facts) {
+    /// Whether the stream has lost what it had acknowledged.
+    fn regression(&self, seen: &Seen) -> Option<Regression> {
+        let Seen { facts: Facts { created, last_seq, .. }, acked, .. } = seen;
+        let name = &self.stream.name;
+        let text = if !self.created.is_empty() && self.created != *created {
+            format!(
+                "stream \"{name}\" was created anew at {created}; the one that we published to is of \
+                 {}",
+                self.created
+            )
+        } else if last_seq < acked {
+            format!("stream \"{name}\" went back to sequence {last_seq}; it had given {acked}")
+        } else if seen.is_rewritten {
+            format!("stream \"{name}\" holds another message under sequence {acked} than it did")
+        } else {
+            return None;
+        };
+        let last_seq = if seen.is_rewritten { 0 } else { *last_seq };
+        Some(Regression { created: created.clone(), last_seq, text })
+    }
+
+    fn sound(&mut self, facts: Facts, now: Instant) {
         if self.state != State::Disconnected {
-            self.state = State::Verified;
+            self.state = State::Verified { again_at: now + VERIFY_AGAIN };
         }
+        if self.look_above.is_some() {
+            self.look_at.get_or_insert(now);
+        }
+        self.created.clone_from(&facts.created);
         self.failures = 0;
         self.encoder.set_limits(facts.limits.clone());
         if self.warned != facts.warnings {
@@ -179,4 +354,20 @@ impl Broker {
         }
         self.facts = Some(facts);
     }
+}
+
+/// Whether the stream holds another message than ours under the last sequence that we know of. One
+/// that is gone by the stream's own limits says nothing.
+async fn is_rewritten(
+    client: &Client,
+    stream: &str,
+    facts: &Facts,
+    mark: StreamMark,
+) -> Result<bool, StreamError> {
+    let Some(id) = mark.event_id else { return Ok(false) };
+    if mark.acked < facts.first_seq || mark.acked > facts.last_seq {
+        return Ok(false);
+    }
+    let held = nats::held_at(client, stream, mark.acked).await?;
+    Ok(held.is_some_and(|held| held.event_id != Some(id)))
 }

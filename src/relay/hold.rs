@@ -1,6 +1,7 @@
 //! Getting the right to run: a session, a schema that fits, the lock, the position.
 
 use std::{
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,14 +13,15 @@ use tracing::{info, warn};
 use super::{
     Relay, RelayError,
     holding::Holding,
+    letters,
     reader::{Pace, Reader},
     status::{Heartbeat, Link, Phase},
 };
 use crate::{
     config::Wake,
-    delivery::{Backoff, Delivery},
+    delivery::{Backoff, Delivery, Earlier, Resume, StreamMark},
     metrics::Dependency,
-    outbox::{Acquired, Authority, Origin, Outbox, SESSION_SETTINGS},
+    outbox::{Acquired, Authority, Course, Origin, Outbox, SESSION_SETTINGS},
     pg::{
         connect::{ConnectError, connect},
         error::{Class, QueryError},
@@ -164,20 +166,34 @@ impl Relay {
             outbox.listen().await?;
         }
         let held = outbox.held_keys().await?;
-        let Acquired { term, position, fence, stream_seq, notifies, .. } = acquired;
-        info!(term, held_keys = held.len(), stream_seq, "relaying");
+        let Acquired { term, position, fence, stream, stream_identity, course, notifies, .. } =
+            acquired;
+        let lettered = match course {
+            Course::Onward => HashSet::new(),
+            Course::Again => outbox.lettered().await?,
+        };
+        // What is known of another stream says nothing about this one.
+        let ours = stream_identity.filter(|(name, _)| *name == settings.stream.name);
+        let stream = if ours.is_some() { stream } else { StreamMark::default() };
+        info!(term, held_keys = held.len(), stream_seq = stream.acked, "relaying");
         let now = Instant::now();
+        let created = ours.map(|(_, created)| created).unwrap_or_default();
+        let earlier = if term == 1 { Earlier::None } else { Earlier::Some { drawn: fence } };
+        let look_above = (earlier != Earlier::None).then_some(stream.floor);
+        self.broker.begin(created, look_above, now);
         let pace = Pace {
             poll_interval: settings.poll_interval,
             idle_interval: settings.idle_interval,
             notified: settings.wake == Wake::Gated && notifies,
         };
-        let delivery = Delivery::resume(position, held, settings.limits, settings.on_dead);
+        let letters = letters::Pace::new(pace, settings.rules.retry.max_delay, now);
+        let resume = Resume { position, held, lettered, stream, earlier };
+        let delivery = Delivery::resume(resume, settings.limits, settings.rules, now);
         let authority = Authority {
             term,
             stream: settings.stream.name.clone(),
-            stream_created: String::new(),
-            on_dead: settings.on_dead,
+            stream_created: self.broker.created().to_owned(),
+            on_dead: settings.rules.on_dead,
             letter_bytes_max: settings.letter_bytes_max,
         };
         self.status.send_modify(|status| {
@@ -185,7 +201,7 @@ impl Relay {
             status.term = term;
         });
         let reader = Reader::new(pace, now);
-        let holding = Holding::new(outbox, authority, delivery, reader, fence);
+        let holding = Holding::new(outbox, authority, delivery, (reader, letters), fence);
         Ok(Taken::Holding(Box::new(holding)))
     }
 }

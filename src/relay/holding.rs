@@ -8,13 +8,14 @@ use std::{
 use tracing::warn;
 
 use super::{
+    letters::{self, Looking},
     reader::{Read, Reader, Reading, Start},
     slot::Slot,
 };
 use crate::{
-    delivery::{Delivery, Settlement},
+    delivery::{Delivery, Records, Settlement},
     event::Seq,
-    outbox::{Authority, Outbox, PageLimits, SettleError},
+    outbox::{Authority, HealWhen, Outbox, PageLimits, SettleError},
     pg::error::{Class, QueryError},
 };
 
@@ -25,7 +26,7 @@ const SETTLE_INTERVAL: Duration = Duration::from_millis(100);
 const MOVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The wait before a failed settlement or reading is tried again on the same session.
-const RETRY: Duration = Duration::from_secs(1);
+pub(super) const RETRY: Duration = Duration::from_secs(1);
 
 /// One holding of the relay's right.
 pub(super) struct Holding {
@@ -35,6 +36,10 @@ pub(super) struct Holding {
     pub(super) reader: Reader,
     pub(super) fetching: Slot<Result<Reading, QueryError>>,
     pub(super) settling: Slot<(Settlement, Result<Option<Seq>, SettleError>)>,
+    pub(super) letters: letters::Pace,
+    pub(super) looking: Slot<Looking>,
+    pub(super) recording: Slot<(Records, Result<(), SettleError>)>,
+    pub(super) healing: Slot<Result<Option<i64>, QueryError>>,
     /// What begins from now on has a higher `seq`; read before anything that begins later.
     pub(super) fence: Seq,
     /// A settlement that failed and is tried again.
@@ -60,6 +65,9 @@ enum Sweep {
 pub(super) enum Ended {
     /// We were asked to stop, and did.
     Stopped,
+    /// What is in memory is out of date: the rows are to be read again, from another position or with
+    /// larger payloads.
+    Again,
     /// The session or the term is gone; another one may be had.
     Lost(String),
 }
@@ -70,7 +78,7 @@ impl Holding {
         outbox: Arc<Outbox>,
         authority: Authority,
         delivery: Delivery,
-        reader: Reader,
+        (reader, letters): (Reader, letters::Pace),
         fence: Seq,
     ) -> Self {
         let now = reader.next();
@@ -81,6 +89,10 @@ impl Holding {
             reader,
             fetching: Slot::new(),
             settling: Slot::new(),
+            letters,
+            looking: Slot::new(),
+            recording: Slot::new(),
+            healing: Slot::new(),
             fence,
             failed: None,
             settle_at: now,
@@ -95,6 +107,20 @@ impl Holding {
             self.sweep = Sweep::Wanted;
             self.reader.wake(now);
         }
+    }
+
+    /// Whether nothing new is begun.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.sweep != Sweep::NotStopping
+    }
+
+    /// Puts the position back to where the stream still had everything.
+    pub(super) fn heal(&mut self, created: String, last_seq: u64, when: HealWhen) {
+        if !self.healing.is_idle() {
+            return;
+        }
+        let (outbox, authority) = (Arc::clone(&self.outbox), self.authority.clone());
+        self.healing.start(async move { outbox.heal(&authority, &created, last_seq, when).await });
     }
 
     /// Gives up the last look: its time is over.
@@ -210,6 +236,7 @@ impl Holding {
         match result {
             Ok(fence) => {
                 self.fence = fence.unwrap_or(self.fence);
+                self.delivery.settled(&settlement);
                 Ok(Some(settlement))
             }
             Err(SettleError::Query(error)) => {
@@ -234,7 +261,8 @@ impl Holding {
     }
 
     fn is_settled(&self) -> bool {
-        self.settling.is_idle() && self.failed.is_none() && !self.delivery.has_moved()
+        let position = self.settling.is_idle() && self.failed.is_none();
+        position && !self.delivery.has_moved() && self.is_recorded()
     }
 
     /// When the outbox is read next, if nothing but time is waited for.
@@ -244,7 +272,7 @@ impl Holding {
 }
 
 /// Whether the session may still be used after a failure.
-fn survive(what: &str, error: &QueryError) -> Result<(), Ended> {
+pub(super) fn survive(what: &str, error: &QueryError) -> Result<(), Ended> {
     match error.class() {
         Class::Transient => {
             warn!(%error, "could not {what}, trying again");

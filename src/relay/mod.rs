@@ -5,12 +5,15 @@
 //! no lock and no question of cancel safety.
 
 mod broker;
+mod duplicate;
 mod hold;
 mod holding;
+mod letters;
 mod reader;
 mod report;
 mod slot;
 pub mod status;
+mod stream;
 pub mod upkeep;
 
 use std::{
@@ -23,14 +26,15 @@ use tokio::{sync::watch, time::sleep_until};
 use tracing::{info, warn};
 
 use self::{
-    broker::{Broker, Verified},
+    broker::Broker,
     holding::{Ended, Holding},
     report::Report,
     status::{Heartbeat, Link, Phase, Status},
 };
 use crate::{
-    config::{self, Wake},
-    delivery::{Closure, Limits, OnDead, Rejection, Ticket, Transition},
+    config::{self, OnDenied, Wake},
+    delivery::{Attempt, Closure, Limits, Outcome, Rejection, Rules, Ticket, Transition},
+    event::Event,
     metrics::{Dependency, Failure, Metrics},
     nats::{Absorbed, NotSent, Publisher, StreamError},
     outbox::PageLimits,
@@ -75,8 +79,10 @@ pub struct Settings {
     pub batch_bytes: usize,
     /// Bytes of a payload that a letter copies at most.
     pub letter_bytes_max: u64,
-    /// What a dead letter does to its key.
-    pub on_dead: OnDead,
+    /// How an event is tried again, and what a dead letter does to its key.
+    pub rules: Rules,
+    /// What to do when the server forbids a subject.
+    pub on_denied: OnDenied,
     /// Between looks while there is work.
     pub poll_interval: Duration,
     /// Between looks while asleep.
@@ -155,12 +161,11 @@ impl Relay {
         while let Some(mut holding) = self.hold().await? {
             match self.relay(&mut holding).await? {
                 Ended::Stopped => break,
+                Ended::Again => self.status.send_modify(|status| status.phase = Phase::Starting),
                 Ended::Lost(why) => {
                     warn!(error = %why, "lost the relay's session; getting another");
                     self.metrics.dependencies.lost(Dependency::Postgres);
                     self.metrics.dependencies.standing_by();
-                    // What is on its way belongs to the old holding; the next one reads it again.
-                    self.broker.publisher.forget();
                     self.status.send_modify(|status| {
                         status.postgres = Link::Down { detail: why };
                         status.phase = Phase::Starting;
@@ -176,9 +181,6 @@ impl Relay {
     async fn relay(&mut self, holding: &mut Holding) -> Result<Ended, RelayError> {
         let shutdown = self.shutdown.clone();
         let mut stop_at = None;
-        if let Some(facts) = self.broker.facts() {
-            holding.authority.stream_created.clone_from(&facts.created);
-        }
         loop {
             let now = Instant::now();
             self.heartbeat.turn(now);
@@ -188,30 +190,44 @@ impl Relay {
                     return Ok(Ended::Stopped);
                 }
             }
-            self.broker.verify(now);
+            self.broker.verify(holding.delivery.stream_mark(), now);
+            self.broker.look(now);
             holding.settle(now);
+            holding.record_letters(now);
             if let Some(limits) = self.page_limits() {
                 holding.fetch(limits, now);
+                holding.look_at_letters(limits, now);
             }
             let more = self.dispatch(holding, now);
             self.report(holding, now);
             let due = self.next_due(holding, now);
+            let Broker { verifying, looking, duplicates, publisher, .. } = &mut self.broker;
             let ended = tokio::select! { biased;
                 () = shutdown.at_once() => Some(Ended::Stopped),
                 (settlement, result) = holding.settling.done() => {
                     self.settled(holding, settlement, result).err()
                 }
                 reading = holding.fetching.done() => self.fetched(holding, reading).err(),
-                looked = self.broker.verifying.done() => {
-                    self.verified(holding, looked)?;
+                (records, result) = holding.recording.done() => {
+                    Self::recorded(holding, records, result).err()
+                }
+                looking = holding.looking.done() => holding.looked(looking, Instant::now()).err(),
+                seen = verifying.done() => self.verified(holding, seen)?,
+                looked = looking.done() => {
+                    self.looked_up(holding, looked);
                     None
                 }
-                absorbed = self.broker.publisher.next() => {
+                healed = holding.healing.done() => Self::healed(healed),
+                checked = duplicates.done() => {
+                    self.checked(holding, checked);
+                    None
+                }
+                absorbed = publisher.next() => {
                     self.absorb(holding, absorbed);
                     None
                 }
                 () = holding.outbox.notified() => {
-                    holding.reader.wake(Instant::now());
+                    holding.notified(Instant::now());
                     None
                 }
                 () = holding.outbox.closed() => {
@@ -227,9 +243,11 @@ impl Relay {
         }
     }
 
-    /// The bounds of a page; `None` before the stream has told how large a message may be.
+    /// The bounds of a page; `None` before the stream has told how large a message may be, and what
+    /// it holds of what was sent before.
     fn page_limits(&self) -> Option<PageLimits> {
-        self.broker.facts().map(|facts| PageLimits {
+        let facts = self.broker.facts().filter(|_| self.broker.is_looked_into());
+        facts.map(|facts| PageLimits {
             events: self.settings.batch_events,
             bytes: self.settings.batch_bytes,
             event_bytes: facts.limits.message_bytes_max,
@@ -239,8 +257,9 @@ impl Relay {
     /// When the loop has to turn although nothing happens.
     fn next_due(&self, holding: &Holding, now: Instant) -> Instant {
         let delayed = if self.broker.is_ready() { holding.delivery.next_due(now) } else { None };
-        let read = self.broker.facts().and_then(|_| holding.read_due());
-        [holding.settle_due(), read, delayed, self.broker.next_due()]
+        let read = self.page_limits().and_then(|_| holding.read_due());
+        let look = self.page_limits().and_then(|_| holding.look_due());
+        [holding.settle_due(), holding.record_due(), look, read, delayed, self.broker.next_due()]
             .into_iter()
             .flatten()
             .min()
@@ -286,19 +305,24 @@ impl Relay {
                 self.metrics.publishing.retried(retries);
                 return false;
             };
+            if holding.delivery.is_stale(ticket, now) {
+                holding.delivery.give_back(ticket);
+                self.broker.want_look(holding.delivery.stream_mark().floor, now);
+                return false;
+            }
             let Some((event, sent_before)) = holding.delivery.event(ticket) else { continue };
             retries += u64::from(sent_before);
             match self.broker.encoder.encode(event) {
                 Err(refusal) => {
                     let rejection = Rejection { code: refusal.code(), text: refusal.to_string() };
-                    self.refuse(holding, ticket, rejection);
+                    self.refuse(holding, ticket, rejection, now);
                 }
-                Ok(message) => match self.broker.publisher.publish(ticket, message, now) {
+                Ok(message) => match self.hand_over(ticket, message, now) {
                     Ok(()) => holding.delivery.sent(ticket, now),
                     Err(NotSent::TooLarge) => {
                         let text = "larger than the server's max_payload".to_owned();
                         let rejection = Rejection { code: "payload_too_large", text };
-                        self.refuse(holding, ticket, rejection);
+                        self.refuse(holding, ticket, rejection, now);
                     }
                     Err(NotSent::NotNow) => {
                         holding.delivery.give_back(ticket);
@@ -311,36 +335,16 @@ impl Relay {
         true
     }
 
-    fn refuse(&mut self, holding: &mut Holding, ticket: Ticket, rejection: Rejection) {
-        self.metrics.publishing.failed(Failure::Refused);
-        self.metrics.publishing.dead_lettered(rejection.code);
-        self.report.died(holding.delivery.event(ticket), &rejection);
-        holding.delivery.refuse(ticket, rejection);
-    }
-
-    /// Takes in what the look at the stream gave.
-    fn verified(
+    fn refuse(
         &mut self,
         holding: &mut Holding,
-        looked: Result<crate::nats::Facts, StreamError>,
-    ) -> Result<(), RelayError> {
-        let now = Instant::now();
-        match self.broker.verified(looked, now) {
-            Verified::Unusable(error) => return Err(RelayError::Stream(error)),
-            Verified::Closed(closure) => self.close_gate(holding, closure, now),
-            Verified::Sound => {
-                if let Some(facts) = self.broker.facts() {
-                    holding.authority.stream_created.clone_from(&facts.created);
-                }
-                self.status.send_modify(|status| status.nats = Link::Up);
-                self.metrics.dependencies.connected(Dependency::Nats);
-                if holding.delivery.events() == 0 {
-                    let transition = holding.delivery.open_gate();
-                    self.report.gate(&mut holding.delivery, transition, now);
-                }
-            }
-        }
-        Ok(())
+        ticket: Ticket,
+        rejection: Rejection,
+        now: Instant,
+    ) {
+        self.metrics.publishing.failed(Failure::Refused);
+        holding.delivery.refuse(ticket, rejection, now);
+        self.report.deaths(&self.metrics, &mut holding.delivery);
     }
 
     fn absorb(&mut self, holding: &mut Holding, first: Absorbed) {
@@ -360,18 +364,18 @@ impl Relay {
     fn absorb_one(&mut self, holding: &mut Holding, absorbed: Absorbed, now: Instant) {
         match absorbed {
             Absorbed::Outcome { ticket, outcome, took } => {
-                let event = holding.delivery.event(ticket);
-                self.report.outcome(&self.metrics, event, &outcome, took);
-                let transition = holding.delivery.resolve(ticket, outcome, now);
-                if transition == Transition::Opened {
-                    self.broker.doubt(now);
+                if let Outcome::Acked { stream_seq, duplicate: true } = outcome
+                    && !holding.delivery.explains_duplicate(ticket)
+                    && let Some((event, _)) = holding.delivery.event(ticket)
+                {
+                    self.broker.check(ticket, event, stream_seq);
+                    return;
                 }
-                self.report.gate(&mut holding.delivery, transition, now);
+                self.resolve(holding, ticket, outcome, took);
             }
             Absorbed::Unconfirmed { ticket, silent } => {
                 self.metrics.publishing.failed(Failure::Unconfirmed);
-                let outcome = crate::delivery::Outcome::Unconfirmed;
-                holding.delivery.resolve(ticket, outcome, now);
+                holding.delivery.resolve(ticket, Outcome::Unconfirmed, now);
                 if silent {
                     // Is it the stream, or does nothing at all answer? The look at it tells.
                     self.broker.doubt(now);
@@ -389,10 +393,55 @@ impl Relay {
                 let detail = "connection lost, connecting again".to_owned();
                 self.status.send_modify(|status| status.nats = Link::Down { detail });
             }
-            Absorbed::Denied(closure) => {
-                self.metrics.publishing.failed(Failure::PermissionDenied);
-                self.close_gate(holding, closure, now);
-            }
+            Absorbed::Denied { closure, subject } => self.denied(holding, closure, subject, now),
+        }
+    }
+
+    /// Judges what the broker told us about one event.
+    fn resolve(&mut self, holding: &mut Holding, ticket: Ticket, outcome: Outcome, took: Duration) {
+        let now = Instant::now();
+        let event = holding.delivery.event(ticket);
+        self.report.outcome(&self.metrics, event, &outcome, took);
+        let transition = holding.delivery.resolve(ticket, outcome, now);
+        if matches!(transition, Transition::Opened | Transition::WentBack) {
+            self.broker.doubt(now);
+        }
+        self.report.deaths(&self.metrics, &mut holding.delivery);
+        self.report.gate(&mut holding.delivery, transition, now);
+    }
+
+    /// What the stream holds in place of an event that it called a duplicate without our knowing.
+    fn checked(&mut self, holding: &mut Holding, (ticket, outcome): (Ticket, Outcome)) {
+        self.resolve(holding, ticket, outcome, Duration::ZERO);
+        self.metrics.publishing.published(&mut self.report.batch);
+    }
+
+    /// The server forbids us something: a subject, which concerns the events of it, or all of it.
+    fn denied(
+        &mut self,
+        holding: &mut Holding,
+        closure: Closure,
+        subject: Option<String>,
+        now: Instant,
+    ) {
+        let denied = subject.filter(|_| self.settings.on_denied == OnDenied::Retry);
+        let tickets = denied.map_or_else(Vec::new, |subject| {
+            let encoder = &self.broker.encoder;
+            let is_to = |event: &Event| {
+                encoder.encode(event).is_ok_and(|message| *message.subject == *subject)
+            };
+            holding.delivery.on_their_way(is_to)
+        });
+        if tickets.is_empty() {
+            self.metrics.publishing.failed(Failure::PermissionDenied);
+            self.close_gate(holding, closure, now);
+            return;
+        }
+        for ticket in tickets {
+            self.broker.publisher.answered_otherwise(ticket);
+            let reason = Rejection { code: "permission_denied", text: closure.text.clone() };
+            let outcome = Outcome::Busy { reason, attempt: Attempt::Counts };
+            self.resolve(holding, ticket, outcome, Duration::ZERO);
         }
     }
 

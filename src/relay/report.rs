@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
     Relay,
@@ -12,11 +12,16 @@ use super::{
     status::{GateStatus, Link},
 };
 use crate::{
-    delivery::{ClosureKind, Delivery, Outcome, Rejection, Settlement, Transition},
+    delivery::{
+        Change, ClosureKind, Death, Delivery, Outcome, Record, Records, Settlement, Ticket,
+        Transition,
+    },
     event::{Event, Seq},
     metrics::{CircuitState, Failure, Metrics, PublishedBatch},
+    nats::NotSent,
     outbox::SettleError,
     pg::error::QueryError,
+    wire::Message,
 };
 
 /// How often the status snapshot is taken at most.
@@ -33,19 +38,35 @@ pub(super) struct Report {
     last_status: Option<Instant>,
     last_line: Option<Instant>,
     suppressed: u64,
+    regression: Option<String>,
 }
 
 impl Report {
-    /// An event became a dead letter.
-    pub(super) fn died(&mut self, event: Option<(&Event, bool)>, rejection: &Rejection) {
-        let Some((event, _)) = event else { return };
-        if let Some(suppressed) = self.may_log() {
-            warn!(
-                event_id = %event.id, seq = event.seq.0, code = rejection.code,
-                error = %rejection.text, suppressed,
-                "an event became a dead letter; see `postrider dlq list`"
-            );
+    /// Events became dead letters.
+    pub(super) fn deaths(&mut self, metrics: &Metrics, delivery: &mut Delivery) {
+        for Death { id, seq, reason } in delivery.take_deaths() {
+            metrics.publishing.dead_lettered(reason.code);
+            if let Some(suppressed) = self.may_log() {
+                warn!(
+                    event_id = %id, seq = seq.0, code = reason.code, error = %reason.text, suppressed,
+                    "an event became a dead letter; see `postrider dlq list`"
+                );
+            }
         }
+    }
+
+    /// The stream has lost what it had acknowledged. Returns whether that is news.
+    pub(super) fn regressed(&mut self, text: &str) -> bool {
+        if self.regression.as_deref() == Some(text) {
+            return false;
+        }
+        error!(
+            error = text,
+            hint = ClosureKind::BrokerRegressed.hint(),
+            "the broker has lost events that it had acknowledged"
+        );
+        self.regression = Some(text.to_owned());
+        true
     }
 
     /// The broker answered.
@@ -68,13 +89,12 @@ impl Report {
             }
             Outcome::Rejected(rejection) => {
                 metrics.publishing.failed(Failure::Rejected);
-                metrics.publishing.dead_lettered(rejection.code);
-                self.died(event, rejection);
+                debug!(code = rejection.code, "rejected");
             }
-            Outcome::Busy { text } => {
+            Outcome::Busy { reason, .. } => {
                 metrics.publishing.failed(Failure::Busy);
                 if let Some(suppressed) = self.may_log() {
-                    warn!(answer = %text, suppressed, "the broker asks for patience");
+                    warn!(answer = %reason.text, suppressed, "the broker asks for patience");
                 }
             }
             Outcome::Unconfirmed => metrics.publishing.failed(Failure::Unconfirmed),
@@ -85,7 +105,7 @@ impl Report {
     /// The gate closed or opened.
     pub(super) fn gate(&mut self, delivery: &mut Delivery, transition: Transition, now: Instant) {
         match (transition, delivery.breaker().cause()) {
-            (Transition::None, _) => return,
+            (Transition::None | Transition::WentBack, _) => return,
             (Transition::Opened, Some((closure, _))) => warn!(
                 kind = closure.kind.as_str(), error = %closure.text, hint = closure.kind.hint(),
                 "nothing can be published just now; events wait"
@@ -109,6 +129,17 @@ impl Report {
 }
 
 impl Relay {
+    /// Hands a message to the publisher, and counts what it goes without.
+    pub(super) fn hand_over(
+        &mut self,
+        ticket: Ticket,
+        message: Message,
+        now: Instant,
+    ) -> Result<(), NotSent> {
+        self.metrics.publishing.left_out(message.left_out);
+        self.broker.publisher.publish(ticket, message, now)
+    }
+
     /// Takes the status snapshot and sets the gauges, from time to time.
     pub(super) fn report(&mut self, holding: &Holding, now: Instant) {
         let last = self.report.last_status;
@@ -174,6 +205,21 @@ impl Relay {
         }
         Ok(())
     }
+
+    /// Takes in what became of records about letters.
+    pub(super) fn recorded(
+        holding: &mut Holding,
+        records: Records,
+        result: Result<(), SettleError>,
+    ) -> Result<(), Ended> {
+        if let Some(committed) = holding.recorded(records, result, Instant::now())? {
+            let published =
+                |record: &&_| matches!(record, Record { change: Change::Published { .. }, .. });
+            let published = committed.records.iter().filter(published).count();
+            debug!(records = committed.records.len(), published, "recorded what became of letters");
+        }
+        Ok(())
+    }
 }
 
 fn failure(kind: ClosureKind) -> Failure {
@@ -182,6 +228,7 @@ fn failure(kind: ClosureKind) -> Failure {
         ClosureKind::Misconfigured => Failure::Misconfigured,
         ClosureKind::PermissionDenied => Failure::PermissionDenied,
         ClosureKind::BrokerStalled => Failure::BrokerStalled,
+        ClosureKind::BrokerRegressed => Failure::BrokerRegressed,
     }
 }
 

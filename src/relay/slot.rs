@@ -23,6 +23,11 @@ impl<T> Slot<T> {
         self.future = Some(future.boxed());
     }
 
+    /// Gives up what is on its way.
+    pub(super) fn clear(&mut self) {
+        self.future = None;
+    }
+
     /// Waits for what is on its way, and empties the slot.
     ///
     /// # Cancel safety

@@ -100,6 +100,9 @@ async fn keep(
         let seen = changes.borrow_and_update().clone();
         note(&upkeep, &seen, &mut noted).await.map_err(|error| error.to_string())?;
         look(&upkeep, status, metrics).await.map_err(|error| error.to_string())?;
+        // Twice the retention: a turn of the outbox may be kept for longer than it.
+        let kept = settings.retention.saturating_mul(2);
+        upkeep.checkpoint(kept).await.map_err(|error| error.to_string())?;
         *failures = 0;
         if next_retain <= Instant::now() {
             next_retain = Instant::now() + RETAIN_INTERVAL;

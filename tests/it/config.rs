@@ -79,7 +79,7 @@ const MISTAKEN_FILES: &[(&str, &[&str])] = &[
         &[DATABASE, NATS, "[stream]\nname = \"E\"\nsubjects = [\"a..b\", \"a.>.b\"]\n"],
     ),
     ("subjects_not_a_list", &[DATABASE, NATS, "[stream]\nname = \"E\"\nsubjects = \"events.>\"\n"]),
-    ("window_too_short", &[DATABASE, NATS, STREAM, "create = true\nduplicate_window = \"45s\"\n"]),
+    ("window_too_short", &[DATABASE, NATS, STREAM, "create = true\nduplicate_window = \"10s\"\n"]),
     (
         "two_logins",
         &[DATABASE, NATS, "token = \"canary\"\nuser = \"me\"\npassword = \"canary\"\n", STREAM],

@@ -32,6 +32,8 @@ async fn lists_are_narrowed_by_what_the_operator_knows() {
     let fixture = Fixture::new().await;
     let toml = fixture.toml();
     let client = make(&fixture, MIXED, 5).await;
+    let fingerprint = r#"SELECT fingerprint FROM "postrider".letter WHERE seq = 4"#;
+    let fingerprint = text(&client, fingerprint).await;
     let expected: [(&[&str], &[i64]); 12] = [
         (&[], &[1, 3, 4, 5]),
         (&["--type", "order.placed"], &[1, 3]),
@@ -40,7 +42,7 @@ async fn lists_are_narrowed_by_what_the_operator_knows() {
         (&["--key", "invoice/a/1"], &[4]),
         (&["--code", "reserved_header"], &[4, 5]),
         (&["--code", "reserved_header", "--type", "order.placed"], &[]),
-        (&["--fingerprint", "reserved_header"], &[4, 5]),
+        (&["--fingerprint", &fingerprint], &[4, 5]),
         (&["--state", "held"], &[2]),
         (&["--state", "held", "--key", "order/b"], &[]),
         (&["--state", "retrying"], &[]),

@@ -3,6 +3,7 @@
 
 mod accounting;
 mod admin;
+mod bad_input;
 mod broker_outage;
 mod checker;
 mod cli;
@@ -18,7 +19,6 @@ mod dlq_plans;
 mod docs;
 mod examples;
 mod fixture;
-mod large;
 mod migrations;
 mod ordering;
 mod packaging;

@@ -28,7 +28,7 @@ async fn keep_busy(fixture: &Fixture) -> JoinSet<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_database_stops_the_program_and_rescan_accepts_it() {
-    let fixture = Fixture::new().await;
+    let mut fixture = Fixture::new().await;
     let client = fixture.connect().await;
     let mut daemon = fixture.daemon().allow_log("restored").start();
     // Some with a dead letter in the same settlement.
@@ -59,10 +59,11 @@ async fn a_restored_database_stops_the_program_and_rescan_accepts_it() {
     // Others use the cluster too: their transactions begin and end during the rescan.
     let others = keep_busy(&fixture).await;
 
-    // A new stream remembers no ids: whatever is published again shows.
+    // Another stream knows no ids: whatever is published again shows.
     let jetstream = fixture.jetstream().await;
     assert_eq!(count_messages(&jetstream, &fixture.stream).await.unwrap(), 300);
     jetstream.delete_stream(&fixture.stream).await.unwrap();
+    fixture.stream.push_str("_2");
     let mut rescanning = fixture.daemon().arg("--rescan").allow_log("restored").start();
     let line = rescanning.wait_log("accepted a restored database", DEADLINE).await;
     assert!(line.contains("pending=5"), "{line}");
@@ -79,7 +80,7 @@ async fn a_restored_database_stops_the_program_and_rescan_accepts_it() {
     rescanning.start_again();
     fixture.wait_stored(6, DEADLINE).await;
     rescanning.kill9();
-    daemon.start_again();
+    let _without_it = fixture.daemon().start();
     app::emit(&client, "order.placed", Some(("order", "o-1")), "{}").await;
     assert_eq!(fixture.wait_stored(7, DEADLINE).await.len(), 7);
 }

@@ -78,7 +78,7 @@ async fn a_missing_stream_is_waited_for_and_used_once_it_is_there() {
 }
 
 #[tokio::test]
-async fn a_stream_deleted_under_way_is_waited_for_or_made_again() {
+async fn a_stream_deleted_under_way_is_not_made_again_but_healed_once_it_is() {
     for create in [false, true] {
         let fixture = Fixture::new().await;
         let jetstream = fixture.jetstream().await;
@@ -86,18 +86,24 @@ async fn a_stream_deleted_under_way_is_waited_for_or_made_again() {
         let mut daemon = daemon(&fixture)
             .set("stream.create", create)
             .allow_log("nothing can be published just now")
+            .allow_log("the broker has lost events")
+            .allow_log("healing")
             .start();
         emit_many(&fixture, 5).await;
         assert!(fixture.wait_drained(DEADLINE).await);
         jetstream.delete_stream(&fixture.stream).await.unwrap();
         emit_many(&fixture, 20).await;
-        daemon.wait_log("nothing can be published just now", DEADLINE).await;
-        if !create {
-            jetstream.create_stream(sound(&fixture)).await.unwrap();
-        }
-        fixture.wait_stored(20, DEADLINE).await;
+        let line = daemon.wait_log("nothing can be published just now", DEADLINE).await;
+        assert!(line.contains("stream_unavailable"), "{line}");
+        // An empty one in its place would hide that the first five are gone.
+        let line = daemon.wait_log("does not exist", DEADLINE).await;
+        assert!(line.contains("for a person to restore or to create anew"), "{line}");
+        jetstream.create_stream(sound(&fixture)).await.unwrap();
+        let line = daemon.wait_log("the broker has lost events", DEADLINE).await;
+        assert!(line.contains("was created anew"), "{line}");
+        fixture.wait_stored(25, DEADLINE).await;
         assert!(fixture.wait_drained(DEADLINE).await);
-        assert_in_order(&fixture, 20).await;
+        assert_in_order(&fixture, 25).await;
     }
 }
 

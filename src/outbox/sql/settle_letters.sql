@@ -4,8 +4,11 @@
 -- $1 text relay, $2 bigint term, $3 text snapshot (P), $4 bigint floor of P, $5 text target (C),
 -- $6 bigint floor of C, $7 bigint bookmark, $8 text stream name, $9 text stream created,
 -- $10 bigint last acked stream sequence,
--- $11 bigint[] seq, $12 text[] state (dead | held), $13 boolean holds, $14 text[] error_code,
--- $15 text[] error, $16 bigint payload bytes at most: a larger payload stays in the outbox
+-- $11 bigint[] seq, $12 text[] state (dead | retrying | held), $13 boolean[] holds,
+-- $14 text[] error_code, $15 text[] error, $16 bigint payload bytes at most: a larger payload stays
+-- in the outbox; one that another table had compressed, and that is larger even so, is not unpacked to
+-- be measured: of it the letter tells the compressed size, $17 integer[] attempts, $18 float8[] wait in seconds (by this server's clock),
+-- $19 uuid null event stored at the last acked sequence, $20 bigint stream floor
 -- Columns: settled int8 (1 when the term is still ours, else 0 and nothing was written),
 --   letters int8 (the letters that are new)
 -- Rows: exactly one. Index: primary key of position, of each leaf one probe an event.
@@ -15,18 +18,23 @@ WITH settled AS (
     SET snapshot = $3::text::pg_snapshot, floor = $4::bigint,
         target = $5::text::pg_snapshot, target_floor = $6::bigint,
         bookmark = $7::bigint, stream_name = $8::text, stream_created = $9::text,
-        stream_seq = $10::bigint, updated_at = clock_timestamp(),
+        stream_seq = $10::bigint, stream_event_id = $19::uuid, stream_floor = $20::bigint,
+        updated_at = clock_timestamp(),
         drawn = coalesce(pg_sequence_last_value('"postrider".outbox_seq_seq'::regclass), 0)
     WHERE p.relay = $1::text AND p.term = $2::bigint
     RETURNING p.relay
 ), lettered AS (
     INSERT INTO "postrider".letter (
-        relay, state, holds, attempts, error_code, error, fingerprint, dead_at,
+        relay, state, holds, attempts, error_code, error, fingerprint, dead_at, next_attempt_at,
         payload_size, payload_omitted, tx, seq, slot, event_version, occurred_at, event_id,
         event_type, kind, aggregate_type, aggregate_id, aggregate_version, source, subject,
         content_type, headers, correlation_id, causation_id, actor, payload, payload_binary)
-    SELECT settled.relay, failed.state, $13::boolean, 1, failed.error_code, failed.error,
-           failed.error_code, CASE WHEN failed.state = 'dead' THEN clock_timestamp() END,
+    SELECT settled.relay, failed.state, failed.holds, failed.attempts, failed.error_code,
+           failed.error, failed.error_code || '-'
+               || substr(md5(regexp_replace(failed.error, '\d+|"[^"]*"', '#', 'g')), 1, 8),
+           CASE WHEN failed.state = 'dead' THEN clock_timestamp() END,
+           CASE WHEN failed.state = 'retrying'
+                THEN clock_timestamp() + failed.wait * interval '1 second' END,
            coalesce(o.payload_size, 0), coalesce(o.payload_size > $16::bigint, false), o.tx,
            o.seq, o.slot, o.event_version, o.occurred_at, o.event_id, o.event_type, o.kind,
            o.aggregate_type, o.aggregate_id, o.aggregate_version, o.source, o.subject,
@@ -34,10 +42,12 @@ WITH settled AS (
            CASE WHEN o.payload_size <= $16::bigint THEN o.payload END,
            CASE WHEN o.payload_size <= $16::bigint THEN o.payload_binary END
     FROM settled
-    CROSS JOIN unnest($11::bigint[], $12::text[], $14::text[], $15::text[])
-        AS failed (seq, state, error_code, error)
+    CROSS JOIN unnest($11::bigint[], $12::text[], $13::boolean[], $14::text[], $15::text[],
+                      $17::integer[], $18::float8[])
+        AS failed (seq, state, holds, error_code, error, attempts, wait)
     CROSS JOIN LATERAL (
         SELECT l.*, CASE WHEN pg_column_compression(l.payload) IS NOT NULL
+                              AND pg_column_size(l.payload) <= $16::bigint
                          THEN octet_length(l.payload::text)
                          WHEN l.payload IS NOT NULL THEN pg_column_size(l.payload)
                          ELSE octet_length(l.payload_binary) END AS payload_size

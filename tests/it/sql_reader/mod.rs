@@ -18,6 +18,7 @@ use tokio_postgres::{
     AsyncMessage, Client, NoTls, Row,
     types::{FromSql, ToSql, Type},
 };
+use uuid::Uuid;
 
 use crate::support::Fixture;
 
@@ -95,8 +96,11 @@ async fn settle(
     (settled, target): (&str, &str),
     bookmark: i64,
 ) -> Option<i64> {
-    let parameters: [&(dyn ToSql + Sync); 10] =
-        [&"main", &term, &settled, &0_i64, &target, &0_i64, &bookmark, &"S", &"now", &1_i64];
+    let id = Uuid::nil();
+    let parameters: [&(dyn ToSql + Sync); 12] = [
+        &"main", &term, &settled, &0_i64, &target, &0_i64, &bookmark, &"S", &"now", &1_i64, &id,
+        &0_i64,
+    ];
     let row = client.query_opt(&statement("settle"), &parameters).await.unwrap();
     row.map(|row| row.get("fence"))
 }

@@ -1,6 +1,7 @@
 //! What retention and a rescan may do to the rows.
 
 use tokio_postgres::{Client, types::ToSql};
+use uuid::Uuid;
 
 use super::{acquire, emit, look, page, relay, settle, statement};
 use crate::support::Fixture;
@@ -87,9 +88,28 @@ async fn a_letter_without_its_payload_keeps_the_row() {
     let (target, _) = look(&client, "3:3:").await;
     let (seqs, states) = (vec![1_i64], vec!["dead"]);
     let (codes, texts) = (vec!["payload_too_large"], vec!["too large"]);
-    let parameters: [&(dyn ToSql + Sync); 16] = [
-        &"main", &term, &target, &0_i64, &target, &0_i64, &1_i64, &"S", &"now", &1_i64, &seqs,
-        &states, &true, &codes, &texts, &1000_i64,
+    let (holds, attempts, waits) = (vec![true], vec![1_i32], vec![0.0_f64]);
+    let parameters: [&(dyn ToSql + Sync); 20] = [
+        &"main",
+        &term,
+        &target,
+        &0_i64,
+        &target,
+        &0_i64,
+        &1_i64,
+        &"S",
+        &"now",
+        &1_i64,
+        &seqs,
+        &states,
+        &holds,
+        &codes,
+        &texts,
+        &1000_i64,
+        &attempts,
+        &waits,
+        &Uuid::nil(),
+        &0_i64,
     ];
     for new in [1_i64, 0] {
         let row = client.query_one(&statement("settle_letters"), &parameters).await.unwrap();

@@ -1,0 +1,93 @@
+//! What an earlier run may have sent, and this one has not read yet.
+
+use std::time::Instant;
+
+use super::UNSETTLED_MAX;
+use crate::event::Seq;
+
+/// Rows and letters that an earlier run may have sent, for as long as some of them may be unread.
+#[derive(Debug)]
+pub(super) struct Before {
+    /// What of them is stored is above this.
+    stream_floor: u64,
+    /// When the stream was looked into for them.
+    looked_at: Instant,
+    /// The highest `seq` that was drawn when the earlier run had ended.
+    drawn: Seq,
+    rows: Rows,
+    rows_read: usize,
+    letters_read: bool,
+}
+
+/// How far the rows are read that were visible to an earlier run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rows {
+    /// Its last target is read on.
+    OfItsTarget,
+    /// A target was begun that shows all of them.
+    OfOurs,
+    Read,
+}
+
+impl Before {
+    pub(super) fn new(stream_floor: u64, drawn: Seq, now: Instant) -> Self {
+        let rows = Rows::OfItsTarget;
+        Self { stream_floor, looked_at: now, drawn, rows, rows_read: 0, letters_read: false }
+    }
+
+    /// There was no earlier run.
+    pub(super) fn nothing(now: Instant) -> Self {
+        Self { rows: Rows::Read, letters_read: true, ..Self::new(0, Seq(0), now) }
+    }
+
+    /// The stream was looked into at that time.
+    pub(super) fn looked(&mut self, at: Instant) {
+        self.looked_at = at;
+    }
+
+    /// A target was begun.
+    pub(super) fn begun(&mut self) {
+        if self.rows == Rows::OfItsTarget {
+            self.rows = Rows::OfOurs;
+        }
+    }
+
+    /// A row was read.
+    pub(super) fn read(&mut self, seq: Seq) {
+        self.rows_read += 1;
+        // It had at most so many unsettled rows, and read them in the order in which we read them;
+        // twice as many leave room for those that became visible in between.
+        let past_its_memory = self.rows_read >= 2 * UNSETTLED_MAX;
+        let past_its_time = self.rows == Rows::OfOurs && seq > self.drawn;
+        if past_its_memory || past_its_time {
+            self.rows = Rows::Read;
+        }
+    }
+
+    /// The last row of a target was read.
+    pub(super) fn exhausted(&mut self) {
+        if self.rows == Rows::OfOurs {
+            self.rows = Rows::Read;
+        }
+    }
+
+    /// All letters that were due were read.
+    pub(super) fn letters_read(&mut self) {
+        self.letters_read = true;
+    }
+
+    /// Above which stream sequence what is read now is stored, if it is; `None` when nothing that is
+    /// read now can be from an earlier run.
+    pub(super) fn stream_floor(&self) -> Option<u64> {
+        self.may_come().then_some(self.stream_floor)
+    }
+
+    /// Since when what is read now may be in the stream without our knowing.
+    pub(super) fn uncertain_since(&self) -> Option<Instant> {
+        self.may_come().then_some(self.looked_at)
+    }
+
+    fn may_come(&self) -> bool {
+        self.rows != Rows::Read || !self.letters_read
+    }
+}

@@ -1,0 +1,108 @@
+//! Events that are tried again: after a short wait in memory, after a long one as letters.
+
+use std::time::Instant;
+
+use super::{
+    Attempt, Change, Delivery, LETTERS_MAX, LetterId, Look, Records, Rejection, Retry, STAY_MAX,
+    Ticket, Verdict,
+};
+use crate::event::AggregateKey;
+
+impl Delivery {
+    /// The broker does not take this message just now: it goes again after a wait of its own, in
+    /// memory when that is short, and as a letter when it is long.
+    pub(super) fn be_patient(
+        &mut self,
+        ticket: Ticket,
+        reason: Rejection,
+        attempt: Attempt,
+        now: Instant,
+    ) {
+        let Some((event, _)) = self.lanes.event(ticket) else { return };
+        let draw = event.seq.0.unsigned_abs();
+        let attempts = self.lanes.tried(ticket);
+        if attempt == Attempt::Counts && self.rules.retry.is_exhausted(attempts) {
+            let text = format!("{} (tried {attempts} times)", reason.text);
+            self.die(ticket, Rejection { text, ..reason }, now);
+            return;
+        }
+        let wait = self.rules.retry.wait(attempts, draw);
+        if wait <= STAY_MAX {
+            self.lanes.again_at(ticket, now + wait);
+            return;
+        }
+        if self.lanes.look_for_first(ticket, self.late_max, now) {
+            return;
+        }
+        let retry = Retry { reason, attempts, wait };
+        if self.letters.tried(ticket).is_some() {
+            self.set_back(ticket, Change::Retrying(retry));
+        } else {
+            // Whatever `on_dead` says: it is not dead, and order is kept while it may still go.
+            self.leave_and_hold(ticket, Verdict::Retrying(retry));
+        }
+    }
+
+    /// Whether there is room for letters to be tried again.
+    pub fn has_room_for_letters(&self) -> bool {
+        self.letters.len() < LETTERS_MAX / 2 && self.room().bytes > 0
+    }
+
+    /// Whether a look at this letter's key would only find what is in memory.
+    pub fn is_active(&self, key: Option<&AggregateKey>, id: LetterId) -> bool {
+        self.letters.is_active(key, id)
+    }
+
+    /// Takes in a look at the letters of one key, begun when everything below `recorded` was settled.
+    pub fn look(&mut self, look: Look, recorded: Ticket) {
+        let floor = self.floor_now();
+        let lanes = &mut self.lanes;
+        let free = |key: &AggregateKey| lanes.release(key, recorded);
+        for (ticket, letter) in self.letters.take(look, floor, free) {
+            let known = self.found.contains(&letter.event);
+            let uncertain_since = self.before.uncertain_since();
+            self.lanes.admit(ticket, letter.event, letter.attempts, uncertain_since);
+            if known {
+                self.publish_known_letter(ticket);
+            }
+        }
+    }
+
+    /// A letter that the stream holds already; only the head of its lane may leave.
+    fn publish_known_letter(&mut self, ticket: Ticket) {
+        self.lanes.abandon(&[ticket]);
+        self.letters.published(ticket, 0);
+    }
+
+    /// All letters that were due are read.
+    pub fn letters_read(&mut self) {
+        self.before.letters_read();
+    }
+
+    /// Letters in memory.
+    pub fn letters(&self) -> usize {
+        self.letters.len()
+    }
+
+    /// Whether anything is to be recorded about letters.
+    pub fn has_records(&self) -> bool {
+        self.letters.has_records()
+    }
+
+    /// What is to be recorded about letters. The caller keeps it until it is committed.
+    pub fn take_records(&mut self) -> Records {
+        self.letters.take_records()
+    }
+
+    /// These records are committed.
+    pub fn letters_recorded(&mut self, records: &Records) {
+        self.letters.recorded(records);
+    }
+
+    /// A letter goes back to its table, and the rest of its run leaves memory with it.
+    pub(super) fn set_back(&mut self, ticket: Ticket, change: Change) {
+        let mut leaving = self.letters.set_back(ticket, change);
+        leaving.push(ticket);
+        self.lanes.abandon(&leaving);
+    }
+}

@@ -1,0 +1,293 @@
+//! The simulated database: rows that become visible out of order, the position, the letters.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::OnceLock,
+    time::Instant,
+};
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::Random;
+use crate::{
+    delivery::{
+        Change, Earlier, Fate, LetterId, Look, Mark, OnDead, Record, Resume, Retry, Settlement,
+        Standing, StoredLetter, StreamMark,
+    },
+    event::{AggregateKey, Event, EventId, Payload, Position, Seq, Snapshot},
+};
+
+/// A row: which commit made it visible and which key it has.
+#[derive(Clone, Copy)]
+pub(super) struct Row {
+    pub(super) seq: i64,
+    commit: u64,
+    pub(super) key: Option<u64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum State {
+    Retrying,
+    Held,
+    Dead,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Resolution {
+    Published,
+    Discarded,
+}
+
+/// A letter; its number is the `seq` of its row.
+#[derive(Clone, Debug)]
+pub(super) struct Letter {
+    pub(super) state: State,
+    pub(super) holds: bool,
+    attempts: u32,
+    next: Option<Instant>,
+    pub(super) resolution: Option<Resolution>,
+    pub(super) deaths: u32,
+}
+
+/// Rows, the settled position and the letters. A snapshot is a commit number.
+pub(super) struct Database {
+    pub(super) rows: Vec<Row>,
+    commits: u64,
+    position: Position,
+    mark: StreamMark,
+    pub(super) letters: BTreeMap<i64, Letter>,
+}
+
+fn snapshot(commit: u64) -> Snapshot {
+    Snapshot::new(commit.to_string())
+}
+
+fn commit_of(snapshot: &Snapshot) -> u64 {
+    snapshot.as_str().parse().unwrap()
+}
+
+pub(super) fn aggregate(key: u64) -> AggregateKey {
+    AggregateKey::new("k", &key.to_string())
+}
+
+impl Database {
+    pub(super) fn new() -> Self {
+        let nothing = snapshot(0);
+        let position = Position {
+            settled: nothing.clone(),
+            target: nothing,
+            bookmark: Seq(0),
+            floor: Seq(0),
+            target_floor: Seq(0),
+        };
+        let mark = StreamMark::default();
+        Self { rows: Vec::new(), commits: 0, position, mark, letters: BTreeMap::new() }
+    }
+
+    /// One transaction draws sequence numbers, another overtakes it, then both commit.
+    pub(super) fn write(&mut self, random: &mut Random) {
+        let first = i64::try_from(self.rows.len()).unwrap() + 1;
+        let count = 1 + random.below(4);
+        let late = random.below(count + 1);
+        let keys = 1 + random.below(6);
+        for offset in 0..count {
+            // Keys of the late transaction are its own: a lock on the aggregate would see to it.
+            let late_one = offset < late;
+            let commit = self.commits + if late_one { 2 } else { 1 };
+            let key = (!random.chance(15)).then(|| random.below(keys) + u64::from(late_one) * 100);
+            self.rows.push(Row { seq: first + i64::try_from(offset).unwrap(), commit, key });
+        }
+        self.commits += 1;
+    }
+
+    /// What is open commits.
+    pub(super) fn commit_all(&mut self) {
+        self.commits += 2;
+    }
+
+    pub(super) fn target(&self) -> Snapshot {
+        snapshot(self.commits)
+    }
+
+    pub(super) fn row(&self, seq: i64) -> Row {
+        self.rows[usize::try_from(seq).unwrap() - 1]
+    }
+
+    pub(super) fn page(&self, cursor: &Position, limit: usize) -> Vec<Event> {
+        let (low, high) = (commit_of(&cursor.settled), commit_of(&cursor.target));
+        let new =
+            |row: &&Row| row.commit > low && row.commit <= high && row.seq > cursor.bookmark.0;
+        self.rows.iter().filter(new).take(limit).map(|row| event(*row)).collect()
+    }
+
+    /// Whether the position says that the row is settled.
+    pub(super) fn is_settled(position: &Position, row: Row) -> bool {
+        row.commit <= commit_of(&position.settled)
+            || (row.seq <= position.bookmark.0 && row.commit <= commit_of(&position.target))
+    }
+
+    pub(super) fn settle(&mut self, settlement: &Settlement, on_dead: OnDead, now: Instant) {
+        self.position = settlement.position.clone();
+        self.mark = settlement.stream;
+        for letter in &settlement.letters {
+            let (state, attempts, next) = match &letter.fate {
+                Fate::Dead { attempts, .. } => (State::Dead, *attempts, None),
+                Fate::Retrying(Retry { attempts, wait, .. }) => {
+                    (State::Retrying, *attempts, Some(now + *wait))
+                }
+                Fate::Held => (State::Held, 0, None),
+            };
+            let new = Letter {
+                state,
+                holds: state != State::Dead || on_dead == OnDead::Hold,
+                attempts,
+                next,
+                resolution: None,
+                deaths: u32::from(state == State::Dead),
+            };
+            let before = self.letters.insert(letter.seq.0, new);
+            assert!(before.is_none(), "row {} became a letter twice", letter.seq);
+        }
+    }
+
+    pub(super) fn resume(&self) -> Resume {
+        let blocks = |letter: &Letter| match (letter.resolution, letter.state) {
+            (None, State::Dead) => letter.holds,
+            (None, _) => letter.next.is_some() && letter.holds,
+            (Some(_), _) => letter.next.is_some(),
+        };
+        let blocked = self.letters.iter().filter(|(_, letter)| blocks(letter));
+        let held = blocked.filter_map(|(seq, _)| self.row(*seq).key).map(aggregate).collect();
+        Resume {
+            position: self.position.clone(),
+            held,
+            lettered: HashSet::new(),
+            stream: self.mark,
+            earlier: Earlier::Some { drawn: Seq(i64::try_from(self.rows.len()).unwrap()) },
+        }
+    }
+
+    /// The keys whose letters are due, each with its marks.
+    pub(super) fn due(&self, now: Instant) -> Vec<(Option<u64>, Vec<Mark>)> {
+        let mut keys: Vec<(Option<u64>, Vec<Mark>)> = Vec::new();
+        for (seq, letter) in &self.letters {
+            if letter.next.is_none_or(|next| next > now) {
+                continue;
+            }
+            let mark = Mark { id: LetterId(*seq), at: letter.next.map(microseconds) };
+            let key = self.row(*seq).key;
+            match keys.iter_mut().find(|(other, _)| key.is_some() && *other == key) {
+                Some((_, marks)) => marks.push(mark),
+                None => keys.push((key, vec![mark])),
+            }
+        }
+        keys
+    }
+
+    pub(super) fn look(&self, key: Option<u64>, marks: Vec<Mark>, now: Instant) -> Look {
+        let first = marks.first().unwrap().id.0;
+        let of_key = |seq: i64| match key {
+            None => seq == first,
+            Some(_) => self.row(seq).key == key,
+        };
+        let unresolved = self.letters.iter().filter(|(seq, letter)| {
+            let waits = letter.holds || letter.state != State::Dead;
+            of_key(**seq) && letter.resolution.is_none() && waits
+        });
+        let letters = unresolved.take(4).map(|(seq, letter)| StoredLetter {
+            id: LetterId(*seq),
+            standing: match letter.state {
+                State::Dead => Standing::Dead,
+                State::Retrying if letter.next.is_some_and(|next| next > now) => Standing::NotYet,
+                State::Retrying | State::Held => Standing::May,
+            },
+            attempts: letter.attempts,
+            holds: letter.holds,
+            event: event(self.row(*seq)),
+        });
+        Look { marks, key: key.map(aggregate), letters: letters.collect() }
+    }
+
+    pub(super) fn record(&mut self, records: &[Record], now: Instant) {
+        for Record { id: LetterId(seq), change, look } in records {
+            let letter = self.letters.get_mut(seq).unwrap();
+            let seen = matches!(change, Change::Seen { .. });
+            if letter.resolution.is_some() && !seen {
+                continue;
+            }
+            if let Change::Seen { at: Some(at) } = change
+                && letter.next.map(microseconds) != Some(*at)
+            {
+                continue;
+            }
+            letter.next = look.then_some(now);
+            match change {
+                Change::Published { .. } => letter.resolution = Some(Resolution::Published),
+                Change::Dead { attempts, holds, .. } => {
+                    letter.state = State::Dead;
+                    letter.attempts = *attempts;
+                    letter.holds = *holds;
+                    letter.deaths += 1;
+                }
+                Change::Retrying(Retry { attempts, wait, .. }) => {
+                    letter.state = State::Retrying;
+                    letter.attempts = *attempts;
+                    letter.next = Some(now + *wait);
+                }
+                Change::Held => letter.state = State::Held,
+                Change::Seen { .. } => {}
+            }
+        }
+    }
+
+    /// Dead letters, the oldest first.
+    pub(super) fn dead(&self) -> Vec<i64> {
+        let dead = |letter: &Letter| letter.state == State::Dead && letter.resolution.is_none();
+        self.letters.iter().filter(|(_, letter)| dead(letter)).map(|(seq, _)| *seq).collect()
+    }
+
+    pub(super) fn redrive(&mut self, seq: i64, now: Instant) {
+        let letter = self.letters.get_mut(&seq).unwrap();
+        letter.state = State::Retrying;
+        letter.attempts = 0;
+        letter.next = Some(now);
+    }
+
+    pub(super) fn discard(&mut self, seq: i64, now: Instant) {
+        let letter = self.letters.get_mut(&seq).unwrap();
+        letter.resolution = Some(Resolution::Discarded);
+        letter.next = Some(now);
+    }
+
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.letters.values().filter_map(|letter| letter.next).min()
+    }
+}
+
+fn microseconds(at: Instant) -> i64 {
+    // Any number that is another one at another time; instants have no number of their own.
+    static START: OnceLock<Instant> = OnceLock::new();
+    i64::try_from(at.duration_since(*START.get_or_init(|| at)).as_micros()).unwrap()
+}
+
+fn event(row: Row) -> Event {
+    Event {
+        seq: Seq(row.seq),
+        id: EventId(Uuid::from_u128(u128::try_from(row.seq).unwrap())),
+        occurred_at: None,
+        event_type: "t".into(),
+        event_version: 1,
+        kind: "domain".into(),
+        key: row.key.map(aggregate),
+        aggregate_version: None,
+        source: None,
+        subject: None,
+        content_type: "".into(),
+        payload: Payload::Bytes(Bytes::from_static(b"x")),
+        headers: None,
+        correlation_id: None,
+        causation_id: None,
+        actor: None,
+    }
+}

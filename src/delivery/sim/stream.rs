@@ -1,0 +1,71 @@
+//! The simulated stream: it recognises an id for a while, and may store what it gave no answer for.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use uuid::Uuid;
+
+use crate::{delivery::Found, event::Seq};
+
+/// For how long the stream recognises an id.
+pub(super) const WINDOW: Duration = Duration::from_secs(2);
+
+/// How long a message may be on its way after its answer was given up. Together with the part of
+/// the window in which events are sent again it stays below the window.
+pub(super) const LATE_MAX: u64 = 300;
+
+/// What is stored, in order; the sequence is the place, counted from 1.
+#[derive(Default)]
+pub(super) struct Stream {
+    pub(super) stored: Vec<i64>,
+    recognised: HashMap<i64, (Instant, u64)>,
+    /// Messages that are on their way although nobody waits for their answers.
+    late: Vec<(Instant, i64)>,
+}
+
+impl Stream {
+    /// Stores an event unless it is recognised. Returns its sequence, and whether it was.
+    pub(super) fn store(&mut self, seq: i64, now: Instant) -> (u64, bool) {
+        if let Some((at, stream_seq)) = self.recognised.get(&seq)
+            && now.duration_since(*at) < WINDOW
+        {
+            return (*stream_seq, true);
+        }
+        self.stored.push(seq);
+        let stream_seq = self.stored.len() as u64;
+        self.recognised.insert(seq, (now, stream_seq));
+        (stream_seq, false)
+    }
+
+    /// Whether it is stored.
+    pub(super) fn holds(&self, seq: i64) -> bool {
+        // Recognised or not: what was stored once has its time here.
+        self.recognised.contains_key(&seq)
+    }
+
+    /// It arrives later.
+    pub(super) fn delay(&mut self, seq: i64, until: Instant) {
+        self.late.push((until, seq));
+    }
+
+    /// What is on its way arrives when it is time to; returns how many did.
+    pub(super) fn arrive(&mut self, now: Instant) -> u64 {
+        let (due, late): (Vec<_>, Vec<_>) = self.late.drain(..).partition(|(at, _)| *at <= now);
+        self.late = late;
+        let arrived = due.len() as u64;
+        for (at, seq) in due {
+            self.store(seq, at);
+        }
+        arrived
+    }
+
+    /// The events above a sequence, and the last sequence.
+    pub(super) fn look_up(&self, above: u64) -> (Found, u64) {
+        let above = usize::try_from(above).unwrap();
+        let ids = self.stored.iter().skip(above);
+        let ids = ids.map(|seq| (Uuid::from_u128(u128::try_from(*seq).unwrap()), Seq(*seq)));
+        (Found::new(ids.collect()), self.stored.len() as u64)
+    }
+}

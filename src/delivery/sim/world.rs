@@ -1,0 +1,447 @@
+//! One process with its memory, between the database, the stream and an operator.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
+
+use super::{
+    Random, Sometimes,
+    database::{Database, Resolution, State, aggregate},
+    stream::{LATE_MAX, Stream, WINDOW},
+};
+use crate::{
+    delivery::{
+        Attempt, Closure, ClosureKind, Delivery, Growth, LetterId, Limits, OnDead, Outcome, Policy,
+        Records, Rejection, Rules, Settlement, Standing, StoredLetter, Ticket,
+    },
+    event::Seq,
+};
+
+const LIMITS: Limits =
+    Limits { in_flight_events: 5, in_flight_bytes: 4, memory_events: 12, memory_bytes: 1 << 20 };
+
+/// Waits of which the first stay in memory and the later ones do not.
+const RETRY: Policy = Policy {
+    attempts: 3,
+    delay: Duration::from_millis(350),
+    growth: Growth::Exponential,
+    jitter: 0.2,
+    max_delay: Duration::from_secs(2),
+};
+
+/// A message on its way. It arrives within [`LATE_MAX`] or never, and then nobody waits for its
+/// answer any more.
+struct Sent {
+    ticket: Ticket,
+    seq: i64,
+    at: Instant,
+    given_up: bool,
+}
+
+pub(super) struct World {
+    random: Random,
+    database: Database,
+    stream: Stream,
+    delivery: Delivery,
+    in_flight: Vec<Sent>,
+    settling: Option<Settlement>,
+    recording: Option<Records>,
+    now: Instant,
+    on_dead: OnDead,
+    /// Percent of answers that are bad: each history has its own.
+    trouble: u64,
+    /// What the broker refuses for good, and what it is busy for.
+    poison: HashSet<i64>,
+    tough: HashSet<i64>,
+    /// From where a look into the stream is wanted before anything goes.
+    look_above: Option<u64>,
+    is_start: bool,
+    pub(super) sometimes: Sometimes,
+}
+
+impl World {
+    pub(super) fn new(mut random: Random, on_dead: OnDead) -> Self {
+        let database = Database::new();
+        let rules = Rules { on_dead, retry: RETRY };
+        let now = Instant::now();
+        Self {
+            delivery: Delivery::resume(database.resume(), LIMITS, rules, now),
+            trouble: random.below(70),
+            random,
+            database,
+            stream: Stream::default(),
+            in_flight: Vec::new(),
+            settling: None,
+            recording: None,
+            now,
+            on_dead,
+            poison: HashSet::new(),
+            tough: HashSet::new(),
+            look_above: Some(0),
+            is_start: true,
+            sometimes: Sometimes::default(),
+        }
+    }
+
+    pub(super) fn step(&mut self) {
+        match self.random.below(100) {
+            0..13 => self.write(),
+            13..28 => self.fetch(),
+            28..45 => self.dispatch(),
+            45..63 => self.answer(),
+            63..71 => self.settle(),
+            71..78 => self.look_at_letters(),
+            78..82 => self.record(),
+            82..86 => self.look_up(),
+            86..90 => self.operate(),
+            90..97 => self.pass(Duration::from_millis(self.random.0 % 300)),
+            97 => self.pass(Duration::from_millis(self.random.0 % 3000)),
+            _ => self.kill(),
+        }
+    }
+
+    fn write(&mut self) {
+        let before = self.database.rows.len();
+        self.database.write(&mut self.random);
+        for row in self.database.rows.get(before..).unwrap() {
+            match self.random.below(100) {
+                0..4 => drop(self.poison.insert(row.seq)),
+                4..12 => drop(self.tough.insert(row.seq)),
+                _ => {}
+            }
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        let late_max = Duration::from_millis(LATE_MAX);
+        for sent in &mut self.in_flight {
+            if sent.given_up || self.now.duration_since(sent.at) < late_max {
+                continue;
+            }
+            sent.given_up = true;
+            if !self.poison.contains(&sent.seq) && self.random.chance(50) {
+                let late = Duration::from_millis(self.random.below(LATE_MAX));
+                self.stream.delay(sent.seq, sent.at + late);
+            }
+        }
+        let arrived = self.stream.arrive(self.now);
+        self.sometimes.stored_late += arrived;
+    }
+
+    fn fetch(&mut self) {
+        let mut cursor = self.delivery.cursor();
+        let room = self.delivery.room();
+        // As the relay: nothing is read before it is known what the stream holds of it.
+        if room.events == 0 || (self.is_start && self.look_above.is_some()) {
+            return;
+        }
+        if cursor.is_complete() {
+            self.delivery.begin(self.database.target(), Seq(0));
+            cursor = self.delivery.cursor();
+        }
+        let limit = room.events.min(3);
+        let events = self.database.page(&cursor, limit);
+        let complete = events.len() < limit;
+        self.delivery.admit(events);
+        if complete {
+            self.delivery.exhausted();
+        }
+    }
+
+    fn dispatch(&mut self) {
+        if self.look_above.is_some() {
+            return;
+        }
+        self.delivery.set_times(WINDOW.mul_f64(0.8), Duration::from_millis(LATE_MAX));
+        while let Some(ticket) = self.delivery.next(self.now) {
+            if self.delivery.is_stale(ticket, self.now) {
+                self.delivery.give_back(ticket);
+                self.look_above = Some(self.delivery.stream_mark().floor);
+                return;
+            }
+            let seq = self.delivery.event(ticket).unwrap().0.seq.0;
+            let key = self.database.row(seq).key;
+            let same = |other: &Sent| self.database.row(other.seq).key == key;
+            assert!(key.is_none() || !self.in_flight.iter().any(same), "two of a key on their way");
+            self.delivery.sent(ticket, self.now);
+            self.in_flight.push(Sent { ticket, seq, at: self.now, given_up: false });
+            assert!(self.in_flight.len() <= LIMITS.in_flight_events, "window exceeded");
+        }
+    }
+
+    /// Answers one message on its way, well or badly.
+    fn answer(&mut self) {
+        if self.in_flight.is_empty() {
+            return;
+        }
+        let index = usize::try_from(self.random.below(self.in_flight.len() as u64)).unwrap();
+        let Sent { ticket, seq, given_up, .. } = self.in_flight.swap_remove(index);
+        let outcome = if given_up {
+            Outcome::Unconfirmed
+        } else if self.random.chance(self.trouble) {
+            self.bad_outcome(seq)
+        } else if self.poison.contains(&seq) {
+            Outcome::Rejected(Rejection { code: "rejected", text: "poison".into() })
+        } else if self.tough.contains(&seq) && self.random.chance(80) {
+            busy()
+        } else {
+            self.store(ticket, seq)
+        };
+        let dead_before = self.delivery.take_deaths().len();
+        assert_eq!(dead_before, 0);
+        self.delivery.resolve(ticket, outcome, self.now);
+        for death in self.delivery.take_deaths() {
+            self.sometimes.dead += 1;
+            self.sometimes.exhausted += u64::from(death.reason.code == "busy");
+        }
+    }
+
+    fn bad_outcome(&mut self, seq: i64) -> Outcome {
+        let is_good = self.may_arrive_late(seq);
+        match self.random.below(5) {
+            0 => Outcome::Unavailable(Closure {
+                kind: ClosureKind::StreamUnavailable,
+                text: "down".into(),
+            }),
+            1 => busy(),
+            2 => Outcome::Unconfirmed,
+            3 if is_good => {
+                self.stream.store(seq, self.now);
+                Outcome::Unconfirmed
+            }
+            _ if is_good => {
+                let late = Duration::from_millis(self.random.below(LATE_MAX));
+                self.stream.delay(seq, self.now + late);
+                Outcome::Unconfirmed
+            }
+            _ => Outcome::Unconfirmed,
+        }
+    }
+
+    /// What the broker refuses is never stored, however late it arrives.
+    fn may_arrive_late(&self, seq: i64) -> bool {
+        !self.poison.contains(&seq)
+    }
+
+    fn store(&mut self, ticket: Ticket, seq: i64) -> Outcome {
+        let (stream_seq, duplicate) = self.stream.store(seq, self.now);
+        let explained = self.delivery.explains_duplicate(ticket);
+        self.sometimes.duplicate_on_retry += u64::from(duplicate && explained);
+        self.sometimes.stored += u64::from(!duplicate);
+        Outcome::Acked { stream_seq, duplicate }
+    }
+
+    /// The look before anything uncertain goes again; it does not succeed at once.
+    fn look_up(&mut self) {
+        let Some(above) = self.look_above else { return };
+        if self.random.chance(self.trouble / 2) {
+            return;
+        }
+        // What is on its way from before has arrived by then, or is recognised.
+        let (found, last) = self.stream.look_up(above);
+        let found_some = u64::from(!found.is_empty());
+        if self.is_start {
+            self.sometimes.found_at_start += found_some;
+        } else {
+            self.sometimes.found_when_stale += found_some;
+        }
+        self.delivery.found(found, last, self.now);
+        self.look_above = None;
+        self.is_start = false;
+    }
+
+    fn settle(&mut self) {
+        if self.settling.is_none() {
+            self.settling = self.delivery.take_settlement();
+        }
+        if self.random.chance(self.trouble) {
+            return;
+        }
+        let Some(settlement) = self.settling.take() else { return };
+        for row in &self.database.rows {
+            self.assert_decided(&settlement, row.seq);
+        }
+        self.database.settle(&settlement, self.on_dead, self.now);
+        for letter in &settlement.letters {
+            let state = self.database.letters[&letter.seq.0].state;
+            self.sometimes.retrying += u64::from(state == State::Retrying);
+            self.sometimes.held += u64::from(state == State::Held);
+        }
+        self.delivery.settled(&settlement);
+    }
+
+    /// Invariants 1 and 2: nothing is settled that is neither in the stream nor a letter.
+    fn assert_decided(&self, settlement: &Settlement, seq: i64) {
+        let decided = self.stream.holds(seq)
+            || self.database.letters.contains_key(&seq)
+            || settlement.letters.iter().any(|letter| letter.seq.0 == seq);
+        let row = self.database.row(seq);
+        let undecided = !decided && Database::is_settled(&settlement.position, row);
+        assert!(!undecided, "row {seq} was settled without an answer");
+    }
+
+    fn look_at_letters(&mut self) {
+        if self.look_above.is_some() && self.is_start {
+            return;
+        }
+        let recorded = self.delivery.recorded();
+        let due = self.database.due(self.now);
+        let all = due.is_empty();
+        for (key, marks) in due {
+            let first = marks.first().unwrap().id;
+            if self.delivery.is_active(key.map(aggregate).as_ref(), first) {
+                continue;
+            }
+            let held_before = self.delivery.held_keys();
+            let before = self.delivery.letters();
+            let look = self.database.look(key, marks, self.now);
+            let free = look.letters.is_empty() && key.is_some();
+            let may = |letter: &&StoredLetter| letter.standing == Standing::May;
+            let may = look.letters.iter().take_while(may).count();
+            self.delivery.look(look, recorded);
+            let admitted = self.delivery.letters() - before;
+            self.sometimes.letter_found_at_start += u64::from(admitted < may);
+            self.sometimes.released_late +=
+                u64::from(free && held_before == self.delivery.held_keys());
+        }
+        if all {
+            self.delivery.letters_read();
+        }
+    }
+
+    fn record(&mut self) {
+        if self.recording.is_none() && self.delivery.has_records() {
+            self.recording = Some(self.delivery.take_records());
+        }
+        if self.random.chance(self.trouble) {
+            return;
+        }
+        let Some(records) = self.recording.take() else { return };
+        for record in &records.records {
+            let LetterId(seq) = record.id;
+            let is_published = matches!(record.change, crate::delivery::Change::Published { .. });
+            let held = self.database.letters[&seq].state == State::Held;
+            assert!(!is_published || self.stream.holds(seq), "letter {seq} is nowhere");
+            self.sometimes.held_and_published += u64::from(is_published && held);
+        }
+        self.database.record(&records.records, self.now);
+        self.delivery.letters_recorded(&records);
+    }
+
+    /// The operator mends what is wrong and redrives, or discards.
+    fn operate(&mut self) {
+        let dead = self.database.dead();
+        if dead.is_empty() {
+            return;
+        }
+        let seq = dead[usize::try_from(self.random.below(dead.len() as u64)).unwrap()];
+        if self.random.chance(60) {
+            if self.random.chance(70) {
+                self.poison.remove(&seq);
+                self.tough.remove(&seq);
+            }
+            self.sometimes.redriven += 1;
+            self.database.redrive(seq, self.now);
+        } else {
+            let key = self.database.row(seq).key;
+            let behind = self.database.letters.iter().any(|(other, letter)| {
+                letter.state == State::Held && key.is_some() && self.database.row(*other).key == key
+            });
+            self.sometimes.discarded_with_others_behind += u64::from(behind);
+            self.database.discard(seq, self.now);
+        }
+    }
+
+    fn kill(&mut self) {
+        self.sometimes.killed_in_flight += u64::from(!self.in_flight.is_empty());
+        for Sent { seq, given_up, .. } in std::mem::take(&mut self.in_flight) {
+            // What was on its way may arrive all the same.
+            if !given_up && self.may_arrive_late(seq) && self.random.chance(50) {
+                self.stream.store(seq, self.now);
+            }
+        }
+        self.settling = None;
+        self.recording = None;
+        let resume = self.database.resume();
+        self.look_above = Some(resume.stream.floor);
+        self.is_start = true;
+        let rules = Rules { on_dead: self.on_dead, retry: RETRY };
+        self.delivery = Delivery::resume(resume, LIMITS, rules, self.now);
+    }
+
+    /// Everything works, the operator resolves all, and time passes until nothing is left to do.
+    pub(super) fn heal(&mut self) {
+        self.trouble = 0;
+        self.tough.clear();
+        self.database.commit_all();
+        for round in 0..self.database.rows.len() * 20 + 200 {
+            self.pass(Duration::from_millis(700));
+            if round < 60 && self.random.chance(10) {
+                self.kill();
+            }
+            self.look_up();
+            self.fetch();
+            self.look_at_letters();
+            self.dispatch();
+            while !self.in_flight.is_empty() {
+                self.answer();
+                self.dispatch();
+            }
+            self.settle();
+            self.record();
+            if self.is_quiet() {
+                if self.database.dead().is_empty() {
+                    return;
+                }
+                self.operate();
+            }
+        }
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.delivery.events() == 0
+            && self.look_above.is_none()
+            && !self.delivery.has_records()
+            && self.database.next_due().is_none()
+            && self.delivery.cursor().is_complete()
+            && self.delivery.cursor().target == self.database.target()
+    }
+
+    pub(super) fn check(&mut self) {
+        assert_eq!(self.delivery.events(), 0, "events stay in memory after the healing");
+        assert_eq!(self.delivery.held_keys(), 0, "keys stay held after everything was resolved");
+        let mut copies: HashMap<i64, u32> = HashMap::new();
+        let mut last_of_key: HashMap<u64, i64> = HashMap::new();
+        for seq in &self.stream.stored {
+            *copies.entry(*seq).or_default() += 1;
+            let Some(key) = self.database.row(*seq).key else { continue };
+            let was_dead = self.database.letters.get(seq).is_some_and(|letter| letter.deaths > 0);
+            if self.on_dead == OnDead::Skip && was_dead {
+                continue;
+            }
+            let before = last_of_key.insert(key, *seq);
+            assert!(before < Some(*seq), "key {key}: {seq} follows {before:?}");
+        }
+        for row in &self.database.rows {
+            let seq = row.seq;
+            let count = copies.get(&seq).copied().unwrap_or(0);
+            let letter = self.database.letters.get(&seq);
+            match letter.map(|letter| letter.resolution) {
+                Some(Some(Resolution::Discarded)) => assert_eq!(count, 0, "discarded {seq}"),
+                Some(None) => panic!("letter {seq} is not resolved: {letter:?}"),
+                Some(Some(Resolution::Published)) | None => {
+                    assert_eq!(count, 1, "row {seq} is stored {count} times: {letter:?}");
+                }
+            }
+            let skipped = letter.is_some_and(|letter| letter.deaths > 0 && !letter.holds);
+            self.sometimes.skipped += u64::from(skipped && row.key.is_some());
+        }
+    }
+}
+
+fn busy() -> Outcome {
+    let reason = Rejection { code: "busy", text: "later".into() };
+    Outcome::Busy { reason, attempt: Attempt::Counts }
+}

@@ -1,0 +1,249 @@
+//! Letters that are tried again: which are due, what stands in their key, what became of them.
+
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use tokio_postgres::Row;
+
+use super::{Authority, Outbox, PageLimits, SettleError, row};
+use crate::{
+    delivery::{Change, LetterId, Look, Mark, Record, Retry, Standing, StoredLetter},
+    event::{AggregateKey, Event, Payload},
+    metrics::Query,
+    pg::error::QueryError,
+};
+
+/// Letters whose time has come that are taken in one look at most.
+const DUE_MAX: i64 = 256;
+
+/// Letters of one key that are read at once at most.
+const RUN_MAX: i64 = 64;
+
+/// Payload bytes of one key's letters that are read at once; the one that crosses it still comes.
+const RUN_BYTES: i64 = 256 << 10;
+
+/// Keys that are read at once, so that the bytes of a look have a bound.
+const KEYS_AT_ONCE: usize = 16;
+
+/// A letter whose time has come, or something behind it that waits.
+#[derive(Debug, Clone)]
+pub struct Due {
+    /// Its mark.
+    pub mark: Mark,
+    /// Its key.
+    pub key: Option<AggregateKey>,
+}
+
+/// What is due, and when the next is.
+#[derive(Debug, Clone)]
+pub struct DueLetters {
+    /// What is due, the longest waiting first.
+    pub due: Vec<Due>,
+    /// How long until the next that is not.
+    pub next_in: Option<Duration>,
+}
+
+impl Outbox {
+    /// The letters whose time has come. `wait_max` is the longest wait of the policy.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn due_letters(&self, wait_max: Duration) -> Result<DueLetters, QueryError> {
+        let client = &self.connection.client;
+        let wait_max = wait_max.as_secs_f64();
+        let rows = self
+            .connection
+            .timed(
+                Query::Letters,
+                client.query(&self.statements.letters_due, &[&self.relay, &DUE_MAX, &wait_max]),
+            )
+            .await?;
+        let next_in = match rows.first() {
+            Some(row) => row.try_get::<_, Option<f64>>("next_in")?,
+            None => None,
+        };
+        let due = rows.iter().map(due).filter_map(Result::transpose).collect::<Result<_, _>>()?;
+        let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds.max(0.0)).ok();
+        Ok(DueLetters { due, next_in: next_in.and_then(seconds) })
+    }
+
+    /// Reads the letters of some keys. Stops when there are `bytes` of them; the marks that are not
+    /// read come again with the next look.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn look_at_letters(
+        &self,
+        keys: Vec<(Option<AggregateKey>, Vec<Mark>)>,
+        limits: PageLimits,
+    ) -> Result<Vec<Look>, QueryError> {
+        let mut looks = Vec::with_capacity(keys.len());
+        let (mut bytes, mut letters) = (0, 0);
+        let mut keys = keys.into_iter().peekable();
+        while keys.peek().is_some() && bytes < limits.bytes && letters < limits.events {
+            let some: Vec<_> = keys.by_ref().take(KEYS_AT_ONCE).collect();
+            let reading = some.iter().map(|(_, marks)| self.run_of(marks, limits.event_bytes));
+            let runs = try_join_all(reading).await?;
+            for ((key, marks), run) in some.into_iter().zip(runs) {
+                letters += run.len();
+                bytes += run.iter().map(|letter| letter.event.footprint()).sum::<usize>();
+                looks.push(Look { marks, key, letters: run });
+            }
+        }
+        Ok(looks)
+    }
+
+    async fn run_of(&self, marks: &[Mark], limit: u64) -> Result<Vec<StoredLetter>, QueryError> {
+        let Some(Mark { id: LetterId(id), .. }) = marks.first() else { return Ok(Vec::new()) };
+        let client = &self.connection.client;
+        let rows = self
+            .connection
+            .timed(
+                Query::Letters,
+                client.query(&self.statements.letters_run, &[id, &RUN_MAX, &RUN_BYTES]),
+            )
+            .await?;
+        let mut run = rows.iter().map(stored).collect::<Result<Vec<_>, _>>()?;
+        // A payload that stayed in the outbox is large: only the letter that goes next has its own.
+        let large = run.iter().position(
+            |letter| matches!(letter.event.payload, Payload::Oversize { bytes } if bytes <= limit),
+        );
+        if let Some(at) = large {
+            run.truncate(at.max(1));
+            if let Some(first) = run.first_mut().filter(|_| at == 0) {
+                self.read_left_out(std::slice::from_mut(&mut first.event), limit).await?;
+            }
+        }
+        Ok(run)
+    }
+
+    /// Writes down what became of letters. Doing it again changes nothing.
+    ///
+    /// # Errors
+    /// [`SettleError::TermLost`] is final for this holding.
+    pub async fn record_letters(
+        &self,
+        records: &[Record],
+        authority: &Authority,
+    ) -> Result<(), SettleError> {
+        let columns = Columns::of(records);
+        let texts: Vec<_> =
+            columns.texts.iter().map(|text| self.connection.storable(text)).collect();
+        let client = &self.connection.client;
+        let row = self
+            .connection
+            .timed(
+                Query::Letters,
+                client.query_one(
+                    &self.statements.letters_record,
+                    &[
+                        &self.relay,
+                        &authority.term,
+                        &columns.ids,
+                        &columns.changes,
+                        &columns.stream_seqs,
+                        &columns.codes,
+                        &texts,
+                        &columns.attempts,
+                        &columns.holds,
+                        &columns.waits,
+                        &columns.looks,
+                        &columns.seen,
+                    ],
+                ),
+            )
+            .await?;
+        match row.try_get::<_, i64>(0).map_err(QueryError::from)? {
+            0 => Err(SettleError::TermLost { term: authority.term }),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn due(row: &Row) -> Result<Option<Due>, QueryError> {
+    let Some(id) = row.try_get::<_, Option<i64>>("id")?.map(LetterId) else { return Ok(None) };
+    let aggregate_type: Option<&str> = row.try_get("aggregate_type")?;
+    let aggregate_id: Option<&str> = row.try_get("aggregate_id")?;
+    let key = match (aggregate_type, aggregate_id) {
+        (Some(kind), Some(id)) if !kind.is_empty() && !id.is_empty() => {
+            Some(AggregateKey::new(kind, id))
+        }
+        _ => None,
+    };
+    Ok(Some(Due { mark: Mark { id, at: row.try_get("at")? }, key }))
+}
+
+fn stored(row: &Row) -> Result<StoredLetter, tokio_postgres::Error> {
+    let event: Event = row::event(row)?;
+    let standing = match row.try_get::<_, &str>("state")? {
+        "dead" => Standing::Dead,
+        "retrying" if !row.try_get::<_, bool>("is_due")? => Standing::NotYet,
+        _ => Standing::May,
+    };
+    Ok(StoredLetter {
+        id: LetterId(row.try_get("id")?),
+        standing,
+        attempts: u32::try_from(row.try_get::<_, i32>("attempts")?).unwrap_or_default(),
+        holds: row.try_get("holds")?,
+        event,
+    })
+}
+
+/// Records as the arrays that a statement takes.
+#[derive(Default)]
+struct Columns<'a> {
+    ids: Vec<i64>,
+    changes: Vec<&'static str>,
+    stream_seqs: Vec<i64>,
+    codes: Vec<&'a str>,
+    texts: Vec<&'a str>,
+    attempts: Vec<i32>,
+    holds: Vec<bool>,
+    waits: Vec<f64>,
+    looks: Vec<bool>,
+    seen: Vec<Option<i64>>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(records: &'a [Record]) -> Self {
+        let mut columns = Self::default();
+        for Record { id: LetterId(id), change, look } in records {
+            columns.ids.push(*id);
+            columns.looks.push(*look);
+            columns.push(change);
+        }
+        columns
+    }
+
+    fn push(&mut self, change: &'a Change) {
+        let (mut stream_seq, mut code, mut text, mut attempts) = (0, "", "", 0);
+        let (mut holds, mut wait, mut seen) = (false, 0.0, None);
+        self.changes.push(match change {
+            Change::Published { stream_seq: at } => {
+                stream_seq = i64::try_from(*at).unwrap_or(i64::MAX);
+                "published"
+            }
+            Change::Dead { reason, attempts: tries, holds: holding } => {
+                (code, text, attempts, holds) = (reason.code, &reason.text, *tries, *holding);
+                "dead"
+            }
+            Change::Retrying(Retry { reason, attempts: tries, wait: how_long }) => {
+                (code, text, attempts) = (reason.code, &reason.text, *tries);
+                wait = how_long.as_secs_f64();
+                "retrying"
+            }
+            Change::Held => "held",
+            Change::Seen { at } => {
+                seen = *at;
+                "seen"
+            }
+        });
+        self.stream_seqs.push(stream_seq);
+        self.codes.push(code);
+        self.texts.push(text);
+        self.attempts.push(i32::try_from(attempts).unwrap_or(i32::MAX));
+        self.holds.push(holds);
+        self.waits.push(wait);
+        self.seen.push(seen);
+    }
+}

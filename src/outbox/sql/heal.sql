@@ -1,0 +1,52 @@
+-- Puts the position back to the last checkpoint that the stream still has everything of, so that
+-- what it has lost since is published again; what it still has above is recognised by its id. Letters
+-- that were published above are tried again.
+--
+-- Without such a checkpoint, as for a stream that was created anew, it goes back to the oldest row
+-- that the outbox still has.
+--
+-- $1 text relay, $2 bigint term, $3 text stream created, $4 bigint last sequence of the stream,
+-- $5 boolean only when an operator asked for it
+-- Columns: letters int8 null (that are tried again; null: nothing was done, because nobody asked or
+--   the term is lost)
+-- Rows: exactly one. Index: primary keys; reads all letters of the relay.
+-- Locks: the position's row and those letters.
+WITH ours AS MATERIALIZED (
+    SELECT p.relay FROM "postrider".position AS p
+    WHERE p.relay = $1::text AND p.term = $2::bigint
+      AND (NOT $5::boolean OR p.heal_requested_at IS NOT NULL)
+    FOR UPDATE
+), chosen AS MATERIALIZED (
+    SELECT c.* FROM ours JOIN "postrider".checkpoint AS c ON c.relay = ours.relay
+    WHERE c.stream_created = $3::text AND c.stream_seq <= $4::bigint
+      AND c.system_id = (SELECT system_identifier FROM pg_control_system())
+    ORDER BY c.taken_at DESC LIMIT 1
+), put_back AS (
+    UPDATE "postrider".position AS p
+    SET snapshot = coalesce((SELECT snapshot FROM chosen), '3:3:'),
+        floor = coalesce((SELECT floor FROM chosen), 0),
+        target = coalesce((SELECT target FROM chosen), '3:3:'),
+        target_floor = coalesce((SELECT target_floor FROM chosen), 0),
+        bookmark = coalesce((SELECT bookmark FROM chosen), 0),
+        stream_created = $3::text, stream_seq = $4::bigint, stream_event_id = NULL,
+        stream_floor = coalesce((SELECT stream_floor FROM chosen), 0),
+        healing_since = coalesce(p.healing_since, clock_timestamp()), heal_requested_at = NULL,
+        updated_at = clock_timestamp()
+    FROM ours WHERE p.relay = ours.relay
+), gone AS (
+    DELETE FROM "postrider".checkpoint AS c USING ours
+    WHERE c.relay = ours.relay AND (c.stream_created <> $3::text OR c.stream_seq > $4::bigint)
+), again AS (
+    UPDATE "postrider".letter AS l
+    SET state = 'retrying', attempts = 0, next_attempt_at = clock_timestamp(), dead_at = NULL,
+        resolution = NULL, resolved_by = NULL, resolved_at = NULL, stream_seq = NULL
+    FROM ours
+    WHERE l.relay = ours.relay AND l.resolution = 'published'
+      AND (l.stream_seq IS NULL OR l.stream_seq > $4::bigint
+           OR NOT EXISTS (SELECT FROM chosen))
+      AND l.resolved_at >= coalesce((SELECT taken_at FROM chosen),
+                                    (SELECT min(c.taken_at) FROM "postrider".checkpoint AS c
+                                     WHERE c.relay = ours.relay), '-infinity')
+    RETURNING l.id
+)
+SELECT CASE WHEN EXISTS (SELECT FROM ours) THEN (SELECT count(*) FROM again) END AS letters

@@ -1,0 +1,47 @@
+-- Writes down what became of letters. Doing it again changes nothing that matters: a letter that is
+-- resolved stays so.
+--
+-- $1 text relay, $2 bigint term,
+-- $3 bigint[] id, $4 text[] change (published | dead | retrying | held | seen),
+-- $5 bigint[] stream sequence, $6 text[] error_code, $7 text[] error, $8 integer[] attempts,
+-- $9 boolean[] holds, $10 float8[] wait in seconds (by this server's clock),
+-- $11 boolean[] look (the relay looks at the key again at once), $12 bigint[] null or the time in
+-- microseconds since 2000 that was seen: another one is left alone
+-- Columns: held_right int8 (1 when the term is still ours, else 0 and nothing was written)
+-- Rows: exactly one. Index: primary keys. Locks: the position's row (shared) and the letters'.
+WITH ours AS MATERIALIZED (
+    SELECT p.relay FROM "postrider".position AS p
+    WHERE p.relay = $1::text AND p.term = $2::bigint FOR SHARE
+), changed AS (
+    UPDATE "postrider".letter AS l
+    SET state = CASE WHEN r.change IN ('dead', 'retrying', 'held') THEN r.change ELSE l.state END,
+        resolution = CASE r.change WHEN 'published' THEN 'published' ELSE l.resolution END,
+        resolved_by = CASE r.change WHEN 'published' THEN 'relay' ELSE l.resolved_by END,
+        resolved_at = CASE r.change WHEN 'published' THEN clock_timestamp() ELSE l.resolved_at END,
+        stream_seq = CASE r.change WHEN 'published' THEN NULLIF(r.stream_seq, 0)
+                                   ELSE l.stream_seq END,
+        dead_at = CASE r.change WHEN 'dead' THEN clock_timestamp()
+                                WHEN 'retrying' THEN NULL ELSE l.dead_at END,
+        holds = CASE r.change WHEN 'dead' THEN r.holds ELSE l.holds END,
+        attempts = CASE WHEN r.change IN ('dead', 'retrying') THEN r.attempts ELSE l.attempts END,
+        error_code = CASE WHEN r.change IN ('dead', 'retrying') THEN r.error_code
+                          ELSE l.error_code END,
+        error = CASE WHEN r.change IN ('dead', 'retrying') THEN r.error ELSE l.error END,
+        fingerprint = CASE WHEN r.change IN ('dead', 'retrying')
+            THEN r.error_code || '-' || substr(md5(regexp_replace(r.error, '\d+|"[^"]*"', '#', 'g')), 1, 8)
+            ELSE l.fingerprint END,
+        last_failed_at = CASE WHEN r.change IN ('dead', 'retrying') THEN clock_timestamp()
+                              ELSE l.last_failed_at END,
+        next_attempt_at = CASE WHEN r.look THEN clock_timestamp()
+                               WHEN r.change = 'retrying'
+                                   THEN clock_timestamp() + r.wait * interval '1 second' END
+    FROM ours
+    CROSS JOIN unnest($3::bigint[], $4::text[], $5::bigint[], $6::text[], $7::text[],
+                      $8::integer[], $9::boolean[], $10::float8[], $11::boolean[], $12::bigint[])
+        AS r (id, change, stream_seq, error_code, error, attempts, holds, wait, look, seen)
+    WHERE l.id = r.id AND l.relay = ours.relay
+      AND (r.change = 'seen' OR l.resolved_at IS NULL)
+      AND (r.seen IS NULL
+           OR r.seen = (date_part('epoch', l.next_attempt_at - '2000-01-01Z') * 1000000)::bigint)
+)
+SELECT count(*) AS held_right FROM ours

@@ -1,0 +1,85 @@
+//! Looks what the stream holds in place of an event that it calls a duplicate without our knowing why.
+
+use async_nats::Client;
+use futures_util::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, pending, ready},
+    stream::FuturesUnordered,
+};
+
+use crate::{
+    delivery::{Closure, ClosureKind, Outcome, Rejection, Ticket},
+    nats::{self, Held, StreamError},
+    wire::Message,
+};
+
+/// The looks on their way; there are never more than messages may be.
+#[derive(Default)]
+pub(super) struct Duplicates {
+    checks: FuturesUnordered<BoxFuture<'static, (Ticket, Outcome)>>,
+}
+
+impl Duplicates {
+    /// Looks whether the stream holds this message where it says that it does.
+    pub(super) fn check(
+        &mut self,
+        ticket: Ticket,
+        message: Message,
+        (client, stream, stream_seq): (Client, String, u64),
+    ) {
+        let check = async move {
+            let held = nats::held_at(&client, &stream, stream_seq).await;
+            (ticket, judge(&message, stream_seq, held))
+        };
+        self.checks.push(check.boxed());
+    }
+
+    /// It cannot be compared: it has to go again.
+    pub(super) fn unconfirmed(&mut self, ticket: Ticket) {
+        self.checks.push(ready((ticket, Outcome::Unconfirmed)).boxed());
+    }
+
+    /// What came of a look.
+    ///
+    /// # Cancel safety
+    /// What is on its way stays there when this is dropped.
+    pub(super) async fn done(&mut self) -> (Ticket, Outcome) {
+        match self.checks.next().await {
+            Some(checked) => checked,
+            None => pending().await,
+        }
+    }
+
+    /// Nobody waits for these any more.
+    pub(super) fn forget(&mut self) {
+        self.checks.clear();
+    }
+}
+
+/// What an unexplained duplicate is: the same message, stored by an earlier run or by a copy of this
+/// database; or another one under the same id, in whose place this one would be lost.
+fn judge(message: &Message, stream_seq: u64, held: Result<Option<Held>, StreamError>) -> Outcome {
+    let known = Outcome::Acked { stream_seq, duplicate: true };
+    let held = match held {
+        // It is gone by the stream's own limits since: it was there.
+        Ok(None) => return known,
+        Ok(Some(held)) => held,
+        Err(error) => {
+            let text = format!("{error}; it is needed to verify a duplicate");
+            let kind = ClosureKind::StreamUnavailable;
+            return Outcome::Unavailable(Closure { kind, text });
+        }
+    };
+    let differs = if held.subject != message.subject.as_str() {
+        format!("subject \"{}\"", held.subject.escape_debug())
+    } else if held.payload != message.payload {
+        "another payload".to_owned()
+    } else {
+        return known;
+    };
+    let text = format!(
+        "the stream holds another message under this event's id, at sequence {stream_seq} with \
+         {differs}: two rows have one event_id; edit this one to give it an id of its own"
+    );
+    Outcome::Rejected(Rejection { code: "msg_id_collision", text })
+}

@@ -1,0 +1,185 @@
+//! The letters of a holding: when they are looked at, tried again and recorded.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    holding::{Ended, Holding, RETRY, survive},
+    reader,
+};
+use crate::{
+    delivery::{Look, Mark, Records, Ticket},
+    event::AggregateKey,
+    outbox::{Due, DueLetters, PageLimits, SettleError},
+    pg::error::QueryError,
+};
+
+/// The wait before a key is looked at again whose letters are not all recorded yet.
+const RELOOK: Duration = Duration::from_millis(50);
+
+/// How often the letters are looked at when nothing announces that there is a reason to.
+const UNNOTIFIED: Duration = Duration::from_secs(1);
+
+/// How long records may wait for others: a crash sends these letters again under the same ids.
+const RECORD_INTERVAL: Duration = Duration::from_millis(20);
+
+/// What one reading of the letters gave.
+pub(super) enum Looking {
+    /// Which are due.
+    Due(Result<DueLetters, QueryError>),
+    /// What stands in their keys, as of when everything below the ticket was settled.
+    Keys(Result<Vec<Look>, QueryError>, Ticket),
+}
+
+/// When the letters are looked at.
+#[derive(Debug)]
+pub(super) struct Pace {
+    look_at: Instant,
+    /// The longest time between two looks.
+    interval: Duration,
+    /// The longest wait of the policy: a time further away is a mistake of some clock.
+    wait_max: Duration,
+    record_at: Instant,
+    /// What was due and is to be read next.
+    keys: Vec<(Option<AggregateKey>, Vec<Mark>)>,
+    /// Records that could not be written and are tried again.
+    failed: Option<Records>,
+}
+
+impl Pace {
+    pub(super) fn new(reader: reader::Pace, wait_max: Duration, now: Instant) -> Self {
+        let interval = if reader.notified { reader.idle_interval } else { UNNOTIFIED };
+        Self { look_at: now, interval, wait_max, record_at: now, keys: Vec::new(), failed: None }
+    }
+}
+
+impl Holding {
+    /// Somebody notified: of events, or of letters.
+    pub(super) fn notified(&mut self, now: Instant) {
+        self.reader.wake(now);
+        self.letters.look_at = now;
+    }
+
+    /// Starts looking at letters when it is time to and there is room.
+    pub(super) fn look_at_letters(&mut self, limits: PageLimits, now: Instant) {
+        if !self.looking.is_idle() || !self.may_look() {
+            return;
+        }
+        let outbox = Arc::clone(&self.outbox);
+        let keys = std::mem::take(&mut self.letters.keys);
+        if !keys.is_empty() {
+            let recorded = self.delivery.recorded();
+            self.looking.start(async move {
+                Looking::Keys(outbox.look_at_letters(keys, limits).await, recorded)
+            });
+        } else if self.letters.look_at <= now {
+            self.letters.look_at = now + self.letters.interval;
+            let wait_max = self.letters.wait_max;
+            self.looking.start(async move { Looking::Due(outbox.due_letters(wait_max).await) });
+        }
+    }
+
+    fn may_look(&self) -> bool {
+        !self.is_stopping() && self.delivery.has_room_for_letters()
+    }
+
+    /// When the letters are looked at next, if nothing but time is waited for.
+    pub(super) fn look_due(&self) -> Option<Instant> {
+        (self.looking.is_idle() && self.may_look()).then_some(self.letters.look_at)
+    }
+
+    /// Takes in what a reading of the letters gave.
+    pub(super) fn looked(&mut self, looking: Looking, now: Instant) -> Result<(), Ended> {
+        let error = match looking {
+            Looking::Due(Ok(due)) => {
+                self.take_due(due, now);
+                return Ok(());
+            }
+            Looking::Keys(Ok(looks), recorded) => {
+                for look in looks {
+                    self.delivery.look(look, recorded);
+                }
+                self.letters.look_at = self.letters.look_at.min(now + RELOOK);
+                return Ok(());
+            }
+            Looking::Due(Err(error)) | Looking::Keys(Err(error), _) => error,
+        };
+        survive("look at the letters", &error)?;
+        self.letters.look_at = now + RETRY;
+        Ok(())
+    }
+
+    fn take_due(&mut self, DueLetters { due, next_in }: DueLetters, now: Instant) {
+        let found = !due.is_empty();
+        for Due { mark, key } in due {
+            if self.delivery.is_active(key.as_ref(), mark.id) {
+                continue;
+            }
+            let same = |(other, _): &&mut (Option<AggregateKey>, Vec<Mark>)| {
+                key.is_some() && *other == key
+            };
+            match self.letters.keys.iter_mut().find(same) {
+                Some((_, marks)) => marks.push(mark),
+                None => self.letters.keys.push((key, vec![mark])),
+            }
+        }
+        let wait = if found { Some(RELOOK) } else { next_in };
+        let wait = wait.map_or(self.letters.interval, |wait| wait.min(self.letters.interval));
+        self.letters.look_at = self.letters.look_at.min(now + wait);
+        if !found {
+            self.delivery.letters_read();
+        }
+    }
+
+    /// Starts writing down what became of letters, when it is time to.
+    pub(super) fn record_letters(&mut self, now: Instant) {
+        if self.record_due().is_none_or(|due| due > now) {
+            return;
+        }
+        let records = self.letters.failed.take().unwrap_or_else(|| self.delivery.take_records());
+        self.letters.record_at = now + RECORD_INTERVAL;
+        let (outbox, authority) = (Arc::clone(&self.outbox), self.authority.clone());
+        self.recording.start(async move {
+            let result = outbox.record_letters(&records.records, &authority).await;
+            (records, result)
+        });
+    }
+
+    /// When records are written next.
+    pub(super) fn record_due(&self) -> Option<Instant> {
+        let wanted = self.letters.failed.is_some() || self.delivery.has_records();
+        (wanted && self.recording.is_idle()).then_some(self.letters.record_at)
+    }
+
+    /// Takes in what became of records. Returns them once they are committed.
+    pub(super) fn recorded(
+        &mut self,
+        records: Records,
+        result: Result<(), SettleError>,
+        now: Instant,
+    ) -> Result<Option<Records>, Ended> {
+        match result {
+            Ok(()) => {
+                self.delivery.letters_recorded(&records);
+                if records.records.iter().any(|record| record.look) {
+                    self.letters.look_at = now;
+                }
+                Ok(Some(records))
+            }
+            Err(SettleError::Query(error)) => {
+                survive("record what became of letters", &error)?;
+                self.letters.failed = Some(records);
+                self.letters.record_at = now + RETRY;
+                Ok(None)
+            }
+            Err(lost @ SettleError::TermLost { .. }) => Err(Ended::Lost(lost.to_string())),
+        }
+    }
+
+    /// Whether nothing about letters is left to be written.
+    pub(super) fn is_recorded(&self) -> bool {
+        self.recording.is_idle() && self.letters.failed.is_none() && !self.delivery.has_records()
+    }
+}

@@ -1,0 +1,120 @@
+//! What the relay makes of its looks at the stream, and into it.
+
+use std::time::Instant;
+
+use tracing::warn;
+
+use super::{
+    Relay, RelayError,
+    broker::{Regression, Seen, Verified},
+    holding::{Ended, Holding},
+    status::Link,
+};
+use crate::{
+    config::Heal,
+    delivery::{Closure, ClosureKind},
+    metrics::{Dependency, Failure},
+    nats::{LookedUp, StreamError},
+    outbox::HealWhen,
+    pg::error::QueryError,
+};
+
+/// The part of the stream's duplicate window for which an event may be sent again without a look:
+/// the rest is for its way.
+const RECOGNISED_SHARE: f64 = 0.8;
+
+impl Relay {
+    /// Takes in what the look at the stream gave.
+    pub(super) fn verified(
+        &mut self,
+        holding: &mut Holding,
+        seen: Result<Seen, StreamError>,
+    ) -> Result<Option<Ended>, RelayError> {
+        let now = Instant::now();
+        let took_at_most = self.broker.facts().map(|facts| facts.limits.message_bytes_max);
+        match self.broker.verified(seen, now) {
+            Verified::Unusable(error) => return Err(RelayError::Stream(error)),
+            Verified::Closed(closure) => self.close_gate(holding, closure, now),
+            Verified::Regressed(regression) => self.regressed(holding, regression, now),
+            Verified::Sound => {
+                holding.authority.stream_created.clear();
+                holding.authority.stream_created.push_str(self.broker.created());
+                if let Some(facts) = self.broker.facts() {
+                    // What is older than that is looked for before it is sent again.
+                    let recognised_for = facts.duplicate_window.mul_f64(RECOGNISED_SHARE);
+                    holding.delivery.set_times(recognised_for, self.settings.ack_timeout);
+                    // What was too large to be read under the old limit is read again.
+                    let takes = facts.limits.message_bytes_max;
+                    let more = took_at_most.is_some_and(|before| before < takes);
+                    if more && holding.delivery.has_left_out(takes) {
+                        return Ok(Some(Ended::Again));
+                    }
+                }
+                self.status.send_modify(|status| status.nats = Link::Up);
+                self.metrics.dependencies.connected(Dependency::Nats);
+                if holding.delivery.events() == 0 {
+                    let transition = holding.delivery.open_gate();
+                    self.report.gate(&mut holding.delivery, transition, now);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes in what the stream holds of what may have been sent before.
+    pub(super) fn looked_up(
+        &mut self,
+        holding: &mut Holding,
+        looked: Result<LookedUp, StreamError>,
+    ) {
+        let now = Instant::now();
+        match self.broker.looked(looked, now) {
+            Ok(LookedUp { began, found, last_seq, forgotten, .. }) => {
+                if forgotten > 0 {
+                    warn!(
+                        forgotten,
+                        "the stream holds more than can be remembered of what may have been sent; \
+                         the oldest of it may be stored twice"
+                    );
+                }
+                holding.delivery.found(found, last_seq, began);
+            }
+            Err(closure) => self.close_gate(holding, closure, now),
+        }
+    }
+
+    /// The stream has lost what it had acknowledged: nothing goes on top of that before it is healed.
+    pub(super) fn regressed(
+        &mut self,
+        holding: &mut Holding,
+        regression: Regression,
+        now: Instant,
+    ) {
+        let Regression { created, last_seq, text } = regression;
+        if self.report.regressed(&text) {
+            self.metrics.publishing.failed(Failure::BrokerRegressed);
+        }
+        let when = match self.settings.stream.heal {
+            Heal::Auto => HealWhen::AtOnce,
+            Heal::Manual => HealWhen::Asked,
+        };
+        holding.heal(created, last_seq, when);
+        let kind = ClosureKind::BrokerRegressed;
+        self.close_gate(holding, Closure { kind, text }, now);
+    }
+
+    /// The position was put back to where the stream still had everything: begin again from there.
+    pub(super) fn healed(healed: Result<Option<i64>, QueryError>) -> Option<Ended> {
+        match healed {
+            Ok(None) => None,
+            Ok(Some(letters)) => {
+                warn!(
+                    letters,
+                    "healing: what the stream has lost and the outbox still has is published again"
+                );
+                Some(Ended::Again)
+            }
+            Err(error) => Some(Ended::Lost(format!("could not heal the stream: {error}"))),
+        }
+    }
+}
