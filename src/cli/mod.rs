@@ -9,6 +9,7 @@ mod migrate;
 mod print;
 mod run;
 mod status;
+mod why;
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -66,9 +67,11 @@ enum Command {
     Check(check::Args),
     /// Print how far the relay is, whether or not it runs
     Status(status::Args),
-    /// Look at the events that could not be published
+    /// Look at the events that could not be published, and decide about them
     #[command(subcommand)]
     Dlq(dlq::Command),
+    /// Say what the events of one key wait for, and what to do
+    Why(why::Args),
     /// Start throwaway servers and a relay to play with, or check one run of the relay
     Dev(dev::Args),
     /// Look at the configuration
@@ -105,7 +108,8 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Migrate(args) => migrate::run(globals, &args),
         Command::Check(args) => check::run(globals, &args),
         Command::Status(args) => status::run(globals, &args),
-        Command::Dlq(dlq::Command::List(args)) => dlq::list(globals, &args),
+        Command::Dlq(command) => dlq::run(globals, &command),
+        Command::Why(args) => why::run(globals, &args),
         Command::Dev(args) => dev::run(&globals, &args),
         Command::Config(config::Command::Show(args)) => config::show(globals, &args),
     }

@@ -21,6 +21,12 @@ pub(super) fn progress(text: &str) {
     drop(write!(io::stderr().lock(), "\r\x1b[K{text}"));
 }
 
+/// Asks something on the standard error, so that the output stays for what was asked for.
+pub(super) fn prompt(text: &str) {
+    let mut stderr = io::stderr().lock();
+    drop(write!(stderr, "{text}").and_then(|()| stderr.flush()));
+}
+
 /// Writes a value as JSON, of which a terminal obeys nothing but the line breaks.
 pub(super) fn json(value: &serde_json::Value) -> io::Result<()> {
     line(&escaped(&format!("{value:#}")))
@@ -36,6 +42,19 @@ fn escaped(json: &str) -> String {
         } else {
             text.push(c);
         }
+    }
+    text
+}
+
+/// A figure with its thousands apart.
+pub(super) fn number(figure: u64) -> String {
+    let digits = figure.to_string();
+    let mut text = String::with_capacity(digits.len() + 6);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
     }
     text
 }

@@ -1,12 +1,15 @@
 //! What the relay may do to the outbox tables: each method is one statement, or one transaction.
 
+mod accounting;
 mod fetch;
 mod inspect;
 mod letters;
+pub mod operator;
 mod row;
 mod settle;
 mod sleep;
 mod upkeep;
+mod why;
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -19,11 +22,13 @@ use crate::{
     pg::{connect::Connection, error::QueryError, schema::Schema},
 };
 
+pub use accounting::{ACCOUNTING_SETTINGS, Accounting, RowState, Standing};
 pub use fetch::{Look, Page, PageLimits};
-pub use inspect::{DeadLetter, Inspection, MissingPrivilege, Progress};
+pub use inspect::{Inspection, MissingPrivilege, Progress};
 pub use letters::{Due, DueLetters};
 pub use settle::{Authority, SettleError};
 pub use upkeep::{Depth, Retained, Upkeep};
+pub use why::{Waiting, WaitingLetter};
 
 /// The planner settings of a session that reads the outbox: no statistics, stale or missing, may
 /// turn a range of an index into a scan of the settled rows.

@@ -1,6 +1,7 @@
 //! The integration tests: the real binary against a real Postgres and a real nats-server.
 #![cfg(test)]
 
+mod accounting;
 mod admin;
 mod bad_input;
 mod broker_outage;
@@ -11,6 +12,10 @@ mod crash;
 mod dead_letters;
 mod delivery;
 mod dev;
+mod dlq_bulk;
+mod dlq_commands;
+mod dlq_edit;
+mod dlq_plans;
 mod docs;
 mod examples;
 mod fixture;
@@ -37,3 +42,4 @@ mod support;
 mod systemd;
 mod tls;
 mod two_instances;
+mod why;
