@@ -1,12 +1,15 @@
 //! The command line: one tree, one file a command.
 
+mod audit;
 mod check;
+mod compare;
 mod config;
 mod dev;
 mod dlq;
 pub mod exit;
 mod migrate;
 mod print;
+mod reconcile;
 mod run;
 mod status;
 mod why;
@@ -72,6 +75,10 @@ enum Command {
     Dlq(dlq::Command),
     /// Say what the events of one key wait for, and what to do
     Why(why::Args),
+    /// Prove that every committed event is published, pending, dead or discarded
+    Audit(audit::Args),
+    /// Publish again what the stream has lost
+    Reconcile(reconcile::Args),
     /// Start throwaway servers and a relay to play with, or check one run of the relay
     Dev(dev::Args),
     /// Look at the configuration
@@ -110,6 +117,8 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Status(args) => status::run(globals, &args),
         Command::Dlq(command) => dlq::run(globals, &command),
         Command::Why(args) => why::run(globals, &args),
+        Command::Audit(args) => audit::run(globals, &args),
+        Command::Reconcile(args) => reconcile::run(globals, &args),
         Command::Dev(args) => dev::run(&globals, &args),
         Command::Config(config::Command::Show(args)) => config::show(globals, &args),
     }

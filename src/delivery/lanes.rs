@@ -23,7 +23,7 @@ impl Ticket {
     }
 
     /// Whether it is a letter's.
-    pub(super) fn is_letter(self) -> bool {
+    pub fn is_letter(self) -> bool {
         self.0 & Self::LETTER != 0
     }
 }

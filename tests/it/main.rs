@@ -28,6 +28,7 @@ mod permission;
 mod plans;
 mod postgres_outage;
 mod proxy;
+mod reconcile;
 mod restore;
 mod retention;
 mod roles;

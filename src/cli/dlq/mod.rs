@@ -157,7 +157,7 @@ async fn open_with(config: &Config, settings: &[(&str, &str)]) -> Result<Operato
 }
 
 /// Who acts: what `--actor` says, else the user of the system. The database adds its own user.
-fn actor(given: Option<&str>) -> String {
+pub(super) fn actor(given: Option<&str>) -> String {
     if let Some(name) = given {
         return name.to_owned();
     }
@@ -174,7 +174,7 @@ fn actor(given: Option<&str>) -> String {
 }
 
 /// A name for the audit.
-fn name(text: &str) -> Result<String, String> {
+pub(super) fn name(text: &str) -> Result<String, String> {
     const CHARS_MAX: usize = 200;
     match text.trim() {
         "" => Err("it is empty".to_owned()),
