@@ -185,11 +185,7 @@ impl Relay {
         loop {
             let now = Instant::now();
             self.heartbeat.turn(now);
-            if holding.delivery.in_flight() > 0 {
-                failpoint::pass("in-flight");
-            }
             if shutdown.is_stopping() {
-                failpoint::pass("stopping");
                 let since = *stop_at.get_or_insert(now);
                 if self.has_stopped(holding, since, now) {
                     return Ok(Ended::Stopped);
@@ -273,6 +269,7 @@ impl Relay {
 
     /// Whether a stopping relay is done, or its time is over.
     fn has_stopped(&mut self, holding: &mut Holding, since: Instant, now: Instant) -> bool {
+        failpoint::pass("stopping");
         holding.stop(now);
         if now.duration_since(since) >= self.settings.grace / 2 {
             holding.stop_sweeping();
@@ -301,6 +298,9 @@ impl Relay {
 
     /// Hands over what may go. Returns whether more may go at once.
     fn dispatch(&mut self, holding: &mut Holding, now: Instant) -> bool {
+        if holding.delivery.in_flight() > 0 {
+            failpoint::pass("in-flight");
+        }
         if !self.broker.is_ready() {
             return false;
         }

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     config::Heal,
     delivery::{Closure, ClosureKind},
+    failpoint,
     metrics::{Dependency, Failure},
     nats::{LookedUp, StreamError},
     outbox::HealWhen,
@@ -78,6 +79,7 @@ impl Relay {
                     );
                 }
                 holding.delivery.found(found, last_seq, began);
+                failpoint::pass("looked-up");
             }
             Err(closure) => self.close_gate(holding, closure, now),
         }
@@ -105,6 +107,7 @@ impl Relay {
 
     /// The position was put back to where the stream still had everything: begin again from there.
     pub(super) fn healed(healed: Result<Option<i64>, QueryError>) -> Option<Ended> {
+        failpoint::pass("healed");
         match healed {
             Ok(None) => None,
             Ok(Some(letters)) => {

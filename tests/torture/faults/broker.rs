@@ -19,7 +19,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 10,
         nightly: 300,
         set: 30,
-        unmended: None,
         inflict: |set| Box::pin(kill(set)),
     },
     Fault {
@@ -28,7 +27,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 2,
         nightly: 30,
         set: 4,
-        unmended: None,
         inflict: |set| Box::pin(freeze(set)),
     },
     Fault {
@@ -37,25 +35,22 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 1,
         nightly: 10,
         set: 1,
-        unmended: None,
         inflict: |set| Box::pin(fill_up(set)),
     },
     Fault {
         id: "N7",
-        what: "the stream's limit reached, its subject and its window taken away and given back",
+        what: "the stream full, without its subject or its window, deleted, and put right again",
         pr: 4,
         nightly: 40,
         set: 8,
-        unmended: None,
         inflict: |set| Box::pin(reconfigure(set)),
     },
     Fault {
         id: "N8",
         what: "nats-server comes back with an older copy of its store",
-        pr: 1,
+        pr: 3,
         nightly: 60,
         set: 1,
-        unmended: Some("nothing heals a broker that lost what it acknowledged"),
         inflict: |set| Box::pin(set_back(set)),
     },
 ];
@@ -139,7 +134,7 @@ async fn fill_up(set: Set) -> Tally {
 
 async fn reconfigure(mut set: Set) -> Tally {
     let fixture = Fixture::new().await;
-    let mut daemon = alert(&fixture).start();
+    let mut daemon = alert(&fixture).allow_log("the broker has lost events").start();
     daemon.wait_log("stream verified", DEADLINE).await;
     let jetstream = fixture.jetstream().await;
     let options = steady(&set);
@@ -150,8 +145,15 @@ async fn reconfigure(mut set: Set) -> Tally {
             let info = stream.cached_info();
             let sound = info.config.clone();
             let messages = i64::try_from(info.state.messages).unwrap();
+            if strike % 4 == 3 {
+                jetstream.delete_stream(&sound.name).await.unwrap();
+                pause(&mut set, 500..=1_500).await;
+                // Unless the program was quicker.
+                Box::pin(jetstream.get_or_create_stream(sound)).await.unwrap();
+                continue;
+            }
             let elsewhere = vec![format!("{}_ELSEWHERE.>", sound.name)];
-            let worse = match strike % 3 {
+            let worse = match strike % 4 {
                 0 => Config { max_messages: messages + 50, ..sound.clone() },
                 1 => Config { subjects: elsewhere, ..sound.clone() },
                 _ => Config { duplicate_window: Duration::from_secs(5), ..sound.clone() },
@@ -167,9 +169,13 @@ async fn reconfigure(mut set: Set) -> Tally {
 
 async fn set_back(mut set: Set) -> Tally {
     let mut fixture = Fixture::own_nats().await;
-    let daemon = alert(&fixture).start();
+    let builder = alert(&fixture).allow_log("the broker has lost events");
+    let dies = cfg!(feature = "failpoints") && set.number % 3 == 2;
+    let builder = if dies { builder.env("FP", "healed:1") } else { builder };
+    let mut daemon = builder.start();
     let load = set.clone();
     let (ledger, ()) = with_server(&mut fixture, &load, async |nats| {
+        daemon.wait_log("stream verified", DEADLINE).await;
         pause(&mut set, 800..=1_500).await;
         let directory = nats.log_path().with_file_name("store");
         let copy = nats.log_path().with_file_name("copy");
@@ -181,6 +187,21 @@ async fn set_back(mut set: Set) -> Tally {
         std::fs::remove_dir_all(&directory).unwrap();
         copy_tree(&copy, &directory);
         nats.start_again().await.unwrap();
+        match set.number % 3 {
+            0 => {}
+            // At just the moment when the position is put back.
+            2 if dies => {
+                assert_eq!(daemon.wait_exit(DEADLINE).await, None, "not aborted while healing");
+                daemon.start_again();
+            }
+            _ => {
+                for _ in 0..3 {
+                    pause(&mut set, 0..=700).await;
+                    daemon.kill9();
+                    daemon.start_again();
+                }
+            }
+        }
         pause(&mut set, 800..=1_500).await;
     })
     .await;

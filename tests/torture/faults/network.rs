@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::{
     fault::{Fault, Set, Tally},
     proxy::{Mode, Modes, Proxy},
@@ -16,7 +18,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 3,
         nightly: 30,
         set: 6,
-        unmended: None,
         inflict: |set| Box::pin(hole_to_postgres(set)),
     },
     Fault {
@@ -25,7 +26,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 5,
         nightly: 300,
         set: 30,
-        unmended: None,
         inflict: |set| Box::pin(lost_answers(set)),
     },
     Fault {
@@ -34,8 +34,15 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 5,
         nightly: 300,
         set: 30,
-        unmended: None,
         inflict: |set| Box::pin(late_publishes(set)),
+    },
+    Fault {
+        id: "T3",
+        what: "a stream that forgets ids after 2 s, and answers, programs and servers away for longer",
+        pr: 4,
+        nightly: 50,
+        set: 8,
+        inflict: |set| Box::pin(short_memory(set)),
     },
     Fault {
         id: "X2",
@@ -43,7 +50,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 8,
         nightly: 60,
         set: 12,
-        unmended: None,
         inflict: |set| Box::pin(bad_line(set)),
     },
 ];
@@ -156,6 +162,53 @@ async fn late_publishes(mut set: Set) -> Tally {
     };
     let (ledger, ()) = under_load(&fixture, options, strikes).await;
     conclude(&fixture, &ledger, &set).await
+}
+
+/// What a clock of the broker's that jumps does to it: it has forgotten every id when we come again.
+async fn short_memory(mut set: Set) -> Tally {
+    let mut fixture = Fixture::own_nats().await;
+    let proxy = Proxy::start(fixture.nats.port()).await.unwrap();
+    let builder = behind_nats(&fixture, &proxy).set("stream.duplicate_window", "2s");
+    let mut daemon = builder.start();
+    let (workload, stop) = (fixture.workload(steady(&set)), CancellationToken::new());
+    let nats = fixture.nats.own();
+    let strikes = async {
+        for strike in 0..set.strikes {
+            pause(&mut set, 300..=800).await;
+            match strike % 4 {
+                // What was sent is stored, and nobody hears of it.
+                0 => {
+                    proxy.set(Modes::to_client(Mode::Hole));
+                    pause(&mut set, 3_000..=5_000).await;
+                    proxy.cut();
+                }
+                1 => {
+                    proxy.set(Modes::to_client(Mode::Hole));
+                    pause(&mut set, 100..=300).await;
+                    daemon.kill9();
+                    proxy.cut();
+                    pause(&mut set, 2_500..=4_000).await;
+                    daemon.start_again();
+                }
+                2 => {
+                    nats.kill9().unwrap();
+                    pause(&mut set, 2_500..=4_000).await;
+                    nats.start_again().await.unwrap();
+                }
+                _ => {
+                    daemon.freeze();
+                    pause(&mut set, 3_000..=5_000).await;
+                    daemon.thaw();
+                }
+            }
+            proxy.set(Modes::PASS);
+        }
+        stop.cancel();
+    };
+    let (ledger, ()) = tokio::join!(workload.run(&stop), strikes);
+    let mut tally = conclude(&fixture, &ledger.unwrap(), &set).await;
+    look_at_resources(&daemon, &mut tally);
+    tally
 }
 
 async fn bad_line(mut set: Set) -> Tally {
