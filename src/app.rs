@@ -16,6 +16,7 @@ use crate::{
     delivery::{Growth, Limits, OnDead, Policy, Rules},
     metrics::Metrics,
     nats::{self, Publisher},
+    outbox::LETTER_BYTES_MAX,
     pg::schema::Schema,
     relay::{
         self, Relay, RelayError,
@@ -31,9 +32,8 @@ use crate::{
 /// Events in memory for each one that may be on its way: the rest waits behind its key.
 const MEMORY_PER_IN_FLIGHT: usize = 4;
 
-/// Bytes of a payload that a letter copies at most; a larger one stays in the outbox. A settlement
-/// full of such letters is still written within the deadline of a statement.
-const LETTER_BYTES_MAX: u64 = 256 << 10;
+/// Messages that a look into the stream may have on their way.
+const LOOK_AHEAD: usize = 2048;
 
 /// How long the tasks beside the relay may take to end.
 const TASKS_GRACE: Duration = Duration::from_secs(5);
@@ -91,7 +91,8 @@ pub async fn run(config: Config, options: Options) -> Result<(), RunError> {
     let settings = settings(&config, options, template);
 
     let name = format!("postrider/{}", settings.relay);
-    let capacity = settings.limits.in_flight_events * 2 + 64;
+    // Room for the answers of a whole window, and for what a look into the stream sends ahead.
+    let capacity = (settings.limits.in_flight_events * 2).max(LOOK_AHEAD) + 64;
     let connection = nats::connect(&config.nats, name, capacity).await?;
     let publisher = Publisher::new(
         connection,

@@ -213,9 +213,10 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-fn is_obeyed(c: char) -> bool {
+/// Whether a terminal obeys the character instead of showing it.
+pub fn is_obeyed(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -267,7 +268,7 @@ mod tests {
         assert_eq!(printable("plain ä 漢"), "plain ä 漢");
         assert_eq!(printable("a\u{1b}[31mb"), "a\\u{1b}[31mb");
         assert_eq!(printable("a\nWARN b\r\t"), "a\\nWARN b\\r\\t");
-        assert_eq!(printable("a\u{202e}b\u{85}"), "a\\u{202e}b\\u{85}");
+        assert_eq!(printable("a\u{202e}b\u{85}\u{61c}"), "a\\u{202e}b\\u{85}\\u{61c}");
     }
 
     #[test]

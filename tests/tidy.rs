@@ -248,6 +248,19 @@ fn sql_complaints(sources: &[Source]) -> Vec<String> {
         .collect()
 }
 
+/// A database that does not keep Unicode refuses a statement with a character that it lacks.
+fn ascii_complaints(sources: &[Source]) -> Vec<String> {
+    // It was released with one in a comment, and a released migration never changes.
+    let released = "migrations/0001_outbox.sql";
+    let ours = |source: &&Source| !source.path.starts_with("examples/") && source.path != released;
+    sources
+        .iter()
+        .filter(|source| source.is("sql") && !source.text.is_ascii())
+        .filter(ours)
+        .map(|source| format!("{}: write SQL in ASCII", source.path))
+        .collect()
+}
+
 fn blank_complaints(sources: &[Source]) -> Vec<String> {
     let mut complaints = Vec::new();
     for source in sources {
@@ -320,6 +333,7 @@ fn files_open_with_a_sentence() {
     let sources = tree();
     insist(&opening_complaints(&sources));
     insist(&sql_complaints(&sources));
+    insist(&ascii_complaints(&sources));
 }
 
 #[test]
@@ -381,6 +395,7 @@ fn planted_untidiness_is_seen() {
     seen(opening_complaints, "src/pg/mute.rs", "use std::fs;\n");
     seen(opening_complaints, "src/pg/open.rs", "//! Has no full stop\n\nuse std::fs;\n");
     seen(sql_complaints, "src/outbox/sql/mute.sql", "SELECT 1;\n");
+    seen(ascii_complaints, "src/outbox/sql/wide.sql", "-- One …\nSELECT 1;\n");
     seen(blank_complaints, "src/pg/tab.rs", "//! A tab.\n\tfn f() {}\n");
     seen(blank_complaints, "src/pg/blank.rs", "//! A blank. \n");
     seen(blank_complaints, "src/pg/end.rs", "//! No line break.");

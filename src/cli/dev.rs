@@ -8,7 +8,7 @@ use std::io::{IsTerminal as _, stderr};
 use super::{
     Globals, block_on,
     exit::{Exit, Failure},
-    print,
+    print::{self, number},
 };
 use crate::{
     config::error::Problem,
@@ -19,7 +19,7 @@ use crate::{
     },
     logging,
 };
-use report::{Line, Text, faults, number};
+use report::{Line, Text, faults};
 
 /// `postrider dev`
 #[derive(Debug, clap::Args)]

@@ -1,14 +1,18 @@
 //! The command line: one tree, one file a command.
 
+mod audit;
 mod check;
+mod compare;
 mod config;
 mod dev;
 mod dlq;
 pub mod exit;
 mod migrate;
 mod print;
+mod reconcile;
 mod run;
 mod status;
+mod why;
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -66,9 +70,15 @@ enum Command {
     Check(check::Args),
     /// Print how far the relay is, whether or not it runs
     Status(status::Args),
-    /// Look at the events that could not be published
+    /// Look at the events that could not be published, and decide about them
     #[command(subcommand)]
     Dlq(dlq::Command),
+    /// Say what the events of one key wait for, and what to do
+    Why(why::Args),
+    /// Prove that every committed event is published, pending, dead or discarded
+    Audit(audit::Args),
+    /// Publish again what the stream has lost
+    Reconcile(reconcile::Args),
     /// Start throwaway servers and a relay to play with, or check one run of the relay
     Dev(dev::Args),
     /// Look at the configuration
@@ -105,7 +115,10 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Migrate(args) => migrate::run(globals, &args),
         Command::Check(args) => check::run(globals, &args),
         Command::Status(args) => status::run(globals, &args),
-        Command::Dlq(dlq::Command::List(args)) => dlq::list(globals, &args),
+        Command::Dlq(command) => dlq::run(globals, &command),
+        Command::Why(args) => why::run(globals, &args),
+        Command::Audit(args) => audit::run(globals, &args),
+        Command::Reconcile(args) => reconcile::run(globals, &args),
         Command::Dev(args) => dev::run(&globals, &args),
         Command::Config(config::Command::Show(args)) => config::show(globals, &args),
     }

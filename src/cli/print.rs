@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 
-use crate::logging::printable;
+use crate::logging::{is_obeyed, printable};
 
 /// Writes a line to the standard output.
 pub(super) fn line(text: &str) -> io::Result<()> {
@@ -21,9 +21,42 @@ pub(super) fn progress(text: &str) {
     drop(write!(io::stderr().lock(), "\r\x1b[K{text}"));
 }
 
-/// Writes a value as JSON.
+/// Asks something on the standard error, so that the output stays for what was asked for.
+pub(super) fn prompt(text: &str) {
+    let mut stderr = io::stderr().lock();
+    drop(write!(stderr, "{text}").and_then(|()| stderr.flush()));
+}
+
+/// Writes a value as JSON, of which a terminal obeys nothing but the line breaks.
 pub(super) fn json(value: &serde_json::Value) -> io::Result<()> {
-    line(&format!("{value:#}"))
+    line(&escaped(&format!("{value:#}")))
+}
+
+/// JSON that means the same. Such characters stand in its strings only, and all of them are below
+/// U+10000.
+fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_obeyed(c) && c != '\n' {
+            text.extend(["\\u", &format!("{:04x}", u32::from(c))]);
+        } else {
+            text.push(c);
+        }
+    }
+    text
+}
+
+/// A figure with its thousands apart.
+pub(super) fn number(figure: u64) -> String {
+    let digits = figure.to_string();
+    let mut text = String::with_capacity(digits.len() + 6);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// Rows as columns that line up; the last column is as wide as it likes.
@@ -45,6 +78,14 @@ pub(super) fn columns<const COUNT: usize>(rows: &[[String; COUNT]]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_means_the_same_and_moves_no_cursor() {
+        let value = serde_json::json!({ "a": ["\u{9b}31m\u{202e}\n", "ä\u{7f}"] });
+        let text = escaped(&format!("{value:#}"));
+        assert!(!text.contains(|c| is_obeyed(c) && c != '\n'), "{text:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
+    }
 
     #[test]
     fn columns_line_up_whatever_they_hold() {

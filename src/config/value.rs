@@ -131,6 +131,12 @@ impl<T, F: FnOnce(&str) -> Option<T>> de::Visitor<'_> for TextVisitor<F> {
 
 #[cfg(test)]
 mod tests {
+    use figment::{
+        Figment,
+        providers::{Format as _, Toml},
+    };
+    use proptest::prelude::*;
+
     use super::*;
 
     fn duration(text: &str) -> Result<HumanDuration, serde_json::Error> {
@@ -171,6 +177,34 @@ mod tests {
     fn sizes_that_overflow_or_lack_a_unit_are_refused() {
         for text in ["8", "MiB", "-1MiB", "8 MiBs", "99999999999GiB", "1.5MiB"] {
             assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_250))]
+
+        #[test]
+        fn no_text_can_panic_and_what_is_accepted_is_written_back(
+            text in prop_oneof![".{0,20}", "[0-9.e+-]{0,22} ?[a-zA-Z]{0,4}", "([0-9]{1,4}[smhd] ?){0,3}"],
+        ) {
+            if let Ok(read) = duration(&text) {
+                prop_assert_eq!(duration(&read.to_string()).unwrap(), read);
+            }
+            if let Ok(read) = size(&text) {
+                prop_assert_eq!(size(&read.to_string()).unwrap(), read);
+            }
+        }
+
+        #[test]
+        fn no_toml_can_panic(text in prop_oneof![
+            ".{0,60}",
+            "(\\[[a-z.]{0,8}\\]\n|[a-z_]{1,8} ?= ?[0-9a-z\"'{}.-]{0,10}\n){0,6}",
+        ]) {
+            // Whatever it is, it is a value or an error that can be shown.
+            let read: Result<crate::config::Config, _> = Figment::from(Toml::string(&text)).extract().map_err(|error| error.to_string());
+            if let Err(error) = read {
+                prop_assert!(!error.is_empty());
+            }
         }
     }
 }

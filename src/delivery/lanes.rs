@@ -23,7 +23,7 @@ impl Ticket {
     }
 
     /// Whether it is a letter's.
-    pub(super) fn is_letter(self) -> bool {
+    pub fn is_letter(self) -> bool {
         self.0 & Self::LETTER != 0
     }
 }
@@ -230,6 +230,11 @@ impl Lanes {
         self.waiting.get(&ticket).is_some_and(|waiting| waiting.doubt == Doubt::Unanswered)
     }
 
+    /// All that is in memory.
+    pub fn events(&self) -> impl Iterator<Item = &Event> {
+        self.waiting.values().map(|waiting| &waiting.event)
+    }
+
     /// What is on its way and meets a condition.
     pub fn on_their_way(&self, condition: impl Fn(&Event) -> bool) -> Vec<Ticket> {
         let meets = |waiting: &Waiting| waiting.in_flight && condition(&waiting.event);
@@ -263,6 +268,11 @@ impl Lanes {
             waiting.in_flight = false;
             self.ready.push_front(ticket);
         }
+    }
+
+    /// How often the broker has asked for patience with it.
+    pub fn attempts(&self, ticket: Ticket) -> u32 {
+        self.waiting.get(&ticket).map_or(0, |waiting| waiting.attempts)
     }
 
     /// It is asked to be patient once more. Returns how often it was tried.

@@ -22,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::event::{AggregateKey, Event, EventId, Position, Seq, Snapshot};
+use crate::event::{AggregateKey, Event, EventId, Payload, Position, Seq, Snapshot};
 use before::Before;
 use letters::Letters;
 
@@ -241,6 +241,13 @@ impl Delivery {
         self.lanes.is_unconfirmed(ticket)
     }
 
+    /// Whether something in memory was left in the database as too large that is not any more.
+    pub fn has_left_out(&self, message_bytes_max: u64) -> bool {
+        self.lanes.events().any(|event| {
+            matches!(event.payload, Payload::Oversize { bytes } if bytes <= message_bytes_max)
+        })
+    }
+
     /// What is on its way and meets a condition.
     pub fn on_their_way(&self, condition: impl Fn(&Event) -> bool) -> Vec<Ticket> {
         self.lanes.on_their_way(condition)
@@ -268,7 +275,8 @@ impl Delivery {
 
     /// The event cannot become a message, so it is rejected without a network.
     pub fn refuse(&mut self, ticket: Ticket, rejection: Rejection, now: Instant) {
-        self.die(ticket, rejection, now);
+        let attempts = self.lanes.attempts(ticket) + 1;
+        self.die(ticket, rejection, attempts, now);
     }
 
     /// Whether the event may be in the stream, and so long ago that the stream would not recognise
@@ -292,7 +300,8 @@ impl Delivery {
                 if went_back { Transition::WentBack } else { transition }
             }
             Outcome::Rejected(rejection) => {
-                self.die(ticket, rejection, now);
+                let attempts = self.lanes.attempts(ticket) + 1;
+                self.die(ticket, rejection, attempts, now);
                 self.breaker.succeed()
             }
             Outcome::Unconfirmed => {
@@ -441,14 +450,14 @@ impl Delivery {
         std::mem::take(&mut self.deaths)
     }
 
-    fn die(&mut self, ticket: Ticket, reason: Rejection, now: Instant) {
+    /// `attempts` is how often it was tried.
+    fn die(&mut self, ticket: Ticket, reason: Rejection, attempts: u32, now: Instant) {
         if self.lanes.look_for_first(ticket, self.late_max, now) {
             return;
         }
         if let Some((event, _)) = self.lanes.event(ticket) {
             self.deaths.push(Death { id: event.id, seq: event.seq, reason: reason.clone() });
         }
-        let attempts = self.lanes.tried(ticket);
         let on_dead = self.rules.on_dead;
         if let Some(tried) = self.letters.tried(ticket) {
             let holds = tried.holds && on_dead == OnDead::Hold;

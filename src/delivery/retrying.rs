@@ -23,7 +23,7 @@ impl Delivery {
         let attempts = self.lanes.tried(ticket);
         if attempt == Attempt::Counts && self.rules.retry.is_exhausted(attempts) {
             let text = format!("{} (tried {attempts} times)", reason.text);
-            self.die(ticket, Rejection { text, ..reason }, now);
+            self.die(ticket, Rejection { text, ..reason }, attempts, now);
             return;
         }
         let wait = self.rules.retry.wait(attempts, draw);

@@ -48,6 +48,7 @@ pub struct Publishing {
     last_published: SecondsGauge,
     blocked: Gauge,
     dead_lettered: Family<ReasonLabel, Counter>,
+    left_out: Counter,
 }
 
 /// The confirmations of one turn of the loop, collected without touching a shared value.
@@ -96,6 +97,7 @@ impl Publishing {
             last_published: last_published.get_or_create_owned(&ROUTE),
             blocked: blocked.get_or_create_owned(&ROUTE),
             dead_lettered: Family::default(),
+            left_out: left_out(list),
         };
         for failure in Failure::ALL {
             drop(this.failures.get_or_create(&FailureLabel::of(*failure)));
@@ -185,9 +187,22 @@ impl Publishing {
         self.dead_lettered.get_or_create(&ReasonLabel { route: Route::Default, reason }).inc();
     }
 
+    /// Events go without so many headers of their trace context.
+    pub fn left_out(&self, headers: u64) {
+        self.left_out.inc_by(headers);
+    }
+
     /// How many messages are sent and unanswered, and how many keys wait behind a dead letter.
     pub fn held(&self, in_flight: usize, blocked_aggregates: usize) {
         self.in_flight.set(count(in_flight));
         self.blocked.set(count(blocked_aggregates));
     }
+}
+
+fn left_out(list: &mut Registry) -> Counter {
+    let family = Family::<RouteLabel, Counter>::default();
+    let counter = family.get_or_create_owned(&ROUTE);
+    let help = "Headers of a trace context that could not be sent";
+    list.register("trace_headers_left_out", help, family);
+    counter
 }

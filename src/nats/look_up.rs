@@ -17,7 +17,7 @@ use futures_util::StreamExt;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::stream::{API_TIMEOUT, StreamError, find};
+use super::stream::{API_TIMEOUT, Keeps, StreamError, find};
 use crate::{
     delivery::{FOUND_MAX, Found},
     event::{EventId, Seq},
@@ -105,6 +105,7 @@ pub async fn read_headers(
     if consumer.cached_info().num_pending == 0 {
         return Ok((last_seq, 0));
     }
+    let name = consumer.cached_info().name.clone();
     let mut messages =
         consumer.messages().await.map_err(|error| unavailable(error.to_string(), false))?;
     let mut count = 0;
@@ -124,9 +125,23 @@ pub async fn read_headers(
             seen(seq, headers.as_ref());
         }
         if seq >= last_seq || pending == 0 {
-            return Ok((last_seq, count));
+            break;
         }
     }
+    drop(messages);
+    // It would end by itself, but a stream has room for so many.
+    if let Ok(Err(error)) = timeout(API_TIMEOUT, source.delete_consumer(&name)).await {
+        tracing::debug!(%error, "a consumer is left to end by itself");
+    }
+    Ok((last_seq, count))
+}
+
+/// For how long a stream keeps its messages.
+///
+/// # Errors
+/// As [`look_up`].
+pub async fn keeps(client: &Client, stream: &str) -> Result<Keeps, StreamError> {
+    find(&context(client), stream).await.map(|found| found.cached_info().config.retention.into())
 }
 
 /// What the stream holds under a sequence; `None` when it holds nothing there.

@@ -34,8 +34,28 @@ pub struct Facts {
     pub last_seq: u64,
     /// For how long it recognises an id.
     pub duplicate_window: Duration,
+    /// For how long it keeps a message.
+    pub keeps: Keeps,
     /// What might lose events, for the log and `check`.
     pub warnings: Vec<Warning>,
+}
+
+/// For how long a stream keeps a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeps {
+    /// Until its limits are reached: what it does not hold, it has lost or dropped.
+    UntilItsLimits,
+    /// Until its consumers have acknowledged it: what it does not hold may have been consumed.
+    UntilAcknowledged,
+}
+
+impl From<RetentionPolicy> for Keeps {
+    fn from(policy: RetentionPolicy) -> Self {
+        match policy {
+            RetentionPolicy::Limits => Self::UntilItsLimits,
+            RetentionPolicy::Interest | RetentionPolicy::WorkQueue => Self::UntilAcknowledged,
+        }
+    }
 }
 
 /// Something that might lose events, with what to do about it.
@@ -126,6 +146,7 @@ pub async fn verify(
         first_seq: info.state.first_sequence,
         last_seq: info.state.last_sequence,
         duplicate_window: info.config.duplicate_window,
+        keeps: info.config.retention.into(),
         warnings: warnings(&info),
     })
 }

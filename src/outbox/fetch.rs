@@ -1,6 +1,9 @@
 //! Reads what became visible: a look at the present snapshot, then pages up to it.
 
-use std::pin::pin;
+use std::{
+    pin::pin,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use futures_util::{StreamExt, TryStreamExt};
 use tokio_postgres::types::ToSql;
@@ -42,6 +45,34 @@ pub struct Page {
     pub complete: bool,
 }
 
+/// How many rows a page may have, so that it can be read within the deadline of a statement: rows
+/// that have to be unpacked to be measured may take longer than a whole page has.
+#[derive(Debug)]
+pub(super) struct PageRows(AtomicUsize);
+
+impl PageRows {
+    pub(super) fn unlimited() -> Self {
+        Self(AtomicUsize::new(usize::MAX))
+    }
+
+    fn at_most(&self, rows: usize) -> usize {
+        rows.min(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Fewer after a page of so many rows that was given up, somewhat more after each that was read.
+    fn learn<T>(&self, rows: usize, read: &Result<T, QueryError>) {
+        let next = match read {
+            Ok(_) => {
+                let now = self.0.load(Ordering::Relaxed);
+                now.saturating_add(now / 4 + 1)
+            }
+            Err(error) if error.is_cancelled() => (rows / 8).max(1),
+            Err(_) => return,
+        };
+        self.0.store(next, Ordering::Relaxed);
+    }
+}
+
 impl Outbox {
     /// Looks where the reader may go next, with everything up to `settled` read.
     ///
@@ -66,6 +97,7 @@ impl Outbox {
         late: Option<&str>,
         limits: PageLimits,
     ) -> Result<Page, QueryError> {
+        let limits = PageLimits { events: self.page_rows.at_most(limits.events), ..limits };
         let rows = i64::try_from(limits.events).unwrap_or(i64::MAX);
         // What comes along at once cannot exceed the bound in sum, whatever the sizes are.
         let inline = limits.bytes.checked_div(limits.events).unwrap_or_default();
@@ -87,7 +119,9 @@ impl Outbox {
             let rows = pin!(client.query_raw(statement, parameters).await?);
             rows.map(|row| row::event(&row?)).try_collect().await
         };
-        let mut events: Vec<Event> = self.connection.timed(Query::Fetch, read).await?;
+        let read = self.connection.timed(Query::Fetch, read).await;
+        self.page_rows.learn(limits.events, &read);
+        let mut events: Vec<Event> = read?;
         let room = fitting(&events, limits);
         let complete = events.len() < limits.events && room == events.len();
         events.truncate(room);

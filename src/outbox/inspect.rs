@@ -1,6 +1,4 @@
-//! What the command line asks of the tables: how far a relay is, who runs it, what died.
-
-use std::time::SystemTime;
+//! What the command line asks of the tables: how far a relay is, who runs it.
 
 use tokio_postgres::{Row, types::ToSql};
 
@@ -34,35 +32,6 @@ pub struct Progress {
     pub note: Option<String>,
 }
 
-/// One dead letter, without its payload.
-#[derive(Debug, Clone)]
-pub struct DeadLetter {
-    /// Its id, which pages go on from.
-    pub id: i64,
-    /// The relay that gave it up.
-    pub relay: String,
-    /// When, as ISO 8601.
-    pub dead_at: String,
-    /// The reason as a word.
-    pub error_code: String,
-    /// The reason as a sentence.
-    pub error: String,
-    /// How often it was tried.
-    pub attempts: i32,
-    /// Whether later events of its key wait for it.
-    pub holds: bool,
-    /// Its place in the outbox.
-    pub seq: i64,
-    /// The event's id.
-    pub event_id: uuid::Uuid,
-    /// The event's type.
-    pub event_type: String,
-    /// What the event is about.
-    pub aggregate: Option<(String, String)>,
-    /// The payload's size.
-    pub payload_bytes: i64,
-}
-
 /// A privilege that the relay lacks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MissingPrivilege {
@@ -81,6 +50,10 @@ impl Inspection {
     /// The session, for what needs nothing of ours.
     pub fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    pub(super) fn schema(&self) -> &Schema {
+        &self.schema
     }
 
     /// How far a relay has come; `None` when it has never run.
@@ -120,28 +93,6 @@ impl Inspection {
         rows.first().map(Depth::read).transpose()
     }
 
-    /// Dead letters, the newest first, older than the letter `after`; `None` when there is no such
-    /// letter.
-    ///
-    /// # Errors
-    /// As the session's.
-    pub async fn dead_letters(
-        &self,
-        relay: &str,
-        after: Option<i64>,
-        limit: i64,
-    ) -> Result<Option<Vec<DeadLetter>>, QueryError> {
-        let mut died_at: Option<SystemTime> = None;
-        if let Some(after) = after {
-            let rows = self.query(include_str!("sql/dead_letter_time.sql"), &[&after]).await?;
-            let Some(row) = rows.first() else { return Ok(None) };
-            died_at = Some(row.try_get("dead_at")?);
-        }
-        let sql = include_str!("sql/dead_letters.sql");
-        let rows = self.query(sql, &[&relay, &died_at, &after, &limit]).await?;
-        rows.iter().map(DeadLetter::read).collect::<Result<_, _>>().map(Some)
-    }
-
     /// What the relay needs and this session's role may not do.
     ///
     /// # Errors
@@ -157,33 +108,12 @@ impl Inspection {
         rows.iter().map(read).collect()
     }
 
-    async fn query(
+    pub(super) async fn query(
         &self,
         sql: &str,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, QueryError> {
         let sql = self.schema.apply(sql);
         self.connection.deadline(self.connection.client.query(&sql, parameters)).await
-    }
-}
-
-impl DeadLetter {
-    fn read(row: &Row) -> Result<Self, QueryError> {
-        let aggregate_type: Option<String> = row.try_get("aggregate_type")?;
-        let aggregate_id: Option<String> = row.try_get("aggregate_id")?;
-        Ok(Self {
-            id: row.try_get("id")?,
-            relay: row.try_get("relay")?,
-            dead_at: row.try_get("dead_at_text")?,
-            error_code: row.try_get("error_code")?,
-            error: row.try_get("error")?,
-            attempts: row.try_get("attempts")?,
-            holds: row.try_get("holds")?,
-            seq: row.try_get("seq")?,
-            event_id: row.try_get("event_id")?,
-            event_type: row.try_get("event_type")?,
-            aggregate: aggregate_type.zip(aggregate_id),
-            payload_bytes: row.try_get("payload_size")?,
-        })
     }
 }

@@ -127,6 +127,8 @@ impl Outbox {
         authority: &Authority,
     ) -> Result<(), SettleError> {
         let columns = Columns::of(records);
+        let texts: Vec<_> =
+            columns.texts.iter().map(|text| self.connection.storable(text)).collect();
         let client = &self.connection.client;
         let row = self
             .connection
@@ -141,7 +143,7 @@ impl Outbox {
                         &columns.changes,
                         &columns.stream_seqs,
                         &columns.codes,
-                        &columns.texts,
+                        &texts,
                         &columns.attempts,
                         &columns.holds,
                         &columns.waits,

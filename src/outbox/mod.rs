@@ -1,12 +1,16 @@
 //! What the relay may do to the outbox tables: each method is one statement, or one transaction.
 
+mod accounting;
 mod fetch;
 mod inspect;
 mod letters;
+pub mod operator;
+mod reconcile;
 mod row;
 mod settle;
 mod sleep;
 mod upkeep;
+mod why;
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -19,11 +23,14 @@ use crate::{
     pg::{connect::Connection, error::QueryError, schema::Schema},
 };
 
+pub use accounting::{ACCOUNTING_SETTINGS, Accounting, RowState, Standing};
 pub use fetch::{Look, Page, PageLimits};
-pub use inspect::{DeadLetter, Inspection, MissingPrivilege, Progress};
+pub use inspect::{Inspection, MissingPrivilege, Progress};
 pub use letters::{Due, DueLetters};
+pub use reconcile::{LETTER_BYTES_MAX, RECONCILE_BATCH, Settled};
 pub use settle::{Authority, SettleError};
 pub use upkeep::{Depth, Retained, Upkeep};
+pub use why::{Waiting, WaitingLetter};
 
 /// The planner settings of a session that reads the outbox: no statistics, stale or missing, may
 /// turn a range of an index into a scan of the settled rows.
@@ -44,6 +51,7 @@ pub struct Outbox {
     relay: String,
     schema: Schema,
     statements: Statements,
+    page_rows: fetch::PageRows,
 }
 
 struct Statements {
@@ -168,7 +176,9 @@ impl Outbox {
             heal: prepare!("sql/heal.sql"),
             lettered: prepare!("sql/lettered.sql"),
         };
-        Ok(Arc::new(Self { connection, relay, schema, statements }))
+        row::verify(&statements.page)?;
+        let page_rows = fetch::PageRows::unlimited();
+        Ok(Arc::new(Self { connection, relay, schema, statements, page_rows }))
     }
 
     /// Waits until the session has ended.

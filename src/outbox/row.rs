@@ -5,11 +5,15 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use jiff::Timestamp;
 use tokio_postgres::{
-    Row,
+    Row, Statement,
     types::{FromSql, Type},
 };
+use uuid::Uuid;
 
-use crate::event::{AggregateKey, Event, EventId, Payload, Seq};
+use crate::{
+    event::{AggregateKey, Event, EventId, Payload, Seq},
+    pg::error::QueryError,
+};
 
 /// Bytes as they are, of `json` or `bytea`.
 struct Raw(Bytes);
@@ -41,7 +45,10 @@ impl Micros {
     /// The moment; `None` for an infinity or a year that RFC 3339 cannot write.
     fn timestamp(&self) -> Option<Timestamp> {
         const UNIX_2000: i64 = 946_684_800_000_000;
-        Timestamp::from_microsecond(self.0.checked_add(UNIX_2000)?).ok()
+        const UNIX_YEAR_0: i64 = -62_167_219_200_000_000;
+        let micros = self.0.checked_add(UNIX_2000)?;
+        // Years before Christ need a sign, which RFC 3339 does not have.
+        (micros >= UNIX_YEAR_0).then(|| Timestamp::from_microsecond(micros).ok())?
     }
 }
 
@@ -69,6 +76,36 @@ pub(super) fn event(row: &Row) -> Result<Event, tokio_postgres::Error> {
         actor: row.try_get(15)?,
         payload: payload(row)?,
     })
+}
+
+/// Whether the columns of a page can be read as [`event`] does. An application may add columns to
+/// the table and may make a text shorter; another type would break off every reading.
+pub(super) fn verify(page: &Statement) -> Result<(), QueryError> {
+    type Accepts = fn(&Type) -> bool;
+    let text: Accepts = <String as FromSql>::accepts;
+    let (integer, bigint): (Accepts, Accepts) =
+        (<i32 as FromSql>::accepts, <i64 as FromSql>::accepts);
+    let wanted: [(Accepts, &'static str, &[&str]); 6] = [
+        (bigint, "bigint", &["seq", "aggregate_version"]),
+        (<Uuid as FromSql>::accepts, "uuid", &["event_id"]),
+        (<Micros as FromSql>::accepts, "timestamptz", &["occurred_at"]),
+        (integer, "integer", &["event_version", "payload_size"]),
+        (|ty| *ty == Type::JSON, "json", &["payload"]),
+        (|ty| *ty == Type::BYTEA, "bytea", &["payload_binary"]),
+    ];
+    for column in page.columns() {
+        let named = wanted.iter().find(|(_, _, names)| names.contains(&column.name()));
+        let (accepts, wanted) =
+            named.map_or((text, "text"), |(accepts, wanted, _)| (*accepts, *wanted));
+        if !accepts(column.type_()) {
+            return Err(QueryError::Shape {
+                column: column.name().to_owned(),
+                found: column.type_().name().to_owned(),
+                wanted,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// A text whose usual value comes as null.
@@ -106,9 +143,12 @@ mod tests {
 
     #[test]
     fn times_that_cannot_be_written_are_left_out() {
-        for infinite in [i64::MAX, i64::MIN, 9_223_371_331_199_999_999] {
+        let last_before_christ = -63_113_904_000_000_001;
+        for infinite in [i64::MAX, i64::MIN, 9_223_371_331_199_999_999, last_before_christ] {
             assert_eq!(Micros(infinite).timestamp(), None);
         }
+        let text = |micros| Micros(micros).timestamp().map(|time| time.to_string());
+        assert_eq!(text(last_before_christ + 1).as_deref(), Some("0000-01-01T00:00:00Z"));
         let time = Micros(0).timestamp().map(|time| time.to_string());
         assert_eq!(time.as_deref(), Some("2000-01-01T00:00:00Z"));
     }

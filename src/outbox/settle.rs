@@ -107,6 +107,8 @@ impl Outbox {
         let stream = Mark::of(settlement);
         let letter_bytes_max = i64::try_from(authority.letter_bytes_max).unwrap_or(i64::MAX);
         let columns = Columns::of(settlement, authority.on_dead);
+        let texts: Vec<_> =
+            columns.texts.iter().map(|text| self.connection.storable(text)).collect();
         let row = self
             .connection
             .timed(
@@ -128,7 +130,7 @@ impl Outbox {
                         &columns.states,
                         &columns.holds,
                         &columns.codes,
-                        &columns.texts,
+                        &texts,
                         &letter_bytes_max,
                         &columns.attempts,
                         &columns.waits,

@@ -108,6 +108,7 @@ impl Upkeep {
     /// As the session's.
     pub async fn note(&self, term: i64, text: Option<&str>) -> Result<(), QueryError> {
         let client = &self.connection.client;
+        let text = text.map(|text| self.connection.storable(text));
         self.connection
             .deadline(client.execute(&self.note, &[&self.relay, &term, &text]))
             .await

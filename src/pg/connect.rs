@@ -1,6 +1,7 @@
 //! Opens one session with its settings, and notices when it ends.
 
 use std::{
+    borrow::Cow,
     future::{Future, poll_fn},
     sync::{Arc, Once, OnceLock},
     time::{Duration, Instant},
@@ -35,6 +36,26 @@ const DEADLINE_SLACK: Duration = Duration::from_millis(500);
 /// How long a session that we drop may take for its farewell.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// The encodings of which every byte has a character in UTF-8 (a test asks Postgres). In any other
+/// one row with such a byte would make each statement fail that reads it.
+pub const ENCODINGS: [&str; 15] = [
+    "UTF8",
+    "LATIN1",
+    "LATIN2",
+    "LATIN4",
+    "LATIN5",
+    "LATIN6",
+    "LATIN7",
+    "LATIN8",
+    "LATIN9",
+    "LATIN10",
+    "ISO_8859_5",
+    "KOI8R",
+    "KOI8U",
+    "WIN866",
+    "WIN1256",
+];
+
 /// One session. Dropping it ends the session, and with it its locks.
 pub struct Connection {
     /// Where statements go. Each belongs into [`Connection::deadline`].
@@ -45,6 +66,8 @@ pub struct Connection {
     ending: Arc<OnceLock<String>>,
     query_timeout: Duration,
     queries: Option<QueryDurations>,
+    /// What the database keeps its text in; nothing when whoever is between us did not say.
+    encoding: Option<String>,
     _abandon: DropGuard,
 }
 
@@ -116,8 +139,11 @@ pub async fn connect(
         let opening = open(&endpoint, mode, &connector, (config.query_timeout.0, settings));
         match tokio::time::timeout(limit, opening).await {
             Ok(Ok(connection)) => {
-                warn_if_unverified(&endpoint, mode);
-                return Ok(connection);
+                let Some(failure) = unreadable(&endpoint, &connection) else {
+                    warn_if_unverified(&endpoint, mode);
+                    return Ok(connection);
+                };
+                failures.push(failure);
             }
             Ok(Err(error)) => failures.push(failure(&endpoint, &error)),
             Err(_) => failures.push(Failure {
@@ -184,6 +210,7 @@ async fn open_once(
     let abandoned = CancellationToken::new();
     let connection = Connection {
         client,
+        encoding: session.parameter("server_encoding").map(str::to_owned),
         notified: Arc::new(Notify::new()),
         closed: CancellationToken::new(),
         ending: Arc::new(OnceLock::new()),
@@ -249,6 +276,18 @@ impl Connection {
             queries.queried(query, started.elapsed());
         }
         answer
+    }
+
+    /// The text as the database can take it: one that does not keep Unicode would refuse the whole
+    /// statement for a character that it lacks, so there everything but ASCII is escaped.
+    pub fn storable<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let is_unicode = self.encoding.as_deref().is_none_or(|encoding| encoding == "UTF8");
+        if is_unicode || text.is_ascii() {
+            return Cow::Borrowed(text);
+        }
+        let escape =
+            |c: char| if c.is_ascii() { c.to_string() } else { c.escape_unicode().to_string() };
+        Cow::Owned(text.chars().map(escape).collect())
     }
 
     /// Waits until the session has ended.
@@ -331,6 +370,8 @@ fn session_settings(query_timeout: Duration, extra: &[(&str, &str)]) -> String {
         ("statement_timeout", statement_timeout.as_str()),
         ("lock_timeout", "2s"),
         ("idle_in_transaction_session_timeout", "10s"),
+        // A policy that hides rows from us would lose them without a word: fail instead.
+        ("row_security", "off"),
     ];
     let calls: Vec<_> = own
         .iter()
@@ -372,6 +413,20 @@ fn failure(endpoint: &Endpoint, error: &tokio_postgres::Error) -> Failure {
         text = text.replace(password, "***");
     }
     Failure { class, text, hint }
+}
+
+/// Why nobody could read all texts of this database, if so.
+fn unreadable(endpoint: &Endpoint, connection: &Connection) -> Option<Failure> {
+    let encoding = connection.encoding.as_deref()?;
+    (!ENCODINGS.contains(&encoding)).then(|| Failure {
+        class: Class::Configuration,
+        text: format!(
+            "{}: the database has the encoding {encoding}, in which a text may hold what is no \
+             Unicode",
+            endpoint.name
+        ),
+        hint: Some("move the application to a database made WITH ENCODING 'UTF8'"),
+    })
 }
 
 /// Says once that anyone between us and a remote server could read and change what is sent.

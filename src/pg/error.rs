@@ -45,6 +45,16 @@ pub enum QueryError {
         /// How long was waited.
         after: Duration,
     },
+    /// Somebody has changed a column, so that nothing could be read from it.
+    #[error("column \"{column}\" of the outbox has the type {found}, and should have {wanted}")]
+    Shape {
+        /// The column's name.
+        column: String,
+        /// The type that it has.
+        found: String,
+        /// The type that it was made with.
+        wanted: &'static str,
+    },
     /// The server or the driver said no. Not a `source`, whose own text would show row values.
     #[error("{}", describe(.0))]
     Failed(tokio_postgres::Error),
@@ -57,10 +67,16 @@ impl From<tokio_postgres::Error> for QueryError {
 }
 
 impl QueryError {
+    /// Whether the server gave the statement up, for instance because it took too long.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Failed(error) if error.code() == Some(&SqlState::QUERY_CANCELED))
+    }
+
     /// What can be done about it.
     pub fn class(&self) -> Class {
         match self {
             Self::Timeout { .. } => Class::SessionLost,
+            Self::Shape { .. } => Class::Schema,
             Self::Failed(error) => classify(error),
         }
     }

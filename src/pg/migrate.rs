@@ -18,13 +18,16 @@ use super::{
 };
 
 /// In the order in which they are applied. A name is kept in the database: never change one.
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 9] = [
     ("V1__outbox", include_str!("../../migrations/0001_outbox.sql")),
     ("V2__relay", include_str!("../../migrations/0002_relay.sql")),
     ("V3__emit", include_str!("../../migrations/0003_emit.sql")),
     ("V4__processed", include_str!("../../migrations/0004_processed.sql")),
     ("V5__retention", include_str!("../../migrations/0005_retention.sql")),
     ("V6__letters", include_str!("../../migrations/0006_letters.sql")),
+    ("V7__refusals", include_str!("../../migrations/0007_refusals.sql")),
+    ("V8__operator", include_str!("../../migrations/0008_operator.sql")),
+    ("V9__reconcile", include_str!("../../migrations/0009_reconcile.sql")),
 ];
 
 /// How long another replica's migration is waited for. Ours take seconds; a lock that is kept
@@ -36,6 +39,12 @@ const LOCK_POLL: Duration = Duration::from_millis(100);
 
 /// The table of what was applied, in the shape that the runner gives it.
 const HISTORY: &str = "\"postrider\".migration";
+
+/// A comment of the first file has a character that a database without Unicode lacks, and would be
+/// refused for it: to such a database the files go byte by byte.
+const SESSION: &str = "SELECT pg_catalog.set_config('statement_timeout', '0', false),
+    pg_catalog.set_config('client_encoding', CASE pg_catalog.getdatabaseencoding()
+        WHEN 'UTF8' THEN 'UTF8' ELSE 'SQL_ASCII' END, false)";
 
 /// What a run has done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,10 +148,7 @@ impl MigrateError {
 ///
 /// Drop the session too: it may still hold the lock. No migration stays half applied.
 pub async fn migrate(client: &mut Client, schema: &Schema) -> Result<Report, MigrateError> {
-    client
-        .batch_execute("SET statement_timeout = 0")
-        .await
-        .map_err(failed("prepare the session"))?;
+    client.batch_execute(SESSION).await.map_err(failed("prepare the session"))?;
     let lock = format!("\"{}\" migrate", schema.as_str());
     take_lock(client, &lock).await?;
     let result = migrate_locked(client, schema).await;
@@ -185,7 +191,7 @@ pub fn print(schema: &Schema) -> Result<String, MigrateError> {
     let history = schema.apply(HISTORY);
     let mut text = format!(
         "-- Postrider {}: schema \"{}\", version {}. For an empty schema; apply with\n\
-         -- psql -v ON_ERROR_STOP=1 -f …\n\n\
+         -- psql -v ON_ERROR_STOP=1 -f FILE\n\n\
          CREATE SCHEMA IF NOT EXISTS \"{1}\";\n\
          CREATE TABLE IF NOT EXISTS {history} (\n    version int4 PRIMARY KEY,\n    \
          name varchar(255),\n    applied_on varchar(255),\n    checksum varchar(255));\n",
@@ -195,7 +201,8 @@ pub fn print(schema: &Schema) -> Result<String, MigrateError> {
     );
     for migration in migrations(schema)? {
         text.push_str("\nBEGIN;\n\n");
-        text.push_str(migration.sql().unwrap_or_default());
+        // For a database without Unicode: there is none but in comments.
+        text.extend(migration.sql().unwrap_or_default().chars().filter(char::is_ascii));
         let record = format!(
             "\nINSERT INTO {history} (version, name, applied_on, checksum)\n\
              VALUES ({}, '{}', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), \

@@ -6,12 +6,15 @@ use std::time::{Duration, Instant};
 use async_nats::Client;
 use tracing::{info, warn};
 
-use super::{duplicate::Duplicates, slot::Slot};
+use super::{
+    duplicate::{Duplicates, Gone},
+    slot::Slot,
+};
 use crate::{
     config,
     delivery::{Backoff, Closure, ClosureKind, StreamMark, Ticket},
     event::Event,
-    nats::{self, Facts, LookedUp, Publisher, StreamError, Warning},
+    nats::{self, Facts, Keeps, LookedUp, Publisher, StreamError, Warning},
     wire::{Encoder, Limits, SubjectTemplate},
 };
 
@@ -137,7 +140,10 @@ impl Broker {
         match self.encoder.encode(event) {
             Ok(message) => {
                 let (client, stream) = (self.publisher.client().clone(), self.stream.name.clone());
-                self.duplicates.check(ticket, message, (client, stream, stream_seq));
+                let keeps = self.facts.as_ref().map(|facts| facts.keeps);
+                let is_wanted = ticket.is_letter() && keeps == Some(Keeps::UntilItsLimits);
+                let gone = if is_wanted { Gone::IsWanted } else { Gone::WasThere };
+                self.duplicates.check(ticket, message, (client, stream, stream_seq), gone);
             }
             // The limits changed since: it is refused when it goes again, unless the stream has it.
             Err(_) => self.duplicates.unconfirmed(ticket),

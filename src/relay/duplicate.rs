@@ -8,10 +8,19 @@ use futures_util::{
 };
 
 use crate::{
-    delivery::{Closure, ClosureKind, Outcome, Rejection, Ticket},
+    delivery::{Attempt, Closure, ClosureKind, Outcome, Rejection, Ticket},
     nats::{self, Held, StreamError},
     wire::Message,
 };
+
+/// What it means when the stream recognises an id and does not hold the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gone {
+    /// It was there, and was consumed or dropped since.
+    WasThere,
+    /// It is to be there again, as an operator or a healing wants it.
+    IsWanted,
+}
 
 /// The looks on their way; there are never more than messages may be.
 #[derive(Default)]
@@ -26,10 +35,11 @@ impl Duplicates {
         ticket: Ticket,
         message: Message,
         (client, stream, stream_seq): (Client, String, u64),
+        gone: Gone,
     ) {
         let check = async move {
             let held = nats::held_at(&client, &stream, stream_seq).await;
-            (ticket, judge(&message, stream_seq, held))
+            (ticket, judge(&message, stream_seq, held, gone))
         };
         self.checks.push(check.boxed());
     }
@@ -58,11 +68,23 @@ impl Duplicates {
 
 /// What an unexplained duplicate is: the same message, stored by an earlier run or by a copy of this
 /// database; or another one under the same id, in whose place this one would be lost.
-fn judge(message: &Message, stream_seq: u64, held: Result<Option<Held>, StreamError>) -> Outcome {
+fn judge(
+    message: &Message,
+    stream_seq: u64,
+    held: Result<Option<Held>, StreamError>,
+    gone: Gone,
+) -> Outcome {
     let known = Outcome::Acked { stream_seq, duplicate: true };
     let held = match held {
-        // It is gone by the stream's own limits since: it was there.
-        Ok(None) => return known,
+        Ok(None) if gone == Gone::WasThere => return known,
+        Ok(None) => {
+            let text =
+                "the stream does not hold the event and still recognises its id; it takes the \
+                        event once its duplicate window is over"
+                    .to_owned();
+            let reason = Rejection { code: "still_recognised", text };
+            return Outcome::Busy { reason, attempt: Attempt::IsFree };
+        }
         Ok(Some(held)) => held,
         Err(error) => {
             let text = format!("{error}; it is needed to verify a duplicate");

@@ -66,8 +66,9 @@ enum Sweep {
 pub(super) enum Ended {
     /// We were asked to stop, and did.
     Stopped,
-    /// The position was put back, so that what the stream has lost is published again.
-    Healed,
+    /// What is in memory is out of date: the rows are to be read again, from another position or with
+    /// larger payloads.
+    Again,
     /// The session or the term is gone; another one may be had.
     Lost(String),
 }

@@ -162,7 +162,7 @@ impl Relay {
         while let Some(mut holding) = self.hold().await? {
             match self.relay(&mut holding).await? {
                 Ended::Stopped => break,
-                Ended::Healed => self.status.send_modify(|status| status.phase = Phase::Starting),
+                Ended::Again => self.status.send_modify(|status| status.phase = Phase::Starting),
                 Ended::Lost(why) => {
                     warn!(error = %why, "lost the relay's session; getting another");
                     self.metrics.dependencies.lost(Dependency::Postgres);
@@ -213,10 +213,7 @@ impl Relay {
                     Self::recorded(holding, records, result).err()
                 }
                 looking = holding.looking.done() => holding.looked(looking, Instant::now()).err(),
-                seen = verifying.done() => {
-                    self.verified(holding, seen)?;
-                    None
-                }
+                seen = verifying.done() => self.verified(holding, seen)?,
                 looked = looking.done() => {
                     self.looked_up(holding, looked);
                     None
@@ -344,6 +341,7 @@ impl Relay {
     }
 
     fn hand_over(&mut self, ticket: Ticket, message: Message, now: Instant) -> Result<(), NotSent> {
+        self.metrics.publishing.left_out(message.left_out);
         failpoint::pass("publish");
         let handed = self.broker.publisher.publish(ticket, message, now);
         failpoint::pass("handed-over");

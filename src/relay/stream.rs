@@ -30,8 +30,9 @@ impl Relay {
         &mut self,
         holding: &mut Holding,
         seen: Result<Seen, StreamError>,
-    ) -> Result<(), RelayError> {
+    ) -> Result<Option<Ended>, RelayError> {
         let now = Instant::now();
+        let took_at_most = self.broker.facts().map(|facts| facts.limits.message_bytes_max);
         match self.broker.verified(seen, now) {
             Verified::Unusable(error) => return Err(RelayError::Stream(error)),
             Verified::Closed(closure) => self.close_gate(holding, closure, now),
@@ -43,6 +44,12 @@ impl Relay {
                     // What is older than that is looked for before it is sent again.
                     let recognised_for = facts.duplicate_window.mul_f64(RECOGNISED_SHARE);
                     holding.delivery.set_times(recognised_for, self.settings.ack_timeout);
+                    // What was too large to be read under the old limit is read again.
+                    let takes = facts.limits.message_bytes_max;
+                    let more = took_at_most.is_some_and(|before| before < takes);
+                    if more && holding.delivery.has_left_out(takes) {
+                        return Ok(Some(Ended::Again));
+                    }
                 }
                 self.status.send_modify(|status| status.nats = Link::Up);
                 self.metrics.dependencies.connected(Dependency::Nats);
@@ -52,7 +59,7 @@ impl Relay {
                 }
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Takes in what the stream holds of what may have been sent before.
@@ -108,7 +115,7 @@ impl Relay {
                     letters,
                     "healing: what the stream has lost and the outbox still has is published again"
                 );
-                Some(Ended::Healed)
+                Some(Ended::Again)
             }
             Err(error) => Some(Ended::Lost(format!("could not heal the stream: {error}"))),
         }

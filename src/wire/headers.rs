@@ -19,6 +19,12 @@ pub const HEADER_NAME_BYTES_MAX: usize = 128;
 /// The longest header value, in bytes.
 pub const HEADER_VALUE_BYTES_MAX: usize = 4096;
 
+/// What the outbox gives in place of headers of which no limit here could leave anything.
+const LEFT_OUT: &str = "\"too large\"";
+
+/// What tracing adds by itself: no event shall die of it.
+const TRACE_CONTEXT: [&str; 3] = ["traceparent", "tracestate", "baggage"];
+
 const MSG_ID: HeaderName = HeaderName::from_static("Nats-Msg-Id");
 const SPEC_VERSION: HeaderName = HeaderName::from_static("ce-specversion");
 const ID: HeaderName = HeaderName::from_static("ce-id");
@@ -38,15 +44,19 @@ const CAUSATION_ID: HeaderName = HeaderName::from_static("ce-causationid");
 const ACTOR: HeaderName = HeaderName::from_static("ce-authid");
 const NULL: HeaderName = HeaderName::from_static("Postrider-Null");
 
-/// The headers of one message and how many bytes they take on the wire.
+/// The headers of one message.
 pub(super) struct Headers {
     pub(super) map: HeaderMap,
+    /// What they take on the wire.
     pub(super) bytes: usize,
+    /// Headers of the trace context that could not be sent.
+    pub(super) left_out: u64,
 }
 
 /// Writes the event's attributes and its custom headers.
 pub(super) fn headers_of(event: &Event, source: &str) -> Result<Headers, Refusal> {
-    let mut headers = Headers { map: HeaderMap::new(), bytes: "NATS/1.0\r\n\r\n".len() };
+    let mut headers =
+        Headers { map: HeaderMap::new(), bytes: "NATS/1.0\r\n\r\n".len(), left_out: 0 };
     let id = event.id.to_string();
     headers.set(MSG_ID, id.clone())?;
     headers.set(ID, id)?;
@@ -106,43 +116,42 @@ impl Headers {
 
     /// Adds the row's own headers: an object of strings, numbers, booleans or lists of strings.
     fn add_custom(&mut self, json: &str) -> Result<(), Refusal> {
+        let too_large = |what| Err(Refusal::HeadersTooLarge { what });
+        if json == LEFT_OUT {
+            return too_large(format!("more than 65536 bytes, the limit is {HEADER_BYTES_MAX}"));
+        }
         let custom: BTreeMap<Cow<'_, str>, &RawValue> =
             serde_json::from_str(json).map_err(|_| Refusal::InvalidHeader {
                 name: "headers".to_owned(),
                 reason: "the column must hold a JSON object",
             })?;
-        if custom.len() > HEADERS_MAX {
-            let what = format!("{} headers, the limit is {HEADERS_MAX}", custom.len());
-            return Err(Refusal::HeadersTooLarge { what });
-        }
-        let before = self.bytes;
+        let (mut count, mut bytes) = (0, 0);
         for (name, value) in &custom {
             check_name(name)?;
-            let values = texts(name, value)?;
-            if name == "traceparent" && !values.iter().all(|text| is_traceparent(text)) {
-                // A broken trace context is worth nothing to anyone; the event is.
-                continue;
-            }
+            let values = match checked_texts(name, value) {
+                Err(_) if is_trace_context(name) => {
+                    self.left_out += 1;
+                    continue;
+                }
+                values => values?,
+            };
             for text in values {
+                count += 1;
+                bytes += name.len() + text.len();
                 self.append(name, &text)?;
             }
         }
-        let bytes = self.bytes - before;
+        if count > HEADERS_MAX {
+            return too_large(format!("{count} headers, the limit is {HEADERS_MAX}"));
+        }
         if bytes > HEADER_BYTES_MAX {
-            let what = format!("{bytes} bytes, the limit is {HEADER_BYTES_MAX}");
-            return Err(Refusal::HeadersTooLarge { what });
+            return too_large(format!("{bytes} bytes, the limit is {HEADER_BYTES_MAX}"));
         }
         Ok(())
     }
 
     fn append(&mut self, name: &str, value: &str) -> Result<(), Refusal> {
         let invalid = |reason| Refusal::InvalidHeader { name: shorten(name), reason };
-        if value.len() > HEADER_VALUE_BYTES_MAX {
-            return Err(invalid("its value is longer than 4096 bytes"));
-        }
-        if value.chars().any(|c| c.is_control() && c != '\t') {
-            return Err(invalid("its value has a control character"));
-        }
         let name: HeaderName = name.parse().map_err(|_| invalid("its name is not a token"))?;
         let checked: HeaderValue =
             value.parse().map_err(|_| invalid("its value has a line break"))?;
@@ -167,6 +176,30 @@ fn check_name(name: &str) -> Result<(), Refusal> {
     if reserved { Err(Refusal::ReservedHeader { name: shorten(name) }) } else { Ok(()) }
 }
 
+fn is_trace_context(name: &str) -> bool {
+    TRACE_CONTEXT.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+/// The texts of one custom header, all of them fit to be sent.
+fn checked_texts<'a>(name: &str, value: &'a RawValue) -> Result<Vec<Cow<'a, str>>, Refusal> {
+    let invalid = |reason| Refusal::InvalidHeader { name: shorten(name), reason };
+    let texts = texts(name, value)?;
+    for text in &texts {
+        if text.len() > HEADER_VALUE_BYTES_MAX {
+            return Err(invalid("its value is longer than 4096 bytes"));
+        }
+        if text.chars().any(|c| c.is_control() && c != '\t') {
+            return Err(invalid("its value has a control character"));
+        }
+    }
+    // A broken trace context is worth nothing to anyone.
+    let is_broken = || !matches!(texts.as_slice(), [text] if is_traceparent(text));
+    if name.eq_ignore_ascii_case("traceparent") && is_broken() {
+        return Err(invalid("it is no trace context"));
+    }
+    Ok(texts)
+}
+
 /// The texts of one custom header. Numbers keep the digits they were written with.
 fn texts<'a>(name: &str, value: &'a RawValue) -> Result<Vec<Cow<'a, str>>, Refusal> {
     let invalid = || Refusal::InvalidHeader {
@@ -182,20 +215,20 @@ fn texts<'a>(name: &str, value: &'a RawValue) -> Result<Vec<Cow<'a, str>>, Refus
     }
 }
 
-/// Whether a text has the shape of a W3C `traceparent`.
+/// Whether a text is a W3C `traceparent`: `version-trace_id-parent_id-flags`, and with a version
+/// above ours whatever that may add.
 fn is_traceparent(text: &str) -> bool {
     let mut parts = text.split('-');
-    let hex = |part: Option<&str>, length: usize| {
-        part.is_some_and(|part| {
+    let mut hex = |length: usize, forbidden: char| {
+        parts.next().is_some_and(|part| {
             part.len() == length
                 && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+                && part.chars().any(|digit| digit != forbidden)
         })
     };
-    hex(parts.next(), 2)
-        && hex(parts.next(), 32)
-        && hex(parts.next(), 16)
-        && hex(parts.next(), 2)
-        && parts.next().is_none()
+    // Version ff and ids of zeros are not valid; all flags are.
+    let is_known = hex(2, 'f') && hex(32, '0') && hex(16, '0') && hex(2, ' ');
+    is_known && (!text.starts_with("00") || parts.next().is_none())
 }
 
 /// Percent-encodes a CloudEvents attribute as the HTTP and NATS bindings want it.
@@ -229,7 +262,18 @@ mod tests {
     fn a_trace_context_is_recognised() {
         assert!(is_traceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
         assert!(!is_traceparent("00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
-        assert!(!is_traceparent("junk"));
+        assert!(is_traceparent("cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00-later"));
+        for broken in [
+            "junk",
+            "",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        ] {
+            assert!(!is_traceparent(broken), "{broken}");
+        }
     }
 
     #[test]

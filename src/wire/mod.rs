@@ -24,6 +24,8 @@ pub struct Message {
     pub headers: HeaderMap,
     /// The payload's bytes, never parsed.
     pub payload: Bytes,
+    /// Headers of the row's trace context that could not be sent: the event goes without them.
+    pub left_out: u64,
 }
 
 /// What the broker accepts, learned from the server and the stream.
@@ -62,7 +64,7 @@ impl Encoder {
     /// A [`Refusal`] says what makes the event impossible to publish. It is final: the same event
     /// under the same configuration is refused again.
     pub fn encode(&self, event: &Event) -> Result<Message, Refusal> {
-        check_key(event)?;
+        check_identity(event)?;
         let subject = self.template.subject_of(event, &self.source)?;
         if !self.limits.subjects.iter().any(|filter| captures(filter, &subject)) {
             return Err(Refusal::SubjectNotCaptured {
@@ -86,12 +88,17 @@ impl Encoder {
             // Its bytes are not here, so it is refused even if the limit was raised since.
             Payload::Oversize { bytes } => return Err(too_large(*bytes)),
         };
-        Ok(Message { id: event.id, subject: Subject::from(subject), headers: headers.map, payload })
+        let (subject, left_out) = (Subject::from(subject), headers.left_out);
+        Ok(Message { id: event.id, subject, headers: headers.map, payload, left_out })
     }
 }
 
-/// A row may leave out its aggregate, but not half of it.
-fn check_key(event: &Event) -> Result<(), Refusal> {
+/// A row may leave out its aggregate, but not half of it; and an id of zeros is none: the stream
+/// would take all events that have it for one.
+fn check_identity(event: &Event) -> Result<(), Refusal> {
+    if event.id.0.is_nil() {
+        return Err(Refusal::MissingField { field: "event_id" });
+    }
     let Some(key) = &event.key else { return Ok(()) };
     if key.aggregate_type().is_empty() {
         return Err(Refusal::MissingField { field: "aggregate_type" });

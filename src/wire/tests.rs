@@ -12,7 +12,7 @@ use crate::event::{AggregateKey, Event, EventId, Payload, Seq};
 fn event() -> Event {
     Event {
         seq: Seq(42),
-        id: EventId(Uuid::nil()),
+        id: EventId(Uuid::from_u128(1)),
         occurred_at: "2026-11-21T10:00:00.5Z".parse().ok(),
         event_type: "order.placed".into(),
         event_version: 1,
@@ -60,14 +60,14 @@ fn headers_carry_the_cloudevents_attributes() {
     }
     insta::assert_snapshot!(text, @r"
     events.order.placed
-    Nats-Msg-Id: 00000000-0000-0000-0000-000000000000
+    Nats-Msg-Id: 00000000-0000-0000-0000-000000000001
     ce-aggregatetype: order
     ce-aggregateversion: 7
     ce-authid: ann
     ce-correlationid: c-1
     ce-datacontenttype: application/json
     ce-eventversion: 1
-    ce-id: 00000000-0000-0000-0000-000000000000
+    ce-id: 00000000-0000-0000-0000-000000000001
     ce-kind: domain
     ce-partitionkey: order/o%201
     ce-sequence: 00000000000000000042
@@ -158,24 +158,141 @@ fn a_null_payload_is_a_tombstone() {
     assert!(message.payload.is_empty());
 }
 
+/// Text in which the characters that mean something are frequent.
+fn odd_text(longest: usize) -> impl Strategy<Value = String> {
+    let character = prop_oneof![
+        12 => proptest::char::range('a', 'z'),
+        3 => proptest::sample::select(vec![
+            '.', '*', '>', ' ', '%', '$', '_', ':', '-', '"', '\\', '\t', '\r', '\n', '\0', '\u{1b}',
+            '\u{7f}', '\u{85}', '\u{a0}', '\u{2028}', '\u{202e}', '\u{fffd}', 'ä', '漢', '\u{10ffff}',
+        ]),
+        1 => any::<char>(),
+    ];
+    proptest::collection::vec(character, 0..longest).prop_map(String::from_iter)
+}
+
+/// A subject's tokens, or nearly.
+fn event_type() -> impl Strategy<Value = String> {
+    prop_oneof!["[a-z]{1,9}(\\.[a-z]{1,9}){0,2}", odd_text(20)]
+}
+
+/// Names that are nearly reserved, nearly a token, or anything.
+fn header_name() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "(?i)(nats-|ce-|postrider-|traceparent|tracestate|baggage|nats)[a-z-]{0,4}",
+        "[A-Za-z0-9!#$%&'*+.^_`|~-]{0,130}",
+        odd_text(10),
+    ]
+}
+
+fn json_value() -> impl Strategy<Value = serde_json::Value> {
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(Into::into),
+        any::<i64>().prop_map(Into::into),
+        any::<f64>().prop_map(Into::into),
+        odd_text(20).prop_map(Into::into),
+        (4_090usize..4_100).prop_map(|length| "v".repeat(length).into()),
+    ];
+    leaf.prop_recursive(3, 12, 4, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
+            proptest::collection::hash_map(odd_text(5), inner, 0..3)
+                .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+/// What the server and the protocol ask of a message, whoever wrote the row.
+fn assert_sendable(message: &super::Message) -> Result<(), TestCaseError> {
+    let subject = message.subject.as_str();
+    prop_assert!(subject.starts_with("events.") && subject.len() <= 512, "{subject:?}");
+    for token in subject.split('.') {
+        prop_assert!(!token.is_empty() && !token.contains(['*', '>']), "{subject:?}");
+        let unseen =
+            |c: char| c.is_whitespace() || c.is_control() || c == char::REPLACEMENT_CHARACTER;
+        prop_assert!(!token.contains(unseen), "{subject:?}");
+    }
+    let mut own = 0;
+    for (name, values) in message.headers.iter() {
+        let name = name.to_string();
+        let known = name.starts_with("ce-") || ["Nats-Msg-Id", "Postrider-Null"].contains(&&*name);
+        let lower = name.to_ascii_lowercase();
+        let reserved = ["nats-", "ce-", "postrider-"].iter().any(|it| lower.starts_with(it));
+        prop_assert!(known || !reserved, "{name:?}");
+        prop_assert!((1..=128).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic()));
+        prop_assert!(!name.contains([':', '"', '(', ')', ',', '/']), "{name:?}");
+        for value in values {
+            let value = value.as_str();
+            prop_assert!(value.len() <= 4_096);
+            prop_assert!(!value.contains(|c: char| c.is_control() && c != '\t'), "{value:?}");
+            own += usize::from(!known);
+        }
+    }
+    prop_assert!(own <= 64);
+    Ok(())
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_500))]
+
     #[test]
-    fn no_text_can_panic_or_leave_the_prefix(
-        event_type in ".{0,40}", id in ".{0,40}", subject in proptest::option::of(".{0,40}"),
-        header in ".{0,12}", value in ".{0,40}", actor in ".{0,20}",
+    fn no_row_can_panic_and_what_is_accepted_can_be_sent(
+        event_type in event_type(), subject in proptest::option::of(event_type()),
+        own in any::<bool>(), id in odd_text(20), kind in odd_text(8),
+        texts in (odd_text(10), proptest::option::of(odd_text(10))),
+        headers in proptest::collection::hash_map(header_name(), json_value(), 0..3),
     ) {
-        let headers = serde_json::json!({ header: value }).to_string();
+        let subject = subject.map(|subject| if own { format!("events.{subject}") } else { subject });
+        let headers = serde_json::Value::Object(headers.into_iter().collect()).to_string();
+        let (actor, source) = texts;
         let event = Event {
-            event_type, subject, actor: Some(actor), headers: Some(headers),
-            key: Some(AggregateKey::new("t", &id)), ..event()
+            event_type, subject, kind: kind.into(), actor: Some(actor), source,
+            headers: Some(headers), key: Some(AggregateKey::new("t", &id)), ..event()
         };
-        for template in ["events.{event_type}", "events.{aggregate_id}.{event_type}"] {
-            if let Ok(message) = encoder(template).encode(&event) {
-                prop_assert!(message.subject.starts_with("events."));
-                prop_assert!(!message.subject.contains(['*', '>', ' ', '\r', '\n']));
-                let mut values = message.headers.iter().flat_map(|(_, values)| values);
-                let clean = values.all(|value| !value.as_str().contains(['\r', '\n']));
-                prop_assert!(clean);
+        for template in
+            ["events.{event_type}", "events.{aggregate_id}.{event_type}", "events.{kind}.{source}"]
+        {
+            match encoder(template).encode(&event) {
+                Ok(message) => assert_sendable(&message)?,
+                Err(refusal) => {
+                    let text = refusal.to_string();
+                    let told = !text.contains(|c: char| c.is_control() || c == '\u{202e}');
+                    prop_assert!(told, "{text:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_headers_column_can_panic(json in prop_oneof![odd_text(60), "[\\[{\"a:1,}\\]]{0,30}"]) {
+        let event = Event { headers: Some(json), ..event() };
+        if let Ok(message) = encoder("events.{event_type}").encode(&event) {
+            assert_sendable(&message)?;
+        }
+    }
+
+    #[test]
+    fn no_template_can_panic_and_what_is_accepted_keeps_its_prefix(
+        template in prop_oneof![
+            odd_text(20),
+            "events[.{}a-z_*>$ ]{0,20}",
+            "events\\.[a-z.]{0,4}\\{(event_type|kind|source|aggregate_id|type)\\}[a-z.]{0,4}",
+        ],
+        event_type in odd_text(10), id in odd_text(10),
+    ) {
+        if let Ok(parsed) = SubjectTemplate::parse(&template) {
+            prop_assert!(!parsed.prefix().is_empty() && !parsed.prefix().starts_with('$'));
+            let limits = Limits {
+                stream: "EVENTS".into(), subjects: vec![">".into()], message_bytes_max: 1 << 20,
+            };
+            let prefix = parsed.prefix().to_owned();
+            let encoder = Encoder::new(parsed, "shop".into(), limits);
+            let event = Event { event_type, key: Some(AggregateKey::new("t", &id)), ..event() };
+            if let Ok(message) = encoder.encode(&event) {
+                prop_assert!(message.subject.starts_with(&prefix));
+                let empty = message.subject.split('.').any(str::is_empty);
+                prop_assert!(!empty && !message.subject.contains(['*', '>', ' ', '\r', '\n']));
             }
         }
     }

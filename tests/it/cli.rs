@@ -21,7 +21,7 @@ async fn json_of(toml: &Toml, args: &[&str]) -> Value {
 
 #[test]
 fn help_of_every_command_is_stable() {
-    let commands: [&[&str]; 10] = [
+    let commands: [&[&str]; 15] = [
         &[],
         &["run"],
         &["migrate"],
@@ -29,6 +29,11 @@ fn help_of_every_command_is_stable() {
         &["status"],
         &["dlq"],
         &["dlq", "list"],
+        &["dlq", "show"],
+        &["dlq", "redrive"],
+        &["dlq", "discard"],
+        &["dlq", "edit"],
+        &["why"],
         &["dev"],
         &["config"],
         &["config", "show"],
@@ -42,13 +47,22 @@ fn help_of_every_command_is_stable() {
 
 #[test]
 fn wrong_command_line_exits_with_2() {
-    let wrong: [&[&str]; 6] = [
+    let wrong: [&[&str]; 15] = [
         &[],
         &["rnu"],
         &["run", "--rescann"],
         &["dlq", "list", "--limit", "0"],
         &["dlq", "list", "--after", "x"],
         &["status", "--json", "--check"],
+        &["dlq", "list", "--since", "yesterday"],
+        &["dlq", "list", "--state", "lost"],
+        &["dlq", "redrive"],
+        &["dlq", "redrive", "1", "--all"],
+        &["dlq", "discard", "1"],
+        &["dlq", "discard", "1", "--reason", " "],
+        &["dlq", "edit", "1", "--reason", "x"],
+        &["dlq", "edit", "1", "--header", "x", "--reason", "x"],
+        &["why", "order"],
     ];
     for args in wrong {
         let finished = Sandbox::new().run(args);
@@ -174,7 +188,7 @@ async fn dead_letters_are_listed_page_by_page_without_control_characters() {
     let second_args = ["dlq", "list", "--json", "--after", &first["next"].to_string()];
     let second = json_of(&toml, &second_args).await;
     assert_eq!(second["next"], Value::Null);
-    let letters = [first, second].map(|page| page["dead_letters"].as_array().unwrap().clone());
+    let letters = [first, second].map(|page| page["letters"].as_array().unwrap().clone());
     assert_eq!((letters[0].len(), letters[1].len()), (3, 2));
     let seqs: Vec<_> = letters.concat().iter().map(|it| it["seq"].as_i64().unwrap()).collect();
     let mut distinct = seqs.clone();

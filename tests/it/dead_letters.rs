@@ -2,14 +2,10 @@
 
 use std::collections::HashMap;
 
-use async_nats::jetstream::stream::Config;
-use postrider::dev::servers::NatsOptions;
 use tokio_postgres::{Client, GenericClient, types::ToSql};
 use uuid::Uuid;
 
-use super::support::{
-    DEADLINE, Fixture, app, app::StoredMessage, daemon::DaemonBuilder, let_pass, nats,
-};
+use super::support::{DEADLINE, Fixture, app, app::StoredMessage, daemon::DaemonBuilder, let_pass};
 
 /// A row to be inserted without the functions that would refuse it.
 #[derive(Clone)]
@@ -224,50 +220,6 @@ async fn with_skip_the_later_events_of_the_key_go_on() {
     daemon.start_again();
     let late = Row::good().insert(&client, Some("p-0")).await;
     assert_eq!(stored(&fixture).await, sorted(&[&good.concat(), &[late]]));
-}
-
-#[tokio::test]
-async fn what_only_the_broker_refuses_is_a_dead_letter_too() {
-    let fixture = Fixture::new().await;
-    let jetstream = fixture.jetstream().await;
-    nats::create_stream(&jetstream, &fixture.stream, &format!("{}.>", fixture.prefix)).await;
-    let client = fixture.connect().await;
-    let _daemon = daemon(&fixture).start();
-    let first = Row::good().insert(&client, Some("a")).await;
-    fixture.wait_stored(1, DEADLINE).await;
-
-    // The relay has asked for the limits before they change.
-    let stream = jetstream.get_stream(&fixture.stream).await.unwrap();
-    let limited = Config { max_message_size: 10_000, ..stream.cached_info().config.clone() };
-    jetstream.update_stream(limited).await.unwrap();
-    let dead = Row::with_payload_of(20_000).insert(&client, Some("a")).await;
-    let held = Row::good().insert(&client, Some("a")).await;
-    let free = Row::with_payload_of(5_000).insert(&client, Some("b")).await;
-
-    assert_eq!(stored(&fixture).await, sorted(&[&[first, free]]));
-    let letters = letters(&client).await;
-    assert_eq!(letters[&dead], ("dead".to_owned(), "payload_too_large".to_owned()));
-    assert_eq!(letters[&held].0, "held");
-}
-
-#[tokio::test]
-async fn a_server_limit_that_falls_under_way_costs_one_connection_at_most() {
-    let mut fixture = Fixture::with(None, Some(NatsOptions::default())).await;
-    let client = fixture.connect().await;
-    let daemon = daemon(&fixture).allow_log("lost the connection to NATS").start();
-    let first = Row::good().insert(&client, Some("a")).await;
-    fixture.wait_stored(1, DEADLINE).await;
-    fixture.nats.own().options_mut().max_payload = 50_000;
-    fixture.nats.reload().unwrap();
-
-    let dead = Row::with_payload_of(100_000).insert(&client, Some("a")).await;
-    let free = Row::with_payload_of(10_000).insert(&client, Some("b")).await;
-    assert_eq!(stored(&fixture).await, sorted(&[&[first, free]]));
-    let letters = letters(&client).await;
-    assert_eq!(letters[&dead], ("dead".to_owned(), "payload_too_large".to_owned()));
-    // A client learns of a new limit when it connects; the first offender breaks the connection.
-    let lost = daemon.log().matches("lost the connection").count();
-    assert!(lost <= 1, "{}", daemon.log());
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! The integration tests: the real binary against a real Postgres and a real nats-server.
 #![cfg(test)]
 
+mod accounting;
 mod admin;
+mod bad_input;
 mod broker_outage;
 mod checker;
 mod cli;
@@ -10,10 +12,14 @@ mod crash;
 mod dead_letters;
 mod delivery;
 mod dev;
+mod dlq_bulk;
+mod dlq_commands;
+mod dlq_edit;
+mod dlq_plans;
 mod docs;
 mod examples;
 mod fixture;
-mod large;
+mod letters;
 mod log;
 mod migrations;
 mod ordering;
@@ -22,6 +28,7 @@ mod permission;
 mod plans;
 mod postgres_outage;
 mod proxy;
+mod reconcile;
 mod restore;
 mod retention;
 mod roles;
@@ -36,3 +43,4 @@ mod support;
 mod systemd;
 mod tls;
 mod two_instances;
+mod why;

@@ -4,7 +4,10 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::dev::{checker::Report, once::Outcome};
+use crate::{
+    cli::print::number,
+    dev::{checker::Report, once::Outcome},
+};
 
 /// The figures of a run as programs read them.
 #[derive(Debug, Serialize)]
@@ -95,19 +98,6 @@ pub(super) fn faults(outcome: &Outcome, seed: u64) -> String {
     }
     lines.push(format!("repeat the workload with --seed {seed}"));
     lines.join("\n")
-}
-
-/// A figure with its thousands apart.
-pub(super) fn number(figure: u64) -> String {
-    let digits = figure.to_string();
-    let mut text = String::with_capacity(digits.len() + 6);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]

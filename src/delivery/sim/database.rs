@@ -152,10 +152,10 @@ impl Database {
     }
 
     pub(super) fn resume(&self) -> Resume {
-        let blocks = |letter: &Letter| match (letter.resolution, letter.state) {
-            (None, State::Dead) => letter.holds,
-            (None, _) => letter.next.is_some() && letter.holds,
-            (Some(_), _) => letter.next.is_some(),
+        // As blocked_keys.sql: what is to be looked at may have others behind it, whatever it is.
+        let blocks = |letter: &Letter| {
+            letter.next.is_some()
+                || letter.resolution.is_none() && letter.state == State::Dead && letter.holds
         };
         let blocked = self.letters.iter().filter(|(_, letter)| blocks(letter));
         let held = blocked.filter_map(|(seq, _)| self.row(*seq).key).map(aggregate).collect();

@@ -1,7 +1,7 @@
 -- The keys whose later events have to wait, because a letter of theirs is not resolved.
 --
--- A key with held letters has one that is dead or tried again before them, or a resolved one that
--- the relay has still to look at: so a million held letters are not read here.
+-- A key with held letters has one that holds it dead, or one that the relay has still to look at,
+-- whatever became of that: so a million held letters are not read here.
 --
 -- $1 text relay
 -- Columns: aggregate_type text, aggregate_id text
@@ -11,6 +11,5 @@ FROM ((SELECT d.aggregate_type, d.aggregate_id FROM "postrider".letter AS d
        WHERE d.relay = $1::text AND d.resolved_at IS NULL AND d.state = 'dead' AND d.holds)
       UNION ALL
       (SELECT t.aggregate_type, t.aggregate_id FROM "postrider".letter AS t
-       WHERE t.relay = $1::text AND t.next_attempt_at IS NOT NULL
-         AND (t.holds OR t.resolved_at IS NOT NULL))) AS l
+       WHERE t.relay = $1::text AND t.next_attempt_at IS NOT NULL)) AS l
 WHERE l.aggregate_type <> '' AND l.aggregate_id <> ''

@@ -13,7 +13,7 @@
 -- The memory of a page is bounded: a payload above $6 bytes does not come along, only its size,
 -- and payloads.sql reads it when there is room. Nothing that is not returned is read: sizes come
 -- from the header of the value (values that another table had compressed are the exception: these
--- are measured). The other columns fit into a block, because outbox stores them PLAIN; headers
+-- are unpacked and measured). The other columns fit into a block, because outbox stores them PLAIN; headers
 -- beyond 64 KiB come as a JSON string, which is no object and so is refused later.
 -- A running sum of the sizes here would cost as much again as reading the rows. Each value that is
 -- sent costs, so the usual ones of three columns come as null. So does a look into a snapshot, which
@@ -40,7 +40,8 @@ SELECT o.seq, o.event_id, o.occurred_at, o.event_type, NULLIF(o.event_version, 1
        NULLIF(o.content_type, 'application/json') AS content_type,
        CASE WHEN pg_column_size(o.headers) <= 5 THEN NULL
             WHEN pg_column_size(o.headers) > 65536
-                 OR pg_column_compression(o.headers) IS NOT NULL THEN '"too large"'
+                 OR pg_column_compression(o.headers) IS NOT NULL
+                    AND octet_length(o.headers::text) > 131072 THEN '"too large"'
             ELSE o.headers::text END AS headers,
        o.correlation_id, o.causation_id, o.actor,
        CASE WHEN o.payload IS NULL

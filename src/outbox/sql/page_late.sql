@@ -13,7 +13,8 @@ SELECT o.seq, o.event_id, o.occurred_at, o.event_type, NULLIF(o.event_version, 1
        NULLIF(o.content_type, 'application/json') AS content_type,
        CASE WHEN pg_column_size(o.headers) <= 5 THEN NULL
             WHEN pg_column_size(o.headers) > 65536
-                 OR pg_column_compression(o.headers) IS NOT NULL THEN '"too large"'
+                 OR pg_column_compression(o.headers) IS NOT NULL
+                    AND octet_length(o.headers::text) > 131072 THEN '"too large"'
             ELSE o.headers::text END AS headers,
        o.correlation_id, o.causation_id, o.actor,
        CASE WHEN o.payload IS NULL

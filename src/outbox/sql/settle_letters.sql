@@ -6,7 +6,8 @@
 -- $10 bigint last acked stream sequence,
 -- $11 bigint[] seq, $12 text[] state (dead | retrying | held), $13 boolean[] holds,
 -- $14 text[] error_code, $15 text[] error, $16 bigint payload bytes at most: a larger payload stays
--- in the outbox, $17 integer[] attempts, $18 float8[] wait in seconds (by this server's clock),
+-- in the outbox; one that another table had compressed, and that is larger even so, is not unpacked to
+-- be measured: of it the letter tells the compressed size, $17 integer[] attempts, $18 float8[] wait in seconds (by this server's clock),
 -- $19 uuid null event stored at the last acked sequence, $20 bigint stream floor
 -- Columns: settled int8 (1 when the term is still ours, else 0 and nothing was written),
 --   letters int8 (the letters that are new)
@@ -46,6 +47,7 @@ WITH settled AS (
         AS failed (seq, state, holds, error_code, error, attempts, wait)
     CROSS JOIN LATERAL (
         SELECT l.*, CASE WHEN pg_column_compression(l.payload) IS NOT NULL
+                              AND pg_column_size(l.payload) <= $16::bigint
                          THEN octet_length(l.payload::text)
                          WHEN l.payload IS NOT NULL THEN pg_column_size(l.payload)
                          ELSE octet_length(l.payload_binary) END AS payload_size

@@ -1,0 +1,125 @@
+//! `postrider audit`: proves that every committed event is somewhere.
+
+use serde_json::json;
+
+use super::{
+    Globals, block_on, compare,
+    exit::{Exit, Failure},
+    print::{self, number},
+};
+use crate::{
+    config::{Config, load::Scope},
+    outbox::{ACCOUNTING_SETTINGS, Accounting, Inspection},
+    pg::{connect::connect, schema::Schema},
+};
+
+/// `postrider audit`
+#[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+pub(super) struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Look at the database only: do not read the stream
+    #[arg(long)]
+    database_only: bool,
+}
+
+/// The books, and the stream beside them.
+struct Audit {
+    accounting: Accounting,
+    stream: Option<compare::Compared>,
+}
+
+/// Prints where every committed event is; ends with 1 when one is nowhere.
+pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
+    let scope = if args.database_only { Scope::Database } else { Scope::Everything };
+    let loaded = globals.load(scope)?;
+    let audit = block_on(look(&loaded.config, args))?;
+    if args.json {
+        print::json(&audit.json())?;
+    } else {
+        print::line(&audit.text())?;
+    }
+    Ok(if audit.is_fine() { Exit::Done } else { Exit::Failed })
+}
+
+async fn look(config: &Config, args: &Args) -> Result<Audit, Failure> {
+    let connection = connect(&config.database, "audit", &ACCOUNTING_SETTINGS).await?;
+    let inspection = Inspection::new(connection, Schema::from(&config.database.schema));
+    let accounting = inspection.accounting(config.relay.name.as_str()).await?;
+    let stream = if args.database_only {
+        None
+    } else {
+        let settled = compare::settled(config, "audit").await?;
+        Some(compare::compare(config, &settled).await?)
+    };
+    Ok(Audit { accounting, stream })
+}
+
+impl Audit {
+    fn is_fine(&self) -> bool {
+        let is_complete = self.stream.as_ref().is_none_or(|stream| stream.missing.is_empty());
+        self.accounting.is_balanced() && is_complete
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let accounting = &self.accounting;
+        let stream = self.stream.as_ref().map(|stream| {
+            json!({
+                "messages": stream.messages,
+                "expected": stream.expected,
+                "held": stream.held,
+                "dropped": stream.dropped,
+                "missing": stream.missing.len(),
+            })
+        });
+        json!({
+            "fine": self.is_fine(),
+            "committed": accounting.committed(),
+            "published": accounting.published(),
+            "pending": accounting.pending(),
+            "dead": accounting.dead(),
+            "discarded": accounting.discarded(),
+            "payloads_lost": accounting.payloads_lost,
+            "strangers": accounting.strangers,
+            "stream": stream,
+        })
+    }
+
+    fn text(&self) -> String {
+        let accounting = &self.accounting;
+        let row = |name: &str, figure: u64, meaning: &str| {
+            [name.to_owned(), format!("{:>12}", number(figure)), meaning.to_owned()]
+        };
+        let mut rows = vec![
+            row("committed", accounting.committed(), "rows that the outbox retains, of which are:"),
+            row("published", accounting.published(), "settled with an acknowledgement"),
+            row("pending", accounting.pending(), "to be published, letters that wait among them"),
+            row("dead", accounting.dead(), "waiting for an operator: postrider dlq list"),
+            row("discarded", accounting.discarded(), "given up by an operator"),
+        ];
+        if let Some(stream) = &self.stream {
+            rows.push(row("in stream", stream.held, "of the published, found in the stream"));
+            rows.push(row(
+                "dropped",
+                stream.dropped,
+                "of the published, dropped by the stream's limits",
+            ));
+            let missing = stream.missing.len() as u64;
+            rows.push(row("missing", missing, "of the published, nowhere: postrider reconcile"));
+        }
+        if accounting.payloads_lost > 0 {
+            rows.push(row("payloads lost", accounting.payloads_lost, "letters whose row is gone"));
+        }
+        if accounting.strangers > 0 {
+            rows.push(row(
+                "strangers",
+                accounting.strangers,
+                "letters of another event than their row",
+            ));
+        }
+        let verdict = if self.is_fine() { "everything adds up" } else { "this does not add up" };
+        format!("{}\n{verdict}", print::columns(&rows))
+    }
+}

@@ -1,0 +1,167 @@
+//! What `audit` and `reconcile` share: the settled events beside what the stream holds.
+
+use async_nats::Event;
+use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
+
+use super::{
+    exit::{Exit, Failure},
+    print::{self, number},
+};
+use crate::{
+    config::{Config, error::Problem},
+    event::Seq,
+    nats::{self, Keeps, StreamError, identity, keeps, read_headers},
+    outbox::{ACCOUNTING_SETTINGS, Settled},
+    pg::{connect::connect, schema::Schema},
+};
+
+/// Events compared in one reading of the stream: 25 bytes each. An outbox that retains more is
+/// compared in several readings.
+const AT_ONCE: usize = 4_194_304;
+
+/// Events of one page from the outbox.
+const PAGE: usize = 50_000;
+
+/// Missing events that are remembered; what is beyond is found by the next run.
+const MISSING_MAX: usize = 1_000_000;
+
+/// Messages between two lines of progress.
+const MESSAGES_A_LINE: u64 = 100_000;
+
+/// Settled events beside the stream.
+#[derive(Debug, Default)]
+pub(super) struct Compared {
+    /// Events that the stream has to hold.
+    pub(super) expected: u64,
+    /// Of these, those that it holds.
+    pub(super) held: u64,
+    /// Of these, those that are older than everything of ours that the stream has left, and that it
+    /// dropped by its own limits or by a purge.
+    pub(super) dropped: u64,
+    /// The rest, in the order of the outbox; [`MISSING_MAX`] at most.
+    pub(super) missing: Vec<i64>,
+    /// Messages that were read.
+    pub(super) messages: u64,
+}
+
+/// A client whose connection stands.
+pub(super) async fn broker(config: &Config) -> Result<nats::Connection, Failure> {
+    // Room for what a reading of the stream sends ahead.
+    let connection = nats::connect(&config.nats, "postrider/audit".to_owned(), 8192).await;
+    let mut connection = connection.map_err(|error| {
+        Failure::new(Exit::Configuration, Problem::new(format!("nats: {error}")))
+    })?;
+    let limit = config.nats.connect_timeout;
+    let deadline = Instant::now() + limit.0;
+    let mut reason = String::new();
+    loop {
+        match timeout_at(deadline, connection.events.recv()).await {
+            Ok(Some(Event::Connected)) => return Ok(connection),
+            Ok(Some(event @ (Event::ClientError(_) | Event::ServerError(_)))) => {
+                reason = format!(": {event}");
+            }
+            Ok(Some(_)) => {}
+            Ok(None) | Err(_) => {
+                let text = format!("{} does not answer within {limit}{reason}", config.nats.url);
+                let hint = "is it running, and are nats.url and the login right?";
+                return Err(Failure::new(Exit::Unavailable, Problem::new(text).hint(hint)));
+            }
+        }
+    }
+}
+
+/// The settled events of the configured relay.
+pub(super) async fn settled(config: &Config, purpose: &str) -> Result<Settled, Failure> {
+    let connection = connect(&config.database, purpose, &ACCOUNTING_SETTINGS).await?;
+    let schema = Schema::from(&config.database.schema);
+    Ok(Settled::new(connection, schema, config.relay.name.as_str().to_owned()))
+}
+
+/// Compares all of them with all of the stream. First the database is read and then the stream, so
+/// that what is settled meanwhile is no difference.
+pub(super) async fn compare(config: &Config, settled: &Settled) -> Result<Compared, Failure> {
+    let broker = broker(config).await?;
+    let keeps = keeps(&broker.client, &config.stream.name).await;
+    if keeps.map_err(|error| unreadable(&error))? == Keeps::UntilAcknowledged {
+        let text = format!(
+            "stream \"{}\" removes what its consumers have acknowledged, so that it cannot be \
+             compared",
+            config.stream.name
+        );
+        let hint = "look at the database alone: postrider audit --database-only";
+        return Err(Failure::new(Exit::Configuration, Problem::new(text).hint(hint)));
+    }
+    let mut compared = Compared::default();
+    let mut above = Seq(0);
+    loop {
+        let mut expected = Vec::new();
+        while expected.len() < AT_ONCE {
+            let page = settled.page(above, PAGE).await?;
+            let Some((_, last)) = page.last() else { break };
+            above = *last;
+            expected.extend(page);
+        }
+        let is_last = expected.len() < AT_ONCE;
+        if !expected.is_empty() {
+            read_against(&broker, &config.stream.name, expected, &mut compared).await?;
+        }
+        if is_last {
+            return Ok(compared);
+        }
+    }
+}
+
+async fn read_against(
+    broker: &nats::Connection,
+    stream: &str,
+    mut expected: Vec<(Uuid, Seq)>,
+    compared: &mut Compared,
+) -> Result<(), Failure> {
+    expected.sort_unstable();
+    let mut held = vec![false; expected.len()];
+    let (mut lowest, mut first, mut read) = (None, None, 0_u64);
+    let seen = |seq: u64, headers: Option<&async_nats::HeaderMap>| {
+        first.get_or_insert(seq);
+        read += 1;
+        if read.is_multiple_of(MESSAGES_A_LINE) {
+            print::to_stderr(&format!("read {} messages of the stream", number(read)));
+        }
+        let Some((id, seq)) = headers.and_then(identity) else { return };
+        lowest = Some(lowest.map_or(seq, |lowest: Seq| lowest.min(seq)));
+        if let Ok(at) = expected.binary_search(&(id, seq))
+            && let Some(held) = held.get_mut(at)
+        {
+            *held = true;
+        }
+    };
+    let (_, messages) =
+        read_headers(&broker.client, stream, 0, seen).await.map_err(|error| unreadable(&error))?;
+    compared.messages = messages;
+    compared.expected += expected.len() as u64;
+    // A stream that begins later than with its first message has dropped what came before.
+    let dropped_below = lowest.filter(|_| first.is_some_and(|first| first > 1));
+    let mut missing = Vec::new();
+    for ((_, seq), held) in expected.into_iter().zip(held) {
+        if held {
+            compared.held += 1;
+        } else if dropped_below.is_some_and(|lowest| seq < lowest) {
+            compared.dropped += 1;
+        } else {
+            missing.push(seq.0);
+        }
+    }
+    missing.sort_unstable();
+    let room = MISSING_MAX.saturating_sub(compared.missing.len());
+    compared.missing.extend(missing.into_iter().take(room));
+    Ok(())
+}
+
+fn unreadable(error: &StreamError) -> Failure {
+    let exit = match error {
+        StreamError::Unavailable { .. } => Exit::Unavailable,
+        StreamError::Missing { .. } | StreamError::Refused { .. } => Exit::Configuration,
+    };
+    let hint = "it needs $JS.API.CONSUMER.CREATE and CONSUMER.MSG.NEXT of the stream to be read";
+    Failure::new(exit, Problem::new(error.to_string()).hint(hint))
+}

@@ -1,0 +1,27 @@
+//! `postrider dlq discard`: gives dead letters up for good.
+
+use super::{
+    Exit, Failure, Globals, actor,
+    bulk::{self, Job, Which},
+    name, reason,
+};
+use crate::outbox::operator::{Action, Authority};
+
+/// `postrider dlq discard`
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    /// Why, for the audit: 1 to 1,000 characters
+    #[arg(long, value_name = "TEXT", value_parser = reason, required = true)]
+    reason: Option<String>,
+    /// Who you are, for the audit [default: the user of the system]
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    actor: Option<String>,
+    #[command(flatten)]
+    which: Which,
+}
+
+/// Discards the letters that are meant.
+pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
+    let authority = Authority { actor: actor(args.actor.as_deref()), reason: args.reason.clone() };
+    bulk::run(globals, &Job { action: Action::Discard, which: &args.which, authority })
+}

@@ -1,0 +1,127 @@
+//! `postrider dlq list`: letters page by page.
+
+use serde_json::{Map, Value, json};
+
+use super::{Exit, Failure, Filters, Globals, Letter, block_on, open, print, table};
+use crate::{
+    config::{Config, error::Problem, load::Scope},
+    event::AggregateKey,
+    outbox::operator::State,
+};
+
+/// `postrider dlq list`
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// How many to print at most, up to 10000
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    limit: u16,
+    /// Go on after the letter with this id, the last of the page before
+    #[arg(long, value_name = "ID")]
+    after: Option<i64>,
+    /// Which ones: dead, held behind another of their key, or to be tried again
+    #[arg(long, value_name = "STATE", value_enum, default_value_t = Of::Dead)]
+    state: Of,
+    #[command(flatten)]
+    filters: Filters,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Of {
+    Dead,
+    Held,
+    Retrying,
+}
+
+impl From<Of> for State {
+    fn from(of: Of) -> Self {
+        match of {
+            Of::Dead => Self::Dead,
+            Of::Held => Self::Held,
+            Of::Retrying => Self::Retrying,
+        }
+    }
+}
+
+/// One page, and whether there are more.
+struct Page {
+    letters: Vec<Letter>,
+    next: Option<i64>,
+}
+
+/// Prints one page of letters.
+pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
+    let loaded = globals.load(Scope::Database)?;
+    let page = block_on(ask(&loaded.config, args))?;
+    let state = State::from(args.state);
+    if args.json {
+        let letters: Vec<Value> = page.letters.iter().map(as_json).map(Value::Object).collect();
+        print::json(&json!({ "letters": letters, "next": page.next }))?;
+    } else if page.letters.is_empty() {
+        print::line(&format!("no {} letters", state.as_str()))?;
+    } else {
+        let time: (&str, fn(&Letter) -> Option<&str>) = match state {
+            State::Dead => ("died", |letter| letter.dead_at.as_deref()),
+            State::Held => ("held since", |letter| Some(&letter.first_failed_at)),
+            State::Retrying => ("next attempt", |letter| letter.next_attempt_at.as_deref()),
+        };
+        print::line(&table(&page.letters, time))?;
+        if let Some(next) = page.next {
+            let same = if matches!(state, State::Dead) && args.filters.is_empty() {
+                "postrider dlq list"
+            } else {
+                "the same command with"
+            };
+            print::line(&format!("more: {same} --after {next}"))?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+async fn ask(config: &Config, args: &Args) -> Result<Page, Failure> {
+    let operator = open(config).await?;
+    let choice = args.filters.choice(&operator).await?;
+    let limit = usize::from(args.limit);
+    let state = State::from(args.state);
+    // One more than asked for tells whether there are more.
+    let found = operator.letters((state, &choice), args.after, i64::from(args.limit) + 1).await?;
+    let Some(mut letters) = found else {
+        let after = args.after.unwrap_or(0);
+        let text = match state {
+            State::Dead => format!("no dead letter has the id {after}"),
+            State::Held | State::Retrying => format!("no letter has the id {after}"),
+        };
+        let problem = Problem::new(text).hint("begin without --after");
+        return Err(Failure::new(Exit::Failed, problem));
+    };
+    let has_more = letters.len() > limit;
+    letters.truncate(limit);
+    let next = letters.last().filter(|_| has_more).map(|letter| letter.id);
+    Ok(Page { letters, next })
+}
+
+/// A letter for a program.
+pub(in crate::cli) fn as_json(letter: &Letter) -> Map<String, Value> {
+    let fields = [
+        ("id", json!(letter.id)),
+        ("relay", json!(letter.relay)),
+        ("state", json!(letter.state)),
+        ("dead_at", json!(letter.dead_at)),
+        ("first_failed_at", json!(letter.first_failed_at)),
+        ("next_attempt_at", json!(letter.next_attempt_at)),
+        ("error_code", json!(letter.error_code)),
+        ("error", json!(letter.error)),
+        ("fingerprint", json!(letter.fingerprint)),
+        ("attempts", json!(letter.attempts)),
+        ("holds", json!(letter.holds)),
+        ("seq", json!(letter.seq)),
+        ("event_id", json!(letter.event_id)),
+        ("event_type", json!(letter.event_type)),
+        ("aggregate_type", json!(letter.key.as_ref().map(AggregateKey::aggregate_type))),
+        ("aggregate_id", json!(letter.key.as_ref().map(AggregateKey::aggregate_id))),
+        ("payload_bytes", json!(letter.payload_bytes)),
+    ];
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}

@@ -1,0 +1,240 @@
+//! Where every committed event stands: the identity that `postrider audit` proves.
+//!
+//! Every row that the outbox retains is in exactly one of four places, of one relay at one moment:
+//!
+//! ```text
+//! committed = published + pending + dead + discarded
+//! ```
+//!
+//! - *published*: settled and without a letter, or with a letter that was resolved as published. That
+//!   the stream has it is for the stream to say.
+//! - *pending*: not settled and without a letter, or with a letter that is held or tried again.
+//! - *dead*: with a letter that waits for an operator.
+//! - *discarded*: with a letter that an operator gave up.
+//!
+//! A letter outlives its row, which retention takes; those are counted apart, and are in none of the
+//! four. A letter of a row that is not settled occurs while a relay heals its stream, else never.
+
+use tokio_postgres::Row;
+
+use super::Inspection;
+use crate::pg::error::QueryError;
+
+/// The settings of a session for [`Inspection::accounting`]: it takes as long as the outbox is long.
+pub const ACCOUNTING_SETTINGS: [(&str, &str); 3] =
+    [("statement_timeout", "0"), ("idle_in_transaction_session_timeout", "0"), ("jit", "off")];
+
+/// Rows and letters that stand alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The letter's state, and how it was resolved; `None` for rows without a letter.
+    pub letter: Option<(String, Option<String>)>,
+    /// What became of the row.
+    pub row: RowState,
+    /// How many.
+    pub count: u64,
+}
+
+/// What became of a row of the outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowState {
+    /// The position has passed it.
+    Settled,
+    /// The position has not passed it.
+    Unsettled,
+    /// Retention has taken it; only a letter tells of it.
+    Gone,
+}
+
+/// Where every committed row and every letter of one relay stood at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accounting {
+    /// Every combination that occurs.
+    pub standings: Vec<Standing>,
+    /// Unresolved letters whose payload was left in a row that is gone: lost.
+    pub payloads_lost: u64,
+    /// Letters that were never edited and whose row has another event.
+    pub strangers: u64,
+}
+
+/// Which of the four places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Published,
+    Pending,
+    Dead,
+    Discarded,
+}
+
+impl Standing {
+    fn is_without_row(&self) -> bool {
+        self.letter.is_some() && self.row == RowState::Gone
+    }
+
+    fn is_resolved(&self) -> bool {
+        self.letter.as_ref().is_some_and(|(_, resolution)| resolution.is_some())
+    }
+
+    /// The place; `None` for a resolution that this program does not know.
+    fn place(&self) -> Option<Place> {
+        let letter =
+            self.letter.as_ref().map(|(state, resolution)| (state.as_str(), resolution.as_deref()));
+        match letter {
+            None if self.row == RowState::Settled => Some(Place::Published),
+            None | Some(("held" | "retrying", None)) => Some(Place::Pending),
+            Some(("dead", None)) => Some(Place::Dead),
+            Some((_, Some("published"))) => Some(Place::Published),
+            Some((_, Some("discarded"))) => Some(Place::Discarded),
+            Some(_) => None,
+        }
+    }
+}
+
+impl Accounting {
+    fn sum(&self, counts: impl Fn(&Standing) -> bool) -> u64 {
+        self.standings.iter().filter(|standing| counts(standing)).map(|it| it.count).sum()
+    }
+
+    fn at(&self, place: Place) -> u64 {
+        self.sum(|standing| standing.row != RowState::Gone && standing.place() == Some(place))
+    }
+
+    /// Rows that the outbox retains.
+    pub fn committed(&self) -> u64 {
+        self.sum(|standing| standing.row != RowState::Gone)
+    }
+
+    /// Rows of these that the position has passed.
+    pub fn settled(&self) -> u64 {
+        self.sum(|standing| standing.row == RowState::Settled)
+    }
+
+    /// Rows that the stream has, if the position and the letters are right.
+    pub fn published(&self) -> u64 {
+        self.at(Place::Published)
+    }
+
+    /// Rows that are still to be published.
+    pub fn pending(&self) -> u64 {
+        self.at(Place::Pending)
+    }
+
+    /// Rows that wait for an operator.
+    pub fn dead(&self) -> u64 {
+        self.at(Place::Dead)
+    }
+
+    /// Rows that an operator gave up.
+    pub fn discarded(&self) -> u64 {
+        self.at(Place::Discarded)
+    }
+
+    /// Letters of a state and a resolution, with their row or without.
+    pub fn letters(&self, state: &str, resolution: Option<&str>) -> u64 {
+        self.sum(|standing| {
+            standing.letter.as_ref().is_some_and(|(its_state, its_resolution)| {
+                its_state == state && its_resolution.as_deref() == resolution
+            })
+        })
+    }
+
+    /// Letters that are resolved and whose row retention has taken.
+    pub fn resolved_without_row(&self) -> u64 {
+        self.sum(|standing| standing.is_without_row() && standing.is_resolved())
+    }
+
+    /// Letters that are not resolved and whose row retention has taken: they carry their payload.
+    pub fn unresolved_without_row(&self) -> u64 {
+        self.sum(|standing| standing.is_without_row() && !standing.is_resolved())
+    }
+
+    /// Letters of rows that the position has not passed.
+    pub fn letters_unsettled(&self) -> u64 {
+        self.sum(|standing| standing.letter.is_some() && standing.row == RowState::Unsettled)
+    }
+
+    /// Whether the four places hold every committed row, and no letter has lost its event.
+    pub fn is_balanced(&self) -> bool {
+        let places = self.published() + self.pending() + self.dead() + self.discarded();
+        self.committed() == places && self.payloads_lost == 0 && self.strangers == 0
+    }
+}
+
+impl Inspection {
+    /// Where every committed row and every letter of a relay stands. Exact, and of one moment; the
+    /// session wants [`ACCOUNTING_SETTINGS`], because there is no deadline.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn accounting(&self, relay: &str) -> Result<Accounting, QueryError> {
+        let sql = self.schema().apply(include_str!("sql/accounting.sql"));
+        let rows = self.connection().client.query(&sql, &[&relay]).await?;
+        let number = |row: &Row, name: &str| {
+            let number: i64 = row.try_get(name)?;
+            Ok::<_, QueryError>(u64::try_from(number).unwrap_or_default())
+        };
+        let mut found = Accounting { standings: Vec::new(), payloads_lost: 0, strangers: 0 };
+        for row in &rows {
+            let state: Option<String> = row.try_get("state")?;
+            let resolution: Option<String> = row.try_get("resolution")?;
+            found.standings.push(Standing {
+                letter: state.map(|state| (state, resolution)),
+                row: match (row.try_get("has_row")?, row.try_get("is_settled")?) {
+                    (false, _) => RowState::Gone,
+                    (true, false) => RowState::Unsettled,
+                    (true, true) => RowState::Settled,
+                },
+                count: number(row, "count")?,
+            });
+            found.payloads_lost += number(row, "payloads_lost")?;
+            found.strangers += number(row, "strangers")?;
+        }
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing(letter: Option<(&str, Option<&str>)>, row: RowState, count: u64) -> Standing {
+        let owned = |text: &str| text.to_owned();
+        let letter = letter.map(|(state, resolution)| (owned(state), resolution.map(owned)));
+        Standing { letter, row, count }
+    }
+
+    #[test]
+    fn every_row_is_in_one_of_four_places() {
+        use RowState::{Gone, Settled, Unsettled};
+        let standings = vec![
+            standing(None, Settled, 1),
+            standing(None, Unsettled, 2),
+            standing(Some(("held", None)), Settled, 4),
+            standing(Some(("retrying", None)), Settled, 8),
+            standing(Some(("dead", None)), Settled, 16),
+            standing(Some(("dead", Some("discarded"))), Settled, 32),
+            standing(Some(("retrying", Some("published"))), Unsettled, 128),
+            standing(Some(("dead", None)), Gone, 64),
+        ];
+        let accounting = Accounting { standings, payloads_lost: 0, strangers: 0 };
+        assert_eq!((accounting.committed(), accounting.settled()), (191, 61));
+        assert_eq!((accounting.published(), accounting.pending()), (129, 14));
+        assert_eq!((accounting.dead(), accounting.discarded()), (16, 32));
+        assert_eq!(accounting.letters("dead", None), 80);
+        assert_eq!(
+            (accounting.unresolved_without_row(), accounting.resolved_without_row()),
+            (64, 0)
+        );
+        assert_eq!(accounting.letters_unsettled(), 128);
+        assert!(accounting.is_balanced());
+    }
+
+    #[test]
+    fn what_stands_nowhere_is_seen() {
+        let unknown = vec![standing(Some(("dead", Some("eaten"))), RowState::Settled, 1)];
+        let accounting = Accounting { standings: unknown, payloads_lost: 0, strangers: 0 };
+        assert!(!accounting.is_balanced());
+        let lost = Accounting { standings: Vec::new(), payloads_lost: 1, strangers: 0 };
+        assert!(!lost.is_balanced());
+    }
+}

@@ -1,0 +1,205 @@
+//! What an operator sees of letters and does to them, while the relay runs or not.
+
+mod act;
+mod read;
+
+use std::time::SystemTime;
+
+use tokio_postgres::{Row, types::ToSql};
+use uuid::Uuid;
+
+use crate::{
+    event::AggregateKey,
+    pg::{connect::Connection, error::QueryError, schema::Schema},
+};
+
+pub use act::{Acted, Action, Authority, Edit, NewPayload, Outcome};
+pub use read::{LetterDetail, PayloadPart, Recorded};
+
+/// The settings of an operator's session. Filters that are not set fold away when the plan knows
+/// the values; a choice is joined with its letters row by row, never with the whole table. Without
+/// statistics, as after a flood of letters, the planner takes any choice for a few rows and would
+/// sort a million: an index gives their order.
+pub const OPERATOR_SETTINGS: [(&str, &str); 7] = [
+    ("enable_seqscan", "off"),
+    ("enable_sort", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("jit", "off"),
+    ("plan_cache_mode", "force_custom_plan"),
+    // Below the time that a statement has in any case, so that the text names the lock.
+    ("lock_timeout", "4s"),
+];
+
+/// The same for letters that are named by their ids: those are few, and sorted.
+pub const OPERATOR_SETTINGS_FOR_IDS: [(&str, &str); 7] = {
+    let mut settings = OPERATOR_SETTINGS;
+    settings[1] = ("enable_sort", "on");
+    settings
+};
+
+/// How many letters are counted one by one; beyond it the number reads "at least".
+const COUNT_MAX: i64 = 100_000;
+
+/// The letters of one relay, through a session of their own.
+pub struct Operator {
+    connection: Connection,
+    schema: Schema,
+    relay: String,
+}
+
+/// What a letter waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// For an operator.
+    Dead,
+    /// For an earlier letter of its key.
+    Held,
+    /// For the time of its next attempt.
+    Retrying,
+}
+
+impl State {
+    /// As the column spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dead => "dead",
+            Self::Held => "held",
+            Self::Retrying => "retrying",
+        }
+    }
+}
+
+/// Which letters are meant; everything that is set narrows it.
+#[derive(Debug, Clone, Default)]
+pub struct Choice {
+    /// Of this event type.
+    pub event_type: Option<String>,
+    /// Of this key.
+    pub key: Option<AggregateKey>,
+    /// With this error code.
+    pub error_code: Option<String>,
+    /// With this fingerprint.
+    pub fingerprint: Option<String>,
+    /// Dead since then at the earliest; of letters that are not dead, failed first.
+    pub since: Option<SystemTime>,
+    /// Dead since then at the latest.
+    pub until: Option<SystemTime>,
+    /// One of these.
+    pub ids: Option<Vec<i64>>,
+}
+
+/// One letter in a list, without its payload.
+#[derive(Debug, Clone)]
+pub struct Letter {
+    /// Its id, which pages go on from.
+    pub id: i64,
+    /// The relay that it belongs to.
+    pub relay: String,
+    /// `dead`, `held` or `retrying`; of a resolved letter what it was last.
+    pub state: String,
+    /// When it died, as ISO 8601.
+    pub dead_at: Option<String>,
+    /// When it left the fast path, as ISO 8601.
+    pub first_failed_at: String,
+    /// When the relay looks at its key, as ISO 8601.
+    pub next_attempt_at: Option<String>,
+    /// The reason as a word.
+    pub error_code: String,
+    /// The reason as a sentence.
+    pub error: String,
+    /// What groups like failures.
+    pub fingerprint: String,
+    /// How often it was tried.
+    pub attempts: i32,
+    /// Whether later events of its key wait for it.
+    pub holds: bool,
+    /// Its place in the outbox.
+    pub seq: i64,
+    /// The event's id.
+    pub event_id: Uuid,
+    /// The event's type.
+    pub event_type: String,
+    /// What the event is about.
+    pub key: Option<AggregateKey>,
+    /// The payload's size.
+    pub payload_bytes: i64,
+}
+
+impl Letter {
+    pub(super) fn read(row: &Row) -> Result<Self, QueryError> {
+        let aggregate_type: Option<&str> = row.try_get("aggregate_type")?;
+        let aggregate_id: Option<&str> = row.try_get("aggregate_id")?;
+        let key = aggregate_type.zip(aggregate_id);
+        Ok(Self {
+            id: row.try_get("id")?,
+            relay: row.try_get("relay")?,
+            state: row.try_get("state")?,
+            dead_at: row.try_get("dead_at")?,
+            first_failed_at: row.try_get("first_failed_at")?,
+            next_attempt_at: row.try_get("next_attempt_at")?,
+            error_code: row.try_get("error_code")?,
+            error: row.try_get("error")?,
+            fingerprint: row.try_get("fingerprint")?,
+            attempts: row.try_get("attempts")?,
+            holds: row.try_get("holds")?,
+            seq: row.try_get("seq")?,
+            event_id: row.try_get("event_id")?,
+            event_type: row.try_get("event_type")?,
+            key: key.map(|(kind, id)| AggregateKey::new(kind, id)),
+            payload_bytes: row.try_get("payload_size")?,
+        })
+    }
+}
+
+impl Operator {
+    /// Works on a relay's letters through this session.
+    pub fn new(connection: Connection, schema: Schema, relay: String) -> Self {
+        Self { connection, schema, relay }
+    }
+
+    /// The relay whose letters these are.
+    pub fn relay(&self) -> &str {
+        &self.relay
+    }
+
+    async fn query(
+        &self,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, QueryError> {
+        let sql = self.schema.apply(sql);
+        self.connection.deadline(self.connection.client.query(&sql, parameters)).await
+    }
+}
+
+/// The parameters of a choice in the order of the statements: `$2` to `$6`.
+fn narrowing(choice: &Choice) -> [Option<&str>; 5] {
+    let key = choice.key.as_ref();
+    [
+        choice.event_type.as_deref(),
+        key.map(AggregateKey::aggregate_type),
+        key.map(AggregateKey::aggregate_id),
+        choice.error_code.as_deref(),
+        choice.fingerprint.as_deref(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    /// What is counted, shown and asked about has to be what is changed.
+    #[test]
+    fn every_statement_about_a_choice_chooses_alike() {
+        let condition = |statement: &'static str| {
+            let (_, rest) = statement.split_once("WHERE (l.relay = $1::text)").expect("a choice");
+            let end = "l.id = ANY ($9::bigint[]))";
+            let (body, _) = rest.split_once(end).expect("its end");
+            body.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        let count = condition(include_str!("../sql/operator_count.sql"));
+        assert!(count.contains("(l.state = 'dead') IS TRUE"), "{count}");
+        assert_eq!(count, condition(include_str!("../sql/operator_chosen.sql")));
+        assert_eq!(count, condition(include_str!("../sql/operator_redrive.sql")));
+        assert_eq!(count, condition(include_str!("../sql/operator_discard.sql")));
+    }
+}

@@ -1,0 +1,36 @@
+-- Where every committed row and every letter stands, of one moment. For `postrider audit`, off the
+-- data path: it reads the whole outbox. Open the session with ACCOUNTING_SETTINGS.
+--
+-- Settled is what is visible in P, or visible in C and not above the bookmark (0002_relay.sql). Before
+-- the relay's first start nothing is.
+--
+-- $1 text relay
+-- Columns: state text null, resolution text null (of the letter; both null: a row without one),
+--   has_row bool (false: retention has taken the letter's row), is_settled bool (of the row; false
+--   without one), count int8, payloads_lost int8 (unresolved letters whose payload was left in a row
+--   that is gone), strangers int8 (letters that were never edited and whose row has another event)
+-- Rows: one a combination that occurs. Index: none, it reads everything once. Locks: ACCESS SHARE.
+SELECT l.state, l.resolution, o.seq IS NOT NULL AS has_row,
+       coalesce(o.is_settled, false) AS is_settled, count(*) AS count,
+       count(*) FILTER (WHERE l.payload_omitted AND l.resolved_at IS NULL AND o.seq IS NULL)
+           AS payloads_lost,
+       count(*) FILTER (WHERE l.replaces IS NULL AND l.event_id <> o.event_id) AS strangers
+FROM (
+    SELECT r.seq, r.slot, r.event_id,
+           pg_visible_in_snapshot(r.tx, p.snapshot)
+               OR r.seq <= p.bookmark AND pg_visible_in_snapshot(r.tx, p.target) AS is_settled
+    FROM "postrider".outbox AS r
+    CROSS JOIN (
+        SELECT k.snapshot, k.target, k.bookmark
+        FROM "postrider".position AS k WHERE k.relay = $1::text
+        UNION ALL
+        SELECT '3:3:'::pg_snapshot, '3:3:'::pg_snapshot, 0
+        WHERE NOT EXISTS (SELECT FROM "postrider".position AS k WHERE k.relay = $1::text)) AS p
+    ) AS o
+FULL JOIN (
+    SELECT e.seq, e.slot, e.event_id, e.state, e.resolution, e.resolved_at, e.payload_omitted,
+           e.replaces
+    FROM "postrider".letter AS e WHERE e.relay = $1::text) AS l
+    ON l.seq = o.seq AND l.slot = o.slot
+GROUP BY 1, 2, 3, 4
+ORDER BY 1, 2, 3, 4

@@ -1,0 +1,33 @@
+-- The first dead letters that an action would be about, in the order of their seq.
+--
+-- $1 text relay; each of the next, when not null, narrows the choice: $2 text event type,
+-- $3 and $4 text aggregate type and id, $5 text error code, $6 text fingerprint,
+-- $7 timestamptz dead since then at the earliest, $8 timestamptz at the latest, $9 bigint[] ids
+-- $10 bigint rows at most
+-- Columns: id int8, relay text, state text, dead_at text null, first_failed_at text,
+--   next_attempt_at text null (times as ISO 8601 in UTC), error_code text, error text,
+--   fingerprint text, attempts int4, holds bool, seq int8, event_id uuid, event_type text,
+--   aggregate_type text null, aggregate_id text null, payload_size int8
+-- Rows: 0 to $10. Index: as operator_count.sql. Locks: ACCESS SHARE.
+SELECT l.id, l.relay, l.state, to_char(l.dead_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS dead_at,
+       to_char(l.first_failed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS first_failed_at,
+       to_char(l.next_attempt_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS next_attempt_at,
+       l.error_code, l.error, l.fingerprint, l.attempts, l.holds, l.seq, l.event_id, l.event_type,
+       l.aggregate_type, l.aggregate_id, l.payload_size
+FROM "postrider".letter AS l
+WHERE (l.relay = $1::text) IS TRUE AND (l.state = 'dead') IS TRUE AND l.resolved_at IS NULL
+  -- Once more as what an index can be used for: relay and state unless there are ids, state unless
+  -- there is a key. Without statistics the planner would take one index for as good as another.
+  AND ($9::bigint[] IS NOT NULL OR l.relay = $1::text)
+  AND ($9::bigint[] IS NOT NULL OR $4::text IS NOT NULL OR l.state = 'dead')
+  AND ($2::text IS NULL OR l.event_type = $2::text)
+  AND ($4::text IS NULL
+       OR hashtextextended(l.aggregate_id, 0) = hashtextextended($4::text, 0)
+          AND l.aggregate_type = $3::text AND l.aggregate_id = $4::text)
+  AND ($5::text IS NULL OR l.error_code = $5::text)
+  AND ($6::text IS NULL OR l.fingerprint = $6::text)
+  AND ($7::timestamptz IS NULL OR l.dead_at >= $7::timestamptz)
+  AND ($8::timestamptz IS NULL OR l.dead_at <= $8::timestamptz)
+  AND ($9::bigint[] IS NULL OR l.id = ANY ($9::bigint[]))
+ORDER BY l.seq
+LIMIT $10::bigint

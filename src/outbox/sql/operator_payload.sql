@@ -1,0 +1,18 @@
+-- The payload of one letter, or its beginning; what was left in the outbox is read there.
+--
+-- $1 bigint id, $2 integer characters of json and bytes of binary at most
+-- Columns: json text null, json_bytes int8 null, binary bytea null, binary_bytes int8 null
+--   (sizes of the whole; of a compressed value it is measured)
+-- Rows: 0 or 1; 0 too when the outbox has not the row any more. Index: primary key of letter, that of
+-- one leaf. Locks: ACCESS SHARE.
+SELECT substring(p.payload::text FROM 1 FOR $2::integer) AS json,
+       octet_length(p.payload::text)::bigint AS json_bytes,
+       substring(p.payload_binary FROM 1 FOR $2::integer) AS binary,
+       octet_length(p.payload_binary)::bigint AS binary_bytes
+FROM "postrider".letter AS l
+CROSS JOIN LATERAL (
+    SELECT l.payload, l.payload_binary WHERE NOT l.payload_omitted
+    UNION ALL
+    SELECT o.payload, o.payload_binary FROM "postrider".outbox AS o
+    WHERE l.payload_omitted AND o.seq = l.seq AND o.slot = l.slot) AS p
+WHERE l.id = $1::bigint

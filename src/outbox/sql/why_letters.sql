@@ -1,0 +1,26 @@
+-- What a key waits for: its first unresolved letter that holds others, or else its first one, and how
+-- many letters stand behind that.
+--
+-- $1 text relay, $2 text aggregate type, $3 text aggregate id, $4 bigint letters to count at most
+-- Columns: those of operator_dead.sql, last_failed_at text, behind int8 (exact up to $4),
+--   next_attempt_in_seconds float8 null
+-- Rows: 0 or 1. Index: letter_unresolved_key. Locks: ACCESS SHARE.
+SELECT l.id, l.relay, l.state, to_char(l.dead_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS dead_at,
+       to_char(l.first_failed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS first_failed_at,
+       to_char(l.next_attempt_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS next_attempt_at,
+       l.error_code, l.error, l.fingerprint, l.attempts, l.holds, l.seq, l.event_id, l.event_type,
+       l.aggregate_type, l.aggregate_id, l.payload_size,
+       to_char(l.last_failed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS last_failed_at,
+       date_part('epoch', l.next_attempt_at - clock_timestamp()) AS next_attempt_in_seconds,
+       (SELECT count(*) FROM (
+            SELECT FROM "postrider".letter AS b
+            WHERE b.relay = l.relay AND b.resolved_at IS NULL AND b.seq > l.seq
+              AND hashtextextended(b.aggregate_id, 0) = hashtextextended(l.aggregate_id, 0)
+              AND b.aggregate_type = l.aggregate_type AND b.aggregate_id = l.aggregate_id
+            LIMIT $4::bigint) AS waiting) AS behind
+FROM "postrider".letter AS l
+WHERE l.relay = $1::text AND l.resolved_at IS NULL
+  AND hashtextextended(l.aggregate_id, 0) = hashtextextended($3::text, 0)
+  AND l.aggregate_type = $2::text AND l.aggregate_id = $3::text
+ORDER BY l.holds DESC, l.seq
+LIMIT 1

@@ -1,0 +1,239 @@
+//! B12 to B15: large rows. The memory stays bounded, and what is too large blocks nobody.
+
+use std::fs;
+
+use async_nats::jetstream::stream::Config;
+use postrider::dev::servers::NatsOptions;
+use serde_json::Value;
+
+use super::{Row, Scene, letter};
+use crate::support::{DEADLINE, Fixture, app, daemon::Daemon, nats};
+
+const MIB: u64 = 1 << 20;
+
+/// The most memory that the program ever had, in bytes.
+pub(super) fn memory_peak(daemon: &Daemon) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+/// Rows with a payload of `bytes` each, spread over `keys` keys.
+async fn insert_large(fixture: &Fixture, rows: i64, bytes: i32, keys: i64) {
+    let statement = r#"INSERT INTO "postrider".outbox
+            (event_type, aggregate_type, aggregate_id, payload)
+        SELECT 'load.made', 'large', (n % $3::bigint)::text,
+            ('{"n": ' || n || ', "pad": "' || repeat(chr(97 + (n % 26)::int), $2) || '"}')::json
+        FROM generate_series(0, $1::bigint - 1) AS n"#;
+    let client = fixture.connect().await;
+    client.execute(statement, &[&rows, &bytes, &keys]).await.unwrap();
+}
+
+#[tokio::test]
+async fn b15_two_hundred_rows_of_a_megabyte_pass_in_little_memory() {
+    let fixture = Fixture::new().await;
+    insert_large(&fixture, 200, 1_000_000, 7).await;
+    let daemon = fixture.daemon().start();
+    assert!(fixture.wait_drained(DEADLINE).await);
+    let peak = memory_peak(&daemon);
+    assert!(peak < 64 * MIB, "{} MiB", peak / MIB);
+
+    let stream = fixture.jetstream().await.get_stream(&fixture.stream).await.unwrap();
+    assert_eq!(stream.cached_info().state.messages, 200);
+    let mut last = [None; 7];
+    for seq in 1..=200 {
+        // One by one: a reader that lags behind so many bytes is cut off by the server.
+        let message = stream.direct_get(seq).await.unwrap();
+        let body: Value = serde_json::from_slice(&message.payload).unwrap();
+        let number = body["n"].as_u64().unwrap();
+        let letter = char::from(b'a' + u8::try_from(number % 26).unwrap());
+        assert!(body["pad"].as_str().unwrap().chars().all(|c| c == letter));
+        assert!(message.payload.len() > 1_000_000);
+        let before = &mut last[usize::try_from(number % 7).unwrap()];
+        assert!(*before < Some(number));
+        *before = Some(number);
+    }
+}
+
+#[tokio::test]
+async fn b14_a_row_of_twenty_megabytes_is_a_dead_letter_and_blocks_nobody() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    insert_large(&fixture, 3, 20_000_000, 3).await;
+    app::insert_backlog(&client, 100, 10).await;
+    let daemon = fixture.daemon().allow_log("an event became a dead letter").start();
+    assert_eq!(fixture.wait_stored(100, DEADLINE).await.len(), 100);
+    assert!(fixture.wait_drained(DEADLINE).await);
+    let peak = memory_peak(&daemon);
+    assert!(peak < 64 * MIB, "{} MiB", peak / MIB);
+
+    let statement = r#"SELECT payload_size, payload_omitted, payload IS NULL
+        FROM "postrider".letter WHERE state = 'dead' AND error_code = 'payload_too_large'"#;
+    let letters = client.query(statement, &[]).await.unwrap();
+    assert_eq!(letters.len(), 3);
+    for letter in letters {
+        assert!(letter.get::<_, i64>(0) > 20_000_000);
+        // It stays in the outbox, and keeps its slot from being emptied.
+        assert!(letter.get::<_, bool>(1) && letter.get::<_, bool>(2));
+    }
+}
+
+#[tokio::test]
+async fn b13_hundreds_of_large_dead_letters_are_written_within_the_deadline_of_a_statement() {
+    let fixture = Fixture::new().await;
+    let jetstream = fixture.jetstream().await;
+    nats::create_stream(&jetstream, &fixture.stream, &format!("{}.>", fixture.prefix)).await;
+    let stream = jetstream.get_stream(&fixture.stream).await.unwrap();
+    let limited = Config { max_message_size: 100_000, ..stream.cached_info().config.clone() };
+    jetstream.update_stream(limited).await.unwrap();
+    let client = fixture.connect().await;
+    insert_large(&fixture, 400, 1_000_000, 400).await;
+    app::insert_backlog(&client, 100, 10).await;
+
+    let _daemon = fixture
+        .daemon()
+        .set("database.query_timeout", "1s")
+        .allow_log("an event became a dead letter")
+        .start();
+    fixture.wait_stored(100, DEADLINE).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    let statement = r#"SELECT count(*) FROM "postrider".letter WHERE state = 'dead'"#;
+    let letters: i64 = client.query_one(statement, &[]).await.unwrap().get(0);
+    assert_eq!(letters, 400);
+}
+
+fn of_size(bytes: usize) -> Row {
+    Row::new().with("payload", format!("to_json(repeat('x', {bytes} - 2))"))
+}
+
+/// What the letter of a row of a million and a half says of its size, less the payload.
+fn header_bytes(error: &str) -> usize {
+    let told = error.split(' ').nth(2).unwrap();
+    told.parse::<usize>().unwrap() - 1_500_000
+}
+
+#[tokio::test]
+async fn b12_a_message_over_the_servers_limit_is_refused_and_one_at_it_is_not() {
+    let mut scene = Scene::new().await;
+    // A time whose text is always as long: it is a header.
+    let of_size = |bytes| of_size(bytes).text("occurred_at", "2026-01-01T00:00:00.123456Z");
+    let letters = scene.refuses(vec![(of_size(1_500_000), "payload_too_large")]).await;
+    let error = &letters[0].error;
+    assert!(error.ends_with("the broker takes at most 1048576"), "{error}");
+    let room = 1_048_576 - header_bytes(error);
+    scene.refuses(vec![(of_size(room + 1), "payload_too_large")]).await;
+    // As long a key as those that `refuses` gives.
+    let messages = scene.publishes(vec![of_size(room).text("aggregate_id", "bad-fitted")]).await;
+    assert_eq!(messages[0].payload.len(), room);
+    assert!(!scene.daemon.log().contains("lost the connection"), "{}", scene.daemon.log());
+}
+
+#[tokio::test]
+async fn b12_a_server_limit_that_falls_under_way_costs_one_connection_at_most() {
+    let fixture = Fixture::with(None, Some(NatsOptions::default())).await;
+    let change = "lost the connection to NATS";
+    let mut scene = Scene::on(fixture, |daemon| daemon.allow_log(change)).await;
+    scene.publishes(vec![of_size(100)]).await;
+    scene.fixture.nats.own().options_mut().max_payload = 50_000;
+    scene.fixture.nats.reload().unwrap();
+    let dead = of_size(100_000).text("aggregate_id", "a").insert(&scene.client).await;
+    let rows = [of_size(10_000).text("aggregate_id", "b")];
+    scene.publishes(rows.to_vec()).await;
+    assert_eq!(letter(&scene.client, dead).await.unwrap().code, "payload_too_large");
+    // A client learns of a new limit when it connects; the first offender breaks the connection.
+    let lost = scene.daemon.log().matches("lost the connection").count();
+    assert!(lost <= 1, "{}", scene.daemon.log());
+}
+
+#[tokio::test]
+async fn b12_the_limit_is_asked_again_after_a_restart_of_the_server() {
+    let fixture = Fixture::with(None, Some(NatsOptions::default())).await;
+    let mut scene = Scene::on(fixture, |daemon| {
+        daemon.allow_log("lost the connection to NATS").allow_log("nothing can be published")
+    })
+    .await;
+    scene.publishes(vec![of_size(600_000)]).await;
+    scene.fixture.nats.own().stop().await.unwrap();
+    // Read from the outbox, perhaps, while the old limit was known.
+    let id = of_size(600_000).text("aggregate_id", "falls").insert(&scene.client).await;
+    scene.fixture.nats.own().options_mut().max_payload = 100_000;
+    scene.fixture.nats.own().start_again().await.unwrap();
+    assert!(!scene.settle().await.iter().any(|message| message.id() == id));
+    let fallen = letter(&scene.client, id).await.unwrap();
+    assert_eq!(fallen.code, "payload_too_large");
+    assert!(fallen.error.contains("at most 100000"), "{}", fallen.error);
+    scene.publishes(vec![of_size(10_000)]).await;
+
+    scene.fixture.nats.own().stop().await.unwrap();
+    scene.fixture.nats.own().options_mut().max_payload = 2 << 20;
+    scene.fixture.nats.own().start_again().await.unwrap();
+    // An event after the new connection: from here on the new limit is known.
+    scene.publishes(vec![of_size(10_000)]).await;
+    scene.publishes(vec![of_size(1_500_000).text("aggregate_id", "rises")]).await;
+}
+
+#[tokio::test]
+async fn b13_what_only_the_stream_refuses_is_a_dead_letter_too() {
+    let fixture = Fixture::new().await;
+    let jetstream = fixture.jetstream().await;
+    nats::create_stream(&jetstream, &fixture.stream, &format!("{}.>", fixture.prefix)).await;
+    let mut scene = Scene::on(fixture, |daemon| daemon).await;
+    scene.publishes(vec![of_size(20_000)]).await;
+    // The relay has asked for the limits before they change.
+    let stream = jetstream.get_stream(&scene.fixture.stream).await.unwrap();
+    let limited = Config { max_message_size: 10_000, ..stream.cached_info().config.clone() };
+    jetstream.update_stream(limited).await.unwrap();
+    let letters = scene.refuses(vec![(of_size(20_000), "payload_too_large")]).await;
+    assert!(letters[0].error.contains("10054"), "{}", letters[0].error);
+    scene.publishes(vec![of_size(5_000)]).await;
+}
+
+#[tokio::test]
+async fn b14_hundreds_of_megabytes_in_one_row_are_never_read() {
+    let mut scene = Scene::new().await;
+    // As json, as bytes, and as another table had compressed it.
+    let insert = "
+        CREATE TABLE kept (payload json);
+        INSERT INTO kept SELECT to_json(repeat('abcdefgh', 5000000)) FROM generate_series(1, 4);
+        INSERT INTO postrider.outbox (event_type, payload)
+            SELECT 'large', ('\"' || repeat('x', 255000000) || '\"')::json;
+        INSERT INTO postrider.outbox (event_type, payload_binary)
+            SELECT 'large', repeat('x', 255000000)::bytea;
+        INSERT INTO postrider.outbox (event_type, payload) SELECT 'large', payload FROM kept;
+        INSERT INTO postrider.outbox (event_type, payload_binary)
+            SELECT 'large', repeat('x', 10000000)::bytea FROM generate_series(1, 20);
+        INSERT INTO postrider.outbox (event_type) SELECT 'small' FROM generate_series(1, 100)";
+    scene.client.batch_execute(insert).await.unwrap();
+    assert_eq!(scene.settle().await.len(), 100);
+    let peak = memory_peak(&scene.daemon);
+    assert!(peak < 64 * MIB, "{} MiB", peak / MIB);
+    let copied = "SELECT count(*) FROM postrider.letter
+        WHERE error_code = 'payload_too_large' AND payload_omitted
+        AND payload IS NULL AND payload_binary IS NULL";
+    assert_eq!(super::one::<i64>(&scene.client, copied, &[]).await, 26);
+    scene.goes_on().await;
+}
+
+// To be measured such payloads are unpacked, and a page of them once took longer than a statement
+// may: the same page was given up again and again.
+#[tokio::test]
+async fn b14_many_payloads_that_another_table_had_compressed_are_read_in_time() {
+    let mut scene = Scene::with(|daemon| {
+        daemon
+            .set("database.query_timeout", "1s")
+            .allow_log("could not read the outbox")
+            .allow_log("could not settle")
+    })
+    .await;
+    let insert = "
+        CREATE TABLE kept (payload json);
+        INSERT INTO kept SELECT to_json(repeat('abcdefgh', 5000000));
+        INSERT INTO postrider.outbox (event_type, payload)
+            SELECT 'large', payload FROM kept, generate_series(1, 70);
+        INSERT INTO postrider.outbox (event_type) SELECT 'small' FROM generate_series(1, 100)";
+    scene.client.batch_execute(insert).await.unwrap();
+    assert_eq!(scene.settle().await.len(), 100);
+    let letters = "SELECT count(*) FROM postrider.letter WHERE payload_omitted";
+    assert_eq!(super::one::<i64>(&scene.client, letters, &[]).await, 70);
+    scene.goes_on().await;
+}

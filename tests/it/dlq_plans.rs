@@ -1,0 +1,90 @@
+//! An operator's question about a few letters stays cheap beside very many, with any statistics.
+
+use tokio_postgres::Client;
+
+use super::support::{
+    DEADLINE, Fixture, eventually,
+    letters::{done, number, refused},
+};
+
+const LETTERS: i64 = 150_000;
+
+/// Blocks that a command may touch: nearly all are of the catalogue. All letters have twice
+/// as many.
+const BLOCKS_MAX: i64 = 4_000;
+
+/// A third is resolved, a third dead, a third waits; the keys have thirty each.
+async fn fill(client: &Client) {
+    let settings = r#"ALTER TABLE "postrider".letter SET (autovacuum_enabled = off)"#;
+    client.batch_execute(settings).await.unwrap();
+    let statement = r#"INSERT INTO "postrider".letter (
+            relay, state, holds, error_code, error, fingerprint, dead_at, payload_size,
+            payload_omitted, tx, seq, slot, event_version, occurred_at, event_id, event_type, kind,
+            aggregate_type, aggregate_id, content_type, headers, payload, resolved_at, resolution)
+        SELECT 'default', CASE WHEN n % 3 < 2 THEN 'dead' ELSE 'held' END, true, 'code', 'text',
+            'code', CASE WHEN n % 3 < 2 THEN clock_timestamp() END, 300, false, '5', n, 0, 1, now(),
+            '00000000-0000-7000-8000-000000000000', 'order.placed', 'domain', 'order',
+            (n % 5000)::text, 'application/json', '{}', to_json(repeat('x', 300)),
+            CASE WHEN n % 3 = 0 THEN now() END, CASE WHEN n % 3 = 0 THEN 'published' END
+        FROM generate_series(1, $1::bigint) AS n"#;
+    client.execute(statement, &[&LETTERS]).await.unwrap();
+}
+
+/// What was read from the cache and the disk by sessions that have ended. One that lives tells what
+/// it did some time later, so this one does little.
+async fn blocks(client: &Client) -> i64 {
+    let others = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    eventually("no other session", DEADLINE, async || number(client, others).await == 0).await;
+    client.batch_execute("SELECT pg_stat_clear_snapshot()").await.unwrap();
+    let read = "SELECT blks_hit + blks_read FROM pg_stat_database
+        WHERE datname = current_database()";
+    number(client, read).await
+}
+
+#[tokio::test]
+async fn a_page_a_key_and_an_id_touch_few_blocks_beside_very_many_letters() {
+    let fixture = Fixture::new().await;
+    fill(&fixture.connect().await).await;
+    let client = fixture.connect().await;
+    let all = r#"SELECT pg_relation_size('"postrider".letter') / 8192"#;
+    assert!(number(&client, all).await > 2 * BLOCKS_MAX);
+    let toml = fixture.toml();
+    let cheap: [&[&str]; 10] = [
+        &["dlq", "list"],
+        &["dlq", "list", "--after", "75001"],
+        &["dlq", "list", "--state", "held"],
+        &["dlq", "list", "--state", "held", "--after", "75002"],
+        &["dlq", "list", "--state", "retrying"],
+        &["dlq", "list", "--key", "order/77"],
+        &["dlq", "list", "--state", "held", "--key", "order/77"],
+        &["dlq", "redrive", "--key", "order/77", "--dry-run"],
+        &["dlq", "show", "75001"],
+        &["why", "order/77"],
+    ];
+    let forget = "DELETE FROM pg_statistic USING pg_class
+            WHERE starelid = oid AND relname LIKE 'letter%';
+        UPDATE pg_class SET reltuples = -1, relpages = 0 WHERE relname LIKE 'letter%'";
+    let fresh = r#"ANALYZE "postrider".letter"#;
+    let mut key = 100;
+    for (state, change) in [("missing", forget), ("fresh", fresh)] {
+        fixture.postgres.execute(&fixture.database, change).await.unwrap();
+        // The first look sets hint bits and warms caches of the catalogue.
+        done(&toml, &["dlq", "list"]).await;
+        for command in cheap {
+            let before = blocks(&client).await;
+            done(&toml, command).await;
+            let touched = blocks(&client).await - before;
+            assert!(touched < BLOCKS_MAX, "statistics {state}, {command:?}: {touched} blocks");
+        }
+        key += 1;
+        let before = blocks(&client).await;
+        let one = format!("order/{key}");
+        done(&toml, &["dlq", "discard", "--key", &one, "--yes", "--reason", "a test"]).await;
+        let id = (3 * key + 1).to_string();
+        done(&toml, &["dlq", "redrive", &id]).await;
+        refused(&toml, &["dlq", "redrive", &id, "3", "999999"]).await;
+        let touched = blocks(&client).await - before;
+        assert!(touched < 2 * BLOCKS_MAX, "statistics {state}, changes: {touched} blocks");
+    }
+}

@@ -1,0 +1,234 @@
+//! Letters: what leaves the fast path waits for itself, its key in order behind it, and others not at
+//! all.
+
+use std::time::Duration;
+
+use postrider::dev::servers::NatsOptions;
+use tokio_postgres::Client;
+
+use super::support::{
+    DEADLINE, Fixture, app,
+    daemon::{Daemon, DaemonBuilder},
+    eventually,
+};
+
+/// A user who may publish everything but the events of some types.
+fn denying(prefix: &str, types: &str) -> String {
+    format!(
+        "authorization {{ users: [\n\
+         {{ user: everyone, password: everything }}\n\
+         {{ user: relay, password: secret, permissions {{ subscribe: [\">\"], \
+         publish: {{ allow: [\">\"], deny: [\"{prefix}.{types}\"] }} }} }}\n\
+         ] }}\nno_auth_user: everyone\n"
+    )
+}
+
+/// The server does not know the test's prefix before the fixture does: all prefixes are denied.
+async fn denied_fixture() -> Fixture {
+    let options = NatsOptions { extra: denying("*", "denied.>"), ..NatsOptions::default() };
+    Fixture::with(None, Some(options)).await
+}
+
+fn retrying(fixture: &Fixture) -> DaemonBuilder {
+    fixture
+        .daemon()
+        .set("nats.user", "relay")
+        .set("nats.password", "secret")
+        .set("nats.ack_timeout", "500ms")
+        .set("route.on_denied", "retry")
+        .set("route.delay", "600ms")
+        .set("route.max_delay", "1s")
+        .allow_log("the broker asks for patience")
+        .allow_log("an event became a dead letter")
+}
+
+/// One that can never be published; `emit` would refuse it.
+async fn insert_poison(client: &Client, key: &str) {
+    let insert = r#"INSERT INTO "postrider".outbox
+        (event_type, aggregate_type, aggregate_id, payload) VALUES ('order.*', 'order', $1, '{}')"#;
+    client.execute(insert, &[&key]).await.unwrap();
+}
+
+async fn emit(client: &Client, event_type: &str, key: &str, count: usize) {
+    for _ in 0..count {
+        app::emit(client, event_type, Some(("order", key)), "{}").await;
+    }
+}
+
+/// How many unresolved letters are in a state.
+async fn in_state(client: &Client, state: &str) -> i64 {
+    let count = r#"SELECT count(*) FROM "postrider".letter
+        WHERE state = $1 AND resolved_at IS NULL"#;
+    client.query_one(count, &[&state]).await.unwrap().get(0)
+}
+
+async fn wait_state(client: &Client, state: &str, count: i64) {
+    eventually(format!("{count} letters are {state}"), DEADLINE, async || {
+        in_state(client, state).await == count
+    })
+    .await;
+}
+
+/// The places in the outbox of one key's events, in the order of the stream.
+async fn stored_of(fixture: &Fixture, key: &str) -> Vec<u64> {
+    let messages = fixture.read_stream().await;
+    let of_key = messages.iter().filter(|message| message.header("ce-subject") == Some(key));
+    of_key.map(|message| message.header("ce-sequence").unwrap().parse().unwrap()).collect()
+}
+
+/// An operator's redrive, as `postrider dlq redrive` does it.
+async fn redrive(client: &Client) {
+    let statement = r#"UPDATE "postrider".letter
+        SET state = 'retrying', dead_at = NULL, attempts = 0, next_attempt_at = clock_timestamp()
+        WHERE state = 'dead' AND resolved_at IS NULL"#;
+    client.batch_execute(statement).await.unwrap();
+    client.batch_execute("NOTIFY postrider_postrider, 'letters'").await.unwrap();
+}
+
+async fn discard(client: &Client) {
+    let statement = r#"UPDATE "postrider".letter
+        SET resolution = 'discarded', resolved_by = 'test', resolved_at = clock_timestamp(),
+            next_attempt_at = clock_timestamp()
+        WHERE state = 'dead' AND resolved_at IS NULL"#;
+    client.batch_execute(statement).await.unwrap();
+    client.batch_execute("NOTIFY postrider_postrider, 'letters'").await.unwrap();
+}
+
+/// A dead letter of a key, and later events that wait behind it.
+async fn dead_head(fixture: &Fixture, client: &Client, daemon: &mut Daemon) {
+    daemon.allow_log("an event became a dead letter");
+    insert_poison(client, "o-1").await;
+    emit(client, "order.placed", "o-1", 30).await;
+    emit(client, "order.placed", "o-2", 10).await;
+    wait_state(client, "held", 30).await;
+    assert_eq!(in_state(client, "dead").await, 1);
+    fixture.wait_stored(10, DEADLINE).await;
+    assert_eq!(stored_of(fixture, "o-2").await.len(), 10);
+}
+
+#[tokio::test]
+async fn an_event_that_is_denied_waits_among_the_letters_and_its_key_behind_it() {
+    let mut fixture = denied_fixture().await;
+    let client = fixture.connect().await;
+    let _daemon = retrying(&fixture).start();
+    emit(&client, "order.placed", "o-1", 2).await;
+    emit(&client, "denied.at_first", "o-1", 1).await;
+    emit(&client, "order.placed", "o-1", 20).await;
+    emit(&client, "order.placed", "o-2", 20).await;
+    wait_state(&client, "held", 20).await;
+    wait_state(&client, "retrying", 1).await;
+    // The position has moved on, and the other key with it.
+    assert!(fixture.wait_drained(DEADLINE).await);
+    assert_eq!(stored_of(&fixture, "o-2").await.len(), 20);
+    assert_eq!(stored_of(&fixture, "o-1").await, [1, 2]);
+
+    fixture.nats.own().options_mut().extra = denying("*", "nothing.>");
+    fixture.nats.reload().unwrap();
+    fixture.wait_stored(43, DEADLINE).await;
+    assert_eq!(stored_of(&fixture, "o-1").await, (1..=23).collect::<Vec<_>>());
+    wait_state(&client, "held", 0).await;
+    assert_eq!(in_state(&client, "retrying").await, 0);
+    // The key is free again: what comes now takes the fast path, in order.
+    emit(&client, "order.placed", "o-1", 5).await;
+    fixture.wait_stored(48, DEADLINE).await;
+    assert!(stored_of(&fixture, "o-1").await.is_sorted());
+    let letters = r#"SELECT count(*), count(*) FILTER (WHERE resolution = 'published'
+            AND stream_seq IS NOT NULL) FROM "postrider".letter"#;
+    let row = client.query_one(letters, &[]).await.unwrap();
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (21, 21));
+}
+
+#[tokio::test]
+async fn what_is_denied_too_often_dies_and_a_restart_does_not_count_anew() {
+    let fixture = denied_fixture().await;
+    let client = fixture.connect().await;
+    let mut daemon = retrying(&fixture).set("route.attempts", 4).start();
+    emit(&client, "denied.for_ever", "o-1", 1).await;
+    wait_state(&client, "retrying", 1).await;
+    daemon.kill9();
+    daemon.start_again();
+    wait_state(&client, "dead", 1).await;
+    let row = client
+        .query_one(
+            r#"SELECT attempts, error_code, error, fingerprint FROM "postrider".letter"#,
+            &[],
+        )
+        .await
+        .unwrap();
+    assert_eq!((row.get::<_, i32>(0), row.get::<_, &str>(1)), (4, "permission_denied"));
+    assert!(row.get::<_, &str>(2).ends_with("(tried 4 times)"), "{}", row.get::<_, &str>(2));
+    assert!(row.get::<_, &str>(3).starts_with("permission_denied-"));
+}
+
+#[tokio::test]
+async fn a_redriven_letter_is_published_and_its_key_follows_in_order() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let mut daemon = fixture.daemon().start();
+    dead_head(&fixture, &client, &mut daemon).await;
+
+    // Redriven as it is it dies again, and nothing moves.
+    redrive(&client).await;
+    let again = r#"SELECT count(*) FROM "postrider".letter
+        WHERE state = 'dead' AND last_failed_at > first_failed_at + interval '1 ms'"#;
+    eventually("it died again", DEADLINE, async || {
+        client.query_one(again, &[]).await.unwrap().get::<_, i64>(0) == 1
+    })
+    .await;
+    assert_eq!(stored_of(&fixture, "o-1").await, [0; 0]);
+
+    // Mended and redriven it goes, and the others behind it; new ones come meanwhile.
+    let mend = r#"UPDATE "postrider".letter SET event_type = 'order.placed' WHERE state = 'dead'"#;
+    client.batch_execute(mend).await.unwrap();
+    redrive(&client).await;
+    emit(&client, "order.placed", "o-1", 20).await;
+    fixture.wait_stored(61, DEADLINE).await;
+    let stored = stored_of(&fixture, "o-1").await;
+    assert!(stored.is_sorted() && stored.len() == 51, "{stored:?}");
+    wait_state(&client, "held", 0).await;
+}
+
+#[tokio::test]
+async fn a_discarded_letter_lets_its_key_go_on_also_when_nobody_ran_meanwhile() {
+    for stopped in [false, true] {
+        let fixture = Fixture::new().await;
+        let client = fixture.connect().await;
+        let mut daemon = fixture.daemon().start();
+        dead_head(&fixture, &client, &mut daemon).await;
+        if stopped {
+            daemon.kill9();
+        }
+        discard(&client).await;
+        emit(&client, "order.placed", "o-1", 20).await;
+        if stopped {
+            daemon.start_again();
+        }
+        fixture.wait_stored(60, DEADLINE).await;
+        let stored = stored_of(&fixture, "o-1").await;
+        assert!(stored.is_sorted() && stored.len() == 50, "{stored:?}");
+        wait_state(&client, "held", 0).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_survive_kills_of_the_program_in_the_middle_of_their_key() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let mut daemon = fixture.daemon().allow_log("an event became a dead letter").start();
+    insert_poison(&client, "o-1").await;
+    let many = r#"INSERT INTO "postrider".outbox
+        (event_type, aggregate_type, aggregate_id, payload)
+        SELECT 'order.placed', 'order', 'o-1', '{}' FROM generate_series(1, 3000)"#;
+    client.batch_execute(many).await.unwrap();
+    wait_state(&client, "held", 3000).await;
+    discard(&client).await;
+    for _ in 0..5 {
+        super::support::let_pass(Duration::from_millis(300)).await;
+        daemon.kill9();
+        daemon.start_again();
+    }
+    fixture.wait_stored(3000, DEADLINE).await;
+    wait_state(&client, "held", 0).await;
+    let stored = stored_of(&fixture, "o-1").await;
+    assert_eq!(stored, (2..=3001).collect::<Vec<_>>());
+}
