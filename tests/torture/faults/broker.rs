@@ -55,7 +55,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 3,
         nightly: 60,
         set: 1,
-        unmended: Some("events out of order when the program is killed while it heals"),
+        unmended: Some("an event in the client's buffer can come before what was lost of its key"),
         inflict: |set| Box::pin(set_back(set)),
     },
 ];
