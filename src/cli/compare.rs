@@ -2,7 +2,6 @@
 
 use async_nats::Event;
 use tokio::time::{Instant, timeout_at};
-use uuid::Uuid;
 
 use super::{
     exit::{Exit, Failure},
@@ -11,8 +10,8 @@ use super::{
 use crate::{
     config::{Config, error::Problem},
     event::Seq,
-    nats::{self, Keeps, StreamError, identity, keeps, read_headers},
-    outbox::{ACCOUNTING_SETTINGS, Settled},
+    nats::{self, Keeps, StreamError, identity, kept, read_headers},
+    outbox::{ACCOUNTING_SETTINGS, Settled, SettledDue, SettledEvent},
     pg::{connect::connect, schema::Schema},
 };
 
@@ -36,8 +35,7 @@ pub(super) struct Compared {
     pub(super) expected: u64,
     /// Of these, those that it holds.
     pub(super) held: u64,
-    /// Of these, those that are older than everything of ours that the stream has left, and that it
-    /// dropped by its own limits or by a purge.
+    /// Of these, those that it may have dropped by its own limits or by a purge.
     pub(super) dropped: u64,
     /// The rest, in the order of the outbox; [`MISSING_MAX`] at most.
     pub(super) missing: Vec<i64>,
@@ -82,11 +80,12 @@ pub(super) async fn settled(config: &Config, purpose: &str) -> Result<Settled, F
 /// that what is settled meanwhile is no difference.
 pub(super) async fn compare(config: &Config, settled: &Settled) -> Result<Compared, Failure> {
     let broker = broker(config).await?;
-    let keeps = keeps(&broker.client, &config.stream.name).await;
-    if keeps.map_err(|error| unreadable(&error))? == Keeps::UntilAcknowledged {
+    let kept = kept(&broker.client, &config.stream.name).await;
+    let (keeps, first_seq) = kept.map_err(|error| unreadable(&error))?;
+    if keeps == Keeps::UntilOthersAct {
         let text = format!(
-            "stream \"{}\" removes what its consumers have acknowledged, so that it cannot be \
-             compared",
+            "stream \"{}\" removes what its consumers have acknowledged, or what a later message of its \
+             subject replaces, so that it cannot be compared",
             config.stream.name
         );
         let hint = "look at the database alone: postrider audit --database-only";
@@ -96,13 +95,13 @@ pub(super) async fn compare(config: &Config, settled: &Settled) -> Result<Compar
     let mut above = Seq(0);
     loop {
         let mut expected = Vec::new();
-        while expected.len() < AT_ONCE {
-            let page = settled.page(above, PAGE).await?;
-            let Some((_, last)) = page.last() else { break };
-            above = *last;
-            expected.extend(page);
+        let mut is_last = false;
+        while expected.len() < AT_ONCE && !is_last {
+            let page = settled.page(above, PAGE, first_seq).await?;
+            is_last = page.len() < PAGE;
+            above = page.last().map_or(above, |last| last.seq);
+            expected.extend(page.into_iter().filter(|event| event.due != SettledDue::Nowhere));
         }
-        let is_last = expected.len() < AT_ONCE;
         if !expected.is_empty() {
             read_against(&broker, &config.stream.name, expected, &mut compared).await?;
         }
@@ -115,21 +114,19 @@ pub(super) async fn compare(config: &Config, settled: &Settled) -> Result<Compar
 async fn read_against(
     broker: &nats::Connection,
     stream: &str,
-    mut expected: Vec<(Uuid, Seq)>,
+    mut expected: Vec<SettledEvent>,
     compared: &mut Compared,
 ) -> Result<(), Failure> {
-    expected.sort_unstable();
+    expected.sort_unstable_by_key(|event| (event.id, event.seq));
     let mut held = vec![false; expected.len()];
-    let (mut lowest, mut first, mut read) = (None, None, 0_u64);
-    let seen = |seq: u64, headers: Option<&async_nats::HeaderMap>| {
-        first.get_or_insert(seq);
+    let mut read = 0_u64;
+    let seen = |_: u64, headers: Option<&async_nats::HeaderMap>| {
         read += 1;
         if read.is_multiple_of(MESSAGES_A_LINE) {
             print::to_stderr(&format!("read {} messages of the stream", number(read)));
         }
-        let Some((id, seq)) = headers.and_then(identity) else { return };
-        lowest = Some(lowest.map_or(seq, |lowest: Seq| lowest.min(seq)));
-        if let Ok(at) = expected.binary_search(&(id, seq))
+        let Some(identity) = headers.and_then(identity) else { return };
+        if let Ok(at) = expected.binary_search_by_key(&identity, |event| (event.id, event.seq))
             && let Some(held) = held.get_mut(at)
         {
             *held = true;
@@ -139,16 +136,14 @@ async fn read_against(
         read_headers(&broker.client, stream, 0, seen).await.map_err(|error| unreadable(&error))?;
     compared.messages = messages;
     compared.expected += expected.len() as u64;
-    // A stream that begins later than with its first message has dropped what came before.
-    let dropped_below = lowest.filter(|_| first.is_some_and(|first| first > 1));
     let mut missing = Vec::new();
-    for ((_, seq), held) in expected.into_iter().zip(held) {
+    for (event, held) in expected.into_iter().zip(held) {
         if held {
             compared.held += 1;
-        } else if dropped_below.is_some_and(|lowest| seq < lowest) {
+        } else if event.due == SettledDue::InStreamUnlessDropped {
             compared.dropped += 1;
         } else {
-            missing.push(seq.0);
+            missing.push(event.seq.0);
         }
     }
     missing.sort_unstable();
@@ -162,6 +157,7 @@ fn unreadable(error: &StreamError) -> Failure {
         StreamError::Unavailable { .. } => Exit::Unavailable,
         StreamError::Missing { .. } | StreamError::Refused { .. } => Exit::Configuration,
     };
-    let hint = "it needs $JS.API.CONSUMER.CREATE and CONSUMER.MSG.NEXT of the stream to be read";
+    let hint =
+        "its user needs $JS.API.CONSUMER.CREATE, CONSUMER.MSG.NEXT and CONSUMER.DELETE of it";
     Failure::new(exit, Problem::new(error.to_string()).hint(hint))
 }

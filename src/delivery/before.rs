@@ -87,7 +87,8 @@ impl Before {
         self.may_come().then_some(self.looked_at)
     }
 
-    fn may_come(&self) -> bool {
+    /// Whether something of an earlier run may still be read.
+    pub(super) fn may_come(&self) -> bool {
         self.rows != Rows::Read || !self.letters_read
     }
 }

@@ -8,6 +8,7 @@ use std::{
 
 use rustc_hash::FxHashMap;
 
+use super::Attempt;
 use crate::event::{AggregateKey, Event};
 
 /// The number of an event in memory: it rises with each one admitted, and is never used twice.
@@ -44,8 +45,10 @@ pub struct Lanes {
 #[derive(Debug)]
 struct Waiting {
     event: Event,
-    /// Tries that the broker answered with a request for patience.
+    /// Attempts used up.
     attempts: u32,
+    /// Requests for patience that use up no attempt.
+    patience: u32,
     /// How often it was handed to the broker.
     sends: u32,
     in_flight: bool,
@@ -142,6 +145,7 @@ impl Lanes {
         let waiting = Waiting {
             event,
             attempts,
+            patience: 0,
             sends: 0,
             in_flight: false,
             uncertain_since,
@@ -235,6 +239,18 @@ impl Lanes {
         self.waiting.values().map(|waiting| &waiting.event)
     }
 
+    /// Whether it is on its way.
+    pub fn is_in_flight(&self, ticket: Ticket) -> bool {
+        self.waiting.get(&ticket).is_some_and(|waiting| waiting.in_flight)
+    }
+
+    /// An answer that may be about another publish than the last one of it: it may be stored.
+    pub fn doubt(&mut self, ticket: Ticket) {
+        if let Some(waiting) = self.waiting.get_mut(&ticket) {
+            waiting.doubt = Doubt::Unanswered;
+        }
+    }
+
     /// What is on its way and meets a condition.
     pub fn on_their_way(&self, condition: impl Fn(&Event) -> bool) -> Vec<Ticket> {
         let meets = |waiting: &Waiting| waiting.in_flight && condition(&waiting.event);
@@ -270,21 +286,25 @@ impl Lanes {
         }
     }
 
-    /// How often the broker has asked for patience with it.
+    /// Attempts that it has used up.
     pub fn attempts(&self, ticket: Ticket) -> u32 {
         self.waiting.get(&ticket).map_or(0, |waiting| waiting.attempts)
     }
 
-    /// It is asked to be patient once more. Returns how often it was tried.
-    pub fn tried(&mut self, ticket: Ticket) -> u32 {
-        let Some(waiting) = self.waiting.get_mut(&ticket) else { return 0 };
+    /// It is asked to be patient once more. Returns how many attempts that has used up, and how often it
+    /// was asked while it is in memory.
+    pub fn tried(&mut self, ticket: Ticket, attempt: Attempt) -> (u32, u32) {
+        let Some(waiting) = self.waiting.get_mut(&ticket) else { return (0, 0) };
         waiting.in_flight = false;
         if waiting.doubt == Doubt::No {
             // Every publish of it was answered: it is not in the stream.
             waiting.uncertain_since = None;
         }
-        waiting.attempts = waiting.attempts.saturating_add(1);
-        waiting.attempts
+        match attempt {
+            Attempt::Counts => waiting.attempts = waiting.attempts.saturating_add(1),
+            Attempt::IsFree => waiting.patience = waiting.patience.saturating_add(1),
+        }
+        (waiting.attempts, waiting.attempts.saturating_add(waiting.patience))
     }
 
     /// It goes again then.
@@ -325,7 +345,8 @@ impl Lanes {
         for member in &lane {
             self.forget(*member);
         }
-        let last = lane.back().copied();
+        // A letter in the lane goes its own way; only rows are held from here.
+        let last = lane.iter().rev().find(|member| !member.is_letter()).copied();
         self.held.insert(key, last);
         lane.into_iter().filter(|member| *member != ticket).collect()
     }

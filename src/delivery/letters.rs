@@ -14,8 +14,9 @@ use crate::event::{AggregateKey, Event};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LetterId(pub i64);
 
-/// Letters in memory at most. At the bound no others are looked at until these are decided.
-pub const LETTERS_MAX: usize = 1024;
+/// Letters in memory from which on no others are looked at until these are decided. One look may go
+/// beyond it by its own bounds.
+pub const LETTERS_MAX: usize = 512;
 
 /// One unresolved letter of a key, as it was read.
 #[derive(Debug, Clone)]
@@ -283,7 +284,8 @@ impl Letters {
         let Some(run) = self.runs.get_mut(&number) else { return Vec::new() };
         run.marks.retain(|mark| mark.id != id);
         let left: Vec<Ticket> = run.tickets.drain(..).filter(|other| *other != ticket).collect();
-        let look = matches!(change, Change::Dead { holds: false, .. })
+        // What is not in its own way any more, or is older than what it gave way to, is looked at again.
+        let look = matches!(change, Change::Dead { holds: false, .. } | Change::Held)
             && matches!(run.subject, Subject::Key(_));
         self.records.records.push(Record { id, change, look });
         for other in &left {
@@ -301,8 +303,16 @@ impl Letters {
 
     fn finish(&mut self, number: u64) {
         let Some(Run { subject, marks, .. }) = self.runs.remove(&number) else { return };
-        let seen = |Mark { id, at }| Record { id, change: Change::Seen { at }, look: false };
-        self.records.records.extend(marks.into_iter().map(seen));
+        for Mark { id, at } in marks {
+            // One record a letter: its publishing, if that is still to be written, also ends its mark.
+            let written = self.records.records.iter_mut().find(|record| record.id == id);
+            if let Some(record) = written {
+                record.look = false;
+            } else {
+                let change = Change::Seen { at };
+                self.records.records.push(Record { id, change, look: false });
+            }
+        }
         self.records.ended.push(subject);
     }
 

@@ -6,6 +6,7 @@
 
 mod before;
 mod breaker;
+mod doubt;
 mod found;
 mod lanes;
 mod letters;
@@ -202,7 +203,7 @@ impl Delivery {
             let ticket = self.progress.admit(event.seq, self.floor_now());
             if self.lettered.contains(&event.seq) {
                 self.progress.resolve(ticket, Verdict::Lettered);
-            } else if self.found.contains(&event) {
+            } else if self.is_found(&event) {
                 self.progress.resolve(ticket, Verdict::Published);
             } else if self.lanes.hold(ticket, &event) {
                 self.progress.resolve(ticket, Verdict::Held);
@@ -216,6 +217,7 @@ impl Delivery {
     pub fn exhausted(&mut self) {
         self.progress.exhausted();
         self.before.exhausted();
+        self.forget_found();
     }
 
     /// What is taken into memory now is stored above this, if it is.
@@ -279,16 +281,13 @@ impl Delivery {
         self.die(ticket, rejection, attempts, now);
     }
 
-    /// Whether the event may be in the stream, and so long ago that the stream would not recognise
-    /// it: it has to be looked for before it may go again.
-    pub fn is_stale(&self, ticket: Ticket, now: Instant) -> bool {
-        self.lanes.is_stale(ticket, self.recognised_for, now)
-    }
-
     /// Judges what the broker told us about an event on its way.
     pub fn resolve(&mut self, ticket: Ticket, outcome: Outcome, now: Instant) -> Transition {
         let Some((event, _)) = self.lanes.event(ticket) else { return Transition::None };
         let id = event.id;
+        if !self.lanes.is_in_flight(ticket) {
+            return Transition::None;
+        }
         self.window.release(event.payload.len());
         match outcome {
             Outcome::Acked { stream_seq, duplicate } => {
@@ -335,25 +334,6 @@ impl Delivery {
         } else {
             self.progress.resolve(ticket, Verdict::Published);
         }
-    }
-
-    /// What the stream holds of what was sent and is not settled, as a look into it, begun at `at`, has
-    /// found. The stream's sequences up to `stream_seq` are in use.
-    pub fn found(&mut self, found: Found, stream_seq: u64, at: Instant) {
-        self.before.looked(at);
-        for ticket in self.lanes.uncertain() {
-            let known = self.lanes.event(ticket).is_some_and(|(event, _)| found.contains(event));
-            if known {
-                self.publish(ticket, 0);
-            } else {
-                self.lanes.not_stored(ticket, at, self.late_max);
-            }
-        }
-        if stream_seq > self.stream.acked {
-            self.stream.acked = stream_seq;
-            self.stream.event_id = None;
-        }
-        self.found.extend(found);
     }
 
     /// For how long the stream recognises what is sent again, and how long a message may be on its way

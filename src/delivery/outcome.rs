@@ -96,8 +96,9 @@ impl ClosureKind {
                 "change the stream, or [stream] and [route] to match it, then run `postrider check`"
             }
             Self::PermissionDenied => {
-                "allow this user to publish to the route's subjects and $JS.API.STREAM.INFO, and \
-                 to subscribe to its inbox"
+                "allow this user to publish to the route's subjects and, of the stream, to \
+                 $JS.API.STREAM.INFO, STREAM.MSG.GET, CONSUMER.CREATE, CONSUMER.MSG.NEXT and \
+                 CONSUMER.DELETE, and to subscribe to its inbox"
             }
             Self::BrokerStalled => {
                 "the server is connected but silent: look at its disk and its log; after a full \

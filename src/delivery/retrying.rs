@@ -20,13 +20,13 @@ impl Delivery {
     ) {
         let Some((event, _)) = self.lanes.event(ticket) else { return };
         let draw = event.seq.0.unsigned_abs();
-        let attempts = self.lanes.tried(ticket);
+        let (attempts, tries) = self.lanes.tried(ticket, attempt);
         if attempt == Attempt::Counts && self.rules.retry.is_exhausted(attempts) {
             let text = format!("{} (tried {attempts} times)", reason.text);
             self.die(ticket, Rejection { text, ..reason }, attempts, now);
             return;
         }
-        let wait = self.rules.retry.wait(attempts, draw);
+        let wait = self.rules.retry.wait(tries, draw);
         if wait <= STAY_MAX {
             self.lanes.again_at(ticket, now + wait);
             return;
@@ -45,7 +45,7 @@ impl Delivery {
 
     /// Whether there is room for letters to be tried again.
     pub fn has_room_for_letters(&self) -> bool {
-        self.letters.len() < LETTERS_MAX / 2 && self.room().bytes > 0
+        self.letters.len() < LETTERS_MAX && self.room().bytes > 0
     }
 
     /// Whether a look at this letter's key would only find what is in memory.
@@ -59,24 +59,19 @@ impl Delivery {
         let lanes = &mut self.lanes;
         let free = |key: &AggregateKey| lanes.release(key, recorded);
         for (ticket, letter) in self.letters.take(look, floor, free) {
-            let known = self.found.contains(&letter.event);
+            let known = self.is_found(&letter.event);
             let uncertain_since = self.before.uncertain_since();
             self.lanes.admit(ticket, letter.event, letter.attempts, uncertain_since);
             if known {
-                self.publish_known_letter(ticket);
+                self.take_as_published(ticket);
             }
         }
-    }
-
-    /// A letter that the stream holds already; only the head of its lane may leave.
-    fn publish_known_letter(&mut self, ticket: Ticket) {
-        self.lanes.abandon(&[ticket]);
-        self.letters.published(ticket, 0);
     }
 
     /// All letters that were due are read.
     pub fn letters_read(&mut self) {
         self.before.letters_read();
+        self.forget_found();
     }
 
     /// Letters in memory.

@@ -83,7 +83,9 @@ pub(super) fn classify_error(error: &ApiError) -> Outcome {
             unavailable(ClosureKind::Misconfigured, text)
         }
         // Asked for patience with this message.
-        10158 | 10163 | 10164 | 10167 | 10210 | 10211 => busy("busy", text, Attempt::Counts),
+        // Our own earlier publish of it is under way, which says nothing against the message.
+        10158 => busy("busy", text, Attempt::IsFree),
+        10163 | 10164 | 10167 | 10210 | 10211 => busy("busy", text, Attempt::Counts),
         // JetStream as a whole is not available: no judgement about this message.
         _ if error.code == 503 => unavailable(ClosureKind::StreamUnavailable, text),
         // Never a dead letter for what we do not understand.

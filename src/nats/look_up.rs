@@ -136,12 +136,14 @@ pub async fn read_headers(
     Ok((last_seq, count))
 }
 
-/// For how long a stream keeps its messages.
+/// For how long a stream keeps its messages, and the first that it has.
 ///
 /// # Errors
 /// As [`look_up`].
-pub async fn keeps(client: &Client, stream: &str) -> Result<Keeps, StreamError> {
-    find(&context(client), stream).await.map(|found| found.cached_info().config.retention.into())
+pub async fn kept(client: &Client, stream: &str) -> Result<(Keeps, u64), StreamError> {
+    let found = find(&context(client), stream).await?;
+    let info = found.cached_info();
+    Ok((Keeps::of(&info.config), info.state.first_sequence))
 }
 
 /// What the stream holds under a sequence; `None` when it holds nothing there.

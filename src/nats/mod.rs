@@ -7,6 +7,6 @@ mod publish;
 mod stream;
 
 pub use connect::{ConnectError, Connection, connect};
-pub use look_up::{Held, LookedUp, held_at, identity, keeps, look_up, read_headers};
+pub use look_up::{Held, LookedUp, held_at, identity, kept, look_up, read_headers};
 pub use publish::{Absorbed, NotSent, Publisher};
-pub use stream::{Facts, Keeps, StreamError, Warning, verify};
+pub use stream::{Copies, Facts, Keeps, StreamError, Warning, verify};

@@ -36,6 +36,8 @@ pub struct Facts {
     pub duplicate_window: Duration,
     /// For how long it keeps a message.
     pub keeps: Keeps,
+    /// How many servers have it.
+    pub copies: Copies,
     /// What might lose events, for the log and `check`.
     pub warnings: Vec<Warning>,
 }
@@ -45,17 +47,29 @@ pub struct Facts {
 pub enum Keeps {
     /// Until its limits are reached: what it does not hold, it has lost or dropped.
     UntilItsLimits,
-    /// Until its consumers have acknowledged it: what it does not hold may have been consumed.
-    UntilAcknowledged,
+    /// Until its consumers have acknowledged it, or a later one of its subject has taken its place: what
+    /// it does not hold may have served its time.
+    UntilOthersAct,
 }
 
-impl From<RetentionPolicy> for Keeps {
-    fn from(policy: RetentionPolicy) -> Self {
-        match policy {
-            RetentionPolicy::Limits => Self::UntilItsLimits,
-            RetentionPolicy::Interest | RetentionPolicy::WorkQueue => Self::UntilAcknowledged,
+impl Keeps {
+    pub(super) fn of(config: &Config) -> Self {
+        match config.retention {
+            RetentionPolicy::Limits if config.max_messages_per_subject <= 0 => Self::UntilItsLimits,
+            RetentionPolicy::Limits | RetentionPolicy::Interest | RetentionPolicy::WorkQueue => {
+                Self::UntilOthersAct
+            }
         }
     }
+}
+
+/// How many servers have a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Copies {
+    /// One.
+    One,
+    /// Several, of which one leads.
+    Several,
 }
 
 /// Something that might lose events, with what to do about it.
@@ -146,7 +160,8 @@ pub async fn verify(
         first_seq: info.state.first_sequence,
         last_seq: info.state.last_sequence,
         duplicate_window: info.config.duplicate_window,
-        keeps: info.config.retention.into(),
+        keeps: Keeps::of(&info.config),
+        copies: if info.config.num_replicas > 1 { Copies::Several } else { Copies::One },
         warnings: warnings(&info),
     })
 }

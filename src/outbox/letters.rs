@@ -83,10 +83,14 @@ impl Outbox {
         let mut keys = keys.into_iter().peekable();
         while keys.peek().is_some() && bytes < limits.bytes && letters < limits.events {
             let some: Vec<_> = keys.by_ref().take(KEYS_AT_ONCE).collect();
-            let reading =
-                some.iter().map(|(_, marks)| self.run_of(marks, limits.event_bytes, wait_max));
+            let reading = some.iter().map(|(_, marks)| self.run_of(marks, wait_max));
             let runs = try_join_all(reading).await?;
-            for ((key, marks), run) in some.into_iter().zip(runs) {
+            for ((key, marks), mut run) in some.into_iter().zip(runs) {
+                if bytes >= limits.bytes {
+                    return Ok(looks);
+                }
+                // Large ones stayed in the outbox: one after the other, while there is room.
+                self.read_large_head(&mut run, limits.event_bytes).await?;
                 letters += run.len();
                 bytes += run.iter().map(|letter| letter.event.footprint()).sum::<usize>();
                 looks.push(Look { marks, key, letters: run });
@@ -98,7 +102,6 @@ impl Outbox {
     async fn run_of(
         &self,
         marks: &[Mark],
-        limit: u64,
         wait_max: Duration,
     ) -> Result<Vec<StoredLetter>, QueryError> {
         let Some(Mark { id: LetterId(id), .. }) = marks.first() else { return Ok(Vec::new()) };
@@ -113,8 +116,15 @@ impl Outbox {
                 ),
             )
             .await?;
-        let mut run = rows.iter().map(stored).collect::<Result<Vec<_>, _>>()?;
-        // A payload that stayed in the outbox is large: only the letter that goes next has its own.
+        Ok(rows.iter().map(stored).collect::<Result<Vec<_>, _>>()?)
+    }
+
+    /// Only the letter that goes next has its large payload in memory; the run ends before another.
+    async fn read_large_head(
+        &self,
+        run: &mut Vec<StoredLetter>,
+        limit: u64,
+    ) -> Result<(), QueryError> {
         let large = run.iter().position(
             |letter| matches!(letter.event.payload, Payload::Oversize { bytes } if bytes <= limit),
         );
@@ -124,7 +134,7 @@ impl Outbox {
                 self.read_left_out(std::slice::from_mut(&mut first.event), limit).await?;
             }
         }
-        Ok(run)
+        Ok(())
     }
 
     /// Writes down what became of letters. Doing it again changes nothing.

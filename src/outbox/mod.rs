@@ -14,7 +14,7 @@ mod why;
 
 use std::{collections::HashSet, sync::Arc};
 
-use tokio_postgres::{Row, Statement};
+use tokio_postgres::{Row, Statement, types::ToSql};
 
 use crate::{
     delivery::StreamMark,
@@ -27,7 +27,7 @@ pub use accounting::{ACCOUNTING_SETTINGS, Accounting, RowState, Standing};
 pub use fetch::{Look, Page, PageLimits};
 pub use inspect::{Inspection, MissingPrivilege, Progress};
 pub use letters::{Due, DueLetters};
-pub use reconcile::{LETTER_BYTES_MAX, RECONCILE_BATCH, Settled};
+pub use reconcile::{Due as SettledDue, LETTER_BYTES_MAX, RECONCILE_BATCH, Settled, SettledEvent};
 pub use settle::{Authority, SettleError};
 pub use upkeep::{Depth, Retained, Upkeep};
 pub use why::{Waiting, WaitingLetter};
@@ -72,6 +72,7 @@ struct Statements {
     writers: Statement,
     rescan: Statement,
     heal: Statement,
+    accept: Statement,
     lettered: Statement,
 }
 
@@ -174,6 +175,7 @@ impl Outbox {
             writers: prepare!("sql/writers.sql"),
             rescan: prepare!("sql/rescan.sql"),
             heal: prepare!("sql/heal.sql"),
+            accept: prepare!("sql/accept.sql"),
             lettered: prepare!("sql/lettered.sql"),
         };
         row::verify(&statements.page)?;
@@ -285,9 +287,10 @@ impl Outbox {
         rows.iter().map(|row| Ok(Seq(row.try_get(0)?))).collect()
     }
 
-    /// Puts the position back to where a stream, created then and ending there now, still had
-    /// everything; at once or only when an operator has asked for it. Returns how many letters are
-    /// tried again; `None` when nothing was done. Another holding has to begin after it.
+    /// Takes a stream that was created then and ends there now for what it is: at once, by putting the
+    /// position back to where it still had everything; or when an operator has asked for it, who has
+    /// made letters of what is missing. Returns how many letters are tried again; `None` when nothing
+    /// was done. Another holding has to begin after it, with another session.
     ///
     /// # Errors
     /// As the session's.
@@ -300,13 +303,19 @@ impl Outbox {
     ) -> Result<Option<i64>, QueryError> {
         let client = &self.connection.client;
         let last_seq = i64::try_from(last_seq).unwrap_or(i64::MAX);
-        let row = self
-            .connection
-            .deadline(client.query_one(
-                &self.statements.heal,
-                &[&self.relay, &authority.term, &created, &last_seq, &(when == HealWhen::Asked)],
-            ))
-            .await?;
+        let parameters: [&(dyn ToSql + Sync); 4] =
+            [&self.relay, &authority.term, &created, &last_seq];
+        let row = match when {
+            HealWhen::Asked => {
+                let accept = client.query_one(&self.statements.accept, &parameters);
+                self.connection.deadline(accept).await?
+            }
+            HealWhen::AtOnce => {
+                // It takes as long as there are letters, and the session is not used after it.
+                self.connection.deadline(client.batch_execute("SET statement_timeout = 0")).await?;
+                client.query_one(&self.statements.heal, &parameters).await?
+            }
+        };
         Ok(row.try_get(0)?)
     }
 

@@ -17,6 +17,28 @@ pub const LETTER_BYTES_MAX: u64 = 256 << 10;
 /// Events of one batch: each copies a row.
 pub const RECONCILE_BATCH: usize = 256;
 
+/// A settled event.
+#[derive(Debug, Clone, Copy)]
+pub struct SettledEvent {
+    /// Its id; of a letter that was edited, the letter's.
+    pub id: Uuid,
+    /// Its place in the outbox.
+    pub seq: Seq,
+    /// Where it has to be.
+    pub due: Due,
+}
+
+/// Where a settled event has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// It is a letter that was not published.
+    Nowhere,
+    /// In the stream.
+    InStream,
+    /// In the stream, unless that has dropped it by its limits.
+    InStreamUnlessDropped,
+}
+
 /// One relay's settled events, through a session of their own.
 pub struct Settled {
     connection: Arc<Connection>,
@@ -30,15 +52,34 @@ impl Settled {
         Self { connection: Arc::new(connection), schema, relay }
     }
 
-    /// Events that the stream has to hold, those after `above`, in the order of the outbox.
+    /// Settled events after `above`, in the order of the outbox, beside a stream that begins with
+    /// `first_seq`; fewer than `limit` only at the end.
     ///
     /// # Errors
     /// As the session's, which wants [`super::ACCOUNTING_SETTINGS`].
-    pub async fn page(&self, above: Seq, limit: usize) -> Result<Vec<(Uuid, Seq)>, QueryError> {
+    pub async fn page(
+        &self,
+        above: Seq,
+        limit: usize,
+        first_seq: u64,
+    ) -> Result<Vec<SettledEvent>, QueryError> {
         let sql = self.schema.apply(include_str!("sql/settled_ids.sql"));
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = self.connection.client.query(&sql, &[&self.relay, &above.0, &limit]).await?;
-        rows.iter().map(|row| Ok((row.try_get("event_id")?, Seq(row.try_get("seq")?)))).collect()
+        let first_seq = i64::try_from(first_seq).unwrap_or(i64::MAX);
+        let client = &self.connection.client;
+        let rows = client.query(&sql, &[&self.relay, &above.0, &limit, &first_seq]).await?;
+        let read = |row: &Row| {
+            Ok(SettledEvent {
+                id: row.try_get("event_id")?,
+                seq: Seq(row.try_get("seq")?),
+                due: match (row.try_get("is_expected")?, row.try_get("may_be_dropped")?) {
+                    (false, _) => Due::Nowhere,
+                    (true, false) => Due::InStream,
+                    (true, true) => Due::InStreamUnlessDropped,
+                },
+            })
+        };
+        rows.iter().map(read).collect()
     }
 
     /// Has events published again; [`RECONCILE_BATCH`] of them at most. Returns how many are.

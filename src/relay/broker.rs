@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use async_nats::Client;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     duplicate::{Duplicates, Gone},
@@ -14,7 +14,7 @@ use crate::{
     config,
     delivery::{Backoff, Closure, ClosureKind, StreamMark, Ticket},
     event::Event,
-    nats::{self, Facts, Keeps, LookedUp, Publisher, StreamError, Warning},
+    nats::{self, Copies, Facts, Keeps, LookedUp, Publisher, StreamError, Warning},
     wire::{Encoder, Limits, SubjectTemplate},
 };
 
@@ -25,9 +25,12 @@ const VERIFY: Backoff =
 /// How often a sound stream is looked at again: whether it still is, and is the one that it was.
 const VERIFY_AGAIN: Duration = Duration::from_mins(1);
 
-/// How long a stream has to stand below what it acknowledged before that counts as lost: the new
-/// leader of a cluster may not have caught up with itself.
-const BEHIND_MAX: Duration = Duration::from_secs(5);
+/// How long a stream has to stand below what it acknowledged before that counts as lost.
+const BEHIND_MAX: Duration = Duration::from_secs(1);
+
+/// The same in a cluster: a new leader may not have caught up with itself, and an old one that is cut
+/// off may answer for a while.
+const BEHIND_MAX_CLUSTERED: Duration = Duration::from_secs(15);
 
 /// How often it is looked at meanwhile.
 const BEHIND_LOOK: Duration = Duration::from_millis(500);
@@ -73,6 +76,9 @@ pub(super) struct Regression {
     pub(super) last_seq: u64,
     /// What happened, for people.
     pub(super) text: String,
+    /// Whether somebody else wrote where our messages were: then it is not known what is left of them.
+    pub(super) is_rewritten: bool,
+    copies: Copies,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -250,8 +256,8 @@ impl Broker {
                 self.failures += 1;
                 self.look_at = Some(now + VERIFY.after(self.failures));
                 let text = format!(
-                    "{error}; this user needs $JS.API.CONSUMER.CREATE and CONSUMER.MSG.NEXT of the \
-                     stream to look for what it holds"
+                    "{error}; this user needs $JS.API.CONSUMER.CREATE, CONSUMER.MSG.NEXT and \
+                     CONSUMER.DELETE of the stream to look for what it holds"
                 );
                 Err(Closure { kind: ClosureKind::StreamUnavailable, text })
             }
@@ -261,6 +267,7 @@ impl Broker {
     /// There is a new connection: the stream is looked at before anything goes over it.
     pub(super) fn connected(&mut self, now: Instant) {
         self.failures = 0;
+        self.behind_since = None;
         self.state = State::Unverified { at: now };
     }
 
@@ -290,7 +297,7 @@ impl Broker {
         let ack_timeout = self.ack_timeout;
         self.verifying.start(async move {
             let facts = nats::verify(&client, &stream, &template, ack_timeout).await?;
-            let is_rewritten = is_rewritten(&client, &stream.name, &facts, mark).await?;
+            let is_rewritten = is_rewritten(&client, &stream.name, &facts, mark).await;
             Ok(Seen { facts, acked: mark.acked, is_rewritten })
         });
     }
@@ -329,7 +336,11 @@ impl Broker {
         self.failures += 1;
         let since = *self.behind_since.get_or_insert(now);
         let may_catch_up = regression.created == self.created;
-        let is_early = may_catch_up && now.duration_since(since) < BEHIND_MAX;
+        let patience = match regression.copies {
+            Copies::One => BEHIND_MAX,
+            Copies::Several => BEHIND_MAX_CLUSTERED,
+        };
+        let is_early = may_catch_up && now.duration_since(since) < patience;
         let wait = if is_early { BEHIND_LOOK } else { VERIFY.after(self.failures) };
         if self.state != State::Disconnected {
             self.state = State::Unverified { at: now + wait };
@@ -358,8 +369,14 @@ impl Broker {
         } else {
             return None;
         };
-        let last_seq = if seen.is_rewritten { 0 } else { *last_seq };
-        Some(Regression { created: created.clone(), last_seq, text })
+        let (is_rewritten, copies) = (seen.is_rewritten, seen.facts.copies);
+        Some(Regression {
+            created: created.clone(),
+            last_seq: *last_seq,
+            text,
+            is_rewritten,
+            copies,
+        })
     }
 
     fn sound(&mut self, facts: Facts, now: Instant) {
@@ -388,16 +405,17 @@ impl Broker {
 
 /// Whether the stream holds another message than ours under the last sequence that we know of. One
 /// that is gone by the stream's own limits says nothing.
-async fn is_rewritten(
-    client: &Client,
-    stream: &str,
-    facts: &Facts,
-    mark: StreamMark,
-) -> Result<bool, StreamError> {
-    let Some(id) = mark.event_id else { return Ok(false) };
+async fn is_rewritten(client: &Client, stream: &str, facts: &Facts, mark: StreamMark) -> bool {
+    let Some(id) = mark.event_id else { return false };
     if mark.acked < facts.first_seq || mark.acked > facts.last_seq {
-        return Ok(false);
+        return false;
     }
-    let held = nats::held_at(client, stream, mark.acked).await?;
-    Ok(held.is_some_and(|held| held.event_id != Some(id)))
+    match nats::held_at(client, stream, mark.acked).await {
+        Ok(held) => held.is_some_and(|held| held.event_id != Some(id)),
+        Err(error) => {
+            // A user who may not read messages publishes all the same; only this look is lost.
+            debug!(%error, "cannot look what the stream holds at its last acknowledged sequence");
+            false
+        }
+    }
 }

@@ -203,7 +203,7 @@ impl Holding {
 
     /// Starts writing back what was decided, when it is time to.
     pub(super) fn settle(&mut self, now: Instant) {
-        if self.settle_due().is_none_or(|due| due > now) || self.is_healing() {
+        if self.settle_due().is_none_or(|due| due > now) {
             return;
         }
         let Some(settlement) = self.failed.take().or_else(|| self.delivery.take_settlement())
@@ -226,7 +226,7 @@ impl Holding {
 
     /// When the next settlement is due.
     pub(super) fn settle_due(&self) -> Option<Instant> {
-        if !self.settling.is_idle() {
+        if !self.settling.is_idle() || self.is_healing() {
             return None;
         }
         if self.failed.is_some() {

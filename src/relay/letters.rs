@@ -67,6 +67,12 @@ impl Holding {
         if !self.looking.is_idle() || !self.may_look() {
             return;
         }
+        let room = self.delivery.room();
+        let limits = PageLimits {
+            events: limits.events.min(room.events),
+            bytes: limits.bytes.min(room.bytes),
+            ..limits
+        };
         let outbox = Arc::clone(&self.outbox);
         let keys = std::mem::take(&mut self.letters.keys);
         if !keys.is_empty() {
@@ -128,14 +134,15 @@ impl Holding {
         let wait = if found { Some(RELOOK) } else { next_in };
         let wait = wait.map_or(self.letters.interval, |wait| wait.min(self.letters.interval));
         self.letters.look_at = self.letters.look_at.min(now + wait);
-        if !found {
+        // What is due and active is in memory, or on its way into the table.
+        if self.letters.keys.is_empty() {
             self.delivery.letters_read();
         }
     }
 
     /// Starts writing down what became of letters, when it is time to.
     pub(super) fn record_letters(&mut self, now: Instant) {
-        if self.record_due().is_none_or(|due| due > now) || self.is_healing() {
+        if self.record_due().is_none_or(|due| due > now) {
             return;
         }
         let records = self.letters.failed.take().unwrap_or_else(|| self.delivery.take_records());
@@ -150,7 +157,8 @@ impl Holding {
     /// When records are written next.
     pub(super) fn record_due(&self) -> Option<Instant> {
         let wanted = self.letters.failed.is_some() || self.delivery.has_records();
-        (wanted && self.recording.is_idle()).then_some(self.letters.record_at)
+        let may = self.recording.is_idle() && !self.is_healing();
+        (wanted && may).then_some(self.letters.record_at)
     }
 
     /// Takes in what became of records. Returns them once they are committed.

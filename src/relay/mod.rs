@@ -438,7 +438,9 @@ impl Relay {
         subject: Option<String>,
         now: Instant,
     ) {
-        let denied = subject.filter(|_| self.settings.on_denied == OnDenied::Retry);
+        // What the API forbids is no event's trouble.
+        let may_retry = self.settings.on_denied == OnDenied::Retry;
+        let denied = subject.filter(|subject| may_retry && !subject.starts_with('$'));
         let Some(subject) = denied else {
             self.metrics.publishing.failed(Failure::PermissionDenied);
             self.close_gate(holding, closure, now);
@@ -450,6 +452,8 @@ impl Relay {
         // The first complaint of a volley answers for all of them; the others find none.
         for ticket in holding.delivery.on_their_way(is_to) {
             self.broker.publisher.answered_otherwise(ticket);
+            // The complaint names a subject and no message: this one may have been taken before.
+            holding.delivery.doubt(ticket);
             let reason = Rejection { code: "permission_denied", text: closure.text.clone() };
             let outcome = Outcome::Busy { reason, attempt: Attempt::Counts };
             self.resolve(holding, ticket, outcome, Duration::ZERO);

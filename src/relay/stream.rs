@@ -92,13 +92,14 @@ impl Relay {
         regression: Regression,
         now: Instant,
     ) {
-        let Regression { created, last_seq, text } = regression;
+        let Regression { created, last_seq, text, is_rewritten, .. } = regression;
         if self.report.regressed(&text) {
             self.metrics.publishing.failed(Failure::BrokerRegressed);
         }
         let when = match self.settings.stream.heal {
-            Heal::Auto => HealWhen::AtOnce,
-            Heal::Manual => HealWhen::Asked,
+            // Of a stream that others wrote over it is not known where it still had everything.
+            Heal::Auto if !is_rewritten => HealWhen::AtOnce,
+            Heal::Auto | Heal::Manual => HealWhen::Asked,
         };
         holding.heal(created, last_seq, when);
         let kind = ClosureKind::BrokerRegressed;

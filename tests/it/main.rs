@@ -23,6 +23,7 @@ mod letters;
 mod log;
 mod migrations;
 mod ordering;
+mod outage;
 mod packaging;
 mod permission;
 mod plans;

@@ -5,7 +5,7 @@
 --
 -- $1 text relay
 -- Columns: aggregate_type text, aggregate_id text
--- Rows: one a blocked key. Index: letter_unresolved_dead, letter_due. Locks: ACCESS SHARE.
+-- Rows: one a blocked key. Index: letter_holding, letter_due. Locks: ACCESS SHARE.
 SELECT DISTINCT l.aggregate_type, l.aggregate_id
 FROM ((SELECT d.aggregate_type, d.aggregate_id FROM "postrider".letter AS d
        WHERE d.relay = $1::text AND d.resolved_at IS NULL AND d.state = 'dead' AND d.holds)

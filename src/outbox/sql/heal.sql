@@ -5,16 +5,13 @@
 -- Without such a checkpoint, as for a stream that was created anew, it goes back to the oldest row
 -- that the outbox still has.
 --
--- $1 text relay, $2 bigint term, $3 text stream created, $4 bigint last sequence of the stream,
--- $5 boolean only when an operator asked for it
--- Columns: letters int8 null (that are tried again; null: nothing was done, because nobody asked or
---   the term is lost)
+-- $1 text relay, $2 bigint term, $3 text stream created, $4 bigint last sequence of the stream
+-- Columns: letters int8 null (that are tried again; null: nothing was done, the term is lost)
 -- Rows: exactly one. Index: primary keys; reads all letters of the relay.
 -- Locks: the position's row and those letters.
 WITH ours AS MATERIALIZED (
     SELECT p.relay FROM "postrider".position AS p
     WHERE p.relay = $1::text AND p.term = $2::bigint
-      AND (NOT $5::boolean OR p.heal_requested_at IS NOT NULL)
     FOR UPDATE
 ), chosen AS MATERIALIZED (
     SELECT c.* FROM ours JOIN "postrider".checkpoint AS c ON c.relay = ours.relay
@@ -44,7 +41,8 @@ WITH ours AS MATERIALIZED (
     WHERE l.relay = ours.relay AND l.resolution = 'published'
       AND (l.stream_seq IS NULL OR l.stream_seq > $4::bigint
            OR NOT EXISTS (SELECT FROM chosen))
-      AND l.resolved_at >= coalesce((SELECT taken_at FROM chosen),
+      -- A letter moves no position, so that a checkpoint may have been taken after it was published.
+      AND l.resolved_at >= coalesce((SELECT taken_at - interval '1 minute' FROM chosen),
                                     (SELECT min(c.taken_at) FROM "postrider".checkpoint AS c
                                      WHERE c.relay = ours.relay), '-infinity')
     RETURNING l.id

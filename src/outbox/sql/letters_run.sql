@@ -7,7 +7,7 @@
 -- $4 float8   the longest wait of the policy, in seconds, as in letters_due.sql
 -- Columns: those of page.sql (payload_size is that of a payload which stayed in the outbox), then
 --   id int8, state text, attempts int4, holds bool, is_due bool (a retrying letter's time has come)
--- Rows: 0 to $2. Index: primary key, then letter_unresolved_key. Locks: ACCESS SHARE.
+-- Rows: 0 to $2. Index: primary key, then letter_waiting_key. Locks: ACCESS SHARE.
 WITH looked AS MATERIALIZED (
     SELECT l.id, l.relay, l.aggregate_type, l.aggregate_id,
            coalesce(l.aggregate_type, '') <> '' AND coalesce(l.aggregate_id, '') <> '' AS has_key

@@ -1,11 +1,27 @@
--- The events that the stream has to hold, page by page: rows that the position has passed and that
--- have no letter, and those whose letter was published. For `postrider audit` and `reconcile`, off the
--- data path. Open the session with ACCOUNTING_SETTINGS, and one transaction for all pages.
+-- The events that the stream has to hold, page by page: rows that the position has passed. Those with
+-- a letter count only when it was published. For `postrider audit` and `reconcile`, off the data path.
+-- Open the session with ACCOUNTING_SETTINGS. What is settled stays so, so that pages need no common
+-- transaction.
 --
--- $1 text relay, $2 bigint seq after which the page begins, $3 bigint rows at most
--- Columns: seq int8, event_id uuid (of a letter: the letter's)
--- Rows: 0 to $3, in the order of seq. Index: primary key of each leaf, letter_once. Locks: ACCESS SHARE.
-SELECT o.seq, coalesce(l.event_id, o.event_id) AS event_id
+-- A stream drops its oldest messages by its limits. What was settled when it ended just before the
+-- first that it has now may be among those; what was settled later cannot.
+--
+-- $1 text relay, $2 bigint seq after which the page begins, $3 bigint rows at most,
+-- $4 bigint first sequence that the stream has (1: it dropped nothing)
+-- Columns: seq int8, event_id uuid (of a letter: the letter's), is_expected bool, may_be_dropped bool
+-- Rows: 0 to $3, in the order of seq; fewer only at the end. Index: primary key of each leaf,
+--   letter_once. Locks: ACCESS SHARE.
+WITH c AS MATERIALIZED (
+    SELECT k.snapshot, k.target, k.bookmark FROM "postrider".checkpoint AS k
+    WHERE k.relay = $1::text AND k.stream_seq >= $4::bigint - 1
+    ORDER BY k.taken_at LIMIT 1
+)
+SELECT o.seq, coalesce(l.event_id, o.event_id) AS event_id,
+       l.event_id IS NULL OR coalesce(l.resolution = 'published', false) AS is_expected,
+       $4::bigint > 1 AND (NOT EXISTS (SELECT FROM c)
+           OR (SELECT pg_visible_in_snapshot(o.tx, c.snapshot)
+                      OR o.seq <= c.bookmark AND pg_visible_in_snapshot(o.tx, c.target)
+               FROM c)) AS may_be_dropped
 FROM "postrider".position AS p
 CROSS JOIN LATERAL (
     SELECT r.seq, r.tx, r.event_id FROM "postrider".outbox AS r
@@ -16,5 +32,5 @@ CROSS JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT e.event_id, e.resolution FROM "postrider".letter AS e
     WHERE e.relay = p.relay AND e.seq = o.seq) AS l ON true
-WHERE p.relay = $1::text AND (l.event_id IS NULL OR l.resolution = 'published')
+WHERE p.relay = $1::text
 ORDER BY o.seq
