@@ -14,7 +14,8 @@ use crate::event::{AggregateKey, Event};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LetterId(pub i64);
 
-/// Letters in memory at most. At the bound no others are looked at until these are decided.
+/// Letters in memory, roughly. At half of it no others are looked at until some are decided, and one
+/// look stops at the bounds of a page.
 pub const LETTERS_MAX: usize = 1024;
 
 /// One unresolved letter of a key, as it was read.
