@@ -196,7 +196,10 @@ impl Letters {
         if self.active.contains(&subject) {
             return Vec::new();
         }
-        let behind: Vec<LetterId> = letters.iter().map(|letter| letter.id).collect();
+        // Those whose time has come stand behind what blocks them. One whose time was put off since its
+        // mark was read blocks, and has its own.
+        let due = letters.iter().filter(|letter| letter.standing == Standing::May);
+        let behind: Vec<LetterId> = due.map(|letter| letter.id).collect();
         match sort(letters) {
             Sorted::Free => {
                 if key.as_ref().is_none_or(free) {

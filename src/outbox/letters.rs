@@ -76,13 +76,15 @@ impl Outbox {
         &self,
         keys: Vec<(Option<AggregateKey>, Vec<Mark>)>,
         limits: PageLimits,
+        wait_max: Duration,
     ) -> Result<Vec<Look>, QueryError> {
         let mut looks = Vec::with_capacity(keys.len());
         let (mut bytes, mut letters) = (0, 0);
         let mut keys = keys.into_iter().peekable();
         while keys.peek().is_some() && bytes < limits.bytes && letters < limits.events {
             let some: Vec<_> = keys.by_ref().take(KEYS_AT_ONCE).collect();
-            let reading = some.iter().map(|(_, marks)| self.run_of(marks, limits.event_bytes));
+            let reading =
+                some.iter().map(|(_, marks)| self.run_of(marks, limits.event_bytes, wait_max));
             let runs = try_join_all(reading).await?;
             for ((key, marks), run) in some.into_iter().zip(runs) {
                 letters += run.len();
@@ -93,14 +95,22 @@ impl Outbox {
         Ok(looks)
     }
 
-    async fn run_of(&self, marks: &[Mark], limit: u64) -> Result<Vec<StoredLetter>, QueryError> {
+    async fn run_of(
+        &self,
+        marks: &[Mark],
+        limit: u64,
+        wait_max: Duration,
+    ) -> Result<Vec<StoredLetter>, QueryError> {
         let Some(Mark { id: LetterId(id), .. }) = marks.first() else { return Ok(Vec::new()) };
         let client = &self.connection.client;
         let rows = self
             .connection
             .timed(
                 Query::Letters,
-                client.query(&self.statements.letters_run, &[id, &RUN_MAX, &RUN_BYTES]),
+                client.query(
+                    &self.statements.letters_run,
+                    &[id, &RUN_MAX, &RUN_BYTES, &wait_max.as_secs_f64()],
+                ),
             )
             .await?;
         let mut run = rows.iter().map(stored).collect::<Result<Vec<_>, _>>()?;

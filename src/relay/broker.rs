@@ -25,6 +25,13 @@ const VERIFY: Backoff =
 /// How often a sound stream is looked at again: whether it still is, and is the one that it was.
 const VERIFY_AGAIN: Duration = Duration::from_mins(1);
 
+/// How long a stream has to stand below what it acknowledged before that counts as lost: the new
+/// leader of a cluster may not have caught up with itself.
+const BEHIND_MAX: Duration = Duration::from_secs(5);
+
+/// How often it is looked at meanwhile.
+const BEHIND_LOOK: Duration = Duration::from_millis(500);
+
 /// The publisher, and whether the stream behind it may be used.
 pub(super) struct Broker {
     pub(super) publisher: Publisher,
@@ -44,6 +51,8 @@ pub(super) struct Broker {
     /// From where the stream is to be looked into before anything may go.
     look_above: Option<u64>,
     look_at: Option<Instant>,
+    /// Since when the stream stands below what it acknowledged.
+    behind_since: Option<Instant>,
 }
 
 /// What a look at the stream gave.
@@ -118,6 +127,7 @@ impl Broker {
             created: String::new(),
             look_above: None,
             look_at: None,
+            behind_since: None,
         }
     }
 
@@ -131,6 +141,7 @@ impl Broker {
         self.duplicates.forget();
         self.look_above = look_above;
         self.look_at = None;
+        self.behind_since = None;
         self.doubt(now);
     }
 
@@ -289,11 +300,7 @@ impl Broker {
         let error = match result {
             Ok(seen) => {
                 if let Some(regression) = self.regression(&seen) {
-                    self.failures += 1;
-                    if self.state != State::Disconnected {
-                        self.state = State::Unverified { at: now + VERIFY.after(self.failures) };
-                    }
-                    return Verified::Regressed(regression);
+                    return self.regressed(regression, now);
                 }
                 self.sound(seen.facts, now);
                 return Verified::Sound;
@@ -316,6 +323,22 @@ impl Broker {
             StreamError::Unavailable { .. } => ClosureKind::StreamUnavailable,
         };
         Verified::Closed(Closure { kind, text: format!("{error}; {}", error.hint()) })
+    }
+
+    fn regressed(&mut self, regression: Regression, now: Instant) -> Verified {
+        self.failures += 1;
+        let since = *self.behind_since.get_or_insert(now);
+        let may_catch_up = regression.created == self.created;
+        let is_early = may_catch_up && now.duration_since(since) < BEHIND_MAX;
+        let wait = if is_early { BEHIND_LOOK } else { VERIFY.after(self.failures) };
+        if self.state != State::Disconnected {
+            self.state = State::Unverified { at: now + wait };
+        }
+        if is_early {
+            let text = format!("{}; looking again before that counts as lost", regression.text);
+            return Verified::Closed(Closure { kind: ClosureKind::StreamUnavailable, text });
+        }
+        Verified::Regressed(regression)
     }
 
     /// Whether the stream has lost what it had acknowledged.
@@ -348,6 +371,7 @@ impl Broker {
         }
         self.created.clone_from(&facts.created);
         self.failures = 0;
+        self.behind_since = None;
         self.encoder.set_limits(facts.limits.clone());
         if self.warned != facts.warnings {
             for Warning { text, hint } in &facts.warnings {

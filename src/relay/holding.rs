@@ -116,12 +116,18 @@ impl Holding {
     }
 
     /// Puts the position back to where the stream still had everything.
+    ///
+    /// What is being written is written first, and nothing after it: it would move the position on.
     pub(super) fn heal(&mut self, created: String, last_seq: u64, when: HealWhen) {
-        if !self.healing.is_idle() {
+        if self.is_healing() || !self.settling.is_idle() || !self.recording.is_idle() {
             return;
         }
         let (outbox, authority) = (Arc::clone(&self.outbox), self.authority.clone());
         self.healing.start(async move { outbox.heal(&authority, &created, last_seq, when).await });
+    }
+
+    pub(super) fn is_healing(&self) -> bool {
+        !self.healing.is_idle()
     }
 
     /// Gives up the last look: its time is over.
@@ -197,7 +203,7 @@ impl Holding {
 
     /// Starts writing back what was decided, when it is time to.
     pub(super) fn settle(&mut self, now: Instant) {
-        if self.settle_due().is_none_or(|due| due > now) {
+        if self.settle_due().is_none_or(|due| due > now) || self.is_healing() {
             return;
         }
         let Some(settlement) = self.failed.take().or_else(|| self.delivery.take_settlement())

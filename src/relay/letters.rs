@@ -70,9 +70,9 @@ impl Holding {
         let outbox = Arc::clone(&self.outbox);
         let keys = std::mem::take(&mut self.letters.keys);
         if !keys.is_empty() {
-            let recorded = self.delivery.recorded();
+            let (recorded, wait_max) = (self.delivery.recorded(), self.letters.wait_max);
             self.looking.start(async move {
-                Looking::Keys(outbox.look_at_letters(keys, limits).await, recorded)
+                Looking::Keys(outbox.look_at_letters(keys, limits, wait_max).await, recorded)
             });
         } else if self.letters.look_at <= now {
             self.letters.look_at = now + self.letters.interval;
@@ -135,7 +135,7 @@ impl Holding {
 
     /// Starts writing down what became of letters, when it is time to.
     pub(super) fn record_letters(&mut self, now: Instant) {
-        if self.record_due().is_none_or(|due| due > now) {
+        if self.record_due().is_none_or(|due| due > now) || self.is_healing() {
             return;
         }
         let records = self.letters.failed.take().unwrap_or_else(|| self.delivery.take_records());

@@ -439,19 +439,16 @@ impl Relay {
         now: Instant,
     ) {
         let denied = subject.filter(|_| self.settings.on_denied == OnDenied::Retry);
-        let tickets = denied.map_or_else(Vec::new, |subject| {
-            let encoder = &self.broker.encoder;
-            let is_to = |event: &Event| {
-                encoder.encode(event).is_ok_and(|message| *message.subject == *subject)
-            };
-            holding.delivery.on_their_way(is_to)
-        });
-        if tickets.is_empty() {
+        let Some(subject) = denied else {
             self.metrics.publishing.failed(Failure::PermissionDenied);
             self.close_gate(holding, closure, now);
             return;
-        }
-        for ticket in tickets {
+        };
+        let encoder = &self.broker.encoder;
+        let is_to =
+            |event: &Event| encoder.encode(event).is_ok_and(|message| *message.subject == *subject);
+        // The first complaint of a volley answers for all of them; the others find none.
+        for ticket in holding.delivery.on_their_way(is_to) {
             self.broker.publisher.answered_otherwise(ticket);
             let reason = Rejection { code: "permission_denied", text: closure.text.clone() };
             let outcome = Outcome::Busy { reason, attempt: Attempt::Counts };

@@ -78,7 +78,7 @@ pub(crate) async fn conclude_with_dead(
     dead: u64,
 ) -> Tally {
     let began = Instant::now();
-    let drained = fixture.wait_drained(DRAIN_DEADLINE).await;
+    let drained = fixture.wait_drained(DRAIN_DEADLINE).await && wait_for_letters(fixture).await;
     let recovery = began.elapsed();
     let report = check(ledger, &fixture.observe().await, Order::Serial);
     let mut tally = Tally { recovery, ..Tally::of(set.strikes, &report, dead) };
@@ -88,6 +88,21 @@ pub(crate) async fn conclude_with_dead(
     tally.complain(lingering(fixture).await);
     tally.complain((report.committed == 0).then(|| "nothing was committed".to_owned()));
     tally
+}
+
+/// Waits until no event is to be tried again any more, or the deadline is over.
+async fn wait_for_letters(fixture: &Fixture) -> bool {
+    let client = fixture.connect().await;
+    let statement = r#"SELECT NOT EXISTS (SELECT FROM "postrider".letter
+        WHERE state IN ('held', 'retrying') AND resolved_at IS NULL)"#;
+    let end = Instant::now() + DRAIN_DEADLINE;
+    while !client.query_one(statement, &[]).await.unwrap().get::<_, bool>(0) {
+        if Instant::now() > end {
+            return false;
+        }
+        let_pass(Duration::from_millis(20)).await;
+    }
+    true
 }
 
 /// Complains about a session of the program that keeps a transaction open: no vacuum gets past it.

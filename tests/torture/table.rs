@@ -38,6 +38,9 @@ pub(crate) fn print(outcomes: &[Outcome]) {
 
 fn verdict(outcome: &Outcome) -> String {
     let tally = &outcome.tally;
+    if let (Some(why), false) = (outcome.fault.unmended, tally.is_clean()) {
+        return format!("unmended: {why}");
+    }
     match (tally.complaints.first(), &tally.skipped) {
         (Some(complaint), _) => {
             let line = complaint.lines().next().unwrap_or_default();

@@ -4,6 +4,7 @@
 -- $1 bigint   id of a letter
 -- $2 bigint   letters at most
 -- $3 bigint   bytes of payload at most; the letter that crosses the bound still comes
+-- $4 float8   the longest wait of the policy, in seconds, as in letters_due.sql
 -- Columns: those of page.sql (payload_size is that of a payload which stayed in the outbox), then
 --   id int8, state text, attempts int4, holds bool, is_due bool (a retrying letter's time has come)
 -- Rows: 0 to $2. Index: primary key, then letter_unresolved_key. Locks: ACCESS SHARE.
@@ -41,7 +42,8 @@ SELECT o.seq, o.event_id, o.occurred_at, o.event_type, NULLIF(o.event_version, 1
             END AS payload_size,
        o.payload, o.payload_binary,
        o.id, o.state, o.attempts, o.holds,
-       o.next_attempt_at IS NULL OR o.next_attempt_at <= now() AS is_due
+       o.next_attempt_at IS NULL OR o.next_attempt_at <= now()
+           OR o.next_attempt_at > now() + $4::float8 * interval '1 second' AS is_due
 FROM run AS o
 WHERE o.bytes_before < $3::bigint
 ORDER BY o.seq

@@ -67,13 +67,17 @@ impl Fixture {
             let_pass(Duration::from_millis(50)).await;
         };
         let client = self.connect().await;
-        let letters = async |state: &str| {
+        let letters = async |states: &[&str]| {
             let statement = r#"SELECT event_id FROM "postrider".letter
-                WHERE state = $1 AND resolved_at IS NULL"#;
-            let rows = client.query(statement, &[&state]).await.unwrap();
+                WHERE state = ANY ($1) AND resolved_at IS NULL"#;
+            let rows = client.query(statement, &[&states]).await.unwrap();
             rows.iter().map(|row| row.get(0)).collect()
         };
-        Observed { stream, dead: letters("dead").await, pending: letters("held").await }
+        Observed {
+            stream,
+            dead: letters(&["dead"]).await,
+            pending: letters(&["held", "retrying"]).await,
+        }
     }
 
     /// Waits until the relay has settled everything, and insists that each committed event is in

@@ -21,6 +21,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 20,
         nightly: 1_000,
         set: 100,
+        unmended: None,
         inflict: |set| Box::pin(unrest(set)),
     },
     Fault {
@@ -29,6 +30,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 1,
         nightly: 20,
         set: 4,
+        unmended: None,
         inflict: |set| Box::pin(all_killed(set)),
     },
     Fault {
@@ -37,6 +39,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 2,
         nightly: 20,
         set: 4,
+        unmended: None,
         inflict: |set| Box::pin(minority(set)),
     },
     Fault {
@@ -45,6 +48,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 3,
         nightly: 30,
         set: 6,
+        unmended: None,
         inflict: |set| Box::pin(rolling(set)),
     },
 ];

@@ -21,6 +21,7 @@ pub(crate) const FAULTS: &[Fault] = &[Fault {
     pr: 32,
     nightly: 960,
     set: 32,
+    unmended: None,
     inflict: |set| Box::pin(abort(set)),
 }];
 

@@ -5,6 +5,7 @@ mod chaos;
 mod cluster;
 mod daemon;
 mod failpoints;
+mod letters;
 mod network;
 mod postgres;
 mod surroundings;
@@ -19,6 +20,7 @@ pub(crate) fn all() -> Vec<Fault> {
         failpoints::FAULTS,
         daemon::FAULTS,
         postgres::FAULTS,
+        letters::FAULTS,
         network::FAULTS,
         broker::FAULTS,
         surroundings::FAULTS,

@@ -17,6 +17,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 4,
         nightly: 20,
         set: 1,
+        unmended: None,
         inflict: |set| Box::pin(outputs(set)),
     },
     Fault {
@@ -25,6 +26,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 4,
         nightly: 40,
         set: 1,
+        unmended: None,
         inflict: |set| Box::pin(clock(set)),
     },
 ];

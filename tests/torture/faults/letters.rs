@@ -1,0 +1,70 @@
+//! L: messages that the broker does not take for a while, each for its own sake.
+
+use postrider::dev::servers::NatsOptions;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    fault::{Fault, Set, Tally},
+    scene::{conclude, daemon, look_at_resources, pause, steady},
+    support::Fixture,
+};
+
+pub(crate) const FAULTS: &[Fault] = &[Fault {
+    id: "L1",
+    what: "one subject of five denied and granted again, the program killed while its events wait",
+    pr: 4,
+    nightly: 100,
+    set: 10,
+    unmended: Some("a key may be left without an event that is tried again"),
+    inflict: |set| Box::pin(deny(set)),
+}];
+
+const GRANTED: &str = "publish: [\">\"], subscribe: [\">\"]";
+
+/// What the third of the workload's five event types becomes, in no matter which test.
+const DENIED: &str = "publish: { deny: [\"*.order.line.added\"] }, subscribe: [\">\"]";
+
+/// Two users: the tests', who may do everything, and the program's.
+fn accounts(permissions: &str) -> String {
+    format!(
+        "authorization {{ users: [\n\
+         {{ user: everyone, password: everything }}\n\
+         {{ user: relay, password: secret, permissions {{ {permissions} }} }}\n\
+         ] }}\nno_auth_user: everyone\n"
+    )
+}
+
+async fn deny(mut set: Set) -> Tally {
+    let options = NatsOptions { extra: accounts(GRANTED), ..NatsOptions::default() };
+    let mut fixture = Fixture::with(None, Some(options)).await;
+    let mut daemon = daemon(&fixture)
+        .set("nats.user", "relay")
+        .set("nats.password", "secret")
+        .set("nats.ack_timeout", "500ms")
+        .set("route.on_denied", "retry")
+        .set("route.attempts", 1_000)
+        .set("route.max_delay", "1s")
+        .start();
+    let (workload, stop) = (fixture.workload(steady(&set)), CancellationToken::new());
+    let nats = fixture.nats.own();
+    let strikes = async {
+        for _ in 0..set.strikes {
+            pause(&mut set, 500..=1_000).await;
+            nats.options_mut().extra = accounts(DENIED);
+            nats.reload().unwrap();
+            pause(&mut set, 500..=2_000).await;
+            if set.random.percent(50) {
+                daemon.kill9();
+                daemon.start_again();
+                pause(&mut set, 0..=1_000).await;
+            }
+            nats.options_mut().extra = accounts(GRANTED);
+            nats.reload().unwrap();
+        }
+        stop.cancel();
+    };
+    let (ledger, ()) = tokio::join!(workload.run(&stop), strikes);
+    let mut tally = conclude(&fixture, &ledger.unwrap(), &set).await;
+    look_at_resources(&daemon, &mut tally);
+    tally
+}
