@@ -24,7 +24,7 @@
 //! | encode | [`wire::Encoder::encode`] | a [`wire::Message`], or a [`wire::Refusal`] |
 //! | publish | [`nats::Publisher::publish`] | handed to the client; returns at once |
 //! | outcome | [`nats::Publisher::next`] | the broker's answer, through the one classification |
-//! | judge | [`delivery::Delivery::resolve`] | published, dead, held, or again |
+//! | judge | [`delivery::Delivery::resolve`] | published, dead, retrying, held, or again |
 //! | settle | [`delivery::Delivery::take_settlement`], [`outbox::Outbox::settle`] | position and letters, in one statement |
 //!
 //! [`relay::Relay`] is the one task that owns all of this; [`app`] builds it; [`cli`] starts it.

@@ -106,7 +106,8 @@ pub enum Link {
 /// Why nothing is published just now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GateStatus {
-    /// `stream_unavailable`, `misconfigured`, `permission_denied` or `broker_stalled`.
+    /// `stream_unavailable`, `misconfigured`, `permission_denied`, `broker_stalled` or
+    /// `broker_regressed`.
     pub kind: &'static str,
     /// What is wrong, free of secrets.
     pub text: String,
