@@ -24,9 +24,13 @@ impl Delivery {
         for ticket in self.lanes.uncertain() {
             let known = self.lanes.event(ticket).is_some_and(|(event, _)| found.contains(event));
             if known {
+                self.leaving.remove(&ticket);
                 self.take_as_published(ticket);
             } else {
                 self.lanes.not_stored(ticket, at, self.late_max);
+                if !self.lanes.is_in_doubt(ticket) {
+                    self.leave_as_decided(ticket);
+                }
             }
         }
         if stream_seq > self.stream.acked {

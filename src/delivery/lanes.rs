@@ -239,6 +239,11 @@ impl Lanes {
         self.waiting.values().map(|waiting| &waiting.event)
     }
 
+    /// Whether a publish of it may have been stored, or may still be.
+    pub fn is_in_doubt(&self, ticket: Ticket) -> bool {
+        self.waiting.get(&ticket).is_some_and(|waiting| waiting.doubt != Doubt::No)
+    }
+
     /// Whether it is on its way.
     pub fn is_in_flight(&self, ticket: Ticket) -> bool {
         self.waiting.get(&ticket).is_some_and(|waiting| waiting.in_flight)

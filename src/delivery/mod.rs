@@ -23,6 +23,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustc_hash::FxHashMap;
+
 use crate::event::{AggregateKey, Event, EventId, Payload, Position, Seq, Snapshot};
 use before::Before;
 use letters::Letters;
@@ -118,8 +120,17 @@ pub struct Delivery {
     late_max: Duration,
     /// What an earlier run may have sent, and is not read again yet, is stored above this.
     before: Before,
+    /// What becomes of an event that is looked for first, when the stream does not hold it.
+    leaving: FxHashMap<Ticket, Leaving>,
     /// Dead letters that nobody was told of yet.
     deaths: Vec<Death>,
+}
+
+/// What becomes of an event that leaves the fast path, once it is certain that it is not stored.
+#[derive(Debug)]
+enum Leaving {
+    Dead { reason: Rejection, attempts: u32 },
+    Retrying(Retry),
 }
 
 /// An event that became a dead letter.
@@ -165,6 +176,7 @@ impl Delivery {
                 Earlier::None => Before::nothing(now),
                 Earlier::Some { drawn } => Before::new(stream.floor, drawn, now),
             },
+            leaving: FxHashMap::default(),
             deaths: Vec::new(),
         }
     }
@@ -433,8 +445,13 @@ impl Delivery {
     /// `attempts` is how often it was tried.
     fn die(&mut self, ticket: Ticket, reason: Rejection, attempts: u32, now: Instant) {
         if self.lanes.look_for_first(ticket, self.late_max, now) {
+            self.leaving.insert(ticket, Leaving::Dead { reason, attempts });
             return;
         }
+        self.leave_dead(ticket, reason, attempts);
+    }
+
+    fn leave_dead(&mut self, ticket: Ticket, reason: Rejection, attempts: u32) {
         if let Some((event, _)) = self.lanes.event(ticket) {
             self.deaths.push(Death { id: event.id, seq: event.seq, reason: reason.clone() });
         }

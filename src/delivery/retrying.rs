@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::{
-    Attempt, Change, Delivery, LETTERS_MAX, LetterId, Look, Records, Rejection, Retry, STAY_MAX,
-    Ticket, Verdict,
+    Attempt, Change, Delivery, LETTERS_MAX, Leaving, LetterId, Look, Records, Rejection, Retry,
+    STAY_MAX, Ticket, Verdict,
 };
 use crate::event::AggregateKey;
 
@@ -31,15 +31,30 @@ impl Delivery {
             self.lanes.again_at(ticket, now + wait);
             return;
         }
+        let retry = Retry { reason, attempts, wait };
         if self.lanes.look_for_first(ticket, self.late_max, now) {
+            self.leaving.insert(ticket, Leaving::Retrying(retry));
             return;
         }
-        let retry = Retry { reason, attempts, wait };
+        self.leave_retrying(ticket, retry);
+    }
+
+    /// The event is tried again as a letter.
+    fn leave_retrying(&mut self, ticket: Ticket, retry: Retry) {
         if self.letters.tried(ticket).is_some() {
             self.set_back(ticket, Change::Retrying(retry));
         } else {
             // Whatever `on_dead` says: it is not dead, and order is kept while it may still go.
             self.leave_and_hold(ticket, Verdict::Retrying(retry));
+        }
+    }
+
+    /// The stream does not hold the event for certain: what was decided about it is done.
+    pub(super) fn leave_as_decided(&mut self, ticket: Ticket) {
+        match self.leaving.remove(&ticket) {
+            Some(Leaving::Dead { reason, attempts }) => self.leave_dead(ticket, reason, attempts),
+            Some(Leaving::Retrying(retry)) => self.leave_retrying(ticket, retry),
+            None => {}
         }
     }
 

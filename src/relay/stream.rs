@@ -79,6 +79,7 @@ impl Relay {
                     );
                 }
                 holding.delivery.found(found, last_seq, began);
+                self.report.deaths(&self.metrics, &mut holding.delivery);
                 failpoint::pass("looked-up");
             }
             Err(closure) => self.close_gate(holding, closure, now),

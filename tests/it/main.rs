@@ -27,6 +27,7 @@ mod outage;
 mod packaging;
 mod permission;
 mod plans;
+mod poison;
 mod postgres_outage;
 mod proxy;
 mod reconcile;

@@ -189,9 +189,11 @@ impl World {
         } else {
             self.store(ticket, seq)
         };
-        let dead_before = self.delivery.take_deaths().len();
-        assert_eq!(dead_before, 0);
         self.delivery.resolve(ticket, outcome, self.now);
+        self.count_deaths();
+    }
+
+    fn count_deaths(&mut self) {
         for death in self.delivery.take_deaths() {
             self.sometimes.dead += 1;
             self.sometimes.exhausted += u64::from(death.reason.code == "busy");
@@ -248,6 +250,7 @@ impl World {
             self.sometimes.found_when_stale += found_some;
         }
         self.delivery.found(found, last, self.now);
+        self.count_deaths();
         self.look_above = None;
         self.is_start = false;
     }

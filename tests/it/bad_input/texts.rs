@@ -115,7 +115,7 @@ async fn b29_logs_and_lists_show_a_rows_text_without_obeying_it() {
     }
     let listed = daemon::run(&toml, &["dlq", "list", "--json"]).await.stdout;
     let listed: Value = serde_json::from_str(&listed).unwrap();
-    let letters = listed["dead_letters"].as_array().unwrap();
+    let letters = listed["letters"].as_array().unwrap();
     assert!(letters.iter().any(|letter| letter["event_type"] == HOSTILE), "{listed}");
     for path in ["/metrics", "/readyz?verbose"] {
         let answer = scene.daemon.get(path).await.unwrap();
