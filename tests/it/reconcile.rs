@@ -1,8 +1,9 @@
 //! What the stream has lost is found, told and published again, in order and under the same ids.
 
+use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use serde_json::Value;
 
-use super::support::{DEADLINE, Fixture, app, daemon::run, eventually, toml::Toml};
+use super::support::{DEADLINE, Fixture, app, daemon::run, eventually, nats, toml::Toml};
 
 async fn emit(fixture: &Fixture, keys: usize, count: usize) {
     let client = fixture.connect().await;
@@ -46,7 +47,7 @@ async fn messages_that_are_gone_are_missed_by_the_audit_and_come_back_by_reconci
     let fixture = Fixture::new().await;
     let builder = fixture.toml();
     // A short window: while it lasts the broker does not take an id again, although it lost the rest.
-    let daemon = fixture
+    let mut daemon = fixture
         .daemon()
         .set("nats.ack_timeout", "500ms")
         .set("stream.duplicate_window", "3s")
@@ -59,6 +60,10 @@ async fn messages_that_are_gone_are_missed_by_the_audit_and_come_back_by_reconci
     assert_eq!((code, &audit["fine"]), (Some(0), &Value::Bool(true)), "{audit}");
     assert_eq!((&audit["committed"], &audit["stream"]["held"]), (&100.into(), &100.into()));
 
+    // Started again it looks into the stream and finds them all there, which is true just then.
+    daemon.kill9();
+    daemon.start_again();
+    daemon.wait_log("looked into the stream", DEADLINE).await;
     let lost: Vec<u64> = (20..60).collect();
     let stream = fixture.jetstream().await.get_stream(&fixture.stream).await.unwrap();
     for seq in &lost {
@@ -119,4 +124,30 @@ async fn with_manual_healing_nothing_goes_before_an_operator_says_so() {
     assert!(fixture.wait_drained(DEADLINE).await);
     let (code, audit) = told(&builder, &["audit", "--json"]).await;
     assert_eq!((code, &audit["fine"]), (Some(0), &Value::Bool(true)), "{audit}");
+}
+
+#[tokio::test]
+async fn what_a_stream_drops_by_its_limits_is_not_missing() {
+    let fixture = Fixture::new().await;
+    let jetstream = fixture.jetstream().await;
+    nats::create_stream(&jetstream, &fixture.stream, &format!("{}.>", fixture.prefix)).await;
+    let config = jetstream.get_stream(&fixture.stream).await.unwrap().cached_info().config.clone();
+    let short = Config { max_messages: 30, discard: DiscardPolicy::Old, ..config };
+    jetstream.update_stream(short).await.unwrap();
+    let _daemon =
+        fixture.daemon().set("stream.create", false).allow_log("drops its oldest messages").start();
+    let client = fixture.connect().await;
+    let checkpoints = r#"SELECT count(*) FROM "postrider".checkpoint"#;
+    for count in 1..=2 {
+        emit(&fixture, 7, 50).await;
+        assert!(fixture.wait_drained(DEADLINE).await);
+        eventually("a checkpoint", DEADLINE, async || {
+            client.query_one(checkpoints, &[]).await.unwrap().get::<_, i64>(0) >= count
+        })
+        .await;
+    }
+    let (code, audit) = told(&fixture.toml(), &["audit", "--json"]).await;
+    assert_eq!((code, &audit["fine"]), (Some(0), &Value::Bool(true)), "{audit}");
+    let stream = &audit["stream"];
+    assert_eq!((&stream["held"], &stream["dropped"]), (&30.into(), &70.into()), "{audit}");
 }
