@@ -17,7 +17,8 @@ pub(crate) struct Fault {
     pub(crate) nightly: u32,
     /// How many strikes share their servers, and are checked together, at most.
     pub(crate) set: u32,
-    /// Why it cannot always pass yet. Its failure is told and does not fail the run.
+    /// Why order cannot always be kept yet. Its failure is told and does not fail the run, as long as
+    /// nothing is lost, invented or repeated.
     pub(crate) unmended: Option<&'static str>,
     /// Inflicts one set of strikes and tells what is left of the events.
     pub(crate) inflict: Inflict,
@@ -113,7 +114,11 @@ impl Tally {
 
     /// Whether nothing is wrong.
     pub(crate) fn is_clean(&self) -> bool {
-        self.lost + self.phantom + self.duplicates + self.inversions == 0
-            && self.complaints.is_empty()
+        self.is_whole() && self.inversions == 0 && self.complaints.is_empty()
+    }
+
+    /// Whether at least every event is there, and once.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.lost + self.phantom + self.duplicates == 0
     }
 }

@@ -26,7 +26,7 @@ pub(crate) struct Outcome {
 impl Outcome {
     /// Whether nothing is wrong that was not known to be.
     pub(crate) fn is_fine(&self) -> bool {
-        self.tally.is_clean() || self.fault.unmended.is_some()
+        self.tally.is_clean() || self.fault.unmended.is_some() && self.tally.is_whole()
     }
 }
 
@@ -99,7 +99,7 @@ fn tell(outcome: &Outcome) {
     let verdict = match (&tally.skipped, tally.is_clean()) {
         (Some(_), true) => "skipped",
         (None, true) => "ok",
-        (_, false) if fault.unmended.is_some() => "unmended",
+        (_, false) if fault.unmended.is_some() && tally.is_whole() => "unmended",
         (_, false) => "FAILED",
     };
     let (seconds, recovery) = (took.as_secs_f64(), tally.recovery.as_secs_f64());

@@ -38,7 +38,9 @@ pub(crate) fn print(outcomes: &[Outcome]) {
 
 fn verdict(outcome: &Outcome) -> String {
     let tally = &outcome.tally;
-    if let (Some(why), false) = (outcome.fault.unmended, tally.is_clean()) {
+    if let (Some(why), false) = (outcome.fault.unmended, tally.is_clean())
+        && tally.is_whole()
+    {
         return format!("unmended: {why}");
     }
     match (tally.complaints.first(), &tally.skipped) {
