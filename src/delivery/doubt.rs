@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Delivery, Found, Ticket, Verdict};
+use super::{Delivery, Found, Ticket};
 use crate::event::Event;
 
 impl Delivery {
@@ -47,11 +47,7 @@ impl Delivery {
     /// have gone on for a moment.
     pub(super) fn take_as_published(&mut self, ticket: Ticket) {
         self.lanes.abandon(&[ticket]);
-        if ticket.is_letter() {
-            self.letters.published(ticket, 0);
-        } else {
-            self.progress.resolve(ticket, Verdict::Published);
-        }
+        self.note_published(ticket, 0);
     }
 
     /// Whether the stream was found to hold an event that an earlier run may have sent.

@@ -272,7 +272,7 @@ impl Lanes {
     }
 
     /// Before it leaves for the letters: may an earlier publish of it have been stored? Then it is
-    /// looked for first, as soon as that is certain to tell, and goes again after that.
+    /// looked for first, as soon as that is certain to tell.
     pub fn look_for_first(&mut self, ticket: Ticket, late_max: Duration, now: Instant) -> bool {
         let in_doubt = |waiting: &&mut Waiting| waiting.doubt != Doubt::No;
         let Some(waiting) = self.waiting.get_mut(&ticket).filter(in_doubt) else { return false };
@@ -356,7 +356,7 @@ impl Lanes {
         lane.into_iter().filter(|member| *member != ticket).collect()
     }
 
-    /// These leave although it is not their turn: they go on being letters.
+    /// These leave, whether or not it is their turn: as letters, or because the stream holds them.
     pub fn abandon(&mut self, tickets: &[Ticket]) {
         for ticket in tickets {
             let Some(key) = self.forget(*ticket) else { continue };

@@ -341,6 +341,10 @@ impl Delivery {
 
     fn publish(&mut self, ticket: Ticket, stream_seq: u64) {
         self.lanes.leave(ticket);
+        self.note_published(ticket, stream_seq);
+    }
+
+    fn note_published(&mut self, ticket: Ticket, stream_seq: u64) {
         if ticket.is_letter() {
             self.letters.published(ticket, stream_seq);
         } else {

@@ -1,7 +1,5 @@
 //! What the stream has to hold, and what is done about events that it does not.
 
-use std::sync::Arc;
-
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -41,7 +39,7 @@ pub enum Due {
 
 /// One relay's settled events, through a session of their own.
 pub struct Settled {
-    connection: Arc<Connection>,
+    connection: Connection,
     schema: Schema,
     relay: String,
 }
@@ -49,7 +47,7 @@ pub struct Settled {
 impl Settled {
     /// Works through this session.
     pub fn new(connection: Connection, schema: Schema, relay: String) -> Self {
-        Self { connection: Arc::new(connection), schema, relay }
+        Self { connection, schema, relay }
     }
 
     /// Settled events after `above`, in the order of the outbox, beside a stream that begins with

@@ -356,7 +356,8 @@ impl Broker {
     fn regression(&self, seen: &Seen) -> Option<Regression> {
         let Seen { facts: Facts { created, last_seq, .. }, acked, .. } = seen;
         let name = &self.stream.name;
-        let text = if !self.created.is_empty() && self.created != *created {
+        let is_new = !self.created.is_empty() && self.created != *created;
+        let text = if is_new {
             format!(
                 "stream \"{name}\" was created anew at {created}; the one that we published to is of \
                  {}",
@@ -369,7 +370,8 @@ impl Broker {
         } else {
             return None;
         };
-        let (is_rewritten, copies) = (seen.is_rewritten, seen.facts.copies);
+        // Of a new stream it is known what is left: nothing, whatever others have put there since.
+        let (is_rewritten, copies) = (seen.is_rewritten && !is_new, seen.facts.copies);
         Some(Regression {
             created: created.clone(),
             last_seq: *last_seq,

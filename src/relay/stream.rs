@@ -38,8 +38,7 @@ impl Relay {
             Verified::Closed(closure) => self.close_gate(holding, closure, now),
             Verified::Regressed(regression) => self.regressed(holding, regression, now),
             Verified::Sound => {
-                holding.authority.stream_created.clear();
-                holding.authority.stream_created.push_str(self.broker.created());
+                self.broker.created().clone_into(&mut holding.authority.stream_created);
                 if let Some(facts) = self.broker.facts() {
                     // What is older than that is looked for before it is sent again.
                     let recognised_for = facts.duplicate_window.mul_f64(RECOGNISED_SHARE);
