@@ -19,7 +19,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 10,
         nightly: 300,
         set: 30,
-        unmended: None,
         inflict: |set| Box::pin(kill(set)),
     },
     Fault {
@@ -28,7 +27,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 2,
         nightly: 30,
         set: 4,
-        unmended: None,
         inflict: |set| Box::pin(freeze(set)),
     },
     Fault {
@@ -37,7 +35,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 1,
         nightly: 10,
         set: 1,
-        unmended: None,
         inflict: |set| Box::pin(fill_up(set)),
     },
     Fault {
@@ -46,7 +43,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 4,
         nightly: 40,
         set: 8,
-        unmended: None,
         inflict: |set| Box::pin(reconfigure(set)),
     },
     Fault {
@@ -55,7 +51,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 3,
         nightly: 60,
         set: 1,
-        unmended: Some("an event in the client's buffer can come before what was lost of its key"),
         inflict: |set| Box::pin(set_back(set)),
     },
 ];
