@@ -4,6 +4,7 @@
 //! may happen is `admit` → `next` → `resolve` → `take_settlement`, in the order of the walk of one
 //! row (see the crate's documentation), and the simulation in `sim` drives just these.
 
+mod batch;
 mod before;
 mod breaker;
 mod doubt;
@@ -26,9 +27,11 @@ use std::{
 use rustc_hash::FxHashMap;
 
 use crate::event::{AggregateKey, Event, EventId, Payload, Position, Seq, Snapshot};
+use batch::Batches;
 use before::Before;
 use letters::Letters;
 
+pub use batch::{BATCH_EVENTS_MAX, BatchOutcome, Company};
 pub use breaker::{Breaker, Permit, Transition};
 pub use found::{FOUND_MAX, Found};
 pub use lanes::{Lanes, Ticket};
@@ -124,6 +127,7 @@ pub struct Delivery {
     leaving: FxHashMap<Ticket, Leaving>,
     /// Dead letters that nobody was told of yet.
     deaths: Vec<Death>,
+    batches: Batches,
 }
 
 /// What becomes of an event that leaves the fast path, once it is certain that it is not stored.
@@ -178,6 +182,7 @@ impl Delivery {
             },
             leaving: FxHashMap::default(),
             deaths: Vec::new(),
+            batches: Batches::default(),
         }
     }
 

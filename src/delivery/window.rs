@@ -1,6 +1,6 @@
 //! How much may be on its way and in memory, in messages and in bytes.
 
-use crate::delivery::Room;
+use crate::delivery::{Room, lanes::BatchRoom};
 
 /// The bounds of what is on its way and in memory.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +43,20 @@ impl Window {
     pub fn has_room(&self) -> bool {
         self.events < self.events_max
             && (self.events == 0 || self.bytes < self.limits.in_flight_bytes)
+    }
+
+    /// How much may go at once now.
+    pub(super) fn room_for_batch(&self) -> BatchRoom {
+        let whole = self.whole();
+        BatchRoom {
+            events: whole.events.saturating_sub(self.events),
+            bytes: whole.bytes.saturating_sub(self.bytes),
+        }
+    }
+
+    /// How much may go at once when nothing is on its way.
+    pub(super) fn whole(&self) -> BatchRoom {
+        BatchRoom { events: self.events_max, bytes: self.limits.in_flight_bytes }
     }
 
     /// A message went.

@@ -1,5 +1,6 @@
 //! The broker: connect, verify the stream, publish, classify what it answers.
 
+mod batch;
 mod connect;
 mod error;
 mod look_up;
@@ -9,4 +10,4 @@ mod stream;
 pub use connect::{ConnectError, Connection, Connector, Standing, keep_connected};
 pub use look_up::{Held, LookedUp, held_at, identity, kept, look_up, read_headers};
 pub use publish::{Absorbed, NotSent, Publisher};
-pub use stream::{Copies, Facts, Keeps, StreamError, Warning, verify};
+pub use stream::{Batching, Copies, Facts, Keeps, StreamError, Warning, verify};

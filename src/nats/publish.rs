@@ -17,10 +17,11 @@ use tokio::{sync::mpsc, task::coop::unconstrained, time::sleep_until};
 
 use super::{
     Connection,
+    batch::Batches,
     error::{Answer, classify_answer},
 };
 use crate::{
-    delivery::{Closure, ClosureKind, Outcome, Ticket},
+    delivery::{BatchOutcome, Closure, ClosureKind, Outcome, Ticket},
     wire::Message,
 };
 
@@ -28,13 +29,14 @@ use crate::{
 #[derive(Debug)]
 pub struct Publisher {
     connections: mpsc::Receiver<Connection>,
-    live: Option<Live>,
-    stream: String,
+    pub(super) live: Option<Live>,
+    pub(super) stream: String,
     ack_timeout: Duration,
-    /// What was sent, in order; `None` once answered.
+    /// What was sent, in order; `None` once answered. A batch is one of them, by its first event.
     sent: VecDeque<Option<Sent>>,
     /// The number of the first in `sent`.
     first: u64,
+    pub(super) batches: Batches,
     /// What ended without an answer and is yet to be told.
     unconfirmed: VecDeque<Ticket>,
     last_answer: Instant,
@@ -42,11 +44,11 @@ pub struct Publisher {
 
 /// The connection that `sent` went over.
 #[derive(Debug)]
-struct Live {
-    connection: Connection,
+pub(super) struct Live {
+    pub(super) connection: Connection,
     answers: Subscriber,
     /// `<inbox>.`, to which the number of a publish is appended.
-    reply_prefix: String,
+    pub(super) reply_prefix: String,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +73,17 @@ pub enum Absorbed {
     Unconfirmed {
         /// Which one.
         ticket: Ticket,
+        /// Nothing at all was answered for as long as one answer may take.
+        silent: bool,
+    },
+    /// What became of a batch.
+    Batch {
+        /// Its events, in order.
+        tickets: Box<[Ticket]>,
+        /// What became of it.
+        outcome: BatchOutcome,
+        /// How long it took.
+        took: Duration,
         /// Nothing at all was answered for as long as one answer may take.
         silent: bool,
     },
@@ -111,6 +124,7 @@ impl Publisher {
             ack_timeout,
             sent: VecDeque::new(),
             first: 0,
+            batches: Batches::default(),
             unconfirmed: VecDeque::new(),
             last_answer: now,
         }
@@ -142,8 +156,8 @@ impl Publisher {
         message: Message,
         now: Instant,
     ) -> Result<(), NotSent> {
+        let number = self.next_number();
         let Some(live) = &self.live else { return Err(NotSent::NotNow) };
-        let number = self.first + self.sent.len() as u64;
         let reply = format!("{}{number}", live.reply_prefix);
         let Message { subject, headers, payload, .. } = message;
         // The client's queue has room for a whole window, so this completes at once; but the
@@ -153,10 +167,7 @@ impl Publisher {
         let handed = unconstrained(handing).now_or_never();
         match handed {
             Some(Ok(())) => {
-                if self.in_flight() == 0 {
-                    self.last_answer = now;
-                }
-                self.sent.push_back(Some(Sent { ticket, at: now }));
+                self.wait_for(ticket, now);
                 Ok(())
             }
             Some(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
@@ -164,6 +175,19 @@ impl Publisher {
             }
             Some(Err(_)) | None => Err(NotSent::NotNow),
         }
+    }
+
+    /// The number of the next publish that is answered.
+    pub(super) fn next_number(&self) -> u64 {
+        self.first + self.sent.len() as u64
+    }
+
+    /// A publish was handed over under the next number.
+    pub(super) fn wait_for(&mut self, ticket: Ticket, now: Instant) {
+        if self.in_flight() == 0 {
+            self.last_answer = now;
+        }
+        self.sent.push_back(Some(Sent { ticket, at: now }));
     }
 
     /// What came back, as soon as something did.
@@ -220,8 +244,14 @@ impl Publisher {
         if let Some(ticket) = self.unconfirmed.pop_front() {
             return Some(Absorbed::Unconfirmed { ticket, silent: false });
         }
-        if let Some(ticket) = self.overdue(now) {
-            return Some(Absorbed::Unconfirmed { ticket, silent });
+        if let Some(tickets) = self.batches.next_given_up() {
+            return Some(unconfirmed_batch(tickets, false));
+        }
+        if let Some((number, ticket)) = self.overdue(now) {
+            return Some(match self.batches.take(number) {
+                Some(tickets) => unconfirmed_batch(tickets, silent),
+                None => Absorbed::Unconfirmed { ticket, silent },
+            });
         }
         loop {
             let answers = &mut self.live.as_mut()?.answers;
@@ -242,7 +272,7 @@ impl Publisher {
         self.sent.front().copied().flatten().map(|sent| sent.at + self.ack_timeout)
     }
 
-    fn overdue(&mut self, now: Instant) -> Option<Ticket> {
+    fn overdue(&mut self, now: Instant) -> Option<(u64, Ticket)> {
         self.forget_answered();
         let sent = self.sent.front().copied().flatten()?;
         if sent.at + self.ack_timeout > now {
@@ -250,7 +280,7 @@ impl Publisher {
         }
         self.sent.pop_front();
         self.first += 1;
-        Some(sent.ticket)
+        Some((self.first - 1, sent.ticket))
     }
 
     fn forget_answered(&mut self) {
@@ -271,14 +301,20 @@ impl Publisher {
             Some(StatusCode::NO_RESPONDERS) => Answer::NoResponders,
             Some(_) | None => Answer::Payload(&answer.payload),
         };
+        let took = now.duration_since(at);
+        if let Some(tickets) = self.batches.take(number) {
+            let outcome = self.batch_outcome(answer, number, tickets.len());
+            return Some(Absorbed::Batch { tickets, outcome, took, silent: false });
+        }
         let outcome = classify_answer(answer, &self.stream);
-        Some(Absorbed::Outcome { ticket, outcome, took: now.duration_since(at) })
+        Some(Absorbed::Outcome { ticket, outcome, took })
     }
 
     /// Forgets what is on its way: nobody waits for its answers any more.
     pub fn forget(&mut self) {
         self.first += self.sent.len() as u64;
         self.sent.clear();
+        self.batches.forget();
         self.unconfirmed.clear();
     }
 
@@ -292,8 +328,14 @@ impl Publisher {
 
     /// Everything on its way is unconfirmed.
     fn give_up(&mut self) {
+        let first = self.first;
         self.first += self.sent.len() as u64;
-        self.unconfirmed.extend(self.sent.drain(..).flatten().map(|sent| sent.ticket));
+        for (number, sent) in (first..).zip(self.sent.drain(..)) {
+            let Some(Sent { ticket, .. }) = sent else { continue };
+            if !self.batches.give_up(number) {
+                self.unconfirmed.push_back(ticket);
+            }
+        }
     }
 }
 
@@ -309,6 +351,10 @@ impl Live {
         };
         Some(Self { connection, answers, reply_prefix: format!("{inbox}.") })
     }
+}
+
+fn unconfirmed_batch(tickets: Box<[Ticket]>, silent: bool) -> Absorbed {
+    Absorbed::Batch { tickets, outcome: BatchOutcome::Unconfirmed, took: Duration::ZERO, silent }
 }
 
 /// What an event of the client means for us.

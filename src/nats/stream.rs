@@ -38,6 +38,8 @@ pub struct Facts {
     pub keeps: Keeps,
     /// How many servers have it.
     pub copies: Copies,
+    /// Whether it takes atomic batches.
+    pub batches: Batching,
     /// What might lose events, for the log and `check`.
     pub warnings: Vec<Warning>,
 }
@@ -70,6 +72,32 @@ pub enum Copies {
     One,
     /// Several, of which one leads.
     Several,
+}
+
+/// Whether a stream takes atomic batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Batching {
+    /// It does.
+    Taken,
+    /// It would, if its `allow_atomic` were set.
+    Off,
+    /// Its server is too old for them.
+    Unknown,
+}
+
+impl Batching {
+    fn of(client: &Client, config: &Config) -> Self {
+        match (config.allow_atomic_publish, knows_batches(client)) {
+            (_, false) => Self::Unknown,
+            (false, true) => Self::Off,
+            (true, true) => Self::Taken,
+        }
+    }
+}
+
+/// Whether the server that we are connected to knows of atomic batches.
+fn knows_batches(client: &Client) -> bool {
+    client.is_server_compatible(2, 12, 0)
 }
 
 /// Something that might lose events, with what to do about it.
@@ -140,7 +168,9 @@ pub async fn verify(
     let mut context = jetstream::new(client.clone());
     context.set_timeout(API_TIMEOUT);
     let info = match ask(&context, config).await {
-        Err(StreamError::Missing { .. }) if config.create => create(&context, config).await?,
+        Err(StreamError::Missing { .. }) if config.create => {
+            create(&context, config, knows_batches(client)).await?
+        }
         other => other?,
     };
     if let Some((fault, hint)) =
@@ -162,6 +192,7 @@ pub async fn verify(
         duplicate_window: info.config.duplicate_window,
         keeps: Keeps::of(&info.config),
         copies: if info.config.num_replicas > 1 { Copies::Several } else { Copies::One },
+        batches: Batching::of(client, &info.config),
         warnings: warnings(&info),
     })
 }
@@ -195,6 +226,7 @@ pub(super) async fn find(context: &jetstream::Context, name: &str) -> Result<Str
 async fn create(
     context: &jetstream::Context,
     config: &config::Stream,
+    allow_atomic_publish: bool,
 ) -> Result<Info, StreamError> {
     let wanted = Config {
         name: config.name.clone(),
@@ -204,6 +236,7 @@ async fn create(
         discard: DiscardPolicy::New,
         duplicate_window: config.duplicate_window.0,
         allow_direct: true,
+        allow_atomic_publish,
         ..Config::default()
     };
     let stream = config.name.clone();

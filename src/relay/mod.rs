@@ -4,6 +4,7 @@
 //! `select!` what happened; no arm awaits. So reading, answers and commits overlap, and there is
 //! no lock and no question of cancel safety.
 
+mod batches;
 mod broker;
 mod duplicate;
 mod hold;
@@ -33,7 +34,7 @@ use self::{
 };
 use crate::{
     config::{self, OnDenied, Wake},
-    delivery::{Attempt, Closure, Limits, Outcome, Rejection, Rules, Ticket, Transition},
+    delivery::{Attempt, Closure, Company, Limits, Outcome, Rejection, Rules, Ticket, Transition},
     event::Event,
     failpoint,
     metrics::{Dependency, Failure, Metrics},
@@ -315,6 +316,11 @@ impl Relay {
                 self.broker.want_look(holding.delivery.stream_mark().floor, now);
                 return false;
             }
+            match holding.delivery.company(ticket, now) {
+                Company::Together(batch) if self.send_together(holding, &batch, now) => continue,
+                Company::Alone | Company::Together(_) => {}
+                Company::Later => return false,
+            }
             let Some((event, sent_before)) = holding.delivery.event(ticket) else { continue };
             retries += u64::from(sent_before);
             match self.broker.encoder.encode(event) {
@@ -391,6 +397,12 @@ impl Relay {
                 holding.delivery.resolve(ticket, Outcome::Unconfirmed, now);
                 if silent {
                     // Is it the stream, or does nothing at all answer? The look at it tells.
+                    self.broker.doubt(now);
+                }
+            }
+            Absorbed::Batch { tickets, outcome, took, silent } => {
+                self.answered_together(holding, &tickets, &outcome, took);
+                if silent {
                     self.broker.doubt(now);
                 }
             }

@@ -15,7 +15,7 @@ use crate::{
     delivery::{Closure, ClosureKind},
     failpoint,
     metrics::{Dependency, Failure},
-    nats::{LookedUp, StreamError},
+    nats::{Batching, LookedUp, StreamError},
     outbox::HealWhen,
     pg::error::QueryError,
 };
@@ -43,6 +43,7 @@ impl Relay {
                     // What is older than that is looked for before it is sent again.
                     let recognised_for = facts.duplicate_window.mul_f64(RECOGNISED_SHARE);
                     holding.delivery.set_times(recognised_for, self.settings.ack_timeout);
+                    holding.delivery.set_batches(facts.batches == Batching::Taken);
                     // What was too large to be read under the old limit is read again.
                     let takes = facts.limits.message_bytes_max;
                     let more = took_at_most.is_some_and(|before| before < takes);

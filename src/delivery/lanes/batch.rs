@@ -1,0 +1,144 @@
+//! Order with batches: the first events of a lane go together, and are answered together.
+
+use std::time::Instant;
+
+use super::{Doubt, Lanes, Ticket, Waiting, Way};
+
+/// A lane with fewer events sends them one by one: a round trip for each costs less than a batch.
+const LONG_MIN: usize = 32;
+
+/// A lane is long when it has more than this part of everything in memory: one by one, its events
+/// would be the last to arrive, however fast the others went.
+const LONG_SHARE: usize = 16;
+
+/// Larger payloads gain nothing from going with others.
+const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
+
+/// How much may go in one batch.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct Room {
+    pub(in super::super) events: usize,
+    pub(in super::super) bytes: usize,
+}
+
+impl Lanes {
+    /// It is the first of its lane now: it may go, unless it is on its way with the one before it.
+    pub(super) fn next_in_lane(&mut self, next: Ticket, length: usize) {
+        let is_with_others = |waiting: &Waiting| waiting.way == Way::InBatch;
+        if self.in_batches > 0 && self.waiting.get(&next).is_some_and(is_with_others) {
+            return;
+        }
+        if length >= LONG_MIN && length * LONG_SHARE >= self.waiting.len() {
+            self.long.insert(next);
+        }
+        self.ready.push_back(next);
+    }
+
+    /// How many events a lane has, when they are better sent together than one by one, and this one is
+    /// its first; it is asked once.
+    pub(in super::super) fn take_long(&mut self, first: Ticket) -> Option<usize> {
+        if self.long.is_empty() || !self.long.remove(&first) {
+            return None;
+        }
+        let key = self.waiting.get(&first)?.event.lane()?;
+        self.by_key.get(key).map(|lane| lane.len())
+    }
+
+    /// It leaves, or goes: what is known of its lane's length is out of date.
+    pub(super) fn forget_long(&mut self, first: Ticket) {
+        if !self.long.is_empty() {
+            self.long.remove(&first);
+        }
+    }
+
+    /// It is not its turn yet, and its lane still is a long one.
+    pub(in super::super) fn keep_long(&mut self, first: Ticket) {
+        self.long.insert(first);
+    }
+
+    /// How many events may go without waiting for another one.
+    pub(in super::super) fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Adds this event to a batch, and those that follow it in its lane, as far as they were never sent
+    /// and there is room. Returns how many it added.
+    pub(in super::super) fn add_to_batch(
+        &self,
+        batch: &mut Vec<Ticket>,
+        first: Ticket,
+        room: &mut Room,
+    ) -> usize {
+        let Some(waiting) = self.waiting.get(&first) else { return 0 };
+        let lane = waiting.event.lane().and_then(|key| self.by_key.get(key));
+        let before = batch.len();
+        match lane {
+            None => drop(self.add(batch, first, room)),
+            // One that left while it waited for its turn has left its number behind.
+            Some(lane) if lane.front() != Some(&first) => {}
+            Some(lane) => {
+                for ticket in lane {
+                    if self.add(batch, *ticket, room).is_none() {
+                        break;
+                    }
+                }
+            }
+        }
+        batch.len() - before
+    }
+
+    fn add(&self, batch: &mut Vec<Ticket>, ticket: Ticket, room: &mut Room) -> Option<()> {
+        let waiting = self.waiting.get(&ticket)?;
+        let bytes = waiting.event.payload.len();
+        let is_fresh = waiting.sends == 0 && waiting.uncertain_since.is_none();
+        let fits = room.events > 0 && bytes <= room.bytes && bytes <= PAYLOAD_BYTES_MAX;
+        if !is_fresh || !fits || ticket.is_letter() || waiting.attempts > 0 {
+            return None;
+        }
+        room.events -= 1;
+        room.bytes -= bytes;
+        batch.push(ticket);
+        Some(())
+    }
+
+    /// These were handed to the broker as a batch, when it had told of stream sequences up to `above`.
+    pub(in super::super) fn sent_together(&mut self, batch: &[Ticket], above: u64, now: Instant) {
+        for ticket in batch {
+            self.sent(*ticket, above, now);
+            if let Some(waiting) = self.waiting.get_mut(ticket) {
+                waiting.way = Way::InBatch;
+                self.in_batches += 1;
+            }
+        }
+    }
+
+    /// These are answered, or nobody waits for their answer any more.
+    pub(in super::super) fn answered_together(&mut self, batch: &[Ticket]) {
+        self.in_batches = self.in_batches.saturating_sub(batch.len());
+    }
+
+    /// A batch was not taken, or nobody knows whether it was: its events go one by one.
+    pub(in super::super) fn apart(&mut self, batch: &[Ticket], is_unanswered: bool) {
+        self.answered_together(batch);
+        for ticket in batch {
+            if let Some(waiting) = self.waiting.get_mut(ticket) {
+                waiting.way = Way::NotSent;
+                // What is refused is not stored; but that rests on all of the broker's servers, and a
+                // look costs little.
+                waiting.doubt = if is_unanswered { Doubt::Unanswered } else { Doubt::Earlier };
+            }
+        }
+        self.give_back_together(batch);
+    }
+
+    /// These may go again as soon as something may, before everything else: the first of each lane.
+    pub(in super::super) fn give_back_together(&mut self, batch: &[Ticket]) {
+        for ticket in batch.iter().rev() {
+            let Some(waiting) = self.waiting.get(ticket) else { continue };
+            let lane = waiting.event.lane().and_then(|key| self.by_key.get(key));
+            if lane.is_none_or(|lane| lane.front() == Some(ticket)) {
+                self.ready.push_front(*ticket);
+            }
+        }
+    }
+}
