@@ -5,23 +5,19 @@
 
 use std::{collections::VecDeque, time::Instant};
 
-use async_nats::{HeaderName, HeaderValue, client::PublishErrorKind};
+use async_nats::client::PublishErrorKind;
 use futures_util::FutureExt;
 use rustc_hash::FxHashMap;
 use tokio::task::coop::unconstrained;
 
 use super::{
     error::{Answer, PubAck},
-    publish::{NotSent, Publisher},
+    publish::{NotSent, Publisher, map_of},
 };
 use crate::{
     delivery::{BatchOutcome, Ticket},
     wire::Message,
 };
-
-const BATCH_ID: HeaderName = HeaderName::from_static("Nats-Batch-Id");
-const SEQUENCE: HeaderName = HeaderName::from_static("Nats-Batch-Sequence");
-const COMMIT: HeaderName = HeaderName::from_static("Nats-Batch-Commit");
 
 /// The batches among what was sent.
 #[derive(Debug, Default)]
@@ -76,17 +72,17 @@ impl Publisher {
         let last = messages.len();
         for (sequence, message) in (1..).zip(messages) {
             let Message { subject, mut headers, payload, .. } = message;
-            headers.insert(BATCH_ID, HeaderValue::from(id.clone()));
-            headers.insert(SEQUENCE, HeaderValue::from(sequence.to_string()));
+            headers.add("Nats-Batch-Id", &id);
+            headers.add("Nats-Batch-Sequence", sequence);
             // The client's queue has room for two windows, and a batch is no more than one.
             let handed = if sequence == last {
-                headers.insert(COMMIT, HeaderValue::from("1".to_owned()));
-                let reply = format!("{}{number}", live.reply_prefix);
+                headers.add("Nats-Batch-Commit", "1");
+                let (reply, headers) = (format!("{}{number}", live.reply_prefix), map_of(&headers));
                 let handing =
                     client.publish_with_reply_and_headers(subject, reply, headers, payload);
                 unconstrained(handing).now_or_never()
             } else {
-                let handing = client.publish_with_headers(subject, headers, payload);
+                let handing = client.publish_with_headers(subject, map_of(&headers), payload);
                 unconstrained(handing).now_or_never()
             };
             match handed {

@@ -11,8 +11,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::{Client, Event, ServerError, StatusCode, Subscriber, client::PublishErrorKind};
+use async_nats::{
+    Client, Event, HeaderMap, HeaderName, HeaderValue, ServerError, StatusCode, Subscriber,
+    client::PublishErrorKind,
+};
 use futures_util::{FutureExt, StreamExt};
+use serde::{
+    Deserialize as _,
+    de::{
+        IntoDeserializer as _,
+        value::{self, StrDeserializer},
+    },
+};
 use tokio::{sync::mpsc, task::coop::unconstrained, time::sleep_until};
 
 use super::{
@@ -22,7 +32,7 @@ use super::{
 };
 use crate::{
     delivery::{BatchOutcome, Closure, ClosureKind, Outcome, Ticket},
-    wire::Message,
+    wire::{FIRST_HEADER, Headers, Message},
 };
 
 /// The sending half and the answers.
@@ -163,6 +173,7 @@ impl Publisher {
         // The client's queue has room for a whole window, so this completes at once; but the
         // runtime's budget for one poll of a task has not, and would say that it does not.
         let client = &live.connection.client;
+        let headers = map_of(&headers);
         let handing = client.publish_with_reply_and_headers(subject, reply, headers, payload);
         let handed = unconstrained(handing).now_or_never();
         match handed {
@@ -394,7 +405,46 @@ fn denied_subject(text: &str) -> Option<String> {
     rest.split_once('"').map(|(subject, _)| subject.to_owned())
 }
 
+/// The headers as the client takes them.
+///
+/// A map with an entry for each costs as much as everything else that is done for a message. On the
+/// wire it is nothing but lines, so all of them go as one entry: the first name, and as its value
+/// the rest of the text. Only deserialisation makes a value with line breaks. Should it refuse
+/// them some day, there is the map.
+pub(super) fn map_of(headers: &Headers) -> HeaderMap {
+    const FIRST: HeaderName = HeaderName::from_static(FIRST_HEADER);
+    let block: StrDeserializer<'_, value::Error> = headers.block().into_deserializer();
+    let mut map = HeaderMap::new();
+    match HeaderValue::deserialize(block) {
+        Ok(block) => map.insert(FIRST, block),
+        Err(_) => {
+            for (name, value) in headers.iter() {
+                map.append(name, value);
+            }
+        }
+    }
+    map
+}
+
 /// A deadline for when there is none; the branch that waits for it is disabled then.
 fn far_away() -> Instant {
     Instant::now() + Duration::from_hours(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::event::EventId;
+
+    #[test]
+    fn the_headers_go_as_one_entry() {
+        let mut headers = Headers::new(EventId(Uuid::nil()));
+        headers.add("ce-kind", "domain");
+        let map = map_of(&headers);
+        assert_eq!(map.len(), 1, "the client takes no line breaks any more: see map_of");
+        let block = map.get(FIRST_HEADER).map(HeaderValue::as_str);
+        assert_eq!(block, Some("00000000-0000-0000-0000-000000000000\r\nce-kind: domain"));
+    }
 }

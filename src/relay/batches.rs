@@ -53,9 +53,8 @@ impl Relay {
         holding: &mut Holding,
         batch: &[Ticket],
         outcome: &BatchOutcome,
-        took: Duration,
+        (took, now): (Duration, Instant),
     ) {
-        let now = Instant::now();
         let result = match outcome {
             BatchOutcome::Committed { last_seq } => {
                 let acked = Outcome::Acked { stream_seq: *last_seq, duplicate: false };

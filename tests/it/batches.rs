@@ -65,7 +65,8 @@ async fn an_event_that_cannot_be_sent_ends_its_batch_and_dies_alone() {
     assert_eq!(numbers(&stored), others);
     assert!(in_batches(&stored) > stored.len() / 2);
     eventually("a dead letter", DEADLINE, async || {
-        let count = r#"SELECT count(*) FROM "postrider".letter WHERE error_code = 'invalid_subject'"#;
+        let count =
+            r#"SELECT count(*) FROM "postrider".letter WHERE error_code = 'invalid_subject'"#;
         client.query_one(count, &[]).await.unwrap().get::<_, i64>(0) == 1
     })
     .await;
