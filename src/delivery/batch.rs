@@ -5,13 +5,18 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Delivery, Permit, Ticket, Transition, lanes::BatchRoom, retry::Backoff};
+use super::{
+    Delivery, Permit, Switch, Ticket, Transition, lanes::BatchRoom, pace::Pace, retry::Backoff,
+};
 
 /// Events of one batch at most, by the protocol.
 pub const BATCH_EVENTS_MAX: usize = 1000;
 
 /// For so many events a long lane makes others wait, so that its batch is worth its cost.
 const WORTH_WAITING: usize = 256;
+
+/// Batches of everything on their way at most.
+const PIPELINED: usize = 2;
 
 /// The waits before another batch, when batches are refused or not answered.
 const AFTER_FAILURE: Backoff =
@@ -52,6 +57,9 @@ pub(super) struct Batches {
     are_taken: bool,
     failures: u32,
     not_before: Option<Instant>,
+    on_their_way: usize,
+    /// Whether everything goes in batches, not only long lanes.
+    pace: Pace,
 }
 
 impl Batches {
@@ -63,6 +71,10 @@ impl Batches {
     fn failed(&mut self, now: Instant) {
         self.failures += 1;
         self.not_before = Some(now + AFTER_FAILURE.after(self.failures));
+    }
+
+    fn answered(&mut self) {
+        self.on_their_way = self.on_their_way.saturating_sub(1);
     }
 
     fn succeeded(&mut self) {
@@ -77,6 +89,28 @@ impl Delivery {
         self.batches.are_taken = are_taken;
     }
 
+    /// Measures whether batches of everything are faster than single messages. Returns it when that
+    /// has changed.
+    pub fn measure(&mut self, now: Instant) -> Option<Switch> {
+        if !self.batches.may_go(now) {
+            return None;
+        }
+        let is_busy = self.lanes.len() >= 2 * self.window.in_flight_max()
+            && self.breaker.permit(now) == Permit::Flow;
+        self.batches.pace.measure(self.window.acked_total(), is_busy, now)
+    }
+
+    /// As if that had been measured.
+    #[cfg(test)]
+    pub(super) fn set_batched(&mut self, is_batched: bool, now: Instant) {
+        self.batches.pace.set_batched(is_batched, now);
+    }
+
+    /// A new connection, perhaps to another server.
+    pub fn measure_anew(&mut self) {
+        self.batches.pace = Pace::default();
+    }
+
     /// How an event goes that may go now. The caller says what became of a batch, with
     /// [`Delivery::sent_together`], [`Delivery::give_back_together`] or [`Delivery::refuse`].
     pub fn company(&mut self, first: Ticket, now: Instant) -> Company {
@@ -85,9 +119,22 @@ impl Delivery {
             return Company::Alone;
         }
         match long {
-            None => Company::Alone,
             Some(length) => self.long_lane(first, length),
+            None if self.batches.pace.is_batched() => self.everything(first),
+            None => Company::Alone,
         }
+    }
+
+    /// Whatever may go, together: while one batch is synced, the next is on its way.
+    fn everything(&mut self, first: Ticket) -> Company {
+        if self.batches.on_their_way >= PIPELINED {
+            self.lanes.again(first);
+            return Company::Later;
+        }
+        let (room, whole) = (self.window.room_for_batch(), self.window.whole());
+        let events = room.events.min(whole.events / PIPELINED).min(BATCH_EVENTS_MAX);
+        let batch = self.lanes.batch_of_all(first, BatchRoom { events, ..room });
+        together(batch)
     }
 
     fn long_lane(&mut self, first: Ticket, length: usize) -> Company {
@@ -98,10 +145,9 @@ impl Delivery {
             self.lanes.again(first);
             return Company::Later;
         }
-        let mut room = BatchRoom { events: room.events.min(BATCH_EVENTS_MAX), ..room };
-        let mut batch = Vec::with_capacity(length.min(room.events));
-        self.lanes.add_to_batch(&mut batch, first, &mut room);
-        if batch.len() < 2 { Company::Alone } else { Company::Together(batch) }
+        let events = room.events.min(length).min(BATCH_EVENTS_MAX);
+        let batch = self.lanes.batch_of_lane(first, BatchRoom { events, ..room });
+        together(batch)
     }
 
     /// These were handed to the broker, all of them.
@@ -110,6 +156,7 @@ impl Delivery {
             let bytes = self.lanes.event(*ticket).map_or(0, |(event, _)| event.payload.len());
             self.window.take(bytes);
         }
+        self.batches.on_their_way += 1;
         self.lanes.sent_together(batch, self.stream.acked, now);
     }
 
@@ -141,6 +188,7 @@ impl Delivery {
 
     fn committed(&mut self, batch: &[Ticket], last_seq: u64) -> Transition {
         self.batches.succeeded();
+        self.batches.answered();
         self.lanes.answered_together(batch);
         let first_seq = (last_seq + 1).saturating_sub(batch.len() as u64);
         let went_back =
@@ -159,6 +207,7 @@ impl Delivery {
 
     fn apart(&mut self, batch: &[Ticket], is_unanswered: bool, now: Instant) -> Transition {
         self.batches.failed(now);
+        self.batches.answered();
         for ticket in batch {
             let Some((event, _)) = self.lanes.event(*ticket) else { continue };
             self.window.release(event.payload.len());
@@ -166,4 +215,9 @@ impl Delivery {
         self.lanes.apart(batch, is_unanswered);
         Transition::None
     }
+}
+
+/// One alone is no batch: that is the first, or none because the first may not go in one.
+fn together(batch: Vec<Ticket>) -> Company {
+    if batch.len() < 2 { Company::Alone } else { Company::Together(batch) }
 }

@@ -12,6 +12,7 @@ mod found;
 mod lanes;
 mod letters;
 mod outcome;
+mod pace;
 mod progress;
 mod retry;
 mod retrying;
@@ -42,6 +43,7 @@ pub use outcome::{
     Attempt, Closure, ClosureKind, Fate, Letter, Outcome, Rejection, Retry, Settlement, StreamMark,
     Verdict,
 };
+pub use pace::Switch;
 pub use progress::Progress;
 pub use retry::{Backoff, Growth, Policy};
 pub use window::{Limits, Window};

@@ -26,17 +26,29 @@ pub struct Window {
     events_max: usize,
     events: usize,
     bytes: usize,
+    /// Messages that were ever stored.
+    acked: u64,
 }
 
 impl Window {
     /// A window that starts at its limits.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, events_max: limits.in_flight_events, events: 0, bytes: 0 }
+        Self { limits, events_max: limits.in_flight_events, events: 0, bytes: 0, acked: 0 }
     }
 
     /// Messages on their way.
     pub fn in_flight(&self) -> usize {
         self.events
+    }
+
+    /// Messages that were ever stored.
+    pub(super) fn acked_total(&self) -> u64 {
+        self.acked
+    }
+
+    /// Messages that may be on their way at most, in good times.
+    pub(super) fn in_flight_max(&self) -> usize {
+        self.limits.in_flight_events
     }
 
     /// Whether one more message may go.
@@ -73,6 +85,7 @@ impl Window {
 
     /// A message was stored.
     pub fn acked(&mut self) {
+        self.acked += 1;
         self.events_max = (self.events_max + 1).min(self.limits.in_flight_events);
     }
 

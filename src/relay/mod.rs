@@ -305,6 +305,7 @@ impl Relay {
         if !self.broker.is_ready() {
             return false;
         }
+        Self::measure(holding, now);
         let mut retries = 0;
         for _ in 0..DISPATCH_MAX {
             let Some(ticket) = holding.delivery.next(now) else {
@@ -410,6 +411,7 @@ impl Relay {
                 info!("connected to NATS");
                 self.broker.connected(now);
                 holding.delivery.slow_start();
+                holding.delivery.measure_anew();
             }
             Absorbed::Disconnected => {
                 warn!("lost the connection to NATS; what is on its way is sent again");

@@ -5,11 +5,14 @@ use std::time::Instant;
 use super::{Doubt, Lanes, Ticket, Waiting, Way};
 
 /// A lane with fewer events sends them one by one: a round trip for each costs less than a batch.
-const LONG_MIN: usize = 32;
+const LONG_MIN: usize = if cfg!(test) { 2 } else { 32 };
 
 /// A lane is long when it has more than this part of everything in memory: one by one, its events
 /// would be the last to arrive, however fast the others went.
 const LONG_SHARE: usize = 16;
+
+/// Events passed over at most in search of those that may go in a batch.
+const ASIDE_MAX: usize = 64;
 
 /// Larger payloads gain nothing from going with others.
 const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
@@ -56,28 +59,52 @@ impl Lanes {
         self.long.insert(first);
     }
 
-    /// How many events may go without waiting for another one.
-    pub(in super::super) fn ready(&self) -> usize {
-        self.ready.len()
+    /// A batch of this event and of those that follow it in its lane, as far as they were never sent.
+    pub(in super::super) fn batch_of_lane(&self, first: Ticket, mut room: Room) -> Vec<Ticket> {
+        let mut batch = Vec::with_capacity(room.events);
+        self.add_lane(&mut batch, first, room.events, &mut room);
+        batch
     }
 
-    /// Adds this event to a batch, and those that follow it in its lane, as far as they were never sent
-    /// and there is room. Returns how many it added.
-    pub(in super::super) fn add_to_batch(
+    /// A batch of this event and of whatever may go besides: of each lane its part, so that none waits
+    /// for another.
+    pub(in super::super) fn batch_of_all(&mut self, first: Ticket, mut room: Room) -> Vec<Ticket> {
+        let mut batch = Vec::with_capacity(room.events);
+        let most = (room.events / (self.ready.len() + 1)).max(1);
+        if self.add_lane(&mut batch, first, most, &mut room) == 0 {
+            return batch;
+        }
+        let mut aside = Vec::new();
+        while room.events > 0
+            && aside.len() < ASIDE_MAX
+            && let Some(next) = self.ready.pop_front()
+        {
+            if self.add_lane(&mut batch, next, most, &mut room) == 0 {
+                aside.push(next);
+            }
+        }
+        for ticket in aside.into_iter().rev() {
+            self.ready.push_front(ticket);
+        }
+        batch
+    }
+
+    /// Adds the first event of a lane and up to `most` in all that follow it. Returns how many.
+    fn add_lane(
         &self,
         batch: &mut Vec<Ticket>,
         first: Ticket,
+        most: usize,
         room: &mut Room,
     ) -> usize {
         let Some(waiting) = self.waiting.get(&first) else { return 0 };
-        let lane = waiting.event.lane().and_then(|key| self.by_key.get(key));
         let before = batch.len();
-        match lane {
+        match waiting.event.lane().and_then(|key| self.by_key.get(key)) {
             None => drop(self.add(batch, first, room)),
             // One that left while it waited for its turn has left its number behind.
             Some(lane) if lane.front() != Some(&first) => {}
             Some(lane) => {
-                for ticket in lane {
+                for ticket in lane.iter().take(most) {
                     if self.add(batch, *ticket, room).is_none() {
                         break;
                     }

@@ -6,14 +6,14 @@ use std::{
 };
 
 use super::{
-    Random, Sometimes,
+    Random, Sometimes, batches,
     database::{Database, Resolution, State, aggregate},
     stream::{LATE_MAX, Stream, WINDOW},
 };
 use crate::{
     delivery::{
-        Attempt, Closure, ClosureKind, Delivery, Growth, LetterId, Limits, OnDead, Outcome, Policy,
-        Records, Rejection, Rules, Settlement, Standing, StoredLetter, Ticket,
+        Attempt, Closure, ClosureKind, Company, Delivery, Growth, LetterId, Limits, OnDead,
+        Outcome, Policy, Records, Rejection, Rules, Settlement, Standing, StoredLetter, Ticket,
     },
     event::Seq,
 };
@@ -32,28 +32,32 @@ const RETRY: Policy = Policy {
 
 /// A message on its way. It arrives within [`LATE_MAX`] or never, and then nobody waits for its
 /// answer any more.
-struct Sent {
+pub(super) struct Sent {
     ticket: Ticket,
-    seq: i64,
+    pub(super) seq: i64,
     at: Instant,
     given_up: bool,
 }
 
 pub(super) struct World {
-    random: Random,
-    database: Database,
-    stream: Stream,
-    delivery: Delivery,
-    in_flight: Vec<Sent>,
+    pub(super) random: Random,
+    pub(super) database: Database,
+    pub(super) stream: Stream,
+    pub(super) delivery: Delivery,
+    pub(super) in_flight: Vec<Sent>,
+    pub(super) batches: Vec<batches::Sent>,
+    /// Whether the stream takes batches, and whether everything goes in them.
+    pub(super) takes_batches: bool,
+    pub(super) is_batched: bool,
     settling: Option<Settlement>,
     recording: Option<Records>,
-    now: Instant,
+    pub(super) now: Instant,
     on_dead: OnDead,
     /// Percent of answers that are bad: each history has its own.
-    trouble: u64,
+    pub(super) trouble: u64,
     /// What the broker refuses for good, and what it is busy for.
-    poison: HashSet<i64>,
-    tough: HashSet<i64>,
+    pub(super) poison: HashSet<i64>,
+    pub(super) tough: HashSet<i64>,
     /// From where a look into the stream is wanted before anything goes.
     look_above: Option<u64>,
     is_start: bool,
@@ -68,10 +72,13 @@ impl World {
         Self {
             delivery: Delivery::resume(database.resume(), LIMITS, rules, now),
             trouble: random.below(70),
+            takes_batches: random.chance(70),
+            is_batched: random.chance(40),
             random,
             database,
             stream: Stream::default(),
             in_flight: Vec::new(),
+            batches: Vec::new(),
             settling: None,
             recording: None,
             now,
@@ -123,11 +130,13 @@ impl World {
             sent.given_up = true;
             if !self.poison.contains(&sent.seq) && self.random.chance(50) {
                 let late = Duration::from_millis(self.random.below(LATE_MAX));
-                self.stream.delay(sent.seq, sent.at + late);
+                self.stream.delay(vec![sent.seq], sent.at + late);
             }
         }
+        self.give_up_batches();
         let arrived = self.stream.arrive(self.now);
         self.sometimes.stored_late += arrived;
+        self.sometimes.refused_late += std::mem::take(&mut self.stream.refused_late);
     }
 
     fn fetch(&mut self) {
@@ -161,19 +170,25 @@ impl World {
                 self.look_above = Some(self.delivery.stream_mark().floor);
                 return;
             }
+            match self.company(ticket) {
+                Company::Alone => {}
+                Company::Together(batch) => {
+                    self.send_together(&batch);
+                    continue;
+                }
+                Company::Later => return,
+            }
             let seq = self.delivery.event(ticket).unwrap().0.seq.0;
-            let key = self.database.row(seq).key;
-            let same = |other: &Sent| self.database.row(other.seq).key == key;
-            assert!(key.is_none() || !self.in_flight.iter().any(same), "two of a key on their way");
+            self.assert_alone(seq);
             self.delivery.sent(ticket, self.now);
             self.in_flight.push(Sent { ticket, seq, at: self.now, given_up: false });
-            assert!(self.in_flight.len() <= LIMITS.in_flight_events, "window exceeded");
+            self.assert_within_window(LIMITS.in_flight_events);
         }
     }
 
     /// Answers one message on its way, well or badly.
     fn answer(&mut self) {
-        if self.in_flight.is_empty() {
+        if self.answer_together() || self.in_flight.is_empty() {
             return;
         }
         let index = usize::try_from(self.random.below(self.in_flight.len() as u64)).unwrap();
@@ -215,7 +230,7 @@ impl World {
             }
             _ if is_good => {
                 let late = Duration::from_millis(self.random.below(LATE_MAX));
-                self.stream.delay(seq, self.now + late);
+                self.stream.delay(vec![seq], self.now + late);
                 Outcome::Unconfirmed
             }
             _ => Outcome::Unconfirmed,
@@ -266,6 +281,7 @@ impl World {
         for row in &self.database.rows {
             self.assert_decided(&settlement, row.seq);
         }
+        self.assert_known(&settlement.stream);
         self.database.settle(&settlement, self.on_dead, self.now);
         for letter in &settlement.letters {
             let state = self.database.letters[&letter.seq.0].state;
@@ -365,6 +381,7 @@ impl World {
                 self.stream.store(seq, self.now);
             }
         }
+        self.kill_batches();
         self.settling = None;
         self.recording = None;
         let resume = self.database.resume();
@@ -388,7 +405,7 @@ impl World {
             self.fetch();
             self.look_at_letters();
             self.dispatch();
-            while !self.in_flight.is_empty() {
+            while !self.in_flight.is_empty() || !self.batches.is_empty() {
                 self.answer();
                 self.dispatch();
             }
