@@ -6,16 +6,19 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Delivery, Permit, Switch, Ticket, Transition, lanes::BatchRoom, pace::Pace, retry::Backoff,
+    Delivery, Permit, Switch, Ticket, Transition,
+    lanes::{BatchRoom, Doubt},
+    pace::{Load, Pace},
+    retry::Backoff,
 };
 
 /// Events of one batch at most, by the protocol.
 pub const BATCH_EVENTS_MAX: usize = 1000;
 
-/// For so many events a long lane makes others wait, so that its batch is worth its cost.
-const WORTH_WAITING: usize = 256;
+/// Fewer events are no batch that is worth its cost.
+const WORTH: usize = if cfg!(test) { 2 } else { 16 };
 
-/// Batches of everything on their way at most.
+/// Batches on their way at most: while one is stored, the next is sent.
 const PIPELINED: usize = 2;
 
 /// The waits before another batch, when batches are refused or not answered.
@@ -50,21 +53,39 @@ pub enum BatchOutcome {
     Unconfirmed,
 }
 
+/// Whether a stream takes batches.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Batching {
+    /// It does, and they are wanted whether or not they are faster.
+    Wanted,
+    /// It does.
+    Taken,
+    /// It would, if its `allow_atomic` were set.
+    Off,
+    /// Its server does not know of them, or nothing is known of it.
+    #[default]
+    Unknown,
+}
+
 /// What is known of batches.
 #[derive(Debug, Default)]
 pub(super) struct Batches {
-    /// Whether the stream takes them.
-    are_taken: bool,
+    stream: Batching,
     failures: u32,
     not_before: Option<Instant>,
     on_their_way: usize,
-    /// Whether everything goes in batches, not only long lanes.
+    /// Whether batches are faster.
     pace: Pace,
 }
 
 impl Batches {
     fn may_go(&self, now: Instant) -> bool {
-        self.are_taken && self.not_before.is_none_or(|at| at <= now)
+        let is_wanted = match self.stream {
+            Batching::Wanted => true,
+            Batching::Taken => self.pace.is_batched(),
+            Batching::Off | Batching::Unknown => false,
+        };
+        is_wanted && self.not_before.is_none_or(|at| at <= now)
     }
 
     /// They are never needed: what does not work is left alone for a while.
@@ -85,25 +106,20 @@ impl Batches {
 
 impl Delivery {
     /// Whether the stream takes batches.
-    pub fn set_batches(&mut self, are_taken: bool) {
-        self.batches.are_taken = are_taken;
+    pub fn set_batches(&mut self, stream: Batching) {
+        self.batches.stream = stream;
     }
 
-    /// Measures whether batches of everything are faster than single messages. Returns it when that
+    /// Measures whether batches are faster than single messages. Returns it when that
     /// has changed.
     pub fn measure(&mut self, now: Instant) -> Option<Switch> {
-        if !self.batches.may_go(now) {
+        if self.batches.stream != Batching::Taken {
             return None;
         }
         let is_busy = self.lanes.len() >= 2 * self.window.in_flight_max()
             && self.breaker.permit(now) == Permit::Flow;
-        self.batches.pace.measure(self.window.acked_total(), is_busy, now)
-    }
-
-    /// As if that had been measured.
-    #[cfg(test)]
-    pub(super) fn set_batched(&mut self, is_batched: bool, now: Instant) {
-        self.batches.pace.set_batched(is_batched, now);
+        let load = if is_busy { Load::Full } else { Load::Light };
+        self.batches.pace.measure(self.window.acked_total(), load, now)
     }
 
     /// A new connection, perhaps to another server.
@@ -114,40 +130,32 @@ impl Delivery {
     /// How an event goes that may go now. The caller says what became of a batch, with
     /// [`Delivery::sent_together`], [`Delivery::give_back_together`] or [`Delivery::refuse`].
     pub fn company(&mut self, first: Ticket, now: Instant) -> Company {
-        let long = self.lanes.take_long(first);
         if !self.batches.may_go(now) || self.breaker.permit(now) != Permit::Flow {
             return Company::Alone;
         }
-        match long {
-            Some(length) => self.long_lane(first, length),
-            None if self.batches.pace.is_batched() => self.everything(first),
-            None => Company::Alone,
-        }
-    }
-
-    /// Whatever may go, together: while one batch is synced, the next is on its way.
-    fn everything(&mut self, first: Ticket) -> Company {
-        if self.batches.on_their_way >= PIPELINED {
+        let (room, whole) = (self.window.room_for_batch(), self.window.whole());
+        let on_their_way = self.batches.on_their_way;
+        // A lane that is all there is has one on its way at a time.
+        let parts = if self.lanes.is_nothing_ready() { 1 } else { PIPELINED };
+        let most = (whole.events / parts).min(BATCH_EVENTS_MAX);
+        let waiting = self.lanes.len() - self.window.in_flight().min(self.lanes.len());
+        // What goes alone gives its room back message by message, and no batch would fit in that.
+        let is_cramped = room.events < most.min(waiting) / 2;
+        if on_their_way >= PIPELINED || is_cramped {
             self.lanes.again(first);
             return Company::Later;
         }
-        let (room, whole) = (self.window.room_for_batch(), self.window.whole());
-        let events = room.events.min(whole.events / PIPELINED).min(BATCH_EVENTS_MAX);
-        let batch = self.lanes.batch_of_all(first, BatchRoom { events, ..room });
-        together(batch)
-    }
-
-    fn long_lane(&mut self, first: Ticket, length: usize) -> Company {
-        let (room, whole) = (self.window.room_for_batch(), self.window.whole());
-        let worth = length.min(WORTH_WAITING).min(whole.events);
-        if room.events < worth {
-            self.lanes.keep_long(first);
-            self.lanes.again(first);
-            return Company::Later;
+        let room = BatchRoom { events: room.events.min(most), ..room };
+        let batch = self.lanes.batch(first, room);
+        if batch.len() >= WORTH {
+            return Company::Together(batch);
         }
-        let events = room.events.min(length).min(BATCH_EVENTS_MAX);
-        let batch = self.lanes.batch_of_lane(first, BatchRoom { events, ..room });
-        together(batch)
+        if on_their_way == 0 || batch.is_empty() {
+            self.lanes.give_back_together(batch.get(1..).unwrap_or_default());
+            return Company::Alone;
+        }
+        self.lanes.give_back_together(&batch);
+        Company::Later
     }
 
     /// These were handed to the broker, all of them.
@@ -169,7 +177,7 @@ impl Delivery {
     /// none; they go again one by one.
     pub fn broke_off(&mut self, batch: &[Ticket], now: Instant) {
         self.sent_together(batch, now);
-        self.apart(batch, false, now);
+        self.apart(batch, Doubt::Earlier, now);
     }
 
     /// Judges what the broker told us about a batch.
@@ -181,8 +189,10 @@ impl Delivery {
     ) -> Transition {
         match outcome {
             BatchOutcome::Committed { last_seq } => self.committed(batch, *last_seq),
-            BatchOutcome::Refused { .. } => self.apart(batch, false, now),
-            BatchOutcome::Unconfirmed => self.apart(batch, true, now),
+            // What is refused is not stored; but that rests on all of the broker's servers, and looking
+            // costs little.
+            BatchOutcome::Refused { .. } => self.apart(batch, Doubt::Earlier, now),
+            BatchOutcome::Unconfirmed => self.apart(batch, Doubt::Unanswered, now),
         }
     }
 
@@ -205,19 +215,14 @@ impl Delivery {
         if went_back { Transition::WentBack } else { transition }
     }
 
-    fn apart(&mut self, batch: &[Ticket], is_unanswered: bool, now: Instant) -> Transition {
+    fn apart(&mut self, batch: &[Ticket], doubt: Doubt, now: Instant) -> Transition {
         self.batches.failed(now);
         self.batches.answered();
         for ticket in batch {
             let Some((event, _)) = self.lanes.event(*ticket) else { continue };
             self.window.release(event.payload.len());
         }
-        self.lanes.apart(batch, is_unanswered);
+        self.lanes.apart(batch, doubt);
         Transition::None
     }
-}
-
-/// One alone is no batch: that is the first, or none because the first may not go in one.
-fn together(batch: Vec<Ticket>) -> Company {
-    if batch.len() < 2 { Company::Alone } else { Company::Together(batch) }
 }

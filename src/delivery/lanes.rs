@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use super::Attempt;
 use crate::event::{AggregateKey, Event};
@@ -43,8 +43,6 @@ pub struct Lanes {
     /// Heads of lanes and events without a key, in the order in which they may go.
     ready: VecDeque<Ticket>,
     delayed: BinaryHeap<Reverse<(Instant, Ticket)>>,
-    /// Heads of lanes so long that they are better sent in a batch.
-    long: FxHashSet<Ticket>,
     /// Events on their way in batches.
     in_batches: usize,
     bytes: usize,
@@ -81,7 +79,7 @@ enum Way {
 /// Whether a publish of an event may still arrive, or have arrived: no answer to another one settles
 /// that, only a look into the stream some time after the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Doubt {
+pub(super) enum Doubt {
     /// Every publish of it was answered.
     No,
     /// An earlier run may have sent it, or a look came too early to tell.
@@ -350,13 +348,11 @@ impl Lanes {
     pub fn leave(&mut self, ticket: Ticket) {
         let Some(Waiting { event, .. }) = self.waiting.remove(&ticket) else { return };
         self.bytes -= event.footprint();
-        self.forget_long(ticket);
         let Some(key) = event.lane().cloned() else { return };
         let Entry::Occupied(mut lane) = self.by_key.entry(key) else { return };
         assert_eq!(lane.get_mut().pop_front(), Some(ticket), "an event left out of turn");
-        let length = lane.get().len();
         match lane.get().front().copied() {
-            Some(next) => self.next_in_lane(next, length),
+            Some(next) => self.next_in_lane(next),
             None => drop(lane.remove()),
         }
     }
@@ -398,7 +394,6 @@ impl Lanes {
     fn forget(&mut self, ticket: Ticket) -> Option<AggregateKey> {
         let Waiting { event, .. } = self.waiting.remove(&ticket)?;
         self.bytes -= event.footprint();
-        self.forget_long(ticket);
         event.lane().cloned()
     }
 }

@@ -32,7 +32,7 @@ use batch::Batches;
 use before::Before;
 use letters::Letters;
 
-pub use batch::{BATCH_EVENTS_MAX, BatchOutcome, Company};
+pub use batch::{BATCH_EVENTS_MAX, BatchOutcome, Batching, Company};
 pub use breaker::{Breaker, Permit, Transition};
 pub use found::{FOUND_MAX, Found};
 pub use lanes::{Lanes, Ticket};

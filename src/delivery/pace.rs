@@ -1,9 +1,9 @@
-//! Whether everything goes in batches: measured, and the faster way is kept.
+//! Whether events go in batches: measured, and the faster way is kept.
 //!
-//! A broker that syncs each message before it acknowledges takes some thousands a second, and as many
-//! batches. Any other takes single messages faster than we need batches. Nobody tells which it is, so
-//! it is measured while there is more to do than may be on its way: a slow broker gets batches for a
-//! moment, and keeps them if that was clearly faster.
+//! Two things make single messages slow: a few hot keys, of which each event waits for the one before,
+//! and a broker that syncs before it acknowledges. Everywhere else they are faster than batches.
+//! Nobody tells which it is, so it is measured while there is more to do than may be on its way:
+//! when the rate is low, batches are tried for a moment, and kept if they are clearly faster.
 
 use std::time::{Duration, Instant};
 
@@ -11,18 +11,18 @@ use std::time::{Duration, Instant};
 const PERIOD: Duration = Duration::from_millis(250);
 
 /// Single messages at this rate are fast enough: batches are not tried.
-const FAST: f64 = 25_000.0;
+const FAST: f64 = 50_000.0;
 
 /// Batches have to be faster by this factor to be kept.
 const CLEARLY: f64 = 1.5;
 
-/// After so long it is measured again: brokers and their disks have good days and bad ones.
+/// After so long it is measured again: keys cool down, and disks have good days and bad ones.
 const AGAIN: Duration = Duration::from_mins(1);
 
 /// What was found faster.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Switch {
-    /// Batches of everything, with their rate and that of single messages.
+    /// Batches, with their rate and that of single messages.
     Batches {
         /// Events a second in batches.
         batched: f64,
@@ -31,6 +31,14 @@ pub enum Switch {
     },
     /// Single messages again.
     Single,
+}
+
+/// Whether the rate of acknowledgements says something about the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Load {
+    /// There is more to do than may be on its way: the broker is what limits the rate.
+    Full,
+    Light,
 }
 
 /// How fast events go, and how they go at present.
@@ -60,22 +68,14 @@ struct Period {
 }
 
 impl Pace {
-    /// Whether everything goes in batches.
+    /// Whether events go in batches.
     pub(super) fn is_batched(&self) -> bool {
         matches!(self.way, Way::Trying { .. } | Way::BatchesUntil(_))
     }
 
-    /// As if that had been measured.
-    #[cfg(test)]
-    pub(super) fn set_batched(&mut self, is_batched: bool, now: Instant) {
-        let until = now + AGAIN;
-        self.way = if is_batched { Way::BatchesUntil(until) } else { Way::SingleUntil(until) };
-    }
-
-    /// Takes note of how many events were ever acknowledged. `is_busy` says that there is more to do
-    /// than may be on its way: only then the rate says something about the broker.
-    pub(super) fn measure(&mut self, acked: u64, is_busy: bool, now: Instant) -> Option<Switch> {
-        if !is_busy {
+    /// Takes note of how many events were ever acknowledged.
+    pub(super) fn measure(&mut self, acked: u64, load: Load, now: Instant) -> Option<Switch> {
+        if load == Load::Light {
             self.period = None;
             return None;
         }
@@ -92,9 +92,7 @@ impl Pace {
     fn judge(&mut self, rate: f64, now: Instant) -> Option<Switch> {
         match self.way {
             Way::Single if rate < FAST => self.way = Way::Trying { single: rate, is_warm: false },
-            Way::Single => self.way = Way::SingleUntil(now + AGAIN),
             Way::SingleUntil(then) if then <= now => self.way = Way::Single,
-            Way::SingleUntil(_) => {}
             Way::Trying { single, is_warm: false } => {
                 self.way = Way::Trying { single, is_warm: true };
             }
@@ -102,12 +100,12 @@ impl Pace {
                 self.way = Way::BatchesUntil(now + AGAIN);
                 return Some(Switch::Batches { batched: rate, single });
             }
-            Way::Trying { .. } => self.way = Way::SingleUntil(now + AGAIN),
+            Way::Single | Way::Trying { .. } => self.way = Way::SingleUntil(now + AGAIN),
             Way::BatchesUntil(then) if then <= now => {
                 self.way = Way::Single;
                 return Some(Switch::Single);
             }
-            Way::BatchesUntil(_) => {}
+            Way::SingleUntil(_) | Way::BatchesUntil(_) => {}
         }
         None
     }
@@ -132,7 +130,7 @@ mod tests {
         }
 
         /// Works for so long. Returns the share of the time in which everything went in batches.
-        fn work(&mut self, time: Duration, is_busy: bool) -> f64 {
+        fn work(&mut self, time: Duration, load: Load) -> f64 {
             const TURN: Duration = Duration::from_millis(10);
             let (mut turns, mut batched) = (0.0, 0.0);
             let end = self.now + time;
@@ -142,7 +140,7 @@ mod tests {
                 let rate = if self.pace.is_batched() { self.batched } else { self.single };
                 batched += if self.pace.is_batched() { 1.0 } else { 0.0 };
                 self.acked += rate / 100;
-                self.pace.measure(self.acked, is_busy, self.now);
+                self.pace.measure(self.acked, load, self.now);
             }
             batched / turns
         }
@@ -151,36 +149,39 @@ mod tests {
     #[test]
     fn a_broker_that_syncs_each_message_gets_batches_within_a_second() {
         let mut broker = Broker::new(4_800, 90_000);
-        broker.work(Duration::from_secs(1), true);
-        assert!(broker.work(Duration::from_secs(10), true) > 0.99);
-        assert!(broker.work(Duration::from_mins(10), true) > 0.98, "measured again too often");
+        broker.work(Duration::from_secs(1), Load::Full);
+        assert!(broker.work(Duration::from_secs(10), Load::Full) > 0.99);
+        assert!(
+            broker.work(Duration::from_mins(10), Load::Full) > 0.98,
+            "measured again too often"
+        );
     }
 
     #[test]
     fn a_fast_broker_never_gets_any() {
         let mut broker = Broker::new(120_000, 200_000);
-        assert!(broker.work(Duration::from_mins(10), true) == 0.0);
+        assert!(broker.work(Duration::from_mins(10), Load::Full) == 0.0);
     }
 
     #[test]
     fn a_slow_broker_that_gains_nothing_is_left_alone() {
         let mut broker = Broker::new(8_000, 9_000);
-        let share = broker.work(Duration::from_mins(10), true);
+        let share = broker.work(Duration::from_mins(10), Load::Full);
         assert!(share > 0.0 && share < 0.02, "{share}");
     }
 
     #[test]
     fn a_broker_that_became_fast_gets_single_messages_again() {
         let mut broker = Broker::new(4_800, 90_000);
-        broker.work(Duration::from_secs(2), true);
+        broker.work(Duration::from_secs(2), Load::Full);
         broker.single = 130_000;
-        broker.work(AGAIN, true);
-        assert!(broker.work(Duration::from_mins(5), true) == 0.0);
+        broker.work(AGAIN, Load::Full);
+        assert!(broker.work(Duration::from_mins(5), Load::Full) == 0.0);
     }
 
     #[test]
     fn a_lack_of_events_says_nothing_about_the_broker() {
         let mut broker = Broker::new(4_800, 90_000);
-        assert!(broker.work(Duration::from_mins(10), false) == 0.0);
+        assert!(broker.work(Duration::from_mins(10), Load::Light) == 0.0);
     }
 }

@@ -132,11 +132,8 @@ impl Publishing {
             latency,
         );
         list.register("batch_messages", "Events of one settlement", this.batch.clone());
-        list.register(
-            "in_flight_messages",
-            "Messages sent and not yet answered",
-            this.in_flight.clone(),
-        );
+        let help = "Messages sent and not yet answered";
+        list.register("in_flight_messages", help, this.in_flight.clone());
         list.register_with_unit(
             "last_published_timestamp",
             "When the stream last confirmed a message (Unix), 0 before the first",

@@ -10,4 +10,4 @@ mod stream;
 pub use connect::{ConnectError, Connection, Connector, Standing, keep_connected};
 pub use look_up::{Held, LookedUp, held_at, identity, kept, look_up, read_headers};
 pub use publish::{Absorbed, NotSent, Publisher};
-pub use stream::{Batching, Copies, Facts, Keeps, StreamError, Warning, verify};
+pub use stream::{Copies, Facts, Keeps, StreamError, Warning, verify};

@@ -256,11 +256,15 @@ impl Publisher {
             return Some(Absorbed::Unconfirmed { ticket, silent: false });
         }
         if let Some(tickets) = self.batches.next_given_up() {
-            return Some(unconfirmed_batch(tickets, false));
+            let (outcome, took) = (BatchOutcome::Unconfirmed, Duration::ZERO);
+            return Some(Absorbed::Batch { tickets, outcome, took, silent: false });
         }
         if let Some((number, ticket)) = self.overdue(now) {
             return Some(match self.batches.take(number) {
-                Some(tickets) => unconfirmed_batch(tickets, silent),
+                Some(tickets) => {
+                    let (outcome, took) = (BatchOutcome::Unconfirmed, Duration::ZERO);
+                    Absorbed::Batch { tickets, outcome, took, silent }
+                }
                 None => Absorbed::Unconfirmed { ticket, silent },
             });
         }
@@ -362,10 +366,6 @@ impl Live {
         };
         Some(Self { connection, answers, reply_prefix: format!("{inbox}.") })
     }
-}
-
-fn unconfirmed_batch(tickets: Box<[Ticket]>, silent: bool) -> Absorbed {
-    Absorbed::Batch { tickets, outcome: BatchOutcome::Unconfirmed, took: Duration::ZERO, silent }
 }
 
 /// What an event of the client means for us.

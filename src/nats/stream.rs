@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::{
     config,
+    delivery::Batching,
     wire::{Limits, SubjectTemplate, captures},
 };
 
@@ -74,24 +75,11 @@ pub enum Copies {
     Several,
 }
 
-/// Whether a stream takes atomic batches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Batching {
-    /// It does.
-    Taken,
-    /// It would, if its `allow_atomic` were set.
-    Off,
-    /// Its server is too old for them.
-    Unknown,
-}
-
-impl Batching {
-    fn of(client: &Client, config: &Config) -> Self {
-        match (config.allow_atomic_publish, knows_batches(client)) {
-            (_, false) => Self::Unknown,
-            (false, true) => Self::Off,
-            (true, true) => Self::Taken,
-        }
+fn batching_of(client: &Client, config: &Config) -> Batching {
+    match (config.allow_atomic_publish, knows_batches(client)) {
+        (_, false) => Batching::Unknown,
+        (false, true) => Batching::Off,
+        (true, true) => Batching::Taken,
     }
 }
 
@@ -169,7 +157,7 @@ pub async fn verify(
     context.set_timeout(API_TIMEOUT);
     let info = match ask(&context, config).await {
         Err(StreamError::Missing { .. }) if config.create => {
-            create(&context, config, knows_batches(client)).await?
+            create(client, &context, config).await?
         }
         other => other?,
     };
@@ -192,7 +180,7 @@ pub async fn verify(
         duplicate_window: info.config.duplicate_window,
         keeps: Keeps::of(&info.config),
         copies: if info.config.num_replicas > 1 { Copies::Several } else { Copies::One },
-        batches: Batching::of(client, &info.config),
+        batches: batching_of(client, &info.config),
         warnings: warnings(&info),
     })
 }
@@ -224,9 +212,9 @@ pub(super) async fn find(context: &jetstream::Context, name: &str) -> Result<Str
 }
 
 async fn create(
+    client: &Client,
     context: &jetstream::Context,
     config: &config::Stream,
-    allow_atomic_publish: bool,
 ) -> Result<Info, StreamError> {
     let wanted = Config {
         name: config.name.clone(),
@@ -236,7 +224,7 @@ async fn create(
         discard: DiscardPolicy::New,
         duplicate_window: config.duplicate_window.0,
         allow_direct: true,
-        allow_atomic_publish,
+        allow_atomic_publish: config.batches != config::Batches::Off && knows_batches(client),
         ..Config::default()
     };
     let stream = config.name.clone();

@@ -53,9 +53,11 @@ impl Relay {
             Some(Switch::Batches { batched, single }) => info!(
                 batched_per_second = batched.round(),
                 single_per_second = single.round(),
-                "the broker takes batches clearly faster than single messages; all events go in them"
+                "events go in atomic batches, which is clearly faster now"
             ),
-            Some(Switch::Single) => info!("single messages again, to measure which way is faster"),
+            Some(Switch::Single) => {
+                info!("events go one by one again, to measure which way is faster");
+            }
             None => {}
         }
     }

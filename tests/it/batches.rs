@@ -33,7 +33,7 @@ fn all() -> Vec<i64> {
 async fn a_hot_key_goes_in_batches_and_keeps_its_order() {
     let fixture = Fixture::new().await;
     insert(&fixture.connect().await, -1, "").await;
-    let _daemon = fixture.daemon().start();
+    let _daemon = fixture.daemon().set("stream.batches", "always").start();
     let stored = fixture.wait_stored(EVENTS.unsigned_abs(), DEADLINE).await;
     assert_eq!(numbers(&stored), all());
     let together = in_batches(&stored);
@@ -47,7 +47,7 @@ async fn a_stream_that_takes_no_batches_gets_none() {
     let subjects = format!("{}.>", fixture.prefix);
     nats::create_stream(&fixture.jetstream().await, &fixture.stream, &subjects).await;
     insert(&fixture.connect().await, -1, "").await;
-    let _daemon = fixture.daemon().start();
+    let _daemon = fixture.daemon().set("stream.batches", "always").start();
     let stored = fixture.wait_stored(EVENTS.unsigned_abs(), DEADLINE).await;
     assert_eq!(numbers(&stored), all());
     assert_eq!(in_batches(&stored), 0);
@@ -58,7 +58,7 @@ async fn an_event_that_cannot_be_sent_ends_its_batch_and_dies_alone() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
     insert(&client, 3_000, "x.*").await;
-    let daemon = fixture.daemon().set("route.on_dead", "skip");
+    let daemon = fixture.daemon().set("stream.batches", "always").set("route.on_dead", "skip");
     let _daemon = daemon.allow_log("became a dead letter").start();
     let stored = fixture.wait_stored(EVENTS.unsigned_abs() - 1, DEADLINE).await;
     let others: Vec<i64> = all().into_iter().filter(|n| *n != 3_000).collect();

@@ -4,13 +4,6 @@ use std::time::Instant;
 
 use super::{Doubt, Lanes, Ticket, Waiting, Way};
 
-/// A lane with fewer events sends them one by one: a round trip for each costs less than a batch.
-const LONG_MIN: usize = if cfg!(test) { 2 } else { 32 };
-
-/// A lane is long when it has more than this part of everything in memory: one by one, its events
-/// would be the last to arrive, however fast the others went.
-const LONG_SHARE: usize = 16;
-
 /// Events passed over at most in search of those that may go in a batch.
 const ASIDE_MAX: usize = 64;
 
@@ -26,49 +19,21 @@ pub(in super::super) struct Room {
 
 impl Lanes {
     /// It is the first of its lane now: it may go, unless it is on its way with the one before it.
-    pub(super) fn next_in_lane(&mut self, next: Ticket, length: usize) {
+    pub(super) fn next_in_lane(&mut self, next: Ticket) {
         let is_with_others = |waiting: &Waiting| waiting.way == Way::InBatch;
-        if self.in_batches > 0 && self.waiting.get(&next).is_some_and(is_with_others) {
-            return;
-        }
-        if length >= LONG_MIN && length * LONG_SHARE >= self.waiting.len() {
-            self.long.insert(next);
-        }
-        self.ready.push_back(next);
-    }
-
-    /// How many events a lane has, when they are better sent together than one by one, and this one is
-    /// its first; it is asked once.
-    pub(in super::super) fn take_long(&mut self, first: Ticket) -> Option<usize> {
-        if self.long.is_empty() || !self.long.remove(&first) {
-            return None;
-        }
-        let key = self.waiting.get(&first)?.event.lane()?;
-        self.by_key.get(key).map(|lane| lane.len())
-    }
-
-    /// It leaves, or goes: what is known of its lane's length is out of date.
-    pub(super) fn forget_long(&mut self, first: Ticket) {
-        if !self.long.is_empty() {
-            self.long.remove(&first);
+        if self.in_batches == 0 || !self.waiting.get(&next).is_some_and(is_with_others) {
+            self.ready.push_back(next);
         }
     }
 
-    /// It is not its turn yet, and its lane still is a long one.
-    pub(in super::super) fn keep_long(&mut self, first: Ticket) {
-        self.long.insert(first);
+    /// Whether anything else may go.
+    pub(in super::super) fn is_nothing_ready(&self) -> bool {
+        self.ready.is_empty()
     }
 
-    /// A batch of this event and of those that follow it in its lane, as far as they were never sent.
-    pub(in super::super) fn batch_of_lane(&self, first: Ticket, mut room: Room) -> Vec<Ticket> {
-        let mut batch = Vec::with_capacity(room.events);
-        self.add_lane(&mut batch, first, room.events, &mut room);
-        batch
-    }
-
-    /// A batch of this event and of whatever may go besides: of each lane its part, so that none waits
-    /// for another.
-    pub(in super::super) fn batch_of_all(&mut self, first: Ticket, mut room: Room) -> Vec<Ticket> {
+    /// A batch of this event and of whatever may go besides, as far as it was never sent: of each lane its
+    /// part, so that none waits for another.
+    pub(in super::super) fn batch(&mut self, first: Ticket, mut room: Room) -> Vec<Ticket> {
         let mut batch = Vec::with_capacity(room.events);
         let most = (room.events / (self.ready.len() + 1)).max(1);
         if self.add_lane(&mut batch, first, most, &mut room) == 0 {
@@ -145,14 +110,12 @@ impl Lanes {
     }
 
     /// A batch was not taken, or nobody knows whether it was: its events go one by one.
-    pub(in super::super) fn apart(&mut self, batch: &[Ticket], is_unanswered: bool) {
+    pub(in super::super) fn apart(&mut self, batch: &[Ticket], doubt: Doubt) {
         self.answered_together(batch);
         for ticket in batch {
             if let Some(waiting) = self.waiting.get_mut(ticket) {
                 waiting.way = Way::NotSent;
-                // What is refused is not stored; but that rests on all of the broker's servers, and a
-                // look costs little.
-                waiting.doubt = if is_unanswered { Doubt::Unanswered } else { Doubt::Earlier };
+                waiting.doubt = doubt;
             }
         }
         self.give_back_together(batch);

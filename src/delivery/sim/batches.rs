@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{stream::LATE_MAX, world::World};
 use crate::{
-    delivery::{BatchOutcome, Company, StreamMark, Ticket},
+    delivery::{BatchOutcome, Batching, Company, StreamMark, Ticket},
     event::EventId,
 };
 
@@ -18,8 +18,9 @@ pub(super) struct Sent {
 
 impl World {
     pub(super) fn company(&mut self, first: Ticket) -> Company {
-        self.delivery.set_batches(self.takes_batches);
-        self.delivery.set_batched(self.is_batched, self.now);
+        // Now and then another way is found faster.
+        let are_wanted = self.takes_batches && self.random.chance(80);
+        self.delivery.set_batches(if are_wanted { Batching::Wanted } else { Batching::Off });
         self.delivery.company(first, self.now)
     }
 

@@ -39,6 +39,10 @@ pub(super) struct Sent {
     given_up: bool,
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "two facts that have nothing to do with each other"
+)]
 pub(super) struct World {
     pub(super) random: Random,
     pub(super) database: Database,
@@ -46,9 +50,7 @@ pub(super) struct World {
     pub(super) delivery: Delivery,
     pub(super) in_flight: Vec<Sent>,
     pub(super) batches: Vec<batches::Sent>,
-    /// Whether the stream takes batches, and whether everything goes in them.
     pub(super) takes_batches: bool,
-    pub(super) is_batched: bool,
     settling: Option<Settlement>,
     recording: Option<Records>,
     pub(super) now: Instant,
@@ -73,7 +75,6 @@ impl World {
             delivery: Delivery::resume(database.resume(), LIMITS, rules, now),
             trouble: random.below(70),
             takes_batches: random.chance(70),
-            is_batched: random.chance(40),
             random,
             database,
             stream: Stream::default(),
