@@ -145,7 +145,9 @@ impl Delivery {
             self.lanes.again(first);
             return Company::Later;
         }
-        let room = BatchRoom { events: room.events.min(most), ..room };
+        let recognised_since = now.checked_sub(self.recognised_for);
+        let events = room.events.min(most);
+        let room = BatchRoom { events, recognised_since, ..room };
         let batch = self.lanes.batch(first, room);
         if batch.len() >= WORTH {
             return Company::Together(batch);

@@ -63,12 +63,14 @@ impl Window {
         BatchRoom {
             events: whole.events.saturating_sub(self.events),
             bytes: whole.bytes.saturating_sub(self.bytes),
+            ..whole
         }
     }
 
     /// How much may go at once when nothing is on its way.
     pub(super) fn whole(&self) -> BatchRoom {
-        BatchRoom { events: self.events_max, bytes: self.limits.in_flight_bytes }
+        let bytes = self.limits.in_flight_bytes;
+        BatchRoom { events: self.events_max, bytes, recognised_since: None }
     }
 
     /// A message went.

@@ -15,6 +15,8 @@ const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 pub(in super::super) struct Room {
     pub(in super::super) events: usize,
     pub(in super::super) bytes: usize,
+    /// What may have been stored before that would not be recognised any more; `None` when all would.
+    pub(in super::super) recognised_since: Option<Instant>,
 }
 
 impl Lanes {
@@ -31,7 +33,7 @@ impl Lanes {
         self.ready.is_empty()
     }
 
-    /// A batch of this event and of whatever may go besides, as far as it was never sent: of each lane its
+    /// A batch of this event and of whatever may go besides, as far as we never sent it: of each lane its
     /// part, so that none waits for another.
     pub(in super::super) fn batch(&mut self, first: Ticket, mut room: Room) -> Vec<Ticket> {
         let mut batch = Vec::with_capacity(room.events);
@@ -82,7 +84,14 @@ impl Lanes {
     fn add(&self, batch: &mut Vec<Ticket>, ticket: Ticket, room: &mut Room) -> Option<()> {
         let waiting = self.waiting.get(&ticket)?;
         let bytes = waiting.event.payload.len();
-        let is_fresh = waiting.sends == 0 && waiting.uncertain_since.is_none();
+        // An earlier run may have sent it: as long as the stream recognises it, that only spoils the
+        // batch.
+        let is_recognised = match waiting.doubt {
+            Doubt::No => true,
+            Doubt::Earlier => waiting.uncertain_since > room.recognised_since,
+            Doubt::Unanswered | Doubt::ToBeLookedFor => false,
+        };
+        let is_fresh = waiting.sends == 0 && is_recognised;
         let fits = room.events > 0 && bytes <= room.bytes && bytes <= PAYLOAD_BYTES_MAX;
         if !is_fresh || !fits || ticket.is_letter() || waiting.attempts > 0 {
             return None;

@@ -92,11 +92,13 @@ impl World {
             self.bad_outcome_together(seqs)
         } else if self.is_refused(&seqs) {
             refused()
-        } else {
-            let stored = self.stream.store_together(&seqs, self.now);
-            let last_seq = stored.expect("nothing in a batch was ever sent before");
+        } else if let Some(last_seq) = self.stream.store_together(&seqs, self.now) {
             self.sometimes.committed += 1;
             BatchOutcome::Committed { last_seq }
+        } else {
+            // An earlier run had sent one of them, and it arrived after the look.
+            self.sometimes.refused_for_a_duplicate += 1;
+            refused()
         };
         self.sometimes.refused += u64::from(outcome == refused());
         self.delivery.resolve_together(&tickets, &outcome, self.now);

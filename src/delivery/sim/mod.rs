@@ -62,6 +62,7 @@ struct Sometimes {
     committed: u64,
     of_several_keys: u64,
     refused: u64,
+    refused_for_a_duplicate: u64,
     refused_late: u64,
     broken_off: u64,
     stored_unanswered: u64,
@@ -79,7 +80,7 @@ impl AddAssign for Sometimes {
 }
 
 impl Sometimes {
-    fn each(&mut self) -> [(&'static str, &mut u64); 25] {
+    fn each(&mut self) -> [(&'static str, &mut u64); 26] {
         [
             ("stored", &mut self.stored),
             ("duplicate on a retry", &mut self.duplicate_on_retry),
@@ -100,6 +101,7 @@ impl Sometimes {
             ("a batch committed", &mut self.committed),
             ("a batch of several keys", &mut self.of_several_keys),
             ("a batch refused", &mut self.refused),
+            ("a batch refused for one of an earlier run", &mut self.refused_for_a_duplicate),
             ("a batch refused because some of it was sent again meanwhile", &mut self.refused_late),
             ("a batch handed over in part", &mut self.broken_off),
             ("a batch stored and not answered", &mut self.stored_unanswered),
