@@ -14,6 +14,7 @@ use std::{ops::AddAssign, thread};
 use world::World;
 
 use super::OnDead;
+pub(super) use database::{aggregate, event};
 
 /// Histories of one run.
 const SEEDS: u64 = 10_000;
