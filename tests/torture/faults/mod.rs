@@ -2,6 +2,7 @@
 
 mod broker;
 mod chaos;
+mod churn;
 mod cluster;
 mod daemon;
 mod failpoints;
@@ -16,6 +17,7 @@ use super::fault::Fault;
 pub(crate) fn all() -> Vec<Fault> {
     [
         chaos::FAULTS,
+        churn::FAULTS,
         cluster::FAULTS,
         failpoints::FAULTS,
         daemon::FAULTS,
