@@ -5,9 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::connection::State;
 use thiserror::Error;
-use tokio::{sync::watch, time::interval};
+use tokio::{
+    sync::{mpsc, watch},
+    time::interval,
+};
 use tracing::{info, warn};
 
 use crate::{
@@ -15,7 +17,7 @@ use crate::{
     config::{self, Config},
     delivery::{Growth, Limits, OnDead, Policy, Rules},
     metrics::Metrics,
-    nats::{self, Publisher},
+    nats::{self, Connector, Publisher, Standing, keep_connected},
     outbox::LETTER_BYTES_MAX,
     pg::schema::Schema,
     relay::{
@@ -66,9 +68,6 @@ pub enum RunError {
     /// `[route] subject` is no template.
     #[error("route.subject: {0}")]
     Template(#[from] TemplateError),
-    /// The client closed before it was used.
-    #[error("nats: cannot subscribe to an inbox: {0}")]
-    Inbox(#[from] async_nats::SubscribeError),
     /// The system refuses to tell us of signals.
     #[error("cannot register for signals: {0}")]
     Signals(std::io::Error),
@@ -93,15 +92,12 @@ pub async fn run(config: Config, options: Options) -> Result<(), RunError> {
     let name = format!("postrider/{}", settings.relay);
     // Room for the answers of a whole window, and for what a look into the stream sends ahead.
     let capacity = (settings.limits.in_flight_events * 2).max(LOOK_AHEAD) + 64;
-    let connection = nats::connect(&config.nats, name, capacity).await?;
-    let publisher = Publisher::new(
-        connection,
-        config.stream.name.clone(),
-        config.nats.ack_timeout.0,
-        Instant::now(),
-    )
-    .await?;
-    let nats = publisher.client().clone();
+    let connector = Connector::new(&config.nats, name, capacity).await?;
+    let (sender, connections) = mpsc::channel(1);
+    let (standing, nats) = watch::channel(Standing::Disconnected(None));
+    let ack_timeout = config.nats.ack_timeout.0;
+    let stream = config.stream.name.clone();
+    let publisher = Publisher::new(connections, stream, ack_timeout, Instant::now());
 
     let tasks = Tasks::new();
     // It ends by itself only at a second signal.
@@ -126,6 +122,10 @@ pub async fn run(config: Config, options: Options) -> Result<(), RunError> {
     let upkeep = upkeep::run(chores, Arc::clone(&status), Arc::clone(&metrics), shutdown.clone());
     tasks.spawn("upkeep", upkeep);
     let servers = config.nats.url.to_string();
+    let kept = tasks.cancelled();
+    tasks.spawn("nats connection", async move {
+        kept.run_until_cancelled(keep_connected(connector, sender, standing)).await;
+    });
     tasks.spawn("nats", tell_of_nats(nats, servers, Arc::clone(&status), tasks.cancelled()));
     tasks.spawn("systemd", tell_systemd(status.subscribe(), tasks.cancelled()));
     systemd::ready();
@@ -228,7 +228,7 @@ async fn tell_systemd(
 /// Says now and then that NATS is waited for, and keeps its line in the status, also while the relay
 /// itself waits for Postgres.
 async fn tell_of_nats(
-    client: async_nats::Client,
+    standing: watch::Receiver<Standing>,
     servers: String,
     status: Arc<watch::Sender<Status>>,
     cancelled: tokio_util::sync::CancellationToken,
@@ -242,17 +242,24 @@ async fn tell_of_nats(
             () = cancelled.cancelled() => return,
         }
         let now = Instant::now();
-        if client.connection_state() == State::Connected {
-            remind_at = now + Duration::from_secs(1);
-            status.send_if_modified(|status| {
-                let before = std::mem::replace(&mut status.nats, Link::Up);
-                before != Link::Up
-            });
-        } else if now >= remind_at {
-            remind_at = now + REMIND;
-            warn!(servers, hint = "is it up, and is nats.url right?", "waiting for NATS");
-            let detail = format!("no connection to {servers}");
-            status.send_modify(|status| status.nats = Link::Down { detail });
+        let seen = standing.borrow().clone();
+        match seen {
+            Standing::Connected => {
+                remind_at = now + Duration::from_secs(1);
+                status.send_if_modified(|status| {
+                    let before = std::mem::replace(&mut status.nats, Link::Up);
+                    before != Link::Up
+                });
+            }
+            Standing::Disconnected(why) if now >= remind_at => {
+                remind_at = now + REMIND;
+                let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+                let detail = format!("no connection to {servers}{why}");
+                let hint = "is it up, and are nats.url and the login right?";
+                warn!(error = %detail, hint, "waiting for NATS");
+                status.send_modify(|status| status.nats = Link::Down { detail });
+            }
+            Standing::Disconnected(_) => {}
         }
     }
 }

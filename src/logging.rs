@@ -76,9 +76,14 @@ fn filter(level: &str) -> (EnvFilter, Option<String>) {
     }
 }
 
-/// A bare level is about us; what libraries say below a warning helps only who asks for it.
+/// A bare level is about us; what libraries say below a warning helps only who asks for it, and what
+/// the broker's client takes for an error is how each connection ends: `nats` tells it.
 fn directives(level: &str) -> String {
-    if level.contains(['=', ',']) { level.to_owned() } else { format!("warn,postrider={level}") }
+    if level.contains(['=', ',']) {
+        level.to_owned()
+    } else {
+        format!("warn,async_nats=off,postrider={level}")
+    }
 }
 
 /// Who reads the standard error.
@@ -273,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_bare_level_is_about_us_and_a_filter_is_taken_as_it_is() {
-        assert_eq!(directives("debug"), "warn,postrider=debug");
+        assert_eq!(directives("debug"), "warn,async_nats=off,postrider=debug");
         assert_eq!(directives("info,postrider=trace"), "info,postrider=trace");
     }
 }

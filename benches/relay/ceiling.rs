@@ -2,15 +2,16 @@
 
 use std::{process, time::Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use postrider::{
     config::{self, secret::SecretUrl},
     delivery::{Outcome, Ticket},
     event::{AggregateKey, Event, EventId, Payload, Seq},
-    nats::{self, Absorbed, Publisher},
+    nats::{self, Absorbed, Connector, Publisher},
     wire::{Encoder, SubjectTemplate},
 };
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::{
@@ -60,11 +61,14 @@ async fn connect(stage: &Stage) -> Result<(Publisher, Encoder)> {
     let template = SubjectTemplate::parse(&config::Route::default().subject)?;
     let ack_timeout = servers.ack_timeout.0;
     let capacity = usize::try_from(WINDOW)? * 2 + 64;
-    let connection = nats::connect(&servers, "postrider/bench".to_owned(), capacity).await?;
+    let mut connector = Connector::new(&servers, "postrider/bench".to_owned(), capacity).await?;
+    let (sender, connections) = mpsc::channel(1);
+    sender.send(connector.connect_in_time().await?).await?;
     let mut publisher =
-        Publisher::new(connection, stream.name.clone(), ack_timeout, Instant::now()).await?;
+        Publisher::new(connections, stream.name.clone(), ack_timeout, Instant::now());
     while !matches!(publisher.next().await, Absorbed::Connected) {}
-    let facts = nats::verify(publisher.client(), &stream, &template, ack_timeout).await?;
+    let client = publisher.client().context("there is a connection")?;
+    let facts = nats::verify(client, &stream, &template, ack_timeout).await?;
     let source = config::Relay::default().source;
     Ok((publisher, Encoder::new(template, source, facts.limits)))
 }

@@ -1,16 +1,13 @@
 //! What `audit` and `reconcile` share: the settled events beside what the stream holds.
 
-use async_nats::Event;
-use tokio::time::{Instant, timeout_at};
-
 use super::{
     exit::{Exit, Failure},
     print::{self, number},
 };
 use crate::{
-    config::{Config, error::Problem},
+    config::{self, Config, error::Problem},
     event::Seq,
-    nats::{self, Keeps, StreamError, identity, kept, read_headers},
+    nats::{self, Connector, Keeps, StreamError, identity, kept, read_headers},
     outbox::{ACCOUNTING_SETTINGS, Settled, SettledDue, SettledEvent},
     pg::{connect::connect, schema::Schema},
 };
@@ -46,27 +43,15 @@ pub(super) struct Compared {
 /// A client whose connection stands.
 pub(super) async fn broker(config: &Config) -> Result<nats::Connection, Failure> {
     // Room for what a reading of the stream sends ahead.
-    let connection = nats::connect(&config.nats, "postrider/audit".to_owned(), 8192).await;
-    let mut connection = connection.map_err(|error| {
-        Failure::new(Exit::Configuration, Problem::new(format!("nats: {error}")))
-    })?;
-    let limit = config.nats.connect_timeout;
-    let deadline = Instant::now() + limit.0;
-    let mut reason = String::new();
-    loop {
-        match timeout_at(deadline, connection.events.recv()).await {
-            Ok(Some(Event::Connected)) => return Ok(connection),
-            Ok(Some(event @ (Event::ClientError(_) | Event::ServerError(_)))) => {
-                reason = format!(": {event}");
-            }
-            Ok(Some(_)) => {}
-            Ok(None) | Err(_) => {
-                let text = format!("{} does not answer within {limit}{reason}", config.nats.url);
-                let hint = "is it running, and are nats.url and the login right?";
-                return Err(Failure::new(Exit::Unavailable, Problem::new(text).hint(hint)));
-            }
-        }
-    }
+    let connector = Connector::new(&config.nats, "postrider/audit".to_owned(), 8192).await;
+    let mut connector = connector
+        .map_err(|error| Failure::new(Exit::Configuration, Problem::new(error.to_string())))?;
+    connector.connect_in_time().await.map_err(|error| {
+        let config::Nats { url, connect_timeout, .. } = &config.nats;
+        let text = format!("{url} does not answer within {connect_timeout}: {error}");
+        let hint = "is it running, and are nats.url and the login right?";
+        Failure::new(Exit::Unavailable, Problem::new(text).hint(hint))
+    })
 }
 
 /// The settled events of the configured relay.

@@ -146,9 +146,7 @@ impl Globals {
 
 /// Runs a command's asynchronous part.
 fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    // One thread turns the relay's loop, the other moves bytes; more would only cost memory.
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| {
         Failure::new(Exit::Software, Problem::new(format!("could not start threads: {error}")))
     })?;

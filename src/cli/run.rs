@@ -40,7 +40,7 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
         let exit = match &error {
-            RunError::Signals(_) | RunError::Inbox(_) => Exit::Failed,
+            RunError::Signals(_) => Exit::Failed,
             RunError::Admin(_)
             | RunError::Nats(_)
             | RunError::Template(_)

@@ -103,6 +103,9 @@ impl Lanes {
 
     /// Whether the event has to wait behind a letter of its key; notes that it does.
     pub fn hold(&mut self, ticket: Ticket, event: &Event) -> bool {
+        if self.held.is_empty() {
+            return false;
+        }
         let last = event.lane().and_then(|key| self.held.get_mut(key));
         if let Some(last) = last {
             *last = Some(ticket);

@@ -7,14 +7,22 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, atomic::Ordering},
+    future::pending,
     time::{Duration, Instant},
 };
 
 use async_nats::{
-    Client, Event, ServerError, StatusCode, Subscriber, client::PublishErrorKind, connection::State,
+    Client, Event, HeaderMap, HeaderName, HeaderValue, ServerError, StatusCode, Subscriber,
+    client::PublishErrorKind,
 };
 use futures_util::{FutureExt, StreamExt};
+use serde::{
+    Deserialize as _,
+    de::{
+        IntoDeserializer as _,
+        value::{self, StrDeserializer},
+    },
+};
 use tokio::{sync::mpsc, task::coop::unconstrained, time::sleep_until};
 
 use super::{
@@ -23,17 +31,14 @@ use super::{
 };
 use crate::{
     delivery::{Closure, ClosureKind, Outcome, Ticket},
-    wire::Message,
+    wire::{FIRST_HEADER, Headers, Message},
 };
 
 /// The sending half and the answers.
 #[derive(Debug)]
 pub struct Publisher {
-    client: Client,
-    events: mpsc::Receiver<Event>,
-    answers: Subscriber,
-    /// `<inbox>.`, to which the number of a publish is appended.
-    reply_prefix: String,
+    connections: mpsc::Receiver<Connection>,
+    live: Option<Live>,
     stream: String,
     ack_timeout: Duration,
     /// What was sent, in order; `None` once answered.
@@ -42,10 +47,16 @@ pub struct Publisher {
     first: u64,
     /// What ended without an answer and is yet to be told.
     unconfirmed: VecDeque<Ticket>,
-    /// The connection that `sent` went over, as the client counts them; 0 before the first.
-    epoch: u64,
-    statistics: Arc<async_nats::Statistics>,
     last_answer: Instant,
+}
+
+/// The connection that `sent` went over.
+#[derive(Debug)]
+struct Live {
+    connection: Connection,
+    answers: Subscriber,
+    /// `<inbox>.`, to which the number of a publish is appended.
+    reply_prefix: String,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -96,51 +107,38 @@ pub enum NotSent {
 }
 
 impl Publisher {
-    /// Subscribes to an inbox of its own.
-    ///
-    /// # Errors
-    /// When the client is closed.
-    pub async fn new(
-        connection: Connection,
+    /// A publisher that waits for its first connection.
+    pub fn new(
+        connections: mpsc::Receiver<Connection>,
         stream: String,
         ack_timeout: Duration,
         now: Instant,
-    ) -> Result<Self, async_nats::SubscribeError> {
-        let Connection { client, events } = connection;
-        let inbox = client.new_inbox();
-        let answers = client.subscribe(format!("{inbox}.*")).await?;
-        Ok(Self {
-            statistics: client.statistics(),
-            client,
-            events,
-            answers,
-            reply_prefix: format!("{inbox}."),
+    ) -> Self {
+        Self {
+            connections,
+            live: None,
             stream,
             ack_timeout,
             sent: VecDeque::new(),
             first: 0,
             unconfirmed: VecDeque::new(),
-            epoch: 0,
             last_answer: now,
-        })
+        }
     }
 
-    /// The client, for questions about the stream.
-    pub fn client(&self) -> &Client {
-        &self.client
+    /// The client of the present connection, for questions about the stream.
+    pub fn client(&self) -> Option<&Client> {
+        self.live.as_ref().map(|live| &live.connection.client)
     }
 
-    /// Whether messages can be handed over now.
-    pub fn is_connected(&self) -> bool {
-        self.epoch != 0
-            && self.epoch == self.statistics.connects.load(Ordering::Relaxed)
-            && self.client.connection_state() == State::Connected
-    }
-
-    /// Ends a connection over which nothing is answered; the client opens another.
+    /// Gives up a connection over which nothing is answered, for another one.
     pub fn reconnect(&self) {
-        if let Some(Err(error)) = unconstrained(self.client.force_reconnect()).now_or_never() {
-            tracing::debug!(%error, "cannot force a new connection");
+        if let Some(Live { connection: Connection { client, ended, .. }, .. }) = &self.live {
+            // What waits in its queue is not to be written later than what another one sends.
+            if let Some(Err(error)) = unconstrained(client.force_reconnect()).now_or_never() {
+                tracing::debug!(%error, "cannot close the connection");
+            }
+            ended.cancel();
         }
     }
 
@@ -154,15 +152,15 @@ impl Publisher {
         message: Message,
         now: Instant,
     ) -> Result<(), NotSent> {
-        if !self.is_connected() {
-            return Err(NotSent::NotNow);
-        }
+        let Some(live) = &self.live else { return Err(NotSent::NotNow) };
         let number = self.first + self.sent.len() as u64;
-        let reply = format!("{}{number}", self.reply_prefix);
+        let reply = format!("{}{number}", live.reply_prefix);
         let Message { subject, headers, payload, .. } = message;
         // The client's queue has room for a whole window, so this completes at once; but the
         // runtime's budget for one poll of a task has not, and would say that it does not.
-        let handing = self.client.publish_with_reply_and_headers(subject, reply, headers, payload);
+        let client = &live.connection.client;
+        let headers = map_of(&headers);
+        let handing = client.publish_with_reply_and_headers(subject, reply, headers, payload);
         let handed = unconstrained(handing).now_or_never();
         match handed {
             Some(Ok(())) => {
@@ -185,24 +183,43 @@ impl Publisher {
     /// Nothing is lost when the future is dropped.
     pub async fn next(&mut self) -> Absorbed {
         loop {
-            if let Some(absorbed) = self.connection_changed() {
-                return absorbed;
+            if self.live.as_ref().is_some_and(|live| live.connection.ended.is_cancelled()) {
+                self.live = None;
+                self.give_up();
+                return Absorbed::Disconnected;
             }
             if let Some(absorbed) = self.try_next(Instant::now()) {
                 return absorbed;
             }
             let deadline = self.deadline();
+            let Some(live) = &mut self.live else {
+                match self.connections.recv().await {
+                    Some(connection) => self.live = Live::over(connection),
+                    // Nobody makes connections any more: everything ends.
+                    None => pending().await,
+                }
+                if self.live.is_some() {
+                    return Absorbed::Connected;
+                }
+                continue;
+            };
+            let Connection { events, ended, .. } = &mut live.connection;
             tokio::select! {
-                Some(answer) = self.answers.next() => {
+                answer = live.answers.next() => {
+                    let Some(answer) = answer else {
+                        ended.cancel();
+                        continue;
+                    };
                     if let Some(absorbed) = self.answered(&answer, Instant::now()) {
                         return absorbed;
                     }
                 }
-                Some(event) = self.events.recv() => {
+                Some(event) = events.recv() => {
                     if let Some(absorbed) = happened(event) {
                         return absorbed;
                     }
                 }
+                () = ended.cancelled() => {}
                 () = sleep_until(deadline.unwrap_or_else(far_away).into()), if deadline.is_some() => {}
             }
         }
@@ -217,12 +234,13 @@ impl Publisher {
         if let Some(ticket) = self.overdue(now) {
             return Some(Absorbed::Unconfirmed { ticket, silent });
         }
-        while let Some(Some(answer)) = unconstrained(self.answers.next()).now_or_never() {
+        loop {
+            let answers = &mut self.live.as_mut()?.answers;
+            let answer = unconstrained(answers.next()).now_or_never()??;
             if let Some(absorbed) = self.answered(&answer, now) {
                 return Some(absorbed);
             }
         }
-        None
     }
 
     fn in_flight(&self) -> usize {
@@ -254,7 +272,8 @@ impl Publisher {
     }
 
     fn answered(&mut self, answer: &async_nats::Message, now: Instant) -> Option<Absorbed> {
-        let number: u64 = answer.subject.strip_prefix(&self.reply_prefix)?.parse().ok()?;
+        let prefix = &self.live.as_ref()?.reply_prefix;
+        let number: u64 = answer.subject.strip_prefix(prefix)?.parse().ok()?;
         let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
         let Sent { ticket, at } = self.sent.get_mut(index)?.take()?;
         self.last_answer = now;
@@ -265,27 +284,6 @@ impl Publisher {
         };
         let outcome = classify_answer(answer, &self.stream);
         Some(Absorbed::Outcome { ticket, outcome, took: now.duration_since(at) })
-    }
-
-    /// Notices a connection that came or went. Everything that was on its way over another one is
-    /// unconfirmed.
-    fn connection_changed(&mut self) -> Option<Absorbed> {
-        let connects = self.statistics.connects.load(Ordering::Relaxed);
-        let connected = self.client.connection_state() == State::Connected;
-        if connected && connects == self.epoch {
-            return None;
-        }
-        if connected {
-            self.give_up();
-            self.epoch = connects;
-            return Some(Absorbed::Connected);
-        }
-        if self.epoch == 0 {
-            return None;
-        }
-        self.give_up();
-        self.epoch = 0;
-        Some(Absorbed::Disconnected)
     }
 
     /// Forgets what is on its way: nobody waits for its answers any more.
@@ -310,10 +308,24 @@ impl Publisher {
     }
 }
 
+impl Live {
+    /// Subscribes to an inbox of its own; `None` when the connection has ended already.
+    fn over(connection: Connection) -> Option<Self> {
+        let inbox = connection.client.new_inbox();
+        // Nothing else is in the client's queue yet, so this completes at once.
+        let answers = connection.client.subscribe(format!("{inbox}.*"));
+        let Some(Ok(answers)) = unconstrained(answers).now_or_never() else {
+            connection.ended.cancel();
+            return None;
+        };
+        Some(Self { connection, answers, reply_prefix: format!("{inbox}.") })
+    }
+}
+
 /// What an event of the client means for us.
 fn happened(event: Event) -> Option<Absorbed> {
     match event {
-        // The caller looks at the connection itself next: an event can be lost, its state not.
+        // The connection tells its end by itself.
         Event::Connected | Event::Disconnected | Event::Closed => None,
         Event::ServerError(ServerError::Other(text)) if is_denial(&text) => {
             let kind = ClosureKind::PermissionDenied;
@@ -347,7 +359,46 @@ fn denied_subject(text: &str) -> Option<String> {
     rest.split_once('"').map(|(subject, _)| subject.to_owned())
 }
 
+/// The headers as the client takes them.
+///
+/// A map with an entry for each costs as much as everything else that is done for a message. On the
+/// wire it is nothing but lines, so all of them go as one entry: the first name, and as its value
+/// the rest of the text. Only deserialisation makes a value with line breaks. Should it refuse
+/// them some day, there is the map.
+fn map_of(headers: &Headers) -> HeaderMap {
+    const FIRST: HeaderName = HeaderName::from_static(FIRST_HEADER);
+    let block: StrDeserializer<'_, value::Error> = headers.block().into_deserializer();
+    let mut map = HeaderMap::new();
+    match HeaderValue::deserialize(block) {
+        Ok(block) => map.insert(FIRST, block),
+        Err(_) => {
+            for (name, value) in headers.iter() {
+                map.append(name, value);
+            }
+        }
+    }
+    map
+}
+
 /// A deadline for when there is none; the branch that waits for it is disabled then.
 fn far_away() -> Instant {
     Instant::now() + Duration::from_hours(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::event::EventId;
+
+    #[test]
+    fn the_headers_go_as_one_entry() {
+        let mut headers = Headers::new(EventId(Uuid::nil()));
+        headers.add("ce-kind", "domain");
+        let map = map_of(&headers);
+        assert_eq!(map.len(), 1, "the client takes no line breaks any more: see map_of");
+        let block = map.get(FIRST_HEADER).map(HeaderValue::as_str);
+        assert_eq!(block, Some("00000000-0000-0000-0000-000000000000\r\nce-kind: domain"));
+    }
 }

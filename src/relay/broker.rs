@@ -154,22 +154,23 @@ impl Broker {
     /// The stream says that it holds this event, under a sequence, and we do not know since when. Looks
     /// whether it does.
     pub(super) fn check(&mut self, ticket: Ticket, event: &Event, stream_seq: u64) {
-        match self.encoder.encode(event) {
-            Ok(message) => {
-                let (client, stream) = (self.publisher.client().clone(), self.stream.name.clone());
+        match self.encoder.encode(event).ok().zip(self.publisher.client().cloned()) {
+            Some((message, client)) => {
+                let stream = self.stream.name.clone();
                 let keeps = self.facts.as_ref().map(|facts| facts.keeps);
                 let is_wanted = ticket.is_letter() && keeps == Some(Keeps::UntilItsLimits);
                 let gone = if is_wanted { Gone::IsWanted } else { Gone::WasThere };
                 self.duplicates.check(ticket, message, (client, stream, stream_seq), gone);
             }
-            // The limits changed since: it is refused when it goes again, unless the stream has it.
-            Err(_) => self.duplicates.unconfirmed(ticket),
+            // The limits changed since: it is refused when it goes again, unless the stream has it. Or
+            // there is no connection any more.
+            None => self.duplicates.unconfirmed(ticket),
         }
     }
 
     /// Whether messages may go.
     pub(super) fn is_ready(&self) -> bool {
-        self.is_verified() && self.look_above.is_none() && self.publisher.is_connected()
+        self.is_verified() && self.look_above.is_none()
     }
 
     /// Whether the outbox may be read: its rows are compared with what the stream holds.
@@ -229,7 +230,8 @@ impl Broker {
             return;
         }
         let Some(above) = self.look_above else { return };
-        let (client, stream) = (self.publisher.client().clone(), self.stream.name.clone());
+        let Some(client) = self.publisher.client().cloned() else { return };
+        let stream = self.stream.name.clone();
         self.looking.start(async move { nats::look_up(&client, &stream, above).await });
     }
 
@@ -274,6 +276,7 @@ impl Broker {
     /// The connection is gone.
     pub(super) fn disconnected(&mut self) {
         self.state = State::Disconnected;
+        self.verifying.clear();
         self.looking.clear();
     }
 
@@ -290,7 +293,7 @@ impl Broker {
         if self.verify_due().is_none_or(|at| at > now) {
             return;
         }
-        let client: Client = self.publisher.client().clone();
+        let Some(client) = self.publisher.client().cloned() else { return };
         let (mut stream, template) = (self.stream.clone(), self.template.clone());
         // One that we published to is not made anew: it would hide what is lost.
         stream.create = stream.create && self.created.is_empty();

@@ -361,7 +361,7 @@ impl Relay {
     }
 
     fn absorb(&mut self, holding: &mut Holding, first: Absorbed) {
-        let now = Instant::now();
+        let now = self.report.note_the_time();
         let mut next = Some(first);
         for _ in 0..ABSORB_MAX {
             let Some(absorbed) = next else { break };
@@ -384,7 +384,7 @@ impl Relay {
                     self.broker.check(ticket, event, stream_seq);
                     return;
                 }
-                self.resolve(holding, ticket, outcome, took);
+                self.resolve(holding, ticket, outcome, (took, now));
             }
             Absorbed::Unconfirmed { ticket, silent } => {
                 self.metrics.publishing.failed(Failure::Unconfirmed);
@@ -411,8 +411,13 @@ impl Relay {
     }
 
     /// Judges what the broker told us about one event.
-    fn resolve(&mut self, holding: &mut Holding, ticket: Ticket, outcome: Outcome, took: Duration) {
-        let now = Instant::now();
+    fn resolve(
+        &mut self,
+        holding: &mut Holding,
+        ticket: Ticket,
+        outcome: Outcome,
+        (took, now): (Duration, Instant),
+    ) {
         let event = holding.delivery.event(ticket);
         self.report.outcome(&self.metrics, event, &outcome, took);
         let transition = holding.delivery.resolve(ticket, outcome, now);
@@ -426,7 +431,8 @@ impl Relay {
 
     /// What the stream holds in place of an event that it called a duplicate without our knowing.
     fn checked(&mut self, holding: &mut Holding, (ticket, outcome): (Ticket, Outcome)) {
-        self.resolve(holding, ticket, outcome, Duration::ZERO);
+        let now = self.report.note_the_time();
+        self.resolve(holding, ticket, outcome, (Duration::ZERO, now));
         self.metrics.publishing.published(&mut self.report.batch);
     }
 
@@ -456,7 +462,7 @@ impl Relay {
             holding.delivery.doubt(ticket);
             let reason = Rejection { code: "permission_denied", text: closure.text.clone() };
             let outcome = Outcome::Busy { reason, attempt: Attempt::Counts };
-            self.resolve(holding, ticket, outcome, Duration::ZERO);
+            self.resolve(holding, ticket, outcome, (Duration::ZERO, now));
         }
     }
 

@@ -31,6 +31,8 @@ const LOG_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Report {
     pub(super) batch: PublishedBatch,
+    /// The time of day: a look at the clock for each event would cost more than what it tells.
+    time_of_day: Timestamp,
     published_total: u64,
     last_status: Option<Instant>,
     last_line: Option<Instant>,
@@ -39,6 +41,12 @@ pub(super) struct Report {
 }
 
 impl Report {
+    /// Looks at both clocks before answers are taken in.
+    pub(super) fn note_the_time(&mut self) -> Instant {
+        self.time_of_day = Timestamp::now();
+        Instant::now()
+    }
+
     /// Events became dead letters.
     pub(super) fn deaths(&mut self, metrics: &Metrics, delivery: &mut Delivery) {
         for Death { id, seq, reason } in delivery.take_deaths() {
@@ -77,7 +85,7 @@ impl Report {
         match outcome {
             Outcome::Acked { duplicate, .. } => {
                 self.published_total += 1;
-                let since = event.and_then(|(event, _)| since_written(event));
+                let since = event.and_then(|(event, _)| since_written(event, self.time_of_day));
                 if *duplicate {
                     self.batch.deduplicated(took, since);
                 } else {
@@ -219,6 +227,6 @@ fn failure(kind: ClosureKind) -> Failure {
 }
 
 /// How long ago the row was written, by two clocks: it is a measure for people, nothing rests on it.
-fn since_written(event: &Event) -> Option<Duration> {
-    Timestamp::now().duration_since(event.occurred_at?).try_into().ok()
+fn since_written(event: &Event, now: Timestamp) -> Option<Duration> {
+    now.duration_since(event.occurred_at?).try_into().ok()
 }

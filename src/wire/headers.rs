@@ -1,12 +1,16 @@
 //! The headers of a message: CloudEvents attributes in binary mode, and the row's own.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    fmt::{Display, Write as _},
+};
 
-use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use crate::{
-    event::{Event, Payload},
+    event::{Event, EventId, Payload},
     wire::{Refusal, push_percent_encoded, subject::shorten},
 };
 
@@ -25,98 +29,125 @@ const LEFT_OUT: &str = "\"too large\"";
 /// What tracing adds by itself: no event shall die of it.
 const TRACE_CONTEXT: [&str; 3] = ["traceparent", "tracestate", "baggage"];
 
-const MSG_ID: HeaderName = HeaderName::from_static("Nats-Msg-Id");
-const SPEC_VERSION: HeaderName = HeaderName::from_static("ce-specversion");
-const ID: HeaderName = HeaderName::from_static("ce-id");
-const SOURCE: HeaderName = HeaderName::from_static("ce-source");
-const TYPE: HeaderName = HeaderName::from_static("ce-type");
-const TIME: HeaderName = HeaderName::from_static("ce-time");
-const SUBJECT: HeaderName = HeaderName::from_static("ce-subject");
-const CONTENT_TYPE: HeaderName = HeaderName::from_static("ce-datacontenttype");
-const EVENT_VERSION: HeaderName = HeaderName::from_static("ce-eventversion");
-const KIND: HeaderName = HeaderName::from_static("ce-kind");
-const SEQUENCE: HeaderName = HeaderName::from_static("ce-sequence");
-const PARTITION_KEY: HeaderName = HeaderName::from_static("ce-partitionkey");
-const AGGREGATE_TYPE: HeaderName = HeaderName::from_static("ce-aggregatetype");
-const AGGREGATE_VERSION: HeaderName = HeaderName::from_static("ce-aggregateversion");
-const CORRELATION_ID: HeaderName = HeaderName::from_static("ce-correlationid");
-const CAUSATION_ID: HeaderName = HeaderName::from_static("ce-causationid");
-const ACTOR: HeaderName = HeaderName::from_static("ce-authid");
-const NULL: HeaderName = HeaderName::from_static("Postrider-Null");
+/// The name of the first header of every message.
+pub const FIRST_HEADER: &str = "Nats-Msg-Id";
 
-/// The headers of one message.
-pub(super) struct Headers {
-    pub(super) map: HeaderMap,
-    /// What they take on the wire.
-    pub(super) bytes: usize,
-    /// Headers of the trace context that could not be sent.
-    pub(super) left_out: u64,
-}
+/// What is beside the block: the version, the first name, the end of the last line, an empty line.
+const FRAME_BYTES: usize = "NATS/1.0\r\n".len() + FIRST_HEADER.len() + ": \r\n\r\n".len();
 
-/// Writes the event's attributes and its custom headers.
-pub(super) fn headers_of(event: &Event, source: &str) -> Result<Headers, Refusal> {
-    let mut headers =
-        Headers { map: HeaderMap::new(), bytes: "NATS/1.0\r\n\r\n".len(), left_out: 0 };
-    let id = event.id.to_string();
-    headers.set(MSG_ID, id.clone())?;
-    headers.set(ID, id)?;
-    headers.set(SPEC_VERSION, "1.0")?;
-    headers.set(SOURCE, encode(event.source.as_deref().unwrap_or(source)))?;
-    headers.set(TYPE, encode(&event.event_type))?;
-    headers.set(CONTENT_TYPE, encode(&event.content_type))?;
-    headers.set(KIND, encode(&event.kind))?;
-    headers.set(SEQUENCE, format!("{:020}", event.seq.0))?;
-    headers.set(EVENT_VERSION, event.event_version.to_string())?;
-    if let Some(occurred_at) = event.occurred_at {
-        headers.set(TIME, occurred_at.to_string())?;
-    }
-    if let Some(key) = &event.key {
-        headers.set(SUBJECT, encode(key.aggregate_id()))?;
-        headers.set(AGGREGATE_TYPE, encode(key.aggregate_type()))?;
-        headers.set(PARTITION_KEY, encode(key.as_str()))?;
-    }
-    if let Some(version) = event.aggregate_version {
-        headers.set(AGGREGATE_VERSION, version.to_string())?;
-    }
-    let optional = [
-        (CORRELATION_ID, &event.correlation_id),
-        (CAUSATION_ID, &event.causation_id),
-        (ACTOR, &event.actor),
-    ];
-    for (name, value) in optional {
-        if let Some(value) = value {
-            headers.set(name, encode(value))?;
-        }
-    }
-    if event.payload == Payload::Null {
-        headers.set(NULL, "true")?;
-    }
-    if let Some(json) = &event.headers {
-        headers.add_custom(json)?;
-    }
-    Ok(headers)
+/// Room for the headers of a usual event.
+const USUAL_BYTES: usize = 640;
+
+/// The headers of one message, as they go on the wire: a line for each, in the order they were added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Headers {
+    /// The value of the first, and for each further one `\r\nName: value`.
+    block: String,
 }
 
 impl Headers {
-    /// Sets one of our own headers.
-    fn set(&mut self, name: HeaderName, value: impl Into<String>) -> Result<(), Refusal> {
-        let value = value.into();
-        let invalid = |reason| Refusal::InvalidHeader { name: name.to_string(), reason };
-        if value.len() > HEADER_VALUE_BYTES_MAX {
-            return Err(invalid("its value is longer than 4096 bytes"));
-        }
-        // The client would panic.
-        if value.contains(['\r', '\n']) {
-            return Err(invalid("its value has a line break"));
-        }
-        self.bytes += AsRef::<str>::as_ref(&name).len() + value.len() + ": \r\n".len();
-        self.map.insert(name, HeaderValue::from(value));
-        Ok(())
+    /// Nothing but the message id.
+    pub fn new(id: EventId) -> Self {
+        let mut headers = Self { block: String::with_capacity(USUAL_BYTES) };
+        headers.block.push_str(id.0.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()));
+        headers
     }
 
-    /// Adds the row's own headers: an object of strings, numbers, booleans or lists of strings.
-    fn add_custom(&mut self, json: &str) -> Result<(), Refusal> {
+    /// The value of [`FIRST_HEADER`] and all further lines.
+    pub fn block(&self) -> &str {
+        &self.block
+    }
+
+    /// The name of each and its value.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut lines = self.block.split("\r\n");
+        let first = lines.next().map(|value| (FIRST_HEADER, value));
+        first.into_iter().chain(lines.filter_map(|line| line.split_once(": ")))
+    }
+
+    /// The first value of a name.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(found, _)| *found == name).map(|(_, value)| value)
+    }
+
+    /// What they take on the wire.
+    pub(super) fn bytes(&self) -> usize {
+        FRAME_BYTES + self.block.len()
+    }
+
+    /// Adds one. The caller knows that neither part has a line break.
+    pub(crate) fn add(&mut self, name: &str, value: impl Display) {
+        let before = self.block.len() + 2;
+        // Writing into a string does not fail.
+        let written = write!(self.block, "\r\n{name}: {value}");
+        let line = self.block.get(before..).unwrap_or_default();
+        debug_assert!(written.is_ok() && !line.contains(['\r', '\n']), "a line break in {name}");
+    }
+
+    /// Adds a CloudEvents attribute, encoded as the HTTP and NATS bindings want it.
+    fn add_encoded(&mut self, name: &'static str, value: &str) -> Result<(), Refusal> {
+        for part in ["\r\n", name, ": "] {
+            self.block.push_str(part);
+        }
+        let before = self.block.len();
+        push_encoded(&mut self.block, value);
+        if self.block.len() - before > HEADER_VALUE_BYTES_MAX {
+            let reason = "its value is longer than 4096 bytes";
+            return Err(Refusal::InvalidHeader { name: name.to_owned(), reason });
+        }
+        Ok(())
+    }
+}
+
+/// Writes the event's attributes and its custom headers. With them comes how many headers of the trace
+/// context could not be sent.
+pub(super) fn headers_of(event: &Event, source: &str) -> Result<(Headers, u64), Refusal> {
+    let mut headers = Headers::new(event.id);
+    headers.add("ce-id", event.id);
+    headers.add("ce-specversion", "1.0");
+    headers.add_encoded("ce-source", event.source.as_deref().unwrap_or(source))?;
+    headers.add_encoded("ce-type", &event.event_type)?;
+    headers.add_encoded("ce-datacontenttype", &event.content_type)?;
+    headers.add_encoded("ce-kind", &event.kind)?;
+    headers.add("ce-sequence", format_args!("{:020}", event.seq.0));
+    headers.add("ce-eventversion", event.event_version);
+    if let Some(occurred_at) = event.occurred_at {
+        headers.add("ce-time", occurred_at);
+    }
+    if let Some(key) = &event.key {
+        headers.add_encoded("ce-subject", key.aggregate_id())?;
+        headers.add_encoded("ce-aggregatetype", key.aggregate_type())?;
+        headers.add_encoded("ce-partitionkey", key.as_str())?;
+    }
+    if let Some(version) = event.aggregate_version {
+        headers.add("ce-aggregateversion", version);
+    }
+    let optional = [
+        ("ce-correlationid", &event.correlation_id),
+        ("ce-causationid", &event.causation_id),
+        ("ce-authid", &event.actor),
+    ];
+    for (name, value) in optional {
+        if let Some(value) = value {
+            headers.add_encoded(name, value)?;
+        }
+    }
+    if event.payload == Payload::Null {
+        headers.add("Postrider-Null", "true");
+    }
+    let left_out = match &event.headers {
+        Some(json) => headers.add_custom(json)?,
+        None => 0,
+    };
+    Ok((headers, left_out))
+}
+
+impl Headers {
+    /// Adds the row's own headers: an object of strings, numbers, booleans or lists of strings. Returns
+    /// how many of the trace context were left out.
+    fn add_custom(&mut self, json: &str) -> Result<u64, Refusal> {
         let too_large = |what| Err(Refusal::HeadersTooLarge { what });
+        let mut left_out = 0;
         if json == LEFT_OUT {
             return too_large(format!("more than 65536 bytes, the limit is {HEADER_BYTES_MAX}"));
         }
@@ -130,7 +161,7 @@ impl Headers {
             check_name(name)?;
             let values = match checked_texts(name, value) {
                 Err(_) if is_trace_context(name) => {
-                    self.left_out += 1;
+                    left_out += 1;
                     continue;
                 }
                 values => values?,
@@ -138,7 +169,7 @@ impl Headers {
             for text in values {
                 count += 1;
                 bytes += name.len() + text.len();
-                self.append(name, &text)?;
+                self.add(name, &text);
             }
         }
         if count > HEADERS_MAX {
@@ -147,17 +178,7 @@ impl Headers {
         if bytes > HEADER_BYTES_MAX {
             return too_large(format!("{bytes} bytes, the limit is {HEADER_BYTES_MAX}"));
         }
-        Ok(())
-    }
-
-    fn append(&mut self, name: &str, value: &str) -> Result<(), Refusal> {
-        let invalid = |reason| Refusal::InvalidHeader { name: shorten(name), reason };
-        let name: HeaderName = name.parse().map_err(|_| invalid("its name is not a token"))?;
-        let checked: HeaderValue =
-            value.parse().map_err(|_| invalid("its value has a line break"))?;
-        self.bytes += AsRef::<str>::as_ref(&name).len() + value.len() + ": \r\n".len();
-        self.map.append(name, checked);
-        Ok(())
+        Ok(left_out)
     }
 }
 
@@ -232,20 +253,19 @@ fn is_traceparent(text: &str) -> bool {
 }
 
 /// Percent-encodes a CloudEvents attribute as the HTTP and NATS bindings want it.
-fn encode(text: &str) -> Cow<'_, str> {
+fn push_encoded(encoded: &mut String, text: &str) {
     let plain = |byte: u8| (0x21..=0x7e).contains(&byte) && byte != b'"' && byte != b'%';
     if text.bytes().all(plain) {
-        return Cow::Borrowed(text);
+        encoded.push_str(text);
+        return;
     }
-    let mut encoded = String::with_capacity(text.len() + 16);
     for byte in text.bytes() {
         if plain(byte) {
             encoded.push(char::from(byte));
         } else {
-            push_percent_encoded(&mut encoded, byte);
+            push_percent_encoded(encoded, byte);
         }
     }
-    Cow::Owned(encoded)
 }
 
 #[cfg(test)]
@@ -254,6 +274,11 @@ mod tests {
 
     #[test]
     fn attributes_are_percent_encoded_by_utf8_byte() {
+        let encode = |text| {
+            let mut encoded = String::new();
+            push_encoded(&mut encoded, text);
+            encoded
+        };
         assert_eq!(encode("plain/1"), "plain/1");
         assert_eq!(encode("Euro € \"x\" 5%\r\n"), "Euro%20%E2%82%AC%20%22x%22%205%25%0D%0A");
     }

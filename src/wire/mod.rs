@@ -4,12 +4,15 @@ mod headers;
 mod refusal;
 mod subject;
 
-use async_nats::{HeaderMap, Subject};
+use async_nats::Subject;
 use bytes::Bytes;
 
 use crate::event::{Event, EventId, Payload};
 
-pub use headers::{HEADER_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADER_VALUE_BYTES_MAX, HEADERS_MAX};
+pub use headers::{
+    FIRST_HEADER, HEADER_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADER_VALUE_BYTES_MAX, HEADERS_MAX,
+    Headers,
+};
 pub use refusal::Refusal;
 pub use subject::{SUBJECT_BYTES_MAX, SubjectTemplate, TemplateError, captures};
 
@@ -21,7 +24,7 @@ pub struct Message {
     /// Where it goes.
     pub subject: Subject,
     /// CloudEvents attributes, identities and custom headers.
-    pub headers: HeaderMap,
+    pub headers: Headers,
     /// The payload's bytes, never parsed.
     pub payload: Bytes,
     /// Headers of the row's trace context that could not be sent: the event goes without them.
@@ -72,14 +75,14 @@ impl Encoder {
                 stream: self.limits.stream.clone(),
             });
         }
-        let headers = headers::headers_of(event, &self.source)?;
+        let (headers, left_out) = headers::headers_of(event, &self.source)?;
         let bytes_max = self.limits.message_bytes_max;
         let too_large = |payload_bytes: u64| {
-            let bytes = payload_bytes + headers.bytes as u64;
+            let bytes = payload_bytes + headers.bytes() as u64;
             Refusal::PayloadTooLarge { bytes, bytes_max }
         };
         let payload = match &event.payload {
-            Payload::Bytes(bytes) if (bytes.len() + headers.bytes) as u64 > bytes_max => {
+            Payload::Bytes(bytes) if (bytes.len() + headers.bytes()) as u64 > bytes_max => {
                 return Err(too_large(bytes.len() as u64));
             }
             Payload::Bytes(bytes) => bytes.clone(),
@@ -88,8 +91,7 @@ impl Encoder {
             // Its bytes are not here, so it is refused even if the limit was raised since.
             Payload::Oversize { bytes } => return Err(too_large(*bytes)),
         };
-        let (subject, left_out) = (Subject::from(subject), headers.left_out);
-        Ok(Message { id: event.id, subject, headers: headers.map, payload, left_out })
+        Ok(Message { id: event.id, subject: Subject::from(subject), headers, payload, left_out })
     }
 }
 

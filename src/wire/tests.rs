@@ -48,11 +48,8 @@ fn headers_carry_the_cloudevents_attributes() {
     let mut event = event();
     event.headers = Some(r#"{"tenant":"t1","n":12345678901234567890,"tags":["a","b"]}"#.into());
     let message = encoder("events.{event_type}").encode(&event).unwrap();
-    let mut lines: Vec<String> = message
-        .headers
-        .iter()
-        .flat_map(|(name, values)| values.iter().map(move |value| format!("{name}: {value}")))
-        .collect();
+    let mut lines: Vec<String> =
+        message.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
     lines.sort();
     let mut text = format!("{}\n", message.subject);
     for line in lines {
@@ -151,10 +148,7 @@ fn two_payloads_are_refused() {
 fn a_null_payload_is_a_tombstone() {
     let event = Event { payload: Payload::Null, ..event() };
     let message = encoder("events.{event_type}").encode(&event).unwrap();
-    assert_eq!(
-        message.headers.get("Postrider-Null").map(async_nats::HeaderValue::as_str),
-        Some("true")
-    );
+    assert_eq!(message.headers.get("Postrider-Null"), Some("true"));
     assert!(message.payload.is_empty());
 }
 
@@ -214,20 +208,16 @@ fn assert_sendable(message: &super::Message) -> Result<(), TestCaseError> {
         prop_assert!(!token.contains(unseen), "{subject:?}");
     }
     let mut own = 0;
-    for (name, values) in message.headers.iter() {
-        let name = name.to_string();
-        let known = name.starts_with("ce-") || ["Nats-Msg-Id", "Postrider-Null"].contains(&&*name);
+    for (name, value) in message.headers.iter() {
+        let known = name.starts_with("ce-") || ["Nats-Msg-Id", "Postrider-Null"].contains(&name);
         let lower = name.to_ascii_lowercase();
         let reserved = ["nats-", "ce-", "postrider-"].iter().any(|it| lower.starts_with(it));
         prop_assert!(known || !reserved, "{name:?}");
         prop_assert!((1..=128).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic()));
         prop_assert!(!name.contains([':', '"', '(', ')', ',', '/']), "{name:?}");
-        for value in values {
-            let value = value.as_str();
-            prop_assert!(value.len() <= 4_096);
-            prop_assert!(!value.contains(|c: char| c.is_control() && c != '\t'), "{value:?}");
-            own += usize::from(!known);
-        }
+        prop_assert!(value.len() <= 4_096);
+        prop_assert!(!value.contains(|c: char| c.is_control() && c != '\t'), "{value:?}");
+        own += usize::from(!known);
     }
     prop_assert!(own <= 64);
     Ok(())

@@ -24,9 +24,9 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Whether nothing is wrong that was not known to be.
+    /// Whether nothing is wrong.
     pub(crate) fn is_fine(&self) -> bool {
-        self.tally.is_clean() || self.fault.unmended.is_some() && self.tally.is_whole()
+        self.tally.is_clean()
     }
 }
 
@@ -99,7 +99,6 @@ fn tell(outcome: &Outcome) {
     let verdict = match (&tally.skipped, tally.is_clean()) {
         (Some(_), true) => "skipped",
         (None, true) => "ok",
-        (_, false) if fault.unmended.is_some() && tally.is_whole() => "unmended",
         (_, false) => "FAILED",
     };
     let (seconds, recovery) = (took.as_secs_f64(), tally.recovery.as_secs_f64());

@@ -32,7 +32,7 @@ const MEMORY_KIB_MAX: u64 = 128 * 1024;
 /// The program with the fixture's configuration. Every fault makes it warn, and none may make it
 /// say ERROR or panic; what the client library calls an error, the program mends.
 pub(crate) fn daemon(fixture: &Fixture) -> DaemonBuilder {
-    fixture.daemon().allow_log(" WARN ").allow_log(" ERROR async_nats::")
+    fixture.daemon().allow_log(" WARN ")
 }
 
 /// Events without end, at a rate that leaves the machine time for the faults.

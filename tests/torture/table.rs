@@ -38,11 +38,6 @@ pub(crate) fn print(outcomes: &[Outcome]) {
 
 fn verdict(outcome: &Outcome) -> String {
     let tally = &outcome.tally;
-    if let (Some(why), false) = (outcome.fault.unmended, tally.is_clean())
-        && tally.is_whole()
-    {
-        return format!("unmended: {why}");
-    }
     match (tally.complaints.first(), &tally.skipped) {
         (Some(complaint), _) => {
             let line = complaint.lines().next().unwrap_or_default();

@@ -1,13 +1,12 @@
 //! NATS: reachable, with JetStream, and with a stream that keeps what it takes.
 
 use async_nats::Event;
-use tokio::time::{Instant, timeout_at};
 
 use super::Finding;
 use crate::{
     cli::exit::Exit,
-    config::Config,
-    nats::{self, StreamError},
+    config::{self, Config},
+    nats::{self, ConnectError, Connector, StreamError},
     wire::SubjectTemplate,
 };
 
@@ -26,17 +25,18 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
         }
     };
     let name = "postrider/check".to_owned();
-    let mut connection = match nats::connect(&config.nats, name, CAPACITY).await {
-        Ok(connection) => connection,
+    let mut connector = match Connector::new(&config.nats, name, CAPACITY).await {
+        Ok(connector) => connector,
         Err(error) => return vec![Finding::refused(NATS, Exit::Configuration, error.to_string())],
     };
-    if let Err(finding) = connected(&mut connection, config).await {
-        return vec![finding];
-    }
+    let mut connection = match connector.connect_in_time().await {
+        Ok(connection) => connection,
+        Err(error) => return vec![unreachable(config, &error)],
+    };
     let server = connection.client.server_info();
     let mut findings = vec![Finding::fine(NATS, format!("version {}", server.version))];
     // A check changes nothing, so that it does not create the stream either.
-    let only_look = crate::config::Stream { create: false, ..config.stream.clone() };
+    let only_look = config::Stream { create: false, ..config.stream.clone() };
     let ack_timeout = config.nats.ack_timeout.0;
     match nats::verify(&connection.client, &only_look, &template, ack_timeout).await {
         Ok(facts) => {
@@ -56,37 +56,19 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
     findings
 }
 
-/// Waits for the first connection.
-async fn connected(connection: &mut nats::Connection, config: &Config) -> Result<(), Finding> {
-    let limit = config.nats.connect_timeout;
-    let deadline = Instant::now() + limit.0;
-    let mut reason = None;
-    loop {
-        match timeout_at(deadline, connection.events.recv()).await {
-            Ok(Some(Event::Connected)) => return Ok(()),
-            Ok(Some(Event::ClientError(error))) => reason = Some(error.to_string()),
-            Ok(Some(Event::ServerError(error))) => reason = Some(error.to_string()),
-            Ok(Some(
-                Event::Disconnected
-                | Event::LameDuckMode
-                | Event::Draining
-                | Event::Closed
-                | Event::SlowConsumer(_),
-            )) => {}
-            Ok(None) | Err(_) => {
-                let because = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-                let is_login = because.to_lowercase().contains("authorization");
-                let exit = if is_login { Exit::NoPermission } else { Exit::Unavailable };
-                let hint = if is_login {
-                    "check nats.user, password, token, creds_file or nkey_file"
-                } else {
-                    "is it running, and is nats.url right?"
-                };
-                let text = format!("{} does not answer within {limit}{because}", config.nats.url);
-                return Err(Finding::refused(NATS, exit, text).hint(hint));
-            }
+/// Why there is no connection.
+fn unreachable(config: &Config, error: &ConnectError) -> Finding {
+    let config::Nats { url, connect_timeout, .. } = &config.nats;
+    let (exit, hint) = match error {
+        ConnectError::Login(_) => {
+            (Exit::NoPermission, "check nats.user, password, token, creds_file or nkey_file")
         }
-    }
+        ConnectError::File { .. } | ConnectError::Url(_) | ConnectError::Unreachable(_) => {
+            (Exit::Unavailable, "is it running, and is nats.url right?")
+        }
+    };
+    let text = format!("{url} does not answer within {connect_timeout}: {error}");
+    Finding::refused(NATS, exit, text).hint(hint)
 }
 
 /// Why the stream cannot be used. A request that we have no permission for is not answered; the

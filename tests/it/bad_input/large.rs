@@ -149,7 +149,8 @@ async fn b12_a_server_limit_that_falls_under_way_costs_one_connection_at_most() 
 async fn b12_the_limit_is_asked_again_after_a_restart_of_the_server() {
     let fixture = Fixture::with(None, Some(NatsOptions::default())).await;
     let mut scene = Scene::on(fixture, |daemon| {
-        daemon.allow_log("lost the connection to NATS").allow_log("nothing can be published")
+        let quiet = daemon.allow_log("lost the connection to NATS").allow_log("waiting for NATS");
+        quiet.allow_log("nothing can be published")
     })
     .await;
     scene.publishes(vec![of_size(600_000)]).await;

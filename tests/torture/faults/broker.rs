@@ -23,7 +23,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 10,
         nightly: 300,
         set: 30,
-        unmended: None,
         inflict: |set| Box::pin(kill(set)),
     },
     Fault {
@@ -32,7 +31,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 2,
         nightly: 30,
         set: 4,
-        unmended: None,
         inflict: |set| Box::pin(freeze(set)),
     },
     Fault {
@@ -41,7 +39,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 1,
         nightly: 10,
         set: 1,
-        unmended: None,
         inflict: |set| Box::pin(fill_up(set)),
     },
     Fault {
@@ -50,7 +47,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 6,
         nightly: 60,
         set: 12,
-        unmended: None,
         inflict: |set| Box::pin(reconfigure(set)),
     },
     Fault {
@@ -59,7 +55,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 3,
         nightly: 60,
         set: 1,
-        unmended: Some("an event in the client's buffer can come before what was lost of its key"),
         inflict: |set| Box::pin(set_back(set)),
     },
 ];

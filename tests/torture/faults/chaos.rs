@@ -22,7 +22,6 @@ pub(crate) const FAULTS: &[Fault] = &[Fault {
     pr: 40,
     nightly: 1_200,
     set: 40,
-    unmended: None,
     inflict: |set| Box::pin(chaos(set)),
 }];
 

@@ -33,7 +33,6 @@ pub(crate) const FAULTS: &[Fault] = &[Fault {
     pr: 2,
     nightly: 500,
     set: 100,
-    unmended: None,
     inflict: |set| Box::pin(churn(set)),
 }];
 

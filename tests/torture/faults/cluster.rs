@@ -21,7 +21,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 20,
         nightly: 1_000,
         set: 100,
-        unmended: None,
         inflict: |set| Box::pin(unrest(set)),
     },
     Fault {
@@ -30,7 +29,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 1,
         nightly: 20,
         set: 4,
-        unmended: None,
         inflict: |set| Box::pin(all_killed(set)),
     },
     Fault {
@@ -39,7 +37,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 2,
         nightly: 20,
         set: 4,
-        unmended: None,
         inflict: |set| Box::pin(minority(set)),
     },
     Fault {
@@ -48,7 +45,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 3,
         nightly: 30,
         set: 6,
-        unmended: None,
         inflict: |set| Box::pin(rolling(set)),
     },
 ];

@@ -19,7 +19,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 30,
         nightly: 1_000,
         set: 100,
-        unmended: None,
         inflict: |set| Box::pin(kill(set)),
     },
     Fault {
@@ -28,7 +27,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 5,
         nightly: 100,
         set: 25,
-        unmended: None,
         inflict: |set| Box::pin(terminate(set)),
     },
     Fault {
@@ -37,7 +35,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 3,
         nightly: 60,
         set: 6,
-        unmended: None,
         inflict: |set| Box::pin(freeze(set)),
     },
     Fault {
@@ -46,7 +43,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 5,
         nightly: 300,
         set: 50,
-        unmended: None,
         inflict: |set| Box::pin(crowd(set)),
     },
     Fault {
@@ -55,7 +51,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 3,
         nightly: 60,
         set: 6,
-        unmended: None,
         inflict: |set| Box::pin(partition(set)),
     },
 ];

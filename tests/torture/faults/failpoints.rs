@@ -21,7 +21,6 @@ pub(crate) const FAULTS: &[Fault] = &[Fault {
     pr: 32,
     nightly: 960,
     set: 32,
-    unmended: None,
     inflict: |set| Box::pin(abort(set)),
 }];
 

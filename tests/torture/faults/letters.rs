@@ -15,7 +15,6 @@ pub(crate) const FAULTS: &[Fault] = &[Fault {
     pr: 4,
     nightly: 100,
     set: 10,
-    unmended: None,
     inflict: |set| Box::pin(deny(set)),
 }];
 

@@ -18,7 +18,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 3,
         nightly: 30,
         set: 6,
-        unmended: None,
         inflict: |set| Box::pin(hole_to_postgres(set)),
     },
     Fault {
@@ -27,7 +26,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 5,
         nightly: 300,
         set: 30,
-        unmended: None,
         inflict: |set| Box::pin(lost_answers(set)),
     },
     Fault {
@@ -36,7 +34,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 5,
         nightly: 300,
         set: 30,
-        unmended: None,
         inflict: |set| Box::pin(late_publishes(set)),
     },
     Fault {
@@ -45,7 +42,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 4,
         nightly: 50,
         set: 8,
-        unmended: None,
         inflict: |set| Box::pin(short_memory(set)),
     },
     Fault {
@@ -54,7 +50,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 8,
         nightly: 60,
         set: 12,
-        unmended: None,
         inflict: |set| Box::pin(bad_line(set)),
     },
 ];

@@ -24,7 +24,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 20,
         nightly: 500,
         set: 50,
-        unmended: None,
         inflict: |set| Box::pin(cut_sessions(set)),
     },
     Fault {
@@ -33,7 +32,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 3,
         nightly: 60,
         set: 6,
-        unmended: None,
         inflict: |set| Box::pin(crash(set)),
     },
     Fault {
@@ -42,7 +40,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 2,
         nightly: 30,
         set: 3,
-        unmended: None,
         inflict: |set| Box::pin(freeze(set)),
     },
     Fault {
@@ -51,7 +48,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 1,
         nightly: 3,
         set: 1,
-        unmended: None,
         inflict: |set| Box::pin(old_transactions(set)),
     },
     Fault {
@@ -60,7 +56,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 4,
         nightly: 40,
         set: 8,
-        unmended: None,
         inflict: |set| Box::pin(alter(set)),
     },
     Fault {
@@ -69,7 +64,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 5,
         nightly: 100,
         set: 10,
-        unmended: None,
         inflict: |set| Box::pin(refuse(set)),
     },
     Fault {
@@ -78,7 +72,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 3,
         nightly: 60,
         set: 6,
-        unmended: None,
         inflict: |set| Box::pin(close_gate(set)),
     },
 ];

@@ -17,7 +17,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 4,
         nightly: 20,
         set: 1,
-        unmended: None,
         inflict: |set| Box::pin(outputs(set)),
     },
     Fault {
@@ -26,7 +25,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 4,
         nightly: 40,
         set: 1,
-        unmended: None,
         inflict: |set| Box::pin(clock(set)),
     },
 ];
