@@ -2,10 +2,12 @@
 //!
 //! Each history is a seed. The simulated application commits events out of order; the simulated
 //! broker acks, loses acks, stores late, is busy, is down, refuses for good and forgets ids after its
-//! window; the simulated operator redrives and discards; the simulated process is killed and
-//! resumes from what was committed. In the end everything heals, and what must hold is checked.
+//! window; the simulated operator redrives and discards; the simulated process is killed, or goes on
+//! for a moment beside the next one, which resumes from what was committed. In the end everything
+//! heals, and what must hold is checked.
 
 mod database;
+mod other;
 mod stream;
 mod world;
 
@@ -46,6 +48,7 @@ struct Sometimes {
     stored: u64,
     duplicate_on_retry: u64,
     stored_late: u64,
+    stored_beside: u64,
     killed_in_flight: u64,
     found_at_start: u64,
     found_when_stale: u64,
@@ -70,11 +73,12 @@ impl AddAssign for Sometimes {
 }
 
 impl Sometimes {
-    fn each(&mut self) -> [(&'static str, &mut u64); 16] {
+    fn each(&mut self) -> [(&'static str, &mut u64); 17] {
         [
             ("stored", &mut self.stored),
             ("duplicate on a retry", &mut self.duplicate_on_retry),
             ("stored after it was given up", &mut self.stored_late),
+            ("stored by an instance that went on beside the next", &mut self.stored_beside),
             ("killed with messages on their way", &mut self.killed_in_flight),
             ("found in the stream at the start", &mut self.found_at_start),
             ("found in the stream when it was too old to resend", &mut self.found_when_stale),
