@@ -204,7 +204,7 @@ impl Database {
             },
             attempts: letter.attempts,
             holds: letter.holds,
-            event: event(self.row(*seq)),
+            event: Box::new(event(self.row(*seq))),
         });
         Look { marks, key: key.map(aggregate), letters: letters.collect() }
     }
