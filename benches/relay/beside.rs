@@ -101,6 +101,8 @@ pub(crate) async fn neighbours(stage: &Stage, options: &Options) -> Result<Repor
 }
 
 async fn asleep(stage: &Stage, client: &Client) -> Result<Daemon> {
+    // The one before may have left the gate open.
+    client.batch_execute("SELECT setval('postrider.gate'::regclass, 0)").await?;
     let mut daemon = stage.relay(NEIGHBOURS, STREAM)?;
     wait_for_relay(client, &mut daemon).await?;
     wait_asleep(client, &mut daemon).await?;

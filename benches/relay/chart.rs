@@ -10,9 +10,9 @@ use crate::{
     table::{goal, number, number_of},
 };
 
-const WIDTH: f64 = 1000.0;
+const WIDTH: f64 = 1040.0;
 /// Where the bars begin, right of their names.
-const LEFT: f64 = 400.0;
+const LEFT: f64 = 350.0;
 /// How long the longest bar is; its numbers stand right of it.
 const LENGTH: f64 = 420.0;
 const HEAD: f64 = 96.0;
@@ -61,7 +61,7 @@ pub(crate) fn drains(machine: &Machine, rows: &[Row]) -> String {
     let rates = rows.iter().flat_map(|row| [row.rate, row.ceiling_rate]);
     let most = rates.fold(1.0, f64::max);
     for (number_of_line, row) in rows.iter().enumerate() {
-        let name = format!("{} × {}", number_of(row.events), row.name);
+        let name = format!("{} · {}", row.name, number_of(row.events));
         let top = svg.line(number_of_line, &name);
         svg.bar(top, BAR, row.ceiling_rate / most * LENGTH, CEILING);
         svg.bar(top + BAR / 4.0, BAR / 2.0, row.rate / most * LENGTH, DRAINED);

@@ -12,7 +12,7 @@ use crate::{
     ceiling::{self, Ceiling, Headers},
     measure::{float, last, median, ratios},
     proc,
-    stage::{Stage, wait_for_relay},
+    stage::{Stage, wait_for_no_relay, wait_for_relay},
     stream, table,
 };
 
@@ -43,7 +43,7 @@ pub(crate) struct Backlog<'a> {
 pub(crate) enum Extent {
     /// All of it, and the stream has each once.
     Whole,
-    /// The beginning; the relay is stopped then.
+    /// The beginning; the relay is killed then.
     Part,
 }
 
@@ -137,7 +137,14 @@ impl Rounds {
         }
         self.wal_bytes.push((wal_position(client).await? - wal_before) / float(drained));
         self.resident.push(daemon.resident_peak()?);
-        daemon.stop().await?;
+        match extent {
+            Extent::Whole => daemon.stop().await?,
+            // A stop in order would publish all that is committed first.
+            Extent::Part => {
+                daemon.kill()?;
+                wait_for_no_relay(client).await?;
+            }
+        }
         // What comes twice comes late: nothing may follow the last event.
         let stored = stream::settled_count(&stage.jetstream, STREAM).await?;
         ensure!(extent == Extent::Part || stored == count, "{stored} messages, expected {count}");

@@ -132,9 +132,10 @@ impl Options {
         self.scaled(10_000_000, 200_000)
     }
 
-    /// Events that wait in it.
+    /// Events that wait in it: enough for all rounds.
     pub(crate) fn waiting_events(&self) -> u64 {
-        self.scaled(5_000_000, 100_000)
+        let rounds = u64::from(self.rounds()) + 1;
+        self.scaled(5_000_000, 100_000).max(self.aged_events() * rounds)
     }
 
     /// How many of them are drained in one round, and as many from a fresh outbox.

@@ -132,6 +132,16 @@ pub(crate) async fn wait_for_relay(client: &Client, daemon: &mut Daemon) -> Resu
     }
 }
 
+/// Waits until the sessions of a relay that was killed are gone.
+pub(crate) async fn wait_for_no_relay(client: &Client) -> Result<()> {
+    let deadline = Instant::now() + DEADLINE;
+    while !relay_backends(client).await?.is_empty() {
+        ensure!(Instant::now() < deadline, "a dead relay's sessions do not end");
+        sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
+}
+
 /// Waits until the relay has opened the wake-up gate, as it does before it sleeps.
 pub(crate) async fn wait_asleep(client: &Client, daemon: &mut Daemon) -> Result<()> {
     let deadline = Instant::now() + DEADLINE;
