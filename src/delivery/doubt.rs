@@ -155,7 +155,7 @@ mod tests {
             standing: Standing::May,
             attempts: 0,
             holds: true,
-            event: event(seq, Some(1)),
+            event: Box::new(event(seq, Some(1))),
         };
         let look = Look {
             marks: vec![Mark { id: LetterId(1), at: Some(0) }],
@@ -190,7 +190,7 @@ mod tests {
             standing: Standing::May,
             attempts: 0,
             holds: true,
-            event: event(1, Some(1)),
+            event: Box::new(event(1, Some(1))),
         };
         let marks = vec![Mark { id: lost.id, at: Some(0) }];
         let look = Look { marks, key: Some(aggregate(1)), letters: vec![lost] };

@@ -204,7 +204,7 @@ impl Database {
             },
             attempts: letter.attempts,
             holds: letter.holds,
-            event: event(*seq, self.row(*seq).key),
+            event: Box::new(event(*seq, self.row(*seq).key)),
         });
         Look { marks, key: key.map(aggregate), letters: letters.collect() }
     }
