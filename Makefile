@@ -40,11 +40,11 @@ mutants: ## does the torture suite notice planted defects? (an hour; needs a cle
 	@$(install) servers
 	@./tests/torture/mutants/run.sh
 
-bench: ## the benchmark, in a release build
+bench: ## the benchmark, in a release build (BENCH=quick ends within three minutes)
 	@echo '==> services: Postgres and nats-server'
 	@$(install) servers
 	@echo '==> bench'
-	@$(CARGO) bench --locked --bench relay
+	@$(CARGO) bench --locked --bench relay -- $(addprefix --,$(BENCH))
 
 ci: ## formatting, lints, documentation, tests (with the systemd unit), dependencies
 	@echo '==> fmt'

@@ -61,6 +61,6 @@ pub mod tasks;
 pub mod wire;
 
 /// Here and not in the binary, so that the benchmark's ceiling has it too. A message is made by one
-/// thread and freed by another, in dozens of allocations; docs/benchmarks.md has the figures.
+/// thread and freed by another, in dozens of allocations; docs/performance.md has the figures.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

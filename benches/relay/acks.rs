@@ -31,7 +31,7 @@ impl Acks {
     /// Begins to listen; what is published from now on is seen.
     pub(crate) async fn listen(stage: &Stage) -> Result<Self> {
         let options = ConnectOptions::new().subscription_capacity(CAPACITY);
-        let client = options.connect(stage.nats.url()).await?;
+        let client = options.connect(stage.brokers.first_url()?).await?;
         let events = client.subscribe(SUBJECTS).await?;
         let answers = client.subscribe(INBOXES).await?;
         // A round trip: the server knows of both.

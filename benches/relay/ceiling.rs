@@ -1,23 +1,24 @@
-//! The ceiling: the program's own publisher and encoder without a database and without keys.
+//! The ceiling: the program's own publisher and encoder without a database and without lanes.
 
 use std::{process, time::Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use postrider::{
-    config::{self, secret::SecretUrl},
+    config,
     delivery::{Outcome, Ticket},
     event::{AggregateKey, Event, EventId, Payload, Seq},
     nats::{self, Absorbed, Connector, Publisher},
-    wire::{Encoder, SubjectTemplate},
+    wire::{Encoder, Headers as WireHeaders, Message, SubjectTemplate},
 };
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::{
+    backlog::{AGGREGATE_TYPE, EVENT_TYPE, Shape},
     measure::float,
     proc,
-    stage::{AGGREGATE_TYPE, EVENT_TYPE, KEYS, SUBJECTS, Stage, payload},
+    stage::{SUBJECTS, Stage},
     stream,
 };
 
@@ -26,36 +27,61 @@ const STREAM: &str = "CEILING";
 /// Messages on their way at most, as the relay has it.
 const WINDOW: u64 = 1024;
 
+/// What the messages carry besides their payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Headers {
+    /// All that the relay sends.
+    Relay,
+    /// The message id, without which an event may be stored twice.
+    IdAlone,
+}
+
 /// What a bare publisher reaches.
 pub(crate) struct Ceiling {
     /// Messages a second.
     pub(crate) rate: f64,
     /// Processor time of the publishing process, µs a message.
     pub(crate) client_us: f64,
-    /// Processor time of the server, µs a message.
+    /// Processor time of the brokers, µs a message.
     pub(crate) server_us: f64,
 }
 
 /// Publishes `count` messages into a stream of its own.
-pub(crate) async fn run(stage: &Stage, count: u64) -> Result<Ceiling> {
-    let (mut publisher, encoder) = connect(stage).await?;
-    let server_before = stage.nats_cpu_seconds()?;
-    let client_before = proc::cpu_seconds(process::id())?;
-    publish(&mut publisher, &encoder, count).await?;
-    let per_message = |seconds: f64| seconds * 1e6 / float(count);
-    let client_us = per_message(proc::cpu_seconds(process::id())? - client_before);
-    let server_us = per_message(stage.nats_cpu_seconds()? - server_before);
-    let rate = stream::rate(&stage.jetstream, STREAM, count).await?;
+pub(crate) async fn run(
+    stage: &Stage,
+    shape: Shape,
+    count: u64,
+    headers: Headers,
+) -> Result<Ceiling> {
+    // On one thread, as the program has it.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let publishing = async {
+        let (mut publisher, encoder) = connect(stage).await?;
+        stage.brokers.wait_whole(&stage.jetstream, STREAM).await?;
+        let mut source = Source { encoder, shape, headers, event: event(shape) };
+        let server_before = stage.brokers.cpu_seconds()?;
+        let client_before = proc::cpu_seconds(process::id())?;
+        publish(&mut publisher, &mut source, count).await?;
+        let per_message = |seconds: f64| seconds * 1e6 / float(count);
+        let client_us = per_message(proc::cpu_seconds(process::id())? - client_before);
+        let server_us = per_message(stage.brokers.cpu_seconds()? - server_before);
+        Ok::<_, anyhow::Error>((client_us, server_us))
+    };
+    #[expect(clippy::disallowed_methods, reason = "no loop of the relay runs here")]
+    let (client_us, server_us) = tokio::task::block_in_place(|| runtime.block_on(publishing))?;
+    let (stored, rate) = stream::rate(&stage.jetstream, STREAM).await?;
+    ensure!(stored == count, "{stored} messages, expected {count}");
     stream::remove(&stage.jetstream, STREAM).await?;
     Ok(Ceiling { rate, client_us, server_us })
 }
 
 async fn connect(stage: &Stage) -> Result<(Publisher, Encoder)> {
-    let servers = config::Nats { url: SecretUrl::new(stage.nats.url()), ..Default::default() };
+    let servers = stage.brokers.config();
     let stream = config::Stream {
         name: STREAM.to_owned(),
         subjects: vec![SUBJECTS.to_owned()],
         create: true,
+        replicas: stage.brokers.replicas(),
         ..Default::default()
     };
     let template = SubjectTemplate::parse(&config::Route::default().subject)?;
@@ -73,16 +99,13 @@ async fn connect(stage: &Stage) -> Result<(Publisher, Encoder)> {
     Ok((publisher, Encoder::new(template, source, facts.limits)))
 }
 
-async fn publish(publisher: &mut Publisher, encoder: &Encoder, count: u64) -> Result<()> {
-    let mut event = event();
+async fn publish(publisher: &mut Publisher, source: &mut Source, count: u64) -> Result<()> {
     let (mut sent, mut acked) = (0, 0);
     while acked < count {
         let now = Instant::now();
         while sent < count && sent - acked < WINDOW {
             sent += 1;
-            renew(&mut event, sent);
-            let message = encoder.encode(&event)?;
-            let handed = publisher.publish(Ticket(sent), message, now);
+            let handed = publisher.publish(Ticket(sent), source.message(sent)?, now);
             ensure!(handed.is_ok(), "a message was not handed over: {handed:?}");
         }
         let mut next = Some(publisher.next().await);
@@ -98,8 +121,44 @@ async fn publish(publisher: &mut Publisher, encoder: &Encoder, count: u64) -> Re
     Ok(())
 }
 
+/// Where the messages come from.
+struct Source {
+    encoder: Encoder,
+    shape: Shape,
+    headers: Headers,
+    event: Event,
+}
+
+impl Source {
+    fn message(&mut self, number: u64) -> Result<Message> {
+        self.renew(number);
+        if self.headers == Headers::Relay {
+            return Ok(self.encoder.encode(&self.event)?);
+        }
+        let Payload::Bytes(payload) = &self.event.payload else { bail!("no payload") };
+        Ok(Message {
+            id: self.event.id,
+            subject: format!("events.{EVENT_TYPE}").into(),
+            headers: WireHeaders::new(self.event.id),
+            payload: payload.clone(),
+            left_out: 0,
+        })
+    }
+
+    /// What differs from event to event.
+    fn renew(&mut self, number: u64) {
+        self.event.seq = Seq(i64::try_from(number).unwrap_or_default());
+        // Ids that look random to the broker's table of them.
+        let random = u128::from(number.wrapping_mul(0x9E37_79B9_7F4A_7C15)) << 64;
+        self.event.id = EventId(Uuid::from_u128(random | u128::from(number)));
+        let key = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        let key = (key % u64::from(self.shape.keys)).to_string();
+        self.event.key = Some(AggregateKey::new(AGGREGATE_TYPE, &key));
+    }
+}
+
 /// An event with the columns that a row of the backlog has.
-fn event() -> Event {
+fn event(shape: Shape) -> Event {
     Event {
         seq: Seq(0),
         id: EventId(Uuid::nil()),
@@ -112,20 +171,10 @@ fn event() -> Event {
         source: None,
         subject: None,
         content_type: "application/json".into(),
-        payload: Payload::Bytes(Bytes::from(payload())),
+        payload: Payload::Bytes(Bytes::from(shape.payload())),
         headers: None,
         correlation_id: None,
         causation_id: None,
         actor: None,
     }
-}
-
-/// What differs from event to event.
-fn renew(event: &mut Event, number: u64) {
-    event.seq = Seq(i64::try_from(number).unwrap_or_default());
-    // Ids that look random to the broker's table of them.
-    let random = u128::from(number.wrapping_mul(0x9E37_79B9_7F4A_7C15)) << 64;
-    event.id = EventId(Uuid::from_u128(random | u128::from(number)));
-    let key = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-    event.key = Some(AggregateKey::new(AGGREGATE_TYPE, &(key % u64::from(KEYS)).to_string()));
 }

@@ -1,116 +1,140 @@
-//! A backlog is drained, and what that costs everybody; divided by the ceiling of the same round.
-
-use std::time::Duration;
+//! Backlogs are drained: the usual one against the ceilings of publishing and reading, a large one
+//! for the memory, and the harder cases that have goals of their own.
 
 use anyhow::Result;
-use tokio::time::sleep;
 use tokio_postgres::Client;
 
 use crate::{
-    ceiling,
-    daemon::Daemon,
-    measure::{Measure, float},
+    backlog::{self, Shape, USUAL},
+    ceiling::{self, Headers},
+    drained::{Backlog, Extent, Rounds},
+    goals,
+    measure::Measure,
     options::Options,
-    proc,
-    stage::{Stage, insert_backlog, wait_for_relay},
-    stream, table,
+    reading::Readings,
+    report::Report,
+    stage::Stage,
+    table,
 };
 
-const STREAM: &str = "DRAIN";
 const DATABASE: &str = "drain";
 
-/// Long enough for the relay to settle the last events.
-const AFTERMATH: Duration = Duration::from_millis(500);
-
-#[derive(Default)]
-struct Rounds {
-    ceiling_rate: Vec<f64>,
-    ceiling_client_us: Vec<f64>,
-    ceiling_server_us: Vec<f64>,
-    ratio: Vec<f64>,
-    rate: Vec<f64>,
-    relay_us: Vec<f64>,
-    postgres_us: Vec<f64>,
-    nats_us: Vec<f64>,
-    wal_bytes: Vec<f64>,
-    resident: Vec<f64>,
+/// A database with so many events that wait.
+pub(crate) async fn prepare(stage: &Stage, name: &str, shape: Shape, count: u64) -> Result<Client> {
+    let client = stage.database(name).await?;
+    backlog::insert(&client, shape, count).await?;
+    backlog::tidy(&client).await?;
+    Ok(client)
 }
 
-pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Vec<Measure>> {
-    let count = options.drain_events();
+/// Drains of one shape, each from a database of its own and beside its ceiling.
+pub(crate) async fn rounds(
+    stage: &Stage,
+    name: &str,
+    shape: Shape,
+    count: u64,
+    times: u32,
+) -> Result<Rounds> {
     let mut rounds = Rounds::default();
-    for round in 1..=options.rounds {
-        let client = stage.database(DATABASE).await?;
-        insert_backlog(&client, count).await?;
-        // Statistics and dirty pages are the writers' business, and come before the drain.
-        client.batch_execute("ANALYZE").await?;
-        stage.checkpoint().await?;
-        let ceiling = ceiling::run(stage, count).await?;
-        rounds.ceiling_rate.push(ceiling.rate);
-        rounds.ceiling_client_us.push(ceiling.client_us);
-        rounds.ceiling_server_us.push(ceiling.server_us);
-        drain(stage, &client, count, &mut rounds).await?;
+    let backlog = Backlog { database: name, shape, count, extent: Extent::Whole };
+    for _ in 0..times {
+        let client = prepare(stage, name, shape, count).await?;
+        rounds.round(stage, &client, backlog).await?;
+        drop(client);
+        stage.drop_database(name).await?;
+    }
+    Ok(rounds)
+}
+
+/// The usual backlog, and all that its drain is compared with.
+pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Report> {
+    let count = options.drain_events();
+    let (mut rounds, mut readings) = (Rounds::default(), Readings::default());
+    let (mut id_rate, mut id_us) = (Vec::new(), Vec::new());
+    let backlog = Backlog { database: DATABASE, shape: USUAL, count, extent: Extent::Whole };
+    for _ in 0..options.rounds() {
+        let client = prepare(stage, DATABASE, USUAL, count).await?;
+        rounds.round(stage, &client, backlog).await?;
+        let id_alone = ceiling::run(stage, USUAL, count, Headers::IdAlone).await?;
+        id_rate.push(id_alone.rate);
+        id_us.push(id_alone.client_us);
+        // The rows are all there still: nothing deletes them.
+        readings.read(stage, DATABASE, count).await?;
         drop(client);
         stage.drop_database(DATABASE).await?;
-        let last = |values: &[f64]| values.last().copied().unwrap_or(f64::NAN);
-        table::note(&format!(
-            "drain {round}: ceiling {:.0}/s, drained {:.0}/s, ratio {:.3}",
-            ceiling.rate,
-            last(&rounds.rate),
-            last(&rounds.ratio)
-        ));
     }
-    Ok(rounds.measures())
+    let row = rounds.row("500 B, 10,000 keys", count);
+    let mut measures = measures(rounds);
+    measures.push(Measure::new("bare publish, message id alone", "events/s", id_rate));
+    measures.push(Measure::new("bare publish, message id alone: client CPU", "µs/event", id_us));
+    measures.extend(readings.measures());
+    Ok(Report { measures, drains: vec![row] })
 }
 
-async fn drain(stage: &Stage, client: &Client, count: u64, rounds: &mut Rounds) -> Result<()> {
-    let wal_before = wal_position(client).await?;
-    let nats_before = stage.nats_cpu_seconds()?;
-    let mut daemon = stage.relay(DATABASE, STREAM)?;
-    let backends = wait_for_relay(client, &mut daemon).await?;
-    stream::wait_for_count(&stage.jetstream, STREAM, count, &mut daemon).await?;
-    let per_event = |seconds: f64| seconds * 1e6 / float(count);
-    rounds.relay_us.push(per_event(daemon.cpu_seconds()?));
-    rounds.nats_us.push(per_event(stage.nats_cpu_seconds()? - nats_before));
-    rounds.postgres_us.push(per_event(proc::cpu_seconds_of_all(&backends)?));
-    sleep(AFTERMATH).await;
-    rounds.wal_bytes.push((wal_position(client).await? - wal_before) / float(count));
-    rounds.resident.push(daemon.resident_peak()?);
-    finish(stage, daemon).await?;
-    let rate = stream::rate(&stage.jetstream, STREAM, count).await?;
-    stream::remove(&stage.jetstream, STREAM).await?;
-    let ceiling = rounds.ceiling_rate.last().copied().unwrap_or(f64::NAN);
-    rounds.rate.push(rate);
-    rounds.ratio.push(rate / ceiling);
-    Ok(())
+fn measures(rounds: Rounds) -> Vec<Measure> {
+    vec![
+        Measure::new("drain ÷ bare publish", "", rounds.ratios()).goal(goals::DRAIN_RATIO),
+        Measure::new("drain", "events/s", rounds.rate),
+        Measure::new("bare publish", "events/s", rounds.ceiling_rate),
+        Measure::new("drain: relay CPU", "µs/event", rounds.relay_us).goal(goals::RELAY_US),
+        Measure::new("drain: Postgres CPU", "µs/event", rounds.postgres_us)
+            .goal(goals::POSTGRES_US),
+        Measure::new("drain: nats-server CPU", "µs/event", rounds.nats_us),
+        Measure::new("drain: WAL", "bytes/event", rounds.wal_bytes).goal(goals::WAL_BYTES),
+        Measure::new("drain: dead tuples in all", "", rounds.dead_tuples),
+        Measure::new("drain: relay RSS peak", "MiB", rounds.resident),
+        Measure::new("bare publish: client CPU", "µs/event", rounds.ceiling_client_us),
+        Measure::new("bare publish: nats-server CPU", "µs/event", rounds.ceiling_server_us),
+    ]
 }
 
-async fn finish(stage: &Stage, daemon: Daemon) -> Result<()> {
-    daemon.stop().await?;
-    // What comes twice comes late: nothing may follow the last event.
-    stream::settled_count(&stage.jetstream, STREAM).await?;
-    Ok(())
+/// A large backlog, for the memory that it takes.
+pub(crate) async fn large(stage: &Stage, options: &Options) -> Result<Report> {
+    let count = options.large_events();
+    let rounds = rounds(stage, "large", USUAL, count, options.rounds()).await?;
+    let row = rounds.row("a large backlog", count);
+    let name = format!("RSS peak, drain of {}", table::number_of(count));
+    let resident = Measure::new(name, "MiB", rounds.resident).goal(goals::RESIDENT_MIB);
+    Ok(Report { measures: vec![resident], drains: vec![row] })
 }
 
-/// Bytes of WAL that were ever written, less a constant.
-async fn wal_position(client: &Client) -> Result<f64> {
-    let statement = "SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::float8";
-    Ok(client.query_one(statement, &[]).await?.try_get(0)?)
+/// Three copies of each message.
+pub(crate) async fn replicated(stage: &Stage, options: &Options) -> Result<Report> {
+    let count = options.drain_events();
+    let rounds = rounds(stage, "replicated", USUAL, count, options.rounds()).await?;
+    let row = rounds.row("R3", count);
+    let measures = vec![
+        Measure::new("R3: drain ÷ bare publish", "", rounds.ratios()).goal(goals::REPLICATED_RATIO),
+        Measure::new("R3: drain", "events/s", rounds.rate),
+        Measure::new("R3: bare publish", "events/s", rounds.ceiling_rate),
+        Measure::new("R3: CPU of the nats-servers", "µs/event", rounds.nats_us),
+    ];
+    Ok(Report { measures, drains: vec![row] })
 }
 
-impl Rounds {
-    fn measures(self) -> Vec<Measure> {
-        vec![
-            Measure::new("drain ÷ ceiling", "", self.ratio).at_least(0.75),
-            Measure::new("drain", "events/s", self.rate),
-            Measure::new("ceiling", "events/s", self.ceiling_rate),
-            Measure::new("drain: Postgres CPU", "µs/event", self.postgres_us).at_most(1.5),
-            Measure::new("drain: WAL", "bytes/event", self.wal_bytes).at_most(1.0),
-            Measure::new("drain: relay RSS peak", "MiB", self.resident).at_most(48.0),
-            Measure::new("drain: relay CPU", "µs/event", self.relay_us),
-            Measure::new("drain: nats-server CPU", "µs/event", self.nats_us),
-            Measure::new("ceiling: client CPU", "µs/event", self.ceiling_client_us),
-            Measure::new("ceiling: nats-server CPU", "µs/event", self.ceiling_server_us),
-        ]
-    }
+/// A broker that syncs before it acknowledges.
+pub(crate) async fn fsyncing(stage: &Stage, options: &Options) -> Result<Report> {
+    let count = options.fsyncing_events();
+    let rounds = rounds(stage, "fsyncing", USUAL, count, options.rounds()).await?;
+    let row = rounds.row("sync_interval: always", count);
+    let name = |what: &str| format!("sync_interval always: {what}");
+    let measures = vec![
+        Measure::new(name("drain ÷ bare publish"), "", rounds.ratios()),
+        Measure::new(name("drain"), "events/s", rounds.rate).goal(goals::FSYNCED_RATE),
+        Measure::new(name("bare publish"), "events/s", rounds.ceiling_rate),
+    ];
+    Ok(Report { measures, drains: vec![row] })
+}
+
+/// All events of one key, which keep their order.
+pub(crate) async fn hot(stage: &Stage, options: &Options) -> Result<Report> {
+    let count = options.hot_events();
+    let shape = Shape { keys: 1, ..USUAL };
+    let rounds = rounds(stage, "hot", shape, count, options.rounds()).await?;
+    let row = rounds.row("1 key", count);
+    let measures = vec![
+        Measure::new("one hot key: drain", "events/s", rounds.rate).goal(goals::HOT_KEY_RATE),
+        Measure::new("one hot key: bare publish without order", "events/s", rounds.ceiling_rate),
+    ];
+    Ok(Report { measures, drains: vec![row] })
 }

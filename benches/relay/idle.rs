@@ -7,9 +7,11 @@ use tokio::time::sleep;
 use tokio_postgres::Client;
 
 use crate::{
+    goals,
     measure::Measure,
     options::Options,
     proc,
+    report::Report,
     stage::{Stage, wait_for_relay},
     table,
 };
@@ -20,7 +22,7 @@ const STREAM: &str = "IDLE";
 /// Long enough to fall asleep, and for the sessions' counters to reach the statistics.
 const LULL: Duration = Duration::from_secs(12);
 
-pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Vec<Measure>> {
+pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Report> {
     let client = stage.database(DATABASE).await?;
     let mut daemon = stage.relay(DATABASE, STREAM)?;
     let backends = wait_for_relay(&client, &mut daemon).await?;
@@ -29,7 +31,7 @@ pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Vec<Measure>
     let outside = stage.connect("postgres").await?;
     sleep(LULL).await;
     let (mut queries, mut relay, mut postgres) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 1..=options.rounds {
+    for round in 1..=options.rounds() {
         let begun = Instant::now();
         let transactions = transactions(&outside).await?;
         let relay_before = daemon.cpu_seconds()?;
@@ -43,11 +45,11 @@ pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Vec<Measure>
         table::note(&format!("idle {round}: {queries:.2?} queries/s, relay {relay:.3?} %"));
     }
     daemon.stop().await?;
-    Ok(vec![
-        Measure::new("idle: queries", "/s", queries).at_most(2.0),
-        Measure::new("idle: relay CPU", "% of a core", relay).at_most(0.3),
+    Ok(Report::of(vec![
+        Measure::new("idle: queries", "/s", queries).goal(goals::IDLE_QUERIES),
+        Measure::new("idle: relay CPU", "% of a core", relay).goal(goals::IDLE_PERCENT),
         Measure::new("idle: Postgres CPU", "% of a core", postgres),
-    ])
+    ]))
 }
 
 /// Transactions that ended in the relay's database; each of its queries is one.

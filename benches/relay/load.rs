@@ -6,15 +6,16 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use futures_util::future::try_join;
+use futures_util::future::{try_join, try_join_all};
 use postrider::dev::random::Random;
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, Statement};
 use uuid::Uuid;
 
 use crate::{
+    backlog::{AGGREGATE_TYPE, EVENT_TYPE, USUAL},
     measure::float,
-    stage::{AGGREGATE_TYPE, EVENT_TYPE, KEYS, connect, payload},
+    stage::connect,
 };
 
 const WRITERS: u32 = 4;
@@ -37,15 +38,25 @@ pub(crate) struct Committed {
     pub(crate) transaction: Duration,
 }
 
-/// Commits `rate` events a second, each in a transaction of its own, for some time.
-pub(crate) async fn run(url: &str, rate: u32, time: Duration) -> Result<Vec<Committed>> {
+/// How much is written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rate {
+    /// Events a second, all writers together.
+    pub(crate) events: u32,
+    /// Events of one transaction.
+    pub(crate) together: u32,
+}
+
+/// Commits events at a rate for some time.
+pub(crate) async fn run(url: &str, rate: Rate, time: Duration) -> Result<Vec<Committed>> {
     let mut writers = JoinSet::new();
     let start = Instant::now() + PREPARATION;
     for number in 0..WRITERS {
         let url = url.to_owned();
-        let interval = Duration::from_secs(1) * WRITERS / rate;
-        let events = time.as_secs_f64() / interval.as_secs_f64();
-        let plan = Plan { number, start, interval, events };
+        let Rate { events, together } = rate;
+        let interval = Duration::from_secs(1) * WRITERS * together / events;
+        let transactions = time.as_secs_f64() / interval.as_secs_f64();
+        let plan = Plan { number, start, interval, transactions, together };
         // Threads of their own: a sleeping thread wakes much closer to its time than a timer.
         writers.spawn_blocking(move || write(&url, &plan));
     }
@@ -60,22 +71,26 @@ struct Plan {
     number: u32,
     start: Instant,
     interval: Duration,
-    events: f64,
+    transactions: f64,
+    together: u32,
 }
 
 fn write(url: &str, plan: &Plan) -> Result<Vec<Committed>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (client, insert) = runtime.block_on(prepare(url))?;
     let mut random = Random::fork(1, u64::from(plan.number));
-    let payload = payload();
+    let payload = USUAL.payload();
     let mut committed = Vec::new();
-    while float(committed.len() as u64) < plan.events {
+    let mut begun = 0_u64;
+    while float(begun) < plan.transactions {
         // Somewhere in its interval, so that writers and the relay's polls do not fall into step.
         let jitter = plan.interval.mul_f64(f64::from(random.below(1000)) / 1000.0);
-        let due = plan.start + plan.interval.mul_f64(float(committed.len() as u64)) + jitter;
+        let due = plan.start + plan.interval.mul_f64(float(begun)) + jitter;
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        let key = random.below(KEYS).to_string();
-        committed.push(runtime.block_on(commit(&client, &insert, &key, &payload))?);
+        let mut event = || (Uuid::now_v7(), random.below(USUAL.keys).to_string());
+        let events: Vec<_> = (0..plan.together).map(|_| event()).collect();
+        committed.extend(runtime.block_on(commit(&client, &insert, &events, &payload))?);
+        begun += 1;
     }
     Ok(committed)
 }
@@ -85,7 +100,7 @@ async fn prepare(url: &str) -> Result<(Client, Statement)> {
     let insert = client.prepare(INSERT).await?;
     // The first insert of a session fills caches; it is nobody's event.
     client.batch_execute("BEGIN").await?;
-    insert_one(&client, &insert, Uuid::now_v7(), "0", &payload()).await?;
+    insert_one(&client, &insert, Uuid::now_v7(), "0", &USUAL.payload()).await?;
     client.batch_execute("ROLLBACK").await?;
     Ok((client, insert))
 }
@@ -93,18 +108,19 @@ async fn prepare(url: &str) -> Result<(Client, Statement)> {
 async fn commit(
     client: &Client,
     insert: &Statement,
-    key: &str,
+    events: &[(Uuid, String)],
     payload: &str,
-) -> Result<Committed> {
-    let id = Uuid::now_v7();
+) -> Result<Vec<Committed>> {
     let from = Instant::now();
-    // Both in one round trip, as drivers with pipelining do.
+    // All in one round trip, as drivers with pipelining do.
     let begin = async { Ok(client.batch_execute("BEGIN").await?) };
-    try_join(begin, insert_one(client, insert, id, key, payload)).await?;
+    let inserts = events.iter().map(|(id, key)| insert_one(client, insert, *id, key, payload));
+    try_join(begin, try_join_all(inserts)).await?;
     let inserted = Instant::now();
     client.batch_execute("COMMIT").await?;
     let at = Instant::now();
-    Ok(Committed { id, at, commit: at - inserted, transaction: at - from })
+    let (commit, transaction) = (at - inserted, at - from);
+    Ok(events.iter().map(|(id, _)| Committed { id: *id, at, commit, transaction }).collect())
 }
 
 async fn insert_one(

@@ -10,6 +10,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use postrider::dev::servers::{nats_server, postgres_bin};
 
+use crate::options::Options;
+
 /// The machine and the servers' versions.
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -18,10 +20,12 @@ pub(crate) struct Machine {
     kernel: String,
     servers: [String; 2],
     load: f64,
+    commit: String,
+    is_quick: bool,
 }
 
 impl Machine {
-    pub(crate) fn look() -> Result<Self> {
+    pub(crate) fn look(options: &Options) -> Result<Self> {
         let cpus = fs::read_to_string("/proc/cpuinfo").context("read /proc: Linux is needed")?;
         let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -32,6 +36,8 @@ impl Machine {
             kernel: kernel.trim().to_owned(),
             servers: [version(&postgres_bin()?.join("postgres")), version(&nats_server()?)],
             load: load.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0),
+            commit: commit(),
+            is_quick: options.quick,
         })
     }
 }
@@ -42,9 +48,26 @@ fn version(program: &Path) -> String {
     String::from_utf8_lossy(&output).trim().to_owned()
 }
 
+/// Which source was built, as far as git knows.
+fn commit() -> String {
+    let describe = ["describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"];
+    let output = Command::new("git")
+        .args(describe)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdin(Stdio::null())
+        .output();
+    let output = output.map(|output| output.stdout).unwrap_or_default();
+    let text = String::from_utf8_lossy(&output).trim().to_owned();
+    if text.is_empty() { "unknown".to_owned() } else { text }
+}
+
 impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cores, model, kernel, servers: [postgres, nats], load } = self;
+        let Self { cores, model, kernel, servers: [postgres, nats], load, commit, .. } = self;
+        if self.is_quick {
+            write!(f, "QUICK run, small sizes: not for numbers; ")?;
+        }
+        write!(f, "commit {commit}, ")?;
         write!(f, "{cores} cores ({model}), Linux {kernel}, {postgres}, {nats}, ")?;
         write!(f, "load {load} when it began")?;
         // Half a core busy with other things is enough to make a ratio meaningless.

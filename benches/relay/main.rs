@@ -1,38 +1,51 @@
-//! The benchmark: throwaway servers, the real program, and one table of measures with targets.
+//! The benchmark: throwaway servers, the real program, and tables of measures with targets.
 //!
 //! Ratios are formed within one run, from two variants measured in turns, because machines differ
-//! and are noisy. docs/benchmarks.md says how each measure is taken and what it came to.
+//! and are noisy. docs/performance.md says how each measure is taken and what it came to.
 
 mod acks;
+mod aged;
+mod backlog;
+mod beside;
+mod brokers;
 mod ceiling;
+mod chart;
 mod daemon;
 mod drain;
+mod drained;
+mod emit;
+mod goals;
 mod idle;
 mod latency;
 mod load;
 mod machine;
+mod matrix;
 mod measure;
 mod options;
+mod pgbench;
 mod proc;
+mod reading;
+mod report;
 mod resume;
 mod stage;
 mod stream;
 mod table;
+mod twin;
 mod writers;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use self::{
     machine::Machine,
-    measure::Measure,
     options::{Options, Part},
+    report::Report,
     stage::Stage,
 };
 
 fn main() -> ExitCode {
-    // As the program itself does it, so that the ceiling is measured on the same footing.
+    // Writers and watchers block threads of their own; the ceiling has a runtime as the program's.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let result = runtime.context("start threads").and_then(|runtime| runtime.block_on(bench()));
@@ -47,23 +60,62 @@ fn main() -> ExitCode {
 
 async fn bench() -> Result<()> {
     let options = Options::read();
-    let machine = Machine::look()?;
-    let mut measures = Vec::new();
+    let machine = Machine::look(&options)?;
+    let mut report = Report::default();
+    let mut stage = None;
+    let mut unmeasured = Vec::new();
     for part in options.parts() {
-        // New servers for each part, so that none inherits the files and caches of another.
-        let stage = Stage::start().await.context("start the servers")?;
-        let name = part.name();
-        measures.extend(run(part, &stage, &options).await.with_context(|| name)?);
+        let begun = Instant::now();
+        match measure(part, &mut stage, &options).await {
+            Ok(measured) => report.extend(measured),
+            // What else there is to measure is measured all the same.
+            Err(error) => {
+                table::note(&format!("could not measure {}: {error:#}", part.name()));
+                unmeasured.push(part.name());
+                stage = None;
+            }
+        }
+        table::note(&format!("{} took {:.0} s", part.name(), begun.elapsed().as_secs_f64()));
+        // After each part, so that a run that is broken off has something to show.
+        report.write(&machine)?;
     }
-    if options.json { table::json(&machine, &measures) } else { table::text(&machine, &measures) }
+    drop(stage);
+    report.print(&machine, &options)?;
+    for path in report.write(&machine)? {
+        table::note(&format!("written: {}", path.display()));
+    }
+    ensure!(unmeasured.is_empty(), "{}", unmeasured.join(", "));
+    Ok(())
 }
 
-async fn run(part: Part, stage: &Stage, options: &Options) -> Result<Vec<Measure>> {
+/// Measures a part on servers of its own, so that it inherits no files and caches of another. A quick
+/// run has no time for that.
+async fn measure(part: Part, stage: &mut Option<Stage>, options: &Options) -> Result<Report> {
+    let kind = part.brokers();
+    let kept = stage.take().filter(|stage| options.quick && stage.brokers.kind == kind);
+    let stage = match kept {
+        Some(kept) => stage.insert(kept),
+        None => stage.insert(Stage::start(kind).await.context("start the servers")?),
+    };
+    stage.clear().await?;
+    run(part, stage, options).await
+}
+
+async fn run(part: Part, stage: &Stage, options: &Options) -> Result<Report> {
     match part {
         Part::Drain => drain::run(stage, options).await,
+        Part::Large => drain::large(stage, options).await,
+        Part::Hot => drain::hot(stage, options).await,
+        Part::Aged => aged::run(stage, options).await,
+        Part::Matrix => matrix::run(stage, options).await,
         Part::Latency => latency::run(stage, options).await,
         Part::Writers => writers::run(stage, options).await,
+        Part::Shared => beside::writers(stage, options).await,
+        Part::Neighbours => beside::neighbours(stage, options).await,
+        Part::Emit => emit::run(stage, options).await,
         Part::Idle => idle::run(stage, options).await,
         Part::Resume => resume::run(stage, options).await,
+        Part::Replicated => drain::replicated(stage, options).await,
+        Part::Fsyncing => drain::fsyncing(stage, options).await,
     }
 }

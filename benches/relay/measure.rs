@@ -1,62 +1,50 @@
-//! One line of the table: the values of all rounds, what they are judged by, and the verdict.
+//! One line of the first table: the values of all rounds, what they are judged by, and the verdict.
 
-/// A measure, its values and its target.
+use crate::goals::Goal;
+
+/// A measure, its values and its goal.
 #[derive(Debug)]
 pub(crate) struct Measure {
     pub(crate) name: String,
     pub(crate) unit: &'static str,
-    values: Vec<f64>,
-    pub(crate) target: Option<Target>,
-}
-
-/// What the median has to reach.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Target {
-    AtLeast(f64),
-    AtMost(f64),
+    /// One for each round, in their order.
+    pub(crate) values: Vec<f64>,
+    pub(crate) goal: Option<Goal>,
 }
 
 impl Measure {
     /// A measure that is told and not judged. `values` has one for each round.
     pub(crate) fn new(name: impl Into<String>, unit: &'static str, values: Vec<f64>) -> Self {
-        let mut values = values;
-        values.sort_by(f64::total_cmp);
-        Self { name: name.into(), unit, values, target: None }
+        Self { name: name.into(), unit, values, goal: None }
     }
 
-    pub(crate) fn at_least(self, bound: f64) -> Self {
-        Self { target: Some(Target::AtLeast(bound)), ..self }
+    /// The same, judged.
+    pub(crate) fn goal(self, goal: Goal) -> Self {
+        Self { goal: Some(goal), ..self }
     }
 
-    pub(crate) fn at_most(self, bound: f64) -> Self {
-        Self { target: Some(Target::AtMost(bound)), ..self }
-    }
-
-    /// The middle value; of an even number, the lower of the two.
     pub(crate) fn median(&self) -> f64 {
-        quantile(&self.values, 0.5)
+        median(&self.values)
     }
 
-    pub(crate) fn min(&self) -> f64 {
-        self.values.first().copied().unwrap_or(f64::NAN)
-    }
-
-    pub(crate) fn max(&self) -> f64 {
-        self.values.last().copied().unwrap_or(f64::NAN)
-    }
-
-    /// The values in rising order.
-    pub(crate) fn values(&self) -> &[f64] {
-        &self.values
-    }
-
-    /// Whether the target is reached; `None` without one.
+    /// Whether the goal is reached; `None` without one.
     pub(crate) fn verdict(&self) -> Option<bool> {
-        self.target.map(|target| match target {
-            Target::AtLeast(bound) => self.median() >= bound,
-            Target::AtMost(bound) => self.median() <= bound,
+        self.goal.map(|goal| match goal {
+            Goal::AtLeast(bound) => self.median() >= bound,
+            Goal::AtMost(bound) => self.median() <= bound,
         })
     }
+}
+
+/// The middle value; of an even number, the lower of the two.
+pub(crate) fn median(values: &[f64]) -> f64 {
+    quantile(&sorted(values.to_vec()), 0.5)
+}
+
+/// The same values in rising order.
+pub(crate) fn sorted(mut values: Vec<f64>) -> Vec<f64> {
+    values.sort_by(f64::total_cmp);
+    values
 }
 
 /// The value that `share` of the sorted values do not exceed.
@@ -65,6 +53,16 @@ pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rank")]
     let index = (rank as usize).saturating_sub(1);
     sorted.get(index).copied().unwrap_or(f64::NAN)
+}
+
+/// Each of the one divided by each of the other, round by round.
+pub(crate) fn ratios(values: &[f64], by: &[f64]) -> Vec<f64> {
+    values.iter().zip(by).map(|(value, by)| value / by).collect()
+}
+
+/// The last round's value, for the line that tells how it goes.
+pub(crate) fn last(values: &[f64]) -> f64 {
+    values.last().copied().unwrap_or(f64::NAN)
 }
 
 /// A count as a number to divide with.

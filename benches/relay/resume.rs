@@ -6,24 +6,27 @@ use anyhow::{Result, ensure};
 use postrider::dev::stream_reader::read_stream;
 
 use crate::{
+    backlog::{self, USUAL},
+    goals,
     measure::{Measure, float},
     options::Options,
-    stage::{Stage, insert_backlog},
+    report::Report,
+    stage::Stage,
     stream, table,
 };
 
 const DATABASE: &str = "resume";
 const STREAM: &str = "RESUME";
 
-pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Vec<Measure>> {
+pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Report> {
     let count = options.resume_events();
     let client = stage.database(DATABASE).await?;
-    insert_backlog(&client, count).await?;
+    backlog::insert(&client, USUAL, count).await?;
     stage.checkpoint().await?;
     let mut daemon = stage.relay(DATABASE, STREAM)?;
     let (mut seconds, mut resident) = (Vec::new(), Vec::new());
     // Each kill hits another part of the same backlog.
-    let kills = u64::from(options.rounds);
+    let kills = u64::from(options.rounds());
     for kill in 1..=kills {
         let at = count * kill / (kills + 1);
         stream::wait_for_count(&stage.jetstream, STREAM, at, &mut daemon).await?;
@@ -42,14 +45,15 @@ pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Vec<Measure>
     resident.push(daemon.resident_peak()?);
     daemon.stop().await?;
     stream::settled_count(&stage.jetstream, STREAM).await?;
-    let stored = read_stream(&stage.nats.url(), STREAM).await?;
+    let stored = read_stream(&stage.brokers.first_url()?, STREAM).await?;
     let ids: HashSet<_> = stored.iter().filter_map(|message| message.id).collect();
     let duplicates = stored.len() - ids.len();
     let lost = float(count) - float(ids.len() as u64);
-    Ok(vec![
-        Measure::new("resume after kill -9", "s", seconds).at_most(2.0),
-        Measure::new("resume: duplicates", "", vec![float(duplicates as u64)]).at_most(0.0),
-        Measure::new("resume: lost", "", vec![lost]).at_most(0.0),
-        Measure::new("resume: relay RSS peak", "MiB", resident).at_most(48.0),
-    ])
+    let duplicates = vec![float(duplicates as u64)];
+    Ok(Report::of(vec![
+        Measure::new("resume after kill -9", "s", seconds).goal(goals::RESUME_SECONDS),
+        Measure::new("resume: duplicates", "", duplicates).goal(goals::NONE),
+        Measure::new("resume: lost", "", vec![lost]).goal(goals::NONE),
+        Measure::new("resume: relay RSS peak", "MiB", resident),
+    ]))
 }

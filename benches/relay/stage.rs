@@ -4,56 +4,54 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use async_nats::jetstream;
+use futures_util::{TryStreamExt as _, future::try_join};
 use postrider::{
-    dev::servers::{Nats, NatsOptions, Postgres, PostgresOptions},
+    dev::servers::{Postgres, PostgresOptions},
     pg::{migrate::migrate, schema::Schema},
     tasks,
 };
 use tokio::time::sleep;
 use tokio_postgres::{Client, NoTls};
 
-use crate::{daemon::Daemon, proc};
-
-/// How many keys the events are spread over.
-pub(crate) const KEYS: u32 = 10_000;
-
-/// Bytes of every payload.
-pub(crate) const PAYLOAD_BYTES: usize = 500;
-
-/// The type of every event; its subject is `events.order.placed`.
-pub(crate) const EVENT_TYPE: &str = "order.placed";
-
-/// The type of every event's aggregate.
-pub(crate) const AGGREGATE_TYPE: &str = "order";
+use crate::{
+    brokers::{Brokers, Kind},
+    daemon::Daemon,
+};
 
 /// What every stream captures; there is one stream at a time.
 pub(crate) const SUBJECTS: &str = "events.>";
 
-/// Rows of one inserting transaction of a backlog.
-const CHUNK: u64 = 5_000;
-
 const DEADLINE: Duration = Duration::from_mins(1);
 
-/// A Postgres and a nats-server of our own.
+/// A Postgres and a broker of our own.
 pub(crate) struct Stage {
     pub(crate) postgres: Postgres,
-    pub(crate) nats: Nats,
+    pub(crate) brokers: Brokers,
     pub(crate) jetstream: jetstream::Context,
 }
 
 impl Stage {
     /// Starts both, with the settings of a plain installation.
-    pub(crate) async fn start() -> Result<Self> {
+    pub(crate) async fn start(kind: Kind) -> Result<Self> {
         let options = PostgresOptions {
             fsync: true,
             max_prepared_transactions: 0,
             settings: vec![("shared_buffers".to_owned(), "256MB".to_owned())],
             ..PostgresOptions::default()
         };
-        let postgres = Postgres::start(options).await?;
-        let nats = Nats::start(NatsOptions::default()).await?;
-        let jetstream = jetstream::new(async_nats::connect(nats.url()).await?);
-        Ok(Self { postgres, nats, jetstream })
+        let postgres = async { Ok(Postgres::start(options).await?) };
+        let (postgres, brokers) = try_join(postgres, Brokers::start(kind)).await?;
+        let jetstream = brokers.connect().await?;
+        Ok(Self { postgres, brokers, jetstream })
+    }
+
+    /// Removes all streams, so that the next part can use the same servers.
+    pub(crate) async fn clear(&self) -> Result<()> {
+        let streams: Vec<String> = self.jetstream.stream_names().try_collect().await?;
+        for stream in streams {
+            self.jetstream.delete_stream(stream).await?;
+        }
+        Ok(())
     }
 
     /// Makes a database and migrates it. Returns a session in it.
@@ -85,20 +83,16 @@ impl Stage {
         Daemon::start(&format!(
             "[database]\nurl = \"{}\"\n[nats]\nurl = \"{}\"\n\
              [stream]\nname = \"{stream}\"\nsubjects = [\"{SUBJECTS}\"]\ncreate = true\n\
-             [admin]\nlisten = \"off\"\n",
+             replicas = {}\n[admin]\nlisten = \"off\"\n",
             self.postgres.url(database),
-            self.nats.url(),
+            self.brokers.url(),
+            self.brokers.replicas(),
         ))
-    }
-
-    /// Seconds of processor time of the nats-server.
-    pub(crate) fn nats_cpu_seconds(&self) -> Result<f64> {
-        proc::cpu_seconds(self.nats.pid().context("nats-server runs")?)
     }
 }
 
 /// The schema that is migrated.
-pub(crate) fn schema() -> Result<Schema> {
+fn schema() -> Result<Schema> {
     Schema::parse("postrider").context("a schema's name")
 }
 
@@ -110,33 +104,10 @@ pub(crate) async fn connect(url: &str) -> Result<Client> {
     Ok(client)
 }
 
-/// A payload of the size that all have.
-pub(crate) fn payload() -> String {
-    let around = r#"{"filler":""}"#.len();
-    format!(r#"{{"filler":"{}"}}"#, "x".repeat(PAYLOAD_BYTES - around))
-}
-
-/// Commits `count` events, spread at random over the keys.
-pub(crate) async fn insert_backlog(client: &Client, count: u64) -> Result<()> {
-    let insert = client
-        .prepare(
-            "INSERT INTO postrider.outbox (event_type, aggregate_type, aggregate_id, payload) \
-             SELECT $1, $2, floor(random() * $3::integer)::integer::text, $4::text::json \
-             FROM generate_series(1, $5::bigint)",
-        )
-        .await?;
-    client.execute("SELECT setseed(0.5)", &[]).await?;
-    let (keys, payload) = (i32::try_from(KEYS)?, payload());
-    let mut left = count;
-    while left > 0 {
-        let rows = left.min(CHUNK);
-        let rows_int = i64::try_from(rows)?;
-        client
-            .execute(&insert, &[&EVENT_TYPE, &AGGREGATE_TYPE, &keys, &payload, &rows_int])
-            .await?;
-        left -= rows;
-    }
-    Ok(())
+/// The server's process that works for a session.
+pub(crate) async fn backend(client: &Client) -> Result<u32> {
+    let row = client.query_one("SELECT pg_backend_pid()", &[]).await?;
+    Ok(u32::try_from(row.try_get::<_, i32>(0)?)?)
 }
 
 /// The server's processes that work for the relay of this database.
@@ -159,4 +130,34 @@ pub(crate) async fn wait_for_relay(client: &Client, daemon: &mut Daemon) -> Resu
         ensure!(Instant::now() < deadline, "the relay does not begin; its log:\n{}", daemon.log());
         sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Waits until the sessions of a relay that was killed are gone.
+pub(crate) async fn wait_for_no_relay(client: &Client) -> Result<()> {
+    let deadline = Instant::now() + DEADLINE;
+    while !relay_backends(client).await?.is_empty() {
+        ensure!(Instant::now() < deadline, "a dead relay's sessions do not end");
+        sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
+}
+
+/// Waits until the relay has opened the wake-up gate, as it does before it sleeps.
+pub(crate) async fn wait_asleep(client: &Client, daemon: &mut Daemon) -> Result<()> {
+    let deadline = Instant::now() + DEADLINE;
+    let statement = "SELECT coalesce(pg_sequence_last_value('postrider.gate'::regclass), 0) >= 4";
+    while !client.query_one(statement, &[]).await?.try_get::<_, bool>(0)? {
+        daemon.ensure_alive()?;
+        ensure!(Instant::now() < deadline, "the relay finds no sleep; its log:\n{}", daemon.log());
+        sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
+}
+
+/// A writing transaction that stays open, on a table that is none of ours, until it is dropped.
+pub(crate) async fn open_transaction(stage: &Stage, database: &str) -> Result<Client> {
+    let client = stage.connect(database).await?;
+    client.batch_execute("CREATE TABLE IF NOT EXISTS elsewhere (number integer)").await?;
+    client.batch_execute("BEGIN; INSERT INTO elsewhere VALUES (1)").await?;
+    Ok(client)
 }

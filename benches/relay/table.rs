@@ -1,16 +1,32 @@
-//! Prints what was measured: one table for people, or one JSON object for machines.
+//! What was measured as text: two tables that a Markdown page can hold.
 
 use std::io::Write as _;
 
-use anyhow::Result;
-use serde_json::{Value, json};
-
 use crate::{
+    drained::Row,
+    goals::Goal,
     machine::Machine,
-    measure::{Measure, Target},
+    measure::{Measure, sorted},
+    report::Report,
 };
 
-const HEADINGS: [&str; 5] = ["measure", "median", "min–max", "target", ""];
+const HEADINGS: [&str; 5] = ["measure", "median", "rounds", "target", ""];
+
+const DRAIN_HEADINGS: [&str; 10] = [
+    "drain",
+    "events",
+    "bare publish/s",
+    "drained/s",
+    "ratio",
+    "relay µs",
+    "Postgres µs",
+    "nats µs",
+    "WAL B",
+    "RSS MiB",
+];
+
+/// More rounds than that are told by the lowest and the highest.
+const ROUNDS_SHOWN: usize = 5;
 
 /// A line about how it goes, on standard error.
 pub(crate) fn note(text: &str) {
@@ -18,51 +34,94 @@ pub(crate) fn note(text: &str) {
     drop(writeln!(std::io::stderr(), "{text}"));
 }
 
-/// The table.
-pub(crate) fn text(machine: &Machine, measures: &[Measure]) -> Result<()> {
-    let mut rows = vec![HEADINGS.map(str::to_owned)];
-    rows.extend(measures.iter().map(row));
-    let mut widths = [0; HEADINGS.len()];
-    for row in &rows {
+/// All of it.
+pub(crate) fn text(machine: &Machine, report: &Report) -> String {
+    let mut text = format!("{machine}\n\n");
+    let rows: Vec<_> = report.measures.iter().map(measure_row).collect();
+    push_table(&mut text, HEADINGS, &rows);
+    let missed = report.measures.iter().filter(|measure| measure.verdict() == Some(false)).count();
+    let judged = report.measures.iter().filter(|measure| measure.goal.is_some()).count();
+    let reached = format!("\n{} of {judged} targets reached\n", judged - missed);
+    text.push_str(&reached);
+    if !report.drains.is_empty() {
+        text.push_str(
+            "\nDrains: 500 B and 10,000 keys, R1 on files, unless the name says otherwise\n\n",
+        );
+        let rows: Vec<_> = report.drains.iter().map(drain_row).collect();
+        push_table(&mut text, DRAIN_HEADINGS, &rows);
+    }
+    text
+}
+
+fn push_table<const N: usize>(text: &mut String, headings: [&str; N], rows: &[[String; N]]) {
+    let headings = headings.map(str::to_owned);
+    let mut widths = [0; N];
+    for row in rows.iter().chain([&headings]) {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{machine}\n")?;
-    for (number, row) in rows.iter().enumerate() {
+    let rules = widths.map(|width| "-".repeat(width));
+    for row in [&headings, &rules].into_iter().chain(rows) {
         let cells: Vec<String> =
             row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        writeln!(out, "| {} |", cells.join(" | "))?;
-        if number == 0 {
-            let rules = widths.map(|width| "-".repeat(width));
-            writeln!(out, "| {} |", rules.join(" | "))?;
-        }
+        text.push_str("| ");
+        text.push_str(&cells.join(" | "));
+        text.push_str(" |\n");
     }
-    let missed = measures.iter().filter(|measure| measure.verdict() == Some(false)).count();
-    let judged = measures.iter().filter(|measure| measure.target.is_some()).count();
-    writeln!(out, "\n{} of {judged} targets reached", judged - missed)?;
-    Ok(())
 }
 
-fn row(measure: &Measure) -> [String; 5] {
-    let Measure { name, unit, target, .. } = measure;
-    let target = target.map_or(String::new(), |target| match target {
-        Target::AtLeast(bound) => format!("≥ {bound}"),
-        Target::AtMost(bound) => format!("≤ {bound}"),
-    });
+fn measure_row(measure: &Measure) -> [String; 5] {
+    let Measure { name, unit, .. } = measure;
     let verdict = match measure.verdict() {
         None => "",
         Some(true) => "ok",
         Some(false) => "miss",
     };
     let name = if unit.is_empty() { name.clone() } else { format!("{name} ({unit})") };
-    let range = format!("{}–{}", number(measure.min()), number(measure.max()));
-    [name, number(measure.median()), range, target, verdict.to_owned()]
+    let target = measure.goal.map(goal).unwrap_or_default();
+    [name, number(measure.median()), rounds(&measure.values), target, verdict.to_owned()]
+}
+
+/// Each round's value.
+fn rounds(values: &[f64]) -> String {
+    if values.len() <= ROUNDS_SHOWN {
+        return values.iter().map(|value| number(*value)).collect::<Vec<_>>().join(" · ");
+    }
+    let in_order = sorted(values.to_vec());
+    let ends = in_order.first().zip(in_order.last());
+    ends.map(|(low, high)| format!("{}–{}", number(*low), number(*high))).unwrap_or_default()
+}
+
+/// A goal as people write it.
+pub(crate) fn goal(goal: Goal) -> String {
+    match goal {
+        Goal::AtLeast(bound) => format!("≥ {}", plain(bound)),
+        Goal::AtMost(bound) => format!("≤ {}", plain(bound)),
+    }
+}
+
+fn plain(bound: f64) -> String {
+    if bound >= 1000.0 { number(bound) } else { bound.to_string() }
+}
+
+fn drain_row(row: &Row) -> [String; 10] {
+    [
+        row.name.clone(),
+        number_of(row.events),
+        number(row.ceiling_rate),
+        number(row.rate),
+        number(row.ratio),
+        number(row.relay_us),
+        number(row.postgres_us),
+        number(row.nats_us),
+        number(row.wal_bytes),
+        number(row.resident),
+    ]
 }
 
 /// Three digits that matter, and thousands apart.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     let digits = match value.abs() {
         size if size >= 100.0 => 0,
         size if size >= 10.0 => 1,
@@ -83,23 +142,8 @@ fn number(value: f64) -> String {
     grouped + rest
 }
 
-/// The same as JSON, with the values of all rounds.
-pub(crate) fn json(machine: &Machine, measures: &[Measure]) -> Result<()> {
-    let measures: Vec<Value> = measures
-        .iter()
-        .map(|measure| {
-            let target = measure.target.map(|target| match target {
-                Target::AtLeast(bound) => json!({ "at_least": bound }),
-                Target::AtMost(bound) => json!({ "at_most": bound }),
-            });
-            json!({
-                "measure": measure.name, "unit": measure.unit, "values": measure.values(),
-                "median": measure.median(), "min": measure.min(), "max": measure.max(),
-                "target": target, "ok": measure.verdict(),
-            })
-        })
-        .collect();
-    let whole = json!({ "machine": machine.to_string(), "measures": measures });
-    writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&whole)?)?;
-    Ok(())
+/// A count, thousands apart.
+pub(crate) fn number_of(count: u64) -> String {
+    let text = number(crate::measure::float(count));
+    text.split('.').next().unwrap_or_default().to_owned()
 }

@@ -62,3 +62,139 @@ impl Delivery {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, time::Duration};
+
+    use super::*;
+    use crate::{
+        delivery::{
+            Change, Earlier, LetterId, Limits, Look, Mark, OnDead, Outcome, Policy, Resume, Rules,
+            Standing, StoredLetter, StreamMark,
+            sim::{aggregate, event},
+        },
+        event::{Position, Seq, Snapshot},
+    };
+
+    const COUNT: i64 = 8;
+
+    /// A run that follows another one, which may have sent all that there is.
+    fn resumed(now: Instant) -> Delivery {
+        let snapshot = |text: &str| Snapshot::new(text.to_owned());
+        let position = Position {
+            settled: snapshot("3:3:"),
+            target: snapshot("3:3:"),
+            bookmark: Seq(0),
+            floor: Seq(0),
+            target_floor: Seq(0),
+        };
+        let limits = Limits {
+            in_flight_events: 8,
+            in_flight_bytes: 1 << 20,
+            memory_events: 64,
+            memory_bytes: 1 << 20,
+        };
+        let resume = Resume {
+            position,
+            held: Vec::new(),
+            lettered: HashSet::new(),
+            stream: StreamMark::default(),
+            earlier: Earlier::Some { drawn: Seq(COUNT) },
+        };
+        let rules = Rules { on_dead: OnDead::Hold, retry: Policy::default() };
+        let mut delivery = Delivery::resume(resume, limits, rules, now);
+        delivery.set_times(Duration::from_mins(1), Duration::from_secs(1));
+        delivery.begin(snapshot("9:9:"), Seq(COUNT));
+        delivery
+    }
+
+    /// What a look finds that holds these.
+    fn found(seqs: &[i64]) -> Found {
+        Found::new(seqs.iter().map(|seq| (event(*seq, None).id.0, Seq(*seq))).collect())
+    }
+
+    /// Publishes whatever may go, one after the other; their places in the outbox.
+    fn publish_all(delivery: &mut Delivery, now: Instant) -> Vec<i64> {
+        let mut published = Vec::new();
+        while let Some(ticket) = delivery.next(now) {
+            published.push(delivery.event(ticket).unwrap().0.seq.0);
+            delivery.sent(ticket, now);
+            let stream_seq = 100 + published.len() as u64;
+            delivery.resolve(ticket, Outcome::Acked { stream_seq, duplicate: false }, now);
+        }
+        published
+    }
+
+    /// Another instance had gone on for a moment and published an event behind those that wait here;
+    /// that was taken for lost order, which ends the program.
+    #[test]
+    fn an_event_found_out_of_its_turn_leaves_and_the_others_of_its_key_go_in_order() {
+        for stored in [&[3, 5][..], &[COUNT], &[1, 2, 3, 4, 5, 6, 7, COUNT], &[2, 4, 6, COUNT]] {
+            let now = Instant::now();
+            let mut delivery = resumed(now);
+            delivery.admit((1..=COUNT).map(|seq| event(seq, Some(1))));
+            delivery.exhausted();
+            delivery.found(found(stored), 50, now);
+            let published = publish_all(&mut delivery, now);
+            let left: Vec<i64> = (1..=COUNT).filter(|seq| !stored.contains(seq)).collect();
+            assert_eq!(published, left, "stored {stored:?}");
+            let settlement = delivery.take_settlement().unwrap();
+            assert_eq!(settlement.events, usize::try_from(COUNT).unwrap());
+            assert!(settlement.letters.is_empty() && delivery.events() == 0);
+        }
+    }
+
+    /// The same among the letters of a key.
+    #[test]
+    fn a_letter_found_out_of_its_turn_is_published_and_the_others_of_its_key_go_in_order() {
+        let now = Instant::now();
+        let mut delivery = resumed(now);
+        let letter = |seq: i64| StoredLetter {
+            id: LetterId(seq),
+            standing: Standing::May,
+            attempts: 0,
+            holds: true,
+            event: Box::new(event(seq, Some(1))),
+        };
+        let look = Look {
+            marks: vec![Mark { id: LetterId(1), at: Some(0) }],
+            key: Some(aggregate(1)),
+            letters: (1..=COUNT).map(letter).collect(),
+        };
+        delivery.look(look, delivery.recorded());
+        delivery.found(found(&[2, COUNT]), 50, now);
+        assert_eq!(publish_all(&mut delivery, now), [1, 3, 4, 5, 6, 7]);
+        let records = delivery.take_records().records;
+        let is_published = |seq: i64| {
+            records.iter().any(|record| {
+                record.id == LetterId(seq) && matches!(record.change, Change::Published { .. })
+            })
+        };
+        assert!((1..=COUNT).all(is_published), "{records:?}");
+    }
+
+    /// What was found at the start was believed for as long as the program ran: an event that the
+    /// stream lost later, and that came again as a letter, was recorded as published and not sent.
+    #[test]
+    fn what_a_look_has_found_is_forgotten_once_all_is_read_that_may_have_been_sent() {
+        let now = Instant::now();
+        let mut delivery = resumed(now);
+        delivery.found(found(&[1, 2]), 50, now);
+        delivery.admit((1..=2).map(|seq| event(seq, Some(1))));
+        delivery.exhausted();
+        delivery.letters_read();
+        assert_eq!(publish_all(&mut delivery, now), [0; 0]);
+        let lost = StoredLetter {
+            id: LetterId(1),
+            standing: Standing::May,
+            attempts: 0,
+            holds: true,
+            event: Box::new(event(1, Some(1))),
+        };
+        let marks = vec![Mark { id: lost.id, at: Some(0) }];
+        let look = Look { marks, key: Some(aggregate(1)), letters: vec![lost] };
+        delivery.look(look, delivery.recorded());
+        assert_eq!(publish_all(&mut delivery, now), [1]);
+    }
+}

@@ -50,7 +50,7 @@ pub struct Lanes {
 
 #[derive(Debug)]
 struct Waiting {
-    event: Event,
+    event: Box<Event>,
     /// Attempts used up.
     attempts: u32,
     /// Requests for patience that use up no attempt.
@@ -147,7 +147,7 @@ impl Lanes {
     pub fn admit(
         &mut self,
         ticket: Ticket,
-        event: Event,
+        event: Box<Event>,
         attempts: u32,
         uncertain_since: Option<Instant>,
     ) {
@@ -195,7 +195,7 @@ impl Lanes {
 
     /// The event of a ticket, and whether it may be in the stream already.
     pub fn event(&self, ticket: Ticket) -> Option<(&Event, bool)> {
-        self.waiting.get(&ticket).map(|waiting| (&waiting.event, waiting.sends > 0))
+        self.waiting.get(&ticket).map(|waiting| (&*waiting.event, waiting.sends > 0))
     }
 
     /// Whether it has to be looked for in the stream before it may go: it may be there, and has been
@@ -255,7 +255,7 @@ impl Lanes {
 
     /// All that is in memory.
     pub fn events(&self) -> impl Iterator<Item = &Event> {
-        self.waiting.values().map(|waiting| &waiting.event)
+        self.waiting.values().map(|waiting| &*waiting.event)
     }
 
     /// Whether a publish of it may have been stored, or may still be.

@@ -30,7 +30,7 @@ pub struct StoredLetter {
     /// Whether the later events of its key wait for it.
     pub holds: bool,
     /// What it carries.
-    pub event: Event,
+    pub event: Box<Event>,
 }
 
 /// Whether a letter may go.

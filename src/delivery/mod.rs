@@ -216,8 +216,8 @@ impl Delivery {
     }
 
     /// Takes in a page of rows in the order of their `seq`.
-    pub fn admit(&mut self, events: impl IntoIterator<Item = Event>) {
-        for event in events {
+    pub fn admit<E: Into<Box<Event>>>(&mut self, events: impl IntoIterator<Item = E>) {
+        for event in events.into_iter().map(Into::into) {
             self.before.read(event.seq);
             let ticket = self.progress.admit(event.seq, self.floor_now());
             if self.lettered.contains(&event.seq) {

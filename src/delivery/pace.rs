@@ -13,23 +13,30 @@ const PERIOD: Duration = Duration::from_millis(250);
 /// Single messages at this rate are fast enough: batches are not tried.
 const FAST: f64 = 50_000.0;
 
-/// Batches have to be faster by this factor to be kept.
-const CLEARLY: f64 = 1.5;
+/// Batches have to be faster by this factor to be kept: less may be chance.
+const CLEARLY: f64 = 1.25;
 
 /// After so long it is measured again: keys cool down, and disks have good days and bad ones.
 const AGAIN: Duration = Duration::from_mins(1);
 
-/// What was found faster.
+/// What was found faster, with the events a second of each way.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Switch {
-    /// Batches, with their rate and that of single messages.
+    /// Batches are kept.
     Batches {
-        /// Events a second in batches.
+        /// In batches.
         batched: f64,
-        /// Events a second one by one.
+        /// One by one.
         single: f64,
     },
-    /// Single messages again.
+    /// Batches were tried, and are not.
+    Tried {
+        /// In batches.
+        batched: f64,
+        /// One by one.
+        single: f64,
+    },
+    /// Single messages again, to be measured.
     Single,
 }
 
@@ -100,7 +107,11 @@ impl Pace {
                 self.way = Way::BatchesUntil(now + AGAIN);
                 return Some(Switch::Batches { batched: rate, single });
             }
-            Way::Single | Way::Trying { .. } => self.way = Way::SingleUntil(now + AGAIN),
+            Way::Trying { single, .. } => {
+                self.way = Way::SingleUntil(now + AGAIN);
+                return Some(Switch::Tried { batched: rate, single });
+            }
+            Way::Single => self.way = Way::SingleUntil(now + AGAIN),
             Way::BatchesUntil(then) if then <= now => {
                 self.way = Way::Single;
                 return Some(Switch::Single);

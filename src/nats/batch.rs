@@ -77,7 +77,7 @@ impl Publisher {
             // The client's queue has room for two windows, and a batch is no more than one.
             let handed = if sequence == last {
                 headers.add("Nats-Batch-Commit", "1");
-                let (reply, headers) = (format!("{}{number}", live.reply_prefix), map_of(&headers));
+                let (reply, headers) = (live.reply_to(number), map_of(&headers));
                 let handing =
                     client.publish_with_reply_and_headers(subject, reply, headers, payload);
                 unconstrained(handing).now_or_never()

@@ -168,7 +168,7 @@ impl Publisher {
     ) -> Result<(), NotSent> {
         let number = self.next_number();
         let Some(live) = &self.live else { return Err(NotSent::NotNow) };
-        let reply = format!("{}{number}", live.reply_prefix);
+        let reply = live.reply_to(number);
         let Message { subject, headers, payload, .. } = message;
         // The client's queue has room for a whole window, so this completes at once; but the
         // runtime's budget for one poll of a task has not, and would say that it does not.
@@ -365,6 +365,12 @@ impl Live {
             return None;
         };
         Some(Self { connection, answers, reply_prefix: format!("{inbox}.") })
+    }
+
+    /// Where the answer to a publish goes.
+    pub(super) fn reply_to(&self, number: u64) -> String {
+        let mut digits = itoa::Buffer::new();
+        [self.reply_prefix.as_str(), digits.format(number)].concat()
     }
 }
 

@@ -39,8 +39,8 @@ pub struct PageLimits {
 /// Some rows in the order of their `seq`.
 #[derive(Debug)]
 pub struct Page {
-    /// The rows.
-    pub events: Vec<Event>,
+    /// The rows. Each stays where it was put first: it is large, and moves often.
+    pub events: Vec<Box<Event>>,
     /// Whether there are no more up to the target.
     pub complete: bool,
 }
@@ -117,11 +117,11 @@ impl Outbox {
         // Row by row: what the driver has read is not kept beside the copy that an event is.
         let read = async {
             let rows = pin!(client.query_raw(statement, parameters).await?);
-            rows.map(|row| row::event(&row?)).try_collect().await
+            rows.map(|row| row::event(&row?).map(Box::new)).try_collect().await
         };
         let read = self.connection.timed(Query::Fetch, read).await;
         self.page_rows.learn(limits.events, &read);
-        let mut events: Vec<Event> = read?;
+        let mut events: Vec<Box<Event>> = read?;
         let room = fitting(&events, limits);
         let complete = events.len() < limits.events && room == events.len();
         events.truncate(room);
@@ -132,7 +132,7 @@ impl Outbox {
     /// Reads the payloads that were too large to come along and can be published.
     pub(super) async fn read_left_out(
         &self,
-        events: &mut [Event],
+        events: &mut [Box<Event>],
         limit: u64,
     ) -> Result<(), QueryError> {
         let left_out: Vec<i64> = events
@@ -160,7 +160,7 @@ impl Outbox {
 }
 
 /// How many of the events have payloads of `limits.bytes` in sum; the one that crosses it counts.
-fn fitting(events: &[Event], limits: PageLimits) -> usize {
+fn fitting(events: &[Box<Event>], limits: PageLimits) -> usize {
     let mut sum = 0;
     let crossing = events.iter().position(|event| {
         sum += match event.payload {

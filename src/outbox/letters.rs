@@ -8,7 +8,7 @@ use tokio_postgres::Row;
 use super::{Authority, Outbox, PageLimits, SettleError, row};
 use crate::{
     delivery::{Change, LetterId, Look, Mark, Record, Retry, Standing, StoredLetter},
-    event::{AggregateKey, Event, Payload},
+    event::{AggregateKey, Payload},
     metrics::Query,
     pg::error::QueryError,
 };
@@ -194,7 +194,7 @@ fn due(row: &Row) -> Result<Option<Due>, QueryError> {
 }
 
 fn stored(row: &Row) -> Result<StoredLetter, tokio_postgres::Error> {
-    let event: Event = row::event(row)?;
+    let event = Box::new(row::event(row)?);
     let standing = match row.try_get::<_, &str>("state")? {
         "dead" => Standing::Dead,
         "retrying" if !row.try_get::<_, bool>("is_due")? => Standing::NotYet,

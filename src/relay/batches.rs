@@ -55,6 +55,11 @@ impl Relay {
                 single_per_second = single.round(),
                 "events go in atomic batches, which is clearly faster now"
             ),
+            Some(Switch::Tried { batched, single }) => debug!(
+                batched_per_second = batched.round(),
+                single_per_second = single.round(),
+                "atomic batches were tried and are not clearly faster"
+            ),
             Some(Switch::Single) => {
                 info!("events go one by one again, to measure which way is faster");
             }

@@ -125,7 +125,7 @@ impl Relay {
             Ok(Some(letters)) => {
                 warn!(
                     letters,
-                    "healing: what the stream has lost and the outbox still has is published again"
+                    "beginning again from a checkpoint: the stream gets what it lost and the outbox has"
                 );
                 Some(Ended::Again)
             }

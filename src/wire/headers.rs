@@ -35,6 +35,12 @@ pub const FIRST_HEADER: &str = "Nats-Msg-Id";
 /// What is beside the block: the version, the first name, the end of the last line, an empty line.
 const FRAME_BYTES: usize = "NATS/1.0\r\n".len() + FIRST_HEADER.len() + ": \r\n\r\n".len();
 
+/// The length of an id.
+const ID_BYTES: usize = uuid::fmt::Hyphenated::LENGTH;
+
+/// Digits of a sequence, so that texts sort as numbers.
+const SEQUENCE_DIGITS: usize = 20;
+
 /// Room for the headers of a usual event.
 const USUAL_BYTES: usize = 640;
 
@@ -51,6 +57,13 @@ impl Headers {
         let mut headers = Self { block: String::with_capacity(USUAL_BYTES) };
         headers.block.push_str(id.0.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()));
         headers
+    }
+
+    /// Begins one.
+    fn begin(&mut self, name: &str) {
+        for part in ["\r\n", name, ": "] {
+            self.block.push_str(part);
+        }
     }
 
     /// The value of [`FIRST_HEADER`] and all further lines.
@@ -78,17 +91,32 @@ impl Headers {
     /// Adds one. The caller knows that neither part has a line break.
     pub(crate) fn add(&mut self, name: &str, value: impl Display) {
         let before = self.block.len() + 2;
+        self.begin(name);
         // Writing into a string does not fail.
-        let written = write!(self.block, "\r\n{name}: {value}");
+        let written = write!(self.block, "{value}");
         let line = self.block.get(before..).unwrap_or_default();
         debug_assert!(written.is_ok() && !line.contains(['\r', '\n']), "a line break in {name}");
     }
 
+    /// Adds a number with so many digits at least. There are several in each message, and the
+    /// formatting of the standard library takes its time.
+    fn add_number(&mut self, name: &str, number: i64, digits: usize) {
+        self.begin(name);
+        let mut buffer = itoa::Buffer::new();
+        let text = buffer.format(number.unsigned_abs());
+        if number < 0 {
+            self.block.push('-');
+        }
+        let sign = usize::from(number < 0);
+        for _ in text.len() + sign..digits {
+            self.block.push('0');
+        }
+        self.block.push_str(text);
+    }
+
     /// Adds a CloudEvents attribute, encoded as the HTTP and NATS bindings want it.
     fn add_encoded(&mut self, name: &'static str, value: &str) -> Result<(), Refusal> {
-        for part in ["\r\n", name, ": "] {
-            self.block.push_str(part);
-        }
+        self.begin(name);
         let before = self.block.len();
         push_encoded(&mut self.block, value);
         if self.block.len() - before > HEADER_VALUE_BYTES_MAX {
@@ -103,14 +131,16 @@ impl Headers {
 /// context could not be sent.
 pub(super) fn headers_of(event: &Event, source: &str) -> Result<(Headers, u64), Refusal> {
     let mut headers = Headers::new(event.id);
-    headers.add("ce-id", event.id);
-    headers.add("ce-specversion", "1.0");
+    headers.begin("ce-id");
+    headers.block.extend_from_within(..ID_BYTES);
+    headers.begin("ce-specversion");
+    headers.block.push_str("1.0");
     headers.add_encoded("ce-source", event.source.as_deref().unwrap_or(source))?;
     headers.add_encoded("ce-type", &event.event_type)?;
     headers.add_encoded("ce-datacontenttype", &event.content_type)?;
     headers.add_encoded("ce-kind", &event.kind)?;
-    headers.add("ce-sequence", format_args!("{:020}", event.seq.0));
-    headers.add("ce-eventversion", event.event_version);
+    headers.add_number("ce-sequence", event.seq.0, SEQUENCE_DIGITS);
+    headers.add_number("ce-eventversion", event.event_version.into(), 1);
     if let Some(occurred_at) = event.occurred_at {
         headers.add("ce-time", occurred_at);
     }
@@ -281,6 +311,17 @@ mod tests {
         };
         assert_eq!(encode("plain/1"), "plain/1");
         assert_eq!(encode("Euro € \"x\" 5%\r\n"), "Euro%20%E2%82%AC%20%22x%22%205%25%0D%0A");
+    }
+
+    #[test]
+    fn numbers_are_written_as_the_standard_library_does() {
+        for number in [0, 1, -1, 42, i64::MAX, i64::MIN] {
+            let mut headers = Headers::new(EventId(Uuid::nil()));
+            headers.add_number("wide", number, SEQUENCE_DIGITS);
+            headers.add_number("narrow", number, 1);
+            assert_eq!(headers.get("wide"), Some(&*format!("{number:020}")));
+            assert_eq!(headers.get("narrow"), Some(&*number.to_string()));
+        }
     }
 
     #[test]

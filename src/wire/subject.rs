@@ -207,6 +207,10 @@ fn subject_fault(subject: &str) -> Option<&'static str> {
     if subject.starts_with('$') || subject.starts_with("_INBOX") {
         return Some("subjects that start with $ or _INBOX belong to the server");
     }
+    if is_plain(subject) { None } else { fault_of_token(subject) }
+}
+
+fn fault_of_token(subject: &str) -> Option<&'static str> {
     for token in subject.split('.') {
         if token.is_empty() {
             return Some("it has an empty token");
@@ -222,6 +226,20 @@ fn subject_fault(subject: &str) -> Option<&'static str> {
         }
     }
     None
+}
+
+/// Whether a subject is fine at first sight, as most are: printable ASCII without wildcards and without
+/// empty tokens.
+fn is_plain(subject: &str) -> bool {
+    let mut previous = b'.';
+    for byte in subject.bytes() {
+        let fits = byte.is_ascii_graphic() && byte != b'*' && byte != b'>';
+        if !fits || (byte == b'.' && previous == b'.') {
+            return false;
+        }
+        previous = byte;
+    }
+    previous != b'.'
 }
 
 /// Whether a stream's subject filter, with its wildcards, captures a subject.
@@ -274,6 +292,15 @@ mod tests {
         push_token(&mut subject, "a.b*c>d e%f\n");
         assert_eq!(subject, "a%2Eb%2Ac%3Ed%20e%25f%0A");
         assert_eq!(subject_fault(&subject), None);
+    }
+
+    #[test]
+    fn what_looks_plain_has_no_fault() {
+        for subject in
+            ["", ".", "a", "a.", ".a", "a..b", "a.b", "a.*", "a>b", "a b", "ä.b", "a.\u{7f}"]
+        {
+            assert_eq!(is_plain(subject), subject.is_ascii() && fault_of_token(subject).is_none());
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::support::{
     DEADLINE, Fixture, app,
     daemon::{Daemon, DaemonBuilder},
     eventually,
+    postgres::{allow, refuse},
 };
 
 /// A user who may publish everything but the events of some types.
@@ -231,4 +232,53 @@ async fn letters_survive_kills_of_the_program_in_the_middle_of_their_key() {
     wait_state(&client, "held", 0).await;
     let stored = stored_of(&fixture, "o-1").await;
     assert_eq!(stored, (2..=3001).collect::<Vec<_>>());
+}
+
+/// The letter gave way to a newer event of its key that had to wait itself, and its mark went before
+/// that event was recorded. When the program died in between, nothing was left that made anybody look
+/// at it.
+#[tokio::test]
+async fn a_letter_that_gave_way_is_not_forgotten_when_what_it_gave_way_to_is_never_recorded() {
+    let mut fixture = denied_fixture().await;
+    let client = fixture.connect().await;
+    let mut daemon = retrying(&fixture)
+        .admin()
+        .set("route.on_dead", "skip")
+        // The first wait is spent in memory, with the letter behind it; the second makes it a letter.
+        .set("route.delay", "450ms")
+        .set("route.jitter", 0.0)
+        .set("nats.ack_timeout", "2s")
+        .allow_log("could not settle, trying again")
+        .start();
+    insert_poison(&client, "o-1").await;
+    wait_state(&client, "dead", 1).await;
+    let mend = r#"UPDATE "postrider".letter SET event_type = 'order.placed'"#;
+    client.batch_execute(mend).await.unwrap();
+    refuse(&client, r#"BEFORE INSERT ON "postrider".letter FOR EACH ROW"#).await;
+    emit(&client, "denied.at_first", "o-1", 1).await;
+    eventually("a denial", DEADLINE, async || {
+        let metrics = daemon.get("/metrics").await.map(|answer| answer.body).unwrap_or_default();
+        metrics.lines().any(|line| {
+            let is_busy = line.starts_with("postrider_publish_failures_total{");
+            is_busy && line.contains("\"busy\"") && !line.ends_with(" 0")
+        })
+    })
+    .await;
+    redrive(&client).await;
+    wait_state(&client, "retrying", 0).await;
+    daemon.kill9();
+
+    allow(&client).await;
+    fixture.nats.own().options_mut().extra = denying("*", "nothing.>");
+    fixture.nats.reload().unwrap();
+    daemon.start_again();
+    fixture.wait_stored(2, DEADLINE).await;
+    let unresolved = r#"SELECT count(*) FROM "postrider".letter WHERE resolved_at IS NULL"#;
+    eventually("every letter is resolved", DEADLINE, async || {
+        client.query_one(unresolved, &[]).await.unwrap().get::<_, i64>(0) == 0
+    })
+    .await;
+    let mut stored = stored_of(&fixture, "o-1").await;
+    stored.sort_unstable();
+    assert_eq!(stored, [1, 2]);
 }

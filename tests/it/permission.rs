@@ -1,6 +1,12 @@
 //! A broker that forbids something: the gate closes and says so, and nothing becomes a dead letter.
 
 use postrider::dev::servers::NatsOptions;
+use tokio::{
+    io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpListener, TcpStream, tcp::OwnedWriteHalf},
+    sync::watch,
+};
+use uuid::Uuid;
 
 use super::support::{
     DEADLINE, Fixture, app,
@@ -129,4 +135,119 @@ async fn wrong_credentials_are_named_and_never_shown() {
     fixture.nats.own().options_mut().extra = extra;
     fixture.nats.reload().unwrap();
     fixture.wait_stored(20, DEADLINE).await;
+}
+
+/// The complaint names a subject and no message. It counted as an answer to all of that subject that
+/// was on its way: what had been taken before, and whose acknowledgement was still to come, could
+/// become a dead letter too, or be stored again when it had been forgotten.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_taken_before_a_permission_was_withdrawn_is_no_dead_letter() {
+    let mut fixture = fixture(GRANTED).await;
+    let between = Between::start(fixture.nats.port()).await;
+    let daemon = daemon(&fixture)
+        .set("nats.url", format!("nats://127.0.0.1:{}", between.port))
+        .set("nats.ack_timeout", "3s")
+        .set("nats.ping_interval", "60s")
+        .set("route.on_denied", "retry")
+        .set("route.attempts", 1)
+        .allow_log("the broker asks for patience")
+        .allow_log("an event became a dead letter")
+        .start();
+    let client = fixture.connect().await;
+    let emit = async || app::emit(&client, "order.placed", None, "{}").await;
+    let mut emitted = vec![emit().await];
+    fixture.wait_stored(1, DEADLINE).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+
+    between.hold.send_replace(true);
+    emitted.push(emit().await);
+    let taken = fixture.wait_stored(2, DEADLINE).await;
+    fixture.nats.own().options_mut().extra = accounts("permissions { publish: [\"$JS.API.>\"] }");
+    fixture.nats.reload().unwrap();
+    eventually("a complaint", DEADLINE, async || {
+        emitted.push(emit().await);
+        let_pass(std::time::Duration::from_millis(20)).await;
+        daemon.log().contains("the broker asks for patience")
+    })
+    .await;
+    between.hold.send_replace(false);
+
+    let dead = async || -> Vec<Uuid> {
+        let letters = r#"SELECT event_id FROM "postrider".letter WHERE state = 'dead'"#;
+        client.query(letters, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+    };
+    eventually("everything is in the stream or dead", DEADLINE, async || {
+        fixture.read_stream().await.len() + dead().await.len() >= emitted.len()
+    })
+    .await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    let (dead, stored) = (dead().await, fixture.read_stream().await);
+    let both: Vec<_> = stored.iter().filter(|message| dead.contains(&message.id())).collect();
+    assert!(both.is_empty(), "stored and dead: {both:?}");
+    assert!(!dead.is_empty() && stored.len() >= taken.len(), "{dead:?} {stored:?}");
+    assert_eq!(stored.len() + dead.len(), emitted.len());
+}
+
+/// Between the program and the server: holds the messages to the program back while it is told to, and
+/// lets everything else pass, the server's complaints among it.
+struct Between {
+    port: u16,
+    hold: watch::Sender<bool>,
+}
+
+impl Between {
+    #[expect(clippy::disallowed_methods, reason = "the program's tasks are not the tests' tasks")]
+    async fn start(server: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (hold, is_held) = watch::channel(false);
+        tokio::spawn(async move {
+            while let Ok((program, _)) = listener.accept().await {
+                let server = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
+                let (mut from_program, to_program) = program.into_split();
+                let (from_server, mut to_server) = server.into_split();
+                tokio::spawn(async move {
+                    drop(tokio::io::copy(&mut from_program, &mut to_server).await);
+                });
+                tokio::spawn(pass(BufReader::new(from_server), to_program, is_held.clone()));
+            }
+        });
+        Self { port, hold }
+    }
+}
+
+/// One frame of the protocol after the other, from the server to the program.
+async fn pass(
+    mut from: impl AsyncBufRead + Unpin,
+    mut to: OwnedWriteHalf,
+    mut is_held: watch::Receiver<bool>,
+) {
+    let (mut frame, mut later) = (Vec::new(), Vec::new());
+    loop {
+        let read = tokio::select! {
+            // What is read of a line stays in the frame when the other arm is first.
+            read = from.read_until(b'\n', &mut frame) => read.unwrap_or(0),
+            _ = is_held.changed() => {
+                drop(to.write_all(&std::mem::take(&mut later)).await);
+                continue;
+            }
+        };
+        if read == 0 {
+            return;
+        }
+        let is_message = frame.starts_with(b"MSG ") || frame.starts_with(b"HMSG ");
+        if is_message {
+            // The last word is the length of what follows, and a line's end comes after it.
+            let line = String::from_utf8_lossy(&frame);
+            let length: usize = line.split_whitespace().last().unwrap().parse().unwrap();
+            let begin = frame.len();
+            frame.resize(begin + length + 2, 0);
+            from.read_exact(&mut frame[begin..]).await.unwrap();
+        }
+        if is_message && *is_held.borrow() {
+            later.append(&mut frame);
+        } else {
+            drop(to.write_all(&std::mem::take(&mut frame)).await);
+        }
+    }
 }

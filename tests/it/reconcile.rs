@@ -1,9 +1,18 @@
 //! What the stream has lost is found, told and published again, in order and under the same ids.
 
+use std::{path::Path, process::Command, time::Duration};
+
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use serde_json::Value;
+use tokio::time::Instant;
 
-use super::support::{DEADLINE, Fixture, app, daemon::run, eventually, nats, toml::Toml};
+use super::support::{
+    DEADLINE, Fixture, app,
+    daemon::{Daemon, DaemonBuilder, run},
+    eventually, let_pass, nats,
+    postgres::{allow, refuse},
+    toml::Toml,
+};
 
 async fn emit(fixture: &Fixture, keys: usize, count: usize) {
     let client = fixture.connect().await;
@@ -11,6 +20,38 @@ async fn emit(fixture: &Fixture, keys: usize, count: usize) {
         let key = format!("o-{}", n % keys);
         app::emit(&client, "order.placed", Some(("order", &key)), "{}").await;
     }
+}
+
+/// The program, which finds that its stream has lost something.
+fn daemon(fixture: &Fixture) -> DaemonBuilder {
+    fixture
+        .daemon()
+        .admin()
+        .allow_log("the broker has lost events")
+        .allow_log("nothing can be published just now")
+        .allow_log("healing")
+}
+
+/// Messages that somebody else publishes to the stream.
+async fn publish_others(fixture: &Fixture, count: usize) {
+    let jetstream = fixture.jetstream().await;
+    for _ in 0..count {
+        let published = jetstream.publish(fixture.subject("of.others"), "{}".into()).await;
+        published.unwrap().await.unwrap();
+    }
+}
+
+/// Waits until the program says that the gate is closed because the broker has lost events, and that
+/// it waits to be asked to go on.
+async fn wait_regressed(fixture: &Fixture, daemon: &Daemon) {
+    let client = fixture.connect().await;
+    let told = r#"SELECT count(*) FROM "postrider".position WHERE note LIKE 'broker_regressed%'"#;
+    eventually("a gate that says why", DEADLINE, async || {
+        let answer = daemon.get("/readyz?verbose").await;
+        answer.is_some_and(|answer| answer.body.contains("broker_regressed"))
+            && client.query_one(told, &[]).await.unwrap().get::<_, i64>(0) == 1
+    })
+    .await;
 }
 
 /// What a command prints as JSON, and its exit code.
@@ -24,7 +65,8 @@ async fn told(toml: &Toml, command: &[&str]) -> (Option<i32>, Value) {
 /// Every event once, and those of a key in the order of the outbox; but for those that were lost,
 /// which come again behind what was stored meanwhile.
 async fn assert_whole(fixture: &Fixture, count: usize, lost: &[u64]) {
-    let messages = fixture.read_stream().await;
+    let mut messages = fixture.read_stream().await;
+    messages.retain(|message| !message.subject.ends_with("of.others"));
     let seq = |message: &app::StoredMessage| {
         message.header("ce-sequence").unwrap().parse::<u64>().unwrap()
     };
@@ -88,30 +130,16 @@ async fn messages_that_are_gone_are_missed_by_the_audit_and_come_back_by_reconci
 async fn with_manual_healing_nothing_goes_before_an_operator_says_so() {
     let fixture = Fixture::new().await;
     let builder = fixture.toml();
-    let mut daemon = fixture
-        .daemon()
-        .set("stream.heal", "manual")
-        .admin()
-        .allow_log("the broker has lost events")
-        .allow_log("nothing can be published just now")
-        .allow_log("healing")
-        .start();
+    let mut daemon = daemon(&fixture).set("stream.heal", "manual").start();
     emit(&fixture, 7, 100).await;
     assert!(fixture.wait_drained(DEADLINE).await);
-    let jetstream = fixture.jetstream().await;
-    let config = jetstream.get_stream(&fixture.stream).await.unwrap().cached_info().config.clone();
-    jetstream.delete_stream(&fixture.stream).await.unwrap();
-    jetstream.create_stream(config).await.unwrap();
+    create_anew(&fixture).await;
     // Noticed within a minute, or as soon as something is published.
     emit(&fixture, 7, 1).await;
     let line = daemon.wait_log("the broker has lost events", DEADLINE).await;
     assert!(line.contains("postrider reconcile"), "{line}");
     emit(&fixture, 7, 10).await;
-    eventually("a gate that says why", DEADLINE, async || {
-        let answer = daemon.get("/readyz?verbose").await;
-        answer.is_some_and(|answer| answer.body.contains("broker_regressed"))
-    })
-    .await;
+    wait_regressed(&fixture, &daemon).await;
     assert!(fixture.read_stream().await.len() <= 1);
 
     let (code, done) = told(&builder, &["reconcile", "--json"]).await;
@@ -146,4 +174,146 @@ async fn what_a_stream_drops_by_its_limits_is_not_missing() {
     assert_eq!((code, &audit["fine"]), (Some(0), &Value::Bool(true)), "{audit}");
     let stream = &audit["stream"];
     assert_eq!((&stream["held"], &stream["dropped"]), (&30.into(), &70.into()), "{audit}");
+}
+
+/// What a look had found at the start was believed for as long as the program ran: a letter that
+/// `reconcile` made of an event lost since was recorded as published and not sent.
+#[tokio::test]
+async fn what_a_look_found_at_the_start_comes_back_when_the_stream_loses_it_later() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let mut daemon = fixture
+        .daemon()
+        .set("nats.ack_timeout", "500ms")
+        .set("stream.duplicate_window", "3s")
+        .set("route.max_delay", "1s")
+        .allow_log("could not settle, trying again")
+        .allow_log("still recognises its id")
+        .start();
+    // All of it is stored and nothing is settled: the next run finds it in the stream.
+    refuse(&client, r#"BEFORE UPDATE OF bookmark ON "postrider".position FOR EACH ROW"#).await;
+    emit(&fixture, 7, 100).await;
+    fixture.wait_stored(100, DEADLINE).await;
+    daemon.kill9();
+    allow(&client).await;
+    daemon.start_again();
+    let line = daemon.wait_log("looked into the stream", DEADLINE).await;
+    assert!(line.contains("ours=100"), "{line}");
+    assert!(fixture.wait_drained(DEADLINE).await);
+
+    let lost: Vec<u64> = (20..60).collect();
+    let stream = fixture.jetstream().await.get_stream(&fixture.stream).await.unwrap();
+    for seq in &lost {
+        stream.delete_message(*seq).await.unwrap();
+    }
+    let (code, done) = told(&fixture.toml(), &["reconcile", "--json"]).await;
+    assert_eq!((code, &done["published_again"]), (Some(0), &40.into()), "{done}");
+    assert_eq!(fixture.wait_stored(100, DEADLINE).await.len(), 100);
+    assert_whole(&fixture, 100, &lost).await;
+}
+
+/// Of a stream that others wrote over it is not known what is left of ours. It was healed from its
+/// beginning, as if nothing were.
+#[tokio::test]
+async fn a_stream_that_others_wrote_over_waits_for_an_operator_and_is_reconciled() {
+    let mut fixture = Fixture::own_nats().await;
+    let builder = fixture.toml();
+    let mut daemon = daemon(&fixture)
+        .allow_log("lost the connection to NATS")
+        .allow_log("waiting for NATS")
+        .start();
+    emit(&fixture, 7, 50).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    let nats = fixture.nats.own();
+    let (store, copy) =
+        (nats.log_path().with_file_name("store"), nats.log_path().with_file_name("copy"));
+    nats.stop().await.unwrap();
+    copy_tree(&store, &copy);
+    nats.start_again().await.unwrap();
+    emit(&fixture, 7, 50).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    daemon.kill9();
+    // A copy from before comes back, and somebody else is quicker than the program.
+    let nats = fixture.nats.own();
+    nats.stop().await.unwrap();
+    std::fs::remove_dir_all(&store).unwrap();
+    copy_tree(&copy, &store);
+    nats.start_again().await.unwrap();
+    publish_others(&fixture, 80).await;
+
+    daemon.start_again();
+    let line = daemon.wait_log("the broker has lost events", DEADLINE).await;
+    assert!(line.contains("holds another message under sequence 100"), "{line}");
+    wait_regressed(&fixture, &daemon).await;
+    emit(&fixture, 7, 10).await;
+    // It stays so, however often the program looks.
+    let end = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < end {
+        assert!(!daemon.log().contains("healing"), "{}", daemon.log());
+        assert_eq!(fixture.read_stream().await.len(), 130);
+        let_pass(Duration::from_millis(100)).await;
+    }
+
+    let (code, done) = told(&builder, &["reconcile", "--json"]).await;
+    assert_eq!((code, &done["published_again"]), (Some(0), &50.into()), "{done}");
+    assert_eq!(fixture.wait_stored(190, DEADLINE).await.len(), 190);
+    assert!(fixture.wait_drained(DEADLINE).await);
+    assert_whole(&fixture, 110, &(51..=100).collect::<Vec<_>>()).await;
+    let (code, audit) = told(&builder, &["audit", "--json"]).await;
+    assert_eq!((code, &audit["fine"]), (Some(0), &Value::Bool(true)), "{audit}");
+}
+
+/// Of a new stream it is known what is left of ours, whatever others have put there: nothing. It would
+/// have waited for an operator as one that others wrote over.
+#[tokio::test]
+async fn a_stream_created_anew_is_healed_at_once_although_others_have_filled_it() {
+    let fixture = Fixture::new().await;
+    let mut daemon = daemon(&fixture).start();
+    emit(&fixture, 7, 50).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    daemon.kill9();
+    create_anew(&fixture).await;
+    publish_others(&fixture, 80).await;
+    daemon.start_again();
+    let line = daemon.wait_log("the broker has lost events", DEADLINE).await;
+    assert!(line.contains("was created anew"), "{line}");
+    assert_eq!(fixture.wait_stored(130, DEADLINE).await.len(), 130);
+    assert!(fixture.wait_drained(DEADLINE).await);
+    assert_whole(&fixture, 50, &[]).await;
+}
+
+/// With many letters a healing took longer than a statement may, and so it never ended.
+#[tokio::test]
+async fn a_healing_may_take_longer_than_other_statements() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let mut daemon = daemon(&fixture).set("database.query_timeout", "1s").start();
+    emit(&fixture, 7, 50).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    daemon.kill9();
+    create_anew(&fixture).await;
+    // As long as some hundred thousand letters take.
+    let slow = r#"CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql AS
+            $$BEGIN PERFORM pg_sleep(3); RETURN NULL; END$$;
+        CREATE TRIGGER slow AFTER UPDATE ON "postrider".letter
+            FOR EACH STATEMENT EXECUTE FUNCTION public.slow()"#;
+    client.batch_execute(slow).await.unwrap();
+    daemon.start_again();
+    assert_eq!(fixture.wait_stored(50, DEADLINE).await.len(), 50);
+    assert!(fixture.wait_drained(DEADLINE).await);
+    assert_whole(&fixture, 50, &[]).await;
+}
+
+/// Deletes the stream and makes an empty one of the same kind.
+async fn create_anew(fixture: &Fixture) {
+    let jetstream = fixture.jetstream().await;
+    let config = jetstream.get_stream(&fixture.stream).await.unwrap().cached_info().config.clone();
+    jetstream.delete_stream(&fixture.stream).await.unwrap();
+    jetstream.create_stream(config).await.unwrap();
+}
+
+/// With owners and all, as a backup does it.
+fn copy_tree(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
+    assert!(status.success(), "cp -a {} {}", from.display(), to.display());
 }

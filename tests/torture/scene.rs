@@ -6,7 +6,7 @@ use std::{
 };
 
 use postrider::dev::{
-    checker::{Ledger, Order, check},
+    checker::{Ledger, Order, Stored, check},
     workload::Options,
 };
 use tokio_util::sync::CancellationToken;
@@ -67,7 +67,7 @@ pub(crate) async fn under_load<T>(
 
 /// The fault is over: waits until all is settled, and compares.
 pub(crate) async fn conclude(fixture: &Fixture, ledger: &Ledger, set: &Set) -> Tally {
-    conclude_with_dead(fixture, ledger, set, 0).await
+    conclude_with(fixture, ledger, set, (0, Vec::new())).await
 }
 
 /// As [`conclude`], where so many events could never be published.
@@ -77,10 +77,31 @@ pub(crate) async fn conclude_with_dead(
     set: &Set,
     dead: u64,
 ) -> Tally {
+    conclude_with(fixture, ledger, set, (dead, Vec::new())).await
+}
+
+/// As [`conclude`], where the stream does not have these any more, which it had before the rest.
+pub(crate) async fn conclude_with_purged(
+    fixture: &Fixture,
+    ledger: &Ledger,
+    set: &Set,
+    purged: Vec<Stored>,
+) -> Tally {
+    conclude_with(fixture, ledger, set, (0, purged)).await
+}
+
+async fn conclude_with(
+    fixture: &Fixture,
+    ledger: &Ledger,
+    set: &Set,
+    (dead, purged): (u64, Vec<Stored>),
+) -> Tally {
     let began = Instant::now();
     let drained = fixture.wait_drained(DRAIN_DEADLINE).await && wait_for_letters(fixture).await;
     let recovery = began.elapsed();
-    let report = check(ledger, &fixture.observe().await, Order::Serial);
+    let mut observed = fixture.observe().await;
+    observed.stream.splice(0..0, purged);
+    let report = check(ledger, &observed, Order::Serial);
     let mut tally = Tally { recovery, ..Tally::of(set.strikes, &report, dead) };
     tally.complain(
         (!drained).then(|| format!("not drained {DRAIN_DEADLINE:?} after the last fault")),

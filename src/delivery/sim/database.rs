@@ -67,7 +67,7 @@ fn commit_of(snapshot: &Snapshot) -> u64 {
     snapshot.as_str().parse().unwrap()
 }
 
-pub(super) fn aggregate(key: u64) -> AggregateKey {
+pub(in crate::delivery) fn aggregate(key: u64) -> AggregateKey {
     AggregateKey::new("k", &key.to_string())
 }
 
@@ -118,7 +118,7 @@ impl Database {
         let (low, high) = (commit_of(&cursor.settled), commit_of(&cursor.target));
         let new =
             |row: &&Row| row.commit > low && row.commit <= high && row.seq > cursor.bookmark.0;
-        self.rows.iter().filter(new).take(limit).map(|row| event(*row)).collect()
+        self.rows.iter().filter(new).take(limit).map(|row| event(row.seq, row.key)).collect()
     }
 
     /// Whether the position says that the row is settled.
@@ -204,7 +204,7 @@ impl Database {
             },
             attempts: letter.attempts,
             holds: letter.holds,
-            event: event(self.row(*seq)),
+            event: Box::new(event(*seq, self.row(*seq).key)),
         });
         Look { marks, key: key.map(aggregate), letters: letters.collect() }
     }
@@ -271,15 +271,16 @@ fn microseconds(at: Instant) -> i64 {
     i64::try_from(at.duration_since(*START.get_or_init(|| at)).as_micros()).unwrap()
 }
 
-fn event(row: Row) -> Event {
+/// What a row carries.
+pub(in crate::delivery) fn event(seq: i64, key: Option<u64>) -> Event {
     Event {
-        seq: Seq(row.seq),
-        id: EventId(Uuid::from_u128(u128::try_from(row.seq).unwrap())),
+        seq: Seq(seq),
+        id: EventId(Uuid::from_u128(u128::try_from(seq).unwrap())),
         occurred_at: None,
         event_type: "t".into(),
         event_version: 1,
         kind: "domain".into(),
-        key: row.key.map(aggregate),
+        key: key.map(aggregate),
         aggregate_version: None,
         source: None,
         subject: None,

@@ -2,11 +2,13 @@
 //!
 //! Each history is a seed. The simulated application commits events out of order; the simulated
 //! broker takes batches or not, acks, loses acks, stores late, is busy, is down, refuses for good and forgets ids after its
-//! window; the simulated operator redrives and discards; the simulated process is killed and
-//! resumes from what was committed. In the end everything heals, and what must hold is checked.
+//! window; the simulated operator redrives and discards; the simulated process is killed, or goes on
+//! for a moment beside the next one, which resumes from what was committed. In the end everything
+//! heals, and what must hold is checked.
 
 mod batches;
 mod database;
+mod other;
 mod stream;
 mod world;
 
@@ -15,6 +17,7 @@ use std::{ops::AddAssign, thread};
 use world::World;
 
 use super::OnDead;
+pub(super) use database::{aggregate, event};
 
 /// Histories of one run.
 const SEEDS: u64 = 10_000;
@@ -46,6 +49,7 @@ struct Sometimes {
     stored: u64,
     duplicate_on_retry: u64,
     stored_late: u64,
+    stored_beside: u64,
     killed_in_flight: u64,
     found_at_start: u64,
     found_when_stale: u64,
@@ -80,11 +84,12 @@ impl AddAssign for Sometimes {
 }
 
 impl Sometimes {
-    fn each(&mut self) -> [(&'static str, &mut u64); 26] {
+    fn each(&mut self) -> [(&'static str, &mut u64); 27] {
         [
             ("stored", &mut self.stored),
             ("duplicate on a retry", &mut self.duplicate_on_retry),
             ("stored after it was given up", &mut self.stored_late),
+            ("stored by an instance that went on beside the next", &mut self.stored_beside),
             ("killed with messages on their way", &mut self.killed_in_flight),
             ("found in the stream at the start", &mut self.found_at_start),
             ("found in the stream when it was too old to resend", &mut self.found_when_stale),

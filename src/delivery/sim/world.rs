@@ -8,6 +8,7 @@ use std::{
 use super::{
     Random, Sometimes, batches,
     database::{Database, Resolution, State, aggregate},
+    other::Other,
     stream::{LATE_MAX, Stream, WINDOW},
 };
 use crate::{
@@ -21,7 +22,7 @@ use crate::{
 const LIMITS: Limits =
     Limits { in_flight_events: 5, in_flight_bytes: 4, memory_events: 12, memory_bytes: 1 << 20 };
 
-/// Waits of which the first stay in memory and the later ones do not.
+/// Waits of which the first stay in memory and the later ones do not; each history has its own first.
 const RETRY: Policy = Policy {
     attempts: 3,
     delay: Duration::from_millis(350),
@@ -30,13 +31,16 @@ const RETRY: Policy = Policy {
     max_delay: Duration::from_secs(2),
 };
 
+/// Rounds of the healing in which the broker is still busy for some, and the process still killed.
+const TOUGH_ROUNDS: usize = 60;
+
 /// A message on its way. It arrives within [`LATE_MAX`] or never, and then nobody waits for its
 /// answer any more.
 pub(super) struct Sent {
-    ticket: Ticket,
+    pub(super) ticket: Ticket,
     pub(super) seq: i64,
-    at: Instant,
-    given_up: bool,
+    pub(super) at: Instant,
+    pub(super) given_up: bool,
 }
 
 #[expect(
@@ -51,10 +55,12 @@ pub(super) struct World {
     pub(super) in_flight: Vec<Sent>,
     pub(super) batches: Vec<batches::Sent>,
     pub(super) takes_batches: bool,
+    /// The instance before this one, which has not noticed that its time is over.
+    other: Option<Other>,
     settling: Option<Settlement>,
     recording: Option<Records>,
     pub(super) now: Instant,
-    on_dead: OnDead,
+    rules: Rules,
     /// Percent of answers that are bad: each history has its own.
     pub(super) trouble: u64,
     /// What the broker refuses for good, and what it is busy for.
@@ -69,7 +75,9 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(mut random: Random, on_dead: OnDead) -> Self {
         let database = Database::new();
-        let rules = Rules { on_dead, retry: RETRY };
+        let delay = [50, 350, 600, 1_000].map(Duration::from_millis);
+        let delay = delay[usize::try_from(random.below(4)).unwrap()];
+        let rules = Rules { on_dead, retry: Policy { delay, ..RETRY } };
         let now = Instant::now();
         Self {
             delivery: Delivery::resume(database.resume(), LIMITS, rules, now),
@@ -80,10 +88,11 @@ impl World {
             stream: Stream::default(),
             in_flight: Vec::new(),
             batches: Vec::new(),
+            other: None,
             settling: None,
             recording: None,
             now,
-            on_dead,
+            rules,
             poison: HashSet::new(),
             tough: HashSet::new(),
             look_above: Some(0),
@@ -93,6 +102,9 @@ impl World {
     }
 
     pub(super) fn step(&mut self) {
+        if self.random.chance(30) {
+            self.go_on_beside();
+        }
         match self.random.below(100) {
             0..13 => self.write(),
             13..28 => self.fetch(),
@@ -123,6 +135,7 @@ impl World {
 
     fn pass(&mut self, time: Duration) {
         self.now += time;
+        self.other.take_if(|other| other.is_over(self.now));
         let late_max = Duration::from_millis(LATE_MAX);
         for sent in &mut self.in_flight {
             if sent.given_up || self.now.duration_since(sent.at) < late_max {
@@ -199,7 +212,7 @@ impl World {
         } else if self.random.chance(self.trouble) {
             self.bad_outcome(seq)
         } else if self.poison.contains(&seq) {
-            Outcome::Rejected(Rejection { code: "rejected", text: "poison".into() })
+            rejected()
         } else if self.tough.contains(&seq) && self.random.chance(80) {
             busy()
         } else {
@@ -283,7 +296,7 @@ impl World {
             self.assert_decided(&settlement, row.seq);
         }
         self.assert_known(&settlement.stream);
-        self.database.settle(&settlement, self.on_dead, self.now);
+        self.database.settle(&settlement, self.rules.on_dead, self.now);
         for letter in &settlement.letters {
             let state = self.database.letters[&letter.seq.0].state;
             self.sometimes.retrying += u64::from(state == State::Retrying);
@@ -376,10 +389,12 @@ impl World {
 
     fn kill(&mut self) {
         self.sometimes.killed_in_flight += u64::from(!self.in_flight.is_empty());
-        for Sent { seq, given_up, .. } in std::mem::take(&mut self.in_flight) {
+        let in_flight = std::mem::take(&mut self.in_flight);
+        let goes_on = self.random.chance(30);
+        for Sent { seq, given_up, .. } in in_flight.iter().filter(|_| !goes_on) {
             // What was on its way may arrive all the same.
-            if !given_up && self.may_arrive_late(seq) && self.random.chance(50) {
-                self.stream.store(seq, self.now);
+            if !given_up && self.may_arrive_late(*seq) && self.random.chance(50) {
+                self.stream.store(*seq, self.now);
             }
         }
         self.kill_batches();
@@ -388,18 +403,30 @@ impl World {
         let resume = self.database.resume();
         self.look_above = Some(resume.stream.floor);
         self.is_start = true;
-        let rules = Rules { on_dead: self.on_dead, retry: RETRY };
-        self.delivery = Delivery::resume(resume, LIMITS, rules, self.now);
+        let next = Delivery::resume(resume, LIMITS, self.rules, self.now);
+        let before = std::mem::replace(&mut self.delivery, next);
+        // For no longer than what it sends may be on its way.
+        let until = self.now + Duration::from_millis(LATE_MAX);
+        self.other = goes_on.then(|| Other::new(before, in_flight, until));
+    }
+
+    fn go_on_beside(&mut self) {
+        let Some(other) = &mut self.other else { return };
+        let stored = other.go_on(&mut self.stream, &self.poison, &mut self.random, self.now);
+        self.sometimes.stored_beside += u64::from(stored);
     }
 
     /// Everything works, the operator resolves all, and time passes until nothing is left to do.
     pub(super) fn heal(&mut self) {
         self.trouble = 0;
-        self.tough.clear();
         self.database.commit_all();
         for round in 0..self.database.rows.len() * 20 + 200 {
+            // Later than the last kill, so that all that patience comes to is killed too.
+            if round == TOUGH_ROUNDS {
+                self.tough.clear();
+            }
             self.pass(Duration::from_millis(700));
-            if round < 60 && self.random.chance(10) {
+            if round < TOUGH_ROUNDS && self.random.chance(10) {
                 self.kill();
             }
             self.look_up();
@@ -439,7 +466,7 @@ impl World {
             *copies.entry(*seq).or_default() += 1;
             let Some(key) = self.database.row(*seq).key else { continue };
             let was_dead = self.database.letters.get(seq).is_some_and(|letter| letter.deaths > 0);
-            if self.on_dead == OnDead::Skip && was_dead {
+            if self.rules.on_dead == OnDead::Skip && was_dead {
                 continue;
             }
             let before = last_of_key.insert(key, *seq);
@@ -460,6 +487,10 @@ impl World {
             self.sometimes.skipped += u64::from(skipped && row.key.is_some());
         }
     }
+}
+
+pub(super) fn rejected() -> Outcome {
+    Outcome::Rejected(Rejection { code: "rejected", text: "poison".into() })
 }
 
 fn busy() -> Outcome {

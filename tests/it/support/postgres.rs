@@ -51,3 +51,19 @@ pub(crate) async fn connect(url: &str) -> Client {
     tokio::spawn(async move { drop(connection.await) });
     client
 }
+
+/// Has the server refuse a kind of statement, as one that may be tried again: `when` says which, as the
+/// head of a trigger does. [`allow`] ends it.
+pub(crate) async fn refuse(client: &Client, when: &str) {
+    let statement = format!(
+        "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS
+            $$BEGIN RAISE 'not just now' USING ERRCODE = 'serialization_failure'; END$$;
+        CREATE TRIGGER refused {when} EXECUTE FUNCTION public.refuse()"
+    );
+    client.batch_execute(&statement).await.unwrap();
+}
+
+/// Ends what [`refuse`] began.
+pub(crate) async fn allow(client: &Client) {
+    client.batch_execute("DROP FUNCTION public.refuse() CASCADE").await.unwrap();
+}

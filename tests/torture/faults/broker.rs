@@ -2,14 +2,18 @@
 
 use std::{path::Path, process::Command, time::Duration};
 
-use async_nats::jetstream::stream::Config;
-use postrider::dev::servers::{Nats, NatsOptions};
+use async_nats::jetstream::stream::{Config, Stream};
+use postrider::dev::{
+    checker::Stored,
+    servers::{Nats, NatsOptions},
+    stream_reader,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     fault::{Fault, Set, Tally},
-    scene::{conclude, daemon, look_at_resources, pause, steady, under_load},
-    support::{DEADLINE, Fixture, daemon::DaemonBuilder, let_pass},
+    scene::{conclude, conclude_with_purged, daemon, look_at_resources, pause, steady, under_load},
+    support::{DEADLINE, Fixture, daemon::DaemonBuilder, eventually, let_pass},
 };
 
 pub(crate) const FAULTS: &[Fault] = &[
@@ -39,10 +43,10 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         id: "N7",
-        what: "the stream full, without its subject or its window, deleted, and put right again",
-        pr: 4,
-        nightly: 40,
-        set: 8,
+        what: "the stream full, without its subject or its window, sealed, deleted, purged, put right again",
+        pr: 6,
+        nightly: 60,
+        set: 12,
         inflict: |set| Box::pin(reconfigure(set)),
     },
     Fault {
@@ -139,32 +143,61 @@ async fn reconfigure(mut set: Set) -> Tally {
     let jetstream = fixture.jetstream().await;
     let options = steady(&set);
     let strikes = async {
+        let (mut purged, mut most) = (Vec::new(), 0);
         for strike in 0..set.strikes {
             pause(&mut set, 500..=1_000).await;
-            let stream = jetstream.get_stream(&fixture.stream).await.unwrap();
-            let info = stream.cached_info();
-            let sound = info.config.clone();
-            let messages = i64::try_from(info.state.messages).unwrap();
-            if strike % 4 == 3 {
-                jetstream.delete_stream(&sound.name).await.unwrap();
-                pause(&mut set, 500..=1_500).await;
-                // Unless the program was quicker.
-                Box::pin(jetstream.get_or_create_stream(sound)).await.unwrap();
+            let mut stream = jetstream.get_stream(&fixture.stream).await.unwrap();
+            let info = stream.info().await.unwrap();
+            let (sound, messages) = (info.config.clone(), info.state.messages);
+            most = most.max(messages);
+            // The last of a set, so that what was purged is not back when everything is compared.
+            if strike % 6 == 5 {
+                purged.extend(Box::pin(purge(&fixture, stream, most)).await);
+                most = 0;
                 continue;
             }
             let elsewhere = vec![format!("{}_ELSEWHERE.>", sound.name)];
-            let worse = match strike % 4 {
-                0 => Config { max_messages: messages + 50, ..sound.clone() },
+            let full = i64::try_from(messages).unwrap() + 50;
+            let worse = match strike % 6 {
+                0 => Config { max_messages: full, ..sound.clone() },
                 1 => Config { subjects: elsewhere, ..sound.clone() },
-                _ => Config { duplicate_window: Duration::from_secs(5), ..sound.clone() },
+                2 => Config { duplicate_window: Duration::from_secs(5), ..sound.clone() },
+                _ => Config { sealed: true, ..sound.clone() },
             };
-            jetstream.update_stream(worse).await.unwrap();
+            if strike % 6 != 4 {
+                jetstream.update_stream(worse).await.unwrap();
+                pause(&mut set, 500..=1_500).await;
+            }
+            if strike % 6 < 3 {
+                jetstream.update_stream(sound).await.unwrap();
+                continue;
+            }
+            // A sealed stream stays so: only a new one takes its place.
+            jetstream.delete_stream(&sound.name).await.unwrap();
             pause(&mut set, 500..=1_500).await;
-            jetstream.update_stream(sound).await.unwrap();
+            // Unless the program was quicker.
+            Box::pin(jetstream.get_or_create_stream(sound)).await.unwrap();
+            // What the outbox still has comes again, and with it what was purged.
+            purged.clear();
         }
+        purged
     };
-    let (ledger, ()) = under_load(&fixture, options, strikes).await;
-    conclude(&fixture, &ledger, &set).await
+    let (ledger, purged) = Box::pin(under_load(&fixture, options, strikes)).await;
+    conclude_with_purged(&fixture, &ledger, &set, purged).await
+}
+
+/// Reads what the stream has and purges just that, so that it is known what the purge removed. What
+/// comes meanwhile stays. Before that the stream has to have so much again.
+async fn purge(fixture: &Fixture, mut stream: Stream, messages: u64) -> Vec<Stored> {
+    eventually(format!("{messages} messages"), DEADLINE, async || {
+        stream.info().await.unwrap().state.messages >= messages
+    })
+    .await;
+    let read = stream_reader::read_stream(&fixture.nats.url(), &fixture.stream).await.unwrap();
+    let last = read.last().expect("a stream that has been filled");
+    let purged = stream.purge().sequence(last.seq + 1).await.unwrap();
+    assert_eq!(purged.purged, read.len() as u64, "another number was purged than was read");
+    read
 }
 
 async fn set_back(mut set: Set) -> Tally {

@@ -3,6 +3,7 @@
 mod batches;
 mod broker;
 mod chaos;
+mod churn;
 mod cluster;
 mod daemon;
 mod failpoints;
@@ -17,6 +18,7 @@ use super::fault::Fault;
 pub(crate) fn all() -> Vec<Fault> {
     [
         chaos::FAULTS,
+        churn::FAULTS,
         cluster::FAULTS,
         batches::FAULTS,
         failpoints::FAULTS,

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Tests the testers: plants one defect at a time into a copy of the source and sees who notices.
 #
-# A mutant is a patch beside this file, headed by what it breaks, the faults of the torture suite and
-# the tests of tests/it that have to notice. Each fault gets ITERATIONS strikes, checked five by five;
+# A mutant is a patch beside this file, headed by what it breaks, the faults of the torture suite, the
+# tests of tests/it and the unit tests that have to notice. Each fault gets ITERATIONS strikes, checked five by five;
 # the table says after how many the mutant died. Ends with 1 when one survives, or no longer applies.
 #
 # Usage: tests/torture/mutants/run.sh [number...]            (default: all)
@@ -51,6 +51,13 @@ killer() {
     done
     for filter in $(field "$1" tests); do
         if ! timeout 900 cargo test --locked --quiet --test it -- "$filter" >"$log" 2>&1; then
+            name=$(sed -n 's/^---- \(.*\) stdout ----$/\1/p' "$log" | head -1)
+            echo "test ${name:-$filter}"
+            return
+        fi
+    done
+    for filter in $(field "$1" unit); do
+        if ! timeout 900 cargo test --locked --quiet --lib -- "$filter" >"$log" 2>&1; then
             name=$(sed -n 's/^---- \(.*\) stdout ----$/\1/p' "$log" | head -1)
             echo "test ${name:-$filter}"
             return
