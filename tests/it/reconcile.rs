@@ -29,7 +29,7 @@ fn daemon(fixture: &Fixture) -> DaemonBuilder {
         .admin()
         .allow_log("the broker has lost events")
         .allow_log("nothing can be published just now")
-        .allow_log("healing")
+        .allow_log("beginning again from a checkpoint")
 }
 
 /// Messages that somebody else publishes to the stream.
@@ -249,7 +249,7 @@ async fn a_stream_that_others_wrote_over_waits_for_an_operator_and_is_reconciled
     // It stays so, however often the program looks.
     let end = Instant::now() + Duration::from_secs(3);
     while Instant::now() < end {
-        assert!(!daemon.log().contains("healing"), "{}", daemon.log());
+        assert!(!daemon.log().contains("beginning again"), "{}", daemon.log());
         assert_eq!(fixture.read_stream().await.len(), 130);
         let_pass(Duration::from_millis(100)).await;
     }

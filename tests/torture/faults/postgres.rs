@@ -147,7 +147,8 @@ async fn freeze(mut set: Set) -> Tally {
         return Tally::skipped("no /proc tells Postgres' processes");
     }
     let fixture = Fixture::own_postgres().await;
-    let daemon = impatient(&fixture).start();
+    // A relay that sleeps asks nothing: it has to look more often than Postgres is silent.
+    let daemon = impatient(&fixture).set("relay.idle_interval", "1s").start();
     let options = steady(&set);
     let strikes = async {
         for _ in 0..set.strikes {
