@@ -66,6 +66,8 @@ pub(super) struct World {
     /// What the broker refuses for good, and what it is busy for.
     pub(super) poison: HashSet<i64>,
     pub(super) tough: HashSet<i64>,
+    /// What ever died: a crash may come before that is recorded, and then it goes again.
+    died: HashSet<i64>,
     /// From where a look into the stream is wanted before anything goes.
     look_above: Option<u64>,
     is_start: bool,
@@ -95,6 +97,7 @@ impl World {
             rules,
             poison: HashSet::new(),
             tough: HashSet::new(),
+            died: HashSet::new(),
             look_above: Some(0),
             is_start: true,
             sometimes: Sometimes::default(),
@@ -224,6 +227,7 @@ impl World {
 
     fn count_deaths(&mut self) {
         for death in self.delivery.take_deaths() {
+            self.died.insert(death.seq.0);
             self.sometimes.dead += 1;
             self.sometimes.exhausted += u64::from(death.reason.code == "busy");
         }
@@ -465,8 +469,7 @@ impl World {
         for seq in &self.stream.stored {
             *copies.entry(*seq).or_default() += 1;
             let Some(key) = self.database.row(*seq).key else { continue };
-            let was_dead = self.database.letters.get(seq).is_some_and(|letter| letter.deaths > 0);
-            if self.rules.on_dead == OnDead::Skip && was_dead {
+            if self.rules.on_dead == OnDead::Skip && self.died.contains(seq) {
                 continue;
             }
             let before = last_of_key.insert(key, *seq);
