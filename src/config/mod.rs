@@ -171,6 +171,32 @@ pub struct Stream {
     pub duplicate_window: HumanDuration,
     /// What to do when the stream has lost events that it had acknowledged. Default `auto`.
     pub heal: Heal,
+    /// Whether events go in atomic batches (NATS 2.12, a stream with `allow_atomic`). Default `auto`.
+    pub batches: Batches,
+}
+
+/// Whether events go in atomic batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Batches {
+    /// Where the stream takes them and that is measured to be clearly faster. A stream that is created
+    /// takes them.
+    Auto,
+    /// Wherever the stream takes them, without measuring.
+    Always,
+    /// Never.
+    Off,
+}
+
+impl<'de> Deserialize<'de> for Batches {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parse_text(deserializer, "\"auto\", \"always\" or \"off\"", |text| match text {
+            "auto" => Some(Self::Auto),
+            "always" => Some(Self::Always),
+            "off" => Some(Self::Off),
+            _ => None,
+        })
+    }
 }
 
 /// What to do when the stream has lost events that it had acknowledged.
@@ -202,6 +228,7 @@ impl Default for Stream {
             replicas: 1,
             duplicate_window: HumanDuration(Duration::from_mins(10)),
             heal: Heal::Auto,
+            batches: Batches::Auto,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Order: the events in memory, each behind the earlier ones of its key, one of a key on its way.
 
+mod batch;
+
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, VecDeque, hash_map::Entry},
@@ -10,6 +12,8 @@ use rustc_hash::FxHashMap;
 
 use super::Attempt;
 use crate::event::{AggregateKey, Event};
+
+pub(super) use batch::Room as BatchRoom;
 
 /// The number of an event in memory: it rises with each one admitted, and is never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -39,6 +43,8 @@ pub struct Lanes {
     /// Heads of lanes and events without a key, in the order in which they may go.
     ready: VecDeque<Ticket>,
     delayed: BinaryHeap<Reverse<(Instant, Ticket)>>,
+    /// Events on their way in batches.
+    in_batches: usize,
     bytes: usize,
 }
 
@@ -51,7 +57,7 @@ struct Waiting {
     patience: u32,
     /// How often it was handed to the broker.
     sends: u32,
-    in_flight: bool,
+    way: Way,
     /// Since when a publish of it may be in the stream without our knowing.
     uncertain_since: Option<Instant>,
     doubt: Doubt,
@@ -61,10 +67,19 @@ struct Waiting {
     sent_above: u64,
 }
 
+/// Whether an event is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    NotSent,
+    Alone,
+    /// With others, which are stored together or not at all.
+    InBatch,
+}
+
 /// Whether a publish of an event may still arrive, or have arrived: no answer to another one settles
 /// that, only a look into the stream some time after the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Doubt {
+pub(super) enum Doubt {
     /// Every publish of it was answered.
     No,
     /// An earlier run may have sent it, or a look came too early to tell.
@@ -150,7 +165,7 @@ impl Lanes {
             attempts,
             patience: 0,
             sends: 0,
-            in_flight: false,
+            way: Way::NotSent,
             uncertain_since,
             doubt: if uncertain_since.is_some() { Doubt::Earlier } else { Doubt::No },
             last_sent: uncertain_since,
@@ -204,13 +219,14 @@ impl Lanes {
             waiting.last_sent = Some(now);
             waiting.uncertain_since.get_or_insert(now);
             waiting.sent_above = above;
-            waiting.in_flight = true;
+            waiting.way = Way::Alone;
         }
     }
 
     /// Those that are not on their way, and may be in the stream without our knowing.
     pub fn uncertain(&self) -> Vec<Ticket> {
-        let uncertain = |waiting: &Waiting| waiting.uncertain_since.is_some() && !waiting.in_flight;
+        let uncertain =
+            |waiting: &Waiting| waiting.uncertain_since.is_some() && waiting.way == Way::NotSent;
         let waiting = self.waiting.iter().filter(|(_, waiting)| uncertain(waiting));
         waiting.map(|(ticket, _)| *ticket).collect()
     }
@@ -247,9 +263,9 @@ impl Lanes {
         self.waiting.get(&ticket).is_some_and(|waiting| waiting.doubt != Doubt::No)
     }
 
-    /// Whether it is on its way.
+    /// Whether it is on its way alone.
     pub fn is_in_flight(&self, ticket: Ticket) -> bool {
-        self.waiting.get(&ticket).is_some_and(|waiting| waiting.in_flight)
+        self.waiting.get(&ticket).is_some_and(|waiting| waiting.way == Way::Alone)
     }
 
     /// An answer that may be about another publish than the last one of it: it may be stored.
@@ -259,9 +275,9 @@ impl Lanes {
         }
     }
 
-    /// What is on its way and meets a condition.
+    /// What is on its way alone and meets a condition.
     pub fn on_their_way(&self, condition: impl Fn(&Event) -> bool) -> Vec<Ticket> {
-        let meets = |waiting: &Waiting| waiting.in_flight && condition(&waiting.event);
+        let meets = |waiting: &Waiting| waiting.way == Way::Alone && condition(&waiting.event);
         let waiting = self.waiting.iter().filter(|(_, waiting)| meets(waiting));
         waiting.map(|(ticket, _)| *ticket).collect()
     }
@@ -279,7 +295,7 @@ impl Lanes {
     pub fn look_for_first(&mut self, ticket: Ticket, late_max: Duration, now: Instant) -> bool {
         let in_doubt = |waiting: &&mut Waiting| waiting.doubt != Doubt::No;
         let Some(waiting) = self.waiting.get_mut(&ticket).filter(in_doubt) else { return false };
-        waiting.in_flight = false;
+        waiting.way = Way::NotSent;
         waiting.doubt = Doubt::ToBeLookedFor;
         let at = waiting.last_sent.map_or(now, |sent| sent + late_max);
         self.again_at(ticket, at);
@@ -289,7 +305,7 @@ impl Lanes {
     /// It goes again as soon as something may go, before everything else.
     pub fn again(&mut self, ticket: Ticket) {
         if let Some(waiting) = self.waiting.get_mut(&ticket) {
-            waiting.in_flight = false;
+            waiting.way = Way::NotSent;
             self.ready.push_front(ticket);
         }
     }
@@ -303,7 +319,7 @@ impl Lanes {
     /// was asked while it is in memory.
     pub fn tried(&mut self, ticket: Ticket, attempt: Attempt) -> (u32, u32) {
         let Some(waiting) = self.waiting.get_mut(&ticket) else { return (0, 0) };
-        waiting.in_flight = false;
+        waiting.way = Way::NotSent;
         if waiting.doubt == Doubt::No {
             // Every publish of it was answered: it is not in the stream.
             waiting.uncertain_since = None;
@@ -335,8 +351,8 @@ impl Lanes {
         let Some(key) = event.lane().cloned() else { return };
         let Entry::Occupied(mut lane) = self.by_key.entry(key) else { return };
         assert_eq!(lane.get_mut().pop_front(), Some(ticket), "an event left out of turn");
-        match lane.get().front() {
-            Some(next) => self.ready.push_back(*next),
+        match lane.get().front().copied() {
+            Some(next) => self.next_in_lane(next),
             None => drop(lane.remove()),
         }
     }

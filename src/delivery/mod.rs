@@ -4,6 +4,7 @@
 //! may happen is `admit` → `next` → `resolve` → `take_settlement`, in the order of the walk of one
 //! row (see the crate's documentation), and the simulation in `sim` drives just these.
 
+mod batch;
 mod before;
 mod breaker;
 mod doubt;
@@ -11,6 +12,7 @@ mod found;
 mod lanes;
 mod letters;
 mod outcome;
+mod pace;
 mod progress;
 mod retry;
 mod retrying;
@@ -26,9 +28,11 @@ use std::{
 use rustc_hash::FxHashMap;
 
 use crate::event::{AggregateKey, Event, EventId, Payload, Position, Seq, Snapshot};
+use batch::Batches;
 use before::Before;
 use letters::Letters;
 
+pub use batch::{BATCH_EVENTS_MAX, BatchOutcome, Batching, Company};
 pub use breaker::{Breaker, Permit, Transition};
 pub use found::{FOUND_MAX, Found};
 pub use lanes::{Lanes, Ticket};
@@ -39,6 +43,7 @@ pub use outcome::{
     Attempt, Closure, ClosureKind, Fate, Letter, Outcome, Rejection, Retry, Settlement, StreamMark,
     Verdict,
 };
+pub use pace::Switch;
 pub use progress::Progress;
 pub use retry::{Backoff, Growth, Policy};
 pub use window::{Limits, Window};
@@ -124,6 +129,7 @@ pub struct Delivery {
     leaving: FxHashMap<Ticket, Leaving>,
     /// Dead letters that nobody was told of yet.
     deaths: Vec<Death>,
+    batches: Batches,
 }
 
 /// What becomes of an event that leaves the fast path, once it is certain that it is not stored.
@@ -178,6 +184,7 @@ impl Delivery {
             },
             leaving: FxHashMap::default(),
             deaths: Vec::new(),
+            batches: Batches::default(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! How much may be on its way and in memory, in messages and in bytes.
 
-use crate::delivery::Room;
+use crate::delivery::{Room, lanes::BatchRoom};
 
 /// The bounds of what is on its way and in memory.
 #[derive(Debug, Clone, Copy)]
@@ -26,12 +26,14 @@ pub struct Window {
     events_max: usize,
     events: usize,
     bytes: usize,
+    /// Messages that were ever stored.
+    acked: u64,
 }
 
 impl Window {
     /// A window that starts at its limits.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, events_max: limits.in_flight_events, events: 0, bytes: 0 }
+        Self { limits, events_max: limits.in_flight_events, events: 0, bytes: 0, acked: 0 }
     }
 
     /// Messages on their way.
@@ -39,10 +41,36 @@ impl Window {
         self.events
     }
 
+    /// Messages that were ever stored.
+    pub(super) fn acked_total(&self) -> u64 {
+        self.acked
+    }
+
+    /// Messages that may be on their way at most, in good times.
+    pub(super) fn in_flight_max(&self) -> usize {
+        self.limits.in_flight_events
+    }
+
     /// Whether one more message may go.
     pub fn has_room(&self) -> bool {
         self.events < self.events_max
             && (self.events == 0 || self.bytes < self.limits.in_flight_bytes)
+    }
+
+    /// How much may go at once now.
+    pub(super) fn room_for_batch(&self) -> BatchRoom {
+        let whole = self.whole();
+        BatchRoom {
+            events: whole.events.saturating_sub(self.events),
+            bytes: whole.bytes.saturating_sub(self.bytes),
+            ..whole
+        }
+    }
+
+    /// How much may go at once when nothing is on its way.
+    pub(super) fn whole(&self) -> BatchRoom {
+        let bytes = self.limits.in_flight_bytes;
+        BatchRoom { events: self.events_max, bytes, recognised_since: None }
     }
 
     /// A message went.
@@ -59,6 +87,7 @@ impl Window {
 
     /// A message was stored.
     pub fn acked(&mut self) {
+        self.acked += 1;
         self.events_max = (self.events_max + 1).min(self.limits.in_flight_events);
     }
 

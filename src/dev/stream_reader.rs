@@ -146,6 +146,10 @@ fn digest_of(headers: &HeaderMap) -> Digest {
     let mut pairs: Vec<(&str, &str)> = Vec::with_capacity(24);
     for (name, values) in headers.iter() {
         let name: &str = name.as_ref();
+        // How a message came into the stream is no part of the event.
+        if name.starts_with("Nats-Batch-") {
+            continue;
+        }
         for value in values {
             pairs.push((name, shape(name, value.as_str())));
         }

@@ -14,6 +14,11 @@ impl Snapshot {
         Self(text)
     }
 
+    /// Whether a transaction was open at that moment that ends below its end. In doubt it was.
+    pub fn has_open(&self) -> bool {
+        !self.0.ends_with(':')
+    }
+
     /// The text, for a parameter.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -79,6 +79,18 @@ impl Failure {
 }
 
 label! {
+    /// What became of an atomic batch.
+    BatchResult {
+        /// The stream holds all of it.
+        Committed = "committed",
+        /// The broker took none of it; its events went one by one.
+        Refused = "refused",
+        /// No answer in time, or the connection broke; its events went one by one, under the same ids.
+        Unconfirmed = "unconfirmed",
+    }
+}
+
+label! {
     /// Whether the same message may be stored later.
     Retryable {
         /// It stays pending.
@@ -173,6 +185,12 @@ impl FailureLabel {
     pub(super) fn of(failure: Failure) -> Self {
         Self { route: Route::Default, error_type: failure, retryable: failure.retryable() }
     }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct BatchLabel {
+    pub(super) route: Route,
+    pub(super) result: BatchResult,
 }
 
 /// The reason is the code of a letter, a constant of this program.

@@ -22,7 +22,7 @@ use prometheus_client::{
 };
 
 pub use dependencies::Dependencies;
-pub use labels::{CircuitState, Dependency, Failure, Query, Retryable, Route, Table};
+pub use labels::{BatchResult, CircuitState, Dependency, Failure, Query, Retryable, Route, Table};
 pub use outbox::{Outbox, QueryDurations};
 pub use publishing::{PublishedBatch, Publishing};
 

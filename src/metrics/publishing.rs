@@ -9,7 +9,7 @@ use prometheus_client::{
 
 use super::{
     SecondsGauge, count,
-    labels::{Failure, FailureLabel, ReasonLabel, Route, RouteLabel},
+    labels::{BatchLabel, BatchResult, Failure, FailureLabel, ReasonLabel, Route, RouteLabel},
     seconds_histogram, unix_seconds,
 };
 
@@ -49,6 +49,7 @@ pub struct Publishing {
     blocked: Gauge,
     dead_lettered: Family<ReasonLabel, Counter>,
     left_out: Counter,
+    batches: Family<BatchLabel, Counter>,
 }
 
 /// The confirmations of one turn of the loop, collected without touching a shared value.
@@ -98,6 +99,7 @@ impl Publishing {
             blocked: blocked.get_or_create_owned(&ROUTE),
             dead_lettered: Family::default(),
             left_out: left_out(list),
+            batches: batches(list),
         };
         for failure in Failure::ALL {
             drop(this.failures.get_or_create(&FailureLabel::of(*failure)));
@@ -130,11 +132,8 @@ impl Publishing {
             latency,
         );
         list.register("batch_messages", "Events of one settlement", this.batch.clone());
-        list.register(
-            "in_flight_messages",
-            "Messages sent and not yet answered",
-            this.in_flight.clone(),
-        );
+        let help = "Messages sent and not yet answered";
+        list.register("in_flight_messages", help, this.in_flight.clone());
         list.register_with_unit(
             "last_published_timestamp",
             "When the stream last confirmed a message (Unix), 0 before the first",
@@ -192,11 +191,25 @@ impl Publishing {
         self.left_out.inc_by(headers);
     }
 
+    /// What became of an atomic batch is known.
+    pub fn batch(&self, result: BatchResult) {
+        self.batches.get_or_create(&BatchLabel { route: Route::Default, result }).inc();
+    }
+
     /// How many messages are sent and unanswered, and how many keys wait behind a dead letter.
     pub fn held(&self, in_flight: usize, blocked_aggregates: usize) {
         self.in_flight.set(count(in_flight));
         self.blocked.set(count(blocked_aggregates));
     }
+}
+
+fn batches(list: &mut Registry) -> Family<BatchLabel, Counter> {
+    let family = Family::<BatchLabel, Counter>::default();
+    for result in BatchResult::ALL {
+        drop(family.get_or_create(&BatchLabel { route: Route::Default, result: *result }));
+    }
+    list.register("publish_batches", "Atomic batches, by what became of them", family.clone());
+    family
 }
 
 fn left_out(list: &mut Registry) -> Counter {

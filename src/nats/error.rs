@@ -6,15 +6,20 @@ use crate::delivery::{Attempt, Closure, ClosureKind, Outcome, Rejection};
 
 /// What a PubAck holds, or an error in its place.
 #[derive(Debug, Deserialize)]
-struct PubAck<'a> {
+pub(super) struct PubAck<'a> {
     #[serde(borrow, default)]
-    stream: Option<&'a str>,
+    pub(super) stream: Option<&'a str>,
     #[serde(default)]
-    seq: u64,
+    pub(super) seq: u64,
     #[serde(default)]
     duplicate: bool,
     #[serde(default)]
-    error: Option<ApiError>,
+    pub(super) error: Option<ApiError>,
+    /// The batch that it acknowledges, and how many messages that had.
+    #[serde(borrow, default)]
+    pub(super) batch: Option<&'a str>,
+    #[serde(default)]
+    pub(super) count: u64,
 }
 
 /// An error as the JetStream API words it.
@@ -23,9 +28,9 @@ pub(super) struct ApiError {
     #[serde(default)]
     code: u16,
     #[serde(default)]
-    err_code: u64,
+    pub(super) err_code: u64,
     #[serde(default)]
-    description: String,
+    pub(super) description: String,
 }
 
 /// What came back for a publish.
@@ -51,7 +56,7 @@ pub(super) fn classify_answer(answer: Answer<'_>, stream: &str) -> Outcome {
     match serde_json::from_slice::<PubAck<'_>>(payload) {
         Ok(PubAck { error: Some(error), .. }) => classify_error(&error),
         // Invariant 2: published means acknowledged by our stream.
-        Ok(PubAck { stream: Some(name), seq, duplicate, error: None }) if name == stream => {
+        Ok(PubAck { stream: Some(name), seq, duplicate, error: None, .. }) if name == stream => {
             Outcome::Acked { stream_seq: seq, duplicate }
         }
         Ok(PubAck { stream: Some(other), .. }) => unavailable(

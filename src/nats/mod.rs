@@ -1,5 +1,6 @@
 //! The broker: connect, verify the stream, publish, classify what it answers.
 
+mod batch;
 mod connect;
 mod error;
 mod look_up;

@@ -27,10 +27,11 @@ use tokio::{sync::mpsc, task::coop::unconstrained, time::sleep_until};
 
 use super::{
     Connection,
+    batch::Batches,
     error::{Answer, classify_answer},
 };
 use crate::{
-    delivery::{Closure, ClosureKind, Outcome, Ticket},
+    delivery::{BatchOutcome, Closure, ClosureKind, Outcome, Ticket},
     wire::{FIRST_HEADER, Headers, Message},
 };
 
@@ -38,13 +39,14 @@ use crate::{
 #[derive(Debug)]
 pub struct Publisher {
     connections: mpsc::Receiver<Connection>,
-    live: Option<Live>,
-    stream: String,
+    pub(super) live: Option<Live>,
+    pub(super) stream: String,
     ack_timeout: Duration,
-    /// What was sent, in order; `None` once answered.
+    /// What was sent, in order; `None` once answered. A batch is one of them, by its first event.
     sent: VecDeque<Option<Sent>>,
     /// The number of the first in `sent`.
     first: u64,
+    pub(super) batches: Batches,
     /// What ended without an answer and is yet to be told.
     unconfirmed: VecDeque<Ticket>,
     last_answer: Instant,
@@ -52,11 +54,11 @@ pub struct Publisher {
 
 /// The connection that `sent` went over.
 #[derive(Debug)]
-struct Live {
-    connection: Connection,
+pub(super) struct Live {
+    pub(super) connection: Connection,
     answers: Subscriber,
     /// `<inbox>.`, to which the number of a publish is appended.
-    reply_prefix: String,
+    pub(super) reply_prefix: String,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -81,6 +83,17 @@ pub enum Absorbed {
     Unconfirmed {
         /// Which one.
         ticket: Ticket,
+        /// Nothing at all was answered for as long as one answer may take.
+        silent: bool,
+    },
+    /// What became of a batch.
+    Batch {
+        /// Its events, in order.
+        tickets: Box<[Ticket]>,
+        /// What became of it.
+        outcome: BatchOutcome,
+        /// How long it took.
+        took: Duration,
         /// Nothing at all was answered for as long as one answer may take.
         silent: bool,
     },
@@ -121,6 +134,7 @@ impl Publisher {
             ack_timeout,
             sent: VecDeque::new(),
             first: 0,
+            batches: Batches::default(),
             unconfirmed: VecDeque::new(),
             last_answer: now,
         }
@@ -152,8 +166,8 @@ impl Publisher {
         message: Message,
         now: Instant,
     ) -> Result<(), NotSent> {
+        let number = self.next_number();
         let Some(live) = &self.live else { return Err(NotSent::NotNow) };
-        let number = self.first + self.sent.len() as u64;
         let reply = live.reply_to(number);
         let Message { subject, headers, payload, .. } = message;
         // The client's queue has room for a whole window, so this completes at once; but the
@@ -164,10 +178,7 @@ impl Publisher {
         let handed = unconstrained(handing).now_or_never();
         match handed {
             Some(Ok(())) => {
-                if self.in_flight() == 0 {
-                    self.last_answer = now;
-                }
-                self.sent.push_back(Some(Sent { ticket, at: now }));
+                self.wait_for(ticket, now);
                 Ok(())
             }
             Some(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
@@ -175,6 +186,19 @@ impl Publisher {
             }
             Some(Err(_)) | None => Err(NotSent::NotNow),
         }
+    }
+
+    /// The number of the next publish that is answered.
+    pub(super) fn next_number(&self) -> u64 {
+        self.first + self.sent.len() as u64
+    }
+
+    /// A publish was handed over under the next number.
+    pub(super) fn wait_for(&mut self, ticket: Ticket, now: Instant) {
+        if self.in_flight() == 0 {
+            self.last_answer = now;
+        }
+        self.sent.push_back(Some(Sent { ticket, at: now }));
     }
 
     /// What came back, as soon as something did.
@@ -231,8 +255,18 @@ impl Publisher {
         if let Some(ticket) = self.unconfirmed.pop_front() {
             return Some(Absorbed::Unconfirmed { ticket, silent: false });
         }
-        if let Some(ticket) = self.overdue(now) {
-            return Some(Absorbed::Unconfirmed { ticket, silent });
+        if let Some(tickets) = self.batches.next_given_up() {
+            let (outcome, took) = (BatchOutcome::Unconfirmed, Duration::ZERO);
+            return Some(Absorbed::Batch { tickets, outcome, took, silent: false });
+        }
+        if let Some((number, ticket)) = self.overdue(now) {
+            return Some(match self.batches.take(number) {
+                Some(tickets) => {
+                    let (outcome, took) = (BatchOutcome::Unconfirmed, Duration::ZERO);
+                    Absorbed::Batch { tickets, outcome, took, silent }
+                }
+                None => Absorbed::Unconfirmed { ticket, silent },
+            });
         }
         loop {
             let answers = &mut self.live.as_mut()?.answers;
@@ -253,7 +287,7 @@ impl Publisher {
         self.sent.front().copied().flatten().map(|sent| sent.at + self.ack_timeout)
     }
 
-    fn overdue(&mut self, now: Instant) -> Option<Ticket> {
+    fn overdue(&mut self, now: Instant) -> Option<(u64, Ticket)> {
         self.forget_answered();
         let sent = self.sent.front().copied().flatten()?;
         if sent.at + self.ack_timeout > now {
@@ -261,7 +295,7 @@ impl Publisher {
         }
         self.sent.pop_front();
         self.first += 1;
-        Some(sent.ticket)
+        Some((self.first - 1, sent.ticket))
     }
 
     fn forget_answered(&mut self) {
@@ -282,14 +316,20 @@ impl Publisher {
             Some(StatusCode::NO_RESPONDERS) => Answer::NoResponders,
             Some(_) | None => Answer::Payload(&answer.payload),
         };
+        let took = now.duration_since(at);
+        if let Some(tickets) = self.batches.take(number) {
+            let outcome = self.batch_outcome(answer, number, tickets.len());
+            return Some(Absorbed::Batch { tickets, outcome, took, silent: false });
+        }
         let outcome = classify_answer(answer, &self.stream);
-        Some(Absorbed::Outcome { ticket, outcome, took: now.duration_since(at) })
+        Some(Absorbed::Outcome { ticket, outcome, took })
     }
 
     /// Forgets what is on its way: nobody waits for its answers any more.
     pub fn forget(&mut self) {
         self.first += self.sent.len() as u64;
         self.sent.clear();
+        self.batches.forget();
         self.unconfirmed.clear();
     }
 
@@ -303,8 +343,14 @@ impl Publisher {
 
     /// Everything on its way is unconfirmed.
     fn give_up(&mut self) {
+        let first = self.first;
         self.first += self.sent.len() as u64;
-        self.unconfirmed.extend(self.sent.drain(..).flatten().map(|sent| sent.ticket));
+        for (number, sent) in (first..).zip(self.sent.drain(..)) {
+            let Some(Sent { ticket, .. }) = sent else { continue };
+            if !self.batches.give_up(number) {
+                self.unconfirmed.push_back(ticket);
+            }
+        }
     }
 }
 
@@ -322,7 +368,7 @@ impl Live {
     }
 
     /// Where the answer to a publish goes.
-    fn reply_to(&self, number: u64) -> String {
+    pub(super) fn reply_to(&self, number: u64) -> String {
         let mut digits = itoa::Buffer::new();
         [self.reply_prefix.as_str(), digits.format(number)].concat()
     }
@@ -371,7 +417,7 @@ fn denied_subject(text: &str) -> Option<String> {
 /// wire it is nothing but lines, so all of them go as one entry: the first name, and as its value
 /// the rest of the text. Only deserialisation makes a value with line breaks. Should it refuse
 /// them some day, there is the map.
-fn map_of(headers: &Headers) -> HeaderMap {
+pub(super) fn map_of(headers: &Headers) -> HeaderMap {
     const FIRST: HeaderName = HeaderName::from_static(FIRST_HEADER);
     let block: StrDeserializer<'_, value::Error> = headers.block().into_deserializer();
     let mut map = HeaderMap::new();

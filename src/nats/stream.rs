@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::{
     config,
+    delivery::Batching,
     wire::{Limits, SubjectTemplate, captures},
 };
 
@@ -38,6 +39,8 @@ pub struct Facts {
     pub keeps: Keeps,
     /// How many servers have it.
     pub copies: Copies,
+    /// Whether it takes atomic batches.
+    pub batches: Batching,
     /// What might lose events, for the log and `check`.
     pub warnings: Vec<Warning>,
 }
@@ -70,6 +73,19 @@ pub enum Copies {
     One,
     /// Several, of which one leads.
     Several,
+}
+
+fn batching_of(client: &Client, config: &Config) -> Batching {
+    match (config.allow_atomic_publish, knows_batches(client)) {
+        (_, false) => Batching::Unknown,
+        (false, true) => Batching::Off,
+        (true, true) => Batching::Taken,
+    }
+}
+
+/// Whether the server that we are connected to knows of atomic batches.
+fn knows_batches(client: &Client) -> bool {
+    client.is_server_compatible(2, 12, 0)
 }
 
 /// Something that might lose events, with what to do about it.
@@ -140,7 +156,9 @@ pub async fn verify(
     let mut context = jetstream::new(client.clone());
     context.set_timeout(API_TIMEOUT);
     let info = match ask(&context, config).await {
-        Err(StreamError::Missing { .. }) if config.create => create(&context, config).await?,
+        Err(StreamError::Missing { .. }) if config.create => {
+            create(client, &context, config).await?
+        }
         other => other?,
     };
     if let Some((fault, hint)) =
@@ -162,6 +180,7 @@ pub async fn verify(
         duplicate_window: info.config.duplicate_window,
         keeps: Keeps::of(&info.config),
         copies: if info.config.num_replicas > 1 { Copies::Several } else { Copies::One },
+        batches: batching_of(client, &info.config),
         warnings: warnings(&info),
     })
 }
@@ -193,6 +212,7 @@ pub(super) async fn find(context: &jetstream::Context, name: &str) -> Result<Str
 }
 
 async fn create(
+    client: &Client,
     context: &jetstream::Context,
     config: &config::Stream,
 ) -> Result<Info, StreamError> {
@@ -204,6 +224,7 @@ async fn create(
         discard: DiscardPolicy::New,
         duplicate_window: config.duplicate_window.0,
         allow_direct: true,
+        allow_atomic_publish: config.batches != config::Batches::Off && knows_batches(client),
         ..Config::default()
     };
     let stream = config.name.clone();

@@ -36,6 +36,17 @@ pub struct PageLimits {
     pub event_bytes: u64,
 }
 
+impl PageLimits {
+    /// The rows, and the bytes of one payload at most that comes along at once: all of them together
+    /// cannot exceed the bound, whatever the sizes are.
+    fn of_a_page(&self) -> (i64, i32) {
+        let inline = self.bytes.checked_div(self.events).unwrap_or_default();
+        let inline = inline.min(usize::try_from(self.event_bytes).unwrap_or(usize::MAX));
+        let rows = i64::try_from(self.events).unwrap_or(i64::MAX);
+        (rows, i32::try_from(inline).unwrap_or(i32::MAX))
+    }
+}
+
 /// Some rows in the order of their `seq`.
 #[derive(Debug)]
 pub struct Page {
@@ -87,6 +98,37 @@ impl Outbox {
         Ok(Look { target: Snapshot::new(row.try_get(0)?), late: row.try_get(1)? })
     }
 
+    /// Looks where the reader may go next, and reads the first page on the way there, both at once. No
+    /// transaction may have been open at what is settled: it could be late.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn look_and_page(
+        &self,
+        settled: &Position,
+        limits: PageLimits,
+    ) -> Result<(Snapshot, Page), QueryError> {
+        let limits = PageLimits { events: self.page_rows.at_most(limits.events), ..limits };
+        let (rows, inline) = limits.of_a_page();
+        let snapshot = settled.settled.as_str();
+        let parameters: [&(dyn ToSql + Sync); 5] =
+            [&snapshot, &settled.bookmark.0, &settled.floor.0, &rows, &inline];
+        let client = &self.connection.client;
+        let read = async {
+            let mut rows = pin!(client.query_raw(&self.statements.look, parameters).await?);
+            let Some(first) = rows.try_next().await? else { return Ok(None) };
+            let events = rows.map(|row| row::event(&row?).map(Box::new)).try_collect().await?;
+            Ok(Some((Snapshot::new(row::snapshot(&first)?), events)))
+        };
+        let read = self.connection.timed(Query::Fetch, read).await;
+        self.page_rows.learn(limits.events, &read);
+        // Without its first row it looks as if nothing had happened since.
+        let Some((target, events)) = read? else {
+            return Ok((settled.settled.clone(), Page { events: Vec::new(), complete: true }));
+        };
+        Ok((target, self.fill(Page { events, complete: false }, limits).await?))
+    }
+
     /// Reads a page from the cursor on.
     ///
     /// # Errors
@@ -98,11 +140,7 @@ impl Outbox {
         limits: PageLimits,
     ) -> Result<Page, QueryError> {
         let limits = PageLimits { events: self.page_rows.at_most(limits.events), ..limits };
-        let rows = i64::try_from(limits.events).unwrap_or(i64::MAX);
-        // What comes along at once cannot exceed the bound in sum, whatever the sizes are.
-        let inline = limits.bytes.checked_div(limits.events).unwrap_or_default();
-        let inline = inline.min(usize::try_from(limits.event_bytes).unwrap_or(usize::MAX));
-        let inline = i32::try_from(inline).unwrap_or(i32::MAX);
+        let (rows, inline) = limits.of_a_page();
         let (settled, target) = (cursor.settled.as_str(), cursor.target.as_str());
         let client = &self.connection.client;
         let mut parameters: Vec<&(dyn ToSql + Sync)> =
@@ -121,12 +159,16 @@ impl Outbox {
         };
         let read = self.connection.timed(Query::Fetch, read).await;
         self.page_rows.learn(limits.events, &read);
-        let mut events: Vec<Box<Event>> = read?;
-        let room = fitting(&events, limits);
-        let complete = events.len() < limits.events && room == events.len();
-        events.truncate(room);
-        self.read_left_out(&mut events, limits.event_bytes).await?;
-        Ok(Page { events, complete })
+        self.fill(Page { events: read?, complete: false }, limits).await
+    }
+
+    /// What there is room for of the rows that came, with the payloads that were left out.
+    async fn fill(&self, mut page: Page, limits: PageLimits) -> Result<Page, QueryError> {
+        let room = fitting(&page.events, limits);
+        page.complete = page.events.len() < limits.events && room == page.events.len();
+        page.events.truncate(room);
+        self.read_left_out(&mut page.events, limits.event_bytes).await?;
+        Ok(page)
     }
 
     /// Reads the payloads that were too large to come along and can be published.
@@ -178,15 +220,17 @@ fn fitting(events: &[Box<Event>], limits: PageLimits) -> usize {
 
 #[cfg(test)]
 mod tests {
-    /// `row.rs` reads the columns of both by number.
+    /// `row.rs` reads the columns of all by number.
     #[test]
-    fn both_pages_have_the_same_columns() {
+    fn all_pages_have_the_same_columns() {
         let columns = |statement: &'static str| {
-            let (_, body) = statement.split_once("\nSELECT ").expect("a SELECT");
+            let (_, body) = statement.split_once("SELECT o.seq").expect("a SELECT");
             body.split_once("\nFROM ").expect("a FROM").0
         };
         let page = columns(include_str!("sql/page.sql"));
         assert_eq!(page, columns(include_str!("sql/page_late.sql")));
+        // This one does not need the target, $2.
+        assert_eq!(page.replace("$6", "$5"), columns(include_str!("sql/look.sql")));
         assert!(page.contains("payload_binary"));
     }
 }

@@ -34,12 +34,14 @@ pub use why::{Waiting, WaitingLetter};
 
 /// The planner settings of a session that reads the outbox: no statistics, stale or missing, may
 /// turn a range of an index into a scan of the settled rows.
-pub const SESSION_SETTINGS: [(&str, &str); 7] = [
+pub const SESSION_SETTINGS: [(&str, &str); 8] = [
     ("enable_seqscan", "off"),
     ("enable_bitmapscan", "off"),
     ("enable_sort", "off"),
     ("enable_hashjoin", "off"),
     ("jit", "off"),
+    // A page is never worth starting processes for.
+    ("max_parallel_workers_per_gather", "0"),
     ("plan_cache_mode", "force_generic_plan"),
     // A lost settlement costs a retry that the stream recognises; waiting for the disk costs more.
     ("synchronous_commit", "off"),
@@ -60,6 +62,7 @@ struct Statements {
     acquire: Statement,
     blocked_keys: Statement,
     target: Statement,
+    look: Statement,
     page: Statement,
     page_late: Statement,
     payloads: Statement,
@@ -157,13 +160,17 @@ impl Outbox {
                     .await?
             };
         }
+        // First, so that a column of another type is told by its name, and not by a UNION.
+        let page = prepare!("sql/page.sql");
+        row::verify(&page)?;
         let statements = Statements {
             lock: prepare!("sql/lock.sql"),
             lock_holder: prepare!("sql/lock_holder.sql"),
             acquire: prepare!("sql/acquire.sql"),
             blocked_keys: prepare!("sql/blocked_keys.sql"),
             target: prepare!("sql/target.sql"),
-            page: prepare!("sql/page.sql"),
+            look: prepare!("sql/look.sql"),
+            page,
             page_late: prepare!("sql/page_late.sql"),
             payloads: prepare!("sql/payloads.sql"),
             settle: prepare!("sql/settle.sql"),
@@ -178,7 +185,6 @@ impl Outbox {
             accept: prepare!("sql/accept.sql"),
             lettered: prepare!("sql/lettered.sql"),
         };
-        row::verify(&statements.page)?;
         let page_rows = fetch::PageRows::unlimited();
         Ok(Arc::new(Self { connection, relay, schema, statements, page_rows }))
     }

@@ -78,6 +78,11 @@ pub(super) fn event(row: &Row) -> Result<Event, tokio_postgres::Error> {
     })
 }
 
+/// The snapshot that the first row of `look.sql` tells.
+pub(super) fn snapshot(row: &Row) -> Result<String, tokio_postgres::Error> {
+    row.try_get(3)
+}
+
 /// Whether the columns of a page can be read as [`event`] does. An application may add columns to
 /// the table and may make a text shorter; another type would break off every reading.
 pub(super) fn verify(page: &Statement) -> Result<(), QueryError> {

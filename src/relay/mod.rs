@@ -4,6 +4,7 @@
 //! `select!` what happened; no arm awaits. So reading, answers and commits overlap, and there is
 //! no lock and no question of cancel safety.
 
+mod batches;
 mod broker;
 mod duplicate;
 mod hold;
@@ -33,7 +34,7 @@ use self::{
 };
 use crate::{
     config::{self, OnDenied, Wake},
-    delivery::{Attempt, Closure, Limits, Outcome, Rejection, Rules, Ticket, Transition},
+    delivery::{Attempt, Closure, Company, Limits, Outcome, Rejection, Rules, Ticket, Transition},
     event::Event,
     failpoint,
     metrics::{Dependency, Failure, Metrics},
@@ -304,6 +305,7 @@ impl Relay {
         if !self.broker.is_ready() {
             return false;
         }
+        Self::measure(holding, now);
         let mut retries = 0;
         for _ in 0..DISPATCH_MAX {
             let Some(ticket) = holding.delivery.next(now) else {
@@ -314,6 +316,11 @@ impl Relay {
                 holding.delivery.give_back(ticket);
                 self.broker.want_look(holding.delivery.stream_mark().floor, now);
                 return false;
+            }
+            match holding.delivery.company(ticket, now) {
+                Company::Together(batch) if self.send_together(holding, &batch, now) => continue,
+                Company::Alone | Company::Together(_) => {}
+                Company::Later => return false,
             }
             let Some((event, sent_before)) = holding.delivery.event(ticket) else { continue };
             retries += u64::from(sent_before);
@@ -394,10 +401,17 @@ impl Relay {
                     self.broker.doubt(now);
                 }
             }
+            Absorbed::Batch { tickets, outcome, took, silent } => {
+                self.answered_together(holding, &tickets, &outcome, (took, now));
+                if silent {
+                    self.broker.doubt(now);
+                }
+            }
             Absorbed::Connected => {
                 info!("connected to NATS");
                 self.broker.connected(now);
                 holding.delivery.slow_start();
+                holding.delivery.measure_anew();
             }
             Absorbed::Disconnected => {
                 warn!("lost the connection to NATS; what is on its way is sent again");

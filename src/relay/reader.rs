@@ -25,6 +25,9 @@ const GATE_SLACK: Duration = Duration::from_secs(10);
 const DROWSY: Backoff =
     Backoff { first: Duration::from_millis(20), longest: Duration::from_millis(250) };
 
+/// The granularity of timers, which round up.
+const TIMER_TICK: Duration = Duration::from_millis(1);
+
 /// Looks while idle when nobody notifies, as multiples of the poll.
 const UNNOTIFIED_FACTOR: u32 = 25;
 
@@ -45,6 +48,8 @@ pub(super) struct Reader {
     pace: Pace,
     state: State,
     next: Instant,
+    /// When the last reading began.
+    began: Instant,
     /// When rows came last, or somebody said that some would.
     last_work: Instant,
     /// Readings in a row that found the gate open and a writer too.
@@ -114,6 +119,7 @@ impl Reader {
             pace,
             state: State::Awake,
             next: now,
+            began: now,
             last_work: now,
             drowsy: 0,
             woken: false,
@@ -144,6 +150,13 @@ impl Reader {
         self.late = Late::Unknown;
     }
 
+    /// Looks come at the poll's pace, however long one takes; but half of the time at most is spent
+    /// on them. Early by half of the timer's tick, which is late by half of it on average.
+    fn until_next_poll(&self, now: Instant) -> Duration {
+        let interval = self.pace.poll_interval.saturating_sub(TIMER_TICK / 2);
+        (self.began + interval).saturating_duration_since(now).max(interval / 2)
+    }
+
     /// The I/O of one reading.
     pub(super) fn read(
         &mut self,
@@ -157,6 +170,7 @@ impl Reader {
         let open_for = self.pace.idle_interval + GATE_SLACK;
         let was_open = self.state != State::Awake;
         self.woken = false;
+        self.began = now;
         let late = self.late.clone();
         async move {
             if sleepy {
@@ -196,7 +210,7 @@ impl Reader {
                 State::Awake if quiet && !self.pace.notified => {
                     self.pace.poll_interval * UNNOTIFIED_FACTOR
                 }
-                State::Awake | State::Drowsy => self.pace.poll_interval,
+                State::Awake | State::Drowsy => self.until_next_poll(now),
             };
         Read { begin, page }
     }
@@ -211,6 +225,13 @@ async fn read_page(
     let Start { mut cursor, fence } = start;
     let nothing = Reading { begin: None, late: None, page: None, gate: Gate::Closed };
     let mut begin = None;
+    if cursor.is_complete() && !cursor.settled.has_open() {
+        let (target, page) = outbox.look_and_page(&cursor, limits).await?;
+        if target == cursor.settled {
+            return Ok(nothing);
+        }
+        return Ok(Reading { begin: Some((target, fence)), page: Some(page), ..nothing });
+    }
     let late = if cursor.is_complete() {
         let look = outbox.look(&cursor.settled).await?;
         if look.target == cursor.settled {
@@ -252,5 +273,18 @@ mod tests {
         reader.wake(now);
         reader.absorb(nothing(), now);
         assert_eq!(reader.next(), now);
+    }
+
+    #[test]
+    fn looks_keep_the_polls_pace_and_pause_for_half_of_it_at_least() {
+        let (poll, ms) = (Duration::from_millis(4), Duration::from_millis);
+        let pace = Pace { poll_interval: poll, idle_interval: ms(5000), notified: true };
+        let began = Instant::now();
+        for (took, next) in [(ms(0), 3500), (ms(1), 3500), (ms(3), 4750), (ms(9), 10_750)] {
+            let mut reader = Reader::new(pace, began);
+            let nothing = Reading { begin: None, late: None, page: None, gate: Gate::Closed };
+            reader.absorb(nothing, began + took);
+            assert_eq!(reader.next(), began + Duration::from_micros(next), "it took {took:?}");
+        }
     }
 }

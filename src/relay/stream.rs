@@ -11,8 +11,8 @@ use super::{
     status::Link,
 };
 use crate::{
-    config::Heal,
-    delivery::{Closure, ClosureKind},
+    config::{Batches, Heal},
+    delivery::{Batching, Closure, ClosureKind},
     failpoint,
     metrics::{Dependency, Failure},
     nats::{LookedUp, StreamError},
@@ -23,6 +23,15 @@ use crate::{
 /// The part of the stream's duplicate window for which an event may be sent again without a look:
 /// the rest is for its way.
 const RECOGNISED_SHARE: f64 = 0.8;
+
+/// Whether events may go in batches, as they are wanted and the stream takes them.
+fn batching(wanted: Batches, stream: Batching) -> Batching {
+    match (wanted, stream) {
+        (Batches::Off, _) => Batching::Off,
+        (Batches::Always, Batching::Taken) => Batching::Wanted,
+        (Batches::Auto | Batches::Always, stream) => stream,
+    }
+}
 
 impl Relay {
     /// Takes in what the look at the stream gave.
@@ -43,6 +52,8 @@ impl Relay {
                     // What is older than that is looked for before it is sent again.
                     let recognised_for = facts.duplicate_window.mul_f64(RECOGNISED_SHARE);
                     holding.delivery.set_times(recognised_for, self.settings.ack_timeout);
+                    let wanted = self.settings.stream.batches;
+                    holding.delivery.set_batches(batching(wanted, facts.batches));
                     // What was too large to be read under the old limit is read again.
                     let takes = facts.limits.message_bytes_max;
                     let more = took_at_most.is_some_and(|before| before < takes);

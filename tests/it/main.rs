@@ -4,6 +4,7 @@
 mod accounting;
 mod admin;
 mod bad_input;
+mod batches;
 mod broker_outage;
 mod checker;
 mod cli;

@@ -44,6 +44,11 @@ async fn session(fixture: &Fixture) -> Client {
             "text, text, bigint, bigint, bigint, integer, text",
             include_str!("../../src/outbox/sql/page_late.sql"),
         ),
+        (
+            "look",
+            "text, bigint, bigint, bigint, integer",
+            include_str!("../../src/outbox/sql/look.sql"),
+        ),
         ("payloads", "bigint[]", include_str!("../../src/outbox/sql/payloads.sql")),
     ];
     for (name, types, statement) in statements {
@@ -153,12 +158,19 @@ async fn situations(fixture: &Fixture, client: &Client) -> Vec<Situation> {
     let left_out = format!("'{{{}}}'", left_out.join(","));
     let payloads = Prepared { name: "payloads", arguments: left_out };
     let target = |from: &str| Prepared { name: "target", arguments: format!("'{from}'") };
+    let look = |from: &str, bookmark: i64, floor: &str| {
+        let arguments = format!("'{from}', {bookmark}, {floor}, 1000, 8388");
+        Prepared { name: "look", arguments }
+    };
     let begin = "3:3:";
     let situation =
         |name, statement, rows, buffers_max| Situation { name, statement, rows, buffers_max };
     vec![
         situation("a look", target(&d), 1, 30),
         situation("a look with a late transaction", target(&p), 1, 60),
+        situation("a look and nothing new", look(&d, 0, &floor_c), 1, 60),
+        situation("a look and a few new rows", look(&c, 0, &floor_c), 201, 300),
+        situation("a look at a backlog", look(begin, 0, "0"), 1_001, 400),
         situation("nothing new", page(&d, &d, 0, &floor_c), 0, 60),
         situation("a few new rows behind all settled ones", page(&c, &d, 0, &floor_c), 200, 300),
         situation("new and late rows", page_late, 203, 400),

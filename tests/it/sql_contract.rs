@@ -1,5 +1,10 @@
 //! What an application may rely on: emit and its refusals, plain inserts, claims, the roles.
 
+use std::{
+    collections::HashSet,
+    time::{Duration, SystemTime},
+};
+
 use tokio_postgres::{Client, error::SqlState};
 use uuid::Uuid;
 
@@ -250,6 +255,40 @@ async fn a_claim_is_given_once_and_again_after_a_rollback() {
         committed.unwrap();
         assert!(!waited.unwrap().get::<_, bool>(0));
         assert!(other.query_one(claim, &[&"b", &id]).await.unwrap().get::<_, bool>(0));
+    }
+}
+
+/// By the function, by the default of the column, and by emit, on both of its ways.
+#[tokio::test]
+async fn ids_are_of_version_7_and_tell_the_time() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let rows = client
+        .query(
+            "WITH made AS (INSERT INTO postrider.outbox (event_type)
+                           SELECT 'a' FROM generate_series(1, 500) RETURNING event_id)
+             SELECT event_id, clock_timestamp() FROM made
+             UNION ALL
+             SELECT postrider.uuid7(), clock_timestamp() FROM generate_series(1, 500)
+             UNION ALL
+             SELECT postrider.emit('a', '1', 'b', 'c'), clock_timestamp()
+             UNION ALL
+             SELECT postrider.emit('a', '1'), clock_timestamp()",
+            &[],
+        )
+        .await
+        .unwrap();
+    let ids: HashSet<Uuid> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(ids.len(), 1002);
+    for row in rows {
+        let (id, now): (Uuid, SystemTime) = (row.get(0), row.get(1));
+        assert_eq!(id.get_version_num(), 7, "{id}");
+        assert_eq!(id.get_variant(), uuid::Variant::RFC4122, "{id}");
+        let milliseconds = u64::try_from(id.as_u128() >> 80).unwrap();
+        // Up to a millisecond later than it was: it may have been rounded up.
+        let then = SystemTime::UNIX_EPOCH + Duration::from_millis(milliseconds - 1);
+        let age = now.duration_since(then).unwrap();
+        assert!(age < Duration::from_secs(5), "{id} is {age:?} old");
     }
 }
 

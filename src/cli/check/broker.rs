@@ -6,6 +6,7 @@ use super::Finding;
 use crate::{
     cli::exit::Exit,
     config::{self, Config},
+    delivery::Batching,
     nats::{self, ConnectError, Connector, StreamError},
     wire::SubjectTemplate,
 };
@@ -43,6 +44,9 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
             let text = format!("{} exists, last sequence {}", config.stream.name, facts.last_seq);
             findings.push(Finding::fine(STREAM, text));
             let stream = &config.stream.name;
+            if config.stream.batches != config::Batches::Off {
+                findings.extend(batches(stream, facts.batches));
+            }
             findings.extend(facts.warnings.iter().map(|warning| {
                 Finding::risky(STREAM, format!("{stream} {}", warning.text)).hint(warning.hint)
             }));
@@ -54,6 +58,18 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
         Err(error) => findings.push(unusable(&mut connection, &error)),
     }
     findings
+}
+
+/// Whether events go in atomic batches where that is faster: never a risk, so never a warning.
+fn batches(stream: &str, batching: Batching) -> Option<Finding> {
+    let off = format!("{stream} takes no atomic batches: a hot key goes one round trip at a time");
+    match batching {
+        Batching::Taken | Batching::Wanted => Some(Finding::fine(STREAM, format!("{stream} takes atomic batches"))),
+        Batching::Off => Some(Finding::fine(STREAM, off).hint(
+            "allow_atomic: true in the stream's configuration switches them on; no restart is needed",
+        )),
+        Batching::Unknown => None,
+    }
 }
 
 /// Why there is no connection.

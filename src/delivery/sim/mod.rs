@@ -1,11 +1,12 @@
 //! A simulated outbox, broker and operator that drive the decisions through random histories.
 //!
 //! Each history is a seed. The simulated application commits events out of order; the simulated
-//! broker acks, loses acks, stores late, is busy, is down, refuses for good and forgets ids after its
+//! broker takes batches or not, acks, loses acks, stores late, is busy, is down, refuses for good and forgets ids after its
 //! window; the simulated operator redrives and discards; the simulated process is killed, or goes on
 //! for a moment beside the next one, which resumes from what was committed. In the end everything
 //! heals, and what must hold is checked.
 
+mod batches;
 mod database;
 mod other;
 mod stream;
@@ -62,6 +63,16 @@ struct Sometimes {
     discarded_with_others_behind: u64,
     released_late: u64,
     skipped: u64,
+    committed: u64,
+    of_several_keys: u64,
+    refused: u64,
+    refused_for_a_duplicate: u64,
+    refused_late: u64,
+    broken_off: u64,
+    stored_unanswered: u64,
+    lost_unanswered: u64,
+    batch_late: u64,
+    killed_with_a_batch: u64,
 }
 
 impl AddAssign for Sometimes {
@@ -73,7 +84,7 @@ impl AddAssign for Sometimes {
 }
 
 impl Sometimes {
-    fn each(&mut self) -> [(&'static str, &mut u64); 17] {
+    fn each(&mut self) -> [(&'static str, &mut u64); 27] {
         [
             ("stored", &mut self.stored),
             ("duplicate on a retry", &mut self.duplicate_on_retry),
@@ -92,6 +103,16 @@ impl Sometimes {
             ("discarded with others behind", &mut self.discarded_with_others_behind),
             ("a key not released because more were held since", &mut self.released_late),
             ("gone on behind a dead one", &mut self.skipped),
+            ("a batch committed", &mut self.committed),
+            ("a batch of several keys", &mut self.of_several_keys),
+            ("a batch refused", &mut self.refused),
+            ("a batch refused for one of an earlier run", &mut self.refused_for_a_duplicate),
+            ("a batch refused because some of it was sent again meanwhile", &mut self.refused_late),
+            ("a batch handed over in part", &mut self.broken_off),
+            ("a batch stored and not answered", &mut self.stored_unanswered),
+            ("a batch neither stored nor answered", &mut self.lost_unanswered),
+            ("a batch that arrives late", &mut self.batch_late),
+            ("killed with a batch on its way", &mut self.killed_with_a_batch),
         ]
     }
 }

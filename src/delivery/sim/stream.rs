@@ -22,7 +22,9 @@ pub(super) struct Stream {
     pub(super) stored: Vec<i64>,
     recognised: HashMap<i64, (Instant, u64)>,
     /// Messages that are on their way although nobody waits for their answers.
-    late: Vec<(Instant, i64)>,
+    late: Vec<(Instant, Vec<i64>)>,
+    /// Batches that came too late: some of it had been sent again and was stored.
+    pub(super) refused_late: u64,
 }
 
 impl Stream {
@@ -39,15 +41,29 @@ impl Stream {
         (stream_seq, false)
     }
 
+    /// Stores a batch, or none of it when one is recognised. Returns the sequence of its last.
+    pub(super) fn store_together(&mut self, batch: &[i64], now: Instant) -> Option<u64> {
+        let recognised = |seq: &i64| {
+            self.recognised.get(seq).is_some_and(|(at, _)| now.duration_since(*at) < WINDOW)
+        };
+        if batch.iter().any(recognised) {
+            return None;
+        }
+        for seq in batch {
+            self.store(*seq, now);
+        }
+        Some(self.stored.len() as u64)
+    }
+
     /// Whether it is stored.
     pub(super) fn holds(&self, seq: i64) -> bool {
         // Recognised or not: what was stored once has its time here.
         self.recognised.contains_key(&seq)
     }
 
-    /// It arrives later.
-    pub(super) fn delay(&mut self, seq: i64, until: Instant) {
-        self.late.push((until, seq));
+    /// They arrive later, as one.
+    pub(super) fn delay(&mut self, batch: Vec<i64>, until: Instant) {
+        self.late.push((until, batch));
     }
 
     /// What is on its way arrives when it is time to; returns how many did.
@@ -55,8 +71,12 @@ impl Stream {
         let (due, late): (Vec<_>, Vec<_>) = self.late.drain(..).partition(|(at, _)| *at <= now);
         self.late = late;
         let arrived = due.len() as u64;
-        for (at, seq) in due {
-            self.store(seq, at);
+        for (at, batch) in due {
+            if let [seq] = batch.as_slice() {
+                self.store(*seq, at);
+            } else if self.store_together(&batch, at).is_none() {
+                self.refused_late += 1;
+            }
         }
         arrived
     }

@@ -6,15 +6,15 @@ use std::{
 };
 
 use super::{
-    Random, Sometimes,
+    Random, Sometimes, batches,
     database::{Database, Resolution, State, aggregate},
     other::Other,
     stream::{LATE_MAX, Stream, WINDOW},
 };
 use crate::{
     delivery::{
-        Attempt, Closure, ClosureKind, Delivery, Growth, LetterId, Limits, OnDead, Outcome, Policy,
-        Records, Rejection, Rules, Settlement, Standing, StoredLetter, Ticket,
+        Attempt, Closure, ClosureKind, Company, Delivery, Growth, LetterId, Limits, OnDead,
+        Outcome, Policy, Records, Rejection, Rules, Settlement, Standing, StoredLetter, Ticket,
     },
     event::Seq,
 };
@@ -43,23 +43,31 @@ pub(super) struct Sent {
     pub(super) given_up: bool,
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "two facts that have nothing to do with each other"
+)]
 pub(super) struct World {
-    random: Random,
-    database: Database,
-    stream: Stream,
-    delivery: Delivery,
-    in_flight: Vec<Sent>,
+    pub(super) random: Random,
+    pub(super) database: Database,
+    pub(super) stream: Stream,
+    pub(super) delivery: Delivery,
+    pub(super) in_flight: Vec<Sent>,
+    pub(super) batches: Vec<batches::Sent>,
+    pub(super) takes_batches: bool,
     /// The instance before this one, which has not noticed that its time is over.
     other: Option<Other>,
     settling: Option<Settlement>,
     recording: Option<Records>,
-    now: Instant,
+    pub(super) now: Instant,
     rules: Rules,
     /// Percent of answers that are bad: each history has its own.
-    trouble: u64,
+    pub(super) trouble: u64,
     /// What the broker refuses for good, and what it is busy for.
-    poison: HashSet<i64>,
-    tough: HashSet<i64>,
+    pub(super) poison: HashSet<i64>,
+    pub(super) tough: HashSet<i64>,
+    /// What ever died: a crash may come before that is recorded, and then it goes again.
+    died: HashSet<i64>,
     /// From where a look into the stream is wanted before anything goes.
     look_above: Option<u64>,
     is_start: bool,
@@ -76,10 +84,12 @@ impl World {
         Self {
             delivery: Delivery::resume(database.resume(), LIMITS, rules, now),
             trouble: random.below(70),
+            takes_batches: random.chance(70),
             random,
             database,
             stream: Stream::default(),
             in_flight: Vec::new(),
+            batches: Vec::new(),
             other: None,
             settling: None,
             recording: None,
@@ -87,6 +97,7 @@ impl World {
             rules,
             poison: HashSet::new(),
             tough: HashSet::new(),
+            died: HashSet::new(),
             look_above: Some(0),
             is_start: true,
             sometimes: Sometimes::default(),
@@ -136,11 +147,13 @@ impl World {
             sent.given_up = true;
             if !self.poison.contains(&sent.seq) && self.random.chance(50) {
                 let late = Duration::from_millis(self.random.below(LATE_MAX));
-                self.stream.delay(sent.seq, sent.at + late);
+                self.stream.delay(vec![sent.seq], sent.at + late);
             }
         }
+        self.give_up_batches();
         let arrived = self.stream.arrive(self.now);
         self.sometimes.stored_late += arrived;
+        self.sometimes.refused_late += std::mem::take(&mut self.stream.refused_late);
     }
 
     fn fetch(&mut self) {
@@ -174,19 +187,25 @@ impl World {
                 self.look_above = Some(self.delivery.stream_mark().floor);
                 return;
             }
+            match self.company(ticket) {
+                Company::Alone => {}
+                Company::Together(batch) => {
+                    self.send_together(&batch);
+                    continue;
+                }
+                Company::Later => return,
+            }
             let seq = self.delivery.event(ticket).unwrap().0.seq.0;
-            let key = self.database.row(seq).key;
-            let same = |other: &Sent| self.database.row(other.seq).key == key;
-            assert!(key.is_none() || !self.in_flight.iter().any(same), "two of a key on their way");
+            self.assert_alone(seq);
             self.delivery.sent(ticket, self.now);
             self.in_flight.push(Sent { ticket, seq, at: self.now, given_up: false });
-            assert!(self.in_flight.len() <= LIMITS.in_flight_events, "window exceeded");
+            self.assert_within_window(LIMITS.in_flight_events);
         }
     }
 
     /// Answers one message on its way, well or badly.
     fn answer(&mut self) {
-        if self.in_flight.is_empty() {
+        if self.answer_together() || self.in_flight.is_empty() {
             return;
         }
         let index = usize::try_from(self.random.below(self.in_flight.len() as u64)).unwrap();
@@ -208,6 +227,7 @@ impl World {
 
     fn count_deaths(&mut self) {
         for death in self.delivery.take_deaths() {
+            self.died.insert(death.seq.0);
             self.sometimes.dead += 1;
             self.sometimes.exhausted += u64::from(death.reason.code == "busy");
         }
@@ -228,7 +248,7 @@ impl World {
             }
             _ if is_good => {
                 let late = Duration::from_millis(self.random.below(LATE_MAX));
-                self.stream.delay(seq, self.now + late);
+                self.stream.delay(vec![seq], self.now + late);
                 Outcome::Unconfirmed
             }
             _ => Outcome::Unconfirmed,
@@ -279,6 +299,7 @@ impl World {
         for row in &self.database.rows {
             self.assert_decided(&settlement, row.seq);
         }
+        self.assert_known(&settlement.stream);
         self.database.settle(&settlement, self.rules.on_dead, self.now);
         for letter in &settlement.letters {
             let state = self.database.letters[&letter.seq.0].state;
@@ -380,6 +401,7 @@ impl World {
                 self.stream.store(*seq, self.now);
             }
         }
+        self.kill_batches();
         self.settling = None;
         self.recording = None;
         let resume = self.database.resume();
@@ -415,7 +437,7 @@ impl World {
             self.fetch();
             self.look_at_letters();
             self.dispatch();
-            while !self.in_flight.is_empty() {
+            while !self.in_flight.is_empty() || !self.batches.is_empty() {
                 self.answer();
                 self.dispatch();
             }
@@ -447,8 +469,7 @@ impl World {
         for seq in &self.stream.stored {
             *copies.entry(*seq).or_default() += 1;
             let Some(key) = self.database.row(*seq).key else { continue };
-            let was_dead = self.database.letters.get(seq).is_some_and(|letter| letter.deaths > 0);
-            if self.rules.on_dead == OnDead::Skip && was_dead {
+            if self.rules.on_dead == OnDead::Skip && self.died.contains(seq) {
                 continue;
             }
             let before = last_of_key.insert(key, *seq);

@@ -17,7 +17,9 @@
 -- beyond 64 KiB come as a JSON string, which is no object and so is refused later.
 -- A running sum of the sizes here would cost as much again as reading the rows. Each value that is
 -- sent costs, so the usual ones of three columns come as null. So does a look into a snapshot, which
--- is unpacked for each row: what is older than all of C's open transactions needs none.
+-- is unpacked for each row: what is older than all of C's open transactions needs none. The rows are
+-- chosen in a query of their own: else each of the eight leaves would get the whole list of columns
+-- to prepare, for every page.
 --
 -- $1 text    P, the settled snapshot
 -- $2 text    C, the target snapshot
@@ -55,10 +57,14 @@ SELECT o.seq, o.event_id, o.occurred_at, o.event_type, NULLIF(o.event_version, 1
                  AND pg_column_compression(o.payload) IS NULL THEN o.payload END AS payload,
        CASE WHEN octet_length(o.payload_binary) <= $6::integer
             THEN o.payload_binary END AS payload_binary
-FROM "postrider".outbox AS o
-WHERE o.seq > greatest($3::bigint, $4::bigint)
-  AND o.tx >= (SELECT pg_snapshot_xmax($1::text::pg_snapshot))
-  AND (o.tx < (SELECT pg_snapshot_xmin($2::text::pg_snapshot))
-       OR pg_visible_in_snapshot(o.tx, (SELECT $2::text::pg_snapshot)))
+FROM (
+    SELECT r.*
+    FROM "postrider".outbox AS r
+    WHERE r.seq > greatest($3::bigint, $4::bigint)
+      AND r.tx >= (SELECT pg_snapshot_xmax($1::text::pg_snapshot))
+      AND (r.tx < (SELECT pg_snapshot_xmin($2::text::pg_snapshot))
+           OR pg_visible_in_snapshot(r.tx, (SELECT $2::text::pg_snapshot)))
+    ORDER BY r.seq
+    LIMIT $5::bigint
+) AS o
 ORDER BY o.seq
-LIMIT $5::bigint

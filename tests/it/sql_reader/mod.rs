@@ -124,6 +124,31 @@ async fn every_statement_can_be_prepared_and_explains_itself() {
 }
 
 #[tokio::test]
+async fn a_look_with_a_page_sees_what_its_snapshot_says_and_what_a_page_up_to_there_would() {
+    let fixture = Fixture::own_postgres().await;
+    let client = relay(&fixture).await;
+    let mut open = fixture.connect().await;
+    emit(&client, 10).await;
+    let (settled, _) = look(&client, "3:3:").await;
+    assert!(settled.ends_with(':'), "nobody is open: {settled}");
+    emit(&client, 5).await;
+    let open = open.transaction().await.unwrap();
+    emit(open.client(), 3).await;
+    emit(&client, 2).await;
+    let parameters: [&(dyn ToSql + Sync); 5] = [&settled, &0_i64, &0_i64, &1000_i64, &8192_i32];
+    let rows = client.query(&statement("look"), &parameters).await.unwrap();
+    let seqs: Vec<Option<i64>> = rows.iter().map(|row| row.get("seq")).collect();
+    assert_eq!(seqs[0], None, "the first row tells the snapshot");
+    let seqs: Vec<i64> = seqs.into_iter().flatten().collect();
+    assert_eq!(seqs, [11, 12, 13, 14, 15, 19, 20]);
+    let target: String = rows[0].get("event_type");
+    let (now, _) = look(&client, &settled).await;
+    assert_eq!(target, now, "nothing ended since");
+    open.commit().await.unwrap();
+    assert_eq!(page(&client, (&settled, &target), (0, 0), None).await, seqs);
+}
+
+#[tokio::test]
 async fn a_transaction_that_runs_past_the_snapshots_end_is_not_lost() {
     // A snapshot ends after the last transaction that has *ended*. One with a higher number may
     // already run, with a lower seq than the highest that is visible.

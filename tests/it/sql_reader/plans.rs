@@ -39,8 +39,8 @@ async fn no_statement_scans_the_table_whatever_the_statistics_say() {
                 assert!(!plan.contains(&scan), "{name}, {state} statistics:\n{plan}");
             }
         }
-        let pages = [generic_plan(&client, "page").await, generic_plan(&client, "page_late").await];
-        for plan in pages {
+        for name in ["page", "page_late", "look"] {
+            let plan = generic_plan(&client, name).await;
             assert!(plan.contains("Index Scan using outbox_0_pkey"), "{state}:\n{plan}");
             assert!(plan.contains("Index Cond: (seq > GREATEST"), "{state}:\n{plan}");
         }
@@ -61,19 +61,22 @@ async fn a_page_touches_no_settled_row() {
     emit(&client, 10).await;
     let (target, late) = look(&client, &settled).await;
     assert_eq!(late, None);
-    client.batch_execute(&format!("PREPARE page AS {}", statement("page"))).await.unwrap();
-    let explain = format!(
-        "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF)
-         EXECUTE page('{settled}', '{target}', 0, {fence}, 1000, 8192)"
-    );
-    let rows = client.query(&explain, &[]).await.unwrap();
-    let plan: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-    let plan = plan.join("\n");
-    assert!(
-        plan.contains("Index Scan using outbox_0_pkey on outbox_0 o_1 (actual rows=10"),
-        "{plan}"
-    );
-    assert!(!plan.contains("Rows Removed"), "{plan}");
+    let calls = [
+        ("page", format!("'{settled}', '{target}', 0, {fence}, 1000, 8192")),
+        ("look", format!("'{settled}', 0, {fence}, 1000, 8192")),
+    ];
+    for (name, arguments) in calls {
+        client.batch_execute(&format!("PREPARE {name} AS {}", statement(name))).await.unwrap();
+        let explain = format!(
+            "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) EXECUTE {name}({arguments})"
+        );
+        let rows = client.query(&explain, &[]).await.unwrap();
+        let plan: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        let plan = plan.join("\n");
+        let scan = "Index Scan using outbox_0_pkey on outbox_0 r_1 (actual rows=10";
+        assert!(plan.contains(scan), "{plan}");
+        assert!(!plan.contains("Rows Removed"), "{plan}");
+    }
 }
 
 /// The blocks that one look and its page touch, and the rows of the page.

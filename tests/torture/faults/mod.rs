@@ -1,5 +1,6 @@
 //! The matrix: every fault, in the order in which it is run and told.
 
+mod batches;
 mod broker;
 mod chaos;
 mod churn;
@@ -19,6 +20,7 @@ pub(crate) fn all() -> Vec<Fault> {
         chaos::FAULTS,
         churn::FAULTS,
         cluster::FAULTS,
+        batches::FAULTS,
         failpoints::FAULTS,
         daemon::FAULTS,
         postgres::FAULTS,

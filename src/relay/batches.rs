@@ -1,0 +1,106 @@
+//! Hands batches over, and takes in what became of them.
+
+use std::time::{Duration, Instant};
+
+use tracing::{debug, info};
+
+use super::{Relay, holding::Holding};
+use crate::{
+    delivery::{BatchOutcome, Outcome, Switch, Ticket, Transition},
+    failpoint,
+    metrics::{BatchResult, Failure},
+    wire::Message,
+};
+
+impl Relay {
+    /// Sends these in a batch, as far as they can become messages. Returns whether any of them went; if
+    /// not, the first is to go by itself.
+    pub(super) fn send_together(
+        &mut self,
+        holding: &mut Holding,
+        batch: &[Ticket],
+        now: Instant,
+    ) -> bool {
+        let mut messages: Vec<Message> = Vec::with_capacity(batch.len());
+        for ticket in batch {
+            let Some((event, _)) = holding.delivery.event(*ticket) else { break };
+            // What cannot become one has its turn when it is the first of its lane.
+            let Ok(message) = self.broker.encoder.encode(event) else { break };
+            messages.push(message);
+        }
+        let (goes, waits) = batch.split_at(messages.len());
+        if goes.len() < 2 {
+            holding.delivery.give_back_together(batch.get(1..).unwrap_or_default());
+            return false;
+        }
+        self.metrics.publishing.left_out(messages.iter().map(|message| message.left_out).sum());
+        failpoint::pass("publish");
+        match self.broker.publisher.publish_together(goes.into(), messages, now) {
+            Ok(()) => holding.delivery.sent_together(goes, now),
+            Err(why) => {
+                debug!(?why, events = goes.len(), "a batch could not be handed over");
+                holding.delivery.broke_off(goes, now);
+            }
+        }
+        failpoint::pass("handed-over");
+        holding.delivery.give_back_together(waits);
+        true
+    }
+
+    /// Measures which way events go faster.
+    pub(super) fn measure(holding: &mut Holding, now: Instant) {
+        match holding.delivery.measure(now) {
+            Some(Switch::Batches { batched, single }) => info!(
+                batched_per_second = batched.round(),
+                single_per_second = single.round(),
+                "events go in atomic batches, which is clearly faster now"
+            ),
+            Some(Switch::Tried { batched, single }) => debug!(
+                batched_per_second = batched.round(),
+                single_per_second = single.round(),
+                "atomic batches were tried and are not clearly faster"
+            ),
+            Some(Switch::Single) => {
+                info!("events go one by one again, to measure which way is faster");
+            }
+            None => {}
+        }
+    }
+
+    /// Judges what the broker told us about a batch.
+    pub(super) fn answered_together(
+        &mut self,
+        holding: &mut Holding,
+        batch: &[Ticket],
+        outcome: &BatchOutcome,
+        (took, now): (Duration, Instant),
+    ) {
+        let result = match outcome {
+            BatchOutcome::Committed { last_seq } => {
+                let acked = Outcome::Acked { stream_seq: *last_seq, duplicate: false };
+                for ticket in batch {
+                    let event = holding.delivery.event(*ticket);
+                    self.report.outcome(&self.metrics, event, &acked, took);
+                }
+                BatchResult::Committed
+            }
+            BatchOutcome::Refused { text } => {
+                info!(answer = %text, events = batch.len(), "a batch was refused; its events go one by one");
+                BatchResult::Refused
+            }
+            BatchOutcome::Unconfirmed => {
+                for _ in batch {
+                    self.metrics.publishing.failed(Failure::Unconfirmed);
+                }
+                BatchResult::Unconfirmed
+            }
+        };
+        self.metrics.publishing.batch(result);
+        let transition = holding.delivery.resolve_together(batch, outcome, now);
+        failpoint::pass("answered");
+        if transition == Transition::WentBack {
+            self.broker.doubt(now);
+        }
+        self.report.gate(&mut holding.delivery, transition, now);
+    }
+}

@@ -1,0 +1,153 @@
+//! A: keys so hot that their events go in atomic batches, while everything is struck.
+
+use std::time::Duration;
+
+use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
+use postrider::dev::{servers::NatsOptions, workload::Options};
+use tokio_util::sync::CancellationToken;
+
+use super::network::behind_nats;
+use crate::{
+    cluster::{Cluster, client, step_down},
+    fault::{Fault, Set, Tally},
+    proxy::{Mode, Modes, Proxy},
+    scene::{conclude, look_at_resources, pause, steady},
+    support::{DEADLINE, Fixture, let_pass},
+};
+
+pub(crate) const FAULTS: &[Fault] = &[
+    Fault {
+        id: "A1",
+        what: "two hot keys, in atomic batches: the program and the server killed, the line cut, held, \
+               deaf and late; every other set on a stream that takes no batches",
+        pr: 24,
+        nightly: 900,
+        set: 12,
+        inflict: |set| Box::pin(struck(set)),
+    },
+    Fault {
+        id: "A2",
+        what: "two hot keys, in atomic batches, on three servers: the leader steps down each 0.5 s, a \
+               random one is killed each 2 s",
+        pr: 12,
+        nightly: 600,
+        set: 60,
+        inflict: |set| Box::pin(unrest(set)),
+    },
+];
+
+/// More of two keys than goes one by one: what is committed at once, and while nothing goes, has to
+/// go together.
+fn hot(set: &Set) -> Options {
+    Options { events_per_second: Some(1_500), keys: 2, keyless_percent: 0, ..steady(set) }
+}
+
+/// As the program creates it, but without batches.
+async fn create_without_batches(fixture: &Fixture) {
+    let config = Config {
+        name: fixture.stream.clone(),
+        subjects: vec![format!("{}.>", fixture.prefix)],
+        storage: StorageType::File,
+        discard: DiscardPolicy::New,
+        duplicate_window: Duration::from_mins(10),
+        allow_direct: true,
+        ..Config::default()
+    };
+    fixture.jetstream().await.create_stream(config).await.expect("a stream");
+}
+
+/// How many messages came in batches.
+async fn batched(fixture: &Fixture) -> usize {
+    let stored = fixture.read_stream().await;
+    stored.iter().filter(|message| message.header("Nats-Batch-Id").is_some()).count()
+}
+
+async fn struck(mut set: Set) -> Tally {
+    let mut fixture = Fixture::with(None, Some(NatsOptions::default())).await;
+    let are_taken = set.number.is_multiple_of(2);
+    if !are_taken {
+        create_without_batches(&fixture).await;
+    }
+    let proxy = Proxy::start(fixture.nats.port()).await.unwrap();
+    let mut daemon = behind_nats(&fixture, &proxy).set("stream.batches", "always").start();
+    daemon.wait_log("stream verified", DEADLINE).await;
+    let (workload, stop) = (fixture.workload(hot(&set)), CancellationToken::new());
+    let nats = fixture.nats.own();
+    let strikes = async {
+        for strike in 0..set.strikes {
+            pause(&mut set, 300..=1_200).await;
+            match strike % 6 {
+                0 => {
+                    daemon.kill9();
+                    daemon.start_again();
+                }
+                1 => {
+                    nats.kill9().unwrap();
+                    pause(&mut set, 0..=500).await;
+                    nats.start_again().await.unwrap();
+                }
+                // In the middle of a batch.
+                2 => {
+                    let bytes = u64::from(set.random.between(1_000, 200_000));
+                    proxy.set_present(Modes::to_server(Mode::CutAfter(bytes)));
+                }
+                // Stored, and nobody hears of it.
+                3 => {
+                    proxy.set(Modes::to_client(Mode::Hole));
+                    pause(&mut set, 100..=1_500).await;
+                    proxy.cut();
+                }
+                // It arrives when its events have gone again over another connection.
+                4 => {
+                    proxy.set_present(Modes::to_server(Mode::Hold));
+                    pause(&mut set, 100..=400).await;
+                    if set.random.percent(50) {
+                        daemon.kill9();
+                        daemon.start_again();
+                    }
+                    pause(&mut set, 500..=2_500).await;
+                    proxy.set_present(Modes::PASS);
+                }
+                _ => proxy.cut(),
+            }
+            proxy.set(Modes::PASS);
+        }
+        stop.cancel();
+    };
+    let (ledger, ()) = tokio::join!(workload.run(&stop), strikes);
+    let mut tally = conclude(&fixture, &ledger.unwrap(), &set).await;
+    look_at_resources(&daemon, &mut tally);
+    let count = batched(&fixture).await;
+    let is_wrong = are_taken != (count > 0);
+    tally.complain(is_wrong.then(|| format!("{count} messages came in batches")));
+    tally
+}
+
+async fn unrest(mut set: Set) -> Tally {
+    let mut cluster = Cluster::start().await;
+    let mut daemon = cluster.daemon().set("stream.batches", "always").start();
+    daemon.wait_log("stream verified", DEADLINE).await;
+    let (workload, stop) = (cluster.fixture.workload(hot(&set)), CancellationToken::new());
+    let strikes = async {
+        let admin = client(&cluster.urls()).await;
+        for strike in 0..set.strikes {
+            let_pass(Duration::from_millis(500)).await;
+            step_down(&admin, &cluster.fixture.stream).await;
+            if strike % 4 == 3 {
+                cluster.any(&mut set.random).kill9().unwrap();
+                pause(&mut set, 100..=500).await;
+                // Whichever of the three is down, it comes back.
+                for number in 0..3 {
+                    cluster.node(number).start_again().await.unwrap();
+                }
+            }
+        }
+        stop.cancel();
+    };
+    let (ledger, ()) = tokio::join!(workload.run(&stop), strikes);
+    cluster.wait_healed().await;
+    let mut tally = conclude(&cluster.fixture, &ledger.unwrap(), &set).await;
+    let is_wrong = batched(&cluster.fixture).await == 0;
+    tally.complain(is_wrong.then(|| "no message came in a batch".to_owned()));
+    tally
+}
