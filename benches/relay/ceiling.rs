@@ -68,7 +68,8 @@ pub(crate) async fn run(
         Ok::<_, anyhow::Error>((client_us, server_us))
     };
     #[expect(clippy::disallowed_methods, reason = "no loop of the relay runs here")]
-    let (client_us, server_us) = tokio::task::block_in_place(|| runtime.block_on(publishing))?;
+    let measured = tokio::task::block_in_place(move || runtime.block_on(publishing));
+    let (client_us, server_us) = measured?;
     let (stored, rate) = stream::rate(&stage.jetstream, STREAM).await?;
     ensure!(stored == count, "{stored} messages, expected {count}");
     stream::remove(&stage.jetstream, STREAM).await?;
