@@ -119,12 +119,12 @@ impl Options {
 
     /// Events of one key.
     pub(crate) fn hot_events(&self) -> u64 {
-        self.scaled(50_000, 10_000)
+        self.scaled(500_000, 100_000)
     }
 
     /// Events into a broker that syncs.
     pub(crate) fn fsyncing_events(&self) -> u64 {
-        self.scaled(50_000, 3_000)
+        self.scaled(500_000, 60_000)
     }
 
     /// Rows behind the position in an outbox that has lived.

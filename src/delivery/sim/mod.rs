@@ -8,6 +8,7 @@
 
 mod batches;
 mod database;
+mod operator;
 mod other;
 mod stream;
 mod world;

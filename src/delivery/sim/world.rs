@@ -367,30 +367,6 @@ impl World {
         self.delivery.letters_recorded(&records);
     }
 
-    /// The operator mends what is wrong and redrives, or discards.
-    fn operate(&mut self) {
-        let dead = self.database.dead();
-        if dead.is_empty() {
-            return;
-        }
-        let seq = dead[usize::try_from(self.random.below(dead.len() as u64)).unwrap()];
-        if self.random.chance(60) {
-            if self.random.chance(70) {
-                self.poison.remove(&seq);
-                self.tough.remove(&seq);
-            }
-            self.sometimes.redriven += 1;
-            self.database.redrive(seq, self.now);
-        } else {
-            let key = self.database.row(seq).key;
-            let behind = self.database.letters.iter().any(|(other, letter)| {
-                letter.state == State::Held && key.is_some() && self.database.row(*other).key == key
-            });
-            self.sometimes.discarded_with_others_behind += u64::from(behind);
-            self.database.discard(seq, self.now);
-        }
-    }
-
     fn kill(&mut self) {
         self.sometimes.killed_in_flight += u64::from(!self.in_flight.is_empty());
         let in_flight = std::mem::take(&mut self.in_flight);
