@@ -21,6 +21,9 @@ const WORTH: usize = if cfg!(test) { 2 } else { 16 };
 /// Batches on their way at most: while one is stored, the next is sent.
 const PIPELINED: usize = 2;
 
+/// A batch that is not answered by then holds nobody up: what cannot go in another one goes alone.
+const PROMPT: Duration = Duration::from_millis(250);
+
 /// The waits before another batch, when batches are refused or not answered.
 const AFTER_FAILURE: Backoff =
     Backoff { first: Duration::from_millis(100), longest: Duration::from_mins(1) };
@@ -73,7 +76,8 @@ pub(super) struct Batches {
     stream: Batching,
     failures: u32,
     not_before: Option<Instant>,
-    on_their_way: usize,
+    /// The first events of those on their way, and since when.
+    on_their_way: Vec<(Ticket, Instant)>,
     /// Whether batches are faster.
     pace: Pace,
 }
@@ -94,8 +98,17 @@ impl Batches {
         self.not_before = Some(now + AFTER_FAILURE.after(self.failures));
     }
 
-    fn answered(&mut self) {
-        self.on_their_way = self.on_their_way.saturating_sub(1);
+    fn sent(&mut self, batch: &[Ticket], now: Instant) {
+        self.on_their_way.extend(batch.first().map(|first| (*first, now)));
+    }
+
+    fn answered(&mut self, batch: &[Ticket]) {
+        self.on_their_way.retain(|(first, _)| Some(first) != batch.first());
+    }
+
+    /// Whether one of them should have been answered by now.
+    fn is_one_late(&self, now: Instant) -> bool {
+        self.on_their_way.iter().any(|(_, sent)| *sent + PROMPT <= now)
     }
 
     fn succeeded(&mut self) {
@@ -116,10 +129,15 @@ impl Delivery {
         if self.batches.stream != Batching::Taken {
             return None;
         }
-        let is_busy = self.lanes.len() >= 2 * self.window.in_flight_max()
+        let is_busy = self.window.is_memory_half_full(self.lanes.len(), self.lanes.bytes())
             && self.breaker.permit(now) == Permit::Flow;
         let load = if is_busy { Load::Full } else { Load::Light };
         self.batches.pace.measure(self.window.acked_total(), load, now)
+    }
+
+    /// Nothing may go at present, which says nothing about the broker's speed.
+    pub fn interrupt_measuring(&mut self) {
+        self.batches.pace.interrupt();
     }
 
     /// A new connection, perhaps to another server.
@@ -134,7 +152,8 @@ impl Delivery {
             return Company::Alone;
         }
         let (room, whole) = (self.window.room_for_batch(), self.window.whole());
-        let on_their_way = self.batches.on_their_way;
+        let on_their_way = self.batches.on_their_way.len();
+        let is_held_up = self.batches.is_one_late(now);
         // A lane that is all there is has one on its way at a time.
         let parts = if self.lanes.is_nothing_ready() { 1 } else { PIPELINED };
         let most = (whole.events / parts).min(BATCH_EVENTS_MAX);
@@ -142,6 +161,9 @@ impl Delivery {
         // What goes alone gives its room back message by message, and no batch would fit in that.
         let is_cramped = room.events < most.min(waiting) / 2;
         if on_their_way >= PIPELINED || is_cramped {
+            if is_held_up {
+                return Company::Alone;
+            }
             self.lanes.again(first);
             return Company::Later;
         }
@@ -152,7 +174,7 @@ impl Delivery {
         if batch.len() >= WORTH {
             return Company::Together(batch);
         }
-        if on_their_way == 0 || batch.is_empty() {
+        if on_their_way == 0 || is_held_up || batch.is_empty() {
             self.lanes.give_back_together(batch.get(1..).unwrap_or_default());
             return Company::Alone;
         }
@@ -166,7 +188,7 @@ impl Delivery {
             let bytes = self.lanes.event(*ticket).map_or(0, |(event, _)| event.payload.len());
             self.window.take(bytes);
         }
-        self.batches.on_their_way += 1;
+        self.batches.sent(batch, now);
         self.lanes.sent_together(batch, self.stream.acked, now);
     }
 
@@ -200,8 +222,7 @@ impl Delivery {
 
     fn committed(&mut self, batch: &[Ticket], last_seq: u64) -> Transition {
         self.batches.succeeded();
-        self.batches.answered();
-        self.lanes.answered_together(batch);
+        self.batches.answered(batch);
         let first_seq = (last_seq + 1).saturating_sub(batch.len() as u64);
         let went_back =
             batch.first().is_some_and(|first| first_seq <= self.lanes.sent_above(*first));
@@ -213,18 +234,116 @@ impl Delivery {
             self.raise(stream_seq, id);
             self.publish(*ticket, stream_seq);
         }
+        // Not before: as long as they count as a batch, none of them is taken for one that may go.
+        self.lanes.answered_together(batch);
         let transition = self.breaker.succeed();
         if went_back { Transition::WentBack } else { transition }
     }
 
     fn apart(&mut self, batch: &[Ticket], doubt: Doubt, now: Instant) -> Transition {
         self.batches.failed(now);
-        self.batches.answered();
+        self.batches.answered(batch);
         for ticket in batch {
             let Some((event, _)) = self.lanes.event(*ticket) else { continue };
             self.window.release(event.payload.len());
         }
         self.lanes.apart(batch, doubt);
         Transition::None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::{
+        super::{Earlier, Limits, OnDead, Outcome, Policy, Resume, Rules, StreamMark, sim::event},
+        *,
+    };
+    use crate::event::{Position, Seq, Snapshot};
+
+    const COUNT: i64 = 12_000;
+
+    fn full_of_two_keys(now: Instant) -> Delivery {
+        let snapshot = |text: &str| Snapshot::new(text.to_owned());
+        let position = Position {
+            settled: snapshot("3:3:"),
+            target: snapshot("3:3:"),
+            bookmark: Seq(0),
+            floor: Seq(0),
+            target_floor: Seq(0),
+        };
+        let limits = Limits {
+            in_flight_events: 1_024,
+            in_flight_bytes: 1 << 20,
+            memory_events: 16_000,
+            memory_bytes: 1 << 30,
+        };
+        let resume = Resume {
+            position,
+            held: Vec::new(),
+            lettered: HashSet::new(),
+            stream: StreamMark::default(),
+            earlier: Earlier::None,
+        };
+        let rules = Rules { on_dead: OnDead::Hold, retry: Policy::default() };
+        let mut delivery = Delivery::resume(resume, limits, rules, now);
+        delivery.set_batches(Batching::Wanted);
+        delivery.begin(snapshot("9:9:"), Seq(COUNT));
+        delivery.admit((1..=COUNT).map(|seq| event(seq, Some(seq.unsigned_abs() % 2))));
+        delivery
+    }
+
+    /// What was published used to leave the places of its batch behind among those that may go: the next
+    /// batches were small, and now and then one key had all of them.
+    #[test]
+    fn hot_keys_share_every_batch() {
+        let now = Instant::now();
+        let mut delivery = full_of_two_keys(now);
+        let (mut stream_seq, mut batches) = (0, 0);
+        while delivery.events() > 0 {
+            let mut sent = Vec::new();
+            while let Some(ticket) = delivery.next(now) {
+                match delivery.company(ticket, now) {
+                    Company::Together(batch) => {
+                        delivery.sent_together(&batch, now);
+                        sent.push(batch);
+                    }
+                    Company::Alone => panic!("{ticket:?} goes alone"),
+                    Company::Later => break,
+                }
+            }
+            for batch in sent {
+                let seq_of = |ticket: &Ticket| delivery.event(*ticket).unwrap().0.seq.0;
+                let odd = batch.iter().filter(|ticket| seq_of(ticket) % 2 == 1).count();
+                assert_eq!(odd * 2, batch.len(), "of the first of two keys");
+                stream_seq += batch.len() as u64;
+                batches += 1;
+                let outcome = BatchOutcome::Committed { last_seq: stream_seq };
+                delivery.resolve_together(&batch, &outcome, now);
+            }
+        }
+        assert!(batches <= 30, "{batches} batches");
+    }
+
+    #[test]
+    fn an_answer_that_is_late_holds_nobody_up() {
+        let now = Instant::now();
+        let mut delivery = full_of_two_keys(now);
+        let ticket = delivery.next(now).unwrap();
+        let Company::Together(first) = delivery.company(ticket, now) else { panic!("no batch") };
+        delivery.sent_together(&first, now);
+        delivery.admit([event(COUNT + 1, Some(7))]);
+        let others = |delivery: &mut Delivery, now| {
+            let ticket = delivery.next(now).unwrap();
+            (ticket, delivery.company(ticket, now))
+        };
+        assert_eq!(others(&mut delivery, now).1, Company::Later);
+        let later = now + PROMPT;
+        let (ticket, company) = others(&mut delivery, later);
+        assert_eq!(company, Company::Alone);
+        delivery.sent(ticket, later);
+        let acked = Outcome::Acked { stream_seq: 1, duplicate: false };
+        delivery.resolve(ticket, acked, later);
     }
 }

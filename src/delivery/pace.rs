@@ -55,17 +55,22 @@ pub(super) struct Pace {
     period: Option<Period>,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 enum Way {
-    /// One by one; what that gave is not known yet, or was too slow.
-    #[default]
-    Single,
+    /// One by one; what that gives is not known yet. What goes in batches has to end first.
+    Single { is_warm: bool },
     /// One by one, and until then not otherwise.
     SingleUntil(Instant),
     /// Batches are tried against this rate. What goes by single messages has to end first.
     Trying { single: f64, is_warm: bool },
     /// Batches, until then.
     BatchesUntil(Instant),
+}
+
+impl Default for Way {
+    fn default() -> Self {
+        Self::Single { is_warm: true }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -83,12 +88,13 @@ impl Pace {
     /// Takes note of how many events were ever acknowledged.
     pub(super) fn measure(&mut self, acked: u64, load: Load, now: Instant) -> Option<Switch> {
         if load == Load::Light {
-            self.period = None;
-            return None;
+            self.interrupt();
+            return self.relax(now);
         }
         let period = *self.period.get_or_insert(Period { since: now, acked });
         let took = now.saturating_duration_since(period.since);
-        if took < PERIOD {
+        // A period without an acknowledgement says nothing: it lasts until there is one.
+        if took < PERIOD || acked == period.acked {
             return None;
         }
         self.period = Some(Period { since: now, acked });
@@ -96,10 +102,31 @@ impl Pace {
         self.judge(f64::from(events) / took.as_secs_f64(), now)
     }
 
+    /// What was going on says nothing about the broker.
+    pub(super) fn interrupt(&mut self) {
+        self.period = None;
+    }
+
+    /// There is little to do: nothing can be measured, and nothing is kept for ever.
+    fn relax(&mut self, now: Instant) -> Option<Switch> {
+        match self.way {
+            Way::Trying { .. } => self.way = Way::default(),
+            Way::BatchesUntil(then) if then <= now => {
+                self.way = Way::Single { is_warm: false };
+                return Some(Switch::Single);
+            }
+            Way::Single { .. } | Way::SingleUntil(_) | Way::BatchesUntil(_) => {}
+        }
+        None
+    }
+
     fn judge(&mut self, rate: f64, now: Instant) -> Option<Switch> {
         match self.way {
-            Way::Single if rate < FAST => self.way = Way::Trying { single: rate, is_warm: false },
-            Way::SingleUntil(then) if then <= now => self.way = Way::Single,
+            Way::Single { is_warm: false } => self.way = Way::default(),
+            Way::Single { .. } if rate < FAST => {
+                self.way = Way::Trying { single: rate, is_warm: false };
+            }
+            Way::SingleUntil(then) if then <= now => self.way = Way::default(),
             Way::Trying { single, is_warm: false } => {
                 self.way = Way::Trying { single, is_warm: true };
             }
@@ -111,9 +138,9 @@ impl Pace {
                 self.way = Way::SingleUntil(now + AGAIN);
                 return Some(Switch::Tried { batched: rate, single });
             }
-            Way::Single => self.way = Way::SingleUntil(now + AGAIN),
+            Way::Single { .. } => self.way = Way::SingleUntil(now + AGAIN),
             Way::BatchesUntil(then) if then <= now => {
-                self.way = Way::Single;
+                self.way = Way::Single { is_warm: false };
                 return Some(Switch::Single);
             }
             Way::SingleUntil(_) | Way::BatchesUntil(_) => {}
@@ -194,5 +221,44 @@ mod tests {
     fn a_lack_of_events_says_nothing_about_the_broker() {
         let mut broker = Broker::new(4_800, 90_000);
         assert!(broker.work(Duration::from_mins(10), Load::Light) == 0.0);
+    }
+
+    #[test]
+    fn a_trial_ends_with_the_backlog() {
+        let mut broker = Broker::new(4_800, 90_000);
+        broker.work(PERIOD * 2, Load::Full);
+        assert!(broker.pace.is_batched());
+        assert!(broker.work(Duration::from_secs(1), Load::Light) < 0.1);
+        broker.work(Duration::from_secs(2), Load::Full);
+        assert!(broker.work(AGAIN / 2, Load::Light) > 0.9, "measured: kept for a while");
+        broker.work(AGAIN, Load::Light);
+        assert!(broker.work(AGAIN, Load::Light) == 0.0, "but not for ever");
+    }
+
+    /// One batch of a hot key in each round trip, and the last one ends when nothing else may go: what
+    /// arrives then must not be taken for the rate of single messages.
+    #[test]
+    fn a_long_round_trip_does_not_spoil_the_measure() {
+        const ROUND_TRIP: Duration = Duration::from_millis(240);
+        let (mut pace, mut acked, mut now) = (Pace::default(), 0, Instant::now());
+        let (mut batched, mut rounds) = (0, 0);
+        while rounds < 4_000 {
+            let is_batch = pace.is_batched();
+            for _ in 0..24 {
+                now += ROUND_TRIP / 24;
+                pace.measure(acked, Load::Full, now);
+            }
+            acked += if is_batch { 1_000 } else { 1 };
+            pace.measure(acked, Load::Full, now);
+            batched += u32::from(is_batch);
+            rounds += 1;
+        }
+        assert!(batched > rounds * 9 / 10, "{batched} of {rounds} round trips");
+    }
+
+    #[test]
+    fn silence_is_no_rate() {
+        let mut broker = Broker::new(0, 0);
+        assert!(broker.work(Duration::from_mins(1), Load::Full) == 0.0);
     }
 }

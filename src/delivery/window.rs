@@ -46,9 +46,9 @@ impl Window {
         self.acked
     }
 
-    /// Messages that may be on their way at most, in good times.
-    pub(super) fn in_flight_max(&self) -> usize {
-        self.limits.in_flight_events
+    /// Whether so much waits in memory that the broker is what limits the rate.
+    pub(super) fn is_memory_half_full(&self, events: usize, bytes: usize) -> bool {
+        events >= self.limits.memory_events / 2 || bytes >= self.limits.memory_bytes / 2
     }
 
     /// Whether one more message may go.

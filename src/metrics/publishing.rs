@@ -171,9 +171,9 @@ impl Publishing {
         self.failures.get_or_create(&FailureLabel::of(failure)).inc();
     }
 
-    /// Messages are sent again under their ids.
-    pub fn retried(&self, messages: u64) {
-        self.retries.inc_by(messages);
+    /// A message is sent again under its id.
+    pub fn retried(&self) {
+        self.retries.inc();
     }
 
     /// A settlement was committed with so many events.

@@ -98,6 +98,17 @@ impl Publisher {
         Ok(())
     }
 
+    /// No answer is waited for to the batches that hold such an event.
+    pub fn give_up_batches(&mut self, holds: impl Fn(Ticket) -> bool) {
+        let sent = self.batches.sent.iter();
+        let such = sent.filter(|(_, batch)| batch.iter().any(|ticket| holds(*ticket)));
+        let numbers: Vec<u64> = such.map(|(number, _)| *number).collect();
+        for number in numbers {
+            self.batches.give_up(number);
+            self.give_up_number(number);
+        }
+    }
+
     /// What the answer to a batch of so many messages means.
     pub(super) fn batch_outcome(
         &self,

@@ -341,6 +341,14 @@ impl Publisher {
         }
     }
 
+    /// No answer is waited for under this number.
+    pub(super) fn give_up_number(&mut self, number: u64) {
+        let place = number.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
+        if let Some(sent) = place.and_then(|place| self.sent.get_mut(place)) {
+            *sent = None;
+        }
+    }
+
     /// Everything on its way is unconfirmed.
     fn give_up(&mut self) {
         let first = self.first;

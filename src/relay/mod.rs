@@ -303,47 +303,48 @@ impl Relay {
             failpoint::pass("in-flight");
         }
         if !self.broker.is_ready() {
+            holding.delivery.interrupt_measuring();
             return false;
         }
         Self::measure(holding, now);
-        let mut retries = 0;
-        for _ in 0..DISPATCH_MAX {
-            let Some(ticket) = holding.delivery.next(now) else {
-                self.metrics.publishing.retried(retries);
-                return false;
-            };
-            if holding.delivery.is_stale(ticket, now) {
-                holding.delivery.give_back(ticket);
-                self.broker.want_look(holding.delivery.stream_mark().floor, now);
-                return false;
+        (0..DISPATCH_MAX).all(|_| self.dispatch_next(holding, now))
+    }
+
+    /// Hands over what goes next. Returns whether more may go at once.
+    fn dispatch_next(&mut self, holding: &mut Holding, now: Instant) -> bool {
+        let Some(ticket) = holding.delivery.next(now) else { return false };
+        if holding.delivery.is_stale(ticket, now) {
+            holding.delivery.give_back(ticket);
+            self.broker.want_look(holding.delivery.stream_mark().floor, now);
+            return false;
+        }
+        match holding.delivery.company(ticket, now) {
+            Company::Together(batch) if self.send_together(holding, &batch, now) => return true,
+            Company::Alone | Company::Together(_) => {}
+            Company::Later => return false,
+        }
+        let Some((event, sent_before)) = holding.delivery.event(ticket) else { return true };
+        if sent_before {
+            self.metrics.publishing.retried();
+        }
+        match self.broker.encoder.encode(event) {
+            Err(refusal) => {
+                let rejection = Rejection { code: refusal.code(), text: refusal.to_string() };
+                self.refuse(holding, ticket, rejection, now);
             }
-            match holding.delivery.company(ticket, now) {
-                Company::Together(batch) if self.send_together(holding, &batch, now) => continue,
-                Company::Alone | Company::Together(_) => {}
-                Company::Later => return false,
-            }
-            let Some((event, sent_before)) = holding.delivery.event(ticket) else { continue };
-            retries += u64::from(sent_before);
-            match self.broker.encoder.encode(event) {
-                Err(refusal) => {
-                    let rejection = Rejection { code: refusal.code(), text: refusal.to_string() };
+            Ok(message) => match self.hand_over(ticket, message, now) {
+                Ok(()) => holding.delivery.sent(ticket, now),
+                Err(NotSent::TooLarge) => {
+                    let text = "larger than the server's max_payload".to_owned();
+                    let rejection = Rejection { code: "payload_too_large", text };
                     self.refuse(holding, ticket, rejection, now);
                 }
-                Ok(message) => match self.hand_over(ticket, message, now) {
-                    Ok(()) => holding.delivery.sent(ticket, now),
-                    Err(NotSent::TooLarge) => {
-                        let text = "larger than the server's max_payload".to_owned();
-                        let rejection = Rejection { code: "payload_too_large", text };
-                        self.refuse(holding, ticket, rejection, now);
-                    }
-                    Err(NotSent::NotNow) => {
-                        holding.delivery.give_back(ticket);
-                        return false;
-                    }
-                },
-            }
+                Err(NotSent::NotNow) => {
+                    holding.delivery.give_back(ticket);
+                    return false;
+                }
+            },
         }
-        self.metrics.publishing.retried(retries);
         true
     }
 
@@ -469,6 +470,10 @@ impl Relay {
         let encoder = &self.broker.encoder;
         let is_to =
             |event: &Event| encoder.encode(event).is_ok_and(|message| *message.subject == *subject);
+        // A batch that lacks its last message is never answered; its events go one by one.
+        let delivery = &holding.delivery;
+        let holds = |ticket| delivery.event(ticket).is_some_and(|(event, _)| is_to(event));
+        self.broker.publisher.give_up_batches(holds);
         // The first complaint of a volley answers for all of them; the others find none.
         for ticket in holding.delivery.on_their_way(is_to) {
             self.broker.publisher.answered_otherwise(ticket);

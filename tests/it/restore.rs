@@ -84,3 +84,22 @@ async fn a_restored_database_stops_the_program_and_rescan_accepts_it() {
     app::emit(&client, "order.placed", Some(("order", "o-1")), "{}").await;
     assert_eq!(fixture.wait_stored(7, DEADLINE).await.len(), 7);
 }
+
+/// The restored rows have numbers of transactions that the new cluster has not come to. A position that is
+/// new there, under whatever name, has no other system identifier to be known by.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_from_the_future_are_those_of_a_restored_database() {
+    const ROWS: i64 = 2_500;
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    app::insert_backlog(&client, ROWS, 10).await;
+    let later = r#"UPDATE "postrider".outbox SET tx = (tx::text::bigint + 1000000000)::text::xid8"#;
+    assert_eq!(client.execute(later, &[]).await.unwrap(), 2_500);
+
+    let mut daemon = fixture.daemon().allow_log("restored").start();
+    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(78));
+    assert!(daemon.log().contains("postrider run --rescan"), "{}", daemon.log());
+    let _rescanning = fixture.daemon().arg("--rescan").allow_log("restored").start();
+    assert_eq!(fixture.wait_stored(2_500, DEADLINE).await.len(), 2_500);
+    assert!(fixture.wait_drained(DEADLINE).await);
+}

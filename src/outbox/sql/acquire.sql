@@ -1,7 +1,9 @@
 -- Takes the position: creates it when missing, raises the term, and tells where we are.
 -- Run it alone (its own transaction), holding the advisory lock of lock.sql.
 --
--- A new position has settled nothing: every row that the outbox holds will be published.
+-- A new position has settled nothing: every row that the outbox holds will be published. Rows with a
+-- transaction number that this cluster has not come to are from another one: then it is made as one that
+-- was restored (system_id 0).
 --
 -- $1 text relay, $2 text holder
 -- Columns: term int8 (ours), snapshot text, floor int8, target text, target_floor int8,
@@ -12,7 +14,7 @@
 --   cluster_id int8 (of this server: when it differs from system_id, stop),
 --   in_recovery bool (a standby would have failed), notifies bool (false: the server allows
 --   two-phase commit, so writers send no wake-up and the relay has to poll)
--- Rows: exactly one. Index: primary key. Locks: that row.
+-- Rows: exactly one. Index: primary key; that on tx of each leaf. Locks: that row.
 WITH previous AS MATERIALIZED (
     SELECT p.holder, p.updated_at FROM "postrider".position AS p WHERE p.relay = $1::text
 ), here AS MATERIALIZED (
@@ -20,7 +22,10 @@ WITH previous AS MATERIALIZED (
            coalesce(pg_sequence_last_value('"postrider".outbox_seq_seq'::regclass), 0) AS fence
 ), taken AS (
     INSERT INTO "postrider".position AS p (relay, term, holder, system_id)
-    SELECT $1::text, 1, $2::text, here.cluster_id FROM here
+    SELECT $1::text, 1, $2::text, CASE WHEN EXISTS (
+        SELECT FROM "postrider".outbox AS o
+        WHERE o.tx >= pg_snapshot_xmax(pg_current_snapshot())
+    ) THEN 0 ELSE here.cluster_id END FROM here
     ON CONFLICT (relay) DO UPDATE
         SET term = p.term + 1, holder = excluded.holder, acquired_at = clock_timestamp()
     RETURNING p.*

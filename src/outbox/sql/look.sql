@@ -1,7 +1,8 @@
 -- Where the reader may go next, and the first page on the way there: target.sql and page.sql in one
 -- round trip, for a P at which no transaction was open, so that none can be late.
 --
--- C is this statement's own snapshot, so that what the statement sees is what is visible in C.
+-- C is this statement's own snapshot, so that what the statement sees is what is visible in C; but for rows
+-- from another cluster, with numbers that this one has not come to.
 --
 -- $1 text    P, the settled snapshot, without open transactions
 -- $2 bigint  bookmark: settled inside P..C
@@ -46,6 +47,7 @@ FROM (
     FROM "postrider".outbox AS r
     WHERE r.seq > greatest($2::bigint, $3::bigint)
       AND r.tx >= (SELECT pg_snapshot_xmax($1::text::pg_snapshot))
+      AND r.tx < (SELECT pg_snapshot_xmax(pg_current_snapshot()))
     ORDER BY r.seq
     LIMIT $4::bigint
 ) AS o
