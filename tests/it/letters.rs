@@ -1,7 +1,7 @@
 //! Letters: what leaves the fast path waits for itself, its key in order behind it, and others not at
 //! all.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use postrider::dev::servers::NatsOptions;
 use tokio_postgres::Client;
@@ -159,6 +159,23 @@ async fn what_is_denied_too_often_dies_and_a_restart_does_not_count_anew() {
     assert_eq!((row.get::<_, i32>(0), row.get::<_, &str>(1)), (4, "permission_denied"));
     assert!(row.get::<_, &str>(2).ends_with("(tried 4 times)"), "{}", row.get::<_, &str>(2));
     assert!(row.get::<_, &str>(3).starts_with("permission_denied-"));
+}
+
+/// The server drops the last message of a batch and complains of its subject: nobody ever answers for the
+/// batch.
+#[tokio::test]
+async fn a_denied_subject_at_the_end_of_a_batch_does_not_keep_the_others_waiting() {
+    let fixture = denied_fixture().await;
+    let client = fixture.connect().await;
+    client.batch_execute("BEGIN").await.unwrap();
+    emit(&client, "order.placed", "o-1", 40).await;
+    emit(&client, "denied.for_ever", "o-2", 1).await;
+    client.batch_execute("COMMIT").await.unwrap();
+    let daemon = retrying(&fixture).set("stream.batches", "always");
+    let begun = Instant::now();
+    let _daemon = daemon.set("nats.ack_timeout", "20s").start();
+    fixture.wait_stored(40, DEADLINE).await;
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
