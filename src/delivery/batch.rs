@@ -254,42 +254,27 @@ impl Delivery {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::{
-        super::{Earlier, Limits, OnDead, Outcome, Policy, Resume, Rules, StreamMark, sim::event},
+        super::{
+            Earlier, Limits,
+            sim::{event, resumed_with},
+        },
         *,
     };
-    use crate::event::{Position, Seq, Snapshot};
+    use crate::event::{Seq, Snapshot};
 
     const COUNT: i64 = 12_000;
 
     fn full_of_two_keys(now: Instant) -> Delivery {
-        let snapshot = |text: &str| Snapshot::new(text.to_owned());
-        let position = Position {
-            settled: snapshot("3:3:"),
-            target: snapshot("3:3:"),
-            bookmark: Seq(0),
-            floor: Seq(0),
-            target_floor: Seq(0),
-        };
         let limits = Limits {
             in_flight_events: 1_024,
             in_flight_bytes: 1 << 20,
             memory_events: 16_000,
             memory_bytes: 1 << 30,
         };
-        let resume = Resume {
-            position,
-            held: Vec::new(),
-            lettered: HashSet::new(),
-            stream: StreamMark::default(),
-            earlier: Earlier::None,
-        };
-        let rules = Rules { on_dead: OnDead::Hold, retry: Policy::default() };
-        let mut delivery = Delivery::resume(resume, limits, rules, now);
+        let mut delivery = resumed_with(limits, Earlier::None, now);
         delivery.set_batches(Batching::Wanted);
-        delivery.begin(snapshot("9:9:"), Seq(COUNT));
+        delivery.begin(Snapshot::new("9:9:".to_owned()), Seq(COUNT));
         delivery.admit((1..=COUNT).map(|seq| event(seq, Some(seq.unsigned_abs() % 2))));
         delivery
     }
@@ -336,14 +321,10 @@ mod tests {
         delivery.admit([event(COUNT + 1, Some(7))]);
         let others = |delivery: &mut Delivery, now| {
             let ticket = delivery.next(now).unwrap();
-            (ticket, delivery.company(ticket, now))
+            delivery.company(ticket, now)
         };
-        assert_eq!(others(&mut delivery, now).1, Company::Later);
+        assert_eq!(others(&mut delivery, now), Company::Later);
         let later = now + PROMPT;
-        let (ticket, company) = others(&mut delivery, later);
-        assert_eq!(company, Company::Alone);
-        delivery.sent(ticket, later);
-        let acked = Outcome::Acked { stream_seq: 1, duplicate: false };
-        delivery.resolve(ticket, acked, later);
+        assert_eq!(others(&mut delivery, later), Company::Alone);
     }
 }

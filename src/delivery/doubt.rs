@@ -65,47 +65,30 @@ impl Delivery {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::HashSet, time::Duration};
+    use std::time::Duration;
 
     use super::*;
     use crate::{
         delivery::{
-            Change, Earlier, LetterId, Limits, Look, Mark, OnDead, Outcome, Policy, Resume, Rules,
-            Standing, StoredLetter, StreamMark,
-            sim::{aggregate, event},
+            Change, Earlier, LetterId, Limits, Look, Mark, Outcome, Standing, StoredLetter,
+            sim::{aggregate, event, resumed_with},
         },
-        event::{Position, Seq, Snapshot},
+        event::{Seq, Snapshot},
     };
 
     const COUNT: i64 = 8;
 
     /// A run that follows another one, which may have sent all that there is.
     fn resumed(now: Instant) -> Delivery {
-        let snapshot = |text: &str| Snapshot::new(text.to_owned());
-        let position = Position {
-            settled: snapshot("3:3:"),
-            target: snapshot("3:3:"),
-            bookmark: Seq(0),
-            floor: Seq(0),
-            target_floor: Seq(0),
-        };
         let limits = Limits {
             in_flight_events: 8,
             in_flight_bytes: 1 << 20,
             memory_events: 64,
             memory_bytes: 1 << 20,
         };
-        let resume = Resume {
-            position,
-            held: Vec::new(),
-            lettered: HashSet::new(),
-            stream: StreamMark::default(),
-            earlier: Earlier::Some { drawn: Seq(COUNT) },
-        };
-        let rules = Rules { on_dead: OnDead::Hold, retry: Policy::default() };
-        let mut delivery = Delivery::resume(resume, limits, rules, now);
+        let mut delivery = resumed_with(limits, Earlier::Some { drawn: Seq(COUNT) }, now);
         delivery.set_times(Duration::from_mins(1), Duration::from_secs(1));
-        delivery.begin(snapshot("9:9:"), Seq(COUNT));
+        delivery.begin(Snapshot::new("9:9:".to_owned()), Seq(COUNT));
         delivery
     }
 

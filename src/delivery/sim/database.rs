@@ -12,8 +12,8 @@ use uuid::Uuid;
 use super::Random;
 use crate::{
     delivery::{
-        Change, Earlier, Fate, LetterId, Look, Mark, OnDead, Record, Resume, Retry, Settlement,
-        Standing, StoredLetter, StreamMark,
+        Change, Delivery, Earlier, Fate, LetterId, Limits, Look, Mark, OnDead, Policy, Record,
+        Resume, Retry, Rules, Settlement, Standing, StoredLetter, StreamMark,
     },
     event::{AggregateKey, Event, EventId, Payload, Position, Seq, Snapshot},
 };
@@ -291,4 +291,29 @@ pub(in crate::delivery) fn event(seq: i64, key: Option<u64>) -> Event {
         causation_id: None,
         actor: None,
     }
+}
+
+/// A run with nothing settled, for tests that need no simulated database.
+pub(in crate::delivery) fn resumed_with(
+    limits: Limits,
+    earlier: Earlier,
+    now: Instant,
+) -> Delivery {
+    let snapshot = Snapshot::new("3:3:".to_owned());
+    let position = Position {
+        settled: snapshot.clone(),
+        target: snapshot,
+        bookmark: Seq(0),
+        floor: Seq(0),
+        target_floor: Seq(0),
+    };
+    let resume = Resume {
+        position,
+        held: Vec::new(),
+        lettered: HashSet::new(),
+        stream: StreamMark::default(),
+        earlier,
+    };
+    let rules = Rules { on_dead: OnDead::Hold, retry: Policy::default() };
+    Delivery::resume(resume, limits, rules, now)
 }

@@ -18,7 +18,7 @@ use std::{ops::AddAssign, thread};
 use world::World;
 
 use super::OnDead;
-pub(super) use database::{aggregate, event};
+pub(super) use database::{aggregate, event, resumed_with};
 
 /// Histories of one run.
 const SEEDS: u64 = 10_000;
