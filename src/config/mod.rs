@@ -171,28 +171,32 @@ pub struct Stream {
     pub duplicate_window: HumanDuration,
     /// What to do when the stream has lost events that it had acknowledged. Default `auto`.
     pub heal: Heal,
-    /// Whether events go in atomic batches (NATS 2.12, a stream with `allow_atomic`). Default `auto`.
+    /// Whether events go in batches: atomic ones (NATS 2.12, a stream with `allow_atomic`) or fast ones
+    /// (NATS 2.14, a stream with `allow_batched` and one replica). Default `auto`.
     pub batches: Batches,
 }
 
-/// Whether events go in atomic batches.
+/// Whether events go in batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Batches {
-    /// Where the stream takes them and that is measured to be clearly faster. A stream that is created
-    /// takes them.
+    /// Where the stream takes them: fast ones while much waits, atomic ones where that is measured to
+    /// be clearly faster. A stream that is created takes both.
     Auto,
-    /// Wherever the stream takes them, without measuring.
+    /// In atomic ones wherever the stream takes them, without measuring.
     Always,
+    /// In fast ones wherever the stream takes them, however little waits.
+    Fast,
     /// Never.
     Off,
 }
 
 impl<'de> Deserialize<'de> for Batches {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        parse_text(deserializer, "\"auto\", \"always\" or \"off\"", |text| match text {
+        parse_text(deserializer, "\"auto\", \"always\", \"fast\" or \"off\"", |text| match text {
             "auto" => Some(Self::Auto),
             "always" => Some(Self::Always),
+            "fast" => Some(Self::Fast),
             "off" => Some(Self::Off),
             _ => None,
         })

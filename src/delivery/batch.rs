@@ -1,7 +1,8 @@
 //! When events go together in a batch, which ones, and what its answer means for each.
 //!
-//! A batch is stored as a whole and in order, or not at all. It lifts the round trip that each event
-//! of a key waits for, and a broker that syncs before it acknowledges does so once a batch.
+//! A batch lifts the round trip that each event of a key waits for. An atomic one is stored as a whole
+//! and in order, or not at all, and a broker that syncs before it acknowledges does so once. Of
+//! a fast one the stream takes what comes, in order, up to the first gap or fault.
 
 use std::time::{Duration, Instant};
 
@@ -34,9 +35,18 @@ pub enum Company {
     /// By itself.
     Alone,
     /// With these, of which it is the first.
-    Together(Vec<Ticket>),
+    Together(BatchKind, Vec<Ticket>),
     /// Not yet: what is on its way has to make room. The event was given back.
     Later,
+}
+
+/// How a batch is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BatchKind {
+    /// As a whole, or not at all.
+    Atomic,
+    /// Message by message, up to the first gap or fault.
+    Fast,
 }
 
 /// What became of a batch.
@@ -47,23 +57,54 @@ pub enum BatchOutcome {
         /// The stream sequence of its last message.
         last_seq: u64,
     },
+    /// The stream has seen each message of a fast batch. Those whose id it recognised count too.
+    Seen {
+        /// The stream sequence of the last that was stored.
+        last_seq: u64,
+    },
     /// The stream took none of it.
     Refused {
         /// What the broker said.
         text: String,
     },
-    /// No answer: all of it is stored, or nothing.
+    /// The stream took no more than the first messages of a fast batch.
+    Broken {
+        /// What the broker said.
+        text: String,
+    },
+    /// No answer, or one that says nothing.
     Unconfirmed,
 }
 
-/// Whether a stream takes batches.
+/// Which batches a stream takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// Atomic ones.
+    Atomic,
+    /// Fast ones.
+    Fast,
+    /// Either.
+    Both,
+}
+
+impl Taken {
+    /// Whether it takes such ones.
+    pub fn has(self, kind: BatchKind) -> bool {
+        match kind {
+            BatchKind::Atomic => self != Self::Fast,
+            BatchKind::Fast => self != Self::Atomic,
+        }
+    }
+}
+
+/// Whether events go in batches.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Batching {
-    /// It does, and they are wanted whether or not they are faster.
-    Wanted,
-    /// It does.
-    Taken,
-    /// It would, if its `allow_atomic` were set.
+    /// In such ones, whether or not they are faster.
+    Wanted(BatchKind),
+    /// In one of those that the stream takes, where that is faster.
+    Taken(Taken),
+    /// They do not: the stream could take some, but is not set up to, or they are not wanted.
     Off,
     /// Its server does not know of them, or nothing is known of it.
     #[default]
@@ -74,46 +115,81 @@ pub enum Batching {
 #[derive(Debug, Default)]
 pub(super) struct Batches {
     stream: Batching,
+    atomic: Trials,
+    fast: Trials,
+    on_their_way: Vec<OnItsWay>,
+    /// Whether atomic batches are faster.
+    pace: Pace,
+    /// Whether the broker is what limits the rate.
+    load: Load,
+}
+
+/// How those of one kind went of late.
+#[derive(Debug, Default)]
+struct Trials {
     failures: u32,
     not_before: Option<Instant>,
-    /// The first events of those on their way, and since when.
-    on_their_way: Vec<(Ticket, Instant)>,
-    /// Whether batches are faster.
-    pace: Pace,
+}
+
+#[derive(Debug)]
+struct OnItsWay {
+    kind: BatchKind,
+    first: Ticket,
+    sent: Instant,
 }
 
 impl Batches {
-    fn may_go(&self, now: Instant) -> bool {
-        let is_wanted = match self.stream {
-            Batching::Wanted => true,
-            Batching::Taken => self.pace.is_batched(),
-            Batching::Off | Batching::Unknown => false,
+    /// Which batches may go now.
+    fn kind(&self, now: Instant) -> Option<BatchKind> {
+        let kind = match self.stream {
+            Batching::Wanted(kind) => kind,
+            Batching::Taken(taken) if taken.has(BatchKind::Atomic) && self.pace.is_batched() => {
+                BatchKind::Atomic
+            }
+            // They cost the broker less than single messages do. But two are on their way at a time: as
+            // long as there is little to do, an event should not wait for its turn.
+            Batching::Taken(taken) if taken.has(BatchKind::Fast) && self.load == Load::Full => {
+                BatchKind::Fast
+            }
+            Batching::Taken(_) | Batching::Off | Batching::Unknown => return None,
         };
-        is_wanted && self.not_before.is_none_or(|at| at <= now)
+        let trials = if kind == BatchKind::Atomic { &self.atomic } else { &self.fast };
+        trials.not_before.is_none_or(|at| at <= now).then_some(kind)
+    }
+
+    fn trials(&mut self, kind: BatchKind) -> &mut Trials {
+        match kind {
+            BatchKind::Atomic => &mut self.atomic,
+            BatchKind::Fast => &mut self.fast,
+        }
     }
 
     /// They are never needed: what does not work is left alone for a while.
-    fn failed(&mut self, now: Instant) {
-        self.failures += 1;
-        self.not_before = Some(now + AFTER_FAILURE.after(self.failures));
+    fn failed(&mut self, kind: BatchKind, now: Instant) {
+        let trials = self.trials(kind);
+        trials.failures += 1;
+        trials.not_before = Some(now + AFTER_FAILURE.after(trials.failures));
     }
 
-    fn sent(&mut self, batch: &[Ticket], now: Instant) {
-        self.on_their_way.extend(batch.first().map(|first| (*first, now)));
+    fn succeeded(&mut self, kind: BatchKind) {
+        *self.trials(kind) = Trials::default();
     }
 
-    fn answered(&mut self, batch: &[Ticket]) {
-        self.on_their_way.retain(|(first, _)| Some(first) != batch.first());
+    fn sent(&mut self, kind: BatchKind, batch: &[Ticket], now: Instant) {
+        let first = batch.first().copied();
+        self.on_their_way.extend(first.map(|first| OnItsWay { kind, first, sent: now }));
+    }
+
+    /// Nobody waits for its answer any more. Returns what kind it was.
+    fn answered(&mut self, batch: &[Ticket]) -> Option<BatchKind> {
+        let is_it = |sent: &OnItsWay| Some(&sent.first) == batch.first();
+        let index = self.on_their_way.iter().position(is_it)?;
+        Some(self.on_their_way.swap_remove(index).kind)
     }
 
     /// Whether one of them should have been answered by now.
     fn is_one_late(&self, now: Instant) -> bool {
-        self.on_their_way.iter().any(|(_, sent)| *sent + PROMPT <= now)
-    }
-
-    fn succeeded(&mut self) {
-        self.failures = 0;
-        self.not_before = None;
+        self.on_their_way.iter().any(|batch| batch.sent + PROMPT <= now)
     }
 }
 
@@ -123,15 +199,17 @@ impl Delivery {
         self.batches.stream = stream;
     }
 
-    /// Measures whether batches are faster than single messages. Returns it when that
+    /// Measures whether atomic batches are faster than what goes otherwise. Returns it when that
     /// has changed.
     pub fn measure(&mut self, now: Instant) -> Option<Switch> {
-        if self.batches.stream != Batching::Taken {
-            return None;
-        }
+        let Batching::Taken(taken) = self.batches.stream else { return None };
         let is_busy = self.window.is_memory_half_full(self.lanes.len(), self.lanes.bytes())
             && self.breaker.permit(now) == Permit::Flow;
         let load = if is_busy { Load::Full } else { Load::Light };
+        self.batches.load = load;
+        if !taken.has(BatchKind::Atomic) {
+            return None;
+        }
         self.batches.pace.measure(self.window.acked_total(), load, now)
     }
 
@@ -148,7 +226,8 @@ impl Delivery {
     /// How an event goes that may go now. The caller says what became of a batch, with
     /// [`Delivery::sent_together`], [`Delivery::give_back_together`] or [`Delivery::refuse`].
     pub fn company(&mut self, first: Ticket, now: Instant) -> Company {
-        if !self.batches.may_go(now) || self.breaker.permit(now) != Permit::Flow {
+        let Some(kind) = self.batches.kind(now) else { return Company::Alone };
+        if self.breaker.permit(now) != Permit::Flow {
             return Company::Alone;
         }
         let (room, whole) = (self.window.room_for_batch(), self.window.whole());
@@ -172,7 +251,7 @@ impl Delivery {
         let room = BatchRoom { events, recognised_since, ..room };
         let batch = self.lanes.batch(first, room);
         if batch.len() >= WORTH {
-            return Company::Together(batch);
+            return Company::Together(kind, batch);
         }
         if on_their_way == 0 || is_held_up || batch.is_empty() {
             self.lanes.give_back_together(batch.get(1..).unwrap_or_default());
@@ -183,12 +262,12 @@ impl Delivery {
     }
 
     /// These were handed to the broker, all of them.
-    pub fn sent_together(&mut self, batch: &[Ticket], now: Instant) {
+    pub fn sent_together(&mut self, kind: BatchKind, batch: &[Ticket], now: Instant) {
         for ticket in batch {
             let bytes = self.lanes.event(*ticket).map_or(0, |(event, _)| event.payload.len());
             self.window.take(bytes);
         }
-        self.batches.sent(batch, now);
+        self.batches.sent(kind, batch, now);
         self.lanes.sent_together(batch, self.stream.acked, now);
     }
 
@@ -197,11 +276,33 @@ impl Delivery {
         self.lanes.give_back_together(batch);
     }
 
-    /// These could be handed over in part only. The rest will not follow, so the broker stores
-    /// none; they go again one by one.
-    pub fn broke_off(&mut self, batch: &[Ticket], now: Instant) {
-        self.sent_together(batch, now);
-        self.apart(batch, Doubt::Earlier, now);
+    /// These could be handed over in part only, and the rest will not follow. Of an atomic batch the
+    /// broker stores none then, of a fast one what it got; they go again one by one.
+    pub fn broke_off(&mut self, kind: BatchKind, batch: &[Ticket], now: Instant) {
+        self.sent_together(kind, batch, now);
+        let doubt = match kind {
+            BatchKind::Atomic => Doubt::Earlier,
+            BatchKind::Fast => Doubt::Unanswered,
+        };
+        self.apart(batch, doubt, now);
+    }
+
+    /// The stream sequence of the last message, when the answer says that the stream holds all of the
+    /// batch.
+    ///
+    /// Of a fast batch only the messages are counted, recognised ones too, and one of those may be
+    /// somebody else's. But each that was stored took a sequence of its own: when there are
+    /// as many new ones as events, all of them were stored.
+    pub fn all_stored(&self, batch: &[Ticket], outcome: &BatchOutcome) -> Option<u64> {
+        match outcome {
+            BatchOutcome::Committed { last_seq } => Some(*last_seq),
+            BatchOutcome::Seen { last_seq } => {
+                (*last_seq == self.stream.acked + batch.len() as u64).then_some(*last_seq)
+            }
+            BatchOutcome::Refused { .. }
+            | BatchOutcome::Broken { .. }
+            | BatchOutcome::Unconfirmed => None,
+        }
     }
 
     /// Judges what the broker told us about a batch.
@@ -211,24 +312,38 @@ impl Delivery {
         outcome: &BatchOutcome,
         now: Instant,
     ) -> Transition {
+        if let Some(last_seq) = self.all_stored(batch, outcome) {
+            return self.stored(batch, last_seq);
+        }
         match outcome {
-            BatchOutcome::Committed { last_seq } => self.committed(batch, *last_seq),
             // What is refused is not stored; but that rests on all of the broker's servers, and looking
             // costs little.
             BatchOutcome::Refused { .. } => self.apart(batch, Doubt::Earlier, now),
-            BatchOutcome::Unconfirmed => self.apart(batch, Doubt::Unanswered, now),
+            // Others write into the stream too, or it has recognised some: each goes again, and what is
+            // a duplicate then is compared.
+            BatchOutcome::Seen { last_seq } | BatchOutcome::Committed { last_seq } => {
+                self.raise(*last_seq, None);
+                self.apart(batch, Doubt::Earlier, now)
+            }
+            BatchOutcome::Broken { .. } | BatchOutcome::Unconfirmed => {
+                self.apart(batch, Doubt::Unanswered, now)
+            }
         }
     }
 
-    fn committed(&mut self, batch: &[Ticket], last_seq: u64) -> Transition {
-        self.batches.succeeded();
-        self.batches.answered(batch);
+    fn stored(&mut self, batch: &[Ticket], last_seq: u64) -> Transition {
+        let kind = self.batches.answered(batch);
+        if let Some(kind) = kind {
+            self.batches.succeeded(kind);
+        }
         let first_seq = (last_seq + 1).saturating_sub(batch.len() as u64);
         let went_back =
             batch.first().is_some_and(|first| first_seq <= self.lanes.sent_above(*first));
         for (stream_seq, ticket) in (first_seq..).zip(batch) {
             let Some((event, _)) = self.lanes.event(*ticket) else { continue };
-            let id = event.id;
+            // Others may write between the messages of a fast batch, so which of them is where is not
+            // certain.
+            let id = (kind == Some(BatchKind::Atomic)).then_some(event.id);
             self.window.release(event.payload.len());
             self.window.acked();
             self.raise(stream_seq, id);
@@ -241,8 +356,9 @@ impl Delivery {
     }
 
     fn apart(&mut self, batch: &[Ticket], doubt: Doubt, now: Instant) -> Transition {
-        self.batches.failed(now);
-        self.batches.answered(batch);
+        if let Some(kind) = self.batches.answered(batch) {
+            self.batches.failed(kind, now);
+        }
         for ticket in batch {
             let Some((event, _)) = self.lanes.event(*ticket) else { continue };
             self.window.release(event.payload.len());
@@ -273,7 +389,7 @@ mod tests {
             memory_bytes: 1 << 30,
         };
         let mut delivery = resumed_with(limits, Earlier::None, now);
-        delivery.set_batches(Batching::Wanted);
+        delivery.set_batches(Batching::Wanted(BatchKind::Atomic));
         delivery.begin(Snapshot::new("9:9:".to_owned()), Seq(COUNT));
         delivery.admit((1..=COUNT).map(|seq| event(seq, Some(seq.unsigned_abs() % 2))));
         delivery
@@ -290,8 +406,8 @@ mod tests {
             let mut sent = Vec::new();
             while let Some(ticket) = delivery.next(now) {
                 match delivery.company(ticket, now) {
-                    Company::Together(batch) => {
-                        delivery.sent_together(&batch, now);
+                    Company::Together(kind, batch) => {
+                        delivery.sent_together(kind, &batch, now);
                         sent.push(batch);
                     }
                     Company::Alone => panic!("{ticket:?} goes alone"),
@@ -316,8 +432,10 @@ mod tests {
         let now = Instant::now();
         let mut delivery = full_of_two_keys(now);
         let ticket = delivery.next(now).unwrap();
-        let Company::Together(first) = delivery.company(ticket, now) else { panic!("no batch") };
-        delivery.sent_together(&first, now);
+        let Company::Together(kind, first) = delivery.company(ticket, now) else {
+            panic!("no batch");
+        };
+        delivery.sent_together(kind, &first, now);
         delivery.admit([event(COUNT + 1, Some(7))]);
         let others = |delivery: &mut Delivery, now| {
             let ticket = delivery.next(now).unwrap();

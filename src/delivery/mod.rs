@@ -32,7 +32,7 @@ use batch::Batches;
 use before::Before;
 use letters::Letters;
 
-pub use batch::{BATCH_EVENTS_MAX, BatchOutcome, Batching, Company};
+pub use batch::{BATCH_EVENTS_MAX, BatchKind, BatchOutcome, Batching, Company, Taken};
 pub use breaker::{Breaker, Permit, Transition};
 pub use found::{FOUND_MAX, Found};
 pub use lanes::{Lanes, Ticket};
@@ -312,7 +312,7 @@ impl Delivery {
             Outcome::Acked { stream_seq, duplicate } => {
                 self.window.acked();
                 let went_back = !duplicate && stream_seq <= self.lanes.sent_above(ticket);
-                self.raise(stream_seq, id);
+                self.raise(stream_seq, Some(id));
                 self.publish(ticket, stream_seq);
                 let transition = self.breaker.succeed();
                 if went_back { Transition::WentBack } else { transition }
@@ -339,10 +339,10 @@ impl Delivery {
     }
 
     /// Notes a stream sequence that is in use.
-    fn raise(&mut self, stream_seq: u64, id: EventId) {
+    fn raise(&mut self, stream_seq: u64, id: Option<EventId>) {
         if stream_seq > self.stream.acked {
             self.stream.acked = stream_seq;
-            self.stream.event_id = Some(id);
+            self.stream.event_id = id;
         }
     }
 

@@ -1,16 +1,17 @@
-//! Whether events go in batches: measured, and the faster way is kept.
+//! Whether events go in atomic batches: measured, and the faster way is kept.
 //!
 //! Two things make single messages slow: a few hot keys, of which each event waits for the one before,
-//! and a broker that syncs before it acknowledges. Everywhere else they are faster than batches.
-//! Nobody tells which it is, so it is measured while there is more to do than may be on its way:
-//! when the rate is low, batches are tried for a moment, and kept if they are clearly faster.
+//! and a broker that syncs before it acknowledges. Everywhere else they are faster than atomic
+//! batches. Nobody tells which it is, so it is measured while there is more to do than may be on its
+//! way: when the rate is low, batches are tried for a moment, and kept if they are clearly faster than
+//! what goes otherwise: single messages, or fast batches where the stream takes them.
 
 use std::time::{Duration, Instant};
 
 /// For so long each way is measured, and as long before is left for what is on its way to end.
 const PERIOD: Duration = Duration::from_millis(250);
 
-/// Single messages at this rate are fast enough: batches are not tried.
+/// This rate is fast enough: batches are not tried.
 const FAST: f64 = 50_000.0;
 
 /// Batches have to be faster by this factor to be kept: less may be chance.
@@ -26,25 +27,26 @@ pub enum Switch {
     Batches {
         /// In batches.
         batched: f64,
-        /// One by one.
-        single: f64,
+        /// Otherwise.
+        otherwise: f64,
     },
     /// Batches were tried, and are not.
     Tried {
         /// In batches.
         batched: f64,
-        /// One by one.
-        single: f64,
+        /// Otherwise.
+        otherwise: f64,
     },
-    /// Single messages again, to be measured.
+    /// No batches again, to be measured.
     Single,
 }
 
 /// Whether the rate of acknowledgements says something about the broker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Load {
     /// There is more to do than may be on its way: the broker is what limits the rate.
     Full,
+    #[default]
     Light,
 }
 
@@ -57,12 +59,12 @@ pub(super) struct Pace {
 
 #[derive(Debug, Clone, Copy)]
 enum Way {
-    /// One by one; what that gives is not known yet. What goes in batches has to end first.
+    /// In no batches of them; what that gives is not known yet. What goes in batches has to end first.
     Single { is_warm: bool },
-    /// One by one, and until then not otherwise.
+    /// In none, and until then not in any.
     SingleUntil(Instant),
-    /// Batches are tried against this rate. What goes by single messages has to end first.
-    Trying { single: f64, is_warm: bool },
+    /// They are tried against this rate. What goes otherwise has to end first.
+    Trying { otherwise: f64, is_warm: bool },
     /// Batches, until then.
     BatchesUntil(Instant),
 }
@@ -80,7 +82,7 @@ struct Period {
 }
 
 impl Pace {
-    /// Whether events go in batches.
+    /// Whether events go in atomic batches.
     pub(super) fn is_batched(&self) -> bool {
         matches!(self.way, Way::Trying { .. } | Way::BatchesUntil(_))
     }
@@ -124,19 +126,19 @@ impl Pace {
         match self.way {
             Way::Single { is_warm: false } => self.way = Way::default(),
             Way::Single { .. } if rate < FAST => {
-                self.way = Way::Trying { single: rate, is_warm: false };
+                self.way = Way::Trying { otherwise: rate, is_warm: false };
             }
             Way::SingleUntil(then) if then <= now => self.way = Way::default(),
-            Way::Trying { single, is_warm: false } => {
-                self.way = Way::Trying { single, is_warm: true };
+            Way::Trying { otherwise, is_warm: false } => {
+                self.way = Way::Trying { otherwise, is_warm: true };
             }
-            Way::Trying { single, .. } if rate >= single * CLEARLY => {
+            Way::Trying { otherwise, .. } if rate >= otherwise * CLEARLY => {
                 self.way = Way::BatchesUntil(now + AGAIN);
-                return Some(Switch::Batches { batched: rate, single });
+                return Some(Switch::Batches { batched: rate, otherwise });
             }
-            Way::Trying { single, .. } => {
+            Way::Trying { otherwise, .. } => {
                 self.way = Way::SingleUntil(now + AGAIN);
-                return Some(Switch::Tried { batched: rate, single });
+                return Some(Switch::Tried { batched: rate, otherwise });
             }
             Way::Single { .. } => self.way = Way::SingleUntil(now + AGAIN),
             Way::BatchesUntil(then) if then <= now => {

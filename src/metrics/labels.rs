@@ -79,13 +79,14 @@ impl Failure {
 }
 
 label! {
-    /// What became of an atomic batch.
+    /// What became of a batch.
     BatchResult {
         /// The stream holds all of it.
         Committed = "committed",
-        /// The broker took none of it; its events went one by one.
+        /// The broker took none of it, of a fast one maybe a part; its events went one by one.
         Refused = "refused",
-        /// No answer in time, or the connection broke; its events went one by one, under the same ids.
+        /// No answer in time or one that leaves open what is stored, or the connection broke; its events
+        /// went one by one, under the same ids.
         Unconfirmed = "unconfirmed",
     }
 }

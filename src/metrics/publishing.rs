@@ -191,7 +191,7 @@ impl Publishing {
         self.left_out.inc_by(headers);
     }
 
-    /// What became of an atomic batch is known.
+    /// What became of a batch is known.
     pub fn batch(&self, result: BatchResult) {
         self.batches.get_or_create(&BatchLabel { route: Route::Default, result }).inc();
     }
@@ -208,7 +208,7 @@ fn batches(list: &mut Registry) -> Family<BatchLabel, Counter> {
     for result in BatchResult::ALL {
         drop(family.get_or_create(&BatchLabel { route: Route::Default, result: *result }));
     }
-    list.register("publish_batches", "Atomic batches, by what became of them", family.clone());
+    list.register("publish_batches", "Batches, by what became of them", family.clone());
     family
 }
 

@@ -1,7 +1,9 @@
-//! Atomic batches: messages that the stream stores together and in order, or not at all.
+//! Batches: messages that are answered together.
 //!
-//! Each message names its batch and its place in it; the last says that the batch is complete, and
-//! it alone is answered. A batch whose last message never comes is dropped by the server.
+//! Each message names its batch and its place in it, and the last says that the batch is complete: those
+//! of an atomic batch in headers, those of a fast one in the subject for its answers. An atomic
+//! batch is stored as a whole and answered once. Of a fast one each message is stored
+//! as it comes, up to the first gap or fault; what is answered before its end says how far it is.
 
 use std::{collections::VecDeque, time::Instant};
 
@@ -12,25 +14,41 @@ use tokio::task::coop::unconstrained;
 
 use super::{
     error::{Answer, PubAck},
-    publish::{NotSent, Publisher, map_of},
+    publish::{Live, NotSent, Publisher, map_of},
 };
 use crate::{
-    delivery::{BatchOutcome, Ticket},
-    wire::Message,
+    delivery::{BatchKind, BatchOutcome, Ticket},
+    wire::{Headers, Message},
 };
+
+/// A fast batch ends at the first message that is missing or not taken.
+const FAST_RULES: &str = "fail";
+
+/// The most messages between two answers that a server may be asked for; it gives more of them.
+const FAST_FLOW: u16 = u16::MAX;
+
+/// How the answer to a message of a fast batch begins that says how far the server is.
+const PROGRESS: &[u8] = br#"{"type":"ack""#;
+
+/// A batch on its way.
+#[derive(Debug)]
+pub(super) struct Sent {
+    kind: BatchKind,
+    pub(super) tickets: Box<[Ticket]>,
+}
 
 /// The batches among what was sent.
 #[derive(Debug, Default)]
 pub(super) struct Batches {
     /// On their way, each by its number among what was sent.
-    sent: FxHashMap<u64, Box<[Ticket]>>,
+    sent: FxHashMap<u64, Sent>,
     /// Those that ended without an answer and are yet to be told.
     given_up: VecDeque<Box<[Ticket]>>,
 }
 
 impl Batches {
     /// The events of a number that is a batch's; nobody waits for it any more.
-    pub(super) fn take(&mut self, number: u64) -> Option<Box<[Ticket]>> {
+    pub(super) fn take(&mut self, number: u64) -> Option<Sent> {
         if self.sent.is_empty() { None } else { self.sent.remove(&number) }
     }
 
@@ -38,7 +56,7 @@ impl Batches {
     pub(super) fn give_up(&mut self, number: u64) -> bool {
         let batch = self.take(number);
         let is_one = batch.is_some();
-        self.given_up.extend(batch);
+        self.given_up.extend(batch.map(|batch| batch.tickets));
         is_one
     }
 
@@ -56,9 +74,10 @@ impl Publisher {
     /// Hands a batch to the client and returns at once.
     ///
     /// # Errors
-    /// When it was handed over in part only, or not at all: the server stores none of it.
+    /// When it was handed over in part only, or not at all: of an atomic one the server stores nothing.
     pub fn publish_together(
         &mut self,
+        kind: BatchKind,
         tickets: Box<[Ticket]>,
         messages: Vec<Message>,
         now: Instant,
@@ -67,22 +86,18 @@ impl Publisher {
         let (Some(live), Some(first)) = (&self.live, tickets.first().copied()) else {
             return Err(NotSent::NotNow);
         };
-        let client = &live.connection.client;
-        let id = batch_id(&live.reply_prefix, number);
-        let last = messages.len();
-        for (sequence, message) in (1..).zip(messages) {
+        let batch = Naming::new(kind, live, number, messages.len());
+        for (place, message) in (1..).zip(messages) {
             let Message { subject, mut headers, payload, .. } = message;
-            headers.add("Nats-Batch-Id", &id);
-            headers.add("Nats-Batch-Sequence", sequence);
+            let reply = batch.name(place, &mut headers);
             // The client's queue has room for two windows, and a batch is no more than one.
-            let handed = if sequence == last {
-                headers.add("Nats-Batch-Commit", "1");
-                let (reply, headers) = (live.reply_to(number), map_of(&headers));
+            let (client, headers) = (&live.connection.client, map_of(&headers));
+            let handed = if let Some(reply) = reply {
                 let handing =
                     client.publish_with_reply_and_headers(subject, reply, headers, payload);
                 unconstrained(handing).now_or_never()
             } else {
-                let handing = client.publish_with_headers(subject, map_of(&headers), payload);
+                let handing = client.publish_with_headers(subject, headers, payload);
                 unconstrained(handing).now_or_never()
             };
             match handed {
@@ -93,7 +108,7 @@ impl Publisher {
                 Some(Err(_)) | None => return Err(NotSent::NotNow),
             }
         }
-        self.batches.sent.insert(number, tickets);
+        self.batches.sent.insert(number, Sent { kind, tickets });
         self.wait_for(first, now);
         Ok(())
     }
@@ -101,7 +116,7 @@ impl Publisher {
     /// No answer is waited for to the batches that hold such an event.
     pub fn give_up_batches(&mut self, holds: impl Fn(Ticket) -> bool) {
         let sent = self.batches.sent.iter();
-        let such = sent.filter(|(_, batch)| batch.iter().any(|ticket| holds(*ticket)));
+        let such = sent.filter(|(_, batch)| batch.tickets.iter().any(|ticket| holds(*ticket)));
         let numbers: Vec<u64> = such.map(|(number, _)| *number).collect();
         for number in numbers {
             self.batches.give_up(number);
@@ -109,15 +124,64 @@ impl Publisher {
         }
     }
 
-    /// What the answer to a batch of so many messages means.
+    /// What the answer to a batch means.
     pub(super) fn batch_outcome(
         &self,
         answer: Answer<'_>,
         number: u64,
-        messages: usize,
+        batch: &Sent,
     ) -> BatchOutcome {
         let id = self.live.as_ref().map(|live| batch_id(&live.reply_prefix, number));
-        classify(answer, &self.stream, id.as_deref(), messages)
+        let Sent { kind, tickets } = batch;
+        classify(answer, &self.stream, id.as_deref(), (*kind, tickets.len()))
+    }
+}
+
+/// Whether an answer only says how far the server is with a fast batch.
+pub(super) fn is_progress(answer: &[u8]) -> bool {
+    answer.starts_with(PROGRESS)
+}
+
+/// How the messages of a batch say which one they are.
+struct Naming {
+    kind: BatchKind,
+    id: String,
+    /// Of an atomic batch the subject for its answer, of a fast one what all its subjects begin with.
+    reply: String,
+    last: usize,
+}
+
+impl Naming {
+    fn new(kind: BatchKind, live: &Live, number: u64, messages: usize) -> Self {
+        let (id, reply) = (batch_id(&live.reply_prefix, number), live.reply_to(number));
+        let reply = match kind {
+            BatchKind::Atomic => reply,
+            BatchKind::Fast => format!("{reply}.{id}.{FAST_FLOW}.{FAST_RULES}."),
+        };
+        Self { kind, id, reply, last: messages }
+    }
+
+    /// Names the message at this place, counted from 1. Returns the subject for its answer.
+    fn name(&self, place: usize, headers: &mut Headers) -> Option<String> {
+        match self.kind {
+            BatchKind::Atomic => {
+                headers.add("Nats-Batch-Id", &self.id);
+                headers.add("Nats-Batch-Sequence", place);
+                (place == self.last).then(|| {
+                    headers.add("Nats-Batch-Commit", "1");
+                    self.reply.clone()
+                })
+            }
+            BatchKind::Fast => {
+                let operation = match place {
+                    last if last == self.last => ".2.$FI",
+                    1 => ".0.$FI",
+                    _ => ".1.$FI",
+                };
+                let mut digits = itoa::Buffer::new();
+                Some([self.reply.as_str(), digits.format(place), operation].concat())
+            }
+        }
     }
 }
 
@@ -128,24 +192,43 @@ fn batch_id(reply_prefix: &str, number: u64) -> String {
     format!("{inbox}-{number}")
 }
 
-fn classify(answer: Answer<'_>, stream: &str, id: Option<&str>, messages: usize) -> BatchOutcome {
+fn classify(
+    answer: Answer<'_>,
+    stream: &str,
+    id: Option<&str>,
+    (kind, messages): (BatchKind, usize),
+) -> BatchOutcome {
     let Answer::Payload(payload) = answer else {
-        return BatchOutcome::Refused { text: "no stream answers for the subject".to_owned() };
+        // Of a fast batch this may be about one of its messages.
+        let text = "no stream answers for the subject".to_owned();
+        return not_taken(kind, text);
     };
     match serde_json::from_slice::<PubAck<'_>>(payload) {
-        // Whatever it is about, the whole batch or one message of it: nothing is stored, and what is
-        // wrong shows when the events go one by one.
-        Ok(PubAck { error: Some(error), .. }) => BatchOutcome::Refused {
-            text: format!("{} (JetStream code {})", error.description, error.err_code),
-        },
+        // Whatever it is about, the whole batch or one message of it: what is wrong shows when the
+        // events go one by one.
+        Ok(PubAck { error: Some(error), .. }) => {
+            let text = format!("{} (JetStream code {})", error.description, error.err_code);
+            not_taken(kind, text)
+        }
         // Our stream has all of it.
         Ok(PubAck { stream: Some(name), seq, batch, count, .. })
             if name == stream && batch == id && count == messages as u64 && seq >= count =>
         {
-            BatchOutcome::Committed { last_seq: seq }
+            match kind {
+                BatchKind::Atomic => BatchOutcome::Committed { last_seq: seq },
+                BatchKind::Fast => BatchOutcome::Seen { last_seq: seq },
+            }
         }
         // Something else answers: who knows what it did.
         Ok(_) | Err(_) => BatchOutcome::Unconfirmed,
+    }
+}
+
+/// Of an atomic batch that is refused nothing is stored, of a fast one maybe the first messages.
+fn not_taken(kind: BatchKind, text: String) -> BatchOutcome {
+    match kind {
+        BatchKind::Atomic => BatchOutcome::Refused { text },
+        BatchKind::Fast => BatchOutcome::Broken { text },
     }
 }
 
@@ -154,7 +237,39 @@ mod tests {
     use super::*;
 
     fn answer(json: &str) -> BatchOutcome {
-        classify(Answer::Payload(json.as_bytes()), "EVENTS", Some("b-7"), 3)
+        to(BatchKind::Atomic, json)
+    }
+
+    fn to(kind: BatchKind, json: &str) -> BatchOutcome {
+        classify(Answer::Payload(json.as_bytes()), "EVENTS", Some("b-7"), (kind, 3))
+    }
+
+    #[test]
+    fn of_a_fast_batch_only_its_end_counts() {
+        let to = |json: &str| to(BatchKind::Fast, json);
+        let whole = r#"{"stream":"EVENTS","seq":9,"batch":"b-7","count":3}"#;
+        assert_eq!(to(whole), BatchOutcome::Seen { last_seq: 9 });
+        for other in [
+            r#"{"stream":"EVENTS","seq":9,"batch":"b-7","count":2}"#,
+            r#"{"stream":"EVENTS","seq":9,"batch":"b-8","count":3}"#,
+            r#"{"type":"gap","last_seq":2,"seq":3}"#,
+        ] {
+            assert_eq!(to(other), BatchOutcome::Unconfirmed, "{other}");
+        }
+        for (fault, text) in [
+            (
+                r#"{"type":"err","seq":3,"error":{"code":503,"err_code":10077,"description":"full"}}"#,
+                "full (JetStream code 10077)",
+            ),
+            (
+                r#"{"error":{"code":400,"err_code":10208,"description":"unknown"},"stream":"EVENTS","seq":0}"#,
+                "unknown (JetStream code 10208)",
+            ),
+        ] {
+            assert_eq!(to(fault), BatchOutcome::Broken { text: text.to_owned() }, "{fault}");
+        }
+        assert!(is_progress(br#"{"type":"ack","seq":0,"msgs":500}"#));
+        assert!(!is_progress(whole.as_bytes()));
     }
 
     #[test]
@@ -183,7 +298,7 @@ mod tests {
             refused,
             BatchOutcome::Refused { text: "duplicate (JetStream code 10201)".to_owned() }
         );
-        let nobody = classify(Answer::NoResponders, "EVENTS", Some("b-7"), 3);
+        let nobody = classify(Answer::NoResponders, "EVENTS", Some("b-7"), (BatchKind::Atomic, 3));
         assert!(matches!(nobody, BatchOutcome::Refused { .. }));
     }
 

@@ -1,6 +1,7 @@
 //! Sends messages and tells what became of each, over one inbox of our own.
 //!
-//! Each publish carries a reply subject `<inbox>.<n>`; the answers come back on one subscription.
+//! Each publish carries a reply subject `<inbox>.<n>`, to which a message of a fast batch adds more; the
+//! answers come back on one subscription.
 //! That costs half of what the client's own acknowledgements do, and leaves nothing behind for an
 //! answer that never comes. What is unanswered when its deadline passes, or when the connection
 //! ends, is unconfirmed: it may be stored, and is sent again under the same id.
@@ -27,7 +28,7 @@ use tokio::{sync::mpsc, task::coop::unconstrained, time::sleep_until};
 
 use super::{
     Connection,
-    batch::Batches,
+    batch::{Batches, is_progress},
     error::{Answer, classify_answer},
 };
 use crate::{
@@ -261,9 +262,9 @@ impl Publisher {
         }
         if let Some((number, ticket)) = self.overdue(now) {
             return Some(match self.batches.take(number) {
-                Some(tickets) => {
+                Some(batch) => {
                     let (outcome, took) = (BatchOutcome::Unconfirmed, Duration::ZERO);
-                    Absorbed::Batch { tickets, outcome, took, silent }
+                    Absorbed::Batch { tickets: batch.tickets, outcome, took, silent }
                 }
                 None => Absorbed::Unconfirmed { ticket, silent },
             });
@@ -307,7 +308,14 @@ impl Publisher {
 
     fn answered(&mut self, answer: &async_nats::Message, now: Instant) -> Option<Absorbed> {
         let prefix = &self.live.as_ref()?.reply_prefix;
-        let number: u64 = answer.subject.strip_prefix(prefix)?.parse().ok()?;
+        let place = answer.subject.strip_prefix(prefix)?;
+        if is_progress(&answer.payload) {
+            self.last_answer = now;
+            return None;
+        }
+        // What follows the number in the subject is the server's, of a message of a fast batch.
+        let number = place.split_once('.').map_or(place, |(number, _)| number);
+        let number: u64 = number.parse().ok()?;
         let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
         let Sent { ticket, at } = self.sent.get_mut(index)?.take()?;
         self.last_answer = now;
@@ -317,8 +325,9 @@ impl Publisher {
             Some(_) | None => Answer::Payload(&answer.payload),
         };
         let took = now.duration_since(at);
-        if let Some(tickets) = self.batches.take(number) {
-            let outcome = self.batch_outcome(answer, number, tickets.len());
+        if let Some(batch) = self.batches.take(number) {
+            let outcome = self.batch_outcome(answer, number, &batch);
+            let tickets = batch.tickets;
             return Some(Absorbed::Batch { tickets, outcome, took, silent: false });
         }
         let outcome = classify_answer(answer, &self.stream);
@@ -367,7 +376,7 @@ impl Live {
     fn over(connection: Connection) -> Option<Self> {
         let inbox = connection.client.new_inbox();
         // Nothing else is in the client's queue yet, so this completes at once.
-        let answers = connection.client.subscribe(format!("{inbox}.*"));
+        let answers = connection.client.subscribe(format!("{inbox}.>"));
         let Some(Ok(answers)) = unconstrained(answers).now_or_never() else {
             connection.ended.cancel();
             return None;

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::{
     config,
-    delivery::Batching,
+    delivery::{Batching, Taken},
     wire::{Limits, SubjectTemplate, captures},
 };
 
@@ -39,7 +39,7 @@ pub struct Facts {
     pub keeps: Keeps,
     /// How many servers have it.
     pub copies: Copies,
-    /// Whether it takes atomic batches.
+    /// Which batches it takes.
     pub batches: Batching,
     /// What might lose events, for the log and `check`.
     pub warnings: Vec<Warning>,
@@ -75,17 +75,30 @@ pub enum Copies {
     Several,
 }
 
+/// Which batches the stream takes of those that may be trusted.
+///
+/// With several copies a fast batch is not: a server without a quorum has acknowledged what it had
+/// only proposed.
 fn batching_of(client: &Client, config: &Config) -> Batching {
-    match (config.allow_atomic_publish, knows_batches(client)) {
-        (_, false) => Batching::Unknown,
-        (false, true) => Batching::Off,
-        (true, true) => Batching::Taken,
+    let atomic = config.allow_atomic_publish && knows_atomic(client);
+    let fast = config.allow_batch_publish && config.num_replicas <= 1 && knows_fast(client);
+    match (atomic, fast) {
+        (true, true) => Batching::Taken(Taken::Both),
+        (true, false) => Batching::Taken(Taken::Atomic),
+        (false, true) => Batching::Taken(Taken::Fast),
+        (false, false) if knows_atomic(client) => Batching::Off,
+        (false, false) => Batching::Unknown,
     }
 }
 
 /// Whether the server that we are connected to knows of atomic batches.
-fn knows_batches(client: &Client) -> bool {
+fn knows_atomic(client: &Client) -> bool {
     client.is_server_compatible(2, 12, 0)
+}
+
+/// Whether it knows of fast batches.
+fn knows_fast(client: &Client) -> bool {
+    client.is_server_compatible(2, 14, 0)
 }
 
 /// Something that might lose events, with what to do about it.
@@ -216,6 +229,7 @@ async fn create(
     context: &jetstream::Context,
     config: &config::Stream,
 ) -> Result<Info, StreamError> {
+    let are_wanted = config.batches != config::Batches::Off;
     let wanted = Config {
         name: config.name.clone(),
         subjects: config.subjects.clone(),
@@ -224,7 +238,8 @@ async fn create(
         discard: DiscardPolicy::New,
         duplicate_window: config.duplicate_window.0,
         allow_direct: true,
-        allow_atomic_publish: config.batches != config::Batches::Off && knows_batches(client),
+        allow_atomic_publish: are_wanted && knows_atomic(client),
+        allow_batch_publish: are_wanted && knows_fast(client),
         ..Config::default()
     };
     let stream = config.name.clone();

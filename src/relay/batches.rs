@@ -6,7 +6,7 @@ use tracing::{debug, info};
 
 use super::{Relay, holding::Holding};
 use crate::{
-    delivery::{BatchOutcome, Outcome, Switch, Ticket, Transition},
+    delivery::{BatchKind, BatchOutcome, Outcome, Switch, Ticket, Transition},
     failpoint,
     metrics::{BatchResult, Failure},
     wire::Message,
@@ -18,7 +18,7 @@ impl Relay {
     pub(super) fn send_together(
         &mut self,
         holding: &mut Holding,
-        batch: &[Ticket],
+        (kind, batch): (BatchKind, &[Ticket]),
         now: Instant,
     ) -> bool {
         let mut messages: Vec<Message> = Vec::with_capacity(batch.len());
@@ -35,11 +35,11 @@ impl Relay {
         }
         self.metrics.publishing.left_out(messages.iter().map(|message| message.left_out).sum());
         failpoint::pass("publish");
-        match self.broker.publisher.publish_together(goes.into(), messages, now) {
-            Ok(()) => holding.delivery.sent_together(goes, now),
+        match self.broker.publisher.publish_together(kind, goes.into(), messages, now) {
+            Ok(()) => holding.delivery.sent_together(kind, goes, now),
             Err(why) => {
                 debug!(?why, events = goes.len(), "a batch could not be handed over");
-                holding.delivery.broke_off(goes, now);
+                holding.delivery.broke_off(kind, goes, now);
             }
         }
         failpoint::pass("handed-over");
@@ -50,18 +50,18 @@ impl Relay {
     /// Measures which way events go faster.
     pub(super) fn measure(holding: &mut Holding, now: Instant) {
         match holding.delivery.measure(now) {
-            Some(Switch::Batches { batched, single }) => info!(
+            Some(Switch::Batches { batched, otherwise }) => info!(
                 batched_per_second = batched.round(),
-                single_per_second = single.round(),
+                otherwise_per_second = otherwise.round(),
                 "events go in atomic batches, which is clearly faster now"
             ),
-            Some(Switch::Tried { batched, single }) => debug!(
+            Some(Switch::Tried { batched, otherwise }) => debug!(
                 batched_per_second = batched.round(),
-                single_per_second = single.round(),
+                otherwise_per_second = otherwise.round(),
                 "atomic batches were tried and are not clearly faster"
             ),
             Some(Switch::Single) => {
-                info!("events go one by one again, to measure which way is faster");
+                info!("events go in no atomic batches again, to measure which way is faster");
             }
             None => {}
         }
@@ -75,20 +75,20 @@ impl Relay {
         outcome: &BatchOutcome,
         (took, now): (Duration, Instant),
     ) {
-        let result = match outcome {
-            BatchOutcome::Committed { last_seq } => {
-                let acked = Outcome::Acked { stream_seq: *last_seq, duplicate: false };
+        let result = match (holding.delivery.all_stored(batch, outcome), outcome) {
+            (Some(stream_seq), _) => {
+                let acked = Outcome::Acked { stream_seq, duplicate: false };
                 for ticket in batch {
                     let event = holding.delivery.event(*ticket);
                     self.report.outcome(&self.metrics, event, &acked, took);
                 }
                 BatchResult::Committed
             }
-            BatchOutcome::Refused { text } => {
+            (None, BatchOutcome::Refused { text } | BatchOutcome::Broken { text }) => {
                 info!(answer = %text, events = batch.len(), "a batch was refused; its events go one by one");
                 BatchResult::Refused
             }
-            BatchOutcome::Unconfirmed => {
+            (None, _) => {
                 for _ in batch {
                     self.metrics.publishing.failed(Failure::Unconfirmed);
                 }

@@ -319,8 +319,10 @@ impl Relay {
             return false;
         }
         match holding.delivery.company(ticket, now) {
-            Company::Together(batch) if self.send_together(holding, &batch, now) => return true,
-            Company::Alone | Company::Together(_) => {}
+            Company::Together(kind, batch) if self.send_together(holding, (kind, &batch), now) => {
+                return true;
+            }
+            Company::Alone | Company::Together(..) => {}
             Company::Later => return false,
         }
         let Some((event, sent_before)) = holding.delivery.event(ticket) else { return true };

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     config::{Batches, Heal},
-    delivery::{Batching, Closure, ClosureKind},
+    delivery::{BatchKind, Batching, Closure, ClosureKind},
     failpoint,
     metrics::{Dependency, Failure},
     nats::{LookedUp, StreamError},
@@ -26,10 +26,17 @@ const RECOGNISED_SHARE: f64 = 0.8;
 
 /// Whether events may go in batches, as they are wanted and the stream takes them.
 fn batching(wanted: Batches, stream: Batching) -> Batching {
-    match (wanted, stream) {
-        (Batches::Off, _) => Batching::Off,
-        (Batches::Always, Batching::Taken) => Batching::Wanted,
-        (Batches::Auto | Batches::Always, stream) => stream,
+    let kind = match wanted {
+        Batches::Off => return Batching::Off,
+        Batches::Auto => return stream,
+        Batches::Always => BatchKind::Atomic,
+        Batches::Fast => BatchKind::Fast,
+    };
+    match stream {
+        Batching::Taken(taken) if taken.has(kind) => Batching::Wanted(kind),
+        Batching::Taken(_) | Batching::Wanted(_) | Batching::Off | Batching::Unknown => {
+            Batching::Off
+        }
     }
 }
 

@@ -46,13 +46,6 @@ async fn json(daemon: &Daemon, path: &str) -> Value {
     serde_json::from_str(&daemon.get(path).await.unwrap().body).unwrap()
 }
 
-/// The value of one series of `/metrics`.
-async fn metric(daemon: &Daemon, series: &str) -> f64 {
-    let page = daemon.get("/metrics").await.unwrap().body;
-    let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {series} in\n{page}")).parse().unwrap()
-}
-
 #[tokio::test]
 async fn readiness_follows_postgres_and_liveness_does_not() {
     let mut fixture = Fixture::own_postgres().await;
@@ -63,19 +56,19 @@ async fn readiness_follows_postgres_and_liveness_does_not() {
         .allow_log("dedup keys were not looked after")
         .start();
     wait_ready(&daemon, 200, "ready").await;
-    assert!(metric(&daemon, r#"postrider_dependency_up{dependency="postgres"}"#).await > 0.0);
+    assert!(daemon.metric(r#"postrider_dependency_up{dependency="postgres"}"#).await > 0.0);
 
     fixture.postgres.own().stop_fast().await.unwrap();
     wait_ready(&daemon, 503, "postgres down").await;
     let verbose = json(&daemon, "/readyz?verbose").await;
     let detail = verbose["dependencies"][0]["detail"].as_str().unwrap();
     assert!(!detail.is_empty(), "{verbose}");
-    assert!(metric(&daemon, r#"postrider_dependency_up{dependency="postgres"}"#).await < 1.0);
+    assert!(daemon.metric(r#"postrider_dependency_up{dependency="postgres"}"#).await < 1.0);
 
     fixture.postgres.own().start_again().await.unwrap();
     wait_ready(&daemon, 200, "ready").await;
     let reconnects = r#"postrider_dependency_reconnects_total{dependency="postgres"}"#;
-    assert!(metric(&daemon, reconnects).await >= 1.0);
+    assert!(daemon.metric(reconnects).await >= 1.0);
 }
 
 #[tokio::test]
@@ -119,7 +112,7 @@ async fn metrics_count_what_was_published() {
     let daemon = relay(&fixture).start();
     fixture.wait_stored(250, DEADLINE).await;
     let published = r#"postrider_messages_published_total{route="default"}"#;
-    eventually("250 confirmations", DEADLINE, async || metric(&daemon, published).await >= 250.0)
+    eventually("250 confirmations", DEADLINE, async || daemon.metric(published).await >= 250.0)
         .await;
     for (series, least) in [
         (r#"postrider_rows_fetched_total{table="outbox"}"#, 250.0),
@@ -137,8 +130,7 @@ async fn metrics_count_what_was_published() {
         (r#"postrider_circuit_state{dependency="nats",state="closed"}"#, 1.0),
         ("process_resident_memory_bytes", 1.0),
     ] {
-        eventually((series, least), DEADLINE, async || metric(&daemon, series).await >= least)
-            .await;
+        eventually((series, least), DEADLINE, async || daemon.metric(series).await >= least).await;
     }
     let status = json(&daemon, "/api/v1/status").await;
     assert_eq!(status["phase"], "relaying", "{status}");

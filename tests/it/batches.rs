@@ -1,8 +1,10 @@
-//! A key with many events goes in atomic batches: once, in order, and never because it has to.
+//! A key with many events goes in batches, atomic or fast: once, in order, and never because it has to.
 
+use async_nats::{HeaderMap, jetstream::stream::Config};
 use tokio_postgres::Client;
+use uuid::Uuid;
 
-use super::support::{DEADLINE, Fixture, app::StoredMessage, eventually, nats};
+use super::support::{DEADLINE, Fixture, app::StoredMessage, daemon::Daemon, eventually, nats};
 
 const EVENTS: i64 = 6_000;
 
@@ -20,7 +22,7 @@ fn numbers(messages: &[StoredMessage]) -> Vec<i64> {
     messages.iter().map(|message| message.json()["n"].as_i64().unwrap()).collect()
 }
 
-/// How many of them came in batches.
+/// How many of them came in atomic batches.
 fn in_batches(messages: &[StoredMessage]) -> usize {
     messages.iter().filter(|message| message.header("Nats-Batch-Id").is_some()).count()
 }
@@ -64,10 +66,94 @@ async fn an_event_that_cannot_be_sent_ends_its_batch_and_dies_alone() {
     let others: Vec<i64> = all().into_iter().filter(|n| *n != 3_000).collect();
     assert_eq!(numbers(&stored), others);
     assert!(in_batches(&stored) > stored.len() / 2);
+    wait_dead(&client, "invalid_subject").await;
+}
+
+/// Waits until there is one dead letter, and it says this.
+async fn wait_dead(client: &Client, code: &str) {
     eventually("a dead letter", DEADLINE, async || {
-        let count =
-            r#"SELECT count(*) FROM "postrider".letter WHERE error_code = 'invalid_subject'"#;
-        client.query_one(count, &[]).await.unwrap().get::<_, i64>(0) == 1
+        let letters = r#"SELECT error_code FROM "postrider".letter"#;
+        let letters = client.query(letters, &[]).await.unwrap();
+        letters.len() == 1 && letters[0].get::<_, Option<&str>>(0) == Some(code)
     })
     .await;
+}
+
+/// How many batches ended so.
+async fn batches(daemon: &Daemon, result: &str) -> f64 {
+    let labels = format!(r#"{{route="default",result="{result}"}}"#);
+    daemon.metric(&format!("postrider_publish_batches_total{labels}")).await
+}
+
+#[tokio::test]
+async fn a_hot_key_goes_in_fast_batches_and_keeps_its_order() {
+    let fixture = Fixture::new().await;
+    insert(&fixture.connect().await, -1, "").await;
+    let daemon = fixture.daemon().admin().allow_log("one replica").set("stream.batches", "fast");
+    let daemon = daemon.start();
+    let stored = fixture.wait_stored(EVENTS.unsigned_abs(), DEADLINE).await;
+    assert_eq!(numbers(&stored), all());
+    assert_eq!(in_batches(&stored), 0, "fast batches leave nothing in a message");
+    assert!(fixture.wait_drained(DEADLINE).await);
+    let (committed, refused) =
+        (batches(&daemon, "committed").await, batches(&daemon, "refused").await);
+    assert!(committed >= 6.0 && refused < 1.0, "{committed} committed, {refused} refused");
+}
+
+/// The first message that the stream has no room for ends its batch, and nothing behind it overtakes it.
+#[tokio::test]
+async fn a_stream_that_is_full_in_the_middle_of_a_fast_batch_takes_the_rest_later() {
+    const ROOM: u64 = 2_500;
+    let fixture = Fixture::new().await;
+    let jetstream = fixture.jetstream().await;
+    let config = takes_fast_batches(&fixture);
+    let small = Config { max_messages: ROOM.cast_signed(), ..config.clone() };
+    jetstream.create_stream(small).await.unwrap();
+    insert(&fixture.connect().await, -1, "").await;
+    let daemon = fixture.daemon().admin().allow_log("one replica").set("stream.batches", "fast");
+    let mut daemon = daemon.allow_log("maximum messages exceeded").start();
+    let stored = fixture.wait_stored(ROOM, DEADLINE).await;
+    assert_eq!(numbers(&stored), all()[..2_500]);
+    daemon.wait_log("maximum messages exceeded (JetStream code 10077)", DEADLINE).await;
+    jetstream.update_stream(config).await.unwrap();
+    let stored = fixture.wait_stored(EVENTS.unsigned_abs(), DEADLINE).await;
+    assert_eq!(numbers(&stored), all());
+    assert!(fixture.wait_drained(DEADLINE).await);
+    assert!(batches(&daemon, "refused").await > 0.0);
+}
+
+/// The stream counts a message that it recognises among those of a fast batch that it took. It may be
+/// another one under the same id.
+#[tokio::test]
+async fn another_message_under_the_id_of_one_in_a_fast_batch_is_noticed() {
+    let fixture = Fixture::new().await;
+    let jetstream = fixture.jetstream().await;
+    jetstream.create_stream(takes_fast_batches(&fixture)).await.unwrap();
+    let client = fixture.connect().await;
+    insert(&client, -1, "").await;
+    let taken = r#"SELECT event_id FROM "postrider".outbox WHERE payload->>'n' = '3000'"#;
+    let taken: Uuid = client.query_one(taken, &[]).await.unwrap().get(0);
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Msg-Id", taken.to_string());
+    let subject = format!("{}.elsewhere", fixture.prefix);
+    let other = jetstream.publish_with_headers(subject, headers, "another".into());
+    other.await.unwrap().await.unwrap();
+    let daemon = fixture.daemon().admin().allow_log("one replica").set("stream.batches", "fast");
+    let daemon = daemon.set("route.on_dead", "skip").allow_log("became a dead letter").start();
+    let stored = fixture.wait_stored(EVENTS.unsigned_abs(), DEADLINE).await;
+    let others: Vec<i64> = all().into_iter().filter(|n| *n != 3_000).collect();
+    assert_eq!(numbers(&stored[1..]), others);
+    wait_dead(&client, "msg_id_collision").await;
+    assert!(batches(&daemon, "committed").await > 0.0);
+}
+
+fn takes_fast_batches(fixture: &Fixture) -> Config {
+    Config {
+        name: fixture.stream.clone(),
+        subjects: vec![format!("{}.>", fixture.prefix)],
+        discard: async_nats::jetstream::stream::DiscardPolicy::New,
+        allow_direct: true,
+        allow_batch_publish: true,
+        ..Config::default()
+    }
 }

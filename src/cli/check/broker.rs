@@ -6,7 +6,7 @@ use super::Finding;
 use crate::{
     cli::exit::Exit,
     config::{self, Config},
-    delivery::Batching,
+    delivery::{BatchKind, Batching, Taken},
     nats::{self, ConnectError, Connector, StreamError},
     wire::SubjectTemplate,
 };
@@ -60,14 +60,21 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
     findings
 }
 
-/// Whether events go in atomic batches where that is faster: never a risk, so never a warning.
+/// Whether events go in batches where that is faster: never a risk, so never a warning.
 fn batches(stream: &str, batching: Batching) -> Option<Finding> {
-    let off = format!("{stream} takes no atomic batches: a hot key goes one round trip at a time");
+    let takes = |what| Some(Finding::fine(STREAM, format!("{stream} takes {what} batches")));
     match batching {
-        Batching::Taken | Batching::Wanted => Some(Finding::fine(STREAM, format!("{stream} takes atomic batches"))),
-        Batching::Off => Some(Finding::fine(STREAM, off).hint(
-            "allow_atomic: true in the stream's configuration switches them on; no restart is needed",
-        )),
+        Batching::Taken(Taken::Both) => takes("atomic and fast"),
+        Batching::Taken(Taken::Atomic) | Batching::Wanted(BatchKind::Atomic) => takes("atomic"),
+        Batching::Taken(Taken::Fast) | Batching::Wanted(BatchKind::Fast) => takes("fast"),
+        Batching::Off => {
+            let text =
+                format!("{stream} takes no batches: a hot key goes one round trip at a time");
+            Some(Finding::fine(STREAM, text).hint(
+                "allow_atomic: true in the stream's configuration switches them on, with one replica \
+                 allow_batched: true too; no restart is needed",
+            ))
+        }
         Batching::Unknown => None,
     }
 }

@@ -1,15 +1,17 @@
-//! Batches in the simulation: stored as a whole or not at all, answered or not, in time or late.
+//! Batches in the simulation: stored as a whole or not at all, or in order up to a fault; answered or
+//! not, in time or late.
 
 use std::time::{Duration, Instant};
 
 use super::{stream::LATE_MAX, world::World};
 use crate::{
-    delivery::{BatchOutcome, Batching, Company, StreamMark, Ticket},
+    delivery::{BatchKind, BatchOutcome, Batching, Company, StreamMark, Ticket},
     event::EventId,
 };
 
 /// A batch on its way; like a single message it arrives within [`LATE_MAX`] or never.
 pub(super) struct Sent {
+    kind: BatchKind,
     tickets: Vec<Ticket>,
     seqs: Vec<i64>,
     at: Instant,
@@ -19,13 +21,14 @@ pub(super) struct Sent {
 impl World {
     pub(super) fn company(&mut self, first: Ticket) -> Company {
         // Now and then another way is found faster.
+        let kind = if self.random.chance(50) { BatchKind::Atomic } else { BatchKind::Fast };
         let are_wanted = self.takes_batches && self.random.chance(80);
-        self.delivery.set_batches(if are_wanted { Batching::Wanted } else { Batching::Off });
+        self.delivery.set_batches(if are_wanted { Batching::Wanted(kind) } else { Batching::Off });
         self.delivery.company(first, self.now)
     }
 
     /// Hands a batch over: all of it, its first part, or so much that the rest is missing.
-    pub(super) fn send_together(&mut self, batch: &[Ticket]) {
+    pub(super) fn send_together(&mut self, kind: BatchKind, batch: &[Ticket]) {
         let seqs: Vec<i64> =
             batch.iter().map(|ticket| self.delivery.event(*ticket).unwrap().0.seq.0).collect();
         assert!(batch.iter().all(|ticket| !self.delivery.event(*ticket).unwrap().1), "sent before");
@@ -39,16 +42,21 @@ impl World {
         let goes = if self.random.chance(10) { batch.len() - 1 } else { batch.len() };
         let (goes, waits) = batch.split_at(goes);
         if self.random.chance(self.trouble / 4) {
-            self.delivery.broke_off(goes, self.now);
+            self.delivery.broke_off(kind, goes, self.now);
             self.sometimes.broken_off += 1;
+            if kind == BatchKind::Fast {
+                let part = self.part(&seqs[..goes.len()]);
+                self.delay_batch(kind, part, self.now);
+            }
         } else {
-            self.delivery.sent_together(goes, self.now);
+            self.delivery.sent_together(kind, goes, self.now);
             let seqs = seqs[..goes.len()].to_vec();
             let several = seqs
                 .iter()
                 .any(|seq| self.database.row(*seq).key != self.database.row(seqs[0]).key);
             self.sometimes.of_several_keys += u64::from(several);
-            self.batches.push(Sent { tickets: goes.to_vec(), seqs, at: self.now, given_up: false });
+            let (tickets, at) = (goes.to_vec(), self.now);
+            self.batches.push(Sent { kind, tickets, seqs, at, given_up: false });
         }
         self.delivery.give_back_together(waits);
     }
@@ -85,11 +93,13 @@ impl World {
             return false;
         }
         let index = usize::try_from(self.random.below(self.batches.len() as u64)).unwrap();
-        let Sent { tickets, seqs, given_up, .. } = self.batches.swap_remove(index);
+        let Sent { kind, tickets, seqs, given_up, .. } = self.batches.swap_remove(index);
         let outcome = if given_up {
             BatchOutcome::Unconfirmed
         } else if self.random.chance(self.trouble) {
-            self.bad_outcome_together(seqs)
+            self.bad_outcome_together(kind, seqs)
+        } else if kind == BatchKind::Fast {
+            self.store_in_order(&seqs)
         } else if self.is_refused(&seqs) {
             refused()
         } else if let Some(last_seq) = self.stream.store_together(&seqs, self.now) {
@@ -111,23 +121,49 @@ impl World {
         seqs.iter().any(|seq| self.poison.contains(seq) || busy && self.tough.contains(seq))
     }
 
-    fn bad_outcome_together(&mut self, seqs: Vec<i64>) -> BatchOutcome {
+    /// The first ones, as far as the broker takes them.
+    fn part(&mut self, seqs: &[i64]) -> Vec<i64> {
+        let most = usize::try_from(self.random.below(seqs.len() as u64 + 1)).unwrap();
+        let is_good = |seq: &&i64| !self.poison.contains(seq);
+        seqs[..most].iter().take_while(is_good).copied().collect()
+    }
+
+    /// A fast batch: message by message, those that are recognised passed over, up to a fault.
+    fn store_in_order(&mut self, seqs: &[i64]) -> BatchOutcome {
+        let busy = self.random.chance(80);
+        let mut last_seq = 0;
+        for seq in seqs {
+            if self.poison.contains(seq) || busy && self.tough.contains(seq) {
+                self.sometimes.stored_in_part += 1;
+                return BatchOutcome::Unconfirmed;
+            }
+            match self.stream.store(*seq, self.now) {
+                (_, true) => self.sometimes.passed_over += 1,
+                (stream_seq, false) => last_seq = stream_seq,
+            }
+        }
+        self.sometimes.seen += 1;
+        BatchOutcome::Seen { last_seq }
+    }
+
+    fn bad_outcome_together(&mut self, kind: BatchKind, seqs: Vec<i64>) -> BatchOutcome {
+        let seqs = if kind == BatchKind::Fast { self.part(&seqs) } else { seqs };
         let is_good = !seqs.iter().any(|seq| self.poison.contains(seq));
         match self.random.below(4) {
-            0 => return refused(),
+            0 if kind == BatchKind::Atomic => return refused(),
             1 if is_good => {
-                let stored = self.stream.store_together(&seqs, self.now);
-                self.sometimes.stored_unanswered += u64::from(stored.is_some());
+                let is_stored = self.stream.store_batch(kind, &seqs, self.now);
+                self.sometimes.stored_unanswered += u64::from(is_stored);
             }
-            2 if is_good => self.delay_batch(seqs, self.now),
+            2 if is_good => self.delay_batch(kind, seqs, self.now),
             _ => self.sometimes.lost_unanswered += 1,
         }
         BatchOutcome::Unconfirmed
     }
 
-    fn delay_batch(&mut self, seqs: Vec<i64>, from: Instant) {
+    fn delay_batch(&mut self, kind: BatchKind, seqs: Vec<i64>, from: Instant) {
         let late = Duration::from_millis(self.random.below(LATE_MAX));
-        self.stream.delay(seqs, from + late);
+        self.stream.delay(kind, seqs, from + late);
         self.sometimes.batch_late += 1;
     }
 
@@ -140,9 +176,10 @@ impl World {
                 continue;
             }
             sent.given_up = true;
-            let (seqs, at) = (sent.seqs.clone(), sent.at);
+            let (kind, seqs, at) = (sent.kind, sent.seqs.clone(), sent.at);
+            let seqs = if kind == BatchKind::Fast { self.part(&seqs) } else { seqs };
             if !seqs.iter().any(|seq| self.poison.contains(seq)) && self.random.chance(50) {
-                self.delay_batch(seqs, at);
+                self.delay_batch(kind, seqs, at);
             }
         }
     }
@@ -150,10 +187,11 @@ impl World {
     /// The process dies; what was on its way may arrive all the same.
     pub(super) fn kill_batches(&mut self) {
         self.sometimes.killed_with_a_batch += u64::from(!self.batches.is_empty());
-        for Sent { seqs, given_up, .. } in std::mem::take(&mut self.batches) {
+        for Sent { kind, seqs, given_up, .. } in std::mem::take(&mut self.batches) {
+            let seqs = if kind == BatchKind::Fast { self.part(&seqs) } else { seqs };
             let is_good = !seqs.iter().any(|seq| self.poison.contains(seq));
             if !given_up && is_good && self.random.chance(50) {
-                self.stream.store_together(&seqs, self.now);
+                self.stream.store_batch(kind, &seqs, self.now);
             }
         }
     }

@@ -73,6 +73,9 @@ struct Sometimes {
     stored_unanswered: u64,
     lost_unanswered: u64,
     batch_late: u64,
+    seen: u64,
+    stored_in_part: u64,
+    passed_over: u64,
     killed_with_a_batch: u64,
 }
 
@@ -85,7 +88,7 @@ impl AddAssign for Sometimes {
 }
 
 impl Sometimes {
-    fn each(&mut self) -> [(&'static str, &mut u64); 27] {
+    fn each(&mut self) -> [(&'static str, &mut u64); 30] {
         [
             ("stored", &mut self.stored),
             ("duplicate on a retry", &mut self.duplicate_on_retry),
@@ -113,6 +116,9 @@ impl Sometimes {
             ("a batch stored and not answered", &mut self.stored_unanswered),
             ("a batch neither stored nor answered", &mut self.lost_unanswered),
             ("a batch that arrives late", &mut self.batch_late),
+            ("a fast batch seen by the stream", &mut self.seen),
+            ("a fast batch stored in part", &mut self.stored_in_part),
+            ("one of a fast batch recognised", &mut self.passed_over),
             ("killed with a batch on its way", &mut self.killed_with_a_batch),
         ]
     }

@@ -7,7 +7,10 @@ use std::{
 
 use uuid::Uuid;
 
-use crate::{delivery::Found, event::Seq};
+use crate::{
+    delivery::{BatchKind, Found},
+    event::Seq,
+};
 
 /// For how long the stream recognises an id.
 pub(super) const WINDOW: Duration = Duration::from_secs(2);
@@ -22,7 +25,7 @@ pub(super) struct Stream {
     pub(super) stored: Vec<i64>,
     recognised: HashMap<i64, (Instant, u64)>,
     /// Messages that are on their way although nobody waits for their answers.
-    late: Vec<(Instant, Vec<i64>)>,
+    late: Vec<(Instant, BatchKind, Vec<i64>)>,
     /// Batches that came too late: some of it had been sent again and was stored.
     pub(super) refused_late: u64,
 }
@@ -55,28 +58,37 @@ impl Stream {
         Some(self.stored.len() as u64)
     }
 
+    /// Stores a batch as its kind is stored. Returns whether the stream holds all of it then.
+    pub(super) fn store_batch(&mut self, kind: BatchKind, batch: &[i64], now: Instant) -> bool {
+        match kind {
+            BatchKind::Atomic => self.store_together(batch, now).is_some(),
+            BatchKind::Fast => {
+                for seq in batch {
+                    self.store(*seq, now);
+                }
+                true
+            }
+        }
+    }
+
     /// Whether it is stored.
     pub(super) fn holds(&self, seq: i64) -> bool {
         // Recognised or not: what was stored once has its time here.
         self.recognised.contains_key(&seq)
     }
 
-    /// They arrive later, as one.
-    pub(super) fn delay(&mut self, batch: Vec<i64>, until: Instant) {
-        self.late.push((until, batch));
+    /// They arrive later.
+    pub(super) fn delay(&mut self, kind: BatchKind, batch: Vec<i64>, until: Instant) {
+        self.late.push((until, kind, batch));
     }
 
     /// What is on its way arrives when it is time to; returns how many did.
     pub(super) fn arrive(&mut self, now: Instant) -> u64 {
-        let (due, late): (Vec<_>, Vec<_>) = self.late.drain(..).partition(|(at, _)| *at <= now);
+        let (due, late): (Vec<_>, Vec<_>) = self.late.drain(..).partition(|(at, ..)| *at <= now);
         self.late = late;
         let arrived = due.len() as u64;
-        for (at, batch) in due {
-            if let [seq] = batch.as_slice() {
-                self.store(*seq, at);
-            } else if self.store_together(&batch, at).is_none() {
-                self.refused_late += 1;
-            }
+        for (at, kind, batch) in due {
+            self.refused_late += u64::from(!self.store_batch(kind, &batch, at));
         }
         arrived
     }

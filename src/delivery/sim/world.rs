@@ -13,8 +13,9 @@ use super::{
 };
 use crate::{
     delivery::{
-        Attempt, Closure, ClosureKind, Company, Delivery, Growth, LetterId, Limits, OnDead,
-        Outcome, Policy, Records, Rejection, Rules, Settlement, Standing, StoredLetter, Ticket,
+        Attempt, BatchKind, Closure, ClosureKind, Company, Delivery, Growth, LetterId, Limits,
+        OnDead, Outcome, Policy, Records, Rejection, Rules, Settlement, Standing, StoredLetter,
+        Ticket,
     },
     event::Seq,
 };
@@ -74,6 +75,14 @@ pub(super) struct World {
     pub(super) sometimes: Sometimes,
 }
 
+/// A run from where the last one settled. It knows for how long the stream recognises what is sent
+/// again: the relay learns that before it sends anything.
+fn resumed(database: &Database, rules: Rules, now: Instant) -> Delivery {
+    let mut delivery = Delivery::resume(database.resume(), LIMITS, rules, now);
+    delivery.set_times(WINDOW.mul_f64(0.8), Duration::from_millis(LATE_MAX));
+    delivery
+}
+
 impl World {
     pub(super) fn new(mut random: Random, on_dead: OnDead) -> Self {
         let database = Database::new();
@@ -82,7 +91,7 @@ impl World {
         let rules = Rules { on_dead, retry: Policy { delay, ..RETRY } };
         let now = Instant::now();
         Self {
-            delivery: Delivery::resume(database.resume(), LIMITS, rules, now),
+            delivery: resumed(&database, rules, now),
             trouble: random.below(70),
             takes_batches: random.chance(70),
             random,
@@ -147,7 +156,7 @@ impl World {
             sent.given_up = true;
             if !self.poison.contains(&sent.seq) && self.random.chance(50) {
                 let late = Duration::from_millis(self.random.below(LATE_MAX));
-                self.stream.delay(vec![sent.seq], sent.at + late);
+                self.stream.delay(BatchKind::Fast, vec![sent.seq], sent.at + late);
             }
         }
         self.give_up_batches();
@@ -180,7 +189,6 @@ impl World {
         if self.look_above.is_some() {
             return;
         }
-        self.delivery.set_times(WINDOW.mul_f64(0.8), Duration::from_millis(LATE_MAX));
         while let Some(ticket) = self.delivery.next(self.now) {
             if self.delivery.is_stale(ticket, self.now) {
                 self.delivery.give_back(ticket);
@@ -189,8 +197,8 @@ impl World {
             }
             match self.company(ticket) {
                 Company::Alone => {}
-                Company::Together(batch) => {
-                    self.send_together(&batch);
+                Company::Together(kind, batch) => {
+                    self.send_together(kind, &batch);
                     continue;
                 }
                 Company::Later => return,
@@ -248,7 +256,7 @@ impl World {
             }
             _ if is_good => {
                 let late = Duration::from_millis(self.random.below(LATE_MAX));
-                self.stream.delay(vec![seq], self.now + late);
+                self.stream.delay(BatchKind::Fast, vec![seq], self.now + late);
                 Outcome::Unconfirmed
             }
             _ => Outcome::Unconfirmed,
@@ -380,10 +388,9 @@ impl World {
         self.kill_batches();
         self.settling = None;
         self.recording = None;
-        let resume = self.database.resume();
-        self.look_above = Some(resume.stream.floor);
+        self.look_above = Some(self.database.resume().stream.floor);
         self.is_start = true;
-        let next = Delivery::resume(resume, LIMITS, self.rules, self.now);
+        let next = resumed(&self.database, self.rules, self.now);
         let before = std::mem::replace(&mut self.delivery, next);
         // For no longer than what it sends may be on its way.
         let until = self.now + Duration::from_millis(LATE_MAX);

@@ -250,6 +250,13 @@ impl Daemon {
         Some(Answer { status, body: body.to_owned() })
     }
 
+    /// The value of one series of `/metrics`.
+    pub(crate) async fn metric(&self, series: &str) -> f64 {
+        let page = self.get("/metrics").await.unwrap().body;
+        let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {series} in\n{page}")).parse().unwrap()
+    }
+
     fn complaints(&self) -> Vec<String> {
         let log = fs::read(&self.log).unwrap_or_default();
         let allowed = |line: &str| self.builder.allowed.iter().any(|text| line.contains(text));

@@ -1,4 +1,4 @@
-//! A: keys so hot that their events go in atomic batches, while everything is struck.
+//! A: keys so hot that their events go in batches, while everything is struck.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
     fault::{Fault, Set, Tally},
     proxy::{Mode, Modes, Proxy},
     scene::{conclude, look_at_resources, pause, steady},
-    support::{DEADLINE, Fixture, let_pass},
+    support::{DEADLINE, Fixture, daemon::Daemon, let_pass},
 };
 
 pub(crate) const FAULTS: &[Fault] = &[
@@ -23,7 +23,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 24,
         nightly: 900,
         set: 12,
-        inflict: |set| Box::pin(struck(set)),
+        inflict: |set| Box::pin(struck(set, "always")),
     },
     Fault {
         id: "A2",
@@ -33,6 +33,14 @@ pub(crate) const FAULTS: &[Fault] = &[
         nightly: 600,
         set: 60,
         inflict: |set| Box::pin(unrest(set)),
+    },
+    Fault {
+        id: "A3",
+        what: "as A1, in fast batches",
+        pr: 24,
+        nightly: 900,
+        set: 12,
+        inflict: |set| Box::pin(struck(set, "fast")),
     },
 ];
 
@@ -56,26 +64,36 @@ async fn create_without_batches(fixture: &Fixture) {
     fixture.jetstream().await.create_stream(config).await.expect("a stream");
 }
 
-/// How many messages came in batches.
+/// How many messages came in atomic batches.
 async fn batched(fixture: &Fixture) -> usize {
     let stored = fixture.read_stream().await;
     stored.iter().filter(|message| message.header("Nats-Batch-Id").is_some()).count()
 }
 
-async fn struck(mut set: Set) -> Tally {
+/// How many batches the running program saw stored as a whole.
+async fn committed(daemon: &Daemon) -> usize {
+    let Some(page) = daemon.get("/metrics").await else { return 0 };
+    let series = r#"postrider_publish_batches_total{route="default",result="committed"} "#;
+    let count = page.body.lines().find_map(|line| line.strip_prefix(series)?.parse().ok());
+    count.expect("a number of batches")
+}
+
+async fn struck(mut set: Set, batches: &'static str) -> Tally {
     let mut fixture = Fixture::with(None, Some(NatsOptions::default())).await;
     let are_taken = set.number.is_multiple_of(2);
     if !are_taken {
         create_without_batches(&fixture).await;
     }
     let proxy = Proxy::start(fixture.nats.port()).await.unwrap();
-    let mut daemon = behind_nats(&fixture, &proxy).set("stream.batches", "always").start();
+    let mut daemon = behind_nats(&fixture, &proxy).admin().set("stream.batches", batches).start();
     daemon.wait_log("stream verified", DEADLINE).await;
     let (workload, stop) = (fixture.workload(hot(&set)), CancellationToken::new());
     let nats = fixture.nats.own();
+    let mut together = 0;
     let strikes = async {
         for strike in 0..set.strikes {
             pause(&mut set, 300..=1_200).await;
+            together += committed(&daemon).await;
             match strike % 6 {
                 0 => {
                     daemon.kill9();
@@ -117,9 +135,11 @@ async fn struck(mut set: Set) -> Tally {
     let (ledger, ()) = tokio::join!(workload.run(&stop), strikes);
     let mut tally = conclude(&fixture, &ledger.unwrap(), &set).await;
     look_at_resources(&daemon, &mut tally);
+    let is_wrong = are_taken != (together > 0);
+    tally.complain(is_wrong.then(|| format!("{together} batches were stored")));
     let count = batched(&fixture).await;
-    let is_wrong = are_taken != (count > 0);
-    tally.complain(is_wrong.then(|| format!("{count} messages came in batches")));
+    let is_wrong = (are_taken && batches == "always") != (count > 0);
+    tally.complain(is_wrong.then(|| format!("{count} messages came in atomic batches")));
     tally
 }
 
