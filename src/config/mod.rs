@@ -172,7 +172,7 @@ pub struct Stream {
     /// What to do when the stream has lost events that it had acknowledged. Default `auto`.
     pub heal: Heal,
     /// Whether events go in batches: atomic ones (NATS 2.12, a stream with `allow_atomic`) or fast ones
-    /// (NATS 2.14, a stream with `allow_batched` and one replica). Default `auto`.
+    /// (NATS 2.14, a stream with `allow_batched`). Default `auto`.
     pub batches: Batches,
 }
 

@@ -19,8 +19,11 @@ pub const BATCH_EVENTS_MAX: usize = 1000;
 /// Fewer events are no batch that is worth its cost.
 const WORTH: usize = if cfg!(test) { 2 } else { 16 };
 
-/// Batches on their way at most: while one is stored, the next is sent.
+/// Atomic batches on their way at most: while one is stored, the next is sent.
 const PIPELINED: usize = 2;
+
+/// Fast ones, of which the server stores what it has while the next messages come.
+const PIPELINED_FAST: usize = 4;
 
 /// A batch that is not answered by then holds nobody up: what cannot go in another one goes alone.
 const PROMPT: Duration = Duration::from_millis(250);
@@ -234,12 +237,16 @@ impl Delivery {
         let on_their_way = self.batches.on_their_way.len();
         let is_held_up = self.batches.is_one_late(now);
         // A lane that is all there is has one on its way at a time.
-        let parts = if self.lanes.is_nothing_ready() { 1 } else { PIPELINED };
+        let pipelined = match kind {
+            BatchKind::Atomic => PIPELINED,
+            BatchKind::Fast => PIPELINED_FAST,
+        };
+        let parts = if self.lanes.is_nothing_ready() { 1 } else { pipelined };
         let most = (whole.events / parts).min(BATCH_EVENTS_MAX);
         let waiting = self.lanes.len() - self.window.in_flight().min(self.lanes.len());
         // What goes alone gives its room back message by message, and no batch would fit in that.
         let is_cramped = room.events < most.min(waiting) / 2;
-        if on_their_way >= PIPELINED || is_cramped {
+        if on_their_way >= pipelined || is_cramped {
             if is_held_up {
                 return Company::Alone;
             }

@@ -75,13 +75,10 @@ pub enum Copies {
     Several,
 }
 
-/// Which batches the stream takes of those that may be trusted.
-///
-/// With several copies a fast batch is not: a server without a quorum has acknowledged what it had
-/// only proposed.
+/// Which batches the stream takes.
 fn batching_of(client: &Client, config: &Config) -> Batching {
     let atomic = config.allow_atomic_publish && knows_atomic(client);
-    let fast = config.allow_batch_publish && config.num_replicas <= 1 && knows_fast(client);
+    let fast = config.allow_batch_publish && knows_fast(client);
     match (atomic, fast) {
         (true, true) => Batching::Taken(Taken::Both),
         (true, false) => Batching::Taken(Taken::Atomic),

@@ -71,8 +71,8 @@ fn batches(stream: &str, batching: Batching) -> Option<Finding> {
             let text =
                 format!("{stream} takes no batches: a hot key goes one round trip at a time");
             Some(Finding::fine(STREAM, text).hint(
-                "allow_atomic: true in the stream's configuration switches them on, with one replica \
-                 allow_batched: true too; no restart is needed",
+                "allow_atomic: true in the stream's configuration switches them on, allow_batched: true \
+                 faster ones; no restart is needed",
             ))
         }
         Batching::Unknown => None,

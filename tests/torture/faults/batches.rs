@@ -32,7 +32,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         pr: 12,
         nightly: 600,
         set: 60,
-        inflict: |set| Box::pin(unrest(set)),
+        inflict: |set| Box::pin(unrest(set, "always")),
     },
     Fault {
         id: "A3",
@@ -41,6 +41,14 @@ pub(crate) const FAULTS: &[Fault] = &[
         nightly: 900,
         set: 12,
         inflict: |set| Box::pin(struck(set, "fast")),
+    },
+    Fault {
+        id: "A4",
+        what: "as A2, in fast batches",
+        pr: 12,
+        nightly: 600,
+        set: 60,
+        inflict: |set| Box::pin(unrest(set, "fast")),
     },
 ];
 
@@ -143,9 +151,9 @@ async fn struck(mut set: Set, batches: &'static str) -> Tally {
     tally
 }
 
-async fn unrest(mut set: Set) -> Tally {
+async fn unrest(mut set: Set, batches: &'static str) -> Tally {
     let mut cluster = Cluster::start().await;
-    let mut daemon = cluster.daemon().set("stream.batches", "always").start();
+    let mut daemon = cluster.daemon().admin().set("stream.batches", batches).start();
     daemon.wait_log("stream verified", DEADLINE).await;
     let (workload, stop) = (cluster.fixture.workload(hot(&set)), CancellationToken::new());
     let strikes = async {
@@ -167,7 +175,10 @@ async fn unrest(mut set: Set) -> Tally {
     let (ledger, ()) = tokio::join!(workload.run(&stop), strikes);
     cluster.wait_healed().await;
     let mut tally = conclude(&cluster.fixture, &ledger.unwrap(), &set).await;
-    let is_wrong = batched(&cluster.fixture).await == 0;
-    tally.complain(is_wrong.then(|| "no message came in a batch".to_owned()));
+    let together = committed(&daemon).await;
+    tally.complain((together == 0).then(|| "no batch was stored".to_owned()));
+    let count = batched(&cluster.fixture).await;
+    let is_wrong = (batches == "always") != (count > 0);
+    tally.complain(is_wrong.then(|| format!("{count} messages came in atomic batches")));
     tally
 }
