@@ -125,13 +125,22 @@ pub(super) struct Batches {
     pace: Pace,
     /// Whether the broker is what limits the rate.
     load: Load,
+    /// The stream's last sequence, as it was seen when nothing was on its way.
+    known: u64,
 }
 
 /// How those of one kind went of late.
 #[derive(Debug, Default)]
 struct Trials {
     failures: u32,
-    not_before: Option<Instant>,
+    failed_at: Option<Instant>,
+}
+
+impl Trials {
+    /// They are never needed: what does not work is left alone for a while.
+    fn may_go(&self, now: Instant) -> bool {
+        self.failed_at.is_none_or(|at| at + AFTER_FAILURE.after(self.failures) <= now)
+    }
 }
 
 #[derive(Debug)]
@@ -144,20 +153,18 @@ struct OnItsWay {
 impl Batches {
     /// Which batches may go now.
     fn kind(&self, now: Instant) -> Option<BatchKind> {
-        let kind = match self.stream {
-            Batching::Wanted(kind) => kind,
-            Batching::Taken(taken) if taken.has(BatchKind::Atomic) && self.pace.is_batched() => {
-                BatchKind::Atomic
-            }
-            // They cost the broker less than single messages do. But two are on their way at a time: as
-            // long as there is little to do, an event should not wait for its turn.
-            Batching::Taken(taken) if taken.has(BatchKind::Fast) && self.load == Load::Full => {
-                BatchKind::Fast
-            }
-            Batching::Taken(_) | Batching::Off | Batching::Unknown => return None,
+        let (atomic, fast) = match self.stream {
+            Batching::Wanted(kind) => (kind == BatchKind::Atomic, kind == BatchKind::Fast),
+            // A fast one spares an answer to each event. But few are on their way at a time: as long as
+            // there is little to do, an event should not wait for its turn.
+            Batching::Taken(taken) => (
+                taken.has(BatchKind::Atomic) && self.pace.is_batched(),
+                taken.has(BatchKind::Fast) && self.load == Load::Full,
+            ),
+            Batching::Off | Batching::Unknown => (false, false),
         };
-        let trials = if kind == BatchKind::Atomic { &self.atomic } else { &self.fast };
-        trials.not_before.is_none_or(|at| at <= now).then_some(kind)
+        let atomic = (atomic && self.atomic.may_go(now)).then_some(BatchKind::Atomic);
+        atomic.or_else(|| (fast && self.fast.may_go(now)).then_some(BatchKind::Fast))
     }
 
     fn trials(&mut self, kind: BatchKind) -> &mut Trials {
@@ -167,15 +174,18 @@ impl Batches {
         }
     }
 
-    /// They are never needed: what does not work is left alone for a while.
     fn failed(&mut self, kind: BatchKind, now: Instant) {
         let trials = self.trials(kind);
         trials.failures += 1;
-        trials.not_before = Some(now + AFTER_FAILURE.after(trials.failures));
+        trials.failed_at = Some(now);
     }
 
-    fn succeeded(&mut self, kind: BatchKind) {
-        *self.trials(kind) = Trials::default();
+    fn succeeded(&mut self, batch: &OnItsWay) {
+        let trials = self.trials(batch.kind);
+        // One that was sent before the last failure says nothing about what came after.
+        if trials.failed_at.is_none_or(|at| batch.sent > at) {
+            *trials = Trials::default();
+        }
     }
 
     fn sent(&mut self, kind: BatchKind, batch: &[Ticket], now: Instant) {
@@ -183,11 +193,11 @@ impl Batches {
         self.on_their_way.extend(first.map(|first| OnItsWay { kind, first, sent: now }));
     }
 
-    /// Nobody waits for its answer any more. Returns what kind it was.
-    fn answered(&mut self, batch: &[Ticket]) -> Option<BatchKind> {
+    /// Nobody waits for its answer any more.
+    fn answered(&mut self, batch: &[Ticket]) -> Option<OnItsWay> {
         let is_it = |sent: &OnItsWay| Some(&sent.first) == batch.first();
         let index = self.on_their_way.iter().position(is_it)?;
-        Some(self.on_their_way.swap_remove(index).kind)
+        Some(self.on_their_way.swap_remove(index))
     }
 
     /// Whether one of them should have been answered by now.
@@ -206,7 +216,9 @@ impl Delivery {
     /// has changed.
     pub fn measure(&mut self, now: Instant) -> Option<Switch> {
         let Batching::Taken(taken) = self.batches.stream else { return None };
-        let is_busy = self.window.is_memory_half_full(self.lanes.len(), self.lanes.bytes())
+        // It takes less to go on than to begin: a page that is late is no lack of events.
+        let part = if self.batches.load == Load::Full { 4 } else { 2 };
+        let is_busy = self.window.is_in_memory(part, self.lanes.len(), self.lanes.bytes())
             && self.breaker.permit(now) == Permit::Flow;
         let load = if is_busy { Load::Full } else { Load::Light };
         self.batches.load = load;
@@ -224,6 +236,13 @@ impl Delivery {
     /// A new connection, perhaps to another server.
     pub fn measure_anew(&mut self) {
         self.batches.pace = Pace::default();
+    }
+
+    /// The stream was seen to reach up to this sequence. That counts while nothing is on its way.
+    pub fn stream_reaches(&mut self, last_seq: u64) {
+        if self.window.in_flight() == 0 {
+            self.batches.known = last_seq;
+        }
     }
 
     /// How an event goes that may go now. The caller says what became of a batch, with
@@ -253,7 +272,11 @@ impl Delivery {
             self.lanes.again(first);
             return Company::Later;
         }
-        let recognised_since = now.checked_sub(self.recognised_for);
+        let recognised_since = match kind {
+            BatchKind::Atomic => now.checked_sub(self.recognised_for),
+            // What is recognised is passed over, and counted as if it were stored.
+            BatchKind::Fast => Some(now),
+        };
         let events = room.events.min(most);
         let room = BatchRoom { events, recognised_since, ..room };
         let batch = self.lanes.batch(first, room);
@@ -299,17 +322,22 @@ impl Delivery {
     ///
     /// Of a fast batch only the messages are counted, recognised ones too, and one of those may be
     /// somebody else's. But each that was stored took a sequence of its own: when there are
-    /// as many new ones as events, all of them were stored.
+    /// as many new ones as events, and nobody else has stored anything, all of them were stored.
     pub fn all_stored(&self, batch: &[Ticket], outcome: &BatchOutcome) -> Option<u64> {
         match outcome {
             BatchOutcome::Committed { last_seq } => Some(*last_seq),
             BatchOutcome::Seen { last_seq } => {
-                (*last_seq == self.stream.acked + batch.len() as u64).then_some(*last_seq)
+                (*last_seq == self.expected(batch)).then_some(*last_seq)
             }
             BatchOutcome::Refused { .. }
             | BatchOutcome::Broken { .. }
             | BatchOutcome::Unconfirmed => None,
         }
+    }
+
+    /// The stream sequence of the last of a batch when all of it is stored and nothing else is.
+    fn expected(&self, batch: &[Ticket]) -> u64 {
+        self.stream.acked.max(self.batches.known) + batch.len() as u64
     }
 
     /// Judges what the broker told us about a batch.
@@ -326,11 +354,13 @@ impl Delivery {
             // What is refused is not stored; but that rests on all of the broker's servers, and looking
             // costs little.
             BatchOutcome::Refused { .. } => self.apart(batch, Doubt::Earlier, now),
-            // Others write into the stream too, or it has recognised some: each goes again, and what is
-            // a duplicate then is compared.
+            // Others have written into the stream, or it has recognised some, or it lost what it had:
+            // each goes again, and what is a duplicate then is compared.
             BatchOutcome::Seen { last_seq } | BatchOutcome::Committed { last_seq } => {
-                self.raise(*last_seq, None);
-                self.apart(batch, Doubt::Earlier, now)
+                let is_more = *last_seq > self.expected(batch);
+                self.batches.known = if is_more { *last_seq } else { 0 };
+                let transition = self.apart(batch, Doubt::Earlier, now);
+                if is_more { transition } else { Transition::WentBack }
             }
             BatchOutcome::Broken { .. } | BatchOutcome::Unconfirmed => {
                 self.apart(batch, Doubt::Unanswered, now)
@@ -339,18 +369,15 @@ impl Delivery {
     }
 
     fn stored(&mut self, batch: &[Ticket], last_seq: u64) -> Transition {
-        let kind = self.batches.answered(batch);
-        if let Some(kind) = kind {
-            self.batches.succeeded(kind);
+        if let Some(sent) = self.batches.answered(batch) {
+            self.batches.succeeded(&sent);
         }
         let first_seq = (last_seq + 1).saturating_sub(batch.len() as u64);
         let went_back =
             batch.first().is_some_and(|first| first_seq <= self.lanes.sent_above(*first));
         for (stream_seq, ticket) in (first_seq..).zip(batch) {
             let Some((event, _)) = self.lanes.event(*ticket) else { continue };
-            // Others may write between the messages of a fast batch, so which of them is where is not
-            // certain.
-            let id = (kind == Some(BatchKind::Atomic)).then_some(event.id);
+            let id = event.id;
             self.window.release(event.payload.len());
             self.window.acked();
             self.raise(stream_seq, id);
@@ -363,8 +390,8 @@ impl Delivery {
     }
 
     fn apart(&mut self, batch: &[Ticket], doubt: Doubt, now: Instant) -> Transition {
-        if let Some(kind) = self.batches.answered(batch) {
-            self.batches.failed(kind, now);
+        if let Some(sent) = self.batches.answered(batch) {
+            self.batches.failed(sent.kind, now);
         }
         for ticket in batch {
             let Some((event, _)) = self.lanes.event(*ticket) else { continue };

@@ -72,7 +72,7 @@ struct Waiting {
 enum Way {
     NotSent,
     Alone,
-    /// With others, which are stored together or not at all.
+    /// With others, which are answered together.
     InBatch,
 }
 

@@ -312,7 +312,7 @@ impl Delivery {
             Outcome::Acked { stream_seq, duplicate } => {
                 self.window.acked();
                 let went_back = !duplicate && stream_seq <= self.lanes.sent_above(ticket);
-                self.raise(stream_seq, Some(id));
+                self.raise(stream_seq, id);
                 self.publish(ticket, stream_seq);
                 let transition = self.breaker.succeed();
                 if went_back { Transition::WentBack } else { transition }
@@ -339,10 +339,10 @@ impl Delivery {
     }
 
     /// Notes a stream sequence that is in use.
-    fn raise(&mut self, stream_seq: u64, id: Option<EventId>) {
+    fn raise(&mut self, stream_seq: u64, id: EventId) {
         if stream_seq > self.stream.acked {
             self.stream.acked = stream_seq;
-            self.stream.event_id = id;
+            self.stream.event_id = Some(id);
         }
     }
 

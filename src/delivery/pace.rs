@@ -37,8 +37,8 @@ pub enum Switch {
         /// Otherwise.
         otherwise: f64,
     },
-    /// No batches again, to be measured.
-    Single,
+    /// Otherwise again, to be measured.
+    Other,
 }
 
 /// Whether the rate of acknowledgements says something about the broker.
@@ -59,10 +59,10 @@ pub(super) struct Pace {
 
 #[derive(Debug, Clone, Copy)]
 enum Way {
-    /// In no batches of them; what that gives is not known yet. What goes in batches has to end first.
-    Single { is_warm: bool },
-    /// In none, and until then not in any.
-    SingleUntil(Instant),
+    /// Otherwise; what that gives is not known yet. What goes in batches has to end first.
+    Other { is_warm: bool },
+    /// Otherwise, until then.
+    OtherUntil(Instant),
     /// They are tried against this rate. What goes otherwise has to end first.
     Trying { otherwise: f64, is_warm: bool },
     /// Batches, until then.
@@ -71,7 +71,7 @@ enum Way {
 
 impl Default for Way {
     fn default() -> Self {
-        Self::Single { is_warm: true }
+        Self::Other { is_warm: true }
     }
 }
 
@@ -114,21 +114,21 @@ impl Pace {
         match self.way {
             Way::Trying { .. } => self.way = Way::default(),
             Way::BatchesUntil(then) if then <= now => {
-                self.way = Way::Single { is_warm: false };
-                return Some(Switch::Single);
+                self.way = Way::Other { is_warm: false };
+                return Some(Switch::Other);
             }
-            Way::Single { .. } | Way::SingleUntil(_) | Way::BatchesUntil(_) => {}
+            Way::Other { .. } | Way::OtherUntil(_) | Way::BatchesUntil(_) => {}
         }
         None
     }
 
     fn judge(&mut self, rate: f64, now: Instant) -> Option<Switch> {
         match self.way {
-            Way::Single { is_warm: false } => self.way = Way::default(),
-            Way::Single { .. } if rate < FAST => {
+            Way::Other { is_warm: false } => self.way = Way::default(),
+            Way::Other { .. } if rate < FAST => {
                 self.way = Way::Trying { otherwise: rate, is_warm: false };
             }
-            Way::SingleUntil(then) if then <= now => self.way = Way::default(),
+            Way::OtherUntil(then) if then <= now => self.way = Way::default(),
             Way::Trying { otherwise, is_warm: false } => {
                 self.way = Way::Trying { otherwise, is_warm: true };
             }
@@ -137,15 +137,15 @@ impl Pace {
                 return Some(Switch::Batches { batched: rate, otherwise });
             }
             Way::Trying { otherwise, .. } => {
-                self.way = Way::SingleUntil(now + AGAIN);
+                self.way = Way::OtherUntil(now + AGAIN);
                 return Some(Switch::Tried { batched: rate, otherwise });
             }
-            Way::Single { .. } => self.way = Way::SingleUntil(now + AGAIN),
+            Way::Other { .. } => self.way = Way::OtherUntil(now + AGAIN),
             Way::BatchesUntil(then) if then <= now => {
-                self.way = Way::Single { is_warm: false };
-                return Some(Switch::Single);
+                self.way = Way::Other { is_warm: false };
+                return Some(Switch::Other);
             }
-            Way::SingleUntil(_) | Way::BatchesUntil(_) => {}
+            Way::OtherUntil(_) | Way::BatchesUntil(_) => {}
         }
         None
     }

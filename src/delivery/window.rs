@@ -46,9 +46,9 @@ impl Window {
         self.acked
     }
 
-    /// Whether so much waits in memory that the broker is what limits the rate.
-    pub(super) fn is_memory_half_full(&self, events: usize, bytes: usize) -> bool {
-        events >= self.limits.memory_events / 2 || bytes >= self.limits.memory_bytes / 2
+    /// Whether so much is in memory, of what may be one part in so many.
+    pub(super) fn is_in_memory(&self, part: usize, events: usize, bytes: usize) -> bool {
+        events >= self.limits.memory_events / part || bytes >= self.limits.memory_bytes / part
     }
 
     /// Whether one more message may go.

@@ -86,27 +86,11 @@ impl Publisher {
         let (Some(live), Some(first)) = (&self.live, tickets.first().copied()) else {
             return Err(NotSent::NotNow);
         };
-        let batch = Naming::new(kind, live, number, messages.len());
-        for (place, message) in (1..).zip(messages) {
-            let Message { subject, mut headers, payload, .. } = message;
-            let reply = batch.name(place, &mut headers);
-            // The client's queue has room for two windows, and a batch is no more than one.
-            let (client, headers) = (&live.connection.client, map_of(&headers));
-            let handed = if let Some(reply) = reply {
-                let handing =
-                    client.publish_with_reply_and_headers(subject, reply, headers, payload);
-                unconstrained(handing).now_or_never()
-            } else {
-                let handing = client.publish_with_headers(subject, headers, payload);
-                unconstrained(handing).now_or_never()
-            };
-            match handed {
-                Some(Ok(())) => {}
-                Some(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
-                    return Err(NotSent::TooLarge);
-                }
-                Some(Err(_)) | None => return Err(NotSent::NotNow),
-            }
+        if let Err(why) =
+            hand_over(live, &Naming::new(kind, live, number, messages.len()), messages)
+        {
+            self.skip_number();
+            return Err(why);
         }
         self.batches.sent.insert(number, Sent { kind, tickets });
         self.wait_for(first, now);
@@ -135,6 +119,31 @@ impl Publisher {
         let Sent { kind, tickets } = batch;
         classify(answer, &self.stream, id.as_deref(), (*kind, tickets.len()))
     }
+}
+
+fn hand_over(live: &Live, batch: &Naming, messages: Vec<Message>) -> Result<(), NotSent> {
+    let client = &live.connection.client;
+    for (place, message) in (1..).zip(messages) {
+        let Message { subject, mut headers, payload, .. } = message;
+        let reply = batch.name(place, &mut headers);
+        let headers = map_of(&headers);
+        // The client's queue has room for two windows, and a batch is no more than one.
+        let handed = if let Some(reply) = reply {
+            let handing = client.publish_with_reply_and_headers(subject, reply, headers, payload);
+            unconstrained(handing).now_or_never()
+        } else {
+            let handing = client.publish_with_headers(subject, headers, payload);
+            unconstrained(handing).now_or_never()
+        };
+        match handed {
+            Some(Ok(())) => {}
+            Some(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
+                return Err(NotSent::TooLarge);
+            }
+            Some(Err(_)) | None => return Err(NotSent::NotNow),
+        }
+    }
+    Ok(())
 }
 
 /// Whether an answer only says how far the server is with a fast batch.

@@ -60,7 +60,7 @@ impl Relay {
                 otherwise_per_second = otherwise.round(),
                 "atomic batches were tried and are not clearly faster"
             ),
-            Some(Switch::Single) => {
+            Some(Switch::Other) => {
                 info!("events go in no atomic batches again, to measure which way is faster");
             }
             None => {}
@@ -88,7 +88,14 @@ impl Relay {
                 info!(answer = %text, events = batch.len(), "a batch was refused; its events go one by one");
                 BatchResult::Refused
             }
-            (None, _) => {
+            (None, outcome) => {
+                if let BatchOutcome::Seen { last_seq } = outcome {
+                    info!(
+                        last_seq,
+                        events = batch.len(),
+                        "others wrote into the stream, or it recognised an id: the events of a batch go one by one"
+                    );
+                }
                 for _ in batch {
                     self.metrics.publishing.failed(Failure::Unconfirmed);
                 }

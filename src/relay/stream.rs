@@ -59,6 +59,7 @@ impl Relay {
                     // What is older than that is looked for before it is sent again.
                     let recognised_for = facts.duplicate_window.mul_f64(RECOGNISED_SHARE);
                     holding.delivery.set_times(recognised_for, self.settings.ack_timeout);
+                    holding.delivery.stream_reaches(facts.last_seq);
                     let wanted = self.settings.stream.batches;
                     holding.delivery.set_batches(batching(wanted, facts.batches));
                     // What was too large to be read under the old limit is read again.

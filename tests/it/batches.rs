@@ -126,25 +126,29 @@ async fn a_stream_that_is_full_in_the_middle_of_a_fast_batch_takes_the_rest_late
 /// another one under the same id.
 #[tokio::test]
 async fn another_message_under_the_id_of_one_in_a_fast_batch_is_noticed() {
-    let fixture = Fixture::new().await;
-    let jetstream = fixture.jetstream().await;
-    jetstream.create_stream(takes_fast_batches(&fixture)).await.unwrap();
-    let client = fixture.connect().await;
-    insert(&client, -1, "").await;
-    let taken = r#"SELECT event_id FROM "postrider".outbox WHERE payload->>'n' = '3000'"#;
-    let taken: Uuid = client.query_one(taken, &[]).await.unwrap().get(0);
-    let mut headers = HeaderMap::new();
-    headers.insert("Nats-Msg-Id", taken.to_string());
-    let subject = format!("{}.elsewhere", fixture.prefix);
-    let other = jetstream.publish_with_headers(subject, headers, "another".into());
-    other.await.unwrap().await.unwrap();
-    let daemon = fixture.daemon().admin().allow_log("one replica").set("stream.batches", "fast");
-    let daemon = daemon.set("route.on_dead", "skip").allow_log("became a dead letter").start();
-    let stored = fixture.wait_stored(EVENTS.unsigned_abs(), DEADLINE).await;
-    let others: Vec<i64> = all().into_iter().filter(|n| *n != 3_000).collect();
-    assert_eq!(numbers(&stored[1..]), others);
-    wait_dead(&client, "msg_id_collision").await;
-    assert!(batches(&daemon, "committed").await > 0.0);
+    // In the first batch, and in a later one.
+    for number in [5, 3_000] {
+        let fixture = Fixture::new().await;
+        let jetstream = fixture.jetstream().await;
+        jetstream.create_stream(takes_fast_batches(&fixture)).await.unwrap();
+        let client = fixture.connect().await;
+        insert(&client, -1, "").await;
+        let taken = r#"SELECT event_id FROM "postrider".outbox WHERE (payload->>'n')::bigint = $1"#;
+        let taken: Uuid = client.query_one(taken, &[&number]).await.unwrap().get(0);
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Msg-Id", taken.to_string());
+        let subject = format!("{}.elsewhere", fixture.prefix);
+        let other = jetstream.publish_with_headers(subject, headers, "another".into());
+        other.await.unwrap().await.unwrap();
+        let daemon = fixture.daemon().admin().allow_log("one replica");
+        let daemon = daemon.set("stream.batches", "fast").set("route.on_dead", "skip");
+        let daemon = daemon.allow_log("became a dead letter").start();
+        let stored = fixture.wait_stored(EVENTS.unsigned_abs(), DEADLINE).await;
+        let others: Vec<i64> = all().into_iter().filter(|n| *n != number).collect();
+        assert_eq!(numbers(&stored[1..]), others);
+        wait_dead(&client, "msg_id_collision").await;
+        assert!(batches(&daemon, "committed").await > 0.0);
+    }
 }
 
 fn takes_fast_batches(fixture: &Fixture) -> Config {

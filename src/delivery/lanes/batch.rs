@@ -15,7 +15,7 @@ const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 pub(in super::super) struct Room {
     pub(in super::super) events: usize,
     pub(in super::super) bytes: usize,
-    /// What may have been stored before that would not be recognised any more; `None` when all would.
+    /// What may have been sent before that is left out; `None` when nothing is.
     pub(in super::super) recognised_since: Option<Instant>,
 }
 
@@ -84,8 +84,8 @@ impl Lanes {
     fn add(&self, batch: &mut Vec<Ticket>, ticket: Ticket, room: &mut Room) -> Option<()> {
         let waiting = self.waiting.get(&ticket)?;
         let bytes = waiting.event.payload.len();
-        // An earlier run may have sent it: as long as the stream recognises it, that only spoils the
-        // batch.
+        // An earlier run may have sent it: as long as the stream recognises it, that only spoils an
+        // atomic batch.
         let is_recognised = match waiting.doubt {
             Doubt::No => true,
             Doubt::Earlier => waiting.uncertain_since > room.recognised_since,
