@@ -1,6 +1,7 @@
 //! Order: the events in memory, each behind the earlier ones of its key, one of a key on its way.
 
 mod batch;
+mod lane;
 
 use std::{
     cmp::Reverse,
@@ -12,6 +13,7 @@ use rustc_hash::FxHashMap;
 
 use super::Attempt;
 use crate::event::{AggregateKey, Event};
+use lane::Lane;
 
 pub(super) use batch::Room as BatchRoom;
 
@@ -37,7 +39,8 @@ impl Ticket {
 #[derive(Debug, Default)]
 pub struct Lanes {
     waiting: FxHashMap<Ticket, Waiting>,
-    by_key: HashMap<AggregateKey, VecDeque<Ticket>>,
+    /// There are no more of them than events in memory, so keys that were chosen to collide cost little.
+    by_key: FxHashMap<AggregateKey, Lane>,
     /// Keys with a letter that the later events wait behind, and the last event that was held.
     held: HashMap<AggregateKey, Option<Ticket>>,
     /// Heads of lanes and events without a key, in the order in which they may go.
@@ -153,9 +156,9 @@ impl Lanes {
     ) {
         match event.lane().cloned().map(|key| self.by_key.entry(key)) {
             None => self.ready.push_back(ticket),
-            Some(Entry::Occupied(lane)) => lane.into_mut().push_back(ticket),
+            Some(Entry::Occupied(lane)) => lane.into_mut().push(ticket),
             Some(Entry::Vacant(lane)) => {
-                lane.insert(VecDeque::from([ticket]));
+                lane.insert(Lane::new(ticket));
                 self.ready.push_back(ticket);
             }
         }
@@ -214,12 +217,16 @@ impl Lanes {
 
     /// It was handed to the broker, which had told of stream sequences up to `above`.
     pub fn sent(&mut self, ticket: Ticket, above: u64, now: Instant) {
+        self.on_its_way(ticket, Way::Alone, (above, now));
+    }
+
+    fn on_its_way(&mut self, ticket: Ticket, way: Way, (above, now): (u64, Instant)) {
         if let Some(waiting) = self.waiting.get_mut(&ticket) {
             waiting.sends = waiting.sends.saturating_add(1);
             waiting.last_sent = Some(now);
             waiting.uncertain_since.get_or_insert(now);
             waiting.sent_above = above;
-            waiting.way = Way::Alone;
+            waiting.way = way;
         }
     }
 
@@ -350,8 +357,8 @@ impl Lanes {
         self.bytes -= event.footprint();
         let Some(key) = event.lane().cloned() else { return };
         let Entry::Occupied(mut lane) = self.by_key.entry(key) else { return };
-        assert_eq!(lane.get_mut().pop_front(), Some(ticket), "an event left out of turn");
-        match lane.get().front().copied() {
+        assert_eq!(lane.get().first(), ticket, "an event left out of turn");
+        match lane.get_mut().advance() {
             Some(next) => self.next_in_lane(next),
             None => drop(lane.remove()),
         }
@@ -365,7 +372,8 @@ impl Lanes {
             self.leave(ticket);
             return Vec::new();
         };
-        let lane = self.by_key.remove(&key).unwrap_or_default();
+        let lane = self.by_key.remove(&key);
+        let lane: Vec<Ticket> = lane.iter().flat_map(Lane::iter).collect();
         for member in &lane {
             self.forget(*member);
         }
@@ -380,12 +388,12 @@ impl Lanes {
         for ticket in tickets {
             let Some(key) = self.forget(*ticket) else { continue };
             let Entry::Occupied(mut lane) = self.by_key.entry(key) else { continue };
-            let was_head = lane.get().front() == Some(ticket);
-            lane.get_mut().retain(|member| member != ticket);
-            match lane.get().front() {
-                Some(next) if was_head => self.ready.push_back(*next),
-                Some(_) => {}
-                None => drop(lane.remove()),
+            if lane.get().first() != *ticket {
+                lane.get_mut().forget(*ticket);
+            } else if let Some(next) = lane.get_mut().advance() {
+                self.ready.push_back(next);
+            } else {
+                lane.remove();
             }
         }
     }

@@ -69,10 +69,10 @@ impl Lanes {
         match waiting.event.lane().and_then(|key| self.by_key.get(key)) {
             None => drop(self.add(batch, first, room)),
             // One that left while it waited for its turn has left its number behind.
-            Some(lane) if lane.front() != Some(&first) => {}
+            Some(lane) if lane.first() != first => {}
             Some(lane) => {
                 for ticket in lane.iter().take(most) {
-                    if self.add(batch, *ticket, room).is_none() {
+                    if self.add(batch, ticket, room).is_none() {
                         break;
                     }
                 }
@@ -105,12 +105,9 @@ impl Lanes {
     /// These were handed to the broker as a batch, when it had told of stream sequences up to `above`.
     pub(in super::super) fn sent_together(&mut self, batch: &[Ticket], above: u64, now: Instant) {
         for ticket in batch {
-            self.sent(*ticket, above, now);
-            if let Some(waiting) = self.waiting.get_mut(ticket) {
-                waiting.way = Way::InBatch;
-                self.in_batches += 1;
-            }
+            self.on_its_way(*ticket, Way::InBatch, (above, now));
         }
+        self.in_batches += batch.len();
     }
 
     /// These are answered, or nobody waits for their answer any more.
@@ -135,7 +132,7 @@ impl Lanes {
         for ticket in batch.iter().rev() {
             let Some(waiting) = self.waiting.get(ticket) else { continue };
             let lane = waiting.event.lane().and_then(|key| self.by_key.get(key));
-            if lane.is_none_or(|lane| lane.front() == Some(ticket)) {
+            if lane.is_none_or(|lane| lane.first() == *ticket) {
                 self.ready.push_front(*ticket);
             }
         }
