@@ -252,9 +252,14 @@ impl Daemon {
 
     /// The value of one series of `/metrics`.
     pub(crate) async fn metric(&self, series: &str) -> f64 {
-        let page = self.get("/metrics").await.unwrap().body;
+        self.metric_if_up(series).await.unwrap()
+    }
+
+    /// The same; `None` when nobody answers.
+    pub(crate) async fn metric_if_up(&self, series: &str) -> Option<f64> {
+        let page = self.get("/metrics").await?.body;
         let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no {series} in\n{page}")).parse().unwrap()
+        Some(line.unwrap_or_else(|| panic!("no {series} in\n{page}")).parse().unwrap())
     }
 
     fn complaints(&self) -> Vec<String> {
