@@ -124,7 +124,7 @@ async fn an_event_that_is_denied_waits_among_the_letters_and_its_key_behind_it()
     assert_eq!(stored_of(&fixture, "o-1").await, [1, 2]);
 
     fixture.nats.own().options_mut().extra = denying("*", "nothing.>");
-    fixture.nats.reload().unwrap();
+    fixture.nats.reload().await.unwrap();
     fixture.wait_stored(43, DEADLINE).await;
     assert_eq!(stored_of(&fixture, "o-1").await, (1..=23).collect::<Vec<_>>());
     wait_state(&client, "held", 0).await;
@@ -290,7 +290,7 @@ async fn a_letter_that_gave_way_is_not_forgotten_when_what_it_gave_way_to_is_nev
 
     allow(&client).await;
     fixture.nats.own().options_mut().extra = denying("*", "nothing.>");
-    fixture.nats.reload().unwrap();
+    fixture.nats.reload().await.unwrap();
     daemon.start_again();
     fixture.wait_stored(2, DEADLINE).await;
     let unresolved = r#"SELECT count(*) FROM "postrider".letter WHERE resolved_at IS NULL"#;

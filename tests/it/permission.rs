@@ -73,7 +73,7 @@ async fn wait_denied(daemon: &Daemon, subject: &str) {
 
 async fn assert_goes_on(fixture: &mut Fixture) {
     fixture.nats.own().options_mut().extra = accounts(GRANTED);
-    fixture.nats.reload().unwrap();
+    fixture.nats.reload().await.unwrap();
     fixture.wait_stored(20, DEADLINE).await;
     assert!(fixture.wait_drained(DEADLINE).await);
     let messages = fixture.read_stream().await;
@@ -133,7 +133,7 @@ async fn wrong_credentials_are_named_and_never_shown() {
     assert!(!daemon.log().contains("not-the-secret"));
     let extra = accounts(GRANTED).replace("password: secret", "password: not-the-secret");
     fixture.nats.own().options_mut().extra = extra;
-    fixture.nats.reload().unwrap();
+    fixture.nats.reload().await.unwrap();
     fixture.wait_stored(20, DEADLINE).await;
 }
 
@@ -163,7 +163,7 @@ async fn what_was_taken_before_a_permission_was_withdrawn_is_no_dead_letter() {
     emitted.push(emit().await);
     let taken = fixture.wait_stored(2, DEADLINE).await;
     fixture.nats.own().options_mut().extra = accounts("permissions { publish: [\"$JS.API.>\"] }");
-    fixture.nats.reload().unwrap();
+    fixture.nats.reload().await.unwrap();
     eventually("a complaint", DEADLINE, async || {
         emitted.push(emit().await);
         let_pass(std::time::Duration::from_millis(20)).await;

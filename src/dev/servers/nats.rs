@@ -13,6 +13,7 @@ use super::{ServerError, Signal, free_port, nats_server, sandbox::Sandbox};
 
 const PROGRAM: &str = "nats-server";
 const START_DEADLINE: Duration = Duration::from_mins(1);
+const RELOAD_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How a throwaway nats-server is set up.
 #[derive(Debug, Clone)]
@@ -96,14 +97,15 @@ impl Nats {
                 return Err(ServerError::Ended { program: PROGRAM, log: self.sandbox.log_tail() });
             }
             if Instant::now() > deadline {
-                return Err(ServerError::Silent {
-                    program: PROGRAM,
-                    seconds: START_DEADLINE.as_secs(),
-                    log: self.sandbox.log_tail(),
-                });
+                return Err(self.silent(START_DEADLINE));
             }
             sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    fn silent(&self, waited: Duration) -> ServerError {
+        let log = self.sandbox.log_tail();
+        ServerError::Silent { program: PROGRAM, seconds: waited.as_secs(), log }
     }
 
     fn spawn(&mut self) -> Result<(), ServerError> {
@@ -175,13 +177,33 @@ impl Nats {
         &mut self.options
     }
 
-    /// Writes the configuration file anew and tells the server to read it.
+    /// Writes the configuration file anew, tells the server to read it, and waits until the
+    /// server's log says that it has: a signal alone says nothing of when.
     ///
     /// # Errors
-    /// When the file cannot be written or the server is not running.
-    pub fn reload(&self) -> Result<(), ServerError> {
+    /// When the file cannot be written, the server refuses it, or says nothing for 30 s.
+    ///
+    /// # Cancel safety
+    /// The server reads the file all the same.
+    pub async fn reload(&self) -> Result<(), ServerError> {
+        let before = self.sandbox.log().len();
         self.sandbox.write("nats.conf", &self.config())?;
-        self.sandbox.signal(Signal::HangUp)
+        self.sandbox.signal(Signal::HangUp)?;
+        let deadline = Instant::now() + RELOAD_DEADLINE;
+        loop {
+            let log = self.sandbox.log();
+            let answer = log.get(before..).unwrap_or_default();
+            if answer.contains("Reloaded server configuration") {
+                return Ok(());
+            }
+            if answer.contains("Failed to reload server configuration") {
+                return Err(ServerError::Ended { program: PROGRAM, log: self.sandbox.log_tail() });
+            }
+            if Instant::now() > deadline {
+                return Err(self.silent(RELOAD_DEADLINE));
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// An orderly stop.

@@ -135,7 +135,7 @@ async fn b12_a_server_limit_that_falls_under_way_costs_one_connection_at_most() 
     let mut scene = Scene::on(fixture, |daemon| daemon.allow_log(change)).await;
     scene.publishes(vec![of_size(100)]).await;
     scene.fixture.nats.own().options_mut().max_payload = 50_000;
-    scene.fixture.nats.reload().unwrap();
+    scene.fixture.nats.reload().await.unwrap();
     let dead = of_size(100_000).text("aggregate_id", "a").insert(&scene.client).await;
     let rows = [of_size(10_000).text("aggregate_id", "b")];
     scene.publishes(rows.to_vec()).await;

@@ -50,7 +50,7 @@ async fn deny(mut set: Set) -> Tally {
         for _ in 0..set.strikes {
             pause(&mut set, 500..=1_000).await;
             nats.options_mut().extra = accounts(DENIED);
-            nats.reload().unwrap();
+            nats.reload().await.unwrap();
             pause(&mut set, 500..=2_000).await;
             if set.random.percent(50) {
                 daemon.kill9();
@@ -58,7 +58,7 @@ async fn deny(mut set: Set) -> Tally {
                 pause(&mut set, 0..=1_000).await;
             }
             nats.options_mut().extra = accounts(GRANTED);
-            nats.reload().unwrap();
+            nats.reload().await.unwrap();
         }
         stop.cancel();
     };
