@@ -259,7 +259,8 @@ pub struct Relay {
     /// See [`bounds::BUFFER_BYTES`].
     pub in_flight_bytes: ByteSize,
     /// How often the outbox is looked at while there is work. Default `2ms`; a longer one trades
-    /// latency for fewer queries. See [`bounds::POLL_INTERVAL`].
+    /// latency for fewer queries. Looks get up to 5 ms apart by themselves while each brings more than 16
+    /// events. See [`bounds::POLL_INTERVAL`].
     pub poll_interval: HumanDuration,
     /// How often the outbox is looked at while nothing wakes the relay, the backstop of a lost
     /// wake-up; not below `poll_interval`. Default `5s`. See [`bounds::IDLE_INTERVAL`].

@@ -17,7 +17,7 @@ mod progress;
 mod retry;
 mod retrying;
 #[cfg(test)]
-mod sim;
+pub(crate) mod sim;
 mod window;
 
 use std::{

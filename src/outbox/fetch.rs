@@ -11,19 +11,12 @@ use tokio_postgres::types::ToSql;
 use crate::{
     event::{Event, Payload, Position, Seq, Snapshot},
     metrics::Query,
-    outbox::{Outbox, row},
+    outbox::{Outbox, Statements, row},
     pg::error::QueryError,
 };
 
-/// Where the reader may go next.
-#[derive(Debug, Clone)]
-pub struct Look {
-    /// The present snapshot.
-    pub target: Snapshot,
-    /// Transactions that were open at the last target and have ended with rows since; a literal
-    /// that is passed back to [`Outbox::page`].
-    pub late: Option<String>,
-}
+/// Rows of a look at most, however many a page may have: what comes on top is thrown away and read again.
+const LOOK_ROWS: usize = 1_000;
 
 /// The bounds of a page.
 #[derive(Debug, Clone, Copy)]
@@ -85,37 +78,28 @@ impl PageRows {
 }
 
 impl Outbox {
-    /// Looks where the reader may go next, with everything up to `settled` read.
+    /// Looks where the reader may go next, and reads what is new on the way there, both at once, with
+    /// everything up to `settled` read. Without the page when that is more than one, or takes long.
     ///
     /// # Errors
     /// As the session's.
-    pub async fn look(&self, settled: &Snapshot) -> Result<Look, QueryError> {
-        let client = &self.connection.client;
-        let row = self
-            .connection
-            .timed(Query::Fetch, client.query_one(&self.statements.target, &[&settled.as_str()]))
-            .await?;
-        Ok(Look { target: Snapshot::new(row.try_get(0)?), late: row.try_get(1)? })
-    }
-
-    /// Looks where the reader may go next, and reads the first page on the way there, both at once. No
-    /// transaction may have been open at what is settled: it could be late.
-    ///
-    /// # Errors
-    /// As the session's.
-    pub async fn look_and_page(
+    pub async fn look(
         &self,
-        settled: &Position,
+        settled: &Snapshot,
         limits: PageLimits,
-    ) -> Result<(Snapshot, Page), QueryError> {
-        let limits = PageLimits { events: self.page_rows.at_most(limits.events), ..limits };
+    ) -> Result<(Snapshot, Option<Page>), QueryError> {
+        let limits = PageLimits { events: limits.events.min(LOOK_ROWS), ..limits };
+        if self.page_rows.at_most(limits.events) < limits.events {
+            return Ok((self.target().await?, None));
+        }
         let (rows, inline) = limits.of_a_page();
-        let snapshot = settled.settled.as_str();
-        let parameters: [&(dyn ToSql + Sync); 5] =
-            [&snapshot, &settled.bookmark.0, &settled.floor.0, &rows, &inline];
+        let snapshot = settled.as_str();
+        let parameters: [&(dyn ToSql + Sync); 3] = [&snapshot, &rows, &inline];
+        let Statements { look, look_late, .. } = &self.statements;
+        let statement = if settled.has_open() { look_late } else { look };
         let client = &self.connection.client;
         let read = async {
-            let mut rows = pin!(client.query_raw(&self.statements.look, parameters).await?);
+            let mut rows = pin!(client.query_raw(statement, parameters).await?);
             let Some(first) = rows.try_next().await? else { return Ok(None) };
             let events = rows.map(|row| row::event(&row?).map(Box::new)).try_collect().await?;
             Ok(Some((Snapshot::new(row::snapshot(&first)?), events)))
@@ -123,10 +107,34 @@ impl Outbox {
         let read = self.connection.timed(Query::Fetch, read).await;
         self.page_rows.learn(limits.events, &read);
         // Without its first row it looks as if nothing had happened since.
-        let Some((target, events)) = read? else {
-            return Ok((settled.settled.clone(), Page { events: Vec::new(), complete: true }));
-        };
-        Ok((target, self.fill(Page { events, complete: false }, limits).await?))
+        let Some((target, events)) = read? else { return Ok((settled.clone(), None)) };
+        let mut page = Page { events, complete: true };
+        if page.events.len() > limits.events {
+            return Ok((target, None));
+        }
+        page.events.sort_unstable_by_key(|event| event.seq);
+        Ok((target, Some(self.fill(page, limits).await?)))
+    }
+
+    /// The present snapshot, when a look at what is new has taken too long.
+    async fn target(&self) -> Result<Snapshot, QueryError> {
+        let read = self.connection.client.query_one(&self.statements.target, &[]);
+        Ok(Snapshot::new(self.connection.timed(Query::Fetch, read).await?.try_get(0)?))
+    }
+
+    /// The transactions that were open at `settled` and have ended with rows since: a literal that is
+    /// passed back to [`Outbox::page`].
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn late(&self, settled: &Snapshot) -> Result<Option<String>, QueryError> {
+        if !settled.has_open() {
+            return Ok(None);
+        }
+        let (client, settled) = (&self.connection.client, settled.as_str());
+        let parameters: [&(dyn ToSql + Sync); 1] = [&settled];
+        let read = client.query_one(&self.statements.late, &parameters);
+        Ok(self.connection.timed(Query::Fetch, read).await?.try_get(0)?)
     }
 
     /// Reads a page from the cursor on.
@@ -159,13 +167,15 @@ impl Outbox {
         };
         let read = self.connection.timed(Query::Fetch, read).await;
         self.page_rows.learn(limits.events, &read);
-        self.fill(Page { events: read?, complete: false }, limits).await
+        let events: Vec<_> = read?;
+        let complete = events.len() < limits.events;
+        self.fill(Page { events, complete }, limits).await
     }
 
     /// What there is room for of the rows that came, with the payloads that were left out.
     async fn fill(&self, mut page: Page, limits: PageLimits) -> Result<Page, QueryError> {
         let room = fitting(&page.events, limits);
-        page.complete = page.events.len() < limits.events && room == page.events.len();
+        page.complete &= room == page.events.len();
         page.events.truncate(room);
         self.read_left_out(&mut page.events, limits.event_bytes).await?;
         Ok(page)
@@ -229,8 +239,9 @@ mod tests {
         };
         let page = columns(include_str!("sql/page.sql"));
         assert_eq!(page, columns(include_str!("sql/page_late.sql")));
-        // This one does not need the target, $2.
-        assert_eq!(page.replace("$6", "$5"), columns(include_str!("sql/look.sql")));
+        let look = columns(include_str!("sql/look.sql"));
+        assert_eq!(page.replace("$6", "$3"), look);
+        assert_eq!(look, columns(include_str!("sql/look_late.sql")));
         assert!(page.contains("payload_binary"));
     }
 }

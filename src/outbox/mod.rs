@@ -24,7 +24,7 @@ use crate::{
 };
 
 pub use accounting::{ACCOUNTING_SETTINGS, Accounting, RowState, Standing};
-pub use fetch::{Look, Page, PageLimits};
+pub use fetch::{Page, PageLimits};
 pub use inspect::{Inspection, MissingPrivilege, Progress};
 pub use letters::{Due, DueLetters};
 pub use reconcile::{Due as SettledDue, LETTER_BYTES_MAX, RECONCILE_BATCH, Settled, SettledEvent};
@@ -63,6 +63,8 @@ struct Statements {
     blocked_keys: Statement,
     target: Statement,
     look: Statement,
+    look_late: Statement,
+    late: Statement,
     page: Statement,
     page_late: Statement,
     payloads: Statement,
@@ -170,6 +172,8 @@ impl Outbox {
             blocked_keys: prepare!("sql/blocked_keys.sql"),
             target: prepare!("sql/target.sql"),
             look: prepare!("sql/look.sql"),
+            look_late: prepare!("sql/look_late.sql"),
+            late: prepare!("sql/late.sql"),
             page,
             page_late: prepare!("sql/page_late.sql"),
             payloads: prepare!("sql/payloads.sql"),

@@ -52,7 +52,7 @@ impl Micros {
     }
 }
 
-/// Reads one row of `page.sql` or `page_late.sql`.
+/// Reads one row of a page or a look: their columns are the same.
 pub(super) fn event(row: &Row) -> Result<Event, tokio_postgres::Error> {
     let aggregate_type: Option<&str> = row.try_get(6)?;
     let aggregate_id: Option<&str> = row.try_get(7)?;
@@ -78,7 +78,7 @@ pub(super) fn event(row: &Row) -> Result<Event, tokio_postgres::Error> {
     })
 }
 
-/// The snapshot that the first row of `look.sql` tells.
+/// The snapshot that the first row of a look tells.
 pub(super) fn snapshot(row: &Row) -> Result<String, tokio_postgres::Error> {
     row.try_get(3)
 }

@@ -85,7 +85,7 @@ pub struct Settings {
     pub rules: Rules,
     /// What to do when the server forbids a subject.
     pub on_denied: OnDenied,
-    /// Between looks while there is work.
+    /// Between looks while there is work; more while each brings plenty.
     pub poll_interval: Duration,
     /// Between looks while asleep.
     pub idle_interval: Duration,

@@ -28,6 +28,12 @@ const DROWSY: Backoff =
 /// The granularity of timers, which round up.
 const TIMER_TICK: Duration = Duration::from_millis(1);
 
+/// Looks bring so many rows before they come less often: what a look costs is then little beside them.
+const PLENTY: u32 = 16;
+
+/// How far apart looks get when each brings plenty.
+const LONGEST_POLL: Duration = Duration::from_millis(5);
+
 /// Looks while idle when nobody notifies, as multiples of the poll.
 const UNNOTIFIED_FACTOR: u32 = 25;
 
@@ -56,7 +62,7 @@ pub(super) struct Reader {
     drowsy: u32,
     /// Whether somebody woke us since the last reading began: it may not have seen why.
     woken: bool,
-    /// Those of the span that is being read; unknown after a restart inside of one.
+    /// Those of the span that is being read, once they were asked for.
     late: Late,
 }
 
@@ -73,7 +79,7 @@ enum State {
 pub(super) struct Reading {
     /// A new target, when the one before was complete, with its floor.
     begin: Option<(Snapshot, Seq)>,
-    late: Option<String>,
+    late: Late,
     page: Option<Page>,
     gate: Gate,
 }
@@ -152,8 +158,14 @@ impl Reader {
 
     /// Looks come at the poll's pace, however long one takes; but half of the time at most is spent
     /// on them. Early by half of the timer's tick, which is late by half of it on average.
-    fn until_next_poll(&self, now: Instant) -> Duration {
+    ///
+    /// A look that brought plenty is followed by a later one, in proportion to its rows: at such a rate
+    /// the processors are what everybody waits for, and a row costs least among many.
+    fn until_next_poll(&self, rows: usize, now: Instant) -> Duration {
         let interval = self.pace.poll_interval.saturating_sub(TIMER_TICK / 2);
+        let longest = interval.max(LONGEST_POLL);
+        let rows = u32::try_from(rows).unwrap_or(u32::MAX);
+        let interval = (interval.saturating_mul(rows) / PLENTY).clamp(interval, longest);
         (self.began + interval).saturating_duration_since(now).max(interval / 2)
     }
 
@@ -191,7 +203,7 @@ impl Reader {
         let Reading { begin, late, page, gate } = reading;
         let (rows, complete) =
             page.as_ref().map_or((0, true), |page| (page.events.len(), page.complete));
-        self.late = if complete { Late::Unknown } else { Late::Known(late) };
+        self.late = if complete { Late::Unknown } else { late };
         if rows > 0 {
             self.last_work = now;
         }
@@ -210,7 +222,7 @@ impl Reader {
                 State::Awake if quiet && !self.pace.notified => {
                     self.pace.poll_interval * UNNOTIFIED_FACTOR
                 }
-                State::Awake | State::Drowsy => self.until_next_poll(now),
+                State::Awake | State::Drowsy => self.until_next_poll(rows, now),
             };
         Read { begin, page }
     }
@@ -223,38 +235,33 @@ async fn read_page(
     limits: PageLimits,
 ) -> Result<Reading, QueryError> {
     let Start { mut cursor, fence } = start;
-    let nothing = Reading { begin: None, late: None, page: None, gate: Gate::Closed };
+    let nothing = Reading { begin: None, late: Late::Unknown, page: None, gate: Gate::Closed };
     let mut begin = None;
-    if cursor.is_complete() && !cursor.settled.has_open() {
-        let (target, page) = outbox.look_and_page(&cursor, limits).await?;
+    if cursor.is_complete() {
+        let (target, page) = outbox.look(&cursor.settled, limits).await?;
         if target == cursor.settled {
             return Ok(nothing);
         }
-        return Ok(Reading { begin: Some((target, fence)), page: Some(page), ..nothing });
-    }
-    let late = if cursor.is_complete() {
-        let look = outbox.look(&cursor.settled).await?;
-        if look.target == cursor.settled {
-            return Ok(nothing);
+        begin = Some((target.clone(), fence));
+        if page.is_some() {
+            return Ok(Reading { begin, page, ..nothing });
         }
-        begin = Some((look.target.clone(), fence));
-        cursor.target = look.target;
+        cursor.target = target;
         cursor.target_floor = fence;
-        look.late
-    } else {
-        match late {
-            Late::Known(late) => late,
-            // Resumed inside a span: those that ended since its target are left out by the page.
-            Late::Unknown => outbox.look(&cursor.settled).await?.late,
-        }
+    }
+    let late = match late {
+        Late::Known(late) => late,
+        // Nobody has asked yet: a look has found too much, or the reading goes on inside of a span.
+        Late::Unknown => outbox.late(&cursor.settled).await?,
     };
     let page = outbox.page(&cursor, late.as_deref(), limits).await?;
-    Ok(Reading { begin, late, page: Some(page), ..nothing })
+    Ok(Reading { begin, late: Late::Known(late), page: Some(page), ..nothing })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::delivery::sim::event;
 
     /// A notification that came between the look at the snapshot and the end of the reading used
     /// to be forgotten: the relay slept on a committed event until the slow poll.
@@ -267,7 +274,7 @@ mod tests {
         };
         let now = Instant::now();
         let mut reader = Reader::new(pace, now);
-        let nothing = || Reading { begin: None, late: None, page: None, gate: Gate::Open };
+        let nothing = || Reading { begin: None, late: Late::Unknown, page: None, gate: Gate::Open };
         reader.absorb(nothing(), now);
         assert_eq!(reader.next(), now + pace.idle_interval);
         reader.wake(now);
@@ -282,9 +289,29 @@ mod tests {
         let began = Instant::now();
         for (took, next) in [(ms(0), 3500), (ms(1), 3500), (ms(3), 4750), (ms(9), 10_750)] {
             let mut reader = Reader::new(pace, began);
-            let nothing = Reading { begin: None, late: None, page: None, gate: Gate::Closed };
+            let nothing =
+                Reading { begin: None, late: Late::Unknown, page: None, gate: Gate::Closed };
             reader.absorb(nothing, began + took);
             assert_eq!(reader.next(), began + Duration::from_micros(next), "it took {took:?}");
         }
+    }
+
+    #[test]
+    fn looks_that_bring_plenty_come_less_often_up_to_a_bound() {
+        let (poll, ms) = (Duration::from_millis(2), Duration::from_millis);
+        let pace = Pace { poll_interval: poll, idle_interval: ms(5000), notified: true };
+        let began = Instant::now();
+        for (rows, next) in [(0, 1500), (16, 1500), (32, 3000), (54, 5000), (1000, 5000)] {
+            let mut reader = Reader::new(pace, began);
+            let events = (0..rows).map(|seq| Box::new(event(seq, None))).collect();
+            let nothing =
+                Reading { begin: None, late: Late::Unknown, page: None, gate: Gate::Closed };
+            let plenty = Reading { page: Some(Page { events, complete: true }), ..nothing };
+            reader.absorb(plenty, began);
+            assert_eq!(reader.next(), began + Duration::from_micros(next), "{rows} rows");
+        }
+        // Whoever polls less often anyway notices nothing.
+        let slow = Reader::new(Pace { poll_interval: ms(100), ..pace }, began);
+        assert_eq!(slow.until_next_poll(1000, began), Duration::from_micros(99_500));
     }
 }

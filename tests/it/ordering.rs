@@ -181,6 +181,53 @@ async fn a_large_transaction_arrives_whole_beside_small_ones() {
     assert_eq!(messages.len(), 5_100);
 }
 
+/// A look reads them all, and keeps what there is room for: the rest comes by pages of late rows.
+#[tokio::test]
+async fn a_late_transaction_of_more_bytes_than_a_page_arrives_whole_and_in_order() {
+    let fixture = Fixture::new().await;
+    let _daemon = fixture.daemon().set("relay.batch_bytes", "2KiB").start();
+    let mut holder = fixture.connect().await;
+    let client = fixture.connect().await;
+    let late = holder.transaction().await.unwrap();
+    app::insert_backlog(&late, 600, 1).await;
+    emit(&client, "o-1").await;
+    fixture.wait_stored(1, DEADLINE).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    late.commit().await.unwrap();
+    let messages = fixture.wait_stored(601, DEADLINE).await;
+    let numbers = messages.iter().filter_map(|message| message.json()["n"].as_u64());
+    assert!(numbers.eq(0..600), "600 in order");
+}
+
+/// A look at what is new goes over the rows of open transactions as well. Of these there can be so many that
+/// no look ends in time; pages do.
+#[tokio::test]
+async fn an_open_transaction_of_very_many_rows_does_not_stop_the_others() {
+    let fixture = Fixture::new().await;
+    let mut holder = fixture.connect().await;
+    let client = fixture.connect().await;
+    let open = holder.transaction().await.unwrap();
+    open.execute("SELECT pg_current_xact_id()", &[]).await.unwrap();
+    app::insert_backlog(&client, 2_000, 10).await;
+    // What the defaults would compute is given, which takes less time.
+    let many = "INSERT INTO postrider.outbox (slot, occurred_at, event_id, event_type)
+        SELECT 0, 'epoch', '01a1fbd8-abc2-7eb1-8da8-e6b4d19df3fa', 'a'
+        FROM generate_series(1, 1500000)";
+    open.batch_execute(many).await.unwrap();
+    let daemon = fixture
+        .daemon()
+        .set("database.query_timeout", "100ms")
+        .allow_log("could not read the outbox")
+        .allow_log("could not settle")
+        .allow_log("depth and retention cannot be looked after")
+        .start();
+    fixture.wait_stored(2_000, DEADLINE).await;
+    open.rollback().await.unwrap();
+    emit(&client, "o-1").await;
+    assert_eq!(fixture.wait_stored(2_001, DEADLINE).await.len(), 2_001);
+    assert!(daemon.log().contains("could not read the outbox"), "no look took long");
+}
+
 #[tokio::test]
 async fn kills_while_a_late_transaction_is_read_repeat_and_reorder_none_of_its_rows() {
     let fixture = Fixture::new().await;

@@ -272,7 +272,7 @@ fn microseconds(at: Instant) -> i64 {
 }
 
 /// What a row carries.
-pub(in crate::delivery) fn event(seq: i64, key: Option<u64>) -> Event {
+pub(crate) fn event(seq: i64, key: Option<u64>) -> Event {
     Event {
         seq: Seq(seq),
         id: EventId(Uuid::from_u128(u128::try_from(seq).unwrap())),

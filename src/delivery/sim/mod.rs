@@ -18,7 +18,8 @@ use std::{ops::AddAssign, thread};
 use world::World;
 
 use super::OnDead;
-pub(super) use database::{aggregate, event, resumed_with};
+pub(crate) use database::event;
+pub(super) use database::{aggregate, resumed_with};
 
 /// Histories of one run.
 const SEEDS: u64 = 10_000;

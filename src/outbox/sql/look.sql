@@ -1,18 +1,20 @@
--- Where the reader may go next, and the first page on the way there: target.sql and page.sql in one
--- round trip, for a P at which no transaction was open, so that none can be late.
+-- Where the reader may go next, and what is new on the way there, when that is no more than a page: one
+-- round trip, for a P at which no transaction was open, so that none can be late (look_late.sql).
 --
 -- C is this statement's own snapshot, so that what the statement sees is what is visible in C; but for rows
 -- from another cluster, with numbers that this one has not come to.
 --
+-- The new rows are looked for by transaction: all that ended since P have numbers from xmax(P) on. By seq
+-- (page.sql) each look would go over all rows since the floor, which moves with each settlement only. They
+-- come in no order, because sorting them here would need memory for them all. One row more than was
+-- asked for says that there are too many: page.sql reads these.
+--
 -- $1 text    P, the settled snapshot, without open transactions
--- $2 bigint  bookmark: settled inside P..C
--- $3 bigint  floor of P
--- $4 bigint  rows at most
--- $5 integer bytes of one payload at most that comes along
+-- $2 bigint  rows at most; of more, one more comes
+-- $3 integer bytes of one payload at most that comes along
 -- Columns: those of page.sql, of which the first row has none but
 --   event_type text (C, pg_snapshot as text)
--- Rows: 1 to $4 + 1; the first has no seq. Index: primary key (seq, slot) of each leaf, merged.
--- Locks: ACCESS SHARE.
+-- Rows: 1 to $2 + 2; the first has no seq, the others are in no order. Index: outbox_tx_seq. Locks: ACCESS SHARE.
 SELECT NULL::bigint AS seq, NULL::uuid AS event_id, NULL::timestamptz AS occurred_at,
        pg_current_snapshot()::text AS event_type, NULL::integer AS event_version,
        NULL::text AS kind, NULL::text AS aggregate_type, NULL::text AS aggregate_id,
@@ -32,23 +34,20 @@ UNION ALL
             ELSE o.headers::text END AS headers,
        o.correlation_id, o.causation_id, o.actor,
        CASE WHEN o.payload IS NULL
-                THEN CASE WHEN octet_length(o.payload_binary) > $5::integer
+                THEN CASE WHEN octet_length(o.payload_binary) > $3::integer
                           THEN octet_length(o.payload_binary) END
             WHEN o.payload_binary IS NOT NULL THEN -1
             WHEN pg_column_compression(o.payload) IS NOT NULL THEN octet_length(o.payload::text)
-            WHEN pg_column_size(o.payload) > $5::integer THEN pg_column_size(o.payload)
+            WHEN pg_column_size(o.payload) > $3::integer THEN pg_column_size(o.payload)
             END AS payload_size,
-       CASE WHEN pg_column_size(o.payload) <= $5::integer
+       CASE WHEN pg_column_size(o.payload) <= $3::integer
                  AND pg_column_compression(o.payload) IS NULL THEN o.payload END AS payload,
-       CASE WHEN octet_length(o.payload_binary) <= $5::integer
+       CASE WHEN octet_length(o.payload_binary) <= $3::integer
             THEN o.payload_binary END AS payload_binary
 FROM (
-    SELECT r.*
-    FROM "postrider".outbox AS r
-    WHERE r.seq > greatest($2::bigint, $3::bigint)
-      AND r.tx >= (SELECT pg_snapshot_xmax($1::text::pg_snapshot))
-      AND r.tx < (SELECT pg_snapshot_xmax(pg_current_snapshot()))
-    ORDER BY r.seq
-    LIMIT $4::bigint
-) AS o
-ORDER BY o.seq)
+    SELECT n.*
+    FROM "postrider".outbox AS n
+    WHERE n.tx >= (SELECT pg_snapshot_xmax($1::text::pg_snapshot))
+      AND n.tx < (SELECT pg_snapshot_xmax(pg_current_snapshot()))
+    LIMIT $2::bigint + 1
+) AS o)

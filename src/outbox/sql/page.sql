@@ -1,6 +1,6 @@
 -- The next page of events between two snapshots, in seq order, when no transaction is late.
 --
--- New are the rows visible in C and not in P. Without late transactions (target.sql) these have
+-- New are the rows visible in C and not in P. Without late transactions (late.sql) these have
 -- tx >= xmax(P), and all rows of such transactions have a seq above the floor of P:
 --
 --   floor(P) is the `fence` of the last settle.sql or acquire.sql that committed before P was

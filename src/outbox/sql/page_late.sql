@@ -4,7 +4,7 @@
 -- seq above the bookmark. Bounds and columns are those of page.sql.
 --
 -- $1 to $6 as in page.sql
--- $7 text  late transactions, as target.sql gave them
+-- $7 text  late transactions, as late.sql gave them
 -- Rows: 0 to $5. Index: outbox_tx_seq for each late transaction, primary key for the rest.
 -- Locks: ACCESS SHARE.
 SELECT o.seq, o.event_id, o.occurred_at, o.event_type, NULLIF(o.event_version, 1) AS event_version,

@@ -1,20 +1,7 @@
--- Where the reader may go next: the current snapshot, and the late transactions.
+-- Where the reader may go next, and nothing else: for when looks take too long (look.sql). A look goes over
+-- the rows of transactions that are open too, and somebody may be writing millions of them; pages can be made
+-- smaller until one is read in time.
 --
--- Late is a transaction that was open when the position was taken (its number is in the xip of P),
--- is visible now and has rows. Its rows may have any seq, so page_late.sql looks for them by
--- transaction; without late ones page.sql does.
---
--- $1 text  P, the settled snapshot (pg_snapshot as text)
 -- Columns: snapshot text (C, pg_snapshot as text)
---          late     text null (the late transactions as an xid8[] literal, pass it on unread)
--- Rows: exactly one. Index: outbox_tx_seq, one probe a leaf for each number in xip(P) that ended.
--- The ORDER BY names both columns of that index, so no statistics can choose another one.
--- Locks: ACCESS SHARE.
-SELECT c.snapshot::text AS snapshot,
-       (SELECT array_agg(x.tx)::text
-        FROM pg_snapshot_xip((SELECT $1::text::pg_snapshot)) AS x (tx)
-        WHERE pg_visible_in_snapshot(x.tx, c.snapshot)
-          AND (SELECT true FROM "postrider".outbox AS o
-               WHERE o.tx >= x.tx AND o.tx <= x.tx
-               ORDER BY o.tx, o.seq LIMIT 1)) AS late
-FROM (SELECT pg_current_snapshot() AS snapshot OFFSET 0) AS c
+-- Rows: exactly one. Locks: none.
+SELECT pg_current_snapshot()::text AS snapshot

@@ -65,9 +65,24 @@ async fn acquire(client: &Client) -> (i64, i64) {
     (row.get("term"), row.get("fence"))
 }
 
-async fn look(client: &Client, settled: &str) -> (String, Option<String>) {
-    let row = client.query_one(&statement("target"), &[&settled]).await.unwrap();
-    (row.get("snapshot"), row.get("late"))
+/// Where the reader may go next, and the late transactions on the way there.
+async fn span(client: &Client, settled: &str) -> (String, Option<String>) {
+    let snapshot = client.query_one("SELECT pg_current_snapshot()::text", &[]).await.unwrap();
+    let late = client.query_one(&statement("late"), &[&settled]).await.unwrap();
+    (snapshot.get(0), late.get("late"))
+}
+
+/// The snapshot that a look tells, and the seqs of its rows.
+async fn look(client: &Client, settled: &str, rows: i64) -> (String, Vec<i64>) {
+    let name = if settled.ends_with(':') { "look" } else { "look_late" };
+    let parameters: [&(dyn ToSql + Sync); 3] = [&settled, &rows, &8192_i32];
+    let rows = client.query(&statement(name), &parameters).await.unwrap();
+    let (first, rest) = rows.split_first().unwrap();
+    assert_eq!(first.get::<_, Option<i64>>("seq"), None, "the first row tells the snapshot");
+    // These come in no order.
+    let mut seqs: Vec<i64> = rest.iter().map(|row| row.get("seq")).collect();
+    seqs.sort_unstable();
+    (first.get("event_type"), seqs)
 }
 
 /// The seqs of a page.
@@ -124,28 +139,75 @@ async fn every_statement_can_be_prepared_and_explains_itself() {
 }
 
 #[tokio::test]
-async fn a_look_with_a_page_sees_what_its_snapshot_says_and_what_a_page_up_to_there_would() {
+async fn a_look_sees_what_its_snapshot_says_and_what_a_page_up_to_there_would() {
     let fixture = Fixture::own_postgres().await;
     let client = relay(&fixture).await;
     let mut open = fixture.connect().await;
     emit(&client, 10).await;
-    let (settled, _) = look(&client, "3:3:").await;
+    let (settled, _) = span(&client, "3:3:").await;
     assert!(settled.ends_with(':'), "nobody is open: {settled}");
     emit(&client, 5).await;
     let open = open.transaction().await.unwrap();
     emit(open.client(), 3).await;
     emit(&client, 2).await;
-    let parameters: [&(dyn ToSql + Sync); 5] = [&settled, &0_i64, &0_i64, &1000_i64, &8192_i32];
-    let rows = client.query(&statement("look"), &parameters).await.unwrap();
-    let seqs: Vec<Option<i64>> = rows.iter().map(|row| row.get("seq")).collect();
-    assert_eq!(seqs[0], None, "the first row tells the snapshot");
-    let seqs: Vec<i64> = seqs.into_iter().flatten().collect();
+    let (seen, seqs) = look(&client, &settled, 1000).await;
     assert_eq!(seqs, [11, 12, 13, 14, 15, 19, 20]);
-    let target: String = rows[0].get("event_type");
-    let (now, _) = look(&client, &settled).await;
-    assert_eq!(target, now, "nothing ended since");
+    let (now, _) = span(&client, &settled).await;
+    assert_eq!(seen, now, "nothing ended since");
     open.commit().await.unwrap();
-    assert_eq!(page(&client, (&settled, &target), (0, 0), None).await, seqs);
+    assert_eq!(page(&client, (&settled, &seen), (0, 0), None).await, seqs);
+}
+
+/// With all that a look may meet: a transaction that was open and has ended, one that was and is, one that
+/// rolled back, and one that has drawn a low seq and is younger than the snapshot.
+#[tokio::test]
+async fn a_look_gives_late_rows_among_the_others_and_none_of_the_open() {
+    let fixture = Fixture::own_postgres().await;
+    let client = relay(&fixture).await;
+    let begin = async |rows| {
+        let client = fixture.connect().await;
+        client.batch_execute("BEGIN; SELECT pg_current_xact_id()").await.unwrap();
+        emit(&client, rows).await;
+        client
+    };
+    let late = begin(2).await;
+    let rolled_back = begin(1).await;
+    let open = begin(1).await;
+    emit(&client, 1).await;
+    // Behind the snapshot's end, which is the last number that has ended.
+    let young = begin(1).await;
+    let (_, fence) = acquire(&client).await;
+    let (settled, _) = span(&client, "3:3:").await;
+    emit(&client, 2).await;
+    emit(&late, 1).await;
+    for (client, end) in [(&late, "COMMIT"), (&rolled_back, "ROLLBACK"), (&young, "COMMIT")] {
+        client.batch_execute(end).await.unwrap();
+    }
+    let (seen, seqs) = look(&client, &settled, 1000).await;
+    assert_eq!(seqs, [1, 2, 6, 7, 8, 9]);
+    let (_, late) = span(&client, &settled).await;
+    assert_eq!(page(&client, (&settled, &seen), (0, fence), late.as_deref()).await, seqs);
+    assert_eq!(look(&client, &seen, 1000).await.1, [0; 0]);
+    open.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(look(&client, &seen, 1000).await.1, [4]);
+}
+
+#[tokio::test]
+async fn a_look_says_by_one_row_more_that_there_is_more_than_a_page() {
+    let fixture = Fixture::own_postgres().await;
+    let client = relay(&fixture).await;
+    let (settled, _) = span(&client, "3:3:").await;
+    let held = fixture.connect().await;
+    held.batch_execute("BEGIN").await.unwrap();
+    emit(&held, 6).await;
+    emit(&client, 1).await;
+    let (with_open, _) = span(&client, "3:3:").await;
+    emit(&client, 5).await;
+    assert_eq!(look(&client, &settled, 6).await.1, [7, 8, 9, 10, 11, 12]);
+    assert_eq!(look(&client, &settled, 5).await.1.len(), 6);
+    held.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(look(&client, &with_open, 11).await.1, [1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12]);
+    assert_eq!(look(&client, &with_open, 8).await.1.len(), 9);
 }
 
 #[tokio::test]
@@ -163,11 +225,11 @@ async fn a_transaction_that_runs_past_the_snapshots_end_is_not_lost() {
     emit(young.client(), 1).await;
     emit(early.client(), 1).await;
     early.commit().await.unwrap();
-    let (settled, _) = look(&client, "3:3:").await;
+    let (settled, _) = span(&client, "3:3:").await;
     assert_eq!(page(&client, ("3:3:", &settled), (0, 0), None).await, [2]);
     // That page settled; the fence was read before its snapshot was taken.
     young.commit().await.unwrap();
-    let (target, late) = look(&client, &settled).await;
+    let (target, late) = span(&client, &settled).await;
     assert_eq!(late, None, "its number is behind the snapshot's end");
     assert_eq!(page(&client, (&settled, &target), (0, fence), None).await, [1]);
     // The highest visible seq as the floor would have lost it.
@@ -183,16 +245,16 @@ async fn late_rows_come_in_seq_order_with_the_others() {
     let held = held.transaction().await.unwrap();
     emit(held.client(), 2).await;
     emit(&client, 2).await;
-    let (settled, _) = look(&client, "3:3:").await;
+    let (settled, _) = span(&client, "3:3:").await;
     assert_eq!(page(&client, ("3:3:", &settled), (0, 0), None).await, [3, 4]);
     emit(&client, 1).await;
     emit(held.client(), 1).await;
     // Still open: others flow.
-    let (target, late) = look(&client, &settled).await;
+    let (target, late) = span(&client, &settled).await;
     assert_eq!(late, None);
     assert_eq!(page(&client, (&settled, &target), (0, floor), None).await, [5]);
     held.commit().await.unwrap();
-    let (target, late) = look(&client, &settled).await;
+    let (target, late) = span(&client, &settled).await;
     let late = late.expect("the held transaction is late");
     let all = page(&client, (&settled, &target), (0, floor), Some(&late)).await;
     assert_eq!(all, [1, 2, 5, 6]);
@@ -220,7 +282,7 @@ async fn large_payloads_stay_behind_and_tell_their_size() {
         )
         .await
         .unwrap();
-    let (target, _) = look(&client, "3:3:").await;
+    let (target, _) = span(&client, "3:3:").await;
     let parameters: [&(dyn ToSql + Sync); 6] =
         [&"3:3:", &target, &0_i64, &0_i64, &1000_i64, &8192_i32];
     let rows = client.query(&statement("page"), &parameters).await.unwrap();

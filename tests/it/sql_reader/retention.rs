@@ -3,7 +3,7 @@
 use tokio_postgres::{Client, types::ToSql};
 use uuid::Uuid;
 
-use super::{acquire, emit, look, page, relay, settle, statement};
+use super::{acquire, emit, page, relay, settle, span, statement};
 use crate::support::Fixture;
 
 async fn count(client: &Client) -> i64 {
@@ -24,7 +24,7 @@ async fn retention_takes_what_is_settled_and_nothing_else() {
     // Nothing is settled: rows go elsewhere from now on, and stay.
     assert_eq!(retain(&client).await, (0, 0, true));
     assert_eq!(retain(&client).await, (0, 0, false));
-    let (target, _) = look(&client, "3:3:").await;
+    let (target, _) = span(&client, "3:3:").await;
     // Two of three: the turn is not settled yet.
     settle(&client, term, ("3:3:", &target), 2).await;
     assert_eq!(retain(&client).await, (0, 0, false));
@@ -43,7 +43,7 @@ async fn retention_waits_for_no_open_transaction_and_takes_none_of_its_rows() {
     emit(&client, 3).await;
     let held = held.transaction().await.unwrap();
     emit(held.client(), 1).await;
-    let (target, _) = look(&client, "3:3:").await;
+    let (target, _) = span(&client, "3:3:").await;
     settle(&client, term, (&target, &target), 3).await;
     assert_eq!(retain(&client).await, (0, 0, true));
     // Its row is not visible, but its lock is: the turn is left alone, at once.
@@ -51,7 +51,7 @@ async fn retention_waits_for_no_open_transaction_and_takes_none_of_its_rows() {
     held.commit().await.unwrap();
     assert_eq!(retain(&client).await, (0, 0, false), "the row is there and not settled");
     assert_eq!(count(&client).await, 4);
-    let (target, _) = look(&client, &target).await;
+    let (target, _) = span(&client, &target).await;
     settle(&client, term, (&target, &target), 4).await;
     assert_eq!(retain(&client).await, (1, 0, false));
     assert_eq!(retain(&client).await, (0, 1, false));
@@ -68,7 +68,7 @@ async fn retention_goes_round_and_a_full_round_just_grows() {
         assert_eq!(retain(&client).await, (0, 0, expected));
     }
     assert_eq!(count(&client).await, 5);
-    let (target, _) = look(&client, "3:3:").await;
+    let (target, _) = span(&client, "3:3:").await;
     settle(&client, term, (&target, &target), 5).await;
     assert_eq!(retain(&client).await, (3, 0, false));
     assert_eq!(retain(&client).await, (0, 3, true));
@@ -85,7 +85,7 @@ async fn a_letter_without_its_payload_keeps_the_row() {
     let insert = "INSERT INTO postrider.outbox (event_type, aggregate_type, aggregate_id, payload)
                   VALUES ('a', 't', 'i', to_json(repeat('x', 5000)))";
     client.batch_execute(insert).await.unwrap();
-    let (target, _) = look(&client, "3:3:").await;
+    let (target, _) = span(&client, "3:3:").await;
     let (seqs, states) = (vec![1_i64], vec!["dead"]);
     let (codes, texts) = (vec!["payload_too_large"], vec!["too large"]);
     let (holds, attempts, waits) = (vec![true], vec![1_i32], vec![0.0_f64]);
@@ -132,7 +132,7 @@ async fn a_restored_outbox_is_pending_where_it_was_not_settled() {
     let client = relay(&fixture).await;
     let (term, _) = acquire(&client).await;
     emit(&client, 3).await;
-    let (target, _) = look(&client, "3:3:").await;
+    let (target, _) = span(&client, "3:3:").await;
     settle(&client, term, ("3:3:", &target), 2).await;
     // As if restored here from a cluster that was far ahead, with one event inserted since.
     emit(&client, 1).await;
@@ -151,7 +151,7 @@ async fn a_restored_outbox_is_pending_where_it_was_not_settled() {
     assert_eq!(row.get::<_, i64>("cluster_id"), row.get::<_, i64>("system_id"));
     let (settled, floor): (String, i64) = (row.get("snapshot"), row.get("floor"));
     emit(&client, 1).await;
-    let (target, late) = look(&client, &settled).await;
+    let (target, late) = span(&client, &settled).await;
     let pending = page(&client, (&settled, &target), (0, floor), late.as_deref()).await;
     assert_eq!(pending, [3, 4, 5]);
 }

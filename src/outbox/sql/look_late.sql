@@ -1,0 +1,58 @@
+-- As look.sql, for a P at which transactions were open: with the rows of those that have ended since.
+--
+-- These are looked for by the transactions' numbers too, which are below xmax(P): so no row comes twice. As
+-- late.sql and page_late.sql, but without asking first which have rows.
+--
+-- $1 text    P, the settled snapshot
+-- $2 bigint  rows at most; of more, one more comes
+-- $3 integer bytes of one payload at most that comes along
+-- Columns: those of page.sql, of which the first row has none but
+--   event_type text (C, pg_snapshot as text)
+-- Rows: 1 to $2 + 2; the first has no seq, the others are in no order. Index: outbox_tx_seq, one probe
+-- a leaf for each number in xip(P) that ended, and a range for the rest. Locks: ACCESS SHARE.
+SELECT NULL::bigint AS seq, NULL::uuid AS event_id, NULL::timestamptz AS occurred_at,
+       pg_current_snapshot()::text AS event_type, NULL::integer AS event_version,
+       NULL::text AS kind, NULL::text AS aggregate_type, NULL::text AS aggregate_id,
+       NULL::bigint AS aggregate_version, NULL::text AS source, NULL::text AS subject,
+       NULL::text AS content_type, NULL::text AS headers, NULL::text AS correlation_id,
+       NULL::text AS causation_id, NULL::text AS actor, NULL::integer AS payload_size,
+       NULL::json AS payload, NULL::bytea AS payload_binary
+UNION ALL
+(SELECT o.seq, o.event_id, o.occurred_at, o.event_type, NULLIF(o.event_version, 1) AS event_version,
+       NULLIF(o.kind, 'domain') AS kind,
+       o.aggregate_type, o.aggregate_id, o.aggregate_version, o.source, o.subject,
+       NULLIF(o.content_type, 'application/json') AS content_type,
+       CASE WHEN pg_column_size(o.headers) <= 5 THEN NULL
+            WHEN pg_column_size(o.headers) > 65536
+                 OR pg_column_compression(o.headers) IS NOT NULL
+                    AND octet_length(o.headers::text) > 131072 THEN '"too large"'
+            ELSE o.headers::text END AS headers,
+       o.correlation_id, o.causation_id, o.actor,
+       CASE WHEN o.payload IS NULL
+                THEN CASE WHEN octet_length(o.payload_binary) > $3::integer
+                          THEN octet_length(o.payload_binary) END
+            WHEN o.payload_binary IS NOT NULL THEN -1
+            WHEN pg_column_compression(o.payload) IS NOT NULL THEN octet_length(o.payload::text)
+            WHEN pg_column_size(o.payload) > $3::integer THEN pg_column_size(o.payload)
+            END AS payload_size,
+       CASE WHEN pg_column_size(o.payload) <= $3::integer
+                 AND pg_column_compression(o.payload) IS NULL THEN o.payload END AS payload,
+       CASE WHEN octet_length(o.payload_binary) <= $3::integer
+            THEN o.payload_binary END AS payload_binary
+FROM (
+    SELECT r.*
+    FROM (
+        SELECT l.*
+        FROM "postrider".outbox AS l
+        WHERE l.tx = ANY (ARRAY(
+            SELECT x.tx
+            FROM pg_snapshot_xip((SELECT $1::text::pg_snapshot)) AS x (tx)
+            WHERE pg_visible_in_snapshot(x.tx, (SELECT pg_current_snapshot()))))
+        UNION ALL
+        SELECT n.*
+        FROM "postrider".outbox AS n
+        WHERE n.tx >= (SELECT pg_snapshot_xmax($1::text::pg_snapshot))
+          AND n.tx < (SELECT pg_snapshot_xmax(pg_current_snapshot()))
+    ) AS r
+    LIMIT $2::bigint + 1
+) AS o)
