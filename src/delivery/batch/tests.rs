@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        Earlier, Limits,
+        Earlier, Limits, Outcome,
         sim::{event, resumed_with},
     },
     *,
@@ -103,4 +103,76 @@ fn an_answer_that_is_late_holds_nobody_up() {
     assert_eq!(others(&mut delivery, now), Company::Later);
     let later = now + PROMPT;
     assert_eq!(others(&mut delivery, later), Company::Alone);
+}
+
+#[test]
+fn the_pause_after_a_failure_ends_with_what_was_sent_after_it_only() {
+    let (now, ms) = (Instant::now(), Duration::from_millis);
+    let kind = BatchKind::Atomic;
+    let sent = |at| OnItsWay { kind, first: Ticket(0), sent: at };
+    let mut batches = Batches { stream: Batching::Wanted(kind), ..Batches::default() };
+    batches.failed(kind, now + ms(1));
+    batches.succeeded(&sent(now));
+    assert_eq!(batches.kind(now + ms(2)), None, "it was sent before the failure");
+    let again = now + ms(1) + AFTER_FAILURE.after(1);
+    assert_eq!(batches.kind(again), Some(kind));
+    // A second failure: a longer pause, which a success ends.
+    batches.failed(kind, again);
+    assert_eq!(batches.kind(again + AFTER_FAILURE.after(1)), None);
+    batches.succeeded(&sent(again + ms(1)));
+    assert_eq!(batches.kind(again + ms(1)), Some(kind));
+}
+
+#[test]
+fn fast_batches_take_over_from_atomic_ones_that_fail() {
+    let now = Instant::now();
+    let mut delivery = full_of_two_keys(now);
+    delivery.set_batches(Batching::Taken(Taken::Both));
+    delivery.batches.load = Load::Full;
+    assert_eq!(delivery.batches.kind(now), Some(BatchKind::Fast), "nothing is measured yet");
+    // Slowly, so that atomic ones are tried.
+    let at = now + Duration::from_millis(250);
+    delivery.batches.pace.measure(0, Load::Full, now);
+    delivery.batches.pace.measure(100, Load::Full, at);
+    assert_eq!(delivery.batches.kind(at), Some(BatchKind::Atomic));
+    delivery.batches.failed(BatchKind::Atomic, at);
+    assert_eq!(delivery.batches.kind(at), Some(BatchKind::Fast));
+    delivery.batches.failed(BatchKind::Fast, at);
+    assert_eq!(delivery.batches.kind(at), None);
+    assert_eq!(delivery.batches.kind(at + AFTER_FAILURE.after(1)), Some(BatchKind::Atomic));
+}
+
+/// Half of what there is room for begins it, and a quarter keeps it going.
+#[test]
+fn a_page_that_is_late_does_not_end_the_full_load() {
+    let now = Instant::now();
+    let limits = Limits {
+        in_flight_events: 64,
+        in_flight_bytes: 1 << 20,
+        memory_events: 400,
+        memory_bytes: 1 << 30,
+    };
+    let mut delivery = resumed_with(limits, Earlier::None, now);
+    delivery.set_batches(Batching::Taken(Taken::Fast));
+    delivery.begin(Snapshot::new("9:9:".to_owned()), Seq(COUNT));
+    let mut admitted = 0;
+    for (until, load) in [(199, Load::Light), (200, Load::Full)] {
+        delivery.admit((admitted + 1..=until).map(|seq| event(seq, None)));
+        admitted = until;
+        delivery.measure(now);
+        assert_eq!(delivery.batches.load, load, "{until} events");
+    }
+    let mut stream_seq = 0;
+    let mut left = |events: usize| {
+        while delivery.events() > events {
+            let ticket = delivery.next(now).unwrap();
+            delivery.sent(ticket, now);
+            stream_seq += 1;
+            delivery.resolve(ticket, Outcome::Acked { stream_seq, duplicate: false }, now);
+        }
+        delivery.measure(now);
+        delivery.batches.load
+    };
+    assert_eq!(left(100), Load::Full);
+    assert_eq!(left(99), Load::Light);
 }
