@@ -92,7 +92,7 @@ impl Outbox {
         if self.page_rows.at_most(limits.events) < limits.events {
             return Ok((self.target().await?, None));
         }
-        let (rows, inline) = limits.of_a_page();
+        let (rows, inline) = PageLimits { events: limits.events + 1, ..limits }.of_a_page();
         let snapshot = settled.as_str();
         let parameters: [&(dyn ToSql + Sync); 3] = [&snapshot, &rows, &inline];
         let Statements { look, look_late, .. } = &self.statements;

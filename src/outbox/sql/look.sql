@@ -6,15 +6,15 @@
 --
 -- The new rows are looked for by transaction: all that ended since P have numbers from xmax(P) on. By seq
 -- (page.sql) each look would go over all rows since the floor, which moves with each settlement only. They
--- come in no order, because sorting them here would need memory for them all. One row more than was
--- asked for says that there are too many: page.sql reads these.
+-- come in no order, because sorting them here would need memory for them all. The row that a page has no
+-- room for says that there are too many: page.sql reads these.
 --
 -- $1 text    P, the settled snapshot, without open transactions
--- $2 bigint  rows at most; of more, one more comes
+-- $2 bigint  rows at most: one more than a page has
 -- $3 integer bytes of one payload at most that comes along
 -- Columns: those of page.sql, of which the first row has none but
 --   event_type text (C, pg_snapshot as text)
--- Rows: 1 to $2 + 2; the first has no seq, the others are in no order. Index: outbox_tx_seq. Locks: ACCESS SHARE.
+-- Rows: 1 to $2 + 1; the first has no seq, the others are in no order. Index: outbox_tx_seq. Locks: ACCESS SHARE.
 SELECT NULL::bigint AS seq, NULL::uuid AS event_id, NULL::timestamptz AS occurred_at,
        pg_current_snapshot()::text AS event_type, NULL::integer AS event_version,
        NULL::text AS kind, NULL::text AS aggregate_type, NULL::text AS aggregate_id,
@@ -49,5 +49,5 @@ FROM (
     FROM "postrider".outbox AS n
     WHERE n.tx >= (SELECT pg_snapshot_xmax($1::text::pg_snapshot))
       AND n.tx < (SELECT pg_snapshot_xmax(pg_current_snapshot()))
-    LIMIT $2::bigint + 1
+    LIMIT $2::bigint
 ) AS o)

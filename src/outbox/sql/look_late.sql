@@ -4,11 +4,11 @@
 -- late.sql and page_late.sql, but without asking first which have rows.
 --
 -- $1 text    P, the settled snapshot
--- $2 bigint  rows at most; of more, one more comes
+-- $2 bigint  rows at most: one more than a page has
 -- $3 integer bytes of one payload at most that comes along
 -- Columns: those of page.sql, of which the first row has none but
 --   event_type text (C, pg_snapshot as text)
--- Rows: 1 to $2 + 2; the first has no seq, the others are in no order. Index: outbox_tx_seq, one probe
+-- Rows: 1 to $2 + 1; the first has no seq, the others are in no order. Index: outbox_tx_seq, one probe
 -- a leaf for each number in xip(P) that ended, and a range for the rest. Locks: ACCESS SHARE.
 SELECT NULL::bigint AS seq, NULL::uuid AS event_id, NULL::timestamptz AS occurred_at,
        pg_current_snapshot()::text AS event_type, NULL::integer AS event_version,
@@ -54,5 +54,5 @@ FROM (
         WHERE n.tx >= (SELECT pg_snapshot_xmax($1::text::pg_snapshot))
           AND n.tx < (SELECT pg_snapshot_xmax(pg_current_snapshot()))
     ) AS r
-    LIMIT $2::bigint + 1
+    LIMIT $2::bigint
 ) AS o)

@@ -193,7 +193,7 @@ async fn a_look_gives_late_rows_among_the_others_and_none_of_the_open() {
 }
 
 #[tokio::test]
-async fn a_look_says_by_one_row_more_that_there_is_more_than_a_page() {
+async fn a_look_gives_no_more_rows_than_it_may() {
     let fixture = Fixture::own_postgres().await;
     let client = relay(&fixture).await;
     let (settled, _) = span(&client, "3:3:").await;
@@ -204,10 +204,10 @@ async fn a_look_says_by_one_row_more_that_there_is_more_than_a_page() {
     let (with_open, _) = span(&client, "3:3:").await;
     emit(&client, 5).await;
     assert_eq!(look(&client, &settled, 6).await.1, [7, 8, 9, 10, 11, 12]);
-    assert_eq!(look(&client, &settled, 5).await.1.len(), 6);
+    assert_eq!(look(&client, &settled, 5).await.1.len(), 5);
     held.batch_execute("COMMIT").await.unwrap();
     assert_eq!(look(&client, &with_open, 11).await.1, [1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12]);
-    assert_eq!(look(&client, &with_open, 8).await.1.len(), 9);
+    assert_eq!(look(&client, &with_open, 8).await.1.len(), 8);
 }
 
 #[tokio::test]
