@@ -217,9 +217,9 @@ async fn an_open_transaction_of_very_many_rows_does_not_stop_the_others() {
     let daemon = fixture
         .daemon()
         .set("database.query_timeout", "100ms")
-        .allow_log("could not read the outbox")
-        .allow_log("could not settle")
-        .allow_log("depth and retention cannot be looked after")
+        // Of any statement: a busy machine takes so long for small ones too.
+        .allow_log("canceling statement due to statement timeout")
+        .allow_log("no answer from the database within")
         .start();
     fixture.wait_stored(2_000, DEADLINE).await;
     open.rollback().await.unwrap();
