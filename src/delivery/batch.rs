@@ -347,14 +347,15 @@ impl Delivery {
         outcome: &BatchOutcome,
         now: Instant,
     ) -> Transition {
+        if let Some(last_seq) = self.all_stored(batch, outcome) {
+            return self.stored(batch, last_seq);
+        }
         match outcome {
-            BatchOutcome::Committed { last_seq } => self.stored(batch, *last_seq),
-            BatchOutcome::Seen { last_seq } if *last_seq == self.expected(batch) => {
-                self.stored(batch, *last_seq)
-            }
             // What is refused is not stored; but that rests on all of the broker's servers, and looking
             // costs little.
-            BatchOutcome::Refused { .. } => self.apart(batch, Doubt::Earlier, now),
+            BatchOutcome::Refused { .. } | BatchOutcome::Committed { .. } => {
+                self.apart(batch, Doubt::Earlier, now)
+            }
             // Others have written into the stream, or it has recognised some, or it lost what it had:
             // each goes again, and what is a duplicate then is compared.
             BatchOutcome::Seen { last_seq } => {

@@ -44,6 +44,14 @@ pub enum ServerError {
         /// The last lines that it wrote.
         log: String,
     },
+    /// A running server does not take its new configuration.
+    #[error("{program} refuses its new configuration; the end of its log:\n{log}")]
+    Refused {
+        /// The program.
+        program: &'static str,
+        /// The last lines that it wrote.
+        log: String,
+    },
     /// A server did not answer in time.
     #[error("{program} did not answer within {seconds} s; the end of its log:\n{log}")]
     Silent {

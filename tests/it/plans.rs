@@ -155,13 +155,9 @@ async fn situations(fixture: &Fixture, client: &Client) -> Vec<Situation> {
     let left_out = format!("'{{{}}}'", left_out.join(","));
     let payloads = Prepared { name: "payloads", arguments: left_out };
     let late = |from: &str| Prepared { name: "late", arguments: format!("'{from}'") };
-    let look = |name, from: &str| {
-        let arguments = format!("'{from}', 1000, 8388");
+    let look = |name, from: &str, rows| {
+        let arguments = format!("'{from}', {rows}, 8388");
         Prepared { name, arguments }
-    };
-    let look_at_few = |from: &str, rows| Prepared {
-        name: "look_late",
-        arguments: format!("'{from}', {rows}, 8388"),
     };
     let begin = "3:3:";
     let situation =
@@ -169,12 +165,17 @@ async fn situations(fixture: &Fixture, client: &Client) -> Vec<Situation> {
     vec![
         situation("no late transaction", late(&d), 1, 30),
         situation("a late transaction", late(&p), 1, 60),
-        situation("a look and nothing new", look("look", &d), 1, 60),
-        situation("a look and a few new rows", look("look", &c), 201, 300),
-        situation("a look at a backlog", look("look", begin), 1_001, 400),
-        situation("a look and late rows", look("look_late", &p), 404, 800),
-        situation("a look at more late rows than it may have", look_at_few(&p, 2), 3, 400),
-        situation("a look at more late and new rows than it may have", look_at_few(&p, 9), 10, 400),
+        situation("a look and nothing new", look("look", &d, 1_001), 1, 60),
+        situation("a look and a few new rows", look("look", &c, 1_001), 201, 300),
+        situation("a look at a backlog", look("look", begin, 1_001), 1_002, 400),
+        situation("a look and late rows", look("look_late", &p, 1_001), 404, 800),
+        situation("a look at more late rows than it may have", look("look_late", &p, 2), 3, 400),
+        situation(
+            "a look at more late and new rows than it may have",
+            look("look_late", &p, 9),
+            10,
+            400,
+        ),
         situation("nothing new", page(&d, &d, 0, &floor_c), 0, 60),
         situation("a few new rows behind all settled ones", page(&c, &d, 0, &floor_c), 200, 300),
         situation("new and late rows", page_late, 203, 400),

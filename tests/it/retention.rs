@@ -86,8 +86,10 @@ async fn slots_emptied_all_the_time_under_load_cost_nothing_and_delay_no_insert(
     let empty = async {
         let client = fixture.connect().await;
         let end = Instant::now() + Duration::from_secs(8);
+        // A busy machine gets longer, not less to do.
+        let latest = end + DEADLINE;
         let (mut emptied, mut calls, mut kills) = (0, 0, 0);
-        while Instant::now() < end {
+        while Instant::now() < end || emptied <= 20 && Instant::now() < latest {
             let statement = r#"SELECT emptied FROM "postrider".retain('0 s')"#;
             emptied += client.query_one(statement, &[]).await.unwrap().get::<_, i32>(0);
             calls += 1;
@@ -117,8 +119,7 @@ async fn slots_emptied_all_the_time_under_load_cost_nothing_and_delay_no_insert(
     };
     let (ledger, (emptied, calls), slowest) = tokio::join!(workload.run(&stop), empty, slowest);
     fixture.audit(&ledger.unwrap(), Order::Serial).await;
-    // Each of the eight once, on a machine however busy.
-    assert!(emptied > 8, "only {emptied} slots were emptied by {calls} calls");
+    assert!(emptied > 20, "only {emptied} slots were emptied by {calls} calls");
     assert!(slowest < Duration::from_secs(2), "an insert took {slowest:?}");
 }
 

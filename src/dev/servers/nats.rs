@@ -197,7 +197,10 @@ impl Nats {
                 return Ok(());
             }
             if answer.contains("Failed to reload server configuration") {
-                return Err(ServerError::Ended { program: PROGRAM, log: self.sandbox.log_tail() });
+                return Err(ServerError::Refused {
+                    program: PROGRAM,
+                    log: self.sandbox.log_tail(),
+                });
             }
             if Instant::now() > deadline {
                 return Err(self.silent(RELOAD_DEADLINE));
