@@ -18,7 +18,7 @@ use super::{
 };
 
 /// In the order in which they are applied. A name is kept in the database: never change one.
-const FILES: [(&str, &str); 9] = [
+const FILES: [(&str, &str); 14] = [
     ("V1__outbox", include_str!("../../migrations/0001_outbox.sql")),
     ("V2__relay", include_str!("../../migrations/0002_relay.sql")),
     ("V3__emit", include_str!("../../migrations/0003_emit.sql")),
@@ -28,6 +28,11 @@ const FILES: [(&str, &str); 9] = [
     ("V7__refusals", include_str!("../../migrations/0007_refusals.sql")),
     ("V8__operator", include_str!("../../migrations/0008_operator.sql")),
     ("V9__reconcile", include_str!("../../migrations/0009_reconcile.sql")),
+    ("V10__lease", include_str!("../../migrations/0010_lease.sql")),
+    ("V11__stream", include_str!("../../migrations/0011_stream.sql")),
+    ("V12__contract", include_str!("../../migrations/0012_contract.sql")),
+    ("V13__letters", include_str!("../../migrations/0013_letters.sql")),
+    ("V14__emit", include_str!("../../migrations/0014_emit.sql")),
 ];
 
 /// How long another replica's migration is waited for. Ours take seconds; a lock that is kept
