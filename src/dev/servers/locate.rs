@@ -10,6 +10,7 @@ use super::ServerError;
 
 const POSTGRES_MAJOR_MIN: u32 = 14;
 const NATS_MINOR_MIN: u32 = 12;
+const PGBOUNCER_MINOR_MIN: u32 = 18;
 
 /// Directories that hold one directory a Postgres version: Debian, Homebrew, PGDG's RPMs.
 const POSTGRES_PARENTS: [&str; 5] =
@@ -57,6 +58,30 @@ pub fn nats_server() -> Result<PathBuf, ServerError> {
         }
     }
     Err(ServerError::Missing { program: "nats-server 2.12 or later", seen })
+}
+
+/// The `pgbouncer` program (1.18 or later): the one that `POSTRIDER_TEST_PGBOUNCER` names, else the
+/// first on PATH, else Debian's.
+///
+/// # Errors
+/// [`ServerError::Missing`] when there is none.
+pub fn pgbouncer() -> Result<PathBuf, ServerError> {
+    if let Some(program) = env::var_os("POSTRIDER_TEST_PGBOUNCER") {
+        return Ok(program.into());
+    }
+    let mut seen = String::new();
+    // Debian's directory of daemons is on root's PATH only.
+    for directory in path_directories().into_iter().chain([PathBuf::from("/usr/sbin")]) {
+        let program = directory.join("pgbouncer");
+        match version(&program) {
+            Some(found) if found >= (1, PGBOUNCER_MINOR_MIN) => return Ok(program),
+            Some((major, minor)) => {
+                seen = format!(" (found {major}.{minor} at {})", program.display());
+            }
+            None => {}
+        }
+    }
+    Err(ServerError::Missing { program: "PgBouncer 1.18 or later", seen })
 }
 
 /// The `.tools/bin` of the project: of the directory we stand in, and of those above our program,
@@ -120,6 +145,7 @@ mod tests {
             Some((15, 8))
         );
         assert_eq!(parse_version("postgres (PostgreSQL) 18beta1"), Some((18, 0)));
+        assert_eq!(parse_version("PgBouncer 1.18.0\nlibevent 2.1.12-stable\n"), Some((1, 18)));
         assert_eq!(parse_version("no number"), None);
     }
 }

@@ -11,7 +11,9 @@ pub(crate) mod toml;
 
 use std::{fmt::Debug, ops::Deref, time::Duration};
 
-use postrider::dev::servers::{Nats, NatsOptions, Postgres, PostgresOptions};
+use postrider::dev::servers::{
+    Nats, NatsOptions, Pgbouncer, PgbouncerOptions, Postgres, PostgresOptions,
+};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
@@ -79,6 +81,14 @@ impl Fixture {
     /// A new connection to this test's database.
     pub(crate) async fn connect(&self) -> tokio_postgres::Client {
         postgres::connect(&self.database_url()).await
+    }
+
+    /// A PgBouncer of the test's own before this fixture's Postgres; it takes all its databases.
+    ///
+    /// `pooler.url(&fixture.database)` is the test's database through it, so the daemon that goes
+    /// through it has `fixture.toml().set("database.url", pooler.url(&fixture.database))`.
+    pub(crate) async fn pooler(&self, options: PgbouncerOptions) -> Pgbouncer {
+        Pgbouncer::start(self.postgres.port(), options).await.unwrap()
     }
 
     /// A new JetStream client.
