@@ -21,9 +21,8 @@ use crate::{
     outbox::LETTER_BYTES_MAX,
     pg::schema::Schema,
     relay::{
-        self, Relay, RelayError,
+        self, Relay, RelayError, chores,
         status::{Link, Status},
-        upkeep,
     },
     shutdown::Shutdown,
     systemd,
@@ -114,14 +113,14 @@ pub async fn run(config: Config, options: Options) -> Result<(), RunError> {
             admin::serve(listener, status.subscribe(), Arc::clone(&metrics), tasks.cancelled());
         tasks.spawn("admin", seen);
     }
-    let chores = upkeep::Settings {
+    let upkeep = chores::Settings {
         database: config.database.clone(),
         schema: settings.schema.clone(),
         relay: settings.relay.clone(),
         retention: config.relay.retention.0,
     };
-    let upkeep = upkeep::run(chores, Arc::clone(&status), Arc::clone(&metrics), shutdown.clone());
-    tasks.spawn("upkeep", upkeep);
+    let upkeep = chores::run(upkeep, Arc::clone(&status), Arc::clone(&metrics), shutdown.clone());
+    tasks.spawn("chores", upkeep);
     let servers = config.nats.url.to_string();
     let kept = tasks.cancelled();
     tasks.spawn("nats connection", async move {
@@ -219,9 +218,9 @@ async fn tell_systemd(
         systemd::status(&format!(
             "{}, {rate:.0} msg/s, lag {:.1} s, backlog {}, dlq {}",
             seen.phase.as_str(),
-            seen.lag_seconds,
-            seen.backlog,
-            seen.dead
+            seen.measured.oldest_seconds(now),
+            seen.measured.depth.backlog(),
+            seen.measured.depth.dead
         ));
     }
 }

@@ -11,6 +11,7 @@ use tokio::{
 use super::*;
 use crate::{
     config::value::Listen,
+    metrics::{Depth, Measured},
     relay::status::{GateStatus, Heartbeat, Link, Phase},
     tasks,
 };
@@ -157,7 +158,9 @@ fn who_asks_from_another_machine_sees_no_details() {
 
 #[tokio::test]
 async fn status_is_the_relays_state_as_json() {
-    let server = Server::start(Status { backlog: 7, term: 3, ..relaying() }).await;
+    let depth = Depth { unsettled: 4, retrying: 2, held: 1, ..Depth::default() };
+    let measured = Measured { at: Instant::now(), depth };
+    let server = Server::start(Status { measured, term: 3, ..relaying() }).await;
     let json = server.get("/api/v1/status").await.json();
     assert_eq!(json["phase"], "relaying");
     assert_eq!((&json["backlog"], &json["term"]), (&json!(7), &json!(3)));

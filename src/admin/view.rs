@@ -48,7 +48,10 @@ pub(super) struct StatusView {
     waiting: usize,
     backlog: u64,
     lag_seconds: f64,
+    retrying: u64,
+    held: u64,
     dead: u64,
+    measured_seconds_ago: f64,
     term: i64,
     published_total: u64,
     last_turn_seconds: f64,
@@ -56,6 +59,7 @@ pub(super) struct StatusView {
 
 impl StatusView {
     pub(super) fn of(status: &Status, now: Instant, audience: Audience) -> Self {
+        let depth = status.measured.depth;
         Self {
             version: env!("CARGO_PKG_VERSION"),
             phase: status.phase.as_str(),
@@ -66,9 +70,12 @@ impl StatusView {
             gate: status.gate.as_ref().map(|gate| GateView::of(gate, now, audience)),
             in_flight: status.in_flight,
             waiting: status.waiting,
-            backlog: status.backlog,
-            lag_seconds: status.lag_seconds,
-            dead: status.dead,
+            backlog: depth.backlog(),
+            lag_seconds: status.measured.oldest_seconds(now),
+            retrying: depth.retrying,
+            held: depth.held,
+            dead: depth.dead,
+            measured_seconds_ago: status.measured.age(now).as_secs_f64(),
             term: status.term,
             published_total: status.published_total,
             last_turn_seconds: status.last_turn.age(now).as_secs_f64(),

@@ -10,7 +10,8 @@ use super::{
 use crate::{
     config::{Config, load::Scope},
     logging::printable,
-    outbox::{Depth, Holder, Inspection, Progress, SESSION_SETTINGS},
+    metrics::Depth,
+    outbox::{Holder, Inspection, Progress, SESSION_SETTINGS},
     pg::{connect::connect, schema::Schema},
 };
 
@@ -90,9 +91,9 @@ impl Report {
 
     fn judge(&self) -> (Level, String) {
         let depth = self.depth.as_ref();
-        let lag = depth.map_or(0.0, |depth| depth.oldest_age_seconds);
+        let lag = depth.and_then(|depth| depth.oldest_seconds).unwrap_or_default();
         let dead = depth.map_or(0, |depth| depth.dead);
-        let pending = depth.map_or(0, |depth| depth.pending);
+        let pending = depth.map_or(0, Depth::backlog);
         let figures = format!("backlog {pending}, lag {lag:.1} s, dead letters {dead}");
         let state = self.state();
         if self.holder.is_none() {
@@ -127,8 +128,9 @@ impl Report {
             "settled_at": progress.map(|progress| &progress.updated_at),
             "stream": progress.and_then(|progress| progress.stream.as_ref()),
             "stream_seq": progress.map(|progress| progress.stream_seq),
-            "backlog": depth.map(|depth| depth.pending),
-            "lag_seconds": depth.map(|depth| depth.oldest_age_seconds),
+            "backlog": depth.map(Depth::backlog),
+            "lag_seconds": depth.map(|depth| depth.oldest_seconds.unwrap_or_default()),
+            "retrying": depth.map(|depth| depth.retrying),
             "dead_letters": depth.map(|depth| depth.dead),
             "held": depth.map(|depth| depth.held),
             "note": self.note(),
@@ -154,16 +156,8 @@ impl Report {
             }
         }
         if let Some(depth) = &self.depth {
-            let waiting = match depth.pending {
-                0 => "0 events".to_owned(),
-                count => format!("{count} events, the oldest {:.1} s", depth.oldest_age_seconds),
-            };
-            lines.push(("backlog", waiting));
-            let held = match depth.held {
-                0 => String::new(),
-                count => format!(", {count} events wait behind them"),
-            };
-            lines.push(("dead letters", format!("{}{held}", depth.dead)));
+            lines.push(("backlog", waiting(depth)));
+            lines.push(("dead letters", depth.dead.to_string()));
         }
         let hint = match self.state() {
             "never started" | "not running" => Some(("hint", "start it: postrider run".to_owned())),
@@ -172,6 +166,21 @@ impl Report {
         lines.extend(hint);
         let rows = lines.iter().map(|(name, text)| format!("{name:<13} {}", printable(text)));
         rows.collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// How much waits to be published, and how much of it as letters.
+fn waiting(depth: &Depth) -> String {
+    let letters: Vec<String> = [(depth.retrying, "retrying"), (depth.held, "held behind a letter")]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, state)| format!("{count} {state}"))
+        .collect();
+    let letters =
+        if letters.is_empty() { String::new() } else { format!(" ({})", letters.join(", ")) };
+    match (depth.backlog(), depth.oldest_seconds) {
+        (count, Some(age)) => format!("{count} events{letters}, the oldest {age:.1} s"),
+        (count, None) => format!("{count} events{letters}"),
     }
 }
 

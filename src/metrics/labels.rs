@@ -134,6 +134,42 @@ label! {
 }
 
 label! {
+    /// What is looked after beside the data path, each by itself.
+    Chore {
+        /// How much waits, for these metrics.
+        Depth = "depth",
+        /// What `postrider status` shows of the relay that runs.
+        Note = "note",
+        /// The positions from which a broker can be healed.
+        Checkpoint = "checkpoint",
+        /// Emptying what is published and old.
+        Retention = "retention",
+        /// The keys by which consumers recognise events.
+        ConsumerKeys = "consumer_keys",
+    }
+}
+
+label! {
+    /// What is measured from time to time.
+    Measurement {
+        /// How much waits, and how many letters there are.
+        Depth = "depth",
+    }
+}
+
+label! {
+    /// What an unresolved letter waits for.
+    LetterState {
+        /// Its next attempt.
+        Retrying = "retrying",
+        /// An earlier letter of its key.
+        Held = "held",
+        /// An operator.
+        Dead = "dead",
+    }
+}
+
+label! {
     /// The tables that events come from.
     Table {
         /// `outbox`.
@@ -162,6 +198,22 @@ pub(super) struct TableLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct QueryLabel {
     pub(super) query: Query,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ChoreLabel {
+    pub(super) chore: Chore,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct MeasurementLabel {
+    pub(super) measurement: Measurement,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct LetterStateLabel {
+    pub(super) route: Route,
+    pub(super) state: LetterState,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -4,15 +4,17 @@
 //! exists from the start with 0, so that an alert on its rate sees the first increase. What each
 //! means stands in `docs/metrics.md`, which a test holds to this module.
 
+mod chores;
 mod dependencies;
 mod labels;
+mod measured;
 mod outbox;
 mod process;
 mod publishing;
 
 use std::{
     sync::atomic::AtomicU64,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use prometheus_client::{
@@ -21,8 +23,13 @@ use prometheus_client::{
     registry::Registry,
 };
 
+pub use chores::Chores;
 pub use dependencies::Dependencies;
-pub use labels::{BatchResult, CircuitState, Dependency, Failure, Query, Retryable, Route, Table};
+pub use labels::{
+    BatchResult, Chore, CircuitState, Dependency, Failure, LetterState, Measurement, Query,
+    Retryable, Route, Table,
+};
+pub use measured::{Depth, Measured, OVERDUE};
 pub use outbox::{Outbox, QueryDurations};
 pub use publishing::{PublishedBatch, Publishing};
 
@@ -47,6 +54,8 @@ pub struct Metrics {
     pub outbox: Outbox,
     /// Connections, the breaker and the relay's lock.
     pub dependencies: Dependencies,
+    /// What is looked after beside the data path.
+    pub chores: Chores,
 }
 
 impl Default for Metrics {
@@ -69,11 +78,13 @@ impl Metrics {
         let publishing = Publishing::register(list);
         let outbox = Outbox::register(list);
         let dependencies = Dependencies::register(list);
-        Self { registry, publishing, outbox, dependencies }
+        let chores = Chores::register(list);
+        Self { registry, publishing, outbox, dependencies, chores }
     }
 
     /// Everything as `OpenMetrics` text, which Prometheus reads as well.
     pub fn encode(&self) -> String {
+        self.outbox.refresh(Instant::now());
         let mut page = String::with_capacity(16 * 1024);
         // Writing to a string does not fail; should a metric refuse, the rest is still of use.
         if text::encode(&mut page, &self.registry).is_err() {

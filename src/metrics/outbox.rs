@@ -1,6 +1,9 @@
 //! What happens at the tables, and what it costs the application's database.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -8,8 +11,11 @@ use prometheus_client::{
 };
 
 use super::{
-    SecondsGauge, count,
-    labels::{Query, QueryLabel, Route, RouteLabel, Table, TableLabel},
+    Measured, SecondsGauge, count,
+    labels::{
+        LetterState, LetterStateLabel, Measurement, MeasurementLabel, Query, QueryLabel, Route,
+        RouteLabel, Table, TableLabel,
+    },
     seconds_histogram,
 };
 
@@ -22,6 +28,9 @@ pub struct Outbox {
     pending: Gauge,
     oldest_pending: SecondsGauge,
     dead_letters: Gauge,
+    letters: Family<LetterStateLabel, Gauge>,
+    measurement_age: SecondsGauge,
+    measured: Mutex<Measured>,
     retention_deleted: Counter,
     queries: QueryDurations,
 }
@@ -50,6 +59,9 @@ impl Outbox {
             pending: pending.get_or_create_owned(&TABLE),
             oldest_pending: oldest_pending.get_or_create_owned(&TABLE),
             dead_letters: dead_letters.get_or_create_owned(&RouteLabel { route: Route::Default }),
+            letters: letters(list),
+            measurement_age: measurement_age(list),
+            measured: Mutex::new(Measured::never(Instant::now())),
             retention_deleted: retention_deleted.get_or_create_owned(&TABLE),
             queries: QueryDurations(queries.clone()),
         };
@@ -57,10 +69,11 @@ impl Outbox {
             drop(queries.get_or_create(&QueryLabel { query: *query }));
         }
         list.register("rows_fetched", "Rows read from the outbox", fetched);
-        list.register("pending_messages", "Committed events that are not settled", pending);
+        let help = "Committed events that wait to be published";
+        list.register("pending_messages", help, pending);
         list.register_with_unit(
             "oldest_pending_age",
-            "Age of the oldest committed event that is not settled",
+            "Age of the oldest committed event that waits to be published",
             Unit::Seconds,
             oldest_pending,
         );
@@ -84,11 +97,28 @@ impl Outbox {
         self.fetched.inc_by(u64::try_from(rows).unwrap_or(u64::MAX));
     }
 
-    /// What is left to do: committed events, the oldest one's age, and dead letters.
-    pub fn depth(&self, pending: u64, oldest_seconds: f64, dead_letters: u64) {
-        self.pending.set(count(pending));
-        self.oldest_pending.set(oldest_seconds);
-        self.dead_letters.set(count(dead_letters));
+    /// It was measured what waits.
+    pub fn measured(&self, measured: Measured) {
+        *self.measured.lock().unwrap_or_else(PoisonError::into_inner) = measured;
+    }
+
+    /// Sets the gauges to what the last measurement means now.
+    pub(super) fn refresh(&self, now: Instant) {
+        let measured = *self.measured.lock().unwrap_or_else(PoisonError::into_inner);
+        let depth = measured.depth;
+        self.pending.set(count(depth.backlog()));
+        self.oldest_pending.set(measured.oldest_seconds(now));
+        self.measurement_age.set(measured.age(now).as_secs_f64());
+        self.dead_letters.set(count(depth.dead));
+        for state in LetterState::ALL {
+            let letters = match state {
+                LetterState::Retrying => depth.retrying,
+                LetterState::Held => depth.held,
+                LetterState::Dead => depth.dead,
+            };
+            let label = LetterStateLabel { route: Route::Default, state: *state };
+            self.letters.get_or_create(&label).set(count(letters));
+        }
     }
 
     /// Retention removed rows.
@@ -100,4 +130,22 @@ impl Outbox {
     pub fn queries(&self) -> QueryDurations {
         self.queries.clone()
     }
+}
+
+fn letters(list: &mut Registry) -> Family<LetterStateLabel, Gauge> {
+    let family = Family::<LetterStateLabel, Gauge>::default();
+    for state in LetterState::ALL {
+        let label = LetterStateLabel { route: Route::Default, state: *state };
+        drop(family.get_or_create(&label));
+    }
+    list.register("letters", "Unresolved letters, by what they wait for", family.clone());
+    family
+}
+
+fn measurement_age(list: &mut Registry) -> SecondsGauge {
+    let family = Family::<MeasurementLabel, SecondsGauge>::default();
+    let gauge = family.get_or_create_owned(&MeasurementLabel { measurement: Measurement::Depth });
+    let help = "How old the figures are that the metrics of what waits rest on";
+    list.register_with_unit("measurement_age", help, Unit::Seconds, family);
+    gauge
 }

@@ -2,8 +2,14 @@
 
 use tokio_postgres::{Row, types::ToSql};
 
-use super::{Holder, upkeep::Depth};
-use crate::pg::{connect::Connection, error::QueryError, schema::Schema};
+use super::{
+    Holder,
+    upkeep::{COUNT_MAX, read_depth},
+};
+use crate::{
+    metrics::Depth,
+    pg::{connect::Connection, error::QueryError, schema::Schema},
+};
 
 /// The tables as a person looks at them, through a session of their own.
 pub struct Inspection {
@@ -89,8 +95,8 @@ impl Inspection {
     /// # Errors
     /// As the session's.
     pub async fn depth(&self, relay: &str) -> Result<Option<Depth>, QueryError> {
-        let rows = self.query(include_str!("sql/depth.sql"), &[&relay, &Depth::COUNT_MAX]).await?;
-        rows.first().map(Depth::read).transpose()
+        let rows = self.query(include_str!("sql/depth.sql"), &[&relay, &COUNT_MAX]).await?;
+        rows.first().map(read_depth).transpose()
     }
 
     /// What the relay needs and this session's role may not do.

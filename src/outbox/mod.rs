@@ -29,7 +29,7 @@ pub use inspect::{Inspection, MissingPrivilege, Progress};
 pub use letters::{Due, DueLetters};
 pub use reconcile::{Due as SettledDue, LETTER_BYTES_MAX, RECONCILE_BATCH, Settled, SettledEvent};
 pub use settle::{Authority, SettleError};
-pub use upkeep::{Depth, Retained, Upkeep};
+pub use upkeep::{Retained, Upkeep};
 pub use why::{Waiting, WaitingLetter};
 
 /// The planner settings of a session that reads the outbox: no statistics, stale or missing, may

@@ -2,57 +2,41 @@
 
 use std::time::Duration;
 
-use tokio_postgres::{Row, Statement};
+use tokio_postgres::{Row, types::ToSql};
 
 use crate::{
-    metrics::Query,
+    metrics::{Depth, Query},
     pg::{connect::Connection, error::QueryError, schema::Schema},
 };
 
-/// The tables as the upkeep sees them, through a session of its own: off the data path.
+/// The tables as the chores see them, through a session of their own: off the data path.
+///
+/// No statement is prepared ahead: one that cannot be prepared would fail them all.
 pub struct Upkeep {
     connection: Connection,
+    schema: Schema,
     relay: String,
-    depth: Statement,
-    note: Statement,
-    retain: Statement,
-    processed_maintain: Statement,
-    checkpoint: Statement,
 }
 
-/// How much is not settled.
-#[derive(Debug, Clone, Copy)]
-pub struct Depth {
-    /// Committed events that are not settled; exact up to 10,000, beyond it an upper bound.
-    pub pending: u64,
-    /// The age of the oldest of them, by its `occurred_at`.
-    pub oldest_age_seconds: f64,
-    /// Unresolved dead letters, 10,000 at most.
-    pub dead: u64,
-    /// Events that wait behind one of them, 10,000 at most.
-    pub held: u64,
-}
+/// How many rows are counted one by one; beyond it the numbers of [`Depth`] are upper bounds.
+pub(super) const COUNT_MAX: i64 = 10_000;
 
-impl Depth {
-    /// How many rows are counted one by one; beyond it the numbers are upper bounds.
-    pub(super) const COUNT_MAX: i64 = 10_000;
-
-    pub(super) fn read(row: &Row) -> Result<Self, QueryError> {
-        let number = |name: &str| {
-            row.try_get::<_, i64>(name).map(|number| u64::try_from(number).unwrap_or_default())
-        };
-        let counted = number("pending")?;
-        let is_exact = counted < Self::COUNT_MAX.unsigned_abs();
-        Ok(Self {
-            pending: if is_exact { counted } else { number("pending_at_most")?.max(counted) },
-            oldest_age_seconds: row
-                .try_get::<_, Option<f64>>("oldest_age_seconds")?
-                .unwrap_or_default()
-                .max(0.0),
-            dead: number("dead")?,
-            held: number("held")?,
-        })
-    }
+/// Reads a row of `depth.sql`.
+pub(super) fn read_depth(row: &Row) -> Result<Depth, QueryError> {
+    let number = |name: &str| {
+        row.try_get::<_, i64>(name).map(|number| u64::try_from(number).unwrap_or_default())
+    };
+    let age = |name: &str| row.try_get::<_, Option<f64>>(name);
+    let counted = number("pending")?;
+    let is_exact = counted < COUNT_MAX.unsigned_abs();
+    let ages = [age("oldest_age_seconds")?, age("oldest_letter_age_seconds")?];
+    Ok(Depth {
+        unsettled: if is_exact { counted } else { number("pending_at_most")?.max(counted) },
+        retrying: number("retrying")?,
+        held: number("held")?,
+        dead: number("dead")?,
+        oldest_seconds: ages.into_iter().flatten().map(|age| age.max(0.0)).reduce(f64::max),
+    })
 }
 
 /// What a round of retention did.
@@ -65,41 +49,21 @@ pub struct Retained {
 }
 
 impl Upkeep {
-    /// Prepares the statements on a session.
-    ///
-    /// # Errors
-    /// Class `Schema` means that `postrider migrate` has not run.
-    pub async fn open(
-        connection: Connection,
-        schema: &Schema,
-        relay: String,
-    ) -> Result<Self, QueryError> {
-        let prepare = |sql: &'static str| {
-            let (connection, sql) = (&connection, schema.apply(sql));
-            async move { connection.deadline(connection.client.prepare(&sql)).await }
-        };
-        Ok(Self {
-            depth: prepare(include_str!("sql/depth.sql")).await?,
-            note: prepare(include_str!("sql/note.sql")).await?,
-            retain: prepare(include_str!("sql/retain.sql")).await?,
-            processed_maintain: prepare(include_str!("sql/processed_maintain.sql")).await?,
-            checkpoint: prepare(include_str!("sql/checkpoint.sql")).await?,
-            connection,
-            relay,
-        })
+    /// Works through this session.
+    pub fn new(connection: Connection, schema: Schema, relay: String) -> Self {
+        Self { connection, schema, relay }
     }
 
-    /// How much is not settled; `None` before the relay's first start.
+    /// How much is not published; `None` before the relay's first start.
     ///
     /// # Errors
     /// As the session's.
     pub async fn depth(&self) -> Result<Option<Depth>, QueryError> {
-        let client = &self.connection.client;
-        let row = self
-            .connection
-            .timed(Query::Depth, client.query_opt(&self.depth, &[&self.relay, &Depth::COUNT_MAX]))
-            .await?;
-        row.as_ref().map(Depth::read).transpose()
+        let sql = self.schema.apply(include_str!("sql/depth.sql"));
+        let parameters: [&(dyn ToSql + Sync); 2] = [&self.relay, &COUNT_MAX];
+        let rows = self.connection.client.query(&sql, &parameters);
+        let rows = self.connection.timed(Query::Depth, rows).await?;
+        rows.first().map(read_depth).transpose()
     }
 
     /// Tells `postrider status` why nothing is published just now; `None` when events flow.
@@ -107,12 +71,8 @@ impl Upkeep {
     /// # Errors
     /// As the session's.
     pub async fn note(&self, term: i64, text: Option<&str>) -> Result<(), QueryError> {
-        let client = &self.connection.client;
         let text = text.map(|text| self.connection.storable(text));
-        self.connection
-            .deadline(client.execute(&self.note, &[&self.relay, &term, &text]))
-            .await
-            .map(drop)
+        self.run(include_str!("sql/note.sql"), &[&self.relay, &term, &text]).await.map(drop)
     }
 
     /// Notes where the relay is; forgets what was noted longer ago than `kept`.
@@ -120,11 +80,8 @@ impl Upkeep {
     /// # Errors
     /// As the session's.
     pub async fn checkpoint(&self, kept: Duration) -> Result<(), QueryError> {
-        let client = &self.connection.client;
-        self.connection
-            .deadline(client.query_one(&self.checkpoint, &[&self.relay, &kept.as_secs_f64()]))
-            .await
-            .map(drop)
+        let parameters: [&(dyn ToSql + Sync); 2] = [&self.relay, &kept.as_secs_f64()];
+        self.run(include_str!("sql/checkpoint.sql"), &parameters).await.map(drop)
     }
 
     /// Empties the turns whose rows were settled longer ago than `retention`.
@@ -132,11 +89,11 @@ impl Upkeep {
     /// # Errors
     /// As the session's.
     pub async fn retain(&self, retention: Duration) -> Result<Retained, QueryError> {
-        let client = &self.connection.client;
-        let row = self
-            .connection
-            .timed(Query::Retention, client.query_one(&self.retain, &[&retention.as_secs_f64()]))
-            .await?;
+        let sql = self.schema.apply(include_str!("sql/retain.sql"));
+        let seconds = retention.as_secs_f64();
+        let parameters: [&(dyn ToSql + Sync); 1] = [&seconds];
+        let row = self.connection.client.query_one(&sql, &parameters);
+        let row = self.connection.timed(Query::Retention, row).await?;
         Ok(Retained {
             emptied: row.try_get("emptied")?,
             rows_at_most: row.try_get("rows_at_most")?,
@@ -148,11 +105,17 @@ impl Upkeep {
     /// # Errors
     /// As the session's.
     pub async fn forget_processed(&self, retention: Duration) -> Result<(), QueryError> {
-        let client = &self.connection.client;
-        self.connection
-            .deadline(client.query_one(&self.processed_maintain, &[&retention.as_secs_f64()]))
-            .await
-            .map(drop)
+        let sql = include_str!("sql/processed_maintain.sql");
+        self.run(sql, &[&retention.as_secs_f64()]).await.map(drop)
+    }
+
+    async fn run(
+        &self,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, QueryError> {
+        let sql = self.schema.apply(sql);
+        self.connection.deadline(self.connection.client.query(&sql, parameters)).await
     }
 
     /// Waits until the session has ended.
@@ -161,5 +124,10 @@ impl Upkeep {
     /// Dropping it loses nothing.
     pub async fn closed(&self) {
         self.connection.closed().await;
+    }
+
+    /// Whether the session has ended.
+    pub fn is_closed(&self) -> bool {
+        self.connection.is_closed()
     }
 }

@@ -6,6 +6,7 @@
 
 mod batches;
 mod broker;
+pub mod chores;
 mod duplicate;
 mod hold;
 mod holding;
@@ -15,7 +16,6 @@ mod report;
 mod slot;
 pub mod status;
 mod stream;
-pub mod upkeep;
 
 use std::{
     sync::Arc,

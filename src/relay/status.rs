@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::metrics::Measured;
+
 /// One snapshot, published through a `tokio::sync::watch` channel.
 #[derive(Debug, Clone)]
 pub struct Status {
@@ -23,12 +25,8 @@ pub struct Status {
     pub in_flight: usize,
     /// Events in memory that wait for their turn.
     pub waiting: usize,
-    /// Committed events that are not settled.
-    pub backlog: u64,
-    /// Age of the oldest committed event that is not settled, in seconds.
-    pub lag_seconds: f64,
-    /// Dead letters.
-    pub dead: u64,
+    /// What waits to be published, as last measured.
+    pub measured: Measured,
     /// The fencing number of the present holding of the relay's lock; 0 before the first.
     pub term: i64,
     /// Messages that the stream has confirmed since the program started.
@@ -48,9 +46,7 @@ impl Status {
             gate: None,
             in_flight: 0,
             waiting: 0,
-            backlog: 0,
-            lag_seconds: 0.0,
-            dead: 0,
+            measured: Measured::never(Instant::now()),
             term: 0,
             published_total: 0,
             last_turn: Heartbeat::start(),

@@ -52,8 +52,6 @@ async fn readiness_follows_postgres_and_liveness_does_not() {
     let daemon = relay(&fixture)
         .allow_log("lost the relay's session")
         .allow_log("waiting for Postgres")
-        .allow_log("retention did not run")
-        .allow_log("dedup keys were not looked after")
         .start();
     wait_ready(&daemon, 200, "ready").await;
     assert!(daemon.metric(r#"postrider_dependency_up{dependency="postgres"}"#).await > 0.0);

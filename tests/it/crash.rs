@@ -56,7 +56,6 @@ async fn everything_killed_at_random_costs_nothing() {
         .allow_log("waiting for")
         .allow_log("trying again")
         .allow_log("were not looked after")
-        .allow_log("retention did not run")
         .allow_log("nothing can be published just now")
         .allow_log("lost the connection to NATS")
         .start();

@@ -7,6 +7,7 @@ mod bad_input;
 mod batches;
 mod broker_outage;
 mod checker;
+mod chores;
 mod cli;
 mod config;
 mod crash;

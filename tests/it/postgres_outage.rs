@@ -19,8 +19,6 @@ fn daemon(fixture: &Fixture) -> DaemonBuilder {
         .allow_log("lost the relay's session")
         .allow_log("waiting for Postgres")
         .allow_log("trying again")
-        .allow_log("retention did not run")
-        .allow_log("dedup keys were not looked after")
 }
 
 fn steady() -> Options {

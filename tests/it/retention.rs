@@ -126,7 +126,7 @@ async fn slots_emptied_all_the_time_under_load_cost_nothing_and_delay_no_insert(
 /// What the relay's own session does not notice: it goes on, and somebody has to say it.
 #[tokio::test]
 async fn upkeep_that_cannot_work_is_told_and_events_still_flow() {
-    const TOLD: &str = "depth and retention cannot be looked after";
+    const TOLD: &str = "a chore fails again and again";
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
     let away = r#"ALTER FUNCTION "postrider".retain(interval) RENAME TO retain_elsewhere"#;

@@ -9,9 +9,12 @@
 --   settled; gaps of rolled back transactions count, late transactions do not),
 --   oldest_age_seconds float8 null (of the pending event with the lowest seq, by its occurred_at;
 --   null when nothing is pending),
---   dead int8 (unresolved dead letters, exact up to $2), held int8 (likewise, waiting ones)
+--   dead int8 (unresolved dead letters, exact up to $2), held int8 (likewise, those behind another
+--   letter), retrying int8 (likewise, those that are tried again),
+--   oldest_letter_age_seconds float8 null (of the first retrying or held letter, by its occurred_at)
 -- Rows: 1, or 0 when the relay has no position yet.
--- Index: primary key above the fences, outbox_tx_seq for late transactions. Locks: ACCESS SHARE.
+-- Index: primary key above the fences, outbox_tx_seq for late transactions, letter_unresolved_state.
+-- Locks: ACCESS SHARE.
 SELECT unsettled.pending,
        greatest(0, coalesce(pg_sequence_last_value('"postrider".outbox_seq_seq'::regclass), 0)
                    - greatest(p.floor, p.bookmark)) AS pending_at_most,
@@ -23,7 +26,20 @@ SELECT unsettled.pending,
        (SELECT count(*) FROM (
             SELECT FROM "postrider".letter AS l
             WHERE l.relay = p.relay AND l.resolved_at IS NULL AND l.state = 'held'
-            LIMIT $2::bigint) AS h) AS held
+            LIMIT $2::bigint) AS h) AS held,
+       (SELECT count(*) FROM (
+            SELECT FROM "postrider".letter AS l
+            WHERE l.relay = p.relay AND l.resolved_at IS NULL AND l.state = 'retrying'
+            LIMIT $2::bigint) AS r) AS retrying,
+       (SELECT max(date_part('epoch', clock_timestamp() - w.occurred_at)) FROM (
+            (SELECT l.occurred_at FROM "postrider".letter AS l
+             WHERE l.relay = p.relay AND l.resolved_at IS NULL AND l.state = 'retrying'
+             ORDER BY l.seq LIMIT 1)
+            UNION ALL
+            (SELECT l.occurred_at FROM "postrider".letter AS l
+             WHERE l.relay = p.relay AND l.resolved_at IS NULL AND l.state = 'held'
+             ORDER BY l.seq LIMIT 1)) AS w
+        WHERE isfinite(w.occurred_at)) AS oldest_letter_age_seconds
 FROM "postrider".position AS p
 CROSS JOIN LATERAL (
     WITH event AS MATERIALIZED (

@@ -1,0 +1,44 @@
+//! What is looked after beside the data path: which chore fails.
+
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+use super::{
+    count,
+    labels::{Chore, ChoreLabel},
+};
+
+/// What is looked after beside the data path.
+#[derive(Debug)]
+pub struct Chores {
+    failures: Family<ChoreLabel, Counter>,
+    failing: Family<ChoreLabel, Gauge>,
+}
+
+impl Chores {
+    pub(super) fn register(list: &mut Registry) -> Self {
+        let this = Self { failures: Family::default(), failing: Family::default() };
+        for chore in Chore::ALL {
+            drop(this.failures.get_or_create(&ChoreLabel { chore: *chore }));
+            drop(this.failing.get_or_create(&ChoreLabel { chore: *chore }));
+        }
+        let help = "Attempts at a chore that failed";
+        list.register("chore_failures", help, this.failures.clone());
+        let help = "Failures of a chore in a row, 0 once it succeeds";
+        list.register("chore_failing", help, this.failing.clone());
+        this
+    }
+
+    /// A chore failed, for the time of this number in a row.
+    pub fn failed(&self, chore: Chore, in_a_row: u32) {
+        self.failures.get_or_create(&ChoreLabel { chore }).inc();
+        self.failing.get_or_create(&ChoreLabel { chore }).set(count(in_a_row));
+    }
+
+    /// A chore was done.
+    pub fn done(&self, chore: Chore) {
+        self.failing.get_or_create(&ChoreLabel { chore }).set(0);
+    }
+}

@@ -1,0 +1,173 @@
+//! Which chore is next, and how long one that failed waits: decisions without I/O.
+
+use std::time::{Duration, Instant};
+
+use crate::{delivery::Backoff, metrics::Chore, relay::status::Phase};
+
+/// The waits of a chore that failed; a chore with a shorter interval waits at least for that.
+const FAILED: Backoff = Backoff { first: Duration::from_secs(5), longest: Duration::from_mins(1) };
+
+/// What an instance has to look after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Duty {
+    /// Another instance leads: the figures are kept true, and nothing is written.
+    Standby,
+    /// Everything.
+    Leading,
+}
+
+impl Duty {
+    /// The duty in a phase; `None` when there is no right to do anything.
+    pub(super) fn of(phase: Phase) -> Option<Self> {
+        match phase {
+            Phase::Standby => Some(Self::Standby),
+            Phase::Relaying => Some(Self::Leading),
+            Phase::Starting | Phase::Stopping | Phase::Stopped => None,
+        }
+    }
+
+    fn includes(self, chore: Chore) -> bool {
+        self == Self::Leading || chore == Chore::Depth
+    }
+}
+
+/// When each chore is due.
+#[derive(Debug)]
+pub(super) struct Agenda {
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    chore: Chore,
+    due: Instant,
+    /// Failures in a row.
+    failures: u32,
+}
+
+impl Agenda {
+    /// Everything is due.
+    pub(super) fn new(now: Instant) -> Self {
+        let entry = |chore: &Chore| Entry { chore: *chore, due: now, failures: 0 };
+        Self { entries: Chore::ALL.iter().map(entry).collect() }
+    }
+
+    /// The chore of this duty that is due first, and when.
+    pub(super) fn next(&self, duty: Duty) -> (Chore, Instant) {
+        let ours = self.entries.iter().filter(|entry| duty.includes(entry.chore));
+        let first = ours.min_by_key(|entry| entry.due);
+        // Every duty includes the depth.
+        first.map_or((Chore::Depth, Instant::now()), |entry| (entry.chore, entry.due))
+    }
+
+    /// Lets a chore be due at once, unless it failed and waits.
+    pub(super) fn hurry(&mut self, chore: Chore, now: Instant) {
+        if let Some(entry) = self.entry(chore).filter(|entry| entry.failures == 0) {
+            entry.due = entry.due.min(now);
+        }
+    }
+
+    /// A chore was done. Returns how many failures in a row that ended.
+    pub(super) fn done(&mut self, chore: Chore, now: Instant) -> u32 {
+        let Some(entry) = self.entry(chore) else { return 0 };
+        entry.due = now + interval(chore);
+        std::mem::take(&mut entry.failures)
+    }
+
+    /// A chore failed. Returns how many times in a row, and how long it waits now.
+    pub(super) fn failed(&mut self, chore: Chore, now: Instant) -> (u32, Duration) {
+        let Some(entry) = self.entry(chore) else { return (0, Duration::ZERO) };
+        entry.failures = entry.failures.saturating_add(1);
+        let wait = FAILED.after(entry.failures);
+        entry.due = now + wait;
+        (entry.failures, wait)
+    }
+
+    fn entry(&mut self, chore: Chore) -> Option<&mut Entry> {
+        self.entries.iter_mut().find(|entry| entry.chore == chore)
+    }
+}
+
+/// How often a chore is done. Consumers' keys and turns of the outbox are kept for hours.
+fn interval(chore: Chore) -> Duration {
+    match chore {
+        Chore::Depth | Chore::Note | Chore::Checkpoint => Duration::from_secs(5),
+        Chore::Retention | Chore::ConsumerKeys => Duration::from_mins(1),
+    }
+}
+
+/// What a chore that fails for long means to an operator.
+pub(super) fn consequence(chore: Chore) -> &'static str {
+    match chore {
+        Chore::Depth => "backlog and age are not measured, see postrider_measurement_age_seconds",
+        Chore::Note => "`postrider status` does not see what the relay sees",
+        Chore::Checkpoint => "after a loss of the broker's more is published again",
+        Chore::Retention => "published rows stay and the outbox grows",
+        Chore::ConsumerKeys => "the table of consumers' keys grows",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One that failed stopped all that came after it in the chain.
+    #[test]
+    fn a_chore_that_always_fails_delays_no_other() {
+        let start = Instant::now();
+        let mut agenda = Agenda::new(start);
+        let mut done = Vec::new();
+        let mut now = start;
+        while now < start + Duration::from_mins(3) {
+            let (chore, due) = agenda.next(Duty::Leading);
+            now = now.max(due);
+            if chore == Chore::Depth {
+                agenda.failed(chore, now);
+            } else {
+                done.push(chore);
+                agenda.done(chore, now);
+            }
+        }
+        let times = |chore| done.iter().filter(|done| **done == chore).count();
+        assert!(times(Chore::Checkpoint) >= 36, "{done:?}");
+        assert!(times(Chore::Note) >= 36, "{done:?}");
+        assert!(times(Chore::Retention) >= 3, "{done:?}");
+        assert!(times(Chore::ConsumerKeys) >= 3, "{done:?}");
+    }
+
+    #[test]
+    fn failures_wait_longer_each_time_and_are_forgotten_with_a_success() {
+        let now = Instant::now();
+        let mut agenda = Agenda::new(now);
+        let waits: Vec<_> =
+            (0..6).map(|_| agenda.failed(Chore::Retention, now).1.as_secs()).collect();
+        assert_eq!(waits, [5, 10, 20, 40, 60, 60]);
+        assert_eq!(agenda.done(Chore::Retention, now), 6);
+        assert_eq!(agenda.done(Chore::Retention, now), 0);
+        assert_eq!(agenda.failed(Chore::Retention, now), (1, Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn a_standby_only_measures() {
+        let now = Instant::now();
+        let mut agenda = Agenda::new(now);
+        for _ in 0..10 {
+            assert_eq!(agenda.next(Duty::Standby).0, Chore::Depth);
+            agenda.done(Chore::Depth, now);
+        }
+    }
+
+    #[test]
+    fn what_changed_is_noted_at_once_and_a_note_that_fails_is_not_hurried() {
+        let now = Instant::now();
+        let mut agenda = Agenda::new(now);
+        for chore in Chore::ALL {
+            agenda.done(*chore, now);
+        }
+        agenda.hurry(Chore::Note, now);
+        assert_eq!(agenda.next(Duty::Leading), (Chore::Note, now));
+        agenda.failed(Chore::Note, now);
+        agenda.hurry(Chore::Note, now);
+        assert!(agenda.next(Duty::Leading).1 > now);
+    }
+}

@@ -1,0 +1,10 @@
+//! Notes where the relay is, so that a broker that loses messages can be healed from there.
+
+use std::time::Duration;
+
+use crate::{outbox::Upkeep, pg::error::QueryError};
+
+pub(super) async fn take(session: &Upkeep, retention: Duration) -> Result<(), QueryError> {
+    // Twice the retention: a turn of the outbox may be kept for longer than it.
+    session.checkpoint(retention.saturating_mul(2)).await
+}

@@ -1,0 +1,12 @@
+//! Forgets the keys by which consumers recognise events, once no redrive can come as late.
+
+use std::time::Duration;
+
+use crate::{outbox::Upkeep, pg::error::QueryError};
+
+/// How long consumers' dedup keys are kept: longer than any redrive may come.
+const KEPT: Duration = Duration::from_hours(30 * 24);
+
+pub(super) async fn forget(session: &Upkeep) -> Result<(), QueryError> {
+    session.forget_processed(KEPT).await
+}

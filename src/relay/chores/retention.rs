@@ -1,0 +1,22 @@
+//! Empties the turns of the outbox that are published and old.
+
+use std::time::Duration;
+
+use tracing::info;
+
+use crate::{failpoint, metrics::Metrics, outbox::Upkeep, pg::error::QueryError};
+
+pub(super) async fn run(
+    session: &Upkeep,
+    retention: Duration,
+    metrics: &Metrics,
+) -> Result<(), QueryError> {
+    failpoint::pass("retain");
+    let retained = session.retain(retention).await?;
+    if retained.emptied > 0 {
+        metrics.outbox.retired(u64::try_from(retained.rows_at_most).unwrap_or_default());
+        info!(slots = retained.emptied, "retention emptied slots of the outbox");
+    }
+    failpoint::pass("retained");
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! The chores beside the data path: one that fails stops no other, and what is old says so.
+
+use tokio_postgres::Client;
+
+use super::support::{DEADLINE, Fixture, app, eventually};
+
+/// How often a function of the schema has been called.
+async fn calls(client: &Client, function: &str) -> i64 {
+    let statement = "SELECT coalesce(sum(calls), 0)::int8 FROM pg_stat_user_functions
+        WHERE funcname = $1";
+    client.query_one(statement, &[&function]).await.unwrap().get(0)
+}
+
+async fn track_functions(fixture: &Fixture, client: &Client) {
+    let track = format!("ALTER DATABASE {} SET track_functions = 'all'", fixture.database);
+    client.batch_execute(&track).await.unwrap();
+}
+
+const MEASURED: &str = r#"postrider_measurement_age_seconds{measurement="depth"}"#;
+const PENDING: &str = r#"postrider_pending_messages{table="outbox"}"#;
+const OLDEST: &str = r#"postrider_oldest_pending_age_seconds{table="outbox"}"#;
+
+/// All chores were one chain: what failed in it stopped everything after it, retention first of all.
+#[tokio::test]
+async fn a_chore_that_fails_is_named_and_stops_no_other() {
+    const TOLD: &str = "a chore fails again and again";
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    track_functions(&fixture, &client).await;
+    let mut locker = fixture.connect().await;
+    let lock = locker.transaction().await.unwrap();
+    let statement = r#"LOCK TABLE "postrider".checkpoint IN ACCESS EXCLUSIVE MODE"#;
+    lock.batch_execute(statement).await.unwrap();
+    let mut daemon = fixture.daemon().admin().allow_log(TOLD).start();
+    eventually("a round of retention and one of consumers' keys", DEADLINE, async || {
+        calls(&client, "retain").await > 0 && calls(&client, "processed_maintain").await > 0
+    })
+    .await;
+    let line = daemon.wait_log(TOLD, DEADLINE).await;
+    assert!(line.contains("chore=\"checkpoint\""), "{line}");
+    assert!(daemon.metric(r#"postrider_chore_failing{chore="checkpoint"}"#).await >= 3.0);
+    assert!(daemon.metric(r#"postrider_chore_failing{chore="retention"}"#).await < 1.0);
+    assert!(daemon.metric(MEASURED).await < 15.0);
+    lock.rollback().await.unwrap();
+    eventually("a checkpoint", DEADLINE, async || {
+        daemon.metric(r#"postrider_chore_failing{chore="checkpoint"}"#).await < 1.0
+    })
+    .await;
+}
+
+/// The gauge to alert on kept its last value, 0, while nobody could read the outbox.
+#[tokio::test]
+async fn the_age_of_the_oldest_event_grows_while_the_database_is_away() {
+    let mut fixture = Fixture::own_postgres().await;
+    let daemon = fixture
+        .daemon()
+        .admin()
+        .allow_log("lost the relay's session")
+        .allow_log("waiting for Postgres")
+        .start();
+    eventually("a first measurement", DEADLINE, async || {
+        daemon.metric_if_up(MEASURED).await.is_some_and(|age| age < 5.0)
+            && daemon.metric("postrider_leader").await > 0.0
+    })
+    .await;
+    fixture.postgres.own().stop_fast().await.unwrap();
+    eventually("an age that grows", DEADLINE, async || daemon.metric(OLDEST).await > 17.0).await;
+    assert!(daemon.metric(MEASURED).await > 17.0);
+    fixture.postgres.own().start_again().await.unwrap();
+    eventually("an age as measured", DEADLINE, async || daemon.metric(OLDEST).await < 1.0).await;
+}
+
+/// 1,201 events were stuck for two minutes, and every figure said 0.
+#[tokio::test]
+async fn letters_that_are_tried_again_count_as_backlog_and_by_their_age() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    app::emit(&client, "order.placed", Some(("order", "o-1")), "{}").await;
+    let daemon = fixture.daemon().admin().start();
+    assert!(fixture.wait_drained(DEADLINE).await);
+    eventually("nothing that waits", DEADLINE, async || daemon.metric(PENDING).await < 1.0).await;
+
+    let letters = r#"INSERT INTO "postrider".letter (relay, state, holds, error_code, error,
+            fingerprint, payload_size, payload_omitted, tx, seq, slot, event_version, occurred_at,
+            event_id, event_type, kind, aggregate_type, aggregate_id, content_type, headers,
+            next_attempt_at, dead_at)
+        SELECT 'default', state, true, 'permission_denied', 'not allowed', 'f', 2, false,
+            pg_current_xact_id(), 1000000 + n, 0, 1, now() - n * interval '100 s',
+            gen_random_uuid(), 'order.placed', 'domain', 'order', 'stuck', 'application/json',
+            '{}', CASE state WHEN 'retrying' THEN now() + interval '1 hour' END,
+            CASE state WHEN 'dead' THEN now() END
+        FROM (VALUES (1, 'dead'), (2, 'held'), (3, 'retrying')) AS l (n, state)"#;
+    client.batch_execute(letters).await.unwrap();
+    eventually("two that wait", DEADLINE, async || daemon.metric(PENDING).await > 1.5).await;
+    assert!(daemon.metric(OLDEST).await >= 300.0);
+    for state in ["dead", "held", "retrying"] {
+        let series = format!(r#"postrider_letters{{route="default",state="{state}"}}"#);
+        assert!((daemon.metric(&series).await - 1.0).abs() < 0.1, "{state}");
+    }
+    assert!((daemon.metric(r#"postrider_dead_letters{route="default"}"#).await - 1.0).abs() < 0.1);
+}
