@@ -16,7 +16,8 @@ use crate::{
     admin::{self, AdminError},
     config::{self, Config},
     delivery::{Growth, Limits, OnDead, Policy, Rules},
-    metrics::Metrics,
+    findings::Finding,
+    metrics::{Dependency, Metrics},
     nats::{self, Connector, Publisher, Standing, keep_connected},
     outbox::LETTER_BYTES_MAX,
     pg::schema::Schema,
@@ -126,7 +127,8 @@ pub async fn run(config: Config, options: Options) -> Result<(), RunError> {
     tasks.spawn("nats connection", async move {
         kept.run_until_cancelled(keep_connected(connector, sender, standing)).await;
     });
-    tasks.spawn("nats", tell_of_nats(nats, servers, Arc::clone(&status), tasks.cancelled()));
+    let told = (Arc::clone(&status), Arc::clone(&metrics));
+    tasks.spawn("nats", tell_of_nats(nats, servers, told, tasks.cancelled()));
     tasks.spawn("systemd", tell_systemd(status.subscribe(), tasks.cancelled()));
     systemd::ready();
 
@@ -215,8 +217,15 @@ async fn tell_systemd(
         let published = u32::try_from(seen.published_total - before.1).unwrap_or(u32::MAX);
         let rate = f64::from(published) / seconds;
         before = (now, seen.published_total);
+        let findings = seen.findings(now);
+        let worst = findings
+            .first()
+            .map(|Finding { code, cause, next, .. }| {
+                format!("{}: {cause}; next: {next} | ", code.as_str())
+            })
+            .unwrap_or_default();
         systemd::status(&format!(
-            "{}, {rate:.0} msg/s, lag {:.1} s, backlog {}, dlq {}",
+            "{}, {worst}{rate:.0} msg/s, lag {:.1} s, backlog {}, dlq {}",
             seen.phase.as_str(),
             seen.measured.oldest_seconds(now),
             seen.measured.depth.backlog(),
@@ -230,7 +239,7 @@ async fn tell_systemd(
 async fn tell_of_nats(
     standing: watch::Receiver<Standing>,
     servers: String,
-    status: Arc<watch::Sender<Status>>,
+    (status, metrics): (Arc<watch::Sender<Status>>, Arc<Metrics>),
     cancelled: tokio_util::sync::CancellationToken,
 ) {
     let mut ticks = interval(Duration::from_secs(1));
@@ -246,6 +255,7 @@ async fn tell_of_nats(
         match seen {
             Standing::Connected => {
                 remind_at = now + Duration::from_secs(1);
+                metrics.dependencies.connected(Dependency::Nats);
                 status.send_if_modified(|status| {
                     let before = std::mem::replace(&mut status.nats, Link::Up);
                     before != Link::Up
@@ -253,6 +263,7 @@ async fn tell_of_nats(
             }
             Standing::Disconnected(why) if now >= remind_at => {
                 remind_at = now + REMIND;
+                metrics.dependencies.lost(Dependency::Nats);
                 let why = why.map(|why| format!(": {why}")).unwrap_or_default();
                 let detail = format!("no connection to {servers}{why}");
                 let hint = "is it up, and are nats.url and the login right?";

@@ -49,6 +49,7 @@ pub mod delivery;
 pub mod dev;
 pub mod event;
 pub mod failpoint;
+pub mod findings;
 pub mod logging;
 pub mod metrics;
 pub mod nats;

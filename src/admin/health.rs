@@ -10,7 +10,10 @@ use axum::{
 };
 
 use super::{Audience, Shown, view::ReadinessView};
-use crate::relay::status::{Link, Phase, Status};
+use crate::{
+    findings::{self, Finding},
+    relay::status::{Phase, Status},
+};
 
 /// How long the loop may be silent. It turns at least every `idle_interval` (5 s), whatever
 /// Postgres and NATS do, so that a restart on this helps only when nothing else will.
@@ -33,44 +36,38 @@ pub(super) async fn readyz(
     ConnectInfo(audience): ConnectInfo<Audience>,
     RawQuery(query): RawQuery,
 ) -> Response {
+    let now = Instant::now();
     let status = shown.status.borrow().clone();
-    let obstacles = obstacles(&status);
-    let code = if obstacles.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let findings = status.findings(now);
+    let is_ready = findings::is_ready(&findings);
+    let code = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut asked = query.as_deref().unwrap_or_default().split('&');
     if asked.any(|parameter| parameter == "verbose" || parameter.starts_with("verbose=")) {
-        let view = ReadinessView::of(&status, obstacles, Instant::now(), audience);
+        let view = ReadinessView::of(&status, &findings, now, audience);
         return (code, Json(view)).into_response();
     }
-    let text = if obstacles.is_empty() {
-        "ready\n".to_owned()
-    } else {
-        format!("not ready: {}\n", obstacles.join(", "))
-    };
-    (code, text).into_response()
+    (code, line(&status, &findings)).into_response()
 }
 
-/// What keeps events from flowing, in words that name no host. A standby is ready: it would relay
-/// if it were let, and its connection to NATS is made when it takes over.
-fn obstacles(status: &Status) -> Vec<&'static str> {
-    let mut found = Vec::new();
-    match status.phase {
-        Phase::Starting if status.postgres == Link::Up && status.nats == Link::Up => {
-            found.push("starting");
-        }
-        Phase::Starting | Phase::Standby | Phase::Relaying => {}
-        Phase::Stopping | Phase::Stopped => found.push("stopping"),
+/// One line that names no host: ready, or why not, and what else there is.
+fn line(status: &Status, findings: &[Finding]) -> String {
+    let names = |is_obstacle: bool| {
+        let codes = findings
+            .iter()
+            .filter(|finding| findings::is_obstacle(finding) == is_obstacle)
+            .map(|finding| finding.code.as_str());
+        codes.collect::<Vec<_>>().join(", ")
+    };
+    let (obstacles, others) = (names(true), names(false));
+    let mut text = match (obstacles.is_empty(), status.phase) {
+        (false, _) => format!("not ready: {obstacles}"),
+        (true, Phase::Standby) => "ready: standby".to_owned(),
+        (true, _) => "ready".to_owned(),
+    };
+    if !others.is_empty() {
+        text.push_str("; see also: ");
+        text.push_str(&others);
     }
-    match &status.postgres {
-        Link::Up => {}
-        Link::Connecting { .. } => found.push("postgres connecting"),
-        Link::Down { .. } => found.push("postgres down"),
-    }
-    match &status.nats {
-        _ if status.phase == Phase::Standby => {}
-        Link::Up => {}
-        Link::Connecting { .. } => found.push("nats connecting"),
-        Link::Down { .. } => found.push("nats down"),
-    }
-    found.extend(status.gate.as_ref().map(|gate| gate.kind));
-    found
+    text.push('\n');
+    text
 }

@@ -3,7 +3,7 @@
 //! | path | answer |
 //! |---|---|
 //! | `/livez` | 200 while the relay's loop turns; asks neither Postgres nor NATS |
-//! | `/readyz`, `/healthz` | 200 while events can flow, else 503 with the reason; `?verbose` as JSON |
+//! | `/readyz`, `/healthz` | 200 while events can flow, else 503 with the findings; `?verbose` as JSON |
 //! | `/metrics` | all of [`crate::metrics`] |
 //! | `/api/v1/status` | the relay's state as JSON |
 
@@ -89,6 +89,9 @@ fn router(bound: SocketAddr, shown: Shown) -> Router {
 }
 
 async fn metrics(State(shown): State<Shown>) -> Response {
+    let findings = shown.status.borrow().findings(Instant::now());
+    let codes: Vec<_> = findings.iter().map(|finding| finding.code).collect();
+    shown.metrics.chores.found(&codes);
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], shown.metrics.encode()).into_response()
 }
 

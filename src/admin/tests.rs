@@ -97,7 +97,7 @@ async fn readiness_names_what_keeps_events_from_flowing() {
     let server = Server::start(Status::starting()).await;
     let answer = server.get("/readyz").await;
     assert_eq!(answer.code, 503);
-    assert_eq!(answer.body, "not ready: postgres connecting, nats connecting\n");
+    assert_eq!(answer.body, "not ready: postgres_down, nats_down\n");
 
     server.status.send_replace(relaying());
     let answer = server.get("/healthz").await;
@@ -105,10 +105,12 @@ async fn readiness_names_what_keeps_events_from_flowing() {
 
     let down = Link::Down { detail: "127.0.0.1:4222: connection refused".to_owned() };
     server.status.send_replace(Status { nats: down.clone(), ..relaying() });
-    assert_eq!(server.get("/readyz").await.body, "not ready: nats down\n");
+    assert_eq!(server.get("/readyz").await.body, "not ready: nats_down\n");
 
     server.status.send_replace(Status { phase: Phase::Standby, nats: down, ..relaying() });
-    assert_eq!(server.get("/readyz").await.code, 200);
+    let answer = server.get("/readyz").await;
+    assert_eq!(answer.code, 200);
+    assert_eq!(answer.body, "ready: standby; see also: nats_down\n");
 
     server.status.send_replace(Status { gate: Some(gate()), ..relaying() });
     assert_eq!(server.get("/readyz").await.body, "not ready: misconfigured\n");
@@ -130,8 +132,23 @@ async fn verbose_readiness_has_a_line_for_each_dependency_and_the_gates_hint() {
         json,
         json!({
             "ready": false,
-            "obstacles": ["nats down", "misconfigured"],
+            "obstacles": ["nats_down", "misconfigured"],
+            "findings": [
+                {
+                    "code": "nats_down",
+                    "severity": "critical",
+                    "cause": "no connection to NATS: connection refused",
+                    "next": "postrider check, and see whether the server runs; the relay tries on",
+                },
+                {
+                    "code": "misconfigured",
+                    "severity": "critical",
+                    "cause": "stream \"EVENTS\" is sealed",
+                    "next": "unseal it",
+                },
+            ],
             "phase": "relaying",
+            "leader": null,
             "dependencies": [
                 {"name": "postgres", "state": "up"},
                 {"name": "nats", "state": "down", "detail": "connection refused"},

@@ -5,14 +5,20 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::Audience;
-use crate::relay::status::{GateStatus, Link, Status};
+use crate::{
+    findings::{self, Finding},
+    relay::status::{GateStatus, Link, Phase, Status},
+};
 
 /// The answer of `/readyz?verbose`: a line for each dependency.
 #[derive(Debug, Serialize)]
 pub(super) struct ReadinessView {
     ready: bool,
     obstacles: Vec<&'static str>,
+    findings: Vec<FindingView>,
     phase: &'static str,
+    /// Who leads, while this instance stands by.
+    leader: Option<String>,
     dependencies: [LinkView; 2],
     gate: Option<GateView>,
 }
@@ -20,14 +26,17 @@ pub(super) struct ReadinessView {
 impl ReadinessView {
     pub(super) fn of(
         status: &Status,
-        obstacles: Vec<&'static str>,
+        findings: &[Finding],
         now: Instant,
         audience: Audience,
     ) -> Self {
+        let obstacles = findings.iter().filter(|finding| findings::is_obstacle(finding));
         Self {
-            ready: obstacles.is_empty(),
-            obstacles,
+            ready: findings::is_ready(findings),
+            obstacles: obstacles.map(|finding| finding.code.as_str()).collect(),
+            findings: FindingView::all(findings, audience),
             phase: status.phase.as_str(),
+            leader: status.leader.clone().filter(|_| status.phase == Phase::Standby),
             dependencies: [
                 LinkView::of("postgres", &status.postgres, audience),
                 LinkView::of("nats", &status.nats, audience),
@@ -55,6 +64,8 @@ pub(super) struct StatusView {
     term: i64,
     published_total: u64,
     last_turn_seconds: f64,
+    leader: Option<String>,
+    findings: Vec<FindingView>,
 }
 
 impl StatusView {
@@ -79,7 +90,33 @@ impl StatusView {
             term: status.term,
             published_total: status.published_total,
             last_turn_seconds: status.last_turn.age(now).as_secs_f64(),
+            leader: status.leader.clone().filter(|_| status.phase == Phase::Standby),
+            findings: FindingView::all(&status.findings(now), audience),
         }
+    }
+}
+
+/// One thing that is wrong; its sentences are for people on this machine.
+#[derive(Debug, Serialize)]
+struct FindingView {
+    code: &'static str,
+    severity: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+impl FindingView {
+    fn all(findings: &[Finding], audience: Audience) -> Vec<Self> {
+        let local = audience == Audience::Local;
+        let view = |finding: &Finding| Self {
+            code: finding.code.as_str(),
+            severity: finding.severity.as_str(),
+            cause: local.then(|| finding.cause.clone()),
+            next: local.then(|| finding.next.clone()),
+        };
+        findings.iter().map(view).collect()
     }
 }
 

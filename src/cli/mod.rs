@@ -11,6 +11,7 @@ mod migrate;
 mod print;
 mod reconcile;
 mod run;
+mod standing;
 mod status;
 mod why;
 

@@ -6,20 +6,21 @@ use super::{
     Globals, block_on,
     exit::{Exit, Failure, Level},
     print,
+    standing::Standing,
 };
 use crate::{
     config::{Config, load::Scope},
+    findings::{self, Blocker, Facts, Finding, Severity},
     logging::printable,
     metrics::Depth,
-    outbox::{Holder, Inspection, Progress, SESSION_SETTINGS},
-    pg::{connect::connect, schema::Schema},
+    outbox::{Inspection, Progress, SESSION_SETTINGS},
+    pg::{
+        blocking::{self, Blocking},
+        connect::connect,
+        error::Class,
+        schema::Schema,
+    },
 };
-
-/// From this age of the oldest waiting event on, `--check` warns.
-const LAG_WARNING_SECONDS: f64 = 60.0;
-
-/// From this age on it is critical.
-const LAG_CRITICAL_SECONDS: f64 = 120.0;
 
 /// `postrider status`
 #[derive(Debug, clap::Args)]
@@ -33,12 +34,12 @@ pub(super) struct Args {
     check: bool,
 }
 
-/// What is known of one relay.
+/// What is known of one relay, as the database says.
 struct Report {
-    relay: String,
-    holder: Option<Holder>,
-    progress: Option<Progress>,
+    standing: Standing,
+    /// `None` too when it could not be measured.
     depth: Option<Depth>,
+    findings: Vec<Finding>,
 }
 
 /// Prints how far the relay is.
@@ -63,65 +64,75 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
 
 async fn ask(config: &Config) -> Result<Report, Failure> {
     let connection = connect(&config.database, "status", &SESSION_SETTINGS).await?;
+    let pid = blocking::pid_of(&connection).await?;
     let inspection = Inspection::new(connection, Schema::from(&config.database.schema));
-    let relay = config.relay.name.as_str();
-    Ok(Report {
-        relay: relay.to_owned(),
-        progress: inspection.progress(relay).await?,
-        holder: inspection.holder(relay).await?,
-        depth: inspection.depth(relay).await?,
-    })
+    let standing = Standing::ask(&inspection, config.relay.name.as_str()).await?;
+    let measuring = inspection.depth(config.relay.name.as_str());
+    let (depth, blocking) = blocking::watched(&config.database, pid, measuring).await;
+    let depth = match (depth, &blocking) {
+        (Ok(depth), _) => depth,
+        // What waits cannot be counted, and it is known why.
+        (Err(error), Some(_)) if error.class() == Class::Transient => None,
+        (Err(error), _) => return Err(error.into()),
+    };
+    let findings = findings::of(&Facts {
+        depth,
+        oldest_seconds: depth.and_then(|depth| depth.oldest_seconds).unwrap_or_default(),
+        blocker: blocking.map(blocker),
+        ..standing.facts()
+    });
+    Ok(Report { standing, depth, findings })
+}
+
+fn blocker(Blocking { pid, user, application, since }: Blocking) -> Blocker {
+    Blocker { pid, user, application, since }
 }
 
 impl Report {
-    /// Why nothing is published; what the last holder noted counts only while somebody holds it.
-    fn note(&self) -> Option<&str> {
-        self.holder.as_ref()?;
-        self.progress.as_ref()?.note.as_deref()
-    }
-
-    fn state(&self) -> &'static str {
-        match (&self.holder, &self.progress, self.note()) {
-            (Some(_), _, Some(_)) => "blocked",
-            (Some(_), _, None) => "running",
-            (None, Some(_), _) => "not running",
-            (None, None, _) => "never started",
-        }
-    }
-
     fn judge(&self) -> (Level, String) {
-        let depth = self.depth.as_ref();
-        let lag = depth.and_then(|depth| depth.oldest_seconds).unwrap_or_default();
-        let dead = depth.map_or(0, |depth| depth.dead);
-        let pending = depth.map_or(0, Depth::backlog);
-        let figures = format!("backlog {pending}, lag {lag:.1} s, dead letters {dead}");
-        let state = self.state();
-        if self.holder.is_none() {
-            return (Level::Critical, format!("relay {} is {state}, {figures}", self.relay));
-        }
-        if let Some(note) = self.note() {
-            return (
-                Level::Critical,
-                format!("relay {} is {state}: {note}, {figures}", self.relay),
-            );
-        }
-        let level = match lag {
-            _ if lag >= LAG_CRITICAL_SECONDS => Level::Critical,
-            _ if lag >= LAG_WARNING_SECONDS || dead > 0 => Level::Warning,
-            _ => Level::Ok,
+        let figures = match &self.depth {
+            Some(depth) => {
+                let lag = depth.oldest_seconds.unwrap_or_default();
+                let pending = depth.backlog();
+                format!("backlog {pending}, lag {lag:.1} s, dead letters {}", depth.dead)
+            }
+            None => "backlog unknown".to_owned(),
         };
-        (level, format!("relay {} is {state}, {figures}", self.relay))
+        let state = format!("relay {} is {}", self.standing.relay, self.standing.state());
+        let Some(worst) = self.findings.first() else {
+            return (Level::Ok, format!("{state}, {figures}"));
+        };
+        let level = match worst.severity {
+            Severity::Warning => Level::Warning,
+            Severity::Critical => Level::Critical,
+        };
+        let more = match self.findings.len() {
+            1 => String::new(),
+            count => format!(" (and {} more)", count - 1),
+        };
+        let Finding { code, cause, next, .. } = worst;
+        let code = code.as_str();
+        (level, format!("{state}, {code}: {cause}; next: {next}{more}, {figures}"))
     }
 
     fn json(&self) -> Value {
-        let holder = self.holder.as_ref().map(
+        let standing = &self.standing;
+        let holder = standing.holder.as_ref().map(
             |holder| json!({ "pid": holder.pid, "application_name": holder.application_name }),
         );
-        let progress = self.progress.as_ref();
+        let progress = standing.progress.as_ref();
         let depth = self.depth.as_ref();
+        let findings = self.findings.iter().map(|finding| {
+            json!({
+                "code": finding.code.as_str(),
+                "severity": finding.severity.as_str(),
+                "cause": finding.cause,
+                "next": finding.next,
+            })
+        });
         json!({
-            "relay": self.relay,
-            "state": self.state().replace(' ', "_"),
+            "relay": standing.relay,
+            "state": standing.state().replace(' ', "_"),
             "holder": holder,
             "term": progress.map(|progress| progress.term),
             "acquired_at": progress.map(|progress| &progress.acquired_at),
@@ -133,20 +144,21 @@ impl Report {
             "retrying": depth.map(|depth| depth.retrying),
             "dead_letters": depth.map(|depth| depth.dead),
             "held": depth.map(|depth| depth.held),
-            "note": self.note(),
+            "note": standing.note(),
+            "reported_seconds_ago": progress
+                .and_then(|progress| progress.report.as_ref().map(|_| progress.silent_seconds)),
+            "findings": findings.collect::<Vec<_>>(),
         })
     }
 
     fn text(&self) -> String {
-        let mut lines = vec![("relay", format!("{}, {}", self.relay, self.state()))];
-        if let Some(holder) = &self.holder {
+        let standing = &self.standing;
+        let mut lines = vec![("relay", format!("{}, {}", standing.relay, standing.state()))];
+        if let Some(holder) = &standing.holder {
             let name = holder.application_name.as_deref().unwrap_or("another user's session");
             lines.push(("runs as", format!("{name}, session {} in postgres", holder.pid)));
         }
-        if let Some(note) = self.note() {
-            lines.push(("blocked by", note.to_owned()));
-        }
-        if let Some(progress) = &self.progress {
+        if let Some(progress) = &standing.progress {
             let Progress { term, holder, acquired_at, .. } = progress;
             lines.push(("term", format!("{term}, taken by {holder} at {acquired_at}")));
             let age = ago(progress.updated_seconds_ago);
@@ -159,11 +171,10 @@ impl Report {
             lines.push(("backlog", waiting(depth)));
             lines.push(("dead letters", depth.dead.to_string()));
         }
-        let hint = match self.state() {
-            "never started" | "not running" => Some(("hint", "start it: postrider run".to_owned())),
-            _ => None,
-        };
-        lines.extend(hint);
+        for Finding { code, severity, cause, next } in &self.findings {
+            lines.push((severity.as_str(), format!("{}: {cause}", code.as_str())));
+            lines.push(("  next", next.clone()));
+        }
         let rows = lines.iter().map(|(name, text)| format!("{name:<13} {}", printable(text)));
         rows.collect::<Vec<_>>().join("\n")
     }

@@ -6,12 +6,14 @@ use super::{
     Globals, block_on, dlq,
     exit::{Exit, Failure},
     print::{self, number},
+    standing::Standing,
 };
 use crate::{
     config::{Config, load::Scope},
     event::AggregateKey,
+    findings::{self, Finding},
     logging::printable,
-    outbox::{Holder, Inspection, Progress, SESSION_SETTINGS, Waiting, WaitingLetter},
+    outbox::{Inspection, SESSION_SETTINGS, Waiting, WaitingLetter},
     pg::{connect::connect, schema::Schema},
 };
 
@@ -33,8 +35,9 @@ pub(super) struct Args {
 struct Report {
     key: AggregateKey,
     waiting: Waiting,
-    holder: Option<Holder>,
-    progress: Option<Progress>,
+    standing: Standing,
+    /// What keeps everything from being published.
+    obstacle: Option<Finding>,
 }
 
 /// Prints what a key waits for.
@@ -55,21 +58,20 @@ async fn ask(config: &Config, key: &AggregateKey) -> Result<Report, Failure> {
     let connection = connect(&config.database, "why", &SESSION_SETTINGS).await?;
     let inspection = Inspection::new(connection, Schema::from(&config.database.schema));
     let relay = config.relay.name.as_str();
-    Ok(Report {
-        key: key.clone(),
-        waiting: inspection.waiting(relay, key).await?,
-        holder: inspection.holder(relay).await?,
-        progress: inspection.progress(relay).await?,
-    })
+    let waiting = inspection.waiting(relay, key).await?;
+    let standing = Standing::ask(&inspection, relay).await?;
+    let obstacle = findings::of(&standing.facts()).into_iter().find(findings::is_obstacle);
+    Ok(Report { key: key.clone(), waiting, standing, obstacle })
 }
 
 impl Report {
-    /// Why nothing is published at all; what the last holder noted counts only while there is one.
-    fn blocked(&self) -> Option<&str> {
-        match (&self.holder, &self.progress) {
-            (None, _) => Some("no relay runs"),
-            (Some(_), progress) => progress.as_ref()?.note.as_deref(),
+    /// Why nothing is published at all.
+    fn blocked(&self) -> Option<String> {
+        if self.standing.holder.is_none() {
+            return Some("no relay runs".to_owned());
         }
+        let Finding { code, cause, .. } = self.obstacle.as_ref()?;
+        Some(format!("{}: {cause}", code.as_str()))
     }
 
     /// The letter that keeps the others of the key waiting.
@@ -83,11 +85,14 @@ impl Report {
                 Some(format!("postrider dlq redrive {}", head.letter.id))
             }
             None if self.waiting.pending == 0 => None,
-            _ if self.holder.is_none() => Some("postrider run".to_owned()),
-            None if self.blocked().is_some() || !self.is_soon() => {
-                Some("postrider check".to_owned())
-            }
-            _ => None,
+            _ if self.standing.holder.is_none() => Some("postrider run".to_owned()),
+            _ => match &self.obstacle {
+                Some(obstacle) => Some(obstacle.next.clone()),
+                None if self.waiting.letter.is_none() && !self.is_soon() => {
+                    Some("postrider status".to_owned())
+                }
+                None => None,
+            },
         }
     }
 

@@ -1,4 +1,4 @@
-//! What is looked after beside the data path: which chore fails.
+//! What is looked after beside the data path, and what is wrong by now.
 
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -7,7 +7,7 @@ use prometheus_client::{
 
 use super::{
     count,
-    labels::{Chore, ChoreLabel},
+    labels::{Chore, ChoreLabel, FindingCode, FindingLabel},
 };
 
 /// What is looked after beside the data path.
@@ -15,11 +15,17 @@ use super::{
 pub struct Chores {
     failures: Family<ChoreLabel, Counter>,
     failing: Family<ChoreLabel, Gauge>,
+    findings: Family<FindingLabel, Gauge>,
 }
 
 impl Chores {
     pub(super) fn register(list: &mut Registry) -> Self {
-        let this = Self { failures: Family::default(), failing: Family::default() };
+        let this = Self {
+            failures: Family::default(),
+            failing: Family::default(),
+            findings: Family::default(),
+        };
+        this.found(&[]);
         for chore in Chore::ALL {
             drop(this.failures.get_or_create(&ChoreLabel { chore: *chore }));
             drop(this.failing.get_or_create(&ChoreLabel { chore: *chore }));
@@ -28,7 +34,17 @@ impl Chores {
         list.register("chore_failures", help, this.failures.clone());
         let help = "Failures of a chore in a row, 0 once it succeeds";
         list.register("chore_failing", help, this.failing.clone());
+        let help = "1 for what is wrong now, as `/readyz?verbose` and `postrider status` say it";
+        list.register("finding", help, this.findings.clone());
         this
+    }
+
+    /// These are wrong now, and nothing else.
+    pub fn found(&self, codes: &[FindingCode]) {
+        for code in FindingCode::ALL {
+            let gauge = self.findings.get_or_create(&FindingLabel { code: *code });
+            gauge.set(i64::from(codes.contains(code)));
+        }
     }
 
     /// A chore failed, for the time of this number in a row.

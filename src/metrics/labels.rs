@@ -146,6 +146,8 @@ label! {
         Retention = "retention",
         /// The keys by which consumers recognise events.
         ConsumerKeys = "consumer_keys",
+        /// What the relay's user lacks.
+        Grants = "grants",
     }
 }
 
@@ -154,6 +156,56 @@ label! {
     Measurement {
         /// How much waits, and how many letters there are.
         Depth = "depth",
+    }
+}
+
+label! {
+    /// What can be wrong; `docs/operations.md` has a section for each.
+    FindingCode {
+        /// The relay has never run.
+        NeverStarted = "never_started",
+        /// No instance leads the relay.
+        NoLeader = "no_leader",
+        /// The instance that leads has not reported for long.
+        LeaderSilent = "leader_silent",
+        /// The instance gets its session and its position.
+        Starting = "starting",
+        /// The instance ends.
+        Stopping = "stopping",
+        /// There is no session with Postgres.
+        PostgresDown = "postgres_down",
+        /// Postgres is up and a grant is missing.
+        PermissionMissing = "permission_missing",
+        /// Another session's lock keeps ours waiting.
+        PostgresLocked = "postgres_locked",
+        /// There is no connection to NATS.
+        NatsDown = "nats_down",
+        /// The stream does not take messages now.
+        StreamUnavailable = "stream_unavailable",
+        /// The stream does not fit.
+        Misconfigured = "misconfigured",
+        /// The server forbids something.
+        PermissionDenied = "permission_denied",
+        /// Connected, and nothing is answered.
+        BrokerStalled = "broker_stalled",
+        /// The stream lost what it had acknowledged.
+        BrokerRegressed = "broker_regressed",
+        /// Something that is reported and that this program has no name for.
+        Other = "other",
+        /// Events wait, and the stream confirms none.
+        Stalled = "stalled",
+        /// Events wait for long.
+        Lagging = "lagging",
+        /// Letters are tried again.
+        LettersRetrying = "letters_retrying",
+        /// Letters wait for a decision.
+        DeadLetters = "dead_letters",
+        /// Backlog and age are not known any more.
+        Unmeasured = "unmeasured",
+        /// A chore fails again and again.
+        ChoreFailing = "chore_failing",
+        /// A position that nobody holds keeps the outbox from being emptied.
+        PositionAbandoned = "position_abandoned",
     }
 }
 
@@ -214,6 +266,11 @@ pub(super) struct MeasurementLabel {
 pub(super) struct LetterStateLabel {
     pub(super) route: Route,
     pub(super) state: LetterState,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct FindingLabel {
+    pub(super) code: FindingCode,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

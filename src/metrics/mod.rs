@@ -26,8 +26,8 @@ use prometheus_client::{
 pub use chores::Chores;
 pub use dependencies::Dependencies;
 pub use labels::{
-    BatchResult, Chore, CircuitState, Dependency, Failure, LetterState, Measurement, Query,
-    Retryable, Route, Table,
+    BatchResult, Chore, CircuitState, Dependency, Failure, FindingCode, LetterState, Measurement,
+    Query, Retryable, Route, Table,
 };
 pub use measured::{Depth, Measured, OVERDUE};
 pub use outbox::{Outbox, QueryDurations};

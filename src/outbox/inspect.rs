@@ -36,6 +36,10 @@ pub struct Progress {
     pub stream_seq: i64,
     /// Why nothing is published, in the relay's own words.
     pub note: Option<String>,
+    /// What the relay found out itself under this term, as JSON.
+    pub report: Option<String>,
+    /// How long ago it said so, or took the position.
+    pub silent_seconds: f64,
 }
 
 /// A privilege that the relay lacks.
@@ -78,6 +82,8 @@ impl Inspection {
             stream: row.try_get("stream_name")?,
             stream_seq: row.try_get("stream_seq")?,
             note: row.try_get("note")?,
+            report: row.try_get("report")?,
+            silent_seconds: row.try_get("silent_seconds")?,
         }))
     }
 

@@ -1,12 +1,12 @@
 //! What keeps the tables small and people informed: depth, retention, the note for `status`.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use tokio_postgres::{Row, types::ToSql};
 
 use crate::{
     metrics::{Depth, Query},
-    pg::{connect::Connection, error::QueryError, schema::Schema},
+    pg::{blocking::pid_of, connect::Connection, error::QueryError, schema::Schema},
 };
 
 /// The tables as the chores see them, through a session of their own: off the data path.
@@ -66,13 +66,46 @@ impl Upkeep {
         rows.first().map(read_depth).transpose()
     }
 
-    /// Tells `postrider status` why nothing is published just now; `None` when events flow.
+    /// Writes for `postrider status` why nothing is published just now (`None` when events flow), and
+    /// a report as JSON.
     ///
     /// # Errors
     /// As the session's.
-    pub async fn note(&self, term: i64, text: Option<&str>) -> Result<(), QueryError> {
+    pub async fn note(
+        &self,
+        term: i64,
+        text: Option<&str>,
+        report: &str,
+    ) -> Result<(), QueryError> {
         let text = text.map(|text| self.connection.storable(text));
-        self.run(include_str!("sql/note.sql"), &[&self.relay, &term, &text]).await.map(drop)
+        let sql = include_str!("sql/note.sql");
+        self.run(sql, &[&self.relay, &term, &text, &report]).await.map(drop)
+    }
+
+    /// The text as the database can take it.
+    pub fn storable<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        self.connection.storable(text)
+    }
+
+    /// The server's process id of this session.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn pid(&self) -> Result<i32, QueryError> {
+        pid_of(&self.connection).await
+    }
+
+    /// Statements that grant what the relay needs and its user lacks.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn missing_grants(&self) -> Result<Vec<String>, QueryError> {
+        let schema = include_str!("sql/privilege_on_schema.sql");
+        let mut rows = self.run(schema, &[]).await?;
+        if rows.is_empty() {
+            rows = self.run(include_str!("sql/privileges.sql"), &[]).await?;
+        }
+        rows.iter().map(|row| Ok(row.try_get("statement")?)).collect()
     }
 
     /// Notes where the relay is; forgets what was noted longer ago than `kept`.

@@ -1,5 +1,6 @@
 //! Everything that is true of any Postgres session, whatever it is used for.
 
+pub mod blocking;
 pub mod connect;
 pub mod error;
 pub mod migrate;

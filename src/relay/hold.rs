@@ -144,7 +144,10 @@ impl Relay {
                     "another instance runs this relay; waiting for it to end"
                 );
                 self.metrics.dependencies.standing_by();
-                self.status.send_modify(|status| status.phase = Phase::Standby);
+                self.status.send_modify(|status| {
+                    status.phase = Phase::Standby;
+                    status.leader = name;
+                });
             }
             sleep(STANDBY).await;
         }

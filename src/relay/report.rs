@@ -162,7 +162,10 @@ impl Relay {
             status.gate = gate;
             status.in_flight = delivery.in_flight();
             status.waiting = delivery.events().saturating_sub(delivery.in_flight());
-            status.published_total = self.report.published_total;
+            if status.published_total != self.report.published_total {
+                status.published_total = self.report.published_total;
+                status.confirmed_at = now;
+            }
         });
     }
 

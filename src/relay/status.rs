@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::metrics::Measured;
+use crate::{
+    findings::{self, Blocker, Closed, Facts, Finding, Role},
+    metrics::{Chore, Measured},
+};
 
 /// One snapshot, published through a `tokio::sync::watch` channel.
 #[derive(Debug, Clone)]
@@ -33,6 +36,22 @@ pub struct Status {
     pub published_total: u64,
     /// When the loop last turned.
     pub last_turn: Heartbeat,
+    /// The relay's name.
+    pub relay: String,
+    /// Who leads while this instance stands by, when that is known.
+    pub leader: Option<String>,
+    /// When the stream last confirmed a message, or the program started.
+    pub confirmed_at: Instant,
+    /// The session that keeps ours waiting, and which chore met it.
+    pub blocker: Option<(Chore, Blocker)>,
+    /// Statements that grant what our user lacks.
+    pub missing_grants: Vec<String>,
+    /// Chores, and how often they failed in a row.
+    pub failing: Vec<(Chore, u32)>,
+    /// Other relays whose position nobody holds, and for how many seconds.
+    pub abandoned: Vec<(String, f64)>,
+    /// What other parts of the program found out.
+    pub alarms: Vec<Finding>,
 }
 
 impl Status {
@@ -50,6 +69,54 @@ impl Status {
             term: 0,
             published_total: 0,
             last_turn: Heartbeat::start(),
+            relay: String::new(),
+            leader: None,
+            confirmed_at: Instant::now(),
+            blocker: None,
+            missing_grants: Vec::new(),
+            failing: Vec::new(),
+            abandoned: Vec::new(),
+            alarms: Vec::new(),
+        }
+    }
+
+    /// Everything that is wrong as seen from this instance, the worst first.
+    pub fn findings(&self, now: Instant) -> Vec<Finding> {
+        findings::of(&self.facts(now))
+    }
+
+    fn facts(&self, now: Instant) -> Facts {
+        let role = match self.phase {
+            Phase::Starting => Role::Starting,
+            Phase::Standby => {
+                let leader = self.leader.clone().unwrap_or_else(|| "another instance".to_owned());
+                Role::Standby { leader: Some(leader) }
+            }
+            Phase::Relaying => Role::Leading,
+            Phase::Stopping | Phase::Stopped => Role::Stopping,
+        };
+        Facts {
+            relay: self.relay.clone(),
+            role,
+            postgres: self.postgres.fact(),
+            nats: self.nats.fact(),
+            gate: self.gate.as_ref().map(|gate| Closed {
+                kind: gate.kind.to_owned(),
+                text: gate.text.clone(),
+                hint: gate.hint.clone(),
+            }),
+            depth: Some(self.measured.depth),
+            oldest_seconds: self.measured.oldest_seconds(now),
+            measured_seconds_ago: Some(self.measured.age(now).as_secs_f64()),
+            unconfirmed_seconds: Some(
+                now.saturating_duration_since(self.confirmed_at).as_secs_f64(),
+            ),
+            blocker: self.blocker.as_ref().map(|(_, blocker)| blocker.clone()),
+            missing_grants: self.missing_grants.clone(),
+            failing: self.failing.clone(),
+            abandoned: self.abandoned.clone(),
+            reported: Vec::new(),
+            alarms: self.alarms.clone(),
         }
     }
 }
@@ -97,6 +164,16 @@ pub enum Link {
         /// Why, free of secrets.
         detail: String,
     },
+}
+
+impl Link {
+    fn fact(&self) -> findings::Link {
+        match self {
+            Self::Up => findings::Link::Up,
+            Self::Connecting { detail } => findings::Link::Connecting { detail: detail.clone() },
+            Self::Down { detail } => findings::Link::Down { detail: detail.clone(), hint: None },
+        }
+    }
 }
 
 /// Why nothing is published just now.

@@ -57,7 +57,7 @@ async fn readiness_follows_postgres_and_liveness_does_not() {
     assert!(daemon.metric(r#"postrider_dependency_up{dependency="postgres"}"#).await > 0.0);
 
     fixture.postgres.own().stop_fast().await.unwrap();
-    wait_ready(&daemon, 503, "postgres down").await;
+    wait_ready(&daemon, 503, "postgres_down").await;
     let verbose = json(&daemon, "/readyz?verbose").await;
     let detail = verbose["dependencies"][0]["detail"].as_str().unwrap();
     assert!(!detail.is_empty(), "{verbose}");
@@ -92,7 +92,7 @@ async fn program_without_any_server_lives_and_says_what_it_waits_for() {
         .allow_log("waiting for Postgres")
         .allow_log("holds a secret")
         .start();
-    wait_ready(&daemon, 503, "postgres down").await;
+    wait_ready(&daemon, 503, "postgres_down").await;
     let verbose = daemon.get("/readyz?verbose").await.unwrap().body;
     assert!(verbose.contains(&format!("127.0.0.1:{postgres}: ")), "{verbose}");
     let status = daemon.get("/api/v1/status").await.unwrap().body;

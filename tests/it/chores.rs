@@ -2,7 +2,7 @@
 
 use tokio_postgres::Client;
 
-use super::support::{DEADLINE, Fixture, app, eventually};
+use super::support::{DEADLINE, Fixture, app, eventually, postgres};
 
 /// How often a function of the schema has been called.
 async fn calls(client: &Client, function: &str) -> i64 {
@@ -27,13 +27,18 @@ async fn a_chore_that_fails_is_named_and_stops_no_other() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
     track_functions(&fixture, &client).await;
-    let mut locker = fixture.connect().await;
-    let lock = locker.transaction().await.unwrap();
-    let statement = r#"LOCK TABLE "postrider".checkpoint IN ACCESS EXCLUSIVE MODE"#;
-    lock.batch_execute(statement).await.unwrap();
     let mut daemon = fixture.daemon().admin().allow_log(TOLD).start();
+    app::emit(&client, "order.placed", None, "{}").await;
+    fixture.wait_stored(1, DEADLINE).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    daemon.terminate();
+    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+    let before = calls(&client, "retain").await;
+    postgres::refuse(&client, r#"BEFORE INSERT ON "postrider".checkpoint FOR EACH STATEMENT"#)
+        .await;
+    daemon.start_again();
     eventually("a round of retention and one of consumers' keys", DEADLINE, async || {
-        calls(&client, "retain").await > 0 && calls(&client, "processed_maintain").await > 0
+        calls(&client, "retain").await > before && calls(&client, "processed_maintain").await > 0
     })
     .await;
     let line = daemon.wait_log(TOLD, DEADLINE).await;
@@ -41,7 +46,7 @@ async fn a_chore_that_fails_is_named_and_stops_no_other() {
     assert!(daemon.metric(r#"postrider_chore_failing{chore="checkpoint"}"#).await >= 3.0);
     assert!(daemon.metric(r#"postrider_chore_failing{chore="retention"}"#).await < 1.0);
     assert!(daemon.metric(MEASURED).await < 15.0);
-    lock.rollback().await.unwrap();
+    postgres::allow(&client).await;
     eventually("a checkpoint", DEADLINE, async || {
         daemon.metric(r#"postrider_chore_failing{chore="checkpoint"}"#).await < 1.0
     })
@@ -76,7 +81,8 @@ async fn letters_that_are_tried_again_count_as_backlog_and_by_their_age() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
     app::emit(&client, "order.placed", Some(("order", "o-1")), "{}").await;
-    let daemon = fixture.daemon().admin().start();
+    // A longer wait than that of the policy would count as due.
+    let daemon = fixture.daemon().admin().set("route.max_delay", "2h").start();
     assert!(fixture.wait_drained(DEADLINE).await);
     eventually("nothing that waits", DEADLINE, async || daemon.metric(PENDING).await < 1.0).await;
 

@@ -152,7 +152,7 @@ async fn status_follows_the_relay_from_before_its_start_to_after_its_end() {
     .await;
     assert_eq!((&after["backlog"], &after["term"]), (&json!(0), &json!(1)));
     let text = daemon::run(&toml, &["status"]).await.stdout;
-    assert!(text.ends_with("hint          start it: postrider run\n"), "{text}");
+    assert!(text.ends_with("  next        start it: postrider run\n"), "{text}");
 }
 
 #[tokio::test]

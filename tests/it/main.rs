@@ -20,6 +20,7 @@ mod dlq_edit;
 mod dlq_plans;
 mod docs;
 mod examples;
+mod findings;
 mod fixture;
 mod letters;
 mod log;

@@ -1,8 +1,11 @@
 -- What the relay needs and its role may not do, for `postrider check`.
 --
--- Columns: object text, privilege text
+-- Columns: object text, privilege text, statement text (grants it: to postrider_relay where this role is
+--   a member, else to this role)
 -- Rows: one for each missing privilege. Locks: none.
-SELECT needed.object, needed.privilege
+SELECT needed.object, needed.privilege,
+       format('GRANT %s ON %s %s TO %s', needed.privilege, upper(needed.kind), needed.object,
+              grantee.name) AS statement
 FROM (VALUES ('table', '"postrider".outbox', 'SELECT'),
              ('table', '"postrider".turn', 'SELECT'),
              ('table', '"postrider".position', 'SELECT'),
@@ -23,6 +26,10 @@ FROM (VALUES ('table', '"postrider".outbox', 'SELECT'),
              ('function', '"postrider".rescan(text, bigint)', 'EXECUTE'),
              ('function', '"postrider".processed_maintain(interval)', 'EXECUTE'))
      AS needed (kind, object, privilege)
+CROSS JOIN (SELECT CASE WHEN pg_has_role(r.oid, 'MEMBER') THEN quote_ident(r.rolname)
+                        ELSE quote_ident(current_user) END AS name
+            FROM (SELECT 1) AS one
+            LEFT JOIN pg_roles AS r ON r.rolname = 'postrider_relay') AS grantee
 WHERE NOT CASE needed.kind
               WHEN 'table' THEN has_table_privilege(needed.object, needed.privilege)
               WHEN 'sequence' THEN has_sequence_privilege(needed.object, needed.privilege)

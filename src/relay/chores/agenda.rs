@@ -2,7 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{delivery::Backoff, metrics::Chore, relay::status::Phase};
+use crate::{
+    delivery::Backoff,
+    metrics::Chore,
+    relay::status::{Link, Phase, Status},
+};
 
 /// The waits of a chore that failed; a chore with a shorter interval waits at least for that.
 const FAILED: Backoff = Backoff { first: Duration::from_secs(5), longest: Duration::from_mins(1) };
@@ -10,6 +14,8 @@ const FAILED: Backoff = Backoff { first: Duration::from_secs(5), longest: Durati
 /// What an instance has to look after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Duty {
+    /// There is no right to run yet, and the database may be why.
+    Waiting,
     /// Another instance leads: the figures are kept true, and nothing is written.
     Standby,
     /// Everything.
@@ -17,9 +23,10 @@ pub(super) enum Duty {
 }
 
 impl Duty {
-    /// The duty in a phase; `None` when there is no right to do anything.
-    pub(super) fn of(phase: Phase) -> Option<Self> {
-        match phase {
+    /// The duty of an instance; `None` while it starts or ends.
+    pub(super) fn of(status: &Status) -> Option<Self> {
+        match status.phase {
+            Phase::Starting if matches!(status.postgres, Link::Down { .. }) => Some(Self::Waiting),
             Phase::Standby => Some(Self::Standby),
             Phase::Relaying => Some(Self::Leading),
             Phase::Starting | Phase::Stopping | Phase::Stopped => None,
@@ -27,7 +34,11 @@ impl Duty {
     }
 
     fn includes(self, chore: Chore) -> bool {
-        self == Self::Leading || chore == Chore::Depth
+        match self {
+            Self::Waiting => chore == Chore::Grants,
+            Self::Standby => chore == Chore::Depth,
+            Self::Leading => true,
+        }
     }
 }
 
@@ -56,7 +67,7 @@ impl Agenda {
     pub(super) fn next(&self, duty: Duty) -> (Chore, Instant) {
         let ours = self.entries.iter().filter(|entry| duty.includes(entry.chore));
         let first = ours.min_by_key(|entry| entry.due);
-        // Every duty includes the depth.
+        // Every duty includes something.
         first.map_or((Chore::Depth, Instant::now()), |entry| (entry.chore, entry.due))
     }
 
@@ -92,6 +103,7 @@ impl Agenda {
 fn interval(chore: Chore) -> Duration {
     match chore {
         Chore::Depth | Chore::Note | Chore::Checkpoint => Duration::from_secs(5),
+        Chore::Grants => Duration::from_secs(10),
         Chore::Retention | Chore::ConsumerKeys => Duration::from_mins(1),
     }
 }
@@ -104,6 +116,7 @@ pub(super) fn consequence(chore: Chore) -> &'static str {
         Chore::Checkpoint => "after a loss of the broker's more is published again",
         Chore::Retention => "published rows stay and the outbox grows",
         Chore::ConsumerKeys => "the table of consumers' keys grows",
+        Chore::Grants => "a grant that is missing is not named",
     }
 }
 

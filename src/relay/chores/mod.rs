@@ -7,6 +7,7 @@ mod agenda;
 mod checkpoint;
 mod consumer_keys;
 mod depth;
+mod grants;
 mod note;
 mod retention;
 
@@ -25,9 +26,11 @@ use self::agenda::{Agenda, Duty};
 use super::status::Status;
 use crate::{
     config,
+    findings::Blocker,
     metrics::{Chore, Metrics},
     outbox::{SESSION_SETTINGS, Upkeep},
     pg::{
+        blocking::{self, Blocking},
         connect::connect,
         error::{Class, QueryError},
         schema::Schema,
@@ -77,6 +80,7 @@ pub async fn run(
         session: None,
         unconnected: 0,
     };
+    chores.status.send_modify(|status| status.relay.clone_from(&chores.settings.relay));
     loop {
         tokio::select! {
             () = chores.turn() => {}
@@ -94,7 +98,8 @@ struct Chores {
     agenda: Agenda,
     /// What `postrider status` shows by now.
     noted: Option<String>,
-    session: Option<Upkeep>,
+    /// With the server's process id of it.
+    session: Option<(Upkeep, i32)>,
     /// Failures in a row to get a session.
     unconnected: u32,
 }
@@ -103,41 +108,49 @@ impl Chores {
     /// Does the next chore, or waits for its time.
     async fn turn(&mut self) {
         let seen = self.changes.borrow_and_update().clone();
-        let Some(duty) = Duty::of(seen.phase) else {
+        let Some(duty) = Duty::of(&seen) else {
             self.session = None;
             // The sender lives as long as this borrow, so the wait cannot fail.
-            drop(self.changes.wait_for(|status| Duty::of(status.phase).is_some()).await);
+            drop(self.changes.wait_for(|status| Duty::of(status).is_some()).await);
             return;
         };
-        if self.noted.as_deref() != Some(note::text_of(&seen).as_str()) {
+        if duty == Duty::Leading && self.noted.as_deref() != Some(note::summary(&seen).as_str()) {
             self.agenda.hurry(Chore::Note, Instant::now());
         }
         let (chore, due) = self.agenda.next(duty);
         if due > Instant::now() {
-            self.wait(due).await;
+            self.wait(duty, due).await;
             return;
         }
-        let Some(session) = self.session().await else { return };
-        let result = self.run(chore, &session, &seen).await;
+        let Some((session, pid)) = self.session(duty).await else { return };
+        let database = self.settings.database.clone();
+        let work = self.run(chore, &session, &seen);
+        let (result, blocking) = blocking::watched(&database, pid, work).await;
         if result.as_ref().err().is_none_or(|error| error.class() != Class::SessionLost) {
-            self.session = Some(session);
+            self.session = Some((session, pid));
         }
-        self.report(chore, result);
+        match blocking {
+            Some(blocking) => self.blocked(chore, blocking),
+            None if result.is_ok() => self.unblocked(chore),
+            None => {}
+        }
+        self.report(duty, chore, result);
     }
 
     /// Waits until then, or until something has changed that a chore depends on.
-    async fn wait(&mut self, due: Instant) {
+    async fn wait(&mut self, duty: Duty, due: Instant) {
         let noted = self.noted.clone().unwrap_or_default();
-        let before = Duty::of(self.changes.borrow().phase);
         let session = self.session.as_ref();
         let ended = async {
             match session {
-                Some(session) => session.closed().await,
+                Some((session, _)) => session.closed().await,
                 None => std::future::pending().await,
             }
         };
-        let changed =
-            |status: &Status| Duty::of(status.phase) != before || note::text_of(status) != noted;
+        let changed = |status: &Status| {
+            let is_news = duty == Duty::Leading && note::summary(status) != noted;
+            is_news || Duty::of(status) != Some(duty)
+        };
         tokio::select! {
             () = sleep_until(due.into()) => {}
             _ = self.changes.wait_for(changed) => {}
@@ -155,24 +168,55 @@ impl Chores {
         match chore {
             Chore::Depth => depth::measure(session, &self.status, metrics).await,
             Chore::Note => {
-                let text = note::write(session, seen).await?;
-                self.noted = Some(text);
+                let summary = note::write(session, seen).await?;
+                self.noted = Some(summary);
                 Ok(())
             }
             Chore::Checkpoint => checkpoint::take(session, settings.retention).await,
             Chore::Retention => retention::run(session, settings.retention, metrics).await,
             Chore::ConsumerKeys => consumer_keys::forget(session).await,
+            Chore::Grants => grants::look(session, &self.status).await,
         }
     }
 
+    /// Names the session whose lock a chore waited for.
+    fn blocked(&self, chore: Chore, blocking: Blocking) {
+        let Blocking { pid, user, application, since } = blocking;
+        let before = self.status.borrow().blocker.clone();
+        if before.is_none_or(|(_, blocker)| blocker.pid != pid) {
+            warn!(
+                pid,
+                user,
+                application,
+                since,
+                hint = "wait for its end, or end it with SELECT pg_terminate_backend(pid)",
+                "another session holds a lock that the relay's statements wait for"
+            );
+        }
+        let blocker = Blocker { pid, user, application, since };
+        self.status.send_modify(|status| status.blocker = Some((chore, blocker)));
+    }
+
+    /// The chore that waited for a lock works again.
+    fn unblocked(&self, chore: Chore) {
+        self.status.send_if_modified(|status| {
+            let is_over = status.blocker.as_ref().is_some_and(|(met_by, _)| *met_by == chore);
+            if is_over {
+                status.blocker = None;
+            }
+            is_over
+        });
+    }
+
     /// Counts and logs what became of a chore.
-    fn report(&mut self, chore: Chore, result: Result<(), QueryError>) {
+    fn report(&mut self, duty: Duty, chore: Chore, result: Result<(), QueryError>) {
         let now = Instant::now();
         let name = chore.as_str();
         let error = match result {
             Ok(()) => {
                 let failures = self.agenda.done(chore, now);
                 self.metrics.chores.done(chore);
+                self.failing(chore, 0);
                 if failures >= FAILURES_TOLD {
                     info!(chore = name, failures, "the chore works again");
                 }
@@ -182,7 +226,13 @@ impl Chores {
         };
         let (failures, wait) = self.agenda.failed(chore, now);
         self.metrics.chores.failed(chore, failures);
-        if failures == FAILURES_TOLD || failures.is_multiple_of(TOLD_AGAIN) {
+        self.failing(chore, failures);
+        if error.class() == Class::Permission {
+            self.agenda.hurry(Chore::Grants, now);
+        }
+        // While there is no right to run the relay says what it waits for.
+        let is_news = failures == FAILURES_TOLD || failures.is_multiple_of(TOLD_AGAIN);
+        if is_news && duty != Duty::Waiting {
             warn!(
                 chore = name, %error, failures, hint = error.class().hint(),
                 "a chore fails again and again: {}; trying again in {}",
@@ -194,31 +244,60 @@ impl Chores {
         }
     }
 
-    /// The session of the chores; opens one when there is none.
-    async fn session(&mut self) -> Option<Upkeep> {
-        if let Some(session) = self.session.take().filter(|session| !session.is_closed()) {
-            return Some(session);
-        }
-        let Settings { database, schema, relay, .. } = &self.settings;
-        match connect(database, "upkeep", &SESSION_SETTINGS).await {
-            Ok(connection) => {
-                self.unconnected = 0;
-                let connection = connection.measured(self.metrics.outbox.queries());
-                Some(Upkeep::new(connection, schema.clone(), relay.clone()))
+    /// Keeps the status true about the chores that fail.
+    fn failing(&self, chore: Chore, failures: u32) {
+        self.status.send_if_modified(|status| {
+            let known = status.failing.iter().any(|(failing, _)| *failing == chore);
+            if !known && failures == 0 {
+                return false;
             }
-            Err(error) => {
+            status.failing.retain(|(failing, _)| *failing != chore);
+            if failures > 0 {
+                status.failing.push((chore, failures));
+            }
+            true
+        });
+    }
+
+    /// The session of the chores, and the server's process id of it; opens one when there is none.
+    async fn session(&mut self, duty: Duty) -> Option<(Upkeep, i32)> {
+        if let Some(open) = self.session.take().filter(|(session, _)| !session.is_closed()) {
+            return Some(open);
+        }
+        match self.open().await {
+            Ok(open) => {
+                self.unconnected = 0;
+                Some(open)
+            }
+            Err((error, hint)) => {
                 self.unconnected += 1;
-                if self.unconnected == FAILURES_TOLD {
+                // What is missing is not known any more.
+                self.status.send_if_modified(|status| {
+                    !std::mem::take(&mut status.missing_grants).is_empty()
+                });
+                // While there is no right to run the relay says what it waits for.
+                if self.unconnected == FAILURES_TOLD && duty != Duty::Waiting {
                     warn!(
-                        %error, hint = error.hint(),
-                        "no session for measuring, checkpoints and retention; trying again"
+                        error,
+                        hint, "no session for measuring, checkpoints and retention; trying again"
                     );
                 } else {
-                    debug!(%error, "no session for the chores");
+                    debug!(error, "no session for the chores");
                 }
                 sleep(RECONNECT).await;
                 None
             }
         }
+    }
+
+    async fn open(&self) -> Result<(Upkeep, i32), (String, Option<&'static str>)> {
+        let Settings { database, schema, relay, .. } = &self.settings;
+        let connection = connect(database, "upkeep", &SESSION_SETTINGS)
+            .await
+            .map_err(|error| (error.to_string(), error.hint()))?;
+        let connection = connection.measured(self.metrics.outbox.queries());
+        let session = Upkeep::new(connection, schema.clone(), relay.clone());
+        let pid = session.pid().await.map_err(|error| (error.to_string(), error.class().hint()))?;
+        Ok((session, pid))
     }
 }

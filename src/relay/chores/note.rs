@@ -1,6 +1,11 @@
-//! Writes for `postrider status` why nothing is published just now, or that events flow.
+//! Writes for `postrider status` what this instance found out itself, and that it lives.
+
+use std::time::Instant;
+
+use serde_json::json;
 
 use crate::{
+    findings::Code,
     outbox::Upkeep,
     pg::error::QueryError,
     relay::status::{GateStatus, Status},
@@ -8,13 +13,43 @@ use crate::{
 
 /// Writes the note. Returns what it says.
 pub(super) async fn write(session: &Upkeep, status: &Status) -> Result<String, QueryError> {
-    let text = text_of(status);
-    session.note(status.term, (!text.is_empty()).then_some(&text)).await?;
-    Ok(text)
+    let note = text_of(status);
+    let findings = status.findings(Instant::now());
+    let findings: Vec<_> = findings
+        .iter()
+        .filter(|finding| is_ours(finding.code))
+        .map(|finding| {
+            json!({
+                "code": finding.code.as_str(),
+                "severity": finding.severity.as_str(),
+                "cause": session.storable(&finding.cause),
+                "next": session.storable(&finding.next),
+            })
+        })
+        .collect();
+    let report = json!({ "term": status.term, "findings": findings }).to_string();
+    session.note(status.term, (!note.is_empty()).then_some(&note), &report).await?;
+    Ok(summary(status))
+}
+
+/// Whether whoever reads the database could not find it out as well.
+fn is_ours(code: Code) -> bool {
+    !matches!(
+        code,
+        Code::Lagging | Code::LettersRetrying | Code::DeadLetters | Code::PositionAbandoned
+    )
 }
 
 /// What `postrider status` shows of the gate; nothing while events flow.
-pub(super) fn text_of(status: &Status) -> String {
+fn text_of(status: &Status) -> String {
     let text = |gate: &GateStatus| format!("{}: {} ({})", gate.kind, gate.text, gate.hint);
     status.gate.as_ref().map(text).unwrap_or_default()
+}
+
+/// What has to be noted at once when it changes; not the times in it, which always do.
+pub(super) fn summary(status: &Status) -> String {
+    let findings = status.findings(Instant::now());
+    let codes = findings.iter().filter(|finding| is_ours(finding.code));
+    let codes: Vec<_> = codes.map(|finding| finding.code.as_str()).collect();
+    format!("{} {}", codes.join(","), text_of(status))
 }

@@ -1,0 +1,96 @@
+//! Who runs a relay and what that instance reported, as the database says.
+
+use serde::Deserialize;
+
+use crate::{
+    findings::{Code, Facts, Finding, Role, Severity, code_named, is_obstacle},
+    outbox::{Holder, Inspection, Progress},
+    pg::error::QueryError,
+};
+
+/// What the database knows of a relay, what waits aside.
+pub(super) struct Standing {
+    pub(super) relay: String,
+    pub(super) holder: Option<Holder>,
+    pub(super) progress: Option<Progress>,
+}
+
+/// The report of the instance that leads.
+#[derive(Debug, Default, Deserialize)]
+struct Reported {
+    #[serde(default)]
+    findings: Vec<ReportedFinding>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ReportedFinding {
+    code: String,
+    severity: String,
+    cause: String,
+    next: String,
+}
+
+impl Standing {
+    pub(super) async fn ask(inspection: &Inspection, relay: &str) -> Result<Self, QueryError> {
+        Ok(Self {
+            relay: relay.to_owned(),
+            progress: inspection.progress(relay).await?,
+            holder: inspection.holder(relay).await?,
+        })
+    }
+
+    /// Why nothing is published; what the last holder noted counts only while somebody holds it.
+    pub(super) fn note(&self) -> Option<&str> {
+        self.holder.as_ref()?;
+        self.progress.as_ref()?.note.as_deref()
+    }
+
+    pub(super) fn state(&self) -> &'static str {
+        let is_blocked = self.note().is_some() || self.facts().reported.iter().any(is_obstacle);
+        match (&self.holder, &self.progress) {
+            (Some(_), _) if is_blocked => "blocked",
+            (Some(_), _) => "running",
+            (None, Some(_)) => "not running",
+            (None, None) => "never started",
+        }
+    }
+
+    /// What is known without having measured what waits.
+    pub(super) fn facts(&self) -> Facts {
+        let role = match (&self.holder, &self.progress) {
+            (None, None) => Role::NeverStarted,
+            (None, Some(_)) => Role::NotRunning,
+            (Some(holder), progress) => Role::Led {
+                by: holder.application_name.clone().unwrap_or_else(|| "an instance".to_owned()),
+                silent_seconds: progress.as_ref().map(|progress| progress.silent_seconds),
+            },
+        };
+        let is_led = self.holder.is_some();
+        let reported = if is_led { self.reported() } else { Vec::new() };
+        Facts {
+            relay: self.relay.clone(),
+            role,
+            postgres: crate::findings::Link::Up,
+            reported,
+            ..Facts::default()
+        }
+    }
+
+    fn reported(&self) -> Vec<Finding> {
+        let report = self.progress.as_ref().and_then(|progress| progress.report.as_deref());
+        let report: Reported = report
+            // One of another version is no reason to show nothing.
+            .and_then(|report| serde_json::from_str(report).ok())
+            .unwrap_or_default();
+        let finding = |reported: ReportedFinding| Finding {
+            code: code_named(&reported.code).unwrap_or(Code::Other),
+            severity: match reported.severity.as_str() {
+                "warning" => Severity::Warning,
+                _ => Severity::Critical,
+            },
+            cause: reported.cause,
+            next: reported.next,
+        };
+        report.findings.into_iter().map(finding).collect()
+    }
+}

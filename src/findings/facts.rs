@@ -1,0 +1,112 @@
+//! What is known, as plain values; whoever knows less leaves more out.
+
+use super::{Chore, Depth, Finding};
+
+/// What is known of a relay, by one of its instances or by somebody who reads the database.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Facts {
+    /// The relay's name.
+    pub relay: String,
+    /// Who runs it.
+    pub role: Role,
+    /// The session with Postgres.
+    pub postgres: Link,
+    /// The connection to NATS.
+    pub nats: Link,
+    /// Why nothing is published, when a gate is closed.
+    pub gate: Option<Closed>,
+    /// What waits; `None` when it could not be measured.
+    pub depth: Option<Depth>,
+    /// The age in seconds of the oldest event that waits, as of now.
+    pub oldest_seconds: f64,
+    /// How old the figures are, in seconds; `None` when they were asked for just now.
+    pub measured_seconds_ago: Option<f64>,
+    /// For how long the stream has confirmed nothing, in seconds, when that is known.
+    pub unconfirmed_seconds: Option<f64>,
+    /// The session that keeps ours waiting.
+    pub blocker: Option<Blocker>,
+    /// Statements that grant what our user lacks.
+    pub missing_grants: Vec<String>,
+    /// Chores, and how often they failed in a row.
+    pub failing: Vec<(Chore, u32)>,
+    /// Other relays whose position nobody holds, and for how many seconds.
+    pub abandoned: Vec<(String, f64)>,
+    /// What the instance that leads found out itself.
+    pub reported: Vec<Finding>,
+    /// What other parts of the program found out.
+    pub alarms: Vec<Finding>,
+}
+
+/// Who runs a relay.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Role {
+    /// This instance gets its session and its position.
+    #[default]
+    Starting,
+    /// This instance waits for another one to end.
+    Standby {
+        /// Who leads; `None` when nobody does.
+        leader: Option<String>,
+    },
+    /// This instance.
+    Leading,
+    /// This instance, which ends.
+    Stopping,
+    /// Another program, as the database says.
+    Led {
+        /// Who that is.
+        by: String,
+        /// How long ago it reported; `None` when it never did.
+        silent_seconds: Option<f64>,
+    },
+    /// Nobody, as the database says.
+    NotRunning,
+    /// Nobody, and nobody ever has.
+    NeverStarted,
+}
+
+/// One connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Link {
+    /// Nobody who knows has said.
+    #[default]
+    Unknown,
+    /// Working.
+    Up,
+    /// Being made.
+    Connecting {
+        /// What is waited for.
+        detail: String,
+    },
+    /// Lost or refused.
+    Down {
+        /// Why.
+        detail: String,
+        /// What to do about it, when that is known.
+        hint: Option<String>,
+    },
+}
+
+/// Why nothing is published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closed {
+    /// The kind of the closure, a code of findings.
+    pub kind: String,
+    /// What is wrong.
+    pub text: String,
+    /// What to do.
+    pub hint: String,
+}
+
+/// A session whose lock ours waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blocker {
+    /// The server's process id.
+    pub pid: i32,
+    /// Whose it is.
+    pub user: String,
+    /// What it calls itself.
+    pub application: String,
+    /// When its last statement began, as ISO 8601; `None` when our user may not see it.
+    pub since: Option<String>,
+}

@@ -1,0 +1,216 @@
+//! What is wrong and what to do about it: one list, computed from plain facts in one place.
+//!
+//! Readiness, `/api/v1/status`, `postrider status`, `status --check`, `why`, systemd's line, a metric and
+//! the note in the database all show this list. Each finding has one cause and one next command.
+//! No I/O and no clock, so that every case stands in a table: see the tests.
+
+mod facts;
+mod texts;
+
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Reverse;
+
+pub use facts::{Blocker, Closed, Facts, Link, Role};
+
+pub use crate::metrics::FindingCode as Code;
+use crate::metrics::{Chore, Depth};
+
+/// From this age of the oldest waiting event on there is a warning.
+pub const LAG_WARNING_SECONDS: f64 = 60.0;
+
+/// From this age on it is critical.
+pub const LAG_CRITICAL_SECONDS: f64 = 120.0;
+
+/// A leader that has not reported for so long is a finding: three of its intervals.
+pub const REPORT_MAX_SECONDS: f64 = 15.0;
+
+/// Figures that are older than this say nothing about now.
+const MEASURED_WARNING_SECONDS: f64 = 15.0;
+
+/// From this age of the figures on nobody knows whether events flow.
+const MEASURED_CRITICAL_SECONDS: f64 = 120.0;
+
+/// Failures of a chore in a row that are a finding.
+const CHORE_FAILURES: u32 = 3;
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Which of the known things it is.
+    pub code: Code,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is wrong, in one sentence; may name hosts and quote servers, and holds no secret.
+    pub cause: String,
+    /// What to type or to do next.
+    pub next: String,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Events flow, or nobody knows better; somebody should look.
+    Warning,
+    /// Events do not flow, or will not arrive by themselves.
+    Critical,
+}
+
+impl Severity {
+    /// The name in JSON and in texts.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// Whether an instance with this finding is not ready: it publishes nothing.
+pub fn stops_flow(code: Code) -> bool {
+    match code {
+        Code::NeverStarted
+        | Code::NoLeader
+        | Code::LeaderSilent
+        | Code::Starting
+        | Code::Stopping
+        | Code::PostgresDown
+        | Code::PermissionMissing
+        | Code::PostgresLocked
+        | Code::NatsDown
+        | Code::StreamUnavailable
+        | Code::Misconfigured
+        | Code::PermissionDenied
+        | Code::BrokerStalled
+        | Code::BrokerRegressed
+        | Code::Other
+        | Code::Stalled => true,
+        Code::Lagging
+        | Code::LettersRetrying
+        | Code::DeadLetters
+        | Code::Unmeasured
+        | Code::ChoreFailing
+        | Code::PositionAbandoned => false,
+    }
+}
+
+/// The code of this name.
+pub fn code_named(name: &str) -> Option<Code> {
+    Code::ALL.iter().copied().find(|code| code.as_str() == name)
+}
+
+/// Everything that is wrong, the worst first.
+pub fn of(facts: &Facts) -> Vec<Finding> {
+    let mut found = Vec::new();
+    found.extend(role(facts));
+    found.extend(postgres(facts));
+    found.extend(nats(facts));
+    found.extend(facts.gate.as_ref().map(texts::closed));
+    found.extend(facts.reported.iter().cloned());
+    found.extend(waiting(facts));
+    found.extend(measuring(facts));
+    found.extend(
+        facts
+            .failing
+            .iter()
+            .filter(|(_, failures)| *failures >= CHORE_FAILURES)
+            .map(|(chore, failures)| texts::chore(*chore, *failures)),
+    );
+    found.extend(facts.abandoned.iter().map(|(relay, seconds)| texts::abandoned(relay, *seconds)));
+    found.extend(facts.alarms.iter().cloned());
+    // Of two that say the same the first is the one that knows more.
+    let mut seen = Vec::new();
+    found.retain(|finding| {
+        let is_new = !seen.contains(&(finding.code, finding.cause.clone()));
+        seen.push((finding.code, finding.cause.clone()));
+        is_new
+    });
+    found.sort_by_key(|finding| Reverse((finding.severity, stops_flow(finding.code))));
+    found
+}
+
+fn role(facts: &Facts) -> Option<Finding> {
+    match &facts.role {
+        Role::Starting => {
+            // Whatever it waits for is a finding of its own.
+            let is_waiting = facts.postgres != Link::Up || facts.nats != Link::Up;
+            (!is_waiting && facts.gate.is_none()).then(texts::starting)
+        }
+        Role::Stopping => Some(texts::stopping()),
+        Role::NeverStarted => Some(texts::never_started(&facts.relay)),
+        Role::Leading | Role::Standby { leader: Some(_) } => None,
+        Role::Standby { leader: None } | Role::NotRunning => Some(texts::no_leader(&facts.relay)),
+        Role::Led { by, silent_seconds } => silent_seconds
+            .filter(|seconds| *seconds > REPORT_MAX_SECONDS)
+            .map(|seconds| texts::leader_silent(by, seconds)),
+    }
+}
+
+fn postgres(facts: &Facts) -> Option<Finding> {
+    if let Some(grants) = texts::grants(&facts.missing_grants) {
+        return Some(grants);
+    }
+    if let Some(blocker) = &facts.blocker {
+        return Some(texts::locked(blocker));
+    }
+    match &facts.postgres {
+        Link::Up | Link::Unknown => None,
+        Link::Connecting { detail } => Some(texts::postgres_down(detail, None)),
+        Link::Down { detail, hint } => Some(texts::postgres_down(detail, hint.as_deref())),
+    }
+}
+
+fn nats(facts: &Facts) -> Option<Finding> {
+    let is_standby = matches!(facts.role, Role::Standby { .. });
+    let mut finding = match &facts.nats {
+        Link::Up | Link::Unknown => return None,
+        Link::Connecting { detail } => texts::nats_down(detail, None),
+        Link::Down { detail, hint } => texts::nats_down(detail, hint.as_deref()),
+    };
+    if is_standby {
+        // Whoever leads has a connection of its own.
+        finding.severity = Severity::Warning;
+    }
+    Some(finding)
+}
+
+/// What waits to be published, and for how long.
+fn waiting(facts: &Facts) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let Some(depth) = &facts.depth else { return found };
+    let leads = matches!(facts.role, Role::Leading | Role::Led { .. });
+    let is_late = facts.oldest_seconds >= LAG_WARNING_SECONDS && depth.backlog() > 0;
+    let is_very_late = facts.oldest_seconds >= LAG_CRITICAL_SECONDS && depth.backlog() > 0;
+    let silent = facts.unconfirmed_seconds.filter(|silent| *silent >= LAG_CRITICAL_SECONDS);
+    match silent {
+        // Nothing else explains why nothing is confirmed, or else that is said above.
+        Some(silent) if is_very_late && leads && depth.unsettled > 0 => {
+            found.push(texts::stalled(depth, facts.oldest_seconds, silent));
+        }
+        _ if is_late => found.push(texts::lagging(depth, facts.oldest_seconds)),
+        _ => {}
+    }
+    if depth.retrying > 0 {
+        found.push(texts::retrying(depth, facts.oldest_seconds));
+    }
+    if depth.dead > 0 {
+        found.push(texts::dead(depth.dead));
+    }
+    found
+}
+
+fn measuring(facts: &Facts) -> Option<Finding> {
+    let age = facts.measured_seconds_ago?;
+    (age > MEASURED_WARNING_SECONDS).then(|| texts::unmeasured(age))
+}
+
+/// Whether an instance with these findings can publish, or could if it led.
+pub fn is_ready(findings: &[Finding]) -> bool {
+    !findings.iter().any(is_obstacle)
+}
+
+/// Whether an instance with this finding is not ready.
+pub fn is_obstacle(finding: &Finding) -> bool {
+    stops_flow(finding.code) && finding.severity == Severity::Critical
+}

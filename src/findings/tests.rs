@@ -1,0 +1,232 @@
+//! Every case with what a person reads: a table to be read by one who has to act on it at night.
+
+use std::{collections::HashSet, fmt::Write as _};
+
+use super::*;
+use crate::delivery::ClosureKind;
+
+fn leading() -> Facts {
+    Facts {
+        relay: "default".to_owned(),
+        role: Role::Leading,
+        postgres: Link::Up,
+        nats: Link::Up,
+        depth: Some(Depth::default()),
+        measured_seconds_ago: Some(3.0),
+        unconfirmed_seconds: Some(1.0),
+        ..Facts::default()
+    }
+}
+
+fn down(detail: &str) -> Link {
+    Link::Down { detail: detail.to_owned(), hint: None }
+}
+
+fn gate(kind: ClosureKind, text: &str) -> Facts {
+    let hint = kind.hint().to_owned();
+    let closed = Closed { kind: kind.as_str().to_owned(), text: text.to_owned(), hint };
+    Facts { gate: Some(closed), ..leading() }
+}
+
+fn waits(unsettled: u64, retrying: u64, held: u64, oldest: f64) -> Facts {
+    let depth =
+        Depth { unsettled, retrying, held, oldest_seconds: Some(oldest), ..Depth::default() };
+    Facts { depth: Some(depth), oldest_seconds: oldest, ..leading() }
+}
+
+fn led(silent_seconds: f64) -> Role {
+    Role::Led { by: "postrider/relay".to_owned(), silent_seconds: Some(silent_seconds) }
+}
+
+fn of_the_database() -> Vec<(&'static str, Facts)> {
+    let grant =
+        |table: &str| format!("GRANT SELECT ON TABLE \"postrider\".{table} TO postrider_relay");
+    let blocker = Blocker {
+        pid: 4711,
+        user: "app".to_owned(),
+        application: "alembic".to_owned(),
+        since: Some("2026-11-21T08:46:48Z".to_owned()),
+    };
+    vec![
+        (
+            "Postgres does not run",
+            Facts { postgres: down("127.0.0.1:5432: connection refused"), ..leading() },
+        ),
+        (
+            "the password was changed",
+            Facts {
+                postgres: Link::Down {
+                    detail: "db:5432: password authentication failed (28P01)".to_owned(),
+                    hint: Some("check database.url".to_owned()),
+                },
+                ..leading()
+            },
+        ),
+        (
+            "a grant was revoked",
+            Facts {
+                postgres: down("permission denied for table outbox (42501)"),
+                missing_grants: vec![grant("outbox")],
+                ..leading()
+            },
+        ),
+        (
+            "several grants were revoked",
+            Facts { missing_grants: vec![grant("outbox"), grant("letter")], ..leading() },
+        ),
+        ("LOCK TABLE by somebody else", Facts { blocker: Some(blocker), ..leading() }),
+        ("nothing measured for a while", Facts { measured_seconds_ago: Some(40.0), ..leading() }),
+        ("nothing measured for long", Facts { measured_seconds_ago: Some(400.0), ..leading() }),
+        ("retention fails", Facts { failing: vec![(Chore::Retention, 4)], ..leading() }),
+        (
+            "a position of an old name is left",
+            Facts { abandoned: vec![("old".to_owned(), 3.5 * 86_400.0)], ..leading() },
+        ),
+    ]
+}
+
+fn of_the_broker() -> Vec<(&'static str, Facts)> {
+    vec![
+        (
+            "nats-server does not run",
+            Facts {
+                nats: down("no connection to nats://127.0.0.1:4222: connection refused"),
+                ..leading()
+            },
+        ),
+        (
+            "nats-server does not run, on a standby",
+            Facts {
+                role: Role::Standby { leader: Some("postrider/relay".to_owned()) },
+                nats: down("connection refused"),
+                ..leading()
+            },
+        ),
+        (
+            "the stream is full",
+            gate(ClosureKind::StreamUnavailable, "maximum bytes exceeded (JetStream code 10077)"),
+        ),
+        (
+            "the stream is missing",
+            gate(ClosureKind::Misconfigured, "stream \"EVENTS\" does not exist"),
+        ),
+        (
+            "a subject is forbidden",
+            gate(
+                ClosureKind::PermissionDenied,
+                "Permissions Violation for Publish to \"events.order\"",
+            ),
+        ),
+        (
+            "the broker's disk is full",
+            gate(ClosureKind::BrokerStalled, "nothing is answered for 5 s"),
+        ),
+        (
+            "the broker lost events",
+            gate(
+                ClosureKind::BrokerRegressed,
+                "stream \"EVENTS\" went back to sequence 7; it had given 12",
+            ),
+        ),
+        (
+            "a kind that this program does not know",
+            Facts {
+                gate: Some(Closed {
+                    kind: "frozen".to_owned(),
+                    text: "the stream is frozen".to_owned(),
+                    hint: "thaw it".to_owned(),
+                }),
+                ..leading()
+            },
+        ),
+    ]
+}
+
+fn of_what_waits() -> Vec<(&'static str, Facts)> {
+    let silent = |facts| Facts { unconfirmed_seconds: Some(200.0), ..facts };
+    let dead = Depth { dead: 2, ..Depth::default() };
+    vec![
+        ("a healthy burst", waits(50_000, 0, 0, 4.0)),
+        ("a backlog that is being worked off", waits(50_000, 0, 0, 70.0)),
+        ("events wait and nobody knows why", silent(waits(1_201, 0, 0, 190.0))),
+        ("on_denied = retry: all are letters", waits(0, 1_200, 1, 130.0)),
+        ("one event is tried again", waits(0, 1, 0, 8.0)),
+        ("dead letters", Facts { depth: Some(dead), ..leading() }),
+        (
+            "a dead letter holds a key",
+            Facts {
+                depth: Some(Depth { dead: 1, ..waits(0, 0, 3, 300.0).depth.unwrap() }),
+                ..waits(0, 0, 3, 300.0)
+            },
+        ),
+    ]
+}
+
+fn of_who_runs() -> Vec<(&'static str, Facts)> {
+    let role = |role| Facts { role, ..leading() };
+    let reported = Finding {
+        code: Code::NatsDown,
+        severity: Severity::Critical,
+        cause: "no connection to NATS: connection refused".to_owned(),
+        next: "postrider check".to_owned(),
+    };
+    vec![
+        ("all is well", leading()),
+        ("it has never run", role(Role::NeverStarted)),
+        ("nobody runs it", role(Role::NotRunning)),
+        ("it starts", role(Role::Starting)),
+        ("it stops", role(Role::Stopping)),
+        ("a standby", role(Role::Standby { leader: Some("postrider/relay".to_owned()) })),
+        ("seen from the database, all is well", role(led(2.0))),
+        ("the leader is frozen", role(led(47.0))),
+        (
+            "seen from the database, the leader reported something",
+            Facts { reported: vec![reported], ..role(led(2.0)) },
+        ),
+    ]
+}
+
+fn cases() -> Vec<(&'static str, Facts)> {
+    [of_who_runs(), of_the_database(), of_the_broker(), of_what_waits()].concat()
+}
+
+#[test]
+fn every_case_reads_as_one_cause_and_one_next_command() {
+    let mut text = String::new();
+    for (case, facts) in cases() {
+        let findings = of(&facts);
+        let readiness = if is_ready(&findings) { "ready" } else { "not ready" };
+        writeln!(text, "{case}: {readiness}").unwrap();
+        for Finding { code, severity, cause, next } in findings {
+            writeln!(text, "  {} {}: {cause}", severity.as_str(), code.as_str()).unwrap();
+            writeln!(text, "    next: {next}").unwrap();
+        }
+    }
+    insta::assert_snapshot!("cases", text);
+}
+
+/// Backlog 0, lag 0, OK and ready, while 1,201 events were stuck.
+#[test]
+fn no_case_in_which_events_do_not_flow_is_without_a_critical_finding() {
+    let fine =
+        ["all is well", "a standby", "seen from the database, all is well", "a healthy burst"];
+    for (case, facts) in cases() {
+        assert_eq!(of(&facts).is_empty(), fine.contains(&case), "{case}");
+    }
+    let worst = |facts: &Facts| of(facts).first().map(|finding| finding.severity);
+    assert_eq!(worst(&waits(0, 1_200, 1, 130.0)), Some(Severity::Critical));
+    let silent = Facts { unconfirmed_seconds: Some(200.0), ..waits(1_201, 0, 0, 190.0) };
+    assert!(!is_ready(&of(&silent)));
+}
+
+#[test]
+fn every_code_has_a_case_and_a_section_for_who_is_on_call() {
+    let shown: HashSet<_> =
+        cases().iter().flat_map(|(_, facts)| of(facts)).map(|finding| finding.code).collect();
+    let manual = include_str!("../../docs/operations.md");
+    for code in Code::ALL {
+        assert!(shown.contains(code), "no case shows {}", code.as_str());
+        let section = format!("\n### `{}`\n", code.as_str());
+        assert!(manual.contains(&section), "docs/operations.md has no section {}", section.trim());
+    }
+}

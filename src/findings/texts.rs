@@ -1,0 +1,207 @@
+//! The words of each finding: one cause, one next command, for a person at night.
+
+use super::{Blocker, Chore, Closed, Code, Depth, Finding, Severity, code_named};
+
+fn critical(code: Code, cause: impl Into<String>, next: impl Into<String>) -> Finding {
+    Finding { code, severity: Severity::Critical, cause: cause.into(), next: next.into() }
+}
+
+fn warning(code: Code, cause: impl Into<String>, next: impl Into<String>) -> Finding {
+    Finding { severity: Severity::Warning, ..critical(code, cause, next) }
+}
+
+pub(super) fn never_started(relay: &str) -> Finding {
+    critical(
+        Code::NeverStarted,
+        format!("relay {relay} has never run; every event waits in the outbox"),
+        "postrider run",
+    )
+}
+
+pub(super) fn no_leader(relay: &str) -> Finding {
+    critical(
+        Code::NoLeader,
+        format!("no instance leads relay {relay}; events wait in the outbox"),
+        "start it: postrider run",
+    )
+}
+
+pub(super) fn leader_silent(by: &str, seconds: f64) -> Finding {
+    critical(
+        Code::LeaderSilent,
+        format!("{by} leads and has not reported for {}", span(seconds)),
+        "read the log of that process; if it hangs, end it, and another instance takes over",
+    )
+}
+
+pub(super) fn starting() -> Finding {
+    critical(
+        Code::Starting,
+        "the relay takes its position and has not begun to publish",
+        "wait some seconds; if it stays so, read the relay's log",
+    )
+}
+
+pub(super) fn stopping() -> Finding {
+    critical(
+        Code::Stopping,
+        "the relay was asked to stop and settles what is in flight",
+        "nothing; it ends within shutdown.grace",
+    )
+}
+
+pub(super) fn postgres_down(detail: &str, hint: Option<&str>) -> Finding {
+    critical(
+        Code::PostgresDown,
+        format!("no session with Postgres: {detail}"),
+        hint.unwrap_or("postrider check, and see whether the server runs; the relay tries on"),
+    )
+}
+
+pub(super) fn grants(statements: &[String]) -> Option<Finding> {
+    let first = statements.first()?;
+    let cause = match statements.len() {
+        1 => "Postgres is up, and the relay's user lacks one grant".to_owned(),
+        count => format!("Postgres is up, and the relay's user lacks {count} grants"),
+    };
+    let next = match statements.len() {
+        1 => format!("as the schema's owner: {first}"),
+        count => {
+            format!("as the schema's owner: {first} … and {} more: postrider check", count - 1)
+        }
+    };
+    Some(critical(Code::PermissionMissing, cause, next))
+}
+
+pub(super) fn locked(blocker: &Blocker) -> Finding {
+    let Blocker { pid, user, application, since } = blocker;
+    let since = since.as_ref().map(|since| format!(", at work since {since}")).unwrap_or_default();
+    critical(
+        Code::PostgresLocked,
+        format!(
+            "session {pid} (user {user}, application \"{application}\"{since}) holds a lock that the \
+             relay's statements wait for"
+        ),
+        format!("wait for its end, or end it: SELECT pg_terminate_backend({pid})"),
+    )
+}
+
+pub(super) fn nats_down(detail: &str, hint: Option<&str>) -> Finding {
+    critical(
+        Code::NatsDown,
+        format!("no connection to NATS: {detail}"),
+        hint.unwrap_or("postrider check, and see whether the server runs; the relay tries on"),
+    )
+}
+
+pub(super) fn closed(closed: &Closed) -> Finding {
+    let code = code_named(&closed.kind).unwrap_or(Code::Other);
+    critical(code, closed.text.clone(), closed.hint.clone())
+}
+
+pub(super) fn stalled(depth: &Depth, oldest: f64, silent: f64) -> Finding {
+    critical(
+        Code::Stalled,
+        format!(
+            "{}, and the stream has confirmed nothing for {}",
+            backlog(depth, oldest),
+            span(silent)
+        ),
+        "postrider check; then the logs of the relay and of nats-server",
+    )
+}
+
+pub(super) fn lagging(depth: &Depth, oldest: f64) -> Finding {
+    let next = if depth.retrying > 0 {
+        "postrider dlq list --state retrying"
+    } else if depth.held > 0 && depth.unsettled == 0 {
+        "postrider dlq list"
+    } else {
+        "watch whether it falls: postrider status; if it does not: postrider check"
+    };
+    let severity =
+        if oldest >= super::LAG_CRITICAL_SECONDS { Severity::Critical } else { Severity::Warning };
+    Finding { severity, ..warning(Code::Lagging, backlog(depth, oldest), next) }
+}
+
+pub(super) fn retrying(depth: &Depth, oldest: f64) -> Finding {
+    let held = match depth.held {
+        0 => String::new(),
+        count => format!(", and {} behind them or behind dead ones", events(count)),
+    };
+    let waits = if depth.retrying == 1 { "waits" } else { "wait" };
+    let severity =
+        if oldest >= super::LAG_CRITICAL_SECONDS { Severity::Critical } else { Severity::Warning };
+    let finding = warning(
+        Code::LettersRetrying,
+        format!("{} {waits} for another try{held}", events(depth.retrying)),
+        "postrider dlq list --state retrying shows why; the relay tries on by itself",
+    );
+    Finding { severity, ..finding }
+}
+
+pub(super) fn dead(count: u64) -> Finding {
+    let (letters, wait) =
+        if count == 1 { ("dead letter", "waits") } else { ("dead letters", "wait") };
+    warning(
+        Code::DeadLetters,
+        format!("{count} {letters} {wait} for a decision; the later events of such keys are held"),
+        "postrider dlq list",
+    )
+}
+
+pub(super) fn unmeasured(age: f64) -> Finding {
+    let cause = format!("backlog and age were last measured {} ago", span(age));
+    let next = "read why in the relay's log: a chore fails, or Postgres does not answer";
+    if age >= super::MEASURED_CRITICAL_SECONDS {
+        critical(Code::Unmeasured, cause, next)
+    } else {
+        warning(Code::Unmeasured, cause, next)
+    }
+}
+
+pub(super) fn chore(chore: Chore, failures: u32) -> Finding {
+    let costs = match chore {
+        Chore::Depth => "backlog and age are not measured",
+        Chore::Note => "`postrider status` does not see what the relay sees",
+        Chore::Checkpoint => "after a loss of the broker's more is published again",
+        Chore::Retention => "published rows stay and the outbox grows",
+        Chore::ConsumerKeys => "the table of consumers' keys grows",
+        Chore::Grants => "a grant that is missing is not named",
+    };
+    warning(
+        Code::ChoreFailing,
+        format!("the chore {} failed {failures} times in a row: {costs}", chore.as_str()),
+        "the relay's log has the error; postrider check",
+    )
+}
+
+pub(super) fn abandoned(relay: &str, seconds: f64) -> Finding {
+    warning(
+        Code::PositionAbandoned,
+        format!(
+            "nobody has run relay {relay} for {}, and its position keeps published rows in the outbox",
+            span(seconds)
+        ),
+        format!("start it, or give it up: postrider relay forget {relay}"),
+    )
+}
+
+fn backlog(depth: &Depth, oldest: f64) -> String {
+    let waits = if depth.backlog() == 1 { "waits" } else { "wait" };
+    format!("{} {waits} to be published, the oldest for {}", events(depth.backlog()), span(oldest))
+}
+
+fn events(count: u64) -> String {
+    if count == 1 { "1 event".to_owned() } else { format!("{count} events") }
+}
+
+/// A time in the two units that matter.
+fn span(seconds: f64) -> String {
+    match seconds {
+        _ if seconds < 120.0 => format!("{seconds:.0} s"),
+        _ if seconds < 7200.0 => format!("{:.0} min", seconds / 60.0),
+        _ if seconds < 172_800.0 => format!("{:.0} h", seconds / 3600.0),
+        _ => format!("{:.0} days", seconds / 86_400.0),
+    }
+}

@@ -1,0 +1,26 @@
+//! Finds out which grants the relay's user lacks, so that a lost one is named and not guessed.
+
+use tokio::sync::watch;
+use tracing::{error, info};
+
+use crate::{outbox::Upkeep, pg::error::QueryError, relay::status::Status};
+
+pub(super) async fn look(
+    session: &Upkeep,
+    status: &watch::Sender<Status>,
+) -> Result<(), QueryError> {
+    let missing = session.missing_grants().await?;
+    if status.borrow().missing_grants == missing {
+        return Ok(());
+    }
+    match missing.as_slice() {
+        [] => info!("the relay's user has every grant again"),
+        [first, ..] => error!(
+            grant = first,
+            missing = missing.len(),
+            "the relay's user lacks a grant in Postgres; `postrider check` lists each"
+        ),
+    }
+    status.send_modify(|status| status.missing_grants = missing);
+    Ok(())
+}

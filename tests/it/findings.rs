@@ -1,0 +1,199 @@
+//! No incident in which events do not flow leaves readiness, `status --check` and the metrics green.
+
+use serde_json::Value;
+
+use super::support::{
+    DEADLINE, Fixture, app,
+    daemon::{self, Daemon},
+    eventually,
+    letters::json,
+    toml::Toml,
+};
+
+/// Waits until `postrider status` shows a finding of this code. Returns it.
+async fn wait_finding(toml: &Toml, code: &str) -> Value {
+    eventually(format!("a finding {code}"), DEADLINE, async || {
+        let status = json(toml, &["status"]).await;
+        let findings = status["findings"].as_array().unwrap().clone();
+        findings.into_iter().find(|finding| finding["code"] == code)
+    })
+    .await
+}
+
+async fn wait_no_finding(toml: &Toml) {
+    eventually("no finding", DEADLINE, async || {
+        json(toml, &["status"]).await["findings"].as_array().unwrap().is_empty()
+    })
+    .await;
+}
+
+/// Waits until readiness names this code. Returns its verbose answer.
+async fn wait_not_ready(daemon: &Daemon, code: &str) -> Value {
+    eventually(format!("not ready for {code}"), DEADLINE, async || {
+        let plain = daemon.get("/readyz").await?;
+        let verbose = daemon.get("/readyz?verbose").await?;
+        let is_it = plain.status == 503 && plain.body.contains(code);
+        is_it.then(|| serde_json::from_str(&verbose.body).unwrap())
+    })
+    .await
+}
+
+async fn check(toml: &Toml) -> (Option<i32>, String) {
+    let finished = daemon::run(toml, &["status", "--check"]).await;
+    (finished.code, finished.stdout)
+}
+
+/// After 21 s without NATS it said "running", OK, and exited with 0.
+#[tokio::test]
+async fn without_nats_no_relay_is_running_fine() {
+    let mut fixture = Fixture::own_nats().await;
+    let toml = fixture.toml();
+    let client = fixture.connect().await;
+    let daemon = fixture.daemon().admin().allow_log("NATS").start();
+    app::emit(&client, "order.placed", Some(("order", "o-1")), "{}").await;
+    fixture.wait_stored(1, DEADLINE).await;
+    wait_no_finding(&toml).await;
+    assert_eq!(check(&toml).await.0, Some(0));
+
+    fixture.nats.own().kill9().unwrap();
+    app::emit(&client, "order.placed", Some(("order", "o-1")), "{}").await;
+    let finding = wait_finding(&toml, "nats_down").await;
+    assert_eq!(finding["severity"], "critical", "{finding}");
+    let (code, line) = check(&toml).await;
+    assert_eq!(code, Some(2), "{line}");
+    assert!(
+        line.starts_with("POSTRIDER CRITICAL - relay default is blocked, nats_down: "),
+        "{line}"
+    );
+    let why = json(&toml, &["why", "order/o-1"]).await;
+    assert!(why["blocked"].as_str().unwrap().starts_with("nats_down: "), "{why}");
+    assert_eq!(why["next"], finding["next"], "{why}");
+    wait_not_ready(&daemon, "nats_down").await;
+    assert!(daemon.metric(r#"postrider_finding{code="nats_down"}"#).await > 0.0);
+
+    fixture.nats.own().start_again().await.unwrap();
+    wait_no_finding(&toml).await;
+    assert!(daemon.metric(r#"postrider_finding{code="nats_down"}"#).await < 1.0);
+}
+
+/// The metric froze, and nobody could tell whose lock it was.
+#[tokio::test]
+async fn a_lock_names_the_session_that_holds_it() {
+    let fixture = Fixture::new().await;
+    let toml = fixture.toml();
+    let mut locker = fixture.connect().await;
+    let mut daemon = fixture
+        .daemon()
+        .admin()
+        .allow_log("trying again")
+        .allow_log("another session holds a lock")
+        .allow_log("a chore fails")
+        .start();
+    daemon.wait_log("relaying", DEADLINE).await;
+    locker.batch_execute("SET application_name = 'alembic'").await.unwrap();
+    let pid: i32 = locker.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    let lock = locker.transaction().await.unwrap();
+    let statement = r#"LOCK TABLE "postrider".outbox IN ACCESS EXCLUSIVE MODE"#;
+    lock.batch_execute(statement).await.unwrap();
+
+    let line = daemon.wait_log("another session holds a lock", DEADLINE).await;
+    assert!(line.contains(&format!("pid={pid}")) && line.contains("alembic"), "{line}");
+    let verbose = wait_not_ready(&daemon, "postgres_locked").await;
+    let cause = verbose["findings"][0]["cause"].as_str().unwrap();
+    assert!(cause.starts_with(&format!("session {pid} (user postgres, application \"alembic\"")));
+    let (code, line) = check(&toml).await;
+    assert_eq!(code, Some(2), "{line}");
+    assert!(line.contains(&format!("pg_terminate_backend({pid})")), "{line}");
+
+    lock.rollback().await.unwrap();
+    wait_no_finding(&toml).await;
+    eventually("a ready relay", DEADLINE, async || {
+        daemon.get("/readyz").await.unwrap().status == 200
+    })
+    .await;
+}
+
+/// It read "postgres down", with a hint that named neither the table nor the privilege.
+#[tokio::test]
+async fn a_lost_grant_is_named_with_the_statement_that_grants_it() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let login = format!("{}_relay", fixture.database);
+    let create = format!("CREATE ROLE {login} LOGIN IN ROLE postrider_relay");
+    fixture.postgres.execute("postgres", &create).await.unwrap();
+    let url = fixture.database_url().replace("postgres@", &format!("{login}@"));
+    let mut daemon = fixture
+        .daemon()
+        .admin()
+        .set("database.url", url)
+        .allow_log("permission denied")
+        .allow_log("lost the relay's session")
+        .allow_log("waiting for Postgres")
+        .allow_log("lacks a grant")
+        .start();
+    daemon.wait_log("stream verified", DEADLINE).await;
+    client
+        .batch_execute(r#"REVOKE SELECT ON "postrider".outbox FROM postrider_relay"#)
+        .await
+        .unwrap();
+    app::emit(&client, "order.placed", None, "{}").await;
+    let verbose = wait_not_ready(&daemon, "permission_missing").await;
+    let next = verbose["findings"][0]["next"].as_str().unwrap();
+    let grant = r#"GRANT SELECT ON TABLE "postrider".outbox TO postrider_relay"#;
+    assert_eq!(next, format!("as the schema's owner: {grant}"), "{verbose}");
+
+    client.batch_execute(grant).await.unwrap();
+    fixture.wait_stored(1, DEADLINE).await;
+    eventually("a ready relay", DEADLINE, async || {
+        daemon.get("/readyz").await.unwrap().status == 200
+    })
+    .await;
+}
+
+/// Both stood by for a minute beside a frozen one, and all pages were green.
+#[tokio::test]
+async fn a_leader_that_is_frozen_is_critical_to_who_reads_the_database() {
+    let fixture = Fixture::new().await;
+    let toml = fixture.toml();
+    let mut daemon = fixture.daemon().start();
+    daemon.wait_log("relaying", DEADLINE).await;
+    wait_no_finding(&toml).await;
+    daemon.freeze();
+    let finding = eventually("a finding", DEADLINE, async || {
+        let status = json(&toml, &["status"]).await;
+        let findings = status["findings"].as_array().unwrap().clone();
+        findings.into_iter().find(|finding| finding["severity"] == "critical")
+    })
+    .await;
+    // Which of them depends on whether the right to run lapses by itself meanwhile.
+    let code = finding["code"].as_str().unwrap();
+    assert!(["leader_silent", "no_leader"].contains(&code), "{finding}");
+    assert_eq!(check(&toml).await.0, Some(2));
+    daemon.thaw();
+    wait_no_finding(&toml).await;
+}
+
+/// It said that NATS was down, and showed figures of when it stood by last: none.
+#[tokio::test]
+async fn a_standby_is_ready_names_the_leader_and_shows_what_waits() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let mut first =
+        fixture.daemon().set("stream.create", false).allow_log("does not exist").start();
+    first.wait_log("relaying", DEADLINE).await;
+    let standby = fixture.daemon().set("stream.create", false).admin().start();
+    eventually("a standby", DEADLINE, async || {
+        let answer = standby.get("/readyz").await;
+        answer.is_some_and(|answer| answer.body.starts_with("ready: standby"))
+    })
+    .await;
+    app::insert_backlog(&client, 7, 7).await;
+    let pending = r#"postrider_pending_messages{table="outbox"}"#;
+    eventually("the backlog", DEADLINE, async || standby.metric(pending).await > 6.5).await;
+    let up = r#"postrider_dependency_up{dependency="nats"}"#;
+    eventually("a connection to NATS", DEADLINE, async || standby.metric(up).await > 0.0).await;
+    let verbose: Value =
+        serde_json::from_str(&standby.get("/readyz?verbose").await.unwrap().body).unwrap();
+    assert!(verbose["leader"].as_str().is_some_and(|leader| !leader.is_empty()), "{verbose}");
+    assert_eq!(verbose["dependencies"][1]["state"], "up", "{verbose}");
+}
