@@ -7,4 +7,3 @@ pub mod migrate;
 pub mod schema;
 pub mod tls;
 mod url;
-mod verify;
