@@ -1,10 +1,7 @@
 //! Answers only requests that are meant for us: a page in somebody's browser whose name was made
 //! to point at this machine (DNS rebinding) carries its own name in `Host`.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::net::{IpAddr, SocketAddr};
 
 use axum::{
     extract::{Request, State},
@@ -15,31 +12,27 @@ use axum::{
 
 use super::problem::Problem;
 
-/// The names that this listener answers to: loopback's, the address that it is bound to, and those of
-/// `admin.hosts`.
-#[derive(Debug, Clone)]
+/// The names that this listener answers to: loopback's, and the address that it is bound to.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Names {
     bound: IpAddr,
-    hosts: Arc<[String]>,
 }
 
 impl Names {
-    pub(super) fn of(bound: SocketAddr, hosts: &[String]) -> Self {
-        Self { bound: bound.ip(), hosts: hosts.into() }
+    pub(super) fn of(bound: SocketAddr) -> Self {
+        Self { bound: bound.ip() }
     }
 
     /// Whether a `Host` header names us, with whatever port: tunnels change it.
-    fn include(&self, host: &str) -> bool {
+    fn include(self, host: &str) -> bool {
         let Ok(authority) = host.parse::<Authority>() else { return false };
         let name = authority.host();
         let literal = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-        if let Ok(ip) = literal {
+        match literal {
             // Bound to every address, any of them is ours; a name made for rebinding is none.
-            return ip.is_loopback() || ip == self.bound || self.bound.is_unspecified();
+            Ok(ip) => ip.is_loopback() || ip == self.bound || self.bound.is_unspecified(),
+            Err(_) => name.trim_end_matches('.').eq_ignore_ascii_case("localhost"),
         }
-        let name = name.trim_end_matches('.');
-        let is = |known: &str| known.trim_end_matches('.').eq_ignore_ascii_case(name);
-        is("localhost") || self.hosts.iter().any(|known| is(known))
     }
 }
 
@@ -73,7 +66,7 @@ mod tests {
     use super::*;
 
     fn includes(bound: &str, host: &str) -> bool {
-        Names::of(bound.parse().unwrap(), &["relay.internal".to_owned()]).include(host)
+        Names::of(bound.parse().unwrap()).include(host)
     }
 
     #[test]
@@ -82,15 +75,13 @@ mod tests {
             assert!(includes("127.0.0.1:8085", host), "{host}");
         }
         assert!(includes("10.1.2.3:8085", "10.1.2.3:8085"));
-        assert!(includes("0.0.0.0:8085", "Relay.Internal:8085"));
         assert!(includes("0.0.0.0:8085", "10.1.2.3:8085"));
         assert!(includes("[::]:8085", "[fd00::1]:8085"));
     }
 
     #[test]
     fn other_names_are_not() {
-        for host in
-            ["evil.example", "127.0.0.1.evil.example", "relay.internal.evil.example", "", "a b"]
+        for host in ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "", "a b"]
         {
             assert!(!includes("127.0.0.1:8085", host), "{host}");
             assert!(!includes("0.0.0.0:8085", host), "{host}");

@@ -13,11 +13,7 @@ mod listener;
 mod problem;
 mod view;
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use axum::{
     Json, Router,
@@ -38,12 +34,6 @@ use crate::{
     metrics::{CONTENT_TYPE, Metrics},
     relay::status::Status,
 };
-
-/// The wait between attempts to bind the address.
-const BIND_AGAIN: Duration = Duration::from_secs(1);
-
-/// How often it is said again that the address cannot be bound.
-const REMIND: Duration = Duration::from_mins(1);
 
 /// What the pages show.
 #[derive(Clone)]
@@ -69,35 +59,15 @@ impl Connected<IncomingStream<'_, Listener>> for Audience {
     }
 }
 
-/// Answers until `shutdown`, then ends what is being answered. An address that cannot be bound is
-/// tried again and warned of: events flow without it.
+/// Answers until `shutdown`, then ends what is being answered.
 pub async fn serve(
-    mut bound: Result<Listener, AdminError>,
-    address: SocketAddr,
-    hosts: Vec<String>,
-    (status, metrics): (watch::Receiver<Status>, Arc<Metrics>),
+    listener: Listener,
+    status: watch::Receiver<Status>,
+    metrics: Arc<Metrics>,
     shutdown: CancellationToken,
 ) {
-    let mut warned: Option<Instant> = None;
-    let listener = loop {
-        let error = match bound {
-            Ok(listener) => break listener,
-            Err(error) => error,
-        };
-        if warned.is_none_or(|at| at.elapsed() >= REMIND) {
-            warned = Some(Instant::now());
-            tracing::warn!("no health and metrics; trying again, and relaying goes on: {error}");
-        }
-        tokio::select! {
-            () = tokio::time::sleep(BIND_AGAIN) => {}
-            () = shutdown.cancelled() => return,
-        }
-        bound = bind(address).await;
-    };
-    tracing::info!(address = %listener.address(), "admin listener");
-    let names = guard::Names::of(listener.address(), &hosts);
-    let service =
-        router(names, Shown { status, metrics }).into_make_service_with_connect_info::<Audience>();
+    let service = router(listener.address(), Shown { status, metrics })
+        .into_make_service_with_connect_info::<Audience>();
     let server = axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned());
     // Its type has an error for the sake of others; the listener retries and this never fails.
     if let Err(error) = server.await {
@@ -105,7 +75,7 @@ pub async fn serve(
     }
 }
 
-fn router(names: guard::Names, shown: Shown) -> Router {
+fn router(bound: SocketAddr, shown: Shown) -> Router {
     Router::new()
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
@@ -114,7 +84,7 @@ fn router(names: guard::Names, shown: Shown) -> Router {
         .route("/api/v1/status", get(status))
         .fallback(not_found)
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
-        .layer(middleware::from_fn_with_state(names, guard::check))
+        .layer(middleware::from_fn_with_state(guard::Names::of(bound), guard::check))
         .with_state(shown)
 }
 

@@ -82,7 +82,7 @@ async fn reconcile(config: &Config, args: &Args) -> Result<(Compared, u64), Fail
     let actor = dlq::actor(args.actor.as_deref());
     let again = publish_again(&settled, &compared.missing, &actor).await?;
     // A relay with `heal = "manual"` waits for this; another one does not look at it.
-    settled.ask_to_heal().await?;
+    settled.ask_to_heal(&actor).await?;
     Ok((compared, again))
 }
 

@@ -5,9 +5,8 @@ use super::{
     exit::{Exit, Failure},
 };
 use crate::{
-    app::{self, Options, Reloading, RunError},
+    app::{self, Options, RunError},
     config::{
-        Config,
         error::Problem,
         load::{Notice, Scope},
     },
@@ -24,9 +23,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
-    let sources = globals.sources();
-    let loaded = Config::load(&sources, Scope::Everything)?;
-    let log = logging::start(&loaded.config.log);
+    let loaded = globals.load_quietly(Scope::Everything)?;
+    let _log = logging::start(&loaded.config.log);
     for notice in &loaded.notices {
         match notice {
             Notice::Info(text) => tracing::info!("{text}"),
@@ -34,10 +32,8 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
         }
     }
     let options = Options { rescan: args.rescan };
-    let reloading = Reloading { sources, levels: log.levels() };
-    let done = block_on(async move {
-        app::run(loaded.config, options, reloading).await.map_err(Failure::from)
-    });
+    let done =
+        block_on(async move { app::run(loaded.config, options).await.map_err(Failure::from) });
     Ok(done.map_or_else(Failure::log, |()| Exit::Done))
 }
 
@@ -45,7 +41,8 @@ impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
         let exit = match &error {
             RunError::Signals(_) => Exit::Failed,
-            RunError::Nats(_)
+            RunError::Admin(_)
+            | RunError::Nats(_)
             | RunError::Template(_)
             | RunError::Relay(
                 RelayError::ForeignCluster | RelayError::NewerSchema { .. } | RelayError::Stream(_),

@@ -81,6 +81,10 @@ impl Report {
 
     fn next(&self) -> Option<String> {
         match &self.waiting.letter {
+            Some(head) if head.letter.state == "dead" && head.is_hopeless => {
+                // Another try would only end as the first did.
+                Some(format!("postrider dlq edit {}", head.letter.id))
+            }
             Some(head) if head.letter.state == "dead" => {
                 Some(format!("postrider dlq redrive {}", head.letter.id))
             }
@@ -156,7 +160,8 @@ impl Report {
         }
         if let Some(head) = self.waiting.letter.as_ref().filter(|it| it.letter.state == "dead") {
             let id = head.letter.id;
-            lines.push(format!("   or: postrider dlq show {id}, edit {id}, discard {id}"));
+            let edit = if head.is_hopeless { String::new() } else { format!(" edit {id},") };
+            lines.push(format!("   or: postrider dlq show {id},{edit} discard {id}"));
         }
         lines
     }

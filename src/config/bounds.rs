@@ -79,7 +79,7 @@ pub struct Bound {
 }
 
 /// Every key that has a range, with what `config` says.
-pub fn all(config: &Config) -> [Bound; 19] {
+pub fn all(config: &Config) -> [Bound; 21] {
     let Config { database, nats, stream, relay, route, shutdown, .. } = config;
     [
         bound("database.connect_timeout", &database.connect_timeout, &CONNECT_TIMEOUT),
@@ -96,6 +96,8 @@ pub fn all(config: &Config) -> [Bound; 19] {
         bound("relay.poll_interval", &relay.poll_interval, &POLL_INTERVAL),
         bound("relay.idle_interval", &relay.idle_interval, &IDLE_INTERVAL),
         bound("relay.retention", &relay.retention, &RETENTION),
+        bound("relay.letter_retention", &relay.letter_retention, &RETENTION),
+        bound("relay.audit_retention", &relay.audit_retention, &RETENTION),
         bound("route.attempts", &route.attempts, &ATTEMPTS),
         bound("route.delay", &route.delay, &RETRY_DELAY),
         bound("route.jitter", &route.jitter, &JITTER),

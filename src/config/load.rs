@@ -13,7 +13,6 @@ use super::{
     error::{ConfigError, Origin, Problem},
     fallback, keys,
     layers::{self, Layer, Numbered},
-    libpq::Libpq,
     mismatch, resolve, secret_files, warnings,
 };
 
@@ -108,7 +107,6 @@ impl Config {
         // Each step stops the next: what is missing may only follow from a name that is wrong.
         refuse(problems)?;
 
-        config.database.libpq = Libpq::of(&sources.variables);
         let credentials = layers::variable(&sources.variables, "CREDENTIALS_DIRECTORY");
         let credentials = credentials.map(PathBuf::from);
         let places = secret_files::Places { credentials, origins: &mut origins };

@@ -1,6 +1,6 @@
 //! What an earlier run may have sent, and this one has not read yet.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::UNSETTLED_MAX;
 use crate::event::Seq;
@@ -12,6 +12,8 @@ pub(super) struct Before {
     stream_floor: u64,
     /// When the stream was looked into for them.
     looked_at: Instant,
+    /// When this run began: the earlier one had ended.
+    began: Instant,
     /// The highest `seq` that was drawn when the earlier run had ended.
     drawn: Seq,
     rows: Rows,
@@ -32,7 +34,8 @@ enum Rows {
 impl Before {
     pub(super) fn new(stream_floor: u64, drawn: Seq, now: Instant) -> Self {
         let rows = Rows::OfItsTarget;
-        Self { stream_floor, looked_at: now, drawn, rows, rows_read: 0, letters_read: false }
+        let (rows_read, letters_read) = (0, false);
+        Self { stream_floor, looked_at: now, began: now, drawn, rows, rows_read, letters_read }
     }
 
     /// There was no earlier run.
@@ -85,6 +88,13 @@ impl Before {
     /// Since when what is read now may be in the stream without our knowing.
     pub(super) fn uncertain_since(&self) -> Option<Instant> {
         self.may_come().then_some(self.looked_at)
+    }
+
+    /// When a scan of the stream finds all that an earlier run has sent, if the last one was too early:
+    /// a message may be on its way for `late_max`.
+    pub(super) fn conclusive_at(&self, late_max: Duration) -> Option<Instant> {
+        let at = self.began + late_max;
+        (self.may_come() && self.looked_at < at).then_some(at)
     }
 
     /// Whether something of an earlier run may still be read.

@@ -43,6 +43,15 @@ impl Delivery {
         }
     }
 
+    /// When the stream has to be scanned once more before anything is read, if so.
+    ///
+    /// While every key is suspected, an event that an earlier run has sent may become a held letter,
+    /// and a letter does not remember that it may have been sent. So the scan has to be conclusive.
+    pub fn scan_again_at(&self) -> Option<Instant> {
+        let suspects = self.blocked.is_overflown();
+        self.before.conclusive_at(self.late_max).filter(|_| suspects)
+    }
+
     /// The stream holds the event, whether or not it was its turn in its lane: another instance may
     /// have gone on for a moment.
     pub(super) fn take_as_published(&mut self, ticket: Ticket) {

@@ -5,7 +5,7 @@ mod lane;
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, VecDeque, hash_map::Entry},
+    collections::{BinaryHeap, VecDeque, hash_map::Entry},
     time::{Duration, Instant},
 };
 
@@ -41,8 +41,6 @@ pub struct Lanes {
     waiting: FxHashMap<Ticket, Waiting>,
     /// There are no more of them than events in memory, so keys that were chosen to collide cost little.
     by_key: FxHashMap<AggregateKey, Lane>,
-    /// Keys with a letter that the later events wait behind, and the last event that was held.
-    held: HashMap<AggregateKey, Option<Ticket>>,
     /// Heads of lanes and events without a key, in the order in which they may go.
     ready: VecDeque<Ticket>,
     delayed: BinaryHeap<Reverse<(Instant, Ticket)>>,
@@ -93,6 +91,17 @@ pub(super) enum Doubt {
     ToBeLookedFor,
 }
 
+/// A lane that left memory with its first event.
+#[derive(Debug)]
+pub struct Left {
+    /// Its key.
+    pub key: AggregateKey,
+    /// The last row among its events.
+    pub last: Option<Ticket>,
+    /// What was queued behind the first, in order.
+    pub behind: Vec<Ticket>,
+}
+
 impl Lanes {
     /// How many events are in memory.
     pub fn len(&self) -> usize {
@@ -107,40 +116,6 @@ impl Lanes {
     /// What they take in memory, roughly.
     pub fn bytes(&self) -> usize {
         self.bytes
-    }
-
-    /// How many keys wait behind a letter.
-    pub fn held_keys(&self) -> usize {
-        self.held.len()
-    }
-
-    /// Takes over the keys that wait behind a letter, as the database knows them.
-    pub fn set_held(&mut self, keys: impl IntoIterator<Item = AggregateKey>) {
-        self.held = keys.into_iter().map(|key| (key, None)).collect();
-    }
-
-    /// Whether the event has to wait behind a letter of its key; notes that it does.
-    pub fn hold(&mut self, ticket: Ticket, event: &Event) -> bool {
-        if self.held.is_empty() {
-            return false;
-        }
-        let last = event.lane().and_then(|key| self.held.get_mut(key));
-        if let Some(last) = last {
-            *last = Some(ticket);
-            return true;
-        }
-        false
-    }
-
-    /// Nothing of the key is left among the letters that were recorded before `recorded`: its later
-    /// events may go, unless some were held since. Returns whether they may.
-    pub fn release(&mut self, key: &AggregateKey, recorded: Ticket) -> bool {
-        match self.held.get(key) {
-            Some(Some(last)) if *last >= recorded => return false,
-            Some(_) => drop(self.held.remove(key)),
-            None => {}
-        }
-        true
     }
 
     /// Queues an event behind the earlier ones of its key.
@@ -364,13 +339,13 @@ impl Lanes {
         }
     }
 
-    /// The event leaves for the letters, and with it everything queued behind it: from now on its key
-    /// is held. Returns what was queued, in order.
-    pub fn leave_and_hold(&mut self, ticket: Ticket) -> Vec<Ticket> {
+    /// The event leaves for the letters, and with it everything queued behind it: its key is to be
+    /// blocked. Without a key only the event leaves.
+    pub fn leave_with_lane(&mut self, ticket: Ticket) -> Option<Left> {
         let key = self.waiting.get(&ticket).and_then(|waiting| waiting.event.lane().cloned());
         let Some(key) = key else {
             self.leave(ticket);
-            return Vec::new();
+            return None;
         };
         let lane = self.by_key.remove(&key);
         let lane: Vec<Ticket> = lane.iter().flat_map(Lane::iter).collect();
@@ -379,8 +354,8 @@ impl Lanes {
         }
         // A letter in the lane goes its own way; only rows are held from here.
         let last = lane.iter().rev().find(|member| !member.is_letter()).copied();
-        self.held.insert(key, last);
-        lane.into_iter().filter(|member| *member != ticket).collect()
+        let behind = lane.into_iter().filter(|member| *member != ticket).collect();
+        Some(Left { key, last, behind })
     }
 
     /// These leave, whether or not it is their turn: as letters, or because the stream holds them.

@@ -6,6 +6,7 @@
 
 mod batch;
 mod before;
+mod blocked;
 mod breaker;
 mod doubt;
 mod found;
@@ -27,12 +28,15 @@ use std::{
 
 use rustc_hash::FxHashMap;
 
-use crate::event::{AggregateKey, Event, EventId, Payload, Position, Seq, Snapshot};
+use crate::event::{Event, EventId, Payload, Position, Seq, Snapshot};
 use batch::Batches;
 use before::Before;
+use blocked::Blocked;
+use lanes::Left;
 use letters::Letters;
 
 pub use batch::{BATCH_EVENTS_MAX, BatchKind, BatchOutcome, Batching, Company, Taken};
+pub use blocked::{BlockedBounds, Hold};
 pub use breaker::{Breaker, Permit, Transition};
 pub use found::{FOUND_MAX, Found};
 pub use lanes::{Lanes, Ticket};
@@ -82,8 +86,6 @@ pub struct Rules {
 pub struct Resume {
     /// How far everything is settled.
     pub position: Position,
-    /// The keys with unresolved letters.
-    pub held: Vec<AggregateKey>,
     /// Rows that the position has not passed and that are letters already.
     pub lettered: HashSet<Seq>,
     /// What was known of the stream at the last settlement.
@@ -108,6 +110,7 @@ pub enum Earlier {
 #[derive(Debug)]
 pub struct Delivery {
     lanes: Lanes,
+    blocked: Blocked,
     progress: Progress,
     letters: Letters,
     breaker: Breaker,
@@ -160,13 +163,12 @@ pub struct Room {
 }
 
 impl Delivery {
-    /// Resumes from what the database says.
+    /// Resumes from what the database says. [`Delivery::block_keys`] comes before anything is admitted.
     pub fn resume(resume: Resume, limits: Limits, rules: Rules, now: Instant) -> Self {
-        let Resume { position, held, lettered, stream, earlier } = resume;
-        let mut lanes = Lanes::default();
-        lanes.set_held(held);
+        let Resume { position, lettered, stream, earlier } = resume;
         Self {
-            lanes,
+            lanes: Lanes::default(),
+            blocked: Blocked::new(BlockedBounds::default()),
             progress: Progress::resume(position, Ticket(0)),
             letters: Letters::default(),
             breaker: Breaker::new(),
@@ -193,6 +195,7 @@ impl Delivery {
     pub fn room(&self) -> Room {
         let room = self.window.room(self.lanes.len(), self.lanes.bytes());
         let closed = self.breaker.cause().is_some() && !self.lanes.is_empty();
+        let closed = closed || self.scan_again_at().is_some();
         if closed || self.progress.unsettled() >= UNSETTLED_MAX {
             return Room { events: 0, bytes: 0 };
         }
@@ -224,8 +227,11 @@ impl Delivery {
                 self.progress.resolve(ticket, Verdict::Lettered);
             } else if self.is_found(&event) {
                 self.progress.resolve(ticket, Verdict::Published);
-            } else if self.lanes.hold(ticket, &event) {
-                self.progress.resolve(ticket, Verdict::Held);
+            } else if let Payload::Unreadable { reason } = &event.payload {
+                let text = format!("the database cannot read this row: {reason}");
+                self.bury(ticket, &event, Rejection { code: "unreadable_row", text });
+            } else if let Some(hold) = self.blocked.hold(ticket, &event, self.recorded) {
+                self.progress.resolve(ticket, Verdict::Held(hold));
             } else {
                 self.lanes.admit(ticket, event, 0, self.before.uncertain_since());
             }
@@ -412,11 +418,6 @@ impl Delivery {
         self.window.in_flight()
     }
 
-    /// Keys that wait behind a letter.
-    pub fn held_keys(&self) -> usize {
-        self.lanes.held_keys()
-    }
-
     /// Rows that the next settlement would settle.
     pub fn settleable(&self) -> usize {
         self.progress.settleable()
@@ -483,12 +484,15 @@ impl Delivery {
 
     /// The event leaves the fast path, and what is queued behind it is held.
     fn leave_and_hold(&mut self, ticket: Ticket, verdict: Verdict) {
-        for behind in self.lanes.leave_and_hold(ticket) {
-            if behind.is_letter() {
-                // An older one that holds nothing: it goes with the others of its key, by its turn.
-                drop(self.letters.set_back(behind, Change::Held));
-            } else {
-                self.progress.resolve(behind, Verdict::Held);
+        if let Some(Left { key, last, behind }) = self.lanes.leave_with_lane(ticket) {
+            self.blocked.block(key, last);
+            for behind in behind {
+                if behind.is_letter() {
+                    // An older one that holds nothing: it goes with the others of its key, by its turn.
+                    drop(self.letters.set_back(behind, Change::Held));
+                } else {
+                    self.progress.resolve(behind, Verdict::Held(Hold::Known));
+                }
             }
         }
         self.progress.resolve(ticket, verdict);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::lanes::Ticket;
+use super::{blocked::Hold, lanes::Ticket};
 use crate::event::{EventId, Position, Seq};
 
 /// What became of one publish. The split is what keeps an outage from filling the dead letters and
@@ -127,7 +127,7 @@ pub enum Verdict {
     /// It leaves the fast path and is tried again later.
     Retrying(Retry),
     /// It waits behind a letter of its key.
-    Held,
+    Held(Hold),
     /// It is a letter already, from before the position was put back.
     Lettered,
 }
@@ -164,8 +164,8 @@ pub enum Fate {
     },
     /// It is tried again later.
     Retrying(Retry),
-    /// It waits behind an earlier letter of its key.
-    Held,
+    /// It waits behind an earlier letter of its key, if there is one.
+    Held(Hold),
 }
 
 /// What is known of the stream, to be found again after a crash.

@@ -219,7 +219,7 @@ impl Progress {
             Verdict::Published | Verdict::Lettered => return,
             Verdict::Dead { reason, attempts } => Fate::Dead { reason, attempts },
             Verdict::Retrying(retry) => Fate::Retrying(retry),
-            Verdict::Held => Fate::Held,
+            Verdict::Held(hold) => Fate::Held(hold),
         };
         self.letters.push(Letter { seq, fate });
     }

@@ -3,12 +3,35 @@
 use std::time::Instant;
 
 use super::{
-    Attempt, Change, Delivery, LETTERS_MAX, Leaving, LetterId, Look, Records, Rejection, Retry,
-    STAY_MAX, Ticket, Verdict,
+    Attempt, Change, Death, Delivery, LETTERS_MAX, Leaving, LetterId, Look, OnDead, Records,
+    Rejection, Retry, STAY_MAX, Ticket, Verdict,
 };
-use crate::event::AggregateKey;
+use crate::event::{AggregateKey, Event};
 
 impl Delivery {
+    /// Blocks these keys: letters of theirs are unresolved.
+    pub fn block_keys(&mut self, keys: impl IntoIterator<Item = AggregateKey>) {
+        for key in keys {
+            self.blocked.block(key, None);
+        }
+    }
+
+    /// Keys that wait behind a letter.
+    pub fn blocked_keys(&self) -> usize {
+        self.blocked.len()
+    }
+
+    /// Whether there were more blocked keys than memory may hold, so that every key counts as one.
+    pub fn blocks_every_key(&self) -> bool {
+        self.blocked.is_overflown()
+    }
+
+    /// Whether every key counts as blocked although there are few enough again: the keys are to be
+    /// loaded anew.
+    pub fn wants_blocked_keys(&self) -> bool {
+        self.blocked.wants_reload()
+    }
+
     /// The broker does not take this message just now: it goes again after a wait of its own, in
     /// memory when that is short, and as a letter when it is long.
     pub(super) fn be_patient(
@@ -37,6 +60,18 @@ impl Delivery {
             return;
         }
         self.leave_retrying(ticket, retry);
+    }
+
+    /// The event becomes a dead letter at once, whether or not others of its key stand before it: what
+    /// waits for its turn is copied from the outbox, and this event cannot be.
+    pub(super) fn bury(&mut self, ticket: Ticket, event: &Event, reason: Rejection) {
+        if self.rules.on_dead == OnDead::Hold
+            && let Some(key) = event.lane()
+        {
+            self.blocked.block(key.clone(), Some(ticket));
+        }
+        self.deaths.push(Death { id: event.id, seq: event.seq, reason: reason.clone() });
+        self.progress.resolve(ticket, Verdict::Dead { reason, attempts: 0 });
     }
 
     /// The event is tried again as a letter.
@@ -71,8 +106,8 @@ impl Delivery {
     /// Takes in a look at the letters of one key, begun when everything below `recorded` was settled.
     pub fn look(&mut self, look: Look, recorded: Ticket) {
         let floor = self.floor_now();
-        let lanes = &mut self.lanes;
-        let free = |key: &AggregateKey| lanes.release(key, recorded);
+        let blocked = &mut self.blocked;
+        let free = |key: &AggregateKey| blocked.release(key, recorded);
         for (ticket, letter) in self.letters.take(look, floor, free) {
             let known = self.is_found(&letter.event);
             let uncertain_since = self.before.uncertain_since();
@@ -101,12 +136,14 @@ impl Delivery {
 
     /// What is to be recorded about letters. The caller keeps it until it is committed.
     pub fn take_records(&mut self) -> Records {
+        self.blocked.being_recorded();
         self.letters.take_records()
     }
 
     /// These records are committed.
     pub fn letters_recorded(&mut self, records: &Records) {
         self.letters.recorded(records);
+        self.blocked.recorded();
     }
 
     /// A letter goes back to its table, and the rest of its run leaves memory with it.

@@ -41,6 +41,11 @@ pub enum Payload {
     Null,
     /// Both payload columns are set, and which one is meant nobody knows.
     Both,
+    /// The database does not give the row or a part of it: its storage is damaged.
+    Unreadable {
+        /// What the database or the driver said.
+        reason: Box<str>,
+    },
     /// More bytes than can be published; they were left in the database.
     Oversize {
         /// How many bytes there are.
@@ -53,7 +58,7 @@ impl Payload {
     pub fn len(&self) -> usize {
         match self {
             Self::Bytes(bytes) => bytes.len(),
-            Self::Null | Self::Both | Self::Oversize { .. } => 0,
+            Self::Null | Self::Both | Self::Unreadable { .. } | Self::Oversize { .. } => 0,
         }
     }
 

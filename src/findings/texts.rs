@@ -167,6 +167,7 @@ pub(super) fn chore(chore: Chore, failures: u32) -> Finding {
         Chore::Checkpoint => "after a loss of the broker's more is published again",
         Chore::Retention => "published rows stay and the outbox grows",
         Chore::ConsumerKeys => "the table of consumers' keys grows",
+        Chore::Letters => "resolved letters and the audit grow",
         Chore::Grants => "a grant that is missing is not named",
     };
     warning(

@@ -144,6 +144,8 @@ label! {
         Checkpoint = "checkpoint",
         /// Emptying what is published and old.
         Retention = "retention",
+        /// Deleting old resolved letters and rows of the audit.
+        Letters = "letters",
         /// The keys by which consumers recognise events.
         ConsumerKeys = "consumer_keys",
         /// What the relay's user lacks.

@@ -70,7 +70,7 @@ impl PageRows {
                 let now = self.0.load(Ordering::Relaxed);
                 now.saturating_add(now / 4 + 1)
             }
-            Err(error) if error.is_cancelled() => (rows / 8).max(1),
+            Err(error) if error.is_cancelled() || error.is_of_a_row() => (rows / 8).max(1),
             Err(_) => return,
         };
         self.0.store(next, Ordering::Relaxed);
@@ -101,11 +101,15 @@ impl Outbox {
         let read = async {
             let mut rows = pin!(client.query_raw(statement, parameters).await?);
             let Some(first) = rows.try_next().await? else { return Ok(None) };
-            let events = rows.map(|row| row::event(&row?).map(Box::new)).try_collect().await?;
+            let events = rows.map(|row| row::readable(&row?).map(Box::new)).try_collect().await?;
             Ok(Some((Snapshot::new(row::snapshot(&first)?), events)))
         };
         let read = self.connection.timed(Query::Fetch, read).await;
         self.page_rows.learn(limits.events, &read);
+        if read.as_ref().is_err_and(QueryError::is_of_a_row) {
+            // The pages find out which row it is.
+            return Ok((self.target().await?, None));
+        }
         // Without its first row it looks as if nothing had happened since.
         let Some((target, events)) = read? else { return Ok((settled.clone(), None)) };
         let mut page = Page { events, complete: true };
@@ -147,7 +151,31 @@ impl Outbox {
         late: Option<&str>,
         limits: PageLimits,
     ) -> Result<Page, QueryError> {
-        let limits = PageLimits { events: self.page_rows.at_most(limits.events), ..limits };
+        let mut limits = PageLimits { events: self.page_rows.at_most(limits.events), ..limits };
+        loop {
+            let read = self.page_once(cursor, late, limits).await;
+            self.page_rows.learn(limits.events, &read);
+            let events = match read {
+                Err(error) if error.is_of_a_row() && limits.events > 1 => {
+                    limits.events = self.page_rows.at_most(limits.events - 1);
+                    continue;
+                }
+                Err(error) if error.is_of_a_row() => {
+                    self.next_unreadable(cursor, late, &error).await?
+                }
+                read => read?,
+            };
+            let complete = events.len() < limits.events;
+            return self.fill(Page { events, complete }, limits).await;
+        }
+    }
+
+    async fn page_once(
+        &self,
+        cursor: &Position,
+        late: Option<&str>,
+        limits: PageLimits,
+    ) -> Result<Vec<Box<Event>>, QueryError> {
         let (rows, inline) = limits.of_a_page();
         let (settled, target) = (cursor.settled.as_str(), cursor.target.as_str());
         let client = &self.connection.client;
@@ -163,13 +191,9 @@ impl Outbox {
         // Row by row: what the driver has read is not kept beside the copy that an event is.
         let read = async {
             let rows = pin!(client.query_raw(statement, parameters).await?);
-            rows.map(|row| row::event(&row?).map(Box::new)).try_collect().await
+            rows.map(|row| row::readable(&row?).map(Box::new)).try_collect().await
         };
-        let read = self.connection.timed(Query::Fetch, read).await;
-        self.page_rows.learn(limits.events, &read);
-        let events: Vec<_> = read?;
-        let complete = events.len() < limits.events;
-        self.fill(Page { events, complete }, limits).await
+        self.connection.timed(Query::Fetch, read).await
     }
 
     /// What there is room for of the rows that came, with the payloads that were left out.
@@ -178,6 +202,7 @@ impl Outbox {
         page.complete &= room == page.events.len();
         page.events.truncate(room);
         self.read_left_out(&mut page.events, limits.event_bytes).await?;
+        self.salvage(&mut page.events).await?;
         Ok(page)
     }
 
@@ -195,6 +220,19 @@ impl Outbox {
         if left_out.is_empty() {
             return Ok(());
         }
+        match self.read_payloads(events, &left_out).await {
+            Err(error) if error.is_of_a_row() => {
+                self.read_payloads_one_by_one(events, &left_out).await
+            }
+            read => read,
+        }
+    }
+
+    pub(super) async fn read_payloads(
+        &self,
+        events: &mut [Box<Event>],
+        left_out: &[i64],
+    ) -> Result<(), QueryError> {
         let client = &self.connection.client;
         let read = async {
             let mut rows = pin!(client.query_raw(&self.statements.payloads, [left_out]).await?);
@@ -219,9 +257,11 @@ fn fitting(events: &[Box<Event>], limits: PageLimits) -> usize {
             Payload::Oversize { bytes } if bytes <= limits.event_bytes => {
                 usize::try_from(bytes).unwrap_or(usize::MAX)
             }
-            Payload::Bytes(_) | Payload::Null | Payload::Both | Payload::Oversize { .. } => {
-                event.payload.len()
-            }
+            Payload::Bytes(_)
+            | Payload::Null
+            | Payload::Both
+            | Payload::Unreadable { .. }
+            | Payload::Oversize { .. } => event.payload.len(),
         };
         sum >= limits.bytes
     });
@@ -239,6 +279,7 @@ mod tests {
         };
         let page = columns(include_str!("sql/page.sql"));
         assert_eq!(page, columns(include_str!("sql/page_late.sql")));
+        assert_eq!(page, columns(include_str!("sql/page_below.sql")));
         let look = columns(include_str!("sql/look.sql"));
         assert_eq!(page.replace("$6", "$3"), look);
         assert_eq!(look, columns(include_str!("sql/look_late.sql")));

@@ -16,6 +16,10 @@ use crate::{
 /// Letters whose time has come that are taken in one look at most.
 const DUE_MAX: i64 = 256;
 
+/// Letters of a page of blocked keys: a page is read within the deadline of a statement, however many
+/// there are.
+const BLOCKED_PAGE: i64 = 5_000;
+
 /// Letters of one key that are read at once at most.
 const RUN_MAX: i64 = 64;
 
@@ -43,7 +47,36 @@ pub struct DueLetters {
     pub next_in: Option<Duration>,
 }
 
+/// A page of the keys that are blocked.
+#[derive(Debug)]
+pub struct BlockedKeys {
+    /// One key a letter that blocks it.
+    pub keys: Vec<AggregateKey>,
+    /// The letter after which the next page begins; `None` when this was the last.
+    pub next: Option<LetterId>,
+}
+
 impl Outbox {
+    /// The keys whose later events wait behind a letter: a page of the letters above `after`.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn blocked_keys(&self, after: LetterId) -> Result<BlockedKeys, QueryError> {
+        let client = &self.connection.client;
+        let rows = self
+            .connection
+            .timed(
+                Query::Letters,
+                client
+                    .query(&self.statements.blocked_keys, &[&self.relay, &after.0, &BLOCKED_PAGE]),
+            )
+            .await?;
+        let full = i64::try_from(rows.len()).is_ok_and(|rows| rows >= BLOCKED_PAGE);
+        let last = rows.last().filter(|_| full).map(|row| row.try_get(0).map(LetterId));
+        let keys = rows.iter().map(blocked_key).filter_map(Result::transpose);
+        Ok(BlockedKeys { keys: keys.collect::<Result<_, _>>()?, next: last.transpose()? })
+    }
+
     /// The letters whose time has come. `wait_max` is the longest wait of the policy.
     ///
     /// # Errors
@@ -180,17 +213,24 @@ impl Outbox {
     }
 }
 
+fn blocked_key(row: &Row) -> Result<Option<AggregateKey>, QueryError> {
+    let aggregate_type: Option<&str> = row.try_get(1)?;
+    let aggregate_id: Option<&str> = row.try_get(2)?;
+    Ok(key_of(aggregate_type, aggregate_id))
+}
+
 fn due(row: &Row) -> Result<Option<Due>, QueryError> {
     let Some(id) = row.try_get::<_, Option<i64>>("id")?.map(LetterId) else { return Ok(None) };
     let aggregate_type: Option<&str> = row.try_get("aggregate_type")?;
     let aggregate_id: Option<&str> = row.try_get("aggregate_id")?;
-    let key = match (aggregate_type, aggregate_id) {
-        (Some(kind), Some(id)) if !kind.is_empty() && !id.is_empty() => {
-            Some(AggregateKey::new(kind, id))
-        }
-        _ => None,
-    };
+    let key = key_of(aggregate_type, aggregate_id);
     Ok(Some(Due { mark: Mark { id, at: row.try_get("at")? }, key }))
+}
+
+/// The key that a letter may block; a letter that names half of an aggregate has none.
+fn key_of(aggregate_type: Option<&str>, aggregate_id: Option<&str>) -> Option<AggregateKey> {
+    let (kind, id) = aggregate_type.zip(aggregate_id)?;
+    (!kind.is_empty() && !id.is_empty()).then(|| AggregateKey::new(kind, id))
 }
 
 fn stored(row: &Row) -> Result<StoredLetter, tokio_postgres::Error> {

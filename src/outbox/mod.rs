@@ -9,6 +9,7 @@ mod reconcile;
 mod row;
 mod settle;
 mod sleep;
+mod unreadable;
 mod upkeep;
 mod why;
 
@@ -18,7 +19,7 @@ use tokio_postgres::{Row, Statement, types::ToSql};
 
 use crate::{
     delivery::StreamMark,
-    event::{AggregateKey, EventId, Position, Seq, Snapshot},
+    event::{EventId, Position, Seq, Snapshot},
     metrics::Query,
     pg::{connect::Connection, error::QueryError, schema::Schema},
 };
@@ -26,10 +27,10 @@ use crate::{
 pub use accounting::{ACCOUNTING_SETTINGS, Accounting, RowState, Standing};
 pub use fetch::{Page, PageLimits};
 pub use inspect::{Inspection, MissingPrivilege, Progress};
-pub use letters::{Due, DueLetters};
+pub use letters::{BlockedKeys, Due, DueLetters};
 pub use reconcile::{Due as SettledDue, LETTER_BYTES_MAX, RECONCILE_BATCH, Settled, SettledEvent};
 pub use settle::{Authority, SettleError};
-pub use upkeep::{Retained, Upkeep};
+pub use upkeep::{Forgotten, Retained, Upkeep};
 pub use why::{Waiting, WaitingLetter};
 
 /// The planner settings of a session that reads the outbox: no statistics, stale or missing, may
@@ -268,20 +269,6 @@ impl Outbox {
             },
             notifies: row.try_get("notifies")?,
         })
-    }
-
-    /// The keys whose later events wait behind a letter.
-    ///
-    /// # Errors
-    /// As the session's.
-    pub async fn held_keys(&self) -> Result<Vec<AggregateKey>, QueryError> {
-        let client = &self.connection.client;
-        let rows = self
-            .connection
-            .deadline(client.query(&self.statements.blocked_keys, &[&self.relay]))
-            .await?;
-        let key = |row: &Row| Ok(AggregateKey::new(row.try_get(0)?, row.try_get(1)?));
-        rows.iter().map(key).collect()
     }
 
     /// Letters of rows that the position has not passed; there are some only after a healing.

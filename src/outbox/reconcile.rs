@@ -98,10 +98,10 @@ impl Settled {
     ///
     /// # Errors
     /// As the session's.
-    pub async fn ask_to_heal(&self) -> Result<(), QueryError> {
+    pub async fn ask_to_heal(&self, actor: &str) -> Result<(), QueryError> {
         let sql = self.schema.apply(include_str!("sql/heal_request.sql"));
         let channel = self.schema.channel();
-        self.connection.client.query(&sql, &[&self.relay, &channel]).await?;
+        self.connection.client.query(&sql, &[&self.relay, &actor, &channel]).await?;
         Ok(())
     }
 }

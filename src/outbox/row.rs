@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     event::{AggregateKey, Event, EventId, Payload, Seq},
-    pg::error::QueryError,
+    pg::error::{QueryError, describe},
 };
 
 /// Bytes as they are, of `json` or `bytea`.
@@ -76,6 +76,33 @@ pub(super) fn event(row: &Row) -> Result<Event, tokio_postgres::Error> {
         actor: row.try_get(15)?,
         payload: payload(row)?,
     })
+}
+
+/// As [`event`]; of a row whose values cannot be read only its place, and why.
+pub(super) fn readable(row: &Row) -> Result<Event, tokio_postgres::Error> {
+    event(row).or_else(|error| Ok(unreadable(Seq(row.try_get(0)?), &describe(&error))))
+}
+
+/// A row of which nothing but its place is known.
+pub(super) fn unreadable(seq: Seq, reason: &str) -> Event {
+    Event {
+        seq,
+        id: EventId(Uuid::nil()),
+        occurred_at: None,
+        event_type: String::new(),
+        event_version: 1,
+        kind: Cow::Borrowed("domain"),
+        key: None,
+        aggregate_version: None,
+        source: None,
+        subject: None,
+        content_type: Cow::Borrowed("application/json"),
+        headers: None,
+        correlation_id: None,
+        causation_id: None,
+        actor: None,
+        payload: Payload::Unreadable { reason: reason.into() },
+    }
 }
 
 /// The snapshot that the first row of a look tells.

@@ -4,7 +4,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::{
-    delivery::{Fate, OnDead, Retry, Settlement, StreamMark},
+    delivery::{Fate, Hold, OnDead, Retry, Settlement, StreamMark},
     event::{EventId, Seq},
     metrics::Query,
     outbox::Outbox,
@@ -172,7 +172,7 @@ struct Columns<'a> {
     codes: Vec<&'a str>,
     texts: Vec<&'a str>,
     attempts: Vec<i32>,
-    waits: Vec<f64>,
+    waits: Vec<Option<f64>>,
 }
 
 impl<'a> Columns<'a> {
@@ -189,14 +189,15 @@ impl<'a> Columns<'a> {
         let (state, holds, (code, text), attempts, wait) = match fate {
             Fate::Dead { reason, attempts } => {
                 let holds = on_dead == OnDead::Hold;
-                ("dead", holds, (reason.code, reason.text.as_str()), *attempts, 0.0)
+                ("dead", holds, (reason.code, reason.text.as_str()), *attempts, None)
             }
             // While it may still go the later ones wait, whatever a dead one would do.
             Fate::Retrying(Retry { reason, attempts, wait }) => {
                 let told = (reason.code, reason.text.as_str());
-                ("retrying", true, told, *attempts, wait.as_secs_f64())
+                ("retrying", true, told, *attempts, Some(wait.as_secs_f64()))
             }
-            Fate::Held => ("held", true, HELD, 0, 0.0),
+            Fate::Held(Hold::Known) => ("held", true, HELD, 0, None),
+            Fate::Held(Hold::Suspected) => ("held", true, HELD, 0, Some(0.0)),
         };
         self.states.push(state);
         self.holds.push(holds);

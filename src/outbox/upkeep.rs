@@ -39,6 +39,20 @@ pub(super) fn read_depth(row: &Row) -> Result<Depth, QueryError> {
     })
 }
 
+/// Letters that one statement deletes at most, and rows of the audit.
+const FORGET_ROWS: i64 = 2_000;
+
+/// What was deleted for its age.
+#[derive(Debug, Clone, Copy)]
+pub struct Forgotten {
+    /// Resolved letters.
+    pub letters: i64,
+    /// Rows of the audit.
+    pub audits: i64,
+    /// Whether there may be more.
+    pub is_full: bool,
+}
+
 /// What a round of retention did.
 #[derive(Debug, Clone, Copy)]
 pub struct Retained {
@@ -66,20 +80,22 @@ impl Upkeep {
         rows.first().map(read_depth).transpose()
     }
 
-    /// Writes for `postrider status` why nothing is published just now (`None` when events flow), and
-    /// a report as JSON.
+    /// Writes for `postrider status` why nothing is published just now, as a word and as a text
+    /// (`None` when events flow), and a report as JSON.
     ///
     /// # Errors
     /// As the session's.
     pub async fn note(
         &self,
         term: i64,
-        text: Option<&str>,
+        note: Option<(&str, &str)>,
         report: &str,
     ) -> Result<(), QueryError> {
+        let (kind, text) = note.unzip();
         let text = text.map(|text| self.connection.storable(text));
         let sql = include_str!("sql/note.sql");
-        self.run(sql, &[&self.relay, &term, &text, &report]).await.map(drop)
+        let parameters: [&(dyn ToSql + Sync); 5] = [&self.relay, &term, &text, &report, &kind];
+        self.run(sql, &parameters).await.map(drop)
     }
 
     /// The text as the database can take it.
@@ -131,6 +147,23 @@ impl Upkeep {
             emptied: row.try_get("emptied")?,
             rows_at_most: row.try_get("rows_at_most")?,
         })
+    }
+
+    /// Deletes some resolved letters and rows of the audit that are older than these times.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn forget(
+        &self,
+        letters: Duration,
+        audits: Duration,
+    ) -> Result<Forgotten, QueryError> {
+        let (letters, audits) = (letters.as_secs_f64(), audits.as_secs_f64());
+        let sql = include_str!("sql/forget.sql");
+        let rows = self.run(sql, &[&letters, &audits, &FORGET_ROWS]).await?;
+        let count = |name: &str| rows.first().map_or(Ok(0), |row| row.try_get::<_, i64>(name));
+        let (letters, audits) = (count("letters")?, count("audits")?);
+        Ok(Forgotten { letters, audits, is_full: letters.max(audits) >= FORGET_ROWS })
     }
 
     /// Forgets the consumers' dedup keys that are older than `retention`.

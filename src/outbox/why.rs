@@ -30,6 +30,8 @@ pub struct WaitingLetter {
     pub last_failed_at: String,
     /// In how many seconds the relay looks at it; negative when that is due.
     pub next_attempt_in_seconds: Option<f64>,
+    /// Whether it can never be published as it is.
+    pub is_hopeless: bool,
     /// How many letters stand behind it, 100,000 at most.
     pub behind: i64,
 }
@@ -63,6 +65,7 @@ impl WaitingLetter {
             letter: Letter::read(row)?,
             last_failed_at: row.try_get("last_failed_at")?,
             next_attempt_in_seconds: row.try_get("next_attempt_in_seconds")?,
+            is_hopeless: row.try_get("is_hopeless")?,
             behind: row.try_get("behind")?,
         })
     }

@@ -55,6 +55,9 @@ pub enum QueryError {
         /// The type that it was made with.
         wanted: &'static str,
     },
+    /// The row that could not be read is not there any more.
+    #[error("a row that could not be read is not there any more")]
+    RowGone,
     /// The server or the driver said no. Not a `source`, whose own text would show row values.
     #[error("{}", describe(.0))]
     Failed(tokio_postgres::Error),
@@ -72,11 +75,26 @@ impl QueryError {
         matches!(self, Self::Failed(error) if error.code() == Some(&SqlState::QUERY_CANCELED))
     }
 
+    /// Whether a single row may have caused it: damaged storage, or a value that nothing can take. Other
+    /// rows may be read all the same.
+    pub fn is_of_a_row(&self) -> bool {
+        let Self::Failed(error) = self else { return false };
+        match error.code() {
+            // A block that the disk does not give is as lost as one that makes no sense.
+            Some(code) => {
+                let code = code.code();
+                code == "58030" || matches!(code.get(..2), Some("XX" | "22" | "54"))
+            }
+            None => classify(error) == Class::Unexpected,
+        }
+    }
+
     /// What can be done about it.
     pub fn class(&self) -> Class {
         match self {
             Self::Timeout { .. } => Class::SessionLost,
             Self::Shape { .. } => Class::Schema,
+            Self::RowGone => Class::Transient,
             Self::Failed(error) => classify(error),
         }
     }

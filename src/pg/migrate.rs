@@ -18,7 +18,7 @@ use super::{
 };
 
 /// In the order in which they are applied. A name is kept in the database: never change one.
-const FILES: [(&str, &str); 14] = [
+const FILES: [(&str, &str); 15] = [
     ("V1__outbox", include_str!("../../migrations/0001_outbox.sql")),
     ("V2__relay", include_str!("../../migrations/0002_relay.sql")),
     ("V3__emit", include_str!("../../migrations/0003_emit.sql")),
@@ -33,6 +33,7 @@ const FILES: [(&str, &str); 14] = [
     ("V12__contract", include_str!("../../migrations/0012_contract.sql")),
     ("V13__letters", include_str!("../../migrations/0013_letters.sql")),
     ("V14__emit", include_str!("../../migrations/0014_emit.sql")),
+    ("V15__operator", include_str!("../../migrations/0015_operator.sql")),
 ];
 
 /// How long another replica's migration is waited for. Ours take seconds; a lock that is kept

@@ -7,3 +7,4 @@ pub mod migrate;
 pub mod schema;
 pub mod tls;
 mod url;
+mod verify;

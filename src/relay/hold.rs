@@ -170,7 +170,6 @@ impl Relay {
         if settings.wake == Wake::Gated && acquired.notifies {
             outbox.listen().await?;
         }
-        let held = outbox.held_keys().await?;
         let Acquired { term, position, fence, stream, stream_identity, course, notifies, .. } =
             acquired;
         let lettered = match course {
@@ -180,7 +179,7 @@ impl Relay {
         // What is known of another stream says nothing about this one.
         let ours = stream_identity.filter(|(name, _)| *name == settings.stream.name);
         let stream = if ours.is_some() { stream } else { StreamMark::default() };
-        info!(term, held_keys = held.len(), stream_seq = stream.acked, "relaying");
+        info!(term, stream_seq = stream.acked, "relaying");
         let now = Instant::now();
         let created = ours.map(|(_, created)| created).unwrap_or_default();
         let earlier = if term == 1 { Earlier::None } else { Earlier::Some { drawn: fence } };
@@ -192,7 +191,7 @@ impl Relay {
             notified: settings.wake == Wake::Gated && notifies,
         };
         let letters = letters::Pace::new(pace, settings.rules.retry.max_delay, now);
-        let resume = Resume { position, held, lettered, stream, earlier };
+        let resume = Resume { position, lettered, stream, earlier };
         let delivery = Delivery::resume(resume, settings.limits, settings.rules, now);
         let authority = Authority {
             term,

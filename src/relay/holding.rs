@@ -161,7 +161,11 @@ impl Holding {
 
     /// Whether reading waits for nothing but its time.
     fn can_fetch(&self) -> bool {
-        self.fetching.is_idle() && self.sweep != Sweep::Done && self.delivery.room().events > 0
+        let knows_keys = self.letters.knows_blocked_keys();
+        knows_keys
+            && self.fetching.is_idle()
+            && self.sweep != Sweep::Done
+            && self.delivery.room().events > 0
     }
 
     /// Takes in a reading. Returns how many rows it brought.

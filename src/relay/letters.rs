@@ -5,14 +5,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tracing::{info, warn};
+
 use super::{
     holding::{Ended, Holding, RETRY, survive},
     reader,
 };
 use crate::{
-    delivery::{Look, Mark, Records, Ticket},
+    delivery::{LetterId, Look, Mark, Records, Ticket},
     event::AggregateKey,
-    outbox::{Due, DueLetters, PageLimits, SettleError},
+    outbox::{BlockedKeys, Due, DueLetters, PageLimits, SettleError},
     pg::error::QueryError,
 };
 
@@ -27,6 +29,8 @@ const RECORD_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What one reading of the letters gave.
 pub(super) enum Looking {
+    /// Some of the keys that are blocked.
+    Blocked(Result<BlockedKeys, QueryError>),
     /// Which are due.
     Due(Result<DueLetters, QueryError>),
     /// What stands in their keys, as of when everything below the ticket was settled.
@@ -36,6 +40,8 @@ pub(super) enum Looking {
 /// When the letters are looked at.
 #[derive(Debug)]
 pub(super) struct Pace {
+    /// The letter after which the next page of blocked keys begins, until all of them are loaded.
+    load_after: Option<LetterId>,
     look_at: Instant,
     /// The longest time between two looks.
     interval: Duration,
@@ -51,7 +57,14 @@ pub(super) struct Pace {
 impl Pace {
     pub(super) fn new(reader: reader::Pace, wait_max: Duration, now: Instant) -> Self {
         let interval = if reader.notified { reader.idle_interval } else { UNNOTIFIED };
-        Self { look_at: now, interval, wait_max, record_at: now, keys: Vec::new(), failed: None }
+        let load_after = Some(LetterId(0));
+        let (keys, failed) = (Vec::new(), None);
+        Self { load_after, look_at: now, interval, wait_max, record_at: now, keys, failed }
+    }
+
+    /// Whether the keys that are blocked are known: before that, no event may go.
+    pub(super) fn knows_blocked_keys(&self) -> bool {
+        self.load_after.is_none()
     }
 }
 
@@ -74,6 +87,13 @@ impl Holding {
             ..limits
         };
         let outbox = Arc::clone(&self.outbox);
+        if let Some(after) = self.letters.load_after {
+            if self.letters.look_at <= now {
+                self.looking
+                    .start(async move { Looking::Blocked(outbox.blocked_keys(after).await) });
+            }
+            return;
+        }
         let keys = std::mem::take(&mut self.letters.keys);
         if !keys.is_empty() {
             let (recorded, wait_max) = (self.delivery.recorded(), self.letters.wait_max);
@@ -88,7 +108,9 @@ impl Holding {
     }
 
     fn may_look(&self) -> bool {
-        !self.is_stopping() && self.delivery.has_room_for_letters()
+        // Also while stopping: the last rows are read once it is known which of them have to wait.
+        !self.letters.knows_blocked_keys()
+            || !self.is_stopping() && self.delivery.has_room_for_letters()
     }
 
     /// When the letters are looked at next, if nothing but time is waited for.
@@ -99,6 +121,14 @@ impl Holding {
     /// Takes in what a reading of the letters gave.
     pub(super) fn looked(&mut self, looking: Looking, now: Instant) -> Result<(), Ended> {
         let error = match looking {
+            Looking::Blocked(Ok(BlockedKeys { keys, next })) => {
+                self.delivery.block_keys(keys);
+                self.letters.load_after = next;
+                if next.is_none() {
+                    self.report_blocked_keys();
+                }
+                return Ok(());
+            }
             Looking::Due(Ok(due)) => {
                 self.take_due(due, now);
                 return Ok(());
@@ -110,11 +140,27 @@ impl Holding {
                 self.letters.look_at = self.letters.look_at.min(now + RELOOK);
                 return Ok(());
             }
-            Looking::Due(Err(error)) | Looking::Keys(Err(error), _) => error,
+            Looking::Blocked(Err(error))
+            | Looking::Due(Err(error))
+            | Looking::Keys(Err(error), _) => error,
         };
         survive("look at the letters", &error)?;
         self.letters.look_at = now + RETRY;
         Ok(())
+    }
+
+    fn report_blocked_keys(&self) {
+        let keys = self.delivery.blocked_keys();
+        if self.delivery.blocks_every_key() {
+            warn!(
+                keys,
+                "more keys are blocked than memory may hold: every event with a key goes by way of \
+                 the letters, in order and slowly, until there are half as many; redrive or \
+                 discard dead letters"
+            );
+        } else if keys > 0 {
+            info!(keys, "loaded the blocked keys");
+        }
     }
 
     fn take_due(&mut self, DueLetters { due, next_in }: DueLetters, now: Instant) {
@@ -171,6 +217,10 @@ impl Holding {
         match result {
             Ok(()) => {
                 self.delivery.letters_recorded(&records);
+                if self.delivery.wants_blocked_keys() {
+                    info!("few enough keys are blocked again: loading them anew");
+                    return Err(Ended::Again);
+                }
                 if records.records.iter().any(|record| record.look) {
                     self.letters.look_at = now;
                 }

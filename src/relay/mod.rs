@@ -193,6 +193,9 @@ impl Relay {
                 }
             }
             self.broker.verify(holding.delivery.stream_mark(), now);
+            if holding.delivery.scan_again_at().is_some_and(|at| at <= now) {
+                self.broker.want_look(holding.delivery.stream_mark().floor, now);
+            }
             self.broker.look(now);
             holding.settle(now);
             holding.record_letters(now);

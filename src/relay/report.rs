@@ -142,7 +142,7 @@ impl Relay {
         }
         self.report.last_status = Some(now);
         let delivery = &holding.delivery;
-        self.metrics.publishing.held(delivery.in_flight(), delivery.held_keys());
+        self.metrics.publishing.held(delivery.in_flight(), delivery.blocked_keys());
         self.metrics.dependencies.circuit(match delivery.breaker().state_name() {
             "closed" => CircuitState::Closed,
             "half_open" => CircuitState::HalfOpen,

@@ -88,6 +88,9 @@ impl Encoder {
             Payload::Bytes(bytes) => bytes.clone(),
             Payload::Null => Bytes::new(),
             Payload::Both => return Err(Refusal::TwoPayloads),
+            Payload::Unreadable { reason } => {
+                return Err(Refusal::UnreadableRow { reason: reason.to_string() });
+            }
             // Its bytes are not here, so it is refused even if the limit was raised since.
             Payload::Oversize { bytes } => return Err(too_large(*bytes)),
         };

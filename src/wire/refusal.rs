@@ -38,6 +38,12 @@ pub enum Refusal {
     /// Both payload columns of the row are set.
     #[error("both payload and payload_binary are set; set one of them")]
     TwoPayloads,
+    /// The database cannot give the row, or a part of it.
+    #[error("the database cannot read this row: {reason}")]
+    UnreadableRow {
+        /// What the database or the driver said.
+        reason: String,
+    },
     /// A field that is needed is null or empty in this row.
     #[error("{field} is needed, and null or empty in this row")]
     MissingField {
@@ -84,6 +90,7 @@ impl Refusal {
             Self::SubjectNotCaptured { .. } => "subject_not_captured",
             Self::MissingField { .. } => "missing_field",
             Self::TwoPayloads => "two_payloads",
+            Self::UnreadableRow { .. } => "unreadable_row",
             Self::ReservedHeader { .. } => "reserved_header",
             Self::InvalidHeader { .. } => "invalid_header",
             Self::HeadersTooLarge { .. } => "headers_too_large",

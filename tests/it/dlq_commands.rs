@@ -239,11 +239,12 @@ async fn a_redrive_by_id_says_of_each_letter_why_it_was_left_alone() {
     assert_eq!(text(&client, audit).await, expected);
 
     done(&toml, &["dlq", "discard", "4", "--reason", "a test", "--actor", "bob"]).await;
-    let (code, stderr) = refused(&toml, &["dlq", "redrive", "1", "2", "3", "4", "99"]).await;
+    let (code, stderr) = refused(&toml, &["dlq", "redrive", "5", "2", "3", "4", "99"]).await;
     assert_eq!(code, Some(1));
     assert_eq!(
         stderr,
-        "letter 1: already being retried\n\
+        "letter 5: it can never be published as it is (reserved_header): edit or discard it, or say \
+         --force\n\
          letter 2: not dead: it waits behind an earlier letter of its key\n\
          letter 4: already discarded by bob\n\
          letter 99: there is none\n"
@@ -309,7 +310,7 @@ async fn the_relay_is_woken_by_what_changes_and_not_by_a_rehearsal() {
         }
     }
     // A change that changes nothing says nothing.
-    refused(&toml, &["dlq", "redrive", "1"]).await;
+    refused(&toml, &["dlq", "redrive", "2"]).await;
     done(&toml, &["dlq", "redrive", "--all", "--yes"]).await;
     assert!(messages.next().now_or_never().is_none());
 }
@@ -351,6 +352,14 @@ async fn the_operators_role_is_enough_and_no_more_than_that() {
     for forbidden in [
         "DELETE FROM postrider.letter",
         "UPDATE postrider.letter SET error = 'none'",
+        "UPDATE postrider.letter SET state = 'retrying'",
+        "UPDATE postrider.letter SET payload = NULL",
+        "INSERT INTO postrider.letter (relay) VALUES ('default')",
+        "UPDATE postrider.position SET heal_requested_at = now()",
+        "INSERT INTO postrider.audit (actor, action, relay, letter_id, seq, event_id, before, after) \
+             VALUES ('a', 'b', 'c', 1, 1, gen_random_uuid(), '{}', '{}')",
+        "SELECT postrider.reread('{1}')",
+        "SELECT postrider.forget('0', '0', 1000)",
         "UPDATE postrider.letter SET seq = 1",
         "UPDATE postrider.audit SET actor = 'bob'",
         "DELETE FROM postrider.audit",

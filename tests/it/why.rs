@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::support::{
-    DEADLINE, Fixture, app, eventually,
-    letters::{done, json, make},
+    DEADLINE, Fixture, app, daemon, eventually,
+    letters::{done, json, make, number, refused},
 };
 
 const HELD: &str = r#"INSERT INTO "postrider".outbox
@@ -43,6 +43,34 @@ async fn a_key_behind_a_dead_letter_names_it_and_the_way_out() {
     let text = done(&toml, &["why", "order/a/1"]).await;
     assert!(text.contains("letter 1 is tried again in 3"), "{text}");
     assert!(text.contains(" s, tried 3 times, last at 20"), "{text}");
+}
+
+/// It used to advise a redrive, after which the letter died again at once.
+#[tokio::test]
+async fn a_letter_that_can_never_be_published_is_to_be_edited_and_a_redrive_refuses_it() {
+    let fixture = Fixture::new().await;
+    let toml = fixture.toml();
+    let hopeless = r#"INSERT INTO "postrider".outbox
+            (event_type, aggregate_type, aggregate_id, headers)
+        VALUES ('order.placed', 'order', 'a', '{"Nats-TTL": "1"}')"#;
+    let client = make(&fixture, hopeless, 1).await;
+    let text = done(&toml, &["why", "order/a"]).await;
+    let expected = "next: postrider dlq edit 1\n   or: postrider dlq show 1, discard 1\n";
+    assert!(text.ends_with(expected), "{text}");
+    let (code, stderr) = refused(&toml, &["dlq", "redrive", "1"]).await;
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("can never be published as it is (reserved_header)"), "{stderr}");
+    let bulk = daemon::run(&toml, &["dlq", "redrive", "--all", "--yes"]).await;
+    assert_eq!((bulk.code, bulk.stdout.as_str()), (Some(0), "no dead letters\n"), "{bulk:?}");
+    assert!(bulk.stderr.starts_with("1 dead letter left alone"), "{bulk:?}");
+    let untouched = r#"SELECT count(*) FROM "postrider".letter WHERE state = 'dead'"#;
+    assert_eq!(number(&client, untouched).await, 1);
+
+    // Once it is edited there is hope.
+    let edit = ["dlq", "edit", "1", "--remove-header", "Nats-TTL", "--reason", "a test"];
+    done(&toml, &edit).await;
+    assert!(done(&toml, &["why", "order/a"]).await.contains("next: postrider dlq redrive 1\n"));
+    assert_eq!(done(&toml, &["dlq", "redrive", "1"]).await, "redriven 1 dead letter\n");
 }
 
 #[tokio::test]

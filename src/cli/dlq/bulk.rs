@@ -9,7 +9,9 @@ use super::{
 };
 use crate::{
     config::{Config, error::Problem, load::Scope},
-    outbox::operator::{Action, Authority, Choice, OPERATOR_SETTINGS_FOR_IDS, Operator, Outcome},
+    outbox::operator::{
+        Action, Authority, Choice, OPERATOR_SETTINGS_FOR_IDS, Operator, Outcome, State,
+    },
     pg::error::QueryError,
     shutdown::Shutdown,
 };
@@ -43,6 +45,10 @@ pub(super) struct Which {
 /// What to do, to which letters, and who wants it.
 pub(super) struct Job<'a> {
     pub(super) action: Action,
+    /// Letters in this state.
+    pub(super) state: State,
+    /// Also such as can never be published as they are.
+    pub(super) hopeless: bool,
     pub(super) which: &'a Which,
     pub(super) authority: Authority,
 }
@@ -102,17 +108,23 @@ impl Job<'_> {
         let mut seen = std::collections::HashSet::new();
         ids.retain(|id| seen.insert(*id));
         let before = operator.outcomes(&ids).await?;
-        let choice = Choice { ids: Some(ids), ..Choice::default() };
         let mut changed = Vec::new();
         if self.which.dry_run {
-            let dead = before.iter().filter(|(_, outcome)| *outcome == Outcome::Dead);
-            changed.extend(dead.map(|(id, _)| *id));
+            let would = before.iter().filter(|(_, outcome)| self.may_change(outcome));
+            changed.extend(would.map(|(id, _)| *id));
         } else {
-            let mut above = Some(0);
-            while let Some(seq) = above {
-                let acted = operator.act(self.action, &choice, seq, &self.authority).await?;
-                changed.extend(acted.ids);
-                above = acted.next;
+            let retrying = before.iter().filter(|(_, outcome)| {
+                self.action == Action::Redrive && *outcome == Outcome::Retrying
+            });
+            let retrying: Vec<i64> = retrying.map(|(id, _)| *id).collect();
+            for (state, ids) in [(State::Dead, ids), (State::Retrying, retrying)] {
+                let choice = Choice { ids: Some(ids), state, ..self.choice() };
+                let mut above = Some(0).filter(|_| choice.ids != Some(Vec::new()));
+                while let Some(seq) = above {
+                    let acted = operator.act(self.action, &choice, seq, &self.authority).await?;
+                    changed.extend(acted.ids);
+                    above = acted.next;
+                }
             }
         }
         let changed: std::collections::HashSet<i64> = changed.into_iter().collect();
@@ -130,15 +142,38 @@ impl Job<'_> {
         Ok(exit)
     }
 
+    fn choice(&self) -> Choice {
+        Choice { state: self.state, hopeless: self.hopeless, ..Choice::default() }
+    }
+
+    fn may_change(&self, outcome: &Outcome) -> bool {
+        match outcome {
+            Outcome::Dead => true,
+            Outcome::Hopeless { code } => self.hopeless && code != "unreadable_row",
+            Outcome::Retrying => self.action == Action::Redrive,
+            Outcome::Held | Outcome::Resolved { .. } | Outcome::OfRelay(_) | Outcome::Unknown => {
+                false
+            }
+        }
+    }
+
     async fn in_bulk(&self, config: &Config) -> Result<Exit, Failure> {
         let operator = open(config).await?;
         let mut choice = self.which.filters.choice(&operator).await?;
         // What dies from now on was not asked about, and a letter that dies again is left alone.
-        choice.until = Some(operator.now().await?);
+        if self.state == State::Dead {
+            choice.until = Some(operator.now().await?);
+        }
+        (choice.state, choice.hopeless) = (self.state, self.hopeless);
         let count = operator.count(&choice).await?;
+        if !self.hopeless {
+            let all = operator.count(&Choice { hopeless: true, ..choice.clone() }).await?;
+            say_hopeless(all.saturating_sub(count));
+        }
         if count == 0 {
             let all = self.which.filters.is_empty();
-            print::line(if all { "no dead letters" } else { "no dead letters like that" })?;
+            let state = self.state.as_str();
+            print::line(&format!("no {state} letters{}", if all { "" } else { " like that" }))?;
             return Ok(Exit::Done);
         }
         if self.which.dry_run {
@@ -236,9 +271,27 @@ impl Job<'_> {
     }
 }
 
+/// Says how many letters are left alone because they would only die again.
+fn say_hopeless(count: u64) {
+    if count > 0 {
+        print::to_stderr(&format!(
+            "{} left alone: they can never be published as they are; edit or discard them, or say \
+             --force",
+            dead_letters(count)
+        ));
+    }
+}
+
 /// Why a letter was left alone.
 fn why_not(outcome: &Outcome) -> String {
     match outcome {
+        Outcome::Hopeless { code } if code == "unreadable_row" => {
+            "its row still cannot be read: repair the table, or edit it with a payload, or discard it"
+                .to_owned()
+        }
+        Outcome::Hopeless { code } => format!(
+            "it can never be published as it is ({code}): edit or discard it, or say --force"
+        ),
         Outcome::Dead => "taken by somebody else meanwhile".to_owned(),
         Outcome::Retrying => "already being retried".to_owned(),
         Outcome::Held => "not dead: it waits behind an earlier letter of its key".to_owned(),
@@ -271,7 +324,13 @@ mod tests {
             },
         };
         let authority = Authority { actor: "ann".to_owned(), reason: None };
-        let job = |action| Job { action, which: &which, authority: authority.clone() };
+        let job = |action| Job {
+            action,
+            state: State::Dead,
+            hopeless: false,
+            which: &which,
+            authority: authority.clone(),
+        };
         let (redrive, discard) = (job(Action::Redrive), job(Action::Discard));
         for (answer, redrives, discards) in [
             ("y\n", true, false),

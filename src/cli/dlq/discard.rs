@@ -5,7 +5,7 @@ use super::{
     bulk::{self, Job, Which},
     name, reason,
 };
-use crate::outbox::operator::{Action, Authority};
+use crate::outbox::operator::{Action, Authority, State};
 
 /// `postrider dlq discard`
 #[derive(Debug, clap::Args)]
@@ -23,5 +23,14 @@ pub(in crate::cli) struct Args {
 /// Discards the letters that are meant.
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     let authority = Authority { actor: actor(args.actor.as_deref()), reason: args.reason.clone() };
-    bulk::run(globals, &Job { action: Action::Discard, which: &args.which, authority })
+    bulk::run(
+        globals,
+        &Job {
+            action: Action::Discard,
+            state: State::Dead,
+            hopeless: true,
+            which: &args.which,
+            authority,
+        },
+    )
 }

@@ -6,6 +6,7 @@
 mod bulk;
 mod discard;
 mod edit;
+mod erase;
 mod list;
 mod redrive;
 mod show;
@@ -23,7 +24,7 @@ use crate::{
     config::Config,
     event::AggregateKey,
     logging::printable,
-    outbox::operator::{Choice, Letter, OPERATOR_SETTINGS, Operator},
+    outbox::operator::{Choice, Letter, OPERATOR_SETTINGS, Operator, State},
     pg::{connect::connect, error::QueryError, schema::Schema},
 };
 
@@ -40,6 +41,8 @@ pub(super) enum Command {
     Discard(discard::Args),
     /// Change a dead letter, which gets a new event id
     Edit(edit::Args),
+    /// Erase for the law's sake what is kept of one key
+    Erase(erase::Args),
 }
 
 /// Runs one of them.
@@ -50,6 +53,7 @@ pub(super) fn run(globals: Globals, command: &Command) -> Result<Exit, Failure> 
         Command::Redrive(args) => redrive::run(globals, args),
         Command::Discard(args) => discard::run(globals, args),
         Command::Edit(args) => edit::run(globals, args),
+        Command::Erase(args) => erase::run(globals, args),
     }
 }
 
@@ -102,6 +106,8 @@ impl Filters {
             since,
             until: None,
             ids: None,
+            state: State::Dead,
+            hopeless: true,
         })
     }
 }

@@ -5,10 +5,11 @@ use super::{
     bulk::{self, Job, Which},
     name, reason,
 };
-use crate::outbox::operator::{Action, Authority};
+use crate::outbox::operator::{Action, Authority, State};
 
 /// `postrider dlq redrive`
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(in crate::cli) struct Args {
     /// Why, for the audit: 1 to 1,000 characters
     #[arg(long, value_name = "TEXT", value_parser = reason)]
@@ -16,6 +17,12 @@ pub(in crate::cli) struct Args {
     /// Who you are, for the audit [default: the user of the system]
     #[arg(long, value_name = "NAME", value_parser = name)]
     actor: Option<String>,
+    /// Also letters that can never be published as they are
+    #[arg(long)]
+    force: bool,
+    /// Have letters tried at once that wait for their time, instead of dead ones
+    #[arg(long, conflicts_with = "ids")]
+    retrying: bool,
     #[command(flatten)]
     which: Which,
 }
@@ -23,5 +30,7 @@ pub(in crate::cli) struct Args {
 /// Redrives the letters that are meant.
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     let authority = Authority { actor: actor(args.actor.as_deref()), reason: args.reason.clone() };
-    bulk::run(globals, &Job { action: Action::Redrive, which: &args.which, authority })
+    let state = if args.retrying { State::Retrying } else { State::Dead };
+    let (action, hopeless) = (Action::Redrive, args.force);
+    bulk::run(globals, &Job { action, state, hopeless, which: &args.which, authority })
 }

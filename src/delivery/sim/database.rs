@@ -12,8 +12,8 @@ use uuid::Uuid;
 use super::Random;
 use crate::{
     delivery::{
-        Change, Delivery, Earlier, Fate, LetterId, Limits, Look, Mark, OnDead, Policy, Record,
-        Resume, Retry, Rules, Settlement, Standing, StoredLetter, StreamMark,
+        Change, Delivery, Earlier, Fate, Hold, LetterId, Limits, Look, Mark, OnDead, Policy,
+        Record, Resume, Retry, Rules, Settlement, Standing, StoredLetter, StreamMark,
     },
     event::{AggregateKey, Event, EventId, Payload, Position, Seq, Snapshot},
 };
@@ -136,7 +136,8 @@ impl Database {
                 Fate::Retrying(Retry { attempts, wait, .. }) => {
                     (State::Retrying, *attempts, Some(now + *wait))
                 }
-                Fate::Held => (State::Held, 0, None),
+                Fate::Held(Hold::Known) => (State::Held, 0, None),
+                Fate::Held(Hold::Suspected) => (State::Held, 0, Some(now)),
             };
             let new = Letter {
                 state,
@@ -152,20 +153,23 @@ impl Database {
     }
 
     pub(super) fn resume(&self) -> Resume {
-        // As blocked_keys.sql: what is to be looked at may have others behind it, whatever it is.
-        let blocks = |letter: &Letter| {
-            letter.next.is_some()
-                || letter.resolution.is_none() && letter.state == State::Dead && letter.holds
-        };
-        let blocked = self.letters.iter().filter(|(_, letter)| blocks(letter));
-        let held = blocked.filter_map(|(seq, _)| self.row(*seq).key).map(aggregate).collect();
         Resume {
             position: self.position.clone(),
-            held,
             lettered: HashSet::new(),
             stream: self.mark,
             earlier: Earlier::Some { drawn: Seq(i64::try_from(self.rows.len()).unwrap()) },
         }
+    }
+
+    /// The keys that are blocked, as `blocked_keys.sql` gives them: what is to be looked at may have
+    /// others behind it, whatever it is.
+    pub(super) fn blocked_keys(&self) -> impl Iterator<Item = AggregateKey> {
+        let blocks = |letter: &Letter| {
+            letter.next.is_some()
+                || letter.resolution.is_none() && letter.state == State::Dead && letter.holds
+        };
+        let blocked = self.letters.iter().filter(move |(_, letter)| blocks(letter));
+        blocked.filter_map(|(seq, _)| self.row(*seq).key).map(aggregate)
     }
 
     /// The keys whose letters are due, each with its marks.
@@ -241,6 +245,12 @@ impl Database {
         }
     }
 
+    /// Letters before this one that are of its key.
+    pub(super) fn letters_of_same_key(&self, seq: i64) -> usize {
+        let key = self.row(seq).key;
+        self.letters.range(..seq).filter(|(other, _)| self.row(**other).key == key).count()
+    }
+
     /// Dead letters, the oldest first.
     pub(super) fn dead(&self) -> Vec<i64> {
         let dead = |letter: &Letter| letter.state == State::Dead && letter.resolution.is_none();
@@ -307,13 +317,8 @@ pub(in crate::delivery) fn resumed_with(
         floor: Seq(0),
         target_floor: Seq(0),
     };
-    let resume = Resume {
-        position,
-        held: Vec::new(),
-        lettered: HashSet::new(),
-        stream: StreamMark::default(),
-        earlier,
-    };
+    let resume =
+        Resume { position, lettered: HashSet::new(), stream: StreamMark::default(), earlier };
     let rules = Rules { on_dead: OnDead::Hold, retry: Policy::default() };
     Delivery::resume(resume, limits, rules, now)
 }

@@ -64,6 +64,11 @@ struct Sometimes {
     redriven: u64,
     discarded_with_others_behind: u64,
     released_late: u64,
+    suspected: u64,
+    suspected_in_vain: u64,
+    overflown: u64,
+    loaded_anew: u64,
+    scanned_again: u64,
     skipped: u64,
     committed: u64,
     of_several_keys: u64,
@@ -88,7 +93,7 @@ impl AddAssign for Sometimes {
 }
 
 impl Sometimes {
-    fn each(&mut self) -> [(&'static str, &mut u64); 29] {
+    fn each(&mut self) -> [(&'static str, &mut u64); 34] {
         [
             ("stored", &mut self.stored),
             ("duplicate on a retry", &mut self.duplicate_on_retry),
@@ -106,6 +111,11 @@ impl Sometimes {
             ("redriven", &mut self.redriven),
             ("discarded with others behind", &mut self.discarded_with_others_behind),
             ("a key not released because more were held since", &mut self.released_late),
+            ("held because its key was suspected", &mut self.suspected),
+            ("held behind nothing and then tried", &mut self.suspected_in_vain),
+            ("resumed with more blocked keys than memory may hold", &mut self.overflown),
+            ("loaded the blocked keys anew", &mut self.loaded_anew),
+            ("scanned again because every key was suspected", &mut self.scanned_again),
             ("gone on behind a dead one", &mut self.skipped),
             ("a batch committed", &mut self.committed),
             ("a batch of several keys", &mut self.of_several_keys),

@@ -1,11 +1,15 @@
 //! An instance that lost its session and has not noticed: it goes on for a moment beside the next one.
 
-use std::{collections::HashSet, time::Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use super::{
     Random,
-    stream::Stream,
-    world::{Sent, rejected},
+    database::aggregate,
+    stream::{LATE_MAX, Stream},
+    world::{Sent, World, rejected, resumed},
 };
 use crate::delivery::{Delivery, Outcome};
 
@@ -58,5 +62,46 @@ impl Other {
             self.in_flight.push(Sent { ticket, seq, at: now, given_up: false });
         }
         is_stored
+    }
+}
+
+impl World {
+    /// The process dies, and the next one resumes from what was committed.
+    pub(super) fn kill(&mut self) {
+        self.sometimes.killed_in_flight += u64::from(!self.in_flight.is_empty());
+        let in_flight = std::mem::take(&mut self.in_flight);
+        let goes_on = self.random.chance(30);
+        for Sent { seq, given_up, .. } in in_flight.iter().filter(|_| !goes_on) {
+            // What was on its way may arrive all the same.
+            if !given_up && self.may_arrive_late(*seq) && self.random.chance(50) {
+                self.stream.store(*seq, self.now);
+            }
+        }
+        self.kill_batches();
+        self.settling = None;
+        self.recording = None;
+        self.look_above = Some(self.database.resume().stream.floor);
+        self.is_start = true;
+        let next = resumed(&self.database, (self.rules, self.bounds), self.now);
+        self.sometimes.overflown += u64::from(next.blocks_every_key());
+        let before = std::mem::replace(&mut self.delivery, next);
+        // For no longer than what it sends may be on its way.
+        let until = self.now + Duration::from_millis(LATE_MAX);
+        self.other = goes_on.then(|| Other::new(before, in_flight, until));
+    }
+
+    /// Some key has the fingerprint of a blocked one. At the start it has none: what an earlier run has
+    /// sent may be on its way, and the odds of both at once are those of a miracle.
+    pub(super) fn suspect(&mut self) {
+        if !self.delivery.before.may_come() {
+            let key = aggregate(self.random.below(6) + 100 * self.random.below(2));
+            self.delivery.blocked.suspect(&key);
+        }
+    }
+
+    pub(super) fn go_on_beside(&mut self) {
+        let Some(other) = &mut self.other else { return };
+        let stored = other.go_on(&mut self.stream, &self.poison, &mut self.random, self.now);
+        self.sometimes.stored_beside += u64::from(stored);
     }
 }

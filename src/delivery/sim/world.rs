@@ -13,9 +13,9 @@ use super::{
 };
 use crate::{
     delivery::{
-        Attempt, BatchKind, Closure, ClosureKind, Company, Delivery, Growth, LetterId, Limits,
-        OnDead, Outcome, Policy, Records, Rejection, Rules, Settlement, Standing, StoredLetter,
-        Ticket,
+        Attempt, BatchKind, BlockedBounds, Closure, ClosureKind, Company, Delivery, Fate, Growth,
+        Hold, LetterId, Limits, OnDead, Outcome, Policy, Records, Rejection, Rules, Settlement,
+        Standing, StoredLetter, Ticket, blocked::Blocked,
     },
     event::Seq,
 };
@@ -57,11 +57,12 @@ pub(super) struct World {
     pub(super) batches: Vec<batches::Sent>,
     pub(super) takes_batches: bool,
     /// The instance before this one, which has not noticed that its time is over.
-    other: Option<Other>,
-    settling: Option<Settlement>,
-    recording: Option<Records>,
+    pub(super) other: Option<Other>,
+    pub(super) settling: Option<Settlement>,
+    pub(super) recording: Option<Records>,
     pub(super) now: Instant,
-    rules: Rules,
+    pub(super) rules: Rules,
+    pub(super) bounds: BlockedBounds,
     /// Percent of answers that are bad: each history has its own.
     pub(super) trouble: u64,
     /// What the broker refuses for good, and what it is busy for.
@@ -70,15 +71,20 @@ pub(super) struct World {
     /// What ever died: a crash may come before that is recorded, and then it goes again.
     died: HashSet<i64>,
     /// From where a look into the stream is wanted before anything goes.
-    look_above: Option<u64>,
-    is_start: bool,
+    pub(super) look_above: Option<u64>,
+    pub(super) is_start: bool,
     pub(super) sometimes: Sometimes,
 }
 
 /// A run from where the last one settled. It knows for how long the stream recognises what is sent
 /// again: the relay learns that before it sends anything.
-fn resumed(database: &Database, rules: Rules, now: Instant) -> Delivery {
+pub(super) fn resumed(
+    database: &Database,
+    (rules, bounds): (Rules, BlockedBounds),
+    now: Instant,
+) -> Delivery {
     let mut delivery = Delivery::resume(database.resume(), LIMITS, rules, now);
+    delivery.blocked = Blocked::for_a_history(bounds, database.blocked_keys());
     delivery.set_times(WINDOW.mul_f64(0.8), Duration::from_millis(LATE_MAX));
     delivery
 }
@@ -90,8 +96,16 @@ impl World {
         let delay = delay[usize::try_from(random.below(4)).unwrap()];
         let rules = Rules { on_dead, retry: Policy { delay, ..RETRY } };
         let now = Instant::now();
+        // Few keys as they are, few fingerprints, or room for all of them.
+        let mut bound = |most: u64| usize::try_from(random.below(most)).unwrap();
+        let bounds = BlockedBounds {
+            keys: [0, 1, 3, 100][bound(4)],
+            suspects: bound(3),
+            key_bytes: 1_000,
+            fingerprints: [1, 4, 100][bound(3)],
+        };
         Self {
-            delivery: resumed(&database, rules, now),
+            delivery: resumed(&database, (rules, bounds), now),
             trouble: random.below(70),
             takes_batches: random.chance(70),
             random,
@@ -104,6 +118,7 @@ impl World {
             recording: None,
             now,
             rules,
+            bounds,
             poison: HashSet::new(),
             tough: HashSet::new(),
             died: HashSet::new(),
@@ -127,7 +142,8 @@ impl World {
             78..82 => self.record(),
             82..86 => self.look_up(),
             86..90 => self.operate(),
-            90..97 => self.pass(Duration::from_millis(self.random.0 % 300)),
+            90 => self.suspect(),
+            91..97 => self.pass(Duration::from_millis(self.random.0 % 300)),
             97 => self.pass(Duration::from_millis(self.random.0 % 3000)),
             _ => self.kill(),
         }
@@ -264,7 +280,7 @@ impl World {
     }
 
     /// What the broker refuses is never stored, however late it arrives.
-    fn may_arrive_late(&self, seq: i64) -> bool {
+    pub(super) fn may_arrive_late(&self, seq: i64) -> bool {
         !self.poison.contains(&seq)
     }
 
@@ -278,7 +294,13 @@ impl World {
 
     /// The look before anything uncertain goes again; it does not succeed at once.
     fn look_up(&mut self) {
-        let Some(above) = self.look_above else { return };
+        let Some(above) = self.look_above else {
+            if self.delivery.scan_again_at().is_some_and(|at| at <= self.now) {
+                self.look_above = Some(self.delivery.stream_mark().floor);
+                self.sometimes.scanned_again += 1;
+            }
+            return;
+        };
         if self.random.chance(self.trouble / 2) {
             return;
         }
@@ -310,6 +332,8 @@ impl World {
         self.assert_known(&settlement.stream);
         self.database.settle(&settlement, self.rules.on_dead, self.now);
         for letter in &settlement.letters {
+            let suspected = letter.fate == Fate::Held(Hold::Suspected);
+            self.sometimes.suspected += u64::from(suspected);
             let state = self.database.letters[&letter.seq.0].state;
             self.sometimes.retrying += u64::from(state == State::Retrying);
             self.sometimes.held += u64::from(state == State::Held);
@@ -339,21 +363,28 @@ impl World {
             if self.delivery.is_active(key.map(aggregate).as_ref(), first) {
                 continue;
             }
-            let held_before = self.delivery.held_keys();
             let before = self.delivery.letters();
             let look = self.database.look(key, marks, self.now);
             let free = look.letters.is_empty() && key.is_some();
             let may = |letter: &&StoredLetter| letter.standing == Standing::May;
             let may = look.letters.iter().take_while(may).count();
+            let suspected = key.is_some_and(|_| self.is_suspected_in_vain(&look.letters));
             self.delivery.look(look, recorded);
             let admitted = self.delivery.letters() - before;
             self.sometimes.letter_found_at_start += u64::from(admitted < may);
-            self.sometimes.released_late +=
-                u64::from(free && held_before == self.delivery.held_keys());
+            let is_kept = key.is_some_and(|key| self.delivery.blocked.is_kept(&aggregate(key)));
+            self.sometimes.released_late += u64::from(free && is_kept);
+            self.sometimes.suspected_in_vain += u64::from(suspected);
         }
         if all {
             self.delivery.letters_read();
         }
+    }
+
+    /// Whether the first letter of a key was held behind nothing.
+    fn is_suspected_in_vain(&self, letters: &[StoredLetter]) -> bool {
+        let first = letters.first().map(|letter| self.database.letters[&letter.id.0].state);
+        first == Some(State::Held) && self.database.letters_of_same_key(letters[0].id.0) == 0
     }
 
     fn record(&mut self) {
@@ -373,34 +404,11 @@ impl World {
         }
         self.database.record(&records.records, self.now);
         self.delivery.letters_recorded(&records);
-    }
-
-    fn kill(&mut self) {
-        self.sometimes.killed_in_flight += u64::from(!self.in_flight.is_empty());
-        let in_flight = std::mem::take(&mut self.in_flight);
-        let goes_on = self.random.chance(30);
-        for Sent { seq, given_up, .. } in in_flight.iter().filter(|_| !goes_on) {
-            // What was on its way may arrive all the same.
-            if !given_up && self.may_arrive_late(*seq) && self.random.chance(50) {
-                self.stream.store(*seq, self.now);
-            }
+        // As the relay: a new holding loads the keys anew.
+        if self.delivery.wants_blocked_keys() {
+            self.sometimes.loaded_anew += 1;
+            self.kill();
         }
-        self.kill_batches();
-        self.settling = None;
-        self.recording = None;
-        self.look_above = Some(self.database.resume().stream.floor);
-        self.is_start = true;
-        let next = resumed(&self.database, self.rules, self.now);
-        let before = std::mem::replace(&mut self.delivery, next);
-        // For no longer than what it sends may be on its way.
-        let until = self.now + Duration::from_millis(LATE_MAX);
-        self.other = goes_on.then(|| Other::new(before, in_flight, until));
-    }
-
-    fn go_on_beside(&mut self) {
-        let Some(other) = &mut self.other else { return };
-        let stored = other.go_on(&mut self.stream, &self.poison, &mut self.random, self.now);
-        self.sometimes.stored_beside += u64::from(stored);
     }
 
     /// Everything works, the operator resolves all, and time passes until nothing is left to do.
@@ -446,7 +454,11 @@ impl World {
 
     pub(super) fn check(&mut self) {
         assert_eq!(self.delivery.events(), 0, "events stay in memory after the healing");
-        assert_eq!(self.delivery.held_keys(), 0, "keys stay held after everything was resolved");
+        assert_eq!(
+            self.delivery.blocked.listed(),
+            0,
+            "keys stay held after everything was resolved"
+        );
         let mut copies: HashMap<i64, u32> = HashMap::new();
         let mut last_of_key: HashMap<u64, i64> = HashMap::new();
         for seq in &self.stream.stored {

@@ -4,13 +4,19 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{Choice, Operator, narrowing};
-use crate::pg::error::{Class, QueryError};
+use crate::{
+    event::AggregateKey,
+    pg::error::{Class, QueryError},
+};
 
 /// How many letters one statement changes, and so one transaction.
 const BATCH: usize = 1_000;
 
 /// How often a batch is tried that another session stood in the way of.
 const TRIES: usize = 5;
+
+/// Rows of the outbox that one batch of an erasure looks at, whatever their key: no index knows keys.
+const ERASE_ROWS: i64 = 20_000;
 
 /// Bytes of a payload at most that an edit reads again for its digest.
 const DIGEST_BYTES_MAX: i64 = 64 * 1024 * 1024;
@@ -42,6 +48,21 @@ pub struct Acted {
     pub next: Option<i64>,
 }
 
+/// What one batch erased.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Erased {
+    /// Rows of the outbox.
+    pub rows: u64,
+    /// Rows of the key that are not settled, and stay.
+    pub rows_left: u64,
+    /// Letters.
+    pub letters: u64,
+    /// Letters of the key that are not resolved, and stay.
+    pub letters_left: u64,
+    /// Where the next batch begins; `None` when this was the last.
+    pub next: Option<i64>,
+}
+
 /// What became of a letter that was asked for by its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -57,6 +78,11 @@ pub enum Outcome {
         resolution: String,
         /// Who did it.
         by: Option<String>,
+    },
+    /// It is dead, and can never be published as it is.
+    Hopeless {
+        /// Why it died, as a word.
+        code: String,
     },
     /// It belongs to another relay.
     OfRelay(String),
@@ -121,6 +147,11 @@ impl Operator {
             &channel,
         ];
         parameters.extend(rest);
+        let state = choice.state.as_str();
+        let how: [&(dyn ToSql + Sync); 2] = [&state, &choice.hopeless];
+        if action == Action::Redrive {
+            parameters.extend(how);
+        }
         let rows = self.again(sql, &parameters).await?;
         let Some(row) = rows.first() else { return Ok(Acted { ids: Vec::new(), next: None }) };
         let ids: Vec<i64> = row.try_get("ids")?;
@@ -162,7 +193,41 @@ impl Operator {
             &DIGEST_BYTES_MAX,
         ];
         let rows = self.again(include_str!("../sql/operator_edit.sql"), &parameters).await?;
-        Ok(rows.first().map(|row| row.try_get("event_id")).transpose()?)
+        Ok(rows.first().map(|row| row.try_get("event_id")).transpose()?.flatten())
+    }
+
+    /// Erases what is kept of a key: one batch of the rows above a `seq`.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn erase(
+        &self,
+        key: &AggregateKey,
+        above: i64,
+        authority: &Authority,
+    ) -> Result<Erased, QueryError> {
+        let parameters: [&(dyn ToSql + Sync); 7] = [
+            &self.relay,
+            &key.aggregate_type(),
+            &key.aggregate_id(),
+            &above,
+            &ERASE_ROWS,
+            &authority.actor,
+            &authority.reason,
+        ];
+        let rows = self.again(include_str!("../sql/operator_erase.sql"), &parameters).await?;
+        let row = rows.first();
+        let count = |name: &str| match row {
+            Some(row) => Ok::<_, QueryError>(row.try_get::<_, i64>(name)?.unsigned_abs()),
+            None => Ok(0),
+        };
+        Ok(Erased {
+            rows: count("rows_erased")?,
+            rows_left: count("rows_left")?,
+            letters: count("letters_erased")?,
+            letters_left: count("letters_left")?,
+            next: row.map(|row| row.try_get("next")).transpose()?.flatten(),
+        })
     }
 
     /// What each of these letters is now, in the order of `ids`.
@@ -180,6 +245,9 @@ impl Operator {
                 _ if relay != self.relay => Outcome::OfRelay(relay),
                 (Some(resolution), _) => {
                     Outcome::Resolved { resolution, by: row.try_get("resolved_by")? }
+                }
+                (None, "dead") if row.try_get("is_hopeless")? => {
+                    Outcome::Hopeless { code: row.try_get("error_code")? }
                 }
                 (None, "dead") => Outcome::Dead,
                 (None, "held") => Outcome::Held,

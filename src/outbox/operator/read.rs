@@ -157,27 +157,32 @@ impl Operator {
         rows.iter().map(Letter::read).collect::<Result<_, _>>().map(Some)
     }
 
-    /// How many dead letters a choice is about.
+    /// How many letters a choice is about.
     ///
     /// # Errors
     /// As the session's.
     pub async fn count(&self, choice: &Choice) -> Result<u64, QueryError> {
         let narrowing = narrowing(choice);
         let mut parameters = self.common(&narrowing, choice);
-        parameters.extend([&choice.until as &(dyn ToSql + Sync), &choice.ids]);
+        let state = choice.state.as_str();
+        let rest: [&(dyn ToSql + Sync); 4] = [&choice.until, &choice.ids, &state, &choice.hopeless];
+        parameters.extend(rest);
         let rows = self.query(include_str!("../sql/operator_count.sql"), &parameters).await?;
         let count: i64 = rows.first().map_or(Ok(0), |row| row.try_get("count"))?;
         Ok(u64::try_from(count).unwrap_or_default())
     }
 
-    /// The first dead letters of a choice, in the order in which they would be acted on.
+    /// The first letters of a choice, in the order in which they would be acted on.
     ///
     /// # Errors
     /// As the session's.
     pub async fn chosen(&self, choice: &Choice, limit: i64) -> Result<Vec<Letter>, QueryError> {
         let narrowing = narrowing(choice);
         let mut parameters = self.common(&narrowing, choice);
-        parameters.extend([&choice.until as &(dyn ToSql + Sync), &choice.ids, &limit]);
+        let state = choice.state.as_str();
+        let rest: [&(dyn ToSql + Sync); 5] =
+            [&choice.until, &choice.ids, &limit, &state, &choice.hopeless];
+        parameters.extend(rest);
         let rows = self.query(include_str!("../sql/operator_chosen.sql"), &parameters).await?;
         rows.iter().map(Letter::read).collect()
     }

@@ -1,15 +1,21 @@
--- The keys whose later events have to wait, because a letter of theirs is not resolved.
+-- A page of the letters that block their keys: the later events of such a key have to wait.
 --
--- A key with held letters has one that holds it dead, or one that the relay has still to look at,
--- whatever became of that: so a million held letters are not read here.
+-- A letter blocks its key when it is dead and holds it, or when it has a mark, whatever became of it:
+-- the relay has still to load that key. A key with held letters has at least one such letter, so a
+-- million held letters are not read here.
 --
--- $1 text relay
--- Columns: aggregate_type text, aggregate_id text
--- Rows: one a blocked key. Index: letter_holding, letter_due. Locks: ACCESS SHARE.
-SELECT DISTINCT l.aggregate_type, l.aggregate_id
-FROM ((SELECT d.aggregate_type, d.aggregate_id FROM "postrider".letter AS d
-       WHERE d.relay = $1::text AND d.resolved_at IS NULL AND d.state = 'dead' AND d.holds)
-      UNION ALL
-      (SELECT t.aggregate_type, t.aggregate_id FROM "postrider".letter AS t
-       WHERE t.relay = $1::text AND t.next_attempt_at IS NOT NULL)) AS l
-WHERE l.aggregate_type <> '' AND l.aggregate_id <> ''
+-- The pages go by id, which never changes. An operator may change a letter between two pages: it
+-- keeps its place, and it keeps blocking, because each act on a letter sets its mark. Only the relay
+-- that reads these pages clears a mark.
+--
+-- $1 text relay, $2 bigint id of the last letter of the page before (0: from the first)
+-- $3 bigint letters at most
+-- Columns: id int8, aggregate_type text null, aggregate_id text null
+-- Rows: 0 to $3, in the order of id. Index: letter_blocking. Locks: ACCESS SHARE.
+SELECT l.id, l.aggregate_type, l.aggregate_id
+FROM "postrider".letter AS l
+WHERE l.relay = $1::text AND l.id > $2::bigint
+  AND (l.next_attempt_at IS NOT NULL
+       OR l.state = 'dead' AND l.holds AND l.resolved_at IS NULL)
+ORDER BY l.id
+LIMIT $3::bigint

@@ -1,9 +1,10 @@
 -- Writes for `postrider status` what the instance that leads found out itself, and why nothing is
 -- published just now, or that events flow.
 --
--- $1 text relay, $2 bigint term, $3 text null (null: events flow), $4 text the report as JSON
+-- $1 text relay, $2 bigint term, $3 text null (null: events flow), $4 text the report as JSON,
+-- $5 text null gate kind
 -- Rows: none come back; one is written when the term is still ours. Index: primary key.
 -- Locks: the position's row.
 UPDATE "postrider".position AS p
-SET note = $3::text, report = $4::text::jsonb, reported_at = clock_timestamp()
+SET note = $3::text, gate_kind = $5::text, report = $4::text::jsonb, reported_at = clock_timestamp()
 WHERE p.relay = $1::text AND p.term = $2::bigint

@@ -1,9 +1,9 @@
--- The first dead letters that an action would be about, in the order of their seq.
+-- The first letters that an action would be about, in the order of their seq.
 --
 -- $1 text relay; each of the next, when not null, narrows the choice: $2 text event type,
 -- $3 and $4 text aggregate type and id, $5 text error code, $6 text fingerprint,
 -- $7 timestamptz dead since then at the earliest, $8 timestamptz at the latest, $9 bigint[] ids
--- $10 bigint rows at most
+-- $10 bigint rows at most, $11 text state, $12 boolean also what can never be published as it is
 -- Columns: id int8, relay text, state text, dead_at text null, first_failed_at text,
 --   next_attempt_at text null (times as ISO 8601 in UTC), error_code text, error text,
 --   fingerprint text, attempts int4, holds bool, seq int8, event_id uuid, event_type text,
@@ -15,11 +15,11 @@ SELECT l.id, l.relay, l.state, to_char(l.dead_at AT TIME ZONE 'UTC', 'YYYY-MM-DD
        l.error_code, l.error, l.fingerprint, l.attempts, l.holds, l.seq, l.event_id, l.event_type,
        l.aggregate_type, l.aggregate_id, l.payload_size
 FROM "postrider".letter AS l
-WHERE (l.relay = $1::text) IS TRUE AND (l.state = 'dead') IS TRUE AND l.resolved_at IS NULL
+WHERE (l.relay = $1::text) IS TRUE AND (l.state = $11::text) IS TRUE AND l.resolved_at IS NULL
   -- Once more as what an index can be used for: relay and state unless there are ids, state unless
   -- there is a key. Without statistics the planner would take one index for as good as another.
   AND ($9::bigint[] IS NOT NULL OR l.relay = $1::text)
-  AND ($9::bigint[] IS NOT NULL OR $4::text IS NOT NULL OR l.state = 'dead')
+  AND ($9::bigint[] IS NOT NULL OR $4::text IS NOT NULL OR l.state = $11::text)
   AND ($2::text IS NULL OR l.event_type = $2::text)
   AND ($4::text IS NULL
        OR hashtextextended(l.aggregate_id, 0) = hashtextextended($4::text, 0)
@@ -29,5 +29,6 @@ WHERE (l.relay = $1::text) IS TRUE AND (l.state = 'dead') IS TRUE AND l.resolved
   AND ($7::timestamptz IS NULL OR l.dead_at >= $7::timestamptz)
   AND ($8::timestamptz IS NULL OR l.dead_at <= $8::timestamptz)
   AND ($9::bigint[] IS NULL OR l.id = ANY ($9::bigint[]))
+  AND ($12::boolean OR NOT "postrider".is_hopeless(l.id, l.error_code, l.subject, l.dead_at))
 ORDER BY l.seq
 LIMIT $10::bigint

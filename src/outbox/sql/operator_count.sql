@@ -1,18 +1,19 @@
--- How many dead letters an action would be about.
+-- How many letters an action would be about.
 --
 -- $1 text relay; each of the next, when not null, narrows the choice: $2 text event type,
 -- $3 and $4 text aggregate type and id, $5 text error code, $6 text fingerprint,
 -- $7 timestamptz dead since then at the earliest, $8 timestamptz at the latest, $9 bigint[] ids
+-- $10 text state, $11 boolean also what can never be published as it is
 -- Columns: count int8
 -- Rows: exactly one. Index: letter_unresolved_state; letter_unresolved_key for a key, the primary
 -- key for ids. Locks: ACCESS SHARE.
 SELECT count(*) AS count
 FROM "postrider".letter AS l
-WHERE (l.relay = $1::text) IS TRUE AND (l.state = 'dead') IS TRUE AND l.resolved_at IS NULL
+WHERE (l.relay = $1::text) IS TRUE AND (l.state = $10::text) IS TRUE AND l.resolved_at IS NULL
   -- Once more as what an index can be used for: relay and state unless there are ids, state unless
   -- there is a key. Without statistics the planner would take one index for as good as another.
   AND ($9::bigint[] IS NOT NULL OR l.relay = $1::text)
-  AND ($9::bigint[] IS NOT NULL OR $4::text IS NOT NULL OR l.state = 'dead')
+  AND ($9::bigint[] IS NOT NULL OR $4::text IS NOT NULL OR l.state = $10::text)
   AND ($2::text IS NULL OR l.event_type = $2::text)
   AND ($4::text IS NULL
        OR hashtextextended(l.aggregate_id, 0) = hashtextextended($4::text, 0)
@@ -22,3 +23,4 @@ WHERE (l.relay = $1::text) IS TRUE AND (l.state = 'dead') IS TRUE AND l.resolved
   AND ($7::timestamptz IS NULL OR l.dead_at >= $7::timestamptz)
   AND ($8::timestamptz IS NULL OR l.dead_at <= $8::timestamptz)
   AND ($9::bigint[] IS NULL OR l.id = ANY ($9::bigint[]))
+  AND ($11::boolean OR NOT "postrider".is_hopeless(l.id, l.error_code, l.subject, l.dead_at))

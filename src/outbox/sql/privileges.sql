@@ -23,6 +23,9 @@ FROM (VALUES ('table', '"postrider".outbox', 'SELECT'),
              ('sequence', '"postrider".wake_until', 'UPDATE'),
              ('sequence', '"postrider".outbox_seq_seq', 'SELECT'),
              ('function', '"postrider".retain(interval)', 'EXECUTE'),
+             ('function', '"postrider".forget(interval, interval, bigint)', 'EXECUTE'),
+             ('function', '"postrider".salvage(bigint)', 'EXECUTE'),
+             ('function', '"postrider".next_damaged(bigint, bigint, xid8[])', 'EXECUTE'),
              ('function', '"postrider".rescan(text, bigint)', 'EXECUTE'),
              ('function', '"postrider".processed_maintain(interval)', 'EXECUTE'))
      AS needed (kind, object, privilege)

@@ -7,7 +7,8 @@
 -- $11 bigint[] seq, $12 text[] state (dead | retrying | held), $13 boolean[] holds,
 -- $14 text[] error_code, $15 text[] error, $16 bigint payload bytes at most: a larger payload stays
 -- in the outbox; one that another table had compressed, and that is larger even so, is not unpacked to
--- be measured: of it the letter tells the compressed size, $17 integer[] attempts, $18 float8[] wait in seconds (by this server's clock),
+-- be measured: of it the letter tells the compressed size, $17 integer[] attempts, $18 float8[] null or wait in
+-- seconds until the mark (by this server's clock),
 -- $19 uuid null event stored at the last acked sequence, $20 bigint stream floor
 -- Columns: settled int8 (1 when the term is still ours, else 0 and nothing was written),
 --   letters int8 (the letters that are new)
@@ -33,9 +34,9 @@ WITH settled AS (
            failed.error, failed.error_code || '-'
                || substr(md5(regexp_replace(failed.error, '\d+|"[^"]*"', '#', 'g')), 1, 8),
            CASE WHEN failed.state = 'dead' THEN clock_timestamp() END,
-           CASE WHEN failed.state = 'retrying'
-                THEN clock_timestamp() + failed.wait * interval '1 second' END,
-           coalesce(o.payload_size, 0), coalesce(o.payload_size > $16::bigint, false), o.tx,
+           clock_timestamp() + failed.wait * interval '1 second',
+           coalesce(o.payload_size, 0), failed.error_code = 'unreadable_row'
+               OR coalesce(o.payload_size > $16::bigint, false), o.tx,
            o.seq, o.slot, o.event_version, o.occurred_at, o.event_id, o.event_type, o.kind,
            o.aggregate_type, o.aggregate_id, o.aggregate_version, o.source, o.subject,
            o.content_type, o.headers, o.correlation_id, o.causation_id, o.actor,
@@ -46,15 +47,28 @@ WITH settled AS (
                       $17::integer[], $18::float8[])
         AS failed (seq, state, holds, error_code, error, attempts, wait)
     CROSS JOIN LATERAL (
-        SELECT l.*, CASE WHEN pg_column_compression(l.payload) IS NOT NULL
-                              AND pg_column_size(l.payload) <= $16::bigint
-                         THEN octet_length(l.payload::text)
-                         WHEN l.payload IS NOT NULL THEN pg_column_size(l.payload)
-                         ELSE octet_length(l.payload_binary) END AS payload_size
-        FROM "postrider".outbox AS l
-        WHERE l.seq >= failed.seq AND l.seq <= failed.seq
-        ORDER BY l.seq
-        LIMIT 1) AS o
+        (SELECT l.tx, l.seq, l.slot, l.event_version, l.occurred_at, l.event_id, l.event_type,
+                l.kind, l.aggregate_type, l.aggregate_id, l.aggregate_version, l.source, l.subject,
+                l.content_type, l.headers, l.correlation_id, l.causation_id, l.actor, l.payload,
+                l.payload_binary,
+                CASE WHEN pg_column_compression(l.payload) IS NOT NULL
+                          AND pg_column_size(l.payload) <= $16::bigint
+                     THEN octet_length(l.payload::text)
+                     WHEN l.payload IS NOT NULL THEN pg_column_size(l.payload)
+                     ELSE octet_length(l.payload_binary) END::bigint AS payload_size
+         FROM "postrider".outbox AS l
+         WHERE failed.error_code <> 'unreadable_row'
+           AND l.seq >= failed.seq AND l.seq <= failed.seq
+         ORDER BY l.seq
+         LIMIT 1)
+        UNION ALL
+        -- The damaged values stay where they are.
+        (SELECT s.tx, s.seq, s.slot, s.event_version, s.occurred_at, s.event_id, s.event_type,
+                s.kind, s.aggregate_type, s.aggregate_id, s.aggregate_version, s.source, s.subject,
+                s.content_type, s.headers, s.correlation_id, s.causation_id, s.actor, s.payload,
+                s.payload_binary, s.payload_size
+         FROM (SELECT failed.seq WHERE failed.error_code = 'unreadable_row') AS damaged
+         CROSS JOIN LATERAL "postrider".salvage(damaged.seq) AS s)) AS o
     ORDER BY failed.seq
     ON CONFLICT (relay, seq) DO NOTHING
     RETURNING seq

@@ -104,7 +104,7 @@ fn interval(chore: Chore) -> Duration {
     match chore {
         Chore::Depth | Chore::Note | Chore::Checkpoint => Duration::from_secs(5),
         Chore::Grants => Duration::from_secs(10),
-        Chore::Retention | Chore::ConsumerKeys => Duration::from_mins(1),
+        Chore::Retention | Chore::Letters | Chore::ConsumerKeys => Duration::from_mins(1),
     }
 }
 
@@ -115,6 +115,7 @@ pub(super) fn consequence(chore: Chore) -> &'static str {
         Chore::Note => "`postrider status` does not see what the relay sees",
         Chore::Checkpoint => "after a loss of the broker's more is published again",
         Chore::Retention => "published rows stay and the outbox grows",
+        Chore::Letters => "resolved letters and the audit grow",
         Chore::ConsumerKeys => "the table of consumers' keys grows",
         Chore::Grants => "a grant that is missing is not named",
     }

@@ -8,6 +8,7 @@ mod checkpoint;
 mod consumer_keys;
 mod depth;
 mod grants;
+mod letters;
 mod note;
 mod retention;
 
@@ -59,6 +60,10 @@ pub struct Settings {
     pub relay: String,
     /// How long published rows stay.
     pub retention: Duration,
+    /// How long resolved letters stay.
+    pub letter_retention: Duration,
+    /// How long the record of operators' acts stays.
+    pub audit_retention: Duration,
 }
 
 /// Does the chores until asked to stop.
@@ -174,6 +179,7 @@ impl Chores {
             }
             Chore::Checkpoint => checkpoint::take(session, settings.retention).await,
             Chore::Retention => retention::run(session, settings.retention, metrics).await,
+            Chore::Letters => letters::forget(session, settings).await,
             Chore::ConsumerKeys => consumer_keys::forget(session).await,
             Chore::Grants => grants::look(session, &self.status).await,
         }

@@ -28,7 +28,8 @@ pub(super) async fn write(session: &Upkeep, status: &Status) -> Result<String, Q
         })
         .collect();
     let report = json!({ "term": status.term, "findings": findings }).to_string();
-    session.note(status.term, (!note.is_empty()).then_some(&note), &report).await?;
+    let kind = status.gate.as_ref().map(|gate| gate.kind);
+    session.note(status.term, kind.map(|kind| (kind, note.as_str())), &report).await?;
     Ok(summary(status))
 }
 

@@ -88,7 +88,7 @@ async fn a_letter_without_its_payload_keeps_the_row() {
     let (target, _) = span(&client, "3:3:").await;
     let (seqs, states) = (vec![1_i64], vec!["dead"]);
     let (codes, texts) = (vec!["payload_too_large"], vec!["too large"]);
-    let (holds, attempts, waits) = (vec![true], vec![1_i32], vec![0.0_f64]);
+    let (holds, attempts, waits) = (vec![true], vec![1_i32], vec![None::<f64>]);
     let parameters: [&(dyn ToSql + Sync); 20] = [
         &"main",
         &term,
@@ -115,7 +115,8 @@ async fn a_letter_without_its_payload_keeps_the_row() {
         let row = client.query_one(&statement("settle_letters"), &parameters).await.unwrap();
         assert_eq!((row.get::<_, i64>("settled"), row.get::<_, i64>("letters")), (1, new));
     }
-    let blocked = client.query(&statement("blocked_keys"), &[&"main"]).await.unwrap();
+    let page: [&(dyn ToSql + Sync); 3] = [&"main", &0_i64, &10_i64];
+    let blocked = client.query(&statement("blocked_keys"), &page).await.unwrap();
     assert_eq!(blocked.len(), 1);
     assert_eq!(retain(&client).await, (0, 0, true));
     assert_eq!(retain(&client).await, (1, 0, false));

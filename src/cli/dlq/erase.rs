@@ -1,0 +1,61 @@
+//! `postrider dlq erase`: erases for the law's sake what is kept of one key.
+
+use super::{Exit, Failure, Globals, actor, block_on, key, name, open, print, reason};
+use crate::{
+    config::{Config, error::Problem, load::Scope},
+    event::AggregateKey,
+    outbox::operator::{Authority, Erased},
+};
+
+/// `postrider dlq erase`
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    /// The key, such as customer/c-17
+    #[arg(value_name = "TYPE/ID", value_parser = key)]
+    key: AggregateKey,
+    /// Why, for the audit: 1 to 1,000 characters
+    #[arg(long, value_name = "TEXT", value_parser = reason, required = true)]
+    reason: Option<String>,
+    /// Who you are, for the audit [default: the user of the system]
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    actor: Option<String>,
+    /// Say that it cannot be undone
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Erases one key.
+pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
+    if !args.yes {
+        let text = "an erasure cannot be undone";
+        let hint = "say --yes; `postrider dlq list --key` and `postrider why` show what there is";
+        return Err(Failure::new(Exit::Usage, Problem::new(text).hint(hint)));
+    }
+    let loaded = globals.load(Scope::Database)?;
+    block_on(erase(&loaded.config, args))
+}
+
+async fn erase(config: &Config, args: &Args) -> Result<Exit, Failure> {
+    let operator = open(config).await?;
+    let authority = Authority { actor: actor(args.actor.as_deref()), reason: args.reason.clone() };
+    let mut sum = Erased::default();
+    let mut above = Some(0);
+    while let Some(seq) = above {
+        let erased = operator.erase(&args.key, seq, &authority).await?;
+        sum.rows += erased.rows;
+        sum.rows_left += erased.rows_left;
+        sum.letters += erased.letters;
+        sum.letters_left += erased.letters_left;
+        above = erased.next;
+    }
+    let Erased { rows, rows_left, letters, letters_left, .. } = sum;
+    print::line(&format!("erased {rows} rows of the outbox and {letters} letters"))?;
+    if rows_left == 0 && letters_left == 0 {
+        return Ok(Exit::Done);
+    }
+    print::to_stderr(&format!(
+        "left alone: {rows_left} rows that are not settled and {letters_left} letters that are not \
+         resolved; redrive or discard the letters, and run the same again"
+    ));
+    Ok(Exit::Failed)
+}

@@ -1,0 +1,7 @@
+-- The place of the first row whose block cannot be read: asked for when next_row.sql fails.
+--
+-- $1 bigint bookmark, $2 bigint floor of P, $3 text null late transactions
+-- Columns: seq int8 null
+-- Rows: exactly one. Index: primary key of each leaf, outbox_tx_seq for late transactions.
+-- Locks: ACCESS SHARE.
+SELECT "postrider".next_damaged($1::bigint, $2::bigint, coalesce($3::text, '{}')::xid8[]) AS seq

@@ -1,0 +1,125 @@
+//! Rows that the database cannot read: which one it is, and what can be saved of it.
+
+use tokio_postgres::types::ToSql;
+
+use super::{Outbox, row};
+use crate::{
+    event::{Event, Payload, Position, Seq},
+    pg::error::QueryError,
+};
+
+impl Outbox {
+    /// The first row from the cursor on, when a page of this one row could not be read for the reason
+    /// that `error` gives; or the rows before it, when it is not the first.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub(super) async fn next_unreadable(
+        &self,
+        cursor: &Position,
+        late: Option<&str>,
+        error: &QueryError,
+    ) -> Result<Vec<Box<Event>>, QueryError> {
+        match self.next_row(cursor, late, i64::MAX).await {
+            Err(error) if error.is_of_a_row() => {}
+            found => return Ok(vec![unreadable(found?, error)?]),
+        }
+        // Not even the number of its transaction can be read: its block is damaged. The database looks
+        // at the first row of each leaf, so that rows of other leaves may come before it.
+        let (bookmark, floor) = (cursor.bookmark.0, cursor.floor.0);
+        let parameters: [&(dyn ToSql + Sync); 3] = [&bookmark, &floor, &late];
+        let row = self.query_rarely(include_str!("sql/next_damaged.sql"), &parameters).await?;
+        let damaged: Option<i64> = row.try_get(0)?;
+        let below = damaged.ok_or(QueryError::RowGone)?;
+        match self.row_below(cursor, late, below).await {
+            Ok(None) => Ok(vec![unreadable(damaged, error)?]),
+            Ok(Some(event)) => Ok(vec![event]),
+            Err(other) if other.is_of_a_row() => {
+                Ok(vec![unreadable(self.next_row(cursor, late, below).await?, &other)?])
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// The place of the first row from the cursor on that is below another place.
+    async fn next_row(
+        &self,
+        cursor: &Position,
+        late: Option<&str>,
+        below: i64,
+    ) -> Result<Option<i64>, QueryError> {
+        let (settled, target) = (cursor.settled.as_str(), cursor.target.as_str());
+        let (bookmark, floor) = (cursor.bookmark.0, cursor.floor.0);
+        let parameters: [&(dyn ToSql + Sync); 6] =
+            [&settled, &target, &bookmark, &floor, &late, &below];
+        let row = self.query_rarely(include_str!("sql/next_row.sql"), &parameters).await?;
+        Ok(row.try_get(0)?)
+    }
+
+    /// The first row from the cursor on that is below another place.
+    async fn row_below(
+        &self,
+        cursor: &Position,
+        late: Option<&str>,
+        below: i64,
+    ) -> Result<Option<Box<Event>>, QueryError> {
+        let (settled, target) = (cursor.settled.as_str(), cursor.target.as_str());
+        let (bookmark, floor) = (cursor.bookmark.0, cursor.floor.0);
+        let (rows, inline) = (1_i64, 0_i32);
+        let parameters: [&(dyn ToSql + Sync); 8] =
+            [&settled, &target, &bookmark, &floor, &rows, &inline, &late, &below];
+        let sql = self.schema.apply(include_str!("sql/page_below.sql"));
+        let query = self.connection.client.query_opt(&sql, &parameters);
+        let row = self.connection.deadline(query).await?;
+        Ok(row.map(|row| row::readable(&row)).transpose()?.map(Box::new))
+    }
+
+    /// Completes unreadable events with what can be read of them.
+    pub(super) async fn salvage(&self, events: &mut [Box<Event>]) -> Result<(), QueryError> {
+        let unreadable =
+            events.iter_mut().filter(|event| matches!(event.payload, Payload::Unreadable { .. }));
+        for event in unreadable {
+            let parameters: [&(dyn ToSql + Sync); 1] = [&event.seq.0];
+            let row = self.query_rarely(include_str!("sql/salvage.sql"), &parameters).await?;
+            let payload = event.payload.clone();
+            **event = Event { payload, ..row::event(&row)? };
+        }
+        Ok(())
+    }
+
+    /// Reads payloads one by one, because one of them cannot be read.
+    pub(super) async fn read_payloads_one_by_one(
+        &self,
+        events: &mut [Box<Event>],
+        left_out: &[i64],
+    ) -> Result<(), QueryError> {
+        for seq in left_out {
+            match self.read_payloads(events, &[*seq]).await {
+                Err(error) if error.is_of_a_row() => {
+                    let reason = error.to_string().into();
+                    if let Some(event) = events.iter_mut().find(|event| event.seq.0 == *seq) {
+                        event.payload = Payload::Unreadable { reason };
+                    }
+                }
+                read => read?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs a statement that is not worth preparing, and gives its first row.
+    async fn query_rarely(
+        &self,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<tokio_postgres::Row, QueryError> {
+        let sql = self.schema.apply(sql);
+        self.connection.deadline(self.connection.client.query_one(&sql, parameters)).await
+    }
+}
+
+/// An event of which only the place is known; without one the row has gone meanwhile.
+fn unreadable(seq: Option<i64>, reason: &QueryError) -> Result<Box<Event>, QueryError> {
+    let seq = seq.map(Seq).ok_or(QueryError::RowGone)?;
+    Ok(Box::new(row::unreadable(seq, &reason.to_string())))
+}

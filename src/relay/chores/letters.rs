@@ -1,0 +1,26 @@
+//! Deletes resolved letters and rows of the audit that are old, some at a time.
+
+use tracing::info;
+
+use super::Settings;
+use crate::{outbox::Upkeep, pg::error::QueryError};
+
+/// Statements of one round at most. Each deletes some thousand rows, and the next round follows in a
+/// minute.
+const ROUND: usize = 20;
+
+pub(super) async fn forget(session: &Upkeep, settings: &Settings) -> Result<(), QueryError> {
+    let (mut letters, mut audits) = (0, 0);
+    for _ in 0..ROUND {
+        let gone = session.forget(settings.letter_retention, settings.audit_retention).await?;
+        letters += gone.letters;
+        audits += gone.audits;
+        if !gone.is_full {
+            break;
+        }
+    }
+    if letters > 0 || audits > 0 {
+        info!(letters, audits, "deleted old resolved letters and rows of the audit");
+    }
+    Ok(())
+}
