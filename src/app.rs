@@ -23,6 +23,7 @@ use crate::{
     pg::schema::Schema,
     relay::{
         self, Relay, RelayError, chores,
+        outage::Outages,
         status::{Link, Status},
     },
     shutdown::Shutdown,
@@ -43,6 +44,9 @@ const TASKS_GRACE: Duration = Duration::from_secs(5);
 
 /// How often systemd is told how it goes.
 const NOTIFY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether events flow.
+const OUTAGE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How often it is said again that NATS is waited for.
 const REMIND: Duration = Duration::from_secs(30);
@@ -131,6 +135,7 @@ pub async fn run(config: Config, options: Options) -> Result<(), RunError> {
     });
     let told = (Arc::clone(&status), Arc::clone(&metrics));
     tasks.spawn("nats", tell_of_nats(nats, servers, told, tasks.cancelled()));
+    tasks.spawn("outages", tell_of_outages(status.subscribe(), tasks.cancelled()));
     tasks.spawn("systemd", tell_systemd(status.subscribe(), tasks.cancelled()));
     systemd::ready();
 
@@ -233,6 +238,35 @@ async fn tell_systemd(
             seen.measured.depth.backlog(),
             seen.measured.depth.dead
         ));
+    }
+}
+
+/// Says when an outage is over how long it was, and how many events waited.
+async fn tell_of_outages(
+    status: watch::Receiver<Status>,
+    cancelled: tokio_util::sync::CancellationToken,
+) {
+    let mut ticks = interval(OUTAGE_INTERVAL);
+    let mut outages = Outages::default();
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = cancelled.cancelled() => return,
+        }
+        let now = Instant::now();
+        let seen = status.borrow().clone();
+        // Once the database answers again the figures are fresh: those count too.
+        let in_memory = u64::try_from(seen.waiting + seen.in_flight).unwrap_or(u64::MAX);
+        let waiting = seen.measured.depth.backlog().max(in_memory);
+        if let Some((outage, took)) = outages.look(&seen.findings(now), waiting, now) {
+            let codes: Vec<_> = outage.codes.iter().map(|code| code.as_str()).collect();
+            info!(
+                causes = codes.join(", "),
+                waited_at_least = outage.waited_at_least.max(waiting),
+                "the outage is over after {}",
+                humantime::format_duration(Duration::from_secs(took.as_secs()))
+            );
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 
 mod broker;
 mod database;
+mod room;
+mod standing;
 
 use serde_json::{Value, json};
 

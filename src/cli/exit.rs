@@ -84,6 +84,10 @@ impl From<Class> for Exit {
     }
 }
 
+/// The relay's own user may not change letters.
+const OPERATOR_HINT: &str = "this command needs the role postrider_operator: GRANT postrider_operator TO the \
+     user of database.url, or name another user for this command with POSTRIDER__DATABASE__URL";
+
 /// Why a command did not do its work: what to print, and how to end.
 #[derive(Debug)]
 pub struct Failure {
@@ -110,6 +114,16 @@ impl Failure {
     /// The first line of what would be printed.
     pub(super) fn first_line(&self) -> String {
         self.problems.first().map(|problem| problem.primary.clone()).unwrap_or_default()
+    }
+
+    /// The same for an operator's command, whose user needs another role than the relay's.
+    pub(super) fn of_operator(mut self) -> Self {
+        if self.exit == Exit::NoPermission {
+            for problem in &mut self.problems {
+                problem.hint = Some(OPERATOR_HINT.to_owned());
+            }
+        }
+        self
     }
 
     /// A failure of this class while `doing`, which is a verb phrase: `could not <doing>`.

@@ -10,6 +10,7 @@ pub mod exit;
 mod migrate;
 mod print;
 mod reconcile;
+mod relay;
 mod run;
 mod standing;
 mod status;
@@ -80,6 +81,9 @@ enum Command {
     Audit(audit::Args),
     /// Publish again what the stream has lost
     Reconcile(reconcile::Args),
+    /// List the relays of this outbox, or give one up that nobody runs
+    #[command(subcommand)]
+    Relay(relay::Command),
     /// Start throwaway servers and a relay to play with, or check one run of the relay
     Dev(dev::Args),
     /// Look at the configuration
@@ -119,6 +123,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Dlq(command) => dlq::run(globals, &command),
         Command::Why(args) => why::run(globals, &args),
         Command::Audit(args) => audit::run(globals, &args),
+        Command::Relay(command) => relay::run(globals, &command),
         Command::Reconcile(args) => reconcile::run(globals, &args),
         Command::Dev(args) => dev::run(&globals, &args),
         Command::Config(config::Command::Show(args)) => config::show(globals, &args),

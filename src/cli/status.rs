@@ -67,6 +67,12 @@ async fn ask(config: &Config) -> Result<Report, Failure> {
     let pid = blocking::pid_of(&connection).await?;
     let inspection = Inspection::new(connection, Schema::from(&config.database.schema));
     let standing = Standing::ask(&inspection, config.relay.name.as_str()).await?;
+    let retention = config.relay.retention.0.as_secs_f64();
+    let relays = inspection.relays().await?.into_iter();
+    let abandoned = relays
+        .filter(|row| row.is_abandoned(&standing.relay, retention))
+        .map(|row| (row.relay, row.idle_seconds))
+        .collect();
     let measuring = inspection.depth(config.relay.name.as_str());
     let (depth, blocking) = blocking::watched(&config.database, pid, measuring).await;
     let depth = match (depth, &blocking) {
@@ -79,6 +85,7 @@ async fn ask(config: &Config) -> Result<Report, Failure> {
         depth,
         oldest_seconds: depth.and_then(|depth| depth.oldest_seconds).unwrap_or_default(),
         blocker: blocking.map(blocker),
+        abandoned,
         ..standing.facts()
     });
     Ok(Report { standing, depth, findings })
@@ -195,7 +202,7 @@ fn waiting(depth: &Depth) -> String {
     }
 }
 
-fn ago(seconds: f64) -> String {
+pub(super) fn ago(seconds: f64) -> String {
     match seconds {
         _ if seconds < 60.0 => format!("{seconds:.0} s ago"),
         _ if seconds < 3600.0 => format!("{:.0} min ago", seconds / 60.0),

@@ -134,7 +134,10 @@ fn role(facts: &Facts) -> Option<Finding> {
     match &facts.role {
         Role::Starting => {
             // Whatever it waits for is a finding of its own.
-            let is_waiting = facts.postgres != Link::Up || facts.nats != Link::Up;
+            let is_waiting = facts.postgres != Link::Up
+                || facts.nats != Link::Up
+                || facts.blocker.is_some()
+                || !facts.missing_grants.is_empty();
             (!is_waiting && facts.gate.is_none()).then(texts::starting)
         }
         Role::Stopping => Some(texts::stopping()),

@@ -175,6 +175,15 @@ fn of_who_runs() -> Vec<(&'static str, Facts)> {
         ("it has never run", role(Role::NeverStarted)),
         ("nobody runs it", role(Role::NotRunning)),
         ("it starts", role(Role::Starting)),
+        (
+            "it starts again and again, because a grant was revoked",
+            Facts {
+                missing_grants: vec![
+                    "GRANT SELECT ON TABLE \"postrider\".outbox TO app".to_owned(),
+                ],
+                ..role(Role::Starting)
+            },
+        ),
         ("it stops", role(Role::Stopping)),
         ("a standby", role(Role::Standby { leader: Some("postrider/relay".to_owned()) })),
         ("seen from the database, all is well", role(led(2.0))),

@@ -89,7 +89,11 @@ pub(super) fn locked(blocker: &Blocker) -> Finding {
 pub(super) fn nats_down(detail: &str, hint: Option<&str>) -> Finding {
     critical(
         Code::NatsDown,
-        format!("no connection to NATS: {detail}"),
+        // The detail of a first connection says so itself.
+        match detail.strip_prefix("no connection to ") {
+            Some(rest) => format!("no connection to NATS at {rest}"),
+            None => format!("no connection to NATS: {detail}"),
+        },
         hint.unwrap_or("postrider check, and see whether the server runs; the relay tries on"),
     )
 }
@@ -169,6 +173,7 @@ pub(super) fn chore(chore: Chore, failures: u32) -> Finding {
         Chore::ConsumerKeys => "the table of consumers' keys grows",
         Chore::Letters => "resolved letters and the audit grow",
         Chore::Grants => "a grant that is missing is not named",
+        Chore::Positions => "a position that nobody holds is not named",
     };
     warning(
         Code::ChoreFailing,

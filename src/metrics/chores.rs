@@ -16,6 +16,7 @@ pub struct Chores {
     failures: Family<ChoreLabel, Counter>,
     failing: Family<ChoreLabel, Gauge>,
     findings: Family<FindingLabel, Gauge>,
+    abandoned: Gauge,
 }
 
 impl Chores {
@@ -24,6 +25,7 @@ impl Chores {
             failures: Family::default(),
             failing: Family::default(),
             findings: Family::default(),
+            abandoned: Gauge::default(),
         };
         this.found(&[]);
         for chore in Chore::ALL {
@@ -36,6 +38,8 @@ impl Chores {
         list.register("chore_failing", help, this.failing.clone());
         let help = "1 for what is wrong now, as `/readyz?verbose` and `postrider status` say it";
         list.register("finding", help, this.findings.clone());
+        let help = "Positions of other relays that nobody holds and that keep rows in the outbox";
+        list.register("abandoned_positions", help, this.abandoned.clone());
         this
     }
 
@@ -45,6 +49,11 @@ impl Chores {
             let gauge = self.findings.get_or_create(&FindingLabel { code: *code });
             gauge.set(i64::from(codes.contains(code)));
         }
+    }
+
+    /// So many positions are abandoned.
+    pub fn abandoned(&self, positions: usize) {
+        self.abandoned.set(count(positions));
     }
 
     /// A chore failed, for the time of this number in a row.

@@ -150,6 +150,8 @@ label! {
         ConsumerKeys = "consumer_keys",
         /// What the relay's user lacks.
         Grants = "grants",
+        /// Positions of other relays that nobody holds.
+        Positions = "positions",
     }
 }
 

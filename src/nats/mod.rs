@@ -5,9 +5,11 @@ mod connect;
 mod error;
 mod look_up;
 mod publish;
+mod room;
 mod stream;
 
 pub use connect::{ConnectError, Connection, Connector, Standing, keep_connected};
 pub use look_up::{Held, LookedUp, held_at, identity, kept, look_up, read_headers};
 pub use publish::{Absorbed, NotSent, Publisher};
+pub use room::{Probe, Room, Used, probe, room};
 pub use stream::{Copies, Facts, Keeps, StreamError, Warning, verify};

@@ -49,6 +49,8 @@ pub struct MissingPrivilege {
     pub object: String,
     /// Which.
     pub privilege: String,
+    /// The statement that grants it.
+    pub statement: String,
 }
 
 impl Inspection {
@@ -110,11 +112,15 @@ impl Inspection {
     /// # Errors
     /// As the session's; class `Schema` when the tables are not there.
     pub async fn missing_privileges(&self) -> Result<Vec<MissingPrivilege>, QueryError> {
-        let rows = self.query(include_str!("sql/privileges.sql"), &[]).await?;
+        let mut rows = self.query(include_str!("sql/privilege_on_schema.sql"), &[]).await?;
+        if rows.is_empty() {
+            rows = self.query(include_str!("sql/privileges.sql"), &[]).await?;
+        }
         let read = |row: &Row| {
             Ok(MissingPrivilege {
                 object: row.try_get("object")?,
                 privilege: row.try_get("privilege")?,
+                statement: row.try_get("statement")?,
             })
         };
         rows.iter().map(read).collect()

@@ -4,6 +4,7 @@ use std::{borrow::Cow, time::Duration};
 
 use tokio_postgres::{Row, types::ToSql};
 
+use super::Outbox;
 use crate::{
     metrics::{Depth, Query},
     pg::{blocking::pid_of, connect::Connection, error::QueryError, schema::Schema},
@@ -60,6 +61,21 @@ pub struct Retained {
     pub emptied: i32,
     /// Rows that went with them at most.
     pub rows_at_most: i64,
+}
+
+impl Outbox {
+    /// How much is not published; `None` before the relay's first start. For a standby, which has one
+    /// session only.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn depth(&self) -> Result<Option<Depth>, QueryError> {
+        let sql = self.schema.apply(include_str!("sql/depth.sql"));
+        let parameters: [&(dyn ToSql + Sync); 2] = [&self.relay, &COUNT_MAX];
+        let rows = self.connection.client.query(&sql, &parameters);
+        let rows = self.connection.timed(Query::Depth, rows).await?;
+        rows.first().map(read_depth).transpose()
+    }
 }
 
 impl Upkeep {
@@ -121,7 +137,10 @@ impl Upkeep {
         if rows.is_empty() {
             rows = self.run(include_str!("sql/privileges.sql"), &[]).await?;
         }
-        rows.iter().map(|row| Ok(row.try_get("statement")?)).collect()
+        let statements = rows.iter().map(|row| Ok(row.try_get("statement")?));
+        let mut statements = statements.collect::<Result<Vec<String>, QueryError>>()?;
+        statements.dedup();
+        Ok(statements)
     }
 
     /// Notes where the relay is; forgets what was noted longer ago than `kept`.
@@ -175,7 +194,7 @@ impl Upkeep {
         self.run(sql, &[&retention.as_secs_f64()]).await.map(drop)
     }
 
-    async fn run(
+    pub(super) async fn run(
         &self,
         sql: &str,
         parameters: &[&(dyn ToSql + Sync)],

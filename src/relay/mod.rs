@@ -11,6 +11,7 @@ mod duplicate;
 mod hold;
 mod holding;
 mod letters;
+pub mod outage;
 mod reader;
 mod report;
 mod slot;

@@ -198,6 +198,10 @@ async fn a_standby_is_ready_names_the_leader_and_shows_what_waits() {
     eventually("the backlog", DEADLINE, async || standby.metric(pending).await > 6.5).await;
     let up = r#"postrider_dependency_up{dependency="nats"}"#;
     eventually("a connection to NATS", DEADLINE, async || standby.metric(up).await > 0.0).await;
+    let sessions = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name LIKE 'postrider/%'";
+    let sessions: i64 = client.query_one(sessions, &[]).await.unwrap().get(0);
+    assert_eq!(sessions, 3, "two of the leader, one of the standby");
     let verbose: Value =
         serde_json::from_str(&standby.get("/readyz?verbose").await.unwrap().body).unwrap();
     assert!(verbose["leader"].as_str().is_some_and(|leader| !leader.is_empty()), "{verbose}");

@@ -2,7 +2,7 @@
 
 use async_nats::Event;
 
-use super::Finding;
+use super::{Finding, room};
 use crate::{
     cli::exit::Exit,
     config::{self, Config},
@@ -50,6 +50,7 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
             findings.extend(facts.warnings.iter().map(|warning| {
                 Finding::risky(STREAM, format!("{stream} {}", warning.text)).hint(warning.hint)
             }));
+            findings.extend(room::findings(&mut connection, stream, &template).await);
         }
         Err(StreamError::Missing { stream }) if config.stream.create => {
             let text = format!("{stream} does not exist; `postrider run` creates it");

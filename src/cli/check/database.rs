@@ -1,6 +1,6 @@
 //! Postgres: reachable and writable, migrated, and ours to use.
 
-use super::{CheckResult, Finding};
+use super::{CheckResult, Finding, standing};
 use crate::{
     cli::exit::Exit,
     config::Config,
@@ -16,6 +16,7 @@ use crate::{
 const POSTGRES: &str = "postgres";
 const SCHEMA: &str = "schema";
 const PRIVILEGES: &str = "privileges";
+const RELAY: &str = "relay";
 
 /// What there is to say; it ends with the first refusal, because the rest would follow from it.
 pub(super) async fn findings(config: &Config) -> Vec<Finding> {
@@ -36,7 +37,12 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
     if findings.iter().all(|finding| finding.result == CheckResult::Fine) {
         let inspection = Inspection::new(connection, schema);
         findings.push(privileges(&inspection).await);
-        findings.push(holder(&inspection, config.relay.name.as_str()).await);
+        let relay = config.relay.name.as_str();
+        findings.push(holder(&inspection, relay).await);
+        findings.extend(match standing::findings(&inspection, relay).await {
+            Ok(found) => found,
+            Err(error) => vec![refused(RELAY, &error)],
+        });
     }
     findings
 }
@@ -84,12 +90,13 @@ async fn privileges(inspection: &Inspection) -> Finding {
     }
     let list: Vec<String> =
         missing.iter().map(|it| format!("{} on {}", it.privilege, it.object)).collect();
+    let mut statements: Vec<String> = missing.into_iter().map(|it| it.statement).collect();
+    statements.dedup();
     Finding::refused(PRIVILEGES, Exit::NoPermission, format!("missing: {}", list.join(", ")))
-        .hint("GRANT postrider_relay TO the user of database.url")
+        .hint(format!("as the schema's owner: {}", statements.join("; ")))
 }
 
 async fn holder(inspection: &Inspection, relay: &str) -> Finding {
-    const RELAY: &str = "relay";
     match inspection.holder(relay).await {
         Ok(None) => Finding::fine(RELAY, format!("{relay} is not running")),
         Ok(Some(holder)) => {

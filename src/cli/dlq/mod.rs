@@ -47,14 +47,15 @@ pub(super) enum Command {
 
 /// Runs one of them.
 pub(super) fn run(globals: Globals, command: &Command) -> Result<Exit, Failure> {
-    match command {
+    let done = match command {
         Command::List(args) => list::run(globals, args),
         Command::Show(args) => show::run(globals, args),
         Command::Redrive(args) => redrive::run(globals, args),
         Command::Discard(args) => discard::run(globals, args),
         Command::Edit(args) => edit::run(globals, args),
         Command::Erase(args) => erase::run(globals, args),
-    }
+    };
+    done.map_err(Failure::of_operator)
 }
 
 pub(super) use list::as_json;
@@ -142,7 +143,7 @@ pub(super) fn key(text: &str) -> Result<AggregateKey, String> {
 }
 
 /// Why something was done, for those who ask later.
-fn reason(text: &str) -> Result<String, String> {
+pub(super) fn reason(text: &str) -> Result<String, String> {
     const CHARS_MAX: usize = 1_000;
     let text = text.trim();
     match text.chars().count() {

@@ -1,11 +1,12 @@
 -- What the relay needs and its role may not do, for `postrider check`.
 --
--- Columns: object text, privilege text, statement text (grants it: to postrider_relay where this role is
---   a member, else to this role)
+-- Columns: object text, privilege text, statement text (grants it: to postrider_relay where there is
+--   that role; membership in it, when this user has none)
 -- Rows: one for each missing privilege. Locks: none.
 SELECT needed.object, needed.privilege,
-       format('GRANT %s ON %s %s TO %s', needed.privilege, upper(needed.kind), needed.object,
-              grantee.name) AS statement
+       CASE WHEN roles.is_wanting THEN format('GRANT postrider_relay TO %I', current_user)
+            ELSE format('GRANT %s ON %s %s TO %s', needed.privilege, upper(needed.kind),
+                        needed.object, roles.grantee) END AS statement
 FROM (VALUES ('table', '"postrider".outbox', 'SELECT'),
              ('table', '"postrider".turn', 'SELECT'),
              ('table', '"postrider".position', 'SELECT'),
@@ -22,6 +23,7 @@ FROM (VALUES ('table', '"postrider".outbox', 'SELECT'),
              ('sequence', '"postrider".wake_until', 'SELECT'),
              ('sequence', '"postrider".wake_until', 'UPDATE'),
              ('sequence', '"postrider".outbox_seq_seq', 'SELECT'),
+             ('function', '"postrider".is_led(text)', 'EXECUTE'),
              ('function', '"postrider".retain(interval)', 'EXECUTE'),
              ('function', '"postrider".forget(interval, interval, bigint)', 'EXECUTE'),
              ('function', '"postrider".salvage(bigint)', 'EXECUTE'),
@@ -29,10 +31,11 @@ FROM (VALUES ('table', '"postrider".outbox', 'SELECT'),
              ('function', '"postrider".rescan(text, bigint)', 'EXECUTE'),
              ('function', '"postrider".processed_maintain(interval)', 'EXECUTE'))
      AS needed (kind, object, privilege)
-CROSS JOIN (SELECT CASE WHEN pg_has_role(r.oid, 'MEMBER') THEN quote_ident(r.rolname)
-                        ELSE quote_ident(current_user) END AS name
+CROSS JOIN (SELECT CASE WHEN r.oid IS NULL THEN quote_ident(current_user)
+                        ELSE 'postrider_relay' END AS grantee,
+                   r.oid IS NOT NULL AND NOT pg_has_role(r.oid, 'MEMBER') AS is_wanting
             FROM (SELECT 1) AS one
-            LEFT JOIN pg_roles AS r ON r.rolname = 'postrider_relay') AS grantee
+            LEFT JOIN pg_roles AS r ON r.rolname = 'postrider_relay') AS roles
 WHERE NOT CASE needed.kind
               WHEN 'table' THEN has_table_privilege(needed.object, needed.privilege)
               WHEN 'sequence' THEN has_sequence_privilege(needed.object, needed.privilege)

@@ -16,27 +16,24 @@ const FAILED: Backoff = Backoff { first: Duration::from_secs(5), longest: Durati
 pub(super) enum Duty {
     /// There is no right to run yet, and the database may be why.
     Waiting,
-    /// Another instance leads: the figures are kept true, and nothing is written.
-    Standby,
     /// Everything.
     Leading,
 }
 
 impl Duty {
-    /// The duty of an instance; `None` while it starts or ends.
+    /// The duty of an instance; `None` while it starts or ends, and for a standby, which measures over
+    /// the one session that it has.
     pub(super) fn of(status: &Status) -> Option<Self> {
         match status.phase {
             Phase::Starting if matches!(status.postgres, Link::Down { .. }) => Some(Self::Waiting),
-            Phase::Standby => Some(Self::Standby),
             Phase::Relaying => Some(Self::Leading),
-            Phase::Starting | Phase::Stopping | Phase::Stopped => None,
+            Phase::Starting | Phase::Standby | Phase::Stopping | Phase::Stopped => None,
         }
     }
 
     fn includes(self, chore: Chore) -> bool {
         match self {
             Self::Waiting => chore == Chore::Grants,
-            Self::Standby => chore == Chore::Depth,
             Self::Leading => true,
         }
     }
@@ -104,7 +101,9 @@ fn interval(chore: Chore) -> Duration {
     match chore {
         Chore::Depth | Chore::Note | Chore::Checkpoint => Duration::from_secs(5),
         Chore::Grants => Duration::from_secs(10),
-        Chore::Retention | Chore::Letters | Chore::ConsumerKeys => Duration::from_mins(1),
+        Chore::Retention | Chore::Letters | Chore::ConsumerKeys | Chore::Positions => {
+            Duration::from_mins(1)
+        }
     }
 }
 
@@ -118,6 +117,7 @@ pub(super) fn consequence(chore: Chore) -> &'static str {
         Chore::Letters => "resolved letters and the audit grow",
         Chore::ConsumerKeys => "the table of consumers' keys grows",
         Chore::Grants => "a grant that is missing is not named",
+        Chore::Positions => "a position that nobody holds is not named",
     }
 }
 
@@ -162,12 +162,12 @@ mod tests {
     }
 
     #[test]
-    fn a_standby_only_measures() {
+    fn who_waits_for_postgres_only_looks_for_missing_grants() {
         let now = Instant::now();
         let mut agenda = Agenda::new(now);
         for _ in 0..10 {
-            assert_eq!(agenda.next(Duty::Standby).0, Chore::Depth);
-            agenda.done(Chore::Depth, now);
+            assert_eq!(agenda.next(Duty::Waiting).0, Chore::Grants);
+            agenda.done(Chore::Grants, now);
         }
     }
 

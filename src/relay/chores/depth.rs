@@ -1,15 +1,19 @@
 //! Measures how much waits to be published, for the metrics and the status.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use tracing::debug;
 
 use crate::{
-    metrics::{Measured, Metrics},
-    outbox::Upkeep,
+    metrics::{Depth, Measured, Metrics},
+    outbox::{Outbox, Upkeep},
     pg::error::QueryError,
     relay::status::Status,
 };
+
+/// How often a standby measures: before the figures are overdue.
+const STANDBY_INTERVAL: Duration = Duration::from_secs(12);
 
 pub(super) async fn measure(
     session: &Upkeep,
@@ -18,9 +22,38 @@ pub(super) async fn measure(
 ) -> Result<(), QueryError> {
     // As of before the statement: what is committed while it runs may be missing.
     let at = Instant::now();
-    let depth = session.depth().await?.unwrap_or_default();
-    let measured = Measured { at, depth };
+    take(at, session.depth().await?, status, metrics);
+    Ok(())
+}
+
+fn take(at: Instant, depth: Option<Depth>, status: &watch::Sender<Status>, metrics: &Metrics) {
+    let measured = Measured { at, depth: depth.unwrap_or_default() };
     metrics.outbox.measured(measured);
     status.send_modify(|status| status.measured = measured);
-    Ok(())
+}
+
+/// The figures of a standby, which measures over the session with which it waits.
+#[derive(Debug, Default)]
+pub(in crate::relay) struct Standby {
+    measured_at: Option<Instant>,
+}
+
+impl Standby {
+    /// Measures when it is time to. A failure shows as figures that grow old.
+    pub(in crate::relay) async fn measure(
+        &mut self,
+        outbox: &Outbox,
+        status: &watch::Sender<Status>,
+        metrics: &Metrics,
+    ) {
+        let now = Instant::now();
+        if self.measured_at.is_some_and(|at| now.duration_since(at) < STANDBY_INTERVAL) {
+            return;
+        }
+        self.measured_at = Some(now);
+        match outbox.depth().await {
+            Ok(depth) => take(now, depth, status, metrics),
+            Err(error) => debug!(%error, "a standby could not measure what waits"),
+        }
+    }
 }

@@ -10,6 +10,7 @@ mod depth;
 mod grants;
 mod letters;
 mod note;
+mod positions;
 mod retention;
 
 use std::{
@@ -24,6 +25,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use self::agenda::{Agenda, Duty};
+pub(super) use self::depth::Standby;
 use super::status::Status;
 use crate::{
     config,
@@ -182,6 +184,7 @@ impl Chores {
             Chore::Letters => letters::forget(session, settings).await,
             Chore::ConsumerKeys => consumer_keys::forget(session).await,
             Chore::Grants => grants::look(session, &self.status).await,
+            Chore::Positions => positions::look(session, settings, &self.status, metrics).await,
         }
     }
 

@@ -1,0 +1,141 @@
+//! Whether the stream has room for what comes, and whether our user may publish.
+
+use async_nats::{Event, jetstream};
+
+use super::Finding;
+use crate::{
+    cli::{exit::Exit, print::number},
+    nats::{self, Probe, Room, Used},
+    wire::SubjectTemplate,
+};
+
+const STREAM: &str = "stream";
+
+/// From this part on something is nearly used up.
+const NEARLY: f64 = 0.8;
+
+/// From this part on the next message may be refused.
+const FULL: f64 = 0.99;
+
+/// What there is to say about a stream that fits.
+pub(super) async fn findings(
+    connection: &mut nats::Connection,
+    stream: &str,
+    template: &SubjectTemplate,
+) -> Vec<Finding> {
+    let context = jetstream::new(connection.client.clone());
+    let mut findings = match nats::room(&context, stream).await {
+        Ok(room) => about(stream, &room),
+        Err(error) => {
+            return vec![
+                Finding::refused(STREAM, Exit::Unavailable, error.to_string()).hint(error.hint()),
+            ];
+        }
+    };
+    let subject = template.sample();
+    match nats::probe(&connection.client, &subject).await {
+        Probe::Permitted => {}
+        Probe::Unanswered => findings.push(unanswered(connection, &subject)),
+    }
+    findings
+}
+
+fn about(stream: &str, room: &Room) -> Vec<Finding> {
+    let mut findings: Vec<_> =
+        room.used.iter().filter_map(|used| limited(stream, room, *used)).collect();
+    if room.is_counter {
+        let text = format!("{stream} is a counter (allow_msg_counter) and takes no events");
+        let hint = "name another stream in [stream] name";
+        findings.push(Finding::refused(STREAM, Exit::Configuration, text).hint(hint));
+    }
+    if room.refuses_per_subject {
+        let text = format!(
+            "{stream} refuses messages of a subject that is full (discard_new_per_subject)"
+        );
+        let hint =
+            "the events of such a subject wait: raise max_msgs_per_subject, or set it to false";
+        findings.push(Finding::risky(STREAM, text).hint(hint));
+    }
+    findings
+}
+
+fn limited(stream: &str, room: &Room, Used { what, used, max }: Used) -> Option<Finding> {
+    #[expect(clippy::cast_precision_loss, reason = "a share for people")]
+    let share = used as f64 / max as f64;
+    let counts_consumers = what.starts_with("consumers");
+    // A stream that drops its oldest messages is never full; that is warned of already.
+    let is_concerned = room.refuses || counts_consumers || what.contains("account");
+    if share < NEARLY || !is_concerned {
+        return None;
+    }
+    let figures = format!("{} of {} {what}", number(used), number(max));
+    let is_full = if counts_consumers { used >= max } else { share >= FULL };
+    if !is_full {
+        let text = format!("{stream} is nearly full: {figures}");
+        return Some(Finding::risky(STREAM, text).hint("raise the limit, or make room in time"));
+    }
+    let (text, hint) = if counts_consumers {
+        (
+            format!("{stream} has no room for another consumer: {figures}"),
+            "the relay reads the stream through one at each start: remove one, or raise max_consumers",
+        )
+    } else {
+        (
+            format!("{stream} is full: {figures}; it refuses what comes, and events wait"),
+            "raise max_bytes, max_msgs or the account's limit, or purge what consumers do not need",
+        )
+    };
+    Some(Finding::refused(STREAM, Exit::Unavailable, text).hint(hint))
+}
+
+/// A publish that we have no permission for is not answered; the server complains beside it.
+fn unanswered(connection: &mut nats::Connection, subject: &str) -> Finding {
+    let mut complaint = None;
+    while let Ok(event) = connection.events.try_recv() {
+        if let Event::ServerError(error) = event {
+            let text = error.to_string();
+            complaint = text.to_lowercase().contains("permissions").then_some(text).or(complaint);
+        }
+    }
+    match complaint {
+        Some(text) => {
+            Finding::risky(STREAM, format!("a publish to {subject} is forbidden: {text}"))
+                .hint("let the user publish to every subject that [route] subject can make")
+        }
+        None => Finding::risky(
+            STREAM,
+            format!("a publish to {subject} that the stream should refuse is not answered"),
+        )
+        .hint("look at the free space of the broker's disk and at its log"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::check::CheckResult;
+
+    fn judge(room: &Room) -> Vec<CheckResult> {
+        about("EVENTS", room).into_iter().map(|finding| finding.result).collect()
+    }
+
+    fn used(what: &'static str, used: u64, max: u64) -> Room {
+        Room { used: vec![Used { what, used, max }], refuses: true, ..Room::default() }
+    }
+
+    #[test]
+    fn what_is_used_up_is_refused_and_what_nearly_is_is_warned_of() {
+        let full = CheckResult::Refused(Exit::Unavailable);
+        assert_eq!(judge(&used("bytes", 799, 1_000)), []);
+        assert_eq!(judge(&used("bytes", 800, 1_000)), [CheckResult::Risky]);
+        assert_eq!(judge(&used("bytes", 995, 1_000)), [full]);
+        assert_eq!(judge(&used("consumers", 9, 10)), [CheckResult::Risky]);
+        assert_eq!(judge(&used("consumers", 10, 10)), [full]);
+        let drops = Room { refuses: false, ..used("bytes", 1_000, 1_000) };
+        assert_eq!(judge(&drops), []);
+        let account = "bytes of the account's storage";
+        assert_eq!(judge(&Room { refuses: false, ..used(account, 1_000, 1_000) }), [full]);
+        let counter = Room { is_counter: true, ..Room::default() };
+        assert_eq!(judge(&counter), [CheckResult::Refused(Exit::Configuration)]);
+    }
+}

@@ -1,0 +1,64 @@
+//! What the instance that leads reports, and positions that are left behind.
+
+use super::Finding;
+use crate::{
+    cli::{exit::Exit, standing::Standing, status::ago},
+    findings::{self, Code, is_obstacle},
+    outbox::{Inspection, Progress, RelayRow},
+    pg::error::QueryError,
+};
+
+const RELAY: &str = "relay";
+
+/// What there is to say.
+///
+/// # Errors
+/// As the session's.
+pub(super) async fn findings(
+    inspection: &Inspection,
+    relay: &str,
+) -> Result<Vec<Finding>, QueryError> {
+    let standing = Standing::ask(inspection, relay).await?;
+    let mut found: Vec<_> = findings::of(&standing.facts())
+        .into_iter()
+        // A check before the start is no trouble.
+        .filter(|finding| !matches!(finding.code, Code::NeverStarted | Code::NoLeader))
+        .map(|finding| {
+            let text = format!("{relay} reports {}: {}", finding.code.as_str(), finding.cause);
+            let is_blocked = is_obstacle(&finding);
+            let said = if is_blocked {
+                Finding::refused(RELAY, Exit::Unavailable, text)
+            } else {
+                Finding::risky(RELAY, text)
+            };
+            said.hint(finding.next)
+        })
+        .collect();
+    let progress = standing.progress.as_ref();
+    found.extend(
+        inspection
+            .relays()
+            .await?
+            .iter()
+            .filter(|row| row.is_left(relay))
+            .map(|row| left(row, progress)),
+    );
+    Ok(found)
+}
+
+fn left(row: &RelayRow, ours: Option<&Progress>) -> Finding {
+    let RelayRow { relay, idle_seconds, behind_at_most, .. } = row;
+    let text = format!(
+        "nobody runs {relay}, which last wrote {} and is {behind_at_most} events behind at most; its \
+         rows stay in the outbox",
+        ago(*idle_seconds)
+    );
+    let hint = if ours.is_none() {
+        format!(
+            "is relay.name right? a new name begins at the first row; or give that one up: postrider relay forget {relay}"
+        )
+    } else {
+        format!("start it, or give it up: postrider relay forget {relay}")
+    };
+    Finding::risky(RELAY, text).hint(hint)
+}

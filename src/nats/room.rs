@@ -1,0 +1,106 @@
+//! Whether a stream and its account have room, and whether our user may publish: asked by `check`.
+
+use std::time::Duration;
+
+use async_nats::{HeaderMap, Request, RequestErrorKind, jetstream};
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use super::{StreamError, stream::find};
+
+/// The account may be asked about by few users; without permission there is no answer.
+const ACCOUNT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long an answer to the probe is waited for.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A name that no stream can have been given: the server compares it, and stores nothing.
+const NO_STREAM: &str = "postrider-check-stores-nothing";
+
+/// How much is there of something that has a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Used {
+    /// Of what.
+    pub what: &'static str,
+    /// How much is there.
+    pub used: u64,
+    /// How much there may be.
+    pub max: u64,
+}
+
+/// What `check` asks of a stream beyond whether it fits.
+#[derive(Debug, Clone, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "settings of the stream, each by itself")]
+pub struct Room {
+    /// What the stream, and its account when that could be asked, have limits for.
+    pub used: Vec<Used>,
+    /// The stream refuses what does not fit, instead of dropping its oldest messages.
+    pub refuses: bool,
+    /// Each subject has a limit, at which its messages are refused.
+    pub refuses_per_subject: bool,
+    /// It counts, and takes nothing but increments.
+    pub is_counter: bool,
+}
+
+/// What a publish would meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probe {
+    /// The server would take it.
+    Permitted,
+    /// Nothing came back; a complaint of the server says why.
+    Unanswered,
+}
+
+/// Asks for the limits of a stream and what it has of them.
+///
+/// # Errors
+/// As the stream's.
+pub async fn room(context: &jetstream::Context, name: &str) -> Result<Room, StreamError> {
+    let stream = find(context, name).await?;
+    let info = stream.cached_info();
+    let (config, state) = (&info.config, &info.state);
+    let mut used = Vec::new();
+    let mut limited = |what, is_used: u64, max: i64| {
+        if let Some(max) = u64::try_from(max).ok().filter(|max| *max > 0) {
+            used.push(Used { what, used: is_used, max });
+        }
+    };
+    limited("bytes", state.bytes, config.max_bytes);
+    limited("messages", state.messages, config.max_messages);
+    limited("consumers", state.consumer_count as u64, i64::from(config.max_consumers));
+    if let Ok(Ok(account)) = timeout(ACCOUNT_TIMEOUT, context.query_account()).await {
+        let limits = account.limits;
+        limited(
+            "bytes of the account's storage",
+            account.storage,
+            limits.max_storage.unwrap_or_default(),
+        );
+        limited(
+            "consumers of the account",
+            account.consumers as u64,
+            limits.max_consumers.unwrap_or_default(),
+        );
+    }
+    Ok(Room {
+        used,
+        refuses: config.discard == jetstream::stream::DiscardPolicy::New,
+        refuses_per_subject: config.discard_new_per_subject,
+        is_counter: config.allow_message_counter,
+    })
+}
+
+/// Asks the server whether it would take a message on this subject, with one that no stream stores:
+/// it names a stream that does not exist. Whoever subscribes to the subject without JetStream sees an
+/// empty message.
+pub async fn probe(client: &async_nats::Client, subject: &str) -> Probe {
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Expected-Stream", NO_STREAM);
+    let request =
+        Request::new().headers(headers).payload(Bytes::new()).timeout(Some(PROBE_TIMEOUT));
+    match client.send_request(subject.to_owned(), request).await {
+        Ok(_) => Probe::Permitted,
+        // Nobody listens, which is said of the stream.
+        Err(error) if error.kind() == RequestErrorKind::NoResponders => Probe::Permitted,
+        Err(_) => Probe::Unanswered,
+    }
+}

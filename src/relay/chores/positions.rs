@@ -1,0 +1,38 @@
+//! Finds positions of other relays that nobody holds: they keep published rows in the outbox for ever.
+
+use tokio::sync::watch;
+use tracing::warn;
+
+use super::Settings;
+use crate::{metrics::Metrics, outbox::Upkeep, pg::error::QueryError, relay::status::Status};
+
+pub(super) async fn look(
+    session: &Upkeep,
+    settings: &Settings,
+    status: &watch::Sender<Status>,
+    metrics: &Metrics,
+) -> Result<(), QueryError> {
+    let retention = settings.retention.as_secs_f64();
+    let relays = session.relays().await?;
+    let abandoned: Vec<_> =
+        relays.iter().filter(|row| row.is_abandoned(&settings.relay, retention)).collect();
+    metrics.chores.abandoned(abandoned.len());
+    let known = status.borrow().abandoned.clone();
+    for row in &abandoned {
+        if !known.iter().any(|(relay, _)| *relay == row.relay) {
+            warn!(
+                relay = row.relay,
+                behind_at_most = row.behind_at_most,
+                idle_seconds = row.idle_seconds.round(),
+                hint = "start that relay, or give it up with `postrider relay forget`",
+                "nobody runs this relay, and its position keeps published rows in the outbox"
+            );
+        }
+    }
+    let abandoned: Vec<_> =
+        abandoned.iter().map(|row| (row.relay.clone(), row.idle_seconds)).collect();
+    if abandoned != known {
+        status.send_modify(|status| status.abandoned = abandoned);
+    }
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! `postrider check` sees what keeps events from flowing, and what a start would refuse.
+
+use async_nats::jetstream::stream::{Config, DiscardPolicy};
+use postrider::dev::servers::NatsOptions;
+
+use super::support::{
+    DEADLINE, Fixture, app,
+    daemon::{self, Finished},
+    eventually,
+};
+
+async fn check(fixture: &Fixture) -> Finished {
+    daemon::run(&fixture.toml(), &["check"]).await
+}
+
+async fn create_stream(fixture: &Fixture, config: Config) {
+    let config = Config {
+        name: fixture.stream.clone(),
+        subjects: vec![format!("{}.>", fixture.prefix)],
+        duplicate_window: std::time::Duration::from_mins(10),
+        ..config
+    };
+    drop(fixture.jetstream().await.create_stream(config).await.unwrap());
+}
+
+/// `why` ended in "check", and `check` was green.
+#[tokio::test]
+async fn a_full_stream_is_refused_with_its_figures() {
+    let fixture = Fixture::new().await;
+    let config = Config { max_messages: 3, discard: DiscardPolicy::New, ..Config::default() };
+    create_stream(&fixture, config).await;
+    let client = fixture.connect().await;
+    let finished = check(&fixture).await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    let mut daemon = fixture.daemon().allow_log("nothing can be published just now").start();
+    app::insert_backlog(&client, 5, 5).await;
+    daemon.wait_log("nothing can be published just now", DEADLINE).await;
+    let finished = eventually("a refusal of both", DEADLINE, async || {
+        let finished = check(&fixture).await;
+        let is_reported = finished.stdout.contains("default reports stream_unavailable: ");
+        (finished.code == Some(69) && is_reported).then_some(finished)
+    })
+    .await;
+    let full = format!("{} is full: 3 of 3 messages", fixture.stream);
+    assert!(finished.stdout.contains(&full), "{finished:?}");
+    assert_eq!(fixture.read_stream().await.len(), 3, "a check stores nothing");
+}
+
+#[tokio::test]
+async fn a_subject_that_is_forbidden_is_named_without_storing_anything() {
+    let extra = "authorization { users: [
+        { user: everyone, password: everything }
+        { user: relay, password: secret, permissions { publish: [\"$JS.API.>\"] } }
+        ] }\nno_auth_user: everyone\n";
+    let options = NatsOptions { extra: extra.to_owned(), ..NatsOptions::default() };
+    let fixture = Fixture::with(None, Some(options)).await;
+    create_stream(&fixture, Config::default()).await;
+    let toml = fixture.toml();
+    let finished = daemon::run(&toml, &["check"]).await;
+    assert!(!finished.stdout.contains("forbidden"), "{finished:?}");
+    let toml = toml.set("nats.user", "relay").set("nats.password", "secret");
+    let finished = daemon::run(&toml, &["check"]).await;
+    let subject = fixture.subject("x");
+    let named = format!("a publish to {subject} is forbidden: ");
+    assert!(finished.stdout.contains(&named), "{finished:?}");
+    assert!(fixture.read_stream().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_stream_that_counts_is_refused() {
+    let fixture = Fixture::new().await;
+    let counter = Config { allow_message_counter: true, allow_direct: true, ..Config::default() };
+    create_stream(&fixture, counter).await;
+    let finished = check(&fixture).await;
+    assert_eq!(finished.code, Some(78), "{finished:?}");
+    assert!(finished.stdout.contains("is a counter (allow_msg_counter)"), "{finished:?}");
+}
+
+/// A renamed relay begins at the first row, and the position of the old name keeps every row.
+#[tokio::test]
+async fn a_position_that_is_left_behind_is_named_before_the_new_name_starts() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    app::insert_backlog(&client, 5, 5).await;
+    let old = r#"INSERT INTO "postrider".position (relay, term, holder, system_id)
+        VALUES ('old', 3, 'pid 1', 0)"#;
+    client.batch_execute(old).await.unwrap();
+    let finished = check(&fixture).await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert!(finished.stdout.contains("warn   relay         nobody runs old"), "{finished:?}");
+    assert!(finished.stdout.contains("is relay.name right?"), "{finished:?}");
+}
