@@ -12,7 +12,7 @@ use super::{
 use crate::{
     config::{Config, error::Problem, load::Scope},
     logging::printable,
-    outbox::{Forgotten, Inspection, Letters, RelayRow, SESSION_SETTINGS},
+    outbox::{GivenUp, Inspection, Letters, RelayRow, SESSION_SETTINGS},
     pg::{connect::connect, schema::Schema},
 };
 
@@ -134,7 +134,7 @@ fn forget(config: &Config, args: &Forget) -> Result<Exit, Failure> {
         Err(Failure::new(Exit::Failed, problem))
     };
     match outcome {
-        Forgotten::Gone(letters) => {
+        GivenUp::Gone(letters) => {
             let letters = match letters {
                 0 => String::new(),
                 count => format!(", and {count} of its letters were discarded"),
@@ -144,12 +144,12 @@ fn forget(config: &Config, args: &Forget) -> Result<Exit, Failure> {
             ))?;
             Ok(Exit::Done)
         }
-        Forgotten::Unknown => refused(format!("there is no relay {name}"), "postrider relay list"),
-        Forgotten::Led => refused(
+        GivenUp::Unknown => refused(format!("there is no relay {name}"), "postrider relay list"),
+        GivenUp::Led => refused(
             format!("an instance runs relay {name}"),
             "stop it first; postrider relay list shows when nobody runs it",
         ),
-        Forgotten::HasLetters(count) => refused(
+        GivenUp::HasLetters(count) => refused(
             format!("relay {name} has {count} unresolved letters"),
             "look at them with postrider --set relay.name=NAME dlq list; then redrive them and run the \
              relay once, or say --discard-letters",

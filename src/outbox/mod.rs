@@ -30,7 +30,7 @@ pub use fetch::{Page, PageLimits};
 pub use inspect::{Inspection, MissingPrivilege, Progress};
 pub use letters::{BlockedKeys, Due, DueLetters};
 pub use reconcile::{Due as SettledDue, LETTER_BYTES_MAX, RECONCILE_BATCH, Settled, SettledEvent};
-pub use relays::{Forgotten, Letters, RelayRow};
+pub use relays::{GivenUp, Letters, RelayRow};
 pub use settle::{Authority, SettleError};
 pub use upkeep::{Forgotten, Retained, Upkeep};
 pub use why::{Waiting, WaitingLetter};

@@ -26,7 +26,7 @@ pub struct RelayRow {
 
 /// What became of the wish to give a relay up.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Forgotten {
+pub enum GivenUp {
     /// It is gone, and so many letters were discarded.
     Gone(i64),
     /// There is no such relay.
@@ -81,17 +81,17 @@ impl Inspection {
         relay: &str,
         (actor, reason): (&str, Option<&str>),
         letters: Letters,
-    ) -> Result<Forgotten, QueryError> {
+    ) -> Result<GivenUp, QueryError> {
         let discard = letters == Letters::Discard;
         let sql = include_str!("sql/relay_forget.sql");
         let rows = self.query(sql, &[&relay, &actor, &reason, &discard]).await?;
-        let Some(row) = rows.first() else { return Ok(Forgotten::Unknown) };
+        let Some(row) = rows.first() else { return Ok(GivenUp::Unknown) };
         let letters = row.try_get("letters")?;
         Ok(match row.try_get("outcome")? {
-            "forgotten" => Forgotten::Gone(letters),
-            "led" => Forgotten::Led,
-            "letters" => Forgotten::HasLetters(letters),
-            _ => Forgotten::Unknown,
+            "forgotten" => GivenUp::Gone(letters),
+            "led" => GivenUp::Led,
+            "letters" => GivenUp::HasLetters(letters),
+            _ => GivenUp::Unknown,
         })
     }
 }
