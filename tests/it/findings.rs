@@ -49,7 +49,7 @@ async fn without_nats_no_relay_is_running_fine() {
     let mut fixture = Fixture::own_nats().await;
     let toml = fixture.toml();
     let client = fixture.connect().await;
-    let daemon = fixture.daemon().admin().allow_log("NATS").start();
+    let mut daemon = fixture.daemon().admin().allow_log("NATS").start();
     app::emit(&client, "order.placed", Some(("order", "o-1")), "{}").await;
     fixture.wait_stored(1, DEADLINE).await;
     wait_no_finding(&toml).await;
@@ -74,6 +74,8 @@ async fn without_nats_no_relay_is_running_fine() {
     fixture.nats.own().start_again().await.unwrap();
     wait_no_finding(&toml).await;
     assert!(daemon.metric(r#"postrider_finding{code="nats_down"}"#).await < 1.0);
+    let line = daemon.wait_log("the outage is over after", DEADLINE).await;
+    assert!(line.contains("nats_down") && line.contains("waited_at_least=1"), "{line}");
 }
 
 /// The metric froze, and nobody could tell whose lock it was.

@@ -2,7 +2,7 @@
 
 use tokio_postgres::Client;
 
-use super::support::{DEADLINE, Fixture, app, let_pass, postgres::connect};
+use super::support::{DEADLINE, Fixture, app, daemon, let_pass, postgres::connect};
 
 /// A login of its own with the rights of one role; its URL.
 async fn login(fixture: &Fixture, role: &str) -> String {
@@ -61,4 +61,15 @@ async fn the_relays_role_is_enough_for_everything_that_the_program_does() {
     daemon.start_again();
     daemon.wait_log("accepted a restored database", DEADLINE).await;
     assert_eq!(fixture.wait_stored(7, DEADLINE).await.len(), 7);
+}
+
+/// The hint named the relay's role, which the user had.
+#[tokio::test]
+async fn an_operators_command_as_the_relays_user_names_the_role_that_it_needs() {
+    let fixture = Fixture::new().await;
+    let toml = fixture.toml().set("database.url", login(&fixture, "relay").await);
+    let finished = daemon::run(&toml, &["dlq", "redrive", "1", "--yes"]).await;
+    assert_eq!(finished.code, Some(77), "{finished:?}");
+    assert!(finished.stderr.contains("GRANT postrider_operator TO"), "{finished:?}");
+    assert!(!finished.stderr.contains("grant postrider_relay"), "{finished:?}");
 }
