@@ -7,7 +7,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 install := ./deploy/dev/install-services.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture mutants bench ci fmt lint doc deny
+.PHONY: help demo test torture mutants drivers bench ci fmt lint doc deny
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | awk -F': ' '{ printf "make %-7s %s\n", $$1, $$2 }'
@@ -39,6 +39,11 @@ torture: ## the fault suite (TIER=nightly FAULT=K1 ITERATIONS=300 SEED=7 JOBS=4)
 mutants: ## does the torture suite notice planted defects? (an hour; needs a clean tree)
 	@$(install) servers pgbouncer
 	@./tests/torture/mutants/run.sh
+
+drivers: ## emit() through node-postgres, pgx and JDBC (DRIVERS='node go java'; default: what is here)
+	@$(install) servers
+	@$(CARGO) build --locked --bin postrider
+	@./tests/drivers/run.sh $(DRIVERS)
 
 bench: ## the benchmark, in a release build (BENCH=quick ends within three minutes)
 	@echo '==> services: Postgres and nats-server'

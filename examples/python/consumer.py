@@ -50,8 +50,10 @@ async def consume(args: argparse.Namespace) -> None:
     async with await psycopg.AsyncConnection.connect(args.database, autocommit=True) as connection:
         while True:
             try:
-                messages = await subscription.fetch(batch=20, timeout=5)
+                messages = await subscription.fetch(batch=20, timeout=args.idle or 5)
             except nats.errors.TimeoutError:
+                if args.idle:
+                    break
                 continue
             for message in messages:
                 await apply(connection, message)
@@ -63,8 +65,9 @@ def main() -> None:
     parser.add_argument("--database", default="postgresql://localhost/app")
     parser.add_argument("--nats", default="nats://localhost:4222")
     parser.add_argument("--stream", default="EVENTS")
-    parser.add_argument("--subject", default="events.order.placed")
+    parser.add_argument("--subject", default="events.shop.order.placed")
     parser.add_argument("--ack-wait", type=float, default=30)
+    parser.add_argument("--idle", type=float, help="end after so many seconds without a message")
     asyncio.run(consume(parser.parse_args()))
 
 

@@ -26,7 +26,7 @@ def place_order(connection: psycopg.Connection, customer: str, cents: int) -> No
         # its row first: the order of the events is then the order of the locks.
         connection.execute(
             """SELECT postrider.emit(
-                event_type => 'order.placed', payload => %s,
+                event_type => 'shop.order.placed', payload => %s,
                 aggregate_type => 'customer', aggregate_id => %s)""",
             (Json({"order": order, "customer": customer, "total": total}), customer),
         )

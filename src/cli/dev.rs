@@ -27,6 +27,9 @@ pub(super) struct Args {
     /// Send a workload through, check what arrived, and end
     #[arg(long)]
     once: bool,
+    /// Without the small shop that shows events: servers and a relay, and nothing else
+    #[arg(long, conflicts_with = "once")]
+    no_demo: bool,
     #[command(flatten)]
     workload: WorkloadArgs,
 }
@@ -49,11 +52,11 @@ pub(super) fn run(globals: &Globals, args: &Args) -> Result<Exit, Failure> {
     logging::start_for_command();
     block_on(async {
         say(&args.workload, "starting a throwaway Postgres, nats-server and relay …");
-        let mut stage = Stage::set_up(&globals.settings).await?;
+        let mut stage = Stage::set_up(&globals.settings, !args.once).await?;
         if args.once {
             once(&mut stage, &args.workload).await
         } else {
-            play::play(&mut stage).await
+            play::play(&mut stage, !args.no_demo).await
         }
     })
 }

@@ -37,6 +37,12 @@ async fn apply(database: &Database) -> Result<Exit, Failure> {
     for name in &report.applied {
         print::line(&format!("applied {name}"))?;
     }
+    if !report.without_roles.is_empty() {
+        print::line(&format!(
+            "without the roles {}: the user of database.url may not create them, and does without",
+            report.without_roles.join(", ")
+        ))?;
+    }
     let what = if report.applied.is_empty() { "already at" } else { "now at" };
     print::line(&format!("schema {} is {what} version {}", schema.as_str(), report.version))?;
     Ok(Exit::Done)

@@ -26,6 +26,13 @@ pub const REPLICAS: RangeInclusive<u8> = 1..=5;
 /// It must also cover twice `nats.ack_timeout` and a second.
 pub const DUPLICATE_WINDOW: RangeInclusive<HumanDuration> = seconds(2)..=seconds(24 * 3600);
 
+/// Zero keeps messages for ever. A stream that expires messages keeps them for its duplicate window
+/// at least.
+pub const MAX_AGE: RangeInclusive<HumanDuration> = seconds(0)..=seconds(3650 * 24 * 3600);
+
+/// Zero sets no limit.
+pub const MAX_BYTES: RangeInclusive<ByteSize> = ByteSize(0)..=ByteSize(1 << 50);
+
 /// Zero would read nothing; more would hold more rows in memory than one round trip is worth.
 pub const BATCH_EVENTS: RangeInclusive<u32> = 1..=100_000;
 
@@ -89,6 +96,8 @@ pub fn all(config: &Config) -> [Bound; 21] {
         bound("nats.ack_timeout", &nats.ack_timeout, &ACK_TIMEOUT),
         bound("stream.replicas", &stream.replicas, &REPLICAS),
         bound("stream.duplicate_window", &stream.duplicate_window, &DUPLICATE_WINDOW),
+        bound("stream.max_age", &stream.max_age, &MAX_AGE),
+        bound("stream.max_bytes", &stream.max_bytes, &MAX_BYTES),
         bound("relay.batch_events", &relay.batch_events, &BATCH_EVENTS),
         bound("relay.batch_bytes", &relay.batch_bytes, &BUFFER_BYTES),
         bound("relay.in_flight_events", &relay.in_flight_events, &IN_FLIGHT_EVENTS),

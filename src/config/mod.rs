@@ -169,6 +169,13 @@ pub struct Stream {
     /// stream is created. Default `10m`; costs about 140 bytes an event of the window in the
     /// broker's memory. See [`bounds::DUPLICATE_WINDOW`].
     pub duplicate_window: HumanDuration,
+    /// How long the stream keeps a message, used when the stream is created; 0 keeps it for ever.
+    /// Default `7d`. See [`bounds::MAX_AGE`].
+    pub max_age: HumanDuration,
+    /// How much the stream holds at most, used when the stream is created; 0 sets no limit. A full
+    /// stream refuses new messages, and the events wait in the outbox. Default `4GiB`. See
+    /// [`bounds::MAX_BYTES`].
+    pub max_bytes: ByteSize,
     /// What to do when the stream has lost events that it had acknowledged. Default `auto`.
     pub heal: Heal,
     /// Whether events go in batches: atomic ones (NATS 2.12, a stream with `allow_atomic`) or fast ones
@@ -231,6 +238,8 @@ impl Default for Stream {
             create: false,
             replicas: 1,
             duplicate_window: HumanDuration(Duration::from_mins(10)),
+            max_age: HumanDuration(Duration::from_hours(7 * 24)),
+            max_bytes: ByteSize(4 << 30),
             heal: Heal::Auto,
             batches: Batches::Auto,
         }

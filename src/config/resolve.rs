@@ -240,6 +240,15 @@ impl Rules<'_> {
             .hint(format!("{needed} or more; 10m is good"));
             self.broken("stream.duplicate_window", problem);
         }
+        let age = config.stream.max_age;
+        if config.stream.create && age < window && !age.0.is_zero() {
+            let problem = Problem::new(format!(
+                "stream.max_age {age} is shorter than stream.duplicate_window {window}"
+            ))
+            .detail("the server keeps no message for less time than its id")
+            .hint(format!("{window} or more, or 0s to keep messages for ever"));
+            self.broken("stream.max_age", problem);
+        }
         let (delay, longest) = (config.route.delay, config.route.max_delay);
         if delay > longest {
             let problem = Problem::new(format!(

@@ -13,11 +13,29 @@ use tokio::{sync::mpsc, time::interval};
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
-use super::stage::STREAM;
+use super::{stage::STREAM, stream_reader::count_messages};
 use crate::tasks;
 
 /// How often the shop does something.
 const PACE: Duration = Duration::from_millis(600);
+
+/// How often the letters are read.
+const LETTERS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Where every event is when the demo ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// Rows of the outbox.
+    pub events: i64,
+    /// Messages of the stream.
+    pub messages: u64,
+    /// Unresolved letters that wait for an operator.
+    pub dead: i64,
+    /// Unresolved letters that the relay would have tried again.
+    pub retrying: i64,
+    /// Unresolved letters that wait behind another of their key.
+    pub held: i64,
+}
 
 /// Why the demo could not go on.
 #[derive(Debug, Error)]
@@ -114,6 +132,62 @@ pub async fn consume(
         say(lines, format!("consumer  {subject:<22} {key:<10} {payload}  ({ending})")).await;
     }
     Err(DemoError::Nats("the subscription ended".to_owned()))
+}
+
+/// Sends a line for each event that becomes a letter, until it is dropped.
+///
+/// # Errors
+/// When the database refuses or goes away.
+///
+/// # Cancel safety
+/// Only reads.
+pub async fn watch_letters(
+    database: &str,
+    lines: &mpsc::Sender<String>,
+) -> Result<Infallible, DemoError> {
+    let client = connect(database).await?;
+    let read = client.prepare(include_str!("demo/letters.sql")).await?;
+    let mut ticks = interval(LETTERS_INTERVAL);
+    let mut seen = 0_i64;
+    loop {
+        ticks.tick().await;
+        for row in client.query(&read, &[&seen]).await? {
+            seen = row.try_get("id")?;
+            let (state, event_type): (&str, &str) =
+                (row.try_get("state")?, row.try_get("event_type")?);
+            let (key, code): (&str, &str) = (row.try_get("key")?, row.try_get("error_code")?);
+            let error: &str = row.try_get("error")?;
+            say(
+                lines,
+                format!(
+                    "letter    {seen} is {state}: {event_type} {key}, {code}: {error}  \
+                     (postrider dlq show {seen})"
+                ),
+            )
+            .await;
+        }
+    }
+}
+
+/// Counts what is in the outbox, in the stream and among the letters.
+///
+/// # Errors
+/// When the database or the broker does not answer.
+///
+/// # Cancel safety
+/// Only reads.
+pub async fn summary(database: &str, nats: &str) -> Result<Summary, DemoError> {
+    let client = connect(database).await?;
+    let row = client.query_one(include_str!("demo/summary.sql"), &[]).await?;
+    let broker = async_nats::connect(nats).await.map_err(refused)?;
+    let messages = count_messages(&jetstream::new(broker), STREAM).await;
+    Ok(Summary {
+        events: row.try_get("events")?,
+        messages: messages.map_err(refused)?,
+        dead: row.try_get("dead")?,
+        retrying: row.try_get("retrying")?,
+        held: row.try_get("held")?,
+    })
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

@@ -47,6 +47,11 @@ impl RelayProcess {
         log_path(&self.home)
     }
 
+    /// Its configuration file.
+    pub fn config_path(&self) -> PathBuf {
+        config_path(&self.home)
+    }
+
     /// The lines of its log that call for a person.
     pub fn errors(&self) -> Vec<String> {
         let log = fs::read_to_string(self.log_path()).unwrap_or_default();
@@ -127,7 +132,7 @@ pub fn run_command(home: &Path, toml: &str, args: &[&str]) -> io::Result<()> {
 
 /// This program, with its configuration file and nothing of our environment.
 fn program(home: &Path, toml: &str) -> io::Result<Command> {
-    let config = home.join("postrider.toml");
+    let config = config_path(home);
     fs::write(&config, toml)?;
     let mut command = Command::new(env::current_exe()?);
     command.env_clear().env("HOME", home).env("NO_COLOR", "1").env("POSTRIDER_CONFIG", config);
@@ -135,6 +140,10 @@ fn program(home: &Path, toml: &str) -> io::Result<Command> {
     // Ctrl-C in a terminal must reach us first: the relay is stopped in its turn.
     command.current_dir(home).stdin(Stdio::null()).process_group(0);
     Ok(command)
+}
+
+fn config_path(home: &Path) -> PathBuf {
+    home.join("postrider.toml")
 }
 
 fn log_path(home: &Path) -> PathBuf {

@@ -74,6 +74,17 @@ pub enum ServerError {
     },
 }
 
+/// The wanted port while nobody listens on it, else any free one.
+///
+/// # Errors
+/// As [`free_port`].
+pub fn port(wanted: Option<u16>) -> Result<u16, ServerError> {
+    match wanted.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()) {
+        Some(port) => Ok(port),
+        None => free_port(),
+    }
+}
+
 /// Asks the kernel for a loopback TCP port that nobody listens on.
 ///
 /// The port is free at the time of the answer only; whoever uses it must cope with losing it.

@@ -13,13 +13,18 @@ use uuid::Uuid;
 
 use super::{
     relay_process::{RelayProcess, run_command},
-    servers::{Nats, NatsOptions, Postgres, PostgresOptions, ServerError, free_port},
+    servers::{Nats, NatsOptions, Postgres, PostgresOptions, ServerError, port},
 };
 
 /// The application's database.
 pub const DATABASE: &str = "app";
 /// The stream that the relay creates.
 pub const STREAM: &str = "EVENTS";
+
+/// The ports of a stage that a person works with, while they are free.
+const POSTGRES_PORT: u16 = 15432;
+const NATS_PORT: u16 = 14222;
+const ADMIN_PORT: u16 = 18085;
 
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -60,20 +65,27 @@ pub enum StageError {
 impl Stage {
     /// Starts both servers, migrates, starts the relay and waits until it relays.
     ///
-    /// `settings` are keys of the relay's configuration to set, such as `relay.batch_events=500`.
+    /// `settings` are keys of the relay's configuration to set, such as `relay.batch_events=500`. With
+    /// `keeps_ports` the ports are the same each time, unless another program listens on them.
     ///
     /// # Errors
     /// When a server is not installed or anything does not start; the text says what to do.
     ///
     /// # Cancel safety
     /// Dropping the future stops what was started.
-    pub async fn set_up(settings: &[String]) -> Result<Self, StageError> {
+    pub async fn set_up(settings: &[String], keeps_ports: bool) -> Result<Self, StageError> {
         // Without two-phase commit, so that the relay can be woken: see the trigger's comment.
-        let options = PostgresOptions { max_prepared_transactions: 0, ..Default::default() };
-        let servers = try_join(Postgres::start(options), Nats::start(NatsOptions::default()));
+        let wanted = |port| keeps_ports.then_some(port);
+        let postgres = PostgresOptions {
+            max_prepared_transactions: 0,
+            port: wanted(POSTGRES_PORT),
+            ..PostgresOptions::default()
+        };
+        let nats = NatsOptions { port: wanted(NATS_PORT), ..NatsOptions::default() };
+        let servers = try_join(Postgres::start(postgres), Nats::start(nats));
         let (postgres, nats) = servers.await?;
         postgres.execute("postgres", &format!("CREATE DATABASE {DATABASE}")).await?;
-        let admin_port = free_port()?;
+        let admin_port = port(wanted(ADMIN_PORT))?;
         let toml = toml(&postgres.url(DATABASE), &nats.url(), admin_port);
         let home = make_home().map_err(failed("make a directory"))?;
         let migrated = run_command(&home, &toml, &["migrate"]);
@@ -115,6 +127,11 @@ impl Stage {
     /// The broker.
     pub fn nats_url(&self) -> String {
         self.nats.url()
+    }
+
+    /// The relay's configuration file, for the other commands.
+    pub fn config_path(&self) -> PathBuf {
+        self.relay.config_path()
     }
 
     /// Where the relay answers health and metrics requests.

@@ -221,6 +221,11 @@ pub(super) async fn find(context: &jetstream::Context, name: &str) -> Result<Str
     }
 }
 
+/// The server's spelling of a limit: none is -1.
+fn limit(bytes: u64) -> i64 {
+    if bytes == 0 { -1 } else { i64::try_from(bytes).unwrap_or(i64::MAX) }
+}
+
 async fn create(
     client: &Client,
     context: &jetstream::Context,
@@ -234,6 +239,8 @@ async fn create(
         num_replicas: usize::from(config.replicas),
         discard: DiscardPolicy::New,
         duplicate_window: config.duplicate_window.0,
+        max_age: config.max_age.0,
+        max_bytes: limit(config.max_bytes.0),
         allow_direct: true,
         allow_atomic_publish: are_wanted && knows_atomic(client),
         allow_batch_publish: are_wanted && knows_fast(client),
@@ -247,7 +254,10 @@ async fn create(
             silent: true,
         }),
         Ok(Ok(created)) => {
-            tracing::info!(stream = %config.name, subjects = ?config.subjects, "stream created");
+            tracing::info!(
+                stream = %config.name, subjects = ?config.subjects, max_age = %config.max_age,
+                max_bytes = %config.max_bytes, "stream created"
+            );
             Ok(created.cached_info().clone())
         }
         Ok(Err(error)) => match error.kind() {
@@ -255,7 +265,8 @@ async fn create(
                 Err(StreamError::Refused {
                     stream,
                     fault: format!("cannot be created: {api}"),
-                    hint: "change [stream] subjects or replicas, or the stream they clash with"
+                    hint: "change [stream] subjects, replicas, max_age or max_bytes, or the \
+                           stream they clash with"
                         .to_owned(),
                 })
             }

@@ -14,6 +14,7 @@ use crate::failpoint;
 
 use super::{
     error::{Class, classify, describe},
+    roles::{Granting, Roles},
     schema::Schema,
 };
 
@@ -59,6 +60,8 @@ pub struct Report {
     pub applied: Vec<String>,
     /// The version that the schema has now.
     pub version: i32,
+    /// The roles that do not exist and may not be created: the schema's owner does without them.
+    pub without_roles: Vec<&'static str>,
 }
 
 /// How the schema compares with what this binary knows.
@@ -220,7 +223,7 @@ pub fn print(schema: &Schema) -> Result<String, MigrateError> {
         text.push_str(&record);
     }
     text.push('\n');
-    text.push_str(&grant_history(schema));
+    text.push_str(&grant_history(schema, "postrider_relay, postrider_operator"));
     text.push('\n');
     Ok(text)
 }
@@ -270,7 +273,7 @@ async fn migrate_locked(client: &mut Client, schema: &Schema) -> Result<Report, 
     if applied.len() == migrations.len() {
         // Whoever applied the last one may have died before it came to this.
         let_read_history(client, schema).await?;
-        return Ok(Report { applied: Vec::new(), version: latest() });
+        return Ok(Report { applied: Vec::new(), version: latest(), without_roles: Vec::new() });
     }
     let create = schema.apply(
         "DO $$ BEGIN IF to_regnamespace('\"postrider\"') IS NULL THEN \
@@ -278,26 +281,28 @@ async fn migrate_locked(client: &mut Client, schema: &Schema) -> Result<Report, 
     );
     client.batch_execute(&create).await.map_err(failed("create the schema"))?;
     failpoint::pass("migrate");
+    let roles = Roles::establish(client).await.map_err(failed("create the roles"))?;
     let mut runner = Runner::new(&migrations);
     runner.set_migration_table_name(schema.apply(HISTORY));
-    let report = runner.run_async(client).await.map_err(|error| explain(&error))?;
+    let mut session = Granting { client, roles: &roles };
+    let report = runner.run_async(&mut session).await.map_err(|error| explain(&error))?;
     failpoint::pass("migrated");
     let_read_history(client, schema).await?;
     let applied = report.applied_migrations().iter().map(|m| m.name().to_owned()).collect();
-    Ok(Report { applied, version: latest() })
+    Ok(Report { applied, version: latest(), without_roles: roles.missing().to_vec() })
 }
 
 /// Lets the relay and the operators read the schema's version, unless they may.
 async fn let_read_history(client: &Client, schema: &Schema) -> Result<(), MigrateError> {
     let failed = failed("let the relay read the schema version");
-    let statement = "SELECT bool_and(has_table_privilege(reader, $1, 'SELECT'))
-        FROM unnest(ARRAY['postrider_relay', 'postrider_operator']) AS reader";
+    // A database may do without the roles: see roles.rs.
+    let statement = "SELECT string_agg(rolname, ', ') FROM pg_catalog.pg_roles
+        WHERE rolname IN ('postrider_relay', 'postrider_operator')
+            AND NOT has_table_privilege(oid, $1, 'SELECT')";
     let row = client.query_one(statement, &[&schema.apply(HISTORY)]).await.map_err(&failed)?;
     // An up-to-date schema may be looked at by somebody who could not grant anything.
-    if row.get(0) {
-        return Ok(());
-    }
-    client.batch_execute(&grant_history(schema)).await.map_err(failed)
+    let Some(readers) = row.get::<_, Option<String>>(0) else { return Ok(()) };
+    client.batch_execute(&grant_history(schema, &readers)).await.map_err(failed)
 }
 
 /// Neither a newer schema nor a changed text may be touched.
@@ -353,8 +358,8 @@ fn latest() -> i32 {
     i32::try_from(FILES.len()).unwrap_or(i32::MAX)
 }
 
-fn grant_history(schema: &Schema) -> String {
-    schema.apply("GRANT SELECT ON \"postrider\".migration TO postrider_relay, postrider_operator;")
+fn grant_history(schema: &Schema, readers: &str) -> String {
+    schema.apply(&format!("GRANT SELECT ON \"postrider\".migration TO {readers};"))
 }
 
 fn failed(doing: &str) -> impl Fn(tokio_postgres::Error) -> MigrateError {

@@ -4,6 +4,7 @@ pub mod blocking;
 pub mod connect;
 pub mod error;
 pub mod migrate;
+mod roles;
 pub mod schema;
 pub mod tls;
 mod url;

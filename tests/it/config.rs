@@ -80,6 +80,7 @@ const MISTAKEN_FILES: &[(&str, &[&str])] = &[
     ),
     ("subjects_not_a_list", &[DATABASE, NATS, "[stream]\nname = \"E\"\nsubjects = \"events.>\"\n"]),
     ("window_too_short", &[DATABASE, NATS, STREAM, "create = true\nduplicate_window = \"10s\"\n"]),
+    ("age_too_short", &[DATABASE, NATS, STREAM, "create = true\nmax_age = \"1m\"\n"]),
     (
         "two_logins",
         &[DATABASE, NATS, "token = \"canary\"\nuser = \"me\"\npassword = \"canary\"\n", STREAM],

@@ -6,7 +6,7 @@ use postrider::dev::servers::{Signal, send_signal};
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
-    process::{ChildStdout, Command},
+    process::{Child, ChildStdout, Command},
     time::timeout,
 };
 
@@ -48,27 +48,96 @@ async fn line_with(lines: &mut Lines<BufReader<ChildStdout>>, text: &str) -> Str
     timeout(DEADLINE, wanted).await.unwrap_or_else(|_| panic!("no line with {text:?}"))
 }
 
+/// A running `postrider dev`, the lines that it prints, and the environment that it names.
+struct Dev {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    env: Vec<(String, String)>,
+}
+
+impl Dev {
+    async fn start() -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_postrider"))
+            .arg("dev")
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut env = Vec::new();
+        for name in ["DATABASE_URL", "NATS_URL", "POSTRIDER_CONFIG"] {
+            let line = line_with(&mut lines, &format!("export {name}=")).await;
+            env.push((name.to_owned(), line.split_once('=').unwrap().1.to_owned()));
+        }
+        Self { child, lines, env }
+    }
+
+    fn url(&self) -> &str {
+        &self.env[0].1
+    }
+
+    /// Runs lines of a shell as a person would, with the environment that was printed.
+    async fn shell(&self, lines: &str) -> String {
+        let psql = postrider::dev::servers::postgres_bin().unwrap();
+        let program = std::path::Path::new(env!("CARGO_BIN_EXE_postrider")).parent().unwrap();
+        let path = std::env::var("PATH").unwrap();
+        let path = format!("{}:{}:{path}", psql.display(), program.display());
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-euc", lines]).current_dir(env!("CARGO_MANIFEST_DIR")).env("PATH", path);
+        let output = shell.envs(self.env.iter().cloned()).kill_on_drop(true).output();
+        let output = timeout(DEADLINE, output).await.expect("an end in time").unwrap();
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success(), "{lines}: {text}");
+        text
+    }
+
+    /// Ctrl-C; returns the last line that it prints.
+    async fn interrupt(mut self) -> String {
+        send_signal(self.child.id().unwrap(), Signal::Interrupt).unwrap();
+        let last = line_with(&mut self.lines, "events were committed").await;
+        let status = timeout(DEADLINE, self.child.wait()).await.unwrap().unwrap();
+        assert_eq!(status.code(), Some(0));
+        last
+    }
+}
+
 #[tokio::test]
 async fn the_demo_shows_events_of_its_own_and_of_its_user_until_it_is_stopped() {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_postrider"))
-        .arg("dev")
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let psql = line_with(&mut lines, "psql postgresql://").await;
-    let url = psql.split_whitespace().last().unwrap();
-    line_with(&mut lines, "events.order.placed").await;
-    line_with(&mut lines, "rolled back").await;
+    let mut dev = Dev::start().await;
+    line_with(&mut dev.lines, "events.order.placed").await;
+    line_with(&mut dev.lines, "rolled back").await;
 
-    let client = postgres::connect(url).await;
+    let client = postgres::connect(dev.url()).await;
     app::emit(&client, "order.mine", Some(("order", "mine")), r#"{"n": 1}"#).await;
-    let line = line_with(&mut lines, "events.order.mine").await;
+    let line = line_with(&mut dev.lines, "events.order.mine").await;
     assert!(line.contains("order/mine") && line.contains(r#"{"n": 1}"#), "{line}");
 
-    send_signal(child.id().unwrap(), Signal::Interrupt).unwrap();
-    let status = timeout(DEADLINE, child.wait()).await.unwrap().unwrap();
-    assert_eq!(status.code(), Some(0));
+    let bad = "INSERT INTO postrider.outbox (event_type) VALUES ('order.*')";
+    client.batch_execute(bad).await.unwrap();
+    let line = line_with(&mut dev.lines, "is dead: order.*").await;
+    assert!(line.contains("postrider dlq show 1"), "{line}");
+    let listed = dev.shell("postrider dlq list").await;
+    assert!(listed.contains("order.*"), "{listed}");
+
+    let total = dev.interrupt().await;
+    assert!(total.contains("letters: 1 dead, 0 retrying, 0 held"), "{total}");
+    let counts: Vec<u64> = total.split(' ').filter_map(|word| word.parse().ok()).collect();
+    // Everything but the letter, if the relay had time for all of it.
+    assert!(counts[0] > counts[1] && counts[1] > 0, "{total}");
     assert!(client.query_one("SELECT 1", &[]).await.is_err(), "the servers are still there");
+}
+
+#[tokio::test]
+async fn the_examples_run_word_for_word_against_the_demo() {
+    let page = include_str!("../../examples/README.md");
+    let blocks: Vec<&str> =
+        page.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap()).collect();
+    assert_eq!(blocks[0], "cargo run --release -- dev\n");
+    let mut dev = Dev::start().await;
+    line_with(&mut dev.lines, "events.order.placed").await;
+    let text = dev.shell(blocks[1]).await;
+    assert!(text.contains("placed 100 orders") && text.contains("ann"), "{text}");
+    let client = postgres::connect(dev.url()).await;
+    let applied = "SELECT sum(orders)::int8 FROM shop.spending";
+    assert_eq!(client.query_one(applied, &[]).await.unwrap().get::<_, i64>(0), 100);
 }

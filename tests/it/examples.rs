@@ -85,7 +85,7 @@ impl Shop {
 
     fn consumer(&self) -> Example {
         let (database, nats) = (self.fixture.database_url(), self.fixture.nats.url());
-        let subject = self.fixture.subject("order.placed");
+        let subject = self.fixture.subject("shop.order.placed");
         let args = ["--database", &database, "--nats", &nats, "--stream", &self.fixture.stream];
         // Short, so that what a killed consumer had fetched comes again soon.
         let more = ["--subject", &subject, "--ack-wait", "1"];

@@ -96,14 +96,15 @@ async fn a_migration_that_was_applied_with_another_text_is_refused() {
 }
 
 #[tokio::test]
-async fn a_role_that_may_not_create_roles_learns_what_a_dba_has_to_run() {
-    // Roles belong to the cluster, so this needs one where nobody has migrated.
+async fn a_user_whose_name_cannot_stand_for_a_role_learns_what_a_dba_has_to_run() {
+    // Roles belong to the cluster, so this needs one where nobody has migrated. Any other user does
+    // without them: see single_user.rs.
     let server = Postgres::start(PostgresOptions::default()).await.unwrap();
     let admin = postgres::connect(&server.url("postgres")).await;
-    admin.batch_execute("CREATE ROLE owner LOGIN").await.unwrap();
-    admin.batch_execute("CREATE DATABASE app OWNER owner").await.unwrap();
+    admin.batch_execute("CREATE ROLE \"o'wner\" LOGIN").await.unwrap();
+    admin.batch_execute("CREATE DATABASE app OWNER \"o'wner\"").await.unwrap();
     let mut client = postgres::connect(&server.url("app")).await;
-    client.batch_execute("SET SESSION AUTHORIZATION owner").await.unwrap();
+    client.batch_execute("SET SESSION AUTHORIZATION \"o'wner\"").await.unwrap();
     let error = migrate(&mut client, &schema("postrider")).await.unwrap_err();
     assert_eq!(error.class(), Class::Permission);
     let text = error.to_string();

@@ -5,7 +5,9 @@ use std::{
     time::Duration,
 };
 
-use postrider::dev::servers::{Guard, Nats, NatsOptions, Postgres, PostgresOptions, Signal};
+use postrider::dev::servers::{
+    Guard, Nats, NatsOptions, Postgres, PostgresOptions, Signal, free_port,
+};
 
 use crate::support::{DEADLINE, app, eventually, nats, postgres};
 
@@ -30,6 +32,16 @@ async fn postgres_keeps_port_and_data_through_every_kind_of_stop() {
     let client = postgres::connect(&server.url("postgres")).await;
     let row = client.query_one("SELECT n FROM kept", &[]).await.unwrap();
     assert_eq!(row.get::<_, i32>(0), 1);
+}
+
+#[tokio::test]
+async fn a_wanted_port_is_taken_while_it_is_free() {
+    let port = free_port().unwrap();
+    let wanted = || NatsOptions { port: Some(port), ..NatsOptions::default() };
+    let first = Nats::start(wanted()).await.unwrap();
+    assert_eq!(first.port(), port);
+    let second = Nats::start(wanted()).await.unwrap();
+    assert_ne!(second.port(), port);
 }
 
 #[tokio::test]

@@ -62,6 +62,34 @@ async fn assert_in_order(fixture: &Fixture, count: usize) {
 }
 
 #[tokio::test]
+async fn a_stream_that_is_created_has_the_limits_of_the_configuration() {
+    let cases = [
+        (None, None, 7 * 24 * 3600, 4_i64 << 30),
+        (Some("1h"), Some("1MiB"), 3600, 1 << 20),
+        (Some("0s"), Some("0B"), 0, -1),
+    ];
+    for (age, bytes, expected_age, expected_bytes) in cases {
+        let fixture = Fixture::own_nats().await;
+        let daemon = fixture.daemon().config(|toml| {
+            let mut toml = toml.unset("stream.max_bytes");
+            for (key, value) in [("stream.max_age", age), ("stream.max_bytes", bytes)] {
+                if let Some(value) = value {
+                    toml = toml.set(key, value);
+                }
+            }
+            toml
+        });
+        let mut daemon = daemon.start();
+        let line = daemon.wait_log("stream created", DEADLINE).await;
+        assert!(line.contains("max_age") && line.contains("max_bytes"), "{line}");
+        let stream = fixture.jetstream().await.get_stream(&fixture.stream).await.unwrap();
+        let config = &stream.cached_info().config;
+        assert_eq!(config.max_age.as_secs(), expected_age);
+        assert_eq!(config.max_bytes, expected_bytes);
+    }
+}
+
+#[tokio::test]
 async fn a_missing_stream_is_waited_for_and_used_once_it_is_there() {
     let fixture = Fixture::new().await;
     let mut daemon = daemon(&fixture).allow_log("does not exist").admin().start();

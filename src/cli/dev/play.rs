@@ -1,6 +1,6 @@
-//! The part of `postrider dev` that stays: servers, a relay, a small shop, and lines to copy.
+//! The part of `postrider dev` that stays: servers, a relay, a small shop, lines to copy, a summary.
 
-use std::time::Duration;
+use std::{convert::Infallible, future::pending, time::Duration};
 
 use tokio::{sync::mpsc, time::interval};
 
@@ -11,7 +11,7 @@ use super::super::{
 use crate::{
     config::error::Problem,
     dev::{
-        demo::{self, DemoError},
+        demo::{self, DemoError, Summary},
         stage::Stage,
     },
     shutdown::Shutdown,
@@ -20,15 +20,17 @@ use crate::{
 /// How often the relay is looked at.
 const WATCH: Duration = Duration::from_millis(200);
 
-/// Shows the demo until a signal asks to stop.
-pub(super) async fn play(stage: &mut Stage) -> Result<Exit, Failure> {
+/// Runs servers and relay until a signal asks to stop; with `has_shop` a small shop uses them.
+pub(super) async fn play(stage: &mut Stage, has_shop: bool) -> Result<Exit, Failure> {
     let shutdown = Shutdown::new();
     let signals = shutdown.obey_signals().map_err(|error| {
         Failure::new(Exit::Failed, Problem::new(format!("could not register for signals: {error}")))
     })?;
     let (database, nats) = (stage.database_url(), stage.nats_url());
-    demo::prepare(&database).await?;
-    print::line(&introduction(stage))?;
+    if has_shop {
+        demo::prepare(&database).await?;
+    }
+    print::line(&introduction(stage, has_shop))?;
     let (lines, mut shown) = mpsc::channel::<String>(64);
     let mut watch = interval(WATCH);
     let printing = async {
@@ -43,51 +45,77 @@ pub(super) async fn play(stage: &mut Stage) -> Result<Exit, Failure> {
             }
         }
     };
+    let shop = async {
+        if has_shop {
+            tokio::try_join!(
+                demo::produce(&database, &lines),
+                demo::consume(&database, &nats, &lines)
+            )?;
+        }
+        pending::<Result<Infallible, DemoError>>().await
+    };
     tokio::select! {
         result = printing => result?,
-        Err(error) = demo::produce(&database, &lines) => return Err(error.into()),
-        Err(error) = demo::consume(&database, &nats, &lines) => return Err(error.into()),
+        Err(error) = shop => return Err(error.into()),
+        Err(error) = demo::watch_letters(&database, &lines) => return Err(error.into()),
         () = signals => {}
         () = shutdown.stopping() => {}
     }
     print::to_stderr("\nstopping, and removing everything …");
-    match stage.relay.stop().await {
-        Ok(Some(0)) => Ok(Exit::Done),
-        Ok(_) | Err(_) => Err(ended(stage)),
-    }
+    let Ok(Some(0)) = stage.relay.stop().await else { return Err(ended(stage)) };
+    print::line(&total(&demo::summary(&database, &nats).await?))?;
+    Ok(Exit::Done)
 }
 
-fn introduction(stage: &Stage) -> String {
+/// The summary as text.
+fn total(summary: &Summary) -> String {
+    let Summary { events, messages, dead, retrying, held } = summary;
+    format!(
+        "{events} events were committed, {messages} messages are in the stream; \
+         letters: {dead} dead, {retrying} retrying, {held} held"
+    )
+}
+
+fn introduction(stage: &Stage, has_shop: bool) -> String {
     let (database, nats, admin) = (stage.database_url(), stage.nats_url(), stage.admin_url());
-    let log = stage.relay.log_path();
+    let (config, log) = (stage.config_path(), stage.relay.log_path());
+    let paste = if has_shop { PASTE } else { "" };
     format!(
         "
-Everything runs until Ctrl-C, and is removed then.
+Everything runs until Ctrl-C, and is removed then. In another terminal:
+
+  export DATABASE_URL={database}
+  export NATS_URL={nats}
+  export POSTRIDER_CONFIG={config}
 
   Postgres   psql {database}
   NATS       nats --server {nats} subscribe 'events.>'
+  relay      postrider status, postrider check, postrider dlq list
   metrics    curl -s {admin}/metrics
   health     curl -s '{admin}/readyz?verbose'
-  relay log  tail -f {log}
+  log        tail -f {log}
+{paste}",
+        config = config.display(),
+        log = log.display()
+    )
+}
 
+const PASTE: &str = "
 Emit an event in a transaction of yours (paste into psql):
 
   BEGIN;
   INSERT INTO orders (total) VALUES (42);
-  SELECT postrider.emit('order.placed', '{{\"total\": 42}}',
+  SELECT postrider.emit('order.placed', '{\"total\": 42}',
                         aggregate_type => 'order', aggregate_id => 'mine');
   COMMIT;
 
 Or with nothing but SQL's own words:
 
   INSERT INTO postrider.outbox (event_type, aggregate_type, aggregate_id, payload)
-  VALUES ('order.noted', 'order', 'mine', '{{\"note\": \"by hand\"}}');
+  VALUES ('order.noted', 'order', 'mine', '{\"note\": \"by hand\"}');
 
 What arrives in the stream:
-",
-        log = log.display()
-    )
-}
+";
 
 fn ended(stage: &Stage) -> Failure {
     let text = format!("the relay ended; the end of its log:\n{}", stage.relay.log_tail());

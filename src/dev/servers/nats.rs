@@ -9,7 +9,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{ServerError, Signal, free_port, nats_server, sandbox::Sandbox};
+use super::{ServerError, Signal, nats_server, port, sandbox::Sandbox};
 
 const PROGRAM: &str = "nats-server";
 const START_DEADLINE: Duration = Duration::from_mins(1);
@@ -26,6 +26,8 @@ pub struct NatsOptions {
     pub jetstream: String,
     /// Lines for the end of the configuration file, for instance an `authorization` block.
     pub extra: String,
+    /// The port to take while it is free. Default: any free one.
+    pub port: Option<u16>,
     /// Where the temporary directory is made. Default: the system's place for such.
     pub parent: Option<PathBuf>,
 }
@@ -37,6 +39,7 @@ impl Default for NatsOptions {
             sync_interval: None,
             jetstream: String::new(),
             extra: String::new(),
+            port: None,
             parent: None,
         }
     }
@@ -67,8 +70,9 @@ impl Nats {
         let mut server = Self { sandbox, program, options, name, port: 0 };
         // Somebody may take the port between the kernel's answer and our use of it.
         let mut result = Ok(());
+        let mut wanted = server.options.port;
         for _ in 0..5 {
-            server.port = free_port()?;
+            server.port = port(wanted.take())?;
             result = server.start_again().await;
             if !matches!(result, Err(ServerError::Ended { .. })) {
                 break;

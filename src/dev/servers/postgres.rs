@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::NoTls;
 
-use super::{ServerError, Signal, free_port, postgres_bin, sandbox::Sandbox};
+use super::{ServerError, Signal, port, postgres_bin, sandbox::Sandbox};
 
 const PROGRAM: &str = "postgres";
 const START_DEADLINE: Duration = Duration::from_mins(1);
@@ -21,6 +21,8 @@ pub struct PostgresOptions {
     pub max_prepared_transactions: u32,
     /// Further settings, by name.
     pub settings: Vec<(String, String)>,
+    /// The port to take while it is free. Default: any free one.
+    pub port: Option<u16>,
     /// Where the temporary directory is made. Default: the system's place for such.
     pub parent: Option<PathBuf>,
 }
@@ -32,6 +34,7 @@ impl Default for PostgresOptions {
             max_connections: 200,
             max_prepared_transactions: 20,
             settings: Vec::new(),
+            port: None,
             parent: None,
         }
     }
@@ -66,8 +69,9 @@ impl Postgres {
         let mut server = Self { sandbox, program: bin.join("postgres"), options, port: 0 };
         // Somebody may take the port between the kernel's answer and our use of it.
         let mut result = Ok(());
+        let mut wanted = server.options.port;
         for _ in 0..5 {
-            server.port = free_port()?;
+            server.port = port(wanted.take())?;
             result = server.launch().await;
             if !matches!(result, Err(ServerError::Ended { .. })) {
                 break;

@@ -109,6 +109,8 @@ impl Fixture {
             .set("stream.name", self.stream.as_str())
             .set("stream.subjects", vec![format!("{}.>", self.prefix)])
             .set("stream.create", true)
+            // The server reserves what a limit allows, and holds the streams of all tests.
+            .set("stream.max_bytes", "0B")
             .set("route.subject", self.subject("{event_type}"))
             .set("admin.listen", "off")
     }

@@ -17,6 +17,15 @@ impl Toml {
         self.tables.entry(table.to_owned()).or_default().insert(key.to_owned(), value.into());
         self
     }
+
+    /// Leaves `table.key` to its default.
+    pub(crate) fn unset(mut self, path: &str) -> Self {
+        let (table, key) = path.rsplit_once('.').expect("a path such as relay.batch_events");
+        if let Some(keys) = self.tables.get_mut(table) {
+            keys.remove(key);
+        }
+        self
+    }
 }
 
 impl fmt::Display for Toml {

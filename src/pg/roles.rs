@@ -1,0 +1,148 @@
+//! The roles that migrations grant to: created where that is allowed, replaced where it is not.
+//!
+//! Roles belong to the whole cluster, and creating one needs CREATEROLE. A database whose only user
+//! lacks it works without them: that user owns the schema, so it may do everything already. In the
+//! text of a migration its name stands for each role that is missing. A grant to oneself changes
+//! nothing.
+
+use refinery_core::{
+    AsyncMigrate, Migration,
+    traits::r#async::{AsyncQuery, AsyncTransaction},
+};
+use tokio_postgres::{Client, Error, error::SqlState};
+
+/// In the order of the first migration.
+const NAMES: [&str; 4] =
+    ["postrider_producer", "postrider_consumer", "postrider_relay", "postrider_operator"];
+
+/// Characters of a user's name that would end the text around it in a migration.
+const UNFIT: [char; 4] = ['\'', '"', '%', '$'];
+
+/// The roles that exist, or what stands for those that do not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Roles {
+    /// Empty when every role exists.
+    missing: Vec<&'static str>,
+    user: String,
+}
+
+impl Roles {
+    /// Creates the roles that are missing, as far as the session may.
+    ///
+    /// A user whose name cannot stand in a migration's text is no substitute: the first migration
+    /// then says what a DBA has to run.
+    pub(super) async fn establish(client: &Client) -> Result<Self, Error> {
+        let rows = client
+            .query(
+                "SELECT wanted, current_user::text FROM unnest($1::text[]) AS wanted
+                 WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = wanted)",
+                &[&NAMES.as_slice()],
+            )
+            .await?;
+        let mut roles = Self::default();
+        for row in &rows {
+            let (wanted, user): (&str, String) = (row.get(0), row.get(1));
+            let Some(name) = NAMES.into_iter().find(|name| *name == wanted) else { continue };
+            if !create(client, name).await? && !user.contains(UNFIT) {
+                roles.missing.push(name);
+                roles.user = user;
+            }
+        }
+        Ok(roles)
+    }
+
+    /// The roles that do not exist and may not be created.
+    pub(super) fn missing(&self) -> &[&'static str] {
+        &self.missing
+    }
+
+    /// The text of a migration, with the user instead of each role that is missing.
+    fn apply(&self, sql: &str) -> String {
+        self.missing.iter().fold(sql.to_owned(), |sql, name| replace(&sql, name, &self.user))
+    }
+}
+
+/// Whether the role exists now: another session may have created it.
+async fn create(client: &Client, name: &str) -> Result<bool, Error> {
+    match client.batch_execute(&format!("CREATE ROLE {name} NOLOGIN")).await {
+        Ok(()) => Ok(true),
+        Err(error) => match error.code() {
+            Some(&SqlState::DUPLICATE_OBJECT | &SqlState::UNIQUE_VIOLATION) => Ok(true),
+            Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Ok(false),
+            _ => Err(error),
+        },
+    }
+}
+
+/// Replaces a role by a user: as a string where it is quoted as one, else as an identifier. What is
+/// part of a longer name, or a quoted identifier (a schema can have that name), stays.
+fn replace(sql: &str, role: &str, user: &str) -> String {
+    let mut text = String::with_capacity(sql.len());
+    let mut rest = sql;
+    while let Some((before, after)) = rest.split_once(role) {
+        text.push_str(before);
+        let left = text.chars().next_back();
+        let right = after.chars().next();
+        let is_part = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '"');
+        match (left, right) {
+            (Some('\''), Some('\'')) => text.push_str(user),
+            _ if left.is_some_and(is_part) || right.is_some_and(is_part) => text.push_str(role),
+            _ => {
+                text.push('"');
+                text.push_str(user);
+                text.push('"');
+            }
+        }
+        rest = after;
+    }
+    text.push_str(rest);
+    text
+}
+
+/// A session that runs migrations with [`Roles::apply`]. Their checksums are those of the files.
+pub(super) struct Granting<'a> {
+    pub(super) client: &'a mut Client,
+    pub(super) roles: &'a Roles,
+}
+
+impl AsyncTransaction for Granting<'_> {
+    type Error = Error;
+
+    async fn execute<'a, T: Iterator<Item = &'a str> + Send + 'a>(
+        &'a mut self,
+        queries: T,
+    ) -> Result<usize, Error> {
+        let transaction = self.client.transaction().await?;
+        let mut count = 0;
+        for query in queries {
+            transaction.batch_execute(&self.roles.apply(query)).await?;
+            count += 1;
+        }
+        transaction.commit().await?;
+        Ok(count)
+    }
+}
+
+impl AsyncQuery<Vec<Migration>> for Granting<'_> {
+    async fn query<'a>(&'a mut self, query: &'a str) -> Result<Vec<Migration>, Error> {
+        AsyncQuery::query(self.client, query).await
+    }
+}
+
+impl AsyncMigrate for Granting<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_is_replaced_as_an_identifier_and_as_a_string_and_nowhere_else() {
+        let sql = r#"GRANT SELECT ON "postrider_relay".x TO postrider_relay, postrider_operator;
+            SELECT 'postrider_relay', postrider_relay_2, my_postrider_relay
+            -- postrider_relay"#;
+        let expected = r#"GRANT SELECT ON "postrider_relay".x TO "Ann B", postrider_operator;
+            SELECT 'Ann B', postrider_relay_2, my_postrider_relay
+            -- "Ann B""#;
+        assert_eq!(replace(sql, "postrider_relay", "Ann B"), expected);
+    }
+}
