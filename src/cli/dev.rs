@@ -14,11 +14,12 @@ use crate::{
     config::error::Problem,
     dev::{
         once,
-        stage::{Stage, StageError},
+        stage::{Ports, Stage, StageError},
         workload,
     },
     logging,
 };
+use play::Shop;
 use report::{Line, Text, faults};
 
 /// `postrider dev`
@@ -27,11 +28,18 @@ pub(super) struct Args {
     /// Send a workload through, check what arrived, and end
     #[arg(long)]
     once: bool,
+    #[command(flatten)]
+    play: PlayArgs,
+    #[command(flatten)]
+    workload: WorkloadArgs,
+}
+
+/// What a stage to play with can be told.
+#[derive(Debug, clap::Args)]
+struct PlayArgs {
     /// Without the small shop that shows events: servers and a relay, and nothing else
     #[arg(long, conflicts_with = "once")]
     no_demo: bool,
-    #[command(flatten)]
-    workload: WorkloadArgs,
 }
 
 /// What a checked run can be told.
@@ -52,11 +60,13 @@ pub(super) fn run(globals: &Globals, args: &Args) -> Result<Exit, Failure> {
     logging::start_for_command();
     block_on(async {
         say(&args.workload, "starting a throwaway Postgres, nats-server and relay …");
-        let mut stage = Stage::set_up(&globals.settings, !args.once).await?;
+        let ports = if args.once { Ports::Any } else { Ports::Kept };
+        let mut stage = Stage::set_up(&globals.settings, ports).await?;
         if args.once {
             once(&mut stage, &args.workload).await
         } else {
-            play::play(&mut stage, !args.no_demo).await
+            let shop = if args.play.no_demo { Shop::Closed } else { Shop::Open };
+            play::play(&mut stage, shop).await
         }
     })
 }

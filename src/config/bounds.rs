@@ -86,7 +86,7 @@ pub struct Bound {
 }
 
 /// Every key that has a range, with what `config` says.
-pub fn all(config: &Config) -> [Bound; 21] {
+pub fn all(config: &Config) -> [Bound; 23] {
     let Config { database, nats, stream, relay, route, shutdown, .. } = config;
     [
         bound("database.connect_timeout", &database.connect_timeout, &CONNECT_TIMEOUT),

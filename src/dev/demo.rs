@@ -9,11 +9,17 @@ use async_nats::{
 use futures_util::StreamExt as _;
 use jiff::{Timestamp, Unit};
 use thiserror::Error;
-use tokio::{sync::mpsc, time::interval};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, interval, sleep},
+};
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
-use super::{stage::STREAM, stream_reader::count_messages};
+use super::{
+    stage::STREAM,
+    stream_reader::{count_messages, is_missing},
+};
 use crate::tasks;
 
 /// How often the shop does something.
@@ -21,6 +27,12 @@ const PACE: Duration = Duration::from_millis(600);
 
 /// How often the letters are read.
 const LETTERS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long the relay may take to create the stream.
+const STREAM_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Between two looks for the stream.
+const STREAM_WAIT: Duration = Duration::from_millis(50);
 
 /// Where every event is when the demo ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +121,7 @@ pub async fn consume(
     let client = connect(database).await?;
     let note = client.prepare(include_str!("demo/note.sql")).await?;
     let broker = async_nats::connect(nats).await.map_err(refused)?;
-    let stream = jetstream::new(broker).get_stream(STREAM).await.map_err(refused)?;
+    let stream = created_stream(&jetstream::new(broker)).await?;
     let name = Some("demo".to_owned());
     let config = pull::Config { durable_name: name, ..pull::Config::default() };
     let consumer = stream.create_consumer(config).await.map_err(refused)?;
@@ -132,6 +144,22 @@ pub async fn consume(
         say(lines, format!("consumer  {subject:<22} {key:<10} {payload}  ({ending})")).await;
     }
     Err(DemoError::Nats("the subscription ended".to_owned()))
+}
+
+/// The stream, once the relay has created it: a relay is ready to lead before that.
+async fn created_stream(
+    context: &jetstream::Context,
+) -> Result<jetstream::stream::Stream, DemoError> {
+    let deadline = Instant::now() + STREAM_DEADLINE;
+    loop {
+        match context.get_stream(STREAM).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) if is_missing(&error) && Instant::now() < deadline => {
+                sleep(STREAM_WAIT).await;
+            }
+            Err(error) => return Err(refused(error)),
+        }
+    }
 }
 
 /// Sends a line for each event that becomes a letter, until it is dropped.

@@ -62,20 +62,28 @@ pub enum StageError {
     },
 }
 
+/// Which ports a stage listens on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ports {
+    /// Any free ones.
+    Any,
+    /// The same each time, unless another program listens on them.
+    Kept,
+}
+
 impl Stage {
     /// Starts both servers, migrates, starts the relay and waits until it relays.
     ///
-    /// `settings` are keys of the relay's configuration to set, such as `relay.batch_events=500`. With
-    /// `keeps_ports` the ports are the same each time, unless another program listens on them.
+    /// `settings` are keys of the relay's configuration to set, such as `relay.batch_events=500`.
     ///
     /// # Errors
     /// When a server is not installed or anything does not start; the text says what to do.
     ///
     /// # Cancel safety
     /// Dropping the future stops what was started.
-    pub async fn set_up(settings: &[String], keeps_ports: bool) -> Result<Self, StageError> {
+    pub async fn set_up(settings: &[String], ports: Ports) -> Result<Self, StageError> {
         // Without two-phase commit, so that the relay can be woken: see the trigger's comment.
-        let wanted = |port| keeps_ports.then_some(port);
+        let wanted = |port| (ports == Ports::Kept).then_some(port);
         let postgres = PostgresOptions {
             max_prepared_transactions: 0,
             port: wanted(POSTGRES_PORT),

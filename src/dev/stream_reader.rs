@@ -118,7 +118,8 @@ pub async fn count_messages(
     }
 }
 
-fn is_missing(error: &GetStreamError) -> bool {
+/// Whether there is no such stream.
+pub(super) fn is_missing(error: &GetStreamError) -> bool {
     let GetStreamErrorKind::JetStream(cause) = error.kind() else { return false };
     cause.error_code() == ErrorCode::STREAM_NOT_FOUND
 }

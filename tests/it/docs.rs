@@ -1,8 +1,33 @@
 //! What `docs/` says of messages and consumers, held against the program.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
-use super::support::{DEADLINE, Fixture};
+use super::support::{DEADLINE, Fixture, sandbox::Sandbox};
+
+/// The blocks of a page in one language.
+fn blocks(page: &str, language: &str) -> Vec<String> {
+    let fence = format!("```{language}\n");
+    let blocks: Vec<String> = page
+        .split(fence.as_str())
+        .skip(1)
+        .map(|block| block.split("```").next().unwrap().to_owned())
+        .collect();
+    assert!(!blocks.is_empty(), "no block in {language}");
+    blocks
+}
+
+/// A database with the table that the pages insert into.
+async fn with_orders() -> (Fixture, tokio_postgres::Client) {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let table = "CREATE TABLE orders (id text PRIMARY KEY, total numeric NOT NULL)";
+    client.batch_execute(table).await.unwrap();
+    (fixture, client)
+}
+
+async fn count(client: &tokio_postgres::Client, table: &str) -> i64 {
+    client.query_one(&format!("SELECT count(*) FROM {table}"), &[]).await.unwrap().get(0)
+}
 
 fn page(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)).unwrap()
@@ -44,11 +69,53 @@ async fn the_event_format_names_every_header_and_no_other() {
 async fn the_consumers_guide_can_be_pasted_into_psql() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
-    let page = page("consumer-guide.md");
-    let statements: Vec<&str> =
-        page.split("```sql\n").skip(1).map(|block| block.split("```").next().unwrap()).collect();
-    assert!(!statements.is_empty());
-    for statement in statements {
-        client.batch_execute(statement).await.unwrap();
+    for statement in blocks(&page("consumer-guide.md"), "sql") {
+        client.batch_execute(&statement).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_readme_can_be_followed_from_the_configuration_to_the_event() {
+    let readme = page("../README.md");
+    for toml in blocks(&readme, "toml") {
+        let shown = Sandbox::new().file("postrider.toml", &toml).run(&["config", "show"]);
+        assert_eq!((shown.code, shown.stderr.as_str()), (Some(0), ""), "{shown:?}");
+    }
+    let (_fixture, client) = with_orders().await;
+    for statements in blocks(&readme, "sql") {
+        client.batch_execute(&statements).await.unwrap();
+    }
+    assert_eq!(count(&client, "postrider.outbox").await, 2);
+}
+
+#[tokio::test]
+async fn the_producers_page_emits_from_every_language() {
+    let page = page("producers.md");
+    let (fixture, client) = with_orders().await;
+    let mut emitted = 0;
+    for statements in blocks(&page, "sql") {
+        client.batch_execute(&statements).await.unwrap();
+        emitted += 1;
+    }
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/venv/bin/python");
+    for script in blocks(&page, "python") {
+        let output = Command::new(&python)
+            .args(["-c", &script])
+            .env("DATABASE_URL", fixture.database_url())
+            .output()
+            .expect("no Python in .tools/venv: run deploy/dev/install-services.sh examples");
+        assert!(output.status.success(), "{script}\n{}", String::from_utf8_lossy(&output.stderr));
+        emitted += 1;
+    }
+    assert_eq!(emitted, 4);
+    assert_eq!(count(&client, "postrider.outbox").await, emitted);
+    assert_eq!(count(&client, "orders").await, emitted);
+    // These need a toolchain; `make drivers` runs the drivers. Here their statements are resolved.
+    for language in ["javascript", "go", "java"] {
+        let code = blocks(&page, language).concat();
+        let emit = code.split('"').find(|text| text.starts_with("SELECT postrider.emit")).unwrap();
+        let numbered = emit.replacen('?', "$1", 1).replacen('?', "$2", 1);
+        let statement = client.prepare(&numbered).await.unwrap();
+        assert_eq!(statement.params().len(), 2, "{language}: {numbered}");
     }
 }

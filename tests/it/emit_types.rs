@@ -1,4 +1,4 @@
-//! The types that drivers send: each of them, and an untyped literal or parameter, finds its emit().
+//! The types that drivers send: each of them, and an untyped literal or parameter, finds its `emit()`.
 
 use std::{
     path::Path,

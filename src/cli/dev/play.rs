@@ -20,17 +20,24 @@ use crate::{
 /// How often the relay is looked at.
 const WATCH: Duration = Duration::from_millis(200);
 
-/// Runs servers and relay until a signal asks to stop; with `has_shop` a small shop uses them.
-pub(super) async fn play(stage: &mut Stage, has_shop: bool) -> Result<Exit, Failure> {
+/// The small shop of the demo, which places orders and shows their events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shop {
+    Open,
+    Closed,
+}
+
+/// Runs servers and relay, and perhaps the shop, until a signal asks to stop.
+pub(super) async fn play(stage: &mut Stage, shop: Shop) -> Result<Exit, Failure> {
     let shutdown = Shutdown::new();
     let signals = shutdown.obey_signals().map_err(|error| {
         Failure::new(Exit::Failed, Problem::new(format!("could not register for signals: {error}")))
     })?;
     let (database, nats) = (stage.database_url(), stage.nats_url());
-    if has_shop {
+    if shop == Shop::Open {
         demo::prepare(&database).await?;
     }
-    print::line(&introduction(stage, has_shop))?;
+    print::line(&introduction(stage, shop))?;
     let (lines, mut shown) = mpsc::channel::<String>(64);
     let mut watch = interval(WATCH);
     let printing = async {
@@ -45,8 +52,8 @@ pub(super) async fn play(stage: &mut Stage, has_shop: bool) -> Result<Exit, Fail
             }
         }
     };
-    let shop = async {
-        if has_shop {
+    let trade = async {
+        if shop == Shop::Open {
             tokio::try_join!(
                 demo::produce(&database, &lines),
                 demo::consume(&database, &nats, &lines)
@@ -56,7 +63,7 @@ pub(super) async fn play(stage: &mut Stage, has_shop: bool) -> Result<Exit, Fail
     };
     tokio::select! {
         result = printing => result?,
-        Err(error) = shop => return Err(error.into()),
+        Err(error) = trade => return Err(error.into()),
         Err(error) = demo::watch_letters(&database, &lines) => return Err(error.into()),
         () = signals => {}
         () = shutdown.stopping() => {}
@@ -76,10 +83,10 @@ fn total(summary: &Summary) -> String {
     )
 }
 
-fn introduction(stage: &Stage, has_shop: bool) -> String {
+fn introduction(stage: &Stage, shop: Shop) -> String {
     let (database, nats, admin) = (stage.database_url(), stage.nats_url(), stage.admin_url());
     let (config, log) = (stage.config_path(), stage.relay.log_path());
-    let paste = if has_shop { PASTE } else { "" };
+    let paste = if shop == Shop::Open { PASTE } else { "" };
     format!(
         "
 Everything runs until Ctrl-C, and is removed then. In another terminal:
