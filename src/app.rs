@@ -1,20 +1,24 @@
 //! The composition root: builds every part from the configuration, owns start and stop order.
 
+mod reload;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
+pub use reload::Reloading;
 use thiserror::Error;
 use tokio::{
+    signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
     time::interval,
 };
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::{
-    admin::{self, AdminError},
-    config::{self, Config},
+    admin,
+    config::{self, Config, value::Listen},
     delivery::{Growth, Limits, OnDead, Policy, Rules},
     findings::Finding,
     metrics::{Dependency, Metrics},
@@ -64,9 +68,6 @@ pub struct Options {
 /// Why the program ended by itself.
 #[derive(Debug, Error)]
 pub enum RunError {
-    /// `[admin] listen` cannot be bound.
-    #[error(transparent)]
-    Admin(#[from] AdminError),
     /// The settings of NATS cannot work.
     #[error(transparent)]
     Nats(#[from] nats::ConnectError),
@@ -85,12 +86,12 @@ pub enum RunError {
 ///
 /// # Errors
 /// [`RunError`]: what only a person can mend. Servers that are down are waited for.
-pub async fn run(config: Config, options: Options) -> Result<(), RunError> {
+pub async fn run(config: Config, options: Options, reloading: Reloading) -> Result<(), RunError> {
     let shutdown = Shutdown::new();
     let signals = shutdown.obey_signals().map_err(RunError::Signals)?;
+    let hangups = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
     let metrics = Arc::new(Metrics::new());
     let status = Arc::new(watch::Sender::new(Status::starting()));
-    let listener = admin::bind(config.admin.listen).await?;
     let template = SubjectTemplate::parse(&config.route.subject)?;
     let settings = settings(&config, options, template);
 
@@ -110,14 +111,19 @@ pub async fn run(config: Config, options: Options) -> Result<(), RunError> {
     tasks.spawn("signals", async move {
         listening.run_until_cancelled(signals).await;
     });
-    if let Some(listener) = listener {
-        let address = listener.address();
-        info!(%address, "admin listener");
+    if let Listen::Address(address) = config.admin.listen {
+        let shown = (status.subscribe(), Arc::clone(&metrics));
+        let hosts = config.admin.hosts.clone();
+        // The first attempt is made at once, so that a listener is there when we say that we are ready.
+        let listener = admin::bind(address).await;
         // The admin page outlives the relay: it shows how the stop goes.
-        let seen =
-            admin::serve(listener, status.subscribe(), Arc::clone(&metrics), tasks.cancelled());
-        tasks.spawn("admin", seen);
+        tasks.spawn("admin", admin::serve(listener, address, hosts, shown, tasks.cancelled()));
     }
+    let obeyed = reload::obey(hangups, reloading, config.clone(), Arc::clone(&metrics));
+    let reloads = tasks.cancelled();
+    tasks.spawn("reload", async move {
+        reloads.run_until_cancelled(obeyed).await;
+    });
     let upkeep = chores::Settings {
         database: config.database.clone(),
         schema: settings.schema.clone(),
@@ -300,9 +306,11 @@ async fn tell_of_nats(
             Standing::Disconnected(why) if now >= remind_at => {
                 remind_at = now + REMIND;
                 metrics.dependencies.lost(Dependency::Nats);
-                let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+                let (why, hint) = match why {
+                    Some((why, hint)) => (format!(": {why}"), hint),
+                    None => (String::new(), "is it up, and are nats.url and the login right?"),
+                };
                 let detail = format!("no connection to {servers}{why}");
-                let hint = "is it up, and are nats.url and the login right?";
                 warn!(error = %detail, hint, "waiting for NATS");
                 status.send_modify(|status| status.nats = Link::Down { detail });
             }

@@ -12,17 +12,21 @@ use std::{
 };
 
 use tracing::{
-    Event, Level, Subscriber,
+    Event, Level, Metadata, Subscriber,
     field::{Field, Visit},
 };
 use tracing_subscriber::{
-    EnvFilter,
+    EnvFilter, Registry,
     field::RecordFields,
+    filter::FilterFn,
     fmt::{
         FmtContext, FormatEvent, FormatFields, MakeWriter,
         format::{self, Writer},
     },
+    layer::SubscriberExt as _,
     registry::LookupSpan,
+    reload::{self, Handle},
+    util::SubscriberInitExt as _,
 };
 
 use self::lines::Lines;
@@ -31,14 +35,42 @@ use crate::config::{Log, LogFormat};
 /// The log of a daemon. Dropping it waits a moment for what is not written yet.
 #[derive(Debug)]
 #[must_use = "what is not written yet is lost unless it is dropped at the end"]
-pub struct Started(Option<Lines>);
+pub struct Started {
+    lines: Option<Lines>,
+    levels: Levels,
+}
+
+impl Started {
+    /// The handle by which the level is changed later.
+    pub fn levels(&self) -> Levels {
+        self.levels.clone()
+    }
+}
 
 impl Drop for Started {
     fn drop(&mut self) {
-        if let Some(lines) = &self.0 {
+        if let Some(lines) = &self.lines {
             lines.flush();
         }
     }
+}
+
+/// Changes what is logged while the program runs.
+#[derive(Debug, Clone)]
+pub struct Levels(Handle<EnvFilter, Registry>);
+
+impl Levels {
+    /// Takes a new `log.level`. `RUST_LOG` goes on to override it; then this answers `false`.
+    pub fn set(&self, level: &str) -> bool {
+        let (filter, _) = filter(level);
+        // It fails only when there is no log any more.
+        self.0.reload(filter).is_ok() && !is_overridden()
+    }
+}
+
+/// Whether `RUST_LOG` says what is logged.
+fn is_overridden() -> bool {
+    env::var("RUST_LOG").is_ok_and(|text| !text.trim().is_empty())
 }
 
 /// Starts the log of a daemon. A second start has no effect.
@@ -46,14 +78,14 @@ pub fn start(config: &Log) -> Started {
     let (filter, fault) = filter(&config.level);
     // Whoever reads the log must not be able to stop the relay.
     let lines = Lines::start(io::stderr()).ok();
-    match &lines {
+    let levels = match &lines {
         Some(lines) => install(config.format, filter, lines.clone()),
         None => install(config.format, filter, io::stderr),
-    }
+    };
     if let Some(fault) = fault {
         tracing::warn!("RUST_LOG is ignored, log.level is used: {fault}");
     }
-    Started(lines)
+    Started { lines, levels }
 }
 
 /// Starts the log of a command that talks to a person: warnings, unless `RUST_LOG` says otherwise.
@@ -120,26 +152,35 @@ fn is_journal() -> bool {
     metadata.is_ok_and(|found| stream == format!("{}:{}", found.dev(), found.ino()))
 }
 
-fn install<W>(format: LogFormat, filter: EnvFilter, writer: W)
+fn install<W>(format: LogFormat, filter: EnvFilter, writer: W) -> Levels
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let reader = Reader::of_stderr();
     let is_colored = matches!(reader, Reader::Terminal);
+    let (filter, handle) = reload::Layer::new(filter);
+    let log = tracing_subscriber::registry().with(filter).with(FilterFn::new(is_free_of_content));
     // It would say on the standard error that the standard error is closed, and panic.
-    let builder = tracing_subscriber::fmt().log_internal_errors(false);
-    let builder = builder.with_env_filter(filter).with_writer(writer);
+    let layer = tracing_subscriber::fmt::layer().log_internal_errors(false).with_writer(writer);
     // An error means that a log exists already, as in a test of the library.
     drop(match (format, reader) {
-        (LogFormat::Json, _) => builder.json().try_init(),
+        (LogFormat::Json, _) => log.with(layer.json()).try_init(),
         (LogFormat::Text, Reader::Journal) => {
             let event = Prioritized(format::format().without_time().with_ansi(false));
-            builder.with_ansi(false).fmt_fields(TextFields).event_format(event).try_init()
+            let layer = layer.with_ansi(false).fmt_fields(TextFields).event_format(event);
+            log.with(layer).try_init()
         }
         (LogFormat::Text, Reader::Terminal | Reader::File) => {
-            builder.with_ansi(is_colored).fmt_fields(TextFields).try_init()
+            log.with(layer.with_ansi(is_colored).fmt_fields(TextFields)).try_init()
         }
     });
+    Levels(handle)
+}
+
+/// The broker's client shows headers and payloads at its lowest level: that is never logged, whatever
+/// the filter says.
+fn is_free_of_content(metadata: &Metadata<'_>) -> bool {
+    !(metadata.target().starts_with("async_nats") && *metadata.level() == Level::TRACE)
 }
 
 /// Events with the priority prefix that journald understands, so that `journalctl -p warning` works.

@@ -9,6 +9,14 @@ pub fn ready() {
     notify(NotifyState::Ready);
 }
 
+/// The configuration is being read again; [`ready`] follows in any case.
+pub fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => notify_all(&[NotifyState::Reloading, now]),
+        Err(_) => notify(NotifyState::Reloading),
+    }
+}
+
 /// One line for `systemctl status`.
 pub fn status(text: &str) {
     // A line break would start another assignment.
@@ -31,8 +39,12 @@ pub fn watchdog_interval() -> Option<Duration> {
 }
 
 fn notify(state: NotifyState<'_>) {
+    notify_all(&[state]);
+}
+
+fn notify_all(states: &[NotifyState<'_>]) {
     // Not a warning: systemd restarts a unit whose signs of life it misses, and says so itself.
-    if let Err(error) = sd_notify::notify(&[state]) {
+    if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "systemd did not take a notification");
     }
 }

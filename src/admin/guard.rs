@@ -1,7 +1,10 @@
 //! Answers only requests that are meant for us: a page in somebody's browser whose name was made
 //! to point at this machine (DNS rebinding) carries its own name in `Host`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::{
     extract::{Request, State},
@@ -12,27 +15,31 @@ use axum::{
 
 use super::problem::Problem;
 
-/// The names that this listener answers to: loopback's, and the address that it is bound to.
-#[derive(Debug, Clone, Copy)]
+/// The names that this listener answers to: loopback's, the address that it is bound to, and those of
+/// `admin.hosts`.
+#[derive(Debug, Clone)]
 pub(super) struct Names {
     bound: IpAddr,
+    hosts: Arc<[String]>,
 }
 
 impl Names {
-    pub(super) fn of(bound: SocketAddr) -> Self {
-        Self { bound: bound.ip() }
+    pub(super) fn of(bound: SocketAddr, hosts: &[String]) -> Self {
+        Self { bound: bound.ip(), hosts: hosts.into() }
     }
 
     /// Whether a `Host` header names us, with whatever port: tunnels change it.
-    fn include(self, host: &str) -> bool {
+    fn include(&self, host: &str) -> bool {
         let Ok(authority) = host.parse::<Authority>() else { return false };
         let name = authority.host();
         let literal = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-        match literal {
+        if let Ok(ip) = literal {
             // Bound to every address, any of them is ours; a name made for rebinding is none.
-            Ok(ip) => ip.is_loopback() || ip == self.bound || self.bound.is_unspecified(),
-            Err(_) => name.trim_end_matches('.').eq_ignore_ascii_case("localhost"),
+            return ip.is_loopback() || ip == self.bound || self.bound.is_unspecified();
         }
+        let name = name.trim_end_matches('.');
+        let is = |known: &str| known.trim_end_matches('.').eq_ignore_ascii_case(name);
+        is("localhost") || self.hosts.iter().any(|known| is(known))
     }
 }
 
@@ -66,7 +73,7 @@ mod tests {
     use super::*;
 
     fn includes(bound: &str, host: &str) -> bool {
-        Names::of(bound.parse().unwrap()).include(host)
+        Names::of(bound.parse().unwrap(), &["relay.internal".to_owned()]).include(host)
     }
 
     #[test]
@@ -75,13 +82,15 @@ mod tests {
             assert!(includes("127.0.0.1:8085", host), "{host}");
         }
         assert!(includes("10.1.2.3:8085", "10.1.2.3:8085"));
+        assert!(includes("0.0.0.0:8085", "Relay.Internal:8085"));
         assert!(includes("0.0.0.0:8085", "10.1.2.3:8085"));
         assert!(includes("[::]:8085", "[fd00::1]:8085"));
     }
 
     #[test]
     fn other_names_are_not() {
-        for host in ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "", "a b"]
+        for host in
+            ["evil.example", "127.0.0.1.evil.example", "relay.internal.evil.example", "", "a b"]
         {
             assert!(!includes("127.0.0.1:8085", host), "{host}");
             assert!(!includes("0.0.0.0:8085", host), "{host}");

@@ -1,11 +1,11 @@
 //! Binds the listener, and bounds what a client can hold: connections, and the life of each.
 
 use std::{
+    collections::VecDeque,
     future::Future as _,
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -13,18 +13,20 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::Sleep,
+    time::{Instant, Sleep},
 };
+use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
-use crate::config::value::Listen;
-
-/// Connections at a time. At the bound the next one waits in the kernel's queue.
+/// Connections at a time. At the bound the oldest one is closed for the next, so that those who open
+/// many and say nothing keep nobody else out.
 const CONNECTIONS_MAX: usize = 64;
 
-/// How long one connection may send, from its first byte to its last; a request takes
-/// milliseconds, and who sends its headers drop by drop shall not keep a place.
-const CONNECTION_LIFE: Duration = Duration::from_secs(5);
+/// How long a client may take for the head of its request; a probe takes milliseconds. Then its
+/// connection is closed.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a client may take for the answer, from its first byte on. Then its connection is closed.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why there is no admin listener.
 #[derive(Debug, thiserror::Error)]
@@ -57,10 +59,18 @@ fn hint(error: &io::Error) -> &'static str {
 pub struct Listener {
     tcp: TcpListener,
     address: SocketAddr,
-    places: Arc<Semaphore>,
+    /// The connections that may still be open, the oldest first.
+    open: VecDeque<Place>,
 }
 
-/// Binds `[admin] listen`; `None` when it is off.
+/// What the listener keeps of a connection.
+struct Place {
+    evict: CancellationToken,
+    /// Cancelled when the connection has ended.
+    ended: CancellationToken,
+}
+
+/// Binds the address of `[admin] listen`.
 ///
 /// # Errors
 ///
@@ -69,18 +79,30 @@ pub struct Listener {
 /// # Cancel safety
 ///
 /// Dropping the future leaves nothing bound.
-pub async fn bind(listen: Listen) -> Result<Option<Listener>, AdminError> {
-    let Listen::Address(address) = listen else { return Ok(None) };
+pub async fn bind(address: SocketAddr) -> Result<Listener, AdminError> {
     let failed = |source| AdminError::Bind { address, source };
     let tcp = TcpListener::bind(address).await.map_err(failed)?;
     let address = tcp.local_addr().map_err(failed)?;
-    Ok(Some(Listener { tcp, address, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }))
+    Ok(Listener { tcp, address, open: VecDeque::new() })
 }
 
 impl Listener {
     /// The address that is bound, with the port that the kernel chose for port 0.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Makes room for one more connection.
+    fn admit(&mut self) -> Place {
+        self.open.retain(|place| !place.ended.is_cancelled());
+        if self.open.len() >= CONNECTIONS_MAX
+            && let Some(oldest) = self.open.pop_front()
+        {
+            oldest.evict.cancel();
+        }
+        let (evict, ended) = (CancellationToken::new(), CancellationToken::new());
+        self.open.push_back(Place { evict: evict.clone(), ended: ended.clone() });
+        Place { evict, ended }
     }
 }
 
@@ -89,10 +111,11 @@ impl axum::serve::Listener for Listener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Bounded, SocketAddr) {
-        let place = Arc::clone(&self.places).acquire_owned().await.ok();
         let (stream, peer) = axum::serve::Listener::accept(&mut self.tcp).await;
-        let end = Box::pin(tokio::time::sleep(CONNECTION_LIFE));
-        (Bounded { stream, end, _place: place }, peer)
+        let Place { evict, ended } = self.admit();
+        let end = Box::pin(tokio::time::sleep(HEAD_TIMEOUT));
+        let evicted = Box::pin(evict.cancelled_owned());
+        (Bounded { stream, end, evicted, is_answering: false, _ended: ended.drop_guard() }, peer)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -104,15 +127,18 @@ impl axum::serve::Listener for Listener {
 pub struct Bounded {
     stream: TcpStream,
     end: Pin<Box<Sleep>>,
-    _place: Option<OwnedSemaphorePermit>,
+    evicted: Pin<Box<WaitForCancellationFutureOwned>>,
+    is_answering: bool,
+    _ended: DropGuard,
 }
 
 impl Bounded {
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        match self.end.as_mut().poll(context) {
-            Poll::Pending => Ok(()),
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
+        let is_over = self.end.as_mut().poll(context).is_ready();
+        if is_over || self.evicted.as_mut().poll(context).is_ready() {
+            return Err(io::ErrorKind::TimedOut.into());
         }
+        Ok(())
     }
 }
 
@@ -133,6 +159,10 @@ impl AsyncWrite for Bounded {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if !self.is_answering {
+            self.is_answering = true;
+            self.end.as_mut().reset(Instant::now() + ANSWER_TIMEOUT);
+        }
         self.check(context)?;
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }

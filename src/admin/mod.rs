@@ -13,7 +13,11 @@ mod listener;
 mod problem;
 mod view;
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Json, Router,
@@ -34,6 +38,12 @@ use crate::{
     metrics::{CONTENT_TYPE, Metrics},
     relay::status::Status,
 };
+
+/// The wait between attempts to bind the address.
+const BIND_AGAIN: Duration = Duration::from_secs(1);
+
+/// How often it is said again that the address cannot be bound.
+const REMIND: Duration = Duration::from_mins(1);
 
 /// What the pages show.
 #[derive(Clone)]
@@ -59,15 +69,35 @@ impl Connected<IncomingStream<'_, Listener>> for Audience {
     }
 }
 
-/// Answers until `shutdown`, then ends what is being answered.
+/// Answers until `shutdown`, then ends what is being answered. An address that cannot be bound is
+/// tried again and warned of: events flow without it.
 pub async fn serve(
-    listener: Listener,
-    status: watch::Receiver<Status>,
-    metrics: Arc<Metrics>,
+    mut bound: Result<Listener, AdminError>,
+    address: SocketAddr,
+    hosts: Vec<String>,
+    (status, metrics): (watch::Receiver<Status>, Arc<Metrics>),
     shutdown: CancellationToken,
 ) {
-    let service = router(listener.address(), Shown { status, metrics })
-        .into_make_service_with_connect_info::<Audience>();
+    let mut warned: Option<Instant> = None;
+    let listener = loop {
+        let error = match bound {
+            Ok(listener) => break listener,
+            Err(error) => error,
+        };
+        if warned.is_none_or(|at| at.elapsed() >= REMIND) {
+            warned = Some(Instant::now());
+            tracing::warn!("no health and metrics; trying again, and relaying goes on: {error}");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(BIND_AGAIN) => {}
+            () = shutdown.cancelled() => return,
+        }
+        bound = bind(address).await;
+    };
+    tracing::info!(address = %listener.address(), "admin listener");
+    let names = guard::Names::of(listener.address(), &hosts);
+    let service =
+        router(names, Shown { status, metrics }).into_make_service_with_connect_info::<Audience>();
     let server = axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned());
     // Its type has an error for the sake of others; the listener retries and this never fails.
     if let Err(error) = server.await {
@@ -75,7 +105,7 @@ pub async fn serve(
     }
 }
 
-fn router(bound: SocketAddr, shown: Shown) -> Router {
+fn router(names: guard::Names, shown: Shown) -> Router {
     Router::new()
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
@@ -84,7 +114,7 @@ fn router(bound: SocketAddr, shown: Shown) -> Router {
         .route("/api/v1/status", get(status))
         .fallback(not_found)
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
-        .layer(middleware::from_fn_with_state(guard::Names::of(bound), guard::check))
+        .layer(middleware::from_fn_with_state(names, guard::check))
         .with_state(shown)
 }
 

@@ -30,7 +30,7 @@ impl Problem {
     }
 
     pub(super) fn foreign_host() -> Self {
-        let detail = "the Host header names neither localhost nor the address of admin.listen";
+        let detail = "the Host header names neither localhost, the address of admin.listen nor one of admin.hosts";
         Self::new(StatusCode::MISDIRECTED_REQUEST, "not our name", detail.to_owned())
     }
 

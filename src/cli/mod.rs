@@ -145,8 +145,12 @@ impl Globals {
 
     /// Loads the configuration and leaves the notices to the caller.
     fn load_quietly(self, scope: Scope) -> Result<Loaded, Failure> {
-        let sources = Sources::from_environment(self.config, self.settings);
-        Ok(Config::load(&sources, scope)?)
+        Ok(Config::load(&self.sources(), scope)?)
+    }
+
+    /// Where the configuration is.
+    fn sources(self) -> Sources {
+        Sources::from_environment(self.config, self.settings)
     }
 }
 

@@ -5,8 +5,9 @@ use super::{
     exit::{Exit, Failure},
 };
 use crate::{
-    app::{self, Options, RunError},
+    app::{self, Options, Reloading, RunError},
     config::{
+        Config,
         error::Problem,
         load::{Notice, Scope},
     },
@@ -23,8 +24,9 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
-    let loaded = globals.load_quietly(Scope::Everything)?;
-    let _log = logging::start(&loaded.config.log);
+    let sources = globals.sources();
+    let loaded = Config::load(&sources, Scope::Everything)?;
+    let log = logging::start(&loaded.config.log);
     for notice in &loaded.notices {
         match notice {
             Notice::Info(text) => tracing::info!("{text}"),
@@ -32,8 +34,10 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
         }
     }
     let options = Options { rescan: args.rescan };
-    let done =
-        block_on(async move { app::run(loaded.config, options).await.map_err(Failure::from) });
+    let reloading = Reloading { sources, levels: log.levels() };
+    let done = block_on(async move {
+        app::run(loaded.config, options, reloading).await.map_err(Failure::from)
+    });
     Ok(done.map_or_else(Failure::log, |()| Exit::Done))
 }
 
@@ -41,8 +45,7 @@ impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
         let exit = match &error {
             RunError::Signals(_) => Exit::Failed,
-            RunError::Admin(_)
-            | RunError::Nats(_)
+            RunError::Nats(_)
             | RunError::Template(_)
             | RunError::Relay(
                 RelayError::ForeignCluster | RelayError::NewerSchema { .. } | RelayError::Stream(_),

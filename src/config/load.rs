@@ -13,6 +13,7 @@ use super::{
     error::{ConfigError, Origin, Problem},
     fallback, keys,
     layers::{self, Layer, Numbered},
+    libpq::Libpq,
     mismatch, resolve, secret_files, warnings,
 };
 
@@ -107,6 +108,7 @@ impl Config {
         // Each step stops the next: what is missing may only follow from a name that is wrong.
         refuse(problems)?;
 
+        config.database.libpq = Libpq::of(&sources.variables);
         let credentials = layers::variable(&sources.variables, "CREDENTIALS_DIRECTORY");
         let credentials = credentials.map(PathBuf::from);
         let places = secret_files::Places { credentials, origins: &mut origins };

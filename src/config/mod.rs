@@ -1,13 +1,20 @@
 //! The configuration tree: every key, its default, its unit and what happens at its bound.
 
 pub mod bounds;
+mod changes;
 pub mod error;
 mod fallback;
+pub mod file;
 mod keys;
+pub mod latest;
 mod layers;
+pub mod libpq;
 pub mod load;
+pub mod login;
 mod mismatch;
 pub mod name;
+mod program;
+pub mod reload;
 mod resolve;
 pub mod secret;
 mod secret_files;
@@ -18,9 +25,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use latest::Latest;
+use libpq::Libpq;
 use name::{RelayName, SchemaName};
 use secret::{Secret, SecretUrl};
-use value::{ByteSize, HumanDuration, Listen, parse_text};
+use value::{ByteSize, HumanDuration, parse_text};
+
+pub use program::{Admin, Log, LogFormat, Shutdown};
 
 /// Everything that `postrider.toml` can say.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
@@ -48,8 +59,9 @@ pub struct Config {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Database {
-    /// A `postgresql://` URL of the primary; never empty after [`Config::load`]. Required, here or
-    /// in `url_file`; `DATABASE_URL` is read when neither is set.
+    /// A `postgresql://` URL of the primary, or a `key=value` connection string of libpq. Required,
+    /// here or in `url_file`; `DATABASE_URL` is read when neither is set, and libpq's `PG*` variables
+    /// complete what it leaves open.
     pub url: SecretUrl,
     /// A file that holds the URL, so that its password is not in this file. A relative name is
     /// looked for in `$CREDENTIALS_DIRECTORY`, in `/run/secrets`, then beside the file that names it.
@@ -64,6 +76,12 @@ pub struct Database {
     /// `5s`; raise it when the database stalls for longer, as at a slow checkpoint. See
     /// [`bounds::QUERY_TIMEOUT`].
     pub query_timeout: HumanDuration,
+    /// The environment variables of libpq, which complete what the URL leaves open.
+    #[serde(skip)]
+    pub libpq: Libpq,
+    /// What a reload has put in the place of this section; see [`Database::current`].
+    #[serde(skip)]
+    pub latest: Latest<Self>,
 }
 
 impl Default for Database {
@@ -74,6 +92,8 @@ impl Default for Database {
             schema: SchemaName::default(),
             connect_timeout: HumanDuration(Duration::from_secs(5)),
             query_timeout: HumanDuration(Duration::from_secs(5)),
+            libpq: Libpq::default(),
+            latest: Latest::default(),
         }
     }
 }
@@ -83,13 +103,13 @@ impl Default for Database {
 #[serde(default, deny_unknown_fields)]
 pub struct Nats {
     /// One `nats://` or `tls://` URL, or several of one cluster separated by commas; never empty
-    /// after [`Config::load`]. Required, here or in `url_file`; `NATS_URL` is read when neither is
+    /// after [`Config::load`]. It may hold a login, `user:password@` or `token@`. Required, here or in `url_file`; `NATS_URL` is read when neither is
     /// set.
     pub url: SecretUrl,
     /// A file that holds the URL; looked for as `database.url_file` is.
     pub url_file: Option<String>,
-    /// A `.creds` file (JWT and seed). At most one of `creds_file`, `user`, `token` and `nkey_file`
-    /// says who we are.
+    /// A `.creds` file (JWT and seed). At most one of `creds_file`, `user`, `token`, `nkey_file` and the
+    /// login in `url` says who we are.
     pub creds_file: Option<String>,
     /// A user name, with `password` or `password_file`.
     pub user: Option<String>,
@@ -103,12 +123,16 @@ pub struct Nats {
     pub token_file: Option<String>,
     /// A file that holds an nkey seed.
     pub nkey_file: Option<String>,
-    /// A PEM file with the authorities to trust, instead of the system's.
+    /// A PEM file with the authorities to trust, instead of the system's. With it, or with `tls_cert`,
+    /// the connection is encrypted or there is none.
     pub tls_ca: Option<String>,
     /// A PEM file with our client certificate, with `tls_key`.
     pub tls_cert: Option<String>,
     /// A PEM file with the key of `tls_cert`.
     pub tls_key: Option<String>,
+    /// Whether the TLS handshake comes before the server's first message. Default `false`; it must be
+    /// what the server's `handshake_first` says. With it the connection is encrypted or there is none.
+    pub tls_first: bool,
     /// How long connecting may take, with TLS and login. Default `5s`. See
     /// [`bounds::CONNECT_TIMEOUT`].
     pub connect_timeout: HumanDuration,
@@ -118,6 +142,9 @@ pub struct Nats {
     /// How long a publish may stay unanswered before it is sent again with the same id. Default
     /// `5s`; raise it when the broker is slow but alive. See [`bounds::ACK_TIMEOUT`].
     pub ack_timeout: HumanDuration,
+    /// What a reload has put in the place of this section; see [`Nats::current`].
+    #[serde(skip)]
+    pub latest: Latest<Self>,
 }
 
 impl Default for Nats {
@@ -135,9 +162,11 @@ impl Default for Nats {
             tls_ca: None,
             tls_cert: None,
             tls_key: None,
+            tls_first: false,
             connect_timeout: HumanDuration(Duration::from_secs(5)),
             ping_interval: HumanDuration(Duration::from_secs(5)),
             ack_timeout: HumanDuration(Duration::from_secs(5)),
+            latest: Latest::default(),
         }
     }
 }
@@ -419,72 +448,6 @@ impl<'de> Deserialize<'de> for OnDead {
         parse_text(deserializer, "\"hold\" or \"skip\"", |text| match text {
             "hold" => Some(Self::Hold),
             "skip" => Some(Self::Skip),
-            _ => None,
-        })
-    }
-}
-
-/// `[shutdown]`: how the program stops.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Shutdown {
-    /// How long a stopping relay may take for its last sweep, acks and settlement. Default `30s`;
-    /// keep it below what systemd or Kubernetes waits before it kills. See [`bounds::GRACE`].
-    pub grace: HumanDuration,
-}
-
-impl Default for Shutdown {
-    fn default() -> Self {
-        Self { grace: HumanDuration(Duration::from_secs(30)) }
-    }
-}
-
-/// `[admin]`: the HTTP listener for health and metrics.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Admin {
-    /// An address, or `off`. Port 0 lets the kernel choose. Default `127.0.0.1:8085`; it has no
-    /// login, so think before it leaves loopback.
-    pub listen: Listen,
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self { listen: Listen::Address(([127, 0, 0, 1], 8085).into()) }
-    }
-}
-
-/// `[log]`: what is logged, and how.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Log {
-    /// A level or a filter such as `info,postrider=debug`. `RUST_LOG` overrides it. Default `info`.
-    pub level: String,
-    /// Text for people or JSON for machines. Default `text`.
-    pub format: LogFormat,
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Text }
-    }
-}
-
-/// The shape of a log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// One line for a person.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-impl<'de> Deserialize<'de> for LogFormat {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        parse_text(deserializer, "\"text\" or \"json\"", |text| match text {
-            "text" => Some(Self::Text),
-            "json" => Some(Self::Json),
             _ => None,
         })
     }

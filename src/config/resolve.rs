@@ -45,8 +45,9 @@ fn missing(
     (scope, file): (Scope, Option<&Path>),
 ) -> Option<Problem> {
     let Config { database, nats, stream, .. } = config;
+    let is_database_missing = database.url.is_empty() && !database.libpq.names_a_server();
     let all = [
-        ("database.url", database.url.is_empty(), r#"url = "postgresql://app@127.0.0.1:5432/app""#),
+        ("database.url", is_database_missing, r#"url = "postgresql://app@127.0.0.1:5432/app""#),
         ("nats.url", nats.url.is_empty(), r#"url = "nats://127.0.0.1:4222""#),
         ("stream.name", stream.name.is_empty(), r#"name = "EVENTS""#),
         (
@@ -127,7 +128,9 @@ impl Rules<'_> {
                 .any(|scheme| url.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
         };
         let url = &config.database.url;
-        if !url.is_empty() && !has_scheme(url.expose(), ["postgresql://", "postgres://"]) {
+        let is_pairs = |text: &str| text.contains('=') && !text.contains("://");
+        let is_known = |text| is_pairs(text) || has_scheme(text, ["postgresql://", "postgres://"]);
+        if !url.is_empty() && !is_known(url.expose()) {
             let problem = Problem::new("database.url is not a postgresql:// URL")
                 .hint(format!("write \"postgresql://user:password@host:5432/database\"\n{escape}"));
             self.broken("database.url", problem);
@@ -190,12 +193,17 @@ impl Rules<'_> {
             ("nats.nkey_file", nats.nkey_file.is_some()),
             ("nats.user", nats.user.is_some()),
             ("nats.token", nats.token.is_some()),
+            ("the login in nats.url", nats.url.holds_login()),
         ];
         let set: Vec<&str> = ways.iter().filter(|(_, set)| *set).map(|(key, _)| *key).collect();
         if let [_, second, ..] = set.as_slice() {
             let problem = Problem::new(format!("{} exclude each other", enumerated(&set)))
                 .hint("keep the one way by which the broker knows us");
-            self.broken(second, problem);
+            let key = if *second == "the login in nats.url" { "nats.url" } else { second };
+            self.broken(key, problem);
+        }
+        if let Err(error) = nats.servers() {
+            self.broken("nats.url", Problem::new(format!("nats.url {error}")));
         }
         for (one, one_set, other, other_set) in [
             ("nats.user", nats.user.is_some(), "nats.password", nats.password.is_some()),
@@ -219,6 +227,16 @@ impl Rules<'_> {
             let problem = Problem::new(format!("relay.source may not be {}", shortened(source)))
                 .hint(format!("it takes 1 to {SOURCE_BYTES_MAX} bytes, such as \"/orders\""));
             self.broken("relay.source", problem);
+        }
+        for host in config.admin.hosts.iter().filter(|host| !is_host_name(host)) {
+            let problem = Problem::new(format!(
+                "admin.hosts holds {}, which is no host name",
+                shortened(host)
+            ));
+            self.broken(
+                "admin.hosts",
+                problem.hint("write names without ports: \"relay.internal\""),
+            );
         }
         let level = &config.log.level;
         if !is_filter(level) {
@@ -276,6 +294,14 @@ fn is_filter(text: &str) -> bool {
         LEVELS.contains(&level.trim())
     };
     text.split(',').all(level) && EnvFilter::builder().parse(text).is_ok()
+}
+
+/// Letters, digits, `-`, `_` and dots between.
+fn is_host_name(text: &str) -> bool {
+    let is_label = |label: &str| {
+        !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
+    };
+    text.strip_suffix('.').unwrap_or(text).split('.').all(is_label)
 }
 
 fn is_subject_filter(text: &str) -> bool {

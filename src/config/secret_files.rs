@@ -1,20 +1,14 @@
 //! Secrets that stand in files of their own: where they are looked for and how they are read.
 
-use std::{
-    fs::File,
-    io::Read,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use super::{
     Config,
     error::{Origin, Problem},
+    file::{SECRET_BYTES_MAX, read_text},
     load::Origins,
     secret::{Secret, SecretUrl},
 };
-
-/// A secret larger than this is some other file.
-const SECRET_BYTES_MAX: u64 = 64 * 1024;
 
 /// Where Docker, Compose and Podman mount secrets.
 const RUN_SECRETS: &str = "/run/secrets";
@@ -45,7 +39,12 @@ pub(super) fn read(config: &mut Config, mut places: Places<'_>) -> Vec<Problem> 
     let found = take("nats.token", nats.token.is_some(), nats.token_file.as_ref());
     nats.token = found.map(Secret::new).or(nats.token.take());
 
+    // The program reads them again for each connection, wherever it was started.
     for (key, file) in [
+        ("database.url_file", &mut database.url_file),
+        ("nats.url_file", &mut nats.url_file),
+        ("nats.password_file", &mut nats.password_file),
+        ("nats.token_file", &mut nats.token_file),
         ("nats.creds_file", &mut nats.creds_file),
         ("nats.nkey_file", &mut nats.nkey_file),
         ("nats.tls_ca", &mut nats.tls_ca),
@@ -55,6 +54,7 @@ pub(super) fn read(config: &mut Config, mut places: Places<'_>) -> Vec<Problem> 
         let Some(name) = file.as_mut() else { continue };
         match places.find(key, name) {
             Ok(path) => *name = path.to_string_lossy().into_owned(),
+            Err(problem) if problems.contains(&problem) => {}
             Err(problem) => problems.push(problem),
         }
     }
@@ -76,7 +76,7 @@ impl Places<'_> {
         let file_key = format!("{key}_file");
         let origin = self.origins.of(&file_key);
         let path = self.find(&file_key, name)?;
-        let text = read_text(&path).map_err(|reason| {
+        let text = read_text(&path, SECRET_BYTES_MAX).map_err(|reason| {
             Problem::new(format!("could not read {}, which {file_key} names", path.display()))
                 .at(origin.clone())
                 .detail(reason)
@@ -127,15 +127,4 @@ impl Places<'_> {
         let credentials = self.credentials.iter().map(|directory| directory.join(path));
         credentials.chain([Path::new(RUN_SECRETS).join(path), beside.join(path)]).collect()
     }
-}
-
-fn read_text(path: &Path) -> Result<String, String> {
-    let mut text = String::new();
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    let mut bounded = file.take(SECRET_BYTES_MAX + 1);
-    bounded.read_to_string(&mut text).map_err(|error| error.to_string())?;
-    if text.len() as u64 > SECRET_BYTES_MAX {
-        return Err(format!("it is larger than {} KiB", SECRET_BYTES_MAX / 1024));
-    }
-    Ok(text)
 }

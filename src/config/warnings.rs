@@ -3,11 +3,13 @@
 use std::{collections::BTreeSet, ffi::OsString, path::Path};
 
 use super::{
-    Config,
+    Admin, Config,
     error::Origin,
+    file::is_world_readable,
     keys,
     layers::PREFIX,
     load::{Notice, Origins},
+    value::Listen,
 };
 
 /// Every risk that is worth a line.
@@ -17,6 +19,7 @@ pub(super) fn all(
     variables: &[(OsString, OsString)],
 ) -> Vec<Notice> {
     let mut warnings = exposed_files(config, origins);
+    warnings.extend(exposed_listener(&config.admin));
     warnings.extend(mistyped_variables(variables));
     warnings.into_iter().map(Notice::Warning).collect()
 }
@@ -32,21 +35,56 @@ fn exposed_files(config: &Config, origins: &Origins) -> Vec<String> {
     ];
     let mut seen = BTreeSet::new();
     let mut warnings = Vec::new();
+    let mut exposed = |path: &Path| is_world_readable(path) && seen.insert(path.to_owned());
     for (key, is_set) in secrets {
-        let Origin::File { path, .. } = origins.of(key) else { continue };
-        if is_set && is_world_readable(&path) && seen.insert(path.clone()) {
-            let path = path.display();
-            warnings.push(format!(
-                "{path} holds a secret ({key}) and everyone can read it: chmod 0640 {path}, or use {key}_file"
-            ));
+        match origins.of(key) {
+            Origin::File { path, .. } if is_set && exposed(&path) => {
+                let path = path.display();
+                warnings.push(format!(
+                    "{path} holds a secret ({key}) and everyone can read it: chmod 0640 {path}, or use {key}_file"
+                ));
+            }
+            Origin::SecretFile(path) if is_set && exposed(&path) => {
+                warnings.push(exposed_secret(&format!("{key}_file"), &path));
+            }
+            Origin::Default
+            | Origin::File { .. }
+            | Origin::Variable(_)
+            | Origin::Flag
+            | Origin::SecretFile(_) => {}
+        }
+    }
+    for (key, file) in [
+        ("nats.creds_file", &nats.creds_file),
+        ("nats.nkey_file", &nats.nkey_file),
+        ("nats.tls_key", &nats.tls_key),
+    ] {
+        let Some(path) = file.as_ref().map(Path::new) else { continue };
+        if exposed(path) {
+            warnings.push(exposed_secret(key, path));
         }
     }
     warnings
 }
 
-fn is_world_readable(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
+fn exposed_secret(key: &str, path: &Path) -> String {
+    let path = path.display();
+    format!(
+        "{path}, which {key} names, holds a secret and everyone can read it: chmod 0600 {path}, or 0640 \
+         with a group of ours"
+    )
+}
+
+/// A listener that other machines can reach.
+fn exposed_listener(admin: &Admin) -> Option<String> {
+    let Listen::Address(address) = admin.listen else { return None };
+    (!address.ip().is_loopback()).then(|| {
+        format!(
+            "admin.listen {address} can be reached from other machines, without a login: keep it behind \
+             a firewall or NetworkPolicy, or set admin.listen to 127.0.0.1:{}",
+            address.port()
+        )
+    })
 }
 
 /// Variables that lack an underscore of the prefix, and so are not read.

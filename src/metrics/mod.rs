@@ -5,6 +5,7 @@
 //! means stands in `docs/metrics.md`, which a test holds to this module.
 
 mod chores;
+mod configuration;
 mod dependencies;
 mod labels;
 mod measured;
@@ -24,6 +25,7 @@ use prometheus_client::{
 };
 
 pub use chores::Chores;
+pub use configuration::Configuration;
 pub use dependencies::Dependencies;
 pub use labels::{
     BatchResult, Chore, CircuitState, Dependency, Failure, FindingCode, LetterState, Measurement,
@@ -56,6 +58,8 @@ pub struct Metrics {
     pub dependencies: Dependencies,
     /// What is looked after beside the data path.
     pub chores: Chores,
+    /// Whether the configuration's last reload was taken up.
+    pub configuration: Configuration,
 }
 
 impl Default for Metrics {
@@ -78,8 +82,9 @@ impl Metrics {
         let publishing = Publishing::register(list);
         let outbox = Outbox::register(list);
         let dependencies = Dependencies::register(list);
+        let configuration = Configuration::register(list);
         let chores = Chores::register(list);
-        Self { registry, publishing, outbox, dependencies, chores }
+        Self { registry, publishing, outbox, dependencies, chores, configuration }
     }
 
     /// Everything as `OpenMetrics` text, which Prometheus reads as well.

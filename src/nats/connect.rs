@@ -4,17 +4,25 @@
 //! before anybody could look at what the broker holds by now. So each of ours is for one
 //! connection: once that stands, the client is left nowhere else to go, and its queue dies with it.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{path::Path, time::Duration};
 
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, connection::State};
-use thiserror::Error;
+use async_nats::{Client, ConnectOptions, Event, ServerAddr, connection::State};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{config, delivery::Backoff};
+use super::failure::ConnectError;
+use crate::{
+    config::{
+        self,
+        file::{CERTIFICATES_BYTES_MAX, is_private_key_exposed, read_text},
+        latest::Replacements,
+        login::Login,
+    },
+    delivery::Backoff,
+};
 
 /// Connection events kept for the relay; when it is full, the connection's end still tells itself.
 const EVENTS_MAX: usize = 256;
@@ -35,6 +43,7 @@ pub struct Connector {
     config: config::Nats,
     name: String,
     capacity: usize,
+    /// The servers of the last attempt, without their logins.
     configured: Vec<ServerAddr>,
     /// What the cluster has told of itself: a configured server may be the one that is down.
     advertised: Vec<ServerAddr>,
@@ -56,32 +65,8 @@ pub struct Connection {
 pub enum Standing {
     /// There is.
     Connected,
-    /// There is none; with what the last attempt failed, if one has.
-    Disconnected(Option<String>),
-}
-
-/// Why there is no connection.
-#[derive(Debug, Error)]
-pub enum ConnectError {
-    /// A file that is named cannot be read.
-    #[error("nats.{key}: cannot read {}: {source}", path.display())]
-    File {
-        /// The key that names it.
-        key: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// `nats.url` is none.
-    #[error("nats.url: {0}")]
-    Url(std::io::Error),
-    /// The server refuses the login.
-    #[error("{0}")]
-    Login(async_nats::ConnectError),
-    /// No server could be reached, or none spoke as it should.
-    #[error("{0}")]
-    Unreachable(String),
+    /// There is none; with what the last attempt failed, if one has, and what to do about it.
+    Disconnected(Option<(String, &'static str)>),
 }
 
 impl Connector {
@@ -94,15 +79,14 @@ impl Connector {
         name: String,
         capacity: usize,
     ) -> Result<Self, ConnectError> {
-        let configured = config.url.expose().split(',').map(|server| server.trim().parse());
         let connector = Self {
-            configured: configured.collect::<Result<_, _>>().map_err(ConnectError::Url)?,
+            configured: addresses(config)?,
             advertised: Vec::new(),
             config: config.clone(),
             name,
             capacity,
         };
-        connector.options().await?;
+        connector.options(config).await?;
         Ok(connector)
     }
 
@@ -111,13 +95,21 @@ impl Connector {
     /// # Errors
     /// Why the last of them could not be connected to.
     pub async fn connect(&mut self) -> Result<Connection, ConnectError> {
+        // Each attempt reads the secrets anew, so that they can be rotated while the program runs.
+        let config = self.config.current().map_err(ConnectError::Secret)?;
+        let configured = addresses(&config)?;
+        if configured != self.configured {
+            // Another cluster, perhaps.
+            self.advertised.clear();
+            self.configured = configured;
+        }
         let mut servers = self.configured.clone();
         servers.extend(self.advertised.iter().cloned());
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let ended = CancellationToken::new();
         let tell = ended.clone();
         let client = self
-            .options()
+            .options(&config)
             .await?
             // As many as the first round takes; the same number ends the one after the connection.
             .max_reconnects(servers.len())
@@ -134,7 +126,7 @@ impl Connector {
             })
             .connect(servers);
         // The client's own future is large.
-        let client = Box::pin(client).await.map_err(failed)?;
+        let client = Box::pin(client).await.map_err(ConnectError::of)?;
         let last = client.set_server_pool(NOWHERE).await;
         last.map_err(|error| ConnectError::Unreachable(error.to_string()))?;
         let advertised = client.server_info().connect_urls;
@@ -168,18 +160,24 @@ impl Connector {
         }
     }
 
-    async fn options(&self) -> Result<ConnectOptions, ConnectError> {
-        let options = credentials(&self.config, tls(&self.config, ConnectOptions::new())).await?;
+    async fn options(&self, config: &config::Nats) -> Result<ConnectOptions, ConnectError> {
+        let options = credentials(config, tls(config, ConnectOptions::new())?).await?;
         Ok(options
             .name(&self.name)
-            .connection_timeout(self.config.connect_timeout.0)
-            .request_timeout(Some(self.config.ack_timeout.0))
-            .ping_interval(self.config.ping_interval.0)
+            .connection_timeout(config.connect_timeout.0)
+            .request_timeout(Some(config.ack_timeout.0))
+            .ping_interval(config.ping_interval.0)
             .client_capacity(self.capacity)
             .subscription_capacity(self.capacity)
             // Subjects are validated by `wire` already.
             .skip_subject_validation(true))
     }
+}
+
+/// The servers of `nats.url`, without the login.
+fn addresses(config: &config::Nats) -> Result<Vec<ServerAddr>, ConnectError> {
+    let (servers, _) = config.servers()?;
+    servers.iter().map(|server| server.parse()).collect::<Result<_, _>>().map_err(ConnectError::Url)
 }
 
 /// Keeps a connection for as long as somebody takes them: opens one, hands it over, waits for its end,
@@ -189,20 +187,22 @@ pub async fn keep_connected(
     connections: mpsc::Sender<Connection>,
     standing: watch::Sender<Standing>,
 ) {
+    let mut replaced = connector.config.latest.watch();
     let mut failures = 0;
     while !connections.is_closed() {
         match connector.connect().await {
             Ok(connection) => {
                 standing.send_replace(Standing::Connected);
                 let since = Instant::now();
-                outlive(connection, &connections).await;
+                outlive(connection, &connections, &mut replaced).await;
                 standing.send_replace(Standing::Disconnected(None));
                 // One that ends at once is no success: there may be many more of it.
                 failures = if since.elapsed() < RECONNECT.longest { failures + 1 } else { 0 };
             }
             Err(error) => {
                 tracing::debug!(%error, "cannot connect to NATS");
-                standing.send_replace(Standing::Disconnected(Some(error.to_string())));
+                let failed = Some((error.to_string(), error.hint()));
+                standing.send_replace(Standing::Disconnected(failed));
                 failures += 1;
             }
         }
@@ -213,7 +213,11 @@ pub async fn keep_connected(
 }
 
 /// Hands a connection over and waits for its end.
-async fn outlive(connection: Connection, connections: &mpsc::Sender<Connection>) {
+async fn outlive(
+    connection: Connection,
+    connections: &mpsc::Sender<Connection>,
+    replaced: &mut Replacements<config::Nats>,
+) {
     let (client, ended) = (connection.client.clone(), connection.ended.clone());
     let handing = async {
         // Nobody takes it when everything ends.
@@ -231,31 +235,39 @@ async fn outlive(connection: Connection, connections: &mpsc::Sender<Connection>)
         () = handing => {}
         () = ended.cancelled() => {}
         () = looking => {}
-    }
-}
-
-fn failed(error: async_nats::ConnectError) -> ConnectError {
-    match error.kind() {
-        ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
-            ConnectError::Login(error)
+        () = replaced.next() => {
+            tracing::info!("connecting to NATS again: its settings were reloaded");
+            ended.cancel();
         }
-        ConnectErrorKind::ServerParse
-        | ConnectErrorKind::Dns
-        | ConnectErrorKind::TimedOut
-        | ConnectErrorKind::Tls
-        | ConnectErrorKind::Io
-        | ConnectErrorKind::MaxReconnects => ConnectError::Unreachable(error.to_string()),
     }
 }
 
-fn tls(config: &config::Nats, mut options: ConnectOptions) -> ConnectOptions {
+fn tls(config: &config::Nats, mut options: ConnectOptions) -> Result<ConnectOptions, ConnectError> {
+    // Whoever names certificates does not want a connection in the clear.
+    let required = config.tls_ca.is_some() || config.tls_cert.is_some() || config.tls_first;
+    options = options.require_tls(required);
+    if config.tls_first {
+        options = options.tls_first();
+    }
     if let Some(authorities) = &config.tls_ca {
+        readable("tls_ca", authorities)?;
         options = options.add_root_certificates(authorities.into());
     }
     if let (Some(certificate), Some(key)) = (&config.tls_cert, &config.tls_key) {
+        readable("tls_cert", certificate)?;
+        readable("tls_key", key)?;
+        if is_private_key_exposed(Path::new(key)) {
+            return Err(ConnectError::ExposedKey { path: key.into() });
+        }
         options = options.add_client_certificate(certificate.into(), key.into());
     }
-    options
+    Ok(options)
+}
+
+/// The client reads these files itself, and would wait for ever for the writer of a pipe.
+fn readable(key: &'static str, path: &str) -> Result<String, ConnectError> {
+    let failed = |reason| ConnectError::File { key, path: path.into(), reason };
+    read_text(Path::new(path), CERTIFICATES_BYTES_MAX).map_err(failed)
 }
 
 async fn credentials(
@@ -263,12 +275,16 @@ async fn credentials(
     mut options: ConnectOptions,
 ) -> Result<ConnectOptions, ConnectError> {
     if let Some(path) = &config.creds_file {
-        let failed = |source| ConnectError::File { key: "creds_file", path: path.into(), source };
+        readable("creds_file", path)?;
+        let failed = |error: std::io::Error| ConnectError::File {
+            key: "creds_file",
+            path: path.into(),
+            reason: error.to_string(),
+        };
         options = options.credentials_file(path).await.map_err(failed)?;
     }
     if let Some(path) = &config.nkey_file {
-        let failed = |source| ConnectError::File { key: "nkey_file", path: path.into(), source };
-        options = options.nkey(fs::read_to_string(path).map_err(failed)?.trim().to_owned());
+        options = options.nkey(readable("nkey_file", path)?.trim().to_owned());
     }
     if let Some(token) = &config.token {
         options = options.token(token.expose().to_owned());
@@ -276,5 +292,11 @@ async fn credentials(
     if let (Some(user), Some(password)) = (&config.user, &config.password) {
         options = options.user_and_password(user.clone(), password.expose().to_owned());
     }
-    Ok(options)
+    Ok(match config.servers()?.1 {
+        None => options,
+        Some(Login::Token(token)) => options.token(token.expose().to_owned()),
+        Some(Login::User(user, password)) => {
+            options.user_and_password(user, password.expose().to_owned())
+        }
+    })
 }

@@ -24,7 +24,7 @@ use super::{
     url::{Endpoint, Place, Target, UrlError},
 };
 use crate::{
-    config::Database,
+    config::{Database, latest::Replacements},
     metrics::{Query, QueryDurations},
     tasks,
 };
@@ -63,6 +63,8 @@ pub struct Connection {
     /// Told of every NOTIFY that the session listens for.
     pub notified: Arc<Notify>,
     closed: CancellationToken,
+    /// Cancelled to end the session for the settings that a reload brought.
+    end: CancellationToken,
     ending: Arc<OnceLock<String>>,
     query_timeout: Duration,
     queries: Option<QueryDurations>,
@@ -80,6 +82,9 @@ pub enum ConnectError {
     /// The TLS settings in it are.
     #[error("database.url: {0}")]
     Tls(#[from] TlsError),
+    /// The file with the URL cannot be read any more.
+    #[error("{0}")]
+    Secret(String),
     /// No host gave a session that can write; one failure for each.
     #[error("{}", .0.iter().map(|failure| failure.text.as_str()).collect::<Vec<_>>().join("; "))]
     Hosts(Vec<Failure>),
@@ -97,7 +102,7 @@ impl ConnectError {
     /// What can be done about it.
     pub fn class(&self) -> Class {
         match self {
-            Self::Url(_) | Self::Tls(_) => Class::Configuration,
+            Self::Url(_) | Self::Tls(_) | Self::Secret(_) => Class::Configuration,
             Self::Hosts(failures) => {
                 failures.iter().map(|failure| failure.class).max().unwrap_or(Class::SessionLost)
             }
@@ -107,7 +112,7 @@ impl ConnectError {
     /// What an operator can do about it; nothing when the texts say it or when it may pass.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Url(_) | Self::Tls(_) => None,
+            Self::Url(_) | Self::Tls(_) | Self::Secret(_) => None,
             Self::Hosts(failures) => failures.iter().find_map(|failure| failure.hint),
         }
     }
@@ -129,10 +134,13 @@ pub async fn connect(
     purpose: &str,
     settings: &[(&str, &str)],
 ) -> Result<Connection, ConnectError> {
-    let target = Target::parse(config.url.expose())?;
+    let replaced = config.latest.watch();
+    // Each session reads the secrets anew, so that they can be rotated while the program runs.
+    let config = &config.current().map_err(ConnectError::Secret)?;
+    let target = Target::of(config)?;
     let mode = target.tls.effective_mode()?;
     let connector = target.tls.connector()?;
-    let limit = config.connect_timeout.0;
+    let limit = target.connect_timeout.unwrap_or(Duration::MAX).min(config.connect_timeout.0);
     let mut failures = Vec::new();
     for mut endpoint in target.endpoints {
         adjust(&mut endpoint.driver, purpose, limit);
@@ -141,7 +149,7 @@ pub async fn connect(
             Ok(Ok(connection)) => {
                 let Some(failure) = unreadable(&endpoint, &connection) else {
                     warn_if_unverified(&endpoint, mode);
-                    return Ok(connection);
+                    return Ok(connection.until(replaced));
                 };
                 failures.push(failure);
             }
@@ -160,16 +168,9 @@ pub async fn connect(
     Err(ConnectError::Hosts(failures))
 }
 
-/// A host that is gone shall be noticed within seconds, also while nothing is sent.
 fn adjust(driver: &mut Config, purpose: &str, limit: Duration) {
-    driver
-        // A name with two addresses of which one is dead leaves time for the other.
-        .connect_timeout(limit / 2)
-        .keepalives(true)
-        .keepalives_idle(Duration::from_secs(5))
-        .keepalives_interval(Duration::from_secs(3))
-        .keepalives_retries(3)
-        .tcp_user_timeout(Duration::from_secs(10));
+    // A name with two addresses of which one is dead leaves time for the other.
+    driver.connect_timeout(limit / 2);
     if driver.get_application_name().is_none() {
         driver.application_name(format!("postrider/{purpose}"));
     }
@@ -213,6 +214,7 @@ async fn open_once(
         encoding: session.parameter("server_encoding").map(str::to_owned),
         notified: Arc::new(Notify::new()),
         closed: CancellationToken::new(),
+        end: CancellationToken::new(),
         ending: Arc::new(OnceLock::new()),
         query_timeout,
         queries: None,
@@ -222,6 +224,7 @@ async fn open_once(
         session,
         notified: Arc::clone(&connection.notified),
         closed: connection.closed.clone(),
+        end: connection.end.clone(),
         ending: Arc::clone(&connection.ending),
     };
     tasks::drive(driving.run(abandoned));
@@ -244,9 +247,33 @@ impl Connection {
     ) -> Result<T, QueryError> {
         let after = self.query_timeout.saturating_add(DEADLINE_SLACK);
         match tokio::time::timeout(after, statement).await {
-            Ok(answer) => answer.map_err(QueryError::from),
+            Ok(answer) => answer.map_err(|error| {
+                self.keep_reason(&error);
+                QueryError::from(error)
+            }),
             Err(_) => Err(QueryError::Timeout { after }),
         }
+    }
+
+    /// A session that the server ends while a statement runs says why to the statement only.
+    fn keep_reason(&self, error: &tokio_postgres::Error) {
+        let fatal = error.as_db_error().filter(|it| ["FATAL", "PANIC"].contains(&it.severity()));
+        if let Some(reason) = fatal {
+            // The first reason is the cause of what follows.
+            drop(self.ending.set(describe_refusal(reason)));
+        }
+    }
+
+    /// The same session, which ends when the settings of the database are replaced by a reload.
+    fn until(self, mut replaced: Replacements<Database>) -> Self {
+        let (closed, end) = (self.closed.clone(), self.end.clone());
+        tasks::drive(async move {
+            tokio::select! {
+                () = replaced.next() => end.cancel(),
+                () = closed.cancelled() => {}
+            }
+        });
+        self
     }
 
     /// The same session, whose [timed](Self::timed) statements are measured.
@@ -318,6 +345,7 @@ struct Driving {
     session: Session,
     notified: Arc<Notify>,
     closed: CancellationToken,
+    end: CancellationToken,
     ending: Arc<OnceLock<String>>,
 }
 
@@ -336,11 +364,12 @@ impl Driving {
                     Some(Err(error)) => break describe(&error),
                     None => break "connection closed".to_owned(),
                 },
+                () = self.end.cancelled() => break "the settings of the database were reloaded".to_owned(),
                 () = &mut forsaken => break "given up".to_owned(),
             }
         };
         debug!(reason = %ending, "postgres session ended");
-        // The first and only time, so that there is nothing to be lost.
+        // A reason that a statement was told is the better one, and stays.
         drop(self.ending.set(ending));
         self.closed.cancel();
         // Who waits for a notification looks again, and sees that the session is gone.

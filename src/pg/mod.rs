@@ -8,4 +8,3 @@ mod roles;
 pub mod schema;
 pub mod tls;
 mod url;
-mod verify;

@@ -11,7 +11,7 @@ use tokio::{
 
 use crate::support::{
     DEADLINE, Fixture, app,
-    daemon::{self, Daemon, DaemonBuilder},
+    daemon::{Daemon, DaemonBuilder},
     eventually,
     toml::Toml,
 };
@@ -139,7 +139,10 @@ async fn metrics_count_what_was_published() {
 async fn only_our_own_names_are_answered() {
     let fixture = Fixture::new().await;
     let port = free_port().unwrap();
-    let daemon = relay(&fixture).set("admin.listen", format!("127.0.0.1:{port}")).start();
+    let daemon = relay(&fixture)
+        .set("admin.listen", format!("127.0.0.1:{port}"))
+        .set("admin.hosts", vec!["relay.internal"])
+        .start();
     let ask = async |host: &str| {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
         let request = format!("GET /livez HTTP/1.1\r\nHost: {host}\r\n\r\n");
@@ -151,16 +154,27 @@ async fn only_our_own_names_are_answered() {
     eventually("the listener", DEADLINE, async || ask("localhost").await).await;
     assert_eq!(ask("localhost").await.as_deref(), Some("200"));
     assert_eq!(ask(&format!("127.0.0.1:{port}")).await.as_deref(), Some("200"));
+    assert_eq!(ask(&format!("relay.internal:{port}")).await.as_deref(), Some("200"));
     assert_eq!(ask("rebound.example").await.as_deref(), Some("421"));
     drop(daemon);
 }
 
+// The program exited with a code after which systemd does not start it again.
 #[tokio::test]
-async fn port_in_use_ends_the_start_and_names_the_key() {
+async fn taken_port_delays_no_event_and_is_bound_once_it_is_free() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    app::insert_backlog(&client, 10, 10).await;
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
-    let ended = daemon::run(&toml().set("admin.listen", address.as_str()), &["run"]).await;
-    assert_ne!(ended.code, Some(0));
-    assert!(ended.stderr.contains(&format!("admin.listen {address}: ")), "{ended:?}");
-    assert!(ended.stderr.contains("another process listens there"), "{ended:?}");
+    let address = taken.local_addr().unwrap();
+    let mut daemon = relay(&fixture)
+        .listening(address.port())
+        .allow_log("no health and metrics; trying again, and relaying goes on")
+        .start();
+    let line = daemon.wait_log("no health and metrics", DEADLINE).await;
+    assert!(line.contains(&format!("admin.listen {address}: ")), "{line}");
+    assert!(line.contains("another process listens there"), "{line}");
+    fixture.wait_stored(10, DEADLINE).await;
+    drop(taken);
+    wait_ready(&daemon, 200, "ready").await;
 }

@@ -295,6 +295,35 @@ fn documented_file_has_every_key_with_its_range() {
 }
 
 #[test]
+fn listener_that_other_machines_reach_is_warned_of() {
+    let listen = |address: &str| {
+        let admin = format!("[admin]\nlisten = \"{address}\"\nhosts = [\"relay.internal\"]\n");
+        let sandbox = Sandbox::new().file("postrider.toml", &format!("{MINIMAL}{admin}"));
+        sandbox.run(&["config", "show"]).stderr
+    };
+    let warning = listen("0.0.0.0:8085");
+    assert!(warning.contains("WARN") && warning.contains("set admin.listen to 127.0.0.1:8085"));
+    for address in ["127.0.0.1:8085", "[::1]:8085", "off"] {
+        assert_eq!(listen(address), "", "{address}");
+    }
+}
+
+#[test]
+fn login_in_the_url_of_nats_excludes_every_other_and_must_be_one() {
+    let refusal = |nats: &str| {
+        let config = [DATABASE, "[nats]\n", nats, STREAM].concat();
+        let finished = Sandbox::new().file("postrider.toml", &config).run(&["config", "show"]);
+        assert_eq!(finished.code, Some(78), "{finished:?}");
+        assert!(!finished.stderr.contains("canary"), "{finished:?}");
+        finished.stderr
+    };
+    let text = refusal("url = \"nats://me:canary@h\"\ntoken = \"canary\"\n");
+    assert!(text.contains("nats.token and the login in nats.url exclude each other"), "{text}");
+    let text = refusal("url = \"nats://me:canary1@h,nats://me:canary2@i\"\n");
+    assert!(text.contains("nats.url holds different logins"), "{text}");
+}
+
+#[test]
 fn every_shipped_file_loads() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
     let mut count = 0;
@@ -305,7 +334,10 @@ fn every_shipped_file_loads() {
             .file("postrider-nats.creds", "")
             .variable("CREDENTIALS_DIRECTORY", "$DIR");
         let finished = sandbox.run(&["config", "show", "--config", path.to_str().unwrap()]);
-        assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{path:?}");
+        // The sidecar's listener is there to be reached by the probes.
+        let warned =
+            finished.stderr.lines().filter(|line| !line.contains("admin.listen 0.0.0.0:8085"));
+        assert_eq!((finished.code, warned.count()), (Some(0), 0), "{path:?}: {finished:?}");
         count += 1;
     }
     assert_eq!(count, 3);

@@ -78,16 +78,20 @@ async fn planted_secrets_show_in_no_log_of_a_run_even_at_the_lowest_level() {
     let client = fixture.connect().await;
     app::emit(&client, "order.placed", Some(("order", "o-1")), r#"{"card": "canary-payload"}"#)
         .await;
+    let with_header = r#"INSERT INTO "postrider".outbox (event_type, headers, payload)
+        VALUES ('order.paid', '{"session": "canary-header"}', '{"card": "canary"}')"#;
+    client.batch_execute(with_header).await.unwrap();
     let mut running =
         fixture.daemon().config(|_| toml.clone()).env("RUST_LOG", "trace").allow_log("").start();
     eventually("a published event", DEADLINE, async || {
-        daemon::run(&toml, &["status", "--json"]).await.stdout.contains("\"stream_seq\": 1")
+        daemon::run(&toml, &["status", "--json"]).await.stdout.contains("\"stream_seq\": 2")
     })
     .await;
     running.terminate();
     assert_eq!(running.wait_exit(DEADLINE).await, Some(0));
     let log = running.log();
-    assert!(log.contains("TRACE"), "{log}");
+    // At the lowest level the broker's client would show headers and payloads.
+    assert!(log.contains("DEBUG async_nats"), "{log}");
     assert_no_canary(&log);
     let commands: [&[&str]; 3] = [&["check"], &["status"], &["config", "show"]];
     for command in commands {
@@ -142,4 +146,47 @@ fn file_with_a_password_that_everyone_can_read_is_warned_of() {
     let text = "./postrider.toml holds a secret (database.url) and everyone can read it: \
                 chmod 0640 ./postrider.toml, or use database.url_file";
     assert!(finished.stderr.contains(text), "{}", finished.stderr);
+}
+
+#[test]
+fn secret_files_that_everyone_can_read_are_warned_of() {
+    let config = "[database]\nurl_file = \"database-url\"\n[nats]\nurl = \"nats://h\"\ncreds_file = \"nats.creds\"\n";
+    let sandbox = Sandbox::new()
+        .file("postrider.toml", &format!("{config}{STREAM}"))
+        .file("database-url", "postgresql://app:canary@h/app\n")
+        .file("nats.creds", "canary\n");
+    assert_eq!(sandbox.run(&["config", "show"]).stderr, "");
+    let exposed = sandbox.expose("database-url").expose("nats.creds").run(&["config", "show"]);
+    for (file, key) in [("database-url", "database.url_file"), ("nats.creds", "nats.creds_file")] {
+        let text = format!("./{file}, which {key} names, holds a secret and everyone can read it");
+        assert!(exposed.stderr.contains(&text), "{}", exposed.stderr);
+    }
+    assert!(!exposed.stderr.contains("canary"), "{}", exposed.stderr);
+}
+
+// Opening a pipe waits for its writer: the program hung before its first line.
+#[test]
+fn pipe_in_the_place_of_a_secret_is_refused_at_once() {
+    let nats = "[nats]\nurl = \"nats://127.0.0.1:1\"\n";
+    for (config, key) in [
+        (format!("[database]\nurl_file = \"pipe\"\n{nats}"), "database.url_file"),
+        (
+            format!("[database]\nurl = \"postgresql://h/app\"\n{nats}creds_file = \"pipe\"\n"),
+            "nats.creds_file",
+        ),
+        (
+            format!(
+                "[database]\nurl = \"postgresql://u@127.0.0.1:1/app?sslmode=verify-full&sslrootcert=$DIR/pipe\"\n{nats}"
+            ),
+            "sslrootcert",
+        ),
+    ] {
+        let sandbox = Sandbox::new().pipe("pipe");
+        let config = config.replace("$DIR", &sandbox.directory());
+        let sandbox = sandbox.file("postrider.toml", &format!("{config}{STREAM}"));
+        let finished = sandbox.run(&["check"]);
+        let text = format!("{}{}", finished.stdout, finished.stderr);
+        assert_ne!(finished.code, Some(0), "{finished:?}");
+        assert!(text.contains(key) && text.contains("name a regular file"), "{finished:?}");
+    }
 }

@@ -210,3 +210,37 @@ async fn error_about_a_row_does_not_show_the_row() {
     let error = connection.deadline(cast).await.unwrap_err().to_string();
     assert_eq!(error, "invalid data (22P02) at a value");
 }
+
+// The log and the status said "connection closed", whatever the server had said.
+#[tokio::test]
+async fn session_that_the_server_ends_keeps_the_servers_reason() {
+    let server = plain_server().await;
+    let reason = "terminating connection due to administrator command (57P01)";
+    for is_busy in [false, true] {
+        let connection = connect(&config(server.url("postgres")), "ended", &[]).await.unwrap();
+        let pid = backend(&connection).await;
+        let end = format!("SELECT pg_terminate_backend({pid})");
+        let ((), ended) = tokio::join!(
+            async {
+                if is_busy {
+                    let sleep = connection.client.batch_execute("SELECT pg_catalog.pg_sleep(60)");
+                    assert!(connection.deadline(sleep).await.is_err());
+                }
+                connection.closed().await;
+            },
+            async {
+                let is_asleep = format!(
+                    "SELECT 1 / count(*) FROM pg_stat_activity
+                     WHERE pid = {pid} AND (wait_event = 'PgSleep') = {is_busy}"
+                );
+                eventually("its state", DEADLINE, async || {
+                    server.execute("postgres", &is_asleep).await.is_ok()
+                })
+                .await;
+                server.execute("postgres", &end).await
+            }
+        );
+        ended.unwrap();
+        assert_eq!(connection.ending(), Some(reason), "busy: {is_busy}");
+    }
+}

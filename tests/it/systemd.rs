@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use postrider::dev::servers::Signal;
 use tempfile::TempDir;
 
 use crate::support::{DEADLINE, Fixture, daemon::DaemonBuilder, eventually};
@@ -60,6 +61,11 @@ async fn systemd_hears_ready_status_signs_of_life_and_stopping() {
     systemd.wait("READY=1").await;
     systemd.wait("WATCHDOG=1").await;
     systemd.wait("STATUS=relaying").await;
+    systemd.heard.clear();
+    daemon.signal(Signal::HangUp);
+    systemd.wait("RELOADING=1").await;
+    systemd.wait("MONOTONIC_USEC=").await;
+    systemd.wait("READY=1").await;
     daemon.terminate();
     systemd.wait("STOPPING=1").await;
     assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));

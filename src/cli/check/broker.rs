@@ -28,7 +28,10 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
     let name = "postrider/check".to_owned();
     let mut connector = match Connector::new(&config.nats, name, CAPACITY).await {
         Ok(connector) => connector,
-        Err(error) => return vec![Finding::refused(NATS, Exit::Configuration, error.to_string())],
+        Err(error) => {
+            let finding = Finding::refused(NATS, Exit::Configuration, error.to_string());
+            return vec![finding.hint(error.hint())];
+        }
     };
     let mut connection = match connector.connect_in_time().await {
         Ok(connection) => connection,
@@ -83,16 +86,22 @@ fn batches(stream: &str, batching: Batching) -> Option<Finding> {
 /// Why there is no connection.
 fn unreachable(config: &Config, error: &ConnectError) -> Finding {
     let config::Nats { url, connect_timeout, .. } = &config.nats;
-    let (exit, hint) = match error {
-        ConnectError::Login(_) => {
-            (Exit::NoPermission, "check nats.user, password, token, creds_file or nkey_file")
-        }
-        ConnectError::File { .. } | ConnectError::Url(_) | ConnectError::Unreachable(_) => {
-            (Exit::Unavailable, "is it running, and is nats.url right?")
-        }
+    let exit = match error {
+        ConnectError::Login(_) => Exit::NoPermission,
+        ConnectError::Tls { .. }
+        | ConnectError::File { .. }
+        | ConnectError::ExposedKey { .. }
+        | ConnectError::Secret(_)
+        | ConnectError::Url(_)
+        | ConnectError::UrlLogin(_) => Exit::Configuration,
+        ConnectError::Unreachable(_) | ConnectError::Silent(_) => Exit::Unavailable,
     };
-    let text = format!("{url} does not answer within {connect_timeout}: {error}");
-    Finding::refused(NATS, exit, text).hint(hint)
+    let text = if let ConnectError::Tls { .. } = error {
+        format!("{url}: {error}")
+    } else {
+        format!("{url} does not answer within {connect_timeout}: {error}")
+    };
+    Finding::refused(NATS, exit, text).hint(error.hint())
 }
 
 /// Why the stream cannot be used. A request that we have no permission for is not answered; the

@@ -106,8 +106,12 @@ impl DaemonBuilder {
     }
 
     /// Opens the admin listener on a free port; see [`Daemon::get`].
-    pub(crate) fn admin(mut self) -> Self {
-        let port = free_port().unwrap();
+    pub(crate) fn admin(self) -> Self {
+        self.listening(free_port().unwrap())
+    }
+
+    /// The same on this port.
+    pub(crate) fn listening(mut self, port: u16) -> Self {
         self.admin_port = Some(port);
         self.set("admin.listen", format!("127.0.0.1:{port}"))
     }
@@ -168,6 +172,13 @@ impl Daemon {
     /// Warnings and errors that hold this text are expected, from the first start on.
     pub(crate) fn allow_log(&mut self, text: &str) {
         self.builder.allowed.push(text.to_owned());
+    }
+
+    /// Changes the configuration file of the running program, and tells it to read it.
+    pub(crate) fn reload(&mut self, change: impl FnOnce(Toml) -> Toml) {
+        self.builder.toml = change(self.builder.toml.clone());
+        fs::write(self.home.path().join("postrider.toml"), self.builder.toml.to_string()).unwrap();
+        self.signal(Signal::HangUp);
     }
 
     /// The process id.

@@ -29,6 +29,17 @@ impl Sandbox {
         self
     }
 
+    /// Makes a pipe that nobody writes to.
+    pub(crate) fn pipe(self, name: &str) -> Self {
+        assert!(Command::new("mkfifo").arg(self.path(name)).status().unwrap().success());
+        self
+    }
+
+    /// The directory's path.
+    pub(crate) fn directory(&self) -> String {
+        self.home.path().to_string_lossy().into_owned()
+    }
+
     /// Lets everyone read a file.
     pub(crate) fn expose(self, name: &str) -> Self {
         fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o644)).unwrap();

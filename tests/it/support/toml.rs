@@ -28,6 +28,15 @@ impl Toml {
     }
 }
 
+impl Toml {
+    /// Leaves `table.key` out.
+    pub(crate) fn remove(mut self, path: &str) -> Self {
+        let (table, key) = path.rsplit_once('.').expect("a path such as relay.batch_events");
+        self.tables.get_mut(table).and_then(|keys| keys.remove(key)).expect("a key that is set");
+        self
+    }
+}
+
 impl fmt::Display for Toml {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (table, keys) in &self.tables {

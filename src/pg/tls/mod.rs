@@ -10,28 +10,34 @@
 //! | `verify-full` | yes | the same, and it names the host; without `sslrootcert`, the system's authorities |
 //!
 //! Without a mode it is `prefer`, and `verify-full` when `sslrootcert` is given. On a Unix socket
-//! there is no TLS, whatever the mode.
+//! there is no TLS, whatever the mode. Where this is stricter than libpq, `tests/it/tls_agreement.rs`
+//! says so.
+
+mod authorities;
+mod certificate;
+mod explain;
+mod identity;
+mod name;
+mod verifier;
 
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use rustls::{
-    CertificateError, ClientConfig, RootCertStore,
-    crypto::CryptoProvider,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-};
+use rustls::{ClientConfig, SupportedProtocolVersion, crypto::CryptoProvider};
 use tokio_postgres::config::SslMode as DriverMode;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{
-    url::{Place, UrlError},
-    verify::{Trust, Verifier},
+pub(super) use self::explain::explain;
+use self::{
+    authorities::Authorities,
+    verifier::{Trust, Verifier},
 };
+use super::url::Place;
 
 /// `sslmode`, as libpq means it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum SslMode {
     Disable,
     Allow,
@@ -42,18 +48,15 @@ pub(super) enum SslMode {
 }
 
 impl SslMode {
-    pub(super) fn parse(value: &str) -> Result<Self, UrlError> {
+    pub(super) fn parse(value: &str) -> Option<Self> {
         match value {
-            "disable" => Ok(Self::Disable),
-            "allow" => Ok(Self::Allow),
-            "prefer" => Ok(Self::Prefer),
-            "require" => Ok(Self::Require),
-            "verify-ca" => Ok(Self::VerifyCa),
-            "verify-full" => Ok(Self::VerifyFull),
-            _ => Err(UrlError::Value {
-                name: "sslmode",
-                choices: "disable, allow, prefer, require, verify-ca, verify-full",
-            }),
+            "disable" => Some(Self::Disable),
+            "allow" => Some(Self::Allow),
+            "prefer" => Some(Self::Prefer),
+            "require" => Some(Self::Require),
+            "verify-ca" => Some(Self::VerifyCa),
+            "verify-full" => Some(Self::VerifyFull),
+            _ => None,
         }
     }
 
@@ -75,13 +78,57 @@ pub(super) enum Roots {
     File(PathBuf),
 }
 
+/// The versions of TLS that are spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Versions {
+    #[default]
+    Both,
+    Only12,
+    Only13,
+}
+
+impl Versions {
+    fn supported(self) -> &'static [&'static SupportedProtocolVersion] {
+        static TLS12: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS12];
+        static TLS13: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
+        match self {
+            Self::Both => rustls::ALL_VERSIONS,
+            Self::Only12 => &TLS12,
+            Self::Only13 => &TLS13,
+        }
+    }
+}
+
 /// The TLS half of a URL.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct TlsSettings {
     pub(super) mode: Option<SslMode>,
     pub(super) roots: Option<Roots>,
+    /// `~/.postgresql/root.crt`, when it exists. It counts where a mode verifies or may verify, and
+    /// `sslrootcert` is not given.
+    pub(super) default_roots: Option<PathBuf>,
     pub(super) certificate: Option<PathBuf>,
     pub(super) key: Option<PathBuf>,
+    /// `sslcrl`: lists of certificates that their authorities have revoked.
+    pub(super) revoked: Option<PathBuf>,
+    /// Whether the handshake names the server in the clear, so that a proxy can tell it from others.
+    pub(super) names_server: bool,
+    pub(super) versions: Versions,
+}
+
+impl Default for TlsSettings {
+    fn default() -> Self {
+        Self {
+            mode: None,
+            roots: None,
+            default_roots: None,
+            certificate: None,
+            key: None,
+            revoked: None,
+            names_server: true,
+            versions: Versions::Both,
+        }
+    }
 }
 
 /// TLS settings that contradict each other, or files that are of no use.
@@ -109,12 +156,27 @@ pub enum TlsError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A private key that others may have read.
+    #[error(
+        "sslkey {} can be read by others, so it is not used; chmod 0600 it, or 0640 when root owns it",
+        path.display()
+    )]
+    ExposedKey {
+        /// The file.
+        path: PathBuf,
+    },
     /// The machine has no store of authorities.
     #[error("the system's certificate store is empty; install ca-certificates or set sslrootcert")]
     NoSystemRoots,
     /// The library refused the settings.
     #[error("{0}")]
     Library(#[from] rustls::Error),
+}
+
+impl TlsError {
+    fn file(parameter: &'static str, path: &Path, reason: String) -> Self {
+        Self::File { parameter, path: path.to_owned(), reason }
+    }
 }
 
 impl TlsSettings {
@@ -129,6 +191,9 @@ impl TlsSettings {
             (Some(SslMode::Require | SslMode::VerifyCa), Some(Roots::File(_))) => {
                 Ok(SslMode::VerifyCa)
             }
+            (Some(SslMode::Require | SslMode::VerifyCa), None) if self.default_roots.is_some() => {
+                Ok(SslMode::VerifyCa)
+            }
             (Some(SslMode::VerifyCa), None) => Err(TlsError::RootsMissing),
             (Some(SslMode::Disable), _) => Ok(SslMode::Disable),
             (Some(SslMode::Allow | SslMode::Prefer), Some(_)) => Err(TlsError::RootsUnused),
@@ -139,109 +204,45 @@ impl TlsSettings {
     /// Reads the files and makes the connector. Called for each connection, so that renewed
     /// certificates are taken up.
     pub(super) fn connector(&self) -> Result<MakeRustlsConnect, TlsError> {
-        let trust = match self.effective_mode()? {
-            SslMode::Disable | SslMode::Allow | SslMode::Prefer | SslMode::Require => Trust::Anyone,
-            SslMode::VerifyCa => Trust::Chain(self.authorities()?),
-            SslMode::VerifyFull => Trust::ChainAndName(self.authorities()?),
-        };
+        let mode = self.effective_mode()?;
         // The provider is named, because a second one among the dependencies would make the
         // library's own choice panic.
         let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let trust = match mode {
+            SslMode::Disable | SslMode::Allow | SslMode::Prefer | SslMode::Require => Trust::Anyone,
+            SslMode::VerifyCa => Trust::Chain(self.authorities(&provider)?),
+            SslMode::VerifyFull => Trust::ChainAndName(self.authorities(&provider)?),
+        };
         let config = ClientConfig::builder_with_provider(Arc::<CryptoProvider>::clone(&provider))
-            .with_safe_default_protocol_versions()?
+            .with_protocol_versions(self.versions.supported())?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Verifier::new(trust, &provider)));
-        let mut config = match self.identity()? {
+        // Nothing is read of what is not used.
+        let identity = if mode == SslMode::Disable { None } else { identity::read_identity(self)? };
+        let mut config = match identity {
             None => config.with_no_client_auth(),
             Some((chain, key)) => config.with_client_auth_cert(chain, key)?,
         };
         config.alpn_protocols = vec![b"postgresql".to_vec()];
+        config.enable_sni = self.names_server;
         Ok(MakeRustlsConnect::new(config))
     }
 
-    /// The authorities as a store, and as they stand in the file.
-    fn authorities(&self) -> Result<Authorities, TlsError> {
-        let Some(Roots::File(path)) = &self.roots else {
-            let mut store = RootCertStore::empty();
-            store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            return if store.is_empty() {
-                Err(TlsError::NoSystemRoots)
-            } else {
-                Ok(Authorities { store, pinned: Vec::new() })
-            };
+    fn authorities(&self, provider: &Arc<CryptoProvider>) -> Result<Authorities, TlsError> {
+        let provider = Arc::<CryptoProvider>::clone(provider);
+        let file = match &self.roots {
+            Some(Roots::System) => None,
+            Some(Roots::File(path)) => Some(path),
+            None => self.default_roots.as_ref(),
         };
-        let pinned = certificates("sslrootcert", path)?;
-        let mut store = RootCertStore::empty();
-        for certificate in &pinned {
-            store.add(certificate.clone()).map_err(|error| TlsError::File {
-                parameter: "sslrootcert",
-                path: path.clone(),
-                reason: error.to_string(),
-            })?;
+        let authorities = match file {
+            Some(path) => Authorities::of_file(path, provider)?,
+            None => Authorities::of_system(provider)?,
+        };
+        match &self.revoked {
+            Some(path) => authorities.revoked_by(path),
+            None => Ok(authorities),
         }
-        Ok(Authorities { store, pinned })
-    }
-
-    fn identity(&self) -> Result<Option<Identity>, TlsError> {
-        match (&self.certificate, &self.key) {
-            (None, None) => Ok(None),
-            (Some(certificate), Some(key)) => {
-                let chain = certificates("sslcert", certificate)?;
-                let key = PrivateKeyDer::from_pem_file(key).map_err(|error| TlsError::File {
-                    parameter: "sslkey",
-                    path: key.clone(),
-                    reason: error.to_string(),
-                })?;
-                Ok(Some((chain, key)))
-            }
-            (Some(_), None) | (None, Some(_)) => Err(TlsError::HalfIdentity),
-        }
-    }
-}
-
-type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
-
-/// Whom to believe.
-#[derive(Debug)]
-pub(super) struct Authorities {
-    pub(super) store: RootCertStore,
-    /// The certificates of the file themselves; a server may present one of them.
-    pub(super) pinned: Vec<CertificateDer<'static>>,
-}
-
-fn certificates(
-    parameter: &'static str,
-    path: &Path,
-) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let failed = |reason| TlsError::File { parameter, path: path.to_owned(), reason };
-    let found = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| failed(error.to_string()))?;
-    if found.is_empty() { Err(failed("holds no certificate in PEM".to_owned())) } else { Ok(found) }
-}
-
-/// What a failed handshake means, and what to set.
-pub(super) fn explain(error: &rustls::Error) -> (String, &'static str) {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the rest has one remedy")]
-    match error {
-        rustls::Error::InvalidCertificate(
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        ) => (
-            format!("server certificate names another host: {error}"),
-            "connect by a name that is in the certificate, or use sslmode=verify-ca",
-        ),
-        rustls::Error::InvalidCertificate(
-            CertificateError::Expired | CertificateError::ExpiredContext { .. },
-        ) => (format!("server certificate expired: {error}"), "renew the server's certificate"),
-        rustls::Error::InvalidCertificate(_) => (
-            format!("server certificate not verified: {error}"),
-            "set sslrootcert=<its authority's certificate> or sslmode=require (unverified)",
-        ),
-        rustls::Error::AlertReceived(_) => (
-            format!("server broke off the TLS handshake: {error}"),
-            "if it wants a client certificate, set sslcert and sslkey to one that it accepts",
-        ),
-        other => (format!("TLS handshake: {other}"), "check the server's ssl settings"),
     }
 }
 

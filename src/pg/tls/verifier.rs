@@ -3,19 +3,15 @@
 use std::sync::Arc;
 
 use rustls::{
-    DigitallySignedStruct, Error, SignatureScheme,
-    client::{
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        verify_server_cert_signed_by_trust_anchor, verify_server_name,
-    },
+    CertificateError, DigitallySignedStruct, Error, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{
         CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
     },
     pki_types::{CertificateDer, ServerName, UnixTime},
-    server::ParsedCertificate,
 };
 
-use super::tls::Authorities;
+use super::{authorities::Authorities, certificate::Certificate, name::is_named};
 
 /// What is asked of the server's certificate.
 #[derive(Debug)]
@@ -38,27 +34,6 @@ impl Verifier {
     pub(super) fn new(trust: Trust, provider: &Arc<CryptoProvider>) -> Self {
         Self { trust, algorithms: provider.signature_verification_algorithms }
     }
-
-    fn verify_chain(
-        &self,
-        authorities: &Authorities,
-        presented: (&CertificateDer<'_>, &[CertificateDer<'_>]),
-        now: UnixTime,
-    ) -> Result<(), Error> {
-        let (server, intermediates) = presented;
-        // As libpq does, a self-signed server certificate is accepted when the file holds it. The
-        // library would refuse it, because such certificates are marked as an authority's.
-        if authorities.pinned.iter().any(|pinned| pinned.as_ref() == server.as_ref()) {
-            return Ok(());
-        }
-        verify_server_cert_signed_by_trust_anchor(
-            &ParsedCertificate::try_from(server)?,
-            &authorities.store,
-            intermediates,
-            now,
-            self.algorithms.all,
-        )
-    }
 }
 
 impl ServerCertVerifier for Verifier {
@@ -66,19 +41,19 @@ impl ServerCertVerifier for Verifier {
         &self,
         server: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
+        host: &ServerName<'_>,
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        match &self.trust {
-            Trust::Anyone => {}
-            Trust::Chain(authorities) => {
-                self.verify_chain(authorities, (server, intermediates), now)?;
-            }
-            Trust::ChainAndName(authorities) => {
-                self.verify_chain(authorities, (server, intermediates), now)?;
-                verify_server_name(&ParsedCertificate::try_from(server)?, name)?;
-            }
+        let (authorities, is_named_too) = match &self.trust {
+            Trust::Anyone => return Ok(ServerCertVerified::assertion()),
+            Trust::Chain(authorities) => (authorities, false),
+            Trust::ChainAndName(authorities) => (authorities, true),
+        };
+        let certificate = Certificate::parse(server).ok_or(CertificateError::BadEncoding)?;
+        authorities.verify((server, &certificate), intermediates, (host, now))?;
+        if is_named_too && !is_named(&certificate, &host.to_str()) {
+            return Err(CertificateError::NotValidForName.into());
         }
         Ok(ServerCertVerified::assertion())
     }

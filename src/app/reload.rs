@@ -1,0 +1,80 @@
+//! Obeys SIGHUP: takes up what changed in the configuration, and says what did not.
+
+use std::sync::Arc;
+
+use tokio::signal::unix::Signal;
+use tracing::{error, info, warn};
+
+use crate::{
+    config::{
+        Config,
+        load::{Notice, Sources},
+        reload::{Reloaded, Reloader},
+    },
+    logging::Levels,
+    metrics::Metrics,
+    systemd,
+};
+
+/// From what the configuration is loaded again, and the log whose level it may change.
+#[derive(Debug)]
+pub struct Reloading {
+    /// The same sources as at the start.
+    pub sources: Sources,
+    /// The log.
+    pub levels: Levels,
+}
+
+/// Reloads at each signal, for ever.
+pub(super) async fn obey(
+    mut hangups: Signal,
+    reloading: Reloading,
+    config: Config,
+    metrics: Arc<Metrics>,
+) {
+    let Reloading { sources, levels } = reloading;
+    let mut reloader = Reloader::new(sources, config);
+    while hangups.recv().await.is_some() {
+        systemd::reloading();
+        match reloader.reload() {
+            Ok(outcome) => {
+                metrics.configuration.accepted();
+                tell(&outcome, &levels);
+            }
+            Err(invalid) => {
+                metrics.configuration.refused();
+                for problem in &invalid.problems {
+                    error!(
+                        origin = problem.origin.as_ref().map(tracing::field::display),
+                        hint = problem.hint,
+                        "configuration not reloaded, the old one stays: {}",
+                        problem.primary
+                    );
+                }
+            }
+        }
+        systemd::ready();
+    }
+}
+
+fn tell(reloaded: &Reloaded, levels: &Levels) {
+    let Reloaded { taken_up, after_restart, notices, log_level } = reloaded;
+    if taken_up.iter().any(|key| key == "log.level") && !levels.set(log_level) {
+        warn!("log.level is reloaded, but RUST_LOG overrides it until the next start");
+    }
+    for notice in notices {
+        match notice {
+            Notice::Info(text) => info!("{text}"),
+            Notice::Warning(text) => warn!("{text}"),
+        }
+    }
+    if taken_up.is_empty() {
+        info!("configuration reloaded: nothing has changed that counts now");
+    } else {
+        info!(keys = taken_up.join(", "), "configuration reloaded");
+    }
+    if !after_restart.is_empty() {
+        let keys = after_restart.join(", ");
+        warn!(keys, hint = "restart postrider", "changed keys that count only after a restart");
+    }
+}

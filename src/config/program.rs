@@ -1,0 +1,76 @@
+//! The sections about the program itself: how it stops, who may ask it, what it logs.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::value::{HumanDuration, Listen, parse_text};
+
+/// `[shutdown]`: how the program stops.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Shutdown {
+    /// How long a stopping relay may take for its last sweep, acks and settlement. Default `30s`;
+    /// keep it below what systemd or Kubernetes waits before it kills. See [`super::bounds::GRACE`].
+    pub grace: HumanDuration,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { grace: HumanDuration(Duration::from_secs(30)) }
+    }
+}
+
+/// `[admin]`: the HTTP listener for health and metrics.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// An address, or `off`. Port 0 lets the kernel choose. Default `127.0.0.1:8085`; it has no
+    /// login, so think before it leaves loopback.
+    pub listen: Listen,
+    /// Further host names that are answered, as the name of a Kubernetes Service; those of loopback and
+    /// the addresses that are listened on always are. Default none.
+    pub hosts: Vec<String>,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: Listen::Address(([127, 0, 0, 1], 8085).into()), hosts: Vec::new() }
+    }
+}
+
+/// `[log]`: what is logged, and how.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// A level or a filter such as `info,postrider=debug`. `RUST_LOG` overrides it. Default `info`.
+    pub level: String,
+    /// Text for people or JSON for machines. Default `text`.
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+/// The shape of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One line for a person.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl<'de> Deserialize<'de> for LogFormat {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parse_text(deserializer, "\"text\" or \"json\"", |text| match text {
+            "text" => Some(Self::Text),
+            "json" => Some(Self::Json),
+            _ => None,
+        })
+    }
+}

@@ -1,0 +1,172 @@
+//! Why there is no connection to NATS, and what to do about it.
+
+use std::{error::Error as StdError, io, path::PathBuf};
+
+use async_nats::{
+    ConnectErrorKind,
+    rustls::{self, CertificateError, InvalidMessage},
+};
+use thiserror::Error;
+
+use crate::config::login::LoginError;
+
+/// Why there is no connection.
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    /// A file that is named cannot be read.
+    #[error("nats.{key}: cannot read {}: {reason}", path.display())]
+    File {
+        /// The key that names it.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A private key that others may have read.
+    #[error("nats.tls_key {} can be read by others, so it is not used", path.display())]
+    ExposedKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file with a secret cannot be read any more.
+    #[error("{0}")]
+    Secret(String),
+    /// `nats.url` is none.
+    #[error("nats.url: {0}")]
+    Url(io::Error),
+    /// The login in `nats.url` is none.
+    #[error("nats.url {0}")]
+    UrlLogin(#[from] LoginError),
+    /// The server refuses the login.
+    #[error("{0}")]
+    Login(async_nats::ConnectError),
+    /// There is no encrypted connection.
+    #[error("{text}")]
+    Tls {
+        /// What the TLS library or the server said.
+        text: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// No server could be reached, or none spoke as it should.
+    #[error("{0}")]
+    Unreachable(String),
+    /// A server took the connection and was silent.
+    #[error("{0}")]
+    Silent(String),
+}
+
+impl ConnectError {
+    /// Says what the client's error means.
+    pub(super) fn of(error: async_nats::ConnectError) -> Self {
+        if let Some((text, hint)) = rustls_error(&error).map(explain) {
+            return Self::Tls { text, hint };
+        }
+        match error.kind() {
+            ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
+                Self::Login(error)
+            }
+            ConnectErrorKind::Tls => Self::Tls { text: describe(&error), hint: CERTIFICATES },
+            ConnectErrorKind::TimedOut => Self::Silent(error.to_string()),
+            ConnectErrorKind::Io if describe(&error).contains("tls handshake eof") => {
+                Self::Tls { text: NO_TLS.to_owned(), hint: SPEAK_TLS }
+            }
+            ConnectErrorKind::ServerParse
+            | ConnectErrorKind::Dns
+            | ConnectErrorKind::Io
+            | ConnectErrorKind::MaxReconnects => Self::Unreachable(error.to_string()),
+        }
+    }
+
+    /// What an operator can do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::File { .. } | Self::Secret(_) => {
+                "let the key name a regular file that the program may read"
+            }
+            Self::ExposedKey { .. } => "chmod 0600 it, or 0640 when root owns it",
+            Self::Url(_) | Self::UrlLogin(_) => {
+                "write nats://host:4222, several with commas between"
+            }
+            Self::Login(_) => {
+                "check nats.user, password, token, creds_file or nkey_file, or the login in nats.url"
+            }
+            Self::Tls { hint, .. } => hint,
+            Self::Unreachable(_) => "is it running, and is nats.url right?",
+            Self::Silent(_) => {
+                "is it running, and is nats.url right? A server with handshake_first needs \
+                 nats.tls_first = true"
+            }
+        }
+    }
+}
+
+const NO_TLS: &str = "the server does not speak TLS, and nothing is sent to it in the clear";
+
+const SPEAK_TLS: &str = "give nats-server a tls block (with handshake_first for nats.tls_first), or, on a \
+                         network that you trust, remove tls_ca, tls_cert and tls_first and write nats://";
+
+const CERTIFICATES: &str = "check the PEM files of nats.tls_ca, tls_cert and tls_key";
+
+/// What a failed handshake means, and what to set.
+fn explain(error: &rustls::Error) -> (String, &'static str) {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the rest has one remedy")]
+    match error {
+        rustls::Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => (
+            format!("the certificate of the server names another host: {error}"),
+            "let nats.url have a name that is in the certificate",
+        ),
+        rustls::Error::InvalidCertificate(
+            CertificateError::Expired | CertificateError::ExpiredContext { .. },
+        ) => (
+            format!("the certificate of the server expired: {error}"),
+            "renew the server's certificate",
+        ),
+        rustls::Error::InvalidCertificate(_) => (
+            format!("the certificate of the server is not verified: {error}"),
+            "let nats.tls_ca name the certificate of the authority that signed it",
+        ),
+        rustls::Error::AlertReceived(_) => (
+            format!("the server broke off the TLS handshake: {error}"),
+            "if it wants a client certificate, set nats.tls_cert and tls_key to one that it accepts",
+        ),
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            (NO_TLS.to_owned(), SPEAK_TLS)
+        }
+        other => (format!("TLS handshake: {other}"), "check the server's tls block"),
+    }
+}
+
+/// The TLS library's own error, when it is the cause.
+fn rustls_error(error: &async_nats::ConnectError) -> Option<&rustls::Error> {
+    let mut cause = error.source();
+    while let Some(present) = cause {
+        if let Some(found) = present.downcast_ref::<rustls::Error>() {
+            return Some(found);
+        }
+        let inner = present.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        cause = match inner {
+            Some(inner) => Some(inner as &(dyn StdError + 'static)),
+            None => present.source(),
+        };
+    }
+    None
+}
+
+/// The error with its causes.
+fn describe(error: &async_nats::ConnectError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(present) = cause {
+        let line = present.to_string();
+        if !text.ends_with(&line) {
+            text.push_str(": ");
+            text.push_str(&line);
+        }
+        cause = present.source();
+    }
+    text
+}

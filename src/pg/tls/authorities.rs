@@ -1,0 +1,188 @@
+//! The authorities that may sign a server's certificate, and the check that one of them did.
+//!
+//! The rules are those of libpq's TLS library: a chain ends at a self-issued authority that is
+//! valid now. A leaf or an intermediate of another authority is no end of a chain, wherever it stands.
+
+use std::{path::Path, sync::Arc};
+
+use rustls::{
+    CertificateError, Error, OtherError, RootCertStore,
+    client::{WebPkiServerVerifier, danger::ServerCertVerifier as _},
+    crypto::CryptoProvider,
+    pki_types::{
+        CertificateDer, CertificateRevocationListDer, ServerName, UnixTime, pem::PemObject,
+    },
+};
+
+use super::{
+    TlsError,
+    certificate::{Certificate, Validity},
+};
+use crate::config::file::{CERTIFICATES_BYTES_MAX, read};
+
+/// Reasons against a certificate for which the TLS library has no word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Objection {
+    #[error("the certificate of its authority has expired")]
+    AuthorityExpired,
+    #[error("the certificate of its authority is not valid yet")]
+    AuthorityNotYet,
+    #[error("the file of sslrootcert holds no self-signed authority")]
+    NoAuthority,
+}
+
+impl From<Objection> for Error {
+    fn from(objection: Objection) -> Self {
+        Self::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(objection))))
+    }
+}
+
+/// Whom to believe, and which certificates not to believe any more.
+#[derive(Debug)]
+pub(super) struct Authorities {
+    /// Ends of chains; `None` beside one that only the TLS library can read.
+    ends: Vec<(CertificateDer<'static>, Option<Certificate>)>,
+    /// Self-issued certificates of the file: a server may present one of them as its own.
+    pinned: Vec<CertificateDer<'static>>,
+    /// The other certificates of the file, which may complete a chain.
+    others: Vec<CertificateDer<'static>>,
+    revoked: Vec<CertificateRevocationListDer<'static>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Authorities {
+    /// Takes the authorities of this machine.
+    pub(super) fn of_system(provider: Arc<CryptoProvider>) -> Result<Self, TlsError> {
+        let found = rustls_native_certs::load_native_certs().certs.into_iter();
+        let mut store = RootCertStore::empty();
+        let ends: Vec<_> = found
+            .filter(|der| store.add(der.clone()).is_ok())
+            .map(|der| (der.clone(), Certificate::parse(&der)))
+            .collect();
+        if ends.is_empty() {
+            return Err(TlsError::NoSystemRoots);
+        }
+        let (pinned, others, revoked) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { ends, pinned, others, revoked, provider })
+    }
+
+    /// Takes the authorities of a file.
+    pub(super) fn of_file(path: &Path, provider: Arc<CryptoProvider>) -> Result<Self, TlsError> {
+        let (mut ends, mut pinned, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        for der in certificates("sslrootcert", path)? {
+            let Some(certificate) = Certificate::parse(&der) else {
+                let reason = "holds a certificate that is malformed".to_owned();
+                return Err(TlsError::file("sslrootcert", path, reason));
+            };
+            if !certificate.is_self_issued() {
+                others.push(der);
+                continue;
+            }
+            pinned.push(der.clone());
+            if certificate.is_authority() {
+                ends.push((der, Some(certificate)));
+            }
+        }
+        Ok(Self { ends, pinned, others, revoked: Vec::new(), provider })
+    }
+
+    /// Takes revocation lists, after which each certificate of a chain needs one that is in force.
+    pub(super) fn revoked_by(mut self, path: &Path) -> Result<Self, TlsError> {
+        let failed = |reason| TlsError::file("sslcrl", path, reason);
+        let bytes = read(path, CERTIFICATES_BYTES_MAX).map_err(failed)?;
+        self.revoked = CertificateRevocationListDer::pem_slice_iter(&bytes)
+            .collect::<Result<_, _>>()
+            .map_err(|error| failed(error.to_string()))?;
+        if self.revoked.is_empty() {
+            return Err(failed("holds no revocation list in PEM".to_owned()));
+        }
+        Ok(self)
+    }
+
+    /// Checks that one of the authorities signed the server's certificate, directly or through others,
+    /// and that everything in between is valid now. The host's name is the caller's to check.
+    pub(super) fn verify(
+        &self,
+        (der, server): (&CertificateDer<'_>, &Certificate),
+        intermediates: &[CertificateDer<'_>],
+        (host, now): (&ServerName<'_>, UnixTime),
+    ) -> Result<(), Error> {
+        if !server.may_serve() {
+            return Err(CertificateError::InvalidPurpose.into());
+        }
+        // As libpq does, a self-issued server certificate is accepted when the file holds it.
+        if self.pinned.iter().any(|pinned| pinned.as_ref() == der.as_ref()) {
+            return match server.validity(now) {
+                Validity::NotYet => Err(CertificateError::NotValidYet.into()),
+                Validity::NoMore => Err(CertificateError::Expired.into()),
+                Validity::Now if self.revoked.is_empty() => Ok(()),
+                Validity::Now => Err(CertificateError::UnknownRevocationStatus.into()),
+            };
+        }
+        let chain: Vec<CertificateDer<'_>> =
+            intermediates.iter().chain(&self.others).cloned().collect();
+        let signed = |validity| self.signed_by(validity, (der, &chain), (host, now));
+        match signed(Validity::Now) {
+            Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+                if signed(Validity::NoMore).is_ok() {
+                    Err(Objection::AuthorityExpired.into())
+                } else if signed(Validity::NotYet).is_ok() {
+                    Err(Objection::AuthorityNotYet.into())
+                } else if self.ends.is_empty() {
+                    Err(Objection::NoAuthority.into())
+                } else {
+                    Err(CertificateError::UnknownIssuer.into())
+                }
+            }
+            other => other,
+        }
+    }
+
+    /// The same, with only those ends of chains whose validity is this.
+    fn signed_by(
+        &self,
+        validity: Validity,
+        (der, chain): (&CertificateDer<'_>, &[CertificateDer<'_>]),
+        (host, now): (&ServerName<'_>, UnixTime),
+    ) -> Result<(), Error> {
+        let mut store = RootCertStore::empty();
+        for (end, certificate) in &self.ends {
+            let found = certificate.as_ref().map_or(Validity::Now, |it| it.validity(now));
+            if found == validity {
+                store.add(end.clone())?;
+            }
+        }
+        if store.is_empty() {
+            return Err(CertificateError::UnknownIssuer.into());
+        }
+        let verifier = WebPkiServerVerifier::builder_with_provider(
+            Arc::new(store),
+            Arc::<CryptoProvider>::clone(&self.provider),
+        )
+        .with_crls(self.revoked.iter().cloned())
+        .enforce_revocation_expiration()
+        .build()
+        .map_err(|error| Error::General(error.to_string()))?;
+        match verifier.verify_server_cert(der, chain, host, &[], now) {
+            // The chain is verified before the name, and names are libpq's way to compare here.
+            Ok(_)
+            | Err(Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The certificates of a PEM file; at least one.
+pub(super) fn certificates(
+    parameter: &'static str,
+    path: &Path,
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let failed = |reason| TlsError::file(parameter, path, reason);
+    let bytes = read(path, CERTIFICATES_BYTES_MAX).map_err(failed)?;
+    let found = CertificateDer::pem_slice_iter(&bytes)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| failed(error.to_string()))?;
+    if found.is_empty() { Err(failed("holds no certificate in PEM".to_owned())) } else { Ok(found) }
+}

@@ -1,0 +1,35 @@
+//! The client certificate and its key, by which the server knows us.
+
+use std::path::Path;
+
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+
+use super::{TlsError, TlsSettings, authorities::certificates};
+use crate::config::file::{CERTIFICATES_BYTES_MAX, is_private_key_exposed, read};
+
+/// A chain and the key of its first certificate.
+pub(super) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+/// Reads both files, when they are set.
+pub(super) fn read_identity(settings: &TlsSettings) -> Result<Option<Identity>, TlsError> {
+    match (&settings.certificate, &settings.key) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => {
+            Ok(Some((certificates("sslcert", certificate)?, read_key(key)?)))
+        }
+        (Some(_), None) | (None, Some(_)) => Err(TlsError::HalfIdentity),
+    }
+}
+
+/// As libpq does, a key is refused that others may have read.
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let failed = |reason| TlsError::file("sslkey", path, reason);
+    let bytes = read(path, CERTIFICATES_BYTES_MAX).map_err(failed)?;
+    if is_private_key_exposed(path) {
+        return Err(TlsError::ExposedKey { path: path.to_owned() });
+    }
+    if bytes.windows(9).any(|window| window == b"ENCRYPTED") {
+        return Err(failed("is encrypted; store it without a passphrase, mode 0600".to_owned()));
+    }
+    PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| failed(error.to_string()))
+}

@@ -1,0 +1,126 @@
+//! The files of libpq that complete a connection: connection services and passwords.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Once,
+};
+
+use super::{
+    UrlError,
+    parameters::{Parameters, Source},
+};
+use crate::config::{
+    file::{LOGINS_BYTES_MAX, has_group_or_world_access, read_text},
+    libpq::Libpq,
+};
+
+/// Where packages keep the services of the whole machine, when `PGSYSCONFDIR` does not say.
+const SYSTEM_DIRECTORIES: [&str; 2] = ["/etc/postgresql-common", "/etc"];
+
+const SERVICE_FILE: &str = "pg_service.conf";
+
+/// Completes the parameters from the connection service that they or the environment name.
+pub(super) fn service(parameters: &mut Parameters, environment: &Libpq) -> Result<(), UrlError> {
+    let named = parameters.get("service").or(environment.get("PGSERVICE")).map(str::to_owned);
+    let Some(name) = named else { return Ok(()) };
+    let files = service_files(environment);
+    for file in files.iter().filter(|file| file.exists()) {
+        let unusable = |reason| UrlError::ServiceFile { path: file.clone(), reason };
+        let text = read_text(file, LOGINS_BYTES_MAX).map_err(unusable)?;
+        if let Some(definition) = definition(&text, &name) {
+            for line in definition {
+                let (key, value) = line
+                    .split_once('=')
+                    .ok_or_else(|| unusable(format!("a line of [{name}] is not key=value")))?;
+                parameters.complete(key.trim(), value.trim(), Source::Service)?;
+            }
+            return Ok(());
+        }
+    }
+    let looked = files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
+    Err(UrlError::NoService { name, looked })
+}
+
+/// The user's file first, as in libpq.
+fn service_files(environment: &Libpq) -> Vec<PathBuf> {
+    let named = environment.get("PGSERVICEFILE").map(PathBuf::from);
+    let home = environment.home().map(|home| home.join(".pg_service.conf"));
+    let system = match environment.get("PGSYSCONFDIR") {
+        Some(directory) => vec![directory],
+        None => SYSTEM_DIRECTORIES.to_vec(),
+    };
+    let system = system.into_iter().map(|directory| Path::new(directory).join(SERVICE_FILE));
+    named.or(home).into_iter().chain(system).collect()
+}
+
+/// The lines of `[name]`.
+fn definition<'a>(text: &'a str, name: &str) -> Option<Vec<&'a str>> {
+    let header = format!("[{name}]");
+    let mut lines = text.lines().map(str::trim);
+    lines.find(|line| *line == header)?;
+    let is_content = |line: &&str| !line.is_empty() && !line.starts_with('#');
+    Some(lines.take_while(|line| !line.starts_with('[')).filter(is_content).collect())
+}
+
+/// The passwords of a password file. It has no `Debug`.
+pub(super) struct Passwords(String);
+
+impl Passwords {
+    /// Reads the file that the parameters or the environment name, else `~/.pgpass`. A file that is
+    /// missing has no passwords; so has one that others may read, which is warned of.
+    pub(super) fn read(parameters: &Parameters, environment: &Libpq) -> Self {
+        static WARNED: Once = Once::new();
+        let home = || environment.home().map(|home| home.join(".pgpass"));
+        let Some(path) = parameters.get("passfile").map(PathBuf::from).or_else(home) else {
+            return Self(String::new());
+        };
+        if !path.exists() {
+            return Self(String::new());
+        }
+        let reason = if has_group_or_world_access(&path) {
+            "others have access to it".to_owned()
+        } else {
+            match read_text(&path, LOGINS_BYTES_MAX) {
+                Ok(text) => return Self(text),
+                Err(reason) => reason,
+            }
+        };
+        WARNED.call_once(|| {
+            let (path, hint) = (path.display(), "make it a regular file with mode 0600");
+            tracing::warn!(%path, hint, "the password file is ignored: {reason}");
+        });
+        Self(String::new())
+    }
+
+    /// The password of the first line that fits.
+    pub(super) fn find(&self, wanted: [&str; 4]) -> Option<String> {
+        let lines = self.0.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+        lines.map(fields).find_map(|mut fields| {
+            let password = fields.drain(wanted.len()..).next()?;
+            let fits = |(pattern, value): (&String, &str)| pattern == "*" || pattern == value;
+            fields.iter().zip(wanted).all(fits).then_some(password)
+        })
+    }
+}
+
+/// The fields of a line: `:` separates, `\` escapes. There are five at least; missing ones are empty.
+fn fields(line: &str) -> Vec<String> {
+    const FIELDS: usize = 5;
+    let mut fields = vec![String::new()];
+    let mut rest = line.chars();
+    while let Some(c) = rest.next() {
+        let c = match c {
+            ':' => {
+                fields.push(String::new());
+                continue;
+            }
+            '\\' => rest.next(),
+            c => Some(c),
+        };
+        if let Some(field) = fields.last_mut() {
+            field.extend(c);
+        }
+    }
+    fields.resize(fields.len().max(FIELDS), String::new());
+    fields
+}

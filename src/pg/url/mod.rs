@@ -1,0 +1,389 @@
+//! A `postgresql://` URL or connection string: where to connect, as whom, and how far to trust the server.
+//!
+//! Parameters have the meaning that libpq gives them, and what is left open is completed in libpq's
+//! order: the connection service, then the environment, then the password file.
+
+mod files;
+mod parameters;
+mod text;
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use tokio_postgres::config::{ChannelBinding, Config, Host, SslNegotiation, TargetSessionAttrs};
+
+use self::{
+    files::Passwords,
+    parameters::{Parameters, Source},
+};
+use super::tls::{Roots, SslMode, TlsSettings, Versions};
+use crate::config::{Database, libpq::Libpq};
+
+/// A URL taken apart, with one endpoint for each host in it.
+pub(super) struct Target {
+    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) tls: TlsSettings,
+    /// What `connect_timeout` says, when it says something.
+    pub(super) connect_timeout: Option<Duration>,
+}
+
+/// One server that may be the primary.
+pub(super) struct Endpoint {
+    /// Everything that the driver is told, for this host alone.
+    pub(super) driver: Config,
+    /// The host as people write it, with its port.
+    pub(super) name: String,
+    pub(super) place: Place,
+}
+
+/// How far the server is from us, which decides what an unverified connection means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Socket,
+    Loopback,
+    Remote,
+}
+
+/// Why a URL is of no use. Never holds a part of it that could be a password.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    /// Neither `database.url` nor a file with it, nor `PGHOST` or `PGSERVICE`.
+    #[error("is not set; write url = \"postgresql://user@host:5432/database\" under [database]")]
+    Missing,
+    /// Another scheme, and no equals signs either.
+    #[error("begins neither with postgresql:// nor with key=value")]
+    Scheme,
+    /// More than one `@` before the parameters.
+    #[error("has more than one @ before its parameters; write an @ in a password as %40")]
+    At,
+    /// A `/` before the `@`.
+    #[error("has a / before its @; write a / in a password as %2F")]
+    Slash,
+    /// A `%` that is no escape.
+    #[error("has a % that begins no character; write a % in a password as %25")]
+    Percent,
+    /// Brackets that hold no host.
+    #[error("has a host in brackets that does not end with ] or ]:port; write a [ as %5B")]
+    Bracket,
+    /// A connection string that is none.
+    #[error("is not key=value with blanks between; write a value with blanks as key='a value'")]
+    Pairs,
+    /// No host, and we do not guess.
+    #[error(
+        "names no host; write one after the @, or ?host=/var/run/postgresql for a socket, or set PGHOST"
+    )]
+    NoHost,
+    /// The lists of hosts, addresses and ports do not fit together.
+    #[error("has not as many {0}")]
+    Count(&'static str),
+    /// A parameter that nobody knows, and whose name may be a piece of a password.
+    #[error("has a parameter that is not known; write a ? in a password as %3F")]
+    UnknownParameter,
+    /// A parameter that nobody knows.
+    #[error("has the unknown parameter {name}; remove it")]
+    Unknown {
+        /// The parameter as it was written.
+        name: String,
+    },
+    /// A parameter that nobody knows, but that resembles one.
+    #[error("has the unknown parameter {name}; did you mean {nearest}?")]
+    Misspelt {
+        /// The parameter as it was written.
+        name: String,
+        /// The known one.
+        nearest: &'static str,
+    },
+    /// A parameter of another program.
+    #[error("has the parameter {name}, which is {remedy}")]
+    Foreign {
+        /// The parameter.
+        name: &'static str,
+        /// Whose it is, and what to write instead.
+        remedy: &'static str,
+    },
+    /// A parameter of libpq whose meaning Postrider does not have.
+    #[error("sets {name}{origin}, which is not supported; {remedy}")]
+    Unsupported {
+        /// The parameter.
+        name: &'static str,
+        /// Where it was written.
+        origin: Source,
+        /// What to do instead.
+        remedy: &'static str,
+    },
+    /// A parameter with a value that it cannot have.
+    #[error("has a {name}{origin} that is none of {choices}")]
+    Value {
+        /// The parameter.
+        name: &'static str,
+        /// Where it was written.
+        origin: Source,
+        /// What it may be.
+        choices: &'static str,
+    },
+    /// No file defines the connection service.
+    #[error("names the connection service {name}, which is in none of {looked}")]
+    NoService {
+        /// The service.
+        name: String,
+        /// The files.
+        looked: String,
+    },
+    /// A connection service file that is of no use.
+    #[error("names a connection service, and {} cannot be used: {reason}", path.display())]
+    ServiceFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Target {
+    /// Takes the URL of a configuration apart and completes it from the environment.
+    pub(super) fn of(config: &Database) -> Result<Self, UrlError> {
+        let environment = &config.libpq;
+        let mut parameters = match config.url.expose() {
+            "" if environment.names_a_server() => Parameters::default(),
+            "" => return Err(UrlError::Missing),
+            url => text::parse(url)?,
+        };
+        files::service(&mut parameters, environment)?;
+        parameters.complete_from(environment);
+        parameters.refuse_unsafe()?;
+        let tls = tls(&parameters, environment)?;
+        let common = common(&parameters)?;
+        let passwords = match parameters.get("password") {
+            Some(_) => None,
+            None => Some(Passwords::read(&parameters, environment)),
+        };
+        let mut endpoints = endpoints(&parameters, &common)?;
+        for endpoint in &mut endpoints {
+            if let Some(password) = passwords.as_ref().and_then(|it| password(it, &endpoint.driver))
+            {
+                endpoint.driver.password(password);
+            }
+        }
+        if parameters.read("load_balance_hosts", "disable, random", |value| match value {
+            "disable" => Some(false),
+            "random" => Some(true),
+            _ => None,
+        })? == Some(true)
+        {
+            let first = usize::from(uuid::Uuid::new_v4().as_bytes()[0]) % endpoints.len().max(1);
+            endpoints.rotate_left(first);
+        }
+        Ok(Self { endpoints, tls, connect_timeout: connect_timeout(&parameters)? })
+    }
+}
+
+/// libpq waits for 2 s at least, and for ever at 0.
+fn connect_timeout(parameters: &Parameters) -> Result<Option<Duration>, UrlError> {
+    let seconds =
+        parameters.read("connect_timeout", "a number of seconds", |it| it.parse().ok())?;
+    Ok(seconds.filter(|seconds: &u32| *seconds > 0).map(|it| Duration::from_secs(it.max(2).into())))
+}
+
+fn tls(parameters: &Parameters, environment: &Libpq) -> Result<TlsSettings, UrlError> {
+    const MODES: &str = "disable, allow, prefer, require, verify-ca, verify-full";
+    let home = environment.home().map(|home| home.join(".postgresql"));
+    let by_default =
+        |name: &str| home.as_ref().map(|home| home.join(name)).filter(|path| path.exists());
+    let named = |name| parameters.get(name).map(PathBuf::from);
+    let roots = parameters.get("sslrootcert").map(|value| match value {
+        "system" => Roots::System,
+        file => Roots::File(PathBuf::from(file)),
+    });
+    let settings = TlsSettings {
+        mode: parameters.read("sslmode", MODES, SslMode::parse)?,
+        roots,
+        default_roots: by_default("root.crt"),
+        certificate: named("sslcert").or_else(|| by_default("postgresql.crt")),
+        key: named("sslkey").or_else(|| by_default("postgresql.key")),
+        revoked: named("sslcrl").or_else(|| by_default("root.crl")),
+        names_server: parameters.read("sslsni", "0, 1", flag)?.unwrap_or(true),
+        versions: versions(parameters)?,
+    };
+    let is_direct = parameters.get("sslnegotiation") == Some("direct");
+    let is_weak = settings.mode.is_none_or(|mode| mode < SslMode::Require);
+    if is_direct && is_weak && settings.roots.is_none() {
+        return Err(UrlError::Value {
+            name: "sslmode",
+            origin: Source::Text,
+            choices: "require, verify-ca, verify-full, one of which sslnegotiation=direct needs",
+        });
+    }
+    Ok(settings)
+}
+
+fn versions(parameters: &Parameters) -> Result<Versions, UrlError> {
+    let least = parameters.read(
+        "ssl_min_protocol_version",
+        "TLSv1, TLSv1.1, TLSv1.2, TLSv1.3",
+        |value| match value {
+            // Nothing older than 1.2 is spoken anyway.
+            "TLSv1" | "TLSv1.1" | "TLSv1.2" => Some(false),
+            "TLSv1.3" => Some(true),
+            _ => None,
+        },
+    )?;
+    let most =
+        parameters.read("ssl_max_protocol_version", "TLSv1.2, TLSv1.3", |value| match value {
+            "TLSv1.2" => Some(false),
+            "TLSv1.3" => Some(true),
+            _ => None,
+        })?;
+    match (least, most) {
+        (Some(true), Some(false)) => Err(UrlError::Value {
+            name: "ssl_max_protocol_version",
+            origin: Source::Text,
+            choices: "those that ssl_min_protocol_version allows",
+        }),
+        (Some(true), _) => Ok(Versions::Only13),
+        (_, Some(false)) => Ok(Versions::Only12),
+        _ => Ok(Versions::Both),
+    }
+}
+
+/// The relay writes, so a primary is wanted unless the URL insists on any server.
+fn session_attributes(value: &str) -> Option<TargetSessionAttrs> {
+    match value {
+        "read-write" | "primary" => Some(TargetSessionAttrs::ReadWrite),
+        "any" => Some(TargetSessionAttrs::Any),
+        _ => None,
+    }
+}
+
+fn flag(value: &str) -> Option<bool> {
+    match value {
+        "0" => Some(false),
+        "1" => Some(true),
+        _ => None,
+    }
+}
+
+/// What every host has in common.
+fn common(parameters: &Parameters) -> Result<Config, UrlError> {
+    const SECONDS: &str = "a number of seconds";
+    let number = |name, choices| parameters.read(name, choices, |it| it.parse::<u32>().ok());
+    let mut driver = Config::new();
+    parameters.get("user").map(|user| driver.user(user));
+    parameters.get("password").map(|password| driver.password(password));
+    parameters.get("dbname").map(|name| driver.dbname(name));
+    parameters.get("options").map(|options| driver.options(options));
+    let name = parameters.get("application_name").or(parameters.get("fallback_application_name"));
+    name.map(|name| driver.application_name(name));
+    let attributes = parameters.read(
+        "target_session_attrs",
+        "read-write, primary, any (the relay writes)",
+        session_attributes,
+    )?;
+    driver.target_session_attrs(attributes.unwrap_or(TargetSessionAttrs::ReadWrite));
+    let binding =
+        parameters.read("channel_binding", "disable, prefer, require", |value| match value {
+            "disable" => Some(ChannelBinding::Disable),
+            "prefer" => Some(ChannelBinding::Prefer),
+            "require" => Some(ChannelBinding::Require),
+            _ => None,
+        })?;
+    driver.channel_binding(binding.unwrap_or(ChannelBinding::Prefer));
+    let negotiation =
+        parameters.read("sslnegotiation", "postgres, direct", |value| match value {
+            "postgres" => Some(SslNegotiation::Postgres),
+            "direct" => Some(SslNegotiation::Direct),
+            _ => None,
+        })?;
+    driver.ssl_negotiation(negotiation.unwrap_or(SslNegotiation::Postgres));
+    // A host that is gone shall be noticed within seconds, also while nothing is sent.
+    let idle = number("keepalives_idle", SECONDS)?.unwrap_or(5);
+    let interval = number("keepalives_interval", SECONDS)?.unwrap_or(3);
+    let count =
+        number("keepalives_count", "a number")?.or(number("keepalives_retries", "a number")?);
+    let silent = number("tcp_user_timeout", "a number of milliseconds")?.unwrap_or(10_000);
+    driver
+        .keepalives(parameters.read("keepalives", "0, 1", flag)?.unwrap_or(true))
+        .keepalives_idle(Duration::from_secs(idle.into()))
+        .keepalives_interval(Duration::from_secs(interval.into()))
+        .keepalives_retries(count.unwrap_or(3))
+        .tcp_user_timeout(Duration::from_millis(silent.into()));
+    Ok(driver)
+}
+
+/// One endpoint a host, so that each is tried with the TLS that fits it and fails with its name.
+fn endpoints(parameters: &Parameters, common: &Config) -> Result<Vec<Endpoint>, UrlError> {
+    const PORTS: &str = "a number from 1 to 65535";
+    let (hosts, ports) = (parameters.list("host"), parameters.list("port"));
+    let read =
+        |list: &str| list.split(',').map(|it| it.parse().ok()).collect::<Option<Vec<IpAddr>>>();
+    let addresses = parameters.read("hostaddr", "an IP address, or several", read)?;
+    let addresses = addresses.unwrap_or_default();
+    let count = hosts.len().max(addresses.len());
+    if count == 0 || (addresses.is_empty() && hosts.iter().any(|host| host.is_empty())) {
+        return Err(UrlError::NoHost);
+    }
+    if !hosts.is_empty() && !addresses.is_empty() && hosts.len() != addresses.len() {
+        return Err(UrlError::Count("hosts as hostaddrs"));
+    }
+    if ports.len() > 1 && ports.len() != count {
+        return Err(UrlError::Count("ports as hosts"));
+    }
+    let port = |text: &str| match text {
+        "" => Some(5432),
+        text => text.parse::<u16>().ok().filter(|port| *port > 0),
+    };
+    let read = |list: &str| list.split(',').map(port).collect::<Option<Vec<u16>>>();
+    let ports = parameters.read("port", PORTS, read)?.unwrap_or_default();
+    let endpoints = (0..count).map(|index| {
+        let port = ports.get(index).or(ports.first()).copied().unwrap_or(5432);
+        let host = hosts.get(index).copied().filter(|host| !host.is_empty());
+        endpoint(common, (host, addresses.get(index)), port)
+    });
+    Ok(endpoints.collect())
+}
+
+fn endpoint(
+    common: &Config,
+    (host, address): (Option<&str>, Option<&IpAddr>),
+    port: u16,
+) -> Endpoint {
+    let mut driver = common.clone();
+    driver.port(port);
+    if let Some(path) = host.filter(|host| host.starts_with(['/', '@'])) {
+        driver.host_path(path);
+        return Endpoint { driver, name: format!("{path}/.s.PGSQL.{port}"), place: Place::Socket };
+    }
+    // Without a name, the one that TLS needs is the address itself.
+    let host =
+        host.map_or_else(|| address.map(IpAddr::to_string).unwrap_or_default(), str::to_owned);
+    driver.host(&host);
+    address.map(|address| driver.hostaddr(*address));
+    Endpoint { driver, name: format!("{host}:{port}"), place: place(&host, address) }
+}
+
+fn place(host: &str, address: Option<&IpAddr>) -> Place {
+    let ip = address.copied().or_else(|| host.parse().ok());
+    let loopback = ip.map_or(host == "localhost", |ip| ip.is_loopback());
+    if loopback { Place::Loopback } else { Place::Remote }
+}
+
+/// The password of the file, by the names that libpq looks for.
+fn password(passwords: &Passwords, driver: &Config) -> Option<String> {
+    const DEFAULT_SOCKETS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
+    let host = match driver.get_hosts().first() {
+        Some(Host::Tcp(host)) => host.clone(),
+        Some(Host::Unix(path)) => path.to_string_lossy().into_owned(),
+        None => String::new(),
+    };
+    let host = if DEFAULT_SOCKETS.contains(&host.as_str()) { "localhost" } else { host.as_str() };
+    let port = driver.get_ports().first().copied().unwrap_or(5432).to_string();
+    let user = driver.get_user().map_or_else(system_user, str::to_owned);
+    let database = driver.get_dbname().unwrap_or(&user);
+    passwords.find([host, &port, database, &user])
+}
+
+/// The name that the driver takes when none is given.
+fn system_user() -> String {
+    std::env::var("USER").unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;
