@@ -1,8 +1,33 @@
 -- The lease: who leads a relay, until when, and how far it may publish.
 --
+-- Why: a session's advisory lock is kept by a leader that is frozen or cut off, is shared by everybody
+-- behind a pooler, and can be taken by any role that may connect. A row of our own table has none of
+-- these faults: it expires by this server's clock, and only the relay's role may write it. The
+-- protocol is in docs/leadership.md.
+--
 -- Locks: ACCESS EXCLUSIVE on position and audit, for as long as it takes to add columns without a rewrite.
 
 SET LOCAL lock_timeout = '5s';
+
+ALTER TABLE "postrider".position
+    -- Until when the leader may publish, by this server's clock; null when nobody leads.
+    ADD COLUMN lease_until timestamptz,
+    -- The process that leads, or led last: a random id of its start.
+    ADD COLUMN instance uuid,
+    -- Its session on this server, whose end is seen before the lease ends; null behind a pooler.
+    ADD COLUMN backend_pid integer,
+    ADD COLUMN backend_start timestamptz,
+    -- When this server started: after a restart or a failover the two above mean nothing.
+    ADD COLUMN server_start timestamptz,
+    -- Where that process runs, as only that machine can tell whether it still does.
+    ADD COLUMN process text,
+    -- No row with a higher seq has been handed to the broker by this leader or an earlier one; null
+    -- when a program without leases has led.
+    ADD COLUMN sent_to bigint;
+
+COMMENT ON COLUMN "postrider".position.lease_until IS
+    'Until when the leader may publish, by this server''s clock; null: nobody leads.';
+COMMENT ON COLUMN "postrider".position.holder IS 'Who leads, or led last: host and process.';
 
 -- What the instance that leads found out itself, and when it said so last: `postrider status` shows it,
 -- and a report that is old is a finding too. {"term": ..., "findings": [{code, severity, cause, next}]}
@@ -15,11 +40,8 @@ CREATE FUNCTION "postrider".is_led(relay text) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $body$
     SELECT EXISTS (
-        SELECT FROM pg_locks AS l
-        WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted
-          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-          AND (l.classid::bigint << 32) | l.objid::bigint
-              = hashtextextended('"postrider" relay ' || $1, 0))
+        SELECT FROM "postrider".position AS p
+        WHERE p.relay = $1 AND p.lease_until > clock_timestamp())
 $body$;
 
 -- What is done to a relay as a whole is audited too, and has no letter.

@@ -275,7 +275,10 @@ BEGIN
         -- An old snapshot would not see rows that were committed before the lock was taken.
         RAISE EXCEPTION 'retain() runs under READ COMMITTED only'
             USING ERRCODE = '25001', HINT = 'call it outside of other transactions';
-    ELSIF NOT pg_try_advisory_xact_lock(hashtextextended('"postrider" retain', 0)) THEN
+    END IF;
+    -- One at a time. A row of ours, because anybody who may connect could take an advisory lock.
+    PERFORM FROM "postrider".turn AS t WHERE t.turn = 0 FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
         RETURN;
     END IF;
 

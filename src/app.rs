@@ -8,6 +8,7 @@ use std::{
 };
 
 pub use reload::Reloading;
+use rustix::system::uname;
 use thiserror::Error;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -15,6 +16,7 @@ use tokio::{
     time::interval,
 };
 use tracing::warn;
+use uuid::Uuid;
 
 use crate::{
     admin,
@@ -23,7 +25,7 @@ use crate::{
     findings::Finding,
     metrics::{Dependency, Metrics},
     nats::{self, Connector, Publisher, Standing, keep_connected},
-    outbox::LETTER_BYTES_MAX,
+    outbox::{Candidate, LETTER_BYTES_MAX},
     pg::schema::Schema,
     relay::{
         self, Relay, RelayError, chores,
@@ -146,7 +148,7 @@ pub async fn run(config: Config, options: Options, reloading: Reloading) -> Resu
     systemd::ready();
 
     let relay = Relay::new(settings, publisher, Arc::clone(&status), metrics, shutdown.clone());
-    let result = relay.run().await;
+    let result = Box::pin(relay.run()).await;
     systemd::stopping();
     shutdown.stop_now();
     tasks.cancel();
@@ -165,7 +167,12 @@ fn settings(config: &Config, options: Options, template: SubjectTemplate) -> rel
         database: config.database.clone(),
         schema: Schema::from(&config.database.schema),
         relay: config.relay.name.as_str().to_owned(),
-        holder: format!("pid {}", std::process::id()),
+        candidate: Candidate {
+            holder: format!("{}, process {}", host_name(), std::process::id()),
+            instance: Uuid::new_v4(),
+            process: relay::process::identity(),
+            length: config.relay.lease.0,
+        },
         stream: config.stream.clone(),
         template,
         source: config.relay.source.clone(),
@@ -187,6 +194,11 @@ fn settings(config: &Config, options: Options, template: SubjectTemplate) -> rel
         grace: config.shutdown.grace.0,
         rescan: options.rescan,
     }
+}
+
+/// The name of this machine, or of the container.
+fn host_name() -> String {
+    uname().nodename().to_string_lossy().into_owned()
 }
 
 fn rules(route: &config::Route) -> Rules {

@@ -36,3 +36,22 @@ pub fn pass(name: &'static str) {
         abort();
     }
 }
+
+/// How long a test says that the machine has slept.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+pub fn slept() -> std::time::Duration {
+    std::time::Duration::ZERO
+}
+
+/// How long a test says that the machine has slept: the milliseconds in the file that `SLEPT` names.
+#[cfg(feature = "failpoints")]
+pub fn slept() -> std::time::Duration {
+    use std::{env, fs, sync::OnceLock, time::Duration};
+
+    static FILE: OnceLock<Option<String>> = OnceLock::new();
+    let file = FILE.get_or_init(|| env::var("SLEPT").ok());
+    let read = file.as_ref().and_then(|file| fs::read_to_string(file).ok());
+    let millis = read.and_then(|text| text.trim().parse().ok()).unwrap_or_default();
+    Duration::from_millis(millis)
+}

@@ -17,14 +17,16 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("tasks", &[]),
     ("shutdown", &[]),
     ("systemd", &[]),
+    ("clock", &["failpoint"]),
     ("failpoint", &[]),
     ("logging", &["config"]),
     ("pg", &["config", "failpoint", "metrics", "tasks"]),
     ("outbox", &["event", "delivery", "pg", "metrics"]),
-    ("nats", &["event", "wire", "delivery", "config", "metrics", "tasks"]),
+    ("nats", &["clock", "event", "wire", "delivery", "config", "metrics", "tasks"]),
     (
         "relay",
         &[
+            "clock",
             "event",
             "wire",
             "delivery",

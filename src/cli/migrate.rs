@@ -6,8 +6,8 @@ use super::{
     print,
 };
 use crate::{
-    config::{Database, load::Scope},
-    pg::{connect::connect, migrate, schema::Schema},
+    config::{Database, error::Problem, load::Scope},
+    pg::{connect::connect, migrate, schema::Schema, session::Sharing},
 };
 
 /// `postrider migrate`
@@ -33,6 +33,16 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
 async fn apply(database: &Database) -> Result<Exit, Failure> {
     let mut connection = connect(database, "migrate", &[]).await?;
     let schema = Schema::from(&database.schema);
+    if connection.sharing() == Sharing::Shared {
+        let problem = Problem::new(
+            "could not migrate: database.url goes through a connection pooler, and a migration needs \
+             a session of its own"
+                .to_owned(),
+        );
+        let hint = "name the Postgres server itself: POSTRIDER__DATABASE__URL=… postrider migrate";
+        let problem = Problem { hint: Some(hint.to_owned()), ..problem };
+        return Err(Failure::new(Exit::Configuration, problem));
+    }
     let report = migrate::migrate(&mut connection.client, &schema).await?;
     for name in &report.applied {
         print::line(&format!("applied {name}"))?;

@@ -4,14 +4,14 @@ use serde::Deserialize;
 
 use crate::{
     findings::{Code, Facts, Finding, Role, Severity, code_named, is_obstacle},
-    outbox::{Holder, Inspection, Progress},
+    outbox::{Inspection, Leader, Progress},
     pg::error::QueryError,
 };
 
 /// What the database knows of a relay, what waits aside.
 pub(super) struct Standing {
     pub(super) relay: String,
-    pub(super) holder: Option<Holder>,
+    pub(super) leader: Option<Leader>,
     pub(super) progress: Option<Progress>,
 }
 
@@ -35,19 +35,19 @@ impl Standing {
         Ok(Self {
             relay: relay.to_owned(),
             progress: inspection.progress(relay).await?,
-            holder: inspection.holder(relay).await?,
+            leader: inspection.leader(relay).await?,
         })
     }
 
     /// Why nothing is published; what the last holder noted counts only while somebody holds it.
     pub(super) fn note(&self) -> Option<&str> {
-        self.holder.as_ref()?;
+        self.leader.as_ref()?;
         self.progress.as_ref()?.note.as_deref()
     }
 
     pub(super) fn state(&self) -> &'static str {
         let is_blocked = self.note().is_some() || self.facts().reported.iter().any(is_obstacle);
-        match (&self.holder, &self.progress) {
+        match (&self.leader, &self.progress) {
             (Some(_), _) if is_blocked => "blocked",
             (Some(_), _) => "running",
             (None, Some(_)) => "not running",
@@ -57,15 +57,15 @@ impl Standing {
 
     /// What is known without having measured what waits.
     pub(super) fn facts(&self) -> Facts {
-        let role = match (&self.holder, &self.progress) {
+        let role = match (&self.leader, &self.progress) {
             (None, None) => Role::NeverStarted,
             (None, Some(_)) => Role::NotRunning,
-            (Some(holder), progress) => Role::Led {
-                by: holder.application_name.clone().unwrap_or_else(|| "an instance".to_owned()),
+            (Some(leader), progress) => Role::Led {
+                by: leader.holder.clone(),
                 silent_seconds: progress.as_ref().map(|progress| progress.silent_seconds),
             },
         };
-        let is_led = self.holder.is_some();
+        let is_led = self.leader.is_some();
         let reported = if is_led { self.reported() } else { Vec::new() };
         Facts {
             relay: self.relay.clone(),

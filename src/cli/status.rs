@@ -124,9 +124,10 @@ impl Report {
 
     fn json(&self) -> Value {
         let standing = &self.standing;
-        let holder = standing.holder.as_ref().map(
-            |holder| json!({ "pid": holder.pid, "application_name": holder.application_name }),
-        );
+        let leader = standing
+            .leader
+            .as_ref()
+            .map(|leader| json!({ "name": leader.holder, "backend_pid": leader.backend_pid }));
         let progress = standing.progress.as_ref();
         let depth = self.depth.as_ref();
         let findings = self.findings.iter().map(|finding| {
@@ -140,7 +141,7 @@ impl Report {
         json!({
             "relay": standing.relay,
             "state": standing.state().replace(' ', "_"),
-            "holder": holder,
+            "leader": leader,
             "term": progress.map(|progress| progress.term),
             "acquired_at": progress.map(|progress| &progress.acquired_at),
             "settled_at": progress.map(|progress| &progress.updated_at),
@@ -161,9 +162,12 @@ impl Report {
     fn text(&self) -> String {
         let standing = &self.standing;
         let mut lines = vec![("relay", format!("{}, {}", standing.relay, standing.state()))];
-        if let Some(holder) = &standing.holder {
-            let name = holder.application_name.as_deref().unwrap_or("another user's session");
-            lines.push(("runs as", format!("{name}, session {} in postgres", holder.pid)));
+        if let Some(leader) = &standing.leader {
+            let session = match leader.backend_pid {
+                Some(pid) => format!("session {pid} in postgres"),
+                None => "through a connection pooler".to_owned(),
+            };
+            lines.push(("led by", format!("{}, {session}", leader.holder)));
         }
         if let Some(progress) = &standing.progress {
             let Progress { term, holder, acquired_at, .. } = progress;

@@ -49,6 +49,9 @@ pub const POLL_INTERVAL: RangeInclusive<HumanDuration> = millis(1)..=seconds(1);
 /// and it is renewed at this interval.
 pub const IDLE_INTERVAL: RangeInclusive<HumanDuration> = millis(50)..=seconds(10);
 
+/// Shorter would end at each stall of the database, longer would leave a frozen leader's place empty.
+pub const LEASE: RangeInclusive<HumanDuration> = seconds(3)..=seconds(300);
+
 /// Zero would try nothing; more would take years.
 pub const ATTEMPTS: RangeInclusive<u32> = 1..=1_000_000;
 
@@ -86,7 +89,7 @@ pub struct Bound {
 }
 
 /// Every key that has a range, with what `config` says.
-pub fn all(config: &Config) -> [Bound; 23] {
+pub fn all(config: &Config) -> [Bound; 24] {
     let Config { database, nats, stream, relay, route, shutdown, .. } = config;
     [
         bound("database.connect_timeout", &database.connect_timeout, &CONNECT_TIMEOUT),
@@ -104,6 +107,7 @@ pub fn all(config: &Config) -> [Bound; 23] {
         bound("relay.in_flight_bytes", &relay.in_flight_bytes, &BUFFER_BYTES),
         bound("relay.poll_interval", &relay.poll_interval, &POLL_INTERVAL),
         bound("relay.idle_interval", &relay.idle_interval, &IDLE_INTERVAL),
+        bound("relay.lease", &relay.lease, &LEASE),
         bound("relay.retention", &relay.retention, &RETENTION),
         bound("relay.letter_retention", &relay.letter_retention, &RETENTION),
         bound("relay.audit_retention", &relay.audit_retention, &RETENTION),

@@ -303,7 +303,12 @@ pub struct Relay {
     /// How often the outbox is looked at while nothing wakes the relay, the backstop of a lost
     /// wake-up; not below `poll_interval`. Default `5s`. See [`bounds::IDLE_INTERVAL`].
     pub idle_interval: HumanDuration,
-    /// How an idle relay is woken. Default `gated`; `poll` behind a transaction-pooling proxy.
+    /// For how long an instance leads without hearing from the database. Another takes over that long
+    /// after the leader froze or lost the network; a crash is noticed within two seconds. Default
+    /// `10s`; raise it when the database stalls for longer. See [`bounds::LEASE`].
+    pub lease: HumanDuration,
+    /// How an idle relay is woken. Default `gated`; `poll` never sleeps. Behind a connection pooler the
+    /// relay polls by itself.
     pub wake: Wake,
     /// How long published rows stay in the outbox. Default `24h`; what is not published stays,
     /// whatever its age. See [`bounds::RETENTION`].
@@ -326,6 +331,7 @@ impl Default for Relay {
             in_flight_bytes: ByteSize(8 << 20),
             poll_interval: HumanDuration(Duration::from_millis(2)),
             idle_interval: HumanDuration(Duration::from_secs(5)),
+            lease: HumanDuration(Duration::from_secs(10)),
             wake: Wake::Gated,
             retention: HumanDuration(Duration::from_hours(24)),
             letter_retention: HumanDuration(Duration::from_hours(30 * 24)),

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::UNSETTLED_MAX;
 use crate::event::Seq;
 
 /// Rows and letters that an earlier run may have sent, for as long as some of them may be unread.
@@ -14,10 +13,9 @@ pub(super) struct Before {
     looked_at: Instant,
     /// When this run began: the earlier one had ended.
     began: Instant,
-    /// The highest `seq` that was drawn when the earlier run had ended.
-    drawn: Seq,
+    /// The highest `seq` that the earlier run may have sent.
+    sent_to: Seq,
     rows: Rows,
-    rows_read: usize,
     letters_read: bool,
 }
 
@@ -32,10 +30,10 @@ enum Rows {
 }
 
 impl Before {
-    pub(super) fn new(stream_floor: u64, drawn: Seq, now: Instant) -> Self {
+    pub(super) fn new(stream_floor: u64, sent_to: Seq, now: Instant) -> Self {
         let rows = Rows::OfItsTarget;
-        let (rows_read, letters_read) = (0, false);
-        Self { stream_floor, looked_at: now, began: now, drawn, rows, rows_read, letters_read }
+        let letters_read = false;
+        Self { stream_floor, looked_at: now, began: now, sent_to, rows, letters_read }
     }
 
     /// There was no earlier run.
@@ -57,12 +55,8 @@ impl Before {
 
     /// A row was read.
     pub(super) fn read(&mut self, seq: Seq) {
-        self.rows_read += 1;
-        // It had at most so many unsettled rows, and read them in the order in which we read them;
-        // twice as many leave room for those that became visible in between.
-        let past_its_memory = self.rows_read >= 2 * UNSETTLED_MAX;
-        let past_its_time = self.rows == Rows::OfOurs && seq > self.drawn;
-        if past_its_memory || past_its_time {
+        // Of one target rows come in the order of their seq; late ones of its target come in ours.
+        if self.rows == Rows::OfOurs && seq > self.sent_to {
             self.rows = Rows::Read;
         }
     }
@@ -95,6 +89,11 @@ impl Before {
     pub(super) fn conclusive_at(&self, late_max: Duration) -> Option<Instant> {
         let at = self.began + late_max;
         (self.may_come() && self.looked_at < at).then_some(at)
+    }
+
+    /// Since when a row with this `seq` that is read now may be in the stream without our knowing.
+    pub(super) fn uncertain_since_of(&self, seq: Seq) -> Option<Instant> {
+        self.uncertain_since().filter(|_| seq <= self.sent_to)
     }
 
     /// Whether something of an earlier run may still be read.

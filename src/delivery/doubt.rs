@@ -2,10 +2,16 @@
 
 use std::time::Instant;
 
-use super::{Delivery, Found, Ticket};
-use crate::event::Event;
+use super::{Delivery, Found, Ticket, Verdict};
+use crate::event::{Event, EventId};
 
 impl Delivery {
+    /// Whether an earlier publish of the event stayed without an answer, so that the stream may well
+    /// hold it already.
+    pub fn explains_duplicate(&self, ticket: Ticket) -> bool {
+        self.lanes.is_unconfirmed(ticket)
+    }
+
     /// Whether the event may be in the stream, and so long ago that the stream would not recognise
     /// it: it has to be looked for before it may go again.
     pub fn is_stale(&self, ticket: Ticket, now: Instant) -> bool {
@@ -52,6 +58,27 @@ impl Delivery {
         self.before.conclusive_at(self.late_max).filter(|_| suspects)
     }
 
+    /// Notes a stream sequence that is in use.
+    pub(super) fn raise(&mut self, stream_seq: u64, id: EventId) {
+        if stream_seq > self.stream.acked {
+            self.stream.acked = stream_seq;
+            self.stream.event_id = Some(id);
+        }
+    }
+
+    pub(super) fn publish(&mut self, ticket: Ticket, stream_seq: u64) {
+        self.lanes.leave(ticket);
+        self.note_published(ticket, stream_seq);
+    }
+
+    pub(super) fn note_published(&mut self, ticket: Ticket, stream_seq: u64) {
+        if ticket.is_letter() {
+            self.letters.published(ticket, stream_seq);
+        } else {
+            self.progress.resolve(ticket, Verdict::Published);
+        }
+    }
+
     /// The stream holds the event, whether or not it was its turn in its lane: another instance may
     /// have gone on for a moment.
     pub(super) fn take_as_published(&mut self, ticket: Ticket) {
@@ -95,7 +122,7 @@ mod tests {
             memory_events: 64,
             memory_bytes: 1 << 20,
         };
-        let mut delivery = resumed_with(limits, Earlier::Some { drawn: Seq(COUNT) }, now);
+        let mut delivery = resumed_with(limits, Earlier::Some { sent_to: Seq(COUNT) }, now);
         delivery.set_times(Duration::from_mins(1), Duration::from_secs(1));
         delivery.begin(Snapshot::new("9:9:".to_owned()), Seq(COUNT));
         delivery

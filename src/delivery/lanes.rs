@@ -205,6 +205,15 @@ impl Lanes {
         }
     }
 
+    /// Whatever may be in the stream without our knowing is looked for before it goes again.
+    pub fn expire_doubt(&mut self) {
+        for waiting in self.waiting.values_mut() {
+            if waiting.uncertain_since.is_some() {
+                waiting.doubt = Doubt::ToBeLookedFor;
+            }
+        }
+    }
+
     /// Those that are not on their way, and may be in the stream without our knowing.
     pub fn uncertain(&self) -> Vec<Ticket> {
         let uncertain =

@@ -7,10 +7,12 @@
 mod batch;
 mod before;
 mod blocked;
+mod bound;
 mod breaker;
 mod doubt;
 mod found;
 mod lanes;
+mod lease;
 mod letters;
 mod outcome;
 mod pace;
@@ -40,6 +42,7 @@ pub use blocked::{BlockedBounds, Hold};
 pub use breaker::{Breaker, Permit, Transition};
 pub use found::{FOUND_MAX, Found};
 pub use lanes::{Lanes, Ticket};
+pub use lease::{HEARD_WITHIN, Lease};
 pub use letters::{
     Change, LETTERS_MAX, LetterId, Look, Mark, Record, Records, Standing, StoredLetter,
 };
@@ -92,6 +95,8 @@ pub struct Resume {
     pub stream: StreamMark,
     /// Who may have sent some of what is not settled.
     pub earlier: Earlier,
+    /// The database knows that rows up to this `seq` may be sent.
+    pub sent_to: Seq,
 }
 
 /// Whether an earlier run may have sent some of what is not settled.
@@ -101,8 +106,8 @@ pub enum Earlier {
     None,
     /// There was one.
     Some {
-        /// The highest `seq` that was drawn when it had ended: it can have sent nothing above.
-        drawn: Seq,
+        /// It can have sent no row with a higher `seq`: it wrote this bound down before it sent.
+        sent_to: Seq,
     },
 }
 
@@ -133,6 +138,10 @@ pub struct Delivery {
     /// Dead letters that nobody was told of yet.
     deaths: Vec<Death>,
     batches: Batches,
+    /// The highest `seq` that was read.
+    read_to: Seq,
+    /// The database knows that rows up to this `seq` may be sent.
+    sent_to: Seq,
 }
 
 /// What becomes of an event that leaves the fast path, once it is certain that it is not stored.
@@ -165,7 +174,7 @@ pub struct Room {
 impl Delivery {
     /// Resumes from what the database says. [`Delivery::block_keys`] comes before anything is admitted.
     pub fn resume(resume: Resume, limits: Limits, rules: Rules, now: Instant) -> Self {
-        let Resume { position, lettered, stream, earlier } = resume;
+        let Resume { position, lettered, stream, earlier, sent_to } = resume;
         Self {
             lanes: Lanes::default(),
             blocked: Blocked::new(BlockedBounds::default()),
@@ -182,11 +191,13 @@ impl Delivery {
             late_max: Duration::ZERO,
             before: match earlier {
                 Earlier::None => Before::nothing(now),
-                Earlier::Some { drawn } => Before::new(stream.floor, drawn, now),
+                Earlier::Some { sent_to } => Before::new(stream.floor, sent_to, now),
             },
             leaving: FxHashMap::default(),
             deaths: Vec::new(),
             batches: Batches::default(),
+            read_to: Seq(0),
+            sent_to,
         }
     }
 
@@ -222,6 +233,7 @@ impl Delivery {
     pub fn admit<E: Into<Box<Event>>>(&mut self, events: impl IntoIterator<Item = E>) {
         for event in events.into_iter().map(Into::into) {
             self.before.read(event.seq);
+            self.read_to = self.read_to.max(event.seq);
             let ticket = self.progress.admit(event.seq, self.floor_now());
             if self.lettered.contains(&event.seq) {
                 self.progress.resolve(ticket, Verdict::Lettered);
@@ -233,7 +245,8 @@ impl Delivery {
             } else if let Some(hold) = self.blocked.hold(ticket, &event, self.recorded) {
                 self.progress.resolve(ticket, Verdict::Held(hold));
             } else {
-                self.lanes.admit(ticket, event, 0, self.before.uncertain_since());
+                let uncertain_since = self.before.uncertain_since_of(event.seq);
+                self.lanes.admit(ticket, event, 0, uncertain_since);
             }
         }
     }
@@ -255,17 +268,14 @@ impl Delivery {
     /// The caller says what became of it: [`Delivery::sent`], [`Delivery::refuse`] or
     /// [`Delivery::give_back`].
     pub fn next(&mut self, now: Instant) -> Option<Ticket> {
+        if self.is_beyond_sent_to() {
+            return None;
+        }
         match self.breaker.permit(now) {
             Permit::No(_) => None,
             Permit::Flow if !self.window.has_room() => None,
             Permit::Flow | Permit::Probe => self.lanes.take_ready(now),
         }
-    }
-
-    /// Whether an earlier publish of the event stayed without an answer, so that the stream may well
-    /// hold it already.
-    pub fn explains_duplicate(&self, ticket: Ticket) -> bool {
-        self.lanes.is_unconfirmed(ticket)
     }
 
     /// Whether something in memory was left in the database as too large that is not any more.
@@ -344,27 +354,6 @@ impl Delivery {
         }
     }
 
-    /// Notes a stream sequence that is in use.
-    fn raise(&mut self, stream_seq: u64, id: EventId) {
-        if stream_seq > self.stream.acked {
-            self.stream.acked = stream_seq;
-            self.stream.event_id = Some(id);
-        }
-    }
-
-    fn publish(&mut self, ticket: Ticket, stream_seq: u64) {
-        self.lanes.leave(ticket);
-        self.note_published(ticket, stream_seq);
-    }
-
-    fn note_published(&mut self, ticket: Ticket, stream_seq: u64) {
-        if ticket.is_letter() {
-            self.letters.published(ticket, stream_seq);
-        } else {
-            self.progress.resolve(ticket, Verdict::Published);
-        }
-    }
-
     /// For how long the stream recognises what is sent again, and how long a message may be on its way
     /// at most after nobody waits for it any more.
     pub fn set_times(&mut self, recognised_for: Duration, late_max: Duration) {
@@ -435,13 +424,14 @@ impl Delivery {
 
     /// What to write back, when anything moved. The caller keeps it until it is committed.
     pub fn take_settlement(&mut self) -> Option<Settlement> {
-        let stream = self.stream_mark();
-        self.progress.take_settlement(stream)
+        let (stream, sent_to) = (self.stream_mark(), self.wanted_sent_to());
+        self.progress.take_settlement(stream, sent_to)
     }
 
     /// A settlement is committed.
     pub fn settled(&mut self, settlement: &Settlement) {
         self.recorded = self.recorded.max(settlement.up_to);
+        self.may_send_to(settlement.sent_to);
     }
 
     /// Every event with a lower ticket is settled in the database.

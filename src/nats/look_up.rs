@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::stream::{API_TIMEOUT, Keeps, StreamError, find};
 use crate::{
+    clock,
     delivery::{FOUND_MAX, Found},
     event::{EventId, Seq},
 };
@@ -54,7 +55,7 @@ pub struct Held {
 /// # Errors
 /// [`StreamError::Unavailable`] when it does not answer, or sends less than it says that it has.
 pub async fn look_up(client: &Client, stream: &str, above: u64) -> Result<LookedUp, StreamError> {
-    let began = Instant::now();
+    let began = clock::now();
     let mut ids: Vec<(Uuid, Seq)> = Vec::new();
     let mut forgotten = 0;
     let seen = |_: u64, headers: Option<&HeaderMap>| {

@@ -24,7 +24,7 @@ use serde::{
         value::{self, StrDeserializer},
     },
 };
-use tokio::{sync::mpsc, task::coop::unconstrained, time::sleep_until};
+use tokio::{sync::mpsc, task::coop::unconstrained};
 
 use super::{
     Connection,
@@ -32,6 +32,7 @@ use super::{
     error::{Answer, classify_answer},
 };
 use crate::{
+    clock,
     delivery::{BatchOutcome, Closure, ClosureKind, Outcome, Ticket},
     wire::{FIRST_HEADER, Headers, Message},
 };
@@ -157,6 +158,14 @@ impl Publisher {
         }
     }
 
+    /// Gives the connection up, with what waits in the client's queue; everything on its way is
+    /// unconfirmed.
+    pub fn abandon_connection(&mut self) {
+        self.reconnect();
+        self.live = None;
+        self.give_up();
+    }
+
     /// Hands a message to the client and returns at once.
     ///
     /// # Errors
@@ -218,7 +227,7 @@ impl Publisher {
                 self.give_up();
                 return Absorbed::Disconnected;
             }
-            if let Some(absorbed) = self.try_next(Instant::now()) {
+            if let Some(absorbed) = self.try_next(clock::now()) {
                 return absorbed;
             }
             let deadline = self.deadline();
@@ -240,7 +249,7 @@ impl Publisher {
                         ended.cancel();
                         continue;
                     };
-                    if let Some(absorbed) = self.answered(&answer, Instant::now()) {
+                    if let Some(absorbed) = self.answered(&answer, clock::now()) {
                         return absorbed;
                     }
                 }
@@ -250,7 +259,7 @@ impl Publisher {
                     }
                 }
                 () = ended.cancelled() => {}
-                () = sleep_until(deadline.unwrap_or_else(far_away).into()), if deadline.is_some() => {}
+                () = clock::sleep_until(deadline.unwrap_or_else(far_away)), if deadline.is_some() => {}
             }
         }
     }
@@ -456,7 +465,7 @@ pub(super) fn map_of(headers: &Headers) -> HeaderMap {
 
 /// A deadline for when there is none; the branch that waits for it is disabled then.
 fn far_away() -> Instant {
-    Instant::now() + Duration::from_hours(1)
+    clock::now() + Duration::from_hours(1)
 }
 
 #[cfg(test)]

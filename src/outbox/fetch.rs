@@ -1,11 +1,7 @@
 //! Reads what became visible: a look at the present snapshot, then pages up to it.
 
-use std::{
-    pin::pin,
-    sync::atomic::{AtomicUsize, Ordering},
-};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use futures_util::{StreamExt, TryStreamExt};
 use tokio_postgres::types::ToSql;
 
 use crate::{
@@ -97,21 +93,23 @@ impl Outbox {
         let parameters: [&(dyn ToSql + Sync); 3] = [&snapshot, &rows, &inline];
         let Statements { look, look_late, .. } = &self.statements;
         let statement = if settled.has_open() { look_late } else { look };
-        let client = &self.connection.client;
-        let read = async {
-            let mut rows = pin!(client.query_raw(statement, parameters).await?);
-            let Some(first) = rows.try_next().await? else { return Ok(None) };
-            let events = rows.map(|row| row::readable(&row?).map(Box::new)).try_collect().await?;
-            Ok(Some((Snapshot::new(row::snapshot(&first)?), events)))
-        };
+        let (mut target, mut events) = (None, Vec::new());
+        let read = self.connection.each(statement, &parameters, |row| {
+            match &target {
+                None => target = Some(Snapshot::new(row::snapshot(&row)?)),
+                Some(_) => events.push(Box::new(row::readable(&row)?)),
+            }
+            Ok(())
+        });
         let read = self.connection.timed(Query::Fetch, read).await;
         self.page_rows.learn(limits.events, &read);
         if read.as_ref().is_err_and(QueryError::is_of_a_row) {
             // The pages find out which row it is.
             return Ok((self.target().await?, None));
         }
+        read?;
         // Without its first row it looks as if nothing had happened since.
-        let Some((target, events)) = read? else { return Ok((settled.clone(), None)) };
+        let Some(target) = target else { return Ok((settled.clone(), None)) };
         let mut page = Page { events, complete: true };
         if page.events.len() > limits.events {
             return Ok((target, None));
@@ -122,8 +120,8 @@ impl Outbox {
 
     /// The present snapshot, when a look at what is new has taken too long.
     async fn target(&self) -> Result<Snapshot, QueryError> {
-        let read = self.connection.client.query_one(&self.statements.target, &[]);
-        Ok(Snapshot::new(self.connection.timed(Query::Fetch, read).await?.try_get(0)?))
+        let row = self.connection.run_one(Query::Fetch, &self.statements.target, &[]).await?;
+        Ok(Snapshot::new(row.try_get(0)?))
     }
 
     /// The transactions that were open at `settled` and have ended with rows since: a literal that is
@@ -135,10 +133,8 @@ impl Outbox {
         if !settled.has_open() {
             return Ok(None);
         }
-        let (client, settled) = (&self.connection.client, settled.as_str());
-        let parameters: [&(dyn ToSql + Sync); 1] = [&settled];
-        let read = client.query_one(&self.statements.late, &parameters);
-        Ok(self.connection.timed(Query::Fetch, read).await?.try_get(0)?)
+        let (late, settled) = (&self.statements.late, settled.as_str());
+        Ok(self.connection.run_one(Query::Fetch, late, &[&settled]).await?.try_get(0)?)
     }
 
     /// Reads a page from the cursor on.
@@ -178,7 +174,6 @@ impl Outbox {
     ) -> Result<Vec<Box<Event>>, QueryError> {
         let (rows, inline) = limits.of_a_page();
         let (settled, target) = (cursor.settled.as_str(), cursor.target.as_str());
-        let client = &self.connection.client;
         let mut parameters: Vec<&(dyn ToSql + Sync)> =
             vec![&settled, &target, &cursor.bookmark.0, &cursor.floor.0, &rows, &inline];
         let statement = match &late {
@@ -189,11 +184,13 @@ impl Outbox {
             }
         };
         // Row by row: what the driver has read is not kept beside the copy that an event is.
-        let read = async {
-            let rows = pin!(client.query_raw(statement, parameters).await?);
-            rows.map(|row| row::readable(&row?).map(Box::new)).try_collect().await
-        };
-        self.connection.timed(Query::Fetch, read).await
+        let mut events = Vec::new();
+        let read = self.connection.each(statement, &parameters, |row| {
+            events.push(Box::new(row::readable(&row)?));
+            Ok(())
+        });
+        self.connection.timed(Query::Fetch, read).await?;
+        Ok(events)
     }
 
     /// What there is room for of the rows that came, with the payloads that were left out.
@@ -233,18 +230,15 @@ impl Outbox {
         events: &mut [Box<Event>],
         left_out: &[i64],
     ) -> Result<(), QueryError> {
-        let client = &self.connection.client;
-        let read = async {
-            let mut rows = pin!(client.query_raw(&self.statements.payloads, [left_out]).await?);
-            while let Some(row) = rows.try_next().await? {
-                let seq = Seq(row.try_get(0)?);
-                let event = events.iter_mut().find(|event| event.seq == seq);
-                if let (Some(event), Some(bytes)) = (event, row::bytes_of(&row, (1, 2))?) {
-                    event.payload = Payload::Bytes(bytes);
-                }
+        let parameters: [&(dyn ToSql + Sync); 1] = [&left_out];
+        let read = self.connection.each(&self.statements.payloads, &parameters, |row| {
+            let seq = Seq(row.try_get(0)?);
+            let event = events.iter_mut().find(|event| event.seq == seq);
+            if let (Some(event), Some(bytes)) = (event, row::bytes_of(&row, (1, 2))?) {
+                event.payload = Payload::Bytes(bytes);
             }
             Ok(())
-        };
+        });
         self.connection.timed(Query::Fetch, read).await
     }
 }

@@ -3,7 +3,7 @@
 use tokio_postgres::{Row, types::ToSql};
 
 use super::{
-    Holder,
+    Leader,
     upkeep::{COUNT_MAX, read_depth},
 };
 use crate::{
@@ -89,13 +89,14 @@ impl Inspection {
         }))
     }
 
-    /// Who runs a relay now.
+    /// Who leads a relay now.
     ///
     /// # Errors
     /// As the session's.
-    pub async fn holder(&self, relay: &str) -> Result<Option<Holder>, QueryError> {
-        let rows = self.query(include_str!("sql/lock_holder.sql"), &[&relay]).await?;
-        rows.first().map(Holder::read).transpose()
+    pub async fn leader(&self, relay: &str) -> Result<Option<Leader>, QueryError> {
+        let rows = self.query(include_str!("sql/lease.sql"), &[&relay]).await?;
+        let leader = rows.first().map(Leader::read).transpose()?;
+        Ok(leader.filter(Leader::leads))
     }
 
     /// How much a relay has not settled; `None` when it has never run.
@@ -132,6 +133,6 @@ impl Inspection {
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, QueryError> {
         let sql = self.schema.apply(sql);
-        self.connection.deadline(self.connection.client.query(&sql, parameters)).await
+        self.connection.query(&sql, parameters).await
     }
 }

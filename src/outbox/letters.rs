@@ -62,14 +62,10 @@ impl Outbox {
     /// # Errors
     /// As the session's.
     pub async fn blocked_keys(&self, after: LetterId) -> Result<BlockedKeys, QueryError> {
-        let client = &self.connection.client;
+        let blocked = &self.statements.blocked_keys;
         let rows = self
             .connection
-            .timed(
-                Query::Letters,
-                client
-                    .query(&self.statements.blocked_keys, &[&self.relay, &after.0, &BLOCKED_PAGE]),
-            )
+            .run(Query::Letters, blocked, &[&self.relay, &after.0, &BLOCKED_PAGE])
             .await?;
         let full = i64::try_from(rows.len()).is_ok_and(|rows| rows >= BLOCKED_PAGE);
         let last = rows.last().filter(|_| full).map(|row| row.try_get(0).map(LetterId));
@@ -82,14 +78,10 @@ impl Outbox {
     /// # Errors
     /// As the session's.
     pub async fn due_letters(&self, wait_max: Duration) -> Result<DueLetters, QueryError> {
-        let client = &self.connection.client;
         let wait_max = wait_max.as_secs_f64();
         let rows = self
             .connection
-            .timed(
-                Query::Letters,
-                client.query(&self.statements.letters_due, &[&self.relay, &DUE_MAX, &wait_max]),
-            )
+            .run(Query::Letters, &self.statements.letters_due, &[&self.relay, &DUE_MAX, &wait_max])
             .await?;
         let next_in = match rows.first() {
             Some(row) => row.try_get::<_, Option<f64>>("next_in")?,
@@ -138,15 +130,12 @@ impl Outbox {
         wait_max: Duration,
     ) -> Result<Vec<StoredLetter>, QueryError> {
         let Some(Mark { id: LetterId(id), .. }) = marks.first() else { return Ok(Vec::new()) };
-        let client = &self.connection.client;
         let rows = self
             .connection
-            .timed(
+            .run(
                 Query::Letters,
-                client.query(
-                    &self.statements.letters_run,
-                    &[id, &RUN_MAX, &RUN_BYTES, &wait_max.as_secs_f64()],
-                ),
+                &self.statements.letters_run,
+                &[id, &RUN_MAX, &RUN_BYTES, &wait_max.as_secs_f64()],
             )
             .await?;
         Ok(rows.iter().map(stored).collect::<Result<Vec<_>, _>>()?)
@@ -182,28 +171,25 @@ impl Outbox {
         let columns = Columns::of(records);
         let texts: Vec<_> =
             columns.texts.iter().map(|text| self.connection.storable(text)).collect();
-        let client = &self.connection.client;
         let row = self
             .connection
-            .timed(
+            .run_one(
                 Query::Letters,
-                client.query_one(
-                    &self.statements.letters_record,
-                    &[
-                        &self.relay,
-                        &authority.term,
-                        &columns.ids,
-                        &columns.changes,
-                        &columns.stream_seqs,
-                        &columns.codes,
-                        &texts,
-                        &columns.attempts,
-                        &columns.holds,
-                        &columns.waits,
-                        &columns.looks,
-                        &columns.seen,
-                    ],
-                ),
+                &self.statements.letters_record,
+                &[
+                    &self.relay,
+                    &authority.term,
+                    &columns.ids,
+                    &columns.changes,
+                    &columns.stream_seqs,
+                    &columns.codes,
+                    &texts,
+                    &columns.attempts,
+                    &columns.holds,
+                    &columns.waits,
+                    &columns.looks,
+                    &columns.seen,
+                ],
             )
             .await?;
         match row.try_get::<_, i64>(0).map_err(QueryError::from)? {

@@ -1,6 +1,6 @@
 //! What the stream has to hold, and what is done about events that it does not.
 
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
 use crate::{
@@ -64,8 +64,8 @@ impl Settled {
         let sql = self.schema.apply(include_str!("sql/settled_ids.sql"));
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let first_seq = i64::try_from(first_seq).unwrap_or(i64::MAX);
-        let client = &self.connection.client;
-        let rows = client.query(&sql, &[&self.relay, &above.0, &limit, &first_seq]).await?;
+        let parameters: [&(dyn ToSql + Sync); 4] = [&self.relay, &above.0, &limit, &first_seq];
+        let rows = self.connection.query_patiently(&sql, &parameters).await?;
         let read = |row: &Row| {
             Ok(SettledEvent {
                 id: row.try_get("event_id")?,
@@ -88,10 +88,10 @@ impl Settled {
         let sql = self.schema.apply(include_str!("sql/reconcile.sql"));
         let bytes_max = i64::try_from(LETTER_BYTES_MAX).unwrap_or(i64::MAX);
         let channel = self.schema.channel();
-        let client = &self.connection.client;
-        let row =
-            client.query_one(&sql, &[&self.relay, &missing, &bytes_max, &actor, &channel]).await?;
-        count(&row)
+        let parameters: [&(dyn ToSql + Sync); 5] =
+            [&self.relay, &missing, &bytes_max, &actor, &channel];
+        let rows = self.connection.query_patiently(&sql, &parameters).await?;
+        count(rows.first().ok_or(QueryError::NoRow)?)
     }
 
     /// Asks a relay that waits for it to accept the stream as it is.
@@ -101,7 +101,7 @@ impl Settled {
     pub async fn ask_to_heal(&self, actor: &str) -> Result<(), QueryError> {
         let sql = self.schema.apply(include_str!("sql/heal_request.sql"));
         let channel = self.schema.channel();
-        self.connection.client.query(&sql, &[&self.relay, &actor, &channel]).await?;
+        self.connection.query_patiently(&sql, &[&self.relay, &actor, &channel]).await?;
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use jiff::Timestamp;
 use tokio_postgres::{
-    Row, Statement,
+    Column, Row,
     types::{FromSql, Type},
 };
 use uuid::Uuid;
@@ -112,7 +112,7 @@ pub(super) fn snapshot(row: &Row) -> Result<String, tokio_postgres::Error> {
 
 /// Whether the columns of a page can be read as [`event`] does. An application may add columns to
 /// the table and may make a text shorter; another type would break off every reading.
-pub(super) fn verify(page: &Statement) -> Result<(), QueryError> {
+pub(super) fn verify(columns: &[Column]) -> Result<(), QueryError> {
     type Accepts = fn(&Type) -> bool;
     let text: Accepts = <String as FromSql>::accepts;
     let (integer, bigint): (Accepts, Accepts) =
@@ -125,7 +125,7 @@ pub(super) fn verify(page: &Statement) -> Result<(), QueryError> {
         (|ty| *ty == Type::JSON, "json", &["payload"]),
         (|ty| *ty == Type::BYTEA, "bytea", &["payload_binary"]),
     ];
-    for column in page.columns() {
+    for column in columns {
         let named = wanted.iter().find(|(_, _, names)| names.contains(&column.name()));
         let (accepts, wanted) =
             named.map_or((text, "text"), |(accepts, wanted, _)| (*accepts, *wanted));

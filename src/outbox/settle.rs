@@ -1,5 +1,7 @@
 //! Writes back what was decided: the position and the letters it passes over, in one statement.
 
+use std::time::Duration;
+
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -27,6 +29,8 @@ pub struct Authority {
     pub on_dead: OnDead,
     /// Bytes of a payload that a letter copies at most; a larger one stays in the outbox.
     pub letter_bytes_max: u64,
+    /// For how long a settlement renews the lease.
+    pub lease: Duration,
 }
 
 /// Why a settlement was not written.
@@ -69,30 +73,30 @@ impl Outbox {
     ) -> Result<Option<Seq>, SettleError> {
         let position = &settlement.position;
         let stream = Mark::of(settlement);
-        let row = self
+        let rows = self
             .connection
-            .timed(
+            .run(
                 Query::Settle,
-                self.connection.client.query_opt(
-                    &self.statements.settle,
-                    &[
-                        &self.relay,
-                        &authority.term,
-                        &position.settled.as_str(),
-                        &position.floor.0,
-                        &position.target.as_str(),
-                        &position.target_floor.0,
-                        &position.bookmark.0,
-                        &authority.stream,
-                        &authority.stream_created,
-                        &stream.acked,
-                        &stream.event_id,
-                        &stream.floor,
-                    ],
-                ),
+                &self.statements.settle,
+                &[
+                    &self.relay,
+                    &authority.term,
+                    &position.settled.as_str(),
+                    &position.floor.0,
+                    &position.target.as_str(),
+                    &position.target_floor.0,
+                    &position.bookmark.0,
+                    &authority.stream,
+                    &authority.stream_created,
+                    &stream.acked,
+                    &stream.event_id,
+                    &stream.floor,
+                    &authority.lease.as_secs_f64(),
+                    &settlement.sent_to.0,
+                ],
             )
             .await?;
-        match row {
+        match rows.first() {
             Some(row) => Ok(row.try_get::<_, Option<i64>>(0).map_err(QueryError::from)?.map(Seq)),
             None => Err(SettleError::TermLost { term: authority.term }),
         }
@@ -111,33 +115,33 @@ impl Outbox {
             columns.texts.iter().map(|text| self.connection.storable(text)).collect();
         let row = self
             .connection
-            .timed(
+            .run_one(
                 Query::Settle,
-                self.connection.client.query_one(
-                    &self.statements.settle_letters,
-                    &[
-                        &self.relay,
-                        &authority.term,
-                        &position.settled.as_str(),
-                        &position.floor.0,
-                        &position.target.as_str(),
-                        &position.target_floor.0,
-                        &position.bookmark.0,
-                        &authority.stream,
-                        &authority.stream_created,
-                        &stream.acked,
-                        &columns.seqs,
-                        &columns.states,
-                        &columns.holds,
-                        &columns.codes,
-                        &texts,
-                        &letter_bytes_max,
-                        &columns.attempts,
-                        &columns.waits,
-                        &stream.event_id,
-                        &stream.floor,
-                    ],
-                ),
+                &self.statements.settle_letters,
+                &[
+                    &self.relay,
+                    &authority.term,
+                    &position.settled.as_str(),
+                    &position.floor.0,
+                    &position.target.as_str(),
+                    &position.target_floor.0,
+                    &position.bookmark.0,
+                    &authority.stream,
+                    &authority.stream_created,
+                    &stream.acked,
+                    &columns.seqs,
+                    &columns.states,
+                    &columns.holds,
+                    &columns.codes,
+                    &texts,
+                    &letter_bytes_max,
+                    &columns.attempts,
+                    &columns.waits,
+                    &stream.event_id,
+                    &stream.floor,
+                    &authority.lease.as_secs_f64(),
+                    &settlement.sent_to.0,
+                ],
             )
             .await?;
         match row.try_get::<_, i64>("settled").map_err(QueryError::from)? {

@@ -31,11 +31,7 @@ impl Outbox {
     }
 
     async fn set_gate(&self, seconds: i64) -> Result<(), QueryError> {
-        let client = &self.connection.client;
-        self.connection
-            .timed(Query::Gate, client.query_one(&self.statements.gate_set, &[&seconds]))
-            .await
-            .map(drop)
+        self.connection.run_one(Query::Gate, &self.statements.gate_set, &[&seconds]).await.map(drop)
     }
 
     /// Whether a transaction that has inserted is still open: it may have looked at the gate before
@@ -44,11 +40,7 @@ impl Outbox {
     /// # Errors
     /// As the session's.
     pub async fn has_open_writers(&self) -> Result<bool, QueryError> {
-        let client = &self.connection.client;
-        let row = self
-            .connection
-            .timed(Query::Gate, client.query_one(&self.statements.writers, &[]))
-            .await?;
+        let row = self.connection.run_one(Query::Gate, &self.statements.writers, &[]).await?;
         Ok(row.try_get::<_, i64>(0)? > 0)
     }
 

@@ -69,9 +69,8 @@ impl Outbox {
         let parameters: [&(dyn ToSql + Sync); 8] =
             [&settled, &target, &bookmark, &floor, &rows, &inline, &late, &below];
         let sql = self.schema.apply(include_str!("sql/page_below.sql"));
-        let query = self.connection.client.query_opt(&sql, &parameters);
-        let row = self.connection.deadline(query).await?;
-        Ok(row.map(|row| row::readable(&row)).transpose()?.map(Box::new))
+        let rows = self.connection.query(&sql, &parameters).await?;
+        Ok(rows.first().map(row::readable).transpose()?.map(Box::new))
     }
 
     /// Completes unreadable events with what can be read of them.
@@ -114,7 +113,7 @@ impl Outbox {
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<tokio_postgres::Row, QueryError> {
         let sql = self.schema.apply(sql);
-        self.connection.deadline(self.connection.client.query_one(&sql, parameters)).await
+        self.connection.query(&sql, parameters).await?.into_iter().next().ok_or(QueryError::NoRow)
     }
 }
 

@@ -72,8 +72,8 @@ impl Outbox {
     pub async fn depth(&self) -> Result<Option<Depth>, QueryError> {
         let sql = self.schema.apply(include_str!("sql/depth.sql"));
         let parameters: [&(dyn ToSql + Sync); 2] = [&self.relay, &COUNT_MAX];
-        let rows = self.connection.client.query(&sql, &parameters);
-        let rows = self.connection.timed(Query::Depth, rows).await?;
+        let depth = self.connection.prepare(sql).await?;
+        let rows = self.connection.run(Query::Depth, &depth, &parameters).await?;
         rows.first().map(read_depth).transpose()
     }
 }
@@ -91,8 +91,8 @@ impl Upkeep {
     pub async fn depth(&self) -> Result<Option<Depth>, QueryError> {
         let sql = self.schema.apply(include_str!("sql/depth.sql"));
         let parameters: [&(dyn ToSql + Sync); 2] = [&self.relay, &COUNT_MAX];
-        let rows = self.connection.client.query(&sql, &parameters);
-        let rows = self.connection.timed(Query::Depth, rows).await?;
+        let depth = self.connection.prepare(sql).await?;
+        let rows = self.connection.run(Query::Depth, &depth, &parameters).await?;
         rows.first().map(read_depth).transpose()
     }
 
@@ -160,8 +160,8 @@ impl Upkeep {
         let sql = self.schema.apply(include_str!("sql/retain.sql"));
         let seconds = retention.as_secs_f64();
         let parameters: [&(dyn ToSql + Sync); 1] = [&seconds];
-        let row = self.connection.client.query_one(&sql, &parameters);
-        let row = self.connection.timed(Query::Retention, row).await?;
+        let retain = self.connection.prepare(sql).await?;
+        let row = self.connection.run_one(Query::Retention, &retain, &parameters).await?;
         Ok(Retained {
             emptied: row.try_get("emptied")?,
             rows_at_most: row.try_get("rows_at_most")?,
@@ -200,7 +200,7 @@ impl Upkeep {
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, QueryError> {
         let sql = self.schema.apply(sql);
-        self.connection.deadline(self.connection.client.query(&sql, parameters)).await
+        self.connection.query(&sql, parameters).await
     }
 
     /// Waits until the session has ended.

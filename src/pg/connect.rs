@@ -1,40 +1,50 @@
 //! Opens one session with its settings, and notices when it ends.
 
 use std::{
-    borrow::Cow,
-    future::{Future, poll_fn},
-    sync::{Arc, Once, OnceLock},
+    future::poll_fn,
+    sync::{Arc, Once, OnceLock, RwLock},
     time::{Duration, Instant},
 };
 
 use tokio::sync::Notify;
 use tokio_postgres::{
-    AsyncMessage, Client, Socket,
+    AsyncMessage, Socket,
     config::{Config, SslMode as DriverMode},
     error::SqlState,
     tls::MakeTlsConnect,
+    types::{ToSql, Type},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, trace, warn};
+use uuid::Uuid;
 
 use super::{
-    error::{self, Class, QueryError, classify, describe, describe_refusal, rustls_error},
+    error::{self, Class, classify, describe, describe_refusal, rustls_error},
+    session::Sharing,
     tls::{SslMode, TlsError, explain},
     url::{Endpoint, Place, Target, UrlError},
 };
-use crate::{
-    config::{Database, latest::Replacements},
-    metrics::{Query, QueryDurations},
-    tasks,
-};
+use crate::{config::Database, tasks};
 
-/// How much longer than the server's `statement_timeout` an answer is waited for: when both are
-/// alive the server gives up first, and the session stays usable.
-const DEADLINE_SLACK: Duration = Duration::from_millis(500);
+pub use super::session::Connection;
 
 /// How long a session that we drop may take for its farewell.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// The setting by which a session is recognised as one that Postgres started for us.
+const MARKER: &str = "postrider.session";
+
+/// What a session of our own gets besides: the server notices within seconds that we are gone, and
+/// our statements mean the same whatever the role's or the database's defaults are.
+const ALIVE: [(&str, &str); 6] = [
+    ("default_transaction_isolation", "read committed"),
+    ("default_transaction_deferrable", "off"),
+    ("tcp_keepalives_idle", "5"),
+    ("tcp_keepalives_interval", "3"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "10s"),
+];
 
 /// The encodings of which every byte has a character in UTF-8 (a test asks Postgres). In any other
 /// one row with such a byte would make each statement fail that reads it.
@@ -55,23 +65,6 @@ pub const ENCODINGS: [&str; 15] = [
     "WIN866",
     "WIN1256",
 ];
-
-/// One session. Dropping it ends the session, and with it its locks.
-pub struct Connection {
-    /// Where statements go. Each belongs into [`Connection::deadline`].
-    pub client: Client,
-    /// Told of every NOTIFY that the session listens for.
-    pub notified: Arc<Notify>,
-    closed: CancellationToken,
-    /// Cancelled to end the session for the settings that a reload brought.
-    end: CancellationToken,
-    ending: Arc<OnceLock<String>>,
-    query_timeout: Duration,
-    queries: Option<QueryDurations>,
-    /// What the database keeps its text in; nothing when whoever is between us did not say.
-    encoding: Option<String>,
-    _abandon: DropGuard,
-}
 
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
@@ -182,16 +175,72 @@ async fn open(
     connector: &MakeRustlsConnect,
     (query_timeout, settings): (Duration, &[(&str, &str)]),
 ) -> Result<Connection, tokio_postgres::Error> {
-    let (first, second) = mode.attempts(endpoint.place);
-    let connection = match open_once(&endpoint.driver, first, connector, query_timeout).await {
-        Err(error) if wants_other_encryption(&error) => match second {
-            Some(second) => open_once(&endpoint.driver, second, connector, query_timeout).await?,
-            None => return Err(error),
-        },
+    let marker = Uuid::new_v4().to_string();
+    let driver = with_marker(&endpoint.driver, &marker);
+    let mut connection = match open_encrypted(endpoint, &driver, mode, connector).await {
+        // A pooler refuses the parameter, or knows none.
+        Err(error) if refuses_startup_parameters(&error) => {
+            open_encrypted(endpoint, &endpoint.driver, mode, connector).await?
+        }
         other => other?,
     };
-    connection.client.batch_execute(&session_settings(query_timeout, settings)).await?;
+    connection.query_timeout = query_timeout;
+    connection.sharing = sharing(&connection, &marker).await?;
+    match connection.sharing {
+        Sharing::Own => {
+            let settings = session_settings(query_timeout, &[&ALIVE, settings].concat());
+            connection.client.batch_execute(&settings_of(&settings, Lasts::Session)).await?;
+        }
+        Sharing::Shared => {
+            let settings = session_settings(query_timeout, settings);
+            let settings = settings_of(&settings, Lasts::Transaction);
+            connection.begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED; {settings}");
+        }
+    }
     Ok(connection)
+}
+
+/// The driver's configuration with a startup parameter that only a server sees which starts this
+/// very session.
+fn with_marker(driver: &Config, marker: &str) -> Config {
+    let mut driver = driver.clone();
+    let given = driver.get_options().map(|options| format!("{options} ")).unwrap_or_default();
+    driver.options(format!("{given}-c {MARKER}={marker}"));
+    driver
+}
+
+/// Whether whoever answers takes no such parameter. `PgBouncer` says "unsupported startup parameter".
+fn refuses_startup_parameters(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::PROTOCOL_VIOLATION)
+        || error
+            .as_db_error()
+            .is_some_and(|refusal| refusal.message().contains("startup parameter"))
+}
+
+/// A session is ours when the server that runs our statements was started with our marker.
+async fn sharing(connection: &Connection, marker: &str) -> Result<Sharing, tokio_postgres::Error> {
+    let asked = "SELECT pg_catalog.current_setting($1, true) = $2";
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] =
+        [(&MARKER, Type::TEXT), (&marker, Type::TEXT)];
+    let row = connection.client.query_typed_one(asked, &parameters).await?;
+    let is_ours = row.try_get::<_, Option<bool>>(0)?.unwrap_or(false);
+    Ok(if is_ours { Sharing::Own } else { Sharing::Shared })
+}
+
+async fn open_encrypted(
+    endpoint: &Endpoint,
+    driver: &Config,
+    mode: SslMode,
+    connector: &MakeRustlsConnect,
+) -> Result<Connection, tokio_postgres::Error> {
+    let (first, second) = mode.attempts(endpoint.place);
+    match open_once(driver, first, connector).await {
+        Err(error) if wants_other_encryption(&error) => match second {
+            Some(second) => open_once(driver, second, connector).await,
+            None => Err(error),
+        },
+        other => other,
+    }
 }
 
 /// `pg_hba.conf` has no line for this kind of connection, or the handshake failed.
@@ -204,7 +253,6 @@ async fn open_once(
     driver: &Config,
     attempt: DriverMode,
     connector: &MakeRustlsConnect,
-    query_timeout: Duration,
 ) -> Result<Connection, tokio_postgres::Error> {
     let mut driver = driver.clone();
     let (client, session) = driver.ssl_mode(attempt).connect(connector.clone()).await?;
@@ -216,8 +264,12 @@ async fn open_once(
         closed: CancellationToken::new(),
         end: CancellationToken::new(),
         ending: Arc::new(OnceLock::new()),
-        query_timeout,
+        query_timeout: Duration::ZERO,
         queries: None,
+        sharing: Sharing::Shared,
+        begin: String::new(),
+        connector: connector.clone(),
+        last_end: RwLock::new(Instant::now()),
         _abandon: abandoned.clone().drop_guard(),
     };
     let driving = Driving {
@@ -229,112 +281,6 @@ async fn open_once(
     };
     tasks::drive(driving.run(abandoned));
     Ok(connection)
-}
-
-impl Connection {
-    /// Waits for a statement, but no longer than `query_timeout` and a little.
-    ///
-    /// # Errors
-    ///
-    /// After [`QueryError::Timeout`] nobody knows what the server did: drop the connection.
-    ///
-    /// # Cancel safety
-    ///
-    /// As that of the statement: the server may still carry it out.
-    pub async fn deadline<T>(
-        &self,
-        statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
-    ) -> Result<T, QueryError> {
-        let after = self.query_timeout.saturating_add(DEADLINE_SLACK);
-        match tokio::time::timeout(after, statement).await {
-            Ok(answer) => answer.map_err(|error| {
-                self.keep_reason(&error);
-                QueryError::from(error)
-            }),
-            Err(_) => Err(QueryError::Timeout { after }),
-        }
-    }
-
-    /// A session that the server ends while a statement runs says why to the statement only.
-    fn keep_reason(&self, error: &tokio_postgres::Error) {
-        let fatal = error.as_db_error().filter(|it| ["FATAL", "PANIC"].contains(&it.severity()));
-        if let Some(reason) = fatal {
-            // The first reason is the cause of what follows.
-            drop(self.ending.set(describe_refusal(reason)));
-        }
-    }
-
-    /// The same session, which ends when the settings of the database are replaced by a reload.
-    fn until(self, mut replaced: Replacements<Database>) -> Self {
-        let (closed, end) = (self.closed.clone(), self.end.clone());
-        tasks::drive(async move {
-            tokio::select! {
-                () = replaced.next() => end.cancel(),
-                () = closed.cancelled() => {}
-            }
-        });
-        self
-    }
-
-    /// The same session, whose [timed](Self::timed) statements are measured.
-    #[must_use]
-    pub fn measured(mut self, queries: QueryDurations) -> Self {
-        self.queries = Some(queries);
-        self
-    }
-
-    /// As [`deadline`](Self::deadline), and counts how long the statement took.
-    ///
-    /// # Errors
-    ///
-    /// As `deadline`.
-    ///
-    /// # Cancel safety
-    ///
-    /// As that of the statement: the server may still carry it out.
-    pub async fn timed<T>(
-        &self,
-        query: Query,
-        statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
-    ) -> Result<T, QueryError> {
-        let started = Instant::now();
-        let answer = self.deadline(statement).await;
-        if let Some(queries) = &self.queries {
-            queries.queried(query, started.elapsed());
-        }
-        answer
-    }
-
-    /// The text as the database can take it: one that does not keep Unicode would refuse the whole
-    /// statement for a character that it lacks, so there everything but ASCII is escaped.
-    pub fn storable<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        let is_unicode = self.encoding.as_deref().is_none_or(|encoding| encoding == "UTF8");
-        if is_unicode || text.is_ascii() {
-            return Cow::Borrowed(text);
-        }
-        let escape =
-            |c: char| if c.is_ascii() { c.to_string() } else { c.escape_unicode().to_string() };
-        Cow::Owned(text.chars().map(escape).collect())
-    }
-
-    /// Waits until the session has ended.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping it loses nothing.
-    pub async fn closed(&self) {
-        self.closed.cancelled().await;
-    }
-
-    /// Whether the session has ended.
-    pub fn is_closed(&self) -> bool {
-        self.closed.is_cancelled()
-    }
-
-    /// Why the session ended, once it has.
-    pub fn ending(&self) -> Option<&str> {
-        self.ending.get().map(String::as_str)
-    }
 }
 
 type Session =
@@ -390,23 +336,39 @@ impl Driving {
     }
 }
 
-/// Our settings, then the caller's, as one round trip.
-fn session_settings(query_timeout: Duration, extra: &[(&str, &str)]) -> String {
-    let statement_timeout = format!("{}ms", query_timeout.as_millis());
+/// For how long settings hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lasts {
+    Session,
+    Transaction,
+}
+
+/// Our settings, then the caller's.
+fn session_settings<'a>(
+    query_timeout: Duration,
+    extra: &[(&'a str, &'a str)],
+) -> Vec<(&'a str, String)> {
     let own = [
         ("search_path", ""),
         ("client_encoding", "UTF8"),
-        ("statement_timeout", statement_timeout.as_str()),
         ("lock_timeout", "2s"),
         ("idle_in_transaction_session_timeout", "10s"),
         // A policy that hides rows from us would lose them without a word: fail instead.
         ("row_security", "off"),
     ];
-    let calls: Vec<_> = own
+    let timeout = format!("{}ms", query_timeout.as_millis());
+    let mut settings = vec![("statement_timeout", timeout)];
+    settings.extend(own.iter().chain(extra).map(|(name, value)| (*name, (*value).to_owned())));
+    settings
+}
+
+/// The statement that sets them, in one round trip.
+fn settings_of(settings: &[(&str, String)], lasts: Lasts) -> String {
+    let is_local = lasts == Lasts::Transaction;
+    let calls: Vec<_> = settings
         .iter()
-        .chain(extra)
         .map(|(name, value)| {
-            format!("pg_catalog.set_config({}, {}, false)", literal(name), literal(value))
+            format!("pg_catalog.set_config({}, {}, {is_local})", literal(name), literal(value))
         })
         .collect();
     format!("SELECT {}", calls.join(", "))
@@ -479,9 +441,16 @@ mod tests {
 
     #[test]
     fn settings_of_the_caller_come_last_and_are_quoted() {
-        let sql = session_settings(Duration::from_secs(5), &[("statement_timeout", "it's\\0")]);
-        assert!(sql.starts_with("SELECT pg_catalog.set_config(E'search_path', E'', false), "));
-        assert!(sql.contains("set_config(E'statement_timeout', E'5000ms', false)"), "{sql}");
+        let settings =
+            session_settings(Duration::from_secs(5), &[("statement_timeout", "it's\\0")]);
+        let sql = settings_of(&settings, Lasts::Session);
+        assert!(
+            sql.starts_with(
+                "SELECT pg_catalog.set_config(E'statement_timeout', E'5000ms', false), "
+            )
+        );
         assert!(sql.ends_with("set_config(E'statement_timeout', E'it''s\\\\0', false)"), "{sql}");
+        let local = settings_of(&settings, Lasts::Transaction);
+        assert!(!local.contains("false") && local.contains("E'5000ms', true)"), "{local}");
     }
 }

@@ -58,6 +58,15 @@ pub enum QueryError {
     /// The row that could not be read is not there any more.
     #[error("a row that could not be read is not there any more")]
     RowGone,
+    /// A statement that always gives a row gave none: a defect of this build.
+    #[error("a statement gave no row where one was expected")]
+    NoRow,
+    /// A statement does not say the type of a parameter: a defect of this build.
+    #[error("parameter ${number} of a statement has no type")]
+    Untyped {
+        /// The parameter's number.
+        number: usize,
+    },
     /// The server or the driver said no. Not a `source`, whose own text would show row values.
     #[error("{}", describe(.0))]
     Failed(tokio_postgres::Error),
@@ -95,6 +104,7 @@ impl QueryError {
             Self::Timeout { .. } => Class::SessionLost,
             Self::Shape { .. } => Class::Schema,
             Self::RowGone => Class::Transient,
+            Self::NoRow | Self::Untyped { .. } => Class::Unexpected,
             Self::Failed(error) => classify(error),
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use refinery_core::{Migration, Runner, error::Kind};
 use tokio::time::{Instant, sleep};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, types::Type};
 
 use crate::failpoint;
 
@@ -326,8 +326,12 @@ fn verify(applied: &[Applied], migrations: &[Migration]) -> Result<(), MigrateEr
 /// What was applied; nothing when the table does not exist.
 async fn history(client: &Client, schema: &Schema) -> Result<Vec<Applied>, MigrateError> {
     let doing = "read the schema version";
+    // Unprepared, so that it leaves nothing on a session that a pooler lends.
     let exists: bool = client
-        .query_one("SELECT to_regclass($1) IS NOT NULL", &[&schema.apply(HISTORY)])
+        .query_typed_one(
+            "SELECT to_regclass($1) IS NOT NULL",
+            &[(&schema.apply(HISTORY), Type::TEXT)],
+        )
         .await
         .map_err(failed(doing))?
         .get(0);
@@ -338,7 +342,7 @@ async fn history(client: &Client, schema: &Schema) -> Result<Vec<Applied>, Migra
         "SELECT version, coalesce(name, ''), coalesce(checksum, '') \
          FROM \"postrider\".migration ORDER BY version",
     );
-    let rows = client.query(select.as_str(), &[]).await.map_err(failed(doing))?;
+    let rows = client.query_typed(&select, &[]).await.map_err(failed(doing))?;
     Ok(rows
         .iter()
         .map(|row| Applied { version: row.get(0), name: row.get(1), checksum: row.get(2) })

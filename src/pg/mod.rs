@@ -6,5 +6,6 @@ pub mod error;
 pub mod migrate;
 mod roles;
 pub mod schema;
+pub mod session;
 pub mod tls;
 mod url;

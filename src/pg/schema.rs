@@ -25,6 +25,11 @@ impl Schema {
         sql.replace(TOKEN, &format!("\"{}\"", self.as_str()))
     }
 
+    /// The channel on which a leader says that it has given its lease up.
+    pub fn lease_channel(&self) -> String {
+        format!("{}_lease", self.channel())
+    }
+
     /// The channel that wakes this schema's relay.
     pub fn channel(&self) -> String {
         format!("postrider_{}", self.as_str())

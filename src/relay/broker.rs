@@ -273,6 +273,12 @@ impl Broker {
         self.state = State::Unverified { at: now };
     }
 
+    /// Gives the connection up, with what waits in the client's queue.
+    pub(super) fn abandon_connection(&mut self) {
+        self.publisher.abandon_connection();
+        self.disconnected();
+    }
+
     /// The connection is gone.
     pub(super) fn disconnected(&mut self) {
         self.state = State::Disconnected;

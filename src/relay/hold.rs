@@ -9,24 +9,29 @@ use std::{
 use thiserror::Error;
 use tokio::time::sleep;
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use super::{
     Relay, RelayError, chores,
-    holding::Holding,
-    letters,
+    holding::{Holding, Place},
+    letters, process,
     reader::{Pace, Reader},
     status::{Heartbeat, Link, Phase},
 };
 use crate::{
+    clock,
     config::Wake,
-    delivery::{Backoff, Delivery, Earlier, Resume, StreamMark},
+    delivery::{Backoff, Delivery, Earlier, HEARD_WITHIN, Lease, Resume, StreamMark},
     failpoint,
     metrics::Dependency,
-    outbox::{Acquired, Authority, Course, Origin, Outbox, SESSION_SETTINGS},
+    outbox::{
+        Acquired, Authority, Course, Leader, LeaderSession, Origin, Outbox, SESSION_SETTINGS,
+    },
     pg::{
         connect::{ConnectError, connect},
         error::{Class, QueryError},
         migrate::{MigrateError, SchemaVersion, version},
+        session::Sharing,
     },
 };
 
@@ -34,9 +39,13 @@ use crate::{
 const CONNECT: Backoff =
     Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(2) };
 
-/// How often a standby looks whether the lock is free. With what it measures that is less than one
+/// How often an instance that stands by asks who leads. With what it measures that is less than one
 /// statement a second, over one session.
 const STANDBY: Duration = Duration::from_millis(1100);
+
+/// How long after its session was seen to have ended a leader that lives hands nothing over any more:
+/// it has to be heard of within less, and a turn that comes late counts as nothing heard.
+const NOTICES_WITHIN: Duration = HEARD_WITHIN.saturating_add(Duration::from_millis(100));
 
 /// How often the same trouble is logged again.
 const REMIND: Duration = Duration::from_secs(30);
@@ -73,7 +82,7 @@ impl Relay {
             };
             failures += 1;
             let text = error.to_string();
-            let now = Instant::now();
+            let now = clock::now();
             self.heartbeat.turn(now);
             if reminded.as_ref().is_none_or(|(said, at)| *said != text || *at + REMIND <= now) {
                 warn!(error = %text, hint = hint(&error), "waiting for Postgres");
@@ -95,21 +104,27 @@ impl Relay {
         };
         self.metrics.dependencies.connected(Dependency::Postgres);
         self.status.send_modify(|status| status.postgres = Link::Up);
-        if let Err(error) = self.wait_for_lock(&outbox).await {
-            return Ok(Err(error.into()));
-        }
-        match self.take(outbox).await {
+        let (acquired, asked) = match self.wait_for_lease(&outbox).await {
+            Ok(acquired) => acquired,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        match self.take(outbox, acquired, asked).await {
             Ok(Taken::Holding(holding)) => Ok(Ok(*holding)),
             Ok(Taken::Foreign) => Err(RelayError::ForeignCluster),
             Ok(Taken::Rescanned) => Box::pin(self.try_hold()).await,
-            Err(error) => Ok(Err(error.into())),
+            Err(error) => Ok(Err(error)),
         }
     }
 
     /// Opens a session whose schema fits this binary.
     async fn open(&self) -> Result<Result<Arc<Outbox>, NotYet>, RelayError> {
         let settings = &self.settings;
-        let connection = match connect(&settings.database, "relay", &SESSION_SETTINGS).await {
+        // The server gives a session up that is cut off, but not before the leader has stopped trusting
+        // its lease: a standby takes over when it sees the session gone.
+        let silent = format!("{}s", settings.candidate.length.as_secs().max(10));
+        let own = [("tcp_user_timeout", silent.as_str()), ("tcp_keepalives_idle", silent.as_str())];
+        let session = [&SESSION_SETTINGS[..], &own].concat();
+        let connection = match connect(&settings.database, "relay", &session).await {
             Ok(connection) => connection.measured(self.metrics.outbox.queries()),
             Err(error) => return Ok(Err(error.into())),
         };
@@ -132,48 +147,87 @@ impl Relay {
         Ok(outbox.map_err(NotYet::from))
     }
 
-    async fn wait_for_lock(&mut self, outbox: &Outbox) -> Result<(), QueryError> {
-        let mut said = false;
+    /// Waits until the lease is ours. Tells what came with it, and when it was asked for.
+    ///
+    /// The protocol is in `docs/leadership.md`.
+    async fn wait_for_lease(&mut self, outbox: &Outbox) -> Result<(Acquired, Instant), QueryError> {
+        outbox.listen_for_lease().await?;
+        let candidate = self.settings.candidate.clone();
+        let mut seen_gone = None;
         let mut figures = chores::Standby::default();
-        while !outbox.lock().await? {
-            if !said {
-                said = true;
-                let holder = outbox.holder().await?;
-                let (pid, name) = holder.map_or((0, None), |h| (h.pid, h.application_name));
-                info!(
-                    pid,
-                    holder = name.as_deref().unwrap_or("unknown"),
-                    "another instance runs this relay; waiting for it to end"
-                );
-                self.metrics.dependencies.standing_by();
-                self.status.send_modify(|status| {
-                    status.phase = Phase::Standby;
-                    status.leader = name;
-                });
+        loop {
+            let leader = outbox.leader().await?;
+            let claim = claim(leader.as_ref(), candidate.instance, seen_gone);
+            let wait = match claim {
+                Claim::Free { ended } => {
+                    let asked = clock::now();
+                    if let Some(acquired) = outbox.acquire(&candidate, ended).await? {
+                        self.metrics.dependencies.leading();
+                        return Ok((acquired, asked));
+                    }
+                    // Another instance was faster.
+                    STANDBY
+                }
+                Claim::Doubtful { term } => {
+                    seen_gone = Some(term);
+                    NOTICES_WITHIN
+                }
+                Claim::Led { left } => left.map_or(STANDBY, |left| left.min(STANDBY)),
+            };
+            if let Some(leader) = leader.filter(Leader::leads) {
+                self.stands_by(&leader.holder);
+                figures.measure(outbox, &self.status, &self.metrics).await;
             }
-            figures.measure(outbox, &self.status, &self.metrics).await;
-            sleep(STANDBY).await;
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = outbox.notified() => {}
+            }
         }
-        self.metrics.dependencies.leading();
-        Ok(())
     }
 
-    async fn take(&mut self, outbox: Arc<Outbox>) -> Result<Taken, QueryError> {
+    /// Another instance leads.
+    fn stands_by(&self, leader: &str) {
+        self.metrics.dependencies.standing_by();
+        let news = self.status.send_if_modified(|status| {
+            let is_news =
+                status.phase != Phase::Standby || status.leader.as_deref() != Some(leader);
+            status.phase = Phase::Standby;
+            status.leader = Some(leader.to_owned());
+            is_news
+        });
+        if news {
+            info!(leader, "another instance leads this relay; standing by");
+        }
+    }
+
+    async fn take(
+        &mut self,
+        outbox: Arc<Outbox>,
+        acquired: Acquired,
+        asked: Instant,
+    ) -> Result<Taken, NotYet> {
         let settings = &self.settings;
-        let acquired = outbox.acquire(&settings.holder).await?;
+        let outside = Place {
+            database: settings.database.clone(),
+            schema: settings.schema.clone(),
+            relay: settings.relay.clone(),
+        };
         failpoint::pass("held");
         if acquired.origin == Origin::AnotherCluster {
             if !settings.rescan {
                 return Ok(Taken::Foreign);
             }
-            let pending = outbox.rescan(acquired.term).await?;
+            let pending = outside.repair().await?.rescan(acquired.term).await?;
             warn!(pending, "accepted a restored database: what was not settled is published");
             return Ok(Taken::Rescanned);
         }
-        if settings.wake == Wake::Gated && acquired.notifies {
+        // Behind a pooler nobody can be notified.
+        let may_sleep = settings.wake == Wake::Gated && outbox.sharing() == Sharing::Own;
+        let notified = may_sleep && acquired.notifies;
+        if notified {
             outbox.listen().await?;
         }
-        let Acquired { term, position, fence, stream, stream_identity, course, notifies, .. } =
+        let Acquired { term, position, fence, sent_to, stream, stream_identity, course, .. } =
             acquired;
         let lettered = match course {
             Course::Onward => HashSet::new(),
@@ -183,18 +237,18 @@ impl Relay {
         let ours = stream_identity.filter(|(name, _)| *name == settings.stream.name);
         let stream = if ours.is_some() { stream } else { StreamMark::default() };
         info!(term, stream_seq = stream.acked, "relaying");
-        let now = Instant::now();
+        let now = clock::now();
         let created = ours.map(|(_, created)| created).unwrap_or_default();
-        let earlier = if term == 1 { Earlier::None } else { Earlier::Some { drawn: fence } };
+        let earlier = if term == 1 { Earlier::None } else { Earlier::Some { sent_to } };
         let look_above = (earlier != Earlier::None).then_some(stream.floor);
         self.broker.begin(created, look_above, now);
         let pace = Pace {
             poll_interval: settings.poll_interval,
             idle_interval: settings.idle_interval,
-            notified: settings.wake == Wake::Gated && notifies,
+            notified,
         };
         let letters = letters::Pace::new(pace, settings.rules.retry.max_delay, now);
-        let resume = Resume { position, lettered, stream, earlier };
+        let resume = Resume { position, lettered, stream, earlier, sent_to };
         let delivery = Delivery::resume(resume, settings.limits, settings.rules, now);
         let authority = Authority {
             term,
@@ -202,21 +256,56 @@ impl Relay {
             stream_created: self.broker.created().to_owned(),
             on_dead: settings.rules.on_dead,
             letter_bytes_max: settings.letter_bytes_max,
+            lease: settings.candidate.length,
         };
         self.status.send_modify(|status| {
             status.phase = Phase::Relaying;
+            status.leader = None;
             status.term = term;
         });
         let reader = Reader::new(pace, now);
-        let holding = Holding::new(outbox, authority, delivery, (reader, letters), fence);
+        let lease = Lease::taken(settings.candidate.length, asked, now);
+        let holding =
+            Holding::new((outbox, outside), (authority, lease), delivery, (reader, letters), fence);
         Ok(Taken::Holding(Box::new(holding)))
+    }
+}
+
+/// What an instance may do about the lease.
+#[derive(Debug, PartialEq, Eq)]
+enum Claim {
+    /// Nobody leads, or this very process did before; or the session of that term has ended.
+    Free { ended: Option<i64> },
+    /// The leader's session has ended, and the leader may not have noticed yet.
+    Doubtful { term: i64 },
+    /// Somebody leads.
+    Led { left: Option<Duration> },
+}
+
+/// What `instance` may do, with the term whose session it has seen ended before.
+fn claim(leader: Option<&Leader>, instance: Uuid, seen_gone: Option<i64>) -> Claim {
+    let Some(leader) = leader.filter(|leader| leader.leads()) else {
+        return Claim::Free { ended: None };
+    };
+    if leader.instance == Some(instance) {
+        return Claim::Free { ended: None };
+    }
+    if leader.process.as_deref().is_some_and(process::has_ended) {
+        return Claim::Free { ended: Some(leader.term) };
+    }
+    match leader.session {
+        LeaderSession::Gone if seen_gone == Some(leader.term) => {
+            Claim::Free { ended: Some(leader.term) }
+        }
+        LeaderSession::Gone => Claim::Doubtful { term: leader.term },
+        LeaderSession::Alive | LeaderSession::Unknown => Claim::Led { left: leader.left },
     }
 }
 
 /// Waiting is a way of being alive.
 async fn keep_turning<T>(heartbeat: &Heartbeat) -> T {
     loop {
-        heartbeat.turn(Instant::now());
+        heartbeat.turn(clock::now());
         sleep(STANDBY).await;
     }
 }
@@ -236,5 +325,45 @@ fn hint(error: &NotYet) -> Option<&'static str> {
         NotYet::Query(error) => error.class().hint(),
         NotYet::Migrate(error) => error.class().hint(),
         NotYet::Schema { .. } => Class::Schema.hint(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leader(session: LeaderSession, left: Option<u64>) -> Leader {
+        Leader {
+            term: 7,
+            holder: "host, process 1".to_owned(),
+            instance: Some(Uuid::from_u128(1)),
+            process: None,
+            left: left.map(Duration::from_secs),
+            backend_pid: Some(1),
+            session,
+            is_locked: false,
+        }
+    }
+
+    #[test]
+    fn a_lease_is_free_when_it_is_over_or_ours_or_its_session_was_seen_gone_twice() {
+        let other = Uuid::from_u128(2);
+        let free = Claim::Free { ended: None };
+        assert_eq!(claim(None, other, None), free);
+        assert_eq!(claim(Some(&leader(LeaderSession::Alive, None)), other, None), free);
+        assert_eq!(
+            claim(Some(&leader(LeaderSession::Alive, Some(5))), Uuid::from_u128(1), None),
+            free
+        );
+        for session in [LeaderSession::Alive, LeaderSession::Unknown] {
+            let led = Claim::Led { left: Some(Duration::from_secs(5)) };
+            assert_eq!(claim(Some(&leader(session, Some(5))), other, Some(7)), led);
+        }
+        let gone = leader(LeaderSession::Gone, Some(5));
+        assert_eq!(claim(Some(&gone), other, None), Claim::Doubtful { term: 7 });
+        assert_eq!(claim(Some(&gone), other, Some(6)), Claim::Doubtful { term: 7 });
+        assert_eq!(claim(Some(&gone), other, Some(7)), Claim::Free { ended: Some(7) });
+        let locked = Leader { is_locked: true, ..leader(LeaderSession::Unknown, None) };
+        assert_eq!(claim(Some(&locked), other, None), Claim::Led { left: None });
     }
 }

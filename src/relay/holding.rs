@@ -13,11 +13,16 @@ use super::{
     slot::Slot,
 };
 use crate::{
-    delivery::{Delivery, Records, Settlement},
+    config,
+    delivery::{Delivery, Lease, Records, Settlement},
     event::Seq,
     failpoint,
-    outbox::{Authority, HealWhen, Outbox, PageLimits, SettleError},
-    pg::error::{Class, QueryError},
+    outbox::{Authority, HealWhen, Outbox, PageLimits, REPAIR_SETTINGS, Repair, SettleError},
+    pg::{
+        connect::{ConnectError, connect},
+        error::{Class, QueryError},
+        schema::Schema,
+    },
 };
 
 /// How long decided events may wait to be settled: a crash sends them again under the same ids.
@@ -33,6 +38,8 @@ pub(super) const RETRY: Duration = Duration::from_secs(1);
 pub(super) struct Holding {
     pub(super) outbox: Arc<Outbox>,
     pub(super) authority: Authority,
+    pub(super) lease: Lease,
+    pub(super) renewing: Slot<(Renewal, Result<(), SettleError>)>,
     pub(super) delivery: Delivery,
     pub(super) reader: Reader,
     pub(super) fetching: Slot<Result<Reading, QueryError>>,
@@ -40,14 +47,44 @@ pub(super) struct Holding {
     pub(super) letters: letters::Pace,
     pub(super) looking: Slot<Looking>,
     pub(super) recording: Slot<(Records, Result<(), SettleError>)>,
-    pub(super) healing: Slot<Result<Option<i64>, QueryError>>,
+    pub(super) healing: Slot<Result<Option<i64>, String>>,
+    place: Place,
     /// What begins from now on has a higher `seq`; read before anything that begins later.
     pub(super) fence: Seq,
+    /// When the settlement on its way was sent.
+    settle_asked: Instant,
+    /// Whether anything was settled or recorded.
+    pub(super) has_settled: bool,
     /// A settlement that failed and is tried again.
     failed: Option<Settlement>,
     settle_at: Instant,
     last_settled: Instant,
     sweep: Sweep,
+}
+
+/// A renewal of the lease.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Renewal {
+    /// When it was sent.
+    asked: Instant,
+    /// The bound that it writes down.
+    sent_to: Seq,
+}
+
+/// Where the outbox is, for a session besides the relay's own.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) database: config::Database,
+    pub(super) schema: Schema,
+    pub(super) relay: String,
+}
+
+impl Place {
+    /// Opens a session for a repair, which may take as long as there are rows.
+    pub(super) async fn repair(&self) -> Result<Repair, ConnectError> {
+        let connection = connect(&self.database, "repair", &REPAIR_SETTINGS).await?;
+        Ok(Repair::new(connection, self.schema.clone(), self.relay.clone()))
+    }
 }
 
 /// How far a stopping relay is with its last look for committed rows.
@@ -69,15 +106,19 @@ pub(super) enum Ended {
     /// What is in memory is out of date: the rows are to be read again, from another position or with
     /// larger payloads.
     Again,
-    /// The session or the term is gone; another one may be had.
+    /// The session is gone; another one may be had.
     Lost(String),
+    /// A statement fails for a reason that stays: it is tried again with another session, later.
+    Failed(String),
+    /// Another instance leads.
+    Deposed(String),
 }
 
 impl Holding {
     /// A holding that has read nothing yet.
     pub(super) fn new(
-        outbox: Arc<Outbox>,
-        authority: Authority,
+        (outbox, place): (Arc<Outbox>, Place),
+        (authority, lease): (Authority, Lease),
         delivery: Delivery,
         (reader, letters): (Reader, letters::Pace),
         fence: Seq,
@@ -86,6 +127,8 @@ impl Holding {
         Self {
             outbox,
             authority,
+            lease,
+            renewing: Slot::new(),
             delivery,
             reader,
             fetching: Slot::new(),
@@ -94,7 +137,10 @@ impl Holding {
             looking: Slot::new(),
             recording: Slot::new(),
             healing: Slot::new(),
+            place,
             fence,
+            settle_asked: now,
+            has_settled: false,
             failed: None,
             settle_at: now,
             last_settled: now,
@@ -122,8 +168,12 @@ impl Holding {
         if self.is_healing() || !self.settling.is_idle() || !self.recording.is_idle() {
             return;
         }
-        let (outbox, authority) = (Arc::clone(&self.outbox), self.authority.clone());
-        self.healing.start(async move { outbox.heal(&authority, &created, last_seq, when).await });
+        let (place, authority) = (self.place.clone(), self.authority.clone());
+        self.healing.start(async move {
+            let repair = place.repair().await.map_err(|error| error.to_string())?;
+            let healed = repair.heal(&authority, &created, last_seq, when).await;
+            healed.map_err(|error| error.to_string())
+        });
     }
 
     pub(super) fn is_healing(&self) -> bool {
@@ -182,6 +232,7 @@ impl Holding {
                 return Ok(0);
             }
         };
+        self.lease.heard(self.reader.began(), now);
         let Read { begin, page } = self.reader.absorb(reading, now);
         if let Some((target, floor)) = begin {
             self.delivery.begin(target, floor);
@@ -205,8 +256,15 @@ impl Holding {
         Ok(rows)
     }
 
+    /// Starts writing what it is time to write.
+    pub(super) fn write(&mut self, now: Instant) {
+        self.settle(now);
+        self.renew(now);
+        self.record_letters(now);
+    }
+
     /// Starts writing back what was decided, when it is time to.
-    pub(super) fn settle(&mut self, now: Instant) {
+    fn settle(&mut self, now: Instant) {
         if self.settle_due().is_none_or(|due| due > now) {
             return;
         }
@@ -214,6 +272,7 @@ impl Holding {
         else {
             return;
         };
+        self.settle_asked = now;
         let (outbox, authority) = (Arc::clone(&self.outbox), self.authority.clone());
         self.settling.start(async move {
             let (before, after) = if settlement.letters.is_empty() {
@@ -257,6 +316,8 @@ impl Holding {
         match result {
             Ok(fence) => {
                 self.fence = fence.unwrap_or(self.fence);
+                self.lease.confirmed(self.settle_asked, now);
+                self.has_settled = true;
                 self.delivery.settled(&settlement);
                 Ok(Some(settlement))
             }
@@ -266,7 +327,54 @@ impl Holding {
                 self.settle_at = now + RETRY;
                 Ok(None)
             }
-            Err(lost @ SettleError::TermLost { .. }) => Err(Ended::Lost(lost.to_string())),
+            Err(lost @ SettleError::TermLost { .. }) => Err(Ended::Deposed(lost.to_string())),
+        }
+    }
+
+    /// Starts renewing the lease when it is time to, or when rows were read beyond its bound.
+    pub(super) fn renew(&mut self, now: Instant) {
+        if self.renew_due().is_none_or(|due| due > now) {
+            return;
+        }
+        let renewal = Renewal { asked: now, sent_to: self.delivery.wanted_sent_to() };
+        let (outbox, authority) = (Arc::clone(&self.outbox), self.authority.clone());
+        self.renewing
+            .start(async move { (renewal, outbox.renew(&authority, renewal.sent_to).await) });
+    }
+
+    /// When the lease is renewed next, unless a settlement does it before.
+    pub(super) fn renew_due(&self) -> Option<Instant> {
+        // A healing keeps the row, and nothing is published while it runs.
+        if !self.renewing.is_idle() || self.is_healing() {
+            return None;
+        }
+        let at_once = self.delivery.is_beyond_sent_to();
+        Some(if at_once {
+            self.lease.not_before(self.reader.began())
+        } else {
+            self.lease.renew_due()
+        })
+    }
+
+    /// Takes in what became of a renewal.
+    pub(super) fn renewed(
+        &mut self,
+        renewal: Renewal,
+        result: Result<(), SettleError>,
+        now: Instant,
+    ) -> Result<(), Ended> {
+        match result {
+            Ok(()) => {
+                self.lease.confirmed(renewal.asked, now);
+                self.delivery.may_send_to(renewal.sent_to);
+                Ok(())
+            }
+            Err(SettleError::Query(error)) => {
+                survive("renew the lease", &error)?;
+                self.lease.retry_at(now + RETRY);
+                Ok(())
+            }
+            Err(lost @ SettleError::TermLost { .. }) => Err(Ended::Deposed(lost.to_string())),
         }
     }
 
@@ -299,13 +407,10 @@ pub(super) fn survive(what: &str, error: &QueryError) -> Result<(), Ended> {
             warn!(%error, "could not {what}, trying again");
             Ok(())
         }
-        class @ (Class::SessionLost
-        | Class::Permission
-        | Class::Schema
-        | Class::Configuration
-        | Class::Unexpected) => {
+        Class::SessionLost => Err(Ended::Lost(format!("could not {what}: {error}"))),
+        class @ (Class::Permission | Class::Schema | Class::Configuration | Class::Unexpected) => {
             let hint = class.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
-            Err(Ended::Lost(format!("could not {what}: {error}{hint}")))
+            Err(Ended::Failed(format!("could not {what}: {error}{hint}")))
         }
     }
 }

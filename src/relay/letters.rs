@@ -232,7 +232,7 @@ impl Holding {
                 self.letters.record_at = now + RETRY;
                 Ok(None)
             }
-            Err(lost @ SettleError::TermLost { .. }) => Err(Ended::Lost(lost.to_string())),
+            Err(lost @ SettleError::TermLost { .. }) => Err(Ended::Deposed(lost.to_string())),
         }
     }
 

@@ -4,19 +4,23 @@
 //! `select!` what happened; no arm awaits. So reading, answers and commits overlap, and there is
 //! no lock and no question of cancel safety.
 
+mod answers;
 mod batches;
 mod broker;
 pub mod chores;
+mod dispatch;
 mod duplicate;
 mod hold;
 mod holding;
 mod letters;
 pub mod outage;
+pub(crate) mod process;
 mod reader;
 mod report;
 mod slot;
 pub mod status;
 mod stream;
+mod turns;
 
 use std::{
     sync::Arc,
@@ -24,7 +28,10 @@ use std::{
 };
 
 use thiserror::Error;
-use tokio::{sync::watch, time::sleep_until};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tracing::{info, warn};
 
 use self::{
@@ -32,28 +39,42 @@ use self::{
     holding::{Ended, Holding},
     report::Report,
     status::{Heartbeat, Link, Phase, Status},
+    turns::{Passed, Turns},
 };
 use crate::{
+    clock,
     config::{self, OnDenied, Wake},
-    delivery::{Attempt, Closure, Company, Limits, Outcome, Rejection, Rules, Ticket, Transition},
-    event::Event,
+    delivery::{Backoff, Limits, Rules},
     failpoint,
-    metrics::{Dependency, Failure, Metrics},
-    nats::{Absorbed, NotSent, Publisher, StreamError},
-    outbox::PageLimits,
+    metrics::{Dependency, Metrics},
+    nats::{Publisher, StreamError},
+    outbox::{Candidate, PageLimits},
     pg::schema::Schema,
     shutdown::Shutdown,
-    wire::{Message, SubjectTemplate},
+    wire::SubjectTemplate,
 };
-
-/// Messages handed over in one turn at most, so that answers are looked at in between.
-const DISPATCH_MAX: usize = 512;
-
-/// Answers absorbed in one turn at most, so that sending goes on in between.
-const ABSORB_MAX: usize = 1024;
 
 /// The longest wait of the loop: it turns, and says so, also when nothing happens.
 const TURN: Duration = Duration::from_secs(1);
+
+/// The longest wait of the loop while there are events in memory: a turn that comes much later is
+/// one of a process that stood still.
+const BUSY_TURN: Duration = Duration::from_millis(100);
+
+/// The waits between holdings that settled nothing and ended for a reason that stays: a grant that
+/// was revoked, a page that is damaged.
+const FRUITLESS: Backoff =
+    Backoff { first: Duration::from_millis(200), longest: Duration::from_secs(10) };
+
+/// The waits between sessions that ended before anything was settled.
+const SESSIONS: Backoff =
+    Backoff { first: Duration::from_millis(20), longest: Duration::from_secs(1) };
+
+/// How long giving the lease up may take; it ends by itself otherwise.
+const RELEASE_MAX: Duration = Duration::from_secs(1);
+
+/// How long after the trust in the lease has ended people are told.
+const UNTRUSTED_SAID: Duration = Duration::from_secs(1);
 
 /// What a relay is to do, taken from the configuration.
 #[derive(Debug, Clone)]
@@ -64,8 +85,8 @@ pub struct Settings {
     pub schema: Schema,
     /// The relay's name.
     pub relay: String,
-    /// Who we are, for people who look at the position.
-    pub holder: String,
+    /// Who we are when we ask for the lease.
+    pub candidate: Candidate,
     /// The stream.
     pub stream: config::Stream,
     /// The route's subject.
@@ -161,32 +182,80 @@ impl Relay {
     /// # Errors
     /// [`RelayError`]: what only a person can mend. Everything else is waited for.
     pub async fn run(mut self) -> Result<(), RelayError> {
-        while let Some(mut holding) = self.hold().await? {
-            match self.relay(&mut holding).await? {
-                Ended::Stopped => break,
-                Ended::Again => self.status.send_modify(|status| status.phase = Phase::Starting),
-                Ended::Lost(why) => {
-                    warn!(error = %why, "lost the relay's session; getting another");
-                    self.metrics.dependencies.lost(Dependency::Postgres);
-                    self.metrics.dependencies.standing_by();
-                    self.status.send_modify(|status| {
-                        status.postgres = Link::Down { detail: why };
-                        status.phase = Phase::Starting;
-                    });
+        let mut fruitless = 0;
+        while let Some(mut holding) = Box::pin(self.hold()).await? {
+            let ended = match Box::pin(self.relay(&mut holding)).await {
+                Ok(ended) => ended,
+                Err(error) => {
+                    release(&holding).await;
+                    return Err(error);
                 }
-            }
+            };
+            fruitless = if holding.has_settled { 0 } else { fruitless + 1 };
+            let wait = match ended {
+                Ended::Stopped => {
+                    release(&holding).await;
+                    break;
+                }
+                Ended::Again => {
+                    self.status.send_modify(|status| status.phase = Phase::Starting);
+                    Duration::ZERO
+                }
+                Ended::Deposed(why) => {
+                    // What waits in the client's queue was handed over under a term that is over.
+                    self.broker.abandon_connection();
+                    self.lost(why);
+                    Duration::ZERO
+                }
+                Ended::Lost(why) => {
+                    self.lost(why);
+                    SESSIONS.after(fruitless)
+                }
+                Ended::Failed(why) => {
+                    self.lost(why);
+                    FRUITLESS.after(fruitless.max(1))
+                }
+            };
+            drop(holding);
+            self.rest(wait).await;
         }
         self.status.send_modify(|status| status.phase = Phase::Stopped);
         Ok(())
+    }
+
+    /// The holding has ended, and another one is needed.
+    fn lost(&self, why: String) {
+        warn!(error = %why, "lost the relay's session; getting another");
+        self.metrics.dependencies.lost(Dependency::Postgres);
+        self.metrics.dependencies.standing_by();
+        self.status.send_modify(|status| {
+            status.postgres = Link::Down { detail: why };
+            status.phase = Phase::Starting;
+        });
+    }
+
+    /// Waits between two holdings, and goes on turning meanwhile.
+    async fn rest(&self, wait: Duration) {
+        let until = clock::now() + wait;
+        while !self.shutdown.is_stopping() && clock::now() < until {
+            self.heartbeat.turn(clock::now());
+            let left = until.saturating_duration_since(clock::now());
+            tokio::select! {
+                () = sleep(left.min(TURN)) => {}
+                () = self.shutdown.stopping() => {}
+            }
+        }
     }
 
     /// The loop, for as long as we hold the right to run it.
     async fn relay(&mut self, holding: &mut Holding) -> Result<Ended, RelayError> {
         let shutdown = self.shutdown.clone();
         let mut stop_at = None;
+        let mut turns = Turns::start(clock::now());
         loop {
-            let now = Instant::now();
+            let now = clock::now();
             self.heartbeat.turn(now);
+            self.take_note_of(holding, turns.begin(now), now);
             if shutdown.is_stopping() {
                 let since = *stop_at.get_or_insert(now);
                 if self.has_stopped(holding, since, now) {
@@ -198,8 +267,7 @@ impl Relay {
                 self.broker.want_look(holding.delivery.stream_mark().floor, now);
             }
             self.broker.look(now);
-            holding.settle(now);
-            holding.record_letters(now);
+            holding.write(now);
             if let Some(limits) = self.page_limits() {
                 holding.fetch(limits, now);
                 holding.look_at_letters(limits, now);
@@ -207,17 +275,21 @@ impl Relay {
             let more = self.dispatch(holding, now);
             self.report(holding, now);
             let due = self.next_due(holding, now);
+            turns.plan(due);
             let Broker { verifying, looking, duplicates, publisher, .. } = &mut self.broker;
             let ended = tokio::select! { biased;
                 () = shutdown.at_once() => Some(Ended::Stopped),
                 (settlement, result) = holding.settling.done() => {
                     self.settled(holding, settlement, result).err()
                 }
+                (renewal, result) = holding.renewing.done() => {
+                    holding.renewed(renewal, result, clock::now()).err()
+                }
                 reading = holding.fetching.done() => self.fetched(holding, reading).err(),
                 (records, result) = holding.recording.done() => {
                     Self::recorded(holding, records, result).err()
                 }
-                looking = holding.looking.done() => holding.looked(looking, Instant::now()).err(),
+                looking = holding.looking.done() => holding.looked(looking, clock::now()).err(),
                 seen = verifying.done() => self.verified(holding, seen)?,
                 looked = looking.done() => {
                     self.looked_up(holding, looked);
@@ -233,7 +305,7 @@ impl Relay {
                     None
                 }
                 () = holding.outbox.notified() => {
-                    holding.notified(Instant::now());
+                    holding.notified(clock::now());
                     None
                 }
                 () = holding.outbox.closed() => {
@@ -241,7 +313,7 @@ impl Relay {
                 }
                 () = shutdown.stopping(), if stop_at.is_none() => None,
                 () = tokio::task::yield_now(), if more => None,
-                () = sleep_until(due.into()) => None,
+                () = clock::sleep_until(due) => None,
             };
             if let Some(ended) = ended {
                 return Ok(ended);
@@ -265,11 +337,11 @@ impl Relay {
         let delayed = if self.broker.is_ready() { holding.delivery.next_due(now) } else { None };
         let read = self.page_limits().and_then(|_| holding.read_due());
         let look = self.page_limits().and_then(|_| holding.look_due());
-        [holding.settle_due(), holding.record_due(), look, read, delayed, self.broker.next_due()]
-            .into_iter()
-            .flatten()
-            .min()
-            .map_or(now + TURN, |due| due.min(now + TURN))
+        let turn = if holding.delivery.events() > 0 { BUSY_TURN } else { TURN };
+        let written = [holding.settle_due(), holding.renew_due(), holding.record_due()];
+        let read = [look, read, delayed, self.broker.next_due()];
+        let due = written.into_iter().chain(read).flatten().min();
+        due.map_or(now + turn, |due| due.min(now + turn))
     }
 
     /// Whether a stopping relay is done, or its time is over.
@@ -301,198 +373,54 @@ impl Relay {
         over
     }
 
-    /// Hands over what may go. Returns whether more may go at once.
-    fn dispatch(&mut self, holding: &mut Holding, now: Instant) -> bool {
-        if holding.delivery.in_flight() > 0 {
-            failpoint::pass("in-flight");
-        }
-        if !self.broker.is_ready() {
-            holding.delivery.interrupt_measuring();
-            return false;
-        }
-        Self::measure(holding, now);
-        (0..DISPATCH_MAX).all(|_| self.dispatch_next(holding, now))
-    }
-
-    /// Hands over what goes next. Returns whether more may go at once.
-    fn dispatch_next(&mut self, holding: &mut Holding, now: Instant) -> bool {
-        let Some(ticket) = holding.delivery.next(now) else { return false };
-        if holding.delivery.is_stale(ticket, now) {
-            holding.delivery.give_back(ticket);
-            self.broker.want_look(holding.delivery.stream_mark().floor, now);
-            return false;
-        }
-        match holding.delivery.company(ticket, now) {
-            Company::Together(kind, batch) if self.send_together(holding, (kind, &batch), now) => {
-                return true;
+    /// Draws the consequences of a turn that comes late.
+    fn take_note_of(&mut self, holding: &mut Holding, passed: Passed, now: Instant) {
+        match passed {
+            Passed::AsPlanned => {}
+            Passed::Late => holding.lease.distrust(now),
+            Passed::StoodStill(length) => {
+                info!(
+                    seconds = length.as_secs_f64(),
+                    "the process stood still; publishing goes on once the lease is confirmed"
+                );
+                holding.lease.distrust(now);
+                self.broker.abandon_connection();
             }
-            Company::Alone | Company::Together(..) => {}
-            Company::Later => return false,
-        }
-        let Some((event, sent_before)) = holding.delivery.event(ticket) else { return true };
-        if sent_before {
-            self.metrics.publishing.retried();
-        }
-        match self.broker.encoder.encode(event) {
-            Err(refusal) => {
-                let rejection = Rejection { code: refusal.code(), text: refusal.to_string() };
-                self.refuse(holding, ticket, rejection, now);
+            Passed::Jumped => {
+                info!(
+                    "the time of day jumped; what may be stored is looked for before it goes again"
+                );
+                holding.lease.distrust(now);
+                holding.delivery.expire_doubt();
             }
-            Ok(message) => match self.hand_over(ticket, message, now) {
-                Ok(()) => holding.delivery.sent(ticket, now),
-                Err(NotSent::TooLarge) => {
-                    let text = "larger than the server's max_payload".to_owned();
-                    let rejection = Rejection { code: "payload_too_large", text };
-                    self.refuse(holding, ticket, rejection, now);
-                }
-                Err(NotSent::NotNow) => {
-                    holding.delivery.give_back(ticket);
-                    return false;
-                }
-            },
         }
-        true
+        self.say_whether_trusted(holding, now);
     }
 
-    fn hand_over(&mut self, ticket: Ticket, message: Message, now: Instant) -> Result<(), NotSent> {
-        self.metrics.publishing.left_out(message.left_out);
-        failpoint::pass("publish");
-        let handed = self.broker.publisher.publish(ticket, message, now);
-        failpoint::pass("handed-over");
-        handed
-    }
-
-    fn refuse(
-        &mut self,
-        holding: &mut Holding,
-        ticket: Ticket,
-        rejection: Rejection,
-        now: Instant,
-    ) {
-        self.metrics.publishing.failed(Failure::Refused);
-        holding.delivery.refuse(ticket, rejection, now);
-        self.report.deaths(&self.metrics, &mut holding.delivery);
-    }
-
-    fn absorb(&mut self, holding: &mut Holding, first: Absorbed) {
-        let now = self.report.note_the_time();
-        let mut next = Some(first);
-        for _ in 0..ABSORB_MAX {
-            let Some(absorbed) = next else { break };
-            self.absorb_one(holding, absorbed, now);
-            next = self.broker.publisher.try_next(now);
-        }
-        if let Some(last) = next {
-            self.absorb_one(holding, last, now);
-        }
-        self.metrics.publishing.published(&mut self.report.batch);
-    }
-
-    fn absorb_one(&mut self, holding: &mut Holding, absorbed: Absorbed, now: Instant) {
-        match absorbed {
-            Absorbed::Outcome { ticket, outcome, took } => {
-                if let Outcome::Acked { stream_seq, duplicate: true } = outcome
-                    && !holding.delivery.explains_duplicate(ticket)
-                    && let Some((event, _)) = holding.delivery.event(ticket)
-                {
-                    self.broker.check(ticket, event, stream_seq);
-                    return;
-                }
-                self.resolve(holding, ticket, outcome, (took, now));
+    /// Tells people when the lease cannot be renewed, so that nothing is published.
+    fn say_whether_trusted(&mut self, holding: &Holding, now: Instant) {
+        if now < holding.lease.trusted_until() {
+            self.report.untrusted_since = None;
+            if std::mem::take(&mut self.report.untrusted) {
+                info!("the lease is confirmed again; publishing goes on");
+                self.status.send_modify(|status| status.postgres = Link::Up);
             }
-            Absorbed::Unconfirmed { ticket, silent } => {
-                self.metrics.publishing.failed(Failure::Unconfirmed);
-                holding.delivery.resolve(ticket, Outcome::Unconfirmed, now);
-                if silent {
-                    // Is it the stream, or does nothing at all answer? The look at it tells.
-                    self.broker.doubt(now);
-                }
-            }
-            Absorbed::Batch { tickets, outcome, took, silent } => {
-                self.answered_together(holding, &tickets, &outcome, (took, now));
-                if silent {
-                    self.broker.doubt(now);
-                }
-            }
-            Absorbed::Connected => {
-                info!("connected to NATS");
-                self.broker.connected(now);
-                holding.delivery.slow_start();
-                holding.delivery.measure_anew();
-            }
-            Absorbed::Disconnected => {
-                warn!("lost the connection to NATS; what is on its way is sent again");
-                self.broker.disconnected();
-                self.metrics.dependencies.lost(Dependency::Nats);
-                let detail = "connection lost, connecting again".to_owned();
-                self.status.send_modify(|status| status.nats = Link::Down { detail });
-            }
-            Absorbed::Denied { closure, subject } => self.denied(holding, closure, subject, now),
-        }
-    }
-
-    /// Judges what the broker told us about one event.
-    fn resolve(
-        &mut self,
-        holding: &mut Holding,
-        ticket: Ticket,
-        outcome: Outcome,
-        (took, now): (Duration, Instant),
-    ) {
-        let event = holding.delivery.event(ticket);
-        self.report.outcome(&self.metrics, event, &outcome, took);
-        let transition = holding.delivery.resolve(ticket, outcome, now);
-        failpoint::pass("answered");
-        if matches!(transition, Transition::Opened | Transition::WentBack) {
-            self.broker.doubt(now);
-        }
-        self.report.deaths(&self.metrics, &mut holding.delivery);
-        self.report.gate(&mut holding.delivery, transition, now);
-    }
-
-    /// What the stream holds in place of an event that it called a duplicate without our knowing.
-    fn checked(&mut self, holding: &mut Holding, (ticket, outcome): (Ticket, Outcome)) {
-        let now = self.report.note_the_time();
-        self.resolve(holding, ticket, outcome, (Duration::ZERO, now));
-        self.metrics.publishing.published(&mut self.report.batch);
-    }
-
-    /// The server forbids us something: a subject, which concerns the events of it, or all of it.
-    fn denied(
-        &mut self,
-        holding: &mut Holding,
-        closure: Closure,
-        subject: Option<String>,
-        now: Instant,
-    ) {
-        // What the API forbids is no event's trouble.
-        let may_retry = self.settings.on_denied == OnDenied::Retry;
-        let denied = subject.filter(|subject| may_retry && !subject.starts_with('$'));
-        let Some(subject) = denied else {
-            self.metrics.publishing.failed(Failure::PermissionDenied);
-            self.close_gate(holding, closure, now);
             return;
-        };
-        let encoder = &self.broker.encoder;
-        let is_to =
-            |event: &Event| encoder.encode(event).is_ok_and(|message| *message.subject == *subject);
-        // A batch that lacks its last message is never answered; its events go one by one.
-        let delivery = &holding.delivery;
-        let holds = |ticket| delivery.event(ticket).is_some_and(|(event, _)| is_to(event));
-        self.broker.publisher.give_up_batches(holds);
-        // The first complaint of a volley answers for all of them; the others find none.
-        for ticket in holding.delivery.on_their_way(is_to) {
-            self.broker.publisher.answered_otherwise(ticket);
-            // The complaint names a subject and no message: this one may have been taken before.
-            holding.delivery.doubt(ticket);
-            let reason = Rejection { code: "permission_denied", text: closure.text.clone() };
-            let outcome = Outcome::Busy { reason, attempt: Attempt::Counts };
-            self.resolve(holding, ticket, outcome, (Duration::ZERO, now));
+        }
+        let since = *self.report.untrusted_since.get_or_insert(now);
+        if now >= since + UNTRUSTED_SAID && !self.report.untrusted {
+            self.report.untrusted = true;
+            let detail = "the lease cannot be renewed: postgres does not answer in time".to_owned();
+            warn!(error = %detail, "publishing pauses until postgres confirms the lease");
+            self.status.send_modify(|status| status.postgres = Link::Down { detail });
         }
     }
+}
 
-    fn close_gate(&mut self, holding: &mut Holding, closure: Closure, now: Instant) {
-        let transition = holding.delivery.close_gate(closure, now);
-        self.report.gate(&mut holding.delivery, transition, now);
+/// Gives the lease up, so that an instance that stands by takes over at once.
+async fn release(holding: &Holding) {
+    let released = timeout(RELEASE_MAX, holding.outbox.release(holding.authority.term)).await;
+    if !matches!(released, Ok(Ok(()))) {
+        info!("the lease could not be given up; it ends by itself");
     }
 }

@@ -138,6 +138,11 @@ impl Reader {
         self.next <= now
     }
 
+    /// When the last reading began.
+    pub(super) fn began(&self) -> Instant {
+        self.began
+    }
+
     /// When it will be.
     pub(super) fn next(&self) -> Instant {
         self.next

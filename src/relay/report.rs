@@ -12,6 +12,7 @@ use super::{
     status::{GateStatus, Link},
 };
 use crate::{
+    clock,
     delivery::{
         Change, ClosureKind, Death, Delivery, Outcome, Record, Records, Settlement, Transition,
     },
@@ -38,13 +39,17 @@ pub(super) struct Report {
     last_line: Option<Instant>,
     suppressed: u64,
     regression: Option<String>,
+    /// Since when the trust in the lease is seen to have ended.
+    pub(super) untrusted_since: Option<Instant>,
+    /// Whether people were told that the lease cannot be renewed.
+    pub(super) untrusted: bool,
 }
 
 impl Report {
     /// Looks at both clocks before answers are taken in.
     pub(super) fn note_the_time(&mut self) -> Instant {
         self.time_of_day = Timestamp::now();
-        Instant::now()
+        clock::now()
     }
 
     /// Events became dead letters.
@@ -123,7 +128,7 @@ impl Report {
 
     /// Whether one more line may be logged, and how many were not since the last.
     fn may_log(&mut self) -> Option<u64> {
-        let now = Instant::now();
+        let now = clock::now();
         if self.last_line.is_some_and(|last| now.duration_since(last) < LOG_INTERVAL) {
             self.suppressed += 1;
             return None;
@@ -175,7 +180,7 @@ impl Relay {
         holding: &mut Holding,
         reading: Result<Reading, QueryError>,
     ) -> Result<(), Ended> {
-        let rows = holding.fetched(reading, Instant::now())?;
+        let rows = holding.fetched(reading, clock::now())?;
         if rows > 0 {
             self.metrics.outbox.fetched(rows);
         }
@@ -189,7 +194,7 @@ impl Relay {
         settlement: Settlement,
         result: Result<Option<Seq>, SettleError>,
     ) -> Result<(), Ended> {
-        if let Some(committed) = holding.settled(settlement, result, Instant::now())? {
+        if let Some(committed) = holding.settled(settlement, result, clock::now())? {
             if committed.events > 0 {
                 self.metrics.publishing.settled(committed.events);
             }
@@ -209,7 +214,7 @@ impl Relay {
         records: Records,
         result: Result<(), SettleError>,
     ) -> Result<(), Ended> {
-        if let Some(committed) = holding.recorded(records, result, Instant::now())? {
+        if let Some(committed) = holding.recorded(records, result, clock::now())? {
             let published =
                 |record: &&_| matches!(record, Record { change: Change::Published { .. }, .. });
             let published = committed.records.iter().filter(published).count();

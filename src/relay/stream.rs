@@ -11,13 +11,13 @@ use super::{
     status::Link,
 };
 use crate::{
+    clock,
     config::{Batches, Heal},
     delivery::{BatchKind, Batching, Closure, ClosureKind},
     failpoint,
     metrics::{Dependency, Failure},
     nats::{LookedUp, StreamError},
     outbox::HealWhen,
-    pg::error::QueryError,
 };
 
 /// The part of the stream's duplicate window for which an event may be sent again without a look:
@@ -47,7 +47,7 @@ impl Relay {
         holding: &mut Holding,
         seen: Result<Seen, StreamError>,
     ) -> Result<Option<Ended>, RelayError> {
-        let now = Instant::now();
+        let now = clock::now();
         let took_at_most = self.broker.facts().map(|facts| facts.limits.message_bytes_max);
         match self.broker.verified(seen, now) {
             Verified::Unusable(error) => return Err(RelayError::Stream(error)),
@@ -86,7 +86,7 @@ impl Relay {
         holding: &mut Holding,
         looked: Result<LookedUp, StreamError>,
     ) {
-        let now = Instant::now();
+        let now = clock::now();
         match self.broker.looked(looked, now) {
             Ok(LookedUp { began, found, last_seq, forgotten, .. }) => {
                 if forgotten > 0 {
@@ -126,7 +126,7 @@ impl Relay {
     }
 
     /// The position was put back to where the stream still had everything: begin again from there.
-    pub(super) fn healed(healed: Result<Option<i64>, QueryError>) -> Option<Ended> {
+    pub(super) fn healed(healed: Result<Option<i64>, String>) -> Option<Ended> {
         failpoint::pass("healed");
         match healed {
             Ok(None) => None,
@@ -137,7 +137,7 @@ impl Relay {
                 );
                 Some(Ended::Again)
             }
-            Err(error) => Some(Ended::Lost(format!("could not heal the stream: {error}"))),
+            Err(error) => Some(Ended::Failed(format!("could not heal the stream: {error}"))),
         }
     }
 }

@@ -106,10 +106,9 @@ async fn terminated_connections_under_load_cost_nothing() {
     assert!(daemon.log().contains("lost the relay's session"));
 }
 
-/// Whether the program has the right to run; the writers' locks are of two numbers.
-const HOLDS_LOCK: &str = "SELECT EXISTS (SELECT FROM pg_locks
-    WHERE locktype = 'advisory' AND objsubid = 1 AND granted
-    AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))";
+/// Whether the program leads, through a session that stands.
+const HOLDS_LOCK: &str = r#"SELECT EXISTS (SELECT FROM "postrider".position AS p
+    JOIN pg_stat_activity AS a ON a.pid = p.backend_pid AND a.backend_start = p.backend_start)"#;
 
 #[tokio::test]
 async fn a_statement_that_is_cancelled_is_tried_again() {

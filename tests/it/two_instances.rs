@@ -12,7 +12,7 @@ use super::support::{
     eventually, let_pass,
 };
 
-const WAITING: &str = "another instance runs this relay";
+const WAITING: &str = "another instance leads this relay";
 
 fn daemon(fixture: &Fixture) -> DaemonBuilder {
     fixture.daemon().allow_log("lost the relay's session").admin()
@@ -32,7 +32,8 @@ async fn the_second_says_that_it_waits_and_takes_over_when_the_first_is_killed()
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
     let (mut first, second) = pair(&fixture).await;
-    assert!(second.log().contains("postrider/relay"), "who runs it: {}", second.log());
+    let leader = format!("process {}", first.pid());
+    assert!(second.log().contains(&leader), "who leads: {}", second.log());
     assert_eq!(second.get("/readyz").await.unwrap().status, 200);
     let phase = second.get("/readyz?verbose").await.unwrap().body;
     assert!(phase.contains(r#""phase":"standby""#), "{phase}");
@@ -147,11 +148,8 @@ async fn a_relay_whose_term_is_over_settles_nothing_and_takes_another() {
     assert_eq!(fixture.read_stream().await.len(), 20);
 }
 
-/// The session that holds the relay's lock.
-const HOLDER: &str = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted
-    AND objsubid = 1 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    AND (classid::bigint << 32) | objid::bigint
-        = hashtextextended('\"postrider\" relay default', 0)";
+/// The session of the leader.
+const HOLDER: &str = r#"SELECT backend_pid FROM "postrider".position"#;
 
 #[tokio::test]
 async fn relays_of_other_names_do_not_wait_for_each_other() {

@@ -6,14 +6,20 @@ use crate::{
     config::Config,
     outbox::Inspection,
     pg::{
-        connect::connect,
+        connect::{Connection, connect},
         error::{Class, QueryError},
         migrate::{self, SchemaVersion},
         schema::Schema,
+        session::Sharing,
     },
 };
 
 const POSTGRES: &str = "postgres";
+
+/// What a pooler costs.
+const POOLED: &str = "through a connection pooler: the relay polls every 25 poll_intervals while idle, plans \
+                      each statement anew, and a crashed leader is replaced when its lease is over";
+
 const SCHEMA: &str = "schema";
 const PRIVILEGES: &str = "privileges";
 const RELAY: &str = "relay";
@@ -33,6 +39,11 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
         Ok(text) => Finding::fine(POSTGRES, text),
         Err(error) => refused(POSTGRES, &error),
     });
+    if connection.sharing() == Sharing::Shared {
+        findings.push(Finding::fine(POSTGRES, POOLED).hint(
+            "name the server itself for a database.url whose events come sooner and cost less",
+        ));
+    }
     findings.push(version(&connection.client, &schema).await);
     if findings.iter().all(|finding| finding.result == CheckResult::Fine) {
         let inspection = Inspection::new(connection, schema);
@@ -47,9 +58,10 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
     findings
 }
 
-async fn server(connection: &crate::pg::connect::Connection) -> Result<String, QueryError> {
+async fn server(connection: &Connection) -> Result<String, QueryError> {
     let statement = "SELECT current_setting('server_version'), current_database(), current_user";
-    let row = connection.deadline(connection.client.query_one(statement, &[])).await?;
+    let rows = connection.query(statement, &[]).await?;
+    let row = rows.first().ok_or(QueryError::NoRow)?;
     let (version, database, user): (String, String, String) =
         (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
     Ok(format!("version {version}, a primary; database {database} as {user}"))
@@ -97,10 +109,10 @@ async fn privileges(inspection: &Inspection) -> Finding {
 }
 
 async fn holder(inspection: &Inspection, relay: &str) -> Finding {
-    match inspection.holder(relay).await {
+    match inspection.leader(relay).await {
         Ok(None) => Finding::fine(RELAY, format!("{relay} is not running")),
-        Ok(Some(holder)) => {
-            let name = holder.application_name.unwrap_or_else(|| "another session".to_owned());
+        Ok(Some(leader)) => {
+            let name = leader.holder;
             let text = format!("{relay} runs as {name}; a second one would stand by");
             Finding::fine(RELAY, text)
         }

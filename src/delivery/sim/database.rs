@@ -56,6 +56,7 @@ pub(super) struct Database {
     commits: u64,
     position: Position,
     mark: StreamMark,
+    sent_to: Seq,
     pub(super) letters: BTreeMap<i64, Letter>,
 }
 
@@ -82,7 +83,8 @@ impl Database {
             target_floor: Seq(0),
         };
         let mark = StreamMark::default();
-        Self { rows: Vec::new(), commits: 0, position, mark, letters: BTreeMap::new() }
+        let sent_to = Seq(0);
+        Self { rows: Vec::new(), commits: 0, position, mark, sent_to, letters: BTreeMap::new() }
     }
 
     /// One transaction draws sequence numbers, another overtakes it, then both commit.
@@ -130,6 +132,7 @@ impl Database {
     pub(super) fn settle(&mut self, settlement: &Settlement, on_dead: OnDead, now: Instant) {
         self.position = settlement.position.clone();
         self.mark = settlement.stream;
+        self.renew(settlement.sent_to);
         for letter in &settlement.letters {
             let (state, attempts, next) = match &letter.fate {
                 Fate::Dead { attempts, .. } => (State::Dead, *attempts, None),
@@ -152,12 +155,18 @@ impl Database {
         }
     }
 
+    /// A leader writes down how far it may send.
+    pub(super) fn renew(&mut self, sent_to: Seq) {
+        self.sent_to = self.sent_to.max(sent_to);
+    }
+
     pub(super) fn resume(&self) -> Resume {
         Resume {
             position: self.position.clone(),
             lettered: HashSet::new(),
             stream: self.mark,
-            earlier: Earlier::Some { drawn: Seq(i64::try_from(self.rows.len()).unwrap()) },
+            earlier: Earlier::Some { sent_to: self.sent_to },
+            sent_to: self.sent_to,
         }
     }
 
@@ -317,8 +326,8 @@ pub(in crate::delivery) fn resumed_with(
         floor: Seq(0),
         target_floor: Seq(0),
     };
-    let resume =
-        Resume { position, lettered: HashSet::new(), stream: StreamMark::default(), earlier };
+    let (stream, sent_to) = (StreamMark::default(), Seq(i64::MAX));
+    let resume = Resume { position, lettered: HashSet::new(), stream, earlier, sent_to };
     let rules = Rules { on_dead: OnDead::Hold, retry: Policy::default() };
     Delivery::resume(resume, limits, rules, now)
 }

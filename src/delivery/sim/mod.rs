@@ -82,6 +82,7 @@ struct Sometimes {
     seen: u64,
     stored_in_part: u64,
     killed_with_a_batch: u64,
+    waited_for_bound: u64,
 }
 
 impl AddAssign for Sometimes {
@@ -93,7 +94,7 @@ impl AddAssign for Sometimes {
 }
 
 impl Sometimes {
-    fn each(&mut self) -> [(&'static str, &mut u64); 34] {
+    fn each(&mut self) -> [(&'static str, &mut u64); 35] {
         [
             ("stored", &mut self.stored),
             ("duplicate on a retry", &mut self.duplicate_on_retry),
@@ -129,6 +130,7 @@ impl Sometimes {
             ("a fast batch seen by the stream", &mut self.seen),
             ("a fast batch stored in part", &mut self.stored_in_part),
             ("killed with a batch on its way", &mut self.killed_with_a_batch),
+            ("waited until the database knew how far to send", &mut self.waited_for_bound),
         ]
     }
 }

@@ -174,7 +174,7 @@ impl Operator {
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, QueryError> {
         let sql = self.schema.apply(sql);
-        self.connection.deadline(self.connection.client.query(&sql, parameters)).await
+        self.connection.query(&sql, parameters).await
     }
 }
 

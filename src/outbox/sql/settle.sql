@@ -3,7 +3,8 @@
 --
 -- $1 text relay, $2 bigint term, $3 text snapshot (P), $4 bigint floor of P, $5 text target (C),
 -- $6 bigint floor of C, $7 bigint bookmark, $8 text stream name, $9 text stream created,
--- $10 bigint last acked stream sequence, $11 uuid null event stored there, $12 bigint stream floor
+-- $10 bigint last acked stream sequence, $11 uuid null event stored there, $12 bigint stream floor,
+-- $13 float8 length of the lease in seconds, $14 bigint sent_to (renew.sql)
 -- Columns: fence int8 null: the floor of every snapshot taken after this transaction has committed
 --   (page.sql says why). Null when the transaction already had a number: keep the last fence.
 -- Rows: 1 when the term is still ours, else 0. Index: primary key. Locks: that row.
@@ -13,7 +14,9 @@ SET snapshot = $3::text::pg_snapshot, floor = $4::bigint,
     bookmark = $7::bigint, drawn = before.drawn,
     stream_name = $8::text, stream_created = $9::text, stream_seq = $10::bigint,
     stream_event_id = $11::uuid, stream_floor = $12::bigint,
-    updated_at = clock_timestamp()
+    updated_at = clock_timestamp(),
+    lease_until = clock_timestamp() + $13::float8 * interval '1 second',
+    sent_to = greatest(p.sent_to, $14::bigint)
 FROM (SELECT coalesce(pg_sequence_last_value('"postrider".outbox_seq_seq'::regclass), 0) AS drawn,
              pg_current_xact_id_if_assigned() IS NULL AS is_fence
       OFFSET 0) AS before

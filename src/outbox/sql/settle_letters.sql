@@ -9,7 +9,8 @@
 -- in the outbox; one that another table had compressed, and that is larger even so, is not unpacked to
 -- be measured: of it the letter tells the compressed size, $17 integer[] attempts, $18 float8[] null or wait in
 -- seconds until the mark (by this server's clock),
--- $19 uuid null event stored at the last acked sequence, $20 bigint stream floor
+-- $19 uuid null event stored at the last acked sequence, $20 bigint stream floor,
+-- $21 float8 length of the lease in seconds, $22 bigint sent_to (renew.sql)
 -- Columns: settled int8 (1 when the term is still ours, else 0 and nothing was written),
 --   letters int8 (the letters that are new)
 -- Rows: exactly one. Index: primary key of position, of each leaf one probe an event.
@@ -21,6 +22,8 @@ WITH settled AS (
         bookmark = $7::bigint, stream_name = $8::text, stream_created = $9::text,
         stream_seq = $10::bigint, stream_event_id = $19::uuid, stream_floor = $20::bigint,
         updated_at = clock_timestamp(),
+        lease_until = clock_timestamp() + $21::float8 * interval '1 second',
+        sent_to = greatest(p.sent_to, $22::bigint),
         drawn = coalesce(pg_sequence_last_value('"postrider".outbox_seq_seq'::regclass), 0)
     WHERE p.relay = $1::text AND p.term = $2::bigint
     RETURNING p.relay

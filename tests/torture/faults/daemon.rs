@@ -123,16 +123,15 @@ async fn terminate(mut set: Set) -> Tally {
     tally
 }
 
-/// The session that holds the relay's lock.
-const HOLDER: &str = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted
-    AND objsubid = 1 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+/// The session of the leader.
+const HOLDER: &str = r#"SELECT backend_pid FROM "postrider".position"#;
 
 async fn freeze(set: Set) -> Tally {
     let fixture = Fixture::new().await;
     let mut first = daemon(&fixture).start();
     first.wait_log("relaying", DEADLINE).await;
     let mut second = daemon(&fixture).start();
-    second.wait_log("another instance runs this relay", DEADLINE).await;
+    second.wait_log("another instance leads this relay", DEADLINE).await;
     let strikes = async {
         let client = fixture.connect().await;
         for strike in 0..set.strikes {
@@ -212,7 +211,7 @@ async fn partition(mut set: Set) -> Tally {
     let strikes = async {
         let client = fixture.connect().await;
         for _ in 0..set.strikes {
-            second.daemon.wait_log("another instance runs this relay", DEADLINE).await;
+            second.daemon.wait_log("another instance leads this relay", DEADLINE).await;
             pause(&mut set, 300..=1_000).await;
             first.line.set(Modes::both(Mode::Hole));
             // The server gives up a client that does not answer; the client has not noticed yet,

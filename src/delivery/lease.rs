@@ -1,0 +1,158 @@
+//! How long a leader may trust its lease. It is renewed in the database; this is what the leader knows.
+
+use std::time::{Duration, Instant};
+
+/// The part of a lease after which it is renewed: what is left has room for failed attempts.
+const RENEW_AFTER: f64 = 0.4;
+
+/// The part of a lease for which the leader trusts it. The rest is a margin for two clocks that do
+/// not run alike, and for what is on its way to the broker when the trust ends.
+const TRUSTED_FOR: f64 = 0.8;
+
+/// For how long after an answer of the database messages may be handed over. Another instance that
+/// sees our session gone waits for longer than this before it takes over.
+pub const HEARD_WITHIN: Duration = Duration::from_millis(500);
+
+/// A lease as its holder knows it.
+///
+/// The database confirms it by a statement that was sent at a time by our clock. The lease ends no
+/// earlier than its length after that time, whatever the database's clock shows. Besides, the session
+/// has to be heard of: who sees it gone need not wait for the lease to end.
+#[derive(Debug, Clone, Copy)]
+pub struct Lease {
+    length: Duration,
+    /// When the last statement was sent that the database has confirmed.
+    confirmed: Instant,
+    /// When a statement was answered last.
+    heard: Instant,
+    /// Since when only a later confirmation counts.
+    distrusted: Option<Instant>,
+    /// Since when something waits for a renewal.
+    wanted: Option<Instant>,
+    /// When a renewal that failed is tried again.
+    retry_at: Option<Instant>,
+}
+
+impl Lease {
+    /// A lease that was taken by a statement sent at `asked` and answered by `now`.
+    pub fn taken(length: Duration, asked: Instant, now: Instant) -> Self {
+        let (distrusted, wanted, retry_at) = (None, None, None);
+        Self { length, confirmed: asked, heard: now, distrusted, wanted, retry_at }
+    }
+
+    /// Whether a message may be handed over at `now`.
+    pub fn is_trusted(&self, now: Instant) -> bool {
+        let is_heard = now < self.heard + HEARD_WITHIN;
+        is_heard && self.distrusted.is_none() && now < self.trusted_until()
+    }
+
+    /// When the trust ends unless the database confirms the lease again.
+    pub fn trusted_until(&self) -> Instant {
+        self.confirmed + self.length.mul_f64(TRUSTED_FOR)
+    }
+
+    /// The process may have stood still until `now`: only what the database says from now on counts.
+    pub fn distrust(&mut self, now: Instant) {
+        self.distrusted = Some(now);
+        self.retry_at = None;
+    }
+
+    /// A message waits for the lease to be renewed.
+    pub fn want(&mut self, now: Instant) {
+        self.wanted.get_or_insert(now);
+    }
+
+    /// A statement that was sent at `asked` has been answered.
+    pub fn heard(&mut self, asked: Instant, now: Instant) {
+        if self.distrusted.is_none_or(|since| asked >= since) {
+            self.heard = now;
+        }
+    }
+
+    /// The database has confirmed the term by a statement that was sent at `asked`.
+    pub fn confirmed(&mut self, asked: Instant, now: Instant) {
+        self.heard(asked, now);
+        self.confirmed = self.confirmed.max(asked);
+        self.retry_at = None;
+        self.wanted = None;
+        if self.distrusted.is_some_and(|since| asked >= since) {
+            self.distrusted = None;
+        }
+    }
+
+    /// A renewal failed, and is tried again at `at`.
+    pub fn retry_at(&mut self, at: Instant) {
+        self.retry_at = Some(at);
+    }
+
+    /// When the lease is renewed next.
+    pub fn renew_due(&self) -> Instant {
+        let by_time = self.confirmed + self.length.mul_f64(RENEW_AFTER);
+        let due = [self.distrusted, self.wanted].into_iter().flatten().fold(by_time, Instant::min);
+        self.not_before(due)
+    }
+
+    /// When the lease may be renewed that is wanted at `due`: a failed attempt is waited out.
+    pub fn not_before(&self, due: Instant) -> Instant {
+        self.retry_at.map_or(due, |retry_at| due.max(retry_at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LENGTH: Duration = Duration::from_secs(10);
+
+    fn seconds(count: f64) -> Duration {
+        Duration::from_secs_f64(count)
+    }
+
+    #[test]
+    fn trust_ends_before_the_lease_and_counts_from_when_the_statement_was_sent() {
+        let asked = Instant::now();
+        let mut lease = Lease::taken(LENGTH, asked, asked);
+        let mut trusts = |after: f64| {
+            let now = asked + seconds(after);
+            lease.heard(now, now);
+            lease.is_trusted(now)
+        };
+        assert!(trusts(7.9));
+        assert!(!trusts(8.0));
+        assert_eq!(lease.renew_due(), asked + seconds(4.0));
+        lease.confirmed(asked + seconds(5.0), asked + seconds(12.0));
+        assert!(lease.is_trusted(asked + seconds(12.4)));
+        // An answer that was asked for earlier takes nothing away.
+        lease.confirmed(asked + seconds(1.0), asked + seconds(12.0));
+        assert!(lease.is_trusted(asked + seconds(12.4)));
+    }
+
+    #[test]
+    fn a_session_of_which_nothing_is_heard_is_asked_before_anything_goes() {
+        let asked = Instant::now();
+        let mut lease = Lease::taken(LENGTH, asked, asked);
+        assert!(lease.is_trusted(asked + seconds(0.4)));
+        let later = asked + seconds(0.6);
+        assert!(!lease.is_trusted(later));
+        lease.want(later);
+        assert_eq!(lease.renew_due(), later);
+        lease.confirmed(later, later + seconds(0.1));
+        assert!(lease.is_trusted(later + seconds(0.2)));
+        assert_eq!(lease.renew_due(), later + seconds(4.0));
+    }
+
+    #[test]
+    fn after_a_stand_still_only_a_later_confirmation_counts() {
+        let asked = Instant::now();
+        let mut lease = Lease::taken(LENGTH, asked, asked);
+        let thawed = asked + seconds(2.0);
+        lease.distrust(thawed);
+        assert_eq!(lease.renew_due(), thawed);
+        lease.confirmed(asked + seconds(1.0), thawed);
+        assert!(!lease.is_trusted(thawed));
+        lease.retry_at(thawed + seconds(1.0));
+        assert_eq!(lease.renew_due(), thawed + seconds(1.0));
+        lease.confirmed(thawed, thawed);
+        assert!(lease.is_trusted(thawed));
+    }
+}

@@ -1,0 +1,245 @@
+//! Who leads a relay: the lease in its row of `position`, taken, renewed and released.
+
+use std::time::Duration;
+
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::{Outbox, SettleError, settle::Authority};
+use crate::{
+    delivery::StreamMark,
+    event::{EventId, Position, Seq, Snapshot},
+    metrics::Query,
+    pg::{error::QueryError, session::Sharing},
+};
+
+/// Who wants to lead.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// For people: host and process.
+    pub holder: String,
+    /// A random id of this process's start.
+    pub instance: Uuid,
+    /// The process, as another one of its machine recognises it.
+    pub process: Option<String>,
+    /// For how long a lease holds without being renewed.
+    pub length: Duration,
+}
+
+/// The lease as somebody else sees it.
+#[derive(Debug, Clone)]
+pub struct Leader {
+    /// The fencing number of the last holding.
+    pub term: i64,
+    /// Who leads, or led last.
+    pub holder: String,
+    /// The process that leads, or led last; `None` before the first lease.
+    pub instance: Option<Uuid>,
+    /// That process, as another one of its machine recognises it.
+    pub process: Option<String>,
+    /// How long the lease still holds, by the server's clock; `None` when it was released or has
+    /// expired.
+    pub left: Option<Duration>,
+    /// The server process of the leader's session; `None` behind a pooler.
+    pub backend_pid: Option<i32>,
+    /// What became of that session.
+    pub session: LeaderSession,
+    /// A program of before there were leases leads.
+    pub is_locked: bool,
+}
+
+/// What the server says of the leader's session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaderSession {
+    /// It stands.
+    Alive,
+    /// It has ended.
+    Gone,
+    /// It was opened through a pooler or on another server, or is not ours to see.
+    Unknown,
+}
+
+impl Leader {
+    /// Whether somebody leads now.
+    pub fn leads(&self) -> bool {
+        self.left.is_some() || self.is_locked
+    }
+
+    pub(super) fn read(row: &Row) -> Result<Self, QueryError> {
+        let left = row.try_get::<_, Option<f64>>("left_seconds")?;
+        let left = left.filter(|seconds| *seconds > 0.0);
+        Ok(Self {
+            term: row.try_get("term")?,
+            holder: row.try_get("holder")?,
+            instance: row.try_get("instance")?,
+            process: row.try_get("process")?,
+            left: left.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+            backend_pid: row.try_get("backend_pid")?,
+            session: match row.try_get("session")? {
+                "alive" => LeaderSession::Alive,
+                "gone" => LeaderSession::Gone,
+                _ => LeaderSession::Unknown,
+            },
+            is_locked: row.try_get("locked")?,
+        })
+    }
+}
+
+/// What taking the position told.
+#[derive(Debug)]
+pub struct Acquired {
+    /// The fencing number of this holding.
+    pub term: i64,
+    /// How far everything is settled.
+    pub position: Position,
+    /// What begins from now on has a higher `seq` than this.
+    pub fence: Seq,
+    /// No row with a higher `seq` was handed to the broker by an earlier leader.
+    pub sent_to: Seq,
+    /// What was known of the stream at the last settlement.
+    pub stream: StreamMark,
+    /// The stream's name and when it was created, as of then.
+    pub stream_identity: Option<(String, String)>,
+    /// Whether rows are read again that were settled once.
+    pub course: Course,
+    /// Where the position was made.
+    pub origin: Origin,
+    /// Whether inserting transactions can notify.
+    pub notifies: bool,
+}
+
+/// Whether a position goes over its rows for the first time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Course {
+    /// It does: every letter is of a row that it has passed.
+    Onward,
+    /// It was put back to heal a stream: letters may be of rows that it has not passed again.
+    Again,
+}
+
+/// Where a position was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// In this cluster.
+    Here,
+    /// In another one, from which this database was restored: it means nothing here.
+    AnotherCluster,
+}
+
+impl Acquired {
+    fn read(row: &Row) -> Result<Self, QueryError> {
+        let snapshot = |name: &str| row.try_get(name).map(Snapshot::new);
+        let seq = |name: &str| row.try_get(name).map(Seq);
+        let fence: Seq = seq("fence")?;
+        let sent_to = row.try_get::<_, Option<i64>>("sent_to")?.map(Seq);
+        Ok(Self {
+            term: row.try_get("term")?,
+            position: Position {
+                settled: snapshot("snapshot")?,
+                floor: seq("floor")?,
+                target: snapshot("target")?,
+                target_floor: seq("target_floor")?,
+                bookmark: seq("bookmark")?,
+            },
+            fence,
+            // What was not drawn yet cannot have been sent.
+            sent_to: sent_to.map_or(fence, |sent_to| sent_to.min(fence)),
+            stream: StreamMark {
+                acked: row.try_get::<_, i64>("stream_seq")?.unsigned_abs(),
+                event_id: row.try_get::<_, Option<_>>("stream_event_id")?.map(EventId),
+                floor: row.try_get::<_, i64>("stream_floor")?.unsigned_abs(),
+            },
+            stream_identity: row
+                .try_get::<_, Option<String>>("stream_name")?
+                .zip(row.try_get::<_, Option<String>>("stream_created")?),
+            course: if row.try_get("healing")? { Course::Again } else { Course::Onward },
+            origin: if row.try_get::<_, i64>("system_id")? == row.try_get::<_, i64>("cluster_id")? {
+                Origin::Here
+            } else {
+                Origin::AnotherCluster
+            },
+            notifies: row.try_get("notifies")?,
+        })
+    }
+}
+
+impl Outbox {
+    /// Who leads this relay; `None` when it has never run.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn leader(&self) -> Result<Option<Leader>, QueryError> {
+        let rows = self.connection.run(Query::Lock, &self.statements.lease, &[&self.relay]).await?;
+        rows.first().map(Leader::read).transpose()
+    }
+
+    /// Takes the lease, and the position under a new term; `None` when another instance has it.
+    /// `ended` is a term whose session was seen to have ended.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn acquire(
+        &self,
+        candidate: &Candidate,
+        ended: Option<i64>,
+    ) -> Result<Option<Acquired>, QueryError> {
+        let Candidate { holder, instance, process, length } = candidate;
+        let is_own = self.connection.sharing() == Sharing::Own;
+        let seconds = length.as_secs_f64();
+        let rows = self
+            .connection
+            .run(
+                Query::Lock,
+                &self.statements.acquire,
+                &[&self.relay, holder, instance, &seconds, &ended, &is_own, process],
+            )
+            .await?;
+        rows.first().map(Acquired::read).transpose()
+    }
+
+    /// Renews the lease, after which rows up to `sent_to` may be handed over.
+    ///
+    /// # Errors
+    /// [`SettleError::TermLost`] is final for this holding.
+    pub async fn renew(&self, authority: &Authority, sent_to: Seq) -> Result<(), SettleError> {
+        let seconds = authority.lease.as_secs_f64();
+        let rows = self
+            .connection
+            .run(
+                Query::Lock,
+                &self.statements.renew,
+                &[&self.relay, &authority.term, &seconds, &sent_to.0],
+            )
+            .await?;
+        match rows.first() {
+            Some(_) => Ok(()),
+            None => Err(SettleError::TermLost { term: authority.term }),
+        }
+    }
+
+    /// Gives the lease up, and tells those that wait for it.
+    ///
+    /// # Errors
+    /// As the session's; the lease ends by itself then.
+    pub async fn release(&self, term: i64) -> Result<(), QueryError> {
+        let channel = self.schema.lease_channel();
+        self.connection
+            .run(Query::Lock, &self.statements.release, &[&self.relay, &term, &channel])
+            .await
+            .map(drop)
+    }
+
+    /// Listens for a lease that is given up, where the session can.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn listen_for_lease(&self) -> Result<(), QueryError> {
+        match self.connection.sharing() {
+            Sharing::Own => {
+                let listen = format!("LISTEN \"{}\"", self.schema.lease_channel());
+                self.connection.deadline(self.connection.client.batch_execute(&listen)).await
+            }
+            Sharing::Shared => Ok(()),
+        }
+    }
+}

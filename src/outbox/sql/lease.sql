@@ -1,0 +1,28 @@
+-- Who leads a relay: for an instance that waits for its turn, for `status` and for `check`.
+--
+-- The session of a leader tells that it ended before its lease does. It counts only on the server
+-- process that it was opened on, and only when this role may see when it began.
+--
+-- $1 text relay
+-- Columns: term int8, holder text, instance uuid null, process text null, left_seconds float8 null (of the lease; null:
+--   released or never taken, not positive: expired), backend_pid int4 null,
+--   session text (alive | gone | unknown),
+--   locked bool (a program without leases leads: it holds an advisory lock)
+-- Rows: 0 when the relay never ran, else 1. Index: primary key. Locks: ACCESS SHARE.
+SELECT p.term, p.holder, p.instance, p.process,
+       date_part('epoch', p.lease_until - clock_timestamp()) AS left_seconds, p.backend_pid,
+       CASE WHEN p.backend_pid IS NULL
+                 OR p.server_start IS DISTINCT FROM pg_postmaster_start_time() THEN 'unknown'
+            WHEN s.pid IS NULL THEN 'gone'
+            WHEN s.backend_start IS NULL THEN 'unknown'
+            WHEN s.backend_start = p.backend_start THEN 'alive'
+            ELSE 'gone' END AS session,
+       p.instance IS NULL AND p.term > 0 AND EXISTS (
+           SELECT FROM pg_locks AS l
+           WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted
+             AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+             AND (l.classid::bigint << 32) | l.objid::bigint
+                 = hashtextextended('"postrider" relay ' || p.relay, 0)) AS locked
+FROM "postrider".position AS p
+LEFT JOIN LATERAL pg_stat_get_activity(coalesce(p.backend_pid, 0)) AS s ON true
+WHERE p.relay = $1::text

@@ -1,0 +1,12 @@
+-- Renews the lease, and says how far the leader may publish. It confirms the term: without a row
+-- another instance leads.
+--
+-- $1 text relay, $2 bigint term, $3 float8 length of the lease in seconds, $4 bigint sent_to (no
+-- row with a higher seq is handed over before this is confirmed)
+-- Columns: sent_to int8
+-- Rows: 1 while the term is ours, else 0. Index: primary key. Locks: that row.
+UPDATE "postrider".position AS p
+SET lease_until = clock_timestamp() + $3::float8 * interval '1 second',
+    sent_to = greatest(p.sent_to, $4::bigint)
+WHERE p.relay = $1::text AND p.term = $2::bigint
+RETURNING p.sent_to

@@ -1,0 +1,108 @@
+//! Hands over what may go: only under a lease that is trusted, and little in one turn.
+
+use std::time::Instant;
+
+use super::{Relay, holding::Holding, turns::LATE};
+use crate::{
+    clock,
+    delivery::{Company, Rejection, Ticket},
+    failpoint,
+    metrics::Failure,
+    nats::NotSent,
+    wire::Message,
+};
+
+/// Messages handed over in one turn at most, so that answers are looked at in between, and that few of
+/// them wait in the client's queue should the process stand still just then.
+const DISPATCH_MAX: usize = 128;
+
+/// Messages handed over between two looks at the clock.
+const DISPATCH_CHUNK: usize = 32;
+
+impl Relay {
+    /// Hands over what may go. Returns whether more may go at once.
+    pub(super) fn dispatch(&mut self, holding: &mut Holding, now: Instant) -> bool {
+        if holding.delivery.in_flight() > 0 {
+            failpoint::pass("in-flight");
+        }
+        if !self.broker.is_ready() {
+            holding.delivery.interrupt_measuring();
+            return false;
+        }
+        if !holding.lease.is_trusted(now) {
+            holding.delivery.interrupt_measuring();
+            if let Some(ticket) = holding.delivery.next(now) {
+                holding.delivery.give_back(ticket);
+                holding.lease.want(now);
+                holding.renew(now);
+            }
+            return false;
+        }
+        Self::measure(holding, now);
+        (0..DISPATCH_MAX).all(|number| {
+            // The process may stand still here too.
+            let is_in_time = number % DISPATCH_CHUNK != 0 || clock::now() < now + LATE;
+            is_in_time && self.dispatch_next(holding, now)
+        })
+    }
+
+    /// Hands over what goes next. Returns whether more may go at once.
+    fn dispatch_next(&mut self, holding: &mut Holding, now: Instant) -> bool {
+        let Some(ticket) = holding.delivery.next(now) else { return false };
+        if holding.delivery.is_stale(ticket, now) {
+            holding.delivery.give_back(ticket);
+            self.broker.want_look(holding.delivery.stream_mark().floor, now);
+            return false;
+        }
+        match holding.delivery.company(ticket, now) {
+            Company::Together(kind, batch) if self.send_together(holding, (kind, &batch), now) => {
+                return true;
+            }
+            Company::Alone | Company::Together(..) => {}
+            Company::Later => return false,
+        }
+        let Some((event, sent_before)) = holding.delivery.event(ticket) else { return true };
+        if sent_before {
+            self.metrics.publishing.retried();
+        }
+        match self.broker.encoder.encode(event) {
+            Err(refusal) => {
+                let rejection = Rejection { code: refusal.code(), text: refusal.to_string() };
+                self.refuse(holding, ticket, rejection, now);
+            }
+            Ok(message) => match self.hand_over(ticket, message, now) {
+                Ok(()) => holding.delivery.sent(ticket, now),
+                Err(NotSent::TooLarge) => {
+                    let text = "larger than the server's max_payload".to_owned();
+                    let rejection = Rejection { code: "payload_too_large", text };
+                    self.refuse(holding, ticket, rejection, now);
+                }
+                Err(NotSent::NotNow) => {
+                    holding.delivery.give_back(ticket);
+                    return false;
+                }
+            },
+        }
+        true
+    }
+
+    fn hand_over(&mut self, ticket: Ticket, message: Message, now: Instant) -> Result<(), NotSent> {
+        self.metrics.publishing.left_out(message.left_out);
+        failpoint::pass("publish");
+        let handed = self.broker.publisher.publish(ticket, message, now);
+        failpoint::pass("handed-over");
+        handed
+    }
+
+    pub(super) fn refuse(
+        &mut self,
+        holding: &mut Holding,
+        ticket: Ticket,
+        rejection: Rejection,
+        now: Instant,
+    ) {
+        self.metrics.publishing.failed(Failure::Refused);
+        holding.delivery.refuse(ticket, rejection, now);
+        self.report.deaths(&self.metrics, &mut holding.delivery);
+    }
+}

@@ -1,0 +1,259 @@
+//! Who leads: a lease that expires, whatever became of the leader, and what a late leader may do.
+
+use std::time::Duration;
+
+use postrider::dev::{checker::Order, workload::Options};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::support::{
+    DEADLINE, Fixture, app,
+    daemon::{Daemon, DaemonBuilder},
+    eventually, let_pass,
+};
+
+const STANDS_BY: &str = "another instance leads this relay";
+
+/// The shortest lease that may be configured.
+const LEASE: Duration = Duration::from_secs(3);
+
+/// The session of the leader.
+const SESSION: &str = r#"SELECT backend_pid FROM "postrider".position"#;
+
+fn daemon(fixture: &Fixture) -> DaemonBuilder {
+    fixture.daemon().set("relay.lease", "3s").allow_log("lost the relay's session")
+}
+
+/// Two programs, of which the first leads.
+async fn pair(fixture: &Fixture) -> (Daemon, Daemon) {
+    let mut first = daemon(fixture).start();
+    first.wait_log("relaying", DEADLINE).await;
+    let mut second = daemon(fixture).start();
+    second.wait_log(STANDS_BY, DEADLINE).await;
+    (first, second)
+}
+
+/// A frozen leader's session stands, and its lock used to keep everybody else waiting for ever.
+#[tokio::test]
+async fn a_frozen_leader_is_replaced_when_its_lease_is_over() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let (mut first, mut second) = pair(&fixture).await;
+    app::insert_backlog(&client, 10, 10).await;
+    fixture.wait_stored(10, DEADLINE).await;
+
+    first.freeze();
+    let began = Instant::now();
+    app::insert_backlog(&client, 10, 10).await;
+    fixture.wait_stored(20, DEADLINE).await;
+    let took = began.elapsed();
+    assert!(took < LEASE + Duration::from_secs(2), "replaced after {took:?}");
+    second.wait_log("relaying", DEADLINE).await;
+
+    first.thaw();
+    first.wait_log(STANDS_BY, DEADLINE).await;
+    app::insert_backlog(&client, 10, 10).await;
+    fixture.wait_stored(30, DEADLINE).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    assert_eq!(fixture.read_stream().await.len(), 30);
+}
+
+/// An advisory lock could be taken by anybody who may connect, and stopped all relays.
+#[tokio::test]
+async fn a_lock_that_a_stranger_takes_stops_nobody() {
+    let fixture = Fixture::new().await;
+    let stranger = fixture.connect().await;
+    let lock = r#"SELECT pg_advisory_lock(hashtextextended('"postrider" relay default', 0))"#;
+    stranger.execute(lock, &[]).await.unwrap();
+    let mut first = daemon(&fixture).start();
+    first.wait_log("relaying", DEADLINE).await;
+    let client = fixture.connect().await;
+    app::insert_backlog(&client, 10, 10).await;
+    fixture.wait_stored(10, DEADLINE).await;
+    // A program that has led before is not kept waiting either.
+    first.kill9();
+    first.start_again();
+    app::insert_backlog(&client, 10, 10).await;
+    fixture.wait_stored(20, DEADLINE).await;
+}
+
+#[tokio::test]
+async fn a_stop_hands_over_at_once() {
+    let fixture = Fixture::new().await;
+    let (mut first, mut second) = pair(&fixture).await;
+    first.terminate();
+    assert_eq!(first.wait_exit(DEADLINE).await, Some(0));
+    let began = Instant::now();
+    second.wait_log("relaying", DEADLINE).await;
+    let took = began.elapsed();
+    assert!(took < Duration::from_millis(900), "handed over after {took:?}");
+}
+
+/// Frozen in the middle of a backlog, its session ended, another published all of it and the window
+/// went by: 3 of 20 that woke up published old events again, out of order.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_wakes_after_the_window_publishes_nothing() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let build =
+        || daemon(&fixture).set("stream.duplicate_window", "2s").set("nats.ack_timeout", "400ms");
+    let mut first = build().start();
+    first.wait_log("relaying", DEADLINE).await;
+    let mut second = build().start();
+    second.wait_log(STANDS_BY, DEADLINE).await;
+    let mut stored = 0;
+    for _ in 0..3 {
+        app::insert_backlog(&client, 20_000, 1_000).await;
+        stored += 20_000;
+        app::wait_stored(&fixture.nats.url(), &fixture.stream, stored - 15_000, DEADLINE).await;
+        first.freeze();
+        let pid: i32 = client.query_one(SESSION, &[]).await.unwrap().get(0);
+        client.query_one("SELECT pg_terminate_backend($1)", &[&pid]).await.unwrap();
+        app::wait_stored(&fixture.nats.url(), &fixture.stream, stored, DEADLINE).await;
+        let_pass(Duration::from_millis(2_500)).await;
+        first.thaw();
+        first.wait_log(STANDS_BY, DEADLINE).await;
+        std::mem::swap(&mut first, &mut second);
+        // A log is looked at from the last start on.
+        second.kill9();
+        second.start_again();
+        second.wait_log(STANDS_BY, DEADLINE).await;
+    }
+    assert!(fixture.wait_drained(DEADLINE).await);
+    assert_eq!(fixture.read_stream().await.len() as u64, stored);
+}
+
+/// Doubt was dated by a clock that stands still while the machine sleeps: what had been sent before
+/// looked young, and went again although the stream had forgotten its id.
+#[tokio::test]
+async fn what_was_sent_before_the_machine_slept_is_looked_for_before_it_goes_again() {
+    let mut fixture = Fixture::own_nats().await;
+    let directory = tempfile::tempdir().unwrap();
+    let slept = directory.path().join("slept");
+    std::fs::write(&slept, "0").unwrap();
+    let mut daemon = daemon(&fixture)
+        .set("stream.duplicate_window", "2s")
+        .set("nats.ack_timeout", "400ms")
+        .env("SLEPT", slept.to_str().unwrap())
+        .allow_log("NATS")
+        .allow_log("nothing can be published just now")
+        .start();
+    daemon.wait_log("relaying", DEADLINE).await;
+    let client = fixture.connect().await;
+    app::insert_backlog(&client, 10, 10).await;
+    fixture.wait_stored(10, DEADLINE).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    fixture.nats.own().freeze().unwrap();
+    app::insert_backlog(&client, 50, 50).await;
+    // They are on their way when the machine falls asleep.
+    daemon.wait_log("lost the connection to NATS", DEADLINE).await;
+    std::fs::write(&slept, "600000").unwrap();
+    fixture.nats.own().thaw().unwrap();
+    let_pass(Duration::from_millis(2_500)).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    assert_eq!(fixture.read_stream().await.len(), 60);
+    assert!(daemon.log().contains("stood still"), "{}", daemon.log());
+}
+
+/// A run before looked at as many rows as an earlier one can have had in its hands, and took that for
+/// all it can have sent; a large transaction that was open until then went in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_transaction_does_not_hide_what_an_earlier_run_has_sent() {
+    let fixture = Fixture::new().await;
+    let build =
+        || daemon(&fixture).set("stream.duplicate_window", "2s").set("nats.ack_timeout", "400ms");
+    let mut open = fixture.connect().await;
+    let large = open.transaction().await.unwrap();
+    app::insert_backlog(&large, 140_000, 140_000).await;
+    // It dies with some of these stored and none settled.
+    let mut first = build().env("FP", "settle:1").start();
+    first.wait_log("relaying", DEADLINE).await;
+    let client = fixture.connect().await;
+    app::insert_backlog(&client, 500, 500).await;
+    assert_eq!(first.wait_exit(DEADLINE).await, None);
+    assert!(!fixture.read_stream().await.is_empty(), "it died before it sent anything");
+    large.commit().await.unwrap();
+    let_pass(Duration::from_millis(2_500)).await;
+    let mut second = build().start();
+    second.wait_log("relaying", DEADLINE).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    assert_eq!(fixture.read_stream().await.len(), 140_500);
+}
+
+/// Each session failed at the same statement, was given up at once and cost an update: tens of them a
+/// second, for ever.
+#[tokio::test]
+async fn a_grant_that_is_revoked_costs_a_session_now_and_then() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let role = format!("r_{}", fixture.database);
+    let make = format!(
+        r#"CREATE ROLE "{role}" LOGIN IN ROLE postrider_relay;
+           GRANT USAGE ON SCHEMA "postrider" TO "{role}""#
+    );
+    client.batch_execute(&make).await.unwrap();
+    let url = fixture.database_url().replacen("postgres@", &format!("{role}@"), 1);
+    let mut daemon = daemon(&fixture)
+        .set("database.url", url)
+        .allow_log("permission")
+        .allow_log("lacks a grant")
+        .allow_log("a chore fails")
+        .allow_log("waiting for Postgres")
+        .allow_log("postgres")
+        .start();
+    daemon.wait_log("relaying", DEADLINE).await;
+    let revoke = r#"REVOKE SELECT ON "postrider".outbox FROM postrider_relay"#;
+    client.batch_execute(revoke).await.unwrap();
+    app::insert_backlog(&client, 10, 10).await;
+    daemon.wait_log("could not read the outbox", DEADLINE).await;
+    let counted = async || -> (i64, i64) {
+        let asked = r#"SELECT term, (SELECT sessions FROM pg_stat_database
+            WHERE datname = current_database()) FROM "postrider".position"#;
+        let row = client.query_one(asked, &[]).await.unwrap();
+        (row.get(0), row.get(1))
+    };
+    let before = counted().await;
+    let_pass(Duration::from_secs(4)).await;
+    let now = counted().await;
+    assert!(now.0 - before.0 <= 8, "{} terms in 4 s", now.0 - before.0);
+    assert!(now.1 - before.1 <= 16, "{} sessions in 4 s", now.1 - before.1);
+    client.batch_execute(r#"GRANT SELECT ON "postrider".outbox TO postrider_relay"#).await.unwrap();
+    fixture.wait_stored(10, DEADLINE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frozen_and_thawed_under_load_nothing_is_lost_or_repeated() {
+    let fixture = Fixture::new().await;
+    let (mut first, mut second) = pair(&fixture).await;
+    let options = Options {
+        events: u64::MAX,
+        events_per_second: Some(1_000),
+        keys: 50,
+        ..Options::default()
+    };
+    let workload = fixture.workload(options);
+    let stop = CancellationToken::new();
+    let freezes = async {
+        for _ in 0..2 {
+            let_pass(Duration::from_millis(300)).await;
+            first.freeze();
+            second.wait_log("relaying", DEADLINE).await;
+            let_pass(Duration::from_millis(300)).await;
+            first.thaw();
+            first.wait_log(STANDS_BY, DEADLINE).await;
+            first.kill9();
+            first.start_again();
+            first.wait_log(STANDS_BY, DEADLINE).await;
+            std::mem::swap(&mut first, &mut second);
+        }
+        stop.cancel();
+    };
+    let (ledger, ()) = tokio::join!(workload.run(&stop), freezes);
+    fixture.audit(&ledger.unwrap(), Order::Serial).await;
+    eventually("one leader", DEADLINE, async || {
+        let leads = r#"SELECT lease_until > clock_timestamp() FROM "postrider".position"#;
+        let client = fixture.connect().await;
+        client.query_one(leads, &[]).await.unwrap().get::<_, bool>(0)
+    })
+    .await;
+}

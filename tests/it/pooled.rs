@@ -1,0 +1,177 @@
+//! The relay behind a pooler that lends sessions for one transaction, with an application beside it
+//! in the same pool.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use postrider::dev::servers::{Pgbouncer, PgbouncerOptions};
+use tokio::time::Instant;
+use tokio_postgres::{Client, SimpleQueryMessage, types::Type};
+use tokio_util::sync::CancellationToken;
+
+use super::support::{
+    DEADLINE, Fixture, app,
+    daemon::{DaemonBuilder, run},
+    eventually, let_pass, postgres,
+};
+
+fn pool() -> PgbouncerOptions {
+    PgbouncerOptions { pool_size: 3, ..PgbouncerOptions::default() }
+}
+
+fn daemon(fixture: &Fixture, pooler: &Pgbouncer) -> DaemonBuilder {
+    fixture
+        .daemon()
+        .set("database.url", pooler.url(&fixture.database))
+        .set("relay.lease", "3s")
+        .allow_log("lost the relay's session")
+        .allow_log("waiting for Postgres")
+}
+
+/// Every setting of the session that the pooler lends just now, but for what the pooler sets itself,
+/// and what the application's own first function call brings along.
+async fn settings(client: &Client) -> BTreeMap<String, String> {
+    let asked = "SELECT name, setting FROM pg_settings WHERE name <> 'application_name'
+        AND name NOT LIKE 'plpgsql.%'";
+    let rows = client.simple_query(asked).await.unwrap();
+    rows.iter()
+        .filter_map(|message| {
+            let SimpleQueryMessage::Row(row) = message else { return None };
+            Some((row.get(0)?.to_owned(), row.get(1)?.to_owned()))
+        })
+        .collect()
+}
+
+/// Names what differs, and not four hundred settings.
+fn assert_same(before: &BTreeMap<String, String>, now: &BTreeMap<String, String>, when: &str) {
+    let names = before.keys().chain(now.keys());
+    let differs = |name: &&String| before.get(*name) != now.get(*name);
+    let different: Vec<_> = names.filter(differs).map(|name| (name, now.get(name))).collect();
+    assert!(different.is_empty(), "{when}: {different:?}");
+}
+
+/// An application's transaction: its own table without a schema, and an event.
+async fn place_order(client: &mut Client, n: i32) -> Result<(), tokio_postgres::Error> {
+    let transaction = client.transaction().await?;
+    transaction.query_typed("INSERT INTO orders VALUES ($1)", &[(&n, Type::INT4)]).await?;
+    let emit = r#"SELECT "postrider".emit('order.placed', '{"n": 1}'::json, 'order', $1)"#;
+    transaction.query_typed(emit, &[(&(n % 7).to_string(), Type::TEXT)]).await?;
+    transaction.commit().await
+}
+
+/// Our settings stayed on the sessions that the application got next: 60 of its 60 transactions
+/// failed with `relation "orders" does not exist`.
+#[tokio::test]
+async fn an_application_in_the_same_pool_notices_nothing_of_the_relay() {
+    let fixture = Fixture::new().await;
+    let direct = fixture.connect().await;
+    direct.batch_execute("CREATE TABLE orders (n int)").await.unwrap();
+    let pooler = fixture.pooler(pool()).await;
+    let mut client = postgres::connect(&pooler.url(&fixture.database)).await;
+    let before = settings(&client).await;
+
+    let mut daemon = daemon(&fixture, &pooler).start();
+    daemon.wait_log("relaying", DEADLINE).await;
+    for n in 0..60 {
+        place_order(&mut client, n).await.unwrap();
+        assert_same(&before, &settings(&client).await, &format!("beside the relay, order {n}"));
+    }
+    fixture.wait_stored(60, DEADLINE).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    daemon.terminate();
+    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+    assert_same(&before, &settings(&client).await, "after the relay");
+    // Each session of the pool is as it was, whichever comes next.
+    let prepared = "SELECT count(*)::text FROM pg_prepared_statements";
+    let left = client.query_typed(prepared, &[]).await.unwrap();
+    assert_eq!(left[0].get::<_, String>(0), "0", "statements that the relay has left");
+    let stored = fixture.read_stream().await;
+    assert_eq!(stored.len(), 60);
+}
+
+/// The lock was re-entrant in a shared session, so that both led; or nobody did.
+#[tokio::test]
+async fn one_of_two_leads_through_a_pool_and_the_other_takes_over() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let pooler = fixture.pooler(pool()).await;
+    let mut first = daemon(&fixture, &pooler).start();
+    first.wait_log("relaying", DEADLINE).await;
+    let mut second = daemon(&fixture, &pooler).start();
+    second.wait_log("another instance leads this relay", DEADLINE).await;
+    app::insert_backlog(&client, 10, 10).await;
+    fixture.wait_stored(10, DEADLINE).await;
+
+    first.kill9();
+    let began = Instant::now();
+    app::insert_backlog(&client, 10, 10).await;
+    fixture.wait_stored(20, DEADLINE).await;
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(5), "took over after {took:?}");
+    second.terminate();
+    assert_eq!(second.wait_exit(DEADLINE).await, Some(0));
+    assert_eq!(fixture.read_stream().await.len(), 20);
+}
+
+#[tokio::test]
+async fn status_check_and_the_commands_work_through_a_pool_and_say_so() {
+    let fixture = Fixture::new().await;
+    let pooler = fixture.pooler(pool()).await;
+    let mut daemon = daemon(&fixture, &pooler).start();
+    daemon.wait_log("relaying", DEADLINE).await;
+    let client = fixture.connect().await;
+    app::insert_backlog(&client, 10, 10).await;
+    fixture.wait_stored(10, DEADLINE).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+
+    let toml = fixture.toml().set("database.url", pooler.url(&fixture.database));
+    let status = run(&toml, &["status"]).await;
+    assert_eq!(status.code, Some(0), "{}", status.stderr);
+    assert!(status.stdout.contains("through a connection pooler"), "{}", status.stdout);
+    let check = run(&toml, &["check"]).await;
+    assert_eq!(check.code, Some(0), "{}{}", check.stdout, check.stderr);
+    assert!(check.stdout.contains("a connection pooler"), "{}", check.stdout);
+    for command in
+        [&["audit"][..], &["dlq", "list"], &["why", "load/1"], &["reconcile", "--dry-run"]]
+    {
+        let done = run(&toml, command).await;
+        assert_eq!(done.code, Some(0), "{command:?}: {}{}", done.stdout, done.stderr);
+    }
+    let migrate = run(&toml, &["migrate"]).await;
+    assert_eq!(migrate.code, Some(78), "{}", migrate.stderr);
+    assert!(migrate.stderr.contains("connection pooler"), "{}", migrate.stderr);
+}
+
+/// A pooler that is told to reconnect, to kill or to pause, over and over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_that_reconnects_kills_and_pauses_costs_nothing() {
+    use postrider::dev::{checker::Order, workload::Options};
+    let fixture = Fixture::new().await;
+    let pooler = fixture.pooler(pool()).await;
+    let mut daemon = daemon(&fixture, &pooler).allow_log("could not").start();
+    daemon.wait_log("relaying", DEADLINE).await;
+    let options =
+        Options { events: u64::MAX, events_per_second: Some(500), keys: 50, ..Options::default() };
+    let workload = fixture.workload(options);
+    let stop = CancellationToken::new();
+    let strikes = async {
+        for strike in 0..6 {
+            let_pass(Duration::from_millis(400)).await;
+            match strike % 3 {
+                0 => pooler.reconnect().await.unwrap(),
+                1 => {
+                    pooler.kill_sessions(&fixture.database).await.unwrap();
+                    pooler.resume(&fixture.database).await.unwrap();
+                }
+                _ => {
+                    pooler.pause(&fixture.database).await.unwrap();
+                    let_pass(Duration::from_millis(300)).await;
+                    pooler.resume(&fixture.database).await.unwrap();
+                }
+            }
+        }
+        stop.cancel();
+    };
+    let (ledger, ()) = tokio::join!(workload.run(&stop), strikes);
+    fixture.audit(&ledger.unwrap(), Order::Serial).await;
+    eventually("a relay at work", DEADLINE, async || daemon.log().contains("relaying")).await;
+}
