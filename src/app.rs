@@ -15,7 +15,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::interval,
 };
-use tracing::warn;
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::{

@@ -18,14 +18,11 @@ mod why;
 
 use std::{collections::HashSet, sync::Arc};
 
-use tokio_postgres::Row;
-
-use crate::{
-    pg::{
-        error::QueryError,
-        schema::Schema,
-        session::{Connection, Prepared, Sharing},
-    },
+use crate::event::Seq;
+use crate::pg::{
+    error::QueryError,
+    schema::Schema,
+    session::{Connection, Prepared, Sharing},
 };
 
 pub use accounting::{ACCOUNTING_SETTINGS, Accounting, RowState, Standing};

@@ -262,11 +262,7 @@ impl Relay {
                     return Ok(Ended::Stopped);
                 }
             }
-            self.broker.verify(holding.delivery.stream_mark(), now);
-            if holding.delivery.scan_again_at().is_some_and(|at| at <= now) {
-                self.broker.want_look(holding.delivery.stream_mark().floor, now);
-            }
-            self.broker.look(now);
+            self.ask_broker(holding, now);
             holding.write(now);
             if let Some(limits) = self.page_limits() {
                 holding.fetch(limits, now);
@@ -319,6 +315,15 @@ impl Relay {
                 return Ok(ended);
             }
         }
+    }
+
+    /// Starts verifying the stream, or looking into it, when it is time to.
+    fn ask_broker(&mut self, holding: &Holding, now: Instant) {
+        self.broker.verify(holding.delivery.stream_mark(), now);
+        if holding.delivery.scan_again_at().is_some_and(|at| at <= now) {
+            self.broker.want_look(holding.delivery.stream_mark().floor, now);
+        }
+        self.broker.look(now);
     }
 
     /// The bounds of a page; `None` before the stream has told how large a message may be, and what

@@ -160,6 +160,17 @@ impl Database {
         self.sent_to = self.sent_to.max(sent_to);
     }
 
+    /// Nothing goes before the database knows how far it may. Whether that was waited for.
+    pub(super) fn confirms_bound(&mut self, delivery: &mut Delivery, now: Instant) -> bool {
+        if !delivery.is_beyond_sent_to() {
+            return false;
+        }
+        assert!(delivery.next(now).is_none());
+        self.renew(delivery.wanted_sent_to());
+        delivery.may_send_to(self.sent_to);
+        true
+    }
+
     pub(super) fn resume(&self) -> Resume {
         Resume {
             position: self.position.clone(),

@@ -205,12 +205,8 @@ impl World {
         if self.look_above.is_some() {
             return;
         }
-        if self.delivery.is_beyond_sent_to() {
-            // Nothing goes before the database knows how far it may.
-            assert!(self.delivery.next(self.now).is_none());
+        if self.database.confirms_bound(&mut self.delivery, self.now) {
             self.sometimes.waited_for_bound += 1;
-            self.database.renew(self.delivery.wanted_sent_to());
-            self.delivery.may_send_to(self.delivery.wanted_sent_to());
         }
         while let Some(ticket) = self.delivery.next(self.now) {
             if self.delivery.is_stale(ticket, self.now) {
