@@ -14,7 +14,7 @@ use crate::failpoint;
 
 use super::{
     error::{Class, classify, describe},
-    roles::{Granting, Roles},
+    roles::{Granting, OWN, Roles},
     schema::Schema,
 };
 
@@ -284,7 +284,7 @@ async fn migrate_locked(client: &mut Client, schema: &Schema) -> Result<Report, 
     let roles = Roles::establish(client).await.map_err(failed("create the roles"))?;
     let mut runner = Runner::new(&migrations);
     runner.set_migration_table_name(schema.apply(HISTORY));
-    let mut session = Granting { client, roles: &roles };
+    let mut session = Granting { client, roles: &roles, own: schema.apply(OWN) };
     let report = runner.run_async(&mut session).await.map_err(|error| explain(&error))?;
     failpoint::pass("migrated");
     let_read_history(client, schema).await?;

@@ -3,7 +3,7 @@
 //! Roles belong to the whole cluster, and creating one needs CREATEROLE. A database whose only user
 //! lacks it works without them: that user owns the schema, so it may do everything already. In the
 //! text of a migration its name stands for each role that is missing. A grant to oneself changes
-//! nothing.
+//! nothing, and what a REVOKE takes from a missing role is granted to the owner again.
 
 use refinery_core::{
     AsyncMigrate, Migration,
@@ -103,7 +103,15 @@ fn replace(sql: &str, role: &str, user: &str) -> String {
 pub(super) struct Granting<'a> {
     pub(super) client: &'a mut Client,
     pub(super) roles: &'a Roles,
+    /// The statements that give the owner of the schema everything in it.
+    pub(super) own: String,
 }
+
+/// For [`Granting::own`], with the schema's token.
+pub(super) const OWN: &str = "GRANT ALL ON SCHEMA \"postrider\" TO CURRENT_USER;
+    GRANT ALL ON ALL TABLES IN SCHEMA \"postrider\" TO CURRENT_USER;
+    GRANT ALL ON ALL SEQUENCES IN SCHEMA \"postrider\" TO CURRENT_USER;
+    GRANT ALL ON ALL FUNCTIONS IN SCHEMA \"postrider\" TO CURRENT_USER;";
 
 impl AsyncTransaction for Granting<'_> {
     type Error = Error;
@@ -117,6 +125,9 @@ impl AsyncTransaction for Granting<'_> {
         for query in queries {
             transaction.batch_execute(&self.roles.apply(query)).await?;
             count += 1;
+        }
+        if !self.roles.missing.is_empty() {
+            transaction.batch_execute(&self.own).await?;
         }
         transaction.commit().await?;
         Ok(count)
