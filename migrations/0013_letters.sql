@@ -257,7 +257,8 @@ GRANT EXECUTE ON FUNCTION "postrider".forget(interval, interval, bigint) TO post
 CREATE OR REPLACE FUNCTION "postrider".retain(
     retention interval,
     OUT sealed integer, OUT emptied integer, OUT rows_at_most bigint, OUT rotated boolean)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET row_security = off
+SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
     now_at CONSTANT timestamptz := clock_timestamp();
     gate CONSTANT smallint :=
