@@ -3,13 +3,13 @@
 use serde_json::json;
 
 use super::{
-    Globals, block_on, compare,
+    Globals, block_on, compare, dlq,
     exit::{Exit, Failure},
     print::{self, number},
 };
 use crate::{
     config::{Config, load::Scope},
-    outbox::{ACCOUNTING_SETTINGS, Accounting, Inspection},
+    outbox::{ACCOUNTING_SETTINGS, Accounting, Inspection, Losses, SESSION_SETTINGS},
     pg::{connect::connect, schema::Schema},
 };
 
@@ -23,16 +23,35 @@ pub(super) struct Args {
     /// Look at the database only: do not read the stream
     #[arg(long)]
     database_only: bool,
+    /// Say that you know of the published events that are gone for good: the alarm ends
+    #[arg(long, requires = "reason")]
+    acknowledge_loss: bool,
+    /// Why that is accepted, or where the events were restored from
+    #[arg(long, value_name = "TEXT", requires = "acknowledge_loss")]
+    reason: Option<String>,
+    /// Who you are, for the audit [default: the user of the system]
+    #[arg(long, value_name = "NAME", requires = "acknowledge_loss", value_parser = dlq::name)]
+    actor: Option<String>,
 }
 
 /// The books, and the stream beside them.
 struct Audit {
     accounting: Accounting,
+    losses: Losses,
     stream: Option<compare::Compared>,
 }
 
 /// Prints where every committed event is; ends with 1 when one is nowhere.
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
+    if let (true, Some(reason)) = (args.acknowledge_loss, &args.reason) {
+        let loaded = globals.load(Scope::Database)?;
+        let losses = block_on(acknowledge(&loaded.config, args.actor.as_deref(), reason))?;
+        print::line(&match losses {
+            0 => "there is no loss to acknowledge".to_owned(),
+            losses => format!("acknowledged {}, with a row of the audit each", number(losses)),
+        })?;
+        return Ok(Exit::Done);
+    }
     let scope = if args.database_only { Scope::Database } else { Scope::Everything };
     let loaded = globals.load(scope)?;
     let audit = block_on(look(&loaded.config, args))?;
@@ -44,23 +63,31 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     Ok(if audit.is_fine() { Exit::Done } else { Exit::Failed })
 }
 
+async fn acknowledge(config: &Config, actor: Option<&str>, reason: &str) -> Result<u64, Failure> {
+    let connection = connect(&config.database, "audit", &SESSION_SETTINGS).await?;
+    let inspection = Inspection::new(connection, Schema::from(&config.database.schema));
+    let relay = config.relay.name.as_str();
+    Ok(inspection.acknowledge_loss(relay, &dlq::actor(actor), reason).await?)
+}
+
 async fn look(config: &Config, args: &Args) -> Result<Audit, Failure> {
     let connection = connect(&config.database, "audit", &ACCOUNTING_SETTINGS).await?;
     let inspection = Inspection::new(connection, Schema::from(&config.database.schema));
     let accounting = inspection.accounting(config.relay.name.as_str()).await?;
+    let losses = inspection.losses(config.relay.name.as_str()).await?;
     let stream = if args.database_only {
         None
     } else {
         let settled = compare::settled(config, "audit").await?;
         Some(compare::compare(config, &settled).await?)
     };
-    Ok(Audit { accounting, stream })
+    Ok(Audit { accounting, losses, stream })
 }
 
 impl Audit {
     fn is_fine(&self) -> bool {
         let is_complete = self.stream.as_ref().is_none_or(|stream| stream.missing.is_empty());
-        self.accounting.is_balanced() && is_complete
+        self.accounting.is_balanced() && self.losses.losses == 0 && is_complete
     }
 
     fn json(&self) -> serde_json::Value {
@@ -83,6 +110,7 @@ impl Audit {
             "discarded": accounting.discarded(),
             "payloads_lost": accounting.payloads_lost,
             "strangers": accounting.strangers,
+            "lost": self.losses.events,
             "stream": stream,
         })
     }
@@ -119,7 +147,12 @@ impl Audit {
                 "letters of another event than their row",
             ));
         }
+        if self.losses.losses > 0 {
+            let meaning = "published, and gone from the stream and the outbox (at most)";
+            rows.push(row("lost", self.losses.events, meaning));
+        }
         let verdict = if self.is_fine() { "everything adds up" } else { "this does not add up" };
-        format!("{}\n{verdict}", print::columns(&rows))
+        let lost = self.losses.text().map(|text| format!("{text}\n")).unwrap_or_default();
+        format!("{}\n{lost}{verdict}", print::columns(&rows))
     }
 }

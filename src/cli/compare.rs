@@ -7,7 +7,7 @@ use super::{
 use crate::{
     config::{self, Config, error::Problem},
     event::Seq,
-    nats::{self, Connector, Keeps, StreamError, identity, kept, read_headers},
+    nats::{self, Cause, Connector, Keeps, Scan, StreamError, identity, kept},
     outbox::{ACCOUNTING_SETTINGS, Settled, SettledDue, SettledEvent},
     pg::{connect::connect, schema::Schema},
 };
@@ -65,9 +65,9 @@ pub(super) async fn settled(config: &Config, purpose: &str) -> Result<Settled, F
 /// that what is settled meanwhile is no difference.
 pub(super) async fn compare(config: &Config, settled: &Settled) -> Result<Compared, Failure> {
     let broker = broker(config).await?;
-    let kept = kept(&broker.client, &config.stream.name).await;
+    let kept = kept(&broker.jetstream, &config.stream.name).await;
     let (keeps, first_seq) = kept.map_err(|error| unreadable(&error))?;
-    if keeps == Keeps::UntilOthersAct {
+    if keeps != Keeps::UntilItsLimits {
         let text = format!(
             "stream \"{}\" removes what its consumers have acknowledged, or what a later message of its \
              subject replaces, so that it cannot be compared",
@@ -104,22 +104,21 @@ async fn read_against(
 ) -> Result<(), Failure> {
     expected.sort_unstable_by_key(|event| (event.id, event.seq));
     let mut held = vec![false; expected.len()];
-    let mut read = 0_u64;
-    let seen = |_: u64, headers: Option<&async_nats::HeaderMap>| {
-        read += 1;
-        if read.is_multiple_of(MESSAGES_A_LINE) {
-            print::to_stderr(&format!("read {} messages of the stream", number(read)));
+    let scan = Scan::begin(&broker.jetstream, stream, 0).await;
+    let mut scan = scan.map_err(|error| unreadable(&error))?;
+    while let Some(message) = scan.next().await.map_err(|error| unreadable(&error))? {
+        if scan.messages().is_multiple_of(MESSAGES_A_LINE) {
+            let (read, of) = (number(scan.messages()), number(scan.expected()));
+            print::to_stderr(&format!("read {read} of {of} messages of the stream"));
         }
-        let Some(identity) = headers.and_then(identity) else { return };
+        let Some(identity) = message.headers.as_ref().and_then(identity) else { continue };
         if let Ok(at) = expected.binary_search_by_key(&identity, |event| (event.id, event.seq))
             && let Some(held) = held.get_mut(at)
         {
             *held = true;
         }
-    };
-    let (_, messages) =
-        read_headers(&broker.client, stream, 0, seen).await.map_err(|error| unreadable(&error))?;
-    compared.messages = messages;
+    }
+    compared.messages = scan.messages();
     compared.expected += expected.len() as u64;
     let mut missing = Vec::new();
     for (event, held) in expected.into_iter().zip(held) {
@@ -140,9 +139,20 @@ async fn read_against(
 fn unreadable(error: &StreamError) -> Failure {
     let exit = match error {
         StreamError::Unavailable { .. } => Exit::Unavailable,
-        StreamError::Missing { .. } | StreamError::Refused { .. } => Exit::Configuration,
+        StreamError::Missing { .. } | StreamError::TooOld { .. } | StreamError::Refused { .. } => {
+            Exit::Configuration
+        }
     };
-    let hint =
-        "its user needs $JS.API.CONSUMER.CREATE, CONSUMER.MSG.NEXT and CONSUMER.DELETE of it";
+    // A request that is forbidden is not answered.
+    let hint = match error {
+        StreamError::Unavailable { cause: Cause::Silent, .. } => {
+            "does it run, and may its user publish to $JS.API.STREAM.INFO, CONSUMER.CREATE, \
+             CONSUMER.MSG.NEXT and CONSUMER.DELETE of the stream?"
+        }
+        other @ (StreamError::Unavailable { .. }
+        | StreamError::Missing { .. }
+        | StreamError::TooOld { .. }
+        | StreamError::Refused { .. }) => other.hint(),
+    };
     Failure::new(exit, Problem::new(error.to_string()).hint(hint))
 }

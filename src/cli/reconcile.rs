@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{
     config::{Config, load::Scope},
-    outbox::{RECONCILE_BATCH, Settled},
+    outbox::{Inspection, Losses, RECONCILE_BATCH, SESSION_SETTINGS, Settled},
+    pg::{connect::connect, schema::Schema},
 };
 
 /// `postrider reconcile`
@@ -32,7 +33,7 @@ pub(super) struct Args {
 /// Compares, and has what is missing published again.
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     let loaded = globals.load(Scope::Everything)?;
-    let (compared, again) = block_on(reconcile(&loaded.config, args))?;
+    let (compared, again, losses) = block_on(reconcile(&loaded.config, args))?;
     let missing = compared.missing.len() as u64;
     if args.json {
         print::json(&json!({
@@ -41,9 +42,13 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
             "dropped": compared.dropped,
             "missing": missing,
             "published_again": again,
+            "lost": losses.events,
         }))?;
     } else {
         print::line(&told(&compared, (!args.dry_run).then_some(again)))?;
+        if let Some(lost) = losses.text() {
+            print::line(&lost)?;
+        }
     }
     // A rehearsal tells a script whether there is something to do.
     Ok(if args.dry_run && missing > 0 { Exit::Failed } else { Exit::Done })
@@ -73,17 +78,25 @@ fn told(compared: &Compared, again: Option<u64>) -> String {
     }
 }
 
-async fn reconcile(config: &Config, args: &Args) -> Result<(Compared, u64), Failure> {
+async fn reconcile(config: &Config, args: &Args) -> Result<(Compared, u64, Losses), Failure> {
+    let losses = losses(config).await?;
     let settled = compare::settled(config, "reconcile").await?;
     let compared = compare::compare(config, &settled).await?;
     if args.dry_run {
-        return Ok((compared, 0));
+        return Ok((compared, 0, losses));
     }
     let actor = dlq::actor(args.actor.as_deref());
     let again = publish_again(&settled, &compared.missing, &actor).await?;
     // A relay with `heal = "manual"` waits for this; another one does not look at it.
     settled.ask_to_heal(&actor).await?;
-    Ok((compared, again))
+    Ok((compared, again, losses))
+}
+
+/// What no reconciliation brings back.
+async fn losses(config: &Config) -> Result<Losses, Failure> {
+    let connection = connect(&config.database, "reconcile", &SESSION_SETTINGS).await?;
+    let inspection = Inspection::new(connection, Schema::from(&config.database.schema));
+    Ok(inspection.losses(config.relay.name.as_str()).await?)
 }
 
 async fn publish_again(settled: &Settled, missing: &[i64], actor: &str) -> Result<u64, Failure> {

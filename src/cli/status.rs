@@ -39,6 +39,7 @@ struct Report {
     standing: Standing,
     /// `None` too when it could not be measured.
     depth: Option<Depth>,
+    lost: u64,
     findings: Vec<Finding>,
 }
 
@@ -81,14 +82,16 @@ async fn ask(config: &Config) -> Result<Report, Failure> {
         (Err(error), Some(_)) if error.class() == Class::Transient => None,
         (Err(error), _) => return Err(error.into()),
     };
+    let losses = inspection.losses(config.relay.name.as_str()).await?;
     let findings = findings::of(&Facts {
+        alarms: findings::lost(losses.events, losses.noticed_at.as_deref()).into_iter().collect(),
         depth,
         oldest_seconds: depth.and_then(|depth| depth.oldest_seconds).unwrap_or_default(),
         blocker: blocking.map(blocker),
         abandoned,
         ..standing.facts()
     });
-    Ok(Report { standing, depth, findings })
+    Ok(Report { standing, depth, lost: losses.events, findings })
 }
 
 fn blocker(Blocking { pid, user, application, since }: Blocking) -> Blocker {
@@ -152,6 +155,7 @@ impl Report {
             "retrying": depth.map(|depth| depth.retrying),
             "dead_letters": depth.map(|depth| depth.dead),
             "held": depth.map(|depth| depth.held),
+            "lost": self.lost,
             "note": standing.note(),
             "reported_seconds_ago": progress
                 .and_then(|progress| progress.report.as_ref().map(|_| progress.silent_seconds)),

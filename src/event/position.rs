@@ -49,7 +49,15 @@ pub struct Position {
     pub target_floor: Seq,
 }
 
+/// The snapshot in which no row is visible: that of a position that has passed nothing.
+const NOTHING: &str = "3:3:";
+
 impl Position {
+    /// Whether the rows that the outbox had at first, or at the healing, are not all settled.
+    pub fn is_first_pass(&self) -> bool {
+        self.settled.as_str() == NOTHING
+    }
+
     /// Whether every row visible in `target` is settled.
     pub fn is_complete(&self) -> bool {
         self.settled == self.target

@@ -13,6 +13,7 @@ mod tests;
 use std::cmp::Reverse;
 
 pub use facts::{Blocker, Closed, Facts, Link, Role};
+pub use texts::lost;
 
 pub use crate::metrics::FindingCode as Code;
 use crate::metrics::{Chore, Depth};
@@ -83,6 +84,8 @@ pub fn stops_flow(code: Code) -> bool {
         | Code::Misconfigured
         | Code::PermissionDenied
         | Code::BrokerStalled
+        | Code::StoreStalled
+        | Code::Scanning
         | Code::BrokerRegressed
         | Code::Other
         | Code::Stalled => true,
@@ -91,7 +94,8 @@ pub fn stops_flow(code: Code) -> bool {
         | Code::DeadLetters
         | Code::Unmeasured
         | Code::ChoreFailing
-        | Code::PositionAbandoned => false,
+        | Code::PositionAbandoned
+        | Code::EventsLost => false,
     }
 }
 

@@ -118,10 +118,6 @@ fn of_the_broker() -> Vec<(&'static str, Facts)> {
             ),
         ),
         (
-            "the broker's disk is full",
-            gate(ClosureKind::BrokerStalled, "nothing is answered for 5 s"),
-        ),
-        (
             "the broker lost events",
             gate(
                 ClosureKind::BrokerRegressed,
@@ -136,6 +132,37 @@ fn of_the_broker() -> Vec<(&'static str, Facts)> {
                     text: "the stream is frozen".to_owned(),
                     hint: "thaw it".to_owned(),
                 }),
+                ..leading()
+            },
+        ),
+    ]
+}
+
+fn of_the_store() -> Vec<(&'static str, Facts)> {
+    vec![
+        ("the broker is frozen", gate(ClosureKind::BrokerStalled, "nothing is answered for 5 s")),
+        (
+            "the broker's disk is full",
+            gate(
+                ClosureKind::StoreStalled,
+                "the broker answers questions about stream \"EVENTS\", and has confirmed no publish for 10s",
+            ),
+        ),
+        (
+            "a long scan",
+            Facts {
+                gate: Some(Closed {
+                    kind: "scanning".to_owned(),
+                    text: "scanning the stream: read 1000000 of 7000000 messages".to_owned(),
+                    hint: "nothing: events flow as soon as the scan is done".to_owned(),
+                }),
+                ..leading()
+            },
+        ),
+        (
+            "events are gone for good",
+            Facts {
+                alarms: lost(8_970, Some("2026-11-26T22:55:51Z")).into_iter().collect(),
                 ..leading()
             },
         ),
@@ -196,7 +223,7 @@ fn of_who_runs() -> Vec<(&'static str, Facts)> {
 }
 
 fn cases() -> Vec<(&'static str, Facts)> {
-    [of_who_runs(), of_the_database(), of_the_broker(), of_what_waits()].concat()
+    [of_who_runs(), of_the_database(), of_the_broker(), of_the_store(), of_what_waits()].concat()
 }
 
 #[test]

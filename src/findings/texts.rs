@@ -103,6 +103,20 @@ pub(super) fn closed(closed: &Closed) -> Finding {
     critical(code, closed.text.clone(), closed.hint.clone())
 }
 
+/// Published events that no healing brings back; `None` when there are none.
+pub fn lost(events: u64, since: Option<&str>) -> Option<Finding> {
+    let since = since.map(|since| format!(", noticed at {since}")).unwrap_or_default();
+    (events > 0).then(|| {
+        critical(
+            Code::EventsLost,
+            format!(
+                "at most {events} published events are gone from the stream and from the outbox{since}"
+            ),
+            "restore them from a backup or accept it, then: postrider audit --acknowledge-loss --reason …",
+        )
+    })
+}
+
 pub(super) fn stalled(depth: &Depth, oldest: f64, silent: f64) -> Finding {
     critical(
         Code::Stalled,

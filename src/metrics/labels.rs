@@ -53,6 +53,8 @@ label! {
         PermissionDenied = "permission_denied",
         /// Connected, and nothing is answered.
         BrokerStalled = "broker_stalled",
+        /// Questions are answered, and no publish is.
+        StoreStalled = "store_stalled",
         /// The stream lost messages that it had acknowledged.
         BrokerRegressed = "broker_regressed",
         /// The broker can never store this message.
@@ -72,6 +74,7 @@ impl Failure {
             | Self::Misconfigured
             | Self::PermissionDenied
             | Self::BrokerStalled
+            | Self::StoreStalled
             | Self::BrokerRegressed => Retryable::Yes,
             Self::Rejected | Self::Refused => Retryable::No,
         }
@@ -130,6 +133,8 @@ label! {
         Gate = "gate",
         /// Truncating what is settled and old.
         Retention = "retention",
+        /// Which messages of the stream are events of this outbox.
+        Scan = "scan",
     }
 }
 
@@ -192,8 +197,14 @@ label! {
         PermissionDenied = "permission_denied",
         /// Connected, and nothing is answered.
         BrokerStalled = "broker_stalled",
+        /// Questions are answered, and no publish is.
+        StoreStalled = "store_stalled",
         /// The stream lost what it had acknowledged.
         BrokerRegressed = "broker_regressed",
+        /// The stream is scanned for what may have been published before.
+        Scanning = "scanning",
+        /// Published events are gone from the stream and from the outbox.
+        EventsLost = "events_lost",
         /// Something that is reported and that this program has no name for.
         Other = "other",
         /// Events wait, and the stream confirms none.

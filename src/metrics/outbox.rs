@@ -31,6 +31,7 @@ pub struct Outbox {
     letters: Family<LetterStateLabel, Gauge>,
     measurement_age: SecondsGauge,
     measured: Mutex<Measured>,
+    lost: Gauge,
     retention_deleted: Counter,
     queries: QueryDurations,
 }
@@ -52,6 +53,7 @@ impl Outbox {
         let pending = Family::<TableLabel, Gauge>::default();
         let oldest_pending = Family::<TableLabel, SecondsGauge>::default();
         let dead_letters = Family::<RouteLabel, Gauge>::default();
+        let gone = Family::<TableLabel, Gauge>::default();
         let retention_deleted = Family::<TableLabel, Counter>::default();
         let queries = Family::new_with_constructor(seconds_histogram as fn() -> Histogram);
         let this = Self {
@@ -62,6 +64,7 @@ impl Outbox {
             letters: letters(list),
             measurement_age: measurement_age(list),
             measured: Mutex::new(Measured::never(Instant::now())),
+            lost: gone.get_or_create_owned(&TABLE),
             retention_deleted: retention_deleted.get_or_create_owned(&TABLE),
             queries: QueryDurations(queries.clone()),
         };
@@ -76,6 +79,11 @@ impl Outbox {
             "Age of the oldest committed event that waits to be published",
             Unit::Seconds,
             oldest_pending,
+        );
+        list.register(
+            "lost_messages",
+            "Published events that the stream and the outbox have lost, at most, until acknowledged",
+            gone,
         );
         list.register("dead_letters", "Dead letters that nobody has dealt with", dead_letters);
         list.register(
@@ -119,6 +127,11 @@ impl Outbox {
             let label = LetterStateLabel { route: Route::Default, state: *state };
             self.letters.get_or_create(&label).set(count(letters));
         }
+    }
+
+    /// Published events that are gone for good, at most, and that nobody has acknowledged.
+    pub fn lost(&self, events: u64) {
+        self.lost.set(count(events));
     }
 
     /// Retention removed rows.

@@ -98,8 +98,10 @@ pub struct Acquired {
     pub sent_to: Seq,
     /// What was known of the stream at the last settlement.
     pub stream: StreamMark,
-    /// The stream's name and when it was created, as of then.
-    pub stream_identity: Option<(String, String)>,
+    /// The stream's name and when it was created, as of then; `None` for a time that is not known.
+    pub stream_identity: Option<(String, Option<i64>)>,
+    /// Rows that were settled as published.
+    pub published: i64,
     /// Whether rows are read again that were settled once.
     pub course: Course,
     /// Where the position was made.
@@ -149,9 +151,11 @@ impl Acquired {
                 event_id: row.try_get::<_, Option<_>>("stream_event_id")?.map(EventId),
                 floor: row.try_get::<_, i64>("stream_floor")?.unsigned_abs(),
             },
-            stream_identity: row
-                .try_get::<_, Option<String>>("stream_name")?
-                .zip(row.try_get::<_, Option<String>>("stream_created")?),
+            stream_identity: match row.try_get::<_, Option<String>>("stream_name")? {
+                Some(name) => Some((name, row.try_get("stream_created_ns")?)),
+                None => None,
+            },
+            published: row.try_get("published")?,
             course: if row.try_get("healing")? { Course::Again } else { Course::Onward },
             origin: if row.try_get::<_, i64>("system_id")? == row.try_get::<_, i64>("cluster_id")? {
                 Origin::Here

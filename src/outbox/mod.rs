@@ -5,11 +5,13 @@ mod fetch;
 mod inspect;
 mod lease;
 mod letters;
+mod loss;
 pub mod operator;
 mod reconcile;
 mod relays;
 mod repair;
 mod row;
+mod scan;
 mod settle;
 mod sleep;
 mod unreadable;
@@ -30,9 +32,11 @@ pub use fetch::{Page, PageLimits};
 pub use inspect::{Inspection, MissingPrivilege, Progress};
 pub use lease::{Acquired, Candidate, Course, Leader, LeaderSession, Origin};
 pub use letters::{BlockedKeys, Due, DueLetters};
+pub use loss::Losses;
 pub use reconcile::{Due as SettledDue, LETTER_BYTES_MAX, RECONCILE_BATCH, Settled, SettledEvent};
 pub use relays::{GivenUp, Letters, RelayRow};
-pub use repair::{HealWhen, REPAIR_SETTINGS, Repair};
+pub use repair::{HealWhen, Healed, REPAIR_SETTINGS, Repair};
+pub use scan::Ours;
 pub use settle::{Authority, SettleError};
 pub use upkeep::{Forgotten, Retained, Upkeep};
 pub use why::{Waiting, WaitingLetter};
@@ -84,6 +88,8 @@ struct Statements {
     gate_set: Prepared,
     writers: Prepared,
     lettered: Prepared,
+    ours: Prepared,
+    take_over_upgrade: Prepared,
 }
 
 impl Outbox {
@@ -125,6 +131,8 @@ impl Outbox {
             gate_set: prepare!("sql/gate_set.sql"),
             writers: prepare!("sql/writers.sql"),
             lettered: prepare!("sql/lettered.sql"),
+            ours: prepare!("sql/ours.sql"),
+            take_over_upgrade: prepare!("sql/take_over_upgrade.sql"),
         };
         let page_rows = fetch::PageRows::unlimited();
         Ok(Arc::new(Self { connection, relay, schema, statements, page_rows }))

@@ -2,6 +2,8 @@
 //!
 //! Each runs on a session of its own, so that no other statement of the relay waits behind it.
 
+use tokio_postgres::Row;
+
 use super::Authority;
 use crate::pg::{
     error::QueryError,
@@ -23,6 +25,15 @@ pub enum HealWhen {
     Asked,
 }
 
+/// What a healing has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Healed {
+    /// Letters that are tried again.
+    pub letters: i64,
+    /// Published events that are gone for good, at most: the outbox no longer has them.
+    pub lost: i64,
+}
+
 /// Repairs of one relay's position.
 pub struct Repair {
     connection: Connection,
@@ -38,24 +49,26 @@ impl Repair {
 
     /// Takes a stream that was created then and ends there now for what it is: at once, by putting the
     /// position back to where it still had everything; or when an operator has asked for it, who has
-    /// made letters of what is missing. Returns how many letters are tried again; `None` when nothing
-    /// was done. Another holding has to begin after it.
+    /// made letters of what is missing. `None` when nothing was done. Another holding has to begin
+    /// after it.
     ///
     /// # Errors
     /// As the session's.
     pub async fn heal(
         &self,
         authority: &Authority,
-        created: &str,
+        created: Option<i64>,
         last_seq: u64,
         when: HealWhen,
-    ) -> Result<Option<i64>, QueryError> {
+    ) -> Result<Option<Healed>, QueryError> {
         let last_seq = i64::try_from(last_seq).unwrap_or(i64::MAX);
         let sql = match when {
             HealWhen::Asked => include_str!("sql/accept.sql"),
             HealWhen::AtOnce => include_str!("sql/heal.sql"),
         };
-        self.number(sql, &[&self.relay, &authority.term, &created, &last_seq]).await
+        let row = self.row(sql, &[&self.relay, &authority.term, &created, &last_seq]).await?;
+        let Some(letters) = row.try_get("letters")? else { return Ok(None) };
+        Ok(Some(Healed { letters, lost: row.try_get("lost")? }))
     }
 
     /// Accepts a database that was restored into another cluster: every retained row that was not
@@ -64,15 +77,12 @@ impl Repair {
     /// # Errors
     /// As the session's. It takes as long as rewriting the outbox takes.
     pub async fn rescan(&self, term: i64) -> Result<Option<i64>, QueryError> {
-        self.number(include_str!("sql/rescan.sql"), &[&self.relay, &term]).await
+        let row = self.row(include_str!("sql/rescan.sql"), &[&self.relay, &term]).await?;
+        Ok(row.try_get(0)?)
     }
 
-    async fn number(
-        &self,
-        sql: &str,
-        parameters: &Parameters<'_>,
-    ) -> Result<Option<i64>, QueryError> {
+    async fn row(&self, sql: &str, parameters: &Parameters<'_>) -> Result<Row, QueryError> {
         let rows = self.connection.query_patiently(&self.schema.apply(sql), parameters).await?;
-        Ok(rows.first().ok_or(QueryError::NoRow)?.try_get(0)?)
+        rows.into_iter().next().ok_or(QueryError::NoRow)
     }
 }

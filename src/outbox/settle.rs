@@ -23,8 +23,10 @@ pub struct Authority {
     pub term: i64,
     /// The stream that acknowledged.
     pub stream: String,
-    /// When that stream was created.
-    pub stream_created: String,
+    /// When that stream was created, in nanoseconds since the Unix epoch, when that is known.
+    pub stream_created: Option<i64>,
+    /// Events settled as published by this position, the next settlement's included.
+    pub published: i64,
     /// Whether a dead letter holds the later events of its key.
     pub on_dead: OnDead,
     /// Bytes of a payload that a letter copies at most; a larger one stays in the outbox.
@@ -93,6 +95,7 @@ impl Outbox {
                     &stream.floor,
                     &authority.lease.as_secs_f64(),
                     &settlement.sent_to.0,
+                    &authority.published,
                 ],
             )
             .await?;
@@ -141,6 +144,7 @@ impl Outbox {
                     &stream.floor,
                     &authority.lease.as_secs_f64(),
                     &settlement.sent_to.0,
+                    &authority.published,
                 ],
             )
             .await?;

@@ -4,7 +4,7 @@ use std::{borrow::Cow, time::Duration};
 
 use tokio_postgres::{Row, types::ToSql};
 
-use super::Outbox;
+use super::{Losses, Outbox};
 use crate::{
     metrics::{Depth, Query},
     pg::{blocking::pid_of, connect::Connection, error::QueryError, schema::Schema},
@@ -94,6 +94,15 @@ impl Upkeep {
         let depth = self.connection.prepare(sql).await?;
         let rows = self.connection.run(Query::Depth, &depth, &parameters).await?;
         rows.first().map(read_depth).transpose()
+    }
+
+    /// Losses that nobody has acknowledged.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn losses(&self) -> Result<Losses, QueryError> {
+        let rows = self.run(include_str!("sql/losses.sql"), &[&self.relay]).await?;
+        rows.first().map(Losses::read).transpose().map(Option::unwrap_or_default)
     }
 
     /// Writes for `postrider status` why nothing is published just now, as a word and as a text

@@ -42,13 +42,13 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
     // A check changes nothing, so that it does not create the stream either.
     let only_look = config::Stream { create: false, ..config.stream.clone() };
     let ack_timeout = config.nats.ack_timeout.0;
-    match nats::verify(&connection.client, &only_look, &template, ack_timeout).await {
+    match nats::verify(&connection.jetstream, &only_look, &template, ack_timeout).await {
         Ok(facts) => {
             let text = format!("{} exists, last sequence {}", config.stream.name, facts.last_seq);
             findings.push(Finding::fine(STREAM, text));
             let stream = &config.stream.name;
             if config.stream.batches != config::Batches::Off {
-                findings.extend(batches(stream, facts.batches));
+                findings.extend(batches(stream, facts.batches, &server.version));
             }
             findings.extend(facts.warnings.iter().map(|warning| {
                 Finding::risky(STREAM, format!("{stream} {}", warning.text)).hint(warning.hint)
@@ -65,7 +65,7 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
 }
 
 /// Whether events go in batches where that is faster: never a risk, so never a warning.
-fn batches(stream: &str, batching: Batching) -> Option<Finding> {
+fn batches(stream: &str, batching: Batching, version: &str) -> Option<Finding> {
     let takes = |what| Some(Finding::fine(STREAM, format!("{stream} takes {what} batches")));
     match batching {
         Batching::Taken(Taken::Both) => takes("atomic and fast"),
@@ -79,7 +79,13 @@ fn batches(stream: &str, batching: Batching) -> Option<Finding> {
                  faster ones; no restart is needed",
             ))
         }
-        Batching::Unknown => None,
+        Batching::Unknown => {
+            let text = format!(
+                "{stream} takes no batches: nats-server {version} takes none of messages with ids, 2.12.1 \
+                 and newer do"
+            );
+            Some(Finding::fine(STREAM, text))
+        }
     }
 }
 
@@ -120,7 +126,9 @@ fn unusable(connection: &mut nats::Connection, error: &StreamError) -> Finding {
     }
     let exit = match error {
         StreamError::Unavailable { .. } => Exit::Unavailable,
-        StreamError::Missing { .. } | StreamError::Refused { .. } => Exit::Configuration,
+        StreamError::Missing { .. } | StreamError::TooOld { .. } | StreamError::Refused { .. } => {
+            Exit::Configuration
+        }
     };
     Finding::refused(STREAM, exit, error.to_string()).hint(error.hint())
 }

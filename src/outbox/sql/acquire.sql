@@ -14,7 +14,7 @@
 -- Columns: term int8 (ours), snapshot text, floor int8, target text, target_floor int8,
 --   bookmark int8, fence int8 (floor of every snapshot taken from now on), stream_name text null,
 --   sent_to int8 null (no row with a higher seq was handed over by an earlier leader),
---   stream_created text null, stream_seq int8, stream_event_id uuid null, stream_floor int8,
+--   stream_created_ns int8 null, published int8 (rows settled as published), stream_seq int8, stream_event_id uuid null, stream_floor int8,
 --   healing bool (letters may belong to rows that the position has not passed), system_id int8 (stored), previous_holder text null,
 --   previous_update timestamptz null,
 --   cluster_id int8 (of this server: when it differs from system_id, stop),
@@ -48,7 +48,7 @@ WITH previous AS MATERIALIZED (
 )
 SELECT taken.term, taken.snapshot::text AS snapshot, taken.floor, taken.target::text AS target,
        taken.target_floor, taken.bookmark, here.fence, taken.sent_to, taken.stream_name,
-       taken.stream_created, taken.stream_seq, taken.stream_event_id, taken.stream_floor,
+       taken.stream_created_ns, taken.published, taken.stream_seq, taken.stream_event_id, taken.stream_floor,
        taken.healing_since IS NOT NULL AS healing, taken.system_id, previous.holder AS previous_holder,
        previous.updated_at AS previous_update, here.cluster_id,
        pg_is_in_recovery() AS in_recovery,

@@ -7,12 +7,12 @@
 -- ends.
 WITH here AS MATERIALIZED (
     SELECT p.* FROM "postrider".position AS p
-    WHERE p.relay = $1::text AND p.stream_created <> ''
+    WHERE p.relay = $1::text AND p.stream_seq > 0
 ), taken AS (
-    INSERT INTO "postrider".checkpoint (relay, stream_created, stream_seq, stream_floor, snapshot,
-        floor, target, target_floor, bookmark, system_id)
-    SELECT here.relay, here.stream_created, here.stream_seq, here.stream_floor, here.snapshot,
-        here.floor, here.target, here.target_floor, here.bookmark, here.system_id
+    INSERT INTO "postrider".checkpoint (relay, stream_created_ns, published, stream_seq,
+        stream_floor, snapshot, floor, target, target_floor, bookmark, system_id)
+    SELECT here.relay, here.stream_created_ns, here.published, here.stream_seq,
+        here.stream_floor, here.snapshot, here.floor, here.target, here.target_floor, here.bookmark, here.system_id
     FROM here
     WHERE here.stream_seq IS DISTINCT FROM (
         SELECT c.stream_seq FROM "postrider".checkpoint AS c WHERE c.relay = here.relay

@@ -1,23 +1,27 @@
 -- Puts the position back to the last checkpoint that the stream still has everything of, so that
 -- what it has lost since is published again; what it still has above is recognised by its id. Letters
--- that were published above are tried again.
+-- that were published above are tried again. What the outbox no longer has is noted as a loss.
 --
 -- Without such a checkpoint, as for a stream that was created anew, it goes back to the oldest row
--- that the outbox still has.
+-- that the outbox still has. A checkpoint whose stream is not known is none of this one.
 --
--- $1 text relay, $2 bigint term, $3 text stream created, $4 bigint last sequence of the stream
--- Columns: letters int8 null (that are tried again; null: nothing was done, the term is lost)
--- Rows: exactly one. Index: primary keys; reads all letters of the relay.
+-- $1 text relay, $2 bigint term, $3 bigint null when the stream was created (nanoseconds since 1970),
+-- $4 bigint last sequence of the stream
+-- Columns: letters int8 null (that are tried again; null: nothing was done, the term is lost),
+--   lost int8 (published events that cannot be published again, at most)
+-- Rows: exactly one. Index: primary keys; reads the outbox and all letters of the relay.
 -- Locks: the position's row and those letters.
 WITH ours AS MATERIALIZED (
-    SELECT p.relay FROM "postrider".position AS p
+    SELECT p.relay, p.stream_name, p.stream_seq FROM "postrider".position AS p
     WHERE p.relay = $1::text AND p.term = $2::bigint
     FOR UPDATE
 ), chosen AS MATERIALIZED (
     SELECT c.* FROM ours JOIN "postrider".checkpoint AS c ON c.relay = ours.relay
-    WHERE c.stream_created = $3::text AND c.stream_seq <= $4::bigint
+    WHERE c.stream_created_ns = $3::bigint AND c.stream_seq <= $4::bigint
       AND c.system_id = (SELECT system_identifier FROM pg_control_system())
     ORDER BY c.taken_at DESC LIMIT 1
+), gap AS MATERIALIZED (
+    SELECT "postrider".unrestorable(ours.relay, $3::bigint, $4::bigint) AS events FROM ours
 ), put_back AS (
     UPDATE "postrider".position AS p
     SET snapshot = coalesce((SELECT snapshot FROM chosen), '3:3:'),
@@ -25,14 +29,20 @@ WITH ours AS MATERIALIZED (
         target = coalesce((SELECT target FROM chosen), '3:3:'),
         target_floor = coalesce((SELECT target_floor FROM chosen), 0),
         bookmark = coalesce((SELECT bookmark FROM chosen), 0),
-        stream_created = $3::text, stream_seq = $4::bigint, stream_event_id = NULL,
+        published = coalesce((SELECT published FROM chosen), 0),
+        stream_created_ns = $3::bigint, stream_seq = $4::bigint, stream_event_id = NULL,
         stream_floor = coalesce((SELECT stream_floor FROM chosen), 0),
         healing_since = coalesce(p.healing_since, clock_timestamp()), heal_requested_at = NULL,
         updated_at = clock_timestamp()
     FROM ours WHERE p.relay = ours.relay
+), noted AS (
+    INSERT INTO "postrider".loss (relay, stream_name, acknowledged_seq, last_seq, events_at_most)
+    SELECT ours.relay, ours.stream_name, ours.stream_seq, $4::bigint, gap.events
+    FROM ours CROSS JOIN gap WHERE gap.events > 0
 ), gone AS (
     DELETE FROM "postrider".checkpoint AS c USING ours
-    WHERE c.relay = ours.relay AND (c.stream_created <> $3::text OR c.stream_seq > $4::bigint)
+    WHERE c.relay = ours.relay
+      AND (c.stream_created_ns IS DISTINCT FROM $3::bigint OR c.stream_seq > $4::bigint)
 ), again AS (
     UPDATE "postrider".letter AS l
     SET state = 'retrying', attempts = 0, next_attempt_at = clock_timestamp(), dead_at = NULL,
@@ -47,4 +57,5 @@ WITH ours AS MATERIALIZED (
                                      WHERE c.relay = ours.relay), '-infinity')
     RETURNING l.id
 )
-SELECT CASE WHEN EXISTS (SELECT FROM ours) THEN (SELECT count(*) FROM again) END AS letters
+SELECT CASE WHEN EXISTS (SELECT FROM ours) THEN (SELECT count(*) FROM again) END AS letters,
+       coalesce((SELECT events FROM gap), 0) AS lost

@@ -2,7 +2,7 @@
 -- same settlement changes nothing.
 --
 -- $1 text relay, $2 bigint term, $3 text snapshot (P), $4 bigint floor of P, $5 text target (C),
--- $6 bigint floor of C, $7 bigint bookmark, $8 text stream name, $9 text stream created,
+-- $6 bigint floor of C, $7 bigint bookmark, $8 text stream name, $9 bigint null when it was created,
 -- $10 bigint last acked stream sequence,
 -- $11 bigint[] seq, $12 text[] state (dead | retrying | held), $13 boolean[] holds,
 -- $14 text[] error_code, $15 text[] error, $16 bigint payload bytes at most: a larger payload stays
@@ -10,7 +10,8 @@
 -- be measured: of it the letter tells the compressed size, $17 integer[] attempts, $18 float8[] null or wait in
 -- seconds until the mark (by this server's clock),
 -- $19 uuid null event stored at the last acked sequence, $20 bigint stream floor,
--- $21 float8 length of the lease in seconds, $22 bigint sent_to (renew.sql)
+-- $21 float8 length of the lease in seconds, $22 bigint sent_to (renew.sql),
+-- $23 bigint events settled as published, this settlement's included
 -- Columns: settled int8 (1 when the term is still ours, else 0 and nothing was written),
 --   letters int8 (the letters that are new)
 -- Rows: exactly one. Index: primary key of position, of each leaf one probe an event.
@@ -19,8 +20,9 @@ WITH settled AS (
     UPDATE "postrider".position AS p
     SET snapshot = $3::text::pg_snapshot, floor = $4::bigint,
         target = $5::text::pg_snapshot, target_floor = $6::bigint,
-        bookmark = $7::bigint, stream_name = $8::text, stream_created = $9::text,
+        bookmark = $7::bigint, stream_name = $8::text, stream_created_ns = $9::bigint,
         stream_seq = $10::bigint, stream_event_id = $19::uuid, stream_floor = $20::bigint,
+        published = $23::bigint,
         updated_at = clock_timestamp(),
         lease_until = clock_timestamp() + $21::float8 * interval '1 second',
         sent_to = greatest(p.sent_to, $22::bigint),

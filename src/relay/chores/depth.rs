@@ -1,4 +1,4 @@
-//! Measures how much waits to be published, for the metrics and the status.
+//! Measures how much waits to be published, and how much is lost, for the metrics and the status.
 
 use std::time::{Duration, Instant};
 
@@ -6,6 +6,7 @@ use tokio::sync::watch;
 use tracing::debug;
 
 use crate::{
+    findings,
     metrics::{Depth, Measured, Metrics},
     outbox::{Outbox, Upkeep},
     pg::error::QueryError,
@@ -23,6 +24,16 @@ pub(super) async fn measure(
     // As of before the statement: what is committed while it runs may be missing.
     let at = Instant::now();
     take(at, session.depth().await?, status, metrics);
+    let losses = session.losses().await?;
+    metrics.outbox.lost(losses.events);
+    let alarm = findings::lost(losses.events, losses.noticed_at.as_deref());
+    status.send_if_modified(|status| {
+        let is_news = !status.alarms.iter().eq(alarm.iter());
+        if is_news {
+            status.alarms = alarm.into_iter().collect();
+        }
+        is_news
+    });
     Ok(())
 }
 

@@ -1,0 +1,6 @@
+-- Notes that a person has seen the losses of a relay, with a row of the audit each.
+--
+-- $1 text relay, $2 text actor, $3 text reason
+-- Columns: losses int8
+-- Rows: exactly one. Index: loss_standing. Locks: the rows of those losses.
+SELECT "postrider".acknowledge_loss($1::text, $2::text, $3::text) AS losses

@@ -1,0 +1,23 @@
+-- Tells which of the messages that a scan of the stream has seen are events of this outbox whose fate is
+-- open: rows that the relay has not settled, and letters that are not resolved. Several outboxes may
+-- share a stream, so that an id alone says nothing; one that is settled is never sent again.
+--
+-- $1 text relay, $2 bigint[] seq, $3 uuid[] event id (of the same length)
+-- Columns: place int8 (in the arrays, from 1), aggregate_type text null, aggregate_id text null
+-- Rows: 0 to one a message, two for a letter whose row is not settled. Index: primary key of each leaf
+--   and letter_once, one probe of each a message. Locks: ACCESS SHARE.
+SELECT f.place, o.aggregate_type, o.aggregate_id
+FROM "postrider".position AS p
+CROSS JOIN unnest($2::bigint[], $3::uuid[]) WITH ORDINALITY AS f (seq, event_id, place)
+CROSS JOIN LATERAL (
+    SELECT r.tx, r.event_id, r.aggregate_type, r.aggregate_id FROM "postrider".outbox AS r
+    WHERE r.seq >= f.seq AND r.seq <= f.seq
+    ORDER BY r.seq LIMIT 1) AS o
+WHERE p.relay = $1::text AND o.event_id = f.event_id
+  AND NOT pg_visible_in_snapshot(o.tx, p.snapshot)
+  AND NOT (f.seq <= p.bookmark AND pg_visible_in_snapshot(o.tx, p.target))
+UNION ALL
+SELECT f.place, l.aggregate_type, l.aggregate_id
+FROM unnest($2::bigint[], $3::uuid[]) WITH ORDINALITY AS f (seq, event_id, place)
+JOIN "postrider".letter AS l ON l.relay = $1::text AND l.seq = f.seq
+WHERE l.event_id = f.event_id AND l.resolved_at IS NULL
