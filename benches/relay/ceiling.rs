@@ -94,8 +94,8 @@ async fn connect(stage: &Stage) -> Result<(Publisher, Encoder)> {
     let mut publisher =
         Publisher::new(connections, stream.name.clone(), ack_timeout, Instant::now());
     while !matches!(publisher.next().await, Absorbed::Connected) {}
-    let client = publisher.client().context("there is a connection")?;
-    let facts = nats::verify(client, &stream, &template, ack_timeout).await?;
+    let jetstream = publisher.jetstream().context("there is a connection")?;
+    let facts = nats::verify(jetstream, &stream, &template, ack_timeout).await?;
     let source = config::Relay::default().source;
     Ok((publisher, Encoder::new(template, source, facts.limits)))
 }

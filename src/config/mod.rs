@@ -133,6 +133,12 @@ pub struct Nats {
     /// Whether the TLS handshake comes before the server's first message. Default `false`; it must be
     /// what the server's `handshake_first` says. With it the connection is encrypted or there is none.
     pub tls_first: bool,
+    /// The JetStream domain that has the stream, when it is not that of the server we connect to: a
+    /// hub behind a leaf node, say. Acknowledgements of another domain do not count.
+    pub domain: Option<String>,
+    /// The prefix of requests to JetStream, for a stream of another account that exports its API under
+    /// that prefix. In place of `domain`. Default `$JS.API`.
+    pub api_prefix: Option<String>,
     /// How long connecting may take, with TLS and login. Default `5s`. See
     /// [`bounds::CONNECT_TIMEOUT`].
     pub connect_timeout: HumanDuration,
@@ -163,6 +169,8 @@ impl Default for Nats {
             tls_cert: None,
             tls_key: None,
             tls_first: false,
+            domain: None,
+            api_prefix: None,
             connect_timeout: HumanDuration(Duration::from_secs(5)),
             ping_interval: HumanDuration(Duration::from_secs(5)),
             ack_timeout: HumanDuration(Duration::from_secs(5)),

@@ -205,6 +205,11 @@ impl Rules<'_> {
         if let Err(error) = nats.servers() {
             self.broken("nats.url", Problem::new(format!("nats.url {error}")));
         }
+        if nats.domain.is_some() && nats.api_prefix.is_some() {
+            let problem = Problem::new("nats.domain and nats.api_prefix exclude each other")
+                .hint("a domain's prefix is $JS.<domain>.API; keep nats.domain for that");
+            self.broken("nats.api_prefix", problem);
+        }
         for (one, one_set, other, other_set) in [
             ("nats.user", nats.user.is_some(), "nats.password", nats.password.is_some()),
             ("nats.tls_cert", nats.tls_cert.is_some(), "nats.tls_key", nats.tls_key.is_some()),
@@ -220,6 +225,24 @@ impl Rules<'_> {
     fn texts(&mut self, config: &Config) {
         if config.nats.user.as_deref() == Some("") {
             self.broken("nats.user", Problem::new("nats.user is empty").hint("remove it"));
+        }
+        for (key, value, dots) in [
+            ("nats.domain", &config.nats.domain, false),
+            ("nats.api_prefix", &config.nats.api_prefix, true),
+        ] {
+            let Some(value) = value else { continue };
+            let tokens = || value.split('.');
+            let is_token = |token: &str| {
+                !token.is_empty()
+                    && !token.contains(['*', '>'])
+                    && !token.contains(|c: char| c.is_whitespace() || c.is_control())
+            };
+            if !tokens().all(is_token) || (!dots && tokens().count() > 1) {
+                let problem = Problem::new(format!("{key} may not be {}", shortened(value)));
+                let hint = "it is part of a subject: no wildcards, no blanks, no empty token; a domain \
+                            has no dots";
+                self.broken(key, problem.hint(hint));
+            }
         }
         let source = &config.relay.source;
         if source.is_empty() || source.len() > SOURCE_BYTES_MAX || source.contains(char::is_control)

@@ -249,6 +249,10 @@ impl Delivery {
     /// [`Delivery::sent_together`], [`Delivery::give_back_together`] or [`Delivery::refuse`].
     pub fn company(&mut self, first: Ticket, now: Instant) -> Company {
         let Some(kind) = self.batches.kind(now) else { return Company::Alone };
+        // Each is compared with the last values of the stream first.
+        if !self.latest.is_empty() {
+            return Company::Alone;
+        }
         if self.breaker.permit(now) != Permit::Flow {
             return Company::Alone;
         }

@@ -4,6 +4,26 @@ use std::time::{Duration, Instant};
 
 use crate::event::Seq;
 
+/// Whether an earlier run may have sent some of what is not settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Earlier {
+    /// There was none.
+    None,
+    /// There was one.
+    Some {
+        /// It can have sent no row with a higher `seq`: it wrote this bound down before it sent.
+        sent_to: Seq,
+    },
+    /// There was none of this relay, and others may have published any row.
+    OfOthers,
+    /// There was one, and besides what it may have sent any row may be in the stream: others may have
+    /// published it, or it is read again to heal the stream.
+    Anything {
+        /// It can have sent no row with a higher `seq`.
+        sent_to: Seq,
+    },
+}
+
 /// Rows and letters that an earlier run may have sent, for as long as some of them may be unread.
 #[derive(Debug)]
 pub(super) struct Before {
@@ -13,8 +33,11 @@ pub(super) struct Before {
     looked_at: Instant,
     /// When this run began: the earlier one had ended.
     began: Instant,
-    /// The highest `seq` that the earlier run may have sent.
+    /// The highest `seq` that may have been sent before.
     sent_to: Seq,
+    /// Any row may be in the stream: a scan tells up to which `seq` some are, and the earlier run may
+    /// have sent up to this one.
+    anything: Option<Seq>,
     rows: Rows,
     letters_read: bool,
 }
@@ -30,20 +53,46 @@ enum Rows {
 }
 
 impl Before {
-    pub(super) fn new(stream_floor: u64, sent_to: Seq, now: Instant) -> Self {
-        let rows = Rows::OfItsTarget;
-        let letters_read = false;
-        Self { stream_floor, looked_at: now, began: now, sent_to, rows, letters_read }
+    pub(super) fn of(earlier: Earlier, stream_floor: u64, now: Instant) -> Self {
+        // Until a scan has told.
+        let unknown = Seq(i64::MAX);
+        match earlier {
+            Earlier::None => Self::nothing(now),
+            Earlier::Some { sent_to } => Self::new(stream_floor, sent_to, now),
+            Earlier::OfOthers => Self {
+                anything: Some(Seq(0)),
+                letters_read: true,
+                ..Self::new(stream_floor, unknown, now)
+            },
+            Earlier::Anything { sent_to } => {
+                Self { anything: Some(sent_to), ..Self::new(stream_floor, unknown, now) }
+            }
+        }
+    }
+
+    fn new(stream_floor: u64, sent_to: Seq, now: Instant) -> Self {
+        Self {
+            stream_floor,
+            looked_at: now,
+            began: now,
+            sent_to,
+            anything: None,
+            rows: Rows::OfItsTarget,
+            letters_read: false,
+        }
     }
 
     /// There was no earlier run.
-    pub(super) fn nothing(now: Instant) -> Self {
+    fn nothing(now: Instant) -> Self {
         Self { rows: Rows::Read, letters_read: true, ..Self::new(0, Seq(0), now) }
     }
 
-    /// The stream was looked into at that time.
-    pub(super) fn looked(&mut self, at: Instant) {
+    /// The stream was looked into at that time, and holds no row of ours with a higher `seq`.
+    pub(super) fn looked(&mut self, at: Instant, found_to: Seq) {
         self.looked_at = at;
+        if let Some(sent_to) = self.anything {
+            self.sent_to = sent_to.max(found_to);
+        }
     }
 
     /// A target was begun.

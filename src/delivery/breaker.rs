@@ -139,7 +139,7 @@ mod tests {
     use crate::delivery::ClosureKind;
 
     fn full() -> Closure {
-        Closure { kind: ClosureKind::StreamUnavailable, text: "full".into() }
+        Closure::new(ClosureKind::StreamUnavailable, "full".into())
     }
 
     #[test]

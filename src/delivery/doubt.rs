@@ -25,8 +25,9 @@ impl Delivery {
 
     /// What the stream holds of what was sent and is not settled, as a look into it, begun at `at`, has
     /// found. The stream's sequences up to `stream_seq` are in use.
-    pub fn found(&mut self, found: Found, stream_seq: u64, at: Instant) {
-        self.before.looked(at);
+    pub fn found(&mut self, mut found: Found, stream_seq: u64, at: Instant) {
+        self.before.looked(at, found.last());
+        self.note_latest(found.take_latest());
         for ticket in self.lanes.uncertain() {
             let known = self.lanes.event(ticket).is_some_and(|(event, _)| found.contains(event));
             if known {

@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::Latest;
 use crate::event::{Event, EventId, Seq};
 
 /// Ids kept of one look at most. Each takes 32 bytes; beyond it the oldest are forgotten, and an
@@ -14,13 +15,25 @@ pub const FOUND_MAX: usize = 1_048_576;
 pub struct Found {
     /// Sorted.
     events: Vec<(Uuid, Seq)>,
+    /// Of a stream of last values, the newest of each key and subject.
+    latest: Latest,
 }
 
 impl Found {
     /// Takes what was found, in any order.
     pub fn new(mut events: Vec<(Uuid, Seq)>) -> Self {
         events.sort_unstable();
-        Self { events }
+        Self { events, latest: Latest::default() }
+    }
+
+    /// Takes what was found in a stream of last values.
+    pub fn of_last_values(events: Vec<(Uuid, Seq)>, latest: Latest) -> Self {
+        Self { latest, ..Self::new(events) }
+    }
+
+    /// Takes the last values out.
+    pub(super) fn take_latest(&mut self) -> Latest {
+        std::mem::take(&mut self.latest)
     }
 
     /// Whether the stream holds this event.
@@ -34,6 +47,11 @@ impl Found {
         self.events.extend(other.events);
         self.events.sort_unstable();
         self.events.dedup();
+    }
+
+    /// The highest `seq` among them; 0 when nothing was found.
+    pub(super) fn last(&self) -> Seq {
+        self.events.iter().map(|(_, seq)| *seq).max().unwrap_or(Seq(0))
     }
 
     /// How many events were found.

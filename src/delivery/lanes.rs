@@ -62,6 +62,8 @@ struct Waiting {
     /// Since when a publish of it may be in the stream without our knowing.
     uncertain_since: Option<Instant>,
     doubt: Doubt,
+    /// Whether a scan has looked for it in the stream and not found it.
+    was_looked_for: bool,
     /// When it was sent last, or may have been.
     last_sent: Option<Instant>,
     /// The highest stream sequence known when it was last sent: it is stored above.
@@ -145,6 +147,7 @@ impl Lanes {
             sends: 0,
             way: Way::NotSent,
             uncertain_since,
+            was_looked_for: uncertain_since.is_some(),
             doubt: if uncertain_since.is_some() { Doubt::Earlier } else { Doubt::No },
             last_sent: uncertain_since,
             sent_above: 0,
@@ -226,6 +229,7 @@ impl Lanes {
     /// `late_max`: if that is not over, the time in which it is recognised counts from then.
     pub fn not_stored(&mut self, ticket: Ticket, at: Instant, late_max: Duration) {
         if let Some(waiting) = self.waiting.get_mut(&ticket) {
+            waiting.was_looked_for = true;
             let arrived = |sent: Instant| at.saturating_duration_since(sent) >= late_max;
             if waiting.last_sent.is_none_or(arrived) {
                 waiting.uncertain_since = None;
@@ -237,6 +241,16 @@ impl Lanes {
                 }
             }
         }
+    }
+
+    /// Whether a scan has looked for it in the stream and not found it.
+    pub fn was_looked_for(&self, ticket: Ticket) -> bool {
+        self.waiting.get(&ticket).is_some_and(|waiting| waiting.was_looked_for)
+    }
+
+    /// Whether a scan has looked for any event in memory.
+    pub fn has_looked_for(&self) -> bool {
+        self.waiting.values().any(|waiting| waiting.was_looked_for)
     }
 
     /// Whether a publish of it stayed without an answer.
@@ -307,8 +321,8 @@ impl Lanes {
     }
 
     /// It is asked to be patient once more. Returns how many attempts that has used up, and how often it
-    /// was asked while it is in memory.
-    pub fn tried(&mut self, ticket: Ticket, attempt: Attempt) -> (u32, u32) {
+    /// was asked while it is in memory. [`Attempt::CountsAsWait`] uses up `most` of them at most.
+    pub fn tried(&mut self, ticket: Ticket, attempt: Attempt, most: u32) -> (u32, u32) {
         let Some(waiting) = self.waiting.get_mut(&ticket) else { return (0, 0) };
         waiting.way = Way::NotSent;
         if waiting.doubt == Doubt::No {
@@ -317,7 +331,10 @@ impl Lanes {
         }
         match attempt {
             Attempt::Counts => waiting.attempts = waiting.attempts.saturating_add(1),
-            Attempt::IsFree => waiting.patience = waiting.patience.saturating_add(1),
+            Attempt::CountsAsWait if waiting.attempts < most => waiting.attempts += 1,
+            Attempt::IsFree | Attempt::CountsAsWait => {
+                waiting.patience = waiting.patience.saturating_add(1);
+            }
         }
         (waiting.attempts, waiting.attempts.saturating_add(waiting.patience))
     }

@@ -12,6 +12,7 @@ mod breaker;
 mod doubt;
 mod found;
 mod lanes;
+mod latest;
 mod lease;
 mod letters;
 mod outcome;
@@ -38,10 +39,12 @@ use lanes::Left;
 use letters::Letters;
 
 pub use batch::{BATCH_EVENTS_MAX, BatchKind, BatchOutcome, Batching, Company, Taken};
+pub use before::Earlier;
 pub use blocked::{BlockedBounds, Hold};
 pub use breaker::{Breaker, Permit, Transition};
 pub use found::{FOUND_MAX, Found};
 pub use lanes::{Lanes, Ticket};
+pub use latest::Latest;
 pub use lease::{HEARD_WITHIN, Lease};
 pub use letters::{
     Change, LETTERS_MAX, LetterId, Look, Mark, Record, Records, Standing, StoredLetter,
@@ -99,18 +102,6 @@ pub struct Resume {
     pub sent_to: Seq,
 }
 
-/// Whether an earlier run may have sent some of what is not settled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Earlier {
-    /// There was none.
-    None,
-    /// There was one.
-    Some {
-        /// It can have sent no row with a higher `seq`: it wrote this bound down before it sent.
-        sent_to: Seq,
-    },
-}
-
 /// Everything the relay knows about the events in its hands.
 #[derive(Debug)]
 pub struct Delivery {
@@ -124,6 +115,7 @@ pub struct Delivery {
     stream: StreamMark,
     /// What the stream was found to hold of what is not settled.
     found: Found,
+    latest: Latest,
     lettered: HashSet<Seq>,
     /// Every event with a lower ticket is settled in the database.
     recorded: Ticket,
@@ -185,14 +177,12 @@ impl Delivery {
             rules,
             stream,
             found: Found::default(),
+            latest: Latest::default(),
             lettered,
             recorded: Ticket(0),
             recognised_for: Duration::MAX,
             late_max: Duration::ZERO,
-            before: match earlier {
-                Earlier::None => Before::nothing(now),
-                Earlier::Some { sent_to } => Before::new(stream.floor, sent_to, now),
-            },
+            before: Before::of(earlier, stream.floor, now),
             leaving: FxHashMap::default(),
             deaths: Vec::new(),
             batches: Batches::default(),
@@ -432,6 +422,7 @@ impl Delivery {
     pub fn settled(&mut self, settlement: &Settlement) {
         self.recorded = self.recorded.max(settlement.up_to);
         self.may_send_to(settlement.sent_to);
+        self.forget_latest();
     }
 
     /// Every event with a lower ticket is settled in the database.

@@ -38,6 +38,9 @@ pub enum Attempt {
     Counts,
     /// It does not: what we do not understand never makes a dead letter.
     IsFree,
+    /// The waits grow as if it did, up to half of the attempts, and it is never the last one: the
+    /// event is fine, and its subject has no room for it.
+    CountsAsWait,
 }
 
 /// Why a message was not stored.
@@ -56,6 +59,20 @@ pub struct Closure {
     pub kind: ClosureKind,
     /// What is wrong, free of secrets.
     pub text: String,
+    /// What the person on call can do.
+    pub hint: &'static str,
+}
+
+impl Closure {
+    /// A closure with the hint of its kind.
+    pub fn new(kind: ClosureKind, text: String) -> Self {
+        Self { kind, text, hint: kind.hint() }
+    }
+
+    /// A closure whose cause tells more precisely what to do.
+    pub fn with_hint(kind: ClosureKind, text: String, hint: &'static str) -> Self {
+        Self { kind, text, hint }
+    }
 }
 
 /// Which kind of trouble closes the gate.
@@ -69,6 +86,8 @@ pub enum ClosureKind {
     PermissionDenied,
     /// Connected, and nothing is answered.
     BrokerStalled,
+    /// Questions are answered, and no publish is: the broker stores nothing.
+    StoreStalled,
     /// The stream lost messages that it had acknowledged.
     BrokerRegressed,
 }
@@ -81,6 +100,7 @@ impl ClosureKind {
             Self::Misconfigured => "misconfigured",
             Self::PermissionDenied => "permission_denied",
             Self::BrokerStalled => "broker_stalled",
+            Self::StoreStalled => "store_stalled",
             Self::BrokerRegressed => "broker_regressed",
         }
     }
@@ -90,7 +110,7 @@ impl ClosureKind {
         match self {
             Self::StreamUnavailable => {
                 "events wait and nothing is lost; see with `nats stream info` whether the stream \
-                 exists, has a leader and has room"
+                 exists and has a leader"
             }
             Self::Misconfigured => {
                 "change the stream, or [stream] and [route] to match it, then run `postrider check`"
@@ -103,6 +123,10 @@ impl ClosureKind {
             Self::BrokerStalled => {
                 "the server is connected but silent: look at its disk and its log; after a full \
                  JetStream disk it needs a restart"
+            }
+            Self::StoreStalled => {
+                "look at the free space of the broker's disk and at its log; with the disk full, make \
+                 room and restart the server, which does not go on by itself"
             }
             Self::BrokerRegressed => {
                 "see with `postrider reconcile --dry-run` what is missing; `postrider reconcile` \
@@ -192,6 +216,8 @@ pub struct Settlement {
     pub sent_to: Seq,
     /// How many events this settles.
     pub events: usize,
+    /// How many of them are in the stream.
+    pub published: usize,
     /// Every event with a lower ticket is settled by this.
     pub up_to: Ticket,
 }

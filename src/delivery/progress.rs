@@ -25,6 +25,8 @@ pub struct Progress {
     first: u64,
     letters: Vec<Letter>,
     settled: usize,
+    /// How many of these are in the stream.
+    published: usize,
     moved: bool,
 }
 
@@ -66,6 +68,7 @@ impl Progress {
             first: first.0,
             letters: Vec::new(),
             settled: 0,
+            published: 0,
             moved: false,
         }
     }
@@ -173,6 +176,7 @@ impl Progress {
             stream,
             sent_to,
             events: std::mem::take(&mut self.settled),
+            published: std::mem::take(&mut self.published),
             up_to: Ticket(self.first),
         };
         self.advance();
@@ -217,7 +221,11 @@ impl Progress {
         }
         self.position.bookmark = seq;
         let fate = match verdict {
-            Verdict::Published | Verdict::Lettered => return,
+            Verdict::Published => {
+                self.published += 1;
+                return;
+            }
+            Verdict::Lettered => return,
             Verdict::Dead { reason, attempts } => Fate::Dead { reason, attempts },
             Verdict::Retrying(retry) => Fate::Retrying(retry),
             Verdict::Held(hold) => Fate::Held(hold),

@@ -43,7 +43,8 @@ impl Delivery {
     ) {
         let Some((event, _)) = self.lanes.event(ticket) else { return };
         let draw = event.seq.0.unsigned_abs();
-        let (attempts, tries) = self.lanes.tried(ticket, attempt);
+        let half = self.rules.retry.attempts / 2;
+        let (attempts, tries) = self.lanes.tried(ticket, attempt, half);
         if attempt == Attempt::Counts && self.rules.retry.is_exhausted(attempts) {
             let text = format!("{} (tried {attempts} times)", reason.text);
             self.die(ticket, Rejection { text, ..reason }, attempts, now);

@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 use tokio::task::coop::unconstrained;
 
 use super::{
-    error::{Answer, PubAck},
+    error::{Answer, PubAck, Wanted},
     publish::{Live, NotSent, Publisher, map_of},
 };
 use crate::{
@@ -117,7 +117,7 @@ impl Publisher {
     ) -> BatchOutcome {
         let id = self.live.as_ref().map(|live| batch_id(&live.reply_prefix, number));
         let Sent { kind, tickets } = batch;
-        classify(answer, &self.stream, id.as_deref(), (*kind, tickets.len()))
+        classify(answer, self.wanted(), id.as_deref(), (*kind, tickets.len()))
     }
 }
 
@@ -203,7 +203,7 @@ fn batch_id(reply_prefix: &str, number: u64) -> String {
 
 fn classify(
     answer: Answer<'_>,
-    stream: &str,
+    wanted: Wanted<'_>,
     id: Option<&str>,
     (kind, messages): (BatchKind, usize),
 ) -> BatchOutcome {
@@ -220,8 +220,11 @@ fn classify(
             not_taken(kind, text)
         }
         // Our stream has all of it.
-        Ok(PubAck { stream: Some(name), seq, batch, count, .. })
-            if name == stream && batch == id && count == messages as u64 && seq >= count =>
+        Ok(PubAck { stream: Some(name), domain, seq, batch, count, .. })
+            if wanted.is(name, domain)
+                && batch == id
+                && count == messages as u64
+                && seq >= count =>
         {
             match kind {
                 BatchKind::Atomic => BatchOutcome::Committed { last_seq: seq },
@@ -245,12 +248,14 @@ fn not_taken(kind: BatchKind, text: String) -> BatchOutcome {
 mod tests {
     use super::*;
 
+    const EVENTS: Wanted<'_> = Wanted { stream: "EVENTS", domain: None };
+
     fn answer(json: &str) -> BatchOutcome {
         to(BatchKind::Atomic, json)
     }
 
     fn to(kind: BatchKind, json: &str) -> BatchOutcome {
-        classify(Answer::Payload(json.as_bytes()), "EVENTS", Some("b-7"), (kind, 3))
+        classify(Answer::Payload(json.as_bytes()), EVENTS, Some("b-7"), (kind, 3))
     }
 
     #[test]
@@ -287,6 +292,7 @@ mod tests {
         assert_eq!(answer(whole), BatchOutcome::Committed { last_seq: 9 });
         for other in [
             r#"{"stream":"OTHER","seq":9,"batch":"b-7","count":3}"#,
+            r#"{"stream":"EVENTS","domain":"leaf","seq":9,"batch":"b-7","count":3}"#,
             r#"{"stream":"EVENTS","seq":9,"batch":"b-8","count":3}"#,
             r#"{"stream":"EVENTS","seq":9,"batch":"b-7","count":2}"#,
             r#"{"stream":"EVENTS","seq":2,"batch":"b-7","count":3}"#,
@@ -307,7 +313,7 @@ mod tests {
             refused,
             BatchOutcome::Refused { text: "duplicate (JetStream code 10201)".to_owned() }
         );
-        let nobody = classify(Answer::NoResponders, "EVENTS", Some("b-7"), (BatchKind::Atomic, 3));
+        let nobody = classify(Answer::NoResponders, EVENTS, Some("b-7"), (BatchKind::Atomic, 3));
         assert!(matches!(nobody, BatchOutcome::Refused { .. }));
     }
 

@@ -6,14 +6,18 @@
 
 use std::{path::Path, time::Duration};
 
-use async_nats::{Client, ConnectOptions, Event, ServerAddr, connection::State};
+use async_nats::{
+    Client, ConnectOptions, Event, ServerAddr,
+    connection::State,
+    jetstream::{self, Context},
+};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::failure::ConnectError;
+use super::{failure::ConnectError, info::API_TIMEOUT};
 use crate::{
     config::{
         self,
@@ -54,6 +58,10 @@ pub struct Connector {
 pub struct Connection {
     /// The client. It never connects again.
     pub client: Client,
+    /// Its requests to JetStream, in the configured domain.
+    pub jetstream: Context,
+    /// What the subjects of these begin with.
+    pub api_prefix: String,
     /// What the server complains about.
     pub events: mpsc::Receiver<Event>,
     /// Cancelled when the connection has ended; cancel it to say that it is of no use any more.
@@ -132,7 +140,19 @@ impl Connector {
         let advertised = client.server_info().connect_urls;
         self.advertised = advertised.iter().filter_map(|server| server.parse().ok()).collect();
         self.advertised.retain(|server| !self.configured.contains(server));
-        Ok(Connection { client, events, ended })
+        let api_prefix = self.api_prefix();
+        let mut jetstream = jetstream::with_prefix(client.clone(), &api_prefix);
+        jetstream.set_timeout(API_TIMEOUT);
+        Ok(Connection { client, jetstream, api_prefix, events, ended })
+    }
+
+    /// What the subjects of requests to JetStream begin with.
+    fn api_prefix(&self) -> String {
+        match (&self.config.api_prefix, &self.config.domain) {
+            (Some(prefix), _) => prefix.clone(),
+            (None, Some(domain)) => format!("$JS.{domain}.API"),
+            (None, None) => "$JS.API".to_owned(),
+        }
     }
 
     /// Tries for as long as one attempt may take.

@@ -2,7 +2,11 @@
 
 use serde::Deserialize;
 
+use super::stream::Cause;
 use crate::delivery::{Attempt, Closure, ClosureKind, Outcome, Rejection};
+
+/// The code of an event whose subject has no room for it.
+pub const SUBJECT_FULL: &str = "subject_full";
 
 /// What a PubAck holds, or an error in its place.
 #[derive(Debug, Deserialize)]
@@ -13,6 +17,9 @@ pub(super) struct PubAck<'a> {
     pub(super) seq: u64,
     #[serde(default)]
     duplicate: bool,
+    /// The JetStream domain of the server that answers.
+    #[serde(borrow, default)]
+    pub(super) domain: Option<&'a str>,
     #[serde(default)]
     pub(super) error: Option<ApiError>,
     /// The batch that it acknowledges, and how many messages that had.
@@ -42,8 +49,33 @@ pub(super) enum Answer<'a> {
     Payload(&'a [u8]),
 }
 
-/// What an answer to a publish means. `stream` is the one that has to have taken it.
-pub(super) fn classify_answer(answer: Answer<'_>, stream: &str) -> Outcome {
+/// Which stream has to have taken a message: two domains may each have one of the same name.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    /// The stream's name.
+    pub(super) stream: &'a str,
+    /// The JetStream domain of its server.
+    pub(super) domain: Option<&'a str>,
+}
+
+impl Wanted<'_> {
+    /// Whether this is the stream that answers.
+    pub(super) fn is(self, stream: &str, domain: Option<&str>) -> bool {
+        self.stream == stream && self.domain == domain
+    }
+}
+
+/// A stream by its name and its domain, for people.
+fn named(stream: &str, domain: Option<&str>) -> String {
+    match domain {
+        Some(domain) => format!("stream \"{stream}\" of JetStream domain \"{domain}\""),
+        None => format!("stream \"{stream}\""),
+    }
+}
+
+/// What an answer to a publish means. Only the wanted stream may take the message.
+pub(super) fn classify_answer(answer: Answer<'_>, wanted: Wanted<'_>) -> Outcome {
+    let Wanted { stream, domain } = wanted;
     let Answer::Payload(payload) = answer else {
         // Subjects were validated against the stream before, so this is no malformed one.
         return unavailable(
@@ -56,16 +88,23 @@ pub(super) fn classify_answer(answer: Answer<'_>, stream: &str) -> Outcome {
     match serde_json::from_slice::<PubAck<'_>>(payload) {
         Ok(PubAck { error: Some(error), .. }) => classify_error(&error),
         // Invariant 2: published means acknowledged by our stream.
-        Ok(PubAck { stream: Some(name), seq, duplicate, error: None, .. }) if name == stream => {
+        Ok(PubAck { stream: Some(name), domain, seq, duplicate, error: None, .. })
+            if wanted.is(name, domain) =>
+        {
             Outcome::Acked { stream_seq: seq, duplicate }
         }
-        Ok(PubAck { stream: Some(other), .. }) => unavailable(
-            ClosureKind::Misconfigured,
-            format!("stream \"{other}\" took a message that was meant for \"{stream}\""),
+        Ok(PubAck { stream: Some(other), domain: others, .. }) => misconfigured(
+            format!(
+                "{} took a message that was meant for {}",
+                named(other, others),
+                named(stream, domain)
+            ),
+            "find who listens on that subject: two streams, perhaps of two JetStream domains, may \
+             not take one event; nats.domain names the domain of ours",
         ),
-        Ok(PubAck { stream: None, .. }) | Err(_) => unavailable(
-            ClosureKind::Misconfigured,
+        Ok(PubAck { stream: None, .. }) | Err(_) => misconfigured(
             "something other than JetStream answers for the subject".to_owned(),
+            "find the service that replies on that subject, and give it or the route another one",
         ),
     }
 }
@@ -74,15 +113,23 @@ pub(super) fn classify_answer(answer: Answer<'_>, stream: &str) -> Outcome {
 pub(super) fn classify_error(error: &ApiError) -> Outcome {
     let text = format!("{} (JetStream code {})", error.description, error.err_code);
     match error.err_code {
+        // One subject is full (`discard_new_per_subject`): that concerns its events only.
+        10077 if is_full_subject(&error.description) => {
+            busy(SUBJECT_FULL, text, Attempt::CountsAsWait)
+        }
         // The message is larger than the store takes, whatever room there is.
         10077 if is_too_large(&error.description) => rejected("payload_too_large", text),
         10054 => rejected("payload_too_large", text),
         10097 => rejected("headers_too_large", text),
         10165 | 10189..=10192 => rejected("rejected", text),
         // Stream full, no space, no leader, offline, out of resources: it may pass.
-        10002 | 10023 | 10039 | 10047 | 10076 | 10077 | 10118 | 10194 => {
-            unavailable(ClosureKind::StreamUnavailable, text)
-        }
+        10002 | 10023 | 10047 | 10077 => full(text),
+        10039 | 10076 => Outcome::Unavailable(Closure::with_hint(
+            ClosureKind::StreamUnavailable,
+            text,
+            Cause::NoJetStream.hint(),
+        )),
+        10118 | 10194 => unavailable(ClosureKind::StreamUnavailable, text),
         // Not found, not enabled, sealed, features that the stream lacks: somebody must act.
         10059 | 10060 | 10109 | 10166 | 10174 | 10188 | 10205 => {
             unavailable(ClosureKind::Misconfigured, text)
@@ -96,6 +143,10 @@ pub(super) fn classify_error(error: &ApiError) -> Outcome {
         // Never a dead letter for what we do not understand.
         _ => busy("unknown_answer", text, Attempt::IsFree),
     }
+}
+
+fn is_full_subject(description: &str) -> bool {
+    description.to_ascii_lowercase().contains("messages per subject")
 }
 
 fn is_too_large(description: &str) -> bool {
@@ -112,7 +163,17 @@ fn busy(code: &'static str, text: String, attempt: Attempt) -> Outcome {
 }
 
 fn unavailable(kind: ClosureKind, text: String) -> Outcome {
-    Outcome::Unavailable(Closure { kind, text })
+    Outcome::Unavailable(Closure::new(kind, text))
+}
+
+fn misconfigured(text: String, hint: &'static str) -> Outcome {
+    Outcome::Unavailable(Closure::with_hint(ClosureKind::Misconfigured, text, hint))
+}
+
+fn full(text: String) -> Outcome {
+    let hint = "the stream, the account or the server has no room: compare `nats stream info` and \
+                `nats account info` with their limits, then raise max_msgs or max_bytes, or purge";
+    Outcome::Unavailable(Closure::with_hint(ClosureKind::StreamUnavailable, text, hint))
 }
 
 #[cfg(test)]
@@ -121,8 +182,10 @@ mod tests {
 
     use super::*;
 
+    const EVENTS: Wanted<'_> = Wanted { stream: "EVENTS", domain: None };
+
     fn answer(json: &str) -> Outcome {
-        classify_answer(Answer::Payload(json.as_bytes()), "EVENTS")
+        classify_answer(Answer::Payload(json.as_bytes()), EVENTS)
     }
 
     fn error(code: u64, description: &str) -> Outcome {
@@ -144,13 +207,37 @@ mod tests {
         }
     }
 
+    /// Another domain has a stream of the same name; its acknowledgements were taken for ours.
+    #[test]
+    fn only_an_ack_of_our_domain_counts() {
+        let hub = Wanted { stream: "EVENTS", domain: Some("hub") };
+        let of = |domain: &str| format!(r#"{{"stream":"EVENTS","seq":7{domain}}}"#);
+        let (ours, other) = (of(r#","domain":"hub""#), of(r#","domain":"leaf""#));
+        for (wanted, json, is_ours) in [
+            (hub, &ours, true),
+            (hub, &other, false),
+            (hub, &of(""), false),
+            (EVENTS, &other, false),
+        ] {
+            let outcome = classify_answer(Answer::Payload(json.as_bytes()), wanted);
+            assert_eq!(matches!(outcome, Outcome::Acked { .. }), is_ours, "{json}: {outcome:?}");
+        }
+    }
+
+    #[test]
+    fn a_full_subject_concerns_its_own_events_only_and_never_makes_a_dead_letter() {
+        let outcome = error(10077, "maximum messages per subject exceeded");
+        let Outcome::Busy { reason, attempt } = outcome else { panic!("{outcome:?}") };
+        assert_eq!((reason.code, attempt), ("subject_full", Attempt::CountsAsWait));
+    }
+
     #[test]
     fn an_outage_is_no_rejection() {
         for code in [10077, 10023, 10118, 10047] {
             let outcome = error(code, "maximum messages exceeded");
             assert!(matches!(outcome, Outcome::Unavailable(_)), "{code}: {outcome:?}");
         }
-        let outcome = classify_answer(Answer::NoResponders, "EVENTS");
+        let outcome = classify_answer(Answer::NoResponders, EVENTS);
         assert!(matches!(outcome, Outcome::Unavailable(_)));
     }
 

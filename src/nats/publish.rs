@@ -13,8 +13,8 @@ use std::{
 };
 
 use async_nats::{
-    Client, Event, HeaderMap, HeaderName, HeaderValue, ServerError, StatusCode, Subscriber,
-    client::PublishErrorKind,
+    Event, HeaderMap, HeaderName, HeaderValue, ServerError, StatusCode, Subscriber,
+    client::PublishErrorKind, jetstream::Context,
 };
 use futures_util::{FutureExt, StreamExt};
 use serde::{
@@ -29,7 +29,8 @@ use tokio::{sync::mpsc, task::coop::unconstrained};
 use super::{
     Connection,
     batch::{Batches, is_progress},
-    error::{Answer, classify_answer},
+    error::{Answer, Wanted, classify_answer},
+    sent::{Sent, Unanswered},
 };
 use crate::{
     clock,
@@ -42,12 +43,11 @@ use crate::{
 pub struct Publisher {
     connections: mpsc::Receiver<Connection>,
     pub(super) live: Option<Live>,
-    pub(super) stream: String,
+    stream: String,
+    /// The JetStream domain of the stream, as it was told when the stream was verified.
+    domain: Option<String>,
     ack_timeout: Duration,
-    /// What was sent, in order; `None` once answered. A batch is one of them, by its first event.
-    sent: VecDeque<Option<Sent>>,
-    /// The number of the first in `sent`.
-    first: u64,
+    sent: Unanswered,
     pub(super) batches: Batches,
     /// What ended without an answer and is yet to be told.
     unconfirmed: VecDeque<Ticket>,
@@ -61,12 +61,6 @@ pub(super) struct Live {
     answers: Subscriber,
     /// `<inbox>.`, to which the number of a publish is appended.
     pub(super) reply_prefix: String,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Sent {
-    ticket: Ticket,
-    at: Instant,
 }
 
 /// Something that came back.
@@ -133,18 +127,34 @@ impl Publisher {
             connections,
             live: None,
             stream,
+            domain: None,
             ack_timeout,
-            sent: VecDeque::new(),
-            first: 0,
+            sent: Unanswered::default(),
             batches: Batches::default(),
             unconfirmed: VecDeque::new(),
             last_answer: now,
         }
     }
 
-    /// The client of the present connection, for questions about the stream.
-    pub fn client(&self) -> Option<&Client> {
-        self.live.as_ref().map(|live| &live.connection.client)
+    /// JetStream over the present connection, for questions about the stream.
+    pub fn jetstream(&self) -> Option<&Context> {
+        self.live.as_ref().map(|live| &live.connection.jetstream)
+    }
+
+    /// The request to JetStream that a subject is, without the prefix; `None` for another subject.
+    pub fn request_of<'a>(&self, subject: &'a str) -> Option<&'a str> {
+        let prefix = &self.live.as_ref()?.connection.api_prefix;
+        subject.strip_prefix(prefix.as_str())?.strip_prefix('.')
+    }
+
+    /// Acknowledgements have to name this JetStream domain from now on.
+    pub fn set_domain(&mut self, domain: Option<String>) {
+        self.domain = domain;
+    }
+
+    /// Which stream has to answer.
+    pub(super) fn wanted(&self) -> Wanted<'_> {
+        Wanted { stream: &self.stream, domain: self.domain.as_deref() }
     }
 
     /// Gives up a connection over which nothing is answered, for another one.
@@ -200,20 +210,20 @@ impl Publisher {
 
     /// The number of the next publish that is answered.
     pub(super) fn next_number(&self) -> u64 {
-        self.first + self.sent.len() as u64
+        self.sent.next_number()
     }
 
     /// A publish was handed over under the next number.
     pub(super) fn wait_for(&mut self, ticket: Ticket, now: Instant) {
-        if self.in_flight() == 0 {
+        if self.sent.is_empty() {
             self.last_answer = now;
         }
-        self.sent.push_back(Some(Sent { ticket, at: now }));
+        self.sent.push(ticket, now);
     }
 
     /// What was handed over in part only may be answered under the next number: nothing else gets it.
     pub(super) fn skip_number(&mut self) {
-        self.sent.push_back(None);
+        self.sent.skip();
     }
 
     /// What came back, as soon as something did.
@@ -230,7 +240,7 @@ impl Publisher {
             if let Some(absorbed) = self.try_next(clock::now()) {
                 return absorbed;
             }
-            let deadline = self.deadline();
+            let deadline = self.sent.oldest().map(|at| at + self.ack_timeout);
             let Some(live) = &mut self.live else {
                 match self.connections.recv().await {
                     Some(connection) => self.live = Live::over(connection),
@@ -274,7 +284,7 @@ impl Publisher {
             let (outcome, took) = (BatchOutcome::Unconfirmed, Duration::ZERO);
             return Some(Absorbed::Batch { tickets, outcome, took, silent: false });
         }
-        if let Some((number, ticket)) = self.overdue(now) {
+        if let Some((number, ticket)) = self.sent.overdue(now, self.ack_timeout) {
             return Some(match self.batches.take(number) {
                 Some(batch) => {
                     let (outcome, took) = (BatchOutcome::Unconfirmed, Duration::ZERO);
@@ -292,34 +302,6 @@ impl Publisher {
         }
     }
 
-    fn in_flight(&self) -> usize {
-        self.sent.len()
-    }
-
-    /// When the oldest unanswered publish is given up waiting for.
-    fn deadline(&mut self) -> Option<Instant> {
-        self.forget_answered();
-        self.sent.front().copied().flatten().map(|sent| sent.at + self.ack_timeout)
-    }
-
-    fn overdue(&mut self, now: Instant) -> Option<(u64, Ticket)> {
-        self.forget_answered();
-        let sent = self.sent.front().copied().flatten()?;
-        if sent.at + self.ack_timeout > now {
-            return None;
-        }
-        self.sent.pop_front();
-        self.first += 1;
-        Some((self.first - 1, sent.ticket))
-    }
-
-    fn forget_answered(&mut self) {
-        while let Some(None) = self.sent.front() {
-            self.sent.pop_front();
-            self.first += 1;
-        }
-    }
-
     fn answered(&mut self, answer: &async_nats::Message, now: Instant) -> Option<Absorbed> {
         let prefix = &self.live.as_ref()?.reply_prefix;
         let place = answer.subject.strip_prefix(prefix)?;
@@ -330,10 +312,8 @@ impl Publisher {
         // What follows the number in the subject is the server's, of a message of a fast batch.
         let number = place.split_once('.').map_or(place, |(number, _)| number);
         let number: u64 = number.parse().ok()?;
-        let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
-        let Sent { ticket, at } = self.sent.get_mut(index)?.take()?;
+        let Sent { ticket, at } = self.sent.take(number)?;
         self.last_answer = now;
-        self.forget_answered();
         let answer = match answer.status {
             Some(StatusCode::NO_RESPONDERS) => Answer::NoResponders,
             Some(_) | None => Answer::Payload(&answer.payload),
@@ -344,40 +324,30 @@ impl Publisher {
             let tickets = batch.tickets;
             return Some(Absorbed::Batch { tickets, outcome, took, silent: false });
         }
-        let outcome = classify_answer(answer, &self.stream);
+        let outcome = classify_answer(answer, self.wanted());
         Some(Absorbed::Outcome { ticket, outcome, took })
     }
 
     /// Forgets what is on its way: nobody waits for its answers any more.
     pub fn forget(&mut self) {
-        self.first += self.sent.len() as u64;
-        self.sent.clear();
+        self.sent.take_all();
         self.batches.forget();
         self.unconfirmed.clear();
     }
 
     /// What became of a publish is known from elsewhere: no answer is waited for.
     pub fn answered_otherwise(&mut self, ticket: Ticket) {
-        let is_it = |sent: &&mut Option<Sent>| sent.is_some_and(|sent| sent.ticket == ticket);
-        if let Some(sent) = self.sent.iter_mut().find(is_it) {
-            *sent = None;
-        }
+        self.sent.take_ticket(ticket);
     }
 
     /// No answer is waited for under this number.
     pub(super) fn give_up_number(&mut self, number: u64) {
-        let place = number.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
-        if let Some(sent) = place.and_then(|place| self.sent.get_mut(place)) {
-            *sent = None;
-        }
+        self.sent.take(number);
     }
 
     /// Everything on its way is unconfirmed.
     fn give_up(&mut self) {
-        let first = self.first;
-        self.first += self.sent.len() as u64;
-        for (number, sent) in (first..).zip(self.sent.drain(..)) {
-            let Some(Sent { ticket, .. }) = sent else { continue };
+        for (number, ticket) in self.sent.take_all() {
             if !self.batches.give_up(number) {
                 self.unconfirmed.push_back(ticket);
             }
@@ -413,12 +383,12 @@ fn happened(event: Event) -> Option<Absorbed> {
         Event::ServerError(ServerError::Other(text)) if is_denial(&text) => {
             let kind = ClosureKind::PermissionDenied;
             let subject = denied_subject(&text);
-            Some(Absorbed::Denied { closure: Closure { kind, text }, subject })
+            Some(Absorbed::Denied { closure: Closure::new(kind, text), subject })
         }
         Event::ServerError(ServerError::AuthorizationViolation) => {
             let kind = ClosureKind::PermissionDenied;
             let text = "the server refuses our credentials".to_owned();
-            Some(Absorbed::Denied { closure: Closure { kind, text }, subject: None })
+            Some(Absorbed::Denied { closure: Closure::new(kind, text), subject: None })
         }
         Event::LameDuckMode | Event::Draining | Event::SlowConsumer(_) | Event::ServerError(_) => {
             tracing::info!(%event, "nats");

@@ -2,33 +2,33 @@
 
 use std::time::Duration;
 
-use async_nats::{
-    Client,
-    jetstream::{
-        self, ErrorCode,
-        context::{CreateStreamErrorKind, GetStreamErrorKind},
-        stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType, Stream},
-    },
+use async_nats::jetstream::{
+    Context,
+    context::CreateStreamErrorKind,
+    stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
 };
 use thiserror::Error;
 use tokio::time::timeout;
 
+use super::{
+    info::{API_TIMEOUT, Info, find},
+    version::Version,
+};
 use crate::{
     config,
     delivery::{Batching, Taken},
     wire::{Limits, SubjectTemplate, captures},
 };
 
-/// How long the API may take to answer.
-pub(super) const API_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// What was learned from the stream.
 #[derive(Debug, Clone)]
 pub struct Facts {
     /// What it takes.
     pub limits: Limits,
-    /// When it was created, as the server writes it.
-    pub created: String,
+    /// When it was created, in nanoseconds since the Unix epoch; `None` when that is unknown.
+    pub created: Option<i64>,
+    /// The JetStream domain of its server, which every acknowledgement has to name.
+    pub domain: Option<String>,
     /// Its first sequence; what was below is gone by its own limits, or purged.
     pub first_seq: u64,
     /// Its last sequence.
@@ -50,18 +50,20 @@ pub struct Facts {
 pub enum Keeps {
     /// Until its limits are reached: what it does not hold, it has lost or dropped.
     UntilItsLimits,
-    /// Until its consumers have acknowledged it, or a later one of its subject has taken its place: what
-    /// it does not hold may have served its time.
-    UntilOthersAct,
+    /// Until later messages of its subject have taken its place (`max_msgs_per_subject`).
+    UntilReplaced,
+    /// Until its consumers have acknowledged it (a work queue, or retention by interest): what it does
+    /// not hold may have served its time. It is never scanned: a work queue refuses a second reader,
+    /// and a reader would change what a stream by interest keeps.
+    UntilConsumed,
 }
 
 impl Keeps {
     pub(super) fn of(config: &Config) -> Self {
         match config.retention {
             RetentionPolicy::Limits if config.max_messages_per_subject <= 0 => Self::UntilItsLimits,
-            RetentionPolicy::Limits | RetentionPolicy::Interest | RetentionPolicy::WorkQueue => {
-                Self::UntilOthersAct
-            }
+            RetentionPolicy::Limits => Self::UntilReplaced,
+            RetentionPolicy::Interest | RetentionPolicy::WorkQueue => Self::UntilConsumed,
         }
     }
 }
@@ -76,26 +78,16 @@ pub enum Copies {
 }
 
 /// Which batches the stream takes.
-fn batching_of(client: &Client, config: &Config) -> Batching {
-    let atomic = config.allow_atomic_publish && knows_atomic(client);
-    let fast = config.allow_batch_publish && knows_fast(client);
+fn batching_of(version: Version, config: &Config) -> Batching {
+    let atomic = config.allow_atomic_publish && version.has_atomic();
+    let fast = config.allow_batch_publish && version.has_fast();
     match (atomic, fast) {
         (true, true) => Batching::Taken(Taken::Both),
         (true, false) => Batching::Taken(Taken::Atomic),
         (false, true) => Batching::Taken(Taken::Fast),
-        (false, false) if knows_atomic(client) => Batching::Off,
+        (false, false) if version.has_atomic() => Batching::Off,
         (false, false) => Batching::Unknown,
     }
-}
-
-/// Whether the server that we are connected to knows of atomic batches.
-fn knows_atomic(client: &Client) -> bool {
-    client.is_server_compatible(2, 12, 0)
-}
-
-/// Whether it knows of fast batches.
-fn knows_fast(client: &Client) -> bool {
-    client.is_server_compatible(2, 14, 0)
 }
 
 /// Something that might lose events, with what to do about it.
@@ -110,21 +102,29 @@ pub struct Warning {
 /// Why the stream cannot be used.
 #[derive(Debug, Error)]
 pub enum StreamError {
-    /// It does not answer; it may later.
+    /// It cannot be asked for, or read, just now.
     #[error("stream \"{stream}\" cannot be asked for: {reason}")]
     Unavailable {
         /// The stream's name.
         stream: String,
         /// What happened.
         reason: String,
-        /// Nothing was answered at all, over a connection that stands.
-        silent: bool,
+        /// Why, as far as that tells what to do.
+        cause: Cause,
     },
     /// There is none, and we may not create it.
     #[error("stream \"{stream}\" does not exist")]
     Missing {
         /// The stream's name.
         stream: String,
+    },
+    /// Its server is too old.
+    #[error("stream \"{stream}\" is on nats-server {version}; postrider needs 2.12 or newer")]
+    TooOld {
+        /// The stream's name.
+        stream: String,
+        /// The server's version.
+        version: String,
     },
     /// It would lose events, or cannot take them.
     #[error("stream \"{stream}\" {fault}")]
@@ -138,15 +138,56 @@ pub enum StreamError {
     },
 }
 
+/// Why a stream cannot be asked for, or read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Nothing was answered at all, over a connection that stands.
+    Silent,
+    /// No server answers requests to JetStream.
+    NoJetStream,
+    /// The server forbids the request.
+    Denied,
+    /// The stream, or the account, has no room for another consumer.
+    NoConsumer,
+    /// The server answered with an error.
+    Answered,
+}
+
+impl Cause {
+    /// What to do about it.
+    pub fn hint(self) -> &'static str {
+        match self {
+            Self::Silent => {
+                "look at the server's log and its disk; does the cluster have a leader?"
+            }
+            Self::NoJetStream => {
+                "enable JetStream on the server and for this account; of another JetStream domain, \
+                 name it in nats.domain"
+            }
+            Self::Denied => "allow this user to publish to that subject of the API",
+            Self::NoConsumer => {
+                "raise max_consumers of the stream or of the account by one, or delete a consumer \
+                 that nobody uses"
+            }
+            Self::Answered => "see with `nats stream info` whether the stream has a leader",
+        }
+    }
+}
+
 impl StreamError {
+    pub(super) fn unavailable(stream: &str, cause: Cause, reason: String) -> Self {
+        Self::Unavailable { stream: stream.to_owned(), reason, cause }
+    }
+
     /// What to do about it.
     pub fn hint(&self) -> &str {
         match self {
-            Self::Unavailable { .. } => "is JetStream enabled and does the cluster have a leader?",
+            Self::Unavailable { cause, .. } => cause.hint(),
             Self::Missing { .. } => {
                 "create it, or let postrider do so with [stream] create = true; one that held events \
                  and is gone is for a person to restore or to create anew"
             }
+            Self::TooOld { .. } => "upgrade nats-server",
             Self::Refused { hint, .. } => hint,
         }
     }
@@ -158,16 +199,21 @@ impl StreamError {
 /// [`StreamError::Unavailable`] and [`StreamError::Missing`] may pass; [`StreamError::Refused`]
 /// needs a person.
 pub async fn verify(
-    client: &Client,
+    jetstream: &Context,
     config: &config::Stream,
     template: &SubjectTemplate,
     ack_timeout: Duration,
 ) -> Result<Facts, StreamError> {
-    let mut context = jetstream::new(client.clone());
-    context.set_timeout(API_TIMEOUT);
-    let info = match ask(&context, config).await {
+    let client = &jetstream.client();
+    let version = Version::of(client);
+    if version.is_too_old() {
+        let version = client.server_info().version;
+        return Err(StreamError::TooOld { stream: config.name.clone(), version });
+    }
+    let info = match find(jetstream, &config.name).await {
         Err(StreamError::Missing { .. }) if config.create => {
-            create(client, &context, config).await?
+            create(version, jetstream, config).await?;
+            find(jetstream, &config.name).await?
         }
         other => other?,
     };
@@ -184,41 +230,16 @@ pub async fn verify(
             subjects: info.config.subjects.clone(),
             message_bytes_max: stream_max.unwrap_or(server_max).min(server_max),
         },
-        created: info.created.to_string(),
+        created: info.created_ns(),
+        domain: info.domain.clone(),
         first_seq: info.state.first_sequence,
         last_seq: info.state.last_sequence,
         duplicate_window: info.config.duplicate_window,
         keeps: Keeps::of(&info.config),
         copies: if info.config.num_replicas > 1 { Copies::Several } else { Copies::One },
-        batches: batching_of(client, &info.config),
+        batches: batching_of(version, &info.config),
         warnings: warnings(&info),
     })
-}
-
-async fn ask(context: &jetstream::Context, config: &config::Stream) -> Result<Info, StreamError> {
-    find(context, &config.name).await.map(|stream| stream.cached_info().clone())
-}
-
-/// Asks for a stream.
-pub(super) async fn find(context: &jetstream::Context, name: &str) -> Result<Stream, StreamError> {
-    let stream = name.to_owned();
-    let unavailable =
-        |silent, reason| StreamError::Unavailable { stream: name.to_owned(), reason, silent };
-    match timeout(API_TIMEOUT, context.get_stream(name)).await {
-        Err(_) => Err(unavailable(true, format!("no answer within {API_TIMEOUT:?}"))),
-        Ok(Ok(found)) => Ok(found),
-        Ok(Err(error)) => match error.kind() {
-            GetStreamErrorKind::JetStream(api)
-                if api.error_code() == ErrorCode::STREAM_NOT_FOUND =>
-            {
-                Err(StreamError::Missing { stream })
-            }
-            GetStreamErrorKind::JetStream(api) => Err(unavailable(false, api.to_string())),
-            GetStreamErrorKind::Request
-            | GetStreamErrorKind::EmptyName
-            | GetStreamErrorKind::InvalidStreamName => Err(unavailable(true, error.to_string())),
-        },
-    }
 }
 
 /// The server's spelling of a limit: none is -1.
@@ -227,10 +248,10 @@ fn limit(bytes: u64) -> i64 {
 }
 
 async fn create(
-    client: &Client,
-    context: &jetstream::Context,
+    version: Version,
+    jetstream: &Context,
     config: &config::Stream,
-) -> Result<Info, StreamError> {
+) -> Result<(), StreamError> {
     let are_wanted = config.batches != config::Batches::Off;
     let wanted = Config {
         name: config.name.clone(),
@@ -242,23 +263,22 @@ async fn create(
         max_age: config.max_age.0,
         max_bytes: limit(config.max_bytes.0),
         allow_direct: true,
-        allow_atomic_publish: are_wanted && knows_atomic(client),
-        allow_batch_publish: are_wanted && knows_fast(client),
+        allow_atomic_publish: are_wanted && version.has_atomic(),
+        allow_batch_publish: are_wanted && version.has_fast(),
         ..Config::default()
     };
     let stream = config.name.clone();
-    match timeout(API_TIMEOUT, context.create_stream(wanted)).await {
-        Err(_) => Err(StreamError::Unavailable {
-            stream,
-            reason: format!("creating it took longer than {API_TIMEOUT:?}"),
-            silent: true,
-        }),
-        Ok(Ok(created)) => {
+    match timeout(API_TIMEOUT, jetstream.create_stream(wanted)).await {
+        Err(_) => {
+            let reason = format!("creating it took longer than {API_TIMEOUT:?}");
+            Err(StreamError::unavailable(&stream, Cause::Silent, reason))
+        }
+        Ok(Ok(_)) => {
             tracing::info!(
                 stream = %config.name, subjects = ?config.subjects, max_age = %config.max_age,
                 max_bytes = %config.max_bytes, "stream created"
             );
-            Ok(created.cached_info().clone())
+            Ok(())
         }
         Ok(Err(error)) => match error.kind() {
             CreateStreamErrorKind::JetStream(api) if api.code() / 100 == 4 => {
@@ -279,8 +299,7 @@ async fn create(
             | CreateStreamErrorKind::Response
             | CreateStreamErrorKind::NotFound
             | CreateStreamErrorKind::ResponseParse => {
-                let reason = error.to_string();
-                Err(StreamError::Unavailable { stream, reason, silent: false })
+                Err(StreamError::unavailable(&stream, Cause::Answered, error.to_string()))
             }
         },
     }

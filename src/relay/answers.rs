@@ -6,12 +6,10 @@ use tracing::{info, warn};
 
 use super::{Relay, holding::Holding, status::Link};
 use crate::{
-    config::OnDenied,
-    delivery::{Attempt, Closure, Outcome, Rejection, Ticket, Transition},
-    event::Event,
+    delivery::{BatchOutcome, Closure, ClosureKind, Outcome, Ticket, Transition},
     failpoint,
     metrics::{Dependency, Failure},
-    nats::Absorbed,
+    nats::{Absorbed, SUBJECT_FULL},
 };
 
 /// Answers absorbed in one turn at most, so that sending goes on in between.
@@ -35,6 +33,7 @@ impl Relay {
     fn absorb_one(&mut self, holding: &mut Holding, absorbed: Absorbed, now: Instant) {
         match absorbed {
             Absorbed::Outcome { ticket, outcome, took } => {
+                self.broker.answered();
                 if let Outcome::Acked { stream_seq, duplicate: true } = outcome
                     && !holding.delivery.explains_duplicate(ticket)
                     && let Some((event, _)) = holding.delivery.event(ticket)
@@ -48,14 +47,16 @@ impl Relay {
                 self.metrics.publishing.failed(Failure::Unconfirmed);
                 holding.delivery.resolve(ticket, Outcome::Unconfirmed, now);
                 if silent {
-                    // Is it the stream, or does nothing at all answer? The look at it tells.
-                    self.broker.doubt(now);
+                    self.broker.unanswered(now);
                 }
             }
             Absorbed::Batch { tickets, outcome, took, silent } => {
+                if outcome != BatchOutcome::Unconfirmed {
+                    self.broker.answered();
+                }
                 self.answered_together(holding, &tickets, &outcome, (took, now));
                 if silent {
-                    self.broker.doubt(now);
+                    self.broker.unanswered(now);
                 }
             }
             Absorbed::Connected => {
@@ -75,7 +76,7 @@ impl Relay {
         }
     }
 
-    /// Judges what the broker told us about one event.
+    /// Judges what the broker told us about one event. What concerns its subject names it.
     pub(super) fn resolve(
         &mut self,
         holding: &mut Holding,
@@ -84,6 +85,20 @@ impl Relay {
         (took, now): (Duration, Instant),
     ) {
         let event = holding.delivery.event(ticket);
+        let outcome = match (outcome, event) {
+            (Outcome::Busy { reason, attempt }, Some((event, _)))
+                if reason.code == SUBJECT_FULL =>
+            {
+                Outcome::Busy { reason: self.broker.named(event, reason), attempt }
+            }
+            // Somebody else answers for this subject.
+            (Outcome::Unavailable(closure), Some((event, _)))
+                if closure.kind == ClosureKind::Misconfigured =>
+            {
+                Outcome::Unavailable(self.broker.named_closure(event, closure))
+            }
+            (outcome, _) => outcome,
+        };
         self.report.outcome(&self.metrics, event, &outcome, took);
         let transition = holding.delivery.resolve(ticket, outcome, now);
         failpoint::pass("answered");
@@ -99,40 +114,6 @@ impl Relay {
         let now = self.report.note_the_time();
         self.resolve(holding, ticket, outcome, (Duration::ZERO, now));
         self.metrics.publishing.published(&mut self.report.batch);
-    }
-
-    /// The server forbids us something: a subject, which concerns the events of it, or all of it.
-    pub(super) fn denied(
-        &mut self,
-        holding: &mut Holding,
-        closure: Closure,
-        subject: Option<String>,
-        now: Instant,
-    ) {
-        // What the API forbids is no event's trouble.
-        let may_retry = self.settings.on_denied == OnDenied::Retry;
-        let denied = subject.filter(|subject| may_retry && !subject.starts_with('$'));
-        let Some(subject) = denied else {
-            self.metrics.publishing.failed(Failure::PermissionDenied);
-            self.close_gate(holding, closure, now);
-            return;
-        };
-        let encoder = &self.broker.encoder;
-        let is_to =
-            |event: &Event| encoder.encode(event).is_ok_and(|message| *message.subject == *subject);
-        // A batch that lacks its last message is never answered; its events go one by one.
-        let delivery = &holding.delivery;
-        let holds = |ticket| delivery.event(ticket).is_some_and(|(event, _)| is_to(event));
-        self.broker.publisher.give_up_batches(holds);
-        // The first complaint of a volley answers for all of them; the others find none.
-        for ticket in holding.delivery.on_their_way(is_to) {
-            self.broker.publisher.answered_otherwise(ticket);
-            // The complaint names a subject and no message: this one may have been taken before.
-            holding.delivery.doubt(ticket);
-            let reason = Rejection { code: "permission_denied", text: closure.text.clone() };
-            let outcome = Outcome::Busy { reason, attempt: Attempt::Counts };
-            self.resolve(holding, ticket, outcome, (Duration::ZERO, now));
-        }
     }
 
     pub(super) fn close_gate(&mut self, holding: &mut Holding, closure: Closure, now: Instant) {

@@ -1,22 +1,31 @@
 //! The broker as the relay sees it: connected, its stream verified and looked into, and what it said
 //! last.
 
-use std::time::{Duration, Instant};
+mod regression;
+mod scanning;
 
-use async_nats::Client;
-use tracing::{debug, info, warn};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tracing::{info, warn};
 
 use super::{
     duplicate::{Duplicates, Gone},
+    scan::{Progress, ScanError, Scanned},
     slot::Slot,
 };
 use crate::{
     config,
-    delivery::{Backoff, Closure, ClosureKind, StreamMark, Ticket},
+    delivery::{Backoff, Closure, ClosureKind, Rejection, StreamMark, Ticket},
     event::Event,
-    nats::{self, Copies, Facts, Keeps, LookedUp, Publisher, StreamError, Warning},
+    nats::{self, Cause, Facts, Keeps, Publisher, StreamError, Warning},
     wire::{Encoder, Limits, SubjectTemplate},
 };
+
+pub(super) use regression::Regression;
+pub(super) use scanning::NotScanned;
 
 /// The waits between looks at a stream that cannot be used.
 const VERIFY: Backoff =
@@ -25,22 +34,17 @@ const VERIFY: Backoff =
 /// How often a sound stream is looked at again: whether it still is, and is the one that it was.
 const VERIFY_AGAIN: Duration = Duration::from_mins(1);
 
-/// How long a stream has to stand below what it acknowledged before that counts as lost.
-const BEHIND_MAX: Duration = Duration::from_secs(1);
-
-/// The same in a cluster: a new leader may not have caught up with itself, and an old one that is cut
-/// off may answer for a while.
-const BEHIND_MAX_CLUSTERED: Duration = Duration::from_secs(15);
-
-/// How often it is looked at meanwhile.
-const BEHIND_LOOK: Duration = Duration::from_millis(500);
+/// Complaints of the server that are remembered, so that each is logged once a connection.
+const DENIALS_MAX: usize = 16;
 
 /// The publisher, and whether the stream behind it may be used.
 pub(super) struct Broker {
     pub(super) publisher: Publisher,
     pub(super) encoder: Encoder,
     pub(super) verifying: Slot<Result<Seen, StreamError>>,
-    pub(super) looking: Slot<Result<LookedUp, StreamError>>,
+    pub(super) looking: Slot<Result<Scanned, ScanError>>,
+    /// The scan that is on its way, and since when.
+    scan: Option<(Arc<Progress>, Instant)>,
     stream: config::Stream,
     template: SubjectTemplate,
     ack_timeout: Duration,
@@ -49,11 +53,16 @@ pub(super) struct Broker {
     facts: Option<Facts>,
     warned: Vec<Warning>,
     pub(super) duplicates: Duplicates,
-    /// When the stream that we published to was created; empty before the first.
-    created: String,
+    /// When the stream that we published to was created, in nanoseconds since the Unix epoch; `None`
+    /// before the first, and when that is unknown.
+    created: Option<i64>,
     /// From where the stream is to be looked into before anything may go.
     look_above: Option<u64>,
     look_at: Option<Instant>,
+    /// Since when no publish is answered, although one was waited for in full.
+    silent_since: Option<Instant>,
+    /// Requests that the server was heard to forbid, by its words; [`DENIALS_MAX`] at most.
+    denials: Vec<String>,
     /// Since when the stream stands below what it acknowledged.
     behind_since: Option<Instant>,
 }
@@ -65,20 +74,6 @@ pub(super) struct Seen {
     acked: u64,
     /// Under the last sequence that we know of there is another message.
     is_rewritten: bool,
-}
-
-/// A stream that is not what it was.
-#[derive(Debug, Clone)]
-pub(super) struct Regression {
-    /// When the stream was created that is there now.
-    pub(super) created: String,
-    /// Its last sequence: what we published above is gone.
-    pub(super) last_seq: u64,
-    /// What happened, for people.
-    pub(super) text: String,
-    /// Whether somebody else wrote where our messages were: then it is not known what is left of them.
-    pub(super) is_rewritten: bool,
-    copies: Copies,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +117,7 @@ impl Broker {
             encoder: Encoder::new(template.clone(), source, limits),
             verifying: Slot::new(),
             looking: Slot::new(),
+            scan: None,
             stream,
             template,
             ack_timeout,
@@ -130,23 +126,27 @@ impl Broker {
             facts: None,
             warned: Vec::new(),
             duplicates: Duplicates::default(),
-            created: String::new(),
+            created: None,
             look_above: None,
             look_at: None,
+            silent_since: None,
+            denials: Vec::new(),
             behind_since: None,
         }
     }
 
-    /// A new holding begins: it knows of a stream created then (empty: of none), and what an earlier one
-    /// may have sent is above that sequence.
-    pub(super) fn begin(&mut self, created: String, look_above: Option<u64>, now: Instant) {
+    /// A new holding begins: it knows of a stream created then, and what an earlier one may have sent
+    /// is above that sequence.
+    pub(super) fn begin(&mut self, created: Option<i64>, look_above: Option<u64>, now: Instant) {
         self.created = created;
         self.publisher.forget();
         self.verifying.clear();
         self.looking.clear();
+        self.scan = None;
         self.duplicates.forget();
         self.look_above = look_above;
         self.look_at = None;
+        self.silent_since = None;
         self.behind_since = None;
         self.doubt(now);
     }
@@ -154,13 +154,13 @@ impl Broker {
     /// The stream says that it holds this event, under a sequence, and we do not know since when. Looks
     /// whether it does.
     pub(super) fn check(&mut self, ticket: Ticket, event: &Event, stream_seq: u64) {
-        match self.encoder.encode(event).ok().zip(self.publisher.client().cloned()) {
-            Some((message, client)) => {
+        match self.encoder.encode(event).ok().zip(self.publisher.jetstream().cloned()) {
+            Some((message, jetstream)) => {
                 let stream = self.stream.name.clone();
                 let keeps = self.facts.as_ref().map(|facts| facts.keeps);
                 let is_wanted = ticket.is_letter() && keeps == Some(Keeps::UntilItsLimits);
                 let gone = if is_wanted { Gone::IsWanted } else { Gone::WasThere };
-                self.duplicates.check(ticket, message, (client, stream, stream_seq), gone);
+                self.duplicates.check(ticket, message, (jetstream, stream, stream_seq), gone);
             }
             // The limits changed since: it is refused when it goes again, unless the stream has it. Or
             // there is no connection any more.
@@ -183,8 +183,8 @@ impl Broker {
     }
 
     /// When the stream that we publish to was created.
-    pub(super) fn created(&self) -> &str {
-        &self.created
+    pub(super) fn created(&self) -> Option<i64> {
+        self.created
     }
 
     /// Whether there is a connection.
@@ -213,63 +213,12 @@ impl Broker {
         }
     }
 
-    fn look_due(&self) -> Option<Instant> {
-        let wanted = self.is_verified() && self.look_above.is_some() && self.looking.is_idle();
-        self.look_at.filter(|_| wanted)
-    }
-
-    /// Something may be in the stream, and it is uncertain whether: nothing goes before a look.
-    pub(super) fn want_look(&mut self, above: u64, now: Instant) {
-        self.look_above = Some(self.look_above.map_or(above, |before| before.min(above)));
-        self.look_at.get_or_insert(now);
-    }
-
-    /// Looks into the stream when it is wanted, and time to.
-    pub(super) fn look(&mut self, now: Instant) {
-        if self.look_due().is_none_or(|at| at > now) {
-            return;
-        }
-        let Some(above) = self.look_above else { return };
-        let Some(client) = self.publisher.client().cloned() else { return };
-        let stream = self.stream.name.clone();
-        self.looking.start(async move { nats::look_up(&client, &stream, above).await });
-    }
-
-    /// Takes in what a look into the stream gave; the text of a failure.
-    pub(super) fn looked(
-        &mut self,
-        result: Result<LookedUp, StreamError>,
-        now: Instant,
-    ) -> Result<LookedUp, Closure> {
-        match result {
-            Ok(looked) => {
-                self.look_above = None;
-                self.look_at = None;
-                self.failures = 0;
-                info!(
-                    messages = looked.messages,
-                    ours = looked.found.len(),
-                    last_seq = looked.last_seq,
-                    "looked into the stream for what may have been sent before"
-                );
-                Ok(looked)
-            }
-            Err(error) => {
-                self.failures += 1;
-                self.look_at = Some(now + VERIFY.after(self.failures));
-                let text = format!(
-                    "{error}; this user needs $JS.API.CONSUMER.CREATE, CONSUMER.MSG.NEXT and \
-                     CONSUMER.DELETE of the stream to look for what it holds"
-                );
-                Err(Closure { kind: ClosureKind::StreamUnavailable, text })
-            }
-        }
-    }
-
     /// There is a new connection: the stream is looked at before anything goes over it.
     pub(super) fn connected(&mut self, now: Instant) {
         self.failures = 0;
         self.behind_since = None;
+        self.silent_since = None;
+        self.denials.clear();
         self.state = State::Unverified { at: now };
     }
 
@@ -284,6 +233,7 @@ impl Broker {
         self.state = State::Disconnected;
         self.verifying.clear();
         self.looking.clear();
+        self.scan = None;
     }
 
     /// Something about the stream is in doubt: it is looked at again.
@@ -294,19 +244,77 @@ impl Broker {
         }
     }
 
+    /// A publish was answered.
+    pub(super) fn answered(&mut self) {
+        self.silent_since = None;
+    }
+
+    /// No publish was answered for as long as one answer may take. Is it the store, the stream or
+    /// everything? The next look at the stream tells.
+    pub(super) fn unanswered(&mut self, now: Instant) {
+        self.silent_since.get_or_insert(now);
+        self.doubt(now);
+    }
+
+    /// The stream answers questions. Whether it does so while no publish was answered for twice as long
+    /// as one may take: then the broker stores nothing, and its full disk is the usual reason.
+    pub(super) fn store_stalled(&self, now: Instant) -> Option<Closure> {
+        let silent = now.saturating_duration_since(self.silent_since?);
+        (silent >= self.ack_timeout).then(|| {
+            let text = format!(
+                "the broker answers questions about stream \"{}\", and has confirmed no publish for \
+                 {:?}: is its disk full?",
+                self.stream.name,
+                self.ack_timeout.saturating_mul(2)
+            );
+            Closure::new(ClosureKind::StoreStalled, text)
+        })
+    }
+
+    /// Whether a complaint of the server was not heard before over this connection.
+    pub(super) fn is_news(&mut self, complaint: &str) -> bool {
+        let is_news = !self.denials.iter().any(|known| known == complaint);
+        if is_news && self.denials.len() < DENIALS_MAX {
+            self.denials.push(complaint.to_owned());
+            return true;
+        }
+        false
+    }
+
+    /// What it means that the server forbids a request.
+    pub(super) fn denied(&self, complaint: String) -> StreamError {
+        let (stream, cause) = (self.stream.name.clone(), Cause::Denied);
+        StreamError::Unavailable { stream, reason: complaint, cause }
+    }
+
+    /// A closure, with the subject whose answer has caused it.
+    pub(super) fn named_closure(&self, event: &Event, closure: Closure) -> Closure {
+        let Ok(message) = self.encoder.encode(event) else { return closure };
+        let text = format!("subject \"{}\": {}", message.subject, closure.text);
+        Closure { text, ..closure }
+    }
+
+    /// A reason, with the subject that it is about.
+    pub(super) fn named(&self, event: &Event, reason: Rejection) -> Rejection {
+        let Ok(message) = self.encoder.encode(event) else { return reason };
+        let text = format!("subject \"{}\": {}", message.subject, reason.text);
+        Rejection { text, ..reason }
+    }
+
     /// Looks at the stream when it is time to. `mark` is what we know of it.
     pub(super) fn verify(&mut self, mark: StreamMark, now: Instant) {
         if self.verify_due().is_none_or(|at| at > now) {
             return;
         }
-        let Some(client) = self.publisher.client().cloned() else { return };
+        let Some(jetstream) = self.publisher.jetstream().cloned() else { return };
         let (mut stream, template) = (self.stream.clone(), self.template.clone());
         // One that we published to is not made anew: it would hide what is lost.
-        stream.create = stream.create && self.created.is_empty();
+        stream.create = stream.create && self.created.is_none() && mark.acked == 0;
         let ack_timeout = self.ack_timeout;
         self.verifying.start(async move {
-            let facts = nats::verify(&client, &stream, &template, ack_timeout).await?;
-            let is_rewritten = is_rewritten(&client, &stream.name, &facts, mark).await;
+            let facts = nats::verify(&jetstream, &stream, &template, ack_timeout).await?;
+            let is_rewritten =
+                regression::is_rewritten(&jetstream, &stream.name, &facts, mark).await;
             Ok(Seen { facts, acked: mark.acked, is_rewritten })
         });
     }
@@ -327,67 +335,21 @@ impl Broker {
         if self.state != State::Disconnected {
             self.state = State::Unverified { at: now + VERIFY.after(self.failures) };
         }
-        let kind = match &error {
-            StreamError::Refused { .. } if self.facts.is_none() => {
+        match &error {
+            StreamError::Refused { .. } | StreamError::TooOld { .. } if self.facts.is_none() => {
                 return Verified::Unusable(error);
             }
-            StreamError::Missing { .. } | StreamError::Refused { .. } => ClosureKind::Misconfigured,
-            StreamError::Unavailable { silent: true, .. } if self.is_connected() => {
+            StreamError::Unavailable { cause: Cause::Silent, .. } if self.is_connected() => {
                 self.publisher.reconnect();
-                ClosureKind::BrokerStalled
+                let text = error.to_string();
+                return Verified::Closed(Closure::new(ClosureKind::BrokerStalled, text));
             }
-            StreamError::Unavailable { .. } => ClosureKind::StreamUnavailable,
-        };
-        Verified::Closed(Closure { kind, text: format!("{error}; {}", error.hint()) })
-    }
-
-    fn regressed(&mut self, regression: Regression, now: Instant) -> Verified {
-        self.failures += 1;
-        let since = *self.behind_since.get_or_insert(now);
-        let may_catch_up = regression.created == self.created;
-        let patience = match regression.copies {
-            Copies::One => BEHIND_MAX,
-            Copies::Several => BEHIND_MAX_CLUSTERED,
-        };
-        let is_early = may_catch_up && now.duration_since(since) < patience;
-        let wait = if is_early { BEHIND_LOOK } else { VERIFY.after(self.failures) };
-        if self.state != State::Disconnected {
-            self.state = State::Unverified { at: now + wait };
+            StreamError::Missing { .. }
+            | StreamError::TooOld { .. }
+            | StreamError::Refused { .. }
+            | StreamError::Unavailable { .. } => {}
         }
-        if is_early {
-            let text = format!("{}; looking again before that counts as lost", regression.text);
-            return Verified::Closed(Closure { kind: ClosureKind::StreamUnavailable, text });
-        }
-        Verified::Regressed(regression)
-    }
-
-    /// Whether the stream has lost what it had acknowledged.
-    fn regression(&self, seen: &Seen) -> Option<Regression> {
-        let Seen { facts: Facts { created, last_seq, .. }, acked, .. } = seen;
-        let name = &self.stream.name;
-        let is_new = !self.created.is_empty() && self.created != *created;
-        let text = if is_new {
-            format!(
-                "stream \"{name}\" was created anew at {created}; the one that we published to is of \
-                 {}",
-                self.created
-            )
-        } else if last_seq < acked {
-            format!("stream \"{name}\" went back to sequence {last_seq}; it had given {acked}")
-        } else if seen.is_rewritten {
-            format!("stream \"{name}\" holds another message under sequence {acked} than it did")
-        } else {
-            return None;
-        };
-        // Of a new stream it is known what is left: nothing, whatever others have put there since.
-        let (is_rewritten, copies) = (seen.is_rewritten && !is_new, seen.facts.copies);
-        Some(Regression {
-            created: created.clone(),
-            last_seq: *last_seq,
-            text,
-            is_rewritten,
-            copies,
-        })
+        Verified::Closed(closure_of(&error))
     }
 
     fn sound(&mut self, facts: Facts, now: Instant) {
@@ -397,7 +359,8 @@ impl Broker {
         if self.look_above.is_some() {
             self.look_at.get_or_insert(now);
         }
-        self.created.clone_from(&facts.created);
+        self.created = facts.created.or(self.created);
+        self.publisher.set_domain(facts.domain.clone());
         self.failures = 0;
         self.behind_since = None;
         self.encoder.set_limits(facts.limits.clone());
@@ -414,19 +377,19 @@ impl Broker {
     }
 }
 
-/// Whether the stream holds another message than ours under the last sequence that we know of. One
-/// that is gone by the stream's own limits says nothing.
-async fn is_rewritten(client: &Client, stream: &str, facts: &Facts, mark: StreamMark) -> bool {
-    let Some(id) = mark.event_id else { return false };
-    if mark.acked < facts.first_seq || mark.acked > facts.last_seq {
-        return false;
-    }
-    match nats::held_at(client, stream, mark.acked).await {
-        Ok(held) => held.is_some_and(|held| held.event_id != Some(id)),
-        Err(error) => {
-            // A user who may not read messages publishes all the same; only this look is lost.
-            debug!(%error, "cannot look what the stream holds at its last acknowledged sequence");
-            false
+/// Why nothing goes while the stream cannot be used.
+fn closure_of(error: &StreamError) -> Closure {
+    let text = error.to_string();
+    match error {
+        StreamError::Missing { .. } | StreamError::TooOld { .. } | StreamError::Refused { .. } => {
+            let text = format!("{text}; {}", error.hint());
+            Closure::new(ClosureKind::Misconfigured, text)
+        }
+        StreamError::Unavailable { cause: Cause::Denied, .. } => {
+            Closure::with_hint(ClosureKind::PermissionDenied, text, Cause::Denied.hint())
+        }
+        StreamError::Unavailable { cause, .. } => {
+            Closure::with_hint(ClosureKind::StreamUnavailable, text, cause.hint())
         }
     }
 }

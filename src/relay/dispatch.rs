@@ -70,6 +70,9 @@ impl Relay {
                 let rejection = Rejection { code: refusal.code(), text: refusal.to_string() };
                 self.refuse(holding, ticket, rejection, now);
             }
+            Ok(message) if holding.delivery.is_replaced(ticket, &message.subject) => {
+                holding.delivery.pass_over(ticket);
+            }
             Ok(message) => match self.hand_over(ticket, message, now) {
                 Ok(()) => holding.delivery.sent(ticket, now),
                 Err(NotSent::TooLarge) => {

@@ -1,6 +1,6 @@
 //! Looks what the stream holds in place of an event that it calls a duplicate without our knowing why.
 
-use async_nats::Client;
+use async_nats::jetstream::Context;
 use futures_util::{
     FutureExt, StreamExt,
     future::{BoxFuture, pending, ready},
@@ -8,7 +8,7 @@ use futures_util::{
 };
 
 use crate::{
-    delivery::{Attempt, Closure, ClosureKind, Outcome, Rejection, Ticket},
+    delivery::{Attempt, Outcome, Rejection, Ticket},
     nats::{self, Held, StreamError},
     wire::Message,
 };
@@ -34,11 +34,11 @@ impl Duplicates {
         &mut self,
         ticket: Ticket,
         message: Message,
-        (client, stream, stream_seq): (Client, String, u64),
+        (jetstream, stream, stream_seq): (Context, String, u64),
         gone: Gone,
     ) {
         let check = async move {
-            let held = nats::held_at(&client, &stream, stream_seq).await;
+            let held = nats::held_at(&jetstream, &stream, stream_seq).await;
             (ticket, judge(&message, stream_seq, held, gone))
         };
         self.checks.push(check.boxed());
@@ -87,9 +87,10 @@ fn judge(
         }
         Ok(Some(held)) => held,
         Err(error) => {
-            let text = format!("{error}; it is needed to verify a duplicate");
-            let kind = ClosureKind::StreamUnavailable;
-            return Outcome::Unavailable(Closure { kind, text });
+            // It concerns this event alone; what concerns the others too shows when they go.
+            let text = format!("{error}; the stream has its id, and what else has to be compared");
+            let reason = Rejection { code: "unverified_duplicate", text };
+            return Outcome::Busy { reason, attempt: Attempt::CountsAsWait };
         }
     };
     let differs = if held.subject != message.subject.as_str() {

@@ -22,6 +22,7 @@ use crate::{
     clock,
     config::Wake,
     delivery::{Backoff, Delivery, Earlier, HEARD_WITHIN, Lease, Resume, StreamMark},
+    event::{Position, Seq},
     failpoint,
     metrics::Dependency,
     outbox::{
@@ -214,6 +215,10 @@ impl Relay {
         };
         failpoint::pass("held");
         if acquired.origin == Origin::AnotherCluster {
+            if outbox.take_over_upgrade(acquired.term).await? {
+                info!("Postgres was upgraded by pg_upgrade: the relay goes on where it was");
+                return Ok(Taken::Rescanned);
+            }
             if !settings.rescan {
                 return Ok(Taken::Foreign);
             }
@@ -229,6 +234,7 @@ impl Relay {
         }
         let Acquired { term, position, fence, sent_to, stream, stream_identity, course, .. } =
             acquired;
+        let published = acquired.published;
         let lettered = match course {
             Course::Onward => HashSet::new(),
             Course::Again => outbox.lettered().await?,
@@ -238,8 +244,8 @@ impl Relay {
         let stream = if ours.is_some() { stream } else { StreamMark::default() };
         info!(term, stream_seq = stream.acked, "relaying");
         let now = clock::now();
-        let created = ours.map(|(_, created)| created).unwrap_or_default();
-        let earlier = if term == 1 { Earlier::None } else { Earlier::Some { sent_to } };
+        let created = ours.and_then(|(_, created)| created);
+        let earlier = earlier(term, &position, course, (fence, sent_to));
         let look_above = (earlier != Earlier::None).then_some(stream.floor);
         self.broker.begin(created, look_above, now);
         let pace = Pace {
@@ -253,7 +259,8 @@ impl Relay {
         let authority = Authority {
             term,
             stream: settings.stream.name.clone(),
-            stream_created: self.broker.created().to_owned(),
+            stream_created: self.broker.created(),
+            published,
             on_dead: settings.rules.on_dead,
             letter_bytes_max: settings.letter_bytes_max,
             lease: settings.candidate.length,
@@ -308,6 +315,18 @@ async fn keep_turning<T>(heartbeat: &Heartbeat) -> T {
         heartbeat.turn(clock::now());
         sleep(STANDBY).await;
     }
+}
+
+/// Which events may be in the stream without our knowing. In its first pass over the outbox a relay
+/// may meet any row that another name has published, and a healing meets all that it publishes again.
+fn earlier(term: i64, position: &Position, course: Course, (drawn, sent_to): (Seq, Seq)) -> Earlier {
+    if term == 1 {
+        return if drawn == Seq(0) { Earlier::None } else { Earlier::OfOthers };
+    }
+    if position.is_first_pass() || course == Course::Again {
+        return Earlier::Anything { sent_to };
+    }
+    Earlier::Some { sent_to }
 }
 
 /// What taking the position came to.

@@ -17,7 +17,7 @@ use crate::{
     delivery::{Delivery, Lease, Records, Settlement},
     event::Seq,
     failpoint,
-    outbox::{Authority, HealWhen, Outbox, PageLimits, REPAIR_SETTINGS, Repair, SettleError},
+    outbox::{Authority, HealWhen, Healed, Outbox, PageLimits, REPAIR_SETTINGS, Repair, SettleError},
     pg::{
         connect::{ConnectError, connect},
         error::{Class, QueryError},
@@ -47,7 +47,7 @@ pub(super) struct Holding {
     pub(super) letters: letters::Pace,
     pub(super) looking: Slot<Looking>,
     pub(super) recording: Slot<(Records, Result<(), SettleError>)>,
-    pub(super) healing: Slot<Result<Option<i64>, String>>,
+    pub(super) healing: Slot<Result<Option<Healed>, String>>,
     place: Place,
     /// What begins from now on has a higher `seq`; read before anything that begins later.
     pub(super) fence: Seq,
@@ -164,14 +164,14 @@ impl Holding {
     /// Puts the position back to where the stream still had everything.
     ///
     /// What is being written is written first, and nothing after it: it would move the position on.
-    pub(super) fn heal(&mut self, created: String, last_seq: u64, when: HealWhen) {
+    pub(super) fn heal(&mut self, created: Option<i64>, last_seq: u64, when: HealWhen) {
         if self.is_healing() || !self.settling.is_idle() || !self.recording.is_idle() {
             return;
         }
         let (place, authority) = (self.place.clone(), self.authority.clone());
         self.healing.start(async move {
             let repair = place.repair().await.map_err(|error| error.to_string())?;
-            let healed = repair.heal(&authority, &created, last_seq, when).await;
+            let healed = repair.heal(&authority, created, last_seq, when).await;
             healed.map_err(|error| error.to_string())
         });
     }
@@ -263,13 +263,20 @@ impl Holding {
         self.record_letters(now);
     }
 
+    /// A settlement that was never tried.
+    fn take_settlement(&mut self) -> Option<Settlement> {
+        let settlement = self.delivery.take_settlement()?;
+        let published = i64::try_from(settlement.published).unwrap_or(i64::MAX);
+        self.authority.published = self.authority.published.saturating_add(published);
+        Some(settlement)
+    }
+
     /// Starts writing back what was decided, when it is time to.
     fn settle(&mut self, now: Instant) {
         if self.settle_due().is_none_or(|due| due > now) {
             return;
         }
-        let Some(settlement) = self.failed.take().or_else(|| self.delivery.take_settlement())
-        else {
+        let Some(settlement) = self.failed.take().or_else(|| self.take_settlement()) else {
             return;
         };
         self.settle_asked = now;

@@ -8,6 +8,7 @@ mod answers;
 mod batches;
 mod broker;
 pub mod chores;
+mod denial;
 mod dispatch;
 mod duplicate;
 mod hold;
@@ -17,6 +18,7 @@ pub mod outage;
 pub(crate) mod process;
 mod reader;
 mod report;
+mod scan;
 mod slot;
 pub mod status;
 mod stream;
@@ -287,10 +289,7 @@ impl Relay {
                 }
                 looking = holding.looking.done() => holding.looked(looking, clock::now()).err(),
                 seen = verifying.done() => self.verified(holding, seen)?,
-                looked = looking.done() => {
-                    self.looked_up(holding, looked);
-                    None
-                }
+                looked = looking.done() => self.looked_up(holding, looked).err(),
                 healed = holding.healing.done() => Self::healed(healed),
                 checked = duplicates.done() => {
                     self.checked(holding, checked);
@@ -323,7 +322,7 @@ impl Relay {
         if holding.delivery.scan_again_at().is_some_and(|at| at <= now) {
             self.broker.want_look(holding.delivery.stream_mark().floor, now);
         }
-        self.broker.look(now);
+        self.broker.look(&holding.outbox, now);
     }
 
     /// The bounds of a page; `None` before the stream has told how large a message may be, and what

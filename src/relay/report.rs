@@ -28,6 +28,9 @@ const STATUS_INTERVAL: Duration = Duration::from_millis(250);
 /// How often dead letters and busy answers are logged one by one at most.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often it is logged at most that a gate closed as misconfigured.
+const FOREIGN_INTERVAL: Duration = Duration::from_secs(5);
+
 /// What is collected between two reports.
 #[derive(Debug, Default)]
 pub(super) struct Report {
@@ -39,6 +42,8 @@ pub(super) struct Report {
     last_line: Option<Instant>,
     suppressed: u64,
     regression: Option<String>,
+    /// When a gate that closed as misconfigured was logged last.
+    foreign_told: Option<Instant>,
     /// Since when the trust in the lease is seen to have ended.
     pub(super) untrusted_since: Option<Instant>,
     /// Whether people were told that the lease cannot be renewed.
@@ -116,14 +121,30 @@ impl Report {
     pub(super) fn gate(&mut self, delivery: &mut Delivery, transition: Transition, now: Instant) {
         match (transition, delivery.breaker().cause()) {
             (Transition::None | Transition::WentBack, _) => return,
+            // A stranger that answers for some subjects only opens and closes the gate all the time.
+            (Transition::Opened, Some((closure, _))) if !self.may_tell_gate(closure.kind, now) => {
+                debug!(error = %closure.text, "nothing can be published just now; events wait");
+            }
             (Transition::Opened, Some((closure, _))) => warn!(
-                kind = closure.kind.as_str(), error = %closure.text, hint = closure.kind.hint(),
+                kind = closure.kind.as_str(), error = %closure.text, hint = closure.hint,
                 "nothing can be published just now; events wait"
             ),
             (Transition::Opened | Transition::Closed, _) => info!("events flow again"),
         }
         self.last_status = None;
         debug!(state = delivery.breaker().state_name(), ?now, "gate");
+    }
+
+    /// Whether it is logged that a gate has closed: of foreign answers not again within a while.
+    fn may_tell_gate(&mut self, kind: ClosureKind, now: Instant) -> bool {
+        let is_again = self.foreign_told.is_some_and(|at| now.duration_since(at) < FOREIGN_INTERVAL);
+        if kind != ClosureKind::Misconfigured {
+            return true;
+        }
+        if !is_again {
+            self.foreign_told = Some(now);
+        }
+        !is_again
     }
 
     /// Whether one more line may be logged, and how many were not since the last.
@@ -156,9 +177,11 @@ impl Relay {
         let gate = delivery.breaker().cause().map(|(closure, since)| GateStatus {
             kind: closure.kind.as_str(),
             text: closure.text.clone(),
-            hint: closure.kind.hint().to_owned(),
+            hint: closure.hint.to_owned(),
             since: *since,
         });
+        // A closed gate says more than a scan that goes on beside it.
+        let gate = gate.or_else(|| self.broker.scan_status(now));
         let connected = self.broker.is_connected();
         self.status.send_modify(|status| {
             if !connected && matches!(status.nats, Link::Up) {
@@ -230,6 +253,7 @@ fn failure(kind: ClosureKind) -> Failure {
         ClosureKind::Misconfigured => Failure::Misconfigured,
         ClosureKind::PermissionDenied => Failure::PermissionDenied,
         ClosureKind::BrokerStalled => Failure::BrokerStalled,
+        ClosureKind::StoreStalled => Failure::StoreStalled,
         ClosureKind::BrokerRegressed => Failure::BrokerRegressed,
     }
 }

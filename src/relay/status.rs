@@ -179,8 +179,8 @@ impl Link {
 /// Why nothing is published just now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GateStatus {
-    /// `stream_unavailable`, `misconfigured`, `permission_denied`, `broker_stalled` or
-    /// `broker_regressed`.
+    /// `stream_unavailable`, `misconfigured`, `permission_denied`, `broker_stalled`,
+    /// `store_stalled`, `broker_regressed` or `scanning`.
     pub kind: &'static str,
     /// What is wrong, free of secrets.
     pub text: String,

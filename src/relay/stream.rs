@@ -2,12 +2,13 @@
 
 use std::time::Instant;
 
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::{
     Relay, RelayError,
-    broker::{Regression, Seen, Verified},
-    holding::{Ended, Holding},
+    broker::{NotScanned, Regression, Seen, Verified},
+    holding::{Ended, Holding, survive},
+    scan::{ScanError, Scanned},
     status::Link,
 };
 use crate::{
@@ -16,8 +17,8 @@ use crate::{
     delivery::{BatchKind, Batching, Closure, ClosureKind},
     failpoint,
     metrics::{Dependency, Failure},
-    nats::{LookedUp, StreamError},
-    outbox::HealWhen,
+    nats::StreamError,
+    outbox::{HealWhen, Healed},
 };
 
 /// The part of the stream's duplicate window for which an event may be sent again without a look:
@@ -54,7 +55,7 @@ impl Relay {
             Verified::Closed(closure) => self.close_gate(holding, closure, now),
             Verified::Regressed(regression) => self.regressed(holding, regression, now),
             Verified::Sound => {
-                self.broker.created().clone_into(&mut holding.authority.stream_created);
+                holding.authority.stream_created = self.broker.created();
                 if let Some(facts) = self.broker.facts() {
                     // What is older than that is looked for before it is sent again.
                     let recognised_for = facts.duplicate_window.mul_f64(RECOGNISED_SHARE);
@@ -71,6 +72,11 @@ impl Relay {
                 }
                 self.status.send_modify(|status| status.nats = Link::Up);
                 self.metrics.dependencies.connected(Dependency::Nats);
+                let is_open = holding.delivery.breaker().cause().is_none();
+                if let Some(closure) = self.broker.store_stalled(now).filter(|_| is_open) {
+                    self.metrics.publishing.failed(Failure::StoreStalled);
+                    self.close_gate(holding, closure, now);
+                }
                 if holding.delivery.events() == 0 {
                     let transition = holding.delivery.open_gate();
                     self.report.gate(&mut holding.delivery, transition, now);
@@ -84,11 +90,11 @@ impl Relay {
     pub(super) fn looked_up(
         &mut self,
         holding: &mut Holding,
-        looked: Result<LookedUp, StreamError>,
-    ) {
+        looked: Result<Scanned, ScanError>,
+    ) -> Result<(), Ended> {
         let now = clock::now();
         match self.broker.looked(looked, now) {
-            Ok(LookedUp { began, found, last_seq, forgotten, .. }) => {
+            Ok(Scanned { began, found, last_seq, forgotten, .. }) => {
                 if forgotten > 0 {
                     warn!(
                         forgotten,
@@ -100,8 +106,10 @@ impl Relay {
                 self.report.deaths(&self.metrics, &mut holding.delivery);
                 failpoint::pass("looked-up");
             }
-            Err(closure) => self.close_gate(holding, closure, now),
+            Err(NotScanned::Stream(closure)) => self.close_gate(holding, closure, now),
+            Err(NotScanned::Outbox(error)) => survive("ask which messages are ours", &error)?,
         }
+        Ok(())
     }
 
     /// The stream has lost what it had acknowledged: nothing goes on top of that before it is healed.
@@ -122,15 +130,24 @@ impl Relay {
         };
         holding.heal(created, last_seq, when);
         let kind = ClosureKind::BrokerRegressed;
-        self.close_gate(holding, Closure { kind, text }, now);
+        self.close_gate(holding, Closure::new(kind, text), now);
     }
 
     /// The position was put back to where the stream still had everything: begin again from there.
-    pub(super) fn healed(healed: Result<Option<i64>, String>) -> Option<Ended> {
+    pub(super) fn healed(healed: Result<Option<Healed>, String>) -> Option<Ended> {
         failpoint::pass("healed");
         match healed {
             Ok(None) => None,
-            Ok(Some(letters)) => {
+            Ok(Some(Healed { letters, lost })) => {
+                if lost > 0 {
+                    error!(
+                        events_at_most = lost,
+                        hint = "restore them from a backup or accept it, then acknowledge it: postrider \
+                                audit --acknowledge-loss --reason …",
+                        "the stream has lost published events that the outbox no longer has: they cannot \
+                         be published again"
+                    );
+                }
                 warn!(
                     letters,
                     "beginning again from a checkpoint: the stream gets what it lost and the outbox has"

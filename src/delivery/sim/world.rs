@@ -263,10 +263,7 @@ impl World {
     fn bad_outcome(&mut self, seq: i64) -> Outcome {
         let is_good = self.may_arrive_late(seq);
         match self.random.below(5) {
-            0 => Outcome::Unavailable(Closure {
-                kind: ClosureKind::StreamUnavailable,
-                text: "down".into(),
-            }),
+            0 => Outcome::Unavailable(Closure::new(ClosureKind::StreamUnavailable, "down".into())),
             1 => busy(),
             2 => Outcome::Unconfirmed,
             3 if is_good => {

@@ -10,14 +10,17 @@ SELECT f.place, o.aggregate_type, o.aggregate_id
 FROM "postrider".position AS p
 CROSS JOIN unnest($2::bigint[], $3::uuid[]) WITH ORDINALITY AS f (seq, event_id, place)
 CROSS JOIN LATERAL (
-    SELECT r.tx, r.event_id, r.aggregate_type, r.aggregate_id FROM "postrider".outbox AS r
-    WHERE r.seq >= f.seq AND r.seq <= f.seq
-    ORDER BY r.seq LIMIT 1) AS o
-WHERE p.relay = $1::text AND o.event_id = f.event_id
+    SELECT r.tx, r.aggregate_type, r.aggregate_id FROM "postrider".outbox AS r
+    WHERE r.seq >= f.seq AND r.seq <= f.seq AND r.event_id = f.event_id
+    OFFSET 0) AS o
+WHERE p.relay = $1::text
   AND NOT pg_visible_in_snapshot(o.tx, p.snapshot)
   AND NOT (f.seq <= p.bookmark AND pg_visible_in_snapshot(o.tx, p.target))
 UNION ALL
 SELECT f.place, l.aggregate_type, l.aggregate_id
 FROM unnest($2::bigint[], $3::uuid[]) WITH ORDINALITY AS f (seq, event_id, place)
-JOIN "postrider".letter AS l ON l.relay = $1::text AND l.seq = f.seq
+CROSS JOIN LATERAL (
+    SELECT e.event_id, e.resolved_at, e.aggregate_type, e.aggregate_id FROM "postrider".letter AS e
+    WHERE e.relay = $1::text AND e.seq >= f.seq AND e.seq <= f.seq
+    ORDER BY e.relay, e.seq LIMIT 1) AS l
 WHERE l.event_id = f.event_id AND l.resolved_at IS NULL

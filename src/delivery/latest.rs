@@ -1,0 +1,166 @@
+//! The newest event of each key and subject that a scan has found in a stream of last values.
+//!
+//! A stream with `max_msgs_per_subject` replaces a message by later ones of its subject. An earlier
+//! event that it does not hold was there before a later one of its key: one of a key is on its way at a
+//! time. Publishing it again would put an old value on top of a new one.
+
+use std::collections::HashMap;
+
+use super::{Delivery, FOUND_MAX, Ticket};
+use crate::event::{AggregateKey, Seq};
+
+/// The newest event of each key and subject. At most [`FOUND_MAX`] pairs are kept; of others it is not
+/// known that they are replaced, so that they are published again.
+#[derive(Debug, Clone, Default)]
+pub struct Latest {
+    newest: HashMap<AggregateKey, HashMap<Box<str>, Seq>>,
+    pairs: usize,
+}
+
+impl Latest {
+    /// Notes that the stream holds an event. Returns whether there was room for it.
+    pub fn note(&mut self, key: &AggregateKey, subject: &str, seq: Seq) -> bool {
+        let known = self.newest.get_mut(key).and_then(|subjects| subjects.get_mut(subject));
+        if let Some(newest) = known {
+            *newest = seq.max(*newest);
+            return true;
+        }
+        if self.pairs >= FOUND_MAX {
+            return false;
+        }
+        self.pairs += 1;
+        self.newest.entry(key.clone()).or_default().insert(subject.into(), seq);
+        true
+    }
+
+    fn is_newer(&self, key: &AggregateKey, subject: &str, seq: Seq) -> bool {
+        let newest = self.newest.get(key).and_then(|subjects| subjects.get(subject));
+        newest.is_some_and(|newest| *newest > seq)
+    }
+
+    fn extend(&mut self, other: Self) {
+        for (key, subjects) in other.newest {
+            for (subject, seq) in subjects {
+                self.note(&key, &subject, seq);
+            }
+        }
+    }
+
+    /// Whether nothing was found, as always where a stream keeps every message of a subject.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pairs == 0
+    }
+}
+
+impl Delivery {
+    /// Whether the stream holds a later event of the same key under this subject, and this event may
+    /// have been published before: then the later one has replaced it.
+    pub fn is_replaced(&self, ticket: Ticket, subject: &str) -> bool {
+        if self.latest.is_empty() || !self.lanes.was_looked_for(ticket) {
+            return false;
+        }
+        let event = self.lanes.event(ticket).map(|(event, _)| event);
+        event.is_some_and(|event| {
+            let key = event.lane();
+            key.is_some_and(|key| self.latest.is_newer(key, subject, event.seq))
+        })
+    }
+
+    /// A later event has replaced it in the stream: it counts as published and is not sent.
+    pub fn pass_over(&mut self, ticket: Ticket) {
+        self.leaving.remove(&ticket);
+        self.take_as_published(ticket);
+    }
+
+    /// What a scan has found of last values.
+    pub(super) fn note_latest(&mut self, latest: Latest) {
+        self.latest.extend(latest);
+    }
+
+    /// The last values are of no use once nothing is in memory that a scan has looked for.
+    pub(super) fn forget_latest(&mut self) {
+        if !self.latest.is_empty() && !self.before.may_come() && !self.lanes.has_looked_for() {
+            self.latest = Latest::default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::{
+        delivery::{
+            Earlier, Found, Limits, Outcome,
+            sim::{aggregate, event, resumed_with},
+        },
+        event::Snapshot,
+    };
+
+    const LIMITS: Limits = Limits {
+        in_flight_events: 8,
+        in_flight_bytes: 1 << 20,
+        memory_events: 64,
+        memory_bytes: 1 << 20,
+    };
+
+    fn found(seqs: &[i64], key: u64) -> Found {
+        let mut latest = Latest::default();
+        for seq in seqs {
+            assert!(latest.note(&aggregate(key), "value", Seq(*seq)));
+        }
+        let ids = seqs.iter().map(|seq| (event(*seq, None).id.0, Seq(*seq))).collect();
+        Found::of_last_values(ids, latest)
+    }
+
+    fn publish_all(delivery: &mut Delivery, subject: &str, now: Instant) -> Vec<i64> {
+        let mut published = Vec::new();
+        while let Some(ticket) = delivery.next(now) {
+            if delivery.is_replaced(ticket, subject) {
+                delivery.pass_over(ticket);
+                continue;
+            }
+            published.push(delivery.event(ticket).unwrap().0.seq.0);
+            delivery.sent(ticket, now);
+            let stream_seq = 100 + published.len() as u64;
+            delivery.resolve(ticket, Outcome::Acked { stream_seq, duplicate: false }, now);
+        }
+        published
+    }
+
+    fn resumed(now: Instant) -> Delivery {
+        let mut delivery = resumed_with(LIMITS, Earlier::Anything { sent_to: Seq(8) }, now);
+        delivery.set_times(Duration::from_mins(1), Duration::from_secs(1));
+        delivery.begin(Snapshot::new("9:9:".to_owned()), Seq(8));
+        delivery
+    }
+
+    /// After a broker was restored the versions 1 to 4 lay on top of 5.
+    #[test]
+    fn of_a_stream_of_last_values_only_what_is_newer_than_what_it_holds_is_published() {
+        let now = Instant::now();
+        let mut delivery = resumed(now);
+        delivery.found(found(&[5], 1), 50, now);
+        delivery.admit((1..=8).map(|seq| event(seq, Some(1))));
+        delivery.exhausted();
+        assert_eq!(publish_all(&mut delivery, "value", now), [6, 7, 8]);
+        let settlement = delivery.take_settlement().unwrap();
+        assert!(settlement.events == 8 && settlement.letters.is_empty());
+        delivery.letters_read();
+        delivery.settled(&settlement);
+        assert!(delivery.latest.is_empty());
+    }
+
+    #[test]
+    fn another_key_and_another_subject_are_never_taken_for_replaced() {
+        for (key, subject) in [(2, "value"), (1, "other")] {
+            let now = Instant::now();
+            let mut delivery = resumed(now);
+            delivery.found(found(&[5], 1), 50, now);
+            delivery.admit((1..=4).map(|seq| event(seq, Some(key))));
+            delivery.exhausted();
+            assert_eq!(publish_all(&mut delivery, subject, now), [1, 2, 3, 4]);
+        }
+    }
+}

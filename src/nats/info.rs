@@ -1,0 +1,101 @@
+//! What a stream says about itself, read into types of our own.
+//!
+//! The time at which a stream was created is its identity. It is kept for years, so its form must not
+//! depend on a client library: it is a number of nanoseconds since the Unix epoch.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{
+    Context, ErrorCode,
+    context::RequestErrorKind,
+    response::Response,
+    stream::{Config, State},
+};
+use jiff::Timestamp;
+use serde::Deserialize;
+use tokio::time::timeout;
+
+use super::stream::{Cause, StreamError};
+
+/// How long the API may take to answer.
+pub(super) const API_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A stream's answer to `STREAM.INFO`.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Info {
+    pub(super) config: Config,
+    pub(super) state: State,
+    #[serde(default)]
+    created: Option<String>,
+    /// The JetStream domain of the server that has the stream.
+    #[serde(default)]
+    pub(super) domain: Option<String>,
+}
+
+impl Info {
+    /// When the stream was created, in nanoseconds since the Unix epoch. `None` when the server
+    /// gives no time that we can read: then the stream's identity is unknown.
+    pub(super) fn created_ns(&self) -> Option<i64> {
+        nanoseconds(self.created.as_deref()?)
+    }
+}
+
+fn nanoseconds(rfc3339: &str) -> Option<i64> {
+    let created: Timestamp = rfc3339.parse().ok()?;
+    i64::try_from(created.as_nanosecond()).ok()
+}
+
+/// Asks for a stream.
+pub(super) async fn find(jetstream: &Context, name: &str) -> Result<Info, StreamError> {
+    let unavailable = |cause, reason| StreamError::unavailable(name, cause, reason);
+    let request = jetstream.request(format!("STREAM.INFO.{name}"), &());
+    let response: Response<Info> = match timeout(API_TIMEOUT, request).await {
+        Err(_) => {
+            return Err(unavailable(Cause::Silent, format!("no answer within {API_TIMEOUT:?}")));
+        }
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => {
+            return Err(match error.kind() {
+                RequestErrorKind::NoResponders => {
+                    unavailable(Cause::NoJetStream, "no server answers for JetStream".to_owned())
+                }
+                RequestErrorKind::TimedOut => {
+                    unavailable(Cause::Silent, format!("no answer within {API_TIMEOUT:?}"))
+                }
+                RequestErrorKind::InvalidSubject | RequestErrorKind::Other => {
+                    unavailable(Cause::Silent, error.to_string())
+                }
+            });
+        }
+    };
+    match response {
+        Response::Ok(info) => Ok(info),
+        Response::Err { error } if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+            Err(StreamError::Missing { stream: name.to_owned() })
+        }
+        Response::Err { error } => {
+            let cause = match error.error_code() {
+                ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {
+                    Cause::NoJetStream
+                }
+                _ => Cause::Answered,
+            };
+            Err(unavailable(cause, error.to_string()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_read_to_the_nanosecond_and_what_is_no_time_is_unknown() {
+        let ns = nanoseconds("2026-11-26T22:55:51.123456789Z");
+        assert_eq!(ns, Some(1_795_733_751_123_456_789));
+        assert_eq!(nanoseconds("2026-11-27T00:55:51.123456789+02:00"), ns);
+        for text in ["", "yesterday", "2026-11-26 22:55:51.123456789 +00:00:00"] {
+            assert_eq!(nanoseconds(text), None, "{text}");
+        }
+    }
+}

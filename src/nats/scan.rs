@@ -1,0 +1,236 @@
+//! Scans a stream: reads the headers of its messages from a sequence on, page by page.
+//!
+//! A message of an outbox is known by its `Nats-Msg-Id` and its `ce-sequence`. Whether it is of *our*
+//! outbox the stream cannot tell: several may share it. The relay asks the outbox.
+
+use async_nats::{
+    HeaderMap, Message, Subject,
+    jetstream::{
+        Context, ErrorCode,
+        consumer::{
+            DeliverPolicy,
+            pull::{Ordered, OrderedConfig},
+        },
+        stream::{ConsumerError, ConsumerErrorKind, Stream},
+    },
+};
+use futures_util::StreamExt;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::{
+    info::{API_TIMEOUT, find},
+    stream::{Cause, Keeps, StreamError},
+};
+use crate::event::Seq;
+
+/// Sightings of one page at most. Each is asked for in the outbox.
+pub const SIGHTINGS_MAX: usize = 4_096;
+
+/// Messages of one page at most, so that a scan tells how far it is also where nothing is an event's.
+const MESSAGES_MAX: usize = 65_536;
+
+/// A server that cannot have another consumer says one of these: it refuses to exceed the limit of the
+/// stream or the account.
+const NO_ROOM: [ErrorCode; 2] =
+    [ErrorCode::MAXIMUM_CONSUMERS_LIMIT, ErrorCode::ACCOUNT_RESOURCES_EXCEEDED];
+
+/// What a work queue says to a consumer such as ours.
+const WORK_QUEUE: [ErrorCode; 3] = [
+    ErrorCode::CONSUMER_PULL_REQUIRES_ACK,
+    ErrorCode::CONSUMER_WQ_MULTIPLE_UNFILTERED,
+    ErrorCode::CONSUMER_WQ_CONSUMER_NOT_UNIQUE,
+];
+
+/// A message that carries the identity of an event, of our outbox or of another one.
+#[derive(Debug, Clone)]
+pub struct Sighting {
+    /// The id of the event.
+    pub id: Uuid,
+    /// Its place in its outbox.
+    pub seq: Seq,
+    /// The subject of the message.
+    pub subject: Subject,
+}
+
+/// A scan on its way.
+pub struct Scan {
+    stream: String,
+    keeps: Keeps,
+    last_seq: u64,
+    messages: u64,
+    expected: u64,
+    reader: Option<Reader>,
+}
+
+struct Reader {
+    source: Stream<()>,
+    consumer: String,
+    messages: Ordered,
+}
+
+impl Scan {
+    /// Begins to scan what the stream holds above a sequence, up to what is its last one now. A stream
+    /// that keeps a message until it is consumed is not scanned: the scan has no messages.
+    ///
+    /// # Errors
+    /// [`StreamError::Unavailable`] when it does not answer, or has no room for a consumer.
+    pub async fn begin(jetstream: &Context, stream: &str, above: u64) -> Result<Self, StreamError> {
+        let info = find(jetstream, stream).await?;
+        let (state, keeps) = (&info.state, Keeps::of(&info.config));
+        let last_seq = state.last_sequence;
+        let stream = stream.to_owned();
+        let mut scan = Self { stream, keeps, last_seq, messages: 0, expected: 0, reader: None };
+        let is_empty = last_seq <= above || state.messages == 0 || last_seq < state.first_sequence;
+        if is_empty || keeps == Keeps::UntilConsumed {
+            return Ok(scan);
+        }
+        scan.open(jetstream, above).await?;
+        Ok(scan)
+    }
+
+    async fn open(&mut self, jetstream: &Context, above: u64) -> Result<(), StreamError> {
+        let source = jetstream.get_stream_no_info(&self.stream).await;
+        let source: Stream<()> =
+            source.map_err(|error| self.unreadable(Cause::Answered, &error.to_string()))?;
+        let consumer = source.create_consumer(OrderedConfig {
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: above + 1 },
+            headers_only: true,
+            ..OrderedConfig::default()
+        });
+        let consumer = match timeout(API_TIMEOUT, consumer).await {
+            Err(_) => {
+                let reason = format!("creating a consumer took longer than {API_TIMEOUT:?}");
+                return Err(self.unreadable(Cause::Silent, &reason));
+            }
+            Ok(Ok(consumer)) => consumer,
+            // It became a work queue since we asked.
+            Ok(Err(error)) if is_one_of(&error, &WORK_QUEUE) => {
+                self.keeps = Keeps::UntilConsumed;
+                return Ok(());
+            }
+            Ok(Err(error)) => {
+                let cause = match error.kind() {
+                    ConsumerErrorKind::TimedOut | ConsumerErrorKind::Request => Cause::Silent,
+                    ConsumerErrorKind::JetStream(_) if is_one_of(&error, &NO_ROOM) => {
+                        Cause::NoConsumer
+                    }
+                    ConsumerErrorKind::JetStream(_)
+                    | ConsumerErrorKind::InvalidConsumerType
+                    | ConsumerErrorKind::InvalidName
+                    | ConsumerErrorKind::Other => Cause::Answered,
+                };
+                return Err(self.unreadable(cause, &format!("creating a consumer: {error}")));
+            }
+        };
+        self.expected = consumer.cached_info().num_pending;
+        if self.expected == 0 {
+            return Ok(());
+        }
+        let name = consumer.cached_info().name.clone();
+        let messages = consumer.messages().await;
+        let messages =
+            messages.map_err(|error| self.unreadable(Cause::Answered, &error.to_string()))?;
+        self.reader = Some(Reader { source, consumer: name, messages });
+        Ok(())
+    }
+
+    /// The last sequence that the stream had when the scan began.
+    pub fn last_seq(&self) -> u64 {
+        self.last_seq
+    }
+
+    /// Messages that were read.
+    pub fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// Messages that there were to read when the scan began.
+    pub fn expected(&self) -> u64 {
+        self.expected
+    }
+
+    /// For how long the stream keeps a message.
+    pub fn keeps(&self) -> Keeps {
+        self.keeps
+    }
+
+    /// Reads the next page. Returns whether there are more.
+    ///
+    /// # Errors
+    /// [`StreamError::Unavailable`] when the stream sends less than it says that it has.
+    pub async fn page(&mut self, sightings: &mut Vec<Sighting>) -> Result<bool, StreamError> {
+        sightings.clear();
+        for _ in 0..MESSAGES_MAX {
+            if sightings.len() >= SIGHTINGS_MAX {
+                return Ok(true);
+            }
+            let Some(message) = self.next().await? else { return Ok(false) };
+            let identity = message.headers.as_ref().and_then(identity);
+            let Some((id, seq)) = identity else { continue };
+            sightings.push(Sighting { id, seq, subject: message.subject });
+        }
+        Ok(true)
+    }
+
+    /// The next message, its headers only; `None` at the end.
+    ///
+    /// # Errors
+    /// As [`Scan::page`].
+    pub async fn next(&mut self) -> Result<Option<Message>, StreamError> {
+        let Some(reader) = &mut self.reader else { return Ok(None) };
+        let next = timeout(API_TIMEOUT, reader.messages.next()).await;
+        let message = match next {
+            Err(_) => {
+                return Err(
+                    self.unreadable(Cause::Silent, &format!("nothing came for {API_TIMEOUT:?}"))
+                );
+            }
+            Ok(None) => {
+                return Err(self.unreadable(Cause::Answered, "it ended early"));
+            }
+            Ok(Some(Err(error))) => {
+                return Err(self.unreadable(Cause::Answered, &error.to_string()));
+            }
+            Ok(Some(Ok(message))) => message,
+        };
+        let (seq, pending) = match message.info() {
+            Ok(info) => (info.stream_sequence, info.pending),
+            Err(error) => return Err(self.unreadable(Cause::Answered, &error.to_string())),
+        };
+        if seq >= self.last_seq || pending == 0 {
+            self.close().await;
+        }
+        if seq > self.last_seq {
+            return Ok(None);
+        }
+        self.messages += 1;
+        Ok(Some(message.message))
+    }
+
+    /// Deletes the consumer. It would end by itself, but a stream has room for so many.
+    async fn close(&mut self) {
+        let Some(Reader { source, consumer, messages }) = self.reader.take() else { return };
+        drop(messages);
+        if let Ok(Err(error)) = timeout(API_TIMEOUT, source.delete_consumer(&consumer)).await {
+            tracing::debug!(%error, "a consumer is left to end by itself");
+        }
+    }
+
+    fn unreadable(&self, cause: Cause, reason: &str) -> StreamError {
+        let reason = format!("scanning it for what it holds: {reason}");
+        StreamError::unavailable(&self.stream, cause, reason)
+    }
+}
+
+fn is_one_of(error: &ConsumerError, codes: &[ErrorCode]) -> bool {
+    matches!(error.kind(), ConsumerErrorKind::JetStream(api) if codes.contains(&api.error_code()))
+}
+
+/// Which event a message is; `None` for a message without an event's identity.
+pub fn identity(headers: &HeaderMap) -> Option<(Uuid, Seq)> {
+    let text = |name: &str| headers.get(name).map(async_nats::HeaderValue::as_str);
+    let id = Uuid::try_parse(text("Nats-Msg-Id")?).ok()?;
+    let seq = text("ce-sequence")?.parse().ok()?;
+    Some((id, Seq(seq)))
+}

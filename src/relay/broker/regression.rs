@@ -1,0 +1,111 @@
+//! A stream that has lost what it had acknowledged: how that is noticed, and how soon it counts.
+
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::Context;
+use jiff::Timestamp;
+use tracing::debug;
+
+use super::{Broker, Seen, State, VERIFY, Verified};
+use crate::{
+    delivery::{Closure, ClosureKind, StreamMark},
+    nats::{self, Copies, Facts},
+};
+
+/// How long a stream has to stand below what it acknowledged before that counts as lost.
+const BEHIND_MAX: Duration = Duration::from_secs(1);
+
+/// The same in a cluster: a new leader may not have caught up with itself, and an old one that is cut
+/// off may answer for a while.
+const BEHIND_MAX_CLUSTERED: Duration = Duration::from_secs(15);
+
+/// How often it is looked at meanwhile.
+const BEHIND_LOOK: Duration = Duration::from_millis(500);
+
+/// A stream that is not what it was.
+#[derive(Debug, Clone)]
+pub(in crate::relay) struct Regression {
+    /// When the stream was created that is there now.
+    pub(in crate::relay) created: Option<i64>,
+    /// Its last sequence: what we published above is gone.
+    pub(in crate::relay) last_seq: u64,
+    /// What happened, for people.
+    pub(in crate::relay) text: String,
+    /// Whether somebody else wrote where our messages were: then it is not known what is left of them.
+    pub(in crate::relay) is_rewritten: bool,
+    copies: Copies,
+}
+
+impl Broker {
+    pub(super) fn regressed(&mut self, regression: Regression, now: Instant) -> Verified {
+        self.failures += 1;
+        let since = *self.behind_since.get_or_insert(now);
+        let may_catch_up = regression.created == self.created;
+        let patience = match regression.copies {
+            Copies::One => BEHIND_MAX,
+            Copies::Several => BEHIND_MAX_CLUSTERED,
+        };
+        let is_early = may_catch_up && now.duration_since(since) < patience;
+        let wait = if is_early { BEHIND_LOOK } else { VERIFY.after(self.failures) };
+        if self.state != State::Disconnected {
+            self.state = State::Unverified { at: now + wait };
+        }
+        if is_early {
+            let text = format!("{}; looking again before that counts as lost", regression.text);
+            return Verified::Closed(Closure::new(ClosureKind::StreamUnavailable, text));
+        }
+        Verified::Regressed(regression)
+    }
+
+    /// Whether the stream has lost what it had acknowledged.
+    pub(super) fn regression(&self, seen: &Seen) -> Option<Regression> {
+        let Seen { facts: Facts { created, last_seq, .. }, acked, .. } = seen;
+        let name = &self.stream.name;
+        // An unknown identity is never another one.
+        let replaced = self.created.zip(*created).filter(|(before, now)| before != now);
+        let is_new = replaced.is_some();
+        let text = if let Some((before, now)) = replaced {
+            let (before, now) = (time_of(before), time_of(now));
+            format!(
+                "stream \"{name}\" was created anew at {now}; the one that we published to is of {before}"
+            )
+        } else if last_seq < acked {
+            format!("stream \"{name}\" went back to sequence {last_seq}; it had given {acked}")
+        } else if seen.is_rewritten {
+            format!("stream \"{name}\" holds another message under sequence {acked} than it did")
+        } else {
+            return None;
+        };
+        // Of a new stream it is known what is left: nothing, whatever others have put there since.
+        let (is_rewritten, copies) = (seen.is_rewritten && !is_new, seen.facts.copies);
+        Some(Regression { created: *created, last_seq: *last_seq, text, is_rewritten, copies })
+    }
+}
+
+/// A time in nanoseconds since the Unix epoch, for people.
+fn time_of(nanoseconds: i64) -> String {
+    Timestamp::from_nanosecond(i128::from(nanoseconds))
+        .map_or_else(|_| nanoseconds.to_string(), |time| time.to_string())
+}
+
+/// Whether the stream holds another message than ours under the last sequence that we know of. One
+/// that is gone by the stream's own limits says nothing.
+pub(super) async fn is_rewritten(
+    jetstream: &Context,
+    stream: &str,
+    facts: &Facts,
+    mark: StreamMark,
+) -> bool {
+    let Some(id) = mark.event_id else { return false };
+    if mark.acked < facts.first_seq || mark.acked > facts.last_seq {
+        return false;
+    }
+    match nats::held_at(jetstream, stream, mark.acked).await {
+        Ok(held) => held.is_some_and(|held| held.event_id != Some(id)),
+        Err(error) => {
+            // A user who may not read messages publishes all the same; only this look is lost.
+            debug!(%error, "cannot look what the stream holds at its last acknowledged sequence");
+            false
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! A scan of the stream for events of ours: pages of messages from the stream, each asked for in the outbox.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use async_nats::jetstream::Context;
+use thiserror::Error;
+use tracing::info;
+use uuid::Uuid;
+
+use crate::{
+    clock,
+    delivery::{FOUND_MAX, Found, Latest},
+    event::Seq,
+    nats::{Keeps, SIGHTINGS_MAX, Scan, Sighting, StreamError},
+    outbox::{Ours, Outbox},
+    pg::error::QueryError,
+};
+
+/// How often a scan logs how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What a scan has found.
+#[derive(Debug)]
+pub(super) struct Scanned {
+    /// Our events among the messages.
+    pub(super) found: Found,
+    /// When the scan began.
+    pub(super) began: Instant,
+    /// The last sequence that the stream had then.
+    pub(super) last_seq: u64,
+    /// Messages that were read.
+    pub(super) messages: u64,
+    /// Events of ours that were found and forgotten, because there were more than [`FOUND_MAX`].
+    pub(super) forgotten: u64,
+    /// For how long the stream keeps a message.
+    pub(super) keeps: Keeps,
+}
+
+/// Why a scan did not come to its end.
+#[derive(Debug, Error)]
+pub(super) enum ScanError {
+    /// The stream cannot be read.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// The outbox cannot be asked.
+    #[error(transparent)]
+    Outbox(#[from] QueryError),
+}
+
+/// How far a scan is, for the status.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    read: AtomicU64,
+    expected: AtomicU64,
+}
+
+impl Progress {
+    /// Says how far it is.
+    pub(super) fn text(&self) -> String {
+        let (read, expected) =
+            (self.read.load(Ordering::Relaxed), self.expected.load(Ordering::Relaxed));
+        format!(
+            "scanning the stream for events that may have been published before: read {read} of \
+             {expected} messages"
+        )
+    }
+}
+
+/// Scans the stream above a sequence for events of ours that are not settled.
+pub(super) async fn scan(
+    jetstream: Context,
+    stream: String,
+    above: u64,
+    outbox: Arc<Outbox>,
+    progress: Arc<Progress>,
+) -> Result<Scanned, ScanError> {
+    let began = clock::now();
+    let mut scan = Scan::begin(&jetstream, &stream, above).await?;
+    progress.expected.store(scan.expected(), Ordering::Relaxed);
+    let mut collected = Collected::new(scan.keeps());
+    let mut page = Vec::with_capacity(SIGHTINGS_MAX);
+    let mut told = began;
+    loop {
+        let is_more = scan.page(&mut page).await?;
+        if !page.is_empty() {
+            let seqs: Vec<i64> = page.iter().map(|seen| seen.seq.0).collect();
+            let ids: Vec<Uuid> = page.iter().map(|seen| seen.id).collect();
+            for ours in outbox.ours(&seqs, &ids).await? {
+                if let Some(sighting) = page.get(ours.place) {
+                    collected.add(sighting, &ours);
+                }
+            }
+        }
+        if !is_more {
+            break;
+        }
+        if told.elapsed() >= PROGRESS_INTERVAL {
+            told = Instant::now();
+            // Not oftener than that: each change is written down for `status`.
+            progress.read.store(scan.messages(), Ordering::Relaxed);
+            info!(
+                messages = scan.messages(),
+                of = scan.expected(),
+                ours = collected.ids.len(),
+                "scanning the stream for events that may have been published before"
+            );
+        }
+    }
+    let Collected { ids, latest, forgotten, .. } = collected;
+    Ok(Scanned {
+        found: Found::of_last_values(ids, latest),
+        began,
+        last_seq: scan.last_seq(),
+        messages: scan.messages(),
+        forgotten,
+        keeps: scan.keeps(),
+    })
+}
+
+/// What a scan has found so far.
+struct Collected {
+    ids: Vec<(Uuid, Seq)>,
+    latest: Latest,
+    forgotten: u64,
+    keeps: Keeps,
+}
+
+impl Collected {
+    fn new(keeps: Keeps) -> Self {
+        Self { ids: Vec::new(), latest: Latest::default(), forgotten: 0, keeps }
+    }
+
+    fn add(&mut self, sighting: &Sighting, ours: &Ours) {
+        if self.ids.len() >= FOUND_MAX {
+            // The oldest are the first to be settled, so they matter least.
+            let half = FOUND_MAX / 2;
+            self.forgotten += half as u64;
+            drop(self.ids.drain(..half));
+        }
+        self.ids.push((sighting.id, sighting.seq));
+        if let (Keeps::UntilReplaced, Some(key)) = (self.keeps, &ours.key)
+            && !self.latest.note(key, &sighting.subject, sighting.seq)
+        {
+            self.forgotten += 1;
+        }
+    }
+}
