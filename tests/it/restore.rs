@@ -8,10 +8,10 @@ use super::support::{DEADLINE, Fixture, app, app::StoredMessage};
 
 /// As after a restore elsewhere: the position was made under another system identifier.
 async fn pretend_restore(client: &tokio_postgres::Client) {
-    client
-        .execute(r#"UPDATE "postrider".position SET system_id = system_id + 1"#, &[])
-        .await
-        .unwrap();
+    // A restore writes each row in a transaction of its own making.
+    let restored = r#"UPDATE "postrider".position SET system_id = system_id + 1;
+        UPDATE "postrider".outbox SET event_type = event_type"#;
+    client.batch_execute(restored).await.unwrap();
 }
 
 /// Transactions that have nothing to do with the outbox, until the value is dropped.
@@ -83,6 +83,29 @@ async fn a_restored_database_stops_the_program_and_rescan_accepts_it() {
     let _without_it = fixture.daemon().start();
     app::emit(&client, "order.placed", Some(("order", "o-1")), "{}").await;
     assert_eq!(fixture.wait_stored(7, DEADLINE).await.len(), 7);
+}
+
+/// `pg_upgrade` makes a cluster with another identifier, in which rows and numbers are what they were. It
+/// was taken for a restored database, and the program ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_pg_upgrade_has_made_is_gone_on_with() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let mut daemon = fixture.daemon().start();
+    app::insert_backlog(&client, 50, 10).await;
+    fixture.wait_stored(50, DEADLINE).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    daemon.kill9();
+    let upgraded = r#"UPDATE "postrider".position SET system_id = system_id + 1;
+        UPDATE "postrider".checkpoint SET system_id = system_id + 1"#;
+    client.batch_execute(upgraded).await.unwrap();
+    for _ in 0..5 {
+        app::emit(&client, "order.placed", Some(("order", "o-1")), "{}").await;
+    }
+    daemon.start_again();
+    daemon.wait_log("Postgres was upgraded by pg_upgrade", DEADLINE).await;
+    assert_eq!(fixture.wait_stored(55, DEADLINE).await.len(), 55);
+    assert!(fixture.wait_drained(DEADLINE).await);
 }
 
 /// The restored rows have numbers of transactions that the new cluster has not come to. A position that is

@@ -143,7 +143,7 @@ async fn a_full_stream_closes_the_gate_and_takes_the_rest_in_order_once_there_is
     let mut daemon = daemon(&fixture).allow_log("maximum messages exceeded").admin().start();
     emit_many(&fixture, 300).await;
     let line = daemon.wait_log("maximum messages exceeded", DEADLINE).await;
-    assert!(line.contains("has room"), "{line}");
+    assert!(line.contains("has no room"), "{line}");
     wait_ready(&daemon, "stream_unavailable").await;
     // A restart does not make the trouble a dead letter either.
     daemon.kill9();

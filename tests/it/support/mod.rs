@@ -3,6 +3,7 @@
 pub(crate) mod app;
 pub(crate) mod audit;
 pub(crate) mod daemon;
+pub(crate) mod disk;
 pub(crate) mod letters;
 pub(crate) mod nats;
 pub(crate) mod postgres;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     fault::{Fault, Set, Tally},
     scene::{conclude, conclude_with_purged, daemon, look_at_resources, pause, steady, under_load},
-    support::{DEADLINE, Fixture, daemon::DaemonBuilder, eventually, let_pass},
+    support::{DEADLINE, Fixture, daemon::DaemonBuilder, disk::SmallDisk, eventually, let_pass},
 };
 
 pub(crate) const FAULTS: &[Fault] = &[
@@ -40,6 +40,14 @@ pub(crate) const FAULTS: &[Fault] = &[
         nightly: 10,
         set: 1,
         inflict: |set| Box::pin(fill_up(set)),
+    },
+    Fault {
+        id: "N12",
+        what: "the broker's disk full, then room again and a restart",
+        pr: 1,
+        nightly: 20,
+        set: 1,
+        inflict: |set| Box::pin(fill_the_disk(set)),
     },
     Fault {
         id: "N7",
@@ -133,6 +141,36 @@ async fn fill_up(set: Set) -> Tally {
     .await;
     let mut tally = conclude(&fixture, &ledger, &set).await;
     look_at_resources(&daemon, &mut tally);
+    tally
+}
+
+/// Not the server's own limit, which it tells, but no room on its file system: it goes on answering
+/// questions and confirms nothing.
+async fn fill_the_disk(set: Set) -> Tally {
+    let disk = match SmallDisk::mount("48m") {
+        Ok(disk) => disk,
+        Err(why) => return Tally::skipped(why),
+    };
+    let options = NatsOptions { parent: Some(disk.path().to_owned()), ..NatsOptions::default() };
+    let mut fixture = Fixture::with(None, Some(options)).await;
+    // What the server had confirmed and not written is gone with it, and comes again.
+    let mut daemon = alert(&fixture).allow_log("the broker has lost events").start();
+    let (ledger, ()) = with_server(&mut fixture, &set, async |nats| {
+        daemon.wait_log("stream verified", DEADLINE).await;
+        let_pass(Duration::from_secs(1)).await;
+        let filler = disk.fill();
+        daemon.wait_log("store_stalled", DEADLINE).await;
+        // For the program to try again in vain.
+        let_pass(Duration::from_secs(2)).await;
+        std::fs::remove_file(filler).unwrap();
+        nats.kill9().unwrap();
+        nats.start_again().await.unwrap();
+    })
+    .await;
+    let mut tally = conclude(&fixture, &ledger, &set).await;
+    look_at_resources(&daemon, &mut tally);
+    drop(daemon);
+    drop(fixture);
     tally
 }
 

@@ -1,0 +1,214 @@
+//! What is known of a stream over the years: which one it is, and what it has lost for good.
+
+use std::{path::Path, process::Command};
+
+use serde_json::Value;
+
+use super::support::{
+    DEADLINE, Fixture, app,
+    daemon::{Daemon, run},
+    eventually,
+    postgres::connect,
+    toml::Toml,
+};
+
+async fn emit(fixture: &Fixture, count: i64) {
+    app::insert_backlog(&fixture.connect().await, count, 7).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+}
+
+async fn json(toml: &Toml, command: &[&str]) -> (Option<i32>, Value) {
+    let finished = run(toml, command).await;
+    let value = serde_json::from_str(&finished.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {} {}", finished.stdout, finished.stderr));
+    (finished.code, value)
+}
+
+async fn wait_metric(daemon: &Daemon, line: &str) {
+    eventually(line, DEADLINE, async || {
+        daemon.get("/metrics").await.is_some_and(|answer| answer.body.contains(line))
+    })
+    .await;
+}
+
+/// The rows of the first so many events are gone, as retention takes them.
+async fn retire(fixture: &Fixture, up_to: i64) {
+    let client = fixture.connect().await;
+    let delete = r#"DELETE FROM "postrider".outbox WHERE seq <= $1"#;
+    assert_eq!(client.execute(delete, &[&up_to]).await.unwrap(), up_to.unsigned_abs());
+}
+
+/// With owners and all, as a backup does it.
+fn copy_tree(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
+    assert!(status.success(), "cp -a {} {}", from.display(), to.display());
+}
+
+/// A broker came back with an old store, most of what it had lost was no longer in the outbox, and
+/// everything said that all was well.
+#[tokio::test]
+async fn a_loss_beyond_what_the_outbox_retains_is_an_alarm_until_somebody_acknowledges_it() {
+    let mut fixture = Fixture::own_nats().await;
+    let toml = fixture.toml();
+    let mut daemon = fixture
+        .daemon()
+        .admin()
+        .allow_log("the broker has lost events")
+        .allow_log("nothing can be published just now")
+        .allow_log("beginning again from a checkpoint")
+        .allow_log("lost the connection to NATS")
+        .allow_log("waiting for NATS")
+        .allow_log("the stream has lost published events")
+        .start();
+    emit(&fixture, 50).await;
+    let client = fixture.connect().await;
+    let checkpoints = r#"SELECT count(*) FROM "postrider".checkpoint WHERE stream_seq = 50"#;
+    eventually("a checkpoint", DEADLINE, async || {
+        client.query_one(checkpoints, &[]).await.unwrap().get::<_, i64>(0) == 1
+    })
+    .await;
+    let nats = fixture.nats.own();
+    let (store, copy) =
+        (nats.log_path().with_file_name("store"), nats.log_path().with_file_name("copy"));
+    nats.stop().await.unwrap();
+    copy_tree(&store, &copy);
+    nats.start_again().await.unwrap();
+    emit(&fixture, 100).await;
+    wait_metric(&daemon, "\npostrider_lost_messages{table=\"outbox\"} 0\n").await;
+    let nats = fixture.nats.own();
+    nats.stop().await.unwrap();
+    std::fs::remove_dir_all(&store).unwrap();
+    copy_tree(&copy, &store);
+    // Of the 100 that are gone from the stream, the outbox has 20 left.
+    retire(&fixture, 130).await;
+    fixture.nats.own().start_again().await.unwrap();
+
+    let line = daemon.wait_log("the stream has lost published events", DEADLINE).await;
+    assert!(line.contains("ERROR") && line.contains("events_at_most=80"), "{line}");
+    assert_eq!(fixture.wait_stored(70, DEADLINE).await.len(), 70);
+    assert!(fixture.wait_drained(DEADLINE).await);
+    wait_metric(&daemon, "\npostrider_lost_messages{table=\"outbox\"} 80\n").await;
+    let (code, audit) = json(&toml, &["audit", "--json"]).await;
+    assert_eq!((code, &audit["fine"], &audit["lost"]), (Some(1), &false.into(), &80.into()));
+    let (_, reconcile) = json(&toml, &["reconcile", "--dry-run", "--json"]).await;
+    assert_eq!(reconcile["lost"], 80, "{reconcile}");
+    let check = run(&toml, &["status", "--check"]).await;
+    assert_eq!(check.code, Some(2), "{}", check.stdout);
+    assert!(check.stdout.contains("80 published events are gone"), "{}", check.stdout);
+
+    // It does not go away by itself.
+    daemon.kill9();
+    daemon.start_again();
+    wait_metric(&daemon, "\npostrider_lost_messages{table=\"outbox\"} 80\n").await;
+    let reason = ["--acknowledge-loss", "--reason", "restored by hand", "--actor", "ann"];
+    let acknowledged = run(&toml, &[&["audit"], &reason[..]].concat()).await;
+    assert_eq!(acknowledged.code, Some(0), "{}", acknowledged.stderr);
+    wait_metric(&daemon, "\npostrider_lost_messages{table=\"outbox\"} 0\n").await;
+    let (code, audit) = json(&toml, &["audit", "--json"]).await;
+    assert_eq!((code, &audit["fine"]), (Some(0), &true.into()), "{audit}");
+    let recorded = r#"SELECT count(*) FROM "postrider".audit WHERE action = 'acknowledge_loss'
+        AND actor = 'ann' AND reason = 'restored by hand'"#;
+    assert_eq!(client.query_one(recorded, &[]).await.unwrap().get::<_, i64>(0), 1);
+}
+
+#[tokio::test]
+async fn a_loss_that_the_outbox_can_restore_is_no_alarm() {
+    let fixture = Fixture::new().await;
+    let mut daemon = fixture
+        .daemon()
+        .allow_log("the broker has lost events")
+        .allow_log("nothing can be published just now")
+        .allow_log("beginning again from a checkpoint")
+        .allow_log("an event became a dead letter")
+        .start();
+    let client = fixture.connect().await;
+    // A dead letter was never published, and is no loss.
+    let dead = r#"INSERT INTO "postrider".outbox (event_type) VALUES ('order.*')"#;
+    client.batch_execute(dead).await.unwrap();
+    emit(&fixture, 60).await;
+    let jetstream = fixture.jetstream().await;
+    let config = jetstream.get_stream(&fixture.stream).await.unwrap().cached_info().config.clone();
+    daemon.kill9();
+    for _ in 0..2 {
+        jetstream.delete_stream(&fixture.stream).await.unwrap();
+        jetstream.create_stream(config.clone()).await.unwrap();
+        daemon.start_again();
+        assert_eq!(fixture.wait_stored(60, DEADLINE).await.len(), 60);
+        assert!(fixture.wait_drained(DEADLINE).await);
+        daemon.kill9();
+    }
+    let losses = r#"SELECT count(*) FROM "postrider".loss"#;
+    assert_eq!(client.query_one(losses, &[]).await.unwrap().get::<_, i64>(0), 0);
+}
+
+/// The text of a library's time type was compared: another version of it, and each stream was another one.
+#[tokio::test]
+async fn a_stream_whose_identity_is_not_known_is_no_other_stream() {
+    let fixture = Fixture::new().await;
+    let mut daemon = fixture.daemon().start();
+    emit(&fixture, 20).await;
+    daemon.kill9();
+    let client = fixture.connect().await;
+    let known = r#"SELECT stream_created_ns FROM "postrider".position"#;
+    let created: i64 = client.query_one(known, &[]).await.unwrap().get(0);
+    let stream = fixture.jetstream().await.get_stream(&fixture.stream).await.unwrap();
+    let told = stream.cached_info().created;
+    assert_eq!(i128::from(created), told.unix_timestamp_nanos());
+
+    let forget = r#"UPDATE "postrider".position SET stream_created_ns = NULL"#;
+    client.batch_execute(forget).await.unwrap();
+    daemon.start_again();
+    emit(&fixture, 1).await;
+    assert_eq!(fixture.read_stream().await.len(), 21);
+    assert_eq!(client.query_one(known, &[]).await.unwrap().get::<_, i64>(0), created);
+    assert!(!daemon.log().contains("the broker has lost events"));
+}
+
+/// What programs of before have stored, in each form that it may have.
+#[tokio::test]
+async fn identities_of_older_programs_are_taken_over_to_the_nanosecond() {
+    let fixture = Fixture::new().await;
+    let database = format!("{}_before", fixture.database);
+    let create = format!("CREATE DATABASE {database}");
+    fixture.postgres.execute("postgres", &create).await.unwrap();
+    let client = connect(&fixture.postgres.url(&database)).await;
+    client
+        .batch_execute("SET DateStyle = 'SQL, DMY'; SET TimeZone = 'Asia/Kolkata'")
+        .await
+        .unwrap();
+    for file in [
+        include_str!("../../migrations/0001_outbox.sql"),
+        include_str!("../../migrations/0002_relay.sql"),
+        include_str!("../../migrations/0003_emit.sql"),
+        include_str!("../../migrations/0004_processed.sql"),
+        include_str!("../../migrations/0005_retention.sql"),
+        include_str!("../../migrations/0006_letters.sql"),
+        include_str!("../../migrations/0007_refusals.sql"),
+        include_str!("../../migrations/0008_operator.sql"),
+        include_str!("../../migrations/0009_reconcile.sql"),
+    ] {
+        client.batch_execute(&format!("BEGIN; {file}; COMMIT")).await.unwrap();
+    }
+    let cases = [
+        ("2026-11-26 5:04:03.0 +00:00:00", Some(1_795_669_443_000_000_000)),
+        ("2026-11-26 22:55:51.123456789 +00:00:00", Some(1_795_733_751_123_456_789)),
+        ("2026-11-26T22:55:51.123456789Z", Some(1_795_733_751_123_456_789)),
+        ("2026-11-27 00:55:51.5 +02:00:00", Some(1_795_733_751_500_000_000)),
+        ("2026-11-26 22:55:51.123456789 UTC", Some(1_795_733_751_123_456_789)),
+        ("2026-13-26 22:55:51.0 +00:00:00", None),
+        ("SystemTime { tv_sec: 7 }", None),
+        ("", None),
+    ];
+    let insert =
+        r#"INSERT INTO "postrider".position (relay, system_id, stream_created) VALUES ($1, 0, $1)"#;
+    for (text, _) in cases.iter().filter(|(text, _)| !text.is_empty()) {
+        client.execute(insert, &[text]).await.unwrap();
+    }
+    let migration = include_str!("../../migrations/0011_stream.sql");
+    client.batch_execute(&format!("BEGIN; {migration}; COMMIT")).await.unwrap();
+    let known = r#"SELECT stream_created_ns FROM "postrider".position WHERE relay = $1"#;
+    for (text, expected) in cases.iter().filter(|(text, _)| !text.is_empty()) {
+        let found: Option<i64> = client.query_one(known, &[text]).await.unwrap().get(0);
+        assert_eq!(found, *expected, "{text}");
+    }
+}

@@ -1,0 +1,264 @@
+//! The scope of what the broker refuses: one subject, one request, one domain, or everything.
+
+use std::time::Duration;
+
+use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
+use postrider::dev::servers::{Nats, NatsOptions, free_port};
+
+use super::support::{
+    DEADLINE, Fixture, app,
+    daemon::{Daemon, DaemonBuilder},
+    disk::SmallDisk,
+    eventually, nats,
+};
+
+fn sound(fixture: &Fixture) -> Config {
+    Config {
+        name: fixture.stream.clone(),
+        subjects: vec![format!("{}.>", fixture.prefix)],
+        storage: StorageType::File,
+        discard: DiscardPolicy::New,
+        duplicate_window: Duration::from_mins(10),
+        allow_direct: true,
+        ..Config::default()
+    }
+}
+
+fn daemon(fixture: &Fixture) -> DaemonBuilder {
+    fixture.daemon().set("stream.create", false).admin()
+}
+
+async fn emit(fixture: &Fixture, event_type: &str, key: &str, count: usize) {
+    let client = fixture.connect().await;
+    for _ in 0..count {
+        app::emit(&client, event_type, Some(("order", key)), "{}").await;
+    }
+}
+
+async fn wait_ready(daemon: &Daemon, body: &str) {
+    eventually(format!("{body:?} of /readyz"), DEADLINE, async || {
+        daemon.get("/readyz").await.is_some_and(|answer| answer.body.contains(body))
+    })
+    .await;
+}
+
+/// Ready, whatever else there is to say.
+async fn wait_flowing(daemon: &Daemon) {
+    eventually("readiness", DEADLINE, async || {
+        daemon.get("/readyz").await.is_some_and(|answer| answer.status == 200)
+    })
+    .await;
+}
+
+/// One subject without room closed the gate for all of them.
+#[tokio::test]
+async fn a_full_subject_makes_only_its_own_events_wait() {
+    let fixture = Fixture::new().await;
+    let jetstream = fixture.jetstream().await;
+    let config =
+        Config { max_messages_per_subject: 10, discard_new_per_subject: true, ..sound(&fixture) };
+    let stream = jetstream.create_stream(config).await.unwrap();
+    let mut daemon =
+        daemon(&fixture).set("route.attempts", 2).allow_log("the broker asks for patience").start();
+    emit(&fixture, "narrow", "n-1", 15).await;
+    for n in 0..5 {
+        emit(&fixture, "wide", &format!("w-{n}"), 2).await;
+    }
+    let line = daemon.wait_log("messages per subject", DEADLINE).await;
+    assert!(line.contains(&fixture.subject("narrow")), "{line}");
+    // The others are stored; what waits are letters, and never dead ones however often they are tried.
+    fixture.wait_stored(20, DEADLINE).await;
+    let client = fixture.connect().await;
+    let tried = r#"SELECT count(*) FROM "postrider".letter WHERE state = 'retrying'
+        AND error_code = 'subject_full' AND last_failed_at > first_failed_at + interval '2 s'"#;
+    eventually("a letter that was tried again and again", DEADLINE, async || {
+        client.query_one(tried, &[]).await.unwrap().get::<_, i64>(0) == 1
+    })
+    .await;
+    let dead = r#"SELECT count(*) FROM "postrider".letter WHERE state = 'dead'"#;
+    assert_eq!(client.query_one(dead, &[]).await.unwrap().get::<_, i64>(0), 0);
+    wait_flowing(&daemon).await;
+    assert!(!daemon.log().contains("nothing can be published"), "{}", daemon.log());
+
+    stream.purge().filter(fixture.subject("narrow")).await.unwrap();
+    eventually("all of them", DEADLINE, async || {
+        stream.get_info().await.unwrap().state.last_sequence == 25
+    })
+    .await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+}
+
+/// Two users: the tests', who may do everything, and the program's.
+fn accounts(denied: &str) -> String {
+    format!(
+        "authorization {{ users: [\n\
+         {{ user: everyone, password: everything }}\n\
+         {{ user: relay, password: secret, permissions {{ publish: {{ deny: [{denied}] }} }} }}\n\
+         ] }}\nno_auth_user: everyone\n"
+    )
+}
+
+async fn with_denied(denied: &str) -> Fixture {
+    let options = NatsOptions { extra: accounts(denied), ..NatsOptions::default() };
+    Fixture::with(None, Some(options)).await
+}
+
+fn as_relay(fixture: &Fixture) -> DaemonBuilder {
+    fixture.daemon().admin().set("nats.user", "relay").set("nats.password", "secret")
+}
+
+/// A request to JetStream that was denied closed the gate for all events, whatever it was for.
+#[tokio::test]
+async fn a_denied_request_that_is_not_needed_is_named_and_stops_nothing() {
+    let mut fixture = with_denied("\"$JS.API.STREAM.MSG.GET.>\", \"$JS.API.DIRECT.GET.>\"").await;
+    let mut daemon = as_relay(&fixture)
+        .allow_log("forbids a request to JetStream")
+        .allow_log("lost the connection to NATS")
+        .allow_log("waiting for NATS")
+        .start();
+    emit(&fixture, "order.placed", "o-1", 5).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    // A new connection: the last acknowledged message is compared, which this user may not.
+    fixture.nats.own().stop().await.unwrap();
+    fixture.nats.own().start_again().await.unwrap();
+    let line = daemon.wait_log("forbids a request to JetStream", DEADLINE).await;
+    assert!(line.contains("MSG.GET") || line.contains("DIRECT.GET"), "{line}");
+    emit(&fixture, "order.placed", "o-1", 5).await;
+    fixture.wait_stored(10, DEADLINE).await;
+    wait_flowing(&daemon).await;
+    assert!(!daemon.log().contains("nothing can be published"), "{}", daemon.log());
+}
+
+#[tokio::test]
+async fn a_denied_request_that_is_needed_is_named_at_once() {
+    let mut fixture = with_denied("\"$JS.API.CONSUMER.CREATE.>\"").await;
+    // What is in the stream and not settled has to be looked for.
+    emit(&fixture, "order.placed", "o-1", 5).await;
+    let jetstream = fixture.jetstream().await;
+    nats::create_stream(&jetstream, &fixture.stream, &format!("{}.>", fixture.prefix)).await;
+    let published = jetstream.publish(fixture.subject("of.others"), "{}".into()).await.unwrap();
+    published.await.unwrap();
+    let mut daemon = as_relay(&fixture)
+        .allow_log("nothing can be published just now")
+        .allow_log("lost the connection to NATS")
+        .start();
+    let line = daemon.wait_log("nothing can be published just now", DEADLINE).await;
+    assert!(line.contains("permission_denied"), "{line}");
+    assert!(line.contains("$JS.API.CONSUMER.CREATE") && line.contains("allow this user"), "{line}");
+    wait_ready(&daemon, "permission_denied").await;
+    fixture.nats.own().options_mut().extra = accounts("\"nothing.at.all\"");
+    fixture.nats.reload().await.unwrap();
+    fixture.wait_stored(6, DEADLINE).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+}
+
+/// The broker's disk was full for minutes, no publish was answered, and everything was green.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_stores_nothing_although_it_answers_closes_a_gate_of_its_own() {
+    let disk = SmallDisk::mount("32m").expect("root, to mount a file system");
+    let options = NatsOptions { parent: Some(disk.path().to_owned()), ..NatsOptions::default() };
+    let mut fixture = Fixture::with(None, Some(options)).await;
+    let mut daemon = fixture
+        .daemon()
+        .admin()
+        .set("nats.ack_timeout", "1s")
+        .allow_log("nothing can be published just now")
+        .allow_log("lost the connection to NATS")
+        .allow_log("waiting for NATS")
+        .allow_log("the broker has lost events")
+        .allow_log("beginning again from a checkpoint")
+        .start();
+    emit(&fixture, "order.placed", "o-1", 5).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    let filler = disk.fill();
+    let client = fixture.connect().await;
+    let large = format!(r#"{{"text":"{}"}}"#, "x".repeat(100_000));
+    for n in 0..50 {
+        app::emit(&client, "order.placed", Some(("order", &format!("o-{n}"))), &large).await;
+    }
+    let line = daemon.wait_log("nothing can be published just now", DEADLINE).await;
+    assert!(line.contains("store_stalled") && line.contains("disk"), "{line}");
+    wait_ready(&daemon, "store_stalled").await;
+    let note = r#"SELECT note LIKE 'store_stalled%' FROM "postrider".position"#;
+    eventually("a note for status", DEADLINE, async || {
+        client.query_one(note, &[]).await.unwrap().get::<_, Option<bool>>(0) == Some(true)
+    })
+    .await;
+
+    std::fs::remove_file(filler).unwrap();
+    fixture.nats.own().kill9().unwrap();
+    fixture.nats.own().start_again().await.unwrap();
+    fixture.wait_stored(55, DEADLINE).await;
+    wait_flowing(&daemon).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    drop(daemon);
+    drop(fixture);
+}
+
+/// What a leaf node hands on to its hub.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum HandsOn {
+    Everything,
+    /// All but the events.
+    Requests,
+}
+
+/// A hub with a JetStream domain, and a leaf node with another one before it.
+async fn hub_and_leaf(hands_on: HandsOn) -> (Fixture, Nats) {
+    let port = free_port().unwrap();
+    let hub = NatsOptions {
+        jetstream: "domain: hub".to_owned(),
+        extra: format!("leafnodes {{ listen: \"127.0.0.1:{port}\" }}"),
+        ..NatsOptions::default()
+    };
+    let fixture = Fixture::with(None, Some(hub)).await;
+    let kept = match hands_on {
+        HandsOn::Everything => String::new(),
+        HandsOn::Requests => format!(", deny_exports: [\"{}.>\"]", fixture.prefix),
+    };
+    let leaf = NatsOptions {
+        jetstream: "domain: leaf".to_owned(),
+        extra: format!(
+            "leafnodes {{ remotes: [ {{ url: \"nats-leaf://127.0.0.1:{port}\"{kept} }} ] }}"
+        ),
+        ..NatsOptions::default()
+    };
+    let leaf = Nats::start(leaf).await.unwrap();
+    (fixture, leaf)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_another_domain_is_published_to_through_a_leaf_node() {
+    let (fixture, leaf) = hub_and_leaf(HandsOn::Everything).await;
+    let stream = fixture.jetstream().await.create_stream(sound(&fixture)).await.unwrap();
+    let _daemon = daemon(&fixture)
+        .set("nats.url", leaf.url())
+        .set("nats.domain", "hub")
+        .allow_log("nothing can be published just now")
+        .start();
+    emit(&fixture, "order.placed", "o-1", 20).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    assert_eq!(stream.get_info().await.unwrap().state.messages, 20);
+}
+
+/// Both domains have a stream of that name, and the nearer one answered first: its acknowledgement
+/// was taken for ours.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_acknowledgement_of_another_domain_is_not_taken_for_ours() {
+    let (fixture, leaf) = hub_and_leaf(HandsOn::Requests).await;
+    fixture.jetstream().await.create_stream(sound(&fixture)).await.unwrap();
+    let near = nats::connect(&leaf.url()).await;
+    near.create_stream(sound(&fixture)).await.unwrap();
+    let mut daemon = daemon(&fixture)
+        .set("nats.url", leaf.url())
+        .set("nats.domain", "hub")
+        .allow_log("nothing can be published just now")
+        .start();
+    emit(&fixture, "order.placed", "o-1", 3).await;
+    let line = daemon.wait_log("nothing can be published just now", DEADLINE).await;
+    assert!(line.contains("domain \"leaf\"") && line.contains("domain \"hub\""), "{line}");
+    assert!(line.contains(&fixture.subject("order.placed")), "{line}");
+    let position = r#"SELECT stream_seq FROM "postrider".position"#;
+    let client = fixture.connect().await;
+    assert_eq!(client.query_one(position, &[]).await.unwrap().get::<_, i64>(0), 0);
+}
