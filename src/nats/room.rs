@@ -6,7 +6,7 @@ use async_nats::{HeaderMap, Request, RequestErrorKind, jetstream};
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::{StreamError, stream::find};
+use super::{StreamError, info::find};
 
 /// The account may be asked about by few users; without permission there is no answer.
 const ACCOUNT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -56,8 +56,7 @@ pub enum Probe {
 /// # Errors
 /// As the stream's.
 pub async fn room(context: &jetstream::Context, name: &str) -> Result<Room, StreamError> {
-    let stream = find(context, name).await?;
-    let info = stream.cached_info();
+    let info = find(context, name).await?;
     let (config, state) = (&info.config, &info.state);
     let mut used = Vec::new();
     let mut limited = |what, is_used: u64, max: i64| {

@@ -1,6 +1,6 @@
 //! Whether the stream has room for what comes, and whether our user may publish.
 
-use async_nats::{Event, jetstream};
+use async_nats::Event;
 
 use super::Finding;
 use crate::{
@@ -23,7 +23,7 @@ pub(super) async fn findings(
     stream: &str,
     template: &SubjectTemplate,
 ) -> Vec<Finding> {
-    let context = jetstream::new(connection.client.clone());
+    let context = connection.jetstream.clone();
     let mut findings = match nats::room(&context, stream).await {
         Ok(room) => about(stream, &room),
         Err(error) => {
