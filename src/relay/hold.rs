@@ -319,7 +319,12 @@ async fn keep_turning<T>(heartbeat: &Heartbeat) -> T {
 
 /// Which events may be in the stream without our knowing. In its first pass over the outbox a relay
 /// may meet any row that another name has published, and a healing meets all that it publishes again.
-fn earlier(term: i64, position: &Position, course: Course, (drawn, sent_to): (Seq, Seq)) -> Earlier {
+fn earlier(
+    term: i64,
+    position: &Position,
+    course: Course,
+    (drawn, sent_to): (Seq, Seq),
+) -> Earlier {
     if term == 1 {
         return if drawn == Seq(0) { Earlier::None } else { Earlier::OfOthers };
     }

@@ -17,7 +17,9 @@ use crate::{
     delivery::{Delivery, Lease, Records, Settlement},
     event::Seq,
     failpoint,
-    outbox::{Authority, HealWhen, Healed, Outbox, PageLimits, REPAIR_SETTINGS, Repair, SettleError},
+    outbox::{
+        Authority, HealWhen, Healed, Outbox, PageLimits, REPAIR_SETTINGS, Repair, SettleError,
+    },
     pg::{
         connect::{ConnectError, connect},
         error::{Class, QueryError},

@@ -137,7 +137,8 @@ impl Report {
 
     /// Whether it is logged that a gate has closed: of foreign answers not again within a while.
     fn may_tell_gate(&mut self, kind: ClosureKind, now: Instant) -> bool {
-        let is_again = self.foreign_told.is_some_and(|at| now.duration_since(at) < FOREIGN_INTERVAL);
+        let is_again =
+            self.foreign_told.is_some_and(|at| now.duration_since(at) < FOREIGN_INTERVAL);
         if kind != ClosureKind::Misconfigured {
             return true;
         }
