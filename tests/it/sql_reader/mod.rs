@@ -54,7 +54,7 @@ fn statements() -> Vec<String> {
 async fn relay(fixture: &Fixture) -> Client {
     let client = fixture.connect().await;
     for (name, value) in SESSION_SETTINGS {
-        client.batch_execute(&format!("SET {name} = {value}")).await.unwrap();
+        client.batch_execute(&format!("SET {name} = '{value}'")).await.unwrap();
     }
     client
 }
