@@ -3,7 +3,7 @@
 use tokio_postgres::{Row, types::ToSql};
 
 use super::{
-    Leader,
+    Leader, LeaderSession,
     upkeep::{COUNT_MAX, read_depth},
 };
 use crate::{
@@ -96,7 +96,8 @@ impl Inspection {
     pub async fn leader(&self, relay: &str) -> Result<Option<Leader>, QueryError> {
         let rows = self.query(include_str!("sql/lease.sql"), &[&relay]).await?;
         let leader = rows.first().map(Leader::read).transpose()?;
-        Ok(leader.filter(Leader::leads))
+        // A leader whose session has ended has crashed, or is about to notice.
+        Ok(leader.filter(|leader| leader.leads() && leader.session != LeaderSession::Gone))
     }
 
     /// How much a relay has not settled; `None` when it has never run.

@@ -45,7 +45,7 @@ pub use why::{Waiting, WaitingLetter};
 /// turn a range of an index into a scan of the settled rows.
 pub const SESSION_SETTINGS: [(&str, &str); 9] = [
     // A relay asks every few seconds: the server ends a session of which nothing is heard.
-    ("idle_session_timeout", "60s"),
+    ("idle_session_timeout", "60000"),
     ("enable_seqscan", "off"),
     ("enable_bitmapscan", "off"),
     ("enable_sort", "off"),

@@ -273,7 +273,7 @@ impl Relay {
             let more = self.dispatch(holding, now);
             self.report(holding, now);
             let due = self.next_due(holding, now);
-            turns.plan(due);
+            turns.plan(due.max(now));
             let Broker { verifying, looking, duplicates, publisher, .. } = &mut self.broker;
             let ended = tokio::select! { biased;
                 () = shutdown.at_once() => Some(Ended::Stopped),

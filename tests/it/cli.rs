@@ -145,7 +145,7 @@ async fn status_follows_the_relay_from_before_its_start_to_after_its_end() {
     assert_eq!(check.code, Some(0), "{check:?}");
     assert!(check.stdout.starts_with("POSTRIDER OK - relay default is running, backlog 0"));
     let text = daemon::run(&toml, &["status"]).await.stdout;
-    assert!(text.starts_with("relay         default, running\nruns as       postrider/"), "{text}");
+    assert!(text.starts_with("relay         default, running\nled by        "), "{text}");
 
     daemon.kill9();
     let after = eventually("a lock that is free", DEADLINE, async || {

@@ -21,7 +21,11 @@ const LEASE: Duration = Duration::from_secs(3);
 const SESSION: &str = r#"SELECT backend_pid FROM "postrider".position"#;
 
 fn daemon(fixture: &Fixture) -> DaemonBuilder {
-    fixture.daemon().set("relay.lease", "3s").allow_log("lost the relay's session")
+    fixture
+        .daemon()
+        .set("relay.lease", "3s")
+        .allow_log("lost the relay's session")
+        .allow_log("waiting for NATS")
 }
 
 /// Two programs, of which the first leads.
@@ -176,6 +180,8 @@ async fn a_large_transaction_does_not_hide_what_an_earlier_run_has_sent() {
     let_pass(Duration::from_millis(2_500)).await;
     let mut second = build().start();
     second.wait_log("relaying", DEADLINE).await;
+    let (url, stream) = (fixture.nats.url(), fixture.stream.as_str());
+    app::wait_stored(&url, stream, 140_500, 4 * DEADLINE).await;
     assert!(fixture.wait_drained(DEADLINE).await);
     assert_eq!(fixture.read_stream().await.len(), 140_500);
 }
