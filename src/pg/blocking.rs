@@ -33,8 +33,8 @@ pub struct Blocking {
 /// # Errors
 /// As the session's.
 pub async fn pid_of(connection: &Connection) -> Result<i32, QueryError> {
-    let row = connection.client.query_one("SELECT pg_catalog.pg_backend_pid()", &[]);
-    Ok(connection.deadline(row).await?.try_get(0)?)
+    let rows = connection.query("SELECT pg_catalog.pg_backend_pid()", &[]).await?;
+    Ok(rows.first().ok_or(QueryError::NoRow)?.try_get(0)?)
 }
 
 /// Does some work in the session `pid`, and finds out whose lock it waits for when it is slow.
@@ -56,8 +56,7 @@ async fn ask(database: &Database, pid: i32) -> Result<Option<Blocking>, String> 
     let connection = connect(database, "blocking", &[]).await.map_err(|error| error.to_string())?;
     let statement = include_str!("sql/blocking.sql");
     let parameters: [&(dyn ToSql + Sync); 1] = [&pid];
-    let rows = connection.client.query(statement, &parameters);
-    let rows = connection.deadline(rows).await.map_err(|error| error.to_string())?;
+    let rows = connection.query(statement, &parameters).await.map_err(|error| error.to_string())?;
     let Some(row) = rows.first() else { return Ok(None) };
     let text = |name: &str| row.try_get(name).map_err(|error| error.to_string());
     Ok(Some(Blocking {
