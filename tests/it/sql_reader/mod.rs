@@ -59,9 +59,17 @@ async fn relay(fixture: &Fixture) -> Client {
     client
 }
 
+/// What taking the position tells.
+async fn take_position(client: &Client) -> Row {
+    let (instance, ended, process) = (Uuid::nil(), None::<i64>, None::<String>);
+    let parameters: [&(dyn ToSql + Sync); 7] =
+        [&"main", &"test", &instance, &10_f64, &ended, &true, &process];
+    client.query_one(&statement("acquire"), &parameters).await.unwrap()
+}
+
 /// A position that has settled nothing yet: its term and its fence.
 async fn acquire(client: &Client) -> (i64, i64) {
-    let row = client.query_one(&statement("acquire"), &[&"main", &"test"]).await.unwrap();
+    let row = take_position(client).await;
     (row.get("term"), row.get("fence"))
 }
 

@@ -3,7 +3,7 @@
 use tokio_postgres::{Client, types::ToSql};
 use uuid::Uuid;
 
-use super::{acquire, emit, page, relay, settle, span, statement};
+use super::{acquire, emit, page, relay, settle, span, statement, take_position};
 use crate::support::Fixture;
 
 async fn count(client: &Client) -> i64 {
@@ -144,17 +144,14 @@ async fn a_restored_outbox_is_pending_where_it_was_not_settled() {
                          target = '9000000000:9000000000:';
                      UPDATE postrider.outbox SET tx = '8000000000' WHERE seq <= 3";
     client.batch_execute(elsewhere).await.unwrap();
-    let (instance, ended, process) = (Uuid::nil(), None::<i64>, None::<String>);
-    let again: [&(dyn ToSql + Sync); 7] =
-        [&"main", &"test", &instance, &10_f64, &ended, &true, &process];
-    let row = client.query_one(&statement("acquire"), &again).await.unwrap();
+    let row = take_position(&client).await;
     assert_ne!(row.get::<_, i64>("cluster_id"), row.get::<_, i64>("system_id"));
     let term: i64 = row.get("term");
     let row = client.query_one(&statement("rescan"), &[&"main", &(term - 1)]).await.unwrap();
     assert_eq!(row.get::<_, Option<i64>>("pending"), None);
     let row = client.query_one(&statement("rescan"), &[&"main", &term]).await.unwrap();
     assert_eq!(row.get::<_, Option<i64>>("pending"), Some(2));
-    let row = client.query_one(&statement("acquire"), &[&"main", &"test"]).await.unwrap();
+    let row = take_position(&client).await;
     assert_eq!(row.get::<_, i64>("cluster_id"), row.get::<_, i64>("system_id"));
     let (settled, floor): (String, i64) = (row.get("snapshot"), row.get("floor"));
     emit(&client, 1).await;
