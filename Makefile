@@ -7,7 +7,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 install := ./deploy/dev/install-services.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture mutants drivers bench ci fmt lint doc deny
+.PHONY: help demo test torture versions mutants drivers bench ci fmt lint doc deny
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | awk -F': ' '{ printf "make %-7s %s\n", $$1, $$2 }'
@@ -35,6 +35,9 @@ torture: ## the fault suite (TIER=nightly FAULT=K1 ITERATIONS=300 SEED=7 JOBS=4)
 	@echo '==> torture'
 	@TIER='$(TIER)' FAULT='$(FAULT)' ITERATIONS='$(ITERATIONS)' SEED='$(SEED)' JOBS='$(JOBS)' \
 		$(CARGO) test --locked --features failpoints --test torture
+
+versions: ## the core of the suite against the oldest and newest PostgreSQL and nats-server
+	@./deploy/dev/versions.sh
 
 mutants: ## does the torture suite notice planted defects? (an hour; needs a clean tree)
 	@$(install) servers pgbouncer

@@ -33,7 +33,7 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET j
 SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
     low bigint := bookmark;
-    high bigint := coalesce(pg_sequence_last_value('"postrider".outbox_seq_seq'::regclass), 0);
+    high bigint := "postrider".sequence_value('"postrider".outbox_seq_seq'::regclass);
     middle bigint;
     step bigint := 256;
     is_readable boolean;
@@ -262,7 +262,7 @@ SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
     now_at CONSTANT timestamptz := clock_timestamp();
     gate CONSTANT smallint :=
-        coalesce(pg_sequence_last_value('"postrider".gate'::regclass), 0);
+        "postrider".sequence_value('"postrider".gate'::regclass);
     current_turn CONSTANT smallint := gate & 3;
     due record;
     drawn bigint;

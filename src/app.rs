@@ -136,6 +136,8 @@ pub async fn run(config: Config, options: Options, reloading: Reloading) -> Resu
     };
     let upkeep = chores::run(upkeep, Arc::clone(&status), Arc::clone(&metrics), shutdown.clone());
     tasks.spawn("chores", upkeep);
+    let (watched, seen) = (settings.clone(), status.subscribe());
+    tasks.spawn("contract", relay::contract::watch(watched, seen, shutdown.clone()));
     let servers = config.nats.url.to_string();
     let kept = tasks.cancelled();
     tasks.spawn("nats connection", async move {
@@ -193,6 +195,7 @@ fn settings(config: &Config, options: Options, template: SubjectTemplate) -> rel
         wake: config.relay.wake,
         grace: config.shutdown.grace.0,
         rescan: options.rescan,
+        recheck: Arc::default(),
     }
 }
 

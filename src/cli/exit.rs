@@ -155,7 +155,9 @@ impl From<QueryError> for Failure {
 
 impl From<MigrateError> for Failure {
     fn from(error: MigrateError) -> Self {
-        Self::classed(error.class(), "migrate", &error)
+        let problem = Problem::new(format!("could not migrate: {error}"));
+        let hint = error.hint().map(str::to_owned);
+        Self::new(error.class().into(), Problem { hint, ..problem })
     }
 }
 

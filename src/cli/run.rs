@@ -48,7 +48,11 @@ impl From<RunError> for Failure {
             RunError::Nats(_)
             | RunError::Template(_)
             | RunError::Relay(
-                RelayError::ForeignCluster | RelayError::NewerSchema { .. } | RelayError::Stream(_),
+                RelayError::ForeignCluster
+                | RelayError::Contract(_)
+                | RelayError::OldServer(_)
+                | RelayError::NewerSchema { .. }
+                | RelayError::Stream(_),
             ) => Exit::Configuration,
         };
         Self::new(exit, Problem::new(error.to_string()))

@@ -1,6 +1,7 @@
 //! What the relay may do to the outbox tables: each method is one statement, or one transaction.
 
 mod accounting;
+mod contract;
 mod fetch;
 mod inspect;
 mod lease;
@@ -28,6 +29,7 @@ use crate::pg::{
 };
 
 pub use accounting::{ACCOUNTING_SETTINGS, Accounting, RowState, Standing};
+pub use contract::{Broken, Remedy, Repaired};
 pub use fetch::{Page, PageLimits};
 pub use inspect::{Inspection, MissingPrivilege, Progress};
 pub use lease::{Acquired, Candidate, Course, Leader, LeaderSession, Origin};

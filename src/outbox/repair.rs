@@ -36,9 +36,9 @@ pub struct Healed {
 
 /// Repairs of one relay's position.
 pub struct Repair {
-    connection: Connection,
-    schema: Schema,
-    relay: String,
+    pub(super) connection: Connection,
+    pub(super) schema: Schema,
+    pub(super) relay: String,
 }
 
 impl Repair {

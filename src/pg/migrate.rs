@@ -19,7 +19,7 @@ use super::{
 };
 
 /// In the order in which they are applied. A name is kept in the database: never change one.
-const FILES: [(&str, &str); 15] = [
+const FILES: [(&str, &str); 16] = [
     ("V1__outbox", include_str!("../../migrations/0001_outbox.sql")),
     ("V2__relay", include_str!("../../migrations/0002_relay.sql")),
     ("V3__emit", include_str!("../../migrations/0003_emit.sql")),
@@ -35,6 +35,7 @@ const FILES: [(&str, &str); 15] = [
     ("V13__letters", include_str!("../../migrations/0013_letters.sql")),
     ("V14__emit", include_str!("../../migrations/0014_emit.sql")),
     ("V15__operator", include_str!("../../migrations/0015_operator.sql")),
+    ("V16__repair", include_str!("../../migrations/0016_repair.sql")),
 ];
 
 /// How long another replica's migration is waited for. Ours take seconds; a lock that is kept
@@ -47,11 +48,28 @@ const LOCK_POLL: Duration = Duration::from_millis(100);
 /// The table of what was applied, in the shape that the runner gives it.
 const HISTORY: &str = "\"postrider\".migration";
 
+/// The oldest server that the migrations and statements work with.
+const POSTGRES_MAJOR_MIN: i32 = 14;
+
+/// Settings of a database or a role that change what a migration's text means, pinned.
+///
 /// A comment of the first file has a character that a database without Unicode lacks, and would be
 /// refused for it: to such a database the files go byte by byte.
 const SESSION: &str = "SELECT pg_catalog.set_config('statement_timeout', '0', false),
+    pg_catalog.set_config('standard_conforming_strings', 'on', false),
+    pg_catalog.set_config('check_function_bodies', 'on', false),
+    pg_catalog.set_config('default_table_access_method', 'heap', false),
+    pg_catalog.set_config('default_transaction_isolation', 'read committed', false),
+    pg_catalog.set_config('quote_all_identifiers', 'off', false),
     pg_catalog.set_config('client_encoding', CASE pg_catalog.getdatabaseencoding()
         WHEN 'UTF8' THEN 'UTF8' ELSE 'SQL_ASCII' END, false)";
+
+/// The same for whoever runs the printed text, at the beginning of each transaction.
+const PRINTED: &str = "SET LOCAL standard_conforming_strings = on;
+SET LOCAL check_function_bodies = on;
+SET LOCAL default_table_access_method = heap;
+SET LOCAL quote_all_identifiers = off;
+";
 
 /// What a run has done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +117,12 @@ pub enum MigrateError {
         /// Who it is, as far as Postgres shows it.
         holder: String,
     },
+    /// The server is older than what the statements need.
+    #[error("PostgreSQL {have} is too old: Postrider needs version {POSTGRES_MAJOR_MIN} or later")]
+    OldServer {
+        /// The version of the server.
+        have: String,
+    },
     /// A newer program has been here.
     #[error(
         "schema version {have} is newer than version {know} of this program: update the program"
@@ -134,11 +158,33 @@ pub enum MigrateError {
 }
 
 impl MigrateError {
+    /// What an operator can do about it, unless the text or the server says so.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Failed { text, .. } if text.contains("hint: ") => None,
+            Self::Failed { class: Class::Permission, .. } => Some(
+                "run it as the owner of the schema, who needs CREATE on the database; the relay's \
+                 own user needs no more than postrider_relay",
+            ),
+            // It is what was just run.
+            Self::Failed { class: Class::Schema, .. } => {
+                Some("the objects of the schema are not what migrations made: restore all of them")
+            }
+            Self::Failed { class, .. } => class.hint(),
+            Self::OldServer { .. } => Some("upgrade the server, or use another one"),
+            Self::Locked { .. }
+            | Self::Newer { .. }
+            | Self::Changed { .. }
+            | Self::Inconsistent(_) => None,
+        }
+    }
+
     /// What can be done about it.
     pub fn class(&self) -> Class {
         match self {
             Self::Locked { .. } => Class::Transient,
             Self::Newer { .. } | Self::Changed { .. } => Class::Schema,
+            Self::OldServer { .. } => Class::Configuration,
             Self::Failed { class, .. } => *class,
             Self::Inconsistent(_) => Class::Unexpected,
         }
@@ -157,6 +203,7 @@ impl MigrateError {
 ///
 /// Drop the session too: it may still hold the lock. No migration stays half applied.
 pub async fn migrate(client: &mut Client, schema: &Schema) -> Result<Report, MigrateError> {
+    refuse_old_server(client).await?;
     client.batch_execute(SESSION).await.map_err(failed("prepare the session"))?;
     let lock = format!("\"{}\" migrate", schema.as_str());
     take_lock(client, &lock).await?;
@@ -180,6 +227,7 @@ pub async fn migrate(client: &mut Client, schema: &Schema) -> Result<Report, Mig
 ///
 /// Only reads.
 pub async fn version(client: &Client, schema: &Schema) -> Result<SchemaVersion, MigrateError> {
+    refuse_old_server(client).await?;
     let know = latest();
     let applied = history(client, schema).await?;
     Ok(match applied.iter().map(|row| row.version).max() {
@@ -209,7 +257,9 @@ pub fn print(schema: &Schema) -> Result<String, MigrateError> {
         latest(),
     );
     for migration in migrations(schema)? {
-        text.push_str("\nBEGIN;\n\n");
+        text.push_str("\nBEGIN;\n");
+        text.push_str(PRINTED);
+        text.push('\n');
         // For a database without Unicode: there is none but in comments.
         text.extend(migration.sql().unwrap_or_default().chars().filter(char::is_ascii));
         let record = format!(
@@ -226,6 +276,46 @@ pub fn print(schema: &Schema) -> Result<String, MigrateError> {
     text.push_str(&grant_history(schema, "postrider_relay, postrider_operator"));
     text.push('\n');
     Ok(text)
+}
+
+/// Who may migrate this schema when the session's user may not; `None` when that user may.
+///
+/// # Errors
+///
+/// As the session's.
+///
+/// # Cancel safety
+///
+/// Only reads.
+pub async fn rightful(client: &Client, schema: &Schema) -> Result<Option<String>, MigrateError> {
+    let statement = "SELECT coalesce(
+            (SELECT CASE WHEN NOT pg_catalog.pg_has_role(n.nspowner, 'USAGE')
+                         THEN pg_catalog.pg_get_userbyid(n.nspowner)::text ELSE '' END
+             FROM pg_catalog.pg_namespace AS n WHERE n.nspname = $1),
+            CASE WHEN pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')
+                 THEN '' ELSE 'a user with CREATE on the database' END)";
+    let row = client
+        .query_typed_one(statement, &[(&schema.as_str(), Type::TEXT)])
+        .await
+        .map_err(failed("look for the schema's owner"))?;
+    let who: String = row.get(0);
+    Ok(Some(who).filter(|who| !who.is_empty()))
+}
+
+async fn refuse_old_server(client: &Client) -> Result<(), MigrateError> {
+    let statement = "SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4, \
+                     pg_catalog.current_setting('server_version')";
+    let failed = failed("ask for the server's version");
+    let row = client.query_typed_one(statement, &[]).await.map_err(failed)?;
+    refuse_old(row.get(0), row.get(1))
+}
+
+/// By the number that Postgres itself compares: 140005 is 14.5.
+fn refuse_old(number: i32, have: &str) -> Result<(), MigrateError> {
+    if number / 10_000 < POSTGRES_MAJOR_MIN {
+        return Err(MigrateError::OldServer { have: have.to_owned() });
+    }
+    Ok(())
 }
 
 /// One row of the history.
@@ -387,6 +477,18 @@ fn explain(error: &refinery_core::Error) -> MigrateError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn servers_before_version_14_are_refused_by_name() {
+        let refused = refuse_old(130_023, "13.23 (Debian)").unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "PostgreSQL 13.23 (Debian) is too old: Postrider needs version 14 or later"
+        );
+        assert_eq!(refused.class(), Class::Configuration);
+        refuse_old(140_000, "14.0").unwrap();
+        refuse_old(180_004, "18.4").unwrap();
+    }
 
     #[test]
     fn migrations_are_numbered_from_one_without_gaps() {

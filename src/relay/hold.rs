@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::{
-    Relay, RelayError, chores,
+    Relay, RelayError, Settings, chores, contract,
     holding::{Holding, Place},
     letters, process,
     reader::{Pace, Reader},
@@ -53,7 +53,7 @@ const REMIND: Duration = Duration::from_secs(30);
 
 /// Why there is no holding yet.
 #[derive(Debug, Error)]
-enum NotYet {
+pub(super) enum NotYet {
     #[error("{0}")]
     Connect(#[from] ConnectError),
     #[error("{0}")]
@@ -112,6 +112,7 @@ impl Relay {
         match self.take(outbox, acquired, asked).await {
             Ok(Taken::Holding(holding)) => Ok(Ok(*holding)),
             Ok(Taken::Foreign) => Err(RelayError::ForeignCluster),
+            Ok(Taken::Refused(text)) => Err(RelayError::Contract(text)),
             Ok(Taken::Rescanned) => Box::pin(self.try_hold()).await,
             Err(error) => Ok(Err(error)),
         }
@@ -140,6 +141,9 @@ impl Relay {
             }
             Ok(SchemaVersion::Newer { have, know }) => {
                 return Err(RelayError::NewerSchema { schema, have, know });
+            }
+            Err(error @ MigrateError::OldServer { .. }) => {
+                return Err(RelayError::OldServer(error));
             }
             Err(error) => return Ok(Err(error.into())),
         }
@@ -215,16 +219,12 @@ impl Relay {
         };
         failpoint::pass("held");
         if acquired.origin == Origin::AnotherCluster {
-            if outbox.take_over_upgrade(acquired.term).await? {
-                info!("Postgres was upgraded by pg_upgrade: the relay goes on where it was");
-                return Ok(Taken::Rescanned);
-            }
-            if !settings.rescan {
-                return Ok(Taken::Foreign);
-            }
-            let pending = outside.repair().await?.rescan(acquired.term).await?;
-            warn!(pending, "accepted a restored database: what was not settled is published");
-            return Ok(Taken::Rescanned);
+            return from_elsewhere(&outbox, &outside, acquired.term, settings).await;
+        }
+        match contract::verify(&outbox, &outside, settings).await? {
+            contract::Verdict::Sound => {}
+            contract::Verdict::Repaired => return Ok(Taken::Rescanned),
+            contract::Verdict::Refused(text) => return Ok(Taken::Refused(text)),
         }
         // Behind a pooler nobody can be notified.
         let may_sleep = settings.wake == Wake::Gated && outbox.sharing() == Sharing::Own;
@@ -276,6 +276,25 @@ impl Relay {
             Holding::new((outbox, outside), (authority, lease), delivery, (reader, letters), fence);
         Ok(Taken::Holding(Box::new(holding)))
     }
+}
+
+/// What is done about a position that was made in another cluster.
+async fn from_elsewhere(
+    outbox: &Outbox,
+    outside: &Place,
+    term: i64,
+    settings: &Settings,
+) -> Result<Taken, NotYet> {
+    if outbox.take_over_upgrade(term).await? {
+        info!("Postgres was upgraded by pg_upgrade: the relay goes on where it was");
+        return Ok(Taken::Rescanned);
+    }
+    if !settings.rescan {
+        return Ok(Taken::Foreign);
+    }
+    let pending = outside.repair().await?.rescan(term).await?;
+    warn!(pending, "accepted a restored database: what was not settled is published");
+    Ok(Taken::Rescanned)
 }
 
 /// What an instance may do about the lease.
@@ -339,6 +358,8 @@ enum Taken {
     Holding(Box<Holding>),
     /// The position was made in another cluster, and nobody said that this is fine.
     Foreign,
+    /// Something that the reader rests on is broken, and an operator has to act.
+    Refused(String),
     /// It was, and everything is as if the relay were new; with another session.
     Rescanned,
 }

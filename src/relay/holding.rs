@@ -323,6 +323,11 @@ impl Holding {
     ) -> Result<Option<Settlement>, Ended> {
         self.last_settled = now;
         match result {
+            Ok(Some(fence)) if fence < self.fence => {
+                let (now, before) = (fence.0, self.fence.0);
+                warn!(now, before, "the sequence of outbox.seq went back; starting anew");
+                Err(Ended::Again)
+            }
             Ok(fence) => {
                 self.fence = fence.unwrap_or(self.fence);
                 self.lease.confirmed(self.settle_asked, now);

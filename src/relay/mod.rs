@@ -8,9 +8,11 @@ mod answers;
 mod batches;
 mod broker;
 pub mod chores;
+pub mod contract;
 mod denial;
 mod dispatch;
 mod duplicate;
+mod error;
 mod hold;
 mod holding;
 mod letters;
@@ -29,12 +31,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use thiserror::Error;
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{sleep, timeout},
 };
 use tracing::{info, warn};
+
+pub use error::RelayError;
 
 use self::{
     broker::Broker,
@@ -49,7 +52,7 @@ use crate::{
     delivery::{Backoff, Limits, Rules},
     failpoint,
     metrics::{Dependency, Metrics},
-    nats::{Publisher, StreamError},
+    nats::Publisher,
     outbox::{Candidate, PageLimits},
     pg::schema::Schema,
     shutdown::Shutdown,
@@ -119,33 +122,8 @@ pub struct Settings {
     pub grace: Duration,
     /// Accept a database that was restored into another cluster.
     pub rescan: bool,
-}
-
-/// Why a relay ended by itself. All of these want a person.
-#[derive(Debug, Error)]
-pub enum RelayError {
-    /// The position was made in another Postgres cluster, where transaction numbers differ.
-    #[error(
-        "this database was restored into another Postgres cluster: the relay's position means \
-         nothing here; start once with `postrider run --rescan` to publish what was not settled"
-    )]
-    ForeignCluster,
-    /// The schema was migrated by a newer program.
-    #[error(
-        "the schema \"{schema}\" has version {have}, this program knows {know}: install the \
-         newer postrider"
-    )]
-    NewerSchema {
-        /// The schema.
-        schema: String,
-        /// Its version.
-        have: i32,
-        /// What we know.
-        know: i32,
-    },
-    /// The stream would lose events.
-    #[error("{0}; {hint}", hint = .0.hint())]
-    Stream(StreamError),
+    /// Tells that something the reader rests on is broken.
+    pub recheck: Arc<Notify>,
 }
 
 /// The producing half.
@@ -252,6 +230,7 @@ impl Relay {
     /// The loop, for as long as we hold the right to run it.
     async fn relay(&mut self, holding: &mut Holding) -> Result<Ended, RelayError> {
         let shutdown = self.shutdown.clone();
+        let recheck = Arc::clone(&self.settings.recheck);
         let mut stop_at = None;
         let mut turns = Turns::start(clock::now());
         loop {
@@ -303,6 +282,7 @@ impl Relay {
                     holding.notified(clock::now());
                     None
                 }
+                () = recheck.notified() => Some(Ended::Again),
                 () = holding.outbox.closed() => {
                     Some(Ended::Lost("the session with Postgres ended".to_owned()))
                 }

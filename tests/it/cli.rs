@@ -237,7 +237,16 @@ async fn check_of_a_sound_setup_says_ok_and_changes_nothing() {
     let findings = json_of(&fixture.toml(), &["check", "--json"]).await;
     let names: Vec<_> =
         findings.as_array().unwrap().iter().map(|it| it["check"].as_str().unwrap()).collect();
-    let expected = ["configuration", "postgres", "schema", "privileges", "relay", "nats", "stream"];
+    let expected = [
+        "configuration",
+        "postgres",
+        "schema",
+        "privileges",
+        "contract",
+        "relay",
+        "nats",
+        "stream",
+    ];
     assert_eq!(names, expected);
 }
 

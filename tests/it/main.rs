@@ -12,6 +12,7 @@ mod checker;
 mod chores;
 mod cli;
 mod config;
+mod contract;
 mod crash;
 mod damage;
 mod dead_letters;

@@ -10,7 +10,7 @@ use postrider::{
 };
 use tokio_postgres::Client;
 
-use crate::support::{Fixture, postgres};
+use crate::support::{DEADLINE, Fixture, app, daemon, postgres};
 
 fn schema(name: &str) -> Schema {
     Schema::parse(name).unwrap()
@@ -139,4 +139,99 @@ async fn a_right_that_a_killed_migration_did_not_give_is_given_by_the_next_one()
     client.batch_execute("SET ROLE postrider_relay").await.unwrap();
     let found = version(&client, &schema("postrider")).await.unwrap();
     assert!(matches!(found, SchemaVersion::Current(_)), "{found:?}");
+}
+
+/// With `standard_conforming_strings = off` a migration stopped half-way, and emit took what it has to
+/// refuse: a backslash of its patterns was lost.
+#[tokio::test]
+async fn settings_of_a_database_change_neither_the_migrations_nor_what_emit_refuses() {
+    let fixture = Fixture::new().await;
+    let url = empty(&fixture).await;
+    let database = format!("{}_empty", fixture.database);
+    let hostile = [
+        "standard_conforming_strings = off",
+        "check_function_bodies = off",
+        "default_transaction_isolation = 'serializable'",
+        "quote_all_identifiers = on",
+        "search_path = 'nowhere'",
+        "\"DateStyle\" = 'SQL, DMY'",
+        "\"IntervalStyle\" = 'sql_standard'",
+        "bytea_output = 'escape'",
+        "extra_float_digits = -15",
+        "array_nulls = off",
+        "transform_null_equals = on",
+        "xmloption = 'document'",
+        "plpgsql.variable_conflict = 'use_column'",
+        "plpgsql.extra_errors = 'all'",
+        "lock_timeout = '1s'",
+        "statement_timeout = '20s'",
+        "row_security = off",
+        "session_replication_role = 'replica'",
+    ];
+    for setting in hostile {
+        let alter = format!("ALTER DATABASE {database} SET {setting}");
+        fixture.postgres.execute("postgres", &alter).await.unwrap();
+    }
+    let toml = fixture.toml().set("database.url", url.as_str());
+    let migrated = daemon::run(&toml, &["migrate"]).await;
+    assert_eq!(migrated.code, Some(0), "{migrated:?}");
+    let client = postgres::connect(&url).await;
+    for (event_type, subject) in
+        [("a*b", None), ("a b", None), ("a", Some("x+>y")), ("a\u{7f}", None)]
+    {
+        let statement = "SELECT postrider.emit(event_type => $1::text, payload => '{}'::text::json,
+            subject => $2::text)";
+        let error = client.query(statement, &[&event_type, &subject]).await.unwrap_err();
+        assert_eq!(error.code().unwrap().code(), "22023", "{event_type:?} {subject:?}");
+    }
+    let header =
+        "SELECT postrider.emit('a', '{}'::text::json, headers => '{\"x\": \"\\u0001\"}'::jsonb)";
+    client.batch_execute("SET standard_conforming_strings = on").await.unwrap();
+    let error = client.batch_execute(header).await.unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "22023", "{error:?}");
+    client.batch_execute("RESET standard_conforming_strings").await.unwrap();
+    let mut daemon = fixture.daemon().set("database.url", url.as_str()).start();
+    daemon.wait_log("relaying", DEADLINE).await;
+    app::emit(&client, "order.placed", Some(("order", "o-1")), "{}").await;
+    fixture.wait_stored(1, DEADLINE).await;
+    let claim = "SELECT postrider.claim('billing', gen_random_uuid())";
+    assert!(client.query_one(claim, &[]).await.unwrap().get::<_, bool>(0));
+}
+
+/// What a plain literal loses in some sessions, and what a caller's `search_path` could replace.
+#[tokio::test]
+async fn no_function_rests_on_settings_of_the_session() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let slack = r"
+        SELECT p.oid::regprocedure::text FROM pg_proc AS p
+        WHERE p.pronamespace = 'postrider'::regnamespace
+          AND (p.prosrc ~ E'(^|[^E])''[^'']*\\\\'
+               OR p.prosecdef AND NOT coalesce(p.proconfig::text ~ 'search_path=pg_catalog, ?pg_temp', false)
+               OR p.prosrc ~ 'pg_sequence_last_value[(]')";
+    let rows = client.query(slack, &[]).await.unwrap();
+    let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert!(names.is_empty(), "{names:?}");
+}
+
+#[tokio::test]
+async fn a_user_who_may_not_migrate_is_told_so_by_check_and_gets_one_hint() {
+    let fixture = Fixture::new().await;
+    let admin = fixture.connect().await;
+    let role = format!("{}_app", fixture.database);
+    let behind = format!(
+        "CREATE ROLE {role} LOGIN IN ROLE postrider_relay;
+         DELETE FROM postrider.migration WHERE version > 1"
+    );
+    admin.batch_execute(&behind).await.unwrap();
+    let url = fixture.database_url().replace("postgres@", &format!("{role}@"));
+    let toml = fixture.toml().set("database.url", url);
+    let check = daemon::run(&toml, &["check"]).await;
+    assert_eq!(check.code, Some(78), "{check:?}");
+    let hint = "hint: run `postrider migrate` as postgres: this user may not";
+    assert!(check.stdout.contains(hint), "{}", check.stdout);
+    let migrated = daemon::run(&toml, &["migrate"]).await;
+    assert_eq!(migrated.code, Some(77), "{migrated:?}");
+    assert!(migrated.stderr.contains("run it as the owner of the schema"), "{}", migrated.stderr);
+    assert_eq!(migrated.stderr.matches("hint:").count(), 1, "{}", migrated.stderr);
 }

@@ -61,9 +61,15 @@ async fn explain(client: &Client, statement: &Prepared) -> Plan {
     let text: String = row.get::<_, Json>(0).0;
     let plan: Value = serde_json::from_str(&text).unwrap();
     let top = &plan[0]["Plan"];
-    let number = |name: &str| top[name].as_i64().unwrap_or(0);
+    let number = |name: &str| whole(&top[name]);
     let buffers = number("Shared Hit Blocks") + number("Shared Read Blocks");
     Plan { buffers, rows: number("Actual Rows"), faults: faults(top), text }
+}
+
+/// A number of a plan. From version 18 on the rows have decimals.
+fn whole(number: &Value) -> i64 {
+    let text = number.to_string();
+    text.split('.').next().and_then(|whole| whole.parse().ok()).unwrap_or(0)
 }
 
 /// The text of a `json` value.
@@ -189,7 +195,7 @@ async fn situations(fixture: &Fixture, client: &Client) -> Vec<Situation> {
 /// No scan of a whole table, and no sorting of more than a page.
 fn faults(plan: &Value) -> Vec<String> {
     let kind = plan["Node Type"].as_str().unwrap_or_default();
-    let rows = plan["Actual Rows"].as_i64().unwrap_or(0);
+    let rows = whole(&plan["Actual Rows"]);
     let table = plan["Relation Name"].as_str().unwrap_or_default();
     let mut found = Vec::new();
     if (kind == "Seq Scan" || kind.starts_with("Bitmap")) && table.starts_with("outbox") {
@@ -198,7 +204,7 @@ fn faults(plan: &Value) -> Vec<String> {
     if kind.contains("Sort") && rows > 1_000 {
         found.push(format!("{kind} of {rows} rows"));
     }
-    let removed = plan["Rows Removed by Filter"].as_i64().unwrap_or(0);
+    let removed = whole(&plan["Rows Removed by Filter"]);
     if removed > 1_000 {
         found.push(format!("{kind} on {table} reads {removed} rows in vain"));
     }
@@ -209,7 +215,8 @@ fn faults(plan: &Value) -> Vec<String> {
 
 #[tokio::test]
 async fn the_fetch_stays_on_its_indexes_in_every_situation() {
-    let fixture = Fixture::new().await;
+    // Open transactions of other tests would count as late ones, each with a probe of every leaf.
+    let fixture = Fixture::own_postgres().await;
     let admin = fixture.connect().await;
     insert(&admin, FIRST_ROWS).await;
     admin.batch_execute(r#"ANALYZE "postrider".outbox"#).await.unwrap();

@@ -6,7 +6,8 @@ use uuid::Uuid;
 
 use super::support::{DEADLINE, Fixture, app, app::StoredMessage};
 
-/// As after a restore elsewhere: the position was made under another system identifier.
+/// As after a restore elsewhere: the position was made under another system identifier, and its rows
+/// were written by another transaction than the one that they name.
 async fn pretend_restore(client: &tokio_postgres::Client) {
     // A restore writes each row in a transaction of its own making.
     let restored = r#"UPDATE "postrider".position SET system_id = system_id + 1;

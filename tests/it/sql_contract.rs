@@ -423,3 +423,46 @@ async fn each_role_may_do_its_part_and_nothing_else() {
         }
     }
 }
+
+/// The comment said that a repeated id never raises; with an older snapshot it has to.
+#[tokio::test]
+async fn a_claim_under_any_isolation_is_true_once_and_raises_only_what_may_be_tried_again() {
+    let fixture = Fixture::new().await;
+    let (one, other) = (fixture.connect().await, fixture.connect().await);
+    for level in ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"] {
+        let id = Uuid::new_v4();
+        let claim = format!("SELECT postrider.claim('billing', '{id}')");
+        let claimed = async |client: &Client| {
+            client.query_one(&claim, &[]).await.map(|row| row.get::<_, bool>(0))
+        };
+        one.batch_execute(&format!("BEGIN ISOLATION LEVEL {level}; SELECT 1")).await.unwrap();
+        assert!(claimed(&other).await.unwrap());
+        match claimed(&one).await {
+            Ok(first) => assert!(!first && level == "READ COMMITTED", "{level}"),
+            Err(error) => {
+                assert_eq!(error.code(), Some(&SqlState::T_R_SERIALIZATION_FAILURE), "{level}");
+                assert_ne!(level, "READ COMMITTED");
+            }
+        }
+        one.batch_execute("ROLLBACK").await.unwrap();
+        one.batch_execute(&format!("BEGIN ISOLATION LEVEL {level}")).await.unwrap();
+        assert!(!claimed(&one).await.unwrap(), "{level}");
+        one.batch_execute("COMMIT").await.unwrap();
+    }
+}
+
+/// With an older snapshot they would not see what was committed before their lock, and remove it.
+#[tokio::test]
+async fn what_removes_rows_runs_under_read_committed_only() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    for call in ["retain('1 day')", "processed_maintain('30 days')", "repair_contract()"] {
+        for level in ["REPEATABLE READ", "SERIALIZABLE"] {
+            client.batch_execute(&format!("BEGIN ISOLATION LEVEL {level}")).await.unwrap();
+            let (code, text) = refusal(&client, &format!("SELECT postrider.{call}")).await;
+            assert_eq!(code.code(), "25001", "{call} {level}: {text}");
+            client.batch_execute("ROLLBACK").await.unwrap();
+        }
+        client.batch_execute(&format!("SELECT postrider.{call}")).await.unwrap();
+    }
+}

@@ -4,11 +4,11 @@ use super::{CheckResult, Finding, standing};
 use crate::{
     cli::exit::Exit,
     config::Config,
-    outbox::Inspection,
+    outbox::{Broken, Inspection, Remedy},
     pg::{
         connect::{Connection, connect},
         error::{Class, QueryError},
-        migrate::{self, SchemaVersion},
+        migrate::{self, MigrateError, SchemaVersion},
         schema::Schema,
         session::Sharing,
     },
@@ -23,6 +23,7 @@ const POOLED: &str = "through a connection pooler: the relay polls every 25 poll
 const SCHEMA: &str = "schema";
 const PRIVILEGES: &str = "privileges";
 const RELAY: &str = "relay";
+const CONTRACT: &str = "contract";
 
 /// What there is to say; it ends with the first refusal, because the rest would follow from it.
 pub(super) async fn findings(config: &Config) -> Vec<Finding> {
@@ -49,6 +50,7 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
         let inspection = Inspection::new(connection, schema);
         findings.push(privileges(&inspection).await);
         let relay = config.relay.name.as_str();
+        findings.extend(contract(&inspection, relay).await);
         findings.push(holder(&inspection, relay).await);
         findings.extend(match standing::findings(&inspection, relay).await {
             Ok(found) => found,
@@ -75,11 +77,12 @@ async fn version(client: &tokio_postgres::Client, schema: &Schema) -> Finding {
         }
         Ok(SchemaVersion::Missing) => {
             Finding::refused(SCHEMA, Exit::Configuration, format!("{name} was never migrated"))
-                .hint("run `postrider migrate`")
+                .hint(migrate_hint(client, schema).await)
         }
         Ok(SchemaVersion::Behind { have, know }) => {
             let text = format!("{name} has version {have}, this program needs {know}");
-            Finding::refused(SCHEMA, Exit::Configuration, text).hint("run `postrider migrate`")
+            Finding::refused(SCHEMA, Exit::Configuration, text)
+                .hint(migrate_hint(client, schema).await)
         }
         Ok(SchemaVersion::Newer { have, know }) => {
             let text = format!("{name} has version {have}, this program knows {know}");
@@ -87,8 +90,18 @@ async fn version(client: &tokio_postgres::Client, schema: &Schema) -> Finding {
         }
         Err(error) => {
             let finding = Finding::refused(SCHEMA, error.class().into(), error.to_string());
-            Finding { hint: error.class().hint().map(str::to_owned), ..finding }
+            let is_old = matches!(error, MigrateError::OldServer { .. });
+            let hint = if is_old { error.hint() } else { error.class().hint() };
+            Finding { hint: hint.map(str::to_owned), ..finding }
         }
+    }
+}
+
+/// What to run, and as whom when it may not be this user.
+async fn migrate_hint(client: &tokio_postgres::Client, schema: &Schema) -> String {
+    match migrate::rightful(client, schema).await {
+        Ok(Some(who)) => format!("run `postrider migrate` as {who}: this user may not"),
+        Ok(None) | Err(_) => "run `postrider migrate`".to_owned(),
     }
 }
 
@@ -106,6 +119,34 @@ async fn privileges(inspection: &Inspection) -> Finding {
     statements.dedup();
     Finding::refused(PRIVILEGES, Exit::NoPermission, format!("missing: {}", list.join(", ")))
         .hint(format!("as the schema's owner: {}", statements.join("; ")))
+}
+
+/// What the reader rests on, and who may not insert although it looks so.
+async fn contract(inspection: &Inspection, relay: &str) -> Vec<Finding> {
+    let broken = match inspection.broken_contract(relay).await {
+        Ok(broken) => broken,
+        Err(error) => return vec![refused(CONTRACT, &error)],
+    };
+    let finding = |it: Broken| match it.remedy {
+        Remedy::Refuse => Finding::refused(CONTRACT, Exit::Configuration, it.problem).hint(it.fix),
+        Remedy::Warn => Finding::risky(CONTRACT, it.problem).hint(it.fix),
+        Remedy::Repair | Remedy::Restore => {
+            let hint = format!("`postrider run` repairs it when it starts; by hand: {}", it.fix);
+            Finding::risky(CONTRACT, it.problem).hint(hint)
+        }
+    };
+    let mut findings: Vec<_> = broken.into_iter().map(finding).collect();
+    match inspection.hindered_producers().await {
+        Ok(roles) => findings.extend(roles.into_iter().map(|role| {
+            let text = format!("{role} may insert into the outbox, and is refused when it does");
+            Finding::risky(CONTRACT, text).hint(format!("GRANT postrider_producer TO {role}"))
+        })),
+        Err(error) => findings.push(refused(CONTRACT, &error)),
+    }
+    if findings.is_empty() {
+        findings.push(Finding::fine(CONTRACT, "the tables are as the relay needs them"));
+    }
+    findings
 }
 
 async fn holder(inspection: &Inspection, relay: &str) -> Finding {

@@ -1,4 +1,5 @@
-//! Finds the server programs: the project's `.tools`, PATH, Debian's and Homebrew's directories.
+//! Finds the server programs: those that the environment names, else in the project's `.tools`, on PATH,
+//! in Debian's and Homebrew's directories.
 
 use std::{
     env, fs,
@@ -12,18 +13,31 @@ const POSTGRES_MAJOR_MIN: u32 = 14;
 const NATS_MINOR_MIN: u32 = 12;
 const PGBOUNCER_MINOR_MIN: u32 = 18;
 
+/// Names the directory of the Postgres programs to use, whatever else is there.
+const POSTGRES_CHOICE: &str = "POSTRIDER_TEST_PG_BIN";
+
+/// Names the `nats-server` program to use, whatever else is there.
+const NATS_CHOICE: &str = "POSTRIDER_TEST_NATS";
+
 /// Directories that hold one directory a Postgres version: Debian, Homebrew, PGDG's RPMs.
 const POSTGRES_PARENTS: [&str; 5] =
     ["/usr/lib/postgresql", "/opt/homebrew/opt", "/usr/local/opt", "/usr/local/Cellar", "/usr"];
 
-/// The directory of the newest Postgres server programs (14 or later).
+/// The directory of the Postgres server programs (14 or later): the one that `POSTRIDER_TEST_PG_BIN`
+/// names, else the newest.
 ///
 /// # Errors
 /// [`ServerError::Missing`] when there is none.
 pub fn postgres_bin() -> Result<PathBuf, ServerError> {
-    let mut found: Vec<(u32, PathBuf)> = path_directories()
+    let candidates: Vec<PathBuf> = match env::var_os(POSTGRES_CHOICE) {
+        Some(bin) => vec![PathBuf::from(bin)],
+        None => path_directories()
+            .into_iter()
+            .chain(POSTGRES_PARENTS.iter().flat_map(|parent| children(Path::new(parent))))
+            .collect(),
+    };
+    let mut found: Vec<(u32, PathBuf)> = candidates
         .into_iter()
-        .chain(POSTGRES_PARENTS.iter().flat_map(|parent| children(Path::new(parent))))
         .filter(|bin| bin.join("initdb").is_file())
         .filter_map(|bin| Some((version(&bin.join("postgres"))?.0, bin)))
         .collect();
@@ -41,14 +55,22 @@ pub fn postgres_bin() -> Result<PathBuf, ServerError> {
     }
 }
 
-/// The `nats-server` program (2.12 or later).
+/// The `nats-server` program (2.12 or later): the one that `POSTRIDER_TEST_NATS` names, else the first
+/// of `.tools` and PATH.
 ///
 /// # Errors
 /// [`ServerError::Missing`] when there is none.
 pub fn nats_server() -> Result<PathBuf, ServerError> {
     let mut seen = String::new();
-    for directory in tools_directories().into_iter().chain(path_directories()) {
-        let program = directory.join("nats-server");
+    let programs: Vec<PathBuf> = match env::var_os(NATS_CHOICE) {
+        Some(program) => vec![PathBuf::from(program)],
+        None => tools_directories()
+            .into_iter()
+            .chain(path_directories())
+            .map(|directory| directory.join("nats-server"))
+            .collect(),
+    };
+    for program in programs {
         match version(&program) {
             Some(found) if found >= (2, NATS_MINOR_MIN) => return Ok(program),
             Some((major, minor)) => {

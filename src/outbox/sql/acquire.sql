@@ -26,7 +26,7 @@ WITH previous AS MATERIALIZED (
     SELECT p.holder, p.updated_at FROM "postrider".position AS p WHERE p.relay = $1::text
 ), here AS MATERIALIZED (
     SELECT (SELECT system_identifier FROM pg_control_system()) AS cluster_id,
-           coalesce(pg_sequence_last_value('"postrider".outbox_seq_seq'::regclass), 0) AS fence
+           "postrider".sequence_value('"postrider".outbox_seq_seq'::regclass) AS fence
 ), taken AS (
     INSERT INTO "postrider".position AS p (relay, term, holder, instance, lease_until, process,
         backend_pid, backend_start, server_start, system_id)

@@ -16,7 +16,7 @@
 -- Index: primary key above the fences, outbox_tx_seq for late transactions, letter_unresolved_state.
 -- Locks: ACCESS SHARE.
 SELECT unsettled.pending,
-       greatest(0, coalesce(pg_sequence_last_value('"postrider".outbox_seq_seq'::regclass), 0)
+       greatest(0, "postrider".sequence_value('"postrider".outbox_seq_seq'::regclass)
                    - greatest(p.floor, p.bookmark)) AS pending_at_most,
        unsettled.oldest_age_seconds,
        (SELECT count(*) FROM (

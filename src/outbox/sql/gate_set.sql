@@ -10,5 +10,5 @@ SELECT setval('"postrider".wake_until'::regclass,
                    THEN floor(date_part('epoch', clock_timestamp()))::bigint + $1::bigint
                    ELSE 0 END) AS until,
        setval('"postrider".gate'::regclass,
-              (coalesce(pg_sequence_last_value('"postrider".gate'::regclass), 0) & 3)
+              ("postrider".sequence_value('"postrider".gate'::regclass) & 3)
               | (CASE WHEN $1::bigint > 0 THEN 4 ELSE 0 END)) AS slot

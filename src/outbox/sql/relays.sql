@@ -8,7 +8,7 @@
 SELECT p.relay, "postrider".is_led(p.relay) AS is_led, p.holder,
        date_part('epoch', clock_timestamp()
                           - greatest(p.updated_at, p.acquired_at, p.reported_at)) AS idle_seconds,
-       greatest(0, coalesce(pg_sequence_last_value('"postrider".outbox_seq_seq'::regclass), 0)
+       greatest(0, "postrider".sequence_value('"postrider".outbox_seq_seq'::regclass)
                    - greatest(p.floor, p.bookmark)) AS behind_at_most,
        (SELECT count(*) FROM (
             SELECT FROM "postrider".letter AS l

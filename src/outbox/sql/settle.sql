@@ -12,13 +12,13 @@
 UPDATE "postrider".position AS p
 SET snapshot = $3::text::pg_snapshot, floor = $4::bigint,
     target = $5::text::pg_snapshot, target_floor = $6::bigint,
-    bookmark = $7::bigint, drawn = before.drawn,
+    bookmark = $7::bigint, drawn = greatest(p.drawn, before.drawn),
     stream_name = $8::text, stream_created_ns = $9::bigint, stream_seq = $10::bigint,
     stream_event_id = $11::uuid, stream_floor = $12::bigint, published = $15::bigint,
     updated_at = clock_timestamp(),
     lease_until = clock_timestamp() + $13::float8 * interval '1 second',
     sent_to = greatest(p.sent_to, $14::bigint)
-FROM (SELECT coalesce(pg_sequence_last_value('"postrider".outbox_seq_seq'::regclass), 0) AS drawn,
+FROM (SELECT "postrider".sequence_value('"postrider".outbox_seq_seq'::regclass) AS drawn,
              pg_current_xact_id_if_assigned() IS NULL AS is_fence
       OFFSET 0) AS before
 WHERE p.relay = $1::text AND p.term = $2::bigint

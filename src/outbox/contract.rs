@@ -1,0 +1,153 @@
+//! The conditions that the reader rests on: which do not hold, and their repair.
+
+use tokio_postgres::Row;
+
+use super::{Inspection, Outbox, Repair};
+use crate::pg::{error::QueryError, session::Parameters};
+
+/// What is done about a condition that does not hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// The relay repairs it, and reads again what it may have passed over.
+    Repair,
+    /// The relay repairs it; nothing was passed over.
+    Restore,
+    /// Nothing is lost and events flow, but an operator should know.
+    Warn,
+    /// The relay does not run until an operator has acted.
+    Refuse,
+}
+
+/// A condition that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broken {
+    /// Its name, for logs.
+    pub code: String,
+    /// What is done about it.
+    pub remedy: Remedy,
+    /// What is not as it has to be.
+    pub problem: String,
+    /// What an operator can do.
+    pub fix: String,
+}
+
+impl Broken {
+    /// The code of rows that were copied from another cluster, and wait.
+    pub const FOREIGN_ROWS: &str = "foreign_rows";
+
+    fn read(row: &Row) -> Result<Self, QueryError> {
+        Ok(Self {
+            code: row.try_get("code")?,
+            remedy: match row.try_get("remedy")? {
+                "repair" => Remedy::Repair,
+                "wake" => Remedy::Restore,
+                "warn" => Remedy::Warn,
+                _ => Remedy::Refuse,
+            },
+            problem: row.try_get("problem")?,
+            fix: row.try_get("fix")?,
+        })
+    }
+}
+
+/// What a repair did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repaired {
+    /// Rows that got a new `seq`, because theirs had been drawn before.
+    pub renumbered: i64,
+    /// The relays that read again from where every condition held.
+    pub put_back: Vec<String>,
+    /// The relays for which that place is unknown or too far back.
+    pub uncertain: Vec<String>,
+}
+
+impl Outbox {
+    /// The conditions that do not hold. When all of them do, the position is noted as sound.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn verify_contract(&self) -> Result<Vec<Broken>, QueryError> {
+        let sql = self.schema.apply(include_str!("sql/contract.sql"));
+        let rows = self.connection.query(&sql, &[&self.relay]).await?;
+        rows.iter().map(Broken::read).collect()
+    }
+
+    /// Repairs the triggers that wake a sleeping relay, unless somebody uses the tables just now.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn restore_wake(&self) -> Result<(), QueryError> {
+        let sql = self.schema.apply(include_str!("sql/repair_contract.sql"));
+        self.connection.query(&sql, &[]).await.map(drop)
+    }
+}
+
+impl Repair {
+    /// Repairs the sequence and the triggers, and puts the positions back to where they were sound.
+    /// Every term is raised: acquire again.
+    ///
+    /// # Errors
+    /// As the session's; class `Transient` while open transactions keep the sequence from being
+    /// altered. It takes as long as numbering rows takes.
+    pub async fn repair_contract(&self) -> Result<Repaired, QueryError> {
+        let row = self.one(include_str!("sql/repair_contract.sql"), &[]).await?;
+        Ok(Repaired {
+            renumbered: row.try_get("renumbered")?,
+            put_back: row.try_get("put_back")?,
+            uncertain: row.try_get("uncertain")?,
+        })
+    }
+
+    /// Gives rows from another cluster numbers of this one, so that they are read. Returns how many.
+    ///
+    /// # Errors
+    /// As the session's. It takes as long as there are rows.
+    pub async fn adopt_rows(&self) -> Result<i64, QueryError> {
+        let row = self.one(include_str!("sql/adopt_rows.sql"), &[]).await?;
+        Ok(row.try_get("adopted")?)
+    }
+
+    async fn one(&self, sql: &str, parameters: &Parameters<'_>) -> Result<Row, QueryError> {
+        let sql = self.schema.apply(sql);
+        let rows = self.connection.query_patiently(&sql, parameters).await?;
+        rows.into_iter().next().ok_or(QueryError::NoRow)
+    }
+}
+
+impl Inspection {
+    /// As [`Outbox::verify_contract`], through a session that nothing was prepared on.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn verify_contract(&self, relay: &str) -> Result<Vec<Broken>, QueryError> {
+        let rows = self.query(include_str!("sql/contract.sql"), &[&relay]).await?;
+        rows.iter().map(Broken::read).collect()
+    }
+
+    /// As [`Outbox::restore_wake`].
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn restore_wake(&self) -> Result<(), QueryError> {
+        self.query(include_str!("sql/repair_contract.sql"), &[]).await.map(drop)
+    }
+
+    /// The conditions of a relay that do not hold.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn broken_contract(&self, relay: &str) -> Result<Vec<Broken>, QueryError> {
+        let rows = self.query(include_str!("sql/broken_contract.sql"), &[&relay]).await?;
+        rows.iter().map(Broken::read).collect()
+    }
+
+    /// Roles that may insert into the outbox and are refused when they do, because they may not read
+    /// the sequence that says where rows go.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn hindered_producers(&self) -> Result<Vec<String>, QueryError> {
+        let rows = self.query(include_str!("sql/hindered_producers.sql"), &[]).await?;
+        rows.iter().map(|row| Ok(row.try_get("role")?)).collect()
+    }
+}

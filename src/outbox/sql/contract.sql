@@ -1,0 +1,24 @@
+-- Verifies the conditions that the reader rests on, and notes where the relay is when all of them
+-- hold: from there it reads again when one breaks later (0012_contract.sql).
+--
+-- $1 text relay
+-- Columns: code text, remedy text (repair: call repair_contract.sql; wake: likewise, and nothing was
+--   passed over; warn: an operator should know; refuse: one has to act), problem text, fix text
+-- Rows: one a condition that does not hold. Index: primary keys; catalogs. Locks: its row of contract.
+WITH broken AS MATERIALIZED (
+    SELECT b.code, b.remedy, b.problem, b.fix FROM "postrider".broken_contract($1::text) AS b
+), noted AS (
+    INSERT INTO "postrider".contract AS k
+        (relay, snapshot, floor, stream_created_ns, stream_floor, sequence_file, drawn)
+    SELECT p.relay, p.snapshot, p.floor, p.stream_created_ns, p.stream_floor,
+           pg_relation_filenode('"postrider".outbox_seq_seq'::regclass),
+           "postrider".sequence_value('"postrider".outbox_seq_seq'::regclass)
+    FROM "postrider".position AS p
+    WHERE p.relay = $1::text AND NOT EXISTS (SELECT FROM broken WHERE broken.remedy IN ('repair', 'refuse'))
+    ON CONFLICT (relay) DO UPDATE
+    SET verified_at = excluded.verified_at,
+        snapshot = excluded.snapshot, floor = excluded.floor,
+        stream_created_ns = excluded.stream_created_ns, stream_floor = excluded.stream_floor,
+        sequence_file = excluded.sequence_file, drawn = excluded.drawn
+)
+SELECT broken.code, broken.remedy, broken.problem, broken.fix FROM broken

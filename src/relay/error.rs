@@ -1,0 +1,38 @@
+//! Why a relay ends by itself: what only a person can change.
+
+use thiserror::Error;
+
+use crate::{nats::StreamError, pg::migrate::MigrateError};
+
+/// Why a relay ended by itself. All of these want a person.
+#[derive(Debug, Error)]
+pub enum RelayError {
+    /// The position was made in another Postgres cluster, where transaction numbers differ.
+    #[error(
+        "this database was restored into another Postgres cluster: the relay's position means \
+         nothing here; start once with `postrider run --rescan` to publish what was not settled"
+    )]
+    ForeignCluster,
+    /// Something that the reader rests on is not as it has to be, and only a person can change it.
+    #[error("the outbox is not as the relay needs it: {0}")]
+    Contract(String),
+    /// The schema was migrated by a newer program.
+    #[error(
+        "the schema \"{schema}\" has version {have}, this program knows {know}: install the \
+         newer postrider"
+    )]
+    NewerSchema {
+        /// The schema.
+        schema: String,
+        /// Its version.
+        have: i32,
+        /// What we know.
+        know: i32,
+    },
+    /// The server is older than what the statements need.
+    #[error("{0}")]
+    OldServer(MigrateError),
+    /// The stream would lose events.
+    #[error("{0}; {hint}", hint = .0.hint())]
+    Stream(StreamError),
+}

@@ -1,0 +1,354 @@
+//! What the reader rests on: repaired with what was passed over meanwhile, or refused by name.
+
+use std::collections::HashMap;
+
+use tokio_postgres::Client;
+
+use crate::support::{DEADLINE, Fixture, app, daemon, postgres};
+
+/// The lines that tell of a repair.
+const REPAIRED: &str = "repaired, and what was inserted";
+
+/// Whether every event from 0 to `count` is in the stream exactly once.
+fn assert_each_once(messages: &[app::StoredMessage], count: u64) {
+    let mut times: HashMap<u64, usize> = HashMap::new();
+    for message in messages {
+        *times.entry(message.json()["n"].as_u64().unwrap()).or_default() += 1;
+    }
+    let missing: Vec<_> = (0..count).filter(|n| !times.contains_key(n)).collect();
+    let twice: Vec<_> = times.iter().filter(|(_, times)| **times > 1).collect();
+    assert!(missing.is_empty(), "{} missing, among them {:?}", missing.len(), missing.first());
+    assert!(twice.is_empty(), "{} twice", twice.len());
+}
+
+/// Whether the events of each key are in the order of their numbers.
+fn assert_in_order(messages: &[app::StoredMessage]) {
+    let mut last: HashMap<String, u64> = HashMap::new();
+    for message in messages {
+        let key = message.header("ce-partitionkey").unwrap_or_default().to_owned();
+        let n = message.json()["n"].as_u64().unwrap();
+        let before = last.insert(key.clone(), n);
+        assert!(before.is_none_or(|before| before < n), "{key}: {n} after {before:?}");
+    }
+}
+
+/// Inserts the events `from..to`, spread over seven keys.
+async fn insert(client: &Client, from: i64, to: i64) {
+    let statement = r#"
+        INSERT INTO "postrider".outbox (event_type, aggregate_type, aggregate_id, payload)
+        SELECT 'load.made', 'load', (n % 7)::text, json_build_object('n', n)
+        FROM generate_series($1::bigint, $2::bigint - 1) AS n"#;
+    client.execute(statement, &[&from, &to]).await.unwrap();
+}
+
+async fn last_drawn(client: &Client) -> i64 {
+    let statement = r#"SELECT last_value FROM "postrider".outbox_seq_seq"#;
+    client.query_one(statement, &[]).await.unwrap().get(0)
+}
+
+/// Two sessions that have cached a hundred numbers each inserted in turn: the page that the relay read
+/// began above the lower ones, and 149 of 1,552 events were never published.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sequence_with_a_cache_costs_no_event() {
+    let fixture = Fixture::new().await;
+    let (one, other) = (fixture.connect().await, fixture.connect().await);
+    let mut daemon = fixture.daemon().allow_log(REPAIRED).start();
+    daemon.wait_log("relaying", DEADLINE).await;
+    one.batch_execute(r#"ALTER SEQUENCE "postrider".outbox_seq_seq CACHE 100"#).await.unwrap();
+    insert(&one, 0, 10).await;
+    insert(&other, 10, 20).await;
+    fixture.wait_stored(20, DEADLINE).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    // More than a look has room for, so that pages are read, and some with low numbers among them.
+    daemon.freeze();
+    insert(&other, 20, 1_480).await;
+    insert(&one, 1_480, 1_552).await;
+    daemon.thaw();
+    fixture.wait_stored(1_300, DEADLINE).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    daemon.kill9();
+    daemon.start_again();
+    let line = daemon.wait_log(REPAIRED, DEADLINE).await;
+    assert!(line.contains("cache of 100"), "{line}");
+    let messages = fixture.wait_stored(1_552, DEADLINE).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    assert_each_once(&messages, 1_552);
+    // Sessions that have numbers of the cache forget them.
+    insert(&one, 1_552, 1_553).await;
+    let drawn = last_drawn(&one).await;
+    insert(&other, 1_553, 1_554).await;
+    assert_eq!(last_drawn(&one).await, drawn + 1);
+    assert_each_once(&fixture.wait_stored(1_554, DEADLINE).await, 1_554);
+}
+
+/// Nobody restarts the relay: the verification of each minute finds it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_relay_finds_a_cache_within_a_minute() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let mut daemon = fixture
+        .daemon()
+        .allow_log(REPAIRED)
+        .allow_log("the relay starts anew to deal with it")
+        .start();
+    daemon.wait_log("relaying", DEADLINE).await;
+    client.batch_execute(r#"ALTER SEQUENCE "postrider".outbox_seq_seq CACHE 100"#).await.unwrap();
+    insert(&client, 0, 10).await;
+    daemon.wait_log(REPAIRED, DEADLINE * 2).await;
+    insert(&client, 10, 20).await;
+    assert_each_once(&fixture.wait_stored(20, DEADLINE).await, 20);
+}
+
+/// The numbers begin at 1 again, below the floor of the position: 0 of 3,000 were published.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sequence_that_begins_anew_costs_no_event_and_no_order() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let mut daemon = fixture
+        .daemon()
+        .allow_log(REPAIRED)
+        .allow_log("the sequence of outbox.seq went back")
+        .start();
+    insert(&client, 0, 2_000).await;
+    fixture.wait_stored(2_000, DEADLINE).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    daemon.freeze();
+    client.batch_execute(r#"TRUNCATE "postrider".outbox RESTART IDENTITY"#).await.unwrap();
+    insert(&client, 2_000, 3_500).await;
+    daemon.thaw();
+    daemon.wait_log(REPAIRED, DEADLINE).await;
+    let messages = fixture.wait_stored(3_500, DEADLINE).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    assert_each_once(&messages, 3_500);
+    assert_in_order(&messages);
+    // From now on no number is drawn again.
+    insert(&client, 3_500, 3_501).await;
+    assert!(last_drawn(&client).await > 2_000);
+    assert_each_once(&fixture.wait_stored(3_501, DEADLINE).await, 3_501);
+}
+
+/// As after a mistaken setval, with published rows of the same numbers still there, in other slots.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sequence_that_was_set_back_while_no_relay_ran_costs_no_event() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let mut daemon =
+        fixture.daemon().allow_log(REPAIRED).allow_log("an event became a dead letter").start();
+    let dead =
+        r#"INSERT INTO "postrider".outbox (event_type, payload) VALUES ('order.*', '{"n": -1}')"#;
+    client.batch_execute(dead).await.unwrap();
+    insert(&client, 0, 1_500).await;
+    fixture.wait_stored(1_500, DEADLINE).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    daemon.terminate();
+    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+    let back =
+        r#"SELECT setval('"postrider".gate', 1), setval('"postrider".outbox_seq_seq', 1, false)"#;
+    client.batch_execute(back).await.unwrap();
+    // Its number has a letter: that of the first event.
+    client.batch_execute(dead).await.unwrap();
+    insert(&client, 1_500, 2_900).await;
+    daemon.start_again();
+    daemon.wait_log("renumbered=1401", DEADLINE).await;
+    let messages = fixture.wait_stored(2_900, DEADLINE).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    assert_each_once(&messages, 2_900);
+    assert_in_order(&messages);
+    let letters = r#"SELECT count(*), count(DISTINCT event_id) FROM "postrider".letter"#;
+    let row = client.query_one(letters, &[]).await.unwrap();
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (2, 2));
+    let audit = daemon::run(&fixture.toml(), &["audit"]).await;
+    assert_eq!(audit.code, Some(0), "{audit:?}");
+}
+
+/// A copy of the tables without the sequences, as logical replication makes one: new rows draw numbers
+/// that copied ones have had, and a rescan took them for settled.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_without_its_sequences_costs_no_event() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let mut daemon = fixture
+        .daemon()
+        .arg("--rescan")
+        .allow_log(REPAIRED)
+        .allow_log("accepted a restored database")
+        .allow_log("may have been passed over")
+        .start();
+    insert(&client, 0, 4_000).await;
+    fixture.wait_stored(4_000, DEADLINE).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    daemon.terminate();
+    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+    let copied = r#"UPDATE "postrider".position SET system_id = 0;
+        TRUNCATE "postrider".outbox RESTART IDENTITY"#;
+    client.batch_execute(copied).await.unwrap();
+    insert(&client, 4_000, 7_000).await;
+    daemon.start_again();
+    let messages = fixture.wait_stored(7_000, DEADLINE).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    assert_each_once(&messages, 7_000);
+    assert_in_order(&messages);
+}
+
+/// Each alteration, what undoes it, and what is said of it.
+const REFUSED: [(&str, &str, &str); 8] = [
+    (
+        "ALTER TABLE postrider.outbox ALTER COLUMN tx SET DEFAULT '3'",
+        "ALTER TABLE postrider.outbox ALTER COLUMN tx SET DEFAULT pg_current_xact_id()",
+        "outbox.tx has the default",
+    ),
+    (
+        "ALTER TABLE postrider.outbox ALTER COLUMN slot SET DEFAULT 0",
+        "",
+        "outbox.slot has the default 0",
+    ),
+    (
+        "ALTER TABLE postrider.outbox DETACH PARTITION postrider.outbox_6",
+        "ALTER TABLE postrider.outbox ATTACH PARTITION postrider.outbox_6 FOR VALUES IN (6)",
+        "no partition for slot 6",
+    ),
+    (
+        "DROP INDEX postrider.outbox_tx_seq",
+        "CREATE INDEX outbox_tx_seq ON postrider.outbox (tx, seq)",
+        "no valid index on (tx, seq)",
+    ),
+    (
+        "ALTER TABLE postrider.outbox_2 SET UNLOGGED",
+        "ALTER TABLE postrider.outbox_2 SET LOGGED",
+        "is not logged",
+    ),
+    (
+        "ALTER TABLE postrider.outbox ENABLE ROW LEVEL SECURITY;
+         ALTER TABLE postrider.outbox FORCE ROW LEVEL SECURITY",
+        "ALTER TABLE postrider.outbox DISABLE ROW LEVEL SECURITY;
+         ALTER TABLE postrider.outbox NO FORCE ROW LEVEL SECURITY",
+        "row-level security may hide rows",
+    ),
+    (
+        "CREATE RULE aside AS ON INSERT TO postrider.outbox DO INSTEAD NOTHING",
+        "DROP RULE aside ON postrider.outbox",
+        "has a rule",
+    ),
+    ("ALTER TABLE postrider.outbox ALTER COLUMN tx DROP NOT NULL", "", "outbox.tx has the default"),
+];
+
+#[tokio::test]
+async fn what_only_a_person_can_change_back_is_refused_by_name() {
+    for (alter, undo, said) in REFUSED {
+        let fixture = Fixture::new().await;
+        let client = fixture.connect().await;
+        client.batch_execute(alter).await.unwrap();
+        let check = daemon::run(&fixture.toml(), &["check"]).await;
+        assert_eq!(check.code, Some(78), "{alter}: {check:?}");
+        assert!(check.stdout.contains(said), "{alter}: {}", check.stdout);
+        let mut running = fixture.daemon().allow_log(said).start();
+        assert_eq!(running.wait_exit(DEADLINE).await, Some(78), "{alter}");
+        assert!(running.log().contains(said), "{alter}: {}", running.log());
+        if undo.is_empty() {
+            continue;
+        }
+        client.batch_execute(undo).await.unwrap();
+        running.start_again();
+        insert(&client, 0, 1).await;
+        fixture.wait_stored(1, DEADLINE).await;
+    }
+}
+
+#[tokio::test]
+async fn what_the_relay_can_repair_it_repairs_as_its_own_role() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let name = format!("{}_relay", fixture.database);
+    let role = format!("CREATE ROLE {name} LOGIN IN ROLE postrider_relay");
+    client.batch_execute(&role).await.unwrap();
+    let url = fixture.database_url().replace("postgres@", &format!("{name}@"));
+    let mut daemon = fixture.daemon().set("database.url", url).allow_log(": repaired").start();
+    daemon.wait_log("relaying", DEADLINE).await;
+    daemon.kill9();
+    let alter = r#"
+        ALTER SEQUENCE "postrider".outbox_seq_seq INCREMENT 5 CYCLE;
+        ALTER TABLE "postrider".outbox ALTER COLUMN seq SET GENERATED BY DEFAULT;
+        ALTER TABLE "postrider".outbox_4 DISABLE TRIGGER ALL;
+        DROP TRIGGER outbox_wake ON "postrider".outbox_7"#;
+    client.batch_execute(alter).await.unwrap();
+    let check = daemon::run(&fixture.toml(), &["check"]).await;
+    for said in ["increment 5", "GENERATED ALWAYS", "outbox_4, postrider.outbox_7"] {
+        assert!(check.stdout.contains(said), "{said}: {}", check.stdout);
+    }
+    daemon.start_again();
+    daemon.wait_log("relaying", DEADLINE).await;
+    let broken = r#"SELECT code FROM "postrider".broken_contract('default')"#;
+    let broken = client.query(broken, &[]).await.unwrap();
+    assert!(broken.is_empty(), "{broken:?}");
+}
+
+/// A transaction that has drawn a number keeps the sequence from being altered: inserts must not
+/// wait for it behind the relay.
+#[tokio::test]
+async fn a_repair_that_has_to_wait_keeps_nobody_from_inserting() {
+    let fixture = Fixture::new().await;
+    let (client, open) = (fixture.connect().await, fixture.connect().await);
+    let mut daemon =
+        fixture.daemon().allow_log(REPAIRED).allow_log("cannot be repaired while").start();
+    daemon.wait_log("relaying", DEADLINE).await;
+    daemon.kill9();
+    client.batch_execute(r#"ALTER SEQUENCE "postrider".outbox_seq_seq CACHE 3"#).await.unwrap();
+    open.batch_execute("BEGIN").await.unwrap();
+    insert(&open, 0, 1).await;
+    daemon.start_again();
+    daemon.wait_log("cannot be repaired while transactions", DEADLINE).await;
+    insert(&client, 1, 2).await;
+    open.batch_execute("COMMIT").await.unwrap();
+    daemon.wait_log(REPAIRED, DEADLINE).await;
+    assert_each_once(&fixture.wait_stored(2, DEADLINE).await, 2);
+}
+
+/// Copied rows have numbers that this cluster has not come to: they waited, and nobody said why.
+#[tokio::test]
+async fn rows_of_another_cluster_are_named_and_published_when_told_to() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let waits = "2 rows have transaction numbers that this cluster has not come to";
+    let mut daemon = fixture.daemon().allow_log(waits).start();
+    insert(&client, 0, 10).await;
+    fixture.wait_stored(10, DEADLINE).await;
+    let copied = r#"INSERT INTO "postrider".outbox (tx, event_type, payload)
+        VALUES ('4000000000', 'a.copied', '{"n": 10}'), ('4000000001', 'a.copied', '{"n": 11}')"#;
+    client.batch_execute(copied).await.unwrap();
+    let check = daemon::run(&fixture.toml(), &["check"]).await;
+    assert!(check.stdout.contains(waits) && check.stdout.contains("--rescan"), "{}", check.stdout);
+    daemon.kill9();
+    daemon.start_again();
+    daemon.wait_log(waits, DEADLINE).await;
+    daemon.kill9();
+    let mut told = fixture.daemon().arg("--rescan").allow_log("rows of another cluster").start();
+    told.wait_log("rows=2", DEADLINE).await;
+    assert_each_once(&fixture.wait_stored(12, DEADLINE).await, 12);
+}
+
+/// Version 18 of Postgres gives a null where older ones refuse: rows went to slot 0 without a wake-up.
+#[tokio::test]
+async fn a_role_that_may_not_read_the_gate_is_refused_and_named() {
+    let fixture = Fixture::new().await;
+    let admin = fixture.connect().await;
+    let role = format!("{}_writer", fixture.database);
+    let create = format!(
+        "CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA postrider TO {role};
+         GRANT INSERT (event_type) ON postrider.outbox TO {role}"
+    );
+    admin.batch_execute(&create).await.unwrap();
+    let url = fixture.database_url().replace("postgres@", &format!("{role}@"));
+    let writer = postgres::connect(&url).await;
+    let insert = "INSERT INTO postrider.outbox (event_type) VALUES ('order.placed')";
+    let error = writer.batch_execute(insert).await.unwrap_err();
+    let error = error.as_db_error().unwrap();
+    assert_eq!(error.code().code(), "42501", "{error:?}");
+    assert_eq!(error.message(), "permission denied for sequence gate");
+    let check = daemon::run(&fixture.toml(), &["check"]).await;
+    let said = format!("{role} may insert into the outbox, and is refused");
+    assert!(check.stdout.contains(&said), "{}", check.stdout);
+    admin.batch_execute(&format!("GRANT postrider_producer TO {role}")).await.unwrap();
+    writer.batch_execute(insert).await.unwrap();
+    let check = daemon::run(&fixture.toml(), &["check"]).await;
+    assert!(!check.stdout.contains(&said), "{}", check.stdout);
+}
