@@ -176,3 +176,23 @@ impl AsyncWrite for Bounded {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn at_the_bound_the_oldest_connection_is_closed_for_the_next() {
+        let mut listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let places: Vec<Place> = (0..CONNECTIONS_MAX).map(|_| listener.admit()).collect();
+        assert!(places.iter().all(|place| !place.evict.is_cancelled()));
+        listener.admit();
+        let evicted = places.iter().filter(|place| place.evict.is_cancelled()).count();
+        assert!(evicted == 1 && places[0].evict.is_cancelled());
+        // Where one has ended by itself there is room.
+        places[1].ended.cancel();
+        listener.admit();
+        assert_eq!(places.iter().filter(|place| place.evict.is_cancelled()).count(), 1);
+        assert_eq!(listener.open.len(), CONNECTIONS_MAX);
+    }
+}
