@@ -165,7 +165,7 @@ async fn what_was_sent_before_the_machine_slept_is_looked_for_before_it_goes_aga
 async fn a_large_transaction_does_not_hide_what_an_earlier_run_has_sent() {
     let fixture = Fixture::new().await;
     let build =
-        || daemon(&fixture).set("stream.duplicate_window", "2s").set("nats.ack_timeout", "400ms");
+        || daemon(&fixture).set("stream.duplicate_window", "8s").set("nats.ack_timeout", "400ms");
     let mut open = fixture.connect().await;
     let large = open.transaction().await.unwrap();
     app::insert_backlog(&large, 140_000, 140_000).await;
@@ -177,7 +177,7 @@ async fn a_large_transaction_does_not_hide_what_an_earlier_run_has_sent() {
     assert_eq!(first.wait_exit(DEADLINE).await, None);
     assert!(!fixture.read_stream().await.is_empty(), "it died before it sent anything");
     large.commit().await.unwrap();
-    let_pass(Duration::from_millis(2_500)).await;
+    let_pass(Duration::from_millis(8_500)).await;
     let mut second = build().start();
     second.wait_log("relaying", DEADLINE).await;
     let (url, stream) = (fixture.nats.url(), fixture.stream.as_str());
