@@ -29,7 +29,7 @@ use crate::{
 
 /// How much longer than the server's `statement_timeout` an answer is waited for: when both are
 /// alive the server gives up first, and the session stays usable.
-const DEADLINE_SLACK: Duration = Duration::from_millis(500);
+const DEADLINE_SLACK: Duration = Duration::from_secs(1);
 
 /// How long a request to cancel a statement may take.
 const CANCEL_MAX: Duration = Duration::from_secs(1);
