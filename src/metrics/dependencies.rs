@@ -54,7 +54,7 @@ impl Dependencies {
         list.register("leader", "1 while this instance relays", this.leader.clone());
         list.register(
             "leader_transitions",
-            "How often this instance took or lost the relay's lock",
+            "How often this instance took or lost the lease",
             this.leader_transitions.clone(),
         );
         this
