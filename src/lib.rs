@@ -38,7 +38,7 @@
 //! 5. An outage consumes no attempts and dead-letters nothing.
 //! 6. Every queue, batch, buffer and retry has a bound; memory is bounded by bytes, not by rows.
 //! 7. What cannot be encoded is dead-lettered with a reason and blocks no other aggregate.
-//! 8. Nothing is published without holding the relay's lock; every write of progress carries the
+//! 8. Nothing is published without a lease that is trusted; every write of progress carries the
 //!    term of that holding.
 
 pub mod admin;

@@ -1,4 +1,4 @@
-//! Connections, the breaker in front of the broker, and the relay's lock.
+//! Connections, the breaker in front of the broker, and the lease.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,7 +9,7 @@ use prometheus_client::{
 
 use super::labels::{CircuitLabel, CircuitState, Dependency, DependencyLabel};
 
-/// Connections, the breaker and the relay's lock.
+/// Connections, the breaker and the lease.
 #[derive(Debug)]
 pub struct Dependencies {
     postgres: Link,
@@ -82,7 +82,7 @@ impl Dependencies {
         }
     }
 
-    /// This instance took the relay's lock.
+    /// This instance took the lease.
     pub fn leading(&self) {
         if self.leader.set(1) == 0 {
             self.leader_transitions.inc();

@@ -54,7 +54,7 @@ pub struct Metrics {
     pub publishing: Publishing,
     /// What happens at the tables.
     pub outbox: Outbox,
-    /// Connections, the breaker and the relay's lock.
+    /// Connections, the breaker and the lease.
     pub dependencies: Dependencies,
     /// What is looked after beside the data path.
     pub chores: Chores,

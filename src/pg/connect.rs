@@ -297,7 +297,7 @@ struct Driving {
 
 impl Driving {
     async fn run(mut self, abandoned: CancellationToken) {
-        // A server that hangs would keep the session, and with it the relay's lock, for ever.
+        // A server that hangs would keep the session for ever.
         let forsaken = async {
             abandoned.cancelled().await;
             tokio::time::sleep(FAREWELL).await;

@@ -30,7 +30,7 @@ pub struct Status {
     pub waiting: usize,
     /// What waits to be published, as last measured.
     pub measured: Measured,
-    /// The fencing number of the present holding of the relay's lock; 0 before the first.
+    /// The fencing number of the present holding of the lease; 0 before the first.
     pub term: i64,
     /// Messages that the stream has confirmed since the program started.
     pub published_total: u64,
@@ -126,7 +126,7 @@ impl Status {
 pub enum Phase {
     /// Not connected to everything yet.
     Starting,
-    /// Another instance holds the relay's lock; this one waits for it.
+    /// Another instance leads; this one stands by.
     Standby,
     /// Events flow.
     Relaying,
