@@ -31,7 +31,11 @@ async fn thirty_kills_under_load_lose_repeat_and_reorder_nothing() {
     let kills = async {
         let mut random = Random::new(30);
         let mut published = 0;
-        for _ in 0..30 {
+        for kill in 0..30 {
+            // Half of them hit a relay at work, however slow the machine is.
+            if kill % 2 == 0 {
+                daemon.wait_log("relaying", DEADLINE).await;
+            }
             let_pass(Duration::from_millis(random.between(100, 500).into())).await;
             published += u32::from(daemon.log().contains("relaying"));
             daemon.kill9();
@@ -43,7 +47,7 @@ async fn thirty_kills_under_load_lose_repeat_and_reorder_nothing() {
     let (ledger, published) = tokio::join!(workload.run(&stop), kills);
     let report = fixture.audit(&ledger.unwrap(), Order::Serial).await;
     assert!(report.committed > 5_000, "{report}");
-    assert!(published > 15, "only {published} of 30 kills hit a relay at work");
+    assert!(published >= 15, "only {published} of 30 kills hit a relay at work");
 }
 
 #[tokio::test(flavor = "multi_thread")]

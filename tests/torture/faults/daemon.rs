@@ -63,8 +63,12 @@ async fn kill(mut set: Set) -> Tally {
     let options = steady(&set);
     let strikes = async {
         let mut at_work = 0;
-        for _ in 0..set.strikes {
+        for strike in 0..set.strikes {
             proxy.set(quick_or_slow(&mut set));
+            // Half of the kills hit a relay at work, however slow the machine is.
+            if strike % 2 == 0 {
+                daemon.wait_log("relaying", DEADLINE).await;
+            }
             pause_exponential(&mut set, Duration::from_millis(300)).await;
             at_work += u32::from(daemon.log().contains("relaying"));
             daemon.kill9();

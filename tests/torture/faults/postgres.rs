@@ -83,7 +83,8 @@ fn impatient(fixture: &Fixture) -> daemon::DaemonBuilder {
 
 async fn cut_sessions(mut set: Set) -> Tally {
     let fixture = Fixture::new().await;
-    let daemon = daemon(&fixture).start();
+    let mut daemon = daemon(&fixture).start();
+    daemon.wait_log("relaying", DEADLINE).await;
     let options = steady(&set);
     let strikes = async {
         let client = fixture.connect().await;
