@@ -149,7 +149,8 @@ async fn freeze(mut set: Set) -> Tally {
     }
     let fixture = Fixture::own_postgres().await;
     // A relay that sleeps asks nothing: it has to look more often than Postgres is silent.
-    let daemon = impatient(&fixture).set("relay.idle_interval", "1s").start();
+    let mut daemon = impatient(&fixture).set("relay.idle_interval", "1s").start();
+    daemon.wait_log("relaying", DEADLINE).await;
     let options = steady(&set);
     let strikes = async {
         for _ in 0..set.strikes {
