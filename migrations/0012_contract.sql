@@ -66,18 +66,20 @@ SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off
 AS $body$
     WITH outbox AS MATERIALIZED (
         SELECT '"postrider".outbox'::regclass::oid AS oid
-    ), highest AS MATERIALIZED (
-        -- Before the sequence is looked at, so that a row of a moment ago is no sign of a fault.
-        SELECT greatest(
-            (SELECT max(p.drawn) FROM "postrider".position AS p
-             WHERE p.system_id = (SELECT system_identifier FROM pg_control_system())),
-            (SELECT max(k.drawn) FROM "postrider".contract AS k),
-            (SELECT o.seq FROM "postrider".outbox AS o ORDER BY o.seq DESC LIMIT 1), 0) AS seq
+    ), last AS MATERIALIZED (
+        SELECT "postrider".sequence_value('"postrider".outbox_seq_seq'::regclass) AS value
     ), sequence AS MATERIALIZED (
-        SELECT s.seqcache, s.seqincrement, s.seqcycle, h.seq AS highest,
+        -- Of the rows only those above the sequence are looked for: there are none, unless somebody
+        -- chose their numbers. From the highest down it would go over all that is not committed yet.
+        SELECT s.seqcache, s.seqincrement, s.seqcycle, last.value AS last_value,
                pg_relation_filenode(s.seqrelid::regclass) AS file,
-               "postrider".sequence_value(s.seqrelid::regclass) AS last_value
-        FROM highest AS h CROSS JOIN pg_sequence AS s
+               greatest(
+                   (SELECT max(p.drawn) FROM "postrider".position AS p
+                    WHERE p.system_id = (SELECT system_identifier FROM pg_control_system())),
+                   (SELECT max(k.drawn) FROM "postrider".contract AS k),
+                   (SELECT o.seq FROM "postrider".outbox AS o WHERE o.seq > last.value
+                    ORDER BY o.seq DESC LIMIT 1), 0) AS highest
+        FROM last CROSS JOIN pg_sequence AS s
         WHERE s.seqrelid = '"postrider".outbox_seq_seq'::regclass
     ), col AS MATERIALIZED (
         SELECT a.attname AS name, a.attnum AS number, a.attidentity AS identity, a.attnotnull,

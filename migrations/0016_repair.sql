@@ -67,10 +67,11 @@ BEGIN
     END IF;
 
     -- What went back has to be known before the sequence is changed.
-    went_back := "postrider".sequence_value(sequence) < greatest(
-        (SELECT max(p.drawn) FROM "postrider".position AS p WHERE p.system_id = cluster_id),
-        (SELECT max(k.drawn) FROM "postrider".contract AS k),
-        (SELECT o.seq FROM "postrider".outbox AS o ORDER BY o.seq DESC LIMIT 1));
+    known := "postrider".sequence_value(sequence);
+    went_back := EXISTS (SELECT FROM "postrider".outbox AS o WHERE o.seq > known)
+        OR known < greatest(
+            (SELECT max(p.drawn) FROM "postrider".position AS p WHERE p.system_id = cluster_id),
+            (SELECT max(k.drawn) FROM "postrider".contract AS k));
     has_cache := (SELECT s.seqcache > 1 FROM pg_sequence AS s WHERE s.seqrelid = sequence);
     BEGIN
         IF (SELECT a.attidentity = 'd' FROM pg_attribute AS a
