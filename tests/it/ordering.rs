@@ -221,7 +221,7 @@ async fn an_open_transaction_of_very_many_rows_does_not_stop_the_others() {
         .allow_log("canceling statement due to statement timeout")
         .allow_log("no answer from the database within")
         .start();
-    fixture.wait_stored(2_000, DEADLINE).await;
+    fixture.wait_stored(2_000, 3 * DEADLINE).await;
     open.rollback().await.unwrap();
     emit(&client, "o-1").await;
     assert_eq!(fixture.wait_stored(2_001, DEADLINE).await.len(), 2_001);
