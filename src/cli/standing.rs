@@ -1,4 +1,4 @@
-//! Who runs a relay and what that instance reported, as the database says.
+//! The leader of a relay and its report, read from the database.
 
 use serde::Deserialize;
 

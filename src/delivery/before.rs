@@ -11,7 +11,7 @@ pub enum Earlier {
     None,
     /// There was one.
     Some {
-        /// It can have sent no row with a higher `seq`: it wrote this bound down before it sent.
+        /// Inclusive upper bound for the `seq` of rows that the earlier run has sent.
         sent_to: Seq,
     },
     /// There was none of this relay, and others may have published any row.

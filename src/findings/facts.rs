@@ -1,8 +1,8 @@
-//! What is known, as plain values; whoever knows less leaves more out.
+//! Facts about a relay, as plain values. An observer leaves out the facts that it does not know.
 
 use super::{Chore, Depth, Finding};
 
-/// What is known of a relay, by one of its instances or by somebody who reads the database.
+/// Facts about a relay, as one of its instances or a reader of the database sees them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Facts {
     /// The relay's name.

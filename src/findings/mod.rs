@@ -1,4 +1,5 @@
-//! What is wrong and what to do about it: one list, computed from plain facts in one place.
+//! Findings, each with its cause and the next command: one list, computed here
+//! from plain facts.
 //!
 //! Readiness, `/api/v1/status`, `postrider status`, `status --check`, `why`, systemd's line, a metric and
 //! the note in the database all show this list. Each finding has one cause and one next command.

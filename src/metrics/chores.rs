@@ -1,4 +1,4 @@
-//! What is looked after beside the data path, and what is wrong by now.
+//! Chores beside the data path, and the findings of the moment.
 
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},

@@ -1,4 +1,4 @@
-//! What was sent and is not answered yet, each publish by its number.
+//! Publishes that are not answered yet, each by its number.
 //!
 //! Answers come nearly in order, so that a queue serves: the place of a publish in it follows from its
 //! number. One answer that stays away must not keep all later ones in the queue. Beyond

@@ -1,4 +1,4 @@
-//! Who leads a relay: the lease in its row of `position`, taken, renewed and released.
+//! The lease of a relay in its row of `position`: taken, renewed and released.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
     pg::{error::QueryError, session::Sharing},
 };
 
-/// Who wants to lead.
+/// An instance that asks for the lease.
 #[derive(Debug, Clone)]
 pub struct Candidate {
     /// For people: host and process.
@@ -31,7 +31,7 @@ pub struct Candidate {
 pub struct Leader {
     /// The fencing number of the last holding.
     pub term: i64,
-    /// Who leads, or led last.
+    /// The leader's host and process, or those of the last one.
     pub holder: String,
     /// The process that leads, or led last; `None` before the first lease.
     pub instance: Option<Uuid>,
@@ -42,20 +42,20 @@ pub struct Leader {
     pub left: Option<Duration>,
     /// The server process of the leader's session; `None` behind a pooler.
     pub backend_pid: Option<i32>,
-    /// What became of that session.
+    /// The state of that session, as the server sees it.
     pub session: LeaderSession,
     /// A program of before there were leases leads.
     pub is_locked: bool,
 }
 
-/// What the server says of the leader's session.
+/// The state of the leader's session, as the server sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaderSession {
-    /// It stands.
+    /// The session stands.
     Alive,
-    /// It has ended.
+    /// The session has ended.
     Gone,
-    /// It was opened through a pooler or on another server, or is not ours to see.
+    /// The session was opened through a pooler or on another server, or this role may not see it.
     Unknown,
 }
 
@@ -85,18 +85,18 @@ impl Leader {
     }
 }
 
-/// What taking the position told.
+/// The position and its circumstances at the moment it was acquired.
 #[derive(Debug)]
 pub struct Acquired {
     /// The fencing number of this holding.
     pub term: i64,
     /// How far everything is settled.
     pub position: Position,
-    /// What begins from now on has a higher `seq` than this.
+    /// Exclusive lower bound for the `seq` of rows that begin from now on.
     pub fence: Seq,
     /// No row with a higher `seq` was handed to the broker by an earlier leader.
     pub sent_to: Seq,
-    /// What was known of the stream at the last settlement.
+    /// The stream as of the last settlement.
     pub stream: StreamMark,
     /// The stream's name and when it was created, as of then; `None` for a time that is not known.
     pub stream_identity: Option<(String, Option<i64>)>,
@@ -113,9 +113,9 @@ pub struct Acquired {
 /// Whether a position goes over its rows for the first time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Course {
-    /// It does: every letter is of a row that it has passed.
+    /// The first time: every letter is of a row that the position has passed.
     Onward,
-    /// It was put back to heal a stream: letters may be of rows that it has not passed again.
+    /// Again, after a healing: letters may be of rows that the position has not passed again.
     Again,
 }
 
@@ -144,7 +144,7 @@ impl Acquired {
                 bookmark: seq("bookmark")?,
             },
             fence,
-            // What was not drawn yet cannot have been sent.
+            // A number that was not drawn yet cannot have been sent.
             sent_to: sent_to.map_or(fence, |sent_to| sent_to.min(fence)),
             stream: StreamMark {
                 acked: row.try_get::<_, i64>("stream_seq")?.unsigned_abs(),
@@ -168,7 +168,7 @@ impl Acquired {
 }
 
 impl Outbox {
-    /// Who leads this relay; `None` when it has never run.
+    /// The leader of this relay; `None` when the relay has never run.
     ///
     /// # Errors
     /// As the session's.

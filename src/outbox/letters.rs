@@ -50,7 +50,7 @@ pub struct DueLetters {
 /// A page of the keys that are blocked.
 #[derive(Debug)]
 pub struct BlockedKeys {
-    /// One key a letter that blocks it.
+    /// The blocked keys, one entry for each letter that blocks one.
     pub keys: Vec<AggregateKey>,
     /// The letter after which the next page begins; `None` when this was the last.
     pub next: Option<LetterId>,

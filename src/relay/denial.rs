@@ -1,4 +1,4 @@
-//! What the server forbids: a subject of events, a request to JetStream, or everything.
+//! Denials by the server: of a subject, of a request to JetStream, or of everything.
 
 use std::time::{Duration, Instant};
 

@@ -297,7 +297,7 @@ async fn from_elsewhere(
     Ok(Taken::Rescanned)
 }
 
-/// What an instance may do about the lease.
+/// The options that an instance has about the lease.
 #[derive(Debug, PartialEq, Eq)]
 enum Claim {
     /// Nobody leads, or this very process did before; or the session of that term has ended.
@@ -308,7 +308,7 @@ enum Claim {
     Led { left: Option<Duration> },
 }
 
-/// What `instance` may do, with the term whose session it has seen ended before.
+/// The option of `instance`; `seen_gone` is the term whose session it has seen ended before.
 fn claim(leader: Option<&Leader>, instance: Uuid, seen_gone: Option<i64>) -> Claim {
     let Some(leader) = leader.filter(|leader| leader.leads()) else {
         return Claim::Free { ended: None };

@@ -1,4 +1,5 @@
-//! Which process leads, told so that another one on the same machine sees at once when it has died.
+//! Identity of a process, written so that another one on the same machine sees
+//! at once when it has died.
 
 use std::fs;
 
@@ -23,14 +24,14 @@ pub(super) fn has_ended(identity: &str) -> bool {
     place().as_deref() == Some(place_of) && started(pid).as_deref() != Some(start)
 }
 
-/// Where numbers of processes mean the same.
+/// The machine's start and the namespace in which process numbers mean the same.
 fn place() -> Option<String> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let namespace = fs::read_link("/proc/self/ns/pid").ok()?;
     Some(format!("{} {}", boot.trim(), namespace.display()))
 }
 
-/// When a process started, in ticks since the machine did; `None` when it has ended.
+/// Start of a process, in ticks since the machine did; `None` when it has ended.
 fn started(pid: u32) -> Option<String> {
     let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name before may hold anything, also parentheses.

@@ -23,10 +23,10 @@ pub(super) struct Turns {
     wall_at: Instant,
 }
 
-/// What a turn finds about the time since the last.
+/// The time since the last turn, as a turn finds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Passed {
-    /// It went by as planned.
+    /// Time went by as planned.
     AsPlanned,
     /// The turn comes late, but not by much: the machine is busy, or the process was stopped.
     Late,

@@ -120,7 +120,7 @@ async fn a_lock_names_the_session_that_holds_it() {
     .await;
 }
 
-/// It read "postgres down", with a hint that named neither the table nor the privilege.
+/// The finding read "postgres down", and its hint named neither the table nor the privilege.
 #[tokio::test]
 async fn a_lost_grant_is_named_with_the_statement_that_grants_it() {
     let fixture = Fixture::new().await;

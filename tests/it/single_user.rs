@@ -42,7 +42,7 @@ async fn a_user_without_createrole_migrates_runs_and_emits() {
         assert_eq!(migrated.code, Some(0), "{migrated:?}");
         assert!(migrated.stdout.contains("without the roles postrider_producer"), "{migrated:?}");
         assert_eq!(roles(&fixture).await, 0);
-        // What was applied is the text that every database has.
+        // The applied text is the one that every database has.
         let again = daemon::run(&toml, &["migrate"]).await;
         assert_eq!(again.code, Some(0), "{again:?}");
         assert!(again.stdout.contains("already at"), "{again:?}");

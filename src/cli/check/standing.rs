@@ -1,4 +1,4 @@
-//! What the instance that leads reports, and positions that are left behind.
+//! The leader's report, and positions that are left behind.
 
 use super::Finding;
 use crate::{

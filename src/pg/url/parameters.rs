@@ -10,7 +10,7 @@ use crate::config::libpq::Libpq;
 enum Treatment {
     /// It has the meaning that libpq gives it.
     Honoured,
-    /// It cannot change anything here, so that it is accepted and ignored.
+    /// Parameters that change nothing here: accepted and ignored.
     Harmless,
     /// Ignoring it would be unsafe. It is refused unless it has one of these values.
     Refused { unless: &'static [&'static str], remedy: &'static str },

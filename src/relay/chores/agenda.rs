@@ -11,7 +11,7 @@ use crate::{
 /// The waits of a chore that failed; a chore with a shorter interval waits at least for that.
 const FAILED: Backoff = Backoff { first: Duration::from_secs(5), longest: Duration::from_mins(1) };
 
-/// What an instance has to look after.
+/// The chores of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Duty {
     /// There is no right to run yet, and the database may be why.
