@@ -13,6 +13,11 @@ const TRUSTED_FOR: f64 = 0.8;
 /// sees our session gone waits for longer than this before it takes over.
 pub const HEARD_WITHIN: Duration = Duration::from_millis(500);
 
+/// How long a lease of this length is trusted after it was confirmed.
+pub fn trusted_for(length: Duration) -> Duration {
+    length.mul_f64(TRUSTED_FOR)
+}
+
 /// A lease as its holder knows it.
 ///
 /// The database confirms it by a statement that was sent at a time by our clock. The lease ends no
@@ -48,7 +53,7 @@ impl Lease {
 
     /// When the trust ends unless the database confirms the lease again.
     pub fn trusted_until(&self) -> Instant {
-        self.confirmed + self.length.mul_f64(TRUSTED_FOR)
+        self.confirmed + trusted_for(self.length)
     }
 
     /// The process may have stood still until `now`: only what the database says from now on counts.

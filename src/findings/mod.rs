@@ -26,7 +26,7 @@ pub const LAG_WARNING_SECONDS: f64 = 60.0;
 pub const LAG_CRITICAL_SECONDS: f64 = 120.0;
 
 /// A leader that has not reported for so long is a finding: three of its intervals.
-pub const REPORT_MAX_SECONDS: f64 = 15.0;
+pub const REPORT_MAX_SECONDS: f64 = 25.0;
 
 /// Figures that are older than this say nothing about now.
 const MEASURED_WARNING_SECONDS: f64 = 15.0;

@@ -12,9 +12,8 @@ use crate::{
     wire::Message,
 };
 
-/// Messages handed over in one turn at most, so that answers are looked at in between, and that few of
-/// them wait in the client's queue should the process stand still just then.
-const DISPATCH_MAX: usize = 128;
+/// Messages handed over in one turn at most, so that answers are looked at in between.
+const DISPATCH_MAX: usize = 512;
 
 /// Messages handed over between two looks at the clock.
 const DISPATCH_CHUNK: usize = 32;

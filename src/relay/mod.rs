@@ -25,6 +25,7 @@ mod slot;
 pub mod status;
 mod stream;
 mod turns;
+pub mod watchdog;
 
 use std::{
     sync::Arc,
@@ -45,11 +46,12 @@ use self::{
     report::Report,
     status::{Heartbeat, Link, Phase, Status},
     turns::{Passed, Turns},
+    watchdog::Watchdog,
 };
 use crate::{
     clock,
     config::{self, OnDenied, Wake},
-    delivery::{Backoff, Limits, Rules},
+    delivery::{Backoff, Limits, Rules, trusted_for},
     failpoint,
     metrics::{Dependency, Metrics},
     nats::Publisher,
@@ -135,6 +137,7 @@ pub struct Relay {
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
     report: Report,
+    watchdog: Watchdog,
 }
 
 impl Relay {
@@ -154,7 +157,9 @@ impl Relay {
             settings.source.clone(),
             settings.ack_timeout,
         );
-        Self { settings, broker, status, heartbeat, metrics, shutdown, report: Report::default() }
+        let watchdog = Watchdog::new(trusted_for(settings.candidate.length));
+        let report = Report::default();
+        Self { settings, broker, status, heartbeat, metrics, shutdown, report, watchdog }
     }
 
     /// Relays until asked to stop.
@@ -164,7 +169,9 @@ impl Relay {
     pub async fn run(mut self) -> Result<(), RelayError> {
         let mut fruitless = 0;
         while let Some(mut holding) = Box::pin(self.hold()).await? {
-            let ended = match Box::pin(self.relay(&mut holding)).await {
+            let ended = Box::pin(self.relay(&mut holding)).await;
+            self.watchdog.rest();
+            let ended = match ended {
                 Ok(ended) => ended,
                 Err(error) => {
                     release(&holding).await;
@@ -236,6 +243,7 @@ impl Relay {
         loop {
             let now = clock::now();
             self.heartbeat.turn(now);
+            self.watchdog.turn(now, holding.delivery.events());
             self.take_note_of(holding, turns.begin(now), now);
             if shutdown.is_stopping() {
                 let since = *stop_at.get_or_insert(now);

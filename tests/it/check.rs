@@ -1,5 +1,7 @@
 //! `postrider check` sees what keeps events from flowing, and what a start would refuse.
 
+use std::time::Duration;
+
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use postrider::dev::servers::NatsOptions;
 
@@ -17,7 +19,10 @@ async fn create_stream(fixture: &Fixture, config: Config) {
     let config = Config {
         name: fixture.stream.clone(),
         subjects: vec![format!("{}.>", fixture.prefix)],
-        duplicate_window: std::time::Duration::from_mins(10),
+        duplicate_window: match config.duplicate_window {
+            Duration::ZERO => Duration::from_mins(10),
+            window => window,
+        },
         ..config
     };
     drop(fixture.jetstream().await.create_stream(config).await.unwrap());
@@ -44,6 +49,21 @@ async fn a_full_stream_is_refused_with_its_figures() {
     let full = format!("{} is full: 3 of 3 messages", fixture.stream);
     assert!(finished.stdout.contains(&full), "{finished:?}");
     assert_eq!(fixture.read_stream().await.len(), 3, "a check stores nothing");
+}
+
+/// What a frozen leader's client holds is dropped as repeated only while the stream remembers its id.
+#[tokio::test]
+async fn a_window_that_is_no_longer_than_the_lease_is_warned_of() {
+    let fixture = Fixture::new().await;
+    let window = Duration::from_secs(20);
+    create_stream(&fixture, Config { duplicate_window: window, ..Config::default() }).await;
+    let check = async |lease: &str| {
+        daemon::run(&fixture.toml().set("relay.lease", lease), &["check"]).await.stdout
+    };
+    let text = "longer than relay.lease";
+    let (long, short) = (check("20s").await, check("19s").await);
+    assert!(long.contains(text), "{long}");
+    assert!(!short.contains(text), "{short}");
 }
 
 #[tokio::test]

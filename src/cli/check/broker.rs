@@ -1,5 +1,7 @@
 //! NATS: reachable, with JetStream, and with a stream that keeps what it takes.
 
+use std::time::Duration;
+
 use async_nats::Event;
 
 use super::{Finding, room};
@@ -50,6 +52,7 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
             if config.stream.batches != config::Batches::Off {
                 findings.extend(batches(stream, facts.batches, &server.version));
             }
+            findings.extend(forgetful(config, facts.duplicate_window));
             findings.extend(facts.warnings.iter().map(|warning| {
                 Finding::risky(STREAM, format!("{stream} {}", warning.text)).hint(warning.hint)
             }));
@@ -62,6 +65,19 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
         Err(error) => findings.push(unusable(&mut connection, &error)),
     }
     findings
+}
+
+/// A stream that has forgotten what an earlier leader sent when it wakes up.
+fn forgetful(config: &Config, window: Duration) -> Option<Finding> {
+    let lease = config.relay.lease;
+    (window <= lease.0).then(|| {
+        let text = format!(
+            "{} forgets message ids after {window:?}, a leader that was frozen is replaced after {lease}",
+            config.stream.name
+        );
+        Finding::risky(STREAM, text)
+            .hint("make its duplicate window longer than relay.lease; 10 minutes is good")
+    })
 }
 
 /// Whether events go in batches where that is faster: never a risk, so never a warning.

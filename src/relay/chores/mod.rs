@@ -86,6 +86,7 @@ pub async fn run(
         noted: None,
         session: None,
         unconnected: 0,
+        duty: None,
     };
     chores.status.send_modify(|status| status.relay.clone_from(&chores.settings.relay));
     loop {
@@ -109,18 +110,26 @@ struct Chores {
     session: Option<(Upkeep, i32)>,
     /// Failures in a row to get a session.
     unconnected: u32,
+    /// The duty of the last turn.
+    duty: Option<Duty>,
 }
 
 impl Chores {
     /// Does the next chore, or waits for its time.
     async fn turn(&mut self) {
         let seen = self.changes.borrow_and_update().clone();
-        let Some(duty) = Duty::of(&seen) else {
+        let duty = Duty::of(&seen);
+        let is_new = self.duty != duty;
+        self.duty = duty;
+        let Some(duty) = duty else {
             self.session = None;
             // The sender lives as long as this borrow, so the wait cannot fail.
             drop(self.changes.wait_for(|status| Duty::of(status).is_some()).await);
             return;
         };
+        if is_new {
+            self.agenda.begin(duty, Instant::now());
+        }
         if duty == Duty::Leading && self.noted.as_deref() != Some(note::summary(&seen).as_str()) {
             self.agenda.hurry(Chore::Note, Instant::now());
         }
@@ -184,7 +193,10 @@ impl Chores {
             Chore::Letters => letters::forget(session, settings).await,
             Chore::ConsumerKeys => consumer_keys::forget(session).await,
             Chore::Grants => grants::look(session, &self.status).await,
-            Chore::Positions => positions::look(session, settings, &self.status, metrics).await,
+            Chore::Positions => {
+                positions::look(session, settings, &self.status, metrics).await?;
+                depth::look_for_losses(session, &self.status, metrics).await
+            }
         }
     }
 
@@ -223,7 +235,7 @@ impl Chores {
         let name = chore.as_str();
         let error = match result {
             Ok(()) => {
-                let failures = self.agenda.done(chore, now);
+                let failures = self.agenda.done(duty, chore, now);
                 self.metrics.chores.done(chore);
                 self.failing(chore, 0);
                 if failures >= FAILURES_TOLD {

@@ -20,6 +20,9 @@ use tokio::{
 
 use super::{DEADLINE, eventually, toml::Toml};
 
+/// Exit code of a program that was frozen at work for longer than its lease is trusted.
+pub(crate) const WATCHDOG: i32 = postrider::relay::watchdog::EXIT_CODE;
+
 const PROGRAM: &str = env!("CARGO_BIN_EXE_postrider");
 
 /// What a finished command left.
@@ -222,6 +225,28 @@ impl Daemon {
         self.child = None;
         self.guard.forget().unwrap();
         code
+    }
+
+    /// Sends SIGCONT to a program that was frozen at work, and waits until it says this text or its
+    /// watchdog has ended it. Starts it again if so; returns whether it did.
+    pub(crate) async fn thaw_at_work(&mut self, text: &str, deadline: Duration) -> bool {
+        let said = self.log().len();
+        self.thaw();
+        let what = format!("{text:?} in the log, or the program's end");
+        let ended = eventually(what, deadline, async || {
+            let child = self.child.as_mut().expect("a running program");
+            match child.try_wait().unwrap() {
+                Some(status) => Some(Some(status.code())),
+                None => self.log().get(said..)?.contains(text).then_some(None),
+            }
+        })
+        .await;
+        let Some(code) = ended else { return false };
+        assert_eq!(code, Some(WATCHDOG), "{}", self.log());
+        self.child = None;
+        self.guard.forget().unwrap();
+        self.start_again();
+        true
     }
 
     /// Waits for a log line with this text, since the last start; fails when the program ends.

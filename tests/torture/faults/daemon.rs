@@ -31,7 +31,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         id: "K4",
-        what: "SIGSTOP for 1 s, 10 s and beyond the loss of its session, with a second instance",
+        what: "SIGSTOP for 1 s, past its lease and beyond the loss of its session, with a second instance",
         pr: 3,
         nightly: 60,
         set: 6,
@@ -127,6 +127,9 @@ async fn terminate(mut set: Set) -> Tally {
     tally
 }
 
+/// A frozen leader has been replaced by then: its lease, and two seconds.
+const REPLACED: Duration = Duration::from_secs(12);
+
 /// The session of the leader.
 const HOLDER: &str = r#"SELECT backend_pid FROM "postrider".position"#;
 
@@ -154,7 +157,13 @@ async fn freeze(set: Set) -> Tally {
                     second.thaw();
                     continue;
                 }
-                _ => let_pass(Duration::from_secs(10)).await,
+                // The other one leads, and its watchdog ends it.
+                _ => {
+                    let_pass(REPLACED).await;
+                    first.thaw_at_work("another instance leads", DEADLINE).await;
+                    std::mem::swap(&mut first, &mut second);
+                    continue;
+                }
             }
             first.thaw();
         }
