@@ -66,3 +66,4 @@ mod tls;
 mod tls_agreement;
 mod two_instances;
 mod why;
+mod witness;

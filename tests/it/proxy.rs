@@ -146,3 +146,13 @@ async fn a_server_that_is_gone_resets_the_client() {
     let read = timeout(DEADLINE, client.read(&mut [0; 8])).await.unwrap();
     assert!(read.is_err(), "{read:?}");
 }
+
+#[tokio::test]
+async fn an_inbox_is_known_once_a_client_has_subscribed_to_it() {
+    let (proxy, mut client, mut server) = conversation().await;
+    let sent = b"PING\r\nSUB orders.> 1\r\nSUB _INBOX.abc123.> 2\r\nPUB _INBOX.def456.1 0\r\n\r\n";
+    client.write_all(sent).await.unwrap();
+    assert_eq!(read(&mut server, sent.len()).await, sent);
+    assert!(proxy.knows_inbox("abc123"));
+    assert!(!proxy.knows_inbox("def456") && !proxy.knows_inbox("orders"));
+}

@@ -43,6 +43,16 @@ impl Set {
     }
 }
 
+/// From a strike to the first publish of another instance.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Takeover {
+    /// The kind of strike.
+    pub(crate) name: &'static str,
+    pub(crate) took: Duration,
+    /// As long as it may take on a quiet machine.
+    pub(crate) bound: Duration,
+}
+
 /// What was found after a set of strikes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tally {
@@ -54,6 +64,10 @@ pub(crate) struct Tally {
     pub(crate) inversions: u64,
     /// The longest time from the end of a set's last fault until all was settled.
     pub(crate) recovery: Duration,
+    /// How long it took until the relay published again, where leaders are struck.
+    pub(crate) takeovers: Vec<Takeover>,
+    /// Publishes of an instance that came after a later leader's: a frozen client's queue.
+    pub(crate) late: u64,
     /// Whatever else is wrong.
     pub(crate) complaints: Vec<String>,
     /// Why this machine cannot inflict the fault.
@@ -105,6 +119,8 @@ impl Tally {
         self.duplicates += other.duplicates;
         self.inversions += other.inversions;
         self.recovery = self.recovery.max(other.recovery);
+        self.takeovers.extend(other.takeovers);
+        self.late += other.late;
         self.complaints.extend(other.complaints);
         self.skipped = self.skipped.take().or(other.skipped);
     }

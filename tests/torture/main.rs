@@ -5,6 +5,7 @@
 #![cfg(test)]
 
 mod cluster;
+mod crowd;
 mod fault;
 mod faults;
 mod options;
@@ -15,6 +16,7 @@ mod scene;
 #[path = "../it/support/mod.rs"]
 mod support;
 mod table;
+mod witness;
 
 use std::process::ExitCode;
 

@@ -32,6 +32,9 @@ use tokio_util::sync::CancellationToken;
 const QUEUE_MAX: usize = 4096;
 const PIECE_BYTES: usize = 16 * 1024;
 
+/// The bytes that a client of NATS sends first, at most, in which its subscriptions are looked for.
+const OPENING_BYTES: usize = 64 * 1024;
+
 /// What happens to the bytes of one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -93,6 +96,18 @@ struct Shared {
     connections: Mutex<Vec<Connection>>,
     accepted: AtomicU32,
     held_bytes: AtomicU64,
+    /// The inboxes that clients of NATS have subscribed to.
+    inboxes: Mutex<Vec<String>>,
+}
+
+impl Shared {
+    /// Notes the inboxes that these bytes of a client subscribe to.
+    fn note_inboxes(&self, bytes: &[u8]) {
+        for line in String::from_utf8_lossy(bytes).lines() {
+            let inbox = line.strip_prefix("SUB _INBOX.").and_then(|rest| rest.split('.').next());
+            lock(&self.inboxes).extend(inbox.map(str::to_owned));
+        }
+    }
 }
 
 /// How a connection is told what happens to it.
@@ -111,6 +126,7 @@ impl Proxy {
             connections: Mutex::new(Vec::new()),
             accepted: AtomicU32::new(0),
             held_bytes: AtomicU64::new(0),
+            inboxes: Mutex::new(Vec::new()),
         });
         let server = SocketAddr::from(([127, 0, 0, 1], server_port));
         let mut tasks = JoinSet::new();
@@ -152,6 +168,12 @@ impl Proxy {
     pub(crate) fn held_bytes(&self) -> u64 {
         self.shared.held_bytes.load(Relaxed)
     }
+
+    /// Whether a client that went through here has subscribed to `_INBOX.<inbox>.…`: then what names it
+    /// as the address of its answers came from that client.
+    pub(crate) fn knows_inbox(&self, inbox: &str) -> bool {
+        lock(&self.shared.inboxes).iter().any(|known| known == inbox)
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -183,9 +205,12 @@ async fn connect(client: TcpStream, server: SocketAddr, shared: Arc<Shared>, num
     drop(client.set_nodelay(true).and_then(|()| upstream.set_nodelay(true)));
     let (client_read, client_write) = client.into_split();
     let (server_read, server_write) = upstream.into_split();
-    let direction = |of| Direction { modes: modes.clone(), of, cut: cut.clone(), number };
-    let (to_server, to_client) =
-        (direction(|modes: Modes| modes.to_server), direction(|modes: Modes| modes.to_client));
+    let direction = |of, from_client| {
+        let (modes, cut) = (modes.clone(), cut.clone());
+        Direction { modes, of, from_client, cut, number }
+    };
+    let to_server = direction(|modes: Modes| modes.to_server, true);
+    let to_client = direction(|modes: Modes| modes.to_client, false);
     let ends = tokio::join!(
         to_server.pump(client_read, server_write, &shared),
         to_client.pump(server_read, client_write, &shared),
@@ -204,6 +229,7 @@ async fn connect(client: TcpStream, server: SocketAddr, shared: Arc<Shared>, num
 struct Direction {
     modes: watch::Receiver<Modes>,
     of: fn(Modes) -> Mode,
+    from_client: bool,
     cut: CancellationToken,
     number: u32,
 }
@@ -245,6 +271,7 @@ impl Direction {
         pieces: mpsc::Sender<Piece>,
         shared: &Shared,
     ) {
+        let mut taken = 0;
         loop {
             while self.mode() == Mode::Hole {
                 if self.modes.changed().await.is_err() {
@@ -258,6 +285,10 @@ impl Direction {
             };
             let Ok(count @ 1..) = read else { return };
             bytes.truncate(count);
+            if self.from_client && taken < OPENING_BYTES {
+                shared.note_inboxes(&bytes);
+            }
+            taken += count;
             shared.held_bytes.fetch_add(count as u64, Relaxed);
             let piece = Piece { bytes, at: Instant::now() };
             // A writer that gave up leaves us to swallow what comes, so that the sender may end.

@@ -1,6 +1,8 @@
 //! The one table that a run ends with.
 
-use super::runner::Outcome;
+use std::time::Duration;
+
+use super::{fault::Takeover, runner::Outcome};
 
 /// Prints a line a fault; the verdict is `ok`, or the first thing that is wrong.
 pub(crate) fn print(outcomes: &[Outcome]) {
@@ -33,6 +35,44 @@ pub(crate) fn print(outcomes: &[Outcome]) {
         sum(|outcome| outcome.tally.phantom),
         sum(|outcome| outcome.tally.duplicates),
         sum(|outcome| outcome.tally.inversions),
+    );
+    print_takeovers(outcomes);
+}
+
+/// Prints how long it took until the relay published again, a line for each kind of strike.
+fn print_takeovers(outcomes: &[Outcome]) {
+    if outcomes.iter().all(|outcome| outcome.tally.takeovers.is_empty()) {
+        return;
+    }
+    println!(
+        "\n{:<5} {:<30} {:>6} {:>8} {:>8} {:>6}",
+        "fault", "published again after", "times", "median", "maximum", "bound"
+    );
+    for Outcome { fault, tally, .. } in outcomes {
+        let mut takeovers = tally.takeovers.clone();
+        takeovers.sort_by_key(|takeover| (takeover.name, takeover.took));
+        for kind in takeovers.chunk_by(|one, next| one.name == next.name) {
+            print_kind(fault.id, kind);
+        }
+        if tally.late > 0 {
+            println!(
+                "{:<5} {} publishes came late, from a leader that was replaced",
+                fault.id, tally.late
+            );
+        }
+    }
+}
+
+/// Takeovers of one kind, the fastest first.
+fn print_kind(fault: &str, kind: &[Takeover]) {
+    let seconds =
+        |took: Option<&Takeover>| took.map_or(Duration::ZERO, |one| one.took).as_secs_f64();
+    let (median, maximum) = (seconds(kind.get(kind.len() / 2)), seconds(kind.last()));
+    let Some(Takeover { name, bound, .. }) = kind.first() else { return };
+    println!(
+        "{fault:<5} {name:<30} {:>6} {median:>7.2}s {maximum:>7.2}s {:>5.1}s",
+        kind.len(),
+        bound.as_secs_f64()
     );
 }
 

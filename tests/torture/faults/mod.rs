@@ -7,6 +7,7 @@ mod churn;
 mod cluster;
 mod daemon;
 mod failpoints;
+mod leaders;
 mod letters;
 mod network;
 mod postgres;
@@ -20,6 +21,7 @@ pub(crate) fn all() -> Vec<Fault> {
         chaos::FAULTS,
         churn::FAULTS,
         cluster::FAULTS,
+        leaders::FAULTS,
         batches::FAULTS,
         failpoints::FAULTS,
         daemon::FAULTS,

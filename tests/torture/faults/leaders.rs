@@ -1,0 +1,299 @@
+//! I3, I4, P13: leaders that are killed, frozen, stopped, cut off without a word, or behind a pooler,
+//! and how long it takes until another instance publishes.
+
+use std::time::{Duration, Instant};
+
+use postrider::dev::servers::{Pgbouncer, PgbouncerOptions, ServerError};
+
+use super::daemon::quick_or_slow;
+use crate::{
+    crowd::{Crowd, HANDED_OVER_WITHIN, Instance, LEASE_OVER_WITHIN, REPLACED_WITHIN, Strike},
+    fault::{Fault, Set, Tally},
+    proxy::{Mode, Modes},
+    scene::{conclude, pause, steady, under_load},
+    support::Fixture,
+};
+
+pub(crate) const FAULTS: &[Fault] = &[
+    Fault {
+        id: "I3",
+        what: "five instances at once, one of them killed, frozen or stopped at a time",
+        pr: 8,
+        nightly: 300,
+        set: 30,
+        inflict: |set| Box::pin(crowd(set)),
+    },
+    Fault {
+        id: "I4",
+        what: "the network of the leader drops everything without a word, and comes back",
+        pr: 2,
+        nightly: 100,
+        set: 12,
+        inflict: |set| Box::pin(dropped(set)),
+    },
+    Fault {
+        id: "P13",
+        what: "three instances behind PgBouncer: it reconnects, kills, pauses, freezes, dies; so does the leader",
+        pr: 6,
+        nightly: 102,
+        set: 24,
+        inflict: |set| Box::pin(pooled(set)),
+    },
+];
+
+/// Messages that the client library of a frozen leader may still write when it wakes, at most: those
+/// of one turn, and a batch. `docs/leadership.md`
+const LATE_MAX: u64 = 128 + 1_000;
+
+/// Messages that are on their way to NATS at most: `relay.in_flight_events`.
+const ON_ITS_WAY_MAX: u64 = 1024;
+
+/// Instances of I3.
+const CROWD: usize = 5;
+
+const KILLED: Strike = Strike { name: "kill -9", bound: REPLACED_WITHIN };
+/// The others cannot see its process, only that its session has ended.
+const KILLED_ELSEWHERE: Strike = Strike { name: "kill -9, on another machine", ..KILLED };
+const FROZEN: Strike = Strike { name: "SIGSTOP", bound: LEASE_OVER_WITHIN };
+const STOPPED: Strike =
+    Strike { name: "SIGTERM, from its last publish", bound: HANDED_OVER_WITHIN };
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Killed,
+    KilledElsewhere,
+    Frozen,
+    Stopped,
+}
+
+/// All ends, in the order in which leaders meet them.
+const ENDS: [End; 4] = [End::Frozen, End::Killed, End::Stopped, End::KilledElsewhere];
+
+impl End {
+    fn strike(self) -> Strike {
+        match self {
+            Self::Killed => KILLED,
+            Self::KilledElsewhere => KILLED_ELSEWHERE,
+            Self::Frozen => FROZEN,
+            Self::Stopped => STOPPED,
+        }
+    }
+}
+
+async fn crowd(mut set: Set) -> Tally {
+    let fixture = Fixture::new().await;
+    let mut crowd = Crowd::start(&fixture, CROWD, fixture.postgres.port()).await;
+    let options = steady(&set);
+    let strikes = async {
+        let (mut led, mut frozen) = (set.random.below(4) as usize, 0);
+        for _ in 0..set.strikes {
+            // Three at least, and now and then all of them.
+            crowd.revive(set.random.between(3, 5) as usize, &mut set.random).await;
+            for instance in &crowd.instances {
+                instance.nats.set(quick_or_slow(&mut set));
+            }
+            pause(&mut set, 300..=1_000).await;
+            let leader = crowd.wait_leader().await;
+            // The leader in more than half of the strikes, and each of its ends in turn.
+            let struck =
+                if set.random.percent(60) { leader } else { crowd.any_up(&mut set.random) };
+            if struck == leader {
+                let end = ENDS[led % ENDS.len()];
+                led += 1;
+                frozen += u64::from(end == End::Frozen);
+                end_leader(&mut crowd, leader, end).await;
+            } else {
+                let end = ENDS[set.random.below(4) as usize];
+                end_standby(&mut crowd, struck, end).await;
+            }
+        }
+        crowd.revive(CROWD, &mut set.random).await;
+        crowd.wait_leader().await;
+        frozen
+    };
+    let (ledger, frozen) = under_load(&fixture, options, strikes).await;
+    let mut tally = conclude(&fixture, &ledger, &set).await;
+    crowd.testify(frozen * LATE_MAX, &mut tally);
+    tally
+}
+
+/// Ends the leader's work in one way, and waits until another instance publishes.
+async fn end_leader(crowd: &mut Crowd, leader: usize, end: End) {
+    if end == End::KilledElsewhere {
+        crowd.hide_process().await;
+    }
+    let at = Instant::now();
+    inflict(crowd, leader, end);
+    let published = crowd.wait_replaced(leader, at).await;
+    let since = if end == End::Stopped {
+        let complaint = crowd.instances[leader].stopped().await;
+        crowd.complain(complaint);
+        // It went on publishing what it had read.
+        crowd.last_publish(leader)
+    } else {
+        at
+    };
+    crowd.note(end.strike(), published.saturating_duration_since(since));
+}
+
+async fn end_standby(crowd: &mut Crowd, struck: usize, end: End) {
+    inflict(crowd, struck, end);
+    if end == End::Stopped {
+        let complaint = crowd.instances[struck].stopped().await;
+        crowd.complain(complaint);
+    }
+}
+
+fn inflict(crowd: &mut Crowd, struck: usize, end: End) {
+    let instance = &mut crowd.instances[struck];
+    match end {
+        End::Killed | End::KilledElsewhere => instance.kill9(),
+        End::Frozen => instance.freeze(),
+        End::Stopped => instance.daemon.terminate(),
+    }
+}
+
+/// What of the leader's network drops everything: the line to Postgres in these directions, and the
+/// line to NATS too.
+const DROPPED: [(&str, Modes, bool); 4] = [
+    ("Postgres dropped", Modes::both(Mode::Hole), false),
+    ("Postgres and NATS dropped", Modes::both(Mode::Hole), true),
+    ("answers of Postgres dropped", Modes::to_client(Mode::Hole), false),
+    ("questions to Postgres dropped", Modes::to_server(Mode::Hole), false),
+];
+
+async fn dropped(mut set: Set) -> Tally {
+    let fixture = Fixture::new().await;
+    let mut crowd = Crowd::start(&fixture, 2, fixture.postgres.port()).await;
+    let options = steady(&set);
+    let strikes = async {
+        let mut both = 0;
+        for strike in 0..set.strikes {
+            let leader = crowd.wait_leader().await;
+            let (name, modes, with_nats) = DROPPED[strike as usize % DROPPED.len()];
+            // Over a slow line the events of the hot keys wait in the leader's memory: it has something
+            // to publish for as long as it may.
+            let slow = Duration::from_millis(set.random.between(50, 150).into());
+            let Instance { postgres, nats, .. } = &crowd.instances[leader];
+            nats.set(Modes::both(Mode::Delay(slow, slow / 4)));
+            pause(&mut set, 1_000..=2_000).await;
+            let before = crowd.instances[leader].standbys();
+            let at = Instant::now();
+            postgres.set(modes);
+            if with_nats {
+                both += 1;
+                nats.set(Modes::both(Mode::Hole));
+            }
+            let published = crowd.wait_replaced(leader, at).await;
+            crowd.note(Strike { name, bound: LEASE_OVER_WITHIN }, published - at);
+            // From less to more than a statement may take.
+            pause(&mut set, 500..=4_000).await;
+            let Instance { daemon: _, postgres, nats, .. } = &crowd.instances[leader];
+            postgres.set(Modes::PASS);
+            nats.set(Modes::PASS);
+            crowd.instances[leader].wait_stands_by(before).await;
+        }
+        both
+    };
+    let (ledger, both) = under_load(&fixture, options, strikes).await;
+    let mut tally = conclude(&fixture, &ledger, &set).await;
+    // What was on its way to NATS when its line was dropped arrives when that is over.
+    crowd.testify(both * ON_ITS_WAY_MAX, &mut tally);
+    tally
+}
+
+/// What the pooler goes through.
+#[derive(Debug, Clone, Copy)]
+enum Pooled {
+    Reconnects,
+    Kills,
+    Pauses,
+    Freezes,
+    Dies,
+}
+
+/// All of them; after these the leader dies.
+const POOLED: [Pooled; 5] =
+    [Pooled::Reconnects, Pooled::Kills, Pooled::Pauses, Pooled::Freezes, Pooled::Dies];
+
+async fn pooled(mut set: Set) -> Tally {
+    let fixture = Fixture::new().await;
+    let settings = vec![("server_login_retry".to_owned(), "1".to_owned())];
+    let options = PgbouncerOptions { pool_size: 3, settings, ..PgbouncerOptions::default() };
+    let mut pooler = match Pgbouncer::start(fixture.postgres.port(), options).await {
+        Ok(pooler) => pooler,
+        Err(missing @ ServerError::Missing { .. }) => {
+            return Tally::skipped(missing.to_string());
+        }
+        Err(error) => return Tally::failed(set.strikes, error.to_string()),
+    };
+    let mut crowd = Crowd::start(&fixture, 3, pooler.port()).await;
+    let options = steady(&set);
+    let strikes = async {
+        for strike in 0..set.strikes {
+            pause(&mut set, 300..=1_000).await;
+            let Some(how) = POOLED.get(strike as usize % (POOLED.len() + 1)) else {
+                let leader = crowd.wait_leader().await;
+                // Behind a pooler nobody sees the session either.
+                let end = if set.random.percent(75) { KILLED_ELSEWHERE } else { KILLED };
+                if end.name == KILLED_ELSEWHERE.name {
+                    crowd.hide_process().await;
+                }
+                let at = Instant::now();
+                crowd.instances[leader].kill9();
+                let published = crowd.wait_replaced(leader, at).await;
+                crowd.note(Strike { bound: LEASE_OVER_WITHIN, ..end }, published - at);
+                crowd.revive(3, &mut set.random).await;
+                continue;
+            };
+            let name = disturb(*how, &mut pooler, &fixture.database, &mut set).await;
+            let over = Instant::now();
+            let published = crowd.wait_published(over).await;
+            crowd.note(Strike { name, bound: LEASE_OVER_WITHIN }, published - over);
+        }
+    };
+    let (ledger, ()) = under_load(&fixture, options, strikes).await;
+    let mut tally = conclude(&fixture, &ledger, &set).await;
+    crowd.testify(0, &mut tally);
+    tally
+}
+
+/// Disturbs the pooler, and ends that. Returns what was done.
+async fn disturb(
+    how: Pooled,
+    pooler: &mut Pgbouncer,
+    database: &str,
+    set: &mut Set,
+) -> &'static str {
+    match how {
+        Pooled::Reconnects => {
+            pooler.reconnect().await.unwrap();
+            "after RECONNECT"
+        }
+        Pooled::Kills => {
+            pooler.kill_sessions(database).await.unwrap();
+            pause(set, 1..=500).await;
+            pooler.resume(database).await.unwrap();
+            "after KILL, RESUME"
+        }
+        Pooled::Pauses => {
+            pooler.pause(database).await.unwrap();
+            // From less than a leader may go without an answer to more than a lease.
+            pause(set, 100..=4_000).await;
+            pooler.resume(database).await.unwrap();
+            "after PAUSE, RESUME"
+        }
+        Pooled::Freezes => {
+            pooler.freeze().unwrap();
+            pause(set, 100..=4_000).await;
+            pooler.thaw().unwrap();
+            "after SIGSTOP of the pooler"
+        }
+        Pooled::Dies => {
+            pooler.kill9().unwrap();
+            pause(set, 1..=1_500).await;
+            pooler.start_again().await.unwrap();
+            "after kill -9 of the pooler"
+        }
+    }
+}
