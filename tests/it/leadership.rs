@@ -260,12 +260,16 @@ async fn a_grant_that_is_revoked_costs_a_session_now_and_then() {
     let before = counted().await;
     let_pass(Duration::from_secs(4)).await;
     let now = counted().await;
-    assert!(now.0 - before.0 <= 8, "{} terms in 4 s", now.0 - before.0);
-    assert!(now.1 - before.1 <= 16, "{} sessions in 4 s", now.1 - before.1);
+    // It tries again, so that it goes on by itself once it may; but not often.
+    let (terms, sessions) = (now.0 - before.0, now.1 - before.1);
+    assert!(terms <= 8, "{terms} terms in 4 s");
+    assert!((1..=16).contains(&sessions), "{sessions} sessions in 4 s");
     client.batch_execute(r#"GRANT SELECT ON "postrider".outbox TO postrider_relay"#).await.unwrap();
     fixture.wait_stored(10, DEADLINE).await;
 }
 
+/// Frozen, replaced and thawed under load: first when the server ends the session, as it does when a
+/// machine is gone, then when the lease is over.
 #[tokio::test(flavor = "multi_thread")]
 async fn frozen_and_thawed_under_load_nothing_is_lost_or_repeated() {
     let fixture = Fixture::new().await;
@@ -279,9 +283,14 @@ async fn frozen_and_thawed_under_load_nothing_is_lost_or_repeated() {
     let workload = fixture.workload(options);
     let stop = CancellationToken::new();
     let freezes = async {
-        for _ in 0..2 {
+        let client = fixture.connect().await;
+        for ends_session in [true, false] {
             let_pass(Duration::from_millis(300)).await;
             first.freeze();
+            if ends_session {
+                let pid: i32 = client.query_one(SESSION, &[]).await.unwrap().get(0);
+                client.query_one("SELECT pg_terminate_backend($1)", &[&pid]).await.unwrap();
+            }
             second.wait_log("relaying", DEADLINE).await;
             let_pass(Duration::from_millis(300)).await;
             if !first.thaw_at_work(STANDS_BY, DEADLINE).await {

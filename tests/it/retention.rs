@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use postrider::dev::{checker::Order, workload::Options};
 use tokio::time::Instant;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 use tokio_util::sync::CancellationToken;
 
 use super::support::{DEADLINE, Fixture, app, daemon::Daemon, eventually, let_pass};
@@ -136,4 +136,86 @@ async fn upkeep_that_cannot_work_is_told_and_events_still_flow() {
     assert!(line.contains("retain"), "{line}");
     app::emit(&client, "order.placed", None, "{}").await;
     assert_eq!(fixture.wait_stored(1, DEADLINE).await.len(), 1);
+}
+
+/// A turn of the outbox that is due to be emptied: its rows are published, and it is sealed.
+async fn sealed_turn(fixture: &Fixture, client: &Client) {
+    let mut daemon = fixture.daemon().start();
+    app::insert_backlog(client, 10, 10).await;
+    fixture.wait_stored(10, DEADLINE).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    daemon.terminate();
+    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+    eventually("a sealed turn", DEADLINE, async || {
+        client.query_one(RETAIN, &[]).await.unwrap().get::<_, i32>("sealed") == 1
+    })
+    .await;
+}
+
+const RETAIN: &str = r#"SELECT sealed, emptied, rotated FROM "postrider".retain('0 s')"#;
+
+/// A transaction that waits for an advisory lock, number 1.
+const WAITS: &str = "SELECT EXISTS (SELECT FROM pg_locks AS l WHERE l.locktype = 'advisory'
+    AND l.objid = 1 AND NOT l.granted
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))";
+
+/// The letters were looked at before the lock on the rows was there: a letter that came in between, and
+/// left its payload in the outbox, lost it. Here it comes in between each time, because the function
+/// reads the letters through a view that waits once the statement has its snapshot.
+#[tokio::test]
+async fn a_letter_that_is_written_while_retention_looks_keeps_its_payload() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    sealed_turn(&fixture, &client).await;
+    let pausing = r#"
+        CREATE FUNCTION pause() RETURNS boolean LANGUAGE plpgsql STABLE AS
+            'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN true; END';
+        ALTER TABLE "postrider".letter RENAME TO letters;
+        CREATE VIEW "postrider".letter AS SELECT * FROM "postrider".letters WHERE public.pause();
+        SELECT pg_advisory_lock(1)"#;
+    client.batch_execute(pausing).await.unwrap();
+
+    let retaining = fixture.connect().await;
+    let write = async {
+        eventually("a look at the letters", DEADLINE, async || {
+            client.query_one(WAITS, &[]).await.unwrap().get::<_, bool>(0)
+        })
+        .await;
+        let letter = r#"INSERT INTO "postrider".letters (relay, state, holds, error_code, error,
+                fingerprint, dead_at, payload_size, payload_omitted, tx, seq, slot, event_version,
+                occurred_at, event_id, event_type, kind, content_type, headers)
+            SELECT 'default', 'dead', true, 'payload_too_large', 'too large', 'f', now(), 1, true,
+                o.tx, o.seq, o.slot, o.event_version, o.occurred_at, o.event_id, o.event_type, o.kind,
+                o.content_type, o.headers
+            FROM "postrider".outbox AS o ORDER BY o.seq LIMIT 1"#;
+        assert_eq!(client.execute(letter, &[]).await.unwrap(), 1);
+        client.query_one("SELECT pg_advisory_unlock(1)", &[]).await.unwrap();
+    };
+    let (retained, ()) = tokio::join!(retaining.query_one(RETAIN, &[]), write);
+    assert_eq!(retained.unwrap().get::<_, i32>("emptied"), 0);
+    assert_eq!(rows(&client).await, 10);
+    // Once the letter is resolved, nothing keeps the rows.
+    let resolve = r#"UPDATE "postrider".letters SET resolved_at = now(), resolution = 'discarded'"#;
+    client.execute(resolve, &[]).await.unwrap();
+    assert_eq!(retaining.query_one(RETAIN, &[]).await.unwrap().get::<_, i32>("emptied"), 1);
+    assert_eq!(rows(&client).await, 0);
+}
+
+/// One at a time, and the other one does not wait. What keeps them apart is a row: anybody who may
+/// connect could take an advisory lock.
+#[tokio::test]
+async fn of_two_calls_of_retention_one_works_and_the_other_returns_at_once() {
+    let fixture = Fixture::new().await;
+    let (mut first, second) = (fixture.connect().await, fixture.connect().await);
+    sealed_turn(&fixture, &second).await;
+    // Rows in the current turn, so that the first call goes on to the next turn, too.
+    app::insert_backlog(&second, 10, 10).await;
+    // Whoever waits for the first one fails.
+    second.batch_execute("SET lock_timeout = '5s'").await.unwrap();
+    let done = |row: Row| -> (i32, i32, bool) { (row.get(0), row.get(1), row.get(2)) };
+    let working = first.transaction().await.unwrap();
+    assert_eq!(done(working.query_one(RETAIN, &[]).await.unwrap()), (0, 1, true));
+    assert_eq!(done(second.query_one(RETAIN, &[]).await.unwrap()), (0, 0, false));
+    working.commit().await.unwrap();
+    assert_eq!(rows(&second).await, 10);
 }

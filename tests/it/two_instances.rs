@@ -98,36 +98,6 @@ async fn taking_over_again_and_again_under_load_costs_nothing() {
     fixture.audit(&ledger.unwrap(), Order::Serial).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_frozen_program_that_lost_its_turn_does_no_harm_when_it_wakes() {
-    let fixture = Fixture::new().await;
-    let (mut first, mut second) = pair(&fixture).await;
-    let options = Options {
-        events: u64::MAX,
-        events_per_second: Some(2_000),
-        keys: 50,
-        ..Options::default()
-    };
-    let workload = fixture.workload(options);
-    let stop = CancellationToken::new();
-    let freeze = async {
-        let client = fixture.connect().await;
-        let_pass(Duration::from_millis(500)).await;
-        first.freeze();
-        // The server gives the session up, as it does when a machine is gone.
-        let pid: i32 = client.query_one(HOLDER, &[]).await.unwrap().get(0);
-        client.query_one("SELECT pg_terminate_backend($1)", &[&pid]).await.unwrap();
-        second.wait_log("relaying", DEADLINE).await;
-        let_pass(Duration::from_millis(300)).await;
-        first.thaw();
-        first.wait_log(WAITING, DEADLINE).await;
-        let_pass(Duration::from_millis(300)).await;
-        stop.cancel();
-    };
-    let (ledger, ()) = tokio::join!(workload.run(&stop), freeze);
-    fixture.audit(&ledger.unwrap(), Order::Serial).await;
-}
-
 /// The lock and the session that settles are one, so this takes a pooler or a mistake; without the
 /// term in the statement nothing else would notice (a planted defect showed that nothing did).
 #[tokio::test]
@@ -147,9 +117,6 @@ async fn a_relay_whose_term_is_over_settles_nothing_and_takes_another() {
     assert!(client.query_one(term, &[]).await.unwrap().get::<_, i64>(0) > taken);
     assert_eq!(fixture.read_stream().await.len(), 20);
 }
-
-/// The session of the leader.
-const HOLDER: &str = r#"SELECT backend_pid FROM "postrider".position"#;
 
 #[tokio::test]
 async fn relays_of_other_names_do_not_wait_for_each_other() {
