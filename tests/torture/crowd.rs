@@ -55,7 +55,7 @@ pub(crate) struct Instance {
 enum State {
     Up,
     Down,
-    Frozen { since: Instant },
+    Frozen { since: Instant, led: bool },
 }
 
 /// A way to end a leader's work, and the time after which another instance has to publish.
@@ -225,10 +225,16 @@ impl Instance {
         self.state = State::Down;
     }
 
-    /// SIGSTOP, until it is revived.
+    /// SIGSTOP of one that stands by, until it is revived.
     pub(crate) fn freeze(&mut self) {
         self.daemon.freeze();
-        self.state = State::Frozen { since: Instant::now() };
+        self.state = State::Frozen { since: Instant::now(), led: false };
+    }
+
+    /// SIGSTOP of the leader: its watchdog may end it when it is revived.
+    pub(crate) fn freeze_leader(&mut self) {
+        self.daemon.freeze();
+        self.state = State::Frozen { since: Instant::now(), led: true };
     }
 
     /// Waits for the end of a program that was told to stop. Complains when it did not end well.
@@ -246,10 +252,16 @@ impl Instance {
                 self.past += &self.daemon.log();
                 self.daemon.start_again();
             }
-            State::Frozen { since } => {
+            State::Frozen { since, led } => {
                 let frozen_for = LEASE + Duration::from_millis(500);
                 let_pass(frozen_for.saturating_sub(since.elapsed())).await;
-                self.daemon.thaw();
+                let log = self.daemon.log();
+                if !led {
+                    self.daemon.thaw();
+                } else if self.daemon.thaw_at_work(STANDS_BY, DEADLINE).await {
+                    // Its watchdog has ended it, and it was started again.
+                    self.past += &log;
+                }
             }
         }
         self.state = State::Up;

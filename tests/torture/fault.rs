@@ -66,7 +66,7 @@ pub(crate) struct Tally {
     pub(crate) recovery: Duration,
     /// How long it took until the relay published again, where leaders are struck.
     pub(crate) takeovers: Vec<Takeover>,
-    /// Publishes of an instance that came after a later leader's: a frozen client's queue.
+    /// Publishes of an instance that came after a later leader's: the network held them.
     pub(crate) late: u64,
     /// Whatever else is wrong.
     pub(crate) complaints: Vec<String>,
