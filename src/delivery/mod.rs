@@ -31,7 +31,7 @@ use std::{
 
 use rustc_hash::FxHashMap;
 
-use crate::event::{Event, EventId, Payload, Position, Seq, Snapshot};
+use crate::event::{Event, Payload, Position, Seq, Snapshot};
 use batch::Batches;
 use before::Before;
 use blocked::Blocked;
@@ -143,11 +143,9 @@ enum Leaving {
     Retrying(Retry),
 }
 
-/// An event that became a dead letter.
+/// An event that becomes a dead letter.
 #[derive(Debug, Clone)]
 pub struct Death {
-    /// Which event.
-    pub id: EventId,
     /// Its place in the outbox.
     pub seq: Seq,
     /// Why.
@@ -430,7 +428,7 @@ impl Delivery {
         self.recorded
     }
 
-    /// The dead letters since the last call, to be told.
+    /// Events that become dead letters since the last call. Each is one once that is written.
     pub fn take_deaths(&mut self) -> Vec<Death> {
         std::mem::take(&mut self.deaths)
     }
@@ -446,7 +444,7 @@ impl Delivery {
 
     fn leave_dead(&mut self, ticket: Ticket, reason: Rejection, attempts: u32) {
         if let Some((event, _)) = self.lanes.event(ticket) {
-            self.deaths.push(Death { id: event.id, seq: event.seq, reason: reason.clone() });
+            self.deaths.push(Death { seq: event.seq, reason: reason.clone() });
         }
         let on_dead = self.rules.on_dead;
         if let Some(tried) = self.letters.tried(ticket) {

@@ -71,7 +71,7 @@ impl Delivery {
         {
             self.blocked.block(key.clone(), Some(ticket));
         }
-        self.deaths.push(Death { id: event.id, seq: event.seq, reason: reason.clone() });
+        self.deaths.push(Death { seq: event.seq, reason: reason.clone() });
         self.progress.resolve(ticket, Verdict::Dead { reason, attempts: 0 });
     }
 

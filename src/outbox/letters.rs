@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 use tokio_postgres::Row;
 
-use super::{Authority, Outbox, PageLimits, SettleError, row};
+use super::{Authority, DeadLetter, Outbox, PageLimits, SettleError, dead::dead_letters, row};
 use crate::{
     delivery::{Change, LetterId, Look, Mark, Record, Retry, Standing, StoredLetter},
     event::{AggregateKey, Payload},
@@ -161,19 +161,23 @@ impl Outbox {
 
     /// Writes down what became of letters. Doing it again changes nothing.
     ///
+    /// Of those that this made dead `named_max` at most are returned.
+    ///
     /// # Errors
     /// [`SettleError::TermLost`] is final for this holding.
     pub async fn record_letters(
         &self,
         records: &[Record],
         authority: &Authority,
-    ) -> Result<(), SettleError> {
+        named_max: usize,
+    ) -> Result<Vec<DeadLetter>, SettleError> {
+        let named_max = i64::try_from(named_max).unwrap_or(i64::MAX);
         let columns = Columns::of(records);
         let texts: Vec<_> =
             columns.texts.iter().map(|text| self.connection.storable(text)).collect();
-        let row = self
+        let rows = self
             .connection
-            .run_one(
+            .run(
                 Query::Letters,
                 &self.statements.letters_record,
                 &[
@@ -189,13 +193,11 @@ impl Outbox {
                     &columns.waits,
                     &columns.looks,
                     &columns.seen,
+                    &named_max,
                 ],
             )
             .await?;
-        match row.try_get::<_, i64>(0).map_err(QueryError::from)? {
-            0 => Err(SettleError::TermLost { term: authority.term }),
-            _ => Ok(()),
-        }
+        dead_letters(&rows, "held_right", authority.term)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod accounting;
 mod contract;
+mod dead;
 mod fetch;
 mod inspect;
 mod lease;
@@ -30,6 +31,7 @@ use crate::pg::{
 
 pub use accounting::{ACCOUNTING_SETTINGS, Accounting, RowState, Standing};
 pub use contract::{Broken, Remedy, Repaired};
+pub use dead::DeadLetter;
 pub use fetch::{Page, PageLimits};
 pub use inspect::{Inspection, MissingPrivilege, Progress};
 pub use lease::{Acquired, Candidate, Course, Leader, LeaderSession, Origin};
@@ -39,7 +41,7 @@ pub use reconcile::{Due as SettledDue, LETTER_BYTES_MAX, RECONCILE_BATCH, Settle
 pub use relays::{GivenUp, Letters, RelayRow};
 pub use repair::{HealWhen, Healed, REPAIR_SETTINGS, Repair};
 pub use scan::Ours;
-pub use settle::{Authority, SettleError};
+pub use settle::{Authority, SettleError, Written};
 pub use upkeep::{Forgotten, Retained, Upkeep};
 pub use why::{Waiting, WaitingLetter};
 

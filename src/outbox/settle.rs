@@ -9,7 +9,7 @@ use crate::{
     delivery::{Fate, Hold, OnDead, Retry, Settlement, StreamMark},
     event::{EventId, Seq},
     metrics::Query,
-    outbox::Outbox,
+    outbox::{DeadLetter, Outbox, dead::dead_letters},
     pg::error::QueryError,
 };
 
@@ -49,10 +49,19 @@ pub enum SettleError {
     Query(#[from] QueryError),
 }
 
+/// A settlement that is written.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// The new fence, when the statement gives one: what begins later has a higher `seq`.
+    pub fence: Option<Seq>,
+    /// Dead letters of the settlement, the first of them.
+    pub dead: Vec<DeadLetter>,
+}
+
 impl Outbox {
     /// Writes a settlement. Doing it again changes nothing.
     ///
-    /// Returns the new fence, when this tells one: what begins later has a higher `seq`.
+    /// Of its dead letters `named_max` at most are returned.
     ///
     /// # Errors
     /// [`SettleError::TermLost`] is final for this holding.
@@ -60,11 +69,14 @@ impl Outbox {
         &self,
         settlement: &Settlement,
         authority: &Authority,
-    ) -> Result<Option<Seq>, SettleError> {
+        named_max: usize,
+    ) -> Result<Written, SettleError> {
         if settlement.letters.is_empty() {
-            self.settle_position(settlement, authority).await
+            let fence = self.settle_position(settlement, authority).await?;
+            Ok(Written { fence, dead: Vec::new() })
         } else {
-            self.settle_letters(settlement, authority).await
+            let dead = self.settle_letters(settlement, authority, named_max).await?;
+            Ok(Written { fence: None, dead })
         }
     }
 
@@ -109,16 +121,18 @@ impl Outbox {
         &self,
         settlement: &Settlement,
         authority: &Authority,
-    ) -> Result<Option<Seq>, SettleError> {
+        named_max: usize,
+    ) -> Result<Vec<DeadLetter>, SettleError> {
         let position = &settlement.position;
         let stream = Mark::of(settlement);
         let letter_bytes_max = i64::try_from(authority.letter_bytes_max).unwrap_or(i64::MAX);
+        let named_max = i64::try_from(named_max).unwrap_or(i64::MAX);
         let columns = Columns::of(settlement, authority.on_dead);
         let texts: Vec<_> =
             columns.texts.iter().map(|text| self.connection.storable(text)).collect();
-        let row = self
+        let rows = self
             .connection
-            .run_one(
+            .run(
                 Query::Settle,
                 &self.statements.settle_letters,
                 &[
@@ -145,13 +159,11 @@ impl Outbox {
                     &authority.lease.as_secs_f64(),
                     &settlement.sent_to.0,
                     &authority.published,
+                    &named_max,
                 ],
             )
             .await?;
-        match row.try_get::<_, i64>("settled").map_err(QueryError::from)? {
-            0 => Err(SettleError::TermLost { term: authority.term }),
-            _ => Ok(None),
-        }
+        dead_letters(&rows, "settled", authority.term)
     }
 }
 

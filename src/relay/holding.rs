@@ -8,6 +8,7 @@ use std::{
 use tracing::warn;
 
 use super::{
+    deaths::LINES_MAX,
     letters::{self, Looking},
     reader::{Read, Reader, Reading, Start},
     slot::Slot,
@@ -18,7 +19,8 @@ use crate::{
     event::Seq,
     failpoint,
     outbox::{
-        Authority, HealWhen, Healed, Outbox, PageLimits, REPAIR_SETTINGS, Repair, SettleError,
+        Authority, DeadLetter, HealWhen, Healed, Outbox, PageLimits, REPAIR_SETTINGS, Repair,
+        SettleError, Written,
     },
     pg::{
         connect::{ConnectError, connect},
@@ -45,10 +47,10 @@ pub(super) struct Holding {
     pub(super) delivery: Delivery,
     pub(super) reader: Reader,
     pub(super) fetching: Slot<Result<Reading, QueryError>>,
-    pub(super) settling: Slot<(Settlement, Result<Option<Seq>, SettleError>)>,
+    pub(super) settling: Slot<(Settlement, Result<Written, SettleError>)>,
     pub(super) letters: letters::Pace,
     pub(super) looking: Slot<Looking>,
-    pub(super) recording: Slot<(Records, Result<(), SettleError>)>,
+    pub(super) recording: Slot<(Records, Result<Vec<DeadLetter>, SettleError>)>,
     pub(super) healing: Slot<Result<Option<Healed>, String>>,
     place: Place,
     /// What begins from now on has a higher `seq`; read before anything that begins later.
@@ -59,6 +61,8 @@ pub(super) struct Holding {
     pub(super) has_settled: bool,
     /// A settlement that failed and is tried again.
     failed: Option<Settlement>,
+    /// Whether a write failed without an answer: the server may have carried it out.
+    pub(super) is_uncertain: bool,
     settle_at: Instant,
     last_settled: Instant,
     sweep: Sweep,
@@ -144,6 +148,7 @@ impl Holding {
             settle_asked: now,
             has_settled: false,
             failed: None,
+            is_uncertain: false,
             settle_at: now,
             last_settled: now,
             sweep: Sweep::NotStopping,
@@ -290,7 +295,7 @@ impl Holding {
                 ("settle-letters", "settled-letters")
             };
             failpoint::pass(before);
-            let result = outbox.settle(&settlement, &authority).await;
+            let result = outbox.settle(&settlement, &authority, LINES_MAX).await;
             failpoint::pass(after);
             (settlement, result)
         });
@@ -318,17 +323,17 @@ impl Holding {
     pub(super) fn settled(
         &mut self,
         settlement: Settlement,
-        result: Result<Option<Seq>, SettleError>,
+        result: &Result<Written, SettleError>,
         now: Instant,
     ) -> Result<Option<Settlement>, Ended> {
         self.last_settled = now;
         match result {
-            Ok(Some(fence)) if fence < self.fence => {
+            Ok(Written { fence: Some(fence), .. }) if *fence < self.fence => {
                 let (now, before) = (fence.0, self.fence.0);
                 warn!(now, before, "the sequence of outbox.seq went back; starting anew");
                 Err(Ended::Again)
             }
-            Ok(fence) => {
+            Ok(Written { fence, .. }) => {
                 self.fence = fence.unwrap_or(self.fence);
                 self.lease.confirmed(self.settle_asked, now);
                 self.has_settled = true;
@@ -336,7 +341,8 @@ impl Holding {
                 Ok(Some(settlement))
             }
             Err(SettleError::Query(error)) => {
-                survive("settle", &error)?;
+                self.is_uncertain = true;
+                survive("settle", error)?;
                 self.failed = Some(settlement);
                 self.settle_at = now + RETRY;
                 Ok(None)
@@ -390,6 +396,11 @@ impl Holding {
             }
             Err(lost @ SettleError::TermLost { .. }) => Err(Ended::Deposed(lost.to_string())),
         }
+    }
+
+    /// Whether letters may have been written without our knowing.
+    pub(super) fn may_have_written(&self) -> bool {
+        self.is_uncertain || !self.settling.is_idle() || !self.recording.is_idle()
     }
 
     /// Whether a stopping relay has nothing left to do.

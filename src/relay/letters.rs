@@ -8,13 +8,14 @@ use std::{
 use tracing::{info, warn};
 
 use super::{
+    deaths::LINES_MAX,
     holding::{Ended, Holding, RETRY, survive},
     reader,
 };
 use crate::{
     delivery::{LetterId, Look, Mark, Records, Ticket},
     event::AggregateKey,
-    outbox::{BlockedKeys, Due, DueLetters, PageLimits, SettleError},
+    outbox::{BlockedKeys, DeadLetter, Due, DueLetters, PageLimits, SettleError},
     pg::error::QueryError,
 };
 
@@ -195,7 +196,7 @@ impl Holding {
         self.letters.record_at = now + RECORD_INTERVAL;
         let (outbox, authority) = (Arc::clone(&self.outbox), self.authority.clone());
         self.recording.start(async move {
-            let result = outbox.record_letters(&records.records, &authority).await;
+            let result = outbox.record_letters(&records.records, &authority, LINES_MAX).await;
             (records, result)
         });
     }
@@ -211,11 +212,11 @@ impl Holding {
     pub(super) fn recorded(
         &mut self,
         records: Records,
-        result: Result<(), SettleError>,
+        result: &Result<Vec<DeadLetter>, SettleError>,
         now: Instant,
     ) -> Result<Option<Records>, Ended> {
         match result {
-            Ok(()) => {
+            Ok(_) => {
                 self.delivery.letters_recorded(&records);
                 if self.delivery.wants_blocked_keys() {
                     info!("few enough keys are blocked again: loading them anew");
@@ -227,7 +228,8 @@ impl Holding {
                 Ok(Some(records))
             }
             Err(SettleError::Query(error)) => {
-                survive("record what became of letters", &error)?;
+                self.is_uncertain = true;
+                survive("record what became of letters", error)?;
                 self.letters.failed = Some(records);
                 self.letters.record_at = now + RETRY;
                 Ok(None)

@@ -9,6 +9,7 @@ mod batches;
 mod broker;
 pub mod chores;
 pub mod contract;
+mod deaths;
 mod denial;
 mod dispatch;
 mod duplicate;
@@ -174,10 +175,12 @@ impl Relay {
             let ended = match ended {
                 Ok(ended) => ended,
                 Err(error) => {
+                    self.report.deaths.holding_ended(holding.may_have_written());
                     release(&holding).await;
                     return Err(error);
                 }
             };
+            self.report.deaths.holding_ended(holding.may_have_written());
             fruitless = if holding.has_settled { 0 } else { fruitless + 1 };
             let wait = match ended {
                 Ended::Stopped => {
@@ -265,14 +268,14 @@ impl Relay {
             let ended = tokio::select! { biased;
                 () = shutdown.at_once() => Some(Ended::Stopped),
                 (settlement, result) = holding.settling.done() => {
-                    self.settled(holding, settlement, result).err()
+                    self.settled(holding, settlement, &result).err()
                 }
                 (renewal, result) = holding.renewing.done() => {
                     holding.renewed(renewal, result, clock::now()).err()
                 }
                 reading = holding.fetching.done() => self.fetched(holding, reading).err(),
                 (records, result) = holding.recording.done() => {
-                    Self::recorded(holding, records, result).err()
+                    self.recorded(holding, records, &result).err()
                 }
                 looking = holding.looking.done() => holding.looked(looking, clock::now()).err(),
                 seen = verifying.done() => self.verified(holding, seen)?,

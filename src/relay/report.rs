@@ -7,25 +7,24 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     Relay,
+    deaths::{self, Deaths},
     holding::{Ended, Holding},
     reader::Reading,
     status::{GateStatus, Link},
 };
 use crate::{
     clock,
-    delivery::{
-        Change, ClosureKind, Death, Delivery, Outcome, Record, Records, Settlement, Transition,
-    },
-    event::{Event, Seq},
+    delivery::{Change, ClosureKind, Death, Delivery, Outcome, Record, Records, Settlement, Transition},
+    event::Event,
     metrics::{CircuitState, Failure, Metrics, PublishedBatch},
-    outbox::SettleError,
+    outbox::{DeadLetter, SettleError, Written},
     pg::error::QueryError,
 };
 
 /// How often the status snapshot is taken at most.
 const STATUS_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How often dead letters and busy answers are logged one by one at most.
+/// How often busy answers are logged one by one at most.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often it is logged at most that a gate closed as misconfigured.
@@ -35,6 +34,7 @@ const FOREIGN_INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(super) struct Report {
     pub(super) batch: PublishedBatch,
+    pub(super) deaths: Deaths,
     /// The time of day: a look at the clock for each event would cost more than what it tells.
     time_of_day: Timestamp,
     published_total: u64,
@@ -57,16 +57,11 @@ impl Report {
         clock::now()
     }
 
-    /// Events became dead letters.
+    /// Events are to become dead letters. The log names them once they are written.
     pub(super) fn deaths(&mut self, metrics: &Metrics, delivery: &mut Delivery) {
-        for Death { id, seq, reason } in delivery.take_deaths() {
+        for Death { reason, .. } in delivery.take_deaths() {
             metrics.publishing.dead_lettered(reason.code);
-            if let Some(suppressed) = self.may_log() {
-                warn!(
-                    event_id = %id, seq = seq.0, code = reason.code, error = %reason.text, suppressed,
-                    "an event became a dead letter; see `postrider dlq list`"
-                );
-            }
+            self.deaths.decided(reason.code);
         }
     }
 
@@ -168,6 +163,7 @@ impl Relay {
             return;
         }
         self.report.last_status = Some(now);
+        self.report.deaths.sum_up(now);
         let delivery = &holding.delivery;
         self.metrics.publishing.held(delivery.in_flight(), delivery.blocked_keys());
         self.metrics.dependencies.circuit(match delivery.breaker().state_name() {
@@ -216,9 +212,13 @@ impl Relay {
         &mut self,
         holding: &mut Holding,
         settlement: Settlement,
-        result: Result<Option<Seq>, SettleError>,
+        result: &Result<Written, SettleError>,
     ) -> Result<(), Ended> {
-        if let Some(committed) = holding.settled(settlement, result, clock::now())? {
+        let now = clock::now();
+        if let Ok(Written { dead, .. }) = result {
+            self.report.deaths.written(deaths::of_settlement(&settlement), dead, now);
+        }
+        if let Some(committed) = holding.settled(settlement, result, now)? {
             if committed.events > 0 {
                 self.metrics.publishing.settled(committed.events);
             }
@@ -234,11 +234,16 @@ impl Relay {
 
     /// Takes in what became of records about letters.
     pub(super) fn recorded(
+        &mut self,
         holding: &mut Holding,
         records: Records,
-        result: Result<(), SettleError>,
+        result: &Result<Vec<DeadLetter>, SettleError>,
     ) -> Result<(), Ended> {
-        if let Some(committed) = holding.recorded(records, result, clock::now())? {
+        let now = clock::now();
+        if let Ok(dead) = result {
+            self.report.deaths.written(deaths::of_records(&records.records), dead, now);
+        }
+        if let Some(committed) = holding.recorded(records, result, now)? {
             let published =
                 |record: &&_| matches!(record, Record { change: Change::Published { .. }, .. });
             let published = committed.records.iter().filter(published).count();

@@ -133,7 +133,7 @@ async fn a_sequence_that_was_set_back_while_no_relay_ran_costs_no_event() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
     let mut daemon =
-        fixture.daemon().allow_log(REPAIRED).allow_log("an event became a dead letter").start();
+        fixture.daemon().allow_log(REPAIRED).allow_log("became a dead letter").start();
     let dead =
         r#"INSERT INTO "postrider".outbox (event_type, payload) VALUES ('order.*', '{"n": -1}')"#;
     client.batch_execute(dead).await.unwrap();

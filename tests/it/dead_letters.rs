@@ -156,7 +156,7 @@ fn sorted(parts: &[&[Uuid]]) -> Vec<Uuid> {
 }
 
 fn daemon(fixture: &Fixture) -> DaemonBuilder {
-    fixture.daemon().allow_log("an event became a dead letter")
+    fixture.daemon().allow_log("became a dead letter")
 }
 
 #[tokio::test]

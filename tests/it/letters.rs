@@ -40,7 +40,7 @@ fn retrying(fixture: &Fixture) -> DaemonBuilder {
         .set("route.delay", "600ms")
         .set("route.max_delay", "1s")
         .allow_log("the broker asks for patience")
-        .allow_log("an event became a dead letter")
+        .allow_log("became a dead letter")
 }
 
 /// One that can never be published; `emit` would refuse it.
@@ -97,7 +97,7 @@ async fn discard(client: &Client) {
 
 /// A dead letter of a key, and later events that wait behind it.
 async fn dead_head(fixture: &Fixture, client: &Client, daemon: &mut Daemon) {
-    daemon.allow_log("an event became a dead letter");
+    daemon.allow_log("became a dead letter");
     insert_poison(client, "o-1").await;
     emit(client, "order.placed", "o-1", 30).await;
     emit(client, "order.placed", "o-2", 10).await;
@@ -235,7 +235,7 @@ async fn a_discarded_letter_lets_its_key_go_on_also_when_nobody_ran_meanwhile() 
 async fn letters_survive_kills_of_the_program_in_the_middle_of_their_key() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
-    let mut daemon = fixture.daemon().allow_log("an event became a dead letter").start();
+    let mut daemon = fixture.daemon().allow_log("became a dead letter").start();
     insert_poison(&client, "o-1").await;
     let many = r#"INSERT INTO "postrider".outbox
         (event_type, aggregate_type, aggregate_id, payload)

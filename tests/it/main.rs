@@ -15,6 +15,7 @@ mod config;
 mod contract;
 mod crash;
 mod damage;
+mod dead_letter_log;
 mod dead_letters;
 mod delivery;
 mod dev;

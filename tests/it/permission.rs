@@ -151,7 +151,7 @@ async fn what_was_taken_before_a_permission_was_withdrawn_is_no_dead_letter() {
         .set("route.on_denied", "retry")
         .set("route.attempts", 1)
         .allow_log("the broker asks for patience")
-        .allow_log("an event became a dead letter")
+        .allow_log("became a dead letter")
         .start();
     let client = fixture.connect().await;
     let emit = async || app::emit(&client, "order.placed", None, "{}").await;

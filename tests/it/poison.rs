@@ -59,7 +59,7 @@ enum Head {
 async fn drained_in(rows: i64, head: Head) -> Duration {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
-    let daemon = fixture.daemon().allow_log("an event became a dead letter");
+    let daemon = fixture.daemon().allow_log("became a dead letter");
     if head == Head::Poison {
         let head = r#"INSERT INTO "postrider".outbox
             (event_type, aggregate_type, aggregate_id, payload) VALUES ('x.*', 'load', '0', '{}')"#;
@@ -116,7 +116,7 @@ async fn a_flood_of_dead_letters_is_redriven_in_the_order_of_its_keys_in_several
         .daemon()
         .set("stream.create", false)
         .set("route.on_dead", "skip")
-        .allow_log("an event became a dead letter");
+        .allow_log("became a dead letter");
     flood(&fixture, &daemon, &client, rows).await;
     assert!(fixture.read_stream().await.is_empty());
 

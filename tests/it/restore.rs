@@ -34,7 +34,7 @@ async fn a_restored_database_stops_the_program_and_rescan_accepts_it() {
     let mut daemon = fixture.daemon().allow_log("restored").start();
     // Some with a dead letter in the same settlement.
     let dead = r#"INSERT INTO "postrider".outbox (event_type) VALUES ('order.*')"#;
-    daemon.allow_log("an event became a dead letter");
+    daemon.allow_log("became a dead letter");
     for _ in 0..3 {
         client.batch_execute("BEGIN").await.unwrap();
         app::insert_backlog(&client, 100, 10).await;

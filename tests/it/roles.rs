@@ -26,7 +26,7 @@ async fn the_relays_role_is_enough_for_everything_that_the_program_does() {
         .daemon()
         .set("database.url", login(&fixture, "relay").await)
         .set("relay.retention", "1s")
-        .allow_log("an event became a dead letter")
+        .allow_log("became a dead letter")
         .allow_log("accepted a restored database")
         .arg("--rescan")
         .start();

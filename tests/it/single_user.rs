@@ -56,7 +56,7 @@ async fn a_user_without_createrole_migrates_runs_and_emits() {
             .await
             .unwrap();
         let relay = fixture.daemon().config(|_| toml.clone());
-        let mut relay = relay.allow_log("an event became a dead letter").start();
+        let mut relay = relay.allow_log("became a dead letter").start();
         fixture.wait_stored(1, DEADLINE).await;
         relay.wait_log("dead letter", DEADLINE).await;
         assert!(fixture.wait_drained(DEADLINE).await);

@@ -119,7 +119,7 @@ async fn a_loss_that_the_outbox_can_restore_is_no_alarm() {
         .allow_log("the broker has lost events")
         .allow_log("nothing can be published just now")
         .allow_log("beginning again from a checkpoint")
-        .allow_log("an event became a dead letter")
+        .allow_log("became a dead letter")
         .start();
     let client = fixture.connect().await;
     // A dead letter was never published, and is no loss.

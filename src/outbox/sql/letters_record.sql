@@ -6,9 +6,11 @@
 -- $5 bigint[] stream sequence, $6 text[] error_code, $7 text[] error, $8 integer[] attempts,
 -- $9 boolean[] holds, $10 float8[] wait in seconds (by this server's clock),
 -- $11 boolean[] look (the relay looks at the key again at once), $12 bigint[] null or the time in
--- microseconds since 2000 that was seen: another one is left alone
--- Columns: held_right int8 (1 when the term is still ours, else 0 and nothing was written)
--- Rows: exactly one. Index: primary keys. Locks: the position's row (shared) and the letters'.
+-- microseconds since 2000 that was seen: another one is left alone,
+-- $13 bigint dead letters to name at most
+-- Columns: held_right int8 (1 when the term is still ours, else 0 and nothing was written), and of a
+--   letter that this made dead: the columns of settle_letters.sql
+-- Rows: one for each such letter, $13 at most; one with nulls when there is none. Index: primary keys. Locks: the position's row (shared) and the letters'.
 WITH ours AS MATERIALIZED (
     SELECT p.relay FROM "postrider".position AS p
     WHERE p.relay = $1::text AND p.term = $2::bigint FOR SHARE
@@ -43,5 +45,13 @@ WITH ours AS MATERIALIZED (
       AND (r.change = 'seen' OR l.resolved_at IS NULL)
       AND (r.seen IS NULL
            OR r.seen = (date_part('epoch', l.next_attempt_at - '2000-01-01Z') * 1000000)::bigint)
+    RETURNING r.change, l.id, l.event_id, l.event_type, l.aggregate_type, l.aggregate_id,
+              l.error_code, l.error
+), dead AS (
+    SELECT * FROM changed WHERE changed.change = 'dead' LIMIT $13::bigint
 )
-SELECT count(*) AS held_right FROM ours
+SELECT (SELECT count(*) FROM ours) AS held_right, dead.id, dead.event_id,
+       left(dead.event_type, 200) AS event_type, left(dead.aggregate_type, 200) AS aggregate_type,
+       left(dead.aggregate_id, 200) AS aggregate_id, dead.error_code, left(dead.error, 500) AS error
+FROM (SELECT) AS always
+LEFT JOIN dead ON true

@@ -11,10 +11,14 @@
 -- seconds until the mark (by this server's clock),
 -- $19 uuid null event stored at the last acked sequence, $20 bigint stream floor,
 -- $21 float8 length of the lease in seconds, $22 bigint sent_to (renew.sql),
--- $23 bigint events settled as published, this settlement's included
--- Columns: settled int8 (1 when the term is still ours, else 0 and nothing was written),
---   letters int8 (the letters that are new)
--- Rows: exactly one. Index: primary key of position, of each leaf one probe an event.
+-- $23 bigint events settled as published, this settlement's included,
+-- $24 bigint dead letters to name at most
+-- Columns: settled int8 (1 when the term is still ours, else 0 and nothing was written), and of a
+--   dead letter: id int8 null, event_id uuid null, event_type, aggregate_type, aggregate_id text null
+--   (their first 200 characters), error_code text null, error text null (its first 500 characters)
+-- Rows: one for each dead letter of this settlement, $24 at most; one with nulls when there is none.
+--   Letters of an earlier run, whose answer was lost, are among them.
+-- Index: primary key of position, of each leaf one probe an event, (relay, seq) of letter.
 -- Locks: the position's row and the new rows.
 WITH settled AS (
     UPDATE "postrider".position AS p
@@ -77,6 +81,25 @@ WITH settled AS (
          CROSS JOIN LATERAL "postrider".salvage(damaged.seq) AS s)) AS o
     ORDER BY failed.seq
     ON CONFLICT (relay, seq) DO NOTHING
-    RETURNING seq
+    RETURNING id, state, event_id, event_type, aggregate_type, aggregate_id, error_code, error
+), dead AS (
+    SELECT new.id, new.event_id, new.event_type, new.aggregate_type, new.aggregate_id,
+           new.error_code, new.error
+    FROM lettered AS new
+    WHERE new.state = 'dead'
+    UNION ALL
+    SELECT old.id, old.event_id, old.event_type, old.aggregate_type, old.aggregate_id,
+           old.error_code, old.error
+    FROM settled
+    CROSS JOIN unnest($11::bigint[]) AS failed (seq)
+    CROSS JOIN LATERAL (
+        SELECT l.* FROM "postrider".letter AS l
+        WHERE l.relay = settled.relay AND l.seq = failed.seq AND l.state = 'dead'
+        OFFSET 0) AS old
+    LIMIT $24::bigint
 )
-SELECT (SELECT count(*) FROM settled) AS settled, (SELECT count(*) FROM lettered) AS letters
+SELECT (SELECT count(*) FROM settled) AS settled, dead.id, dead.event_id,
+       left(dead.event_type, 200) AS event_type, left(dead.aggregate_type, 200) AS aggregate_type,
+       left(dead.aggregate_id, 200) AS aggregate_id, dead.error_code, left(dead.error, 500) AS error
+FROM (SELECT) AS always
+LEFT JOIN dead ON true

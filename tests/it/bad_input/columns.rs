@@ -63,7 +63,7 @@ async fn b22_an_id_that_comes_again_with_something_else_is_a_collision_and_lost_
         row.clone().text("aggregate_id", "subject").text("event_type", "another.subject"),
     ];
     for other in others {
-        scene.daemon.allow_log("an event became a dead letter");
+        scene.daemon.allow_log("became a dead letter");
         other.insert(&scene.client).await;
         let stored = scene.settle().await;
         assert_eq!(stored.iter().map(StoredMessage::id).collect::<Vec<_>>(), [id]);

@@ -61,7 +61,7 @@ async fn b14_a_row_of_twenty_megabytes_is_a_dead_letter_and_blocks_nobody() {
     let client = fixture.connect().await;
     insert_large(&fixture, 3, 20_000_000, 3).await;
     app::insert_backlog(&client, 100, 10).await;
-    let daemon = fixture.daemon().allow_log("an event became a dead letter").start();
+    let daemon = fixture.daemon().allow_log("became a dead letter").start();
     assert_eq!(fixture.wait_stored(100, DEADLINE).await.len(), 100);
     assert!(fixture.wait_drained(DEADLINE).await);
     let peak = memory_peak(&daemon);
@@ -93,7 +93,7 @@ async fn b13_hundreds_of_large_dead_letters_are_written_within_the_deadline_of_a
     let _daemon = fixture
         .daemon()
         .set("database.query_timeout", "1s")
-        .allow_log("an event became a dead letter")
+        .allow_log("became a dead letter")
         .start();
     fixture.wait_stored(100, DEADLINE).await;
     assert!(fixture.wait_drained(DEADLINE).await);

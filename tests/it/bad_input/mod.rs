@@ -119,7 +119,7 @@ impl Scene {
 
     async fn on(fixture: Fixture, change: impl FnOnce(DaemonBuilder) -> DaemonBuilder) -> Self {
         let client = fixture.connect().await;
-        let daemon = fixture.daemon().allow_log("an event became a dead letter");
+        let daemon = fixture.daemon().allow_log("became a dead letter");
         let daemon = change(daemon).start();
         Self { daemon, client, fixture, bad: 0 }
     }

@@ -34,7 +34,7 @@ pub(crate) async fn dead(fixture: &Fixture, count: i64) -> Client {
 
 /// Runs the relay until there are so many letters and nothing is pending.
 pub(crate) async fn relay(fixture: &Fixture, client: &Client, letters: i64) {
-    let mut daemon = fixture.daemon().allow_log("an event became a dead letter").start();
+    let mut daemon = fixture.daemon().allow_log("became a dead letter").start();
     eventually(format!("{letters} letters"), DEADLINE, async || {
         number(client, r#"SELECT count(*) FROM "postrider".letter"#).await == letters
     })
