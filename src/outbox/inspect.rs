@@ -2,10 +2,7 @@
 
 use tokio_postgres::{Row, types::ToSql};
 
-use super::{
-    Leader, LeaderSession,
-    upkeep::{COUNT_MAX, read_depth},
-};
+use super::{Leader, LeaderSession, depth::Measuring};
 use crate::{
     metrics::Depth,
     pg::{connect::Connection, error::QueryError, schema::Schema},
@@ -15,6 +12,7 @@ use crate::{
 pub struct Inspection {
     connection: Connection,
     schema: Schema,
+    measuring: Measuring,
 }
 
 /// How far one relay has come.
@@ -56,7 +54,7 @@ pub struct MissingPrivilege {
 impl Inspection {
     /// Looks through this session.
     pub fn new(connection: Connection, schema: Schema) -> Self {
-        Self { connection, schema }
+        Self { connection, schema, measuring: Measuring::default() }
     }
 
     /// The session, for what needs nothing of ours.
@@ -105,8 +103,7 @@ impl Inspection {
     /// # Errors
     /// As the session's.
     pub async fn depth(&self, relay: &str) -> Result<Option<Depth>, QueryError> {
-        let rows = self.query(include_str!("sql/depth.sql"), &[&relay, &COUNT_MAX]).await?;
-        rows.first().map(read_depth).transpose()
+        self.measuring.depth(&self.connection, &self.schema, relay).await
     }
 
     /// What the relay needs and this session's role may not do.

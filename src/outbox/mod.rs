@@ -3,6 +3,7 @@
 mod accounting;
 mod contract;
 mod dead;
+mod depth;
 mod fetch;
 mod inspect;
 mod lease;
@@ -22,7 +23,7 @@ mod why;
 
 use std::{collections::HashSet, sync::Arc};
 
-use crate::event::Seq;
+use crate::{event::Seq, metrics::Depth};
 use crate::pg::{
     error::QueryError,
     schema::Schema,
@@ -68,6 +69,7 @@ pub struct Outbox {
     relay: String,
     schema: Schema,
     statements: Statements,
+    measuring: depth::Measuring,
     page_rows: fetch::PageRows,
 }
 
@@ -139,7 +141,17 @@ impl Outbox {
             take_over_upgrade: prepare!("sql/take_over_upgrade.sql"),
         };
         let page_rows = fetch::PageRows::unlimited();
-        Ok(Arc::new(Self { connection, relay, schema, statements, page_rows }))
+        let measuring = depth::Measuring::default();
+        Ok(Arc::new(Self { connection, relay, schema, statements, measuring, page_rows }))
+    }
+
+    /// How much is not published; `None` before the relay's first start. For a standby, which has
+    /// one session only.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn depth(&self) -> Result<Option<Depth>, QueryError> {
+        self.measuring.depth(&self.connection, &self.schema, &self.relay).await
     }
 
     /// Waits until the session has ended.

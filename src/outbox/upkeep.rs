@@ -4,7 +4,7 @@ use std::{borrow::Cow, time::Duration};
 
 use tokio_postgres::{Row, types::ToSql};
 
-use super::{Losses, Outbox};
+use super::{Losses, depth::Measuring};
 use crate::{
     metrics::{Depth, Query},
     pg::{blocking::pid_of, connect::Connection, error::QueryError, schema::Schema},
@@ -17,27 +17,7 @@ pub struct Upkeep {
     connection: Connection,
     schema: Schema,
     relay: String,
-}
-
-/// How many rows are counted one by one; beyond it the numbers of [`Depth`] are upper bounds.
-pub(super) const COUNT_MAX: i64 = 10_000;
-
-/// Reads a row of `depth.sql`.
-pub(super) fn read_depth(row: &Row) -> Result<Depth, QueryError> {
-    let number = |name: &str| {
-        row.try_get::<_, i64>(name).map(|number| u64::try_from(number).unwrap_or_default())
-    };
-    let age = |name: &str| row.try_get::<_, Option<f64>>(name);
-    let counted = number("pending")?;
-    let is_exact = counted < COUNT_MAX.unsigned_abs();
-    let ages = [age("oldest_age_seconds")?, age("oldest_letter_age_seconds")?];
-    Ok(Depth {
-        unsettled: if is_exact { counted } else { number("pending_at_most")?.max(counted) },
-        retrying: number("retrying")?,
-        held: number("held")?,
-        dead: number("dead")?,
-        oldest_seconds: ages.into_iter().flatten().map(|age| age.max(0.0)).reduce(f64::max),
-    })
+    measuring: Measuring,
 }
 
 /// Letters that one statement deletes at most, and rows of the audit.
@@ -63,25 +43,10 @@ pub struct Retained {
     pub rows_at_most: i64,
 }
 
-impl Outbox {
-    /// How much is not published; `None` before the relay's first start. For a standby, which has one
-    /// session only.
-    ///
-    /// # Errors
-    /// As the session's.
-    pub async fn depth(&self) -> Result<Option<Depth>, QueryError> {
-        let sql = self.schema.apply(include_str!("sql/depth.sql"));
-        let parameters: [&(dyn ToSql + Sync); 2] = [&self.relay, &COUNT_MAX];
-        let depth = self.connection.prepare(sql).await?;
-        let rows = self.connection.run(Query::Depth, &depth, &parameters).await?;
-        rows.first().map(read_depth).transpose()
-    }
-}
-
 impl Upkeep {
     /// Works through this session.
     pub fn new(connection: Connection, schema: Schema, relay: String) -> Self {
-        Self { connection, schema, relay }
+        Self { connection, schema, relay, measuring: Measuring::default() }
     }
 
     /// How much is not published; `None` before the relay's first start.
@@ -89,11 +54,7 @@ impl Upkeep {
     /// # Errors
     /// As the session's.
     pub async fn depth(&self) -> Result<Option<Depth>, QueryError> {
-        let sql = self.schema.apply(include_str!("sql/depth.sql"));
-        let parameters: [&(dyn ToSql + Sync); 2] = [&self.relay, &COUNT_MAX];
-        let depth = self.connection.prepare(sql).await?;
-        let rows = self.connection.run(Query::Depth, &depth, &parameters).await?;
-        rows.first().map(read_depth).transpose()
+        self.measuring.depth(&self.connection, &self.schema, &self.relay).await
     }
 
     /// Losses that nobody has acknowledged.
