@@ -21,10 +21,14 @@ pub enum Exit {
     Failed,
     /// The command line is wrong.
     Usage,
+    /// Redriven letters are dead again.
+    DeadAgain,
     /// Postgres or NATS does not answer; trying again may help.
     Unavailable,
     /// A defect of this program.
     Software,
+    /// Redriven letters have no outcome in time, or are tried again later.
+    StillTried,
     /// A grant or a permission is missing.
     NoPermission,
     /// The configuration, the schema or the stream has to be changed by a person.
@@ -65,8 +69,10 @@ impl From<Exit> for ExitCode {
             Exit::Failed | Exit::Checked(Level::Warning) => 1,
             Exit::Usage | Exit::Checked(Level::Critical) => 2,
             Exit::Checked(Level::Unknown) => 3,
+            Exit::DeadAgain => 65,
             Exit::Unavailable => 69,
             Exit::Software => 70,
+            Exit::StillTried => 75,
             Exit::NoPermission => 77,
             Exit::Configuration => 78,
         })

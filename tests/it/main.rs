@@ -23,6 +23,7 @@ mod dlq_bulk;
 mod dlq_commands;
 mod dlq_edit;
 mod dlq_plans;
+mod dlq_wait;
 mod docs;
 mod emit_types;
 mod examples;

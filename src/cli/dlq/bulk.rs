@@ -1,11 +1,14 @@
 //! What redrive and discard share: which letters, the question before, the batches, the report.
 
-use std::io::{self, BufRead as _, IsTerminal as _};
+use std::{
+    io::{self, BufRead as _, IsTerminal as _},
+    time::{Duration, SystemTime},
+};
 
 use super::{
     Exit, Failure, Filters, Globals, block_on, dead_letters, open, open_with,
     print::{self, number},
-    table,
+    table, wait,
 };
 use crate::{
     config::{Config, error::Problem, load::Scope},
@@ -50,6 +53,8 @@ pub(super) struct Job<'a> {
     /// Also such as can never be published as they are.
     pub(super) hopeless: bool,
     pub(super) which: &'a Which,
+    /// How long to wait for the letters' outcomes; `None` not to wait.
+    pub(super) wait: Option<Duration>,
     pub(super) authority: Authority,
 }
 
@@ -107,6 +112,10 @@ impl Job<'_> {
         let mut ids = self.which.ids.clone();
         let mut seen = std::collections::HashSet::new();
         ids.retain(|id| seen.insert(*id));
+        if self.wait.is_some() {
+            wait::check(ids.len() as u64)?;
+        }
+        let since = operator.now().await?;
         let before = operator.outcomes(&ids).await?;
         let mut changed = Vec::new();
         if self.which.dry_run {
@@ -127,7 +136,6 @@ impl Job<'_> {
                 }
             }
         }
-        let changed: std::collections::HashSet<i64> = changed.into_iter().collect();
         let count = dead_letters(changed.len() as u64);
         if self.which.dry_run {
             print::line(&format!("would {} {count}", self.verb()))?;
@@ -139,7 +147,20 @@ impl Job<'_> {
             exit = Exit::Failed;
             print::to_stderr(&format!("letter {id}: {}", why_not(outcome)));
         }
-        Ok(exit)
+        Ok(wait::worse(exit, self.followed(&operator, &changed, since).await?))
+    }
+
+    /// Waits for the outcomes, when that is wanted.
+    async fn followed(
+        &self,
+        operator: &Operator,
+        changed: &[i64],
+        since: SystemTime,
+    ) -> Result<Exit, Failure> {
+        match self.wait {
+            Some(limit) => wait::follow(operator, changed, (since, limit)).await,
+            None => Ok(Exit::Done),
+        }
     }
 
     fn choice(&self) -> Choice {
@@ -186,10 +207,14 @@ impl Job<'_> {
             print::line("nothing was changed")?;
             return Ok(Exit::Failed);
         }
+        if self.wait.is_some() {
+            wait::check(count)?;
+        }
+        let since = operator.now().await?;
         let shutdown = Shutdown::new();
         let obeying = shutdown.obey_signals()?;
         tokio::select! {
-            exit = self.batches(&operator, (&choice, count), &shutdown) => exit,
+            exit = self.batches(&operator, (&choice, count, since), &shutdown) => exit,
             // The second signal: the batch under way is done as a whole or not at all.
             () = obeying => Ok(Exit::Failed),
         }
@@ -218,11 +243,12 @@ impl Job<'_> {
     async fn batches(
         &self,
         operator: &Operator,
-        (choice, count): (&Choice, u64),
+        (choice, count, since): (&Choice, u64, SystemTime),
         shutdown: &Shutdown,
     ) -> Result<Exit, Failure> {
         let is_terminal = io::stderr().is_terminal();
         let (mut above, mut changed, mut batches) = (Some(0), 0_u64, 0_u64);
+        let mut followed = Vec::new();
         while let Some(seq) = above {
             if shutdown.is_stopping() {
                 print::to_stderr(&format!("stopped: {}", self.rest(changed, count)));
@@ -233,6 +259,9 @@ impl Job<'_> {
                 .await
                 .map_err(|error| self.broken_off(error, (changed, count)))?;
             changed += acted.ids.len() as u64;
+            if self.wait.is_some() {
+                followed.extend(acted.ids);
+            }
             above = acted.next;
             batches += 1;
             let text = format!("{} {} of {}", self.done(), number(changed), number(count));
@@ -250,7 +279,13 @@ impl Job<'_> {
             let others = number(count - changed);
             print::to_stderr(&format!("{others} were taken by somebody else meanwhile"));
         }
-        Ok(Exit::Done)
+        tokio::select! {
+            exit = self.followed(operator, &followed, since) => exit,
+            () = shutdown.stopping() => {
+                print::to_stderr("stopped waiting: the letters stay redriven");
+                Ok(Exit::StillTried)
+            }
+        }
     }
 
     fn rest(&self, changed: u64, count: u64) -> String {
@@ -329,6 +364,7 @@ mod tests {
             state: State::Dead,
             hopeless: false,
             which: &which,
+            wait: None,
             authority: authority.clone(),
         };
         let (redrive, discard) = (job(Action::Redrive), job(Action::Discard));

@@ -30,6 +30,7 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
             state: State::Dead,
             hopeless: true,
             which: &args.which,
+            wait: None,
             authority,
         },
     )

@@ -10,6 +10,7 @@ mod erase;
 mod list;
 mod redrive;
 mod show;
+mod wait;
 
 use std::{process, str::FromStr, time::Duration};
 

@@ -4,6 +4,7 @@ use super::{
     Exit, Failure, Globals, actor,
     bulk::{self, Job, Which},
     name, reason,
+    wait::Waiting,
 };
 use crate::outbox::operator::{Action, Authority, State};
 
@@ -24,6 +25,8 @@ pub(in crate::cli) struct Args {
     #[arg(long, conflicts_with = "ids")]
     retrying: bool,
     #[command(flatten)]
+    waiting: Waiting,
+    #[command(flatten)]
     which: Which,
 }
 
@@ -31,6 +34,6 @@ pub(in crate::cli) struct Args {
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     let authority = Authority { actor: actor(args.actor.as_deref()), reason: args.reason.clone() };
     let state = if args.retrying { State::Retrying } else { State::Dead };
-    let (action, hopeless) = (Action::Redrive, args.force);
-    bulk::run(globals, &Job { action, state, hopeless, which: &args.which, authority })
+    let (action, hopeless, wait) = (Action::Redrive, args.force, args.waiting.wanted());
+    bulk::run(globals, &Job { action, state, hopeless, which: &args.which, wait, authority })
 }

@@ -2,6 +2,7 @@
 
 mod act;
 mod read;
+mod redriven;
 
 use std::time::SystemTime;
 
@@ -15,6 +16,7 @@ use crate::{
 
 pub use act::{Acted, Action, Authority, Edit, Erased, NewPayload, Outcome};
 pub use read::{LetterDetail, PayloadPart, Recorded};
+pub use redriven::Redriven;
 
 /// The settings of an operator's session. Filters that are not set fold away when the plan knows
 /// the values; a choice is joined with its letters row by row, never with the whole table. Without

@@ -1,0 +1,152 @@
+//! `dlq redrive --wait`: the outcome of each redriven letter.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::time::sleep;
+
+use super::{Exit, Failure, dead_letters, print};
+use crate::{config::error::Problem, outbox::operator::{Operator, Redriven}};
+
+/// Letters that one command waits for at most; for more it refuses, before anything is changed.
+const LETTERS_MAX: usize = 10_000;
+
+/// Letters that one statement asks for.
+const PAGE: usize = 1_000;
+
+/// The time between two questions.
+const POLL: Duration = Duration::from_millis(200);
+
+/// The longest `--timeout`.
+const TIMEOUT_MAX: Duration = Duration::from_hours(24);
+
+/// Whether to wait, and for how long.
+#[derive(Debug, clap::Args)]
+pub(super) struct Waiting {
+    /// Wait for the outcome of each letter, and print it. Exits with 0 when all are published, 65
+    /// when some are dead again, 75 when some are still to be tried
+    #[arg(long, conflicts_with = "dry_run")]
+    wait: bool,
+    /// How long to wait at most, such as 30s
+    #[arg(long, value_name = "TIME", requires = "wait", default_value = "1m", value_parser = timeout)]
+    timeout: Duration,
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if time > TIMEOUT_MAX { Err("it is longer than 24h".to_owned()) } else { Ok(time) }
+}
+
+impl Waiting {
+    /// How long to wait; `None` when nobody asked for it.
+    pub(super) fn wanted(&self) -> Option<Duration> {
+        self.wait.then_some(self.timeout)
+    }
+}
+
+/// Refuses to wait for more letters than one command follows.
+pub(super) fn check(count: u64) -> Result<(), Failure> {
+    if usize::try_from(count).is_ok_and(|count| count <= LETTERS_MAX) {
+        return Ok(());
+    }
+    let text = format!("--wait follows at most {LETTERS_MAX} letters, and this is about {count}");
+    let hint = "narrow it with a filter, or leave --wait out: postrider status shows what is left";
+    Err(Failure::new(Exit::Usage, Problem::new(text).hint(hint)))
+}
+
+/// Prints the outcome of each letter as soon as it is known, until all are or the time is over.
+pub(super) async fn follow(
+    operator: &Operator,
+    ids: &[i64],
+    (since, limit): (SystemTime, Duration),
+) -> Result<Exit, Failure> {
+    let end = Instant::now() + limit;
+    let mut waiting = ids.to_vec();
+    let mut exit = Exit::Done;
+    loop {
+        let mut left = Vec::new();
+        for page in waiting.chunks(PAGE) {
+            for (id, outcome) in operator.redriven(page, since).await? {
+                if outcome == Redriven::Pending {
+                    left.push(id);
+                    continue;
+                }
+                print::line(&format!("letter {id}: {}", text(&outcome)))?;
+                exit = worse(exit, verdict(&outcome));
+            }
+        }
+        waiting = left;
+        let now = Instant::now();
+        if waiting.is_empty() {
+            return Ok(exit);
+        }
+        if now >= end {
+            break;
+        }
+        sleep(POLL.min(end - now)).await;
+    }
+    for id in &waiting {
+        print::line(&format!("letter {id}: no outcome yet"))?;
+    }
+    print::to_stderr(&format!(
+        "no outcome of {} within {}: does a relay run? see `postrider status`",
+        dead_letters(waiting.len() as u64).replace("dead ", ""),
+        humantime::format_duration(limit)
+    ));
+    Ok(worse(exit, Exit::StillTried))
+}
+
+fn verdict(outcome: &Redriven) -> Exit {
+    match outcome {
+        Redriven::Published { .. } => Exit::Done,
+        Redriven::DeadAgain { .. } | Redriven::Behind(_) => Exit::DeadAgain,
+        Redriven::Retrying { .. } | Redriven::Pending => Exit::StillTried,
+        Redriven::Gone { .. } => Exit::Failed,
+    }
+}
+
+/// The exit code that says more: dead letters need a person, the others need time.
+pub(super) fn worse(one: Exit, other: Exit) -> Exit {
+    let rank = |exit: Exit| match exit {
+        Exit::DeadAgain => 3,
+        Exit::StillTried => 2,
+        Exit::Failed => 1,
+        _ => 0,
+    };
+    if rank(other) > rank(one) { other } else { one }
+}
+
+fn text(outcome: &Redriven) -> String {
+    match outcome {
+        Redriven::Pending => "no outcome yet".to_owned(),
+        Redriven::Published { stream_seq: Some(seq) } => format!("published, stream sequence {seq}"),
+        Redriven::Published { stream_seq: None } => "published".to_owned(),
+        Redriven::DeadAgain { code, error } => format!("dead again, {code}: {error}"),
+        Redriven::Retrying { code, error, next } => {
+            let next = next.as_ref().map(|next| format!(", next attempt {next}"));
+            format!("retrying, {code}: {error}{}", next.unwrap_or_default())
+        }
+        Redriven::Behind(letter) => format!("held behind dead letter {letter} of its key"),
+        Redriven::Gone { how } => how.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_needs_a_person_decides_the_exit_code_before_what_needs_time() {
+        let all = [Exit::Done, Exit::Failed, Exit::StillTried, Exit::DeadAgain];
+        for (at, one) in all.iter().enumerate() {
+            for (other_at, other) in all.iter().enumerate() {
+                assert_eq!(worse(*one, *other), all[at.max(other_at)], "{one:?} {other:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn more_letters_than_a_command_follows_are_refused_before_anything_is_changed() {
+        assert!(check(LETTERS_MAX as u64).is_ok());
+        assert_eq!(check(LETTERS_MAX as u64 + 1).unwrap_err().exit, Exit::Usage);
+    }
+}
