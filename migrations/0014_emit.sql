@@ -68,8 +68,8 @@ BEGIN
     IF kind = 'domain' AND headers IS NULL AND event_id IS NULL AND event_version >= 1
        AND aggregate_type <> '' AND %3$s <> ''
        AND octet_length(event_type) + octet_length(aggregate_type) + octet_length(%3$s) <= 400
-       AND coalesce(subject, source, correlation_id, causation_id, actor,
-                    nullif(current_setting('postrider.context', true), '')) IS NULL
+       AND coalesce(subject, source, correlation_id, causation_id, actor) IS NULL
+       AND coalesce(current_setting('postrider.context', true), '') = ''
        AND event_type ~ '^[0-9A-Za-z_-]+(?:[.][0-9A-Za-z_-]+)*$' THEN
         event_id := "postrider".uuid7();
         INSERT INTO "postrider".outbox (
@@ -233,10 +233,10 @@ BEGIN
                 USING ERRCODE = '22023', HINT = 'pass an array of objects, one an event';
         END IF;
         SELECT key INTO unknown FROM jsonb_object_keys(event) AS key
-        WHERE key NOT IN (
+        WHERE key <> ALL (ARRAY[
             'event_type', 'payload', 'payload_base64', 'content_type', 'aggregate_type',
             'aggregate_id', 'headers', 'event_version', 'aggregate_version', 'event_id',
-            'subject', 'kind', 'source', 'correlation_id', 'causation_id', 'actor')
+            'subject', 'kind', 'source', 'correlation_id', 'causation_id', 'actor'])
         LIMIT 1;
         IF FOUND THEN
             RAISE EXCEPTION 'event %% has the unknown key %%', number, to_json(unknown)
@@ -251,7 +251,7 @@ BEGIN
             event ->> 'aggregate_id', (event ->> 'event_version')::integer,
             event ->> 'content_type',
             coalesce(defaults -> 'headers', '{}')
-                || coalesce(nullif(event -> 'headers', 'null'), '{}'))
+                || CASE WHEN event -> 'headers' <> 'null' THEN event -> 'headers' ELSE '{}' END)
             AND "postrider".check_kind(event ->> 'kind');
         IF octet_length((event - '{payload,payload_base64,headers}'::text[])::text)
            + octet_length(defaults::text) > 400 THEN
@@ -288,7 +288,8 @@ BEGIN
            coalesce(e ->> 'source', defaults ->> 'source'), e ->> 'subject',
            coalesce(e ->> 'content_type', CASE WHEN e ? 'payload_base64'
                THEN 'application/octet-stream' ELSE 'application/json' END),
-           coalesce(defaults -> 'headers', '{}') || coalesce(nullif(e -> 'headers', 'null'), '{}'),
+           coalesce(defaults -> 'headers', '{}')
+               || CASE WHEN e -> 'headers' <> 'null' THEN e -> 'headers' ELSE '{}' END,
            coalesce(e ->> 'correlation_id', defaults ->> 'correlation_id'),
            coalesce(e ->> 'causation_id', defaults ->> 'causation_id'),
            coalesce(e ->> 'actor', defaults ->> 'actor'),
@@ -314,6 +315,45 @@ LANGUAGE sql VOLATILE AS $body$ SELECT "postrider".context(defaults::jsonb) $bod
 
 CREATE FUNCTION "postrider".context(defaults json) RETURNS void
 LANGUAGE sql VOLATILE AS $body$ SELECT "postrider".context(defaults::jsonb) $body$;
+
+-- What these functions name is that of pg_catalog, whatever the search_path of the calling session: a
+-- schema before pg_catalog may have an octet_length() or a ~ of its own. The functions that nearly every
+-- event passes are bound by their text, which costs no call anything. They have no NULLIF and no IN,
+-- whose operator cannot be named. The others have a SET clause.
+DO $body$
+DECLARE
+    function regprocedure;
+    definition text;
+    named CONSTANT text := 'octet_length|current_setting|concat|jsonb_build_object|jsonb_typeof|'
+        || 'jsonb_array_elements|json_array_elements|jsonb_object_keys|to_json|decode|unnest|cardinality|'
+        || 'count';
+BEGIN
+    FOR function IN
+        SELECT p.oid FROM pg_catalog.pg_proc AS p
+        WHERE p.pronamespace = '"postrider"'::regnamespace
+          AND p.proname IN ('claim', 'emit', 'emit_binary', 'emit_many')
+    LOOP
+        definition := pg_get_functiondef(function);
+        definition := left(definition, strpos(definition, '#variable_conflict') - 1)
+            || regexp_replace(
+                regexp_replace(substr(definition, strpos(definition, '#variable_conflict')),
+                               '([^a-z_.])(' || named || ')[(]', E'\\1pg_catalog.\\2(', 'g'),
+                ' (->>|->|[|][|]|<>|>=|<=|=|~|[?]|<|>|[+]|-) ', E' OPERATOR(pg_catalog.\\1) ', 'g');
+        -- RAISE has equals signs of its own.
+        definition := regexp_replace(definition, '(ERRCODE|HINT) OPERATOR[(]pg_catalog[.]=[)]',
+                                     E'\\1 =', 'g');
+        EXECUTE definition;
+    END LOOP;
+    FOR function IN
+        SELECT p.oid FROM pg_catalog.pg_proc AS p
+        WHERE p.pronamespace = '"postrider"'::regnamespace
+          AND p.proname IN ('check_event', 'check_header_value', 'check_headers', 'check_kind',
+                            'check_texts', 'context')
+    LOOP
+        EXECUTE format('ALTER FUNCTION %s SET search_path = pg_catalog, pg_temp', function);
+    END LOOP;
+END
+$body$;
 
 DO $body$
 DECLARE

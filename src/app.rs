@@ -136,8 +136,8 @@ pub async fn run(config: Config, options: Options, reloading: Reloading) -> Resu
     };
     let upkeep = chores::run(upkeep, Arc::clone(&status), Arc::clone(&metrics), shutdown.clone());
     tasks.spawn("chores", upkeep);
-    let (watched, seen) = (settings.clone(), status.subscribe());
-    tasks.spawn("contract", relay::contract::watch(watched, seen, shutdown.clone()));
+    let watched = relay::contract::watch(settings.clone(), Arc::clone(&status), shutdown.clone());
+    tasks.spawn("contract", watched);
     let servers = config.nats.url.to_string();
     let kept = tasks.cancelled();
     tasks.spawn("nats connection", async move {

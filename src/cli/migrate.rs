@@ -53,6 +53,14 @@ async fn apply(database: &Database) -> Result<Exit, Failure> {
             report.without_roles.join(", ")
         ))?;
     }
+    if !report.powerless.is_empty() {
+        print::to_stderr(&format!(
+            "warning: the roles {} have no right in this schema, as after a restore into a cluster \
+             without them\nhint: the roles exist now, so restore the dump once more; or grant what \
+             `postrider check` names, and to the application what docs/sql.md lists",
+            report.powerless.join(", ")
+        ));
+    }
     let what = if report.applied.is_empty() { "already at" } else { "now at" };
     print::line(&format!("schema {} is {what} version {}", schema.as_str(), report.version))?;
     Ok(Exit::Done)

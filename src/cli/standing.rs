@@ -5,7 +5,8 @@ use serde::Deserialize;
 use crate::{
     findings::{Code, Facts, Finding, Role, Severity, code_named, is_obstacle},
     outbox::{Inspection, Leader, Progress},
-    pg::error::QueryError,
+    pg::error::{Class, QueryError},
+    relay::contract,
 };
 
 /// What the database knows of a relay, what waits aside.
@@ -28,6 +29,21 @@ struct ReportedFinding {
     severity: String,
     cause: String,
     next: String,
+}
+
+/// The conditions of the outbox that do not hold, as findings. A user who may not ask gets none.
+///
+/// # Errors
+/// As the session's.
+pub(super) async fn broken(
+    inspection: &Inspection,
+    relay: &str,
+) -> Result<Vec<Finding>, QueryError> {
+    match inspection.broken_contract(relay).await {
+        Ok(broken) => Ok(broken.iter().map(contract::finding).collect()),
+        Err(error) if error.class() == Class::Permission => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 impl Standing {

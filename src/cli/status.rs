@@ -6,7 +6,7 @@ use super::{
     Globals, block_on,
     exit::{Exit, Failure, Level},
     print,
-    standing::Standing,
+    standing::{self, Standing},
 };
 use crate::{
     config::{Config, load::Scope},
@@ -83,8 +83,14 @@ async fn ask(config: &Config) -> Result<Report, Failure> {
         (Err(error), _) => return Err(error.into()),
     };
     let losses = inspection.losses(config.relay.name.as_str()).await?;
+    let mut alarms = match &blocking {
+        None => standing::broken(&inspection, config.relay.name.as_str()).await?,
+        // It would wait for the same lock.
+        Some(_) => Vec::new(),
+    };
+    alarms.extend(findings::lost(losses.events, losses.noticed_at.as_deref()));
     let findings = findings::of(&Facts {
-        alarms: findings::lost(losses.events, losses.noticed_at.as_deref()).into_iter().collect(),
+        alarms,
         depth,
         oldest_seconds: depth.and_then(|depth| depth.oldest_seconds).unwrap_or_default(),
         blocker: blocking.map(blocker),

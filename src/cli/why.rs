@@ -6,7 +6,7 @@ use super::{
     Globals, block_on, dlq,
     exit::{Exit, Failure},
     print::{self, number},
-    standing::Standing,
+    standing::{self, Standing},
 };
 use crate::{
     config::{Config, load::Scope},
@@ -61,6 +61,10 @@ async fn ask(config: &Config, key: &AggregateKey) -> Result<Report, Failure> {
     let waiting = inspection.waiting(relay, key).await?;
     let standing = Standing::ask(&inspection, relay).await?;
     let obstacle = findings::of(&standing.facts()).into_iter().find(findings::is_obstacle);
+    let obstacle = match obstacle {
+        Some(obstacle) => Some(obstacle),
+        None => standing::broken(&inspection, relay).await?.into_iter().next(),
+    };
     Ok(Report { key: key.clone(), waiting, standing, obstacle })
 }
 
@@ -100,6 +104,16 @@ impl Report {
         }
     }
 
+    /// What to change before the letter in front is tried again.
+    fn remedy(&self) -> Option<&'static str> {
+        let head = self.waiting.letter.as_ref().filter(|head| !head.is_hopeless)?;
+        // Whoever redrove it may have changed that already.
+        if head.letter.state != "dead" && head.letter.attempts == 0 {
+            return None;
+        }
+        findings::remedy(&head.letter.error_code)
+    }
+
     /// Whether what is pending has hardly waited yet.
     fn is_soon(&self) -> bool {
         self.waiting.oldest_age_seconds.is_none_or(|age| age < SOON_SECONDS)
@@ -123,6 +137,7 @@ impl Report {
             "oldest_age_seconds": self.waiting.oldest_age_seconds,
             "pending_is_exact": !self.waiting.is_more,
             "blocked": self.blocked(),
+            "first": self.remedy(),
             "next": self.next(),
         })
     }
@@ -154,6 +169,9 @@ impl Report {
                 lines.push("a relay runs: it is about to be published".to_owned());
             }
             None => lines.push("a relay runs and has noted nothing that blocks it".to_owned()),
+        }
+        if let Some(remedy) = self.remedy() {
+            lines.push(format!("first: {remedy}"));
         }
         if let Some(next) = self.next() {
             lines.push(format!("next: {next}"));

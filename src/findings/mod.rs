@@ -6,6 +6,7 @@
 //! No I/O and no clock, so that every case stands in a table: see the tests.
 
 mod facts;
+mod remedy;
 mod texts;
 
 #[cfg(test)]
@@ -14,7 +15,8 @@ mod tests;
 use std::cmp::Reverse;
 
 pub use facts::{Blocker, Closed, Facts, Link, Role};
-pub use texts::lost;
+pub use remedy::remedy;
+pub use texts::{contract, lost};
 
 pub use crate::metrics::FindingCode as Code;
 use crate::metrics::{Chore, Depth};
@@ -96,7 +98,8 @@ pub fn stops_flow(code: Code) -> bool {
         | Code::Unmeasured
         | Code::ChoreFailing
         | Code::PositionAbandoned
-        | Code::EventsLost => false,
+        | Code::EventsLost
+        | Code::ContractBroken => false,
     }
 }
 
@@ -148,7 +151,8 @@ fn role(facts: &Facts) -> Option<Finding> {
         Role::Stopping => Some(texts::stopping()),
         Role::NeverStarted => Some(texts::never_started(&facts.relay)),
         Role::Leading | Role::Standby { leader: Some(_) } => None,
-        Role::Standby { leader: None } | Role::NotRunning => Some(texts::no_leader(&facts.relay)),
+        Role::Standby { leader: None } => Some(texts::lease_not_taken(&facts.relay)),
+        Role::NotRunning => Some(texts::no_leader(&facts.relay)),
         Role::Led { by, silent_seconds } => silent_seconds
             .filter(|seconds| *seconds > REPORT_MAX_SECONDS)
             .map(|seconds| texts::leader_silent(by, seconds)),

@@ -79,6 +79,17 @@ fn of_the_database() -> Vec<(&'static str, Facts)> {
         ("nothing measured for long", Facts { measured_seconds_ago: Some(400.0), ..leading() }),
         ("retention fails", Facts { failing: vec![(Chore::Retention, 4)], ..leading() }),
         (
+            "the outbox lost a partition",
+            Facts {
+                alarms: vec![contract(
+                    Severity::Critical,
+                    "outbox has no partition for slot 6",
+                    "ALTER TABLE \"postrider\".outbox ATTACH PARTITION it again, FOR VALUES IN (its slot)",
+                )],
+                ..leading()
+            },
+        ),
+        (
             "a position of an old name is left",
             Facts { abandoned: vec![("old".to_owned(), 3.5 * 86_400.0)], ..leading() },
         ),
@@ -213,6 +224,7 @@ fn of_who_runs() -> Vec<(&'static str, Facts)> {
         ),
         ("it stops", role(Role::Stopping)),
         ("a standby", role(Role::Standby { leader: Some("postrider/relay".to_owned()) })),
+        ("a standby that cannot take over", role(Role::Standby { leader: None })),
         ("seen from the database, all is well", role(led(2.0))),
         ("the leader is frozen", role(led(47.0))),
         (

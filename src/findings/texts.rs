@@ -26,6 +26,17 @@ pub(super) fn no_leader(relay: &str) -> Finding {
     )
 }
 
+pub(super) fn lease_not_taken(relay: &str) -> Finding {
+    critical(
+        Code::NoLeader,
+        format!(
+            "no instance leads relay {relay}, and this standby cannot take the lease over; events \
+             wait in the outbox"
+        ),
+        "read in this instance's log why; then postrider check",
+    )
+}
+
 pub(super) fn leader_silent(by: &str, seconds: f64) -> Finding {
     critical(
         Code::LeaderSilent,
@@ -101,6 +112,12 @@ pub(super) fn nats_down(detail: &str, hint: Option<&str>) -> Finding {
 pub(super) fn closed(closed: &Closed) -> Finding {
     let code = code_named(&closed.kind).unwrap_or(Code::Other);
     critical(code, closed.text.clone(), closed.hint.clone())
+}
+
+/// A condition of the outbox that does not hold, or rows of another cluster that wait.
+/// `severity` is a warning when the relay restores it by itself and no event can be passed over.
+pub fn contract(severity: Severity, problem: &str, fix: &str) -> Finding {
+    Finding { severity, ..critical(Code::ContractBroken, problem, fix) }
 }
 
 /// Published events that no healing brings back; `None` when there are none.

@@ -205,6 +205,8 @@ label! {
         Scanning = "scanning",
         /// Published events are gone from the stream and from the outbox.
         EventsLost = "events_lost",
+        /// A condition that the reader rests on does not hold.
+        ContractBroken = "contract_broken",
         /// Something that is reported and that this program has no name for.
         Other = "other",
         /// Events wait, and the stream confirms none.

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// How many rows are counted one by one; beyond it the numbers of [`Depth`] are upper bounds.
-const COUNT_MAX: i64 = 10_000;
+pub(super) const COUNT_MAX: i64 = 10_000;
 
 /// The statement that measures, prepared with its first use on a session.
 #[derive(Debug, Default)]

@@ -2,7 +2,7 @@
 
 use tokio_postgres::{Row, types::ToSql};
 
-use super::{Leader, LeaderSession, depth::Measuring};
+use super::{ForeignPosition, Leader, LeaderSession, depth::Measuring};
 use crate::{
     metrics::Depth,
     pg::{connect::Connection, error::QueryError, schema::Schema},
@@ -96,6 +96,23 @@ impl Inspection {
         let leader = rows.first().map(Leader::read).transpose()?;
         // A leader whose session has ended has crashed, or is about to notice.
         Ok(leader.filter(|leader| leader.leads() && leader.session != LeaderSession::Gone))
+    }
+
+    /// How a relay's position stands in this cluster; `None` when it was made here, or there is none.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn foreign_position(
+        &self,
+        relay: &str,
+    ) -> Result<Option<ForeignPosition>, QueryError> {
+        let rows = self.query(include_str!("sql/cluster.sql"), &[&relay]).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        Ok(match (row.try_get("is_foreign")?, row.try_get("fits")?) {
+            (false, _) => None,
+            (true, true) => Some(ForeignPosition::Upgraded),
+            (true, false) => Some(ForeignPosition::Restored),
+        })
     }
 
     /// How much a relay has not settled; `None` when it has never run.

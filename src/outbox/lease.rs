@@ -119,6 +119,15 @@ pub enum Course {
     Again,
 }
 
+/// How a position that was made in another cluster stands in this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForeignPosition {
+    /// The position is true here: `pg_upgrade` made this cluster of the other one.
+    Upgraded,
+    /// The position means nothing here: the database was restored from a dump.
+    Restored,
+}
+
 /// Where a position was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {

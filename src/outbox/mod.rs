@@ -23,19 +23,19 @@ mod why;
 
 use std::{collections::HashSet, sync::Arc};
 
-use crate::{event::Seq, metrics::Depth};
 use crate::pg::{
     error::QueryError,
     schema::Schema,
     session::{Connection, Prepared, Sharing},
 };
+use crate::{event::Seq, metrics::Depth};
 
 pub use accounting::{ACCOUNTING_SETTINGS, Accounting, RowState, Standing};
 pub use contract::{Broken, Remedy, Repaired};
 pub use dead::DeadLetter;
 pub use fetch::{Page, PageLimits};
 pub use inspect::{Inspection, MissingPrivilege, Progress};
-pub use lease::{Acquired, Candidate, Course, Leader, LeaderSession, Origin};
+pub use lease::{Acquired, Candidate, Course, ForeignPosition, Leader, LeaderSession, Origin};
 pub use letters::{BlockedKeys, Due, DueLetters};
 pub use loss::Losses;
 pub use reconcile::{Due as SettledDue, LETTER_BYTES_MAX, RECONCILE_BATCH, Settled, SettledEvent};

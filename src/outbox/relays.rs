@@ -2,7 +2,7 @@
 
 use tokio_postgres::Row;
 
-use super::{Inspection, Upkeep, upkeep::COUNT_MAX};
+use super::{Inspection, Upkeep, depth::COUNT_MAX};
 use crate::pg::error::QueryError;
 
 /// One relay that has a position.

@@ -35,6 +35,10 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// The setting by which a session is recognised as one that Postgres started for us.
 const MARKER: &str = "postrider.session";
 
+/// The start of a session that can write, although its role or database is set to read only. The driver
+/// would take such a server for a standby.
+const WRITES: &str = "default_transaction_read_only=off";
+
 /// What a session of our own gets besides: the server notices within seconds that we are gone, and
 /// our statements mean the same whatever the role's or the database's defaults are.
 const ALIVE: [(&str, &str); 6] = [
@@ -194,7 +198,8 @@ async fn open(
         Sharing::Shared => {
             let settings = session_settings(query_timeout, settings);
             let settings = settings_of(&settings, Lasts::Transaction);
-            connection.begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED; {settings}");
+            connection.begin =
+                format!("BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE; {settings}");
         }
     }
     Ok(connection)
@@ -205,7 +210,7 @@ async fn open(
 fn with_marker(driver: &Config, marker: &str) -> Config {
     let mut driver = driver.clone();
     let given = driver.get_options().map(|options| format!("{options} ")).unwrap_or_default();
-    driver.options(format!("{given}-c {MARKER}={marker}"));
+    driver.options(format!("{given}-c {WRITES} -c {MARKER}={marker}"));
     driver
 }
 
@@ -219,7 +224,8 @@ fn refuses_startup_parameters(error: &tokio_postgres::Error) -> bool {
 
 /// A session is ours when the server that runs our statements was started with our marker.
 async fn sharing(connection: &Connection, marker: &str) -> Result<Sharing, tokio_postgres::Error> {
-    let asked = "SELECT pg_catalog.current_setting($1, true) = $2";
+    // Settings of the role or the database are in force still: a schema before pg_catalog, too.
+    let asked = "SELECT pg_catalog.current_setting($1, true) OPERATOR(pg_catalog.=) $2";
     let parameters: [(&(dyn ToSql + Sync), Type); 2] =
         [(&MARKER, Type::TEXT), (&marker, Type::TEXT)];
     let row = connection.client.query_typed_one(asked, &parameters).await?;
@@ -392,7 +398,10 @@ fn failure(endpoint: &Endpoint, error: &tokio_postgres::Error) -> Failure {
         ),
         None if error::is_read_only(error) => (
             "server is a standby or read-only".to_owned(),
-            Some("let database.url name the primary, or all hosts that may become it"),
+            Some(
+                "let database.url name the primary, or all hosts that may become it; through a \
+                 pooler see to it that default_transaction_read_only is off for the user",
+            ),
         ),
         None => (describe(error), class.hint()),
     };

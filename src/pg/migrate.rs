@@ -7,14 +7,14 @@
 use std::time::Duration;
 
 use refinery_core::{Migration, Runner, error::Kind};
-use tokio::time::{Instant, sleep};
 use tokio_postgres::{Client, types::Type};
 
 use crate::failpoint;
 
 use super::{
     error::{Class, classify, describe},
-    roles::{Granting, OWN, Roles},
+    migration_lock::take_lock,
+    roles::{Granting, OWN, Roles, powerless},
     schema::Schema,
 };
 
@@ -43,7 +43,7 @@ const FILES: [(&str, &str); 16] = [
 pub const LOCK_WAIT: Duration = Duration::from_mins(1);
 
 /// How often the lock is looked at. No blocking wait, which `statement_timeout` would break off.
-const LOCK_POLL: Duration = Duration::from_millis(100);
+pub(super) const LOCK_POLL: Duration = Duration::from_millis(100);
 
 /// The table of what was applied, in the shape that the runner gives it.
 const HISTORY: &str = "\"postrider\".migration";
@@ -80,6 +80,8 @@ pub struct Report {
     pub version: i32,
     /// The roles that do not exist and may not be created: the schema's owner does without them.
     pub without_roles: Vec<&'static str>,
+    /// The roles that have no right in the schema, as after a restore without them.
+    pub powerless: Vec<String>,
 }
 
 /// How the schema compares with what this binary knows.
@@ -325,45 +327,15 @@ struct Applied {
     checksum: String,
 }
 
-async fn take_lock(client: &Client, lock: &str) -> Result<(), MigrateError> {
-    let end = Instant::now() + LOCK_WAIT;
-    loop {
-        let row = client
-            .query_one("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", &[&lock])
-            .await
-            .map_err(failed("take the migration lock"))?;
-        if row.get(0) {
-            return Ok(());
-        }
-        if Instant::now() >= end {
-            return Err(MigrateError::Locked { holder: lock_holder(client, lock).await? });
-        }
-        sleep(LOCK_POLL).await;
-    }
-}
-
-async fn lock_holder(client: &Client, lock: &str) -> Result<String, MigrateError> {
-    let row = client
-        .query_opt(
-            "SELECT format('process %s, %s', l.pid, coalesce(nullif(a.application_name, ''), \
-             'without a name')) FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a USING (pid) \
-             WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted \
-             AND (l.classid::bigint << 32) | l.objid::bigint = hashtextextended($1, 0)",
-            &[&lock],
-        )
-        .await
-        .map_err(failed("look for the holder of the migration lock"))?;
-    Ok(row.map_or_else(|| "it has just ended".to_owned(), |row| row.get(0)))
-}
-
 async fn migrate_locked(client: &mut Client, schema: &Schema) -> Result<Report, MigrateError> {
     let migrations = migrations(schema)?;
     let applied = history(client, schema).await?;
     verify(&applied, &migrations)?;
     if applied.len() == migrations.len() {
         // Whoever applied the last one may have died before it came to this.
+        let roles = Roles::establish(client).await.map_err(failed("create the roles"))?;
         let_read_history(client, schema).await?;
-        return Ok(Report { applied: Vec::new(), version: latest(), without_roles: Vec::new() });
+        return report(client, schema, Vec::new(), &roles).await;
     }
     let create = schema.apply(
         "DO $$ BEGIN IF to_regnamespace('\"postrider\"') IS NULL THEN \
@@ -375,11 +347,22 @@ async fn migrate_locked(client: &mut Client, schema: &Schema) -> Result<Report, 
     let mut runner = Runner::new(&migrations);
     runner.set_migration_table_name(schema.apply(HISTORY));
     let mut session = Granting { client, roles: &roles, own: schema.apply(OWN) };
-    let report = runner.run_async(&mut session).await.map_err(|error| explain(&error))?;
+    let ran = runner.run_async(&mut session).await.map_err(|error| explain(&error))?;
     failpoint::pass("migrated");
     let_read_history(client, schema).await?;
-    let applied = report.applied_migrations().iter().map(|m| m.name().to_owned()).collect();
-    Ok(Report { applied, version: latest(), without_roles: roles.missing().to_vec() })
+    let applied = ran.applied_migrations().iter().map(|m| m.name().to_owned()).collect();
+    report(client, schema, applied, &roles).await
+}
+
+async fn report(
+    client: &Client,
+    schema: &Schema,
+    applied: Vec<String>,
+    roles: &Roles,
+) -> Result<Report, MigrateError> {
+    let powerless = powerless(client, schema).await.map_err(failed("ask for rights"))?;
+    let without_roles = roles.missing().to_vec();
+    Ok(Report { applied, version: latest(), without_roles, powerless })
 }
 
 /// Lets the relay and the operators read the schema's version, unless they may.
@@ -456,7 +439,7 @@ fn grant_history(schema: &Schema, readers: &str) -> String {
     schema.apply(&format!("GRANT SELECT ON \"postrider\".migration TO {readers};"))
 }
 
-fn failed(doing: &str) -> impl Fn(tokio_postgres::Error) -> MigrateError {
+pub(super) fn failed(doing: &str) -> impl Fn(tokio_postgres::Error) -> MigrateError {
     move |error| because(doing, &error)
 }
 

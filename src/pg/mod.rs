@@ -4,6 +4,7 @@ pub mod blocking;
 pub mod connect;
 pub mod error;
 pub mod migrate;
+mod migration_lock;
 mod roles;
 pub mod schema;
 pub mod session;

@@ -11,6 +11,8 @@ use refinery_core::{
 };
 use tokio_postgres::{Client, Error, error::SqlState};
 
+use super::schema::Schema;
+
 /// In the order of the first migration.
 const NAMES: [&str; 4] =
     ["postrider_producer", "postrider_consumer", "postrider_relay", "postrider_operator"];
@@ -60,6 +62,16 @@ impl Roles {
     fn apply(&self, sql: &str) -> String {
         self.missing.iter().fold(sql.to_owned(), |sql, name| replace(&sql, name, &self.user))
     }
+}
+
+/// The roles that exist and have no right in this schema. Each migration gives them theirs, so they were
+/// lost since: a dump that is restored where the roles do not exist loses all grants to them.
+pub(super) async fn powerless(client: &Client, schema: &Schema) -> Result<Vec<String>, Error> {
+    let statement = "SELECT r.rolname::text FROM pg_catalog.pg_roles AS r
+        WHERE r.rolname = ANY ($1::text[]) AND NOT has_schema_privilege(r.oid, $2, 'USAGE')
+        ORDER BY 1";
+    let rows = client.query(statement, &[&NAMES.as_slice(), &schema.as_str()]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Whether the role exists now: another session may have created it.

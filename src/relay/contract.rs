@@ -4,7 +4,7 @@
 //! indexes: `docs/guarantees.md` lists them. When one breaks while the relay runs, [`watch`] ends
 //! the holding, and the next one finds the same thing broken and deals with it in [`verify`].
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::sleep};
 use tracing::{debug, warn};
@@ -16,6 +16,7 @@ use super::{
     status::{Phase, Status},
 };
 use crate::{
+    findings::{self, Finding, Severity},
     outbox::{Broken, Inspection, Outbox, Remedy, Repaired, SESSION_SETTINGS},
     pg::connect::connect,
     shutdown::Shutdown,
@@ -34,13 +35,35 @@ pub(super) enum Verdict {
     Refused(String),
 }
 
+/// A condition that does not hold, as a finding.
+pub fn finding(broken: &Broken) -> Finding {
+    let severity = match broken.remedy {
+        Remedy::Restore => Severity::Warning,
+        Remedy::Repair | Remedy::Warn | Remedy::Refuse => Severity::Critical,
+    };
+    findings::contract(severity, &broken.problem, &broken.fix)
+}
+
+/// Shows in the status what the relay does not repair itself.
+fn note(status: &watch::Sender<Status>, broken: &[Broken]) {
+    let is_left = |it: &&Broken| matches!(it.remedy, Remedy::Warn | Remedy::Refuse);
+    let findings: Vec<_> = broken.iter().filter(is_left).map(finding).collect();
+    status.send_if_modified(|status| {
+        let is_news = status.broken != findings;
+        status.broken = findings;
+        is_news
+    });
+}
+
 /// Verifies the conditions before anything is read, and repairs what can be repaired.
 pub(super) async fn verify(
     outbox: &Outbox,
     outside: &Place,
     settings: &Settings,
+    status: &watch::Sender<Status>,
 ) -> Result<Verdict, NotYet> {
     let broken = outbox.verify_contract().await?;
+    note(status, &broken);
     let refused = texts(&broken, Remedy::Refuse);
     if !refused.is_empty() {
         return Ok(Verdict::Refused(refused.join("; ")));
@@ -97,7 +120,7 @@ fn texts(broken: &[Broken], remedy: Remedy) -> Vec<String> {
 
 /// Verifies the conditions each minute while the relay runs, in a session of a moment's life, and
 /// wakes [`Settings::recheck`] when one is broken.
-pub async fn watch(settings: Settings, status: watch::Receiver<Status>, shutdown: Shutdown) {
+pub async fn watch(settings: Settings, status: Arc<watch::Sender<Status>>, shutdown: Shutdown) {
     let mut warned = Vec::new();
     loop {
         tokio::select! {
@@ -107,7 +130,7 @@ pub async fn watch(settings: Settings, status: watch::Receiver<Status>, shutdown
         if status.borrow().phase != Phase::Relaying {
             continue;
         }
-        match broken_now(&settings, &mut warned).await {
+        match broken_now(&settings, &status, &mut warned).await {
             Ok(problems) if problems.is_empty() => {}
             Ok(problems) => {
                 warn!("{}; the relay starts anew to deal with it", problems.join("; "));
@@ -120,13 +143,18 @@ pub async fn watch(settings: Settings, status: watch::Receiver<Status>, shutdown
 }
 
 /// What the relay has to deal with itself. A trigger is restored here, and a warning is given once.
-async fn broken_now(settings: &Settings, warned: &mut Vec<String>) -> Result<Vec<String>, String> {
+async fn broken_now(
+    settings: &Settings,
+    status: &watch::Sender<Status>,
+    warned: &mut Vec<String>,
+) -> Result<Vec<String>, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let connection = connect(&settings.database, "contract", &SESSION_SETTINGS)
         .await
         .map_err(|error| text(&error))?;
     let inspection = Inspection::new(connection, settings.schema.clone());
     let broken = inspection.verify_contract(&settings.relay).await.map_err(|error| text(&error))?;
+    note(status, &broken);
     if broken.iter().any(|it| it.remedy == Remedy::Restore) {
         inspection.restore_wake().await.map_err(|error| text(&error))?;
         tell_restored(&broken);

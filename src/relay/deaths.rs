@@ -75,8 +75,7 @@ impl Deaths {
         if let Some((count, codes)) = self.close(now) {
             error!(
                 count,
-                codes,
-                "each of so many more events became a dead letter; see `postrider dlq list`"
+                codes, "each of so many more events became a dead letter; see `postrider dlq list`"
             );
         }
     }
@@ -122,7 +121,9 @@ pub(super) fn of_records(records: &[Record]) -> impl Iterator<Item = &str> {
 
 fn say(letter: &DeadLetter) {
     let DeadLetter { id: LetterId(id), event_id, event_type, key, code, error } = letter;
-    let key = key.as_deref().unwrap_or("-");
+    // A row may hold what a terminal obeys. The error quotes it escaped already.
+    let event_type = event_type.escape_debug().to_string();
+    let key = key.as_deref().unwrap_or("-").escape_debug().to_string();
     error!(
         letter = id, code, event_type, key, %event_id, error,
         "an event became a dead letter; look at it and decide: postrider dlq show {id}"
@@ -130,10 +131,7 @@ fn say(letter: &DeadLetter) {
 }
 
 fn add(counts: &mut Counts, code: &str, more: u64) {
-    match counts.get_mut(code) {
-        Some(count) => *count += more,
-        None => drop(counts.insert(code.to_owned(), more)),
-    }
+    *counts.entry(code.to_owned()).or_default() += more;
 }
 
 fn subtract(counts: &mut Counts, code: &str) {

@@ -198,6 +198,8 @@ impl Relay {
                 status.phase != Phase::Standby || status.leader.as_deref() != Some(leader);
             status.phase = Phase::Standby;
             status.leader = Some(leader.to_owned());
+            status.led_at = clock::now();
+            status.lease = self.settings.candidate.length;
             is_news
         });
         if news {
@@ -221,7 +223,7 @@ impl Relay {
         if acquired.origin == Origin::AnotherCluster {
             return from_elsewhere(&outbox, &outside, acquired.term, settings).await;
         }
-        match contract::verify(&outbox, &outside, settings).await? {
+        match contract::verify(&outbox, &outside, settings, &self.status).await? {
             contract::Verdict::Sound => {}
             contract::Verdict::Repaired => return Ok(Taken::Rescanned),
             contract::Verdict::Refused(text) => return Ok(Taken::Refused(text)),

@@ -14,7 +14,9 @@ use super::{
 };
 use crate::{
     clock,
-    delivery::{Change, ClosureKind, Death, Delivery, Outcome, Record, Records, Settlement, Transition},
+    delivery::{
+        Change, ClosureKind, Death, Delivery, Outcome, Record, Records, Settlement, Transition,
+    },
     event::Event,
     metrics::{CircuitState, Failure, Metrics, PublishedBatch},
     outbox::{DeadLetter, SettleError, Written},

@@ -13,6 +13,10 @@ use crate::{
     metrics::{Chore, Measured},
 };
 
+/// The time that a take-over may take after a lease has ended. A standby that has seen no valid lease for
+/// longer than a lease and this reports that nobody leads.
+const TAKE_OVER_MAX: Duration = Duration::from_secs(2);
+
 /// One snapshot, published through a `tokio::sync::watch` channel.
 #[derive(Debug, Clone)]
 pub struct Status {
@@ -40,6 +44,10 @@ pub struct Status {
     pub relay: String,
     /// Who leads while this instance stands by, when that is known.
     pub leader: Option<String>,
+    /// When this instance, standing by, last saw a valid lease.
+    pub led_at: Instant,
+    /// How long a lease holds.
+    pub lease: Duration,
     /// When the stream last confirmed a message, or the program started.
     pub confirmed_at: Instant,
     /// The session that keeps ours waiting, and which chore met it.
@@ -52,6 +60,8 @@ pub struct Status {
     pub abandoned: Vec<(String, f64)>,
     /// What other parts of the program found out.
     pub alarms: Vec<Finding>,
+    /// Conditions of the outbox that do not hold and that the relay does not repair itself.
+    pub broken: Vec<Finding>,
 }
 
 impl Status {
@@ -71,12 +81,15 @@ impl Status {
             last_turn: Heartbeat::start(),
             relay: String::new(),
             leader: None,
+            led_at: Instant::now(),
+            lease: Duration::ZERO,
             confirmed_at: Instant::now(),
             blocker: None,
             missing_grants: Vec::new(),
             failing: Vec::new(),
             abandoned: Vec::new(),
             alarms: Vec::new(),
+            broken: Vec::new(),
         }
     }
 
@@ -89,8 +102,10 @@ impl Status {
         let role = match self.phase {
             Phase::Starting => Role::Starting,
             Phase::Standby => {
+                let unled = now.saturating_duration_since(self.led_at);
+                let is_led = unled <= self.lease + TAKE_OVER_MAX;
                 let leader = self.leader.clone().unwrap_or_else(|| "another instance".to_owned());
-                Role::Standby { leader: Some(leader) }
+                Role::Standby { leader: is_led.then_some(leader) }
             }
             Phase::Relaying => Role::Leading,
             Phase::Stopping | Phase::Stopped => Role::Stopping,
@@ -116,7 +131,7 @@ impl Status {
             failing: self.failing.clone(),
             abandoned: self.abandoned.clone(),
             reported: Vec::new(),
-            alarms: self.alarms.clone(),
+            alarms: self.alarms.iter().chain(&self.broken).cloned().collect(),
         }
     }
 }

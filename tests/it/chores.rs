@@ -105,3 +105,27 @@ async fn letters_that_are_tried_again_count_as_backlog_and_by_their_age() {
     }
     assert!((daemon.metric(r#"postrider_dead_letters{route="default"}"#).await - 1.0).abs() < 0.1);
 }
+
+/// Each measurement prepared its statement anew: leader, standby and `status` alike.
+#[tokio::test]
+async fn what_waits_is_measured_with_a_statement_that_is_prepared_once() {
+    const STATEMENT: &str = "How much is not settled, for `status`";
+    let fixture = Fixture::own_postgres().await;
+    let log = || std::fs::read_to_string(fixture.postgres.log_path()).unwrap();
+    let times = |step: &str| {
+        let is_it = |line: &&str| line.contains(step) && line.contains(STATEMENT);
+        log().lines().filter(is_it).count()
+    };
+    let client = fixture.connect().await;
+    let all = format!("ALTER DATABASE {} SET log_min_duration_statement = 0", fixture.database);
+    client.batch_execute(&all).await.unwrap();
+    let mut leader = fixture.daemon().start();
+    leader.wait_log("relaying", DEADLINE).await;
+    eventually("three measurements", DEADLINE, async || times("ms  execute ") >= 3).await;
+    assert_eq!(times("ms  parse "), 1, "{}", log());
+    // The standby measures over the session with which it waits, every twelve seconds.
+    let mut standby = fixture.daemon().start();
+    standby.wait_log("standing by", DEADLINE).await;
+    eventually("some more", DEADLINE * 2, async || times("ms  execute ") >= 9).await;
+    assert_eq!(times("ms  parse "), 2);
+}

@@ -132,8 +132,7 @@ async fn a_sequence_that_begins_anew_costs_no_event_and_no_order() {
 async fn a_sequence_that_was_set_back_while_no_relay_ran_costs_no_event() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
-    let mut daemon =
-        fixture.daemon().allow_log(REPAIRED).allow_log("became a dead letter").start();
+    let mut daemon = fixture.daemon().allow_log(REPAIRED).allow_log("became a dead letter").start();
     let dead =
         r#"INSERT INTO "postrider".outbox (event_type, payload) VALUES ('order.*', '{"n": -1}')"#;
     client.batch_execute(dead).await.unwrap();
@@ -241,6 +240,10 @@ async fn what_only_a_person_can_change_back_is_refused_by_name() {
         let check = daemon::run(&fixture.toml(), &["check"]).await;
         assert_eq!(check.code, Some(78), "{alter}: {check:?}");
         assert!(check.stdout.contains(said), "{alter}: {}", check.stdout);
+        let status = daemon::run(&fixture.toml(), &["status", "--check"]).await;
+        assert_eq!(status.code, Some(2), "{alter}: {status:?}");
+        let listed = daemon::run(&fixture.toml(), &["status"]).await;
+        assert!(listed.stdout.contains("contract_broken: "), "{alter}: {}", listed.stdout);
         let mut running = fixture.daemon().allow_log(said).start();
         assert_eq!(running.wait_exit(DEADLINE).await, Some(78), "{alter}");
         assert!(running.log().contains(said), "{alter}: {}", running.log());
@@ -309,17 +312,27 @@ async fn rows_of_another_cluster_are_named_and_published_when_told_to() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
     let waits = "2 rows have transaction numbers that this cluster has not come to";
-    let mut daemon = fixture.daemon().allow_log(waits).start();
+    let mut daemon = fixture.daemon().admin().allow_log(waits).start();
     insert(&client, 0, 10).await;
     fixture.wait_stored(10, DEADLINE).await;
     let copied = r#"INSERT INTO "postrider".outbox (tx, event_type, payload)
-        VALUES ('4000000000', 'a.copied', '{"n": 10}'), ('4000000001', 'a.copied', '{"n": 11}')"#;
+        VALUES ('4000000000', 'a.copied', '{"n": 10}'), ('4000000001', 'a.copied', '{"n": 11}');
+        UPDATE "postrider".outbox SET aggregate_type = 'order', aggregate_id = 'o-1' WHERE tx > '3999999999'"#;
     client.batch_execute(copied).await.unwrap();
     let check = daemon::run(&fixture.toml(), &["check"]).await;
     assert!(check.stdout.contains(waits) && check.stdout.contains("--rescan"), "{}", check.stdout);
+    for command in [["status", "--json"], ["why", "order/o-1"]] {
+        let said = daemon::run(&fixture.toml(), &command).await;
+        assert!(said.stdout.contains(waits), "{command:?}: {}", said.stdout);
+    }
     daemon.kill9();
     daemon.start_again();
     daemon.wait_log(waits, DEADLINE).await;
+    let status = daemon::run(&fixture.toml(), &["status", "--check"]).await;
+    assert_eq!(status.code, Some(2), "{status:?}");
+    assert!(status.stdout.contains("contract_broken: 2 rows have"), "{status:?}");
+    let broken = r#"postrider_finding{code="contract_broken"}"#;
+    assert!(daemon.metric(broken).await > 0.0);
     daemon.kill9();
     let mut told = fixture.daemon().arg("--rescan").allow_log("rows of another cluster").start();
     told.wait_log("rows=2", DEADLINE).await;
@@ -351,4 +364,59 @@ async fn a_role_that_may_not_read_the_gate_is_refused_and_named() {
     writer.batch_execute(insert).await.unwrap();
     let check = daemon::run(&fixture.toml(), &["check"]).await;
     assert!(!check.stdout.contains(&said), "{}", check.stdout);
+}
+
+/// In version 18 a role with UPDATE alone had a null for the gate, and its rows went to slot 0.
+#[tokio::test]
+async fn no_grant_on_the_gate_lets_a_row_be_routed_by_a_null() {
+    const GRANTS: [&str; 3] = ["USAGE", "SELECT", "UPDATE"];
+    let fixture = Fixture::new().await;
+    let admin = fixture.connect().await;
+    admin.batch_execute(r#"SELECT setval('"postrider".gate', 2)"#).await.unwrap();
+    let mut refused = Vec::new();
+    for bits in 0..8_usize {
+        let role = format!("{}_{bits}", fixture.database);
+        let create = format!(
+            "CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA postrider TO {role};
+             GRANT INSERT ON postrider.outbox TO {role};
+             GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA postrider TO {role}"
+        );
+        admin.batch_execute(&create).await.unwrap();
+        let granted: Vec<_> =
+            (0..3).filter(|bit| bits >> bit & 1 == 1).map(|bit| GRANTS[bit]).collect();
+        if !granted.is_empty() {
+            let grant = format!("GRANT {} ON postrider.gate TO {role}", granted.join(", "));
+            admin.batch_execute(&grant).await.unwrap();
+        }
+        let url = fixture.database_url().replace("postgres@", &format!("{role}@"));
+        let writer = postgres::connect(&url).await;
+        let may = granted.contains(&"USAGE") || granted.contains(&"SELECT");
+        for statement in [
+            "INSERT INTO postrider.outbox (event_type) VALUES ('order.placed')",
+            "SELECT postrider.emit('order.placed', '{}', 'order', 'o-1')",
+            "SELECT postrider.emit_many('[{\"event_type\": \"order.placed\"}]')",
+        ] {
+            let done = writer.batch_execute(statement).await;
+            if may {
+                done.unwrap();
+                continue;
+            }
+            let error = done.unwrap_err();
+            let error = error.as_db_error().unwrap();
+            assert_eq!(error.code().code(), "42501", "{granted:?} {statement}: {error:?}");
+            assert_eq!(error.message(), "permission denied for sequence gate", "{granted:?}");
+        }
+        if !may {
+            refused.push(role);
+        }
+    }
+    let astray = r#"SELECT count(*) FROM "postrider".outbox WHERE slot <> 2"#;
+    assert_eq!(admin.query_one(astray, &[]).await.unwrap().get::<_, i64>(0), 0);
+    let all = r#"SELECT count(*) FROM "postrider".outbox"#;
+    assert_eq!(admin.query_one(all, &[]).await.unwrap().get::<_, i64>(0), 6 * 3);
+    let check = daemon::run(&fixture.toml(), &["check"]).await;
+    assert_eq!(check.stdout.matches("may insert into the outbox, and is refused").count(), 2);
+    for role in refused {
+        assert!(check.stdout.contains(&format!("{role} may insert")), "{}", check.stdout);
+    }
 }

@@ -62,7 +62,8 @@ async fn a_redrive_that_waits_ends_at_its_deadline_when_no_relay_runs() {
     assert!(finished.stderr.contains("does a relay run? see `postrider status`"), "{finished:?}");
     let retrying = r#"SELECT count(*) FROM "postrider".letter WHERE state = 'retrying'"#;
     assert_eq!(number(&client, retrying).await, 2);
-    let (code, stderr) = refused(&fixture.toml(), &["dlq", "redrive", "1", "--timeout", "3s"]).await;
+    let (code, stderr) =
+        refused(&fixture.toml(), &["dlq", "redrive", "1", "--timeout", "3s"]).await;
     assert!(code == Some(2) && stderr.contains("--wait"), "{stderr}");
 }
 

@@ -214,3 +214,48 @@ async fn a_standby_is_ready_names_the_leader_and_shows_what_waits() {
     assert!(verbose["leader"].as_str().is_some_and(|leader| !leader.is_empty()), "{verbose}");
     assert_eq!(verbose["dependencies"][1]["state"], "up", "{verbose}");
 }
+
+/// It was ready as a standby, whatever became of the leader.
+#[tokio::test]
+async fn a_standby_that_cannot_take_over_says_that_nobody_leads() {
+    let fixture = Fixture::new().await;
+    let admin = fixture.connect().await;
+    let role = format!("{}_relay", fixture.database);
+    let create = format!("CREATE ROLE {role} LOGIN IN ROLE postrider_relay");
+    admin.batch_execute(&create).await.unwrap();
+    let url = fixture.database_url().replace("postgres@", &format!("{role}@"));
+    let toml = fixture.toml().set("database.url", url.as_str());
+    let build = || {
+        let daemon = fixture.daemon().set("database.url", url.as_str());
+        daemon.set("relay.lease", "3s").allow_log(" WARN ").allow_log(" ERROR ")
+    };
+    let mut leader = build().start();
+    leader.wait_log("relaying", DEADLINE).await;
+    let mut standby = build().admin().start();
+    standby.wait_log("standing by", DEADLINE).await;
+    // Longer than a lease and a take-over, while somebody leads.
+    let_pass(Duration::from_millis(5_500)).await;
+    let ready = standby.get("/readyz").await.unwrap();
+    assert_eq!((ready.status, ready.body.as_str()), (200, "ready: standby\n"));
+
+    let revoke = r#"REVOKE UPDATE ON "postrider".position FROM postrider_relay"#;
+    admin.batch_execute(revoke).await.unwrap();
+    leader.kill9();
+    let verbose = wait_not_ready(&standby, "no_leader").await;
+    let findings = verbose["findings"].as_array().unwrap();
+    let finding = findings.iter().find(|finding| finding["code"] == "no_leader").unwrap();
+    let cause = finding["cause"].as_str().unwrap();
+    assert!(cause.contains("this standby cannot take the lease over"), "{cause}");
+    assert!(standby.metric(r#"postrider_finding{code="no_leader"}"#).await > 0.0);
+    let (code, line) = check(&toml).await;
+    assert!(code == Some(2) && line.contains("no_leader: "), "{line}");
+
+    let grant = r#"GRANT UPDATE ON "postrider".position TO postrider_relay"#;
+    admin.batch_execute(grant).await.unwrap();
+    standby.wait_log("relaying", DEADLINE).await;
+    eventually("a ready relay", DEADLINE, async || {
+        standby.metric(r#"postrider_finding{code="no_leader"}"#).await < 1.0
+            && standby.get("/readyz").await.unwrap().status == 200
+    })
+    .await;
+}

@@ -50,6 +50,7 @@ mod relay_command;
 mod reload;
 mod restore;
 mod retention;
+mod role_settings;
 mod roles;
 mod secrets;
 mod servers;

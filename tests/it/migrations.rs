@@ -115,6 +115,47 @@ async fn a_user_whose_name_cannot_stand_for_a_role_learns_what_a_dba_has_to_run(
     migrate(&mut client, &schema("postrider")).await.unwrap();
 }
 
+/// Roles are of the cluster: a dump that is restored where they are missing loses every grant to them.
+/// `migrate` ended with 78 and the hint to run it.
+#[tokio::test]
+async fn after_a_restore_without_the_roles_a_migration_says_what_to_do_and_that_helps() {
+    let fixture = Fixture::own_postgres().await;
+    let admin = fixture.connect().await;
+    app::emit(&admin, "order.placed", Some(("order", "o-1")), "{}").await;
+    let gone =
+        "DROP OWNED BY postrider_producer, postrider_consumer, postrider_relay, postrider_operator;
+        DROP ROLE postrider_producer, postrider_consumer, postrider_relay, postrider_operator";
+    admin.batch_execute(gone).await.unwrap();
+    let migrated = daemon::run(&fixture.toml(), &["migrate"]).await;
+    assert_eq!(migrated.code, Some(0), "{migrated:?}");
+    assert!(migrated.stdout.contains("is already at version"), "{migrated:?}");
+    for said in ["have no right in this schema", "restore the dump once more", "postrider check"] {
+        assert!(migrated.stderr.contains(said), "{said}: {migrated:?}");
+    }
+    // What the hint names is enough.
+    let login = "CREATE ROLE relay_login LOGIN IN ROLE postrider_relay";
+    admin.batch_execute(login).await.unwrap();
+    let url = fixture.database_url().replace("postgres@", "relay_login@");
+    let toml = fixture.toml().set("database.url", url.as_str());
+    for _ in 0..3 {
+        let check = daemon::run(&toml, &["check"]).await;
+        let grants =
+            check.stdout.lines().filter_map(|line| line.split_once("as the schema's owner: "));
+        let grants: Vec<_> = grants.map(|(_, grants)| grants.to_owned()).collect();
+        for grant in &grants {
+            admin.batch_execute(grant).await.unwrap();
+        }
+        if grants.is_empty() {
+            break;
+        }
+    }
+    let mut relay = fixture.daemon().set("database.url", url).start();
+    relay.wait_log("relaying", DEADLINE).await;
+    assert_eq!(fixture.wait_stored(1, DEADLINE).await.len(), 1);
+    let again = daemon::run(&fixture.toml(), &["migrate"]).await;
+    assert!(!again.stderr.contains("postrider_relay"), "{again:?}");
+}
+
 #[tokio::test]
 async fn the_relays_role_may_read_the_version() {
     let fixture = Fixture::new().await;

@@ -4,7 +4,7 @@ use postrider::dev::stream_reader::count_messages;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::support::{DEADLINE, Fixture, app, app::StoredMessage};
+use super::support::{DEADLINE, Fixture, app, app::StoredMessage, daemon};
 
 /// As after a restore elsewhere: the position was made under another system identifier, and its rows
 /// were written by another transaction than the one that they name.
@@ -51,6 +51,9 @@ async fn a_restored_database_stops_the_program_and_rescan_accepts_it() {
         pending.push(id);
     }
 
+    let check = daemon::run(&fixture.toml(), &["check"]).await;
+    assert_eq!(check.code, Some(78), "{check:?}");
+    assert!(check.stdout.contains("restored into another Postgres cluster"), "{check:?}");
     daemon.start_again();
     assert_eq!(daemon.wait_exit(DEADLINE).await, Some(78));
     let log = daemon.log();
@@ -103,10 +106,42 @@ async fn a_cluster_that_pg_upgrade_has_made_is_gone_on_with() {
     for _ in 0..5 {
         app::emit(&client, "order.placed", Some(("order", "o-1")), "{}").await;
     }
+    let check = daemon::run(&fixture.toml(), &["check"]).await;
+    assert_eq!(check.code, Some(0), "{check:?}");
+    assert!(check.stdout.contains("Postgres was upgraded by pg_upgrade"), "{check:?}");
     daemon.start_again();
     daemon.wait_log("Postgres was upgraded by pg_upgrade", DEADLINE).await;
     assert_eq!(fixture.wait_stored(55, DEADLINE).await.len(), 55);
     assert!(fixture.wait_drained(DEADLINE).await);
+}
+
+/// An outbox without rows was taken for one that `pg_upgrade` had brought, whatever its numbers: what an
+/// open transaction had inserted counted as settled, and was never published.
+#[tokio::test]
+async fn an_empty_outbox_is_taken_over_only_when_no_open_number_counts_as_settled() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let mut open = fixture.connect().await;
+    let mut daemon = fixture.daemon().allow_log("restored").start();
+    daemon.wait_log("relaying", DEADLINE).await;
+    daemon.kill9();
+    let writer = open.transaction().await.unwrap();
+    app::emit(&writer, "order.placed", Some(("order", "o-1")), "{}").await;
+    // As in another cluster, which had come further when this position was written.
+    client.batch_execute("SELECT pg_current_xact_id()").await.unwrap();
+    let foreign = r#"UPDATE "postrider".position AS p SET system_id = system_id + 1,
+            snapshot = format('%1$s:%1$s:', n.next)::pg_snapshot,
+            target = format('%1$s:%1$s:', n.next)::pg_snapshot
+        FROM (SELECT pg_snapshot_xmax(pg_current_snapshot()) AS next) AS n"#;
+    client.batch_execute(foreign).await.unwrap();
+    let check = daemon::run(&fixture.toml(), &["check"]).await;
+    assert!(check.stdout.contains("restored into another Postgres cluster"), "{check:?}");
+    daemon.start_again();
+    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(78), "{}", daemon.log());
+    writer.commit().await.unwrap();
+    let mut told = fixture.daemon().arg("--rescan").allow_log("restored").start();
+    told.wait_log("accepted a restored database", DEADLINE).await;
+    assert_eq!(fixture.wait_stored(1, DEADLINE).await.len(), 1);
 }
 
 /// The restored rows have numbers of transactions that the new cluster has not come to. A position that is

@@ -7,7 +7,7 @@ use postrider::dev::servers::{Nats, NatsOptions, free_port};
 
 use super::support::{
     DEADLINE, Fixture, app,
-    daemon::{Daemon, DaemonBuilder},
+    daemon::{Daemon, DaemonBuilder, run},
     disk::SmallDisk,
     eventually, nats,
 };
@@ -184,6 +184,9 @@ async fn a_broker_that_stores_nothing_although_it_answers_closes_a_gate_of_its_o
         client.query_one(note, &[]).await.unwrap().get::<_, Option<bool>>(0) == Some(true)
     })
     .await;
+    let check = run(&fixture.toml(), &["status", "--check"]).await;
+    assert_eq!(check.code, Some(2), "{check:?}");
+    assert!(check.stdout.contains(", store_stalled: "), "{check:?}");
 
     std::fs::remove_file(filler).unwrap();
     fixture.nats.own().kill9().unwrap();

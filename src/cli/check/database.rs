@@ -4,7 +4,7 @@ use super::{CheckResult, Finding, standing};
 use crate::{
     cli::exit::Exit,
     config::Config,
-    outbox::{Broken, Inspection, Remedy},
+    outbox::{Broken, ForeignPosition, Inspection, Remedy},
     pg::{
         connect::{Connection, connect},
         error::{Class, QueryError},
@@ -12,6 +12,7 @@ use crate::{
         schema::Schema,
         session::Sharing,
     },
+    relay::RelayError,
 };
 
 const POSTGRES: &str = "postgres";
@@ -45,11 +46,18 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
             "name the server itself for a database.url whose events come sooner and cost less",
         ));
     }
-    findings.push(version(&connection.client, &schema).await);
+    let version = version(&connection.client, &schema).await;
+    let is_denied = version.result == CheckResult::Refused(Exit::NoPermission);
+    findings.push(version);
+    if is_denied {
+        findings.push(privileges(&Inspection::new(connection, schema)).await);
+        return findings;
+    }
     if findings.iter().all(|finding| finding.result == CheckResult::Fine) {
         let inspection = Inspection::new(connection, schema);
         findings.push(privileges(&inspection).await);
         let relay = config.relay.name.as_str();
+        findings.extend(cluster(&inspection, relay).await);
         findings.extend(contract(&inspection, relay).await);
         findings.push(holder(&inspection, relay).await);
         findings.extend(match standing::findings(&inspection, relay).await {
@@ -119,6 +127,22 @@ async fn privileges(inspection: &Inspection) -> Finding {
     statements.dedup();
     Finding::refused(PRIVILEGES, Exit::NoPermission, format!("missing: {}", list.join(", ")))
         .hint(format!("as the schema's owner: {}", statements.join("; ")))
+}
+
+/// Whether a start would refuse the relay's position, because it was made in another cluster.
+async fn cluster(inspection: &Inspection, relay: &str) -> Option<Finding> {
+    match inspection.foreign_position(relay).await {
+        Ok(None) => None,
+        Ok(Some(ForeignPosition::Upgraded)) => Some(Finding::fine(
+            RELAY,
+            "Postgres was upgraded by pg_upgrade: the relay goes on where it was",
+        )),
+        Ok(Some(ForeignPosition::Restored)) => {
+            let text = RelayError::ForeignCluster.to_string();
+            Some(Finding::refused(RELAY, Exit::Configuration, text))
+        }
+        Err(error) => Some(refused(RELAY, &error)),
+    }
 }
 
 /// What the reader rests on, and who may not insert although it looks so.

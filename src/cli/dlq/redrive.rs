@@ -4,7 +4,7 @@ use super::{
     Exit, Failure, Globals, actor,
     bulk::{self, Job, Which},
     name, reason,
-    wait::Waiting,
+    wait::WaitOptions,
 };
 use crate::outbox::operator::{Action, Authority, State};
 
@@ -25,7 +25,7 @@ pub(in crate::cli) struct Args {
     #[arg(long, conflicts_with = "ids")]
     retrying: bool,
     #[command(flatten)]
-    waiting: Waiting,
+    waiting: WaitOptions,
     #[command(flatten)]
     which: Which,
 }

@@ -5,7 +5,10 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::time::sleep;
 
 use super::{Exit, Failure, dead_letters, print};
-use crate::{config::error::Problem, outbox::operator::{Operator, Redriven}};
+use crate::{
+    config::error::Problem,
+    outbox::operator::{Operator, Redriven},
+};
 
 /// Letters that one command waits for at most; for more it refuses, before anything is changed.
 const LETTERS_MAX: usize = 10_000;
@@ -21,7 +24,7 @@ const TIMEOUT_MAX: Duration = Duration::from_hours(24);
 
 /// Whether to wait, and for how long.
 #[derive(Debug, clap::Args)]
-pub(super) struct Waiting {
+pub(super) struct WaitOptions {
     /// Wait for the outcome of each letter, and print it. Exits with 0 when all are published, 65
     /// when some are dead again, 75 when some are still to be tried
     #[arg(long, conflicts_with = "dry_run")]
@@ -36,7 +39,7 @@ fn timeout(text: &str) -> Result<Duration, String> {
     if time > TIMEOUT_MAX { Err("it is longer than 24h".to_owned()) } else { Ok(time) }
 }
 
-impl Waiting {
+impl WaitOptions {
     /// How long to wait; `None` when nobody asked for it.
     pub(super) fn wanted(&self) -> Option<Duration> {
         self.wait.then_some(self.timeout)
@@ -118,7 +121,9 @@ pub(super) fn worse(one: Exit, other: Exit) -> Exit {
 fn text(outcome: &Redriven) -> String {
     match outcome {
         Redriven::Pending => "no outcome yet".to_owned(),
-        Redriven::Published { stream_seq: Some(seq) } => format!("published, stream sequence {seq}"),
+        Redriven::Published { stream_seq: Some(seq) } => {
+            format!("published, stream sequence {seq}")
+        }
         Redriven::Published { stream_seq: None } => "published".to_owned(),
         Redriven::DeadAgain { code, error } => format!("dead again, {code}: {error}"),
         Redriven::Retrying { code, error, next } => {

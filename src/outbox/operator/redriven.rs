@@ -68,7 +68,8 @@ impl Redriven {
                 return Ok(Self::Published { stream_seq: row.try_get("stream_seq")? });
             }
             let by: Option<&str> = row.try_get("resolved_by")?;
-            let how = by.map_or_else(|| resolution.to_owned(), |by| format!("{resolution} by {by}"));
+            let how =
+                by.map_or_else(|| resolution.to_owned(), |by| format!("{resolution} by {by}"));
             return Ok(Self::Gone { how });
         }
         let (code, error) = (row.try_get("error_code")?, row.try_get("error")?);
