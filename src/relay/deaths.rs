@@ -24,6 +24,15 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// How many events each code concerns. There are only as many codes as the program has.
 type Counts = BTreeMap<String, u64>;
 
+/// The answers to the writes of a holding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answers {
+    /// Every write was answered.
+    Complete,
+    /// A write was not answered: the server may have carried it out.
+    Missing,
+}
+
 /// What the log says of dead letters, and what it still has to say.
 #[derive(Debug, Default)]
 pub(super) struct Deaths {
@@ -88,11 +97,11 @@ impl Deaths {
     }
 
     /// A holding has ended: nothing more is learned of what it wrote.
-    pub(super) fn holding_ended(&mut self, may_have_written: bool) {
+    pub(super) fn holding_ended(&mut self, answers: Answers) {
         // The window ends early, so that a stop leaves nothing unsaid.
         self.sum_up(self.window_began.map_or_else(clock::now, |began| began + WINDOW));
         let decided = summary(&mem::take(&mut self.decided));
-        if let Some((count, codes)) = decided.filter(|_| may_have_written) {
+        if let Some((count, codes)) = decided.filter(|_| answers == Answers::Missing) {
             warn!(
                 count,
                 codes,
@@ -115,7 +124,7 @@ pub(super) fn of_settlement(settlement: &Settlement) -> impl Iterator<Item = &st
 pub(super) fn of_records(records: &[Record]) -> impl Iterator<Item = &str> {
     records.iter().filter_map(|record| match &record.change {
         Change::Dead { reason, .. } => Some(reason.code),
-        _ => None,
+        Change::Published { .. } | Change::Retrying(_) | Change::Held | Change::Seen { .. } => None,
     })
 }
 

@@ -8,7 +8,7 @@ use std::{
 use tracing::warn;
 
 use super::{
-    deaths::LINES_MAX,
+    deaths::{Answers, LINES_MAX},
     letters::{self, Looking},
     reader::{Read, Reader, Reading, Start},
     slot::Slot,
@@ -61,8 +61,8 @@ pub(super) struct Holding {
     pub(super) has_settled: bool,
     /// A settlement that failed and is tried again.
     failed: Option<Settlement>,
-    /// Whether a write failed without an answer: the server may have carried it out.
-    pub(super) is_uncertain: bool,
+    /// The answers to what was written so far.
+    pub(super) answers: Answers,
     settle_at: Instant,
     last_settled: Instant,
     sweep: Sweep,
@@ -148,7 +148,7 @@ impl Holding {
             settle_asked: now,
             has_settled: false,
             failed: None,
-            is_uncertain: false,
+            answers: Answers::Complete,
             settle_at: now,
             last_settled: now,
             sweep: Sweep::NotStopping,
@@ -341,7 +341,7 @@ impl Holding {
                 Ok(Some(settlement))
             }
             Err(SettleError::Query(error)) => {
-                self.is_uncertain = true;
+                self.answers = Answers::Missing;
                 survive("settle", error)?;
                 self.failed = Some(settlement);
                 self.settle_at = now + RETRY;
@@ -398,9 +398,10 @@ impl Holding {
         }
     }
 
-    /// Whether letters may have been written without our knowing.
-    pub(super) fn may_have_written(&self) -> bool {
-        self.is_uncertain || !self.settling.is_idle() || !self.recording.is_idle()
+    /// The answers to everything that was written, also to what is on its way.
+    pub(super) fn answers(&self) -> Answers {
+        let is_idle = self.settling.is_idle() && self.recording.is_idle();
+        if is_idle { self.answers } else { Answers::Missing }
     }
 
     /// Whether a stopping relay has nothing left to do.

@@ -8,7 +8,7 @@ use std::{
 use tracing::{info, warn};
 
 use super::{
-    deaths::LINES_MAX,
+    deaths::{Answers, LINES_MAX},
     holding::{Ended, Holding, RETRY, survive},
     reader,
 };
@@ -228,7 +228,7 @@ impl Holding {
                 Ok(Some(records))
             }
             Err(SettleError::Query(error)) => {
-                self.is_uncertain = true;
+                self.answers = Answers::Missing;
                 survive("record what became of letters", error)?;
                 self.letters.failed = Some(records);
                 self.letters.record_at = now + RETRY;

@@ -175,12 +175,12 @@ impl Relay {
             let ended = match ended {
                 Ok(ended) => ended,
                 Err(error) => {
-                    self.report.deaths.holding_ended(holding.may_have_written());
+                    self.report.deaths.holding_ended(holding.answers());
                     release(&holding).await;
                     return Err(error);
                 }
             };
-            self.report.deaths.holding_ended(holding.may_have_written());
+            self.report.deaths.holding_ended(holding.answers());
             fruitless = if holding.has_settled { 0 } else { fruitless + 1 };
             let wait = match ended {
                 Ended::Stopped => {

@@ -73,7 +73,11 @@ async fn settings_of_a_role_or_a_database_change_nothing_for_migrate_run_emit_an
             if !may_write {
                 let error = client.batch_execute("SELECT postrider.emit('a.b', '{}')").await;
                 let error = error.unwrap_err();
-                assert_eq!(error.code().map(|code| code.code()), Some("25006"), "{error:?}");
+                assert_eq!(
+                    error.code().map(tokio_postgres::error::SqlState::code),
+                    Some("25006"),
+                    "{error:?}"
+                );
                 client.batch_execute("SET default_transaction_read_only = off").await.unwrap();
             }
             let relay = fixture.daemon().config(|_| toml.clone());

@@ -113,7 +113,13 @@ pub(super) fn worse(one: Exit, other: Exit) -> Exit {
         Exit::DeadAgain => 3,
         Exit::StillTried => 2,
         Exit::Failed => 1,
-        _ => 0,
+        Exit::Done
+        | Exit::Usage
+        | Exit::Unavailable
+        | Exit::Software
+        | Exit::NoPermission
+        | Exit::Configuration
+        | Exit::Checked(_) => 0,
     };
     if rank(other) > rank(one) { other } else { one }
 }
