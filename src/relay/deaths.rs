@@ -177,7 +177,9 @@ mod tests {
     }
 
     fn die(deaths: &mut Deaths, codes: &[&str], named: usize, now: Instant) {
-        codes.iter().for_each(|code| deaths.decided(code));
+        for code in codes {
+            deaths.decided(code);
+        }
         let named: Vec<_> = (0_i64..).take(named).map(letter).collect();
         deaths.written(codes.iter().copied(), &named, now);
     }
