@@ -180,6 +180,11 @@ impl Crowd {
         tally.complaints.extend(self.complaints);
     }
 
+    /// Publishes so far that came after a later leader's.
+    pub(crate) fn late(&self) -> u64 {
+        self.out_of_turn().0
+    }
+
     /// Publishes that came after a later leader's, and what is wrong with the counting of them.
     fn out_of_turn(&self) -> (u64, Option<String>) {
         let owner = |inbox: &str| self.instances.iter().position(|one| one.nats.knows_inbox(inbox));

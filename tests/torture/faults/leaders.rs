@@ -162,7 +162,7 @@ async fn dropped(mut set: Set) -> Tally {
     let mut crowd = Crowd::start(&fixture, 2, fixture.postgres.port()).await;
     let options = steady(&set);
     let strikes = async {
-        let mut both = 0;
+        let (mut both, mut late) = (0, 0);
         for strike in 0..set.strikes {
             let leader = crowd.wait_leader().await;
             let (name, modes, with_nats) = DROPPED[strike as usize % DROPPED.len()];
@@ -187,12 +187,18 @@ async fn dropped(mut set: Set) -> Tally {
             postgres.set(Modes::PASS);
             nats.set(Modes::PASS);
             crowd.instances[leader].wait_stands_by(before).await;
+            // What was on its way to NATS when its line was dropped arrives when that is over.
+            let most = if with_nats { ON_ITS_WAY_MAX } else { 0 };
+            let before = std::mem::replace(&mut late, crowd.late());
+            let more = late.saturating_sub(before);
+            crowd.complain(
+                (more > most).then(|| format!("{name}: {more} late publishes, at most {most}")),
+            );
         }
         both
     };
     let (ledger, both) = under_load(&fixture, options, strikes).await;
     let mut tally = conclude(&fixture, &ledger, &set).await;
-    // What was on its way to NATS when its line was dropped arrives when that is over.
     crowd.testify(both * ON_ITS_WAY_MAX, &mut tally);
     tally
 }
