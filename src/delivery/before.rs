@@ -31,6 +31,8 @@ pub(super) struct Before {
     stream_floor: u64,
     /// When the stream was looked into for them.
     looked_at: Instant,
+    /// Scans have read the stream up to this sequence, inclusive; 0 before the first.
+    scanned_to: u64,
     /// When this run began: the earlier one had ended.
     began: Instant,
     /// The highest `seq` that may have been sent before.
@@ -74,6 +76,7 @@ impl Before {
         Self {
             stream_floor,
             looked_at: now,
+            scanned_to: 0,
             began: now,
             sent_to,
             anything: None,
@@ -87,12 +90,21 @@ impl Before {
         Self { rows: Rows::Read, letters_read: true, ..Self::new(0, Seq(0), now) }
     }
 
-    /// The stream was looked into at that time, and holds no row of ours with a higher `seq`.
-    pub(super) fn looked(&mut self, at: Instant, found_to: Seq) {
+    /// A scan that began at `at` has gone on from the last one up to the sequence `stream_seq`. `found_to`
+    /// is the highest `seq` of ours that it has found.
+    pub(super) fn looked(&mut self, at: Instant, found_to: Seq, stream_seq: u64) {
         self.looked_at = at;
-        if let Some(sent_to) = self.anything {
-            self.sent_to = sent_to.max(found_to);
+        self.scanned_to = self.scanned_to.max(stream_seq);
+        if let Some(sent_to) = &mut self.anything {
+            // What an earlier scan has found counts on.
+            *sent_to = found_to.max(*sent_to);
+            self.sent_to = *sent_to;
         }
+    }
+
+    /// Inclusive upper bound for the sequences that scans have read; 0 before the first.
+    pub(super) fn scanned_to(&self) -> u64 {
+        self.scanned_to
     }
 
     /// A target was begun.
@@ -148,5 +160,28 @@ impl Before {
     /// Whether something of an earlier run may still be read.
     pub(super) fn may_come(&self) -> bool {
         self.rows != Rows::Read || !self.letters_read
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The second scan reads only what came since the first, so what it has not found says nothing
+    /// about the rows that the first has.
+    #[test]
+    fn a_scan_that_goes_on_takes_back_nothing_of_what_one_before_has_found() {
+        let now = Instant::now();
+        let mut before = Before::of(Earlier::OfOthers, 3, now);
+        assert!(before.uncertain_since_of(Seq(i64::MAX)).is_some());
+        before.looked(now, Seq(70), 500);
+        before.looked(now, Seq(9), 520);
+        before.begun();
+        before.read(Seq(70));
+        assert!(before.uncertain_since_of(Seq(70)).is_some() && before.may_come());
+        assert!(before.uncertain_since_of(Seq(71)).is_none());
+        assert_eq!(before.scanned_to(), 520);
+        before.read(Seq(71));
+        assert!(!before.may_come());
     }
 }

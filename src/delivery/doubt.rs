@@ -26,7 +26,7 @@ impl Delivery {
     /// What the stream holds of what was sent and is not settled, as a look into it, begun at `at`, has
     /// found. The stream's sequences up to `stream_seq` are in use.
     pub fn found(&mut self, mut found: Found, stream_seq: u64, at: Instant) {
-        self.before.looked(at, found.last());
+        self.before.looked(at, found.last(), stream_seq);
         self.note_latest(found.take_latest());
         for ticket in self.lanes.uncertain() {
             let known = self.lanes.event(ticket).is_some_and(|(event, _)| found.contains(event));
@@ -34,7 +34,7 @@ impl Delivery {
                 self.leaving.remove(&ticket);
                 self.take_as_published(ticket);
             } else {
-                self.lanes.not_stored(ticket, at, self.late_max);
+                self.lanes.not_stored(ticket, (at, stream_seq), self.late_max);
                 if !self.lanes.is_in_doubt(ticket) {
                     self.leave_as_decided(ticket);
                 }
@@ -48,6 +48,17 @@ impl Delivery {
         if self.before.may_come() {
             self.found.extend(found);
         }
+    }
+
+    /// Exclusive lower bound for the stream sequences that the next scan has to read.
+    ///
+    /// It goes on where the last scan ended, but for events that were on their way then. A scan that
+    /// began anew each time would never be young enough where it, or reading the rows that it is about,
+    /// takes longer than the stream recognises an id.
+    pub fn scan_above(&self) -> u64 {
+        let to_come = self.before.may_come().then(|| self.before.scanned_to());
+        let above = self.lanes.uncertain_above().into_iter().chain(to_come).min();
+        self.stream_mark().floor.max(above.unwrap_or(0))
     }
 
     /// When the stream has to be scanned once more before anything is read, if so.

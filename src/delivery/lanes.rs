@@ -61,6 +61,9 @@ struct Waiting {
     way: Way,
     /// Since when a publish of it may be in the stream without our knowing.
     uncertain_since: Option<Instant>,
+    /// Exclusive lower bound for the stream sequence of such a publish: what is below was scanned for
+    /// it, or was in use when it was sent first.
+    stored_above: u64,
     doubt: Doubt,
     /// Whether a scan has looked for it in the stream and not found it.
     was_looked_for: bool,
@@ -122,15 +125,16 @@ impl Lanes {
 
     /// Queues an event behind the earlier ones of its key.
     ///
-    /// `uncertain_since` says that an earlier run may have sent it, and that a look then has not
-    /// found it: it may have been on its way.
+    /// `uncertain` says that an earlier run may have sent it, and that a scan at that time has not found it
+    /// in the stream up to that sequence: it may have been on its way.
     pub fn admit(
         &mut self,
         ticket: Ticket,
         event: Box<Event>,
         attempts: u32,
-        uncertain_since: Option<Instant>,
+        uncertain: Option<(Instant, u64)>,
     ) {
+        let uncertain_since = uncertain.map(|(since, _)| since);
         match event.lane().cloned().map(|key| self.by_key.entry(key)) {
             None => self.ready.push_back(ticket),
             Some(Entry::Occupied(lane)) => lane.into_mut().push(ticket),
@@ -147,6 +151,7 @@ impl Lanes {
             sends: 0,
             way: Way::NotSent,
             uncertain_since,
+            stored_above: uncertain.map_or(0, |(_, scanned_to)| scanned_to),
             was_looked_for: uncertain_since.is_some(),
             doubt: if uncertain_since.is_some() { Doubt::Earlier } else { Doubt::No },
             last_sent: uncertain_since,
@@ -202,7 +207,10 @@ impl Lanes {
         if let Some(waiting) = self.waiting.get_mut(&ticket) {
             waiting.sends = waiting.sends.saturating_add(1);
             waiting.last_sent = Some(now);
-            waiting.uncertain_since.get_or_insert(now);
+            if waiting.uncertain_since.is_none() {
+                waiting.uncertain_since = Some(now);
+                waiting.stored_above = above;
+            }
             waiting.sent_above = above;
             waiting.way = way;
         }
@@ -225,11 +233,25 @@ impl Lanes {
         waiting.map(|(ticket, _)| *ticket).collect()
     }
 
-    /// The stream did not hold it then. It may have been on its way all the same, for at most
-    /// `late_max`: if that is not over, the time in which it is recognised counts from then.
-    pub fn not_stored(&mut self, ticket: Ticket, at: Instant, late_max: Duration) {
+    /// Exclusive lower bound for the stream sequences of what may be in the stream without our knowing;
+    /// `None` when nothing in memory may.
+    pub fn uncertain_above(&self) -> Option<u64> {
+        let uncertain = self.waiting.values().filter(|waiting| waiting.uncertain_since.is_some());
+        uncertain.map(|waiting| waiting.stored_above).min()
+    }
+
+    /// The stream did not hold it at `at`, up to the sequence `scanned_to`. It may have been on its way
+    /// all the same, for at most `late_max`: if that is not over, the time in which it is recognised
+    /// counts from then.
+    pub fn not_stored(
+        &mut self,
+        ticket: Ticket,
+        (at, scanned_to): (Instant, u64),
+        late_max: Duration,
+    ) {
         if let Some(waiting) = self.waiting.get_mut(&ticket) {
             waiting.was_looked_for = true;
+            waiting.stored_above = scanned_to;
             let arrived = |sent: Instant| at.saturating_duration_since(sent) >= late_max;
             if waiting.last_sent.is_none_or(arrived) {
                 waiting.uncertain_since = None;

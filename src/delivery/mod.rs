@@ -233,8 +233,9 @@ impl Delivery {
             } else if let Some(hold) = self.blocked.hold(ticket, &event, self.recorded) {
                 self.progress.resolve(ticket, Verdict::Held(hold));
             } else {
-                let uncertain_since = self.before.uncertain_since_of(event.seq);
-                self.lanes.admit(ticket, event, 0, uncertain_since);
+                let since = self.before.uncertain_since_of(event.seq);
+                let uncertain = since.map(|since| (since, self.before.scanned_to()));
+                self.lanes.admit(ticket, event, 0, uncertain);
             }
         }
     }

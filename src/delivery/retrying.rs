@@ -111,8 +111,9 @@ impl Delivery {
         let free = |key: &AggregateKey| blocked.release(key, recorded);
         for (ticket, letter) in self.letters.take(look, floor, free) {
             let known = self.is_found(&letter.event);
-            let uncertain_since = self.before.uncertain_since();
-            self.lanes.admit(ticket, letter.event, letter.attempts, uncertain_since);
+            let since = self.before.uncertain_since();
+            let uncertain = since.map(|since| (since, self.before.scanned_to()));
+            self.lanes.admit(ticket, letter.event, letter.attempts, uncertain);
             if known {
                 self.take_as_published(ticket);
             }

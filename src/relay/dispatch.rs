@@ -50,7 +50,7 @@ impl Relay {
         let Some(ticket) = holding.delivery.next(now) else { return false };
         if holding.delivery.is_stale(ticket, now) {
             holding.delivery.give_back(ticket);
-            self.broker.want_look(holding.delivery.stream_mark().floor, now);
+            self.broker.want_look(holding.delivery.scan_above(), now);
             return false;
         }
         match holding.delivery.company(ticket, now) {

@@ -311,7 +311,7 @@ impl Relay {
     fn ask_broker(&mut self, holding: &Holding, now: Instant) {
         self.broker.verify(holding.delivery.stream_mark(), now);
         if holding.delivery.scan_again_at().is_some_and(|at| at <= now) {
-            self.broker.want_look(holding.delivery.stream_mark().floor, now);
+            self.broker.want_look(holding.delivery.scan_above(), now);
         }
         self.broker.look(&holding.outbox, now);
     }

@@ -211,7 +211,7 @@ impl World {
         while let Some(ticket) = self.delivery.next(self.now) {
             if self.delivery.is_stale(ticket, self.now) {
                 self.delivery.give_back(ticket);
-                self.look_above = Some(self.delivery.stream_mark().floor);
+                self.look_above = Some(self.delivery.scan_above());
                 return;
             }
             match self.company(ticket) {
@@ -296,7 +296,7 @@ impl World {
     fn look_up(&mut self) {
         let Some(above) = self.look_above else {
             if self.delivery.scan_again_at().is_some_and(|at| at <= self.now) {
-                self.look_above = Some(self.delivery.stream_mark().floor);
+                self.look_above = Some(self.delivery.scan_above());
                 self.sometimes.scanned_again += 1;
             }
             return;
