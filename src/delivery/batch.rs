@@ -403,7 +403,7 @@ impl Delivery {
             let Some((event, _)) = self.lanes.event(*ticket) else { continue };
             self.window.release(event.payload.len());
         }
-        self.lanes.apart(batch, doubt);
+        self.lanes.apart(batch, doubt, now);
         Transition::None
     }
 }

@@ -67,7 +67,7 @@ struct Waiting {
     doubt: Doubt,
     /// Whether a scan has looked for it in the stream and not found it.
     was_looked_for: bool,
-    /// When it was sent last, or may have been.
+    /// When it was sent last, or may have been, or nobody waited for its answer any more.
     last_sent: Option<Instant>,
     /// The highest stream sequence known when it was last sent: it is stored above.
     sent_above: u64,
@@ -310,9 +310,10 @@ impl Lanes {
     }
 
     /// A publish of it stayed without an answer: it goes again.
-    pub fn unconfirmed(&mut self, ticket: Ticket) {
+    pub fn unconfirmed(&mut self, ticket: Ticket, now: Instant) {
         if let Some(waiting) = self.waiting.get_mut(&ticket) {
             waiting.doubt = Doubt::Unanswered;
+            waiting.last_sent = Some(now);
         }
         self.again(ticket);
     }

@@ -102,6 +102,10 @@ pub struct Resume {
     pub sent_to: Seq,
 }
 
+/// The part of the stream's duplicate window for which an event may be sent again without a look, at
+/// most.
+const RECOGNISED_SHARE: f64 = 0.8;
+
 /// Everything the relay knows about the events in its hands.
 #[derive(Debug)]
 pub struct Delivery {
@@ -328,7 +332,7 @@ impl Delivery {
                 self.breaker.succeed()
             }
             Outcome::Unconfirmed => {
-                self.lanes.unconfirmed(ticket);
+                self.lanes.unconfirmed(ticket, now);
                 self.breaker.probe_unanswered(now);
                 Transition::None
             }
@@ -343,11 +347,15 @@ impl Delivery {
         }
     }
 
-    /// For how long the stream recognises what is sent again, and how long a message may be on its way
-    /// at most after nobody waits for it any more.
-    pub fn set_times(&mut self, recognised_for: Duration, late_max: Duration) {
-        self.recognised_for = recognised_for;
-        self.late_max = late_max;
+    /// For how long the stream recognises an id, and how long an answer is waited for. A message may
+    /// be on its way for as long again after nobody waits for it any more.
+    ///
+    /// An event is sent again without a look for so long that its message arrives within the window,
+    /// however late it is.
+    pub fn set_times(&mut self, window: Duration, ack_timeout: Duration) {
+        let in_time = window.saturating_sub(ack_timeout.saturating_mul(2));
+        self.recognised_for = window.mul_f64(RECOGNISED_SHARE).min(in_time);
+        self.late_max = ack_timeout;
     }
 
     /// Where a look into the stream begins: whatever was sent and is not settled is above.

@@ -76,17 +76,29 @@ impl Scan {
     /// # Errors
     /// [`StreamError::Unavailable`] when it does not answer, or has no room for a consumer.
     pub async fn begin(jetstream: &Context, stream: &str, above: u64) -> Result<Self, StreamError> {
-        let info = find(jetstream, stream).await?;
-        let (state, keeps) = (&info.state, Keeps::of(&info.config));
-        let last_seq = state.last_sequence;
-        let stream = stream.to_owned();
-        let mut scan = Self { stream, keeps, last_seq, messages: 0, expected: 0, reader: None };
-        let is_empty = last_seq <= above || state.messages == 0 || last_seq < state.first_sequence;
-        if is_empty || keeps == Keeps::UntilConsumed {
-            return Ok(scan);
-        }
-        scan.open(jetstream, above).await?;
+        let (stream, keeps) = (stream.to_owned(), Keeps::UntilItsLimits);
+        let mut scan =
+            Self { stream, keeps, last_seq: above, messages: 0, expected: 0, reader: None };
+        scan.go_on(jetstream).await?;
         Ok(scan)
+    }
+
+    /// Goes on with what the stream has got since, up to what is its last one now.
+    ///
+    /// # Errors
+    /// As [`Scan::begin`].
+    pub async fn go_on(&mut self, jetstream: &Context) -> Result<(), StreamError> {
+        let above = self.last_seq;
+        let info = find(jetstream, &self.stream).await?;
+        let state = &info.state;
+        self.keeps = Keeps::of(&info.config);
+        self.last_seq = state.last_sequence;
+        let is_empty =
+            self.last_seq <= above || state.messages == 0 || self.last_seq < state.first_sequence;
+        if is_empty || self.keeps == Keeps::UntilConsumed {
+            return Ok(());
+        }
+        self.open(jetstream, above).await
     }
 
     async fn open(&mut self, jetstream: &Context, above: u64) -> Result<(), StreamError> {
@@ -123,8 +135,9 @@ impl Scan {
                 return Err(self.unreadable(cause, &format!("creating a consumer: {error}")));
             }
         };
-        self.expected = consumer.cached_info().num_pending;
-        if self.expected == 0 {
+        let pending = consumer.cached_info().num_pending;
+        self.expected = self.messages + pending;
+        if pending == 0 {
             return Ok(());
         }
         let name = consumer.cached_info().name.clone();
@@ -135,7 +148,7 @@ impl Scan {
         Ok(())
     }
 
-    /// The last sequence that the stream had when the scan began.
+    /// The last sequence that the stream had when the scan began, or went on.
     pub fn last_seq(&self) -> u64 {
         self.last_seq
     }
@@ -145,7 +158,7 @@ impl Scan {
         self.messages
     }
 
-    /// Messages that there were to read when the scan began.
+    /// Messages that there were to read when the scan began, or went on.
     pub fn expected(&self) -> u64 {
         self.expected
     }

@@ -25,12 +25,19 @@ use crate::{
 /// How often a scan logs how far it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
+/// What was read longer ago than this says too little of what has come since: the scan goes on with
+/// that.
+const FRESH: Duration = Duration::from_millis(500);
+
+/// How often a scan goes on at most, beside publishers that are as fast as it is.
+const PASSES_MAX: u32 = 10;
+
 /// What a scan has found.
 #[derive(Debug)]
 pub(super) struct Scanned {
     /// Our events among the messages.
     pub(super) found: Found,
-    /// When the scan began.
+    /// As of when everything was found: when the last pass of the scan began.
     pub(super) began: Instant,
     /// The last sequence that the stream had then.
     pub(super) last_seq: u64,
@@ -80,12 +87,39 @@ pub(super) async fn scan(
     outbox: Arc<Outbox>,
     progress: Arc<Progress>,
 ) -> Result<Scanned, ScanError> {
-    let began = clock::now();
+    let mut began = clock::now();
     let mut scan = Scan::begin(&jetstream, &stream, above).await?;
-    progress.expected.store(scan.expected(), Ordering::Relaxed);
     let mut collected = Collected::new(scan.keeps());
+    for pass in 1..=PASSES_MAX {
+        read(&mut scan, &outbox, &mut collected, &progress).await?;
+        let now = clock::now();
+        if now < began + FRESH || pass == PASSES_MAX {
+            break;
+        }
+        began = now;
+        scan.go_on(&jetstream).await?;
+    }
+    let Collected { ids, latest, forgotten, .. } = collected;
+    Ok(Scanned {
+        found: Found::of_last_values(ids, latest),
+        began,
+        last_seq: scan.last_seq(),
+        messages: scan.messages(),
+        forgotten,
+        keeps: scan.keeps(),
+    })
+}
+
+/// Reads a scan to its end.
+async fn read(
+    scan: &mut Scan,
+    outbox: &Outbox,
+    collected: &mut Collected,
+    progress: &Progress,
+) -> Result<(), ScanError> {
+    progress.expected.store(scan.expected(), Ordering::Relaxed);
     let mut page = Vec::with_capacity(SIGHTINGS_MAX);
-    let mut told = began;
+    let mut told = Instant::now();
     loop {
         let is_more = scan.page(&mut page).await?;
         if !page.is_empty() {
@@ -98,7 +132,7 @@ pub(super) async fn scan(
             }
         }
         if !is_more {
-            break;
+            return Ok(());
         }
         if told.elapsed() >= PROGRESS_INTERVAL {
             told = Instant::now();
@@ -112,15 +146,6 @@ pub(super) async fn scan(
             );
         }
     }
-    let Collected { ids, latest, forgotten, .. } = collected;
-    Ok(Scanned {
-        found: Found::of_last_values(ids, latest),
-        began,
-        last_seq: scan.last_seq(),
-        messages: scan.messages(),
-        forgotten,
-        keeps: scan.keeps(),
-    })
 }
 
 /// What a scan has found so far.

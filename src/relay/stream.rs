@@ -21,10 +21,6 @@ use crate::{
     outbox::{HealWhen, Healed},
 };
 
-/// The part of the stream's duplicate window for which an event may be sent again without a look:
-/// the rest is for its way.
-const RECOGNISED_SHARE: f64 = 0.8;
-
 /// Whether events may go in batches, as they are wanted and the stream takes them.
 fn batching(wanted: Batches, stream: Batching) -> Batching {
     let kind = match wanted {
@@ -57,9 +53,7 @@ impl Relay {
             Verified::Sound => {
                 holding.authority.stream_created = self.broker.created();
                 if let Some(facts) = self.broker.facts() {
-                    // What is older than that is looked for before it is sent again.
-                    let recognised_for = facts.duplicate_window.mul_f64(RECOGNISED_SHARE);
-                    holding.delivery.set_times(recognised_for, self.settings.ack_timeout);
+                    holding.delivery.set_times(facts.duplicate_window, self.settings.ack_timeout);
                     holding.delivery.stream_reaches(facts.last_seq);
                     let wanted = self.settings.stream.batches;
                     holding.delivery.set_batches(batching(wanted, facts.batches));

@@ -116,12 +116,15 @@ impl Lanes {
     }
 
     /// A batch was not taken, or nobody knows whether it was: its events go one by one.
-    pub(in super::super) fn apart(&mut self, batch: &[Ticket], doubt: Doubt) {
+    pub(in super::super) fn apart(&mut self, batch: &[Ticket], doubt: Doubt, now: Instant) {
         self.answered_together(batch);
         for ticket in batch {
             if let Some(waiting) = self.waiting.get_mut(ticket) {
                 waiting.way = Way::NotSent;
                 waiting.doubt = doubt;
+                if doubt == Doubt::Unanswered {
+                    waiting.last_sent = Some(now);
+                }
             }
         }
         self.give_back_together(batch);

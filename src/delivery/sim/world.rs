@@ -85,7 +85,7 @@ pub(super) fn resumed(
 ) -> Delivery {
     let mut delivery = Delivery::resume(database.resume(), LIMITS, rules, now);
     delivery.blocked = Blocked::for_a_history(bounds, database.blocked_keys());
-    delivery.set_times(WINDOW.mul_f64(0.8), Duration::from_millis(LATE_MAX));
+    delivery.set_times(WINDOW, Duration::from_millis(LATE_MAX));
     delivery
 }
 
