@@ -122,7 +122,13 @@ AS $body$
     SELECT 'sequence_back', 'repair',
            format('the sequence of outbox.seq is at %s, and %s was drawn before', s.last_value, s.highest),
            format('ALTER SEQUENCE "postrider".outbox_seq_seq RESTART WITH %s', s.highest + 1)
-    FROM sequence AS s WHERE s.last_value < s.highest
+    FROM sequence AS s WHERE s.last_value < s.highest AND s.highest < 9223372036854775807
+    UNION ALL
+    SELECT 'sequence_end', 'refuse',
+           format('a row has the seq %s: no number comes after it', s.highest),
+           format('DELETE FROM "postrider".outbox WHERE seq = %s, and insert the event again without seq',
+                  s.highest)
+    FROM sequence AS s WHERE s.highest = 9223372036854775807
     UNION ALL
     SELECT 'sequence_altered', 'repair',
            'the sequence of outbox.seq was altered or restarted since it was last verified',

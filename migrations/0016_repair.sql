@@ -8,8 +8,9 @@ SET LOCAL lock_timeout = '5s';
 -- when everything was last in order, so that rows that were passed over since are read. Rows whose
 -- number another row or its letter has get a new one.
 --
--- ALTER SEQUENCE waits for all transactions that have drawn a number, and makes every session forget
--- the numbers that it has cached; who inserts waits meanwhile, for 100 ms at most.
+-- ALTER SEQUENCE waits for all transactions that have drawn a number, for 100 ms at most, and makes
+-- every session forget the numbers that it has cached. Who inserts waits until the repair is
+-- committed: where the sequence went back that is one reading of the whole outbox.
 --
 -- Returns how many rows were given a new number; the relays that read again from where all was well;
 -- and those for which that is not known or too long ago: for these only what comes from now on is
@@ -190,8 +191,7 @@ BEGIN
             stream_floor = CASE WHEN relay.sound_stream IS NOT DISTINCT FROM p.stream_created_ns
                                 THEN least(p.stream_floor, coalesce(relay.sound_floor, p.stream_floor))
                                 ELSE 0 END,
-            healing_since = CASE WHEN safe THEN coalesce(p.healing_since, clock_timestamp())
-                                 ELSE p.healing_since END,
+            healing_since = CASE WHEN safe THEN clock_timestamp() ELSE p.healing_since END,
             term = p.term + 1, updated_at = clock_timestamp()
         WHERE p.relay = relay.name;
         UPDATE "postrider".contract AS k

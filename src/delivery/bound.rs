@@ -17,12 +17,17 @@ impl Delivery {
         self.read_to > self.sent_to
     }
 
+    /// Whether it is time to write a higher bound down, so that sending need not wait for it.
+    pub fn wants_bound(&self) -> bool {
+        self.read_to.0.saturating_add(SENT_AHEAD / 2) > self.sent_to.0
+    }
+
     /// The bound to write down next: up to which `seq` rows may be sent.
     pub fn wanted_sent_to(&self) -> Seq {
         Seq(self.read_to.0.saturating_add(SENT_AHEAD)).max(self.sent_to)
     }
 
-    /// The database knows this bound now.
+    /// The database knows this bound now, and does not forget it in a crash.
     pub fn may_send_to(&mut self, sent_to: Seq) {
         self.sent_to = self.sent_to.max(sent_to);
     }

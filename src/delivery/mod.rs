@@ -421,14 +421,12 @@ impl Delivery {
 
     /// What to write back, when anything moved. The caller keeps it until it is committed.
     pub fn take_settlement(&mut self) -> Option<Settlement> {
-        let (stream, sent_to) = (self.stream_mark(), self.wanted_sent_to());
-        self.progress.take_settlement(stream, sent_to)
+        self.progress.take_settlement(self.stream_mark())
     }
 
     /// A settlement is committed.
     pub fn settled(&mut self, settlement: &Settlement) {
         self.recorded = self.recorded.max(settlement.up_to);
-        self.may_send_to(settlement.sent_to);
         self.forget_latest();
     }
 

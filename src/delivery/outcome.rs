@@ -212,8 +212,6 @@ pub struct Settlement {
     pub letters: Vec<Letter>,
     /// What is known of the stream.
     pub stream: StreamMark,
-    /// The bound to write down: rows up to this `seq` may be sent once it is committed.
-    pub sent_to: Seq,
     /// How many events this settles.
     pub events: usize,
     /// How many of them are in the stream.

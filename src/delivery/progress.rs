@@ -165,7 +165,7 @@ impl Progress {
     }
 
     /// What to write back, when anything moved. The caller keeps it until it is committed.
-    pub fn take_settlement(&mut self, stream: StreamMark, sent_to: Seq) -> Option<Settlement> {
+    pub fn take_settlement(&mut self, stream: StreamMark) -> Option<Settlement> {
         if !self.moved {
             return None;
         }
@@ -174,7 +174,6 @@ impl Progress {
             position: self.position.clone(),
             letters: std::mem::take(&mut self.letters),
             stream,
-            sent_to,
             events: std::mem::take(&mut self.settled),
             published: std::mem::take(&mut self.published),
             up_to: Ticket(self.first),

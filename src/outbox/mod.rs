@@ -162,6 +162,11 @@ impl Outbox {
         self.connection.closed().await;
     }
 
+    /// Whether the session has ended.
+    pub fn is_closed(&self) -> bool {
+        self.connection.is_closed()
+    }
+
     /// Whose the session is: a shared one hears no notifications.
     pub fn sharing(&self) -> Sharing {
         self.connection.sharing()

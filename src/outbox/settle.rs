@@ -106,7 +106,6 @@ impl Outbox {
                     &stream.event_id,
                     &stream.floor,
                     &authority.lease.as_secs_f64(),
-                    &settlement.sent_to.0,
                     &authority.published,
                 ],
             )
@@ -157,7 +156,6 @@ impl Outbox {
                     &stream.event_id,
                     &stream.floor,
                     &authority.lease.as_secs_f64(),
-                    &settlement.sent_to.0,
                     &authority.published,
                     &named_max,
                 ],

@@ -190,9 +190,13 @@ async fn open(
     };
     connection.query_timeout = query_timeout;
     connection.sharing = sharing(&connection, &marker).await?;
+    // A long repair is no runaway transaction of an application.
+    let unlimited: &[_] =
+        if connection.limits_transactions { &[("transaction_timeout", "0")] } else { &[] };
+    let settings = &[unlimited, settings].concat();
     match connection.sharing {
         Sharing::Own => {
-            let settings = session_settings(query_timeout, &[&ALIVE, settings].concat());
+            let settings = session_settings(query_timeout, &[&ALIVE[..], settings].concat());
             connection.client.batch_execute(&settings_of(&settings, Lasts::Session)).await?;
         }
         Sharing::Shared => {
@@ -212,6 +216,12 @@ fn with_marker(driver: &Config, marker: &str) -> Config {
     let given = driver.get_options().map(|options| format!("{options} ")).unwrap_or_default();
     driver.options(format!("{given}-c {WRITES} -c {MARKER}={marker}"));
     driver
+}
+
+/// Whether a server of this version has `transaction_timeout`: 17 and newer.
+fn limits_transactions(version: &str) -> bool {
+    let major = version.split(|digit: char| !digit.is_ascii_digit()).next();
+    major.and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major >= 17)
 }
 
 /// Whether whoever answers takes no such parameter. `PgBouncer` says "unsupported startup parameter".
@@ -266,6 +276,7 @@ async fn open_once(
     let connection = Connection {
         client,
         encoding: session.parameter("server_encoding").map(str::to_owned),
+        limits_transactions: session.parameter("server_version").is_some_and(limits_transactions),
         notified: Arc::new(Notify::new()),
         closed: CancellationToken::new(),
         end: CancellationToken::new(),
@@ -361,6 +372,7 @@ fn session_settings<'a>(
         ("idle_in_transaction_session_timeout", "10s"),
         // A policy that hides rows from us would lose them without a word: fail instead.
         ("row_security", "off"),
+        ("standard_conforming_strings", "on"),
     ];
     let timeout = format!("{}ms", query_timeout.as_millis());
     let mut settings = vec![("statement_timeout", timeout)];
@@ -447,6 +459,16 @@ fn warn_if_unverified(endpoint: &Endpoint, mode: SslMode) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn servers_from_17_on_can_end_a_transaction_for_its_length() {
+        for version in ["17.0", "18.4 (Debian 18.4-1)", "19devel"] {
+            assert!(limits_transactions(version), "{version}");
+        }
+        for version in ["16.9", "9.6.24", "", "x"] {
+            assert!(!limits_transactions(version), "{version}");
+        }
+    }
 
     #[test]
     fn settings_of_the_caller_come_last_and_are_quoted() {

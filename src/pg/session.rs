@@ -60,6 +60,8 @@ pub struct Connection {
     pub(super) queries: Option<QueryDurations>,
     /// The database's encoding; `None` when the server or a pooler did not report it.
     pub(super) encoding: Option<String>,
+    /// Whether the server can end a transaction for its length.
+    pub(super) limits_transactions: bool,
     pub(super) sharing: Sharing,
     /// Opens the transaction of one statement on a shared session.
     pub(super) begin: String,

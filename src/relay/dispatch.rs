@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Relay, holding::Holding, turns::LATE};
+use super::{Relay, holding::Holding};
 use crate::{
     clock,
     delivery::{Company, Rejection, Ticket},
@@ -28,7 +28,7 @@ impl Relay {
             holding.delivery.interrupt_measuring();
             return false;
         }
-        if !holding.lease.is_trusted(now) {
+        if holding.outbox.is_closed() || !holding.lease.is_trusted(now) {
             holding.delivery.interrupt_measuring();
             if let Some(ticket) = holding.delivery.next(now) {
                 holding.delivery.give_back(ticket);
@@ -39,9 +39,9 @@ impl Relay {
         }
         Self::measure(holding, now);
         (0..DISPATCH_MAX).all(|number| {
-            // The process may stand still here too.
-            let is_in_time = number % DISPATCH_CHUNK != 0 || clock::now() < now + LATE;
-            is_in_time && self.dispatch_next(holding, now)
+            // Time passes here too, and the process may stand still.
+            let is_trusted = number % DISPATCH_CHUNK != 0 || holding.lease.is_trusted(clock::now());
+            is_trusted && self.dispatch_next(holding, now)
         })
     }
 

@@ -1,4 +1,4 @@
-//! Getting the right to run: a session, a schema that fits, the lock, the position.
+//! Getting the right to run: a session, a schema that fits, the lease, the position.
 
 use std::{
     collections::HashSet,
@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::{
-    Relay, RelayError, Settings, chores, contract,
+    RELEASE_MAX, Relay, RelayError, Settings, chores, contract,
     holding::{Holding, Place},
     letters, process,
     reader::{Pace, Reader},
@@ -109,7 +109,13 @@ impl Relay {
             Ok(acquired) => acquired,
             Err(error) => return Ok(Err(error.into())),
         };
-        match self.take(outbox, acquired, asked).await {
+        let (term, taken_by) = (acquired.term, Arc::clone(&outbox));
+        let taken = self.take(outbox, acquired, asked).await;
+        if matches!(taken, Ok(Taken::Foreign | Taken::Refused(_)) | Err(_)) {
+            // It ends by itself otherwise.
+            drop(tokio::time::timeout(RELEASE_MAX, taken_by.release(term)).await);
+        }
+        match taken {
             Ok(Taken::Holding(holding)) => Ok(Ok(*holding)),
             Ok(Taken::Foreign) => Err(RelayError::ForeignCluster),
             Ok(Taken::Refused(text)) => Err(RelayError::Contract(text)),
@@ -131,7 +137,13 @@ impl Relay {
             Err(error) => return Ok(Err(error.into())),
         };
         let schema = settings.schema.as_str().to_owned();
-        match version(&connection.client, &settings.schema).await {
+        // The driver's half has no deadline of its own.
+        let asked = version(&connection.client, &settings.schema);
+        let after = settings.database.query_timeout.0;
+        let Ok(asked) = tokio::time::timeout(after, asked).await else {
+            return Ok(Err(QueryError::Timeout { after }.into()));
+        };
+        match asked {
             Ok(SchemaVersion::Current(_)) => {}
             Ok(SchemaVersion::Missing) => {
                 return Ok(Err(NotYet::Schema { schema, state: "not there" }));
@@ -158,11 +170,12 @@ impl Relay {
     async fn wait_for_lease(&mut self, outbox: &Outbox) -> Result<(Acquired, Instant), QueryError> {
         outbox.listen_for_lease().await?;
         let candidate = self.settings.candidate.clone();
-        let mut seen_gone = None;
+        let mut seen_gone: Option<Gone> = None;
         let mut figures = chores::Standby::default();
         loop {
             let leader = outbox.leader().await?;
-            let claim = claim(leader.as_ref(), candidate.instance, seen_gone);
+            let gone = seen_gone.as_ref().and_then(|gone: &Gone| gone.is_certain(clock::now()));
+            let claim = claim(leader.as_ref(), candidate.instance, gone);
             let wait = match claim {
                 Claim::Free { ended } => {
                     let asked = clock::now();
@@ -174,14 +187,14 @@ impl Relay {
                     STANDBY
                 }
                 Claim::Doubtful { term } => {
-                    seen_gone = Some(term);
-                    NOTICES_WITHIN
+                    let seen_gone = Gone::of(&mut seen_gone, term);
+                    (seen_gone + NOTICES_WITHIN).saturating_duration_since(clock::now())
                 }
                 Claim::Led { left } => left.map_or(STANDBY, |left| left.min(STANDBY)),
             };
             if let Some(leader) = leader.filter(Leader::leads) {
                 self.stands_by(&leader.holder);
-                figures.measure(outbox, &self.status, &self.metrics).await;
+                figures.measure(outbox, &self.status, &self.metrics).await?;
             }
             tokio::select! {
                 () = sleep(wait) => {}
@@ -310,7 +323,26 @@ enum Claim {
     Led { left: Option<Duration> },
 }
 
-/// The option of `instance`; `seen_gone` is the term whose session it has seen ended before.
+/// A session of a leader that was seen to have ended.
+struct Gone {
+    term: i64,
+    seen: Instant,
+}
+
+impl Gone {
+    /// When the session of this term was seen to have ended first.
+    fn of(seen: &mut Option<Self>, term: i64) -> Instant {
+        let known = seen.take().filter(|gone| gone.term == term);
+        seen.insert(known.unwrap_or_else(|| Self { term, seen: clock::now() })).seen
+    }
+
+    /// The term, once a leader that lives has noticed too. A notification changes nothing about that.
+    fn is_certain(&self, now: Instant) -> Option<i64> {
+        (now >= self.seen + NOTICES_WITHIN).then_some(self.term)
+    }
+}
+
+/// The option of `instance`; `seen_gone` is the term whose session has certainly ended.
 fn claim(leader: Option<&Leader>, instance: Uuid, seen_gone: Option<i64>) -> Claim {
     let Some(leader) = leader.filter(|leader| leader.leads()) else {
         return Claim::Free { ended: None };
@@ -390,6 +422,19 @@ mod tests {
             session,
             is_locked: false,
         }
+    }
+
+    /// A notification, which anybody may send, let a standby take over at once.
+    #[test]
+    fn a_session_is_certainly_gone_only_after_its_leader_has_noticed() {
+        let mut seen = None;
+        let first = Gone::of(&mut seen, 7);
+        let gone = seen.as_ref().unwrap();
+        assert_eq!(gone.is_certain(first + NOTICES_WITHIN / 2), None);
+        assert_eq!(gone.is_certain(first + NOTICES_WITHIN), Some(7));
+        assert_eq!(Gone::of(&mut seen, 7), first, "it was seen again");
+        assert!(Gone::of(&mut seen, 8) >= first);
+        assert_eq!(seen.unwrap().term, 8);
     }
 
     #[test]

@@ -368,7 +368,7 @@ impl Holding {
         if !self.renewing.is_idle() || self.is_healing() {
             return None;
         }
-        let at_once = self.delivery.is_beyond_sent_to();
+        let at_once = self.delivery.wants_bound();
         Some(if at_once {
             self.lease.not_before(self.reader.began())
         } else {

@@ -198,10 +198,12 @@ impl Relay {
                     Duration::ZERO
                 }
                 Ended::Lost(why) => {
+                    self.abandon_unanswered(&holding);
                     self.lost(why);
                     SESSIONS.after(fruitless)
                 }
                 Ended::Failed(why) => {
+                    self.abandon_unanswered(&holding);
                     self.lost(why);
                     FRUITLESS.after(fruitless.max(1))
                 }
@@ -211,6 +213,14 @@ impl Relay {
         }
         self.status.send_modify(|status| status.phase = Phase::Stopped);
         Ok(())
+    }
+
+    /// Gives up the connection to the broker when messages are on their way: nobody would look after
+    /// them, and they could be written long after another instance leads.
+    fn abandon_unanswered(&mut self, holding: &Holding) {
+        if holding.delivery.in_flight() > 0 {
+            self.broker.abandon_connection();
+        }
     }
 
     /// The holding has ended, and another one is needed.
@@ -285,6 +295,11 @@ impl Relay {
                     self.checked(holding, checked);
                     None
                 }
+                // Before the answers, of which there may always be one more.
+                () = recheck.notified() => Some(Ended::Again),
+                () = holding.outbox.closed() => {
+                    Some(Ended::Lost("the session with Postgres ended".to_owned()))
+                }
                 absorbed = publisher.next() => {
                     self.absorb(holding, absorbed);
                     None
@@ -292,10 +307,6 @@ impl Relay {
                 () = holding.outbox.notified() => {
                     holding.notified(clock::now());
                     None
-                }
-                () = recheck.notified() => Some(Ended::Again),
-                () = holding.outbox.closed() => {
-                    Some(Ended::Lost("the session with Postgres ended".to_owned()))
                 }
                 () = shutdown.stopping(), if stop_at.is_none() => None,
                 () = tokio::task::yield_now(), if more => None,

@@ -21,7 +21,18 @@ pub(super) fn has_ended(identity: &str) -> bool {
         return false;
     };
     let (pid, start) = process;
-    place().as_deref() == Some(place_of) && started(pid).as_deref() != Some(start)
+    place().as_deref() == Some(place_of)
+        && match started(pid) {
+            Some(now) => now != start,
+            // What cannot be read may be another user's: only a number that is free tells something.
+            None => is_free(pid),
+        }
+}
+
+/// Whether no process has this number.
+fn is_free(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    pid.is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
 }
 
 /// The machine's start and the namespace in which process numbers mean the same.
@@ -31,7 +42,8 @@ fn place() -> Option<String> {
     Some(format!("{} {}", boot.trim(), namespace.display()))
 }
 
-/// Start of a process, in ticks since the machine did; `None` when it has ended.
+/// Start of a process, in ticks since the machine did, or "ended" for one whose parent has not asked
+/// for its end; `None` when it cannot be read.
 fn started(pid: u32) -> Option<String> {
     let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name before may hold anything, also parentheses.
@@ -39,7 +51,7 @@ fn started(pid: u32) -> Option<String> {
     let mut fields = fields.split_whitespace();
     let state = fields.next()?;
     let ended = matches!(state, "Z" | "X");
-    fields.nth(18).filter(|_| !ended).map(str::to_owned)
+    if ended { Some("ended".to_owned()) } else { fields.nth(18).map(str::to_owned) }
 }
 
 #[cfg(test)]
@@ -57,9 +69,12 @@ mod tests {
         let place = place().unwrap();
         let theirs = format!("{place} {} {}", child.id(), started(child.id()).unwrap());
         assert!(!has_ended(&theirs));
+        // What another user's process hides of itself says nothing; its number does.
+        assert!(!is_free(child.id()));
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(has_ended(&theirs));
+        assert!(is_free(child.id()));
         // A later process of the same number is another one.
         assert!(has_ended(&format!("{place} {} 1", std::process::id())));
         // What runs elsewhere is not for us to tell.

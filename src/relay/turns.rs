@@ -6,7 +6,7 @@ use crate::clock::WallClock;
 
 /// From this lateness on nothing is handed over before the database has confirmed the lease. Another
 /// instance takes over no sooner than that after it saw our session end.
-pub(super) const LATE: Duration = Duration::from_millis(250);
+const LATE: Duration = Duration::from_millis(250);
 
 /// From this lateness on the connection to the broker is given up, with what waits in its queue: it
 /// was meant for an earlier time.

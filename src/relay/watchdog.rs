@@ -93,7 +93,7 @@ mod system {
             self.is_guarding.store(true, SeqCst);
         }
 
-        /// No message waits in the client library, or the loop turns no more.
+        /// No event is in memory, or the loop turns no more and has given up what was on its way.
         pub(in crate::relay) fn rest(&self) {
             self.is_guarding.store(false, SeqCst);
         }

@@ -1,8 +1,10 @@
 //! The chores beside the data path: one that fails stops no other, and what is old says so.
 
+use std::time::Duration;
+
 use tokio_postgres::Client;
 
-use super::support::{DEADLINE, Fixture, app, eventually, postgres};
+use super::support::{DEADLINE, Fixture, app, eventually, let_pass, postgres};
 
 /// How often a function of the schema has been called.
 async fn calls(client: &Client, function: &str) -> i64 {
@@ -51,6 +53,40 @@ async fn a_chore_that_fails_is_named_and_stops_no_other() {
         daemon.metric(r#"postrider_chore_failing{chore="checkpoint"}"#).await < 1.0
     })
     .await;
+}
+
+/// What the note had to say stayed news, and was looked at again at once, for ever: a whole core.
+#[tokio::test]
+async fn a_note_that_fails_costs_no_processor_time() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let daemon = fixture.daemon().admin().allow_log("a chore fails").start();
+    app::emit(&client, "order.placed", None, "{}").await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    postgres::refuse(
+        &client,
+        r#"BEFORE UPDATE OF report ON "postrider".position FOR EACH STATEMENT"#,
+    )
+    .await;
+    eventually(
+        "a failing note, which is a finding and so something to note",
+        DEADLINE,
+        async || daemon.metric(r#"postrider_chore_failing{chore="note"}"#).await >= 3.0,
+    )
+    .await;
+    let before = cpu_ticks(daemon.pid());
+    let_pass(Duration::from_secs(3)).await;
+    // Of 300 in all; the relay itself takes one or two.
+    let taken = cpu_ticks(daemon.pid()) - before;
+    assert!(taken < 45, "{taken} ticks of processor time in 3 s");
+}
+
+/// Processor time of a process, in hundredths of a second.
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let ticks = |place| fields.split_whitespace().nth(place).unwrap().parse::<u64>().unwrap();
+    ticks(11) + ticks(12)
 }
 
 /// The gauge to alert on kept its last value, 0, while nobody could read the outbox.

@@ -190,7 +190,7 @@ async fn a_copy_without_its_sequences_costs_no_event() {
 }
 
 /// Each alteration, what undoes it, and what is said of it.
-const REFUSED: [(&str, &str, &str); 8] = [
+const REFUSED: [(&str, &str, &str); 9] = [
     (
         "ALTER TABLE postrider.outbox ALTER COLUMN tx SET DEFAULT '3'",
         "ALTER TABLE postrider.outbox ALTER COLUMN tx SET DEFAULT pg_current_xact_id()",
@@ -227,6 +227,12 @@ const REFUSED: [(&str, &str, &str); 8] = [
         "CREATE RULE aside AS ON INSERT TO postrider.outbox DO INSTEAD NOTHING",
         "DROP RULE aside ON postrider.outbox",
         "has a rule",
+    ),
+    (
+        "INSERT INTO postrider.outbox (seq, event_type) OVERRIDING SYSTEM VALUE
+         VALUES (9223372036854775807, 'order.placed')",
+        "DELETE FROM postrider.outbox WHERE seq = 9223372036854775807",
+        "no number comes after it",
     ),
     ("ALTER TABLE postrider.outbox ALTER COLUMN tx DROP NOT NULL", "", "outbox.tx has the default"),
 ];

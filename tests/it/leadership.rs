@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use postrider::dev::{checker::Order, workload::Options};
 use tokio::time::Instant;
+use tokio_postgres::types::ToSql;
 use tokio_util::sync::CancellationToken;
 
 use super::support::{
@@ -147,6 +148,32 @@ async fn insert_large(client: &tokio_postgres::Client, count: u64) {
         SELECT 'load.made', 'load', n::text, json_build_object('n', n, 'x', repeat('x', 50000))
         FROM generate_series(1, $1::bigint) AS n"#;
     client.execute(statement, &[&count.cast_signed()]).await.unwrap();
+}
+
+/// A crash of the server took the last half second of asynchronous commits with it: how far a leader
+/// may have sent, too, so that the next one did not look for all of it.
+#[tokio::test]
+async fn how_far_a_leader_may_send_survives_a_crash_of_the_server() {
+    let fixture = Fixture::own_postgres().await;
+    let client = fixture.connect().await;
+    let mut daemon = daemon(&fixture).start();
+    daemon.wait_log("relaying", DEADLINE).await;
+    daemon.terminate();
+    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+    client.batch_execute("SET synchronous_commit = off").await.unwrap();
+    let renew = client.prepare(include_str!("../../src/outbox/sql/renew.sql")).await.unwrap();
+    let position = r#"SELECT term, sent_to FROM "postrider".position"#;
+    let row = client.query_one(position, &[]).await.unwrap();
+    let (term, sent_to): (i64, i64) = (row.get(0), row.get(1));
+    let flushed = "SELECT pg_current_wal_flush_lsn() >= pg_current_wal_insert_lsn()";
+    let mut durable = 0;
+    for more in 1..=20_i64 {
+        let parameters: [&(dyn ToSql + Sync); 4] = [&"default", &term, &3.0, &(sent_to + more)];
+        assert_eq!(client.query(&renew, &parameters).await.unwrap().len(), 1);
+        durable += i32::from(client.query_one(flushed, &[]).await.unwrap().get::<_, bool>(0));
+    }
+    // The server itself may write something in between.
+    assert!(durable >= 15, "{durable} of 20 were durable when they were answered");
 }
 
 /// An idle leader has nothing that could be written late: a machine that sleeps need not end it.

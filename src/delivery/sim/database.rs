@@ -132,7 +132,6 @@ impl Database {
     pub(super) fn settle(&mut self, settlement: &Settlement, on_dead: OnDead, now: Instant) {
         self.position = settlement.position.clone();
         self.mark = settlement.stream;
-        self.renew(settlement.sent_to);
         for letter in &settlement.letters {
             let (state, attempts, next) = match &letter.fate {
                 Fate::Dead { attempts, .. } => (State::Dead, *attempts, None),

@@ -19,7 +19,8 @@
 --   previous_update timestamptz null,
 --   cluster_id int8 (of this server: when it differs from system_id, stop),
 --   in_recovery bool (a standby would have failed), notifies bool (false: the server allows
---   two-phase commit, so writers send no wake-up and the relay has to poll)
+--   two-phase commit, so writers send no wake-up and the relay has to poll), durable text (a term has to
+--   survive a crash of the server, whatever synchronous_commit says otherwise)
 -- Rows: 1, or 0 when another instance leads. Index: primary key; that on tx of each leaf.
 -- Locks: that row.
 WITH previous AS MATERIALIZED (
@@ -53,5 +54,6 @@ SELECT taken.term, taken.snapshot::text AS snapshot, taken.floor, taken.target::
        previous.updated_at AS previous_update, here.cluster_id,
        pg_is_in_recovery() AS in_recovery,
        current_setting('max_prepared_transactions') = '0'
-           OR coalesce(current_setting('postrider.wake', true), '') = 'always' AS notifies
+           OR coalesce(current_setting('postrider.wake', true), '') = 'always' AS notifies,
+       set_config('synchronous_commit', 'local', true) AS durable
 FROM taken CROSS JOIN here LEFT JOIN previous ON true

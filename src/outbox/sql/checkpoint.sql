@@ -24,7 +24,9 @@ WITH here AS MATERIALIZED (
 ), ended AS (
     UPDATE "postrider".position AS p SET healing_since = NULL
     FROM here
-    WHERE p.relay = here.relay AND here.healing_since < now() - interval '1 minute'
+    -- One that began again since is another healing.
+    WHERE p.relay = here.relay AND p.healing_since = here.healing_since
+      AND here.healing_since < now() - interval '1 minute'
       AND NOT EXISTS (
           SELECT FROM "postrider".letter AS l
           WHERE l.relay = here.relay AND NOT pg_visible_in_snapshot(l.tx, here.snapshot)

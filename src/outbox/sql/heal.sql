@@ -32,7 +32,7 @@ WITH ours AS MATERIALIZED (
         published = coalesce((SELECT published FROM chosen), 0),
         stream_created_ns = $3::bigint, stream_seq = $4::bigint, stream_event_id = NULL,
         stream_floor = coalesce((SELECT stream_floor FROM chosen), 0),
-        healing_since = coalesce(p.healing_since, clock_timestamp()), heal_requested_at = NULL,
+        healing_since = clock_timestamp(), heal_requested_at = NULL,
         updated_at = clock_timestamp()
     FROM ours WHERE p.relay = ours.relay
 ), noted AS (

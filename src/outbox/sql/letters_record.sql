@@ -30,7 +30,7 @@ WITH ours AS MATERIALIZED (
                           ELSE l.error_code END,
         error = CASE WHEN r.change IN ('dead', 'retrying') THEN r.error ELSE l.error END,
         fingerprint = CASE WHEN r.change IN ('dead', 'retrying')
-            THEN r.error_code || '-' || substr(md5(regexp_replace(r.error, '\d+|"[^"]*"', '#', 'g')), 1, 8)
+            THEN r.error_code || '-' || substr(md5(regexp_replace(r.error, '[0-9]+|"[^"]*"', '#', 'g')), 1, 8)
             ELSE l.fingerprint END,
         last_failed_at = CASE WHEN r.change IN ('dead', 'retrying') THEN clock_timestamp()
                               ELSE l.last_failed_at END,

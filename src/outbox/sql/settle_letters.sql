@@ -10,13 +10,12 @@
 -- be measured: of it the letter tells the compressed size, $17 integer[] attempts, $18 float8[] null or wait in
 -- seconds until the mark (by this server's clock),
 -- $19 uuid null event stored at the last acked sequence, $20 bigint stream floor,
--- $21 float8 length of the lease in seconds, $22 bigint sent_to (renew.sql),
--- $23 bigint events settled as published, this settlement's included,
--- $24 bigint dead letters to name at most
+-- $21 float8 length of the lease in seconds, $22 bigint events settled as published, this settlement's
+--   included, $23 bigint dead letters to name at most
 -- Columns: settled int8 (1 when the term is still ours, else 0 and nothing was written), and of a
 --   dead letter: id int8 null, event_id uuid null, event_type, aggregate_type, aggregate_id text null
 --   (their first 200 characters), error_code text null, error text null (its first 500 characters)
--- Rows: one for each dead letter of this settlement, $24 at most; one with nulls when there is none.
+-- Rows: one for each dead letter of this settlement, $23 at most; one with nulls when there is none.
 --   Letters of an earlier run, whose answer was lost, are among them.
 -- Index: primary key of position, of each leaf one probe an event, (relay, seq) of letter.
 -- Locks: the position's row and the new rows.
@@ -26,10 +25,9 @@ WITH settled AS (
         target = $5::text::pg_snapshot, target_floor = $6::bigint,
         bookmark = $7::bigint, stream_name = $8::text, stream_created_ns = $9::bigint,
         stream_seq = $10::bigint, stream_event_id = $19::uuid, stream_floor = $20::bigint,
-        published = $23::bigint,
+        published = $22::bigint,
         updated_at = clock_timestamp(),
         lease_until = clock_timestamp() + $21::float8 * interval '1 second',
-        sent_to = greatest(p.sent_to, $22::bigint),
         drawn = greatest(p.drawn,
             "postrider".sequence_value('"postrider".outbox_seq_seq'::regclass))
     WHERE p.relay = $1::text AND p.term = $2::bigint
@@ -42,7 +40,7 @@ WITH settled AS (
         content_type, headers, correlation_id, causation_id, actor, payload, payload_binary)
     SELECT settled.relay, failed.state, failed.holds, failed.attempts, failed.error_code,
            failed.error, failed.error_code || '-'
-               || substr(md5(regexp_replace(failed.error, '\d+|"[^"]*"', '#', 'g')), 1, 8),
+               || substr(md5(regexp_replace(failed.error, '[0-9]+|"[^"]*"', '#', 'g')), 1, 8),
            CASE WHEN failed.state = 'dead' THEN clock_timestamp() END,
            clock_timestamp() + failed.wait * interval '1 second',
            coalesce(o.payload_size, 0), failed.error_code = 'unreadable_row'
@@ -96,7 +94,7 @@ WITH settled AS (
         SELECT l.* FROM "postrider".letter AS l
         WHERE l.relay = settled.relay AND l.seq = failed.seq AND l.state = 'dead'
         OFFSET 0) AS old
-    LIMIT $24::bigint
+    LIMIT $23::bigint
 )
 SELECT (SELECT count(*) FROM settled) AS settled, dead.id, dead.event_id,
        left(dead.event_type, 200) AS event_type, left(dead.aggregate_type, 200) AS aggregate_type,

@@ -75,6 +75,11 @@ impl Agenda {
         }
     }
 
+    /// Whether a chore can be hurried: one that failed waits.
+    pub(super) fn can_hurry(&self, chore: Chore) -> bool {
+        self.entries.iter().any(|entry| entry.chore == chore && entry.failures == 0)
+    }
+
     /// A duty begins: what it wants to know is looked at first.
     pub(super) fn begin(&mut self, duty: Duty, now: Instant) {
         self.hurry(

@@ -9,7 +9,7 @@ use crate::{
     findings,
     metrics::{Depth, Measured, Metrics},
     outbox::{Outbox, Upkeep},
-    pg::error::QueryError,
+    pg::error::{Class, QueryError},
     relay::status::Status,
 };
 
@@ -64,20 +64,25 @@ pub(in crate::relay) struct Standby {
 
 impl Standby {
     /// Measures when it is time to. A failure shows as figures that grow old.
+    ///
+    /// # Errors
+    /// When the session is of no use any more.
     pub(in crate::relay) async fn measure(
         &mut self,
         outbox: &Outbox,
         status: &watch::Sender<Status>,
         metrics: &Metrics,
-    ) {
+    ) -> Result<(), QueryError> {
         let now = Instant::now();
         if self.measured_at.is_some_and(|at| now.duration_since(at) < STANDBY_INTERVAL) {
-            return;
+            return Ok(());
         }
         self.measured_at = Some(now);
         match outbox.depth().await {
             Ok(depth) => take(now, depth, status, metrics),
+            Err(error) if error.class() == Class::SessionLost => return Err(error),
             Err(error) => debug!(%error, "a standby could not measure what waits"),
         }
+        Ok(())
     }
 }

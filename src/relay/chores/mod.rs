@@ -156,6 +156,8 @@ impl Chores {
     /// Waits until then, or until something has changed that a chore depends on.
     async fn wait(&mut self, duty: Duty, due: Instant) {
         let noted = self.noted.clone().unwrap_or_default();
+        // A note that failed waits for its time, whatever there is to say.
+        let may_note = duty == Duty::Leading && self.agenda.can_hurry(Chore::Note);
         let session = self.session.as_ref();
         let ended = async {
             match session {
@@ -164,7 +166,7 @@ impl Chores {
             }
         };
         let changed = |status: &Status| {
-            let is_news = duty == Duty::Leading && note::summary(status) != noted;
+            let is_news = may_note && note::summary(status) != noted;
             is_news || Duty::of(status) != Some(duty)
         };
         tokio::select! {

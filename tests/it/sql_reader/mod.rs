@@ -120,9 +120,9 @@ async fn settle(
     bookmark: i64,
 ) -> Option<i64> {
     let id = Uuid::nil();
-    let parameters: [&(dyn ToSql + Sync); 15] = [
+    let parameters: [&(dyn ToSql + Sync); 14] = [
         &"main", &term, &settled, &0_i64, &target, &0_i64, &bookmark, &"S", &1_i64, &1_i64, &id,
-        &0_i64, &10.0_f64, &0_i64, &0_i64,
+        &0_i64, &10.0_f64, &0_i64,
     ];
     let row = client.query_opt(&statement("settle"), &parameters).await.unwrap();
     row.map(|row| row.get("fence"))

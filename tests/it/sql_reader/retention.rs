@@ -89,7 +89,7 @@ async fn a_letter_without_its_payload_keeps_the_row() {
     let (seqs, states) = (vec![1_i64], vec!["dead"]);
     let (codes, texts) = (vec!["payload_too_large"], vec!["too large"]);
     let (holds, attempts, waits) = (vec![true], vec![1_i32], vec![None::<f64>]);
-    let parameters: [&(dyn ToSql + Sync); 24] = [
+    let parameters: [&(dyn ToSql + Sync); 23] = [
         &"main",
         &term,
         &target,
@@ -111,7 +111,6 @@ async fn a_letter_without_its_payload_keeps_the_row() {
         &Uuid::nil(),
         &0_i64,
         &10.0_f64,
-        &0_i64,
         &0_i64,
         &20_i64,
     ];
