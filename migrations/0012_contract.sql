@@ -20,6 +20,9 @@ RETURN coalesce(pg_sequence_last_value(sequence),
                 CASE WHEN has_sequence_privilege(sequence::oid, 'USAGE, SELECT') THEN 0
                      ELSE currval(sequence) END);
 
+-- Where functions are not everybody's by default, this one is all the same.
+GRANT EXECUTE ON FUNCTION "postrider".sequence_value(regclass) TO PUBLIC;
+
 -- The gate of a sequence that has no value yet, as after a dump of the structure alone. In version 18
 -- that is also what a role sees that may not read it: such a role is refused as in every version. The
 -- SET clause keeps the body out of the statements that insert.

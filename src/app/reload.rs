@@ -46,6 +46,7 @@ pub(super) async fn obey(
                 for problem in &invalid.problems {
                     error!(
                         origin = problem.origin.as_ref().map(tracing::field::display),
+                        why = problem.detail,
                         hint = problem.hint,
                         "configuration not reloaded, the old one stays: {}",
                         problem.primary

@@ -7,6 +7,9 @@ use std::{
     path::Path,
 };
 
+/// The largest configuration file in bytes, inclusive. A larger one is refused.
+pub(super) const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
+
 /// The largest secret in bytes, inclusive. A larger file is refused: it is not a secret.
 pub(super) const SECRET_BYTES_MAX: u64 = 64 * 1024;
 

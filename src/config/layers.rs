@@ -14,6 +14,7 @@ use figment::{
 
 use super::{
     error::{Origin, Problem},
+    file::{self, CONFIG_BYTES_MAX},
     keys,
 };
 
@@ -34,8 +35,8 @@ impl Layer {
     /// Reads a TOML file.
     pub(super) fn file(path: &Path) -> Result<Self, Problem> {
         let origin = Origin::File { path: path.to_owned(), line: None };
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Problem::new(format!("could not read {}", path.display())).detail(error.to_string())
+        let text = file::read_text(path, CONFIG_BYTES_MAX).map_err(|error| {
+            Problem::new(format!("could not read {}", path.display())).detail(error)
         })?;
         let values = Toml::from_str::<Dict>(&text).map_err(|error| {
             // The error's own text quotes the line, and a line may hold a password.

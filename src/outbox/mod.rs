@@ -48,13 +48,17 @@ pub use why::{Waiting, WaitingLetter};
 
 /// The planner settings of a session that reads the outbox: no statistics, stale or missing, may
 /// turn a range of an index into a scan of the settled rows.
-pub const SESSION_SETTINGS: [(&str, &str); 9] = [
+pub const SESSION_SETTINGS: [(&str, &str); 12] = [
     // A relay asks every few seconds: the server ends a session of which nothing is heard.
     ("idle_session_timeout", "60000"),
     ("enable_seqscan", "off"),
     ("enable_bitmapscan", "off"),
     ("enable_sort", "off"),
     ("enable_hashjoin", "off"),
+    // What is left must be possible, whatever the role's or a neighbour's settings are.
+    ("enable_nestloop", "on"),
+    ("enable_indexscan", "on"),
+    ("enable_indexonlyscan", "on"),
     ("jit", "off"),
     // A page is never worth starting processes for.
     ("max_parallel_workers_per_gather", "0"),

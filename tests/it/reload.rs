@@ -10,7 +10,8 @@ use postrider::dev::{
 use tokio_util::sync::CancellationToken;
 
 use super::support::{
-    DEADLINE, Fixture, daemon, eventually, let_pass, postgres::without_two_phase_commit, toml::Toml,
+    DEADLINE, Fixture, app, daemon, eventually, let_pass, postgres::without_two_phase_commit,
+    toml::Toml,
 };
 
 const SUCCESSFUL: &str = "postrider_config_last_reload_successful";
@@ -140,7 +141,7 @@ async fn invalid_configuration_is_refused_and_the_old_one_stays() {
     .await;
     assert!(!running.log().contains("canary"), "{}", running.log());
     assert!(running.metric(SUCCESSFUL).await < 1.0);
-    super::support::app::emit(&client, "order.placed", None, "{}").await;
+    app::emit(&client, "order.placed", None, "{}").await;
     fixture.wait_stored(1, DEADLINE).await;
 
     let url = fixture.database_url();
@@ -169,4 +170,23 @@ async fn variables_of_libpq_alone_say_where_the_database_is() {
     let strict = [&variables[..], &[("PGSSLMODE", "require")]].concat();
     let found = daemon::run_with(&toml, &["check"], &strict).await;
     assert!(found.stdout.contains("server does not speak TLS"), "{found:?}");
+}
+
+/// Opening a pipe waits for its writer: the loop stood still for good, and SIGTERM was not heard either.
+#[tokio::test]
+async fn a_configuration_that_became_a_pipe_is_refused_and_publishing_goes_on() {
+    let fixture = Fixture::new().await;
+    let mut daemon = fixture.daemon().allow_log("configuration not reloaded").start();
+    daemon.wait_log("relaying", DEADLINE).await;
+    let path = daemon.config_path();
+    fs::remove_file(&path).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+    assert!(made.success());
+    daemon.signal(Signal::HangUp);
+    let line = daemon.wait_log("it is a pipe", DEADLINE).await;
+    assert!(line.contains("configuration not reloaded, the old one stays"), "{line}");
+    app::insert_backlog(&fixture.connect().await, 10, 10).await;
+    fixture.wait_stored(10, DEADLINE).await;
+    daemon.terminate();
+    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
 }

@@ -2,7 +2,7 @@
 
 use tokio_postgres::Client;
 
-use super::support::{DEADLINE, Fixture, app, daemon, let_pass, postgres::connect};
+use super::support::{DEADLINE, Fixture, app, daemon, let_pass, postgres::connect, toml::Toml};
 
 /// A login of its own with the rights of one role; its URL.
 async fn login(fixture: &Fixture, role: &str) -> String {
@@ -72,4 +72,22 @@ async fn an_operators_command_as_the_relays_user_names_the_role_that_it_needs() 
     assert_eq!(finished.code, Some(77), "{finished:?}");
     assert!(finished.stderr.contains("GRANT postrider_operator TO"), "{finished:?}");
     assert!(!finished.stderr.contains("grant postrider_relay"), "{finished:?}");
+}
+
+/// Where functions are not everybody's by default the relay never ran, and `check` was green.
+#[tokio::test]
+async fn a_database_whose_functions_are_not_everybodys_serves_the_relay() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let harden = "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC";
+    client.batch_execute(harden).await.unwrap();
+    let toml = fixture.toml().set("database.schema", "hardened");
+    let finished = daemon::run(&toml, &["migrate"]).await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    let url = login(&fixture, "relay").await;
+    let hardened = |toml: Toml| toml.set("database.schema", "hardened").set("database.url", url);
+    let _daemon = fixture.daemon().config(hardened).start();
+    let emit = "SELECT hardened.emit('order.placed', '{}')";
+    client.batch_execute(emit).await.unwrap();
+    fixture.wait_stored(1, DEADLINE).await;
 }

@@ -111,6 +111,47 @@ async fn a_loss_beyond_what_the_outbox_retains_is_an_alarm_until_somebody_acknow
     assert_eq!(client.query_one(recorded, &[]).await.unwrap().get::<_, i64>(0), 1);
 }
 
+/// Rows with letters are passed over, and the letters were published before the first checkpoint of the
+/// new stream: from the second time on nobody published them, and only `audit` knew.
+#[tokio::test]
+async fn a_letter_that_was_published_is_restored_whenever_its_stream_is_lost() {
+    let fixture = Fixture::new().await;
+    let toml = fixture.toml();
+    let mut daemon = fixture
+        .daemon()
+        .allow_log("the broker has lost events")
+        .allow_log("nothing can be published just now")
+        .allow_log("beginning again from a checkpoint")
+        .allow_log("became a dead letter")
+        .start();
+    let client = fixture.connect().await;
+    let dead = r#"INSERT INTO "postrider".outbox (event_type) VALUES ('order.*')"#;
+    client.batch_execute(dead).await.unwrap();
+    emit(&fixture, 5).await;
+    let mend = ["dlq", "edit", "1", "--event-type", "order.placed", "--reason", "a typing error"];
+    for command in [&mend[..], &["dlq", "redrive", "1", "--wait"]] {
+        let finished = run(&toml, command).await;
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+    }
+    assert_eq!(fixture.wait_stored(6, DEADLINE).await.len(), 6);
+    let jetstream = fixture.jetstream().await;
+    let config = jetstream.get_stream(&fixture.stream).await.unwrap().cached_info().config.clone();
+    let resolved = r#"SELECT count(*) FROM "postrider".letter WHERE resolution = 'published'"#;
+    for _ in 0..3 {
+        eventually("a published letter", DEADLINE, async || {
+            client.query_one(resolved, &[]).await.unwrap().get::<_, i64>(0) == 1
+        })
+        .await;
+        daemon.kill9();
+        jetstream.delete_stream(&fixture.stream).await.unwrap();
+        jetstream.create_stream(config.clone()).await.unwrap();
+        daemon.start_again();
+        assert_eq!(fixture.wait_stored(6, DEADLINE).await.len(), 6);
+    }
+    let audit = run(&toml, &["audit"]).await;
+    assert_eq!(audit.code, Some(0), "{audit:?}");
+}
+
 #[tokio::test]
 async fn a_loss_that_the_outbox_can_restore_is_no_alarm() {
     let fixture = Fixture::new().await;

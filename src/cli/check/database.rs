@@ -4,7 +4,7 @@ use super::{CheckResult, Finding, standing};
 use crate::{
     cli::exit::Exit,
     config::Config,
-    outbox::{Broken, ForeignPosition, Inspection, Remedy},
+    outbox::{Broken, ForeignPosition, Inspection, Remedy, SESSION_SETTINGS},
     pg::{
         connect::{Connection, connect},
         error::{Class, QueryError},
@@ -28,7 +28,7 @@ const CONTRACT: &str = "contract";
 
 /// What there is to say; it ends with the first refusal, because the rest would follow from it.
 pub(super) async fn findings(config: &Config) -> Vec<Finding> {
-    let connection = match connect(&config.database, "check", &[]).await {
+    let connection = match connect(&config.database, "check", &SESSION_SETTINGS).await {
         Ok(connection) => connection,
         Err(error) => {
             let finding = Finding::refused(POSTGRES, error.class().into(), error.to_string());

@@ -184,6 +184,11 @@ impl Daemon {
         self.signal(Signal::HangUp);
     }
 
+    /// Its configuration file.
+    pub(crate) fn config_path(&self) -> PathBuf {
+        self.home.path().join("postrider.toml")
+    }
+
     /// The process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().expect("a running program").id()
