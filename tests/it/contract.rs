@@ -426,3 +426,12 @@ async fn no_grant_on_the_gate_lets_a_row_be_routed_by_a_null() {
         assert!(check.stdout.contains(&format!("{role} may insert")), "{}", check.stdout);
     }
 }
+
+/// Without a value each insert called a function that costs as much as the rest of it.
+#[tokio::test]
+async fn the_gate_has_a_value_before_a_relay_has_ever_slept() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let value = "SELECT pg_sequence_last_value('postrider.gate')";
+    assert_eq!(client.query_one(value, &[]).await.unwrap().get::<_, Option<i64>>(0), Some(0));
+}
