@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::{
-    Context,
+    Context, ErrorCode,
     context::CreateStreamErrorKind,
     stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
 };
@@ -138,6 +138,10 @@ pub enum StreamError {
     },
 }
 
+/// What a server says that cannot reserve what a stream may take.
+const NO_STORAGE: [ErrorCode; 2] =
+    [ErrorCode::STORAGE_RESOURCES_EXCEEDED, ErrorCode::MEMORY_RESOURCES_EXCEEDED];
+
 /// Why a stream cannot be asked for, or read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
@@ -149,6 +153,8 @@ pub enum Cause {
     Denied,
     /// The stream, or the account, has no room for another consumer.
     NoConsumer,
+    /// The account, or the server, has no room for a stream of this size.
+    NoStorage,
     /// The server answered with an error.
     Answered,
 }
@@ -168,6 +174,10 @@ impl Cause {
             Self::NoConsumer => {
                 "raise max_consumers of the stream or of the account by one, or delete a consumer \
                  that nobody uses"
+            }
+            Self::NoStorage => {
+                "lower stream.max_bytes, which is reserved, or raise the account's or the server's \
+                 limit: `nats account info` shows it"
             }
             Self::Answered => "see with `nats stream info` whether the stream has a leader",
         }
@@ -289,6 +299,9 @@ async fn create(
                            stream they clash with"
                         .to_owned(),
                 })
+            }
+            CreateStreamErrorKind::JetStream(api) if NO_STORAGE.contains(&api.error_code()) => {
+                Err(StreamError::unavailable(&stream, Cause::NoStorage, error.to_string()))
             }
             CreateStreamErrorKind::EmptyStreamName
             | CreateStreamErrorKind::InvalidStreamName

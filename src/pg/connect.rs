@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::Notify;
 use tokio_postgres::{
     AsyncMessage, Socket,
-    config::{Config, SslMode as DriverMode},
+    config::{Config, SslMode as DriverMode, TargetSessionAttrs},
     error::SqlState,
     tls::MakeTlsConnect,
     types::{ToSql, Type},
@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::{
     error::{self, Class, classify, describe, describe_refusal, rustls_error},
+    server::limits_transactions,
     session::Sharing,
     tls::{SslMode, TlsError, explain},
     url::{Endpoint, Place, Target, UrlError},
@@ -37,7 +38,7 @@ const MARKER: &str = "postrider.session";
 
 /// The start of a session that can write, although its role or database is set to read only. The driver
 /// would take such a server for a standby.
-const WRITES: &str = "default_transaction_read_only=off";
+const WRITES: &str = "-c default_transaction_read_only=off";
 
 /// What a session of our own gets besides: the server notices within seconds that we are gone, and
 /// our statements mean the same whatever the role's or the database's defaults are.
@@ -180,8 +181,14 @@ async fn open(
     (query_timeout, settings): (Duration, &[(&str, &str)]),
 ) -> Result<Connection, tokio_postgres::Error> {
     let marker = Uuid::new_v4().to_string();
-    let driver = with_marker(&endpoint.driver, &marker);
+    let driver = with_options(&endpoint.driver, &format!("-c {MARKER}={marker}"));
     let mut connection = match open_encrypted(endpoint, &driver, mode, connector).await {
+        Err(error) if error::is_read_only(&error) => {
+            if !is_read_only_by_role(endpoint, mode, connector).await? {
+                return Err(error);
+            }
+            open_encrypted(endpoint, &with_options(&driver, WRITES), mode, connector).await?
+        }
         // A pooler refuses the parameter, or knows none.
         Err(error) if refuses_startup_parameters(&error) => {
             open_encrypted(endpoint, &endpoint.driver, mode, connector).await?
@@ -209,19 +216,26 @@ async fn open(
     Ok(connection)
 }
 
-/// The driver's configuration with a startup parameter that only a server sees which starts this
-/// very session.
-fn with_marker(driver: &Config, marker: &str) -> Config {
+/// The driver's configuration with startup options, which only a server sees that starts this very
+/// session.
+fn with_options(driver: &Config, options: &str) -> Config {
     let mut driver = driver.clone();
     let given = driver.get_options().map(|options| format!("{options} ")).unwrap_or_default();
-    driver.options(format!("{given}-c {WRITES} -c {MARKER}={marker}"));
+    driver.options(format!("{given}{options}"));
     driver
 }
 
-/// Whether a server of this version has `transaction_timeout`: 17 and newer.
-fn limits_transactions(version: &str) -> bool {
-    let major = version.split(|digit: char| !digit.is_ascii_digit()).next();
-    major.and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major >= 17)
+/// Asks a server that refuses to write why it does.
+async fn is_read_only_by_role(
+    endpoint: &Endpoint,
+    mode: SslMode,
+    connector: &MakeRustlsConnect,
+) -> Result<bool, tokio_postgres::Error> {
+    let mut driver = endpoint.driver.clone();
+    driver.target_session_attrs(TargetSessionAttrs::Any);
+    let connection = open_encrypted(endpoint, &driver, mode, connector).await?;
+    let asked = include_str!("sql/read_only_by_role.sql");
+    connection.client.query_typed_one(asked, &[]).await?.try_get(0)
 }
 
 /// Whether whoever answers takes no such parameter. `PgBouncer` says "unsupported startup parameter".
@@ -459,16 +473,6 @@ fn warn_if_unverified(endpoint: &Endpoint, mode: SslMode) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn servers_from_17_on_can_end_a_transaction_for_its_length() {
-        for version in ["17.0", "18.4 (Debian 18.4-1)", "19devel"] {
-            assert!(limits_transactions(version), "{version}");
-        }
-        for version in ["16.9", "9.6.24", "", "x"] {
-            assert!(!limits_transactions(version), "{version}");
-        }
-    }
 
     #[test]
     fn settings_of_the_caller_come_last_and_are_quoted() {

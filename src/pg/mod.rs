@@ -7,6 +7,7 @@ pub mod migrate;
 mod migration_lock;
 mod roles;
 pub mod schema;
+mod server;
 pub mod session;
 pub mod tls;
 mod url;

@@ -198,12 +198,10 @@ impl Relay {
                     Duration::ZERO
                 }
                 Ended::Lost(why) => {
-                    self.abandon_unanswered(&holding);
                     self.lost(why);
                     SESSIONS.after(fruitless)
                 }
                 Ended::Failed(why) => {
-                    self.abandon_unanswered(&holding);
                     self.lost(why);
                     FRUITLESS.after(fruitless.max(1))
                 }
@@ -213,14 +211,6 @@ impl Relay {
         }
         self.status.send_modify(|status| status.phase = Phase::Stopped);
         Ok(())
-    }
-
-    /// Gives up the connection to the broker when messages are on their way: nobody would look after
-    /// them, and they could be written long after another instance leads.
-    fn abandon_unanswered(&mut self, holding: &Holding) {
-        if holding.delivery.in_flight() > 0 {
-            self.broker.abandon_connection();
-        }
     }
 
     /// The holding has ended, and another one is needed.

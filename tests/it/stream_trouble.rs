@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, Source, StorageType};
+use postrider::dev::servers::NatsOptions;
 
 use super::support::{
     DEADLINE, Fixture, app,
     daemon::{Daemon, DaemonBuilder},
     eventually,
+    toml::Toml,
 };
 
 const WINDOW: Duration = Duration::from_mins(10);
@@ -59,6 +61,18 @@ async fn assert_in_order(fixture: &Fixture, count: usize) {
     let sequences: Vec<_> = messages.iter().map(|m| m.header("ce-sequence").unwrap()).collect();
     assert!(sequences.is_sorted(), "{sequences:?}");
     assert_eq!(dead_letters(fixture).await, 0);
+}
+
+/// The hint was to see whether the stream, which did not exist, had a leader.
+#[tokio::test]
+async fn a_stream_that_finds_no_room_names_the_key_to_lower() {
+    let options = NatsOptions { jetstream: "max_file_store: 1GB".into(), ..NatsOptions::default() };
+    let fixture = Fixture::with(None, Some(options)).await;
+    let large = |toml: Toml| toml.set("stream.max_bytes", "2GiB");
+    let mut daemon =
+        fixture.daemon().config(large).allow_log("nothing can be published just now").start();
+    let line = daemon.wait_log("nothing can be published just now", DEADLINE).await;
+    assert!(line.contains("10047") && line.contains("lower stream.max_bytes"), "{line}");
 }
 
 #[tokio::test]

@@ -130,7 +130,8 @@ async fn wait_for_letters(fixture: &Fixture) -> bool {
 async fn lingering(fixture: &Fixture) -> Option<String> {
     let statement = "SELECT format('%s is %s', application_name, state) FROM pg_stat_activity
         WHERE application_name LIKE 'postrider/%' AND datname = current_database()
-        AND (state LIKE 'idle in transaction%' OR xact_start < now() - interval '5 s')";
+        AND (state LIKE 'idle in transaction%' AND state_change < now() - interval '1 s'
+            OR xact_start < now() - interval '5 s')";
     let row =
         fixture.connect().await.query_opt(&format!("{statement} LIMIT 1"), &[]).await.unwrap();
     row.map(|row| row.get(0))
