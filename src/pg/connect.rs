@@ -295,6 +295,7 @@ async fn open_once(
         closed: CancellationToken::new(),
         end: CancellationToken::new(),
         ending: Arc::new(OnceLock::new()),
+        reason: OnceLock::new(),
         query_timeout: Duration::ZERO,
         queries: None,
         sharing: Sharing::Shared,

@@ -55,7 +55,10 @@ pub struct Connection {
     pub(super) closed: CancellationToken,
     /// Cancelled to end the session for the settings that a reload brought.
     pub(super) end: CancellationToken,
+    /// What the driver knows of the session's end.
     pub(super) ending: Arc<OnceLock<String>>,
+    /// What the server told a statement about it.
+    pub(super) reason: OnceLock<String>,
     pub(super) query_timeout: Duration,
     pub(super) queries: Option<QueryDurations>,
     /// The database's encoding; `None` when the server or a pooler did not report it.
@@ -127,7 +130,7 @@ impl Connection {
         let fatal = error.as_db_error().filter(|it| ["FATAL", "PANIC"].contains(&it.severity()));
         if let Some(reason) = fatal {
             // The first reason is the cause of what follows.
-            drop(self.ending.set(describe_refusal(reason)));
+            drop(self.reason.set(describe_refusal(reason)));
         }
     }
 
@@ -388,7 +391,7 @@ impl Connection {
 
     /// Why the session ended, once it has.
     pub fn ending(&self) -> Option<&str> {
-        self.ending.get().map(String::as_str)
+        self.reason.get().or_else(|| self.ending.get()).map(String::as_str)
     }
 }
 
