@@ -93,7 +93,8 @@ async fn a_restored_database_stops_the_program_and_rescan_accepts_it() {
 /// was taken for a restored database, and the program ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_that_pg_upgrade_has_made_is_gone_on_with() {
-    let fixture = Fixture::new().await;
+    // Of a server of its own: transactions of other tests, older than the position, prove nothing.
+    let fixture = Fixture::own_postgres().await;
     let client = fixture.connect().await;
     let mut daemon = fixture.daemon().start();
     app::insert_backlog(&client, 50, 10).await;
@@ -119,7 +120,8 @@ async fn a_cluster_that_pg_upgrade_has_made_is_gone_on_with() {
 /// open transaction had inserted counted as settled, and was never published.
 #[tokio::test]
 async fn an_empty_outbox_is_taken_over_only_when_no_open_number_counts_as_settled() {
-    let fixture = Fixture::new().await;
+    // Of a server of its own: transactions of other tests, older than the position, prove nothing.
+    let fixture = Fixture::own_postgres().await;
     let client = fixture.connect().await;
     let mut open = fixture.connect().await;
     let mut daemon = fixture.daemon().allow_log("restored").start();
