@@ -1,17 +1,17 @@
--- What is known of the stream: its identity as a number of our own, how much was published to it, and
--- losses that a healing could not restore.
+-- What is known of the stream: its identity as a number of our own, how much was published to it,
+-- and losses that a healing could not restore.
 --
--- Why: the identity was the text that a client library made of a time. Another version of the library
--- would have made another text, and every stream would have looked like a new one. And a loss of what the
--- outbox no longer has was silent.
+-- Why: the identity was the text that a client library made of a time. Another version of the
+-- library would have made another text, and every stream would have looked like a new one. And a
+-- loss of what the outbox no longer has was silent.
 --
--- Locks: ACCESS EXCLUSIVE on position, checkpoint and audit, for as long as adding columns without a
--- rewrite takes.
+-- Locks: ACCESS EXCLUSIVE on position, checkpoint and audit, for as long as adding columns without
+-- a rewrite takes.
 
 SET LOCAL lock_timeout = '5s';
 
--- Nanoseconds since the Unix epoch of RFC 3339 (2026-11-26T22:55:51.5Z), or of what the time library of
--- older programs shows (2026-11-26 22:55:51.5 +00:00:00). Null for what is neither.
+-- Nanoseconds since the Unix epoch of RFC 3339 (2026-11-26T22:55:51.5Z), or of what the time
+-- library of older programs shows (2026-11-26 22:55:51.5 +00:00:00). Null for what is neither.
 CREATE FUNCTION pg_temp.nanoseconds(stored text) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
@@ -61,7 +61,8 @@ UPDATE "postrider".checkpoint
 SET stream_created_ns = pg_temp.nanoseconds(stream_created), published = stream_seq;
 DROP FUNCTION pg_temp.nanoseconds(text);
 
--- What the stream has lost and the outbox no longer has. It stands until a person has acknowledged it.
+-- What the stream has lost and the outbox no longer has. It stands until a person has acknowledged
+-- it.
 CREATE TABLE "postrider".loss (
     id              bigint      NOT NULL GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     relay           text        NOT NULL,
@@ -70,8 +71,9 @@ CREATE TABLE "postrider".loss (
     -- The highest sequence that was acknowledged, and the last one that the stream then had.
     acknowledged_seq bigint     NOT NULL,
     last_seq        bigint      NOT NULL,
-    -- Events that were published and may be gone for good. Some of the first of them may still be in the
-    -- stream: those published in the seconds after the checkpoint that the healing began from.
+    -- Events that were published and may be gone for good. Some of the first of them may still be
+    -- in the stream: those published in the seconds after the checkpoint that the healing began
+    -- from.
     events_at_most  bigint      NOT NULL CHECK (events_at_most > 0),
     acknowledged_at timestamptz,
     acknowledged_by text,
@@ -85,9 +87,9 @@ COMMENT ON TABLE "postrider".loss IS
 
 CREATE INDEX loss_standing ON "postrider".loss (relay) WHERE acknowledged_at IS NULL;
 
--- How many published events a healing cannot publish again, when the stream is the one created at that
--- time and ends at that sequence: of those since the checkpoint that it goes back to, those that the
--- outbox does not have. It reads what the outbox retains.
+-- How many published events a healing cannot publish again, when the stream is the one created at
+-- that time and ends at that sequence: of those since the checkpoint that it goes back to, those
+-- that the outbox does not have. It reads what the outbox retains.
 CREATE FUNCTION "postrider".unrestorable(relay text, created_ns bigint, last_seq bigint)
 RETURNS bigint
 LANGUAGE sql STABLE

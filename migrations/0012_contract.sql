@@ -1,5 +1,5 @@
--- The conditions that the reader and the functions rest on: pinned where that is free, checked where
--- it is not, and repaired.
+-- The conditions that the reader and the functions rest on: pinned where that is free, checked
+-- where it is not, and repaired.
 --
 -- Why: a sequence with a cache, one that was set back, a default that was changed or a trigger that
 -- was disabled makes rows that the reader passes over, and nothing else shows it. broken_contract()
@@ -12,8 +12,8 @@
 SET LOCAL lock_timeout = '5s';
 
 -- The last value of a sequence, 0 before its first one. From version 18 on pg_sequence_last_value
--- is null for a role without the privilege; currval refuses such a role with 42501 in every version.
--- The planner puts the expression into the calling statement.
+-- is null for a role without the privilege; currval refuses such a role with 42501 in every
+-- version. The planner puts the expression into the calling statement.
 CREATE FUNCTION "postrider".sequence_value(sequence regclass) RETURNS bigint
 LANGUAGE sql VOLATILE
 RETURN coalesce(pg_sequence_last_value(sequence),
@@ -23,9 +23,9 @@ RETURN coalesce(pg_sequence_last_value(sequence),
 -- Where functions are not everybody's by default, this one is all the same.
 GRANT EXECUTE ON FUNCTION "postrider".sequence_value(regclass) TO PUBLIC;
 
--- The gate of a sequence that has no value yet, as after a dump of the structure alone. In version 18
--- that is also what a role sees that may not read it: such a role is refused as in every version. The
--- SET clause keeps the body out of the statements that insert.
+-- The gate of a sequence that has no value yet, as after a dump of the structure alone. In version
+-- 18 that is also what a role sees that may not read it: such a role is refused as in every
+-- version. The SET clause keeps the body out of the statements that insert.
 CREATE FUNCTION "postrider".first_gate() RETURNS bigint
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 RETURN CASE WHEN has_sequence_privilege('"postrider".gate'::regclass::oid, 'USAGE, SELECT') THEN 0
@@ -70,9 +70,9 @@ COMMENT ON TABLE "postrider".contract IS
     'When the conditions that each relay rests on were last verified, and its position then.';
 
 -- Every condition that does not hold. `remedy` is repair (repair_contract() repairs it, and rows
--- may have been passed over), wake (the same function repairs it, and nothing was passed over), warn
--- (rows wait, and an operator decides) or refuse (an operator has to act before events flow). Reads
--- catalogs, the positions, the highest seq and the highest transaction number.
+-- may have been passed over), wake (the same function repairs it, and nothing was passed over),
+-- warn (rows wait, and an operator decides) or refuse (an operator has to act before events flow).
+-- Reads catalogs, the positions, the highest seq and the highest transaction number.
 --
 -- SECURITY INVOKER: what the calling role may not see is one of the conditions.
 CREATE FUNCTION "postrider".broken_contract(wanted text)
@@ -86,7 +86,8 @@ AS $body$
         SELECT "postrider".sequence_value('"postrider".outbox_seq_seq'::regclass) AS value
     ), sequence AS MATERIALIZED (
         -- Of the rows only those above the sequence are looked for: there are none, unless somebody
-        -- chose their numbers. From the highest down it would go over all that is not committed yet.
+        -- chose their numbers. From the highest down it would go over all that is not committed
+        -- yet.
         SELECT s.seqcache, s.seqincrement, s.seqcycle, last.value AS last_value,
                pg_relation_filenode(s.seqrelid::regclass) AS file,
                greatest(
@@ -223,8 +224,8 @@ AS $body$
     WHERE f.count > 0
 $body$;
 
--- Gives rows of another cluster (foreign_rows above) the number of this transaction and a new seq, so
--- that they are read like rows that are inserted now. Returns how many.
+-- Gives rows of another cluster (foreign_rows above) the number of this transaction and a new seq,
+-- so that they are read like rows that are inserted now. Returns how many.
 CREATE FUNCTION "postrider".adopt_rows() RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET row_security = off AS $body$
@@ -249,7 +250,8 @@ $body$;
 
 -- As in 0005, for a database that came without its sequences too (as logical replication copies
 -- tables): there a seq says nothing, because new rows may have drawn it again. So everything up to
--- the sequence's present value is published, and the whole stream is searched for what it has of it.
+-- the sequence's present value is published, and the whole stream is searched for what it has of
+-- it.
 CREATE OR REPLACE FUNCTION "postrider".rescan(wanted text, wanted_term bigint) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET row_security = off AS $body$

@@ -316,10 +316,10 @@ LANGUAGE sql VOLATILE AS $body$ SELECT "postrider".context(defaults::jsonb) $bod
 CREATE FUNCTION "postrider".context(defaults json) RETURNS void
 LANGUAGE sql VOLATILE AS $body$ SELECT "postrider".context(defaults::jsonb) $body$;
 
--- What these functions name is that of pg_catalog, whatever the search_path of the calling session: a
--- schema before pg_catalog may have an octet_length() or a ~ of its own. The functions that nearly every
--- event passes are bound by their text, which costs no call anything. They have no NULLIF and no IN,
--- whose operator cannot be named. The others have a SET clause.
+-- What these functions name is that of pg_catalog, whatever the search_path of the calling session:
+-- a schema before pg_catalog may have an octet_length() or a ~ of its own. The functions that
+-- nearly every event passes are bound by their text, which costs no call anything. They have no
+-- NULLIF and no IN, whose operator cannot be named. The others have a SET clause.
 DO $body$
 DECLARE
     function regprocedure;

@@ -12,9 +12,10 @@ SET LOCAL lock_timeout = '5s';
 -- every session forget the numbers that it has cached. Who inserts waits until the repair is
 -- committed: where the sequence went back that is one reading of the whole outbox.
 --
--- Returns how many rows were given a new number; the relays that read again from where all was well;
--- and those for which that is not known or too long ago: for these only what comes from now on is
--- certain, and `postrider reconcile` finds the rest. SECURITY DEFINER: the relay's role owns nothing.
+-- Returns how many rows were given a new number; the relays that read again from where all was
+-- well; and those for which that is not known or too long ago: for these only what comes from now
+-- on is certain, and `postrider reconcile` finds the rest. SECURITY DEFINER: the relay's role owns
+-- nothing.
 CREATE FUNCTION "postrider".repair_contract(
     OUT renumbered bigint, OUT put_back text[], OUT uncertain text[])
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -118,9 +119,10 @@ BEGIN
                               WHERE l.relay = ANY (relays) AND l.seq = o.seq
                                 AND l.event_id <> o.event_id
                                 AND l.replaces IS DISTINCT FROM o.event_id)));
-        -- A row that was published before keeps its number, by which the stream is searched. Of those
-        -- that came later, which began after the highest number was drawn and have a lower one, all
-        -- get another when one has a number that something else has: so they stay in their order.
+        -- A row that was published before keeps its number, by which the stream is searched. Of
+        -- those that came later, which began after the highest number was drawn and have a lower
+        -- one, all get another when one has a number that something else has: so they stay in their
+        -- order.
         FOR source IN
             SELECT o.seq, o.slot, o.event_id
             FROM "postrider".outbox AS o
@@ -166,7 +168,7 @@ BEGIN
         IF safe AND (pg_snapshot_xmax(relay.sound) > pg_snapshot_xmax(relay.snapshot)
                      OR EXISTS (SELECT FROM pg_snapshot_xip(relay.snapshot) AS x (tx)
                                 WHERE pg_visible_in_snapshot(x.tx, relay.sound))) THEN
-            -- It has been put back behind that, by a healing: so it stays.
+            -- A healing has put the relay back behind that: so it stays.
             relay.sound := relay.snapshot;
         END IF;
         IF safe THEN
@@ -211,15 +213,15 @@ BEGIN
 END
 $body$;
 
--- Whether a position that was made in a cluster with another identifier says the truth in this one: so
--- it does after pg_upgrade, where transaction numbers go on. It is proven by three conditions:
+-- Whether a position that was made in a cluster with another identifier says the truth in this one:
+-- so it does after pg_upgrade, where transaction numbers go on. It is proven by three conditions:
 --
 -- - No transaction that is open, or comes later, has a number that the position takes for settled.
 -- - No row has a number that this cluster has not come to.
--- - Rows that existed at the last settlement were written here by the transactions that they name: a
---   dump that was restored has rows of other transactions (xmin is not tx). A row that was inserted
---   under a savepoint has another xmin too, so that one of them is enough. An outbox without any row
---   has nothing to confuse.
+-- - Rows that existed at the last settlement were written here by the transactions that they name:
+--   a dump that was restored has rows of other transactions (xmin is not tx). A row that was
+--   inserted under a savepoint has another xmin too, so that one of them is enough. An outbox
+--   without any row has nothing to confuse.
 CREATE FUNCTION "postrider".fits_here(wanted text) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
     SELECT coalesce(bool_and(

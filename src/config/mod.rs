@@ -136,8 +136,8 @@ pub struct Nats {
     /// The JetStream domain that has the stream, when it is not that of the server we connect to: a
     /// hub behind a leaf node, say. Acknowledgements of another domain do not count.
     pub domain: Option<String>,
-    /// The prefix of requests to JetStream, for a stream of another account that exports its API under
-    /// that prefix. In place of `domain`. Default `$JS.API`.
+    /// The prefix of requests to JetStream, for a stream of another account that exports its API
+    /// under that prefix. In place of `domain`. Default `$JS.API`.
     pub api_prefix: Option<String>,
     /// How long connecting may take, with TLS and login. Default `5s`. See
     /// [`bounds::CONNECT_TIMEOUT`].

@@ -16,8 +16,8 @@ pub enum Earlier {
     },
     /// There was none of this relay, and others may have published any row.
     OfOthers,
-    /// There was one, and besides what it may have sent any row may be in the stream: others may have
-    /// published it, or it is read again to heal the stream.
+    /// There was one, and besides what it may have sent any row may be in the stream: others may
+    /// have published it, or it is read again to heal the stream.
     Anything {
         /// It can have sent no row with a higher `seq`.
         sent_to: Seq,
@@ -37,8 +37,8 @@ pub(super) struct Before {
     began: Instant,
     /// The highest `seq` that may have been sent before.
     sent_to: Seq,
-    /// Any row may be in the stream: a scan tells up to which `seq` some are, and the earlier run may
-    /// have sent up to this one.
+    /// Any row may be in the stream: a scan tells up to which `seq` some are, and the earlier run
+    /// may have sent up to this one.
     anything: Option<Seq>,
     rows: Rows,
     letters_read: bool,
@@ -90,8 +90,8 @@ impl Before {
         Self { rows: Rows::Read, letters_read: true, ..Self::new(0, Seq(0), now) }
     }
 
-    /// A scan that began at `at` has gone on from the last one up to the sequence `stream_seq`. `found_to`
-    /// is the highest `seq` of ours that it has found.
+    /// A scan that began at `at` has gone on from the last one up to the sequence `stream_seq`.
+    /// `found_to` is the highest `seq` of ours that it has found.
     pub(super) fn looked(&mut self, at: Instant, found_to: Seq, stream_seq: u64) {
         self.looked_at = at;
         self.scanned_to = self.scanned_to.max(stream_seq);

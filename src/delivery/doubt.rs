@@ -52,9 +52,9 @@ impl Delivery {
 
     /// Exclusive lower bound for the stream sequences that the next scan has to read.
     ///
-    /// It goes on where the last scan ended, but for events that were on their way then. A scan that
-    /// began anew each time would never be young enough where it, or reading the rows that it is about,
-    /// takes longer than the stream recognises an id.
+    /// The scan goes on where the last one ended, but for events that were on their way then. A
+    /// scan that began anew each time would never be young enough where it, or reading the rows
+    /// that it is about, takes longer than the stream recognises an id.
     pub fn scan_above(&self) -> u64 {
         let to_come = self.before.may_come().then(|| self.before.scanned_to());
         let above = self.lanes.uncertain_above().into_iter().chain(to_come).min();

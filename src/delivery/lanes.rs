@@ -61,8 +61,8 @@ struct Waiting {
     way: Way,
     /// Since when a publish of it may be in the stream without our knowing.
     uncertain_since: Option<Instant>,
-    /// Exclusive lower bound for the stream sequence of such a publish: what is below was scanned for
-    /// it, or was in use when it was sent first.
+    /// Exclusive lower bound for the stream sequence of such a publish: what is below was scanned
+    /// for it, or was in use when it was sent first.
     stored_above: u64,
     doubt: Doubt,
     /// Whether a scan has looked for it in the stream and not found it.
@@ -125,8 +125,8 @@ impl Lanes {
 
     /// Queues an event behind the earlier ones of its key.
     ///
-    /// `uncertain` says that an earlier run may have sent it, and that a scan at that time has not found it
-    /// in the stream up to that sequence: it may have been on its way.
+    /// `uncertain` says that an earlier run may have sent it, and that a scan at that time has not
+    /// found it in the stream up to that sequence: it may have been on its way.
     pub fn admit(
         &mut self,
         ticket: Ticket,
@@ -233,16 +233,16 @@ impl Lanes {
         waiting.map(|(ticket, _)| *ticket).collect()
     }
 
-    /// Exclusive lower bound for the stream sequences of what may be in the stream without our knowing;
-    /// `None` when nothing in memory may.
+    /// Exclusive lower bound for the stream sequences of what may be in the stream without our
+    /// knowing; `None` when nothing in memory may.
     pub fn uncertain_above(&self) -> Option<u64> {
         let uncertain = self.waiting.values().filter(|waiting| waiting.uncertain_since.is_some());
         uncertain.map(|waiting| waiting.stored_above).min()
     }
 
-    /// The stream did not hold it at `at`, up to the sequence `scanned_to`. It may have been on its way
-    /// all the same, for at most `late_max`: if that is not over, the time in which it is recognised
-    /// counts from then.
+    /// The stream did not hold it at `at`, up to the sequence `scanned_to`. It may have been on its
+    /// way all the same, for at most `late_max`: if that is not over, the time in which it is
+    /// recognised counts from then.
     pub fn not_stored(
         &mut self,
         ticket: Ticket,

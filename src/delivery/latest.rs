@@ -1,16 +1,16 @@
 //! The newest event of each key and subject that a scan has found in a stream of last values.
 //!
 //! A stream with `max_msgs_per_subject` replaces a message by later ones of its subject. An earlier
-//! event that it does not hold was there before a later one of its key: one of a key is on its way at a
-//! time. Publishing it again would put an old value on top of a new one.
+//! event that it does not hold was there before a later one of its key: one of a key is on its way
+//! at a time. Publishing it again would put an old value on top of a new one.
 
 use std::collections::HashMap;
 
 use super::{Delivery, FOUND_MAX, Ticket};
 use crate::event::{AggregateKey, Seq};
 
-/// The newest event of each key and subject. At most [`FOUND_MAX`] pairs are kept; of others it is not
-/// known that they are replaced, so that they are published again.
+/// The newest event of each key and subject. At most [`FOUND_MAX`] pairs are kept; of others it is
+/// not known that they are replaced, so that they are published again.
 #[derive(Debug, Clone, Default)]
 pub struct Latest {
     newest: HashMap<AggregateKey, HashMap<Box<str>, Seq>>,
@@ -53,8 +53,8 @@ impl Latest {
 }
 
 impl Delivery {
-    /// Whether the stream holds a later event of the same key under this subject, and this event may
-    /// have been published before: then the later one has replaced it.
+    /// Whether the stream holds a later event of the same key under this subject, and this event
+    /// may have been published before: then the later one has replaced it.
     pub fn is_replaced(&self, ticket: Ticket, subject: &str) -> bool {
         if self.latest.is_empty() || !self.lanes.was_looked_for(ticket) {
             return false;

@@ -102,8 +102,8 @@ pub struct Resume {
     pub sent_to: Seq,
 }
 
-/// The part of the stream's duplicate window for which an event may be sent again without a look, at
-/// most.
+/// The part of the stream's duplicate window for which an event may be sent again without a look,
+/// at most.
 const RECOGNISED_SHARE: f64 = 0.8;
 
 /// Everything the relay knows about the events in its hands.
@@ -347,11 +347,11 @@ impl Delivery {
         }
     }
 
-    /// For how long the stream recognises an id, and how long an answer is waited for. A message may
-    /// be on its way for as long again after nobody waits for it any more.
+    /// For how long the stream recognises an id, and how long an answer is waited for. A message
+    /// may be on its way for as long again after nobody waits for it any more.
     ///
-    /// An event is sent again without a look for so long that its message arrives within the window,
-    /// however late it is.
+    /// An event is sent again without a look for so long that its message arrives within the
+    /// window, however late it is.
     pub fn set_times(&mut self, window: Duration, ack_timeout: Duration) {
         let in_time = window.saturating_sub(ack_timeout.saturating_mul(2));
         self.recognised_for = window.mul_f64(RECOGNISED_SHARE).min(in_time);

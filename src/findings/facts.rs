@@ -45,7 +45,7 @@ pub enum Role {
     Starting,
     /// This instance waits for another one to end.
     Standby {
-        /// Who leads; `None` when nobody has led for longer than a take-over takes.
+        /// The instance that leads; `None` when nobody has led for longer than a take-over takes.
         leader: Option<String>,
     },
     /// This instance.

@@ -1,7 +1,7 @@
 //! Description of a stream by its server, read into types of our own.
 //!
-//! The time at which a stream was created is its identity. It is kept for years, so its form must not
-//! depend on a client library: it is a number of nanoseconds since the Unix epoch.
+//! The time at which a stream was created is its identity. It is kept for years, so its form must
+//! not depend on a client library: it is a number of nanoseconds since the Unix epoch.
 
 use std::time::Duration;
 

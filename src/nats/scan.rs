@@ -1,7 +1,7 @@
 //! Scans a stream: reads the headers of its messages from a sequence on, page by page.
 //!
-//! A message of an outbox is known by its `Nats-Msg-Id` and its `ce-sequence`. Whether it is of *our*
-//! outbox the stream cannot tell: several may share it. The relay asks the outbox.
+//! A message of an outbox is known by its `Nats-Msg-Id` and its `ce-sequence`. Whether it is of
+//! *our* outbox the stream cannot tell: several may share it. The relay asks the outbox.
 
 use async_nats::{
     HeaderMap, Message, Subject,
@@ -27,11 +27,12 @@ use crate::event::Seq;
 /// Sightings of one page at most. Each is asked for in the outbox.
 pub const SIGHTINGS_MAX: usize = 4_096;
 
-/// Messages of one page at most, so that a scan tells how far it is also where nothing is an event's.
+/// Messages of one page at most, so that a scan tells how far it is also where nothing is an
+/// event's.
 const MESSAGES_MAX: usize = 65_536;
 
-/// A server that cannot have another consumer says one of these: it refuses to exceed the limit of the
-/// stream or the account.
+/// A server that cannot have another consumer says one of these: it refuses to exceed the limit of
+/// the stream or the account.
 const NO_ROOM: [ErrorCode; 2] =
     [ErrorCode::MAXIMUM_CONSUMERS_LIMIT, ErrorCode::ACCOUNT_RESOURCES_EXCEEDED];
 
@@ -70,8 +71,8 @@ struct Reader {
 }
 
 impl Scan {
-    /// Begins to scan what the stream holds above a sequence, up to what is its last one now. A stream
-    /// that keeps a message until it is consumed is not scanned: the scan has no messages.
+    /// Begins to scan what the stream holds above a sequence, up to what is its last one now. A
+    /// stream that keeps a message until it is consumed is not scanned: the scan has no messages.
     ///
     /// # Errors
     /// [`StreamError::Unavailable`] when it does not answer, or has no room for a consumer.

@@ -1,9 +1,9 @@
 //! Publishes that are not answered yet, each by its number.
 //!
-//! Answers come nearly in order, so that a queue serves: the place of a publish in it follows from its
-//! number. One answer that stays away must not keep all later ones in the queue. Beyond
-//! [`QUEUE_MAX`] places the oldest unanswered publish is kept apart, of which there are no more than may be on
-//! their way at all.
+//! Answers come nearly in order, so that a queue serves: the place of a publish in it follows from
+//! its number. One answer that stays away must not keep all later ones in the queue. Beyond
+//! [`QUEUE_MAX`] places the oldest unanswered publish is kept apart, of which there are no more
+//! than may be on their way at all.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -12,7 +12,8 @@ use std::{
 
 use crate::delivery::Ticket;
 
-/// Places of the queue at most, answered ones included, before its oldest unanswered one is kept apart.
+/// Places of the queue at most, answered ones included, before its oldest unanswered one is kept
+/// apart.
 const QUEUE_MAX: usize = 8_192;
 
 /// One publish.
@@ -25,7 +26,8 @@ pub(super) struct Sent {
 /// Publishes that are not answered.
 #[derive(Debug, Default)]
 pub(super) struct Unanswered {
-    /// In the order of their numbers; `None` once answered. A batch is one of them, by its first event.
+    /// In the order of their numbers; `None` once answered. A batch is one of them, by its first
+    /// event.
     queue: VecDeque<Option<Sent>>,
     /// The number of the first in the queue.
     first: u64,

@@ -52,9 +52,9 @@ pub enum Keeps {
     UntilItsLimits,
     /// Until later messages of its subject have taken its place (`max_msgs_per_subject`).
     UntilReplaced,
-    /// Until its consumers have acknowledged it (a work queue, or retention by interest): what it does
-    /// not hold may have served its time. It is never scanned: a work queue refuses a second reader,
-    /// and a reader would change what a stream by interest keeps.
+    /// Until its consumers have acknowledged it (a work queue, or retention by interest): what it
+    /// does not hold may have served its time. It is never scanned: a work queue refuses a second
+    /// reader, and a reader would change what a stream by interest keeps.
     UntilConsumed,
 }
 

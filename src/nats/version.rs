@@ -2,8 +2,8 @@
 
 use async_nats::Client;
 
-/// The oldest server that events are published to. An older one lacks what the promises rest on and is
-/// tested with nothing.
+/// The oldest server that events are published to. An older one lacks what the promises rest on and
+/// is tested with nothing.
 const OLDEST: [u64; 3] = [2, 12, 0];
 
 /// From here on a message of an atomic batch may have a message id.
@@ -12,7 +12,7 @@ const ATOMIC: [u64; 3] = [2, 12, 1];
 /// From here on there are fast batches.
 const FAST: [u64; 3] = [2, 14, 0];
 
-/// What a server's version says about it.
+/// Abilities of a server, by its version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Version(Option<[u64; 3]>);
 

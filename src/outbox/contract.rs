@@ -5,7 +5,7 @@ use tokio_postgres::Row;
 use super::{Inspection, Outbox, Repair};
 use crate::pg::{error::QueryError, session::Parameters};
 
-/// What is done about a condition that does not hold.
+/// Remedy for a condition that does not hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remedy {
     /// The relay repairs it, and reads again what it may have passed over.
@@ -98,7 +98,8 @@ impl Repair {
         })
     }
 
-    /// Gives rows from another cluster numbers of this one, so that they are read. Returns how many.
+    /// Gives rows from another cluster numbers of this one, so that they are read. Returns how
+    /// many.
     ///
     /// # Errors
     /// As the session's. It takes as long as there are rows.
@@ -141,8 +142,8 @@ impl Inspection {
         rows.iter().map(Broken::read).collect()
     }
 
-    /// Roles that may insert into the outbox and are refused when they do, because they may not read
-    /// the sequence that says where rows go.
+    /// Roles that may insert into the outbox and are refused when they do, because they may not
+    /// read the sequence that says where rows go.
     ///
     /// # Errors
     /// As the session's.

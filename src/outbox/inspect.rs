@@ -98,7 +98,8 @@ impl Inspection {
         Ok(leader.filter(|leader| leader.leads() && leader.session != LeaderSession::Gone))
     }
 
-    /// How a relay's position stands in this cluster; `None` when it was made here, or there is none.
+    /// How a relay's position stands in this cluster; `None` when it was made here, or there is
+    /// none.
     ///
     /// # Errors
     /// As the session's.

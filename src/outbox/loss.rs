@@ -1,4 +1,5 @@
-//! Losses beyond what the outbox retains: events that were published and that no healing can restore.
+//! Losses beyond what the outbox retains: events that were published and that no healing can
+//! restore.
 
 use tokio_postgres::Row;
 

@@ -16,7 +16,8 @@ pub struct Ours {
 }
 
 impl Outbox {
-    /// Takes the position over when its cluster became this one by `pg_upgrade`. Returns whether it did.
+    /// Takes the position over when its cluster became this one by `pg_upgrade`. Returns whether it
+    /// did.
     ///
     /// # Errors
     /// As the session's.

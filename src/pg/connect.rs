@@ -36,8 +36,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// The setting by which a session is recognised as one that Postgres started for us.
 const MARKER: &str = "postrider.session";
 
-/// The start of a session that can write, although its role or database is set to read only. The driver
-/// would take such a server for a standby.
+/// The start of a session that can write, although its role or database is set to read only. The
+/// driver would take such a server for a standby.
 const WRITES: &str = "-c default_transaction_read_only=off";
 
 /// What a session of our own gets besides: the server notices within seconds that we are gone, and

@@ -64,8 +64,8 @@ impl Roles {
     }
 }
 
-/// The roles that exist and have no right in this schema. Each migration gives them theirs, so they were
-/// lost since: a dump that is restored where the roles do not exist loses all grants to them.
+/// The roles that exist and have no right in this schema. Each migration gives them theirs, so they
+/// were lost since: a dump that is restored where the roles do not exist loses all grants to them.
 pub(super) async fn powerless(client: &Client, schema: &Schema) -> Result<Vec<String>, Error> {
     let statement = "SELECT r.rolname::text FROM pg_catalog.pg_roles AS r
         WHERE r.rolname = ANY ($1::text[]) AND NOT has_schema_privilege(r.oid, $2, 'USAGE')

@@ -53,8 +53,8 @@ pub(super) struct Broker {
     facts: Option<Facts>,
     warned: Vec<Warning>,
     pub(super) duplicates: Duplicates,
-    /// When the stream that we published to was created, in nanoseconds since the Unix epoch; `None`
-    /// before the first, and when that is unknown.
+    /// When the stream that we published to was created, in nanoseconds since the Unix epoch;
+    /// `None` before the first, and when that is unknown.
     created: Option<i64>,
     /// From where the stream is to be looked into before anything may go.
     look_above: Option<u64>,
@@ -135,8 +135,8 @@ impl Broker {
         }
     }
 
-    /// A new holding begins: it knows of a stream created then, and what an earlier one may have sent
-    /// is above that sequence.
+    /// A new holding begins: it knows of a stream created then, and what an earlier one may have
+    /// sent is above that sequence.
     pub(super) fn begin(&mut self, created: Option<i64>, look_above: Option<u64>, now: Instant) {
         self.created = created;
         self.publisher.forget();
@@ -256,8 +256,8 @@ impl Broker {
         self.doubt(now);
     }
 
-    /// The stream answers questions. Whether it does so while no publish was answered for twice as long
-    /// as one may take: then the broker stores nothing, and its full disk is the usual reason.
+    /// The stream answers questions. Whether it does so while no publish was answered for twice as
+    /// long as one may take: then the broker stores nothing, and its full disk is the usual reason.
     pub(super) fn store_stalled(&self, now: Instant) -> Option<Closure> {
         let silent = now.saturating_duration_since(self.silent_since?);
         (silent >= self.ack_timeout).then(|| {

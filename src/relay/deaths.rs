@@ -14,8 +14,8 @@ use crate::{
     outbox::DeadLetter,
 };
 
-/// Dead letters that have a line of their own within [`WINDOW`]. The others are counted by code, and
-/// one line at the end of the window has the counts.
+/// Dead letters that have a line of their own within [`WINDOW`]. The others are counted by code,
+/// and one line at the end of the window has the counts.
 pub(super) const LINES_MAX: usize = 20;
 
 /// The time within which [`LINES_MAX`] counts, from the first line on.
@@ -89,7 +89,8 @@ impl Deaths {
         }
     }
 
-    /// Ends the window when it is over. Returns how many dead letters it left unsaid, and their codes.
+    /// Ends the window when it is over. Returns how many dead letters it left unsaid, and their
+    /// codes.
     fn close(&mut self, now: Instant) -> Option<(u64, String)> {
         self.window_began.filter(|began| now.saturating_duration_since(*began) >= WINDOW)?;
         (self.window_began, self.lines) = (None, 0);

@@ -77,8 +77,8 @@ impl Relay {
         }
     }
 
-    /// A request that is forbidden is never answered: what waits for it ends at once. One that nothing
-    /// waits for is only logged.
+    /// A request that is forbidden is never answered: what waits for it ends at once. One that
+    /// nothing waits for is only logged.
     fn denied_request(
         &mut self,
         holding: &mut Holding,

@@ -87,7 +87,8 @@ fn judge(
         }
         Ok(Some(held)) => held,
         Err(error) => {
-            // It concerns this event alone; what concerns the others too shows when they go.
+            // The answer concerns this event alone; what concerns the others too shows when they
+            // go.
             let text = format!("{error}; the stream has its id, and what else has to be compared");
             let reason = Rejection { code: "unverified_duplicate", text };
             return Outcome::Busy { reason, attempt: Attempt::CountsAsWait };

@@ -336,7 +336,8 @@ impl Gone {
         seen.insert(known.unwrap_or_else(|| Self { term, seen: clock::now() })).seen
     }
 
-    /// The term, once a leader that lives has noticed too. A notification changes nothing about that.
+    /// The term, once a leader that lives has noticed too. A notification changes nothing about
+    /// that.
     fn is_certain(&self, now: Instant) -> Option<i64> {
         (now >= self.seen + NOTICES_WITHIN).then_some(self.term)
     }
@@ -371,7 +372,8 @@ async fn keep_turning<T>(heartbeat: &Heartbeat) -> T {
 }
 
 /// Which events may be in the stream without our knowing. In its first pass over the outbox a relay
-/// may meet any row that another name has published, and a healing meets all that it publishes again.
+/// may meet any row that another name has published, and a healing meets all that it publishes
+/// again.
 fn earlier(
     term: i64,
     position: &Position,

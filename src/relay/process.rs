@@ -24,7 +24,8 @@ pub(super) fn has_ended(identity: &str) -> bool {
     place().as_deref() == Some(place_of)
         && match started(pid) {
             Some(now) => now != start,
-            // What cannot be read may be another user's: only a number that is free tells something.
+            // What cannot be read may be another user's: only a number that is free tells
+            // something.
             None => is_free(pid),
         }
 }
@@ -42,8 +43,8 @@ fn place() -> Option<String> {
     Some(format!("{} {}", boot.trim(), namespace.display()))
 }
 
-/// Start of a process, in ticks since the machine did, or "ended" for one whose parent has not asked
-/// for its end; `None` when it cannot be read.
+/// Start of a process, in ticks since the machine did, or "ended" for one whose parent has not
+/// asked for its end; `None` when it cannot be read.
 fn started(pid: u32) -> Option<String> {
     let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name before may hold anything, also parentheses.

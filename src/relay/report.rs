@@ -118,7 +118,8 @@ impl Report {
     pub(super) fn gate(&mut self, delivery: &mut Delivery, transition: Transition, now: Instant) {
         match (transition, delivery.breaker().cause()) {
             (Transition::None | Transition::WentBack, _) => return,
-            // A stranger that answers for some subjects only opens and closes the gate all the time.
+            // A stranger that answers for some subjects only opens and closes the gate all the
+            // time.
             (Transition::Opened, Some((closure, _))) if !self.may_tell_gate(closure.kind, now) => {
                 debug!(error = %closure.text, "nothing can be published just now; events wait");
             }

@@ -1,4 +1,5 @@
-//! A scan of the stream for events of ours: pages of messages from the stream, each asked for in the outbox.
+//! A scan of the stream for events of ours: pages of messages from the stream, each asked for in
+//! the outbox.
 
 use std::{
     sync::{

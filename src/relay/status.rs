@@ -13,8 +13,8 @@ use crate::{
     metrics::{Chore, Measured},
 };
 
-/// The time that a take-over may take after a lease has ended. A standby that has seen no valid lease for
-/// longer than a lease and this reports that nobody leads.
+/// The time that a take-over may take after a lease has ended. A standby that has seen no valid
+/// lease for longer than a lease and this reports that nobody leads.
 const TAKE_OVER_MAX: Duration = Duration::from_secs(2);
 
 /// One snapshot, published through a `tokio::sync::watch` channel.

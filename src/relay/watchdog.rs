@@ -93,8 +93,8 @@ mod system {
             self.is_guarding.store(true, SeqCst);
         }
 
-        /// No event is in memory, or the loop turns no more. What is on its way then was written, or
-        /// ends with a connection that leaves two pings unanswered.
+        /// No event is in memory, or the loop turns no more. What is on its way then was written,
+        /// or ends with a connection that leaves two pings unanswered.
         pub(in crate::relay) fn rest(&self) {
             self.is_guarding.store(false, SeqCst);
         }

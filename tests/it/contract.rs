@@ -46,8 +46,8 @@ async fn last_drawn(client: &Client) -> i64 {
     client.query_one(statement, &[]).await.unwrap().get(0)
 }
 
-/// Two sessions that have cached a hundred numbers each inserted in turn: the page that the relay read
-/// began above the lower ones, and 149 of 1,552 events were never published.
+/// Two sessions that have cached a hundred numbers each inserted in turn: the page that the relay
+/// read began above the lower ones, and 149 of 1,552 events were never published.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sequence_with_a_cache_costs_no_event() {
     let fixture = Fixture::new().await;
@@ -160,8 +160,8 @@ async fn a_sequence_that_was_set_back_while_no_relay_ran_costs_no_event() {
     assert_eq!(audit.code, Some(0), "{audit:?}");
 }
 
-/// A copy of the tables without the sequences, as logical replication makes one: new rows draw numbers
-/// that copied ones have had, and a rescan took them for settled.
+/// A copy of the tables without the sequences, as logical replication makes one: new rows draw
+/// numbers that copied ones have had, and a rescan took them for settled.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_without_its_sequences_costs_no_event() {
     let fixture = Fixture::new().await;
@@ -345,7 +345,8 @@ async fn rows_of_another_cluster_are_named_and_published_when_told_to() {
     assert_each_once(&fixture.wait_stored(12, DEADLINE).await, 12);
 }
 
-/// Version 18 of Postgres gives a null where older ones refuse: rows went to slot 0 without a wake-up.
+/// Version 18 of Postgres gives a null where older ones refuse: rows went to slot 0 without a
+/// wake-up.
 #[tokio::test]
 async fn a_role_that_may_not_read_the_gate_is_refused_and_named() {
     let fixture = Fixture::new().await;

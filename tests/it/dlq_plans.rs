@@ -38,8 +38,8 @@ async fn blocks(client: &Client) -> i64 {
     let others = "SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid()";
     eventually("no other session", DEADLINE, async || number(client, others).await == 0).await;
-    // Up to version 14 the figures come from a file that may be half a second old: those of a command
-    // were counted with the next one.
+    // Up to version 14 the figures come from a file that may be half a second old: those of a
+    // command were counted with the next one.
     let ended: SystemTime = client.query_one("SELECT clock_timestamp()", &[]).await.unwrap().get(0);
     let newer = "SELECT coalesce(pg_stat_get_snapshot_timestamp() > $1, true)";
     eventually("figures of after their end", DEADLINE, async || {

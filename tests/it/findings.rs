@@ -215,7 +215,7 @@ async fn a_standby_is_ready_names_the_leader_and_shows_what_waits() {
     assert_eq!(verbose["dependencies"][1]["state"], "up", "{verbose}");
 }
 
-/// It was ready as a standby, whatever became of the leader.
+/// An instance was ready as a standby, whatever became of the leader.
 #[tokio::test]
 async fn a_standby_that_cannot_take_over_says_that_nobody_leads() {
     let fixture = Fixture::new().await;

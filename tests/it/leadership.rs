@@ -98,8 +98,8 @@ async fn a_stop_hands_over_at_once() {
 }
 
 /// Frozen in the middle of a backlog, its session ended, another published all of it and the window
-/// went by: 3 of 20 that woke up published old events again, out of order. What the client library has
-/// taken over and not yet written would go before the loop turns, so the process ends first.
+/// went by: 3 of 20 that woke up published old events again, out of order. What the client library
+/// has taken over and not yet written would go before the loop turns, so the process ends first.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_wakes_after_the_window_publishes_nothing() {
     const EVENTS: u64 = 400;
@@ -150,8 +150,8 @@ async fn insert_large(client: &tokio_postgres::Client, count: u64) {
     client.execute(statement, &[&count.cast_signed()]).await.unwrap();
 }
 
-/// A crash of the server took the last half second of asynchronous commits with it: how far a leader
-/// may have sent, too, so that the next one did not look for all of it.
+/// A crash of the server took the last half second of asynchronous commits with it: how far a
+/// leader may have sent, too, so that the next one did not look for all of it.
 #[tokio::test]
 async fn how_far_a_leader_may_send_survives_a_crash_of_the_server() {
     let fixture = Fixture::own_postgres().await;
@@ -309,8 +309,8 @@ async fn a_grant_that_is_revoked_costs_a_session_now_and_then() {
     fixture.wait_stored(10, DEADLINE).await;
 }
 
-/// Frozen, replaced and thawed under load: first when the server ends the session, as it does when a
-/// machine is gone, then when the lease is over.
+/// Frozen, replaced and thawed under load: first when the server ends the session, as it does when
+/// a machine is gone, then when the lease is over.
 #[tokio::test(flavor = "multi_thread")]
 async fn frozen_and_thawed_under_load_nothing_is_lost_or_repeated() {
     let fixture = Fixture::new().await;

@@ -115,8 +115,8 @@ async fn a_user_whose_name_cannot_stand_for_a_role_learns_what_a_dba_has_to_run(
     migrate(&mut client, &schema("postrider")).await.unwrap();
 }
 
-/// Roles are of the cluster: a dump that is restored where they are missing loses every grant to them.
-/// `migrate` ended with 78 and the hint to run it.
+/// Roles are of the cluster: a dump that is restored where they are missing loses every grant to
+/// them. `migrate` ended with 78 and the hint to run it.
 #[tokio::test]
 async fn after_a_restore_without_the_roles_a_migration_says_what_to_do_and_that_helps() {
     let fixture = Fixture::own_postgres().await;
@@ -182,8 +182,8 @@ async fn a_right_that_a_killed_migration_did_not_give_is_given_by_the_next_one()
     assert!(matches!(found, SchemaVersion::Current(_)), "{found:?}");
 }
 
-/// With `standard_conforming_strings = off` a migration stopped half-way, and emit took what it has to
-/// refuse: a backslash of its patterns was lost.
+/// With `standard_conforming_strings = off` a migration stopped half-way, and emit took what it has
+/// to refuse: a backslash of its patterns was lost.
 #[tokio::test]
 async fn settings_of_a_database_change_neither_the_migrations_nor_what_emit_refuses() {
     let fixture = Fixture::new().await;

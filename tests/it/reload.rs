@@ -172,7 +172,8 @@ async fn variables_of_libpq_alone_say_where_the_database_is() {
     assert!(found.stdout.contains("server does not speak TLS"), "{found:?}");
 }
 
-/// Opening a pipe waits for its writer: the loop stood still for good, and SIGTERM was not heard either.
+/// Opening a pipe waits for its writer: the loop stood still for good, and SIGTERM was not heard
+/// either.
 #[tokio::test]
 async fn a_configuration_that_became_a_pipe_is_refused_and_publishing_goes_on() {
     let fixture = Fixture::new().await;

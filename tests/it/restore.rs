@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use super::support::{DEADLINE, Fixture, app, app::StoredMessage, daemon};
 
-/// As after a restore elsewhere: the position was made under another system identifier, and its rows
-/// were written by another transaction than the one that they name.
+/// As after a restore elsewhere: the position was made under another system identifier, and its
+/// rows were written by another transaction than the one that they name.
 async fn pretend_restore(client: &tokio_postgres::Client) {
     // A restore writes each row in a transaction of its own making.
     let restored = r#"UPDATE "postrider".position SET system_id = system_id + 1;
@@ -89,8 +89,8 @@ async fn a_restored_database_stops_the_program_and_rescan_accepts_it() {
     assert_eq!(fixture.wait_stored(7, DEADLINE).await.len(), 7);
 }
 
-/// `pg_upgrade` makes a cluster with another identifier, in which rows and numbers are what they were. It
-/// was taken for a restored database, and the program ended.
+/// `pg_upgrade` makes a cluster with another identifier, in which rows and numbers are what they
+/// were. It was taken for a restored database, and the program ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_that_pg_upgrade_has_made_is_gone_on_with() {
     // Of a server of its own: transactions of other tests, older than the position, prove nothing.
@@ -116,8 +116,8 @@ async fn a_cluster_that_pg_upgrade_has_made_is_gone_on_with() {
     assert!(fixture.wait_drained(DEADLINE).await);
 }
 
-/// An outbox without rows was taken for one that `pg_upgrade` had brought, whatever its numbers: what an
-/// open transaction had inserted counted as settled, and was never published.
+/// An outbox without rows was taken for one that `pg_upgrade` had brought, whatever its numbers:
+/// what an open transaction had inserted counted as settled, and was never published.
 #[tokio::test]
 async fn an_empty_outbox_is_taken_over_only_when_no_open_number_counts_as_settled() {
     // Of a server of its own: transactions of other tests, older than the position, prove nothing.

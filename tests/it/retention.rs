@@ -159,9 +159,9 @@ const WAITS: &str = "SELECT EXISTS (SELECT FROM pg_locks AS l WHERE l.locktype =
     AND l.objid = 1 AND NOT l.granted
     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))";
 
-/// The letters were looked at before the lock on the rows was there: a letter that came in between, and
-/// left its payload in the outbox, lost it. Here it comes in between each time, because the function
-/// reads the letters through a view that waits once the statement has its snapshot.
+/// The letters were looked at before the lock on the rows was there: a letter that came in between,
+/// and left its payload in the outbox, lost it. Here it comes in between each time, because the
+/// function reads the letters through a view that waits once the statement has its snapshot.
 #[tokio::test]
 async fn a_letter_that_is_written_while_retention_looks_keeps_its_payload() {
     let fixture = Fixture::new().await;

@@ -1,4 +1,5 @@
-//! Settings of a role or a database that change what statements mean: everything works all the same.
+//! Settings of a role or a database that change what statements mean: everything works all the
+//! same.
 
 use tokio_postgres::Client;
 

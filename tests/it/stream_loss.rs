@@ -17,6 +17,25 @@ async fn emit(fixture: &Fixture, count: i64) {
     assert!(fixture.wait_drained(DEADLINE).await);
 }
 
+/// The program, where a broker's losses are healed.
+fn healing(fixture: &Fixture) -> Daemon {
+    fixture
+        .daemon()
+        .allow_log("the broker has lost events")
+        .allow_log("nothing can be published just now")
+        .allow_log("beginning again from a checkpoint")
+        .allow_log("became a dead letter")
+        .start()
+}
+
+/// Deletes the stream with all that it holds, and creates an equal one.
+async fn recreate_stream(fixture: &Fixture) {
+    let jetstream = fixture.jetstream().await;
+    let stream = jetstream.get_stream(&fixture.stream).await.unwrap();
+    jetstream.delete_stream(&fixture.stream).await.unwrap();
+    drop(jetstream.create_stream(stream.cached_info().config.clone()).await.unwrap());
+}
+
 async fn json(toml: &Toml, command: &[&str]) -> (Option<i32>, Value) {
     let finished = run(toml, command).await;
     let value = serde_json::from_str(&finished.stdout)
@@ -111,19 +130,13 @@ async fn a_loss_beyond_what_the_outbox_retains_is_an_alarm_until_somebody_acknow
     assert_eq!(client.query_one(recorded, &[]).await.unwrap().get::<_, i64>(0), 1);
 }
 
-/// Rows with letters are passed over, and the letters were published before the first checkpoint of the
-/// new stream: from the second time on nobody published them, and only `audit` knew.
+/// Rows with letters are passed over, and the letters were published before the first checkpoint of
+/// the new stream: from the second time on nobody published them, and only `audit` knew.
 #[tokio::test]
 async fn a_letter_that_was_published_is_restored_whenever_its_stream_is_lost() {
     let fixture = Fixture::new().await;
     let toml = fixture.toml();
-    let mut daemon = fixture
-        .daemon()
-        .allow_log("the broker has lost events")
-        .allow_log("nothing can be published just now")
-        .allow_log("beginning again from a checkpoint")
-        .allow_log("became a dead letter")
-        .start();
+    let mut daemon = healing(&fixture);
     let client = fixture.connect().await;
     let dead = r#"INSERT INTO "postrider".outbox (event_type) VALUES ('order.*')"#;
     client.batch_execute(dead).await.unwrap();
@@ -134,8 +147,6 @@ async fn a_letter_that_was_published_is_restored_whenever_its_stream_is_lost() {
         assert_eq!(finished.code, Some(0), "{finished:?}");
     }
     assert_eq!(fixture.wait_stored(6, DEADLINE).await.len(), 6);
-    let jetstream = fixture.jetstream().await;
-    let config = jetstream.get_stream(&fixture.stream).await.unwrap().cached_info().config.clone();
     let resolved = r#"SELECT count(*) FROM "postrider".letter WHERE resolution = 'published'"#;
     for _ in 0..3 {
         eventually("a published letter", DEADLINE, async || {
@@ -143,8 +154,7 @@ async fn a_letter_that_was_published_is_restored_whenever_its_stream_is_lost() {
         })
         .await;
         daemon.kill9();
-        jetstream.delete_stream(&fixture.stream).await.unwrap();
-        jetstream.create_stream(config.clone()).await.unwrap();
+        recreate_stream(&fixture).await;
         daemon.start_again();
         assert_eq!(fixture.wait_stored(6, DEADLINE).await.len(), 6);
     }
@@ -155,24 +165,15 @@ async fn a_letter_that_was_published_is_restored_whenever_its_stream_is_lost() {
 #[tokio::test]
 async fn a_loss_that_the_outbox_can_restore_is_no_alarm() {
     let fixture = Fixture::new().await;
-    let mut daemon = fixture
-        .daemon()
-        .allow_log("the broker has lost events")
-        .allow_log("nothing can be published just now")
-        .allow_log("beginning again from a checkpoint")
-        .allow_log("became a dead letter")
-        .start();
+    let mut daemon = healing(&fixture);
     let client = fixture.connect().await;
     // A dead letter was never published, and is no loss.
     let dead = r#"INSERT INTO "postrider".outbox (event_type) VALUES ('order.*')"#;
     client.batch_execute(dead).await.unwrap();
     emit(&fixture, 60).await;
-    let jetstream = fixture.jetstream().await;
-    let config = jetstream.get_stream(&fixture.stream).await.unwrap().cached_info().config.clone();
     daemon.kill9();
     for _ in 0..2 {
-        jetstream.delete_stream(&fixture.stream).await.unwrap();
-        jetstream.create_stream(config.clone()).await.unwrap();
+        recreate_stream(&fixture).await;
         daemon.start_again();
         assert_eq!(fixture.wait_stored(60, DEADLINE).await.len(), 60);
         assert!(fixture.wait_drained(DEADLINE).await);
@@ -182,7 +183,8 @@ async fn a_loss_that_the_outbox_can_restore_is_no_alarm() {
     assert_eq!(client.query_one(losses, &[]).await.unwrap().get::<_, i64>(0), 0);
 }
 
-/// The text of a library's time type was compared: another version of it, and each stream was another one.
+/// The text of a library's time type was compared: another version of it, and each stream was
+/// another one.
 #[tokio::test]
 async fn a_stream_whose_identity_is_not_known_is_no_other_stream() {
     let fixture = Fixture::new().await;

@@ -50,7 +50,8 @@ async fn emit(fixture: &Fixture, count: usize) {
     }
 }
 
-/// Publishes a message of somebody else under this id. Returns whether the stream recognised the id.
+/// Publishes a message of somebody else under this id. Returns whether the stream recognised the
+/// id.
 async fn publish_as(jetstream: &Context, subject: String, id: &str) -> bool {
     let publish = PublishMessage::build().message_id(id);
     jetstream.send_publish(subject, publish).await.unwrap().await.unwrap().duplicate
@@ -91,7 +92,8 @@ async fn what_another_name_has_published_is_not_published_again() {
     assert_eq!(stored.len(), ROWS + 1);
 }
 
-/// Each message of any outbox counted: others' ids filled the memory of a scan, and ours were forgotten.
+/// Each message of any outbox counted: others' ids filled the memory of a scan, and ours were
+/// forgotten.
 #[tokio::test]
 async fn of_a_shared_stream_only_our_own_open_events_are_remembered() {
     let fixture = Fixture::new().await;
@@ -116,8 +118,8 @@ async fn of_a_shared_stream_only_our_own_open_events_are_remembered() {
     assert!(line.contains("messages=540") && line.contains("ours=40"), "{line}");
 }
 
-/// The scan's consumer was refused, so that nothing went until the queue was empty: for ever, with one
-/// message past its `max_deliver`.
+/// The scan's consumer was refused, so that nothing went until the queue was empty: for ever, with
+/// one message past its `max_deliver`.
 #[tokio::test]
 async fn a_stream_that_removes_what_is_consumed_is_not_scanned_and_publishing_goes_on() {
     for retention in [RetentionPolicy::WorkQueue, RetentionPolicy::Interest] {

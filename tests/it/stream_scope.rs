@@ -66,7 +66,8 @@ async fn a_full_subject_makes_only_its_own_events_wait() {
     }
     let line = daemon.wait_log("messages per subject", DEADLINE).await;
     assert!(line.contains(&fixture.subject("narrow")), "{line}");
-    // The others are stored; what waits are letters, and never dead ones however often they are tried.
+    // The others are stored; what waits are letters, and never dead ones however often they are
+    // tried.
     fixture.wait_stored(20, DEADLINE).await;
     let client = fixture.connect().await;
     let tried = r#"SELECT count(*) FROM "postrider".letter WHERE state = 'retrying'

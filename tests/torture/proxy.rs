@@ -169,8 +169,8 @@ impl Proxy {
         self.shared.held_bytes.load(Relaxed)
     }
 
-    /// Whether a client that went through here has subscribed to `_INBOX.<inbox>.…`: then what names it
-    /// as the address of its answers came from that client.
+    /// Whether a client that went through here has subscribed to `_INBOX.<inbox>.…`: then what
+    /// names it as the address of its answers came from that client.
     pub(crate) fn knows_inbox(&self, inbox: &str) -> bool {
         lock(&self.shared.inboxes).iter().any(|known| known == inbox)
     }

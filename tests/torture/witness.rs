@@ -1,8 +1,8 @@
 //! Witness: sees every publish as the broker passes it on, and the connection that it came over.
 //!
-//! The stream does not tell who has published a message. The address for the acknowledgement does: it
-//! is an inbox, and no two connections have the same one. A subscriber sees it, and sees also what the
-//! stream drops as a duplicate.
+//! The stream does not tell who has published a message. The address for the acknowledgement does:
+//! it is an inbox, and no two connections have the same one. A subscriber sees it, and sees also
+//! what the stream drops as a duplicate.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -80,7 +80,8 @@ impl Witness {
         latest.find(|(place, _)| wanted.get(*place) == Some(&true)).map(|(_, at)| *at)
     }
 
-    /// The inboxes in the order in which they took turns, each with how many publishes it had in a row.
+    /// The inboxes in the order in which they took turns, each with how many publishes it had in a
+    /// row.
     pub(crate) fn turns(&self) -> Vec<(String, u64)> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let runs = seen.publishes.chunk_by(|(one, _), (next, _)| one == next);

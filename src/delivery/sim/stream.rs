@@ -15,8 +15,8 @@ use crate::{
 /// For how long the stream recognises an id.
 pub(super) const WINDOW: Duration = Duration::from_secs(2);
 
-/// How long an answer is waited for, and how long a message may be on its way after nobody waits for
-/// it any more.
+/// How long an answer is waited for, and how long a message may be on its way after nobody waits
+/// for it any more.
 pub(super) const LATE_MAX: u64 = 300;
 
 /// What is stored, in order; the sequence is the place, counted from 1.

@@ -1,5 +1,5 @@
-//! Finds the server programs: those that the environment names, else in the project's `.tools`, on PATH,
-//! in Debian's and Homebrew's directories.
+//! Finds the server programs: those that the environment names, else in the project's `.tools`, on
+//! PATH, in Debian's and Homebrew's directories.
 
 use std::{
     env, fs,
@@ -23,8 +23,8 @@ const NATS_CHOICE: &str = "POSTRIDER_TEST_NATS";
 const POSTGRES_PARENTS: [&str; 5] =
     ["/usr/lib/postgresql", "/opt/homebrew/opt", "/usr/local/opt", "/usr/local/Cellar", "/usr"];
 
-/// The directory of the Postgres server programs (14 or later): the one that `POSTRIDER_TEST_PG_BIN`
-/// names, else the newest.
+/// The directory of the Postgres server programs (14 or later): the one that
+/// `POSTRIDER_TEST_PG_BIN` names, else the newest.
 ///
 /// # Errors
 /// [`ServerError::Missing`] when there is none.
@@ -55,8 +55,8 @@ pub fn postgres_bin() -> Result<PathBuf, ServerError> {
     }
 }
 
-/// The `nats-server` program (2.12 or later): the one that `POSTRIDER_TEST_NATS` names, else the first
-/// of `.tools` and PATH.
+/// The `nats-server` program (2.12 or later): the one that `POSTRIDER_TEST_NATS` names, else the
+/// first of `.tools` and PATH.
 ///
 /// # Errors
 /// [`ServerError::Missing`] when there is none.

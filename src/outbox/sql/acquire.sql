@@ -14,13 +14,13 @@
 -- Columns: term int8 (ours), snapshot text, floor int8, target text, target_floor int8,
 --   bookmark int8, fence int8 (floor of every snapshot taken from now on), stream_name text null,
 --   sent_to int8 null (no row with a higher seq was handed over by an earlier leader),
---   stream_created_ns int8 null, published int8 (rows settled as published), stream_seq int8, stream_event_id uuid null, stream_floor int8,
---   healing bool (letters may belong to rows that the position has not passed), system_id int8 (stored), previous_holder text null,
---   previous_update timestamptz null,
---   cluster_id int8 (of this server: when it differs from system_id, stop),
+--   stream_created_ns int8 null, published int8 (rows settled as published), stream_seq int8,
+--   stream_event_id uuid null, stream_floor int8, healing bool (letters may belong to rows that the
+--   position has not passed), system_id int8 (stored), previous_holder text null, previous_update
+--   timestamptz null, cluster_id int8 (of this server: when it differs from system_id, stop),
 --   in_recovery bool (a standby would have failed), notifies bool (false: the server allows
---   two-phase commit, so writers send no wake-up and the relay has to poll), durable text (a term has to
---   survive a crash of the server, whatever synchronous_commit says otherwise)
+--   two-phase commit, so writers send no wake-up and the relay has to poll), durable text (a term
+--   has to survive a crash of the server, whatever synchronous_commit says otherwise)
 -- Rows: 1, or 0 when another instance leads. Index: primary key; that on tx of each leaf.
 -- Locks: that row.
 WITH previous AS MATERIALIZED (

@@ -2,9 +2,11 @@
 -- hold: from there it reads again when one breaks later (0012_contract.sql).
 --
 -- $1 text relay
--- Columns: code text, remedy text (repair: call repair_contract.sql; wake: likewise, and nothing was
+-- Columns: code text, remedy text (repair: call repair_contract.sql; wake: likewise, and nothing
+-- was
 --   passed over; warn: an operator should know; refuse: one has to act), problem text, fix text
--- Rows: one a condition that does not hold. Index: primary keys; catalogs. Locks: its row of contract.
+-- Rows: one a condition that does not hold. Index: primary keys; catalogs. Locks: its row of
+-- contract.
 WITH broken AS MATERIALIZED (
     SELECT b.code, b.remedy, b.problem, b.fix FROM "postrider".broken_contract($1::text) AS b
 ), noted AS (

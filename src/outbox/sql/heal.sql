@@ -5,7 +5,8 @@
 -- Without such a checkpoint, as for a stream that was created anew, it goes back to the oldest row
 -- that the outbox still has. A checkpoint whose stream is not known is none of this one.
 --
--- $1 text relay, $2 bigint term, $3 bigint null when the stream was created (nanoseconds since 1970),
+-- $1 text relay, $2 bigint term, $3 bigint null when the stream was created (nanoseconds since
+-- 1970),
 -- $4 bigint last sequence of the stream
 -- Columns: letters int8 null (that are tried again; null: nothing was done, the term is lost),
 --   lost int8 (published events that cannot be published again, at most)

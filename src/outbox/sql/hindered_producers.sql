@@ -1,5 +1,5 @@
--- Roles whose inserts into the outbox are refused (42501): they may insert, and may not read the gate, a
--- sequence that the default of outbox.slot reads.
+-- Roles whose inserts into the outbox are refused (42501): they may insert, and may not read the
+-- gate, a sequence that the default of outbox.slot reads.
 --
 -- No parameters.
 -- Columns: role text

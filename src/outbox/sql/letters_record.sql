@@ -8,9 +8,11 @@
 -- $11 boolean[] look (the relay looks at the key again at once), $12 bigint[] null or the time in
 -- microseconds since 2000 that was seen: another one is left alone,
 -- $13 bigint dead letters to name at most
--- Columns: held_right int8 (1 when the term is still ours, else 0 and nothing was written), and of a
+-- Columns: held_right int8 (1 when the term is still ours, else 0 and nothing was written), and of
+-- a
 --   letter that this made dead: the columns of settle_letters.sql
--- Rows: one for each such letter, $13 at most; one with nulls when there is none. Index: primary keys. Locks: the position's row (shared) and the letters'.
+-- Rows: one for each such letter, $13 at most; one with nulls when there is none. Index: primary
+-- keys. Locks: the position's row (shared) and the letters'.
 WITH ours AS MATERIALIZED (
     SELECT p.relay FROM "postrider".position AS p
     WHERE p.relay = $1::text AND p.term = $2::bigint FOR SHARE

@@ -1,10 +1,12 @@
--- Tells which of the messages that a scan of the stream has seen are events of this outbox whose fate is
--- open: rows that the relay has not settled, and letters that are not resolved. Several outboxes may
--- share a stream, so that an id alone says nothing; one that is settled is never sent again.
+-- Tells which of the messages that a scan of the stream has seen are events of this outbox whose
+-- fate is open: rows that the relay has not settled, and letters that are not resolved. Several
+-- outboxes may share a stream, so that an id alone says nothing; one that is settled is never sent
+-- again.
 --
 -- $1 text relay, $2 bigint[] seq, $3 uuid[] event id (of the same length)
 -- Columns: place int8 (in the arrays, from 1), aggregate_type text null, aggregate_id text null
--- Rows: 0 to one a message, two for a letter whose row is not settled. Index: primary key of each leaf
+-- Rows: 0 to one a message, two for a letter whose row is not settled. Index: primary key of each
+-- leaf
 --   and letter_once, one probe of each a message. Locks: ACCESS SHARE.
 SELECT f.place, o.aggregate_type, o.aggregate_id
 FROM "postrider".position AS p

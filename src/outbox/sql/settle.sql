@@ -2,7 +2,8 @@
 -- term is lost, and the transaction must be rolled back.
 --
 -- $1 text relay, $2 bigint term, $3 text snapshot (P), $4 bigint floor of P, $5 text target (C),
--- $6 bigint floor of C, $7 bigint bookmark, $8 text stream name, $9 bigint null when it was created,
+-- $6 bigint floor of C, $7 bigint bookmark, $8 text stream name, $9 bigint null when it was
+-- created,
 -- $10 bigint last acked stream sequence, $11 uuid null event stored there, $12 bigint stream floor,
 -- $13 float8 length of the lease in seconds, $14 bigint events settled as published, this
 --   settlement's included

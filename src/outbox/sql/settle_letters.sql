@@ -2,7 +2,8 @@
 -- same settlement changes nothing.
 --
 -- $1 text relay, $2 bigint term, $3 text snapshot (P), $4 bigint floor of P, $5 text target (C),
--- $6 bigint floor of C, $7 bigint bookmark, $8 text stream name, $9 bigint null when it was created,
+-- $6 bigint floor of C, $7 bigint bookmark, $8 text stream name, $9 bigint null when it was
+-- created,
 -- $10 bigint last acked stream sequence,
 -- $11 bigint[] seq, $12 text[] state (dead | retrying | held), $13 boolean[] holds,
 -- $14 text[] error_code, $15 text[] error, $16 bigint payload bytes at most: a larger payload stays
@@ -10,12 +11,15 @@
 -- be measured: of it the letter tells the compressed size, $17 integer[] attempts, $18 float8[] null or wait in
 -- seconds until the mark (by this server's clock),
 -- $19 uuid null event stored at the last acked sequence, $20 bigint stream floor,
--- $21 float8 length of the lease in seconds, $22 bigint events settled as published, this settlement's
+-- $21 float8 length of the lease in seconds, $22 bigint events settled as published, this
+-- settlement's
 --   included, $23 bigint dead letters to name at most
 -- Columns: settled int8 (1 when the term is still ours, else 0 and nothing was written), and of a
---   dead letter: id int8 null, event_id uuid null, event_type, aggregate_type, aggregate_id text null
---   (their first 200 characters), error_code text null, error text null (its first 500 characters)
--- Rows: one for each dead letter of this settlement, $23 at most; one with nulls when there is none.
+--   dead letter: id int8 null, event_id uuid null, event_type, aggregate_type, aggregate_id text
+--   null (their first 200 characters), error_code text null, error text null (its first 500
+--   characters)
+-- Rows: one for each dead letter of this settlement, $23 at most; one with nulls when there is
+-- none.
 --   Letters of an earlier run, whose answer was lost, are among them.
 -- Index: primary key of position, of each leaf one probe an event, (relay, seq) of letter.
 -- Locks: the position's row and the new rows.

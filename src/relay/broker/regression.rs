@@ -15,8 +15,8 @@ use crate::{
 /// How long a stream has to stand below what it acknowledged before that counts as lost.
 const BEHIND_MAX: Duration = Duration::from_secs(1);
 
-/// The same in a cluster: a new leader may not have caught up with itself, and an old one that is cut
-/// off may answer for a while.
+/// The same in a cluster: a new leader may not have caught up with itself, and an old one that is
+/// cut off may answer for a while.
 const BEHIND_MAX_CLUSTERED: Duration = Duration::from_secs(15);
 
 /// How often it is looked at meanwhile.
@@ -29,9 +29,10 @@ pub(in crate::relay) struct Regression {
     pub(in crate::relay) created: Option<i64>,
     /// Its last sequence: what we published above is gone.
     pub(in crate::relay) last_seq: u64,
-    /// What happened, for people.
+    /// The event in words, for people.
     pub(in crate::relay) text: String,
-    /// Whether somebody else wrote where our messages were: then it is not known what is left of them.
+    /// Whether somebody else wrote where our messages were: then it is not known what is left of
+    /// them.
     pub(in crate::relay) is_rewritten: bool,
     copies: Copies,
 }

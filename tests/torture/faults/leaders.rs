@@ -1,5 +1,5 @@
-//! I3, I4, P13: leaders that are killed, frozen, stopped, cut off without a word, or behind a pooler,
-//! and how long it takes until another instance publishes.
+//! I3, I4, P13: leaders that are killed, frozen, stopped, cut off without a word, or behind a
+//! pooler, and how long it takes until another instance publishes.
 
 use std::time::{Duration, Instant};
 
@@ -166,8 +166,8 @@ async fn dropped(mut set: Set) -> Tally {
         for strike in 0..set.strikes {
             let leader = crowd.wait_leader().await;
             let (name, modes, with_nats) = DROPPED[strike as usize % DROPPED.len()];
-            // Over a slow line the events of the hot keys wait in the leader's memory: it has something
-            // to publish for as long as it may.
+            // Over a slow line the events of the hot keys wait in the leader's memory: it has
+            // something to publish for as long as it may.
             let slow = Duration::from_millis(set.random.between(50, 150).into());
             let Instance { postgres, nats, .. } = &crowd.instances[leader];
             nats.set(Modes::both(Mode::Delay(slow, slow / 4)));
