@@ -148,12 +148,20 @@ async fn a_letter_that_was_published_is_restored_whenever_its_stream_is_lost() {
     }
     assert_eq!(fixture.wait_stored(6, DEADLINE).await.len(), 6);
     let resolved = r#"SELECT count(*) FROM "postrider".letter WHERE resolution = 'published'"#;
+    let checkpoints = r#"SELECT count(*) FROM "postrider".checkpoint"#;
+    let before_all_checkpoints =
+        r#"UPDATE "postrider".letter SET resolved_at = resolved_at - interval '1 hour'"#;
     for _ in 0..3 {
         eventually("a published letter", DEADLINE, async || {
             client.query_one(resolved, &[]).await.unwrap().get::<_, i64>(0) == 1
         })
         .await;
+        eventually("a checkpoint", DEADLINE, async || {
+            client.query_one(checkpoints, &[]).await.unwrap().get::<_, i64>(0) > 0
+        })
+        .await;
         daemon.kill9();
+        client.batch_execute(before_all_checkpoints).await.unwrap();
         recreate_stream(&fixture).await;
         daemon.start_again();
         assert_eq!(fixture.wait_stored(6, DEADLINE).await.len(), 6);
