@@ -25,6 +25,12 @@ ALTER TABLE "postrider".position
     -- when a program without leases has led.
     ADD COLUMN sent_to bigint;
 
+-- What nobody could go on from: a time that never comes, and a term after which no number comes.
+ALTER TABLE "postrider".position
+    ADD CONSTRAINT position_has_finite_times
+        CHECK (isfinite(lease_until) AND isfinite(acquired_at) AND isfinite(updated_at)),
+    ADD CONSTRAINT position_term_has_room CHECK (term BETWEEN 0 AND (1::bigint << 62));
+
 COMMENT ON COLUMN "postrider".position.lease_until IS
     'Until when the leader may publish, by this server''s clock; null: nobody leads.';
 COMMENT ON COLUMN "postrider".position.holder IS 'Who leads, or led last: host and process.';
@@ -33,15 +39,18 @@ COMMENT ON COLUMN "postrider".position.holder IS 'Who leads, or led last: host a
 -- and a report that is old is a finding too. {"term": ..., "findings": [{code, severity, cause, next}]}
 ALTER TABLE "postrider".position
     ADD COLUMN report jsonb,
-    ADD COLUMN reported_at timestamptz;
+    ADD COLUMN reported_at timestamptz CHECK (isfinite(reported_at));
 
--- Whether an instance runs this relay now. The one place that knows how that is told.
+-- Whether an instance runs this relay now. The one place that knows how that is told. A lease that
+-- ends later than any instance can have written counts only while its leader reports.
 CREATE FUNCTION "postrider".is_led(relay text) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $body$
     SELECT EXISTS (
         SELECT FROM "postrider".position AS p
-        WHERE p.relay = $1 AND p.lease_until > clock_timestamp())
+        WHERE p.relay = $1 AND p.lease_until > clock_timestamp()
+          AND (p.lease_until <= clock_timestamp() + interval '5 minutes'
+               OR p.reported_at > clock_timestamp() - interval '5 minutes'))
 $body$;
 
 -- What is done to a relay as a whole is audited too, and has no letter.

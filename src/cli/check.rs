@@ -5,6 +5,7 @@ mod broker;
 mod database;
 mod room;
 mod standing;
+mod stream;
 
 use serde_json::{Value, json};
 
@@ -92,8 +93,10 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
 }
 
 async fn look(config: &Config) -> Result<Vec<Finding>, Failure> {
-    let (mut findings, broker) = tokio::join!(database::findings(config), broker::findings(config));
+    let ((mut findings, progress), (broker, seen)) =
+        tokio::join!(database::findings(config), broker::findings(config));
     findings.extend(broker);
+    findings.extend(seen.and_then(|seen| stream::finding(config, progress.as_ref(), &seen)));
     Ok(findings)
 }
 

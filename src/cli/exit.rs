@@ -1,6 +1,6 @@
 //! The exit codes, and which error ends with which.
 
-use std::process::ExitCode;
+use std::{borrow::Cow, process::ExitCode};
 
 use crate::{
     config::error::{ConfigError, Problem},
@@ -131,12 +131,6 @@ impl Failure {
         }
         self
     }
-
-    /// A failure of this class while `doing`, which is a verb phrase: `could not <doing>`.
-    pub(super) fn classed(class: Class, doing: &str, reason: &dyn std::fmt::Display) -> Self {
-        let problem = Problem::new(format!("could not {doing}: {reason}"));
-        Self::new(class.into(), Problem { hint: class.hint().map(str::to_owned), ..problem })
-    }
 }
 
 impl From<ConfigError> for Failure {
@@ -155,7 +149,9 @@ impl From<ConnectError> for Failure {
 
 impl From<QueryError> for Failure {
     fn from(error: QueryError) -> Self {
-        Self::classed(error.class(), "ask postgres", &error)
+        let problem = Problem::new(format!("could not ask postgres: {error}"));
+        let hint = error.hint().map(Cow::into_owned);
+        Self::new(error.class().into(), Problem { hint, ..problem })
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     config::{Database, error::Problem, load::Scope},
-    pg::{connect::connect, migrate, schema::Schema, session::Sharing},
+    pg::{connect::connect, migrate, migrating, schema::Schema, session::Sharing},
 };
 
 /// `postrider migrate`
@@ -43,7 +43,7 @@ async fn apply(database: &Database) -> Result<Exit, Failure> {
         let problem = Problem { hint: Some(hint.to_owned()), ..problem };
         return Err(Failure::new(Exit::Configuration, problem));
     }
-    let report = migrate::migrate(&mut connection.client, &schema).await?;
+    let report = migrating::migrate(&mut connection, &schema).await?;
     for name in &report.applied {
         print::line(&format!("applied {name}"))?;
     }

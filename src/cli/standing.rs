@@ -14,6 +14,10 @@ pub(super) struct Standing {
     pub(super) relay: String,
     pub(super) leader: Option<Leader>,
     pub(super) progress: Option<Progress>,
+    /// Sessions of instances of the relay, whether or not they lead.
+    instances: Vec<String>,
+    /// Whether the database could be asked.
+    is_known: bool,
 }
 
 /// The report of the instance that leads.
@@ -52,7 +56,20 @@ impl Standing {
             relay: relay.to_owned(),
             progress: inspection.progress(relay).await?,
             leader: inspection.leader(relay).await?,
+            instances: inspection.instances(relay).await?,
+            is_known: true,
         })
+    }
+
+    /// The standing of a relay that nobody could ask about.
+    pub(super) fn unknown(relay: &str) -> Self {
+        let (relay, instances) = (relay.to_owned(), Vec::new());
+        Self { relay, leader: None, progress: None, instances, is_known: false }
+    }
+
+    /// Whether an instance is there, be it that it does not lead.
+    pub(super) fn is_run(&self) -> bool {
+        self.leader.is_some() || !self.instances.is_empty()
     }
 
     /// Why nothing is published; what the last holder noted counts only while somebody holds it.
@@ -64,7 +81,9 @@ impl Standing {
     pub(super) fn state(&self) -> &'static str {
         let is_blocked = self.note().is_some() || self.facts().reported.iter().any(is_obstacle);
         match (&self.leader, &self.progress) {
+            _ if !self.is_known => "unknown",
             (Some(_), _) if is_blocked => "blocked",
+            (Some(_), _) if !self.has_reported() => "starting",
             (Some(_), _) => "running",
             (None, Some(_)) => "not running",
             (None, None) => "never started",
@@ -74,11 +93,13 @@ impl Standing {
     /// What is known without having measured what waits.
     pub(super) fn facts(&self) -> Facts {
         let role = match (&self.leader, &self.progress) {
+            _ if !self.is_known => Role::Unknown,
             (None, None) => Role::NeverStarted,
             (None, Some(_)) => Role::NotRunning,
             (Some(leader), progress) => Role::Led {
                 by: leader.holder.clone(),
                 silent_seconds: progress.as_ref().map(|progress| progress.silent_seconds),
+                has_reported: self.has_reported(),
             },
         };
         let is_led = self.leader.is_some();
@@ -87,9 +108,16 @@ impl Standing {
             relay: self.relay.clone(),
             role,
             postgres: crate::findings::Link::Up,
+            instances: self.instances.clone(),
             reported,
             ..Facts::default()
         }
+    }
+
+    /// Whether the leader has reported under its term. One of before there were leases never does.
+    fn has_reported(&self) -> bool {
+        let reported = self.progress.as_ref().and_then(|progress| progress.report.as_ref());
+        reported.is_some() || self.leader.as_ref().is_some_and(|leader| leader.is_locked)
     }
 
     fn reported(&self) -> Vec<Finding> {

@@ -10,16 +10,12 @@ use super::{
 };
 use crate::{
     config::{Config, load::Scope},
-    findings::{self, Blocker, Facts, Finding, Severity},
+    findings::{self, Facts, Finding, Severity},
     logging::printable,
     metrics::Depth,
-    outbox::{Inspection, Progress, SESSION_SETTINGS},
-    pg::{
-        blocking::{self, Blocking},
-        connect::connect,
-        error::Class,
-        schema::Schema,
-    },
+    outbox::{Inspection, Losses, Progress, SESSION_SETTINGS},
+    pg::{connect::connect, error::QueryError, schema::Schema},
+    relay::{producers, status::blocker},
 };
 
 /// `postrider status`
@@ -63,45 +59,65 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// The answers of the database, as far as they have come.
+struct Asked {
+    standing: Standing,
+    depth: Option<Depth>,
+    losses: Losses,
+    facts: Facts,
+}
+
 async fn ask(config: &Config) -> Result<Report, Failure> {
     let connection = connect(&config.database, "status", &SESSION_SETTINGS).await?;
-    let pid = blocking::pid_of(&connection).await?;
     let inspection = Inspection::new(connection, Schema::from(&config.database.schema));
-    let standing = Standing::ask(&inspection, config.relay.name.as_str()).await?;
-    let retention = config.relay.retention.0.as_secs_f64();
-    let relays = inspection.relays().await?.into_iter();
-    let abandoned = relays
-        .filter(|row| row.is_abandoned(&standing.relay, retention))
-        .map(|row| (row.relay, row.idle_seconds))
-        .collect();
-    let measuring = inspection.depth(config.relay.name.as_str());
-    let (depth, blocking) = blocking::watched(&config.database, pid, measuring).await;
-    let depth = match (depth, &blocking) {
-        (Ok(depth), _) => depth,
-        // What waits cannot be counted, and it is known why.
-        (Err(error), Some(_)) if error.class() == Class::Transient => None,
-        (Err(error), _) => return Err(error.into()),
-    };
-    let losses = inspection.losses(config.relay.name.as_str()).await?;
-    let mut alarms = match &blocking {
-        None => standing::broken(&inspection, config.relay.name.as_str()).await?,
-        // It would wait for the same lock.
-        Some(_) => Vec::new(),
-    };
-    alarms.extend(findings::lost(losses.events, losses.noticed_at.as_deref()));
+    let standing = Standing::unknown(config.relay.name.as_str());
+    let (losses, facts) = (Losses::default(), Facts::default());
+    let mut asked = Asked { standing, depth: None, losses, facts };
+    if let Err(error) = asked.ask(&inspection, config).await {
+        // Whatever is asked after it would wait for the same lock.
+        let Some(by) = error.blocking() else { return Err(error.into()) };
+        asked.facts.blocker = Some(blocker(by));
+    }
+    let Asked { standing, depth, losses, facts } = asked;
+    let alarms = [facts.alarms, lost(&losses)].concat();
     let findings = findings::of(&Facts {
         alarms,
         depth,
         oldest_seconds: depth.and_then(|depth| depth.oldest_seconds).unwrap_or_default(),
-        blocker: blocking.map(blocker),
-        abandoned,
+        blocker: facts.blocker,
+        abandoned: facts.abandoned,
         ..standing.facts()
     });
     Ok(Report { standing, depth, lost: losses.events, findings })
 }
 
-fn blocker(Blocking { pid, user, application, since }: Blocking) -> Blocker {
-    Blocker { pid, user, application, since }
+fn lost(losses: &Losses) -> Vec<Finding> {
+    findings::lost(losses.events, losses.noticed_at.as_deref()).into_iter().collect()
+}
+
+impl Asked {
+    /// Asks for everything, what needs no lock first.
+    async fn ask(&mut self, inspection: &Inspection, config: &Config) -> Result<(), QueryError> {
+        let relay = config.relay.name.as_str();
+        let queue = inspection.queue(relay).await?;
+        let facts = &mut self.facts;
+        facts.blocker =
+            queue.as_ref().filter(|queue| queue.ours > 0).map(|queue| blocker(&queue.by));
+        facts.alarms = producers::findings(&[], queue.as_ref());
+        self.standing = Standing::ask(inspection, relay).await?;
+        self.depth = inspection.depth(relay).await?;
+        self.losses = inspection.losses(relay).await?;
+        let hindrances = inspection.hindered_producers().await?;
+        facts.alarms.extend(producers::findings(&hindrances, None));
+        facts.alarms.extend(standing::broken(inspection, relay).await?);
+        let retention = config.relay.retention.0.as_secs_f64();
+        let relays = inspection.relays().await?.into_iter();
+        facts.abandoned = relays
+            .filter(|row| row.is_abandoned(relay, retention))
+            .map(|row| (row.relay, row.idle_seconds))
+            .collect();
+        Ok(())
+    }
 }
 
 impl Report {

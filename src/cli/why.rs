@@ -71,7 +71,7 @@ async fn ask(config: &Config, key: &AggregateKey) -> Result<Report, Failure> {
 impl Report {
     /// Why nothing is published at all.
     fn blocked(&self) -> Option<String> {
-        if self.standing.leader.is_none() {
+        if !self.standing.is_run() {
             return Some("no relay runs".to_owned());
         }
         let Finding { code, cause, .. } = self.obstacle.as_ref()?;
@@ -93,7 +93,7 @@ impl Report {
                 Some(format!("postrider dlq redrive {}", head.letter.id))
             }
             None if self.waiting.pending == 0 => None,
-            _ if self.standing.leader.is_none() => Some("postrider run".to_owned()),
+            _ if !self.standing.is_run() => Some("postrider run".to_owned()),
             _ => match &self.obstacle {
                 Some(obstacle) => Some(obstacle.next.clone()),
                 None if self.waiting.letter.is_none() && !self.is_soon() => {

@@ -6,6 +6,7 @@ use super::{
     Config,
     value::{ByteSize, HumanDuration},
 };
+use crate::delivery::LEASE_MAX;
 
 /// Shorter would fail on a loaded machine, longer would look like a hang.
 pub const CONNECT_TIMEOUT: RangeInclusive<HumanDuration> = millis(100)..=seconds(300);
@@ -50,7 +51,7 @@ pub const POLL_INTERVAL: RangeInclusive<HumanDuration> = millis(1)..=seconds(1);
 pub const IDLE_INTERVAL: RangeInclusive<HumanDuration> = millis(50)..=seconds(10);
 
 /// Shorter would end at each stall of the database, longer would leave a frozen leader's place empty.
-pub const LEASE: RangeInclusive<HumanDuration> = seconds(3)..=seconds(300);
+pub const LEASE: RangeInclusive<HumanDuration> = seconds(3)..=HumanDuration(LEASE_MAX);
 
 /// Zero would try nothing; more would take years.
 pub const ATTEMPTS: RangeInclusive<u32> = 1..=1_000_000;

@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+/// The longest lease that an instance takes. Whatever ends later was not written by one.
+pub const LEASE_MAX: Duration = Duration::from_mins(5);
+
 /// The part of a lease after which it is renewed: what is left has room for failed attempts.
 const RENEW_AFTER: f64 = 0.4;
 

@@ -45,7 +45,7 @@ pub use breaker::{Breaker, Permit, Transition};
 pub use found::{FOUND_MAX, Found};
 pub use lanes::{Lanes, Ticket};
 pub use latest::Latest;
-pub use lease::{HEARD_WITHIN, Lease, trusted_for};
+pub use lease::{HEARD_WITHIN, LEASE_MAX, Lease, trusted_for};
 pub use letters::{
     Change, LETTERS_MAX, LetterId, Look, Mark, Record, Records, Standing, StoredLetter,
 };

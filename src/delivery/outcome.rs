@@ -1,6 +1,6 @@
 //! What the broker told us, and what we make of it.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use super::{blocked::Hold, lanes::Ticket};
 use crate::event::{EventId, Position, Seq};
@@ -60,18 +60,18 @@ pub struct Closure {
     /// What is wrong, free of secrets.
     pub text: String,
     /// What the person on call can do.
-    pub hint: &'static str,
+    pub hint: Cow<'static, str>,
 }
 
 impl Closure {
     /// A closure with the hint of its kind.
     pub fn new(kind: ClosureKind, text: String) -> Self {
-        Self { kind, text, hint: kind.hint() }
+        Self { kind, text, hint: kind.hint().into() }
     }
 
     /// A closure whose cause tells more precisely what to do.
-    pub fn with_hint(kind: ClosureKind, text: String, hint: &'static str) -> Self {
-        Self { kind, text, hint }
+    pub fn with_hint(kind: ClosureKind, text: String, hint: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, text, hint: hint.into() }
     }
 }
 

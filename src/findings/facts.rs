@@ -9,6 +9,8 @@ pub struct Facts {
     pub relay: String,
     /// Who runs it.
     pub role: Role,
+    /// Sessions of its instances, as far as they are known.
+    pub instances: Vec<String>,
     /// The session with Postgres.
     pub postgres: Link,
     /// The connection to NATS.
@@ -56,13 +58,17 @@ pub enum Role {
     Led {
         /// Who that is.
         by: String,
-        /// How long ago it reported; `None` when it never did.
+        /// How long ago it reported under its term, or took the lease.
         silent_seconds: Option<f64>,
+        /// Whether it has reported under its term: it does so once it begins to publish.
+        has_reported: bool,
     },
     /// Nobody, as the database says.
     NotRunning,
     /// Nobody, and nobody ever has.
     NeverStarted,
+    /// The database could not be asked who it is.
+    Unknown,
 }
 
 /// One connection.
@@ -98,15 +104,11 @@ pub struct Closed {
     pub hint: String,
 }
 
-/// A session whose lock ours waits for.
+/// A session whose lock others wait for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blocker {
-    /// The server's process id.
-    pub pid: i32,
-    /// Whose it is.
-    pub user: String,
-    /// What it calls itself.
-    pub application: String,
-    /// When its last statement began, as ISO 8601; `None` when our user may not see it.
-    pub since: Option<String>,
+    /// Which session it is: its process, its user, and what it calls itself.
+    pub session: String,
+    /// What to do about it.
+    pub next: String,
 }

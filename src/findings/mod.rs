@@ -16,7 +16,7 @@ use std::cmp::Reverse;
 
 pub use facts::{Blocker, Closed, Facts, Link, Role};
 pub use remedy::remedy;
-pub use texts::{contract, lost};
+pub use texts::{contract, grantor, lost, queued, refused};
 
 pub use crate::metrics::FindingCode as Code;
 use crate::metrics::{Chore, Depth};
@@ -99,6 +99,7 @@ pub fn stops_flow(code: Code) -> bool {
         | Code::ChoreFailing
         | Code::PositionAbandoned
         | Code::EventsLost
+        | Code::ProducersHindered
         | Code::ContractBroken => false,
     }
 }
@@ -149,13 +150,24 @@ fn role(facts: &Facts) -> Option<Finding> {
             (!is_waiting && facts.gate.is_none()).then(texts::starting)
         }
         Role::Stopping => Some(texts::stopping()),
-        Role::NeverStarted => Some(texts::never_started(&facts.relay)),
-        Role::Leading | Role::Standby { leader: Some(_) } => None,
+        // The lock that an instance waits for is a finding of its own.
+        Role::NeverStarted | Role::NotRunning
+            if facts.blocker.is_some() && !facts.instances.is_empty() =>
+        {
+            None
+        }
+        Role::NeverStarted => Some(texts::never_started(&facts.relay, &facts.instances)),
+        Role::Leading | Role::Standby { leader: Some(_) } | Role::Unknown => None,
         Role::Standby { leader: None } => Some(texts::lease_not_taken(&facts.relay)),
-        Role::NotRunning => Some(texts::no_leader(&facts.relay)),
-        Role::Led { by, silent_seconds } => silent_seconds
-            .filter(|seconds| *seconds > REPORT_MAX_SECONDS)
-            .map(|seconds| texts::leader_silent(by, seconds)),
+        Role::NotRunning => Some(texts::no_leader(&facts.relay, &facts.instances)),
+        Role::Led { by, silent_seconds, has_reported } => {
+            let silent = silent_seconds.filter(|seconds| *seconds > REPORT_MAX_SECONDS);
+            match silent {
+                Some(seconds) => Some(texts::leader_silent(by, seconds)),
+                None if *has_reported || facts.blocker.is_some() => None,
+                None => Some(texts::begins(by)),
+            }
+        }
     }
 }
 

@@ -35,18 +35,26 @@ fn waits(unsettled: u64, retrying: u64, held: u64, oldest: f64) -> Facts {
 }
 
 fn led(silent_seconds: f64) -> Role {
-    Role::Led { by: "postrider/relay".to_owned(), silent_seconds: Some(silent_seconds) }
+    let (by, silent_seconds) = ("postrider/relay".to_owned(), Some(silent_seconds));
+    Role::Led { by, silent_seconds, has_reported: true }
+}
+
+fn blocker() -> Blocker {
+    Blocker {
+        session:
+            "session 4711 (user app, application \"alembic\", at work since 2026-11-21T08:46:48Z)"
+                .to_owned(),
+        next: "wait for its end, or end it: SELECT pg_terminate_backend(4711)".to_owned(),
+    }
+}
+
+fn connected() -> Vec<String> {
+    vec!["session 4712, postrider/relay/default".to_owned()]
 }
 
 fn of_the_database() -> Vec<(&'static str, Facts)> {
     let grant =
         |table: &str| format!("GRANT SELECT ON TABLE \"postrider\".{table} TO postrider_relay");
-    let blocker = Blocker {
-        pid: 4711,
-        user: "app".to_owned(),
-        application: "alembic".to_owned(),
-        since: Some("2026-11-21T08:46:48Z".to_owned()),
-    };
     vec![
         (
             "Postgres does not run",
@@ -74,7 +82,17 @@ fn of_the_database() -> Vec<(&'static str, Facts)> {
             "several grants were revoked",
             Facts { missing_grants: vec![grant("outbox"), grant("letter")], ..leading() },
         ),
-        ("LOCK TABLE by somebody else", Facts { blocker: Some(blocker), ..leading() }),
+        (
+            "a function of Postgres was revoked from everybody",
+            Facts {
+                missing_grants: vec![
+                    "GRANT EXECUTE ON FUNCTION pg_catalog.pg_notify(text, text) TO postrider_relay"
+                        .to_owned(),
+                ],
+                ..leading()
+            },
+        ),
+        ("LOCK TABLE by somebody else", Facts { blocker: Some(blocker()), ..leading() }),
         ("nothing measured for a while", Facts { measured_seconds_ago: Some(40.0), ..leading() }),
         ("nothing measured for long", Facts { measured_seconds_ago: Some(400.0), ..leading() }),
         ("retention fails", Facts { failing: vec![(Chore::Retention, 4)], ..leading() }),
@@ -92,6 +110,38 @@ fn of_the_database() -> Vec<(&'static str, Facts)> {
         (
             "a position of an old name is left",
             Facts { abandoned: vec![("old".to_owned(), 3.5 * 86_400.0)], ..leading() },
+        ),
+    ]
+}
+
+fn of_the_producers() -> Vec<(&'static str, Facts)> {
+    vec![
+        (
+            "LOCK TABLE by somebody else, and applications wait",
+            Facts { alarms: vec![queued(&blocker(), Some("outbox"), 12)], ..leading() },
+        ),
+        (
+            "an application lost a grant",
+            Facts {
+                alarms: vec![refused(
+                    Some("shop"),
+                    &["SELECT on sequence gate".to_owned()],
+                    &["GRANT postrider_producer TO shop".to_owned()],
+                )],
+                ..leading()
+            },
+        ),
+        (
+            "every application lost a grant",
+            Facts {
+                alarms: vec![refused(
+                    None,
+                    &["EXECUTE on function pg_notify(text,text) of Postgres".to_owned()],
+                    &["GRANT EXECUTE ON FUNCTION pg_catalog.pg_notify(text,text) TO shop_owner"
+                        .to_owned()],
+                )],
+                ..leading()
+            },
         ),
     ]
 }
@@ -234,8 +284,47 @@ fn of_who_runs() -> Vec<(&'static str, Facts)> {
     ]
 }
 
+fn of_who_cannot_lead() -> Vec<(&'static str, Facts)> {
+    let role = |role| Facts { role, ..leading() };
+    vec![
+        (
+            "it has never led, and an instance runs",
+            Facts { instances: connected(), ..role(Role::NeverStarted) },
+        ),
+        (
+            "nobody leads, and an instance runs",
+            Facts { instances: connected(), ..role(Role::NotRunning) },
+        ),
+        (
+            "nobody leads, and an instance waits for a lock",
+            Facts { instances: connected(), blocker: Some(blocker()), ..role(Role::NotRunning) },
+        ),
+        (
+            "an instance has just taken the lease",
+            role(Role::Led {
+                by: "postrider/relay".to_owned(),
+                silent_seconds: Some(0.4),
+                has_reported: false,
+            }),
+        ),
+        (
+            "a lock keeps the reader from knowing who runs it",
+            Facts { blocker: Some(blocker()), ..role(Role::Unknown) },
+        ),
+    ]
+}
+
 fn cases() -> Vec<(&'static str, Facts)> {
-    [of_who_runs(), of_the_database(), of_the_broker(), of_the_store(), of_what_waits()].concat()
+    [
+        of_who_runs(),
+        of_who_cannot_lead(),
+        of_the_database(),
+        of_the_producers(),
+        of_the_broker(),
+        of_the_store(),
+        of_what_waits(),
+    ]
+    .concat()
 }
 
 #[test]

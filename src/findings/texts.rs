@@ -10,19 +10,48 @@ fn warning(code: Code, cause: impl Into<String>, next: impl Into<String>) -> Fin
     Finding { severity: Severity::Warning, ..critical(code, cause, next) }
 }
 
-pub(super) fn never_started(relay: &str) -> Finding {
-    critical(
-        Code::NeverStarted,
-        format!("relay {relay} has never run; every event waits in the outbox"),
-        "postrider run",
-    )
+/// The next step when an instance runs and does not lead.
+const ITS_LOG: &str = "read why in the log of that instance; then postrider check";
+
+pub(super) fn never_started(relay: &str, instances: &[String]) -> Finding {
+    let (cause, next) = match instances.first() {
+        None => (
+            format!("relay {relay} has never run; every event waits in the outbox"),
+            "postrider run",
+        ),
+        Some(session) => (
+            format!(
+                "relay {relay} has never led, although an instance is connected ({session}); every \
+                 event waits in the outbox"
+            ),
+            ITS_LOG,
+        ),
+    };
+    critical(Code::NeverStarted, cause, next)
 }
 
-pub(super) fn no_leader(relay: &str) -> Finding {
+pub(super) fn no_leader(relay: &str, instances: &[String]) -> Finding {
+    let (cause, next) = match instances.first() {
+        None => (
+            format!("no instance leads relay {relay}; events wait in the outbox"),
+            "start it: postrider run",
+        ),
+        Some(session) => (
+            format!(
+                "no instance leads relay {relay}, although one is connected ({session}); events wait \
+                 in the outbox"
+            ),
+            ITS_LOG,
+        ),
+    };
+    critical(Code::NoLeader, cause, next)
+}
+
+pub(super) fn begins(by: &str) -> Finding {
     critical(
-        Code::NoLeader,
-        format!("no instance leads relay {relay}; events wait in the outbox"),
-        "start it: postrider run",
+        Code::Starting,
+        format!("{by} has taken the lease and has not begun to publish"),
+        "wait some seconds; if it stays so, read the log of that process; then postrider check",
     )
 }
 
@@ -75,25 +104,70 @@ pub(super) fn grants(statements: &[String]) -> Option<Finding> {
         1 => "Postgres is up, and the relay's user lacks one grant".to_owned(),
         count => format!("Postgres is up, and the relay's user lacks {count} grants"),
     };
-    let next = match statements.len() {
-        1 => format!("as the schema's owner: {first}"),
-        count => {
-            format!("as the schema's owner: {first} … and {} more: postrider check", count - 1)
-        }
-    };
-    Some(critical(Code::PermissionMissing, cause, next))
+    Some(critical(Code::PermissionMissing, cause, granting(first, statements.len())))
+}
+
+/// The first of some statements, and where the others are.
+fn granting(first: &str, count: usize) -> String {
+    let who = grantor(first);
+    match count {
+        1 => format!("{who}: {first}"),
+        count => format!("{who}: {first} … and {} more: postrider check", count - 1),
+    }
+}
+
+/// Who may run a statement that grants something: what Postgres itself brings belongs to superusers.
+pub fn grantor(statement: &str) -> &'static str {
+    if statement.contains(" pg_catalog.") { "as a superuser" } else { "as the schema's owner" }
 }
 
 pub(super) fn locked(blocker: &Blocker) -> Finding {
-    let Blocker { pid, user, application, since } = blocker;
-    let since = since.as_ref().map(|since| format!(", at work since {since}")).unwrap_or_default();
+    let Blocker { session, next } = blocker;
     critical(
         Code::PostgresLocked,
-        format!(
-            "session {pid} (user {user}, application \"{application}\"{since}) holds a lock that the \
-             relay's statements wait for"
-        ),
-        format!("wait for its end, or end it: SELECT pg_terminate_backend({pid})"),
+        format!("{session} holds a lock that the relay's statements wait for"),
+        next.clone(),
+    )
+}
+
+/// Privileges that a finding names at most.
+const LACKS_MAX: usize = 3;
+
+/// A role that is meant to insert events and lacks a privilege; without a role all of them, because
+/// the owner of the trigger lacks it.
+pub fn refused(role: Option<&str>, lacks: &[String], statements: &[String]) -> Finding {
+    let first = statements.first().map_or("", String::as_str);
+    let next = granting(first, statements.len());
+    let (named, others) = (lacks.iter().take(LACKS_MAX), lacks.len().saturating_sub(LACKS_MAX));
+    let others = if others > 0 { format!(" and {others} more") } else { String::new() };
+    let lacks = format!("{}{others}", named.cloned().collect::<Vec<_>>().join(", "));
+    let Some(role) = role else {
+        let cause = format!(
+            "every insert into the outbox is refused while the relay sleeps: the owner of the \
+             function wake() lacks {lacks}"
+        );
+        return critical(Code::ProducersHindered, cause, next);
+    };
+    let cause =
+        format!("{role} may insert into the outbox, and is refused when it does: it lacks {lacks}");
+    // A role of somebody else's may never insert anything.
+    let severity =
+        if role == "postrider_producer" { Severity::Critical } else { Severity::Warning };
+    Finding { severity, ..critical(Code::ProducersHindered, cause, next) }
+}
+
+/// Sessions of applications that wait for a lock on the tables.
+pub fn queued(blocker: &Blocker, object: Option<&str>, sessions: u64) -> Finding {
+    let waits = if sessions == 1 {
+        "session of an application waits"
+    } else {
+        "sessions of applications wait"
+    };
+    let object = object.map(|name| format!(" on {name}")).unwrap_or_default();
+    critical(
+        Code::ProducersHindered,
+        format!("{} holds a lock{object} that {sessions} {waits} for", blocker.session),
+        blocker.next.clone(),
     )
 }
 
@@ -204,6 +278,7 @@ pub(super) fn chore(chore: Chore, failures: u32) -> Finding {
         Chore::ConsumerKeys => "the table of consumers' keys grows",
         Chore::Letters => "resolved letters and the audit grow",
         Chore::Grants => "a grant that is missing is not named",
+        Chore::Producers => "an application that cannot insert events is not named",
         Chore::Positions => "a position that nobody holds is not named",
     };
     warning(

@@ -157,6 +157,8 @@ label! {
         Grants = "grants",
         /// Positions of other relays that nobody holds.
         Positions = "positions",
+        /// Applications that cannot insert events.
+        Producers = "producers",
     }
 }
 
@@ -187,6 +189,8 @@ label! {
         PermissionMissing = "permission_missing",
         /// Another session's lock keeps ours waiting.
         PostgresLocked = "postgres_locked",
+        /// Applications cannot insert events.
+        ProducersHindered = "producers_hindered",
         /// There is no connection to NATS.
         NatsDown = "nats_down",
         /// The stream does not take messages now.

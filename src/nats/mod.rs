@@ -20,4 +20,4 @@ pub use look_up::{Held, held_at, kept};
 pub use publish::{Absorbed, NotSent, Publisher};
 pub use room::{Probe, Room, Used, probe, room};
 pub use scan::{SIGHTINGS_MAX, Scan, Sighting, identity};
-pub use stream::{Cause, Copies, Facts, Keeps, StreamError, Warning, verify};
+pub use stream::{Cause, Copies, Facts, Keeps, StreamError, Warning, gone, verify};

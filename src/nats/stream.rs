@@ -193,14 +193,24 @@ impl StreamError {
     pub fn hint(&self) -> &str {
         match self {
             Self::Unavailable { cause, .. } => cause.hint(),
-            Self::Missing { .. } => {
-                "create it, or let postrider do so with [stream] create = true; one that held events \
-                 and is gone is for a person to restore or to create anew"
-            }
+            Self::Missing { .. } => "create it, or let postrider do so with [stream] create = true",
             Self::TooOld { .. } => "upgrade nats-server",
             Self::Refused { hint, .. } => hint,
         }
     }
+}
+
+/// The sentence about a stream that is gone although events were published to it, and what to do.
+pub fn gone(stream: &config::Stream) -> (String, String) {
+    let config::Stream { name, subjects, .. } = stream;
+    let text = format!("stream \"{name}\" does not exist, and events were published to it");
+    let subjects = if subjects.is_empty() { "…".to_owned() } else { subjects.join(",") };
+    let hint = format!(
+        "it is for a person to restore or to create anew: nats stream restore, or nats stream add \
+         {name} --subjects \"{subjects}\" --discard new; the relay then publishes again what the \
+         outbox has"
+    );
+    (text, hint)
 }
 
 /// Asks for the stream, creates it when allowed, and verifies it.
@@ -329,7 +339,11 @@ fn fault(
         return says("does not acknowledge (no_ack)", "set no_ack to false");
     }
     if config.sealed {
-        return says("is sealed and takes no messages", "name another stream in [stream] name");
+        return says(
+            "is sealed and takes no messages",
+            "it stays sealed: name another stream in [stream] name and start the relay again, which \
+             goes on there",
+        );
     }
     if config.mirror.is_some() {
         return says("is a mirror and takes no messages", "name its origin in [stream] name");
@@ -341,7 +355,11 @@ fn fault(
                 "captures {:?}, which \"{sample}\" of [route] subject is not among",
                 config.subjects
             ),
-            "add the route's prefix to the stream's subjects, or change [route] subject".to_owned(),
+            format!(
+                "add the route's prefix to the stream's subjects (nats stream edit {} --subjects …), or \
+                 change [route] subject",
+                config.name
+            ),
         ));
     }
     if config.duplicate_window < window_needed {
@@ -350,7 +368,11 @@ fn fault(
                 "forgets message ids after {:?}, retries span {window_needed:?}",
                 config.duplicate_window
             ),
-            format!("raise its duplicate window to {window_needed:?} or more; 10 minutes is good"),
+            format!(
+                "raise its duplicate window to {window_needed:?} or more; 10 minutes is good: nats \
+                 stream edit {} --dupe-window 10m",
+                config.name
+            ),
         ));
     }
     None

@@ -141,14 +141,4 @@ impl Inspection {
         let rows = self.query(include_str!("sql/broken_contract.sql"), &[&relay]).await?;
         rows.iter().map(Broken::read).collect()
     }
-
-    /// Roles that may insert into the outbox and are refused when they do, because they may not
-    /// read the sequence that says where rows go.
-    ///
-    /// # Errors
-    /// As the session's.
-    pub async fn hindered_producers(&self) -> Result<Vec<String>, QueryError> {
-        let rows = self.query(include_str!("sql/hindered_producers.sql"), &[]).await?;
-        rows.iter().map(|row| Ok(row.try_get("role")?)).collect()
-    }
 }

@@ -4,6 +4,7 @@ use tokio_postgres::{Row, types::ToSql};
 
 use super::{ForeignPosition, Leader, LeaderSession, depth::Measuring};
 use crate::{
+    delivery::LEASE_MAX,
     metrics::Depth,
     pg::{connect::Connection, error::QueryError, schema::Schema},
 };
@@ -30,6 +31,8 @@ pub struct Progress {
     pub updated_seconds_ago: f64,
     /// The stream that the last acknowledgement came from.
     pub stream: Option<String>,
+    /// When it was created, in nanoseconds since the Unix epoch, when that is known.
+    pub stream_created: Option<i64>,
     /// Its sequence.
     pub stream_seq: i64,
     /// Why nothing is published, in the relay's own words.
@@ -80,6 +83,7 @@ impl Inspection {
             updated_at: row.try_get("updated_at")?,
             updated_seconds_ago: row.try_get("updated_seconds_ago")?,
             stream: row.try_get("stream_name")?,
+            stream_created: row.try_get("stream_created_ns")?,
             stream_seq: row.try_get("stream_seq")?,
             note: row.try_get("note")?,
             report: row.try_get("report")?,
@@ -92,7 +96,8 @@ impl Inspection {
     /// # Errors
     /// As the session's.
     pub async fn leader(&self, relay: &str) -> Result<Option<Leader>, QueryError> {
-        let rows = self.query(include_str!("sql/lease.sql"), &[&relay]).await?;
+        let longest = LEASE_MAX.as_secs_f64();
+        let rows = self.query(include_str!("sql/lease.sql"), &[&relay, &longest]).await?;
         let leader = rows.first().map(Leader::read).transpose()?;
         // A leader whose session has ended has crashed, or is about to notice.
         Ok(leader.filter(|leader| leader.leads() && leader.session != LeaderSession::Gone))

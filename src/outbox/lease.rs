@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
 use super::{Outbox, SettleError, settle::Authority};
 use crate::{
-    delivery::StreamMark,
+    delivery::{LEASE_MAX, StreamMark},
     event::{EventId, Position, Seq, Snapshot},
     metrics::Query,
     pg::{error::QueryError, session::Sharing},
@@ -46,6 +46,17 @@ pub struct Leader {
     pub session: LeaderSession,
     /// A program of before there were leases leads.
     pub is_locked: bool,
+    /// Whether an instance can have written when the lease ends.
+    pub end: LeaseEnd,
+}
+
+/// The end of a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseEnd {
+    /// No later than any instance takes a lease for, or there is none.
+    Plausible,
+    /// Later than any instance takes a lease for.
+    TooLate,
 }
 
 /// The state of the leader's session, as the server sees it.
@@ -81,6 +92,7 @@ impl Leader {
                 _ => LeaderSession::Unknown,
             },
             is_locked: row.try_get("locked")?,
+            end: if row.try_get("is_overlong")? { LeaseEnd::TooLate } else { LeaseEnd::Plausible },
         })
     }
 }
@@ -182,8 +194,22 @@ impl Outbox {
     /// # Errors
     /// As the session's.
     pub async fn leader(&self) -> Result<Option<Leader>, QueryError> {
-        let rows = self.connection.run(Query::Lock, &self.statements.lease, &[&self.relay]).await?;
+        let longest = LEASE_MAX.as_secs_f64();
+        let parameters: [&(dyn ToSql + Sync); 2] = [&self.relay, &longest];
+        let rows = self.connection.run(Query::Lock, &self.statements.lease, &parameters).await?;
         rows.first().map(Leader::read).transpose()
+    }
+
+    /// Shortens a lease that ends later than any instance can have written to the longest one that
+    /// an instance takes. Returns whether there was something to shorten.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn shorten_lease(&self) -> Result<bool, QueryError> {
+        let sql = self.schema.apply(include_str!("sql/shorten_lease.sql"));
+        let longest = LEASE_MAX.as_secs_f64();
+        let rows = self.connection.query(&sql, &[&self.relay, &longest]).await?;
+        Ok(!rows.is_empty())
     }
 
     /// Takes the lease, and the position under a new term; `None` when another instance has it.
@@ -250,7 +276,7 @@ impl Outbox {
         match self.connection.sharing() {
             Sharing::Own => {
                 let listen = format!("LISTEN \"{}\"", self.schema.lease_channel());
-                self.connection.deadline(self.connection.client.batch_execute(&listen)).await
+                self.connection.execute(&listen).await
             }
             Sharing::Shared => Ok(()),
         }

@@ -10,6 +10,7 @@ mod lease;
 mod letters;
 mod loss;
 pub mod operator;
+mod producers;
 mod reconcile;
 mod relays;
 mod repair;
@@ -35,9 +36,12 @@ pub use contract::{Broken, Remedy, Repaired};
 pub use dead::DeadLetter;
 pub use fetch::{Page, PageLimits};
 pub use inspect::{Inspection, MissingPrivilege, Progress};
-pub use lease::{Acquired, Candidate, Course, ForeignPosition, Leader, LeaderSession, Origin};
+pub use lease::{
+    Acquired, Candidate, Course, ForeignPosition, Leader, LeaderSession, LeaseEnd, Origin,
+};
 pub use letters::{BlockedKeys, Due, DueLetters};
 pub use loss::Losses;
+pub use producers::{Hindrance, Queue};
 pub use reconcile::{Due as SettledDue, LETTER_BYTES_MAX, RECONCILE_BATCH, Settled, SettledEvent};
 pub use relays::{GivenUp, Letters, RelayRow};
 pub use repair::{HealWhen, Healed, REPAIR_SETTINGS, Repair};

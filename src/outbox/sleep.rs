@@ -11,7 +11,7 @@ impl Outbox {
     /// As the session's.
     pub async fn listen(&self) -> Result<(), QueryError> {
         let listen = format!("LISTEN \"{}\"", self.schema.channel());
-        self.connection.deadline(self.connection.client.batch_execute(&listen)).await
+        self.connection.execute(&listen).await
     }
 
     /// Asks inserting transactions to notify for a while; it ends by itself if we die.

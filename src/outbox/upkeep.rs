@@ -7,7 +7,7 @@ use tokio_postgres::{Row, types::ToSql};
 use super::{Losses, depth::Measuring};
 use crate::{
     metrics::{Depth, Query},
-    pg::{blocking::pid_of, connect::Connection, error::QueryError, schema::Schema},
+    pg::{connect::Connection, error::QueryError, schema::Schema},
 };
 
 /// The tables as the chores see them, through a session of their own: off the data path.
@@ -49,6 +49,10 @@ impl Upkeep {
         Self { connection, schema, relay, measuring: Measuring::default() }
     }
 
+    pub(super) fn relay(&self) -> &str {
+        &self.relay
+    }
+
     /// How much is not published; `None` before the relay's first start.
     ///
     /// # Errors
@@ -87,14 +91,6 @@ impl Upkeep {
     /// The text as the database can take it.
     pub fn storable<'a>(&self, text: &'a str) -> Cow<'a, str> {
         self.connection.storable(text)
-    }
-
-    /// The server's process id of this session.
-    ///
-    /// # Errors
-    /// As the session's.
-    pub async fn pid(&self) -> Result<i32, QueryError> {
-        pid_of(&self.connection).await
     }
 
     /// Statements that grant what the relay needs and its user lacks.

@@ -1,24 +1,37 @@
-//! Names the session whose lock a statement waits for, asked through a session of its own.
+//! Names the session whose lock a slow statement waits for, asked through a session of its own.
+//!
+//! [`Lookout`] belongs to one session. While one of its statements is slow it asks again and again
+//! who is in the way, so that a statement that ends by `lock_timeout` can say whose lock it was.
 
-use std::time::Duration;
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
-use tokio::time::sleep;
-use tokio_postgres::types::ToSql;
+use tokio::time::{sleep, timeout};
+use tokio_postgres::{Row, types::ToSql};
 
 use super::{
-    connect::{Connection, connect},
+    connect::{Connection, connect_plainly},
     error::QueryError,
 };
-use crate::config::Database;
+use crate::{config::Database, tasks};
 
-/// A statement that takes longer than this is asked about: below the `lock_timeout` of a session, so
+/// Age of a statement from which on it is asked about: below the `lock_timeout` of a session, so
 /// that it still waits.
-const SLOW: Duration = Duration::from_secs(1);
+pub(super) const SLOW: Duration = Duration::from_secs(1);
+
+/// The wait between two questions. A statement waits for its lock longer than this.
+const AGAIN: Duration = Duration::from_millis(400);
+
+/// The longest time that a statement which has failed waits for an answer that is on its way.
+const ANSWER_MAX: Duration = Duration::from_millis(500);
 
 /// A session whose lock another one waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blocking {
-    /// The server's process id.
+    /// The server's process id; 0 for a prepared transaction.
     pub pid: i32,
     /// Whose it is.
     pub user: String,
@@ -28,41 +41,143 @@ pub struct Blocking {
     pub since: Option<String>,
 }
 
-/// The server's process id of a session; behind a pooler that shares sessions it says little.
-///
-/// # Errors
-/// As the session's.
-pub async fn pid_of(connection: &Connection) -> Result<i32, QueryError> {
-    let rows = connection.query("SELECT pg_catalog.pg_backend_pid()", &[]).await?;
-    Ok(rows.first().ok_or(QueryError::NoRow)?.try_get(0)?)
-}
+/// The process id that the server gives for a prepared transaction, which has no session.
+const PREPARED: i32 = 0;
 
-/// Does some work in the session `pid`, and finds out whose lock it waits for when it is slow.
-pub async fn watched<T>(
-    database: &Database,
-    pid: i32,
-    work: impl Future<Output = T>,
-) -> (T, Option<Blocking>) {
-    tokio::pin!(work);
-    tokio::select! {
-        done = &mut work => return (done, None),
-        () = sleep(SLOW) => {}
+impl Blocking {
+    /// Reads the columns of `sql/blocking.sql`.
+    ///
+    /// # Errors
+    /// When one is missing.
+    pub fn read(row: &Row) -> Result<Self, QueryError> {
+        Ok(Self {
+            pid: row.try_get("pid")?,
+            user: row.try_get("usename")?,
+            application: row.try_get("application_name")?,
+            since: row.try_get("since")?,
+        })
     }
-    let asked = async { ask(database, pid).await.ok().flatten() };
-    tokio::join!(work, asked)
+
+    /// What a person can do about it.
+    pub fn hint(&self) -> String {
+        match self.pid {
+            PREPARED => {
+                "commit or roll it back: SELECT gid, prepared, owner FROM pg_prepared_xacts"
+                    .to_owned()
+            }
+            pid => format!("wait for its end, or end it: SELECT pg_terminate_backend({pid})"),
+        }
+    }
 }
 
-async fn ask(database: &Database, pid: i32) -> Result<Option<Blocking>, String> {
-    let connection = connect(database, "blocking", &[]).await.map_err(|error| error.to_string())?;
-    let statement = include_str!("sql/blocking.sql");
+impl fmt::Display for Blocking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pid, user, application, since } = self;
+        if *pid == PREPARED {
+            return f.write_str("a prepared transaction");
+        }
+        write!(f, "session {pid} (user {user}, application \"{application}\"")?;
+        if let Some(since) = since {
+            write!(f, ", at work since {since}")?;
+        }
+        write!(f, ")")
+    }
+}
+
+/// The knowledge of one session about who keeps its statements waiting.
+#[derive(Debug)]
+pub(super) struct Lookout {
+    database: Database,
+    /// The server's process id of the session.
+    pid: i32,
+    seen: Arc<Mutex<Seen>>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// Statements that are slow just now.
+    slow: u32,
+    /// Whether a task asks.
+    is_asking: bool,
+    /// The last answer that named somebody.
+    found: Option<(Instant, Blocking)>,
+}
+
+/// One slow statement. While it exists the question is asked.
+pub(super) struct Slow(Arc<Mutex<Seen>>);
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        let mut seen = locked(&self.0);
+        seen.slow = seen.slow.saturating_sub(1);
+    }
+}
+
+impl Lookout {
+    pub(super) fn new(database: Database, pid: i32) -> Self {
+        Self { database, pid, seen: Arc::default() }
+    }
+
+    /// Begins to ask for a statement that is slow, unless another one of the session is slow too.
+    pub(super) fn begin(&self) -> Slow {
+        let mut seen = locked(&self.seen);
+        seen.slow += 1;
+        if !seen.is_asking {
+            seen.is_asking = true;
+            tasks::drive(ask(self.database.clone(), self.pid, Arc::clone(&self.seen)));
+        }
+        Slow(Arc::clone(&self.seen))
+    }
+
+    /// The session in the way of a slow statement that began then and has failed since.
+    pub(super) async fn found(&self, slow: &Slow, began: Instant) -> Option<Blocking> {
+        let found = || {
+            let seen = locked(&slow.0);
+            let found = seen.found.as_ref().filter(|(at, _)| *at >= began);
+            (found.map(|(_, blocking)| blocking.clone()), seen.is_asking)
+        };
+        let waiting = async {
+            loop {
+                match found() {
+                    (None, true) => sleep(Duration::from_millis(10)).await,
+                    (found, _) => return found,
+                }
+            }
+        };
+        timeout(ANSWER_MAX, waiting).await.ok().flatten()
+    }
+}
+
+fn locked(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Asks until no statement of the session `pid` is slow any more.
+async fn ask(database: Database, pid: i32, seen: Arc<Mutex<Seen>>) {
+    if let Ok(connection) = connect_plainly(&database, "blocking", &[]).await {
+        loop {
+            let Ok(answer) = look(&connection, pid).await else { break };
+            if let Some(blocking) = answer {
+                locked(&seen).found = Some((Instant::now(), blocking));
+            }
+            if is_over(&seen) {
+                return;
+            }
+            sleep(AGAIN).await;
+        }
+    }
+    locked(&seen).is_asking = false;
+}
+
+/// Whether nobody wants to know any more. Then the next slow statement begins to ask anew.
+fn is_over(seen: &Mutex<Seen>) -> bool {
+    let mut seen = locked(seen);
+    seen.is_asking = seen.slow > 0;
+    !seen.is_asking
+}
+
+async fn look(connection: &Connection, pid: i32) -> Result<Option<Blocking>, QueryError> {
     let parameters: [&(dyn ToSql + Sync); 1] = [&pid];
-    let rows = connection.query(statement, &parameters).await.map_err(|error| error.to_string())?;
-    let Some(row) = rows.first() else { return Ok(None) };
-    let text = |name: &str| row.try_get(name).map_err(|error| error.to_string());
-    Ok(Some(Blocking {
-        pid: row.try_get("pid").map_err(|error| error.to_string())?,
-        user: text("usename")?,
-        application: text("application_name")?,
-        since: row.try_get("since").map_err(|error| error.to_string())?,
-    }))
+    let rows = connection.query(include_str!("sql/blocking.sql"), &parameters).await?;
+    rows.first().map(Blocking::read).transpose()
 }

@@ -20,9 +20,11 @@ use tracing::{debug, trace, warn};
 use uuid::Uuid;
 
 use super::{
+    blocking::Lookout,
     error::{self, Class, classify, describe, describe_refusal, rustls_error},
     server::limits_transactions,
     session::Sharing,
+    settings::{Lasts, session_settings, settings_of},
     tls::{SslMode, TlsError, explain},
     url::{Endpoint, Place, Target, UrlError},
 };
@@ -132,6 +134,19 @@ pub async fn connect(
     purpose: &str,
     settings: &[(&str, &str)],
 ) -> Result<Connection, ConnectError> {
+    let mut connection = connect_plainly(config, purpose, settings).await?;
+    // The process behind a pooler is another one for each statement.
+    let pid = connection.pid.filter(|_| connection.sharing == Sharing::Own);
+    connection.lookout = pid.map(|pid| Lookout::new(config.clone(), pid));
+    Ok(connection)
+}
+
+/// As [`connect`], for a session that does not ask who keeps it waiting.
+pub(super) async fn connect_plainly(
+    config: &Database,
+    purpose: &str,
+    settings: &[(&str, &str)],
+) -> Result<Connection, ConnectError> {
     let replaced = config.latest.watch();
     // Each session reads the secrets anew, so that they can be rotated while the program runs.
     let config = &config.current().map_err(ConnectError::Secret)?;
@@ -196,7 +211,8 @@ async fn open(
         other => other?,
     };
     connection.query_timeout = query_timeout;
-    connection.sharing = sharing(&connection, &marker).await?;
+    let (sharing, pid) = sharing(&connection, &marker).await?;
+    (connection.sharing, connection.pid) = (sharing, Some(pid));
     // A long repair is no runaway transaction of an application.
     let unlimited: &[_] =
         if connection.limits_transactions { &[("transaction_timeout", "0")] } else { &[] };
@@ -246,15 +262,20 @@ fn refuses_startup_parameters(error: &tokio_postgres::Error) -> bool {
             .is_some_and(|refusal| refusal.message().contains("startup parameter"))
 }
 
-/// A session is ours when the server that runs our statements was started with our marker.
-async fn sharing(connection: &Connection, marker: &str) -> Result<Sharing, tokio_postgres::Error> {
+/// A session is ours when the server process that runs our statements was started with our marker.
+/// Returns that process too.
+async fn sharing(
+    connection: &Connection,
+    marker: &str,
+) -> Result<(Sharing, i32), tokio_postgres::Error> {
     // Settings of the role or the database are in force still: a schema before pg_catalog, too.
-    let asked = "SELECT pg_catalog.current_setting($1, true) OPERATOR(pg_catalog.=) $2";
+    let asked = "SELECT pg_catalog.current_setting($1, true) OPERATOR(pg_catalog.=) $2,
+                        pg_catalog.pg_backend_pid()";
     let parameters: [(&(dyn ToSql + Sync), Type); 2] =
         [(&MARKER, Type::TEXT), (&marker, Type::TEXT)];
     let row = connection.client.query_typed_one(asked, &parameters).await?;
     let is_ours = row.try_get::<_, Option<bool>>(0)?.unwrap_or(false);
-    Ok(if is_ours { Sharing::Own } else { Sharing::Shared })
+    Ok((if is_ours { Sharing::Own } else { Sharing::Shared }, row.try_get(1)?))
 }
 
 async fn open_encrypted(
@@ -289,6 +310,8 @@ async fn open_once(
     let abandoned = CancellationToken::new();
     let connection = Connection {
         client,
+        lookout: None,
+        pid: None,
         encoding: session.parameter("server_encoding").map(str::to_owned),
         limits_transactions: session.parameter("server_version").is_some_and(limits_transactions),
         notified: Arc::new(Notify::new()),
@@ -368,50 +391,6 @@ impl Driving {
     }
 }
 
-/// For how long settings hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lasts {
-    Session,
-    Transaction,
-}
-
-/// Our settings, then the caller's.
-fn session_settings<'a>(
-    query_timeout: Duration,
-    extra: &[(&'a str, &'a str)],
-) -> Vec<(&'a str, String)> {
-    let own = [
-        ("search_path", ""),
-        ("client_encoding", "UTF8"),
-        ("lock_timeout", "2s"),
-        ("idle_in_transaction_session_timeout", "10s"),
-        // A policy that hides rows from us would lose them without a word: fail instead.
-        ("row_security", "off"),
-        ("standard_conforming_strings", "on"),
-    ];
-    let timeout = format!("{}ms", query_timeout.as_millis());
-    let mut settings = vec![("statement_timeout", timeout)];
-    settings.extend(own.iter().chain(extra).map(|(name, value)| (*name, (*value).to_owned())));
-    settings
-}
-
-/// The statement that sets them, in one round trip.
-fn settings_of(settings: &[(&str, String)], lasts: Lasts) -> String {
-    let is_local = lasts == Lasts::Transaction;
-    let calls: Vec<_> = settings
-        .iter()
-        .map(|(name, value)| {
-            format!("pg_catalog.set_config({}, {}, {is_local})", literal(name), literal(value))
-        })
-        .collect();
-    format!("SELECT {}", calls.join(", "))
-}
-
-/// A string constant that means the same whatever `standard_conforming_strings` says.
-fn literal(text: &str) -> String {
-    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
-}
-
 fn failure(endpoint: &Endpoint, error: &tokio_postgres::Error) -> Failure {
     let class = classify(error);
     let (text, hint) = match rustls_error(error) {
@@ -468,25 +447,5 @@ fn warn_if_unverified(endpoint: &Endpoint, mode: SslMode) {
                 "the identity of the postgres server is not verified",
             );
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn settings_of_the_caller_come_last_and_are_quoted() {
-        let settings =
-            session_settings(Duration::from_secs(5), &[("statement_timeout", "it's\\0")]);
-        let sql = settings_of(&settings, Lasts::Session);
-        assert!(
-            sql.starts_with(
-                "SELECT pg_catalog.set_config(E'statement_timeout', E'5000ms', false), "
-            )
-        );
-        assert!(sql.ends_with("set_config(E'statement_timeout', E'it''s\\\\0', false)"), "{sql}");
-        let local = settings_of(&settings, Lasts::Transaction);
-        assert!(!local.contains("false") && local.contains("E'5000ms', true)"), "{local}");
     }
 }

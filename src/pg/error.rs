@@ -1,8 +1,10 @@
 //! What went wrong at Postgres, by what can be done about it, and a text that is safe to show.
 
-use std::{error::Error as StdError, io, time::Duration};
+use std::{borrow::Cow, error::Error as StdError, io, time::Duration};
 
 use tokio_postgres::error::{DbError, SqlState};
+
+use super::blocking::Blocking;
 
 /// What can be done about an error. There is one classification, [`classify`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,9 +69,21 @@ pub enum QueryError {
         /// The parameter's number.
         number: usize,
     },
+    /// The server gave the statement up, which waited for the lock of another session.
+    #[error("{0}")]
+    Blocked(Box<Blocked>),
     /// The server or the driver said no. Not a `source`, whose own text would show row values.
     #[error("{}", describe(.0))]
     Failed(tokio_postgres::Error),
+}
+
+/// A statement that waited for the lock of another session for too long.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {by} holds a lock that it waits for", describe(error))]
+pub struct Blocked {
+    /// The session that holds the lock.
+    pub by: Blocking,
+    pub(super) error: tokio_postgres::Error,
 }
 
 impl From<tokio_postgres::Error> for QueryError {
@@ -98,12 +112,26 @@ impl QueryError {
         }
     }
 
+    /// The session whose lock the statement has waited for, when that is the reason.
+    pub fn blocking(&self) -> Option<&Blocking> {
+        let Self::Blocked(blocked) = self else { return None };
+        Some(&blocked.by)
+    }
+
+    /// What an operator can do about it; nothing when it passes by itself.
+    pub fn hint(&self) -> Option<Cow<'static, str>> {
+        match self.blocking() {
+            Some(by) => Some(by.hint().into()),
+            None => self.class().hint().map(Cow::Borrowed),
+        }
+    }
+
     /// What can be done about it.
     pub fn class(&self) -> Class {
         match self {
             Self::Timeout { .. } => Class::SessionLost,
             Self::Shape { .. } => Class::Schema,
-            Self::RowGone => Class::Transient,
+            Self::RowGone | Self::Blocked(_) => Class::Transient,
             Self::NoRow | Self::Untyped { .. } => Class::Unexpected,
             Self::Failed(error) => classify(error),
         }
@@ -157,6 +185,12 @@ fn classify_code(code: &SqlState) -> Class {
             _ => Class::Unexpected,
         },
     }
+}
+
+/// Whether the server gave the statement up for its time: that of a lock, or its whole.
+pub(super) fn is_given_up(error: &tokio_postgres::Error) -> bool {
+    let code = error.code();
+    code == Some(&SqlState::LOCK_NOT_AVAILABLE) || code == Some(&SqlState::QUERY_CANCELED)
 }
 
 /// Whether the conversation broke off, instead of being refused.

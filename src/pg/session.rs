@@ -20,7 +20,11 @@ use tokio_postgres::{
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::error::{QueryError, describe_refusal};
+use super::{
+    blocking::{Lookout, SLOW, Slow},
+    error::{Blocked, QueryError, describe_refusal, is_given_up},
+    parameters::parameter_types,
+};
 use crate::{
     config::{Database, latest::Replacements},
     metrics::{Query, QueryDurations},
@@ -48,8 +52,12 @@ pub enum Sharing {
 
 /// One session. Dropping it ends the session.
 pub struct Connection {
-    /// The driver's half. Statements of the program go through the methods of `Connection`.
-    pub client: Client,
+    /// The driver's half. Statements go through the methods below, which give each its time.
+    pub(super) client: Client,
+    /// Who keeps statements waiting. `None` on a shared session, and on the one that asks.
+    pub(super) lookout: Option<Lookout>,
+    /// The server's process of the session; behind a pooler the one of the first statement.
+    pub(super) pid: Option<i32>,
     /// Notified of every NOTIFY that the session listens for.
     pub notified: Arc<Notify>,
     pub(super) closed: CancellationToken,
@@ -107,21 +115,46 @@ impl Connection {
         let after = self.query_timeout.saturating_add(DEADLINE_SLACK);
         let mut began = Instant::now();
         let mut statement = pin!(statement);
+        let mut slow = None;
         loop {
-            let answer = tokio::time::timeout_at((began + after).into(), &mut statement).await;
+            // A statement that is slow may wait for somebody's lock.
+            let asks = self.lookout.as_ref().filter(|_| slow.is_none() && SLOW < after);
+            let until = began + asks.map_or(after, |_| SLOW);
+            let answer = tokio::time::timeout_at(until.into(), &mut statement).await;
             if let Ok(answer) = answer {
                 self.ended();
-                return answer.map_err(|error| {
-                    self.keep_reason(&error);
-                    QueryError::from(error)
-                });
+                return match answer {
+                    Ok(answer) => Ok(answer),
+                    Err(error) => Err(self.explained(error, slow.as_ref(), began).await),
+                };
             }
             let before = *self.last_end.read().unwrap_or_else(PoisonError::into_inner);
-            if before <= began {
-                self.cancel();
-                return Err(QueryError::Timeout { after });
+            match asks {
+                _ if before > began => began = before,
+                Some(lookout) => slow = Some(lookout.begin()),
+                None => {
+                    self.cancel();
+                    return Err(QueryError::Timeout { after });
+                }
             }
-            began = before;
+        }
+    }
+
+    /// The error with the session whose lock the statement has waited for.
+    async fn explained(
+        &self,
+        error: tokio_postgres::Error,
+        slow: Option<&Slow>,
+        began: Instant,
+    ) -> QueryError {
+        self.keep_reason(&error);
+        let (Some(lookout), Some(slow)) = (&self.lookout, slow) else { return error.into() };
+        if !is_given_up(&error) {
+            return error.into();
+        }
+        match lookout.found(slow, began).await {
+            Some(by) => QueryError::Blocked(Box::new(Blocked { by, error })),
+            None => error.into(),
         }
     }
 
@@ -308,9 +341,37 @@ impl Connection {
         parameters: &Parameters<'_>,
     ) -> Result<Vec<Row>, QueryError> {
         let types = parameter_types(sql)?;
-        let rows = self.query_typed(sql, &types, parameters).await;
+        let began = Instant::now();
+        let (rows, slow) = self.watched(self.query_typed(sql, &types, parameters)).await;
         self.ended();
-        Ok(rows?)
+        match rows {
+            Ok(rows) => Ok(rows),
+            Err(error) => Err(self.explained(error, slow.as_ref(), began).await),
+        }
+    }
+
+    /// Does some work in this session. What comes with the answer says, where it took long, that it
+    /// is asked since who is in the way.
+    async fn watched<T>(&self, work: impl Future<Output = T>) -> (T, Option<Slow>) {
+        let mut work = pin!(work);
+        if let Ok(done) = tokio::time::timeout(SLOW, &mut work).await {
+            return (done, None);
+        }
+        let slow = self.lookout.as_ref().map(Lookout::begin);
+        (work.await, slow)
+    }
+
+    /// Runs statements that answer with nothing, such as `LISTEN`, within one deadline.
+    ///
+    /// # Errors
+    ///
+    /// As `deadline`.
+    ///
+    /// # Cancel safety
+    ///
+    /// As that of the statement: the server may still carry it out.
+    pub async fn execute(&self, sql: &str) -> Result<(), QueryError> {
+        self.deadline(self.client.batch_execute(sql)).await
     }
 
     async fn query_typed(
@@ -399,94 +460,5 @@ impl Prepared {
     /// The columns of the answer, where the server has described them: on an own session.
     pub fn columns(&self) -> Option<&[tokio_postgres::Column]> {
         self.own.as_ref().map(Statement::columns)
-    }
-}
-
-/// The types of a statement's parameters, from the casts that follow them.
-fn parameter_types(sql: &str) -> Result<Vec<Type>, QueryError> {
-    let code = without_comments(sql);
-    let mut types: Vec<Option<Type>> = Vec::new();
-    for (at, _) in code.match_indices('$') {
-        let rest = code.get(at + 1..).unwrap_or_default();
-        let digits = rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len());
-        let (number, rest) = rest.split_at(digits);
-        let Some(index) = number.parse::<usize>().ok().and_then(|number| number.checked_sub(1))
-        else {
-            continue;
-        };
-        if types.len() <= index {
-            types.resize(index + 1, None);
-        }
-        let cast = rest.strip_prefix("::").and_then(cast_type);
-        if let Some(slot) = types.get_mut(index).filter(|slot| slot.is_none()) {
-            *slot = cast;
-        }
-    }
-    let missing = |number: usize| QueryError::Untyped { number };
-    types.into_iter().zip(1..).map(|(found, number)| found.ok_or_else(|| missing(number))).collect()
-}
-
-/// The statement without its comments, which name parameters too.
-fn without_comments(sql: &str) -> String {
-    let code = |line: &'_ str| line.split_once("--").map_or(line, |(code, _)| code).to_owned();
-    sql.lines().map(code).collect::<Vec<_>>().join("\n")
-}
-
-/// The type that a cast names.
-fn cast_type(text: &str) -> Option<Type> {
-    let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_' || letter == '.';
-    let end = text.find(|letter: char| !is_name(letter)).unwrap_or(text.len());
-    let (name, rest) = text.split_at(end);
-    let is_array = rest.starts_with("[]");
-    let (scalar, array) = match name.trim_start_matches("pg_catalog.") {
-        "text" => (Type::TEXT, Type::TEXT_ARRAY),
-        "bigint" | "int8" => (Type::INT8, Type::INT8_ARRAY),
-        "integer" | "int" | "int4" => (Type::INT4, Type::INT4_ARRAY),
-        "smallint" | "int2" => (Type::INT2, Type::INT2_ARRAY),
-        "boolean" | "bool" => (Type::BOOL, Type::BOOL_ARRAY),
-        "float8" => (Type::FLOAT8, Type::FLOAT8_ARRAY),
-        "timestamptz" => (Type::TIMESTAMPTZ, Type::TIMESTAMPTZ_ARRAY),
-        "uuid" => (Type::UUID, Type::UUID_ARRAY),
-        "jsonb" => (Type::JSONB, Type::JSONB_ARRAY),
-        "json" => (Type::JSON, Type::JSON_ARRAY),
-        "bytea" => (Type::BYTEA, Type::BYTEA_ARRAY),
-        _ => return None,
-    };
-    Some(if is_array { array } else { scalar })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{fs, path::Path};
-
-    use super::*;
-
-    #[test]
-    fn parameters_have_the_types_of_their_first_casts() {
-        let sql = "-- $4 is no parameter\nSELECT $1::text, $2, $2::bigint[], $3::text::pg_snapshot";
-        let types = parameter_types(sql).unwrap();
-        assert_eq!(types, [Type::TEXT, Type::INT8_ARRAY, Type::TEXT]);
-        let error = parameter_types("SELECT $1::text, $2").unwrap_err();
-        assert!(error.to_string().contains("$2"), "{error}");
-    }
-
-    #[test]
-    fn every_statement_says_the_types_of_its_parameters() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-        let mut seen = 0;
-        let mut directories = vec![root.join("outbox"), root.join("pg")];
-        while let Some(directory) = directories.pop() {
-            for entry in fs::read_dir(directory).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    directories.push(path);
-                } else if path.extension().is_some_and(|extension| extension == "sql") {
-                    seen += 1;
-                    let types = parameter_types(&fs::read_to_string(&path).unwrap());
-                    assert!(types.is_ok(), "{}: {types:?}", path.display());
-                }
-            }
-        }
-        assert!(seen > 40, "{seen}");
     }
 }

@@ -56,6 +56,8 @@ pub(super) struct Broker {
     /// When the stream that we published to was created, in nanoseconds since the Unix epoch;
     /// `None` before the first, and when that is unknown.
     created: Option<i64>,
+    /// Whether the stream was published to, by this run or an earlier one.
+    has_published: bool,
     /// From where the stream is to be looked into before anything may go.
     look_above: Option<u64>,
     look_at: Option<Instant>,
@@ -127,6 +129,7 @@ impl Broker {
             warned: Vec::new(),
             duplicates: Duplicates::default(),
             created: None,
+            has_published: false,
             look_above: None,
             look_at: None,
             silent_since: None,
@@ -309,7 +312,8 @@ impl Broker {
         let Some(jetstream) = self.publisher.jetstream().cloned() else { return };
         let (mut stream, template) = (self.stream.clone(), self.template.clone());
         // One that we published to is not made anew: it would hide what is lost.
-        stream.create = stream.create && self.created.is_none() && mark.acked == 0;
+        self.has_published = self.created.is_some() || mark.acked > 0;
+        stream.create = stream.create && !self.has_published;
         let ack_timeout = self.ack_timeout;
         self.verifying.start(async move {
             let facts = nats::verify(&jetstream, &stream, &template, ack_timeout).await?;
@@ -349,7 +353,30 @@ impl Broker {
             | StreamError::Refused { .. }
             | StreamError::Unavailable { .. } => {}
         }
-        Verified::Closed(closure_of(&error))
+        Verified::Closed(self.closure_of(&error))
+    }
+
+    /// Why nothing goes while the stream cannot be used, and what to do about this very reason.
+    pub(super) fn closure_of(&self, error: &StreamError) -> Closure {
+        let text = error.to_string();
+        match error {
+            StreamError::Missing { .. } if self.has_published => {
+                let (text, hint) = nats::gone(&self.stream);
+                Closure::with_hint(ClosureKind::Misconfigured, text, hint)
+            }
+            StreamError::Missing { .. }
+            | StreamError::TooOld { .. }
+            | StreamError::Refused { .. } => {
+                let hint = error.hint().to_owned();
+                Closure::with_hint(ClosureKind::Misconfigured, text, hint)
+            }
+            StreamError::Unavailable { cause: Cause::Denied, .. } => {
+                Closure::with_hint(ClosureKind::PermissionDenied, text, Cause::Denied.hint())
+            }
+            StreamError::Unavailable { cause, .. } => {
+                Closure::with_hint(ClosureKind::StreamUnavailable, text, cause.hint())
+            }
+        }
     }
 
     fn sound(&mut self, facts: Facts, now: Instant) {
@@ -374,22 +401,5 @@ impl Broker {
             info!(stream = %self.stream.name, last_seq = facts.last_seq, "stream verified");
         }
         self.facts = Some(facts);
-    }
-}
-
-/// Why nothing goes while the stream cannot be used.
-fn closure_of(error: &StreamError) -> Closure {
-    let text = error.to_string();
-    match error {
-        StreamError::Missing { .. } | StreamError::TooOld { .. } | StreamError::Refused { .. } => {
-            let text = format!("{text}; {}", error.hint());
-            Closure::new(ClosureKind::Misconfigured, text)
-        }
-        StreamError::Unavailable { cause: Cause::Denied, .. } => {
-            Closure::with_hint(ClosureKind::PermissionDenied, text, Cause::Denied.hint())
-        }
-        StreamError::Unavailable { cause, .. } => {
-            Closure::with_hint(ClosureKind::StreamUnavailable, text, cause.hint())
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! Getting the right to run: a session, a schema that fits, the lease, the position.
 
 use std::{
+    borrow::Cow,
     collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
@@ -16,22 +17,24 @@ use super::{
     holding::{Holding, Place},
     letters, process,
     reader::{Pace, Reader},
-    status::{Heartbeat, Link, Phase},
+    status::{Heartbeat, Link, Phase, blocker},
 };
 use crate::{
     clock,
     config::Wake,
-    delivery::{Backoff, Delivery, Earlier, HEARD_WITHIN, Lease, Resume, StreamMark},
+    delivery::{Backoff, Delivery, Earlier, HEARD_WITHIN, LEASE_MAX, Lease, Resume, StreamMark},
     event::{Position, Seq},
     failpoint,
     metrics::Dependency,
     outbox::{
-        Acquired, Authority, Course, Leader, LeaderSession, Origin, Outbox, SESSION_SETTINGS,
+        Acquired, Authority, Course, Leader, LeaderSession, LeaseEnd, Origin, Outbox,
+        SESSION_SETTINGS,
     },
     pg::{
         connect::{ConnectError, connect},
         error::{Class, QueryError},
-        migrate::{MigrateError, SchemaVersion, version},
+        migrate::{MigrateError, SchemaVersion},
+        migrating::version_within,
         session::Sharing,
     },
 };
@@ -78,7 +81,10 @@ impl Relay {
                 () = shutdown.stopping() => return Ok(None),
             };
             let error = match attempt {
-                Ok(holding) => return Ok(Some(holding)),
+                Ok(holding) => {
+                    self.status.send_modify(|status| status.held_up = None);
+                    return Ok(Some(holding));
+                }
                 Err(error) => error,
             };
             failures += 1;
@@ -86,11 +92,18 @@ impl Relay {
             let now = clock::now();
             self.heartbeat.turn(now);
             if reminded.as_ref().is_none_or(|(said, at)| *said != text || *at + REMIND <= now) {
-                warn!(error = %text, hint = hint(&error), "waiting for Postgres");
+                warn!(error = %text, hint = hint(&error).as_deref(), "waiting for Postgres");
                 reminded = Some((text.clone(), now));
             }
             self.metrics.dependencies.lost(Dependency::Postgres);
-            self.status.send_modify(|status| status.postgres = Link::Down { detail: text });
+            let held_up = match &error {
+                NotYet::Query(error) => error.blocking().map(blocker),
+                NotYet::Connect(_) | NotYet::Migrate(_) | NotYet::Schema { .. } => None,
+            };
+            self.status.send_modify(|status| {
+                status.postgres = Link::Down { detail: text };
+                status.held_up = held_up;
+            });
             tokio::select! {
                 () = sleep(CONNECT.after(failures)) => {}
                 () = shutdown.stopping() => return Ok(None),
@@ -132,17 +145,15 @@ impl Relay {
         let silent = format!("{}s", settings.candidate.length.as_secs().max(10));
         let own = [("tcp_user_timeout", silent.as_str()), ("tcp_keepalives_idle", silent.as_str())];
         let session = [&SESSION_SETTINGS[..], &own].concat();
-        let connection = match connect(&settings.database, "relay", &session).await {
+        let purpose = format!("relay/{}", settings.relay);
+        let connection = match connect(&settings.database, &purpose, &session).await {
             Ok(connection) => connection.measured(self.metrics.outbox.queries()),
             Err(error) => return Ok(Err(error.into())),
         };
         let schema = settings.schema.as_str().to_owned();
-        // The driver's half has no deadline of its own.
-        let asked = version(&connection.client, &settings.schema);
         let after = settings.database.query_timeout.0;
-        let Ok(asked) = tokio::time::timeout(after, asked).await else {
-            return Ok(Err(QueryError::Timeout { after }.into()));
-        };
+        let asked = version_within(&connection, &settings.schema, after).await;
+        let Some(asked) = asked else { return Ok(Err(QueryError::Timeout { after }.into())) };
         match asked {
             Ok(SchemaVersion::Current(_)) => {}
             Ok(SchemaVersion::Missing) => {
@@ -192,6 +203,15 @@ impl Relay {
                 }
                 Claim::Led { left } => left.map_or(STANDBY, |left| left.min(STANDBY)),
             };
+            if leader.as_ref().is_some_and(|leader| leader.end == LeaseEnd::TooLate)
+                && outbox.shorten_lease().await?
+            {
+                warn!(
+                    hint = "has somebody changed the position by hand, or was the server's clock ahead?",
+                    "the lease was longer than any instance takes one for; it ends in {} now",
+                    humantime::format_duration(LEASE_MAX)
+                );
+            }
             if let Some(leader) = leader.filter(Leader::leads) {
                 self.stands_by(&leader.holder);
                 figures.measure(outbox, &self.status, &self.metrics).await?;
@@ -400,12 +420,12 @@ enum Taken {
     Rescanned,
 }
 
-fn hint(error: &NotYet) -> Option<&'static str> {
+fn hint(error: &NotYet) -> Option<Cow<'static, str>> {
     match error {
-        NotYet::Connect(error) => error.hint(),
-        NotYet::Query(error) => error.class().hint(),
-        NotYet::Migrate(error) => error.class().hint(),
-        NotYet::Schema { .. } => Class::Schema.hint(),
+        NotYet::Connect(error) => error.hint().map(Cow::Borrowed),
+        NotYet::Query(error) => error.hint(),
+        NotYet::Migrate(error) => error.class().hint().map(Cow::Borrowed),
+        NotYet::Schema { .. } => Class::Schema.hint().map(Cow::Borrowed),
     }
 }
 
@@ -423,6 +443,7 @@ mod tests {
             backend_pid: Some(1),
             session,
             is_locked: false,
+            end: LeaseEnd::Plausible,
         }
     }
 

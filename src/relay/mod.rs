@@ -19,6 +19,7 @@ mod holding;
 mod letters;
 pub mod outage;
 pub(crate) mod process;
+pub mod producers;
 mod reader;
 mod report;
 mod scan;

@@ -124,7 +124,7 @@ impl Report {
                 debug!(error = %closure.text, "nothing can be published just now; events wait");
             }
             (Transition::Opened, Some((closure, _))) => warn!(
-                kind = closure.kind.as_str(), error = %closure.text, hint = closure.hint,
+                kind = closure.kind.as_str(), error = %closure.text, hint = &*closure.hint,
                 "nothing can be published just now; events wait"
             ),
             (Transition::Opened | Transition::Closed, _) => info!("events flow again"),
@@ -177,7 +177,7 @@ impl Relay {
         let gate = delivery.breaker().cause().map(|(closure, since)| GateStatus {
             kind: closure.kind.as_str(),
             text: closure.text.clone(),
-            hint: closure.hint.to_owned(),
+            hint: closure.hint.clone().into_owned(),
             since: *since,
         });
         // A closed gate says more than a scan that goes on beside it.

@@ -11,6 +11,7 @@ use std::{
 use crate::{
     findings::{self, Blocker, Closed, Facts, Finding, Role},
     metrics::{Chore, Measured},
+    pg::blocking::Blocking,
 };
 
 /// The time that a take-over may take after a lease has ended. A standby that has seen no valid
@@ -52,6 +53,8 @@ pub struct Status {
     pub confirmed_at: Instant,
     /// The session that keeps ours waiting, and which chore met it.
     pub blocker: Option<(Chore, Blocker)>,
+    /// The session that keeps this instance from leading.
+    pub held_up: Option<Blocker>,
     /// Statements that grant what our user lacks.
     pub missing_grants: Vec<String>,
     /// Chores, and how often they failed in a row.
@@ -62,6 +65,8 @@ pub struct Status {
     pub alarms: Vec<Finding>,
     /// Conditions of the outbox that do not hold and that the relay does not repair itself.
     pub broken: Vec<Finding>,
+    /// Reasons why applications cannot insert events.
+    pub hindered: Vec<Finding>,
 }
 
 impl Status {
@@ -85,11 +90,13 @@ impl Status {
             lease: Duration::ZERO,
             confirmed_at: Instant::now(),
             blocker: None,
+            held_up: None,
             missing_grants: Vec::new(),
             failing: Vec::new(),
             abandoned: Vec::new(),
             alarms: Vec::new(),
             broken: Vec::new(),
+            hindered: Vec::new(),
         }
     }
 
@@ -126,14 +133,22 @@ impl Status {
             unconfirmed_seconds: Some(
                 now.saturating_duration_since(self.confirmed_at).as_secs_f64(),
             ),
-            blocker: self.blocker.as_ref().map(|(_, blocker)| blocker.clone()),
+            blocker: {
+                let met = self.blocker.as_ref().map(|(_, blocker)| blocker);
+                self.held_up.as_ref().or(met).cloned()
+            },
             missing_grants: self.missing_grants.clone(),
             failing: self.failing.clone(),
             abandoned: self.abandoned.clone(),
-            reported: Vec::new(),
-            alarms: self.alarms.iter().chain(&self.broken).cloned().collect(),
+            alarms: self.alarms.iter().chain(&self.broken).chain(&self.hindered).cloned().collect(),
+            ..Facts::default()
         }
     }
+}
+
+/// A session in the way, as a fact.
+pub fn blocker(by: &Blocking) -> Blocker {
+    Blocker { session: by.to_string(), next: by.hint() }
 }
 
 /// What the relay is doing.

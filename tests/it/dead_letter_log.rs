@@ -112,7 +112,7 @@ async fn a_session_lost_while_letters_are_written_is_told_with_their_codes() {
     lock.batch_execute(r#"LOCK TABLE "postrider".letter IN SHARE MODE"#).await.unwrap();
     client.execute(POISON, &[&3_i64]).await.unwrap();
     let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-        WHERE datname = current_database() AND application_name = 'postrider/relay'
+        WHERE datname = current_database() AND application_name = 'postrider/relay/default'
             AND wait_event_type = 'Lock' AND query LIKE '%letter%'";
     eventually("a settlement that waits", DEADLINE, async || number(&client, end).await > 0).await;
     let line = daemon.wait_log("the session ended while so many events", DEADLINE).await;

@@ -259,3 +259,61 @@ async fn a_standby_that_cannot_take_over_says_that_nobody_leads() {
     })
     .await;
 }
+
+/// "Start it", although an instance ran and could not take the lease.
+#[tokio::test]
+async fn an_instance_that_cannot_lead_is_not_to_be_started() {
+    let fixture = Fixture::new().await;
+    let admin = fixture.connect().await;
+    let role = format!("{}_relay", fixture.database);
+    let create = format!("CREATE ROLE {role} LOGIN IN ROLE postrider_relay");
+    admin.batch_execute(&create).await.unwrap();
+    let url = fixture.database_url().replace("postgres@", &format!("{role}@"));
+    // The person on call reads the database as somebody else.
+    let toml = fixture.toml();
+    for (code, idle_next) in [("never_started", "postrider run"), ("no_leader", "start it: ")] {
+        let finding = wait_finding(&toml, code).await;
+        assert!(finding["next"].as_str().unwrap().starts_with(idle_next), "{finding}");
+        let revoke = r#"REVOKE UPDATE ON "postrider".position FROM postrider_relay"#;
+        admin.batch_execute(revoke).await.unwrap();
+        let daemon = fixture.daemon().set("database.url", url.as_str());
+        let mut daemon = daemon.allow_log(" WARN ").allow_log(" ERROR ").start();
+        daemon.wait_log("permission denied", DEADLINE).await;
+        eventually(format!("{code} that knows of the instance"), DEADLINE, async || {
+            let finding = wait_finding(&toml, code).await;
+            let cause = finding["cause"].as_str().unwrap();
+            let is_known = cause.contains("connected (session ") && cause.contains("/default)");
+            is_known && finding["next"].as_str().unwrap().contains("the log of that instance")
+        })
+        .await;
+        app::emit(&admin, "order.placed", Some(("order", "o-1")), "{}").await;
+        eventually("`why` and `check` that know of it", DEADLINE, async || {
+            let why = json(&toml, &["why", "order/o-1"]).await;
+            let checked = daemon::run(&toml, &["check"]).await;
+            why["next"].as_str().unwrap().contains("the log of that instance")
+                && checked.code == Some(69)
+                && checked.stdout.contains(code)
+        })
+        .await;
+
+        admin
+            .batch_execute(&revoke.replace("REVOKE", "GRANT").replace("FROM", "TO"))
+            .await
+            .unwrap();
+        daemon.wait_log("relaying", DEADLINE).await;
+        wait_no_finding(&toml).await;
+        daemon.terminate();
+        assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+    }
+}
+
+/// A relay of another name is no instance of this one.
+#[tokio::test]
+async fn an_instance_of_another_relay_is_not_taken_for_one_of_this() {
+    let fixture = Fixture::new().await;
+    let toml = fixture.toml();
+    let mut other = fixture.daemon().set("relay.name", "other").start();
+    other.wait_log("relaying", DEADLINE).await;
+    let finding = wait_finding(&toml, "never_started").await;
+    assert_eq!(finding["next"], "postrider run", "{finding}");
+}

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::support::{
     DEADLINE, Fixture, app,
-    daemon::{Daemon, DaemonBuilder, WATCHDOG},
+    daemon::{Daemon, DaemonBuilder, WATCHDOG, run},
     eventually, let_pass,
 };
 
@@ -352,4 +352,64 @@ async fn frozen_and_thawed_under_load_nothing_is_lost_or_repeated() {
         client.query_one(leads, &[]).await.unwrap().get::<_, bool>(0)
     })
     .await;
+}
+
+/// Without a hint the program ended with 70, or waited for ever.
+#[tokio::test]
+async fn a_lease_that_no_instance_can_have_written_does_not_last() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let mut daemon = daemon(&fixture).allow_log("longer than any instance").start();
+    daemon.wait_log("relaying", DEADLINE).await;
+    daemon.kill9();
+    for (column, value) in [
+        ("lease_until", "'infinity'"),
+        ("lease_until", "'-infinity'"),
+        ("updated_at", "'infinity'"),
+        ("acquired_at", "'infinity'"),
+        ("reported_at", "'infinity'"),
+        ("term", "9223372036854775807"),
+    ] {
+        let set = format!("UPDATE postrider.position SET {column} = {value}");
+        let error = client.batch_execute(&set).await.unwrap_err();
+        assert_eq!(error.code().unwrap().code(), "23514", "{set}: {error:?}");
+    }
+    // The server's clock was ahead, and the leader was on another machine and is gone.
+    let ahead = "UPDATE postrider.position SET lease_until = '9999-12-31', process = NULL,
+        backend_pid = NULL, reported_at = clock_timestamp() - interval '6 minutes'";
+    client.batch_execute(ahead).await.unwrap();
+    let list = run(&fixture.toml(), &["relay", "list"]).await;
+    assert!(list.stdout.contains("not running"), "{list:?}");
+    let status = run(&fixture.toml(), &["status", "--check"]).await;
+    assert_eq!(status.code, Some(2), "{status:?}");
+    daemon.start_again();
+    daemon.wait_log("longer than any instance", DEADLINE).await;
+    let left = "SELECT date_part('epoch', lease_until - clock_timestamp()) FROM postrider.position";
+    let left: f64 = client.query_one(left, &[]).await.unwrap().get(0);
+    assert!((200.0..=300.0).contains(&left), "{left}");
+    // Nobody waits five minutes in a test.
+    let over = "UPDATE postrider.position SET lease_until = clock_timestamp()";
+    client.batch_execute(over).await.unwrap();
+    daemon.wait_log("relaying", DEADLINE).await;
+}
+
+/// A leader that lives puts its lease right itself, and nobody takes it from it.
+#[tokio::test]
+async fn a_leader_that_lives_keeps_an_overlong_lease_until_it_renews_it() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let (_first, mut second) = pair(&fixture).await;
+    second.allow_log("longer than any instance");
+    let term = "SELECT term FROM postrider.position";
+    let before: i64 = client.query_one(term, &[]).await.unwrap().get(0);
+    client.batch_execute("UPDATE postrider.position SET lease_until = '9999-12-31'").await.unwrap();
+    eventually("a lease as it should be", DEADLINE, async || {
+        let is =
+            "SELECT lease_until < clock_timestamp() + interval '4 seconds' FROM postrider.position";
+        client.query_one(is, &[]).await.unwrap().get::<_, bool>(0)
+    })
+    .await;
+    app::insert_backlog(&client, 10, 10).await;
+    fixture.wait_stored(10, DEADLINE).await;
+    assert_eq!(client.query_one(term, &[]).await.unwrap().get::<_, i64>(0), before);
 }

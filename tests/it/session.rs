@@ -35,12 +35,12 @@ async fn start() -> Postgres {
 
 async fn backend(connection: &Connection) -> i32 {
     let asked = "SELECT pg_catalog.pg_backend_pid()";
-    connection.client.query_one(asked, &[]).await.unwrap().get(0)
+    connection.query(asked, &[]).await.unwrap()[0].get(0)
 }
 
 async fn setting(connection: &Connection, name: &str) -> String {
-    let asked = "SELECT pg_catalog.current_setting($1)";
-    connection.client.query_one(asked, &[&name]).await.unwrap().get(0)
+    let asked = "SELECT pg_catalog.current_setting($1::text)";
+    connection.query(asked, &[&name]).await.unwrap()[0].get(0)
 }
 
 #[tokio::test]
@@ -73,7 +73,7 @@ async fn session_has_its_limits_and_a_name_that_dbas_see() {
 async fn notification_reaches_who_waits() {
     let server = plain_server().await;
     let connection = connect(&config(server.url("postgres")), "relay", &[]).await.unwrap();
-    connection.client.batch_execute("LISTEN bell").await.unwrap();
+    connection.execute("LISTEN bell").await.unwrap();
     let waiting = connection.notified.notified();
     server.execute("postgres", "NOTIFY bell").await.unwrap();
     timeout(DEADLINE, waiting).await.unwrap();
@@ -87,7 +87,7 @@ async fn terminated_session_is_noticed_without_a_statement() {
     server.execute("postgres", &terminate).await.unwrap();
     timeout(DEADLINE, connection.closed()).await.unwrap();
     assert!(connection.ending().unwrap().contains("57P01"), "{:?}", connection.ending());
-    let error = connection.deadline(connection.client.execute("SELECT 1", &[])).await.unwrap_err();
+    let error = connection.execute("SELECT 1").await.unwrap_err();
     assert_eq!(error.class(), Class::SessionLost, "{error}");
 }
 
@@ -97,11 +97,10 @@ async fn slow_statement_is_given_up_by_the_server_and_the_session_lives() {
     let query_timeout = HumanDuration(Duration::from_millis(200));
     let config = Database { query_timeout, ..config(server.url("postgres")) };
     let connection = connect(&config, "relay", &[]).await.unwrap();
-    let slow = connection.client.execute("SELECT pg_catalog.pg_sleep(60)", &[]);
-    let error = connection.deadline(slow).await.unwrap_err();
+    let error = connection.execute("SELECT pg_catalog.pg_sleep(60)").await.unwrap_err();
     assert_eq!(error.class(), Class::Transient, "{error}");
     assert!(error.to_string().contains("57014"), "{error}");
-    assert!(connection.deadline(connection.client.execute("SELECT 1", &[])).await.is_ok());
+    assert!(connection.execute("SELECT 1").await.is_ok());
 }
 
 // A driver that waits for its server would hold the session, and the relay's lock, for ever.
@@ -127,7 +126,7 @@ async fn silent_server_costs_the_session_and_our_side_lets_go_of_it() {
     let caller = async {
         let connection = connect(&config, "relay", &[]).await.unwrap();
         silence.notify_one();
-        let asked = connection.deadline(connection.client.execute("SELECT 1", &[])).await;
+        let asked = connection.execute("SELECT 1").await;
         let error = asked.unwrap_err();
         assert!(matches!(error, QueryError::Timeout { .. }), "{error}");
         assert_eq!(error.class(), Class::SessionLost);
@@ -189,7 +188,7 @@ async fn missing_table_and_missing_grant_say_what_to_run() {
         ("SELECT FROM \"postrider\".outbox", Class::Schema, "42P01"),
         ("SELECT FROM public.secret", Class::Permission, "permission denied for table secret"),
     ] {
-        let asked = connection.deadline(connection.client.execute(statement, &[])).await;
+        let asked = connection.execute(statement).await;
         let error = asked.unwrap_err();
         assert_eq!(error.class(), class, "{error}");
         assert!(error.to_string().contains(text), "{error}");
@@ -203,11 +202,11 @@ async fn error_about_a_row_does_not_show_the_row() {
     let server = plain_server().await;
     server.execute("postgres", "CREATE TABLE kept (n int CHECK (n > 0))").await.unwrap();
     let connection = connect(&config(server.url("postgres")), "relay", &[]).await.unwrap();
-    let insert = connection.client.execute("INSERT INTO public.kept VALUES (-424242)", &[]);
-    let error = connection.deadline(insert).await.unwrap_err().to_string();
+    let insert = "INSERT INTO public.kept VALUES (-424242)";
+    let error = connection.execute(insert).await.unwrap_err().to_string();
     assert_eq!(error, "constraint violated (23514) at public.kept.kept_n_check");
-    let cast = connection.client.execute("SELECT 's3cret'::int", &[]);
-    let error = connection.deadline(cast).await.unwrap_err().to_string();
+    let cast = "SELECT 's3cret'::int";
+    let error = connection.execute(cast).await.unwrap_err().to_string();
     assert_eq!(error, "invalid data (22P02) at a value");
 }
 
@@ -223,8 +222,7 @@ async fn session_that_the_server_ends_keeps_the_servers_reason() {
         let ((), ended) = tokio::join!(
             async {
                 if is_busy {
-                    let sleep = connection.client.batch_execute("SELECT pg_catalog.pg_sleep(60)");
-                    assert!(connection.deadline(sleep).await.is_err());
+                    assert!(connection.execute("SELECT pg_catalog.pg_sleep(60)").await.is_err());
                 }
                 connection.closed().await;
             },

@@ -118,7 +118,7 @@ impl TlsServer {
         let connection = self.connect(who, parameters).await?;
         let asked =
             "SELECT ssl FROM pg_catalog.pg_stat_ssl WHERE pid = pg_catalog.pg_backend_pid()";
-        Ok(connection.client.query_one(asked, &[]).await.unwrap().get(0))
+        Ok(connection.query(asked, &[]).await.unwrap()[0].get(0))
     }
 
     async fn refusal(&self, who: &str, parameters: &str) -> ConnectError {

@@ -135,7 +135,7 @@ async fn a_relay_that_is_blocked_says_what_blocks_it() {
     .await;
     assert!(text.starts_with("1 event of order/o-1 not settled in the outbox"), "{text}");
     assert!(
-        text.contains("\nnext: change the stream, or [stream] and [route] to match it"),
+        text.contains("\nnext: create it, or let postrider do so with [stream] create = true"),
         "{text}"
     );
     let report = json(&toml, &["why", "order/o-1"]).await;

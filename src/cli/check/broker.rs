@@ -9,7 +9,7 @@ use crate::{
     cli::exit::Exit,
     config::{self, Config},
     delivery::{BatchKind, Batching, Taken},
-    nats::{self, ConnectError, Connector, StreamError},
+    nats::{self, ConnectError, Connector, Facts, StreamError},
     wire::SubjectTemplate,
 };
 
@@ -19,12 +19,20 @@ const STREAM: &str = "stream";
 /// Room for a check's few messages.
 const CAPACITY: usize = 64;
 
-/// What there is to say; it ends with the first refusal, because the rest would follow from it.
-pub(super) async fn findings(config: &Config) -> Vec<Finding> {
+/// The stream as it was found.
+pub(super) enum Seen {
+    Missing,
+    Exists(Box<Facts>),
+}
+
+/// What there is to say, and the stream as far as it was found. It ends with the first refusal,
+/// because the rest would follow from it.
+pub(super) async fn findings(config: &Config) -> (Vec<Finding>, Option<Seen>) {
     let template = match SubjectTemplate::parse(&config.route.subject) {
         Ok(template) => template,
         Err(error) => {
-            return vec![Finding::refused("route", Exit::Configuration, error.to_string())];
+            let finding = Finding::refused("route", Exit::Configuration, error.to_string());
+            return (vec![finding], None);
         }
     };
     let name = "postrider/check".to_owned();
@@ -32,12 +40,12 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
         Ok(connector) => connector,
         Err(error) => {
             let finding = Finding::refused(NATS, Exit::Configuration, error.to_string());
-            return vec![finding.hint(error.hint())];
+            return (vec![finding.hint(error.hint())], None);
         }
     };
     let mut connection = match connector.connect_in_time().await {
         Ok(connection) => connection,
-        Err(error) => return vec![unreachable(config, &error)],
+        Err(error) => return (vec![unreachable(config, &error)], None),
     };
     let server = connection.client.server_info();
     let mut findings = vec![Finding::fine(NATS, format!("version {}", server.version))];
@@ -57,14 +65,14 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
                 Finding::risky(STREAM, format!("{stream} {}", warning.text)).hint(warning.hint)
             }));
             findings.extend(room::findings(&mut connection, stream, &template).await);
+            (findings, Some(Seen::Exists(Box::new(facts))))
         }
-        Err(StreamError::Missing { stream }) if config.stream.create => {
-            let text = format!("{stream} does not exist; `postrider run` creates it");
-            findings.push(Finding::fine(STREAM, text));
+        Err(StreamError::Missing { .. }) => (findings, Some(Seen::Missing)),
+        Err(error) => {
+            findings.push(unusable(&mut connection, &error));
+            (findings, None)
         }
-        Err(error) => findings.push(unusable(&mut connection, &error)),
     }
-    findings
 }
 
 /// A stream that has forgotten what an earlier leader sent when it wakes up.

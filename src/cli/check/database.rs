@@ -1,18 +1,22 @@
 //! Postgres: reachable and writable, migrated, and ours to use.
 
+use std::borrow::Cow;
+
 use super::{CheckResult, Finding, standing};
 use crate::{
     cli::exit::Exit,
     config::Config,
-    outbox::{Broken, ForeignPosition, Inspection, Remedy, SESSION_SETTINGS},
+    findings::{Severity, grantor},
+    outbox::{Broken, ForeignPosition, Inspection, Progress, Remedy, SESSION_SETTINGS},
     pg::{
         connect::{Connection, connect},
         error::{Class, QueryError},
-        migrate::{self, MigrateError, SchemaVersion},
+        migrate::{MigrateError, SchemaVersion},
+        migrating,
         schema::Schema,
         session::Sharing,
     },
-    relay::RelayError,
+    relay::{RelayError, producers},
 };
 
 const POSTGRES: &str = "postgres";
@@ -26,13 +30,14 @@ const PRIVILEGES: &str = "privileges";
 const RELAY: &str = "relay";
 const CONTRACT: &str = "contract";
 
-/// What there is to say; it ends with the first refusal, because the rest would follow from it.
-pub(super) async fn findings(config: &Config) -> Vec<Finding> {
+/// What there is to say, and how far the relay is. It ends with the first refusal, because the rest
+/// would follow from it.
+pub(super) async fn findings(config: &Config) -> (Vec<Finding>, Option<Progress>) {
     let connection = match connect(&config.database, "check", &SESSION_SETTINGS).await {
         Ok(connection) => connection,
         Err(error) => {
             let finding = Finding::refused(POSTGRES, error.class().into(), error.to_string());
-            return vec![Finding { hint: error.hint().map(str::to_owned), ..finding }];
+            return (vec![Finding { hint: error.hint().map(str::to_owned), ..finding }], None);
         }
     };
     let schema = Schema::from(&config.database.schema);
@@ -46,26 +51,34 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
             "name the server itself for a database.url whose events come sooner and cost less",
         ));
     }
-    let version = version(&connection.client, &schema).await;
+    let version = version(&connection, &schema).await;
     let is_denied = version.result == CheckResult::Refused(Exit::NoPermission);
     findings.push(version);
     if is_denied {
         findings.push(privileges(&Inspection::new(connection, schema)).await);
-        return findings;
+        return (findings, None);
     }
-    if findings.iter().all(|finding| finding.result == CheckResult::Fine) {
-        let inspection = Inspection::new(connection, schema);
-        findings.push(privileges(&inspection).await);
-        let relay = config.relay.name.as_str();
-        findings.extend(cluster(&inspection, relay).await);
-        findings.extend(contract(&inspection, relay).await);
-        findings.push(holder(&inspection, relay).await);
-        findings.extend(match standing::findings(&inspection, relay).await {
-            Ok(found) => found,
-            Err(error) => vec![refused(RELAY, &error)],
-        });
+    if findings.iter().any(|finding| finding.result != CheckResult::Fine) {
+        return (findings, None);
     }
-    findings
+    let (inspection, relay) = (Inspection::new(connection, schema), config.relay.name.as_str());
+    findings.push(privileges(&inspection).await);
+    // Whatever is asked after a statement that waited for a lock on it would wait too.
+    let progress = match inspection.progress(relay).await {
+        Ok(progress) => progress,
+        Err(error) => {
+            findings.push(refused(RELAY, &error));
+            return (findings, None);
+        }
+    };
+    findings.extend(cluster(&inspection, relay).await);
+    findings.extend(contract(&inspection, relay).await);
+    findings.push(holder(&inspection, relay).await);
+    findings.extend(match standing::findings(&inspection, relay).await {
+        Ok(found) => found,
+        Err(error) => vec![refused(RELAY, &error)],
+    });
+    (findings, progress)
 }
 
 async fn server(connection: &Connection) -> Result<String, QueryError> {
@@ -77,20 +90,20 @@ async fn server(connection: &Connection) -> Result<String, QueryError> {
     Ok(format!("version {version}, a primary; database {database} as {user}"))
 }
 
-async fn version(client: &tokio_postgres::Client, schema: &Schema) -> Finding {
+async fn version(connection: &Connection, schema: &Schema) -> Finding {
     let name = schema.as_str();
-    match migrate::version(client, schema).await {
+    match migrating::version(connection, schema).await {
         Ok(SchemaVersion::Current(version)) => {
             Finding::fine(SCHEMA, format!("{name} has version {version}"))
         }
         Ok(SchemaVersion::Missing) => {
             Finding::refused(SCHEMA, Exit::Configuration, format!("{name} was never migrated"))
-                .hint(migrate_hint(client, schema).await)
+                .hint(migrate_hint(connection, schema).await)
         }
         Ok(SchemaVersion::Behind { have, know }) => {
             let text = format!("{name} has version {have}, this program needs {know}");
             Finding::refused(SCHEMA, Exit::Configuration, text)
-                .hint(migrate_hint(client, schema).await)
+                .hint(migrate_hint(connection, schema).await)
         }
         Ok(SchemaVersion::Newer { have, know }) => {
             let text = format!("{name} has version {have}, this program knows {know}");
@@ -106,8 +119,8 @@ async fn version(client: &tokio_postgres::Client, schema: &Schema) -> Finding {
 }
 
 /// What to run, and as whom when it may not be this user.
-async fn migrate_hint(client: &tokio_postgres::Client, schema: &Schema) -> String {
-    match migrate::rightful(client, schema).await {
+async fn migrate_hint(connection: &Connection, schema: &Schema) -> String {
+    match migrating::rightful(connection, schema).await {
         Ok(Some(who)) => format!("run `postrider migrate` as {who}: this user may not"),
         Ok(None) | Err(_) => "run `postrider migrate`".to_owned(),
     }
@@ -126,7 +139,13 @@ async fn privileges(inspection: &Inspection) -> Finding {
     let mut statements: Vec<String> = missing.into_iter().map(|it| it.statement).collect();
     statements.dedup();
     Finding::refused(PRIVILEGES, Exit::NoPermission, format!("missing: {}", list.join(", ")))
-        .hint(format!("as the schema's owner: {}", statements.join("; ")))
+        .hint(granting(&statements))
+}
+
+/// What to run, and as whom.
+fn granting(statements: &[String]) -> String {
+    let who = statements.first().map_or("", |first| grantor(first));
+    format!("{who}: {}", statements.join("; "))
 }
 
 /// Whether a start would refuse the relay's position, because it was made in another cluster.
@@ -160,12 +179,24 @@ async fn contract(inspection: &Inspection, relay: &str) -> Vec<Finding> {
         }
     };
     let mut findings: Vec<_> = broken.into_iter().map(finding).collect();
-    match inspection.hindered_producers().await {
-        Ok(roles) => findings.extend(roles.into_iter().map(|role| {
-            let text = format!("{role} may insert into the outbox, and is refused when it does");
-            Finding::risky(CONTRACT, text).hint(format!("GRANT postrider_producer TO {role}"))
-        })),
-        Err(error) => findings.push(refused(CONTRACT, &error)),
+    match (inspection.hindered_producers().await, inspection.queue(relay).await) {
+        (Ok(hindrances), Ok(queue)) => {
+            let refused = producers::findings(&hindrances, None);
+            findings.extend(refused.into_iter().zip(&hindrances).map(|(it, hindrance)| {
+                let said = match it.severity {
+                    Severity::Critical => Finding::refused(CONTRACT, Exit::NoPermission, it.cause),
+                    Severity::Warning => Finding::risky(CONTRACT, it.cause),
+                };
+                said.hint(granting(&hindrance.statements))
+            }));
+            let waiting = producers::findings(&[], queue.as_ref());
+            findings.extend(
+                waiting.into_iter().map(|it| {
+                    Finding::refused(CONTRACT, Exit::Unavailable, it.cause).hint(it.next)
+                }),
+            );
+        }
+        (Err(error), _) | (_, Err(error)) => findings.push(refused(CONTRACT, &error)),
     }
     if findings.is_empty() {
         findings.push(Finding::fine(CONTRACT, "the tables are as the relay needs them"));
@@ -175,7 +206,7 @@ async fn contract(inspection: &Inspection, relay: &str) -> Vec<Finding> {
 
 async fn holder(inspection: &Inspection, relay: &str) -> Finding {
     match inspection.leader(relay).await {
-        Ok(None) => Finding::fine(RELAY, format!("{relay} is not running")),
+        Ok(None) => Finding::fine(RELAY, format!("nobody leads {relay}")),
         Ok(Some(leader)) => {
             let name = leader.holder;
             let text = format!("{relay} runs as {name}; a second one would stand by");
@@ -188,5 +219,5 @@ async fn holder(inspection: &Inspection, relay: &str) -> Finding {
 fn refused(subject: &'static str, error: &QueryError) -> Finding {
     let class: Class = error.class();
     let finding = Finding::refused(subject, class.into(), error.to_string());
-    Finding { hint: class.hint().map(str::to_owned), ..finding }
+    Finding { hint: error.hint().map(Cow::into_owned), ..finding }
 }

@@ -22,9 +22,18 @@ pub(super) async fn findings(
     let mut found: Vec<_> = findings::of(&standing.facts())
         .into_iter()
         // A check before the start is no trouble.
-        .filter(|finding| !matches!(finding.code, Code::NeverStarted | Code::NoLeader))
+        .filter(|finding| {
+            standing.is_run() || !matches!(finding.code, Code::NeverStarted | Code::NoLeader)
+        })
         .map(|finding| {
-            let text = format!("{relay} reports {}: {}", finding.code.as_str(), finding.cause);
+            let (code, cause) = (finding.code.as_str(), &finding.cause);
+            let is_seen_here =
+                matches!(finding.code, Code::NeverStarted | Code::NoLeader | Code::Starting);
+            let text = if is_seen_here {
+                format!("{code}: {cause}")
+            } else {
+                format!("{relay} reports {code}: {cause}")
+            };
             let is_blocked = is_obstacle(&finding);
             let said = if is_blocked {
                 Finding::refused(RELAY, Exit::Unavailable, text)

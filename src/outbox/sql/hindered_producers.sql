@@ -1,12 +1,141 @@
--- Roles whose inserts into the outbox are refused (42501): they may insert, and may not read the
--- gate, a sequence that the default of outbox.slot reads.
+-- Roles that are meant to insert events and would be refused (42501), with all that they lack.
+--
+-- An insert runs the defaults of the table as its own role, and the trigger that wakes the relay as
+-- the owner of that function; emit() and the like run what they call as the caller. Which functions
+-- those are is read from their texts. A role is meant to insert when it was granted INSERT, also
+-- through another role; postrider_producer when it has any right in the schema.
 --
 -- No parameters.
--- Columns: role text
--- Rows: one a role. Locks: none.
-SELECT r.rolname::text AS role
-FROM pg_roles AS r
-WHERE NOT r.rolsuper AND r.oid >= 16384
-  AND has_any_column_privilege(r.oid, '"postrider".outbox'::regclass::oid, 'INSERT')
-  AND NOT has_sequence_privilege(r.oid, '"postrider".gate'::regclass::oid, 'USAGE, SELECT')
-ORDER BY 1
+-- Columns: role text null (null: every insert is refused while the relay sleeps, because the owner
+--   of wake() lacks something), lacks text[], statements text[] (they grant it; only a superuser may
+--   grant what is in pg_catalog)
+-- Rows: one a role, 20 at most: that for everybody first, then postrider_producer. Index: catalogs. Locks: none.
+WITH RECURSIVE home AS MATERIALIZED (
+    SELECT c.oid, c.relnamespace, c.relowner, c.relacl, g.oid AS gate
+    FROM pg_class AS c, pg_class AS g
+    WHERE c.oid = '"postrider".outbox'::regclass AND g.oid = '"postrider".gate'::regclass
+), routine AS MATERIALIZED (
+    SELECT p.oid, p.proname, p.proowner, '.' || p.proname || '(' AS call,
+           p.prosrc || coalesce(pg_get_function_sqlbody(p.oid), '') AS body
+    FROM pg_proc AS p JOIN home ON p.pronamespace = home.relnamespace
+), called (oid, by_trigger) AS (
+    SELECT r.oid, r.proname = 'wake' FROM routine AS r
+    WHERE r.proname IN ('wake', 'emit', 'emit_binary', 'emit_many', 'context')
+    UNION
+    SELECT r.oid, c.by_trigger
+    FROM called AS c JOIN routine AS caller ON caller.oid = c.oid
+    JOIN routine AS r ON strpos(caller.body, r.call) > 0
+), expression AS MATERIALIZED (
+    SELECT string_agg(pg_get_expr(d.adbin, d.adrelid), ' ') AS body
+    FROM pg_attrdef AS d JOIN home ON d.adrelid = home.oid
+), path (text, by_insert, by_function, by_trigger) AS MATERIALIZED (
+    SELECT e.body, true, true, false FROM expression AS e
+    UNION ALL
+    SELECT r.body, false, true, false FROM routine AS r
+    WHERE r.oid IN (SELECT c.oid FROM called AS c WHERE NOT c.by_trigger)
+    UNION ALL
+    SELECT r.body, false, false, true FROM routine AS r
+    WHERE r.oid IN (SELECT c.oid FROM called AS c WHERE c.by_trigger)
+), own AS MATERIALIZED (
+    -- Functions of ours, and who runs them.
+    SELECT r.oid, r.proname, bool_or(p.by_insert) AS by_insert
+    FROM routine AS r JOIN path AS p ON p.by_function AND strpos(p.text, r.call) > 0
+    GROUP BY r.oid, r.proname
+    UNION
+    SELECT r.oid, r.proname, false FROM routine AS r
+    WHERE r.proname IN ('emit', 'emit_binary', 'emit_many', 'context')
+), revoked AS MATERIALIZED (
+    -- Functions of Postgres that every database grants to everybody, and this one does not.
+    SELECT f.oid, f.oid::regprocedure::text AS name, bool_or(p.by_insert) AS by_insert,
+           bool_or(p.by_function) AS by_function, bool_or(p.by_trigger) AS by_trigger
+    FROM pg_proc AS f
+    JOIN path AS p ON strpos(p.text, f.proname || '(') > 0
+                      AND p.text ~ ('(^|[^0-9a-z_])' || f.proname || '[(]')
+    WHERE f.pronamespace = 'pg_catalog'::regnamespace AND f.proacl IS NOT NULL
+      AND NOT EXISTS (SELECT FROM aclexplode(f.proacl) AS a
+                      WHERE a.grantee = 0 AND a.privilege_type = 'EXECUTE')
+    GROUP BY f.oid
+), grantee AS MATERIALIZED (
+    SELECT a.grantee AS oid FROM home, aclexplode(coalesce(home.relacl, acldefault('r', home.relowner))) AS a
+    WHERE a.privilege_type = 'INSERT'
+    UNION
+    SELECT a.grantee FROM home JOIN pg_attribute AS t ON t.attrelid = home.oid, aclexplode(t.attacl) AS a
+    WHERE a.privilege_type = 'INSERT'
+    UNION
+    SELECT r.oid FROM pg_roles AS r, home
+    WHERE r.rolname = 'postrider_producer'
+      AND (has_schema_privilege(r.oid, home.relnamespace, 'USAGE')
+           OR has_sequence_privilege(r.oid, home.gate, 'SELECT'))
+), producer AS MATERIALIZED (
+    SELECT r.oid, r.rolname::text AS name, m.is_member,
+           has_any_column_privilege(r.oid, home.oid, 'INSERT') AS inserts,
+           m.is_member OR EXISTS (SELECT FROM routine AS p WHERE p.proname LIKE 'emit%'
+                                  AND has_function_privilege(r.oid, p.oid, 'EXECUTE')) AS emits
+    FROM home, pg_roles AS r
+    CROSS JOIN LATERAL (SELECT EXISTS (
+        SELECT FROM pg_roles AS g JOIN grantee USING (oid)
+        WHERE g.rolname = 'postrider_producer' AND pg_has_role(r.oid, g.oid, 'USAGE'))) AS m (is_member)
+    WHERE NOT r.rolsuper AND r.oid >= 16384
+      AND EXISTS (SELECT FROM grantee AS g
+                  WHERE CASE g.oid WHEN 0 THEN has_schema_privilege(r.oid, home.relnamespace, 'USAGE')
+                        ELSE pg_has_role(r.oid, g.oid, 'USAGE') END)
+), lacking (role, is_member, object, privilege, kind, place, by_superuser) AS (
+    SELECT p.name, p.is_member, 'schema', 'USAGE', 'SCHEMA', '"postrider"', false
+    FROM producer AS p, home WHERE NOT has_schema_privilege(p.oid, home.relnamespace, 'USAGE')
+    UNION ALL
+    SELECT p.name, p.is_member, 'sequence gate', 'SELECT', 'SEQUENCE', '"postrider".gate', false
+    FROM producer AS p, home WHERE NOT has_sequence_privilege(p.oid, home.gate, 'USAGE, SELECT')
+    UNION ALL
+    -- tx, seq and slot are nobody's to set; occurred_at is set by none of the functions.
+    SELECT p.name, p.is_member,
+           CASE WHEN p.inserts THEN 'columns of outbox' ELSE 'table outbox' END,
+           format('INSERT (%s)', string_agg(quote_ident(t.attname::text), ', ' ORDER BY t.attnum)),
+           'TABLE', '"postrider".outbox', false
+    FROM producer AS p, home JOIN pg_attribute AS t ON t.attrelid = home.oid
+    WHERE t.attnum > 0 AND NOT t.attisdropped AND t.attname NOT IN ('tx', 'seq', 'slot')
+      AND NOT has_column_privilege(p.oid, home.oid, t.attnum, 'INSERT')
+      AND (NOT p.inserts OR p.emits AND t.attname <> 'occurred_at')
+    GROUP BY p.name, p.is_member, p.inserts
+    UNION ALL
+    SELECT p.name, p.is_member, format('function %s', r.proname), 'EXECUTE', 'FUNCTION',
+           r.oid::regprocedure::text, false
+    FROM producer AS p JOIN own AS r ON r.by_insert OR p.emits
+    WHERE NOT has_function_privilege(p.oid, r.oid, 'EXECUTE')
+    UNION ALL
+    SELECT p.name, p.is_member, format('function %s of Postgres', f.name), 'EXECUTE', 'FUNCTION',
+           'pg_catalog.' || f.name, true
+    FROM producer AS p JOIN revoked AS f ON f.by_insert OR p.emits AND f.by_function
+    WHERE NOT has_function_privilege(p.oid, f.oid, 'EXECUTE')
+    UNION ALL
+    -- The trigger. Its owner may be the superuser, who lacks nothing.
+    SELECT NULL, false, format('function %s of Postgres', f.name), 'EXECUTE', 'FUNCTION',
+           'pg_catalog.' || f.name, true
+    FROM routine AS w JOIN revoked AS f ON f.by_trigger
+    WHERE w.proname = 'wake' AND NOT has_function_privilege(w.proowner, f.oid, 'EXECUTE')
+    UNION ALL
+    SELECT NULL, false, format('function %s', r.proname), 'EXECUTE', 'FUNCTION', r.oid::regprocedure::text, false
+    FROM routine AS w JOIN called AS c ON c.by_trigger
+    JOIN routine AS r ON r.oid = c.oid AND NOT has_function_privilege(w.proowner, r.oid, 'EXECUTE')
+    WHERE w.proname = 'wake'
+    UNION ALL
+    SELECT NULL, false, format('sequence %s', s.name), s.privilege, 'SEQUENCE', '"postrider".' || s.name, false
+    FROM routine AS w, (VALUES ('gate', 'SELECT'), ('gate', 'UPDATE'), ('wake_until', 'SELECT')) AS s (name, privilege)
+    WHERE w.proname = 'wake'
+      AND NOT has_sequence_privilege(w.proowner, format('"postrider".%s', s.name)::regclass::oid, s.privilege)
+)
+SELECT l.role,
+       array_agg(DISTINCT format('%s on %s', split_part(l.privilege, ' ', 1), l.object)) AS lacks,
+       CASE WHEN l.role IS NOT NULL AND NOT l.is_member AND NOT bool_or(l.by_superuser)
+                 AND EXISTS (SELECT FROM pg_roles AS r JOIN grantee USING (oid) WHERE r.rolname = 'postrider_producer')
+            THEN ARRAY[format('GRANT postrider_producer TO %I', l.role)]
+            ELSE array_agg(DISTINCT format('GRANT %s ON %s %s TO %s', l.privilege, l.kind, l.place,
+                     CASE WHEN l.role IS NULL THEN quote_ident(o.name)
+                          WHEN l.by_superuser THEN 'PUBLIC'
+                          WHEN l.is_member THEN 'postrider_producer'
+                          ELSE quote_ident(l.role) END)) END AS statements
+FROM lacking AS l
+CROSS JOIN (SELECT (SELECT r.rolname::text FROM pg_roles AS r, routine AS w
+                    WHERE w.proname = 'wake' AND r.oid = w.proowner)) AS o (name)
+GROUP BY l.role, l.is_member
+ORDER BY l.role IS NOT NULL, l.role <> 'postrider_producer', l.role
+LIMIT 20

@@ -3,14 +3,19 @@
 -- The session of a leader tells that it ended before its lease does. It counts only on the server
 -- process that it was opened on, and only when this role may see when it began.
 --
--- $1 text relay
--- Columns: term int8, holder text, instance uuid null, process text null, left_seconds float8 null (of the lease; null:
---   released or never taken, not positive: expired), backend_pid int4 null,
+-- $1 text relay, $2 float8 seconds that a lease has at most
+-- Columns: term int8, holder text, instance uuid null, process text null, left_seconds float8 null
+--   (of the lease, $2 at most; null: released, never taken or expired), is_overlong bool (no instance
+--   can have written how long the lease still holds), backend_pid int4 null,
 --   session text (alive | gone | unknown),
 --   locked bool (a program without leases leads: it holds an advisory lock)
 -- Rows: 0 when the relay never ran, else 1. Index: primary key. Locks: ACCESS SHARE.
 SELECT p.term, p.holder, p.instance, p.process,
-       date_part('epoch', p.lease_until - clock_timestamp()) AS left_seconds, p.backend_pid,
+       CASE WHEN p.lease_until > clock_timestamp()
+            THEN date_part('epoch', least(p.lease_until, clock_timestamp() + $2::float8 * interval '1 second')
+                                    - clock_timestamp()) END AS left_seconds,
+       coalesce(p.lease_until > clock_timestamp() + $2::float8 * interval '1 second', false) AS is_overlong,
+       p.backend_pid,
        CASE WHEN p.backend_pid IS NULL
                  OR p.server_start IS DISTINCT FROM pg_postmaster_start_time() THEN 'unknown'
             WHEN s.pid IS NULL THEN 'gone'

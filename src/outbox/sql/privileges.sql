@@ -38,7 +38,12 @@ FROM (VALUES ('table', '"postrider".outbox', 'SELECT'),
              ('function', '"postrider".next_damaged(bigint, bigint, xid8[])', 'EXECUTE'),
              ('function', '"postrider".unrestorable(text, bigint, bigint)', 'EXECUTE'),
              ('function', '"postrider".rescan(text, bigint)', 'EXECUTE'),
-             ('function', '"postrider".processed_maintain(interval)', 'EXECUTE'))
+             ('function', '"postrider".processed_maintain(interval)', 'EXECUTE'),
+             ('function', 'pg_catalog.pg_notify(text, text)', 'EXECUTE'),
+             ('function', 'pg_catalog.pg_control_system()', 'EXECUTE'),
+             ('function', 'pg_catalog.pg_stat_get_activity(integer)', 'EXECUTE'),
+             ('function', 'pg_catalog.pg_current_snapshot()', 'EXECUTE'),
+             ('function', 'pg_catalog.pg_sequence_last_value(regclass)', 'EXECUTE'))
      AS needed (kind, object, privilege)
 CROSS JOIN (SELECT CASE WHEN r.oid IS NULL THEN quote_ident(current_user)
                         ELSE 'postrider_relay' END AS grantee,

@@ -7,7 +7,7 @@ use std::{
 
 use tracing::info;
 
-use super::{Broker, VERIFY, closure_of};
+use super::{Broker, VERIFY};
 use crate::{
     delivery::Closure,
     nats::Keeps,
@@ -89,7 +89,7 @@ impl Broker {
             Err(ScanError::Stream(error)) => {
                 self.failures += 1;
                 self.look_at = Some(now + VERIFY.after(self.failures));
-                Err(NotScanned::Stream(closure_of(&error)))
+                Err(NotScanned::Stream(self.closure_of(&error)))
             }
         }
     }

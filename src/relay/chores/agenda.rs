@@ -82,13 +82,14 @@ impl Agenda {
 
     /// A duty begins: what it wants to know is looked at first.
     pub(super) fn begin(&mut self, duty: Duty, now: Instant) {
-        self.hurry(
-            match duty {
-                Duty::Waiting => Chore::Grants,
-                Duty::Leading => Chore::Positions,
-            },
-            now,
-        );
+        match duty {
+            Duty::Waiting => self.hurry(Chore::Grants, now),
+            Duty::Leading => {
+                // Whoever reads the database takes a leader for one that starts until it has noted.
+                self.hurry(Chore::Note, now);
+                self.hurry(Chore::Positions, now);
+            }
+        }
     }
 
     /// A chore was done. Returns how many failures in a row that ended.
@@ -119,6 +120,7 @@ fn interval(duty: Duty, chore: Chore) -> Duration {
         (_, Chore::Depth | Chore::Checkpoint) => Duration::from_secs(5),
         // Below the age at which whoever reads the note takes the leader for silent.
         (_, Chore::Note) | (Duty::Waiting, Chore::Grants) => Duration::from_secs(10),
+        (_, Chore::Producers) => Duration::from_secs(20),
         // A permission that is denied hurries the grants.
         (Duty::Leading, Chore::Grants)
         | (_, Chore::Retention | Chore::Letters | Chore::ConsumerKeys | Chore::Positions) => {
@@ -137,6 +139,7 @@ pub(super) fn consequence(chore: Chore) -> &'static str {
         Chore::Letters => "resolved letters and the audit grow",
         Chore::ConsumerKeys => "the table of consumers' keys grows",
         Chore::Grants => "a grant that is missing is not named",
+        Chore::Producers => "an application that cannot insert events is not named",
         Chore::Positions => "a position that nobody holds is not named",
     }
 }

@@ -11,6 +11,7 @@ mod grants;
 mod letters;
 mod note;
 mod positions;
+mod producers;
 mod retention;
 
 use std::{
@@ -26,14 +27,13 @@ use tracing::{debug, info, warn};
 
 use self::agenda::{Agenda, Duty};
 pub(super) use self::depth::Standby;
-use super::status::Status;
+use super::status::{Status, blocker};
 use crate::{
     config,
-    findings::Blocker,
     metrics::{Chore, Metrics},
     outbox::{SESSION_SETTINGS, Upkeep},
     pg::{
-        blocking::{self, Blocking},
+        blocking::Blocking,
         connect::connect,
         error::{Class, QueryError},
         schema::Schema,
@@ -106,8 +106,7 @@ struct Chores {
     agenda: Agenda,
     /// What `postrider status` shows by now.
     noted: Option<String>,
-    /// With the server's process id of it.
-    session: Option<(Upkeep, i32)>,
+    session: Option<Upkeep>,
     /// Failures in a row to get a session.
     unconnected: u32,
     /// The duty of the last turn.
@@ -138,17 +137,15 @@ impl Chores {
             self.wait(duty, due).await;
             return;
         }
-        let Some((session, pid)) = self.session(duty).await else { return };
-        let database = self.settings.database.clone();
-        let work = self.run(chore, &session, &seen);
-        let (result, blocking) = blocking::watched(&database, pid, work).await;
+        let Some(session) = self.session(duty).await else { return };
+        let result = self.run(chore, &session, &seen).await;
         if result.as_ref().err().is_none_or(|error| error.class() != Class::SessionLost) {
-            self.session = Some((session, pid));
+            self.session = Some(session);
         }
-        match blocking {
-            Some(blocking) => self.blocked(chore, blocking),
-            None if result.is_ok() => self.unblocked(chore),
-            None => {}
+        match result.as_ref().map_err(QueryError::blocking) {
+            Ok(()) => self.unblocked(chore),
+            Err(Some(by)) => self.blocked(chore, by),
+            Err(None) => {}
         }
         self.report(duty, chore, result);
     }
@@ -161,7 +158,7 @@ impl Chores {
         let session = self.session.as_ref();
         let ended = async {
             match session {
-                Some((session, _)) => session.closed().await,
+                Some(session) => session.closed().await,
                 None => std::future::pending().await,
             }
         };
@@ -195,6 +192,7 @@ impl Chores {
             Chore::Letters => letters::forget(session, settings).await,
             Chore::ConsumerKeys => consumer_keys::forget(session).await,
             Chore::Grants => grants::look(session, &self.status).await,
+            Chore::Producers => producers::look(session, &self.status).await,
             Chore::Positions => {
                 positions::look(session, settings, &self.status, metrics).await?;
                 depth::look_for_losses(session, &self.status, metrics).await
@@ -203,21 +201,20 @@ impl Chores {
     }
 
     /// Names the session whose lock a chore waited for.
-    fn blocked(&self, chore: Chore, blocking: Blocking) {
-        let Blocking { pid, user, application, since } = blocking;
+    fn blocked(&self, chore: Chore, by: &Blocking) {
+        let Blocking { pid, user, application, since } = by;
         let before = self.status.borrow().blocker.clone();
-        if before.is_none_or(|(_, blocker)| blocker.pid != pid) {
+        if before.is_none_or(|(_, blocker)| blocker.next != by.hint()) {
             warn!(
                 pid,
                 user,
                 application,
                 since,
-                hint = "wait for its end, or end it with SELECT pg_terminate_backend(pid)",
+                hint = by.hint(),
                 "another session holds a lock that the relay's statements wait for"
             );
         }
-        let blocker = Blocker { pid, user, application, since };
-        self.status.send_modify(|status| status.blocker = Some((chore, blocker)));
+        self.status.send_modify(|status| status.blocker = Some((chore, blocker(by))));
     }
 
     /// The chore that waited for a lock works again.
@@ -257,7 +254,7 @@ impl Chores {
         let is_news = failures == FAILURES_TOLD || failures.is_multiple_of(TOLD_AGAIN);
         if is_news && duty != Duty::Waiting {
             warn!(
-                chore = name, %error, failures, hint = error.class().hint(),
+                chore = name, %error, failures, hint = error.hint().as_deref(),
                 "a chore fails again and again: {}; trying again in {}",
                 agenda::consequence(chore),
                 humantime::format_duration(wait)
@@ -282,9 +279,9 @@ impl Chores {
         });
     }
 
-    /// The session of the chores, and the server's process id of it; opens one when there is none.
-    async fn session(&mut self, duty: Duty) -> Option<(Upkeep, i32)> {
-        if let Some(open) = self.session.take().filter(|(session, _)| !session.is_closed()) {
+    /// The session of the chores; opens one when there is none.
+    async fn session(&mut self, duty: Duty) -> Option<Upkeep> {
+        if let Some(open) = self.session.take().filter(|session| !session.is_closed()) {
             return Some(open);
         }
         match self.open().await {
@@ -313,14 +310,12 @@ impl Chores {
         }
     }
 
-    async fn open(&self) -> Result<(Upkeep, i32), (String, Option<&'static str>)> {
+    async fn open(&self) -> Result<Upkeep, (String, Option<&'static str>)> {
         let Settings { database, schema, relay, .. } = &self.settings;
-        let connection = connect(database, "upkeep", &SESSION_SETTINGS)
+        let connection = connect(database, &format!("upkeep/{relay}"), &SESSION_SETTINGS)
             .await
             .map_err(|error| (error.to_string(), error.hint()))?;
         let connection = connection.measured(self.metrics.outbox.queries());
-        let session = Upkeep::new(connection, schema.clone(), relay.clone());
-        let pid = session.pid().await.map_err(|error| (error.to_string(), error.class().hint()))?;
-        Ok((session, pid))
+        Ok(Upkeep::new(connection, schema.clone(), relay.clone()))
     }
 }

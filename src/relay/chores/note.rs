@@ -37,7 +37,11 @@ pub(super) async fn write(session: &Upkeep, status: &Status) -> Result<String, Q
 fn is_ours(code: Code) -> bool {
     !matches!(
         code,
-        Code::Lagging | Code::LettersRetrying | Code::DeadLetters | Code::PositionAbandoned
+        Code::Lagging
+            | Code::LettersRetrying
+            | Code::DeadLetters
+            | Code::PositionAbandoned
+            | Code::ProducersHindered
     )
 }
 
@@ -52,5 +56,6 @@ pub(super) fn summary(status: &Status) -> String {
     let findings = status.findings(Instant::now());
     let codes = findings.iter().filter(|finding| is_ours(finding.code));
     let codes: Vec<_> = codes.map(|finding| finding.code.as_str()).collect();
-    format!("{} {}", codes.join(","), text_of(status))
+    // A new term has reported nothing yet.
+    format!("{} {} {}", status.term, codes.join(","), text_of(status))
 }

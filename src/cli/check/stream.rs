@@ -1,0 +1,62 @@
+//! The stream beside what the relay knows of it: whether it is there, and is the one that it was.
+
+use super::{Finding, broker::Seen};
+use crate::{
+    cli::exit::Exit,
+    config::{Config, Heal},
+    nats::{self, StreamError},
+    outbox::Progress,
+};
+
+const STREAM: &str = "stream";
+
+/// The longest time between the two looks of a check, at the stream and at the position. What was
+/// acknowledged in between is above the stream's end as it was seen.
+const LOOKS_WITHIN_SECONDS: f64 = 30.0;
+
+/// What there is to say; nothing of a stream that is what it was.
+pub(super) fn finding(
+    config: &Config,
+    progress: Option<&Progress>,
+    seen: &Seen,
+) -> Option<Finding> {
+    let stream = &config.stream;
+    let name = &stream.name;
+    // What is known of another stream says nothing about this one.
+    let before = progress.filter(|it| it.stream.as_ref() == Some(name) && it.stream_seq > 0);
+    match (seen, before) {
+        (Seen::Missing, Some(_)) => {
+            let (text, hint) = nats::gone(stream);
+            Some(Finding::refused(STREAM, Exit::Configuration, text).hint(hint))
+        }
+        (Seen::Missing, None) if stream.create => Some(Finding::fine(
+            STREAM,
+            format!("{name} does not exist; `postrider run` creates it"),
+        )),
+        (Seen::Missing, None) => {
+            let error = StreamError::Missing { stream: name.clone() };
+            let finding = Finding::refused(STREAM, Exit::Configuration, error.to_string());
+            Some(finding.hint(error.hint()))
+        }
+        (Seen::Exists(_), None) => None,
+        (Seen::Exists(facts), Some(before)) => {
+            let created = before.stream_created.zip(facts.created);
+            let text = if created.is_some_and(|(before, now)| before != now) {
+                format!("{name} was created anew since events were published to it")
+            } else if facts.last_seq < before.stream_seq.unsigned_abs()
+                && before.updated_seconds_ago > LOOKS_WITHIN_SECONDS
+            {
+                let (now, then) = (facts.last_seq, before.stream_seq);
+                format!("{name} went back to sequence {now}; it had acknowledged {then}")
+            } else {
+                return None;
+            };
+            Some(Finding::risky(STREAM, text).hint(match stream.heal {
+                Heal::Auto => "`postrider run` publishes again what the outbox has of what is gone",
+                Heal::Manual => {
+                    "postrider reconcile --dry-run shows what is missing; then postrider reconcile"
+                }
+            }))
+        }
+    }
+}

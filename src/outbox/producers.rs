@@ -1,0 +1,105 @@
+//! The applications beside the relay: what keeps them from inserting, and who is connected.
+
+use tokio_postgres::Row;
+
+use super::{Inspection, Upkeep};
+use crate::pg::{blocking::Blocking, error::QueryError};
+
+/// A role that is meant to insert events and would be refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hindrance {
+    /// The role. `None` when every insert is refused while the relay sleeps.
+    pub role: Option<String>,
+    /// Privileges that are missing, with their objects.
+    pub lacks: Vec<String>,
+    /// Statements that grant them.
+    pub statements: Vec<String>,
+}
+
+/// Sessions that wait for the lock of another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    /// The session in their way.
+    pub by: Blocking,
+    /// The table or sequence that is waited for, when it is one of the schema.
+    pub object: Option<String>,
+    /// Sessions of Postrider that wait.
+    pub ours: u64,
+    /// Sessions of applications that wait.
+    pub others: u64,
+}
+
+const HINDERED: &str = include_str!("sql/hindered_producers.sql");
+const QUEUE: &str = include_str!("sql/queue.sql");
+
+impl Hindrance {
+    fn read(row: &Row) -> Result<Self, QueryError> {
+        Ok(Self {
+            role: row.try_get("role")?,
+            lacks: row.try_get("lacks")?,
+            statements: row.try_get("statements")?,
+        })
+    }
+}
+
+impl Queue {
+    fn read(row: &Row) -> Result<Self, QueryError> {
+        let count = |name| row.try_get::<_, i64>(name).map(i64::unsigned_abs);
+        Ok(Self {
+            by: Blocking::read(row)?,
+            object: row.try_get("object")?,
+            ours: count("ours")?,
+            others: count("others")?,
+        })
+    }
+}
+
+impl Inspection {
+    /// Roles that are meant to insert events and would be refused.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn hindered_producers(&self) -> Result<Vec<Hindrance>, QueryError> {
+        self.query(HINDERED, &[]).await?.iter().map(Hindrance::read).collect()
+    }
+
+    /// Sessions that wait for a lock on the tables, or that belong to an instance of this relay.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn queue(&self, relay: &str) -> Result<Option<Queue>, QueryError> {
+        self.query(QUEUE, &[&relay]).await?.first().map(Queue::read).transpose()
+    }
+
+    /// Sessions of instances of this relay, whether or not they lead, for people.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn instances(&self, relay: &str) -> Result<Vec<String>, QueryError> {
+        let rows = self.query(include_str!("sql/instances.sql"), &[&relay]).await?;
+        let name = |row: &Row| {
+            let (pid, application): (i32, String) =
+                (row.try_get("pid")?, row.try_get("application_name")?);
+            Ok(format!("session {pid}, {application}"))
+        };
+        rows.iter().map(name).collect()
+    }
+}
+
+impl Upkeep {
+    /// As [`Inspection::hindered_producers`].
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn hindered_producers(&self) -> Result<Vec<Hindrance>, QueryError> {
+        self.run(HINDERED, &[]).await?.iter().map(Hindrance::read).collect()
+    }
+
+    /// As [`Inspection::queue`].
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn queue(&self) -> Result<Option<Queue>, QueryError> {
+        self.run(QUEUE, &[&self.relay()]).await?.first().map(Queue::read).transpose()
+    }
+}

@@ -1,0 +1,12 @@
+-- Sessions of instances of a relay, whether or not they lead. Who names its sessions otherwise
+-- (application_name in database.url) is not found, nor is one behind a pooler by its own name.
+--
+-- $1 text relay
+-- Columns: pid int4, application_name text
+-- Rows: one a session, at most 10. Locks: none.
+SELECT a.pid, a.application_name
+FROM pg_stat_activity AS a
+WHERE a.datname = current_database()
+  AND a.application_name IN ('postrider/relay/' || $1::text, 'postrider/upkeep/' || $1::text)
+ORDER BY a.application_name, a.pid
+LIMIT 10

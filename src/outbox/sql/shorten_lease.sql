@@ -1,0 +1,10 @@
+-- Shortens a lease that ends later than any instance can have written: by hand, or by a clock of the
+-- server that was ahead. Whoever holds it trusts it for less than $2, and renews it before.
+--
+-- $1 text relay, $2 float8 seconds that a lease has at most
+-- Columns: term int8
+-- Rows: 1 when it was shortened, else 0. Index: primary key. Locks: that row.
+UPDATE "postrider".position AS p
+SET lease_until = clock_timestamp() + $2::float8 * interval '1 second'
+WHERE p.relay = $1::text AND p.lease_until > clock_timestamp() + $2::float8 * interval '1 second'
+RETURNING p.term

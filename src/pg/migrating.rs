@@ -1,0 +1,98 @@
+//! The schema's version and its migrations through one of our sessions, which names the session
+//! whose lock they wait for.
+
+use std::{
+    pin::pin,
+    time::{Duration, Instant},
+};
+
+use super::{
+    blocking::{Lookout, SLOW},
+    connect::Connection,
+    error::Class,
+    migrate::{self, MigrateError, Report, SchemaVersion},
+    schema::Schema,
+};
+
+/// As [`migrate::version`].
+///
+/// # Errors
+///
+/// As `version`; it names the session that holds a lock.
+///
+/// # Cancel safety
+///
+/// Only reads.
+pub async fn version(
+    connection: &Connection,
+    schema: &Schema,
+) -> Result<SchemaVersion, MigrateError> {
+    let lookout = connection.lookout.as_ref();
+    watched(lookout, migrate::version(&connection.client, schema)).await
+}
+
+/// As [`version`], which is given up after `limit`; `None` then.
+pub async fn version_within(
+    connection: &Connection,
+    schema: &Schema,
+    limit: Duration,
+) -> Option<Result<SchemaVersion, MigrateError>> {
+    tokio::time::timeout(limit, version(connection, schema)).await.ok()
+}
+
+/// As [`migrate::rightful`].
+///
+/// # Errors
+///
+/// As the session's.
+///
+/// # Cancel safety
+///
+/// Only reads.
+pub async fn rightful(
+    connection: &Connection,
+    schema: &Schema,
+) -> Result<Option<String>, MigrateError> {
+    migrate::rightful(&connection.client, schema).await
+}
+
+/// As [`migrate::migrate`].
+///
+/// # Errors
+///
+/// As `migrate`; it names the session that holds a lock.
+///
+/// # Cancel safety
+///
+/// As `migrate`.
+pub async fn migrate(connection: &mut Connection, schema: &Schema) -> Result<Report, MigrateError> {
+    let Connection { client, lookout, .. } = connection;
+    watched(lookout.as_ref(), migrate::migrate(client, schema)).await
+}
+
+/// Does some work, and adds to an error of it whose lock it waited for.
+async fn watched<T>(
+    lookout: Option<&Lookout>,
+    work: impl Future<Output = Result<T, MigrateError>>,
+) -> Result<T, MigrateError> {
+    let began = Instant::now();
+    let mut work = pin!(work);
+    if let Ok(done) = tokio::time::timeout(SLOW, &mut work).await {
+        return done;
+    }
+    let slow = lookout.map(|lookout| (lookout, lookout.begin()));
+    let result = work.await;
+    let (Err(MigrateError::Failed { doing, class: Class::Transient, text }), Some((lookout, slow))) =
+        (&result, &slow)
+    else {
+        return result;
+    };
+    match lookout.found(slow, began).await {
+        Some(by) => Err(MigrateError::Failed {
+            doing: doing.clone(),
+            class: Class::Transient,
+            text: format!("{text}: {by} holds a lock that it waits for; hint: {}", by.hint()),
+        }),
+        None => result,
+    }
+}

@@ -1,0 +1,185 @@
+//! Locks of other sessions: whoever waits for one names the session that holds it.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+
+use super::support::{
+    DEADLINE, Fixture, app,
+    daemon::{self, Finished},
+    eventually,
+    letters::json,
+    toml::Toml,
+};
+
+/// The tables of the schema that commands read or write.
+const TABLES: [&str; 8] =
+    ["position", "letter", "loss", "contract", "outbox", "checkpoint", "audit", "migration"];
+
+/// A session with an open transaction that has locked a table.
+struct Locker {
+    client: tokio_postgres::Client,
+    pid: i32,
+}
+
+impl Locker {
+    async fn lock(fixture: &Fixture, statement: &str) -> Self {
+        let client = fixture.connect().await;
+        client.batch_execute("SET application_name = 'alembic'; BEGIN").await.unwrap();
+        let pid = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+        client.batch_execute(statement).await.unwrap();
+        Self { client, pid }
+    }
+
+    async fn lock_table(fixture: &Fixture, table: &str) -> Self {
+        let lock = format!("LOCK TABLE postrider.{table} IN ACCESS EXCLUSIVE MODE");
+        Self::lock(fixture, &lock).await
+    }
+
+    /// What a person can type to end the session.
+    fn ended_by(&self) -> String {
+        format!("pg_terminate_backend({})", self.pid)
+    }
+
+    async fn release(&self) {
+        self.client.batch_execute("ROLLBACK").await.unwrap();
+    }
+}
+
+async fn run(toml: &Toml, command: &str) -> Finished {
+    let args: Vec<_> = command.split(' ').collect();
+    daemon::run(toml, &args).await
+}
+
+/// They ended with UNKNOWN or a bare "lock timeout", which names nobody.
+#[tokio::test]
+async fn a_command_that_waits_for_a_lock_names_the_session_that_holds_it() {
+    const COMMANDS: [&str; 9] = [
+        "status",
+        "status --check",
+        "check",
+        "why order/o-1",
+        "dlq list",
+        "dlq discard --all --yes --reason test",
+        "audit --database-only",
+        "relay list",
+        "migrate",
+    ];
+    let of_table = TABLES.map(async |table| {
+        let fixture = Fixture::new().await;
+        let toml = fixture.toml();
+        // A position, and a stream for `check`.
+        let mut daemon = fixture.daemon().start();
+        app::emit(&fixture.connect().await, "order.placed", None, "{}").await;
+        fixture.wait_stored(1, DEADLINE).await;
+        daemon.terminate();
+        assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+        let locker = Locker::lock_table(&fixture, table).await;
+        let mut named = Vec::new();
+        for command in COMMANDS {
+            let finished = run(&toml, command).await;
+            let said = format!("{}{}", finished.stdout, finished.stderr);
+            let is_named = said.contains(&locker.ended_by()) && said.contains("alembic");
+            assert!(is_named || !said.contains("timeout"), "{table}, {command}: {said}");
+            // Nobody runs the relay besides.
+            let is_critical = command != "status --check" || finished.code == Some(2);
+            assert!(is_critical, "{table}, {command}: {said}");
+            if is_named {
+                named.push(command);
+                assert!([Some(2), Some(0), Some(69)].contains(&finished.code), "{finished:?}");
+            }
+        }
+        (table, named)
+    });
+    for (table, named) in join_all(of_table).await {
+        // Who does not read it has nothing to say about it.
+        let is_told = |command| named.contains(&command);
+        if !["checkpoint", "audit", "migration"].contains(&table) {
+            assert!(is_told("status"), "{table}: {named:?}");
+        }
+        if !["checkpoint", "audit"].contains(&table) {
+            assert!(is_told("check") || table == "loss", "{table}: {named:?}");
+        }
+        assert!(table != "migration" || is_told("migrate"), "{table}: {named:?}");
+        assert!(table != "letter" || is_told("dlq list") && is_told("why order/o-1"), "{named:?}");
+    }
+}
+
+/// It took the lease, waited for the lock and gave the lease up, again and again; `status --check`
+/// said OK.
+#[tokio::test]
+async fn an_instance_that_a_lock_keeps_from_leading_is_never_fine() {
+    for lock in [
+        "SELECT FROM postrider.contract FOR UPDATE",
+        "LOCK TABLE postrider.contract IN ACCESS EXCLUSIVE MODE",
+    ] {
+        let fixture = Fixture::new().await;
+        let toml = fixture.toml();
+        let mut daemon = fixture.daemon().admin().allow_log("waiting for Postgres").start();
+        daemon.wait_log("stream verified", DEADLINE).await;
+        daemon.terminate();
+        assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+        let locker = Locker::lock(&fixture, lock).await;
+        daemon.start_again();
+        let began = Instant::now();
+        // Several attempts, each of which takes the lease.
+        while began.elapsed() < Duration::from_secs(8) {
+            let finished = run(&toml, "status --check").await;
+            assert_eq!(finished.code, Some(2), "{lock}: {finished:?}");
+        }
+        let line = daemon.wait_log("waiting for Postgres", DEADLINE).await;
+        assert!(line.contains(&locker.ended_by()), "{lock}: {line}");
+        let body = eventually("postgres_locked", DEADLINE, async || {
+            let answer = daemon.get("/readyz?verbose").await?;
+            (answer.status == 503 && answer.body.contains("postgres_locked")).then_some(answer.body)
+        })
+        .await;
+        assert!(body.contains(&locker.ended_by()), "{lock}: {body}");
+        eventually("status --check names it", DEADLINE, async || {
+            run(&toml, "status --check").await.stdout.contains(&locker.ended_by())
+        })
+        .await;
+
+        locker.release().await;
+        daemon.wait_log("relaying", DEADLINE).await;
+        eventually("no finding", DEADLINE, async || {
+            json(&toml, &["status"]).await["findings"].as_array().unwrap().is_empty()
+        })
+        .await;
+    }
+}
+
+/// The row of the position, which somebody has read FOR UPDATE and not let go.
+#[tokio::test]
+async fn a_locked_row_of_the_position_names_the_session_too() {
+    let fixture = Fixture::new().await;
+    let toml = fixture.toml();
+    let mut daemon = fixture
+        .daemon()
+        .set("relay.lease", "3s")
+        .admin()
+        .allow_log(" WARN ")
+        .allow_log(" ERROR ")
+        .start();
+    daemon.wait_log("stream verified", DEADLINE).await;
+    let client = fixture.connect().await;
+    let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    let lock = "BEGIN; SELECT FROM postrider.position FOR UPDATE";
+    client.batch_execute(lock).await.unwrap();
+    let ends = format!("pg_terminate_backend({pid})");
+    eventually("status --check names it", DEADLINE, async || {
+        let finished = run(&toml, "status --check").await;
+        finished.code == Some(2) && finished.stdout.contains(&ends)
+    })
+    .await;
+    eventually("/readyz names it", DEADLINE, async || {
+        let answer = daemon.get("/readyz?verbose").await.unwrap();
+        answer.status == 503 && answer.body.contains(&ends)
+    })
+    .await;
+    client.batch_execute("ROLLBACK").await.unwrap();
+    eventually("no finding", 3 * DEADLINE, async || {
+        run(&toml, "status --check").await.code == Some(0)
+    })
+    .await;
+}

@@ -1,0 +1,136 @@
+//! A stream that was deleted, sealed or changed under way: the next command follows the cause.
+
+use std::time::Duration;
+
+use async_nats::jetstream::stream::{Config, DiscardPolicy};
+use serde_json::Value;
+
+use super::support::{
+    DEADLINE, Fixture, app,
+    daemon::{self, Daemon, DaemonBuilder},
+    eventually,
+    letters::json,
+};
+
+/// What is different about a stream.
+type Change = fn(Config) -> Config;
+
+fn sound(fixture: &Fixture) -> Config {
+    Config {
+        name: fixture.stream.clone(),
+        subjects: vec![format!("{}.>", fixture.prefix)],
+        discard: DiscardPolicy::New,
+        duplicate_window: Duration::from_mins(10),
+        allow_direct: true,
+        ..Config::default()
+    }
+}
+
+/// A relay that has published something to its stream.
+async fn started(fixture: &Fixture, builder: DaemonBuilder) -> Daemon {
+    fixture.jetstream().await.create_stream(sound(fixture)).await.unwrap();
+    let daemon = builder
+        .admin()
+        .allow_log("nothing can be published just now")
+        .allow_log("the broker has lost events")
+        .allow_log("beginning again from a checkpoint")
+        .start();
+    app::insert_backlog(&fixture.connect().await, 5, 5).await;
+    fixture.wait_stored(5, DEADLINE).await;
+    assert!(fixture.wait_drained(DEADLINE).await);
+    daemon
+}
+
+/// What `status` says of the gate, once its next command has this text.
+async fn wait_next(fixture: &Fixture, next: &str) -> Value {
+    eventually(format!("a finding whose next command has {next:?}"), DEADLINE, async || {
+        let status = json(&fixture.toml(), &["status"]).await;
+        let findings = status["findings"].as_array().unwrap().clone();
+        let is_it = |it: &Value| it["next"].as_str().unwrap().contains(next);
+        findings.into_iter().find(|it| it["code"] == "misconfigured" && is_it(it))
+    })
+    .await
+}
+
+/// `check` said "ok", because `run` would create it, beside the relay that refused to.
+#[tokio::test]
+async fn a_deleted_stream_that_was_published_to_is_for_a_person_to_restore() {
+    let fixture = Fixture::new().await;
+    let mut daemon = started(&fixture, fixture.daemon()).await;
+    fixture.jetstream().await.delete_stream(&fixture.stream).await.unwrap();
+    app::insert_backlog(&fixture.connect().await, 5, 5).await;
+    let add = format!("nats stream add {} --subjects \"{}.>\"", fixture.stream, fixture.prefix);
+    let finding = wait_next(&fixture, &add).await;
+    assert!(finding["next"].as_str().unwrap().contains("nats stream restore"), "{finding}");
+    let gone = "does not exist, and events were published to it";
+    assert!(finding["cause"].as_str().unwrap().contains(gone), "{finding}");
+    let check = async || {
+        let check = daemon::run(&fixture.toml(), &["check"]).await;
+        assert!(check.stdout.contains(gone) && check.stdout.contains(&add), "{check:?}");
+        assert!(!check.stdout.contains("`postrider run` creates it"), "{check:?}");
+        check.code
+    };
+    check().await;
+    // The next run knows it too.
+    daemon.kill9();
+    daemon.start_again();
+    wait_next(&fixture, &add).await;
+    daemon.terminate();
+    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+    assert_eq!(check().await, Some(78));
+
+    // A person follows the command; what was created anew is told before a start heals it.
+    fixture.jetstream().await.create_stream(sound(&fixture)).await.unwrap();
+    let check = daemon::run(&fixture.toml(), &["check"]).await;
+    assert!(check.stdout.contains("was created anew since events were published"), "{check:?}");
+    daemon.start_again();
+    fixture.wait_stored(10, DEADLINE).await;
+}
+
+/// A stream that never existed is still what `run` creates.
+#[tokio::test]
+async fn a_stream_of_another_name_is_created_although_the_position_knows_one() {
+    let fixture = Fixture::new().await;
+    let daemon = started(&fixture, fixture.daemon()).await;
+    drop(daemon);
+    let toml = fixture.toml().set("stream.name", format!("{}_NEW", fixture.stream));
+    let check = daemon::run(&toml, &["check"]).await;
+    assert!(check.stdout.contains("`postrider run` creates it"), "{check:?}");
+}
+
+#[tokio::test]
+async fn a_sealed_stream_and_other_subjects_say_what_to_do_about_just_that() {
+    let changes: [(Change, &str); 3] = [
+        (|sound| Config { subjects: vec![format!("other.{}", sound.name)], ..sound }, "--subjects"),
+        (|sound| Config { duplicate_window: Duration::from_secs(1), ..sound }, "--dupe-window"),
+        (
+            |sound| Config { sealed: true, deny_delete: true, deny_purge: true, ..sound },
+            "it stays sealed: name another stream in [stream] name",
+        ),
+    ];
+    for (change, next) in changes {
+        let fixture = Fixture::new().await;
+        let daemon = started(&fixture, fixture.daemon()).await;
+        fixture.jetstream().await.update_stream(change(sound(&fixture))).await.unwrap();
+        // Also what makes the relay look at the stream before its minute is over.
+        drop(daemon);
+        let daemon = fixture.daemon().allow_log(" ERROR ").allow_log(" WARN ").start();
+        let mut daemon = daemon;
+        assert_eq!(daemon.wait_exit(DEADLINE).await, Some(78), "{}", daemon.log());
+        assert!(daemon.log().contains(next), "{next}: {}", daemon.log());
+        let check = daemon::run(&fixture.toml(), &["check"]).await;
+        assert!(check.code == Some(78) && check.stdout.contains(next), "{next}: {check:?}");
+    }
+    // Under way.
+    for (change, next) in changes {
+        if next == "--dupe-window" {
+            // Nothing makes the relay look: it does so once a minute.
+            continue;
+        }
+        let fixture = Fixture::new().await;
+        let _daemon = started(&fixture, fixture.daemon()).await;
+        fixture.jetstream().await.update_stream(change(sound(&fixture))).await.unwrap();
+        app::insert_backlog(&fixture.connect().await, 5, 5).await;
+        wait_next(&fixture, next).await;
+    }
+}
