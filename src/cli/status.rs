@@ -15,7 +15,10 @@ use crate::{
     metrics::Depth,
     outbox::{Inspection, Losses, Progress, SESSION_SETTINGS},
     pg::{connect::connect, error::QueryError, schema::Schema},
-    relay::{producers, status::blocker},
+    relay::{
+        producers,
+        status::{blocker, blocker_of},
+    },
 };
 
 /// `postrider status`
@@ -75,8 +78,8 @@ async fn ask(config: &Config) -> Result<Report, Failure> {
     let mut asked = Asked { standing, depth: None, losses, facts };
     if let Err(error) = asked.ask(&inspection, config).await {
         // Whatever is asked after it would wait for the same lock.
-        let Some(by) = error.blocking() else { return Err(error.into()) };
-        asked.facts.blocker = Some(blocker(by));
+        let Some(blocker) = blocker_of(&error) else { return Err(error.into()) };
+        asked.facts.blocker = Some(blocker);
     }
     let Asked { standing, depth, losses, facts } = asked;
     let alarms = [facts.alarms, lost(&losses)].concat();

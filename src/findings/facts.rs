@@ -112,3 +112,14 @@ pub struct Blocker {
     /// What to do about it.
     pub next: String,
 }
+
+impl Blocker {
+    /// A session that nobody could name.
+    pub fn unnamed() -> Self {
+        Self {
+            session: "another session".to_owned(),
+            next: "find it: SELECT pid, pg_blocking_pids(pid) FROM pg_locks WHERE NOT granted"
+                .to_owned(),
+        }
+    }
+}

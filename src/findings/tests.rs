@@ -93,6 +93,7 @@ fn of_the_database() -> Vec<(&'static str, Facts)> {
             },
         ),
         ("LOCK TABLE by somebody else", Facts { blocker: Some(blocker()), ..leading() }),
+        ("a lock behind a pooler", Facts { blocker: Some(Blocker::unnamed()), ..leading() }),
         ("nothing measured for a while", Facts { measured_seconds_ago: Some(40.0), ..leading() }),
         ("nothing measured for long", Facts { measured_seconds_ago: Some(400.0), ..leading() }),
         ("retention fails", Facts { failing: vec![(Chore::Retention, 4)], ..leading() }),

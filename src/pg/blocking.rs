@@ -18,9 +18,9 @@ use super::{
 };
 use crate::{config::Database, tasks};
 
-/// Age of a statement from which on it is asked about: below the `lock_timeout` of a session, so
-/// that it still waits.
-pub(super) const SLOW: Duration = Duration::from_secs(1);
+/// Age of a statement from which on it is asked about: well below the `lock_timeout` of a session,
+/// so that it still waits when the answer comes.
+pub(super) const SLOW: Duration = Duration::from_millis(700);
 
 /// The wait between two questions. A statement waits for its lock longer than this.
 const AGAIN: Duration = Duration::from_millis(400);

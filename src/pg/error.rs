@@ -112,6 +112,19 @@ impl QueryError {
         }
     }
 
+    /// Whether the statement has waited for a lock for too long, whether or not it is known whose.
+    pub fn is_locked_out(&self) -> bool {
+        match self {
+            Self::Blocked(_) => true,
+            Self::Failed(error) => error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE),
+            Self::Timeout { .. }
+            | Self::Shape { .. }
+            | Self::RowGone
+            | Self::NoRow
+            | Self::Untyped { .. } => false,
+        }
+    }
+
     /// The session whose lock the statement has waited for, when that is the reason.
     pub fn blocking(&self) -> Option<&Blocking> {
         let Self::Blocked(blocked) = self else { return None };

@@ -17,7 +17,7 @@ use super::{
     holding::{Holding, Place},
     letters, process,
     reader::{Pace, Reader},
-    status::{Heartbeat, Link, Phase, blocker},
+    status::{Heartbeat, Link, Phase, blocker_of},
 };
 use crate::{
     clock,
@@ -97,7 +97,7 @@ impl Relay {
             }
             self.metrics.dependencies.lost(Dependency::Postgres);
             let held_up = match &error {
-                NotYet::Query(error) => error.blocking().map(blocker),
+                NotYet::Query(error) => blocker_of(error),
                 NotYet::Connect(_) | NotYet::Migrate(_) | NotYet::Schema { .. } => None,
             };
             self.status.send_modify(|status| {

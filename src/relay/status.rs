@@ -11,7 +11,7 @@ use std::{
 use crate::{
     findings::{self, Blocker, Closed, Facts, Finding, Role},
     metrics::{Chore, Measured},
-    pg::blocking::Blocking,
+    pg::{blocking::Blocking, error::QueryError},
 };
 
 /// The time that a take-over may take after a lease has ended. A standby that has seen no valid
@@ -149,6 +149,15 @@ impl Status {
 /// A session in the way, as a fact.
 pub fn blocker(by: &Blocking) -> Blocker {
     Blocker { session: by.to_string(), next: by.hint() }
+}
+
+/// The session whose lock a statement has waited for in vain, as a fact. Behind a pooler, and where
+/// nobody could be asked in time, it has no name.
+pub fn blocker_of(error: &QueryError) -> Option<Blocker> {
+    match error.blocking() {
+        Some(by) => Some(blocker(by)),
+        None => error.is_locked_out().then(Blocker::unnamed),
+    }
 }
 
 /// What the relay is doing.

@@ -104,7 +104,7 @@ async fn a_lock_names_the_session_that_holds_it() {
     lock.batch_execute(statement).await.unwrap();
 
     let line = daemon.wait_log("another session holds a lock", DEADLINE).await;
-    assert!(line.contains(&format!("pid={pid}")) && line.contains("alembic"), "{line}");
+    assert!(line.contains(&format!("session {pid} ")) && line.contains("alembic"), "{line}");
     let verbose = wait_not_ready(&daemon, "postgres_locked").await;
     let cause = verbose["findings"][0]["cause"].as_str().unwrap();
     assert!(cause.starts_with(&format!("session {pid} (user postgres, application \"alembic\"")));

@@ -127,8 +127,8 @@ async fn whatever_an_application_needs_and_lost_is_named_with_the_statement_that
         assert!(!before.is_empty(), "{revoke}");
         let check = daemon::run(&toml, &["check"]).await;
         let mut lines = check.stdout.lines();
-        let said = format!("{name} may insert into the outbox, and is refused when it does");
-        lines.find(|line| line.contains(&said)).unwrap_or_else(|| panic!("{revoke}: {check:?}"));
+        let said = "postrider_producer may insert into the outbox, and is refused when it does";
+        lines.find(|line| line.contains(said)).unwrap_or_else(|| panic!("{revoke}: {check:?}"));
         let hint = lines.next().unwrap();
         let (_, statement) =
             hint.split_once("as ").and_then(|(_, it)| it.split_once(": ")).unwrap();

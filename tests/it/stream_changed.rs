@@ -34,6 +34,7 @@ async fn started(fixture: &Fixture, builder: DaemonBuilder) -> Daemon {
         .allow_log("nothing can be published just now")
         .allow_log("the broker has lost events")
         .allow_log("beginning again from a checkpoint")
+        .allow_log("waiting for Postgres")
         .start();
     app::insert_backlog(&fixture.connect().await, 5, 5).await;
     fixture.wait_stored(5, DEADLINE).await;

@@ -18,43 +18,35 @@ WITH RECURSIVE home AS MATERIALIZED (
     SELECT p.oid, p.proname, p.proowner, '.' || p.proname || '(' AS call,
            p.prosrc || coalesce(pg_get_function_sqlbody(p.oid), '') AS body
     FROM pg_proc AS p JOIN home ON p.pronamespace = home.relnamespace
-), called (oid, by_trigger) AS (
-    SELECT r.oid, r.proname = 'wake' FROM routine AS r
-    WHERE r.proname IN ('wake', 'emit', 'emit_binary', 'emit_many', 'context')
-    UNION
-    SELECT r.oid, c.by_trigger
-    FROM called AS c JOIN routine AS caller ON caller.oid = c.oid
-    JOIN routine AS r ON strpos(caller.body, r.call) > 0
 ), expression AS MATERIALIZED (
     SELECT string_agg(pg_get_expr(d.adbin, d.adrelid), ' ') AS body
     FROM pg_attrdef AS d JOIN home ON d.adrelid = home.oid
-), path (text, by_insert, by_function, by_trigger) AS MATERIALIZED (
-    SELECT e.body, true, true, false FROM expression AS e
-    UNION ALL
-    SELECT r.body, false, true, false FROM routine AS r
-    WHERE r.oid IN (SELECT c.oid FROM called AS c WHERE NOT c.by_trigger)
-    UNION ALL
-    SELECT r.body, false, false, true FROM routine AS r
-    WHERE r.oid IN (SELECT c.oid FROM called AS c WHERE c.by_trigger)
-), own AS MATERIALIZED (
-    -- Functions of ours, and who runs them.
-    SELECT r.oid, r.proname, bool_or(p.by_insert) AS by_insert
-    FROM routine AS r JOIN path AS p ON p.by_function AND strpos(p.text, r.call) > 0
-    GROUP BY r.oid, r.proname
+), called (oid, run_by) AS (
+    SELECT r.oid, CASE WHEN strpos(e.body, r.call) > 0 THEN 'insert'
+                       WHEN r.proname = 'wake' THEN 'trigger' ELSE 'function' END
+    FROM routine AS r CROSS JOIN expression AS e
+    WHERE r.proname IN ('wake', 'emit', 'emit_binary', 'emit_many', 'context')
+       OR strpos(e.body, r.call) > 0
     UNION
-    SELECT r.oid, r.proname, false FROM routine AS r
-    WHERE r.proname IN ('emit', 'emit_binary', 'emit_many', 'context')
+    SELECT r.oid, c.run_by
+    FROM called AS c JOIN routine AS caller ON caller.oid = c.oid
+    JOIN routine AS r ON strpos(caller.body, r.call) > 0
+), own AS MATERIALIZED (
+    -- Functions of ours, and what runs them.
+    SELECT r.oid, r.proname, r.body, c.run_by FROM called AS c JOIN routine AS r USING (oid)
 ), revoked AS MATERIALIZED (
-    -- Functions of Postgres that every database grants to everybody, and this one does not.
-    SELECT f.oid, f.oid::regprocedure::text AS name, bool_or(p.by_insert) AS by_insert,
-           bool_or(p.by_function) AS by_function, bool_or(p.by_trigger) AS by_trigger
+    -- Functions of Postgres that every database grants to everybody, and this one does not. Those
+    -- that were nobody's from the beginning are called by none of ours.
+    SELECT f.oid, f.oid::regprocedure::text AS name, p.run_by
     FROM pg_proc AS f
-    JOIN path AS p ON strpos(p.text, f.proname || '(') > 0
-                      AND p.text ~ ('(^|[^0-9a-z_])' || f.proname || '[(]')
+    JOIN (SELECT own.body, own.run_by FROM own
+          UNION ALL SELECT e.body, 'insert' FROM expression AS e) AS p
+      ON strpos(p.body, f.proname || '(') > 0 AND p.body ~ ('(^|[^0-9a-z_])' || f.proname || '[(]')
     WHERE f.pronamespace = 'pg_catalog'::regnamespace AND f.proacl IS NOT NULL
+      AND NOT EXISTS (SELECT FROM pg_init_privs AS i
+                      WHERE i.objoid = f.oid AND i.classoid = 'pg_proc'::regclass AND i.objsubid = 0)
       AND NOT EXISTS (SELECT FROM aclexplode(f.proacl) AS a
                       WHERE a.grantee = 0 AND a.privilege_type = 'EXECUTE')
-    GROUP BY f.oid
 ), grantee AS MATERIALIZED (
     SELECT a.grantee AS oid FROM home, aclexplode(coalesce(home.relacl, acldefault('r', home.relowner))) AS a
     WHERE a.privilege_type = 'INSERT'
@@ -76,6 +68,8 @@ WITH RECURSIVE home AS MATERIALIZED (
         SELECT FROM pg_roles AS g JOIN grantee USING (oid)
         WHERE g.rolname = 'postrider_producer' AND pg_has_role(r.oid, g.oid, 'USAGE'))) AS m (is_member)
     WHERE NOT r.rolsuper AND r.oid >= 16384
+      -- Whoever is in postrider_producer lacks what that lacks.
+      AND (NOT m.is_member OR r.rolname = 'postrider_producer')
       AND EXISTS (SELECT FROM grantee AS g
                   WHERE CASE g.oid WHEN 0 THEN has_schema_privilege(r.oid, home.relnamespace, 'USAGE')
                         ELSE pg_has_role(r.oid, g.oid, 'USAGE') END)
@@ -99,24 +93,23 @@ WITH RECURSIVE home AS MATERIALIZED (
     UNION ALL
     SELECT p.name, p.is_member, format('function %s', r.proname), 'EXECUTE', 'FUNCTION',
            r.oid::regprocedure::text, false
-    FROM producer AS p JOIN own AS r ON r.by_insert OR p.emits
+    FROM producer AS p JOIN own AS r ON r.run_by = 'insert' OR p.emits AND r.run_by = 'function'
     WHERE NOT has_function_privilege(p.oid, r.oid, 'EXECUTE')
     UNION ALL
     SELECT p.name, p.is_member, format('function %s of Postgres', f.name), 'EXECUTE', 'FUNCTION',
            'pg_catalog.' || f.name, true
-    FROM producer AS p JOIN revoked AS f ON f.by_insert OR p.emits AND f.by_function
+    FROM producer AS p JOIN revoked AS f ON f.run_by = 'insert' OR p.emits AND f.run_by = 'function'
     WHERE NOT has_function_privilege(p.oid, f.oid, 'EXECUTE')
     UNION ALL
     -- The trigger. Its owner may be the superuser, who lacks nothing.
     SELECT NULL, false, format('function %s of Postgres', f.name), 'EXECUTE', 'FUNCTION',
            'pg_catalog.' || f.name, true
-    FROM routine AS w JOIN revoked AS f ON f.by_trigger
+    FROM routine AS w JOIN revoked AS f ON f.run_by = 'trigger'
     WHERE w.proname = 'wake' AND NOT has_function_privilege(w.proowner, f.oid, 'EXECUTE')
     UNION ALL
     SELECT NULL, false, format('function %s', r.proname), 'EXECUTE', 'FUNCTION', r.oid::regprocedure::text, false
-    FROM routine AS w JOIN called AS c ON c.by_trigger
-    JOIN routine AS r ON r.oid = c.oid AND NOT has_function_privilege(w.proowner, r.oid, 'EXECUTE')
-    WHERE w.proname = 'wake'
+    FROM routine AS w JOIN own AS r ON r.run_by = 'trigger'
+    WHERE w.proname = 'wake' AND NOT has_function_privilege(w.proowner, r.oid, 'EXECUTE')
     UNION ALL
     SELECT NULL, false, format('sequence %s', s.name), s.privilege, 'SEQUENCE', '"postrider".' || s.name, false
     FROM routine AS w, (VALUES ('gate', 'SELECT'), ('gate', 'UPDATE'), ('wake_until', 'SELECT')) AS s (name, privilege)

@@ -27,13 +27,12 @@ use tracing::{debug, info, warn};
 
 use self::agenda::{Agenda, Duty};
 pub(super) use self::depth::Standby;
-use super::status::{Status, blocker};
+use super::status::{Status, blocker_of};
 use crate::{
     config,
     metrics::{Chore, Metrics},
     outbox::{SESSION_SETTINGS, Upkeep},
     pg::{
-        blocking::Blocking,
         connect::connect,
         error::{Class, QueryError},
         schema::Schema,
@@ -142,10 +141,9 @@ impl Chores {
         if result.as_ref().err().is_none_or(|error| error.class() != Class::SessionLost) {
             self.session = Some(session);
         }
-        match result.as_ref().map_err(QueryError::blocking) {
+        match &result {
             Ok(()) => self.unblocked(chore),
-            Err(Some(by)) => self.blocked(chore, by),
-            Err(None) => {}
+            Err(error) => self.blocked(chore, error),
         }
         self.report(duty, chore, result);
     }
@@ -200,21 +198,18 @@ impl Chores {
         }
     }
 
-    /// Names the session whose lock a chore waited for.
-    fn blocked(&self, chore: Chore, by: &Blocking) {
-        let Blocking { pid, user, application, since } = by;
+    /// Names the session whose lock a chore waited for, if that is why it failed.
+    fn blocked(&self, chore: Chore, error: &QueryError) {
+        let Some(blocker) = blocker_of(error) else { return };
         let before = self.status.borrow().blocker.clone();
-        if before.is_none_or(|(_, blocker)| blocker.next != by.hint()) {
+        if before.is_none_or(|(_, before)| before.next != blocker.next) {
             warn!(
-                pid,
-                user,
-                application,
-                since,
-                hint = by.hint(),
+                session = blocker.session,
+                hint = blocker.next,
                 "another session holds a lock that the relay's statements wait for"
             );
         }
-        self.status.send_modify(|status| status.blocker = Some((chore, blocker(by))));
+        self.status.send_modify(|status| status.blocker = Some((chore, blocker)));
     }
 
     /// The chore that waited for a lock works again.
