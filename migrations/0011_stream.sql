@@ -5,8 +5,8 @@
 -- library would have made another text, and every stream would have looked like a new one. And a
 -- loss of what the outbox no longer has was silent.
 --
--- Locks: ACCESS EXCLUSIVE on position, checkpoint and audit, for as long as adding columns without
--- a rewrite takes.
+-- Locks: ACCESS EXCLUSIVE on position and checkpoint, for as long as adding columns without a
+-- rewrite takes.
 
 SET LOCAL lock_timeout = '5s';
 
@@ -87,69 +87,6 @@ COMMENT ON TABLE "postrider".loss IS
 
 CREATE INDEX loss_standing ON "postrider".loss (relay) WHERE acknowledged_at IS NULL;
 
--- How many published events a healing cannot publish again, when the stream is the one created at
--- that time and ends at that sequence: of those since the checkpoint that it goes back to, those
--- that the outbox does not have. It reads what the outbox retains.
-CREATE FUNCTION "postrider".unrestorable(relay text, created_ns bigint, last_seq bigint)
-RETURNS bigint
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp SET enable_seqscan = on SET enable_hashjoin = on AS $body$
-    WITH chosen AS MATERIALIZED (
-        SELECT c.snapshot, c.target, c.bookmark, c.published FROM "postrider".checkpoint AS c
-        WHERE c.relay = $1 AND c.stream_created_ns = $2 AND c.stream_seq <= $3
-          AND c.system_id = (SELECT s.system_identifier FROM pg_control_system() AS s)
-        ORDER BY c.taken_at DESC LIMIT 1
-    ), retained AS MATERIALIZED (
-        SELECT count(*) AS events
-        FROM "postrider".outbox AS o
-        JOIN "postrider".position AS p ON p.relay = $1
-        LEFT JOIN chosen AS c ON true
-        WHERE (pg_visible_in_snapshot(o.tx, p.snapshot)
-               OR o.seq <= p.bookmark AND pg_visible_in_snapshot(o.tx, p.target))
-          AND NOT coalesce(pg_visible_in_snapshot(o.tx, c.snapshot)
-                           OR o.seq <= c.bookmark AND pg_visible_in_snapshot(o.tx, c.target), false)
-          -- A row that left as a letter was not settled as published; one that became a letter
-          -- afterwards, because it was missing, was.
-          AND NOT EXISTS (SELECT FROM "postrider".letter AS l
-                          WHERE l.relay = $1 AND l.seq = o.seq AND l.fingerprint <> 'missing')
-    )
-    SELECT greatest(p.published - coalesce((SELECT chosen.published FROM chosen), 0)
-                    - retained.events, 0)
-    FROM "postrider".position AS p CROSS JOIN retained
-    WHERE p.relay = $1
-$body$;
-
--- An act that concerns no letter has none.
-ALTER TABLE "postrider".audit
-    ALTER COLUMN letter_id DROP NOT NULL,
-    ALTER COLUMN seq DROP NOT NULL,
-    ALTER COLUMN event_id DROP NOT NULL;
-
--- A person has seen all losses of a relay that stand. Returns how many there were.
-CREATE FUNCTION "postrider".acknowledge_loss(relay text, actor text, reason text)
-RETURNS bigint
-LANGUAGE sql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp AS $body$
-    WITH seen AS (
-        UPDATE "postrider".loss AS l
-        SET acknowledged_at = clock_timestamp(), acknowledged_by = $2, reason = $3
-        WHERE l.relay = $1 AND l.acknowledged_at IS NULL
-        RETURNING l.id, l.relay, l.events_at_most
-    ), recorded AS (
-        INSERT INTO "postrider".audit (actor, action, reason, relay, before, after)
-        SELECT $2, 'acknowledge_loss', $3, seen.relay,
-               jsonb_build_object('loss', seen.id, 'events_at_most', seen.events_at_most),
-               '{"acknowledged": true}'
-        FROM seen
-        RETURNING 1
-    )
-    SELECT count(*) FROM recorded
-$body$;
-
-REVOKE ALL ON FUNCTION "postrider".unrestorable(text, bigint, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION "postrider".acknowledge_loss(text, text, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION "postrider".unrestorable(text, bigint, bigint) TO postrider_relay;
-GRANT EXECUTE ON FUNCTION "postrider".acknowledge_loss(text, text, text) TO postrider_operator;
 GRANT SELECT, INSERT ON "postrider".loss TO postrider_relay;
 -- A cluster that pg_upgrade has made has another identifier.
 GRANT UPDATE (system_id) ON "postrider".checkpoint TO postrider_relay;

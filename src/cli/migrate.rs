@@ -47,6 +47,9 @@ async fn apply(database: &Database) -> Result<Exit, Failure> {
     for name in &report.applied {
         print::line(&format!("applied {name}"))?;
     }
+    if report.functions > 0 {
+        print::line(&format!("replaced the {} functions", report.functions))?;
+    }
     if !report.without_roles.is_empty() {
         print::line(&format!(
             "without the roles {}: the user of database.url may not create them, and does without",

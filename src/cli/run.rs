@@ -52,6 +52,7 @@ impl From<RunError> for Failure {
                 | RelayError::Contract(_)
                 | RelayError::OldServer(_)
                 | RelayError::NewerSchema { .. }
+                | RelayError::NewerFunctions { .. }
                 | RelayError::Stream(_),
             ) => Exit::Configuration,
         };

@@ -10,7 +10,7 @@ use super::{
     blocking::{Lookout, SLOW},
     connect::Connection,
     error::Class,
-    migrate::{self, MigrateError, Report, SchemaVersion},
+    migrate::{self, ChangedFunction, MigrateError, Report, SchemaVersion},
     schema::Schema,
 };
 
@@ -38,6 +38,22 @@ pub async fn version_within(
     limit: Duration,
 ) -> Option<Result<SchemaVersion, MigrateError>> {
     tokio::time::timeout(limit, version(connection, schema)).await.ok()
+}
+
+/// As [`migrate::changed_functions`].
+///
+/// # Errors
+///
+/// As `changed_functions`.
+///
+/// # Cancel safety
+///
+/// Only reads.
+pub async fn changed_functions(
+    connection: &Connection,
+    schema: &Schema,
+) -> Result<Vec<ChangedFunction>, MigrateError> {
+    migrate::changed_functions(&connection.client, schema).await
 }
 
 /// As [`migrate::rightful`].

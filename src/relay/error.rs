@@ -29,6 +29,17 @@ pub enum RelayError {
         /// What we know.
         know: i32,
     },
+    /// A newer program has replaced the functions of the schema.
+    #[error(
+        "the functions of the schema \"{schema}\" are those of postrider {program}: install the \
+         newer postrider"
+    )]
+    NewerFunctions {
+        /// The schema.
+        schema: String,
+        /// The version of the program that installed them.
+        program: String,
+    },
     /// The server is older than what the statements need.
     #[error("{0}")]
     OldServer(MigrateError),

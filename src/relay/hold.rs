@@ -162,6 +162,13 @@ impl Relay {
             Ok(SchemaVersion::Behind { .. }) => {
                 return Ok(Err(NotYet::Schema { schema, state: "older than this program" }));
             }
+            Ok(SchemaVersion::OtherFunctions) => {
+                let state = "without the functions of this program";
+                return Ok(Err(NotYet::Schema { schema, state }));
+            }
+            Ok(SchemaVersion::NewerFunctions { program }) => {
+                return Err(RelayError::NewerFunctions { schema, program });
+            }
             Ok(SchemaVersion::Newer { have, know }) => {
                 return Err(RelayError::NewerSchema { schema, have, know });
             }

@@ -29,6 +29,7 @@ mod emit_types;
 mod examples;
 mod findings;
 mod fixture;
+mod functions;
 mod leadership;
 mod letter_retention;
 mod letters;

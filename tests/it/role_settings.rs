@@ -9,6 +9,8 @@ use crate::support::{DEADLINE, Fixture, app, daemon, letters::done, postgres, to
 const HOSTILE: &str = "
     CREATE SCHEMA hostile;
     CREATE FUNCTION hostile.octet_length(text) RETURNS integer LANGUAGE sql AS 'SELECT 1000000';
+    CREATE FUNCTION hostile.concat(text, text, text, text, text) RETURNS text LANGUAGE plpgsql
+        AS $$BEGIN RAISE 'hostile'; END$$;
     CREATE FUNCTION hostile.clock_timestamp() RETURNS timestamptz LANGUAGE sql
         AS $$SELECT 'infinity'::timestamptz$$;
     CREATE FUNCTION hostile.current_setting(text, boolean) RETURNS text LANGUAGE sql

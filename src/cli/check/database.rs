@@ -11,7 +11,7 @@ use crate::{
     pg::{
         connect::{Connection, connect},
         error::{Class, QueryError},
-        migrate::{MigrateError, SchemaVersion},
+        migrate::{Change, ChangedFunction, MigrateError, SchemaVersion},
         migrating,
         schema::Schema,
         session::Sharing,
@@ -29,6 +29,7 @@ const SCHEMA: &str = "schema";
 const PRIVILEGES: &str = "privileges";
 const RELAY: &str = "relay";
 const CONTRACT: &str = "contract";
+const FUNCTIONS: &str = "functions";
 
 /// What there is to say, and how far the relay is. It ends with the first refusal, because the rest
 /// would follow from it.
@@ -61,6 +62,7 @@ pub(super) async fn findings(config: &Config) -> (Vec<Finding>, Option<Progress>
     if findings.iter().any(|finding| finding.result != CheckResult::Fine) {
         return (findings, None);
     }
+    findings.extend(functions(&connection, &schema).await);
     let (inspection, relay) = (Inspection::new(connection, schema), config.relay.name.as_str());
     findings.push(privileges(&inspection).await);
     // Whatever is asked after a statement that waited for a lock on it would wait too.
@@ -105,6 +107,15 @@ async fn version(connection: &Connection, schema: &Schema) -> Finding {
             Finding::refused(SCHEMA, Exit::Configuration, text)
                 .hint(migrate_hint(connection, schema).await)
         }
+        Ok(SchemaVersion::OtherFunctions) => {
+            let text = format!("{name} has not the functions of this program");
+            Finding::refused(SCHEMA, Exit::Configuration, text)
+                .hint(migrate_hint(connection, schema).await)
+        }
+        Ok(SchemaVersion::NewerFunctions { program }) => {
+            let text = format!("{name} has the functions of postrider {program}");
+            Finding::refused(SCHEMA, Exit::Configuration, text).hint("install the newer postrider")
+        }
         Ok(SchemaVersion::Newer { have, know }) => {
             let text = format!("{name} has version {have}, this program knows {know}");
             Finding::refused(SCHEMA, Exit::Configuration, text).hint("install the newer postrider")
@@ -116,6 +127,39 @@ async fn version(connection: &Connection, schema: &Schema) -> Finding {
             Finding { hint: hint.map(str::to_owned), ..finding }
         }
     }
+}
+
+/// Functions that are not as `postrider migrate` has installed them.
+async fn functions(connection: &Connection, schema: &Schema) -> Vec<Finding> {
+    let changed = match migrating::changed_functions(connection, schema).await {
+        Ok(changed) => changed,
+        Err(error) => {
+            let finding = Finding::refused(FUNCTIONS, error.class().into(), error.to_string());
+            return vec![Finding { hint: error.hint().map(str::to_owned), ..finding }];
+        }
+    };
+    let hint = migrate_hint(connection, schema).await;
+    let mut ungranted = 0;
+    let mut findings = Vec::new();
+    for ChangedFunction { signature, change } in changed {
+        let what = match change {
+            Change::Missing => "was dropped",
+            Change::Altered => "was changed by hand",
+            Change::Ungranted => {
+                ungranted += 1;
+                continue;
+            }
+        };
+        let text = format!("{}.{signature} {what} since it was installed", schema.as_str());
+        let hint = format!("{hint}: it installs the function again");
+        findings.push(Finding::risky(FUNCTIONS, text).hint(hint));
+    }
+    if ungranted > 0 {
+        let text = format!("grants of {ungranted} functions are missing, as after a restore");
+        let hint = format!("{hint}: it grants them again");
+        findings.push(Finding::risky(FUNCTIONS, text).hint(hint));
+    }
+    findings
 }
 
 /// What to run, and as whom when it may not be this user.

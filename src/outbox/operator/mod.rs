@@ -208,9 +208,9 @@ mod tests {
         let count = condition(include_str!("../sql/operator_count.sql"));
         assert!(count.contains("(l.state = 'dead') IS TRUE"), "{count}");
         assert_eq!(count, condition(include_str!("../sql/operator_chosen.sql")));
-        let acts = include_str!("../../../migrations/0015_operator.sql");
-        let function = |name: &str| acts.split_once(name).expect("a function").1;
-        assert_eq!(count, condition(function("operator_redrive(")));
-        assert_eq!(count, condition(function("operator_discard(")));
+        let redrive = include_str!("../../../migrations/functions/operator_redrive.sql");
+        assert_eq!(count, condition(redrive));
+        let discard = include_str!("../../../migrations/functions/operator_discard.sql");
+        assert_eq!(count, condition(discard));
     }
 }

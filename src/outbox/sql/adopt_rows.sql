@@ -1,5 +1,5 @@
 -- Gives rows whose transaction number is of another cluster a number of this one, so that the relay
--- reads them (0012_contract.sql).
+-- reads them (functions/adopt_rows.sql).
 --
 -- No parameters.
 -- Columns: adopted int8 (rows)

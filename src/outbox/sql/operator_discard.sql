@@ -1,4 +1,4 @@
--- Gives dead letters up for good: one batch, with its rows of the audit (migrations/0015_operator.sql).
+-- Gives dead letters up for good: one batch, with its rows of the audit (migrations/functions/operator_discard.sql).
 --
 -- $1 to $14 as the function's
 -- Columns: ids int8[] (of the letters that this changed), last_seq int8 null (of the last one)

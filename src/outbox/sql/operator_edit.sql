@@ -1,5 +1,5 @@
 -- Changes a dead letter in place under a new event id, with its row of the audit; on request it is
--- redriven at once (migrations/0015_operator.sql).
+-- redriven at once (migrations/functions/operator_edit.sql).
 --
 -- $1 to $14 as the function's
 -- Columns: event_id uuid null (the new one; null: it is not dead any more or was edited meanwhile)

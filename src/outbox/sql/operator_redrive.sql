@@ -1,4 +1,4 @@
--- Has letters tried again: one batch, with its rows of the audit (migrations/0015_operator.sql).
+-- Has letters tried again: one batch, with its rows of the audit (migrations/functions/operator_redrive.sql).
 --
 -- $1 to $16 as the function's
 -- Columns: ids int8[] (of the letters that this changed), last_seq int8 null (of the last one)

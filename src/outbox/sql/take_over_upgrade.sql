@@ -1,6 +1,6 @@
 -- Takes a position over into the cluster that pg_upgrade has made of the one it is of. Such a
 -- cluster has another identifier, and its transaction numbers go on: fits_here() proves it
--- (0016_repair.sql).
+-- (functions/fits_here.sql).
 --
 -- $1 text relay, $2 bigint term
 -- Columns: taken bool (false: nothing was done, this is a restored database, or the term is lost)

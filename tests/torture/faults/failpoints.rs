@@ -25,7 +25,7 @@ pub(crate) const FAULTS: &[Fault] = &[Fault {
 }];
 
 /// Where it dies, and how often it may have passed before. A strike for each, again and again.
-const POINTS: [(&str, u32); 16] = [
+const POINTS: [(&str, u32); 17] = [
     // A settlement and its bookkeeping are one statement and what follows its answer.
     ("held", 1),
     ("looked-up", 1),
@@ -42,6 +42,7 @@ const POINTS: [(&str, u32); 16] = [
     ("retained", 1),
     ("stopping", 1),
     ("migrate", 1),
+    ("migrate-functions", 1),
     ("migrated", 1),
 ];
 

@@ -1,22 +1,17 @@
--- What the relay does when a condition of 0012_contract.sql is broken.
---
--- Locks: only objects that this file creates.
-
-SET LOCAL lock_timeout = '5s';
-
--- Repairs what broken_contract() calls repair or wake, and puts every relay back to where it was
--- when everything was last in order, so that rows that were passed over since are read. Rows whose
--- number another row or its letter has get a new one.
+-- repair_contract(): repairs what broken_contract() calls repair or wake, and puts every relay back
+-- to where it was when everything was last in order, so that rows that were passed over since are
+-- read. Rows whose number another row or its letter has get a new one.
 --
 -- ALTER SEQUENCE waits for all transactions that have drawn a number, for 100 ms at most, and makes
 -- every session forget the numbers that it has cached. Who inserts waits until the repair is
 -- committed: where the sequence went back that is one reading of the whole outbox.
 --
--- Returns how many rows were given a new number; the relays that read again from where all was
--- well; and those for which that is not known or too long ago: for these only what comes from now
--- on is certain, and `postrider reconcile` finds the rest. SECURITY DEFINER: the relay's role owns
--- nothing.
-CREATE FUNCTION "postrider".repair_contract(
+-- Returns the number of rows that were given a new number; the relays that read again from where
+-- all was well; and those for which that is not known or too long ago: for these only what comes
+-- from now on is certain, and `postrider reconcile` finds the rest. SECURITY DEFINER: the relay's
+-- role owns nothing.
+
+CREATE OR REPLACE FUNCTION "postrider".repair_contract(
     OUT renumbered bigint, OUT put_back text[], OUT uncertain text[])
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET row_security = off SET lock_timeout = '100ms'
@@ -213,34 +208,7 @@ BEGIN
 END
 $body$;
 
--- Whether a position that was made in a cluster with another identifier says the truth in this one:
--- so it does after pg_upgrade, where transaction numbers go on. It is proven by three conditions:
---
--- - No transaction that is open, or comes later, has a number that the position takes for settled.
--- - No row has a number that this cluster has not come to.
--- - Rows that existed at the last settlement were written here by the transactions that they name:
---   a dump that was restored has rows of other transactions (xmin is not tx). A row that was
---   inserted under a savepoint has another xmin too, so that one of them is enough. An outbox
---   without any row has nothing to confuse.
-CREATE FUNCTION "postrider".fits_here(wanted text) RETURNS boolean
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
-    SELECT coalesce(bool_and(
-        p.system_id <> 0
-        AND greatest(pg_snapshot_xmax(p.snapshot), pg_snapshot_xmax(p.target))
-            <= pg_snapshot_xmin(pg_current_snapshot())
-        AND NOT EXISTS (SELECT FROM "postrider".outbox AS o
-                        WHERE o.tx >= pg_snapshot_xmax(pg_current_snapshot()))
-        AND (NOT EXISTS (SELECT FROM "postrider".outbox)
-             OR EXISTS (SELECT FROM (
-                    SELECT r.tx::text::bigint & 4294967295 AS named, r.xmin::text::bigint AS own
-                    FROM "postrider".outbox AS r
-                    WHERE r.seq <= p.drawn ORDER BY r.seq DESC LIMIT 100) AS o
-                WHERE o.named = o.own))), false)
-    FROM "postrider".position AS p
-    WHERE p.relay = wanted
-$body$;
-
+COMMENT ON FUNCTION "postrider".repair_contract()
+    IS 'Repairs the conditions of the outbox that do not hold.';
 REVOKE ALL ON FUNCTION "postrider".repair_contract() FROM PUBLIC;
-REVOKE ALL ON FUNCTION "postrider".fits_here(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION "postrider".repair_contract() TO postrider_relay;
-GRANT EXECUTE ON FUNCTION "postrider".fits_here(text) TO postrider_relay, postrider_operator;

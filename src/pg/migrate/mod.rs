@@ -1,8 +1,15 @@
 //! Brings the schema to the version that this binary knows, and says which version is there.
 //!
-//! Migrations only go forward, and a shipped file never changes: its checksum is kept beside the
-//! tables. Several replicas may migrate at once, because an advisory lock lets one in at a time;
-//! whoever comes later finds nothing to do.
+//! Numbered migrations make the tables. They only go forward, and a shipped file never changes: its
+//! checksum is kept beside the tables. Each is a transaction of its own, so that it holds its locks
+//! for a moment only. Then all functions are replaced in one transaction (`functions`). Several
+//! replicas may migrate at once, because an advisory lock lets one in at a time; whoever comes later
+//! finds nothing to do.
+
+mod error;
+mod functions;
+mod lock;
+mod roles;
 
 use std::time::Duration;
 
@@ -11,31 +18,32 @@ use tokio_postgres::{Client, types::Type};
 
 use crate::failpoint;
 
-use super::{
-    error::{Class, classify, describe},
-    migration_lock::take_lock,
-    roles::{Granting, OWN, Roles, powerless},
-    schema::Schema,
-};
+use super::schema::Schema;
+use error::{because, failed};
+use functions::Recorded;
+use lock::take_lock;
+use roles::{Granting, OWN, Roles, powerless};
+
+pub use error::MigrateError;
+pub use functions::{Change, ChangedFunction, changed_functions};
 
 /// In the order in which they are applied. A name is kept in the database: never change one.
-const FILES: [(&str, &str); 16] = [
-    ("V1__outbox", include_str!("../../migrations/0001_outbox.sql")),
-    ("V2__relay", include_str!("../../migrations/0002_relay.sql")),
-    ("V3__emit", include_str!("../../migrations/0003_emit.sql")),
-    ("V4__processed", include_str!("../../migrations/0004_processed.sql")),
-    ("V5__retention", include_str!("../../migrations/0005_retention.sql")),
-    ("V6__letters", include_str!("../../migrations/0006_letters.sql")),
-    ("V7__refusals", include_str!("../../migrations/0007_refusals.sql")),
-    ("V8__operator", include_str!("../../migrations/0008_operator.sql")),
-    ("V9__reconcile", include_str!("../../migrations/0009_reconcile.sql")),
-    ("V10__lease", include_str!("../../migrations/0010_lease.sql")),
-    ("V11__stream", include_str!("../../migrations/0011_stream.sql")),
-    ("V12__contract", include_str!("../../migrations/0012_contract.sql")),
-    ("V13__letters", include_str!("../../migrations/0013_letters.sql")),
-    ("V14__emit", include_str!("../../migrations/0014_emit.sql")),
-    ("V15__operator", include_str!("../../migrations/0015_operator.sql")),
-    ("V16__repair", include_str!("../../migrations/0016_repair.sql")),
+const FILES: [(&str, &str); 15] = [
+    ("V1__outbox", include_str!("../../../migrations/0001_outbox.sql")),
+    ("V2__relay", include_str!("../../../migrations/0002_relay.sql")),
+    ("V3__emit", include_str!("../../../migrations/0003_emit.sql")),
+    ("V4__processed", include_str!("../../../migrations/0004_processed.sql")),
+    ("V5__retention", include_str!("../../../migrations/0005_retention.sql")),
+    ("V6__letters", include_str!("../../../migrations/0006_letters.sql")),
+    ("V7__refusals", include_str!("../../../migrations/0007_refusals.sql")),
+    ("V8__operator", include_str!("../../../migrations/0008_operator.sql")),
+    ("V9__reconcile", include_str!("../../../migrations/0009_reconcile.sql")),
+    ("V10__lease", include_str!("../../../migrations/0010_lease.sql")),
+    ("V11__stream", include_str!("../../../migrations/0011_stream.sql")),
+    ("V12__contract", include_str!("../../../migrations/0012_contract.sql")),
+    ("V13__letters", include_str!("../../../migrations/0013_letters.sql")),
+    ("V14__functions", include_str!("../../../migrations/0014_functions.sql")),
+    ("V15__operator", include_str!("../../../migrations/0015_operator.sql")),
 ];
 
 /// How long another replica's migration is waited for. Ours take seconds; a lock that is kept
@@ -43,10 +51,13 @@ const FILES: [(&str, &str); 16] = [
 pub const LOCK_WAIT: Duration = Duration::from_mins(1);
 
 /// How often the lock is looked at. No blocking wait, which `statement_timeout` would break off.
-pub(super) const LOCK_POLL: Duration = Duration::from_millis(100);
+const LOCK_POLL: Duration = Duration::from_millis(100);
 
 /// The table of what was applied, in the shape that the runner gives it.
 const HISTORY: &str = "\"postrider\".migration";
+
+/// The table of the functions that were installed (`migrations/0014_functions.sql`).
+const RECORD: &str = "\"postrider\".installed_function";
 
 /// The oldest server that the migrations and statements work with.
 const POSTGRES_MAJOR_MIN: i32 = 14;
@@ -61,6 +72,7 @@ const SESSION: &str = "SELECT pg_catalog.set_config('statement_timeout', '0', fa
     pg_catalog.set_config('default_table_access_method', 'heap', false),
     pg_catalog.set_config('default_transaction_isolation', 'read committed', false),
     pg_catalog.set_config('quote_all_identifiers', 'off', false),
+    pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false),
     pg_catalog.set_config('client_encoding', CASE pg_catalog.getdatabaseencoding()
         WHEN 'UTF8' THEN 'UTF8' ELSE 'SQL_ASCII' END, false)";
 
@@ -69,6 +81,7 @@ const PRINTED: &str = "SET LOCAL standard_conforming_strings = on;
 SET LOCAL check_function_bodies = on;
 SET LOCAL default_table_access_method = heap;
 SET LOCAL quote_all_identifiers = off;
+SET LOCAL search_path = pg_catalog, pg_temp;
 ";
 
 /// What a run has done.
@@ -76,6 +89,8 @@ SET LOCAL quote_all_identifiers = off;
 pub struct Report {
     /// The names of the migrations that were applied; empty when there was nothing to do.
     pub applied: Vec<String>,
+    /// The functions that were replaced: all of them, or none when they were as they have to be.
+    pub functions: usize,
     /// The version that the schema has now.
     pub version: i32,
     /// The roles that do not exist and may not be created: the schema's owner does without them.
@@ -85,7 +100,7 @@ pub struct Report {
 }
 
 /// How the schema compares with what this binary knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SchemaVersion {
     /// Nothing was ever migrated: run `postrider migrate`.
     Missing,
@@ -96,7 +111,10 @@ pub enum SchemaVersion {
         /// The version that this binary knows.
         know: i32,
     },
-    /// The version that this binary knows.
+    /// The version that this binary knows, with functions of another text, or without them, as after
+    /// a migration that was interrupted: run `postrider migrate`.
+    OtherFunctions,
+    /// The version that this binary knows, with its functions.
     Current(i32),
     /// Newer than this binary: update it.
     Newer {
@@ -105,92 +123,11 @@ pub enum SchemaVersion {
         /// The version that this binary knows.
         know: i32,
     },
-}
-
-/// Why the schema was not brought up to date. What was applied before stays.
-#[derive(Debug, thiserror::Error)]
-pub enum MigrateError {
-    /// Another session migrates this schema, and has not ended in time.
-    #[error(
-        "another migration of this schema runs for longer than {}: {holder}",
-        humantime::format_duration(LOCK_WAIT)
-    )]
-    Locked {
-        /// Who it is, as far as Postgres shows it.
-        holder: String,
+    /// The version that this binary knows, with the functions of a newer program: update this one.
+    NewerFunctions {
+        /// The version of that program.
+        program: String,
     },
-    /// The server is older than what the statements need.
-    #[error("PostgreSQL {have} is too old: Postrider needs version {POSTGRES_MAJOR_MIN} or later")]
-    OldServer {
-        /// The version of the server.
-        have: String,
-    },
-    /// A newer program has been here.
-    #[error(
-        "schema version {have} is newer than version {know} of this program: update the program"
-    )]
-    Newer {
-        /// The version of the schema.
-        have: i32,
-        /// The version that this binary knows.
-        know: i32,
-    },
-    /// The database has another text of a migration than this binary.
-    #[error(
-        "migration {name} was applied with another text: use a released build, or restore the \
-         database that belongs to this one"
-    )]
-    Changed {
-        /// Which one.
-        name: String,
-    },
-    /// A statement failed; its migration was rolled back.
-    #[error("{doing}: {text}")]
-    Failed {
-        /// What was being done.
-        doing: String,
-        /// What can be done about it.
-        class: Class,
-        /// What Postgres or the driver said.
-        text: String,
-    },
-    /// The runner refused its input: a defect of this build.
-    #[error("migrations of this build are inconsistent: {0}")]
-    Inconsistent(String),
-}
-
-impl MigrateError {
-    /// What an operator can do about it, unless the text or the server says so.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::Failed { text, .. } if text.contains("hint: ") => None,
-            Self::Failed { class: Class::Permission, .. } => Some(
-                "run it as the owner of the schema, who needs CREATE on the database; the relay's \
-                 own user needs no more than postrider_relay",
-            ),
-            // It is what was just run.
-            Self::Failed { class: Class::Schema, .. } => {
-                Some("the objects of the schema are not what migrations made: restore all of them")
-            }
-            Self::Failed { class, .. } => class.hint(),
-            Self::OldServer { .. } => Some("upgrade the server, or use another one"),
-            Self::Locked { .. }
-            | Self::Newer { .. }
-            | Self::Changed { .. }
-            | Self::Inconsistent(_) => None,
-        }
-    }
-
-    /// What can be done about it.
-    pub fn class(&self) -> Class {
-        match self {
-            Self::Locked { .. } => Class::Transient,
-            Self::Newer { .. } | Self::Changed { .. } => Class::Schema,
-            Self::OldServer { .. } => Class::Configuration,
-            Self::Failed { class, .. } => *class,
-            Self::Inconsistent(_) => Class::Unexpected,
-        }
-    }
 }
 
 /// Applies what is missing, under the lock. Wants a session of its own: it takes away that
@@ -198,8 +135,8 @@ impl MigrateError {
 ///
 /// # Errors
 ///
-/// [`MigrateError::Newer`] and [`MigrateError::Changed`] leave everything as it is. After
-/// [`MigrateError::Failed`] run it again once the cause is gone.
+/// [`MigrateError::Newer`], [`MigrateError::NewerFunctions`] and [`MigrateError::Changed`] leave
+/// everything as it is. After [`MigrateError::Failed`] run it again once the cause is gone.
 ///
 /// # Cancel safety
 ///
@@ -236,7 +173,11 @@ pub async fn version(client: &Client, schema: &Schema) -> Result<SchemaVersion, 
         None => SchemaVersion::Missing,
         Some(have) if have < know => SchemaVersion::Behind { have, know },
         Some(have) if have > know => SchemaVersion::Newer { have, know },
-        Some(have) => SchemaVersion::Current(have),
+        Some(have) => match functions::recorded(client, schema).await? {
+            Recorded::Same => SchemaVersion::Current(have),
+            Recorded::Other => SchemaVersion::OtherFunctions,
+            Recorded::Newer { program } => SchemaVersion::NewerFunctions { program },
+        },
     })
 }
 
@@ -274,7 +215,9 @@ pub fn print(schema: &Schema) -> Result<String, MigrateError> {
         );
         text.push_str(&record);
     }
-    text.push('\n');
+    let functions = functions::print(schema)?;
+    let functions = format!("\nBEGIN;\n{PRINTED}\n{functions}\nCOMMIT;\n\n");
+    text.push_str(&functions);
     text.push_str(&grant_history(schema, "postrider_relay, postrider_operator"));
     text.push('\n');
     Ok(text)
@@ -331,48 +274,63 @@ async fn migrate_locked(client: &mut Client, schema: &Schema) -> Result<Report, 
     let migrations = migrations(schema)?;
     let applied = history(client, schema).await?;
     verify(&applied, &migrations)?;
-    if applied.len() == migrations.len() {
-        // Whoever applied the last one may have died before it came to this.
-        let roles = Roles::establish(client).await.map_err(failed("create the roles"))?;
-        let_read_history(client, schema).await?;
-        return report(client, schema, Vec::new(), &roles).await;
+    let is_behind = applied.len() < migrations.len();
+    let recorded =
+        if is_behind { Recorded::Other } else { functions::recorded(client, schema).await? };
+    if let Recorded::Newer { program } = recorded {
+        return Err(MigrateError::NewerFunctions { program });
     }
+    if is_behind {
+        create_schema(client, schema).await?;
+        failpoint::pass("migrate");
+    }
+    // Also when all are applied: whoever applied the last one may have died before it came to this.
+    let roles = Roles::establish(client).await.map_err(failed("create the roles"))?;
+    let applied =
+        if is_behind { run(client, schema, &migrations, &roles).await? } else { Vec::new() };
+    failpoint::pass("migrate-functions");
+    let is_done = recorded == Recorded::Same && functions::are_intact(client, schema).await?;
+    let functions = if is_done { 0 } else { functions::install(client, schema, &roles).await? };
+    failpoint::pass("migrated");
+    let_read_history(client, schema).await?;
+    let powerless = powerless(client, schema).await.map_err(failed("ask for rights"))?;
+    let without_roles = roles.missing().to_vec();
+    Ok(Report { applied, functions, version: latest(), without_roles, powerless })
+}
+
+async fn create_schema(client: &Client, schema: &Schema) -> Result<(), MigrateError> {
     let create = schema.apply(
         "DO $$ BEGIN IF to_regnamespace('\"postrider\"') IS NULL THEN \
          CREATE SCHEMA \"postrider\"; END IF; END $$",
     );
-    client.batch_execute(&create).await.map_err(failed("create the schema"))?;
-    failpoint::pass("migrate");
-    let roles = Roles::establish(client).await.map_err(failed("create the roles"))?;
-    let mut runner = Runner::new(&migrations);
-    runner.set_migration_table_name(schema.apply(HISTORY));
-    let mut session = Granting { client, roles: &roles, own: schema.apply(OWN) };
-    let ran = runner.run_async(&mut session).await.map_err(|error| explain(&error))?;
-    failpoint::pass("migrated");
-    let_read_history(client, schema).await?;
-    let applied = ran.applied_migrations().iter().map(|m| m.name().to_owned()).collect();
-    report(client, schema, applied, &roles).await
+    client.batch_execute(&create).await.map_err(failed("create the schema"))
 }
 
-async fn report(
-    client: &Client,
+/// Applies the numbered migrations that are missing. Returns their names.
+async fn run(
+    client: &mut Client,
     schema: &Schema,
-    applied: Vec<String>,
+    migrations: &[Migration],
     roles: &Roles,
-) -> Result<Report, MigrateError> {
-    let powerless = powerless(client, schema).await.map_err(failed("ask for rights"))?;
-    let without_roles = roles.missing().to_vec();
-    Ok(Report { applied, version: latest(), without_roles, powerless })
+) -> Result<Vec<String>, MigrateError> {
+    let mut runner = Runner::new(migrations);
+    runner.set_migration_table_name(schema.apply(HISTORY));
+    let mut session = Granting { client, roles, own: schema.apply(OWN) };
+    let ran = runner.run_async(&mut session).await.map_err(|error| explain(&error))?;
+    Ok(ran.applied_migrations().iter().map(|m| m.name().to_owned()).collect())
 }
 
-/// Lets the relay and the operators read the schema's version, unless they may.
+/// Lets the relay and the operators read the schema's version and the record of the functions, unless
+/// they may.
 async fn let_read_history(client: &Client, schema: &Schema) -> Result<(), MigrateError> {
     let failed = failed("let the relay read the schema version");
     // A database may do without the roles: see roles.rs.
     let statement = "SELECT string_agg(rolname, ', ') FROM pg_catalog.pg_roles
         WHERE rolname IN ('postrider_relay', 'postrider_operator')
-            AND NOT has_table_privilege(oid, $1, 'SELECT')";
-    let row = client.query_one(statement, &[&schema.apply(HISTORY)]).await.map_err(&failed)?;
+            AND NOT (has_table_privilege(oid, $1, 'SELECT')
+                     AND has_table_privilege(oid, $2, 'SELECT'))";
+    let (history, record) = (schema.apply(HISTORY), schema.apply(RECORD));
+    let row = client.query_one(statement, &[&history, &record]).await.map_err(&failed)?;
     // An up-to-date schema may be looked at by somebody who could not grant anything.
     let Some(readers) = row.get::<_, Option<String>>(0) else { return Ok(()) };
     client.batch_execute(&grant_history(schema, &readers)).await.map_err(failed)
@@ -436,15 +394,7 @@ fn latest() -> i32 {
 }
 
 fn grant_history(schema: &Schema, readers: &str) -> String {
-    schema.apply(&format!("GRANT SELECT ON \"postrider\".migration TO {readers};"))
-}
-
-pub(super) fn failed(doing: &str) -> impl Fn(tokio_postgres::Error) -> MigrateError {
-    move |error| because(doing, &error)
-}
-
-fn because(doing: &str, error: &tokio_postgres::Error) -> MigrateError {
-    MigrateError::Failed { doing: doing.to_owned(), class: classify(error), text: describe(error) }
+    schema.apply(&format!("GRANT SELECT ON {HISTORY}, {RECORD} TO {readers};"))
 }
 
 /// Takes the driver's error out of the runner's.
@@ -460,6 +410,7 @@ fn explain(error: &refinery_core::Error) -> MigrateError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pg::error::Class;
 
     #[test]
     fn servers_before_version_14_are_refused_by_name() {

@@ -3,7 +3,10 @@
 use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
 
-use super::migrate::{LOCK_POLL, LOCK_WAIT, MigrateError, failed};
+use super::{
+    LOCK_POLL, LOCK_WAIT,
+    error::{MigrateError, failed},
+};
 
 /// Takes the lock, or waits for whoever has it for [`LOCK_WAIT`] at most.
 pub(super) async fn take_lock(client: &Client, lock: &str) -> Result<(), MigrateError> {

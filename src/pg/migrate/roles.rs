@@ -11,7 +11,7 @@ use refinery_core::{
 };
 use tokio_postgres::{Client, Error, error::SqlState};
 
-use super::schema::Schema;
+use crate::pg::schema::Schema;
 
 /// In the order of the first migration.
 const NAMES: [&str; 4] =
@@ -59,7 +59,7 @@ impl Roles {
     }
 
     /// The text of a migration, with the user instead of each role that is missing.
-    fn apply(&self, sql: &str) -> String {
+    pub(super) fn apply(&self, sql: &str) -> String {
         self.missing.iter().fold(sql.to_owned(), |sql, name| replace(&sql, name, &self.user))
     }
 }

@@ -1,0 +1,16 @@
+-- legible(): a text that every driver can read: as it is, or with each odd byte escaped when the
+-- storage is damaged and the text holds what is no character.
+
+CREATE OR REPLACE FUNCTION "postrider".legible(value text) RETURNS text
+LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+    PERFORM convert_from(textsend(value), getdatabaseencoding());
+    RETURN value;
+EXCEPTION WHEN OTHERS THEN
+    RETURN encode(textsend(value), 'escape');
+END
+$body$;
+
+COMMENT ON FUNCTION "postrider".legible(text) IS 'A text that every driver can read.';
+REVOKE ALL ON FUNCTION "postrider".legible(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION "postrider".legible(text) TO postrider_relay, postrider_operator;

@@ -1,0 +1,110 @@
+//! Why a migration failed, and what a person can do about it.
+
+use super::{LOCK_WAIT, POSTGRES_MAJOR_MIN};
+use crate::pg::error::{Class, classify, describe};
+
+/// Why the schema was not brought up to date. What was applied before stays.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// Another session migrates this schema, and has not ended in time.
+    #[error(
+        "another migration of this schema runs for longer than {}: {holder}",
+        humantime::format_duration(LOCK_WAIT)
+    )]
+    Locked {
+        /// Who it is, as far as Postgres shows it.
+        holder: String,
+    },
+    /// The server is older than what the statements need.
+    #[error("PostgreSQL {have} is too old: Postrider needs version {POSTGRES_MAJOR_MIN} or later")]
+    OldServer {
+        /// The version of the server.
+        have: String,
+    },
+    /// A newer program has been here.
+    #[error(
+        "schema version {have} is newer than version {know} of this program: update the program"
+    )]
+    Newer {
+        /// The version of the schema.
+        have: i32,
+        /// The version that this binary knows.
+        know: i32,
+    },
+    /// A newer program has replaced the functions.
+    #[error(
+        "the functions of the schema are those of postrider {program}, which is newer than this \
+         program: update the program"
+    )]
+    NewerFunctions {
+        /// The version of the program that installed them.
+        program: String,
+    },
+    /// The database has another text of a migration than this binary.
+    #[error(
+        "migration {name} was applied with another text: use a released build, or restore the \
+         database that belongs to this one"
+    )]
+    Changed {
+        /// Which one.
+        name: String,
+    },
+    /// A statement failed; its migration was rolled back.
+    #[error("{doing}: {text}")]
+    Failed {
+        /// What was being done.
+        doing: String,
+        /// What can be done about it.
+        class: Class,
+        /// What Postgres or the driver said.
+        text: String,
+    },
+    /// The runner refused its input: a defect of this build.
+    #[error("migrations of this build are inconsistent: {0}")]
+    Inconsistent(String),
+}
+
+impl MigrateError {
+    /// What an operator can do about it, unless the text or the server says so.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Failed { text, .. } if text.contains("hint: ") => None,
+            Self::Failed { class: Class::Permission, .. } => Some(
+                "run it as the owner of the schema, who needs CREATE on the database; the relay's \
+                 own user needs no more than postrider_relay",
+            ),
+            // It is what was just run.
+            Self::Failed { class: Class::Schema, .. } => {
+                Some("the objects of the schema are not what migrations made: restore all of them")
+            }
+            Self::Failed { class, .. } => class.hint(),
+            Self::OldServer { .. } => Some("upgrade the server, or use another one"),
+            Self::Locked { .. }
+            | Self::Newer { .. }
+            | Self::NewerFunctions { .. }
+            | Self::Changed { .. }
+            | Self::Inconsistent(_) => None,
+        }
+    }
+
+    /// What can be done about it.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Locked { .. } => Class::Transient,
+            Self::Newer { .. } | Self::NewerFunctions { .. } | Self::Changed { .. } => {
+                Class::Schema
+            }
+            Self::OldServer { .. } => Class::Configuration,
+            Self::Failed { class, .. } => *class,
+            Self::Inconsistent(_) => Class::Unexpected,
+        }
+    }
+}
+
+pub(super) fn failed(doing: &str) -> impl Fn(tokio_postgres::Error) -> MigrateError {
+    move |error| because(doing, &error)
+}
+
+pub(super) fn because(doing: &str, error: &tokio_postgres::Error) -> MigrateError {
+    MigrateError::Failed { doing: doing.to_owned(), class: classify(error), text: describe(error) }
+}

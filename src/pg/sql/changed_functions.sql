@@ -1,0 +1,16 @@
+-- The functions that are not as `postrider migrate` has installed them.
+--
+-- No parameters. Columns: signature text, change text (missing | altered | ungranted: a role that
+--   exists was granted it then and may not execute it now)
+-- Rows: one for each such function. Index: none, it reads the functions of the schema. Locks: none.
+-- Settings of the role are in force, a schema before pg_catalog too.
+SELECT f.signature, CASE WHEN d.function IS NULL THEN 'missing'
+                         WHEN d.digest OPERATOR(pg_catalog.<>) f.digest THEN 'altered'
+                         ELSE 'ungranted' END AS change
+FROM "postrider".installed_function AS f
+LEFT JOIN "postrider".function_digests() AS d ON d.signature OPERATOR(pg_catalog.=) f.signature
+WHERE d.function IS NULL OR d.digest OPERATOR(pg_catalog.<>) f.digest
+   OR EXISTS (SELECT FROM pg_catalog.pg_roles AS r
+              WHERE r.rolname OPERATOR(pg_catalog.=) ANY (f.roles::pg_catalog.name[])
+                AND NOT pg_catalog.has_function_privilege(r.oid, d.function, 'EXECUTE'))
+ORDER BY f.signature
