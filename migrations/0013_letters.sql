@@ -5,7 +5,7 @@
 
 SET LOCAL lock_timeout = '5s';
 
--- The letters that block their keys (src/outbox/sql/blocked_keys.sql), page by page. It also serves
+-- The letters that block their keys (src/outbox/sql/load_blocked_keys.sql), page by page. It also serves
 -- whatever letter_holding did.
 CREATE INDEX letter_blocking
     ON "postrider".letter (relay, id)

@@ -43,7 +43,7 @@ pub struct Position {
     pub target: Snapshot,
     /// The highest settled `seq` among the rows between the two.
     pub bookmark: Seq,
-    /// What began after `settled` has a higher `seq` than this (`outbox/sql/page.sql` says why).
+    /// What began after `settled` has a higher `seq` than this (`outbox/sql/read_page.sql` says why).
     pub floor: Seq,
     /// The same for `target`.
     pub target_floor: Seq,

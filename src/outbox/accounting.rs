@@ -167,7 +167,7 @@ impl Inspection {
     /// # Errors
     /// As the session's.
     pub async fn accounting(&self, relay: &str) -> Result<Accounting, QueryError> {
-        let sql = self.schema().apply(include_str!("sql/accounting.sql"));
+        let sql = self.schema().apply(include_str!("sql/account_events.sql"));
         let rows = self.connection().query_patiently(&sql, &[&relay]).await?;
         let number = |row: &Row, name: &str| {
             let number: i64 = row.try_get(name)?;

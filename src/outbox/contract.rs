@@ -67,7 +67,7 @@ impl Outbox {
     /// # Errors
     /// As the session's.
     pub async fn verify_contract(&self) -> Result<Vec<Broken>, QueryError> {
-        let sql = self.schema.apply(include_str!("sql/contract.sql"));
+        let sql = self.schema.apply(include_str!("sql/verify_conditions.sql"));
         let rows = self.connection.query(&sql, &[&self.relay]).await?;
         rows.iter().map(Broken::read).collect()
     }
@@ -121,7 +121,7 @@ impl Inspection {
     /// # Errors
     /// As the session's.
     pub async fn verify_contract(&self, relay: &str) -> Result<Vec<Broken>, QueryError> {
-        let rows = self.query(include_str!("sql/contract.sql"), &[&relay]).await?;
+        let rows = self.query(include_str!("sql/verify_conditions.sql"), &[&relay]).await?;
         rows.iter().map(Broken::read).collect()
     }
 
@@ -138,7 +138,7 @@ impl Inspection {
     /// # Errors
     /// As the session's.
     pub async fn broken_contract(&self, relay: &str) -> Result<Vec<Broken>, QueryError> {
-        let rows = self.query(include_str!("sql/broken_contract.sql"), &[&relay]).await?;
+        let rows = self.query(include_str!("sql/find_broken_conditions.sql"), &[&relay]).await?;
         rows.iter().map(Broken::read).collect()
     }
 }

@@ -30,7 +30,7 @@ impl Measuring {
         schema: &Schema,
         relay: &str,
     ) -> Result<Option<Depth>, QueryError> {
-        let prepare = || connection.prepare(schema.apply(include_str!("sql/depth.sql")));
+        let prepare = || connection.prepare(schema.apply(include_str!("sql/measure_depth.sql")));
         let statement = self.statement.get_or_try_init(prepare).await?;
         let parameters: [&(dyn ToSql + Sync); 2] = [&relay, &COUNT_MAX];
         let rows = connection.run(Query::Depth, statement, &parameters).await?;

@@ -91,8 +91,8 @@ impl Outbox {
         let (rows, inline) = PageLimits { events: limits.events + 1, ..limits }.of_a_page();
         let snapshot = settled.as_str();
         let parameters: [&(dyn ToSql + Sync); 3] = [&snapshot, &rows, &inline];
-        let Statements { look, look_late, .. } = &self.statements;
-        let statement = if settled.has_open() { look_late } else { look };
+        let Statements { poll_outbox, poll_outbox_late, .. } = &self.statements;
+        let statement = if settled.has_open() { poll_outbox_late } else { poll_outbox };
         let (mut target, mut events) = (None, Vec::new());
         let read = self.connection.each(statement, &parameters, |row| {
             match &target {
@@ -120,7 +120,7 @@ impl Outbox {
 
     /// The present snapshot, when a look at what is new has taken too long.
     async fn target(&self) -> Result<Snapshot, QueryError> {
-        let row = self.connection.run_one(Query::Fetch, &self.statements.target, &[]).await?;
+        let row = self.connection.run_one(Query::Fetch, &self.statements.read_target, &[]).await?;
         Ok(Snapshot::new(row.try_get(0)?))
     }
 
@@ -133,7 +133,7 @@ impl Outbox {
         if !settled.has_open() {
             return Ok(None);
         }
-        let (late, settled) = (&self.statements.late, settled.as_str());
+        let (late, settled) = (&self.statements.find_late_transactions, settled.as_str());
         Ok(self.connection.run_one(Query::Fetch, late, &[&settled]).await?.try_get(0)?)
     }
 
@@ -177,10 +177,10 @@ impl Outbox {
         let mut parameters: Vec<&(dyn ToSql + Sync)> =
             vec![&settled, &target, &cursor.bookmark.0, &cursor.floor.0, &rows, &inline];
         let statement = match &late {
-            None => &self.statements.page,
+            None => &self.statements.read_page,
             Some(late) => {
                 parameters.push(late);
-                &self.statements.page_late
+                &self.statements.read_page_late
             }
         };
         // Row by row: what the driver has read is not kept beside the copy that an event is.
@@ -231,7 +231,7 @@ impl Outbox {
         left_out: &[i64],
     ) -> Result<(), QueryError> {
         let parameters: [&(dyn ToSql + Sync); 1] = [&left_out];
-        let read = self.connection.each(&self.statements.payloads, &parameters, |row| {
+        let read = self.connection.each(&self.statements.read_payloads, &parameters, |row| {
             let seq = Seq(row.try_get(0)?);
             let event = events.iter_mut().find(|event| event.seq == seq);
             if let (Some(event), Some(bytes)) = (event, row::bytes_of(&row, (1, 2))?) {
@@ -271,12 +271,12 @@ mod tests {
             let (_, body) = statement.split_once("SELECT o.seq").expect("a SELECT");
             body.split_once("\nFROM ").expect("a FROM").0
         };
-        let page = columns(include_str!("sql/page.sql"));
-        assert_eq!(page, columns(include_str!("sql/page_late.sql")));
-        assert_eq!(page, columns(include_str!("sql/page_below.sql")));
-        let look = columns(include_str!("sql/look.sql"));
+        let page = columns(include_str!("sql/read_page.sql"));
+        assert_eq!(page, columns(include_str!("sql/read_page_late.sql")));
+        assert_eq!(page, columns(include_str!("sql/read_page_below.sql")));
+        let look = columns(include_str!("sql/poll_outbox.sql"));
         assert_eq!(page.replace("$6", "$3"), look);
-        assert_eq!(look, columns(include_str!("sql/look_late.sql")));
+        assert_eq!(look, columns(include_str!("sql/poll_outbox_late.sql")));
         assert!(page.contains("payload_binary"));
     }
 }

@@ -74,7 +74,7 @@ impl Inspection {
     /// # Errors
     /// As the session's.
     pub async fn progress(&self, relay: &str) -> Result<Option<Progress>, QueryError> {
-        let rows = self.query(include_str!("sql/position.sql"), &[&relay]).await?;
+        let rows = self.query(include_str!("sql/read_position.sql"), &[&relay]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         Ok(Some(Progress {
             term: row.try_get("term")?,
@@ -97,7 +97,7 @@ impl Inspection {
     /// As the session's.
     pub async fn leader(&self, relay: &str) -> Result<Option<Leader>, QueryError> {
         let longest = LEASE_MAX.as_secs_f64();
-        let rows = self.query(include_str!("sql/lease.sql"), &[&relay, &longest]).await?;
+        let rows = self.query(include_str!("sql/read_lease.sql"), &[&relay, &longest]).await?;
         let leader = rows.first().map(Leader::read).transpose()?;
         // A leader whose session has ended has crashed, or is about to notice.
         Ok(leader.filter(|leader| leader.leads() && leader.session != LeaderSession::Gone))
@@ -112,7 +112,7 @@ impl Inspection {
         &self,
         relay: &str,
     ) -> Result<Option<ForeignPosition>, QueryError> {
-        let rows = self.query(include_str!("sql/cluster.sql"), &[&relay]).await?;
+        let rows = self.query(include_str!("sql/compare_cluster.sql"), &[&relay]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         Ok(match (row.try_get("is_foreign")?, row.try_get("fits")?) {
             (false, _) => None,
@@ -134,9 +134,9 @@ impl Inspection {
     /// # Errors
     /// As the session's; class `Schema` when the tables are not there.
     pub async fn missing_privileges(&self) -> Result<Vec<MissingPrivilege>, QueryError> {
-        let mut rows = self.query(include_str!("sql/privilege_on_schema.sql"), &[]).await?;
+        let mut rows = self.query(include_str!("sql/find_missing_usage.sql"), &[]).await?;
         if rows.is_empty() {
-            rows = self.query(include_str!("sql/privileges.sql"), &[]).await?;
+            rows = self.query(include_str!("sql/find_missing_privileges.sql"), &[]).await?;
         }
         let read = |row: &Row| {
             Ok(MissingPrivilege {

@@ -196,7 +196,8 @@ impl Outbox {
     pub async fn leader(&self) -> Result<Option<Leader>, QueryError> {
         let longest = LEASE_MAX.as_secs_f64();
         let parameters: [&(dyn ToSql + Sync); 2] = [&self.relay, &longest];
-        let rows = self.connection.run(Query::Lock, &self.statements.lease, &parameters).await?;
+        let rows =
+            self.connection.run(Query::Lock, &self.statements.read_lease, &parameters).await?;
         rows.first().map(Leader::read).transpose()
     }
 
@@ -229,7 +230,7 @@ impl Outbox {
             .connection
             .run(
                 Query::Lock,
-                &self.statements.acquire,
+                &self.statements.acquire_lease,
                 &[&self.relay, holder, instance, &seconds, &ended, &is_own, process],
             )
             .await?;
@@ -246,7 +247,7 @@ impl Outbox {
             .connection
             .run(
                 Query::Lock,
-                &self.statements.renew,
+                &self.statements.renew_lease,
                 &[&self.relay, &authority.term, &seconds, &sent_to.0],
             )
             .await?;
@@ -263,7 +264,7 @@ impl Outbox {
     pub async fn release(&self, term: i64) -> Result<(), QueryError> {
         let channel = self.schema.lease_channel();
         self.connection
-            .run(Query::Lock, &self.statements.release, &[&self.relay, &term, &channel])
+            .run(Query::Lock, &self.statements.release_lease, &[&self.relay, &term, &channel])
             .await
             .map(drop)
     }

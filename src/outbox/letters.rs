@@ -62,7 +62,7 @@ impl Outbox {
     /// # Errors
     /// As the session's.
     pub async fn blocked_keys(&self, after: LetterId) -> Result<BlockedKeys, QueryError> {
-        let blocked = &self.statements.blocked_keys;
+        let blocked = &self.statements.load_blocked_keys;
         let rows = self
             .connection
             .run(Query::Letters, blocked, &[&self.relay, &after.0, &BLOCKED_PAGE])
@@ -81,7 +81,11 @@ impl Outbox {
         let wait_max = wait_max.as_secs_f64();
         let rows = self
             .connection
-            .run(Query::Letters, &self.statements.letters_due, &[&self.relay, &DUE_MAX, &wait_max])
+            .run(
+                Query::Letters,
+                &self.statements.find_due_letters,
+                &[&self.relay, &DUE_MAX, &wait_max],
+            )
             .await?;
         let next_in = match rows.first() {
             Some(row) => row.try_get::<_, Option<f64>>("next_in")?,
@@ -134,7 +138,7 @@ impl Outbox {
             .connection
             .run(
                 Query::Letters,
-                &self.statements.letters_run,
+                &self.statements.load_letters,
                 &[id, &RUN_MAX, &RUN_BYTES, &wait_max.as_secs_f64()],
             )
             .await?;
@@ -179,7 +183,7 @@ impl Outbox {
             .connection
             .run(
                 Query::Letters,
-                &self.statements.letters_record,
+                &self.statements.record_letters,
                 &[
                     &self.relay,
                     &authority.term,

@@ -47,7 +47,7 @@ impl Inspection {
     /// # Errors
     /// As the session's.
     pub async fn losses(&self, relay: &str) -> Result<Losses, QueryError> {
-        let rows = self.query(include_str!("sql/losses.sql"), &[&relay]).await?;
+        let rows = self.query(include_str!("sql/count_losses.sql"), &[&relay]).await?;
         rows.first().map(Losses::read).transpose().map(Option::unwrap_or_default)
     }
 

@@ -82,28 +82,28 @@ pub struct Outbox {
 }
 
 struct Statements {
-    lease: Prepared,
-    renew: Prepared,
-    release: Prepared,
-    acquire: Prepared,
-    blocked_keys: Prepared,
-    target: Prepared,
-    look: Prepared,
-    look_late: Prepared,
-    late: Prepared,
-    page: Prepared,
-    page_late: Prepared,
-    payloads: Prepared,
-    settle: Prepared,
+    read_lease: Prepared,
+    renew_lease: Prepared,
+    release_lease: Prepared,
+    acquire_lease: Prepared,
+    load_blocked_keys: Prepared,
+    read_target: Prepared,
+    poll_outbox: Prepared,
+    poll_outbox_late: Prepared,
+    find_late_transactions: Prepared,
+    read_page: Prepared,
+    read_page_late: Prepared,
+    read_payloads: Prepared,
+    settle_position: Prepared,
     settle_letters: Prepared,
-    letters_due: Prepared,
-    letters_run: Prepared,
-    letters_record: Prepared,
-    gate_set: Prepared,
-    writers: Prepared,
-    lettered: Prepared,
-    ours: Prepared,
-    take_over_upgrade: Prepared,
+    find_due_letters: Prepared,
+    load_letters: Prepared,
+    record_letters: Prepared,
+    open_gate: Prepared,
+    find_open_writers: Prepared,
+    find_lettered_rows: Prepared,
+    recognise_events: Prepared,
+    take_over_position: Prepared,
 }
 
 impl Outbox {
@@ -122,31 +122,31 @@ impl Outbox {
             };
         }
         // First, so that a column of another type is told by its name, and not by a UNION.
-        let page = prepare!("sql/page.sql");
-        row::verify(page.columns().unwrap_or_default())?;
+        let read_page = prepare!("sql/read_page.sql");
+        row::verify(read_page.columns().unwrap_or_default())?;
         let statements = Statements {
-            lease: prepare!("sql/lease.sql"),
-            renew: prepare!("sql/renew.sql"),
-            release: prepare!("sql/release.sql"),
-            acquire: prepare!("sql/acquire.sql"),
-            blocked_keys: prepare!("sql/blocked_keys.sql"),
-            target: prepare!("sql/target.sql"),
-            look: prepare!("sql/look.sql"),
-            look_late: prepare!("sql/look_late.sql"),
-            late: prepare!("sql/late.sql"),
-            page,
-            page_late: prepare!("sql/page_late.sql"),
-            payloads: prepare!("sql/payloads.sql"),
-            settle: prepare!("sql/settle.sql"),
+            read_lease: prepare!("sql/read_lease.sql"),
+            renew_lease: prepare!("sql/renew_lease.sql"),
+            release_lease: prepare!("sql/release_lease.sql"),
+            acquire_lease: prepare!("sql/acquire_lease.sql"),
+            load_blocked_keys: prepare!("sql/load_blocked_keys.sql"),
+            read_target: prepare!("sql/read_target.sql"),
+            poll_outbox: prepare!("sql/poll_outbox.sql"),
+            poll_outbox_late: prepare!("sql/poll_outbox_late.sql"),
+            find_late_transactions: prepare!("sql/find_late_transactions.sql"),
+            read_page,
+            read_page_late: prepare!("sql/read_page_late.sql"),
+            read_payloads: prepare!("sql/read_payloads.sql"),
+            settle_position: prepare!("sql/settle_position.sql"),
             settle_letters: prepare!("sql/settle_letters.sql"),
-            letters_due: prepare!("sql/letters_due.sql"),
-            letters_run: prepare!("sql/letters_run.sql"),
-            letters_record: prepare!("sql/letters_record.sql"),
-            gate_set: prepare!("sql/gate_set.sql"),
-            writers: prepare!("sql/writers.sql"),
-            lettered: prepare!("sql/lettered.sql"),
-            ours: prepare!("sql/ours.sql"),
-            take_over_upgrade: prepare!("sql/take_over_upgrade.sql"),
+            find_due_letters: prepare!("sql/find_due_letters.sql"),
+            load_letters: prepare!("sql/load_letters.sql"),
+            record_letters: prepare!("sql/record_letters.sql"),
+            open_gate: prepare!("sql/open_gate.sql"),
+            find_open_writers: prepare!("sql/find_open_writers.sql"),
+            find_lettered_rows: prepare!("sql/find_lettered_rows.sql"),
+            recognise_events: prepare!("sql/recognise_events.sql"),
+            take_over_position: prepare!("sql/take_over_position.sql"),
         };
         let page_rows = fetch::PageRows::unlimited();
         let measuring = depth::Measuring::default();
@@ -187,7 +187,7 @@ impl Outbox {
     pub async fn lettered(&self) -> Result<HashSet<Seq>, QueryError> {
         let rows = self
             .connection
-            .deadline(self.connection.rows(&self.statements.lettered, &[&self.relay]))
+            .deadline(self.connection.rows(&self.statements.find_lettered_rows, &[&self.relay]))
             .await?;
         rows.iter().map(|row| Ok(Seq(row.try_get(0)?))).collect()
     }

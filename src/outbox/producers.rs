@@ -29,8 +29,8 @@ pub struct Queue {
     pub others: u64,
 }
 
-const HINDERED: &str = include_str!("sql/hindered_producers.sql");
-const QUEUE: &str = include_str!("sql/queue.sql");
+const HINDERED: &str = include_str!("sql/find_hindered_producers.sql");
+const QUEUE: &str = include_str!("sql/find_lock_holder.sql");
 
 impl Hindrance {
     fn read(row: &Row) -> Result<Self, QueryError> {
@@ -76,7 +76,7 @@ impl Inspection {
     /// # Errors
     /// As the session's.
     pub async fn instances(&self, relay: &str) -> Result<Vec<String>, QueryError> {
-        let rows = self.query(include_str!("sql/instances.sql"), &[&relay]).await?;
+        let rows = self.query(include_str!("sql/list_instances.sql"), &[&relay]).await?;
         let name = |row: &Row| {
             let (pid, application): (i32, String) =
                 (row.try_get("pid")?, row.try_get("application_name")?);

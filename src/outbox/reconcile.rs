@@ -61,7 +61,7 @@ impl Settled {
         limit: usize,
         first_seq: u64,
     ) -> Result<Vec<SettledEvent>, QueryError> {
-        let sql = self.schema.apply(include_str!("sql/settled_ids.sql"));
+        let sql = self.schema.apply(include_str!("sql/list_settled_events.sql"));
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let first_seq = i64::try_from(first_seq).unwrap_or(i64::MAX);
         let parameters: [&(dyn ToSql + Sync); 4] = [&self.relay, &above.0, &limit, &first_seq];
@@ -85,7 +85,7 @@ impl Settled {
     /// # Errors
     /// As the session's.
     pub async fn publish_again(&self, missing: &[i64], actor: &str) -> Result<u64, QueryError> {
-        let sql = self.schema.apply(include_str!("sql/reconcile.sql"));
+        let sql = self.schema.apply(include_str!("sql/reconcile_events.sql"));
         let bytes_max = i64::try_from(LETTER_BYTES_MAX).unwrap_or(i64::MAX);
         let channel = self.schema.channel();
         let parameters: [&(dyn ToSql + Sync); 5] =
@@ -99,7 +99,7 @@ impl Settled {
     /// # Errors
     /// As the session's.
     pub async fn ask_to_heal(&self, actor: &str) -> Result<(), QueryError> {
-        let sql = self.schema.apply(include_str!("sql/heal_request.sql"));
+        let sql = self.schema.apply(include_str!("sql/request_healing.sql"));
         let channel = self.schema.channel();
         self.connection.query_patiently(&sql, &[&self.relay, &actor, &channel]).await?;
         Ok(())

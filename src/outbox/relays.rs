@@ -61,7 +61,7 @@ impl RelayRow {
     }
 }
 
-const RELAYS: &str = include_str!("sql/relays.sql");
+const RELAYS: &str = include_str!("sql/list_relays.sql");
 
 impl Inspection {
     /// Every relay that has a position, by name; 1,000 at most.
@@ -83,7 +83,7 @@ impl Inspection {
         letters: Letters,
     ) -> Result<GivenUp, QueryError> {
         let discard = letters == Letters::Discard;
-        let sql = include_str!("sql/relay_forget.sql");
+        let sql = include_str!("sql/forget_relay.sql");
         let rows = self.query(sql, &[&relay, &actor, &reason, &discard]).await?;
         let Some(row) = rows.first() else { return Ok(GivenUp::Unknown) };
         let letters = row.try_get("letters")?;

@@ -63,8 +63,8 @@ impl Repair {
     ) -> Result<Option<Healed>, QueryError> {
         let last_seq = i64::try_from(last_seq).unwrap_or(i64::MAX);
         let sql = match when {
-            HealWhen::Asked => include_str!("sql/accept.sql"),
-            HealWhen::AtOnce => include_str!("sql/heal.sql"),
+            HealWhen::Asked => include_str!("sql/accept_stream.sql"),
+            HealWhen::AtOnce => include_str!("sql/heal_stream.sql"),
         };
         let row = self.row(sql, &[&self.relay, &authority.term, &created, &last_seq]).await?;
         let Some(letters) = row.try_get("letters")? else { return Ok(None) };
@@ -77,7 +77,7 @@ impl Repair {
     /// # Errors
     /// As the session's. It takes as long as rewriting the outbox takes.
     pub async fn rescan(&self, term: i64) -> Result<Option<i64>, QueryError> {
-        let row = self.row(include_str!("sql/rescan.sql"), &[&self.relay, &term]).await?;
+        let row = self.row(include_str!("sql/rescan_outbox.sql"), &[&self.relay, &term]).await?;
         Ok(row.try_get(0)?)
     }
 

@@ -22,7 +22,7 @@ impl Outbox {
     /// # Errors
     /// As the session's.
     pub async fn take_over_upgrade(&self, term: i64) -> Result<bool, QueryError> {
-        let statement = &self.statements.take_over_upgrade;
+        let statement = &self.statements.take_over_position;
         let row = self.connection.run_one(Query::Lock, statement, &[&self.relay, &term]).await?;
         Ok(row.try_get("taken")?)
     }
@@ -34,7 +34,10 @@ impl Outbox {
     /// As the session's.
     pub async fn ours(&self, seqs: &[i64], ids: &[Uuid]) -> Result<Vec<Ours>, QueryError> {
         let parameters: [&(dyn ToSql + Sync); 3] = [&self.relay, &seqs, &ids];
-        let rows = self.connection.run(Query::Scan, &self.statements.ours, &parameters).await?;
+        let rows = self
+            .connection
+            .run(Query::Scan, &self.statements.recognise_events, &parameters)
+            .await?;
         let mut ours = Vec::with_capacity(rows.len());
         for row in &rows {
             let place: i64 = row.try_get("place")?;

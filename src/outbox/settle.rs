@@ -91,7 +91,7 @@ impl Outbox {
             .connection
             .run(
                 Query::Settle,
-                &self.statements.settle,
+                &self.statements.settle_position,
                 &[
                     &self.relay,
                     &authority.term,

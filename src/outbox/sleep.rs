@@ -31,7 +31,10 @@ impl Outbox {
     }
 
     async fn set_gate(&self, seconds: i64) -> Result<(), QueryError> {
-        self.connection.run_one(Query::Gate, &self.statements.gate_set, &[&seconds]).await.map(drop)
+        self.connection
+            .run_one(Query::Gate, &self.statements.open_gate, &[&seconds])
+            .await
+            .map(drop)
     }
 
     /// Whether a transaction that has inserted is still open: it may have looked at the gate before
@@ -40,7 +43,8 @@ impl Outbox {
     /// # Errors
     /// As the session's.
     pub async fn has_open_writers(&self) -> Result<bool, QueryError> {
-        let row = self.connection.run_one(Query::Gate, &self.statements.writers, &[]).await?;
+        let row =
+            self.connection.run_one(Query::Gate, &self.statements.find_open_writers, &[]).await?;
         Ok(row.try_get::<_, i64>(0)? > 0)
     }
 

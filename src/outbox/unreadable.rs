@@ -28,7 +28,7 @@ impl Outbox {
         // at the first row of each leaf, so that rows of other leaves may come before it.
         let (bookmark, floor) = (cursor.bookmark.0, cursor.floor.0);
         let parameters: [&(dyn ToSql + Sync); 3] = [&bookmark, &floor, &late];
-        let row = self.query_rarely(include_str!("sql/next_damaged.sql"), &parameters).await?;
+        let row = self.query_rarely(include_str!("sql/find_damaged_row.sql"), &parameters).await?;
         let damaged: Option<i64> = row.try_get(0)?;
         let below = damaged.ok_or(QueryError::RowGone)?;
         match self.row_below(cursor, late, below).await {
@@ -52,7 +52,7 @@ impl Outbox {
         let (bookmark, floor) = (cursor.bookmark.0, cursor.floor.0);
         let parameters: [&(dyn ToSql + Sync); 6] =
             [&settled, &target, &bookmark, &floor, &late, &below];
-        let row = self.query_rarely(include_str!("sql/next_row.sql"), &parameters).await?;
+        let row = self.query_rarely(include_str!("sql/find_next_row.sql"), &parameters).await?;
         Ok(row.try_get(0)?)
     }
 
@@ -68,7 +68,7 @@ impl Outbox {
         let (rows, inline) = (1_i64, 0_i32);
         let parameters: [&(dyn ToSql + Sync); 8] =
             [&settled, &target, &bookmark, &floor, &rows, &inline, &late, &below];
-        let sql = self.schema.apply(include_str!("sql/page_below.sql"));
+        let sql = self.schema.apply(include_str!("sql/read_page_below.sql"));
         let rows = self.connection.query(&sql, &parameters).await?;
         Ok(rows.first().map(row::readable).transpose()?.map(Box::new))
     }
@@ -79,7 +79,7 @@ impl Outbox {
             events.iter_mut().filter(|event| matches!(event.payload, Payload::Unreadable { .. }));
         for event in unreadable {
             let parameters: [&(dyn ToSql + Sync); 1] = [&event.seq.0];
-            let row = self.query_rarely(include_str!("sql/salvage.sql"), &parameters).await?;
+            let row = self.query_rarely(include_str!("sql/salvage_row.sql"), &parameters).await?;
             let payload = event.payload.clone();
             **event = Event { payload, ..row::event(&row)? };
         }

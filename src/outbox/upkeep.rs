@@ -66,7 +66,7 @@ impl Upkeep {
     /// # Errors
     /// As the session's.
     pub async fn losses(&self) -> Result<Losses, QueryError> {
-        let rows = self.run(include_str!("sql/losses.sql"), &[&self.relay]).await?;
+        let rows = self.run(include_str!("sql/count_losses.sql"), &[&self.relay]).await?;
         rows.first().map(Losses::read).transpose().map(Option::unwrap_or_default)
     }
 
@@ -83,7 +83,7 @@ impl Upkeep {
     ) -> Result<(), QueryError> {
         let (kind, text) = note.unzip();
         let text = text.map(|text| self.connection.storable(text));
-        let sql = include_str!("sql/note.sql");
+        let sql = include_str!("sql/write_note.sql");
         let parameters: [&(dyn ToSql + Sync); 5] = [&self.relay, &term, &text, &report, &kind];
         self.run(sql, &parameters).await.map(drop)
     }
@@ -98,10 +98,10 @@ impl Upkeep {
     /// # Errors
     /// As the session's.
     pub async fn missing_grants(&self) -> Result<Vec<String>, QueryError> {
-        let schema = include_str!("sql/privilege_on_schema.sql");
+        let schema = include_str!("sql/find_missing_usage.sql");
         let mut rows = self.run(schema, &[]).await?;
         if rows.is_empty() {
-            rows = self.run(include_str!("sql/privileges.sql"), &[]).await?;
+            rows = self.run(include_str!("sql/find_missing_privileges.sql"), &[]).await?;
         }
         let statements = rows.iter().map(|row| Ok(row.try_get("statement")?));
         let mut statements = statements.collect::<Result<Vec<String>, QueryError>>()?;
@@ -115,7 +115,7 @@ impl Upkeep {
     /// As the session's.
     pub async fn checkpoint(&self, kept: Duration) -> Result<(), QueryError> {
         let parameters: [&(dyn ToSql + Sync); 2] = [&self.relay, &kept.as_secs_f64()];
-        self.run(include_str!("sql/checkpoint.sql"), &parameters).await.map(drop)
+        self.run(include_str!("sql/take_checkpoint.sql"), &parameters).await.map(drop)
     }
 
     /// Empties the turns whose rows were settled longer ago than `retention`.
@@ -123,7 +123,7 @@ impl Upkeep {
     /// # Errors
     /// As the session's.
     pub async fn retain(&self, retention: Duration) -> Result<Retained, QueryError> {
-        let sql = self.schema.apply(include_str!("sql/retain.sql"));
+        let sql = self.schema.apply(include_str!("sql/rotate_turns.sql"));
         let seconds = retention.as_secs_f64();
         let parameters: [&(dyn ToSql + Sync); 1] = [&seconds];
         let retain = self.connection.prepare(sql).await?;
@@ -144,7 +144,7 @@ impl Upkeep {
         audits: Duration,
     ) -> Result<Forgotten, QueryError> {
         let (letters, audits) = (letters.as_secs_f64(), audits.as_secs_f64());
-        let sql = include_str!("sql/forget.sql");
+        let sql = include_str!("sql/delete_old_letters.sql");
         let rows = self.run(sql, &[&letters, &audits, &FORGET_ROWS]).await?;
         let count = |name: &str| rows.first().map_or(Ok(0), |row| row.try_get::<_, i64>(name));
         let (letters, audits) = (count("letters")?, count("audits")?);
@@ -156,7 +156,7 @@ impl Upkeep {
     /// # Errors
     /// As the session's.
     pub async fn forget_processed(&self, retention: Duration) -> Result<(), QueryError> {
-        let sql = include_str!("sql/processed_maintain.sql");
+        let sql = include_str!("sql/delete_consumer_keys.sql");
         self.run(sql, &[&retention.as_secs_f64()]).await.map(drop)
     }
 

@@ -44,7 +44,7 @@ impl Inspection {
     pub async fn waiting(&self, relay: &str, key: &AggregateKey) -> Result<Waiting, QueryError> {
         let (kind, id) = (key.aggregate_type(), key.aggregate_id());
         // The rows first: one that becomes a letter in between is then seen twice, not never.
-        let sql = include_str!("sql/why_pending.sql");
+        let sql = include_str!("sql/find_pending_rows.sql");
         let rows = self.query(sql, &[&relay, &kind, &id, &LOOK_MAX]).await?;
         let (mut pending, mut looked_at, mut oldest_age_seconds) = (0, 0_i64, None);
         if let Some(row) = rows.first() {
@@ -52,7 +52,7 @@ impl Inspection {
             looked_at = row.try_get("looked_at")?;
             oldest_age_seconds = row.try_get("oldest_age_seconds")?;
         }
-        let sql = include_str!("sql/why_letters.sql");
+        let sql = include_str!("sql/find_blocking_letter.sql");
         let rows = self.query(sql, &[&relay, &kind, &id, &LOOK_MAX]).await?;
         let letter = rows.first().map(WaitingLetter::read).transpose()?;
         Ok(Waiting { letter, pending, oldest_age_seconds, is_more: looked_at >= LOOK_MAX })
@@ -85,8 +85,9 @@ mod tests {
                 rows.replace(&format!(", {table}.aggregate_type, {table}.aggregate_id"), "")
             })
         };
-        let depth = rows(include_str!("sql/depth.sql"), "SELECT (SELECT count(*) FROM event)");
-        let key = rows(include_str!("sql/why_pending.sql"), ", of_key AS");
+        let depth =
+            rows(include_str!("sql/measure_depth.sql"), "SELECT (SELECT count(*) FROM event)");
+        let key = rows(include_str!("sql/find_pending_rows.sql"), ", of_key AS");
         assert!(depth.contains("pg_visible_in_snapshot(l.tx, p.target)"), "{depth}");
         assert_eq!(depth, key);
     }

@@ -45,7 +45,7 @@ pub struct Blocking {
 const PREPARED: i32 = 0;
 
 impl Blocking {
-    /// Reads the columns of `sql/blocking.sql`.
+    /// Reads the columns of `sql/find_blocking_sessions.sql`.
     ///
     /// # Errors
     /// When one is missing.
@@ -178,6 +178,7 @@ fn is_over(seen: &Mutex<Seen>) -> bool {
 
 async fn look(connection: &Connection, pid: i32) -> Result<Option<Blocking>, QueryError> {
     let parameters: [&(dyn ToSql + Sync); 1] = [&pid];
-    let rows = connection.query(include_str!("sql/blocking.sql"), &parameters).await?;
+    let rows =
+        connection.query(include_str!("sql/find_blocking_sessions.sql"), &parameters).await?;
     rows.first().map(Blocking::read).transpose()
 }

@@ -250,7 +250,7 @@ async fn is_read_only_by_role(
     let mut driver = endpoint.driver.clone();
     driver.target_session_attrs(TargetSessionAttrs::Any);
     let connection = open_encrypted(endpoint, &driver, mode, connector).await?;
-    let asked = include_str!("sql/read_only_by_role.sql");
+    let asked = include_str!("sql/check_read_only_role.sql");
     connection.client.query_typed_one(asked, &[]).await?.try_get(0)
 }
 

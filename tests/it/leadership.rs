@@ -161,7 +161,7 @@ async fn how_far_a_leader_may_send_survives_a_crash_of_the_server() {
     daemon.terminate();
     assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
     client.batch_execute("SET synchronous_commit = off").await.unwrap();
-    let renew = client.prepare(include_str!("../../src/outbox/sql/renew.sql")).await.unwrap();
+    let renew = client.prepare(include_str!("../../src/outbox/sql/renew_lease.sql")).await.unwrap();
     let position = r#"SELECT term, sent_to FROM "postrider".position"#;
     let row = client.query_one(position, &[]).await.unwrap();
     let (term, sent_to): (i64, i64) = (row.get(0), row.get(1));

@@ -33,20 +33,24 @@ async fn session(fixture: &Fixture) -> Client {
         client.batch_execute(&format!("SET {name} = {value}")).await.unwrap();
     }
     let statements = [
-        ("late", "text", include_str!("../../src/outbox/sql/late.sql")),
+        ("late", "text", include_str!("../../src/outbox/sql/find_late_transactions.sql")),
         (
             "page",
             "text, text, bigint, bigint, bigint, integer",
-            include_str!("../../src/outbox/sql/page.sql"),
+            include_str!("../../src/outbox/sql/read_page.sql"),
         ),
         (
             "page_late",
             "text, text, bigint, bigint, bigint, integer, text",
-            include_str!("../../src/outbox/sql/page_late.sql"),
+            include_str!("../../src/outbox/sql/read_page_late.sql"),
         ),
-        ("look", "text, bigint, integer", include_str!("../../src/outbox/sql/look.sql")),
-        ("look_late", "text, bigint, integer", include_str!("../../src/outbox/sql/look_late.sql")),
-        ("payloads", "bigint[]", include_str!("../../src/outbox/sql/payloads.sql")),
+        ("look", "text, bigint, integer", include_str!("../../src/outbox/sql/poll_outbox.sql")),
+        (
+            "look_late",
+            "text, bigint, integer",
+            include_str!("../../src/outbox/sql/poll_outbox_late.sql"),
+        ),
+        ("payloads", "bigint[]", include_str!("../../src/outbox/sql/read_payloads.sql")),
     ];
     for (name, types, statement) in statements {
         client.batch_execute(&format!("PREPARE {name} ({types}) AS {statement}")).await.unwrap();

@@ -180,7 +180,7 @@ impl Database {
         }
     }
 
-    /// The keys that are blocked, as `blocked_keys.sql` gives them: what is to be looked at may have
+    /// The keys that are blocked, as `load_blocked_keys.sql` gives them: what is to be looked at may have
     /// others behind it, whatever it is.
     pub(super) fn blocked_keys(&self) -> impl Iterator<Item = AggregateKey> {
         let blocks = |letter: &Letter| {

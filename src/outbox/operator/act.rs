@@ -131,8 +131,8 @@ impl Operator {
         authority: &Authority,
     ) -> Result<Acted, QueryError> {
         let sql = match action {
-            Action::Redrive => include_str!("../sql/operator_redrive.sql"),
-            Action::Discard => include_str!("../sql/operator_discard.sql"),
+            Action::Redrive => include_str!("../sql/redrive_letters.sql"),
+            Action::Discard => include_str!("../sql/discard_letters.sql"),
         };
         let (narrowing, channel) = (narrowing(choice), self.schema.channel());
         let limit = i64::try_from(BATCH).unwrap_or(i64::MAX);
@@ -192,7 +192,7 @@ impl Operator {
             &channel,
             &DIGEST_BYTES_MAX,
         ];
-        let rows = self.again(include_str!("../sql/operator_edit.sql"), &parameters).await?;
+        let rows = self.again(include_str!("../sql/edit_letter.sql"), &parameters).await?;
         Ok(rows.first().map(|row| row.try_get("event_id")).transpose()?.flatten())
     }
 
@@ -215,7 +215,7 @@ impl Operator {
             &authority.actor,
             &authority.reason,
         ];
-        let rows = self.again(include_str!("../sql/operator_erase.sql"), &parameters).await?;
+        let rows = self.again(include_str!("../sql/erase_key.sql"), &parameters).await?;
         let row = rows.first();
         let count = |name: &str| match row {
             Some(row) => Ok::<_, QueryError>(row.try_get::<_, i64>(name)?.unsigned_abs()),
@@ -235,7 +235,7 @@ impl Operator {
     /// # Errors
     /// As the session's.
     pub async fn outcomes(&self, ids: &[i64]) -> Result<Vec<(i64, Outcome)>, QueryError> {
-        let rows = self.query(include_str!("../sql/operator_fate.sql"), &[&ids]).await?;
+        let rows = self.query(include_str!("../sql/read_letter_fates.sql"), &[&ids]).await?;
         let mut found = std::collections::HashMap::new();
         for row in &rows {
             let relay: String = row.try_get("relay")?;

@@ -205,9 +205,9 @@ mod tests {
             let states = ["$10::text", "$11::text", "$15::text"];
             states.iter().fold(body, |body, state| body.replace(state, "'dead'"))
         };
-        let count = condition(include_str!("../sql/operator_count.sql"));
+        let count = condition(include_str!("../sql/count_chosen_letters.sql"));
         assert!(count.contains("(l.state = 'dead') IS TRUE"), "{count}");
-        assert_eq!(count, condition(include_str!("../sql/operator_chosen.sql")));
+        assert_eq!(count, condition(include_str!("../sql/list_chosen_letters.sql")));
         let redrive = include_str!("../../../migrations/functions/operator_redrive.sql");
         assert_eq!(count, condition(redrive));
         let discard = include_str!("../../../migrations/functions/operator_discard.sql");

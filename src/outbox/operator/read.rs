@@ -115,7 +115,7 @@ impl Operator {
     /// # Errors
     /// As the session's.
     pub async fn now(&self) -> Result<SystemTime, QueryError> {
-        let rows = self.query(include_str!("../sql/operator_clock.sql"), &[]).await?;
+        let rows = self.query(include_str!("../sql/read_clock.sql"), &[]).await?;
         rows.first().map_or(Ok(SystemTime::UNIX_EPOCH), |row| Ok(row.try_get("now")?))
     }
 
@@ -132,7 +132,7 @@ impl Operator {
     ) -> Result<Option<Vec<Letter>>, QueryError> {
         let (mut died_at, mut seq): (Option<SystemTime>, Option<i64>) = (None, None);
         if let Some(after) = after {
-            let rows = self.query(include_str!("../sql/operator_place.sql"), &[&after]).await?;
+            let rows = self.query(include_str!("../sql/locate_letter.sql"), &[&after]).await?;
             let Some(row) = rows.first() else { return Ok(None) };
             (died_at, seq) = (row.try_get("dead_at")?, Some(row.try_get("seq")?));
             if state == State::Dead && died_at.is_none() {
@@ -145,11 +145,11 @@ impl Operator {
         let sql = match state {
             State::Dead => {
                 parameters.extend([&died_at as &(dyn ToSql + Sync), &after]);
-                include_str!("../sql/operator_dead.sql")
+                include_str!("../sql/list_dead_letters.sql")
             }
             State::Held | State::Retrying => {
                 parameters.extend([&state_text as &(dyn ToSql + Sync), &seq]);
-                include_str!("../sql/operator_waiting.sql")
+                include_str!("../sql/list_waiting_letters.sql")
             }
         };
         parameters.push(&limit);
@@ -167,7 +167,7 @@ impl Operator {
         let state = choice.state.as_str();
         let rest: [&(dyn ToSql + Sync); 4] = [&choice.until, &choice.ids, &state, &choice.hopeless];
         parameters.extend(rest);
-        let rows = self.query(include_str!("../sql/operator_count.sql"), &parameters).await?;
+        let rows = self.query(include_str!("../sql/count_chosen_letters.sql"), &parameters).await?;
         let count: i64 = rows.first().map_or(Ok(0), |row| row.try_get("count"))?;
         Ok(u64::try_from(count).unwrap_or_default())
     }
@@ -183,7 +183,7 @@ impl Operator {
         let rest: [&(dyn ToSql + Sync); 5] =
             [&choice.until, &choice.ids, &limit, &state, &choice.hopeless];
         parameters.extend(rest);
-        let rows = self.query(include_str!("../sql/operator_chosen.sql"), &parameters).await?;
+        let rows = self.query(include_str!("../sql/list_chosen_letters.sql"), &parameters).await?;
         rows.iter().map(Letter::read).collect()
     }
 
@@ -192,7 +192,7 @@ impl Operator {
     /// # Errors
     /// As the session's.
     pub async fn letter(&self, id: i64) -> Result<Option<LetterDetail>, QueryError> {
-        let sql = include_str!("../sql/operator_letter.sql");
+        let sql = include_str!("../sql/read_letter.sql");
         let rows = self.query(sql, &[&id, &COUNT_MAX]).await?;
         rows.first().map(LetterDetail::read).transpose()
     }
@@ -207,7 +207,7 @@ impl Operator {
         id: i64,
         limit: i32,
     ) -> Result<Option<Vec<PayloadPart>>, QueryError> {
-        let sql = include_str!("../sql/operator_payload.sql");
+        let sql = include_str!("../sql/read_letter_payload.sql");
         let rows = self.query(sql, &[&id, &limit]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         let mut parts = Vec::new();
@@ -226,7 +226,7 @@ impl Operator {
     /// # Errors
     /// As the session's.
     pub async fn history(&self, id: i64) -> Result<Vec<Recorded>, QueryError> {
-        let sql = include_str!("../sql/operator_history.sql");
+        let sql = include_str!("../sql/read_letter_history.sql");
         let rows = self.query(sql, &[&id, &HISTORY_MAX]).await?;
         rows.iter().map(Recorded::read).collect()
     }

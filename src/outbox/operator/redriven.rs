@@ -52,7 +52,7 @@ impl Operator {
         ids: &[i64],
         since: SystemTime,
     ) -> Result<Vec<(i64, Redriven)>, QueryError> {
-        let sql = include_str!("../sql/operator_redriven.sql");
+        let sql = include_str!("../sql/read_redriven_letters.sql");
         let rows = self.query(sql, &[&ids, &since]).await?;
         let read = |row: &Row| Ok::<_, QueryError>((row.try_get("id")?, Redriven::read(row)?));
         let mut found = rows.iter().map(read).collect::<Result<HashMap<i64, _>, _>>()?;

@@ -1,4 +1,4 @@
--- Repairs what contract.sql has found, and puts the relays back to where all was well. Then acquire
+-- Repairs what verify_conditions.sql has found, and puts the relays back to where all was well. Then acquire
 -- again: the terms of all relays are raised.
 --
 -- No parameters.

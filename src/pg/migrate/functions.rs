@@ -100,7 +100,7 @@ pub async fn changed_functions(
     client: &Client,
     schema: &Schema,
 ) -> Result<Vec<ChangedFunction>, MigrateError> {
-    let select = schema.apply(include_str!("../sql/changed_functions.sql"));
+    let select = schema.apply(include_str!("../sql/find_changed_functions.sql"));
     let rows = client
         .query_typed(&select, &[])
         .await
@@ -119,7 +119,7 @@ pub async fn changed_functions(
 /// Whether the catalog has the functions as they were recorded, with their grants to the roles that
 /// exist.
 pub(super) async fn are_intact(client: &Client, schema: &Schema) -> Result<bool, MigrateError> {
-    let select = schema.apply(include_str!("../sql/are_roles_granted.sql"));
+    let select = schema.apply(include_str!("../sql/check_role_grants.sql"));
     let row = client
         .query_typed_one(&select, &[])
         .await

@@ -64,7 +64,7 @@ async fn take_position(client: &Client) -> Row {
     let (instance, ended, process) = (Uuid::nil(), None::<i64>, None::<String>);
     let parameters: [&(dyn ToSql + Sync); 7] =
         [&"main", &"test", &instance, &10_f64, &ended, &true, &process];
-    client.query_one(&statement("acquire"), &parameters).await.unwrap()
+    client.query_one(&statement("acquire_lease"), &parameters).await.unwrap()
 }
 
 /// A position that has settled nothing yet: its term and its fence.
@@ -76,13 +76,13 @@ async fn acquire(client: &Client) -> (i64, i64) {
 /// Where the reader may go next, and the late transactions on the way there.
 async fn span(client: &Client, settled: &str) -> (String, Option<String>) {
     let snapshot = client.query_one("SELECT pg_current_snapshot()::text", &[]).await.unwrap();
-    let late = client.query_one(&statement("late"), &[&settled]).await.unwrap();
+    let late = client.query_one(&statement("find_late_transactions"), &[&settled]).await.unwrap();
     (snapshot.get(0), late.get("late"))
 }
 
 /// The snapshot that a look tells, and the seqs of its rows.
 async fn look(client: &Client, settled: &str, rows: i64) -> (String, Vec<i64>) {
-    let name = if settled.ends_with(':') { "look" } else { "look_late" };
+    let name = if settled.ends_with(':') { "poll_outbox" } else { "poll_outbox_late" };
     let parameters: [&(dyn ToSql + Sync); 3] = [&settled, &rows, &8192_i32];
     let rows = client.query(&statement(name), &parameters).await.unwrap();
     let (first, rest) = rows.split_first().unwrap();
@@ -103,7 +103,7 @@ async fn page(
     let (rows, inline) = (1000_i64, 8192_i32);
     let mut parameters: Vec<&(dyn ToSql + Sync)> =
         vec![&settled, &target, &bookmark, &floor, &rows, &inline];
-    let name = if late.is_some() { "page_late" } else { "page" };
+    let name = if late.is_some() { "read_page_late" } else { "read_page" };
     if let Some(late) = &late {
         parameters.push(late);
     }
@@ -124,7 +124,7 @@ async fn settle(
         &"main", &term, &settled, &0_i64, &target, &0_i64, &bookmark, &"S", &1_i64, &1_i64, &id,
         &0_i64, &10.0_f64, &0_i64,
     ];
-    let row = client.query_opt(&statement("settle"), &parameters).await.unwrap();
+    let row = client.query_opt(&statement("settle_position"), &parameters).await.unwrap();
     row.map(|row| row.get("fence"))
 }
 
@@ -293,7 +293,7 @@ async fn large_payloads_stay_behind_and_tell_their_size() {
     let (target, _) = span(&client, "3:3:").await;
     let parameters: [&(dyn ToSql + Sync); 6] =
         [&"3:3:", &target, &0_i64, &0_i64, &1000_i64, &8192_i32];
-    let rows = client.query(&statement("page"), &parameters).await.unwrap();
+    let rows = client.query(&statement("read_page"), &parameters).await.unwrap();
     let columns =
         "SELECT p.seq IS NOT NULL, p.payload IS NOT NULL FROM postrider.outbox AS p LIMIT 0";
     client.prepare(columns).await.unwrap();
@@ -323,7 +323,7 @@ async fn large_payloads_stay_behind_and_tell_their_size() {
         assert!(binary.is_none_or(|bytes| bytes.len() <= 8192));
     }
     let seqs: Vec<i64> = vec![4, 5, 7];
-    let rows = client.query(&statement("payloads"), &[&seqs]).await.unwrap();
+    let rows = client.query(&statement("read_payloads"), &[&seqs]).await.unwrap();
     assert_eq!(rows.len(), 3);
 }
 
@@ -373,7 +373,8 @@ async fn the_depth_is_what_is_not_settled_wherever_the_bookmark_stands() {
     for bookmark in 0..=9_i64 {
         client.execute(place, &[&settled, &floor, &target, &bookmark]).await.unwrap();
         let expected = client.query_one(expected, &[&settled, &target, &bookmark]).await.unwrap();
-        let depth = client.query_one(&statement("depth"), &[&"main", &10_000_i64]).await.unwrap();
+        let depth =
+            client.query_one(&statement("measure_depth"), &[&"main", &10_000_i64]).await.unwrap();
         let pending: i64 = depth.get("pending");
         assert_eq!(pending, expected.get::<_, i64>(0), "bookmark {bookmark}");
         counts.push(pending);
@@ -414,7 +415,7 @@ async fn the_gate_wakes_while_it_is_open_and_is_closed_when_its_time_is_over() {
     let insert = "INSERT INTO postrider.outbox (event_type) VALUES ('a')";
     let slot = "SELECT slot FROM postrider.outbox ORDER BY seq DESC LIMIT 1";
     let gate = async |seconds: i64| {
-        client.query_one(&statement("gate_set"), &[&seconds]).await.unwrap();
+        client.query_one(&statement("open_gate"), &[&seconds]).await.unwrap();
     };
     // Closed, open, closed again: only the second and the third insert are told.
     producer.batch_execute(insert).await.unwrap();
@@ -442,16 +443,16 @@ async fn an_open_gate_lets_transactions_be_prepared() {
     let two_phase = PostgresOptions { max_prepared_transactions: 5, ..Default::default() };
     let fixture = Fixture::with(Some(two_phase), None).await;
     let client = relay(&fixture).await;
-    client.query_one(&statement("gate_set"), &[&60_i64]).await.unwrap();
+    client.query_one(&statement("open_gate"), &[&60_i64]).await.unwrap();
     let name = &fixture.database;
     let prepare = format!(
         "BEGIN; INSERT INTO postrider.outbox (event_type) VALUES ('a'); PREPARE TRANSACTION '{name}'"
     );
     client.batch_execute(&prepare).await.unwrap();
-    let writers = client.query_one(&statement("writers"), &[]).await.unwrap();
+    let writers = client.query_one(&statement("find_open_writers"), &[]).await.unwrap();
     assert_eq!(writers.get::<_, i64>(0), 1, "a prepared transaction is an open writer");
     client.batch_execute(&format!("COMMIT PREPARED '{name}'")).await.unwrap();
-    let writers = client.query_one(&statement("writers"), &[]).await.unwrap();
+    let writers = client.query_one(&statement("find_open_writers"), &[]).await.unwrap();
     assert_eq!(writers.get::<_, i64>(0), 0);
 }
 

@@ -39,17 +39,18 @@ async fn no_statement_scans_the_table_whatever_the_statistics_say() {
                 assert!(!plan.contains(&scan), "{name}, {state} statistics:\n{plan}");
             }
         }
-        for name in ["page", "page_late"] {
+        for name in ["read_page", "read_page_late"] {
             let plan = generic_plan(&client, name).await;
             assert!(plan.contains("Index Scan using outbox_0_pkey"), "{state}:\n{plan}");
             assert!(plan.contains("Index Cond: (seq > GREATEST"), "{state}:\n{plan}");
         }
-        for name in ["page_late", "look", "look_late"] {
+        for name in ["read_page_late", "poll_outbox", "poll_outbox_late"] {
             let plan = generic_plan(&client, name).await;
             assert!(plan.contains("Index Scan using outbox_0_tx_seq_idx"), "{state}:\n{plan}");
         }
-        let range = ("look", "Index Cond: ((tx >= ");
-        let conditions = [range, ("look_late", range.1), ("look_late", "Index Cond: (tx = ANY ")];
+        let range = ("poll_outbox", "Index Cond: ((tx >= ");
+        let conditions =
+            [range, ("poll_outbox_late", range.1), ("poll_outbox_late", "Index Cond: (tx = ANY ")];
         for (name, condition) in conditions {
             let plan = generic_plan(&client, name).await;
             assert!(plan.contains(condition), "{name}, {state}:\n{plan}");
@@ -72,12 +73,12 @@ async fn a_page_touches_no_settled_row() {
     assert_eq!(late, None);
     let calls = [
         (
-            "page",
+            "read_page",
             "pkey on outbox_0 r_1",
             format!("'{settled}', '{target}', 0, {fence}, 1000, 8192"),
         ),
-        ("look", "tx_seq_idx on outbox_0 n_1", format!("'{settled}', 1000, 8192")),
-        ("look_late", "tx_seq_idx on outbox_0 n_1", format!("'{settled}', 1000, 8192")),
+        ("poll_outbox", "tx_seq_idx on outbox_0 n_1", format!("'{settled}', 1000, 8192")),
+        ("poll_outbox_late", "tx_seq_idx on outbox_0 n_1", format!("'{settled}', 1000, 8192")),
     ];
     for (name, index, arguments) in calls {
         client.batch_execute(&format!("PREPARE {name} AS {}", statement(name))).await.unwrap();
@@ -102,10 +103,10 @@ async fn blocks_of_a_look(client: &Client, settled: &str, floor: i64) -> (i64, i
     let (target, late) = span(client, settled).await;
     let late = late.unwrap_or_else(|| "{}".to_owned());
     let calls = [
-        format!("look_late('{settled}', 1000, 8192)"),
-        format!("late('{settled}')"),
-        format!("page('{settled}', '{target}', 0, {floor}, 1000, 8192)"),
-        format!("page_late('{settled}', '{target}', 0, {floor}, 1000, 8192, '{late}')"),
+        format!("poll_outbox_late('{settled}', 1000, 8192)"),
+        format!("find_late_transactions('{settled}')"),
+        format!("read_page('{settled}', '{target}', 0, {floor}, 1000, 8192)"),
+        format!("read_page_late('{settled}', '{target}', 0, {floor}, 1000, 8192, '{late}')"),
     ];
     let (mut blocks, mut rows) = (0, 0);
     for call in calls {
@@ -141,7 +142,7 @@ async fn five_million_settled_rows_cost_the_reader_nothing() {
         )
         .await
         .unwrap();
-    for name in ["look_late", "late", "page", "page_late"] {
+    for name in ["poll_outbox_late", "find_late_transactions", "read_page", "read_page_late"] {
         client.batch_execute(&format!("PREPARE {name} AS {}", statement(name))).await.unwrap();
     }
     // What the defaults would compute is given, which halves the time that this takes.

@@ -11,7 +11,7 @@ async fn count(client: &Client) -> i64 {
 }
 
 async fn retain(client: &Client) -> (i32, i32, bool) {
-    let row = client.query_one(&statement("retain"), &[&0_f64]).await.unwrap();
+    let row = client.query_one(&statement("rotate_turns"), &[&0_f64]).await.unwrap();
     (row.get("sealed"), row.get("emptied"), row.get("rotated"))
 }
 
@@ -121,7 +121,7 @@ async fn a_letter_without_its_payload_keeps_the_row() {
         assert_eq!(told, (1, 1, "payload_too_large"));
     }
     let page: [&(dyn ToSql + Sync); 3] = [&"main", &0_i64, &10_i64];
-    let blocked = client.query(&statement("blocked_keys"), &page).await.unwrap();
+    let blocked = client.query(&statement("load_blocked_keys"), &page).await.unwrap();
     assert_eq!(blocked.len(), 1);
     assert_eq!(retain(&client).await, (0, 0, true));
     assert_eq!(retain(&client).await, (1, 0, false));
@@ -149,9 +149,9 @@ async fn a_restored_outbox_is_pending_where_it_was_not_settled() {
     let row = take_position(&client).await;
     assert_ne!(row.get::<_, i64>("cluster_id"), row.get::<_, i64>("system_id"));
     let term: i64 = row.get("term");
-    let row = client.query_one(&statement("rescan"), &[&"main", &(term - 1)]).await.unwrap();
+    let row = client.query_one(&statement("rescan_outbox"), &[&"main", &(term - 1)]).await.unwrap();
     assert_eq!(row.get::<_, Option<i64>>("pending"), None);
-    let row = client.query_one(&statement("rescan"), &[&"main", &term]).await.unwrap();
+    let row = client.query_one(&statement("rescan_outbox"), &[&"main", &term]).await.unwrap();
     assert_eq!(row.get::<_, Option<i64>>("pending"), Some(2));
     let row = take_position(&client).await;
     assert_eq!(row.get::<_, i64>("cluster_id"), row.get::<_, i64>("system_id"));

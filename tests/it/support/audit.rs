@@ -36,7 +36,7 @@ impl Fixture {
     /// How many events the relay has not settled, up to 10, by its own position; `None` before it
     /// has one.
     pub(crate) async fn unsettled(&self, client: &tokio_postgres::Client) -> Option<i64> {
-        let statement = include_str!("../../../src/outbox/sql/depth.sql");
+        let statement = include_str!("../../../src/outbox/sql/measure_depth.sql");
         let row = client.query_opt(statement, &[&"default", &COUNT_MAX]).await.unwrap();
         row.map(|row| row.get("pending"))
     }

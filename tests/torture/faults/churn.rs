@@ -51,9 +51,9 @@ const RETAIN: &str = r#"SELECT emptied FROM "postrider".retain('0 s')"#;
 const WAITING: u64 = 200;
 const SAMPLES: usize = 500;
 
-const LOOK: &str = include_str!("../../../src/outbox/sql/look_late.sql");
-const PAGE: &str = include_str!("../../../src/outbox/sql/page.sql");
-const DUE: &str = include_str!("../../../src/outbox/sql/letters_due.sql");
+const LOOK: &str = include_str!("../../../src/outbox/sql/poll_outbox_late.sql");
+const PAGE: &str = include_str!("../../../src/outbox/sql/read_page.sql");
+const DUE: &str = include_str!("../../../src/outbox/sql/find_due_letters.sql");
 
 /// The relay's reading may be this much slower than in a fresh table.
 const SLOWER_MAX: f64 = 2.0;
@@ -360,8 +360,9 @@ impl Reader {
         let Self { settled, floor, .. } = self;
         let seen = self.see().await;
         let page = format!("'{settled}', '{seen}', 0, {floor}, 1000, 8192");
-        let claim = blocks(&self.client, LOOK, &format!("'{settled}', 1000, 8192")).await
-            + blocks(&self.client, PAGE, &page).await;
+        let claim = blocks(&self.client, &with_columns(LOOK), &format!("'{settled}', 1000, 8192"))
+            .await
+            + blocks(&self.client, &with_columns(PAGE), &page).await;
         (claim, blocks(&self.client, DUE, "'default', 64, 60").await)
     }
 }

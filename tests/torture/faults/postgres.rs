@@ -336,7 +336,7 @@ async fn close_gate(mut set: Set) -> Tally {
     for _ in 0..set.strikes {
         fixture.wait_gate_open(&client).await;
         pause(&mut set, 0..=1_000).await;
-        let closed = include_str!("../../../src/outbox/sql/gate_set.sql");
+        let closed = include_str!("../../../src/outbox/sql/open_gate.sql");
         client.query_one(closed, &[&0_i64]).await.unwrap();
         let options = Options { events: 20, seed: set.random.draw(), ..steady(&set) };
         ledger.absorb(fixture.work(options).await);

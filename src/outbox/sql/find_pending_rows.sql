@@ -1,11 +1,11 @@
 -- The rows of one key that are in the outbox and not settled by the position yet. What is not settled
--- is what depth.sql says. There is no index by key, so the rows that are looked at have a bound.
+-- is what measure_depth.sql says. There is no index by key, so the rows that are looked at have a bound.
 --
 -- $1 text relay, $2 text aggregate type, $3 text aggregate id, $4 bigint rows to look at most
 -- Columns: pending int8 (of this key), oldest_age_seconds float8 null (of the one with the lowest
 --   seq), looked_at int8 (rows of any key: when it reaches $4 there may be more)
 -- Rows: exactly one; before the relay's first start nothing is settled.
--- Index: as depth.sql. Locks: ACCESS SHARE.
+-- Index: as measure_depth.sql. Locks: ACCESS SHARE.
 SELECT unsettled.pending, unsettled.oldest_age_seconds, unsettled.looked_at
 FROM (
     SELECT k.snapshot, k.floor, k.target, k.target_floor, k.bookmark

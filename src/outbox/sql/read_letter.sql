@@ -1,7 +1,7 @@
 -- Everything about one letter but its payload.
 --
 -- $1 bigint id, $2 bigint letters to count at most
--- Columns: those of operator_dead.sql, and last_failed_at text, occurred_at text, replaces uuid null,
+-- Columns: those of list_dead_letters.sql, and last_failed_at text, occurred_at text, replaces uuid null,
 --   resolution text null, resolved_by text null, resolved_at text null, reason text null,
 --   stream_seq int8 null, payload_omitted bool, event_version int4, kind text,
 --   aggregate_version int8 null, source text null, subject text null, content_type text,

@@ -1,5 +1,5 @@
 -- Takes the lease when it is free: creates the position when missing, raises the term, and tells
--- where we are. Look at lease.sql first: this locks the row also when it gives none.
+-- where we are. Look at read_lease.sql first: this locks the row also when it gives none.
 --
 -- The lease is free when it was released or has expired, when it is this process's own, and when it
 -- is of a term whose session was seen to have ended ($5).

@@ -2,7 +2,7 @@
 --
 -- $1 to $16 as the function's
 -- Columns: ids int8[] (of the letters that this changed), last_seq int8 null (of the last one)
--- Rows: exactly one. Index: as operator_count.sql, then the primary key.
+-- Rows: exactly one. Index: as count_chosen_letters.sql, then the primary key.
 -- Locks: the letters' rows, in the order of their seq.
 SELECT r.ids, r.last_seq
 FROM "postrider".operator_redrive(

@@ -8,7 +8,7 @@
 --   next_attempt_at text null (times as ISO 8601 in UTC), error_code text, error text,
 --   fingerprint text, attempts int4, holds bool, seq int8, event_id uuid, event_type text,
 --   aggregate_type text null, aggregate_id text null, payload_size int8
--- Rows: 0 to $10. Index: as operator_count.sql. Locks: ACCESS SHARE.
+-- Rows: 0 to $10. Index: as count_chosen_letters.sql. Locks: ACCESS SHARE.
 SELECT l.id, l.relay, l.state, to_char(l.dead_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS dead_at,
        to_char(l.first_failed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS first_failed_at,
        to_char(l.next_attempt_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS next_attempt_at,

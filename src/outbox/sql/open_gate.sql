@@ -1,5 +1,5 @@
 -- Opens the wake-up gate for some seconds: until then a transaction that inserts events notifies
--- the channel postrider_<schema>. Before sleeping: LISTEN, open, then see writers.sql; open again
+-- the channel postrider_<schema>. Before sleeping: LISTEN, open, then see find_open_writers.sql; open again
 -- before the time is over. Awake again: close it, so that busy writers do not notify in vain.
 --
 -- $1 bigint seconds to stay open; 0 closes

@@ -1,9 +1,9 @@
 -- The next page of events between two snapshots, in seq order, when no transaction is late.
 --
--- New are the rows visible in C and not in P. Without late transactions (late.sql) these have
+-- New are the rows visible in C and not in P. Without late transactions (find_late_transactions.sql) these have
 -- tx >= xmax(P), and all rows of such transactions have a seq above the floor of P:
 --
---   floor(P) is the `fence` of the last settle.sql or acquire.sql that committed before P was
+--   floor(P) is the `fence` of the last settle_position.sql or acquire_lease.sql that committed before P was
 --   taken: the last seq drawn by anybody, read before the writing transaction got its own number
 --   X. X had ended when P was taken, so xmax(P) > X; a transaction >= xmax(P) got its number after
 --   X, hence after the fence was read, and draws seq after its number (column order of outbox).
@@ -11,7 +11,7 @@
 --   transactions that already run may hold smaller seqs.
 --
 -- The memory of a page is bounded: a payload above $6 bytes does not come along, only its size,
--- and payloads.sql reads it when there is room. Nothing that is not returned is read: sizes come
+-- and read_payloads.sql reads it when there is room. Nothing that is not returned is read: sizes come
 -- from the header of the value (values that another table had compressed are the exception: these
 -- are unpacked and measured). The other columns fit into a block, because outbox stores them PLAIN; headers
 -- beyond 64 KiB come as a JSON string, which is no object and so is refused later.

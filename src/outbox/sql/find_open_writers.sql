@@ -1,5 +1,5 @@
 -- Transactions that have inserted into the outbox and are still open. One that looked at the gate
--- before it was opened will not notify: after gate_set.sql, poll until there is none.
+-- before it was opened will not notify: after open_gate.sql, poll until there is none.
 --
 -- No parameters.
 -- Columns: writers int8

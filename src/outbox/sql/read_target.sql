@@ -1,4 +1,4 @@
--- Where the reader may go next, and nothing else: for when looks take too long (look.sql). A look goes over
+-- Where the reader may go next, and nothing else: for when looks take too long (poll_outbox.sql). A look goes over
 -- the rows of transactions that are open too, and somebody may be writing millions of them; pages can be made
 -- smaller until one is read in time.
 --

@@ -2,7 +2,7 @@
 -- many letters stand behind that.
 --
 -- $1 text relay, $2 text aggregate type, $3 text aggregate id, $4 bigint letters to count at most
--- Columns: those of operator_dead.sql, last_failed_at text, behind int8 (exact up to $4),
+-- Columns: those of list_dead_letters.sql, last_failed_at text, behind int8 (exact up to $4),
 --   next_attempt_in_seconds float8 null, is_hopeless bool (it can never be published as it is)
 -- Rows: 0 or 1. Index: letter_unresolved_key. Locks: ACCESS SHARE.
 SELECT l.id, l.relay, l.state, to_char(l.dead_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS dead_at,

@@ -8,7 +8,7 @@
 -- $13 float8 length of the lease in seconds, $14 bigint events settled as published, this
 --   settlement's included
 -- Columns: fence int8 null: the floor of every snapshot taken after this transaction has committed
---   (page.sql says why). Null when the transaction already had a number: keep the last fence.
+--   (read_page.sql says why). Null when the transaction already had a number: keep the last fence.
 -- Rows: 1 when the term is still ours, else 0. Index: primary key. Locks: that row.
 UPDATE "postrider".position AS p
 SET snapshot = $3::text::pg_snapshot, floor = $4::bigint,

@@ -1,12 +1,12 @@
--- As look.sql, for a P at which transactions were open: with the rows of those that have ended since.
+-- As poll_outbox.sql, for a P at which transactions were open: with the rows of those that have ended since.
 --
 -- These are looked for by the transactions' numbers too, which are below xmax(P): so no row comes twice. As
--- late.sql and page_late.sql, but without asking first which have rows.
+-- find_late_transactions.sql and read_page_late.sql, but without asking first which have rows.
 --
 -- $1 text    P, the settled snapshot
 -- $2 bigint  rows at most: one more than a page has
 -- $3 integer bytes of one payload at most that comes along
--- Columns: those of page.sql, of which the first row has none but
+-- Columns: those of read_page.sql, of which the first row has none but
 --   event_type text (C, pg_snapshot as text)
 -- Rows: 1 to $2 + 1; the first has no seq, the others are in no order. Index: outbox_tx_seq, one probe
 -- a leaf for each number in xip(P) that ended, and a range for the rest. Locks: ACCESS SHARE.

@@ -1,6 +1,6 @@
 -- The letters whose time has come, and when the next one's will.
 --
--- A letter's time makes the relay look at its key (letters_run.sql). A time that is further away
+-- A letter's time makes the relay look at its key (load_letters.sql). A time that is further away
 -- than any wait is one from before the database's clock was put back: it has come too.
 --
 -- $1 text     relay

@@ -1,10 +1,10 @@
 -- The next page of events between two snapshots, in seq order, when transactions are late.
 --
--- As page.sql, and the rows of the late transactions (open in P, visible in C), which may have any
--- seq above the bookmark. Bounds and columns are those of page.sql.
+-- As read_page.sql, and the rows of the late transactions (open in P, visible in C), which may have any
+-- seq above the bookmark. Bounds and columns are those of read_page.sql.
 --
--- $1 to $6 as in page.sql
--- $7 text  late transactions, as late.sql gave them
+-- $1 to $6 as in read_page.sql
+-- $7 text  late transactions, as find_late_transactions.sql gave them
 -- Rows: 0 to $5. Index: outbox_tx_seq for each late transaction, primary key for the rest.
 -- Locks: ACCESS SHARE.
 SELECT o.seq, o.event_id, o.occurred_at, o.event_type, NULLIF(o.event_version, 1) AS event_version,

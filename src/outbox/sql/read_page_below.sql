@@ -1,9 +1,9 @@
 -- The next page of events below a place: asked for when the block of the row at that place cannot be
--- read, so that the rows before it are not passed over (page_late.sql has the conditions).
+-- read, so that the rows before it are not passed over (read_page_late.sql has the conditions).
 --
--- $1 to $6 as page.sql, $7 text null late transactions, $8 bigint only rows with a lower seq
--- Columns: those of page.sql
--- Rows: 0 to $5. Index: as page_late.sql. Locks: ACCESS SHARE.
+-- $1 to $6 as read_page.sql, $7 text null late transactions, $8 bigint only rows with a lower seq
+-- Columns: those of read_page.sql
+-- Rows: 0 to $5. Index: as read_page_late.sql. Locks: ACCESS SHARE.
 SELECT o.seq, o.event_id, o.occurred_at, o.event_type, NULLIF(o.event_version, 1) AS event_version,
        NULLIF(o.kind, 'domain') AS kind,
        o.aggregate_type, o.aggregate_id, o.aggregate_version, o.source, o.subject,
