@@ -261,22 +261,3 @@ fn fitting(events: &[Box<Event>], limits: PageLimits) -> usize {
     });
     crossing.map_or(events.len(), |index| index + 1)
 }
-
-#[cfg(test)]
-mod tests {
-    /// `row.rs` reads the columns of all by number.
-    #[test]
-    fn all_pages_have_the_same_columns() {
-        let columns = |statement: &'static str| {
-            let (_, body) = statement.split_once("SELECT o.seq").expect("a SELECT");
-            body.split_once("\nFROM ").expect("a FROM").0
-        };
-        let page = columns(include_str!("sql/read_page.sql"));
-        assert_eq!(page, columns(include_str!("sql/read_page_late.sql")));
-        assert_eq!(page, columns(include_str!("sql/read_page_below.sql")));
-        let look = columns(include_str!("sql/poll_outbox.sql"));
-        assert_eq!(page.replace("$6", "$3"), look);
-        assert_eq!(look, columns(include_str!("sql/poll_outbox_late.sql")));
-        assert!(page.contains("payload_binary"));
-    }
-}

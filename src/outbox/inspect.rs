@@ -2,7 +2,7 @@
 
 use tokio_postgres::{Row, types::ToSql};
 
-use super::{ForeignPosition, Leader, LeaderSession, depth::Measuring};
+use super::{ForeignPosition, Leader, LeaderSession, depth::Measuring, with_columns};
 use crate::{
     delivery::LEASE_MAX,
     metrics::Depth,
@@ -153,7 +153,7 @@ impl Inspection {
         sql: &str,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, QueryError> {
-        let sql = self.schema.apply(sql);
+        let sql = self.schema.apply(&with_columns(sql));
         self.connection.query(&sql, parameters).await
     }
 }

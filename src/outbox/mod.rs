@@ -1,6 +1,7 @@
 //! What the relay may do to the outbox tables: each method is one statement, or one transaction.
 
 mod accounting;
+mod columns;
 mod contract;
 mod dead;
 mod depth;
@@ -32,6 +33,7 @@ use crate::pg::{
 use crate::{event::Seq, metrics::Depth};
 
 pub use accounting::{ACCOUNTING_SETTINGS, Accounting, RowState, Standing};
+pub use columns::with_columns;
 pub use contract::{Broken, Remedy, Repaired};
 pub use dead::DeadLetter;
 pub use fetch::{Page, PageLimits};
@@ -118,7 +120,7 @@ impl Outbox {
     ) -> Result<Arc<Self>, QueryError> {
         macro_rules! prepare {
             ($file:literal) => {
-                connection.prepare(schema.apply(include_str!($file))).await?
+                connection.prepare(schema.apply(&with_columns(include_str!($file)))).await?
             };
         }
         // First, so that a column of another type is told by its name, and not by a UNION.

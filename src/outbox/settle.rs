@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use thiserror::Error;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::{
     delivery::{Fate, Hold, OnDead, Retry, Settlement, StreamMark},
-    event::{EventId, Seq},
+    event::{EventId, Position, Seq},
     metrics::Query,
     outbox::{DeadLetter, Outbox, dead::dead_letters},
     pg::error::QueryError,
@@ -85,30 +86,10 @@ impl Outbox {
         settlement: &Settlement,
         authority: &Authority,
     ) -> Result<Option<Seq>, SettleError> {
-        let position = &settlement.position;
-        let stream = Mark::of(settlement);
+        let row = PositionRow::of(&self.relay, settlement, authority);
         let rows = self
             .connection
-            .run(
-                Query::Settle,
-                &self.statements.settle_position,
-                &[
-                    &self.relay,
-                    &authority.term,
-                    &position.settled.as_str(),
-                    &position.floor.0,
-                    &position.target.as_str(),
-                    &position.target_floor.0,
-                    &position.bookmark.0,
-                    &authority.stream,
-                    &authority.stream_created,
-                    &stream.acked,
-                    &stream.event_id,
-                    &stream.floor,
-                    &authority.lease.as_secs_f64(),
-                    &authority.published,
-                ],
-            )
+            .run(Query::Settle, &self.statements.settle_position, &row.parameters())
             .await?;
         match rows.first() {
             Some(row) => Ok(row.try_get::<_, Option<i64>>(0).map_err(QueryError::from)?.map(Seq)),
@@ -122,62 +103,80 @@ impl Outbox {
         authority: &Authority,
         named_max: usize,
     ) -> Result<Vec<DeadLetter>, SettleError> {
-        let position = &settlement.position;
-        let stream = Mark::of(settlement);
         let letter_bytes_max = i64::try_from(authority.letter_bytes_max).unwrap_or(i64::MAX);
         let named_max = i64::try_from(named_max).unwrap_or(i64::MAX);
+        let row = PositionRow::of(&self.relay, settlement, authority);
         let columns = Columns::of(settlement, authority.on_dead);
         let texts: Vec<_> =
             columns.texts.iter().map(|text| self.connection.storable(text)).collect();
+        let letters: [&(dyn ToSql + Sync); 9] = [
+            &letter_bytes_max,
+            &named_max,
+            &columns.seqs,
+            &columns.states,
+            &columns.holds,
+            &columns.codes,
+            &texts,
+            &columns.attempts,
+            &columns.waits,
+        ];
+        let parameters = [&row.parameters()[..], &letters].concat();
         let rows = self
             .connection
-            .run(
-                Query::Settle,
-                &self.statements.settle_letters,
-                &[
-                    &self.relay,
-                    &authority.term,
-                    &position.settled.as_str(),
-                    &position.floor.0,
-                    &position.target.as_str(),
-                    &position.target_floor.0,
-                    &position.bookmark.0,
-                    &authority.stream,
-                    &authority.stream_created,
-                    &stream.acked,
-                    &columns.seqs,
-                    &columns.states,
-                    &columns.holds,
-                    &columns.codes,
-                    &texts,
-                    &letter_bytes_max,
-                    &columns.attempts,
-                    &columns.waits,
-                    &stream.event_id,
-                    &stream.floor,
-                    &authority.lease.as_secs_f64(),
-                    &authority.published,
-                    &named_max,
-                ],
-            )
+            .run(Query::Settle, &self.statements.settle_letters, &parameters)
             .await?;
         dead_letters(&rows, "settled", authority.term)
     }
 }
 
-/// What is known of the stream, as the columns have it.
-struct Mark {
-    acked: i64,
-    event_id: Option<Uuid>,
-    floor: i64,
+/// The position as the columns of its row: the first parameters of both statements.
+struct PositionRow<'a> {
+    relay: &'a str,
+    position: &'a Position,
+    snapshot: &'a str,
+    target: &'a str,
+    authority: &'a Authority,
+    stream_seq: i64,
+    stream_event_id: Option<Uuid>,
+    stream_floor: i64,
+    lease_seconds: f64,
 }
 
-impl Mark {
-    fn of(settlement: &Settlement) -> Self {
+impl<'a> PositionRow<'a> {
+    fn of(relay: &'a str, settlement: &'a Settlement, authority: &'a Authority) -> Self {
         let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let StreamMark { acked, event_id, floor } = settlement.stream;
-        let event_id = event_id.map(|EventId(id)| id);
-        Self { acked: number(acked), event_id, floor: number(floor) }
+        let position = &settlement.position;
+        Self {
+            relay,
+            position,
+            snapshot: position.settled.as_str(),
+            target: position.target.as_str(),
+            authority,
+            stream_seq: number(acked),
+            stream_event_id: event_id.map(|EventId(id)| id),
+            stream_floor: number(floor),
+            lease_seconds: authority.lease.as_secs_f64(),
+        }
+    }
+
+    fn parameters(&self) -> [&(dyn ToSql + Sync); 14] {
+        [
+            &self.relay,
+            &self.authority.term,
+            &self.snapshot,
+            &self.position.floor.0,
+            &self.target,
+            &self.position.target_floor.0,
+            &self.position.bookmark.0,
+            &self.authority.stream,
+            &self.authority.stream_created,
+            &self.stream_seq,
+            &self.stream_event_id,
+            &self.stream_floor,
+            &self.lease_seconds,
+            &self.authority.published,
+        ]
     }
 }
 

@@ -2,7 +2,7 @@
 
 use tokio_postgres::types::ToSql;
 
-use super::{Outbox, row};
+use super::{Outbox, row, with_columns};
 use crate::{
     event::{Event, Payload, Position, Seq},
     pg::error::QueryError,
@@ -68,7 +68,7 @@ impl Outbox {
         let (rows, inline) = (1_i64, 0_i32);
         let parameters: [&(dyn ToSql + Sync); 8] =
             [&settled, &target, &bookmark, &floor, &rows, &inline, &late, &below];
-        let sql = self.schema.apply(include_str!("sql/read_page_below.sql"));
+        let sql = self.schema.apply(&with_columns(include_str!("sql/read_page_below.sql")));
         let rows = self.connection.query(&sql, &parameters).await?;
         Ok(rows.first().map(row::readable).transpose()?.map(Box::new))
     }

@@ -2,7 +2,7 @@
 //!
 //! What `sql_reader` shows behind 5 million rows for one situation is shown here for the others.
 
-use postrider::outbox::SESSION_SETTINGS;
+use postrider::outbox::{SESSION_SETTINGS, with_columns};
 use serde_json::Value;
 use tokio_postgres::{Client, GenericClient, SimpleQueryMessage};
 
@@ -53,6 +53,7 @@ async fn session(fixture: &Fixture) -> Client {
         ("payloads", "bigint[]", include_str!("../../src/outbox/sql/read_payloads.sql")),
     ];
     for (name, types, statement) in statements {
+        let statement = with_columns(statement);
         client.batch_execute(&format!("PREPARE {name} ({types}) AS {statement}")).await.unwrap();
     }
     client

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     event::AggregateKey,
+    outbox::with_columns,
     pg::{connect::Connection, error::QueryError, schema::Schema},
 };
 
@@ -175,7 +176,7 @@ impl Operator {
         sql: &str,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, QueryError> {
-        let sql = self.schema.apply(sql);
+        let sql = self.schema.apply(&with_columns(sql));
         self.connection.query(&sql, parameters).await
     }
 }

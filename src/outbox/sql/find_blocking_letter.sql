@@ -2,14 +2,10 @@
 -- many letters stand behind that.
 --
 -- $1 text relay, $2 text aggregate type, $3 text aggregate id, $4 bigint letters to count at most
--- Columns: those of list_dead_letters.sql, last_failed_at text, behind int8 (exact up to $4),
+-- Columns: those of columns/letter.sql, last_failed_at text, behind int8 (exact up to $4),
 --   next_attempt_in_seconds float8 null, is_hopeless bool (it can never be published as it is)
 -- Rows: 0 or 1. Index: letter_unresolved_key. Locks: ACCESS SHARE.
-SELECT l.id, l.relay, l.state, to_char(l.dead_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS dead_at,
-       to_char(l.first_failed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS first_failed_at,
-       to_char(l.next_attempt_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS next_attempt_at,
-       l.error_code, l.error, l.fingerprint, l.attempts, l.holds, l.seq, l.event_id, l.event_type,
-       l.aggregate_type, l.aggregate_id, l.payload_size,
+SELECT l.* /* columns letter */,
        to_char(l.last_failed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS last_failed_at,
        date_part('epoch', l.next_attempt_at - clock_timestamp()) AS next_attempt_in_seconds,
        "postrider".is_hopeless(l.id, l.error_code, l.subject, l.dead_at) AS is_hopeless,

@@ -5,17 +5,10 @@
 -- $7 timestamptz dead since then at the earliest
 -- $8 timestamptz null, $9 bigint null  dead_at and id of the last row seen (null: from the newest)
 -- $10 bigint rows at most
--- Columns: id int8, relay text, state text, dead_at text null, first_failed_at text,
---   next_attempt_at text null (times as ISO 8601 in UTC), error_code text, error text,
---   fingerprint text, attempts int4, holds bool, seq int8, event_id uuid, event_type text,
---   aggregate_type text null, aggregate_id text null, payload_size int8
+-- Columns: those of columns/letter.sql
 -- Rows: 0 to $10. Index: letter_unresolved_dead backward; letter_unresolved_key for a key.
 -- Locks: ACCESS SHARE.
-SELECT l.id, l.relay, l.state, to_char(l.dead_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS dead_at,
-       to_char(l.first_failed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS first_failed_at,
-       to_char(l.next_attempt_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS next_attempt_at,
-       l.error_code, l.error, l.fingerprint, l.attempts, l.holds, l.seq, l.event_id, l.event_type,
-       l.aggregate_type, l.aggregate_id, l.payload_size
+SELECT l.* /* columns letter */
 FROM "postrider".letter AS l
 WHERE l.relay = $1::text AND l.resolved_at IS NULL
   -- The state is a condition for an index unless there is a key: without statistics the planner

@@ -12,7 +12,7 @@
 -- $1 text    P, the settled snapshot, without open transactions
 -- $2 bigint  rows at most: one more than a page has
 -- $3 integer bytes of one payload at most that comes along
--- Columns: those of read_page.sql, of which the first row has none but
+-- Columns: those of columns/event.sql, of which the first row has none but
 --   event_type text (C, pg_snapshot as text)
 -- Rows: 1 to $2 + 1; the first has no seq, the others are in no order. Index: outbox_tx_seq. Locks: ACCESS SHARE.
 SELECT NULL::bigint AS seq, NULL::uuid AS event_id, NULL::timestamptz AS occurred_at,
@@ -23,27 +23,7 @@ SELECT NULL::bigint AS seq, NULL::uuid AS event_id, NULL::timestamptz AS occurre
        NULL::text AS causation_id, NULL::text AS actor, NULL::integer AS payload_size,
        NULL::json AS payload, NULL::bytea AS payload_binary
 UNION ALL
-(SELECT o.seq, o.event_id, o.occurred_at, o.event_type, NULLIF(o.event_version, 1) AS event_version,
-       NULLIF(o.kind, 'domain') AS kind,
-       o.aggregate_type, o.aggregate_id, o.aggregate_version, o.source, o.subject,
-       NULLIF(o.content_type, 'application/json') AS content_type,
-       CASE WHEN pg_column_size(o.headers) <= 5 THEN NULL
-            WHEN pg_column_size(o.headers) > 65536
-                 OR pg_column_compression(o.headers) IS NOT NULL
-                    AND octet_length(o.headers::text) > 131072 THEN '"too large"'
-            ELSE o.headers::text END AS headers,
-       o.correlation_id, o.causation_id, o.actor,
-       CASE WHEN o.payload IS NULL
-                THEN CASE WHEN octet_length(o.payload_binary) > $3::integer
-                          THEN octet_length(o.payload_binary) END
-            WHEN o.payload_binary IS NOT NULL THEN -1
-            WHEN pg_column_compression(o.payload) IS NOT NULL THEN octet_length(o.payload::text)
-            WHEN pg_column_size(o.payload) > $3::integer THEN pg_column_size(o.payload)
-            END AS payload_size,
-       CASE WHEN pg_column_size(o.payload) <= $3::integer
-                 AND pg_column_compression(o.payload) IS NULL THEN o.payload END AS payload,
-       CASE WHEN octet_length(o.payload_binary) <= $3::integer
-            THEN o.payload_binary END AS payload_binary
+(SELECT o.* /* columns event $3::integer */
 FROM (
     SELECT n.*
     FROM "postrider".outbox AS n

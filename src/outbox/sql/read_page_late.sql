@@ -1,33 +1,14 @@
 -- The next page of events between two snapshots, in seq order, when transactions are late.
 --
 -- As read_page.sql, and the rows of the late transactions (open in P, visible in C), which may have any
--- seq above the bookmark. Bounds and columns are those of read_page.sql.
+-- seq above the bookmark. Bounds are those of read_page.sql.
 --
 -- $1 to $6 as in read_page.sql
 -- $7 text  late transactions, as find_late_transactions.sql gave them
+-- Columns: those of columns/event.sql
 -- Rows: 0 to $5. Index: outbox_tx_seq for each late transaction, primary key for the rest.
 -- Locks: ACCESS SHARE.
-SELECT o.seq, o.event_id, o.occurred_at, o.event_type, NULLIF(o.event_version, 1) AS event_version,
-       NULLIF(o.kind, 'domain') AS kind,
-       o.aggregate_type, o.aggregate_id, o.aggregate_version, o.source, o.subject,
-       NULLIF(o.content_type, 'application/json') AS content_type,
-       CASE WHEN pg_column_size(o.headers) <= 5 THEN NULL
-            WHEN pg_column_size(o.headers) > 65536
-                 OR pg_column_compression(o.headers) IS NOT NULL
-                    AND octet_length(o.headers::text) > 131072 THEN '"too large"'
-            ELSE o.headers::text END AS headers,
-       o.correlation_id, o.causation_id, o.actor,
-       CASE WHEN o.payload IS NULL
-                THEN CASE WHEN octet_length(o.payload_binary) > $6::integer
-                          THEN octet_length(o.payload_binary) END
-            WHEN o.payload_binary IS NOT NULL THEN -1
-            WHEN pg_column_compression(o.payload) IS NOT NULL THEN octet_length(o.payload::text)
-            WHEN pg_column_size(o.payload) > $6::integer THEN pg_column_size(o.payload)
-            END AS payload_size,
-       CASE WHEN pg_column_size(o.payload) <= $6::integer
-                 AND pg_column_compression(o.payload) IS NULL THEN o.payload END AS payload,
-       CASE WHEN octet_length(o.payload_binary) <= $6::integer
-            THEN o.payload_binary END AS payload_binary
+SELECT o.* /* columns event $6::integer */
 FROM (
     (SELECT late_row.*
      FROM unnest((SELECT $7::text::xid8[])) AS late (tx)

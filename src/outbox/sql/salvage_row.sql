@@ -1,7 +1,7 @@
 -- What can be read of a row that cannot be read as a whole.
 --
 -- $1 bigint seq
--- Columns: those of read_page.sql; headers and payloads are null
+-- Columns: those of columns/event.sql; headers and payloads are null
 -- Rows: exactly one. Index: primary key of each leaf. Locks: ACCESS SHARE.
 SELECT s.seq, s.event_id, s.occurred_at, s.event_type, s.event_version, s.kind,
        s.aggregate_type, s.aggregate_id, s.aggregate_version, s.source, s.subject, s.content_type,

@@ -1,26 +1,20 @@
 -- Writes the position and the letters that it passes over, in one statement. A second run of the
 -- same settlement changes nothing.
 --
--- $1 text relay, $2 bigint term, $3 text snapshot (P), $4 bigint floor of P, $5 text target (C),
--- $6 bigint floor of C, $7 bigint bookmark, $8 text stream name, $9 bigint null when it was
--- created,
--- $10 bigint last acked stream sequence,
--- $11 bigint[] seq, $12 text[] state (dead | retrying | held), $13 boolean[] holds,
--- $14 text[] error_code, $15 text[] error, $16 bigint payload bytes at most: a larger payload stays
--- in the outbox; one that another table had compressed, and that is larger even so, is not unpacked to
--- be measured: of it the letter tells the compressed size, $17 integer[] attempts, $18 float8[] null or wait in
--- seconds until the mark (by this server's clock),
--- $19 uuid null event stored at the last acked sequence, $20 bigint stream floor,
--- $21 float8 length of the lease in seconds, $22 bigint events settled as published, this
--- settlement's
---   included, $23 bigint dead letters to name at most
+-- $1 to $14 as in settle_position.sql: the columns of the position
+-- $15 bigint payload bytes at most: a larger payload stays in the outbox; one that another table had
+--   compressed, and that is larger even so, is not unpacked to be measured: of it the letter tells the
+--   compressed size
+-- $16 bigint dead letters to name at most
+-- $17 to $23 the letters, an array for each column of `failed`: bigint[] seq, text[] state (dead |
+--   retrying | held), boolean[] holds, text[] error_code, text[] error, integer[] attempts, float8[]
+--   null or wait in seconds until the mark (by this server's clock)
 -- Columns: settled int8 (1 when the term is still ours, else 0 and nothing was written), and of a
 --   dead letter: id int8 null, event_id uuid null, event_type, aggregate_type, aggregate_id text
 --   null (their first 200 characters), error_code text null, error text null (its first 500
 --   characters)
--- Rows: one for each dead letter of this settlement, $23 at most; one with nulls when there is
--- none.
---   Letters of an earlier run, whose answer was lost, are among them.
+-- Rows: one for each dead letter of this settlement, $16 at most; one with nulls when there is
+--   none. Letters of an earlier run, whose answer was lost, are among them.
 -- Index: primary key of position, of each leaf one probe an event, (relay, seq) of letter.
 -- Locks: the position's row and the new rows.
 WITH settled AS (
@@ -28,10 +22,10 @@ WITH settled AS (
     SET snapshot = $3::text::pg_snapshot, floor = $4::bigint,
         target = $5::text::pg_snapshot, target_floor = $6::bigint,
         bookmark = $7::bigint, stream_name = $8::text, stream_created_ns = $9::bigint,
-        stream_seq = $10::bigint, stream_event_id = $19::uuid, stream_floor = $20::bigint,
-        published = $22::bigint,
+        stream_seq = $10::bigint, stream_event_id = $11::uuid, stream_floor = $12::bigint,
+        published = $14::bigint,
         updated_at = clock_timestamp(),
-        lease_until = clock_timestamp() + $21::float8 * interval '1 second',
+        lease_until = clock_timestamp() + $13::float8 * interval '1 second',
         drawn = greatest(p.drawn,
             "postrider".sequence_value('"postrider".outbox_seq_seq'::regclass))
     WHERE p.relay = $1::text AND p.term = $2::bigint
@@ -48,15 +42,15 @@ WITH settled AS (
            CASE WHEN failed.state = 'dead' THEN clock_timestamp() END,
            clock_timestamp() + failed.wait * interval '1 second',
            coalesce(o.payload_size, 0), failed.error_code = 'unreadable_row'
-               OR coalesce(o.payload_size > $16::bigint, false), o.tx,
+               OR coalesce(o.payload_size > $15::bigint, false), o.tx,
            o.seq, o.slot, o.event_version, o.occurred_at, o.event_id, o.event_type, o.kind,
            o.aggregate_type, o.aggregate_id, o.aggregate_version, o.source, o.subject,
            o.content_type, o.headers, o.correlation_id, o.causation_id, o.actor,
-           CASE WHEN o.payload_size <= $16::bigint THEN o.payload END,
-           CASE WHEN o.payload_size <= $16::bigint THEN o.payload_binary END
+           CASE WHEN o.payload_size <= $15::bigint THEN o.payload END,
+           CASE WHEN o.payload_size <= $15::bigint THEN o.payload_binary END
     FROM settled
-    CROSS JOIN unnest($11::bigint[], $12::text[], $13::boolean[], $14::text[], $15::text[],
-                      $17::integer[], $18::float8[])
+    CROSS JOIN unnest($17::bigint[], $18::text[], $19::boolean[], $20::text[], $21::text[],
+                      $22::integer[], $23::float8[])
         AS failed (seq, state, holds, error_code, error, attempts, wait)
     CROSS JOIN LATERAL (
         (SELECT l.tx, l.seq, l.slot, l.event_version, l.occurred_at, l.event_id, l.event_type,
@@ -64,7 +58,7 @@ WITH settled AS (
                 l.content_type, l.headers, l.correlation_id, l.causation_id, l.actor, l.payload,
                 l.payload_binary,
                 CASE WHEN pg_column_compression(l.payload) IS NOT NULL
-                          AND pg_column_size(l.payload) <= $16::bigint
+                          AND pg_column_size(l.payload) <= $15::bigint
                      THEN octet_length(l.payload::text)
                      WHEN l.payload IS NOT NULL THEN pg_column_size(l.payload)
                      ELSE octet_length(l.payload_binary) END::bigint AS payload_size
@@ -93,12 +87,12 @@ WITH settled AS (
     SELECT old.id, old.event_id, old.event_type, old.aggregate_type, old.aggregate_id,
            old.error_code, old.error
     FROM settled
-    CROSS JOIN unnest($11::bigint[]) AS failed (seq)
+    CROSS JOIN unnest($17::bigint[]) AS failed (seq)
     CROSS JOIN LATERAL (
         SELECT l.* FROM "postrider".letter AS l
         WHERE l.relay = settled.relay AND l.seq = failed.seq AND l.state = 'dead'
         OFFSET 0) AS old
-    LIMIT $23::bigint
+    LIMIT $16::bigint
 )
 SELECT (SELECT count(*) FROM settled) AS settled, dead.id, dead.event_id,
        left(dead.event_type, 200) AS event_type, left(dead.aggregate_type, 200) AS aggregate_type,

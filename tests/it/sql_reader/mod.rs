@@ -13,7 +13,10 @@ use std::{
     },
 };
 
-use postrider::{dev::servers::PostgresOptions, outbox::SESSION_SETTINGS};
+use postrider::{
+    dev::servers::PostgresOptions,
+    outbox::{SESSION_SETTINGS, with_columns},
+};
 use tokio_postgres::{
     AsyncMessage, Client, NoTls, Row,
     types::{FromSql, ToSql, Type},
@@ -35,10 +38,10 @@ impl<'a> FromSql<'a> for Present {
     }
 }
 
-/// The text of one statement, as it stands.
+/// The text of one statement, as the relay runs it.
 fn statement(name: &str) -> String {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/outbox/sql");
-    fs::read_to_string(directory.join(format!("{name}.sql"))).unwrap()
+    with_columns(&fs::read_to_string(directory.join(format!("{name}.sql"))).unwrap())
 }
 
 fn statements() -> Vec<String> {

@@ -11,7 +11,7 @@ use std::{
 
 use async_nats::jetstream::{consumer::pull::OrderedConfig, stream::Stream};
 use futures_util::StreamExt as _;
-use postrider::outbox::SESSION_SETTINGS;
+use postrider::outbox::{SESSION_SETTINGS, with_columns};
 use tokio_postgres::{Client, Statement, types::ToSql};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -326,8 +326,10 @@ impl Reader {
         let statement = r#"SELECT pg_current_snapshot()::text,
             coalesce(pg_sequence_last_value('"postrider".outbox_seq_seq'::regclass), 0)"#;
         let row = client.query_one(statement, &[]).await.unwrap();
-        let [look, page, due] = [LOOK, PAGE, DUE].map(|text| client.prepare(text));
-        let (look, page, due) = tokio::try_join!(look, page, due).unwrap();
+        let [look, page, due] = [LOOK, PAGE, DUE].map(with_columns);
+        let (look, page, due) =
+            tokio::try_join!(client.prepare(&look), client.prepare(&page), client.prepare(&due))
+                .unwrap();
         let (settled, floor) = (row.get(0), row.get(1));
         Self { client, look, page, due, settled, floor }
     }
