@@ -2,56 +2,66 @@
 -- of their seq, so that two operators wait for each other and never in a circle. Who comes second
 -- finds the rows changed, and takes the next ones.
 --
--- $1 relay; each of the next, when not null, narrows the choice: $2 event type, $3 and $4 aggregate
--- type and id, $5 error code, $6 fingerprint, $7 dead since then at the earliest, $8 at the latest,
--- $9 ids; $10 only above this seq, $11 rows at most, $12 actor, $13 null or reason, $14 channel
--- that wakes the relay, $15 dead or retrying, $16 also what is hopeless
+-- `choice` has the fields below; whatever is null, from event_type to ids, does not narrow it.
+-- `state` is dead or retrying, `since` and `until` are times of death, `is_hopeless` means: also what
+-- can never be published as it is, `above` a seq, `most` the rows of a batch. `channel` wakes the
+-- relay.
 
 CREATE OR REPLACE FUNCTION "postrider".operator_redrive(
-    text, text, text, text, text, text, timestamptz, timestamptz, bigint[], bigint, bigint, text, text,
-    text, text, boolean, OUT ids bigint[], OUT last_seq bigint)
+    choice jsonb, actor text, reason text, channel text, OUT ids bigint[], OUT last_seq bigint)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET enable_seqscan = off SET enable_sort = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET jit = off SET plan_cache_mode = force_custom_plan
 SET search_path = pg_catalog, pg_temp AS $body$
 #variable_conflict use_column
+DECLARE
+    wanted record;
 BEGIN
-    IF $15 NOT IN ('dead', 'retrying') THEN
-        RAISE EXCEPTION 'letters that are % cannot be redriven', $15 USING ERRCODE = '22023';
-    ELSIF $9 IS NOT NULL THEN
-        PERFORM "postrider".reread($9);
+    SELECT c.* INTO wanted FROM jsonb_to_record(choice) AS c (
+        relay text, state text, event_type text, aggregate_type text, aggregate_id text,
+        error_code text, fingerprint text, since timestamptz, until timestamptz, ids bigint[],
+        is_hopeless boolean, above bigint, most bigint);
+    IF wanted.state NOT IN ('dead', 'retrying') THEN
+        RAISE EXCEPTION 'letters that are % cannot be redriven', wanted.state
+            USING ERRCODE = '22023';
+    ELSIF wanted.ids IS NOT NULL THEN
+        PERFORM "postrider".reread(wanted.ids);
         -- Few letters, which no index has in order.
         PERFORM set_config('enable_sort', 'on', true);
     END IF;
     WITH chosen AS MATERIALIZED (
         SELECT l.id, l.state, l.dead_at, l.attempts, l.next_attempt_at
         FROM "postrider".letter AS l
-        WHERE (l.relay = $1::text) IS TRUE AND (l.state = $15::text) IS TRUE AND l.resolved_at IS NULL
-          -- Once more as what an index can be used for: relay and state unless there are ids, state unless
-          -- there is a key. Without statistics the planner would take one index for as good as another.
-          AND ($9::bigint[] IS NOT NULL OR l.relay = $1::text)
-          AND ($9::bigint[] IS NOT NULL OR $4::text IS NOT NULL OR l.state = $15::text)
-          AND ($2::text IS NULL OR l.event_type = $2::text)
-          AND ($4::text IS NULL
-               OR hashtextextended(l.aggregate_id, 0) = hashtextextended($4::text, 0)
-                  AND l.aggregate_type = $3::text AND l.aggregate_id = $4::text)
-          AND ($5::text IS NULL OR l.error_code = $5::text)
-          AND ($6::text IS NULL OR l.fingerprint = $6::text)
-          AND ($7::timestamptz IS NULL OR l.dead_at >= $7::timestamptz)
-          AND ($8::timestamptz IS NULL OR l.dead_at <= $8::timestamptz)
-          AND ($9::bigint[] IS NULL OR l.id = ANY ($9::bigint[]))
-          AND ($16::boolean OR NOT "postrider".is_hopeless(l.id, l.error_code, l.subject, l.dead_at))
+        WHERE (l.relay = wanted.relay) IS TRUE AND (l.state = wanted.state) IS TRUE
+          AND l.resolved_at IS NULL
+          -- Once more as what an index can be used for: relay and state unless there are ids, state
+          -- unless there is a key. Without statistics the planner would take one index for as good
+          -- as another.
+          AND (wanted.ids IS NOT NULL OR l.relay = wanted.relay)
+          AND (wanted.ids IS NOT NULL OR wanted.aggregate_id IS NOT NULL OR l.state = wanted.state)
+          AND (wanted.event_type IS NULL OR l.event_type = wanted.event_type)
+          AND (wanted.aggregate_id IS NULL
+               OR hashtextextended(l.aggregate_id, 0) = hashtextextended(wanted.aggregate_id, 0)
+                  AND l.aggregate_type = wanted.aggregate_type
+                  AND l.aggregate_id = wanted.aggregate_id)
+          AND (wanted.error_code IS NULL OR l.error_code = wanted.error_code)
+          AND (wanted.fingerprint IS NULL OR l.fingerprint = wanted.fingerprint)
+          AND (wanted.since IS NULL OR l.dead_at >= wanted.since)
+          AND (wanted.until IS NULL OR l.dead_at <= wanted.until)
+          AND (wanted.ids IS NULL OR l.id = ANY (wanted.ids))
+          AND (wanted.is_hopeless
+               OR NOT "postrider".is_hopeless(l.id, l.error_code, l.subject, l.dead_at))
           -- What the letter has of such a row is not the event.
           AND l.error_code <> 'unreadable_row'
-          AND l.seq > $10::bigint
+          AND l.seq > wanted.above
         ORDER BY l.seq
-        LIMIT $11::bigint
+        LIMIT wanted.most
         FOR UPDATE
     ), changed AS (
         UPDATE "postrider".letter AS l
         SET state = 'retrying', dead_at = NULL, attempts = 0, next_attempt_at = clock_timestamp()
         FROM chosen
-        WHERE l.id = chosen.id AND l.resolved_at IS NULL AND (l.state = $15::text) IS TRUE
+        WHERE l.id = chosen.id AND l.resolved_at IS NULL AND (l.state = wanted.state) IS TRUE
         RETURNING l.id, l.relay, l.seq, l.event_id,
                   jsonb_build_object('state', chosen.state, 'dead_at', chosen.dead_at,
                                      'attempts', chosen.attempts,
@@ -61,7 +71,8 @@ BEGIN
     ), recorded AS (
         INSERT INTO "postrider".audit (
             actor, action, reason, relay, letter_id, seq, event_id, before, after)
-        SELECT $12::text, 'redrive', $13::text, c.relay, c.id, c.seq, c.event_id, c.before, c.after
+        SELECT operator_redrive.actor, 'redrive', operator_redrive.reason, c.relay, c.id, c.seq,
+               c.event_id, c.before, c.after
         FROM changed AS c
         ORDER BY c.seq
     )
@@ -69,18 +80,13 @@ BEGIN
     FROM changed AS c
     INTO ids, last_seq;
     IF cardinality(ids) > 0 THEN
-        PERFORM pg_notify($14, 'letters');
+        PERFORM pg_notify(operator_redrive.channel, 'letters');
     END IF;
 END
 $body$;
 
-COMMENT ON FUNCTION "postrider".operator_redrive(
-    text, text, text, text, text, text, timestamptz, timestamptz, bigint[], bigint, bigint, text, text,
-    text, text, boolean)
+COMMENT ON FUNCTION "postrider".operator_redrive(jsonb, text, text, text)
     IS 'Has letters tried again, with a record in the audit.';
-REVOKE ALL ON FUNCTION "postrider".operator_redrive(
-    text, text, text, text, text, text, timestamptz, timestamptz, bigint[], bigint, bigint, text, text,
-    text, text, boolean) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION "postrider".operator_redrive(
-    text, text, text, text, text, text, timestamptz, timestamptz, bigint[], bigint, bigint, text, text,
-    text, text, boolean) TO postrider_operator;
+REVOKE ALL ON FUNCTION "postrider".operator_redrive(jsonb, text, text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION "postrider".operator_redrive(jsonb, text, text, text)
+    TO postrider_operator;

@@ -1,9 +1,10 @@
 //! Changes letters: redrive, discard, edit, each with its row of the audit in the same statement.
 
+use serde_json::json;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::{Choice, Operator, narrowing};
+use super::{Choice, Operator};
 use crate::{
     event::AggregateKey,
     pg::error::{Class, QueryError},
@@ -134,24 +135,23 @@ impl Operator {
             Action::Redrive => include_str!("../sql/redrive_letters.sql"),
             Action::Discard => include_str!("../sql/discard_letters.sql"),
         };
-        let (narrowing, channel) = (narrowing(choice), self.schema.channel());
-        let limit = i64::try_from(BATCH).unwrap_or(i64::MAX);
-        let mut parameters = self.common(&narrowing, choice);
-        let rest: [&(dyn ToSql + Sync); 7] = [
-            &choice.until,
-            &choice.ids,
-            &above,
-            &limit,
-            &authority.actor,
-            &authority.reason,
-            &channel,
-        ];
-        parameters.extend(rest);
-        let state = choice.state.as_str();
-        let how: [&(dyn ToSql + Sync); 2] = [&state, &choice.hopeless];
-        if action == Action::Redrive {
-            parameters.extend(how);
-        }
+        let key = choice.key.as_ref();
+        let record = json!({
+            "relay": self.relay,
+            "state": choice.state.as_str(),
+            "event_type": choice.event_type,
+            "aggregate_type": key.map(AggregateKey::aggregate_type),
+            "aggregate_id": key.map(AggregateKey::aggregate_id),
+            "error_code": choice.error_code,
+            "fingerprint": choice.fingerprint,
+            "ids": choice.ids,
+            "is_hopeless": choice.hopeless,
+            "above": above,
+            "most": BATCH,
+        });
+        let (record, channel) = (record.to_string(), self.schema.channel());
+        let parameters: [&(dyn ToSql + Sync); 6] =
+            [&record, &choice.since, &choice.until, &authority.actor, &authority.reason, &channel];
         let rows = self.again(sql, &parameters).await?;
         let Some(row) = rows.first() else { return Ok(Acted { ids: Vec::new(), next: None }) };
         let ids: Vec<i64> = row.try_get("ids")?;
@@ -175,23 +175,20 @@ impl Operator {
             Some(NewPayload::Json(text)) => (Some(text), None),
             Some(NewPayload::Binary(bytes)) => (None, Some(bytes)),
         };
-        let channel = self.schema.channel();
-        let parameters: [&(dyn ToSql + Sync); 14] = [
-            &self.relay,
-            &edit.id,
-            &edit.event_id,
-            &edit.event_type,
-            &edit.subject,
-            &edit.headers,
-            &edit.payload.is_some(),
-            &json,
-            &binary,
-            &edit.redrive,
-            &authority.actor,
-            &authority.reason,
-            &channel,
-            &DIGEST_BYTES_MAX,
-        ];
+        let record = json!({
+            "relay": self.relay,
+            "id": edit.id,
+            "event_id": edit.event_id.to_string(),
+            "event_type": edit.event_type,
+            "subject": edit.subject,
+            "headers": edit.headers,
+            "is_payload": edit.payload.is_some(),
+            "is_redriven": edit.redrive,
+            "digest_bytes_max": DIGEST_BYTES_MAX,
+        });
+        let (record, channel) = (record.to_string(), self.schema.channel());
+        let parameters: [&(dyn ToSql + Sync); 6] =
+            [&record, &json, &binary, &authority.actor, &authority.reason, &channel];
         let rows = self.again(include_str!("../sql/edit_letter.sql"), &parameters).await?;
         Ok(rows.first().map(|row| row.try_get("event_id")).transpose()?.flatten())
     }

@@ -195,19 +195,36 @@ fn narrowing(choice: &Choice) -> [Option<&str>; 5] {
 
 #[cfg(test)]
 mod tests {
+    /// The parameters of a choice, and the fields of the record that stand for them in functions.
+    const FIELDS: [(&str, &str); 10] = [
+        ("$1::text", "relay"),
+        ("$2::text", "event_type"),
+        ("$3::text", "aggregate_type"),
+        ("$4::text", "aggregate_id"),
+        ("$5::text", "error_code"),
+        ("$6::text", "fingerprint"),
+        ("$7::timestamptz", "since"),
+        ("$8::timestamptz", "until"),
+        ("$9::bigint[]", "ids"),
+        ("$10::text", "state"),
+    ];
+
     /// What is counted, shown and asked about has to be what is changed.
     #[test]
     fn every_statement_about_a_choice_chooses_alike() {
         let condition = |statement: &'static str| {
-            let (_, rest) = statement.split_once("WHERE (l.relay = $1::text)").expect("a choice");
-            let end = "l.id = ANY ($9::bigint[]))";
-            let (body, _) = rest.split_once(end).expect("its end");
-            let body = body.split_whitespace().collect::<Vec<_>>().join(" ");
-            let states = ["$10::text", "$11::text", "$15::text"];
-            states.iter().fold(body, |body, state| body.replace(state, "'dead'"))
+            let (_, rest) = statement.split_once("WHERE (l.relay = ").expect("a choice");
+            let words = rest.lines().map(str::trim).filter(|line| !line.starts_with("--"));
+            let text = words.collect::<Vec<_>>().join(" ");
+            let text = FIELDS.iter().fold(text, |text, (parameter, field)| {
+                text.replace(parameter, &format!("wanted.{field}"))
+            });
+            let (text, _) = text.split_once(" OR l.id = ANY (wanted.ids))").expect("its end");
+            text.replace("wanted.state", "'dead'")
         };
         let count = condition(include_str!("../sql/count_chosen_letters.sql"));
         assert!(count.contains("(l.state = 'dead') IS TRUE"), "{count}");
+        assert!(count.contains("l.dead_at <= wanted.until"), "{count}");
         assert_eq!(count, condition(include_str!("../sql/list_chosen_letters.sql")));
         let redrive = include_str!("../../../migrations/functions/operator_redrive.sql");
         assert_eq!(count, condition(redrive));

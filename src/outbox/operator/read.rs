@@ -181,7 +181,7 @@ impl Operator {
         let mut parameters = self.common(&narrowing, choice);
         let state = choice.state.as_str();
         let rest: [&(dyn ToSql + Sync); 5] =
-            [&choice.until, &choice.ids, &limit, &state, &choice.hopeless];
+            [&choice.until, &choice.ids, &state, &choice.hopeless, &limit];
         parameters.extend(rest);
         let rows = self.query(include_str!("../sql/list_chosen_letters.sql"), &parameters).await?;
         rows.iter().map(Letter::read).collect()

@@ -3,16 +3,16 @@
 -- $1 text relay; each of the next, when not null, narrows the choice: $2 text event type,
 -- $3 and $4 text aggregate type and id, $5 text error code, $6 text fingerprint,
 -- $7 timestamptz dead since then at the earliest, $8 timestamptz at the latest, $9 bigint[] ids
--- $10 bigint rows at most, $11 text state, $12 boolean also what can never be published as it is
+-- $10 text state, $11 boolean also what can never be published as it is, $12 bigint rows at most
 -- Columns: those of columns/letter.sql
--- Rows: 0 to $10. Index: as count_chosen_letters.sql. Locks: ACCESS SHARE.
+-- Rows: 0 to $12. Index: as count_chosen_letters.sql. Locks: ACCESS SHARE.
 SELECT l.* /* columns letter */
 FROM "postrider".letter AS l
-WHERE (l.relay = $1::text) IS TRUE AND (l.state = $11::text) IS TRUE AND l.resolved_at IS NULL
+WHERE (l.relay = $1::text) IS TRUE AND (l.state = $10::text) IS TRUE AND l.resolved_at IS NULL
   -- Once more as what an index can be used for: relay and state unless there are ids, state unless
   -- there is a key. Without statistics the planner would take one index for as good as another.
   AND ($9::bigint[] IS NOT NULL OR l.relay = $1::text)
-  AND ($9::bigint[] IS NOT NULL OR $4::text IS NOT NULL OR l.state = $11::text)
+  AND ($9::bigint[] IS NOT NULL OR $4::text IS NOT NULL OR l.state = $10::text)
   AND ($2::text IS NULL OR l.event_type = $2::text)
   AND ($4::text IS NULL
        OR hashtextextended(l.aggregate_id, 0) = hashtextextended($4::text, 0)
@@ -22,6 +22,6 @@ WHERE (l.relay = $1::text) IS TRUE AND (l.state = $11::text) IS TRUE AND l.resol
   AND ($7::timestamptz IS NULL OR l.dead_at >= $7::timestamptz)
   AND ($8::timestamptz IS NULL OR l.dead_at <= $8::timestamptz)
   AND ($9::bigint[] IS NULL OR l.id = ANY ($9::bigint[]))
-  AND ($12::boolean OR NOT "postrider".is_hopeless(l.id, l.error_code, l.subject, l.dead_at))
+  AND ($11::boolean OR NOT "postrider".is_hopeless(l.id, l.error_code, l.subject, l.dead_at))
 ORDER BY l.seq
-LIMIT $10::bigint
+LIMIT $12::bigint
