@@ -20,11 +20,11 @@ use uuid::Uuid;
 
 use crate::{
     admin,
-    config::{self, Config, value::Listen},
+    config::{self, Config, SinkKind, value::Listen},
     delivery::{Growth, Limits, OnDead, Policy, Rules},
     findings::Finding,
     metrics::{Dependency, Metrics},
-    nats::{self, Connector, Publisher, Standing, keep_connected},
+    nats::{self, Connector, Standing, keep_connected},
     outbox::{Candidate, LETTER_BYTES_MAX},
     pg::schema::Schema,
     relay::{
@@ -33,17 +33,18 @@ use crate::{
         status::{Link, Status},
     },
     shutdown::Shutdown,
-    systemd,
+    sink::Sink,
+    stdout, systemd,
     tasks::Tasks,
-    wire::{SubjectTemplate, TemplateError},
+    wire::{Mode, SubjectTemplate, TemplateError},
 };
 
 /// Events in memory for each one that may be on its way: the rest waits behind its key, or for its turn.
 /// More would leave the processor's cache before they go, which costs a sixth of the relay's time.
 const MEMORY_PER_IN_FLIGHT: usize = 2;
 
-/// Messages that a look into the stream may have on their way.
-const LOOK_AHEAD: usize = 2048;
+/// Messages that a scan of the stream may have on their way.
+const SCAN_AHEAD: usize = 2048;
 
 /// How long the tasks beside the relay may take to end.
 const TASKS_GRACE: Duration = Duration::from_secs(5);
@@ -76,6 +77,9 @@ pub enum RunError {
     /// `[route] subject` is no template.
     #[error("route.subject: {0}")]
     Template(#[from] TemplateError),
+    /// Standard output cannot be written to.
+    #[error("route.sink = \"stdout\": cannot write to standard output: {0}")]
+    Stdout(std::io::Error),
     /// The system refuses to tell us of signals.
     #[error("cannot register for signals: {0}")]
     Signals(std::io::Error),
@@ -97,17 +101,12 @@ pub async fn run(config: Config, options: Options, reloading: Reloading) -> Resu
     let template = SubjectTemplate::parse(&config.route.subject)?;
     let settings = settings(&config, options, template);
 
-    let name = format!("postrider/{}", settings.relay);
-    // Room for the answers of a whole window, and for what a look into the stream sends ahead.
-    let capacity = (settings.limits.in_flight_events * 2).max(LOOK_AHEAD) + 64;
-    let connector = Connector::new(&config.nats, name, capacity).await?;
-    let (sender, connections) = mpsc::channel(1);
-    let (standing, nats) = watch::channel(Standing::Disconnected(None));
-    let ack_timeout = config.nats.ack_timeout.0;
-    let stream = config.stream.name.clone();
-    let publisher = Publisher::new(connections, stream, ack_timeout, Instant::now());
-
     let tasks = Tasks::new();
+    let told = (Arc::clone(&status), Arc::clone(&metrics));
+    let sink = match config.route.sink {
+        SinkKind::Nats => Sink::Nats(nats_sink(&config, &settings, told, &tasks).await?),
+        SinkKind::Stdout => Sink::Stdout(stdout::Sink::start().map_err(RunError::Stdout)?),
+    };
     // It ends by itself only at a second signal.
     let listening = tasks.cancelled();
     tasks.spawn("signals", async move {
@@ -138,18 +137,11 @@ pub async fn run(config: Config, options: Options, reloading: Reloading) -> Resu
     tasks.spawn("chores", upkeep);
     let watched = relay::contract::watch(settings.clone(), Arc::clone(&status), shutdown.clone());
     tasks.spawn("contract", watched);
-    let servers = config.nats.url.to_string();
-    let kept = tasks.cancelled();
-    tasks.spawn("nats connection", async move {
-        kept.run_until_cancelled(keep_connected(connector, sender, standing)).await;
-    });
-    let told = (Arc::clone(&status), Arc::clone(&metrics));
-    tasks.spawn("nats", tell_of_nats(nats, servers, told, tasks.cancelled()));
     tasks.spawn("outages", tell_of_outages(status.subscribe(), tasks.cancelled()));
     tasks.spawn("systemd", tell_systemd(status.subscribe(), tasks.cancelled()));
     systemd::ready();
 
-    let relay = Relay::new(settings, publisher, Arc::clone(&status), metrics, shutdown.clone());
+    let relay = Relay::new(settings, sink, Arc::clone(&status), metrics, shutdown.clone());
     let result = Box::pin(relay.run()).await;
     systemd::stopping();
     shutdown.stop_now();
@@ -158,6 +150,29 @@ pub async fn run(config: Config, options: Options, reloading: Reloading) -> Resu
         warn!(error = %unfinished, "stopping without them");
     }
     Ok(result?)
+}
+
+/// The sink of a stream, and the tasks that keep it connected.
+async fn nats_sink(
+    config: &Config,
+    settings: &relay::Settings,
+    told: (Arc<watch::Sender<Status>>, Arc<Metrics>),
+    tasks: &Tasks,
+) -> Result<nats::Sink, nats::ConnectError> {
+    let name = format!("postrider/{}", settings.relay);
+    // Room for the answers of a whole window, and for what a scan of the stream sends ahead.
+    let capacity = (settings.limits.in_flight_events * 2).max(SCAN_AHEAD) + 64;
+    let connector = Connector::new(&config.nats, name, capacity).await?;
+    let (sender, connections) = mpsc::channel(1);
+    let (standing, nats) = watch::channel(Standing::Disconnected(None));
+    let kept = tasks.cancelled();
+    tasks.spawn("nats connection", async move {
+        kept.run_until_cancelled(keep_connected(connector, sender, standing)).await;
+    });
+    let servers = config.nats.url.to_string();
+    tasks.spawn("nats", tell_of_nats(nats, servers, told, tasks.cancelled()));
+    let (stream, template) = (config.stream.clone(), settings.template.clone());
+    Ok(nats::Sink::new(connections, stream, template, settings.ack_timeout, Instant::now()))
 }
 
 fn settings(config: &Config, options: Options, template: SubjectTemplate) -> relay::Settings {
@@ -175,7 +190,16 @@ fn settings(config: &Config, options: Options, template: SubjectTemplate) -> rel
             process: relay::process::identity(),
             length: config.relay.lease.0,
         },
-        stream: config.stream.clone(),
+        stream: match config.route.sink {
+            SinkKind::Nats => config.stream.clone(),
+            SinkKind::Stdout => {
+                config::Stream { name: stdout::LOG.to_owned(), ..config.stream.clone() }
+            }
+        },
+        mode: match config.route.sink {
+            SinkKind::Nats => Mode::Binary,
+            SinkKind::Stdout => Mode::Structured,
+        },
         template,
         source: config.relay.source.clone(),
         ack_timeout: config.nats.ack_timeout.0,

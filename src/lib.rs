@@ -10,7 +10,7 @@
 //!
 //! ```text
 //! Postgres ──fetch──▶ Event ──encode──▶ Message ──publish──▶ Outcome ──judge──▶ Verdict ──settle──▶ Postgres
-//!           outbox            wire               nats                 delivery          outbox
+//!           outbox            wire               sink                 delivery          outbox
 //! ```
 //!
 //! # The walk of one row
@@ -22,8 +22,8 @@
 //! | admit | [`delivery::Delivery::admit`] | the event queues behind the earlier ones of its key |
 //! | dispatch | [`delivery::Delivery::next`] | heads of lanes, as the window and the breaker permit |
 //! | encode | [`wire::Encoder::encode`] | a [`wire::Message`], or a [`wire::Refusal`] |
-//! | publish | [`nats::Publisher::publish`] | handed to the client; returns at once |
-//! | outcome | [`nats::Publisher::next`] | the broker's answer, through the one classification |
+//! | publish | [`sink::Sink::publish`] | handed to the client; returns at once |
+//! | outcome | [`sink::Sink::next`] | the broker's answer, through the one classification |
 //! | judge | [`delivery::Delivery::resolve`] | published, dead, retrying, held, or again |
 //! | settle | [`delivery::Delivery::take_settlement`], [`outbox::Outbox::settle`] | position and letters, in one statement |
 //!
@@ -43,6 +43,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod broker;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -58,6 +59,8 @@ pub mod outbox;
 pub mod pg;
 pub mod relay;
 pub mod shutdown;
+pub mod sink;
+pub mod stdout;
 pub mod systemd;
 pub mod tasks;
 pub mod wire;

@@ -5,10 +5,11 @@ use std::{process, time::Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use postrider::{
+    broker::Absorbed,
     config,
     delivery::{Outcome, Ticket},
     event::{AggregateKey, Event, EventId, Payload, Seq},
-    nats::{self, Absorbed, Connector, Publisher},
+    nats::{self, Connector, Publisher},
     wire::{Encoder, Headers as WireHeaders, Message, SubjectTemplate},
 };
 use tokio::sync::mpsc;
@@ -97,7 +98,7 @@ async fn connect(stage: &Stage) -> Result<(Publisher, Encoder)> {
     let jetstream = publisher.jetstream().context("there is a connection")?;
     let facts = nats::verify(jetstream, &stream, &template, ack_timeout).await?;
     let source = config::Relay::default().source;
-    Ok((publisher, Encoder::new(template, source, facts.limits)))
+    Ok((publisher, Encoder::new(template, source).with_limits(facts.limits)))
 }
 
 async fn publish(publisher: &mut Publisher, source: &mut Source, count: u64) -> Result<()> {
@@ -139,7 +140,7 @@ impl Source {
         let Payload::Bytes(payload) = &self.event.payload else { bail!("no payload") };
         Ok(Message {
             id: self.event.id,
-            subject: format!("events.{EVENT_TYPE}").into(),
+            subject: format!("events.{EVENT_TYPE}"),
             headers: WireHeaders::new(self.event.id),
             payload: payload.clone(),
             left_out: 0,

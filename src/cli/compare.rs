@@ -5,9 +5,10 @@ use super::{
     print::{self, number},
 };
 use crate::{
-    config::{self, Config, error::Problem},
+    broker::{BrokerError, Cause, Keeps},
+    config::{self, Config, SinkKind, error::Problem},
     event::Seq,
-    nats::{self, Cause, Connector, Keeps, Scan, StreamError, identity, kept},
+    nats::{self, Connector, Scan, identity, kept},
     outbox::{ACCOUNTING_SETTINGS, Settled, SettledDue, SettledEvent},
     pg::{connect::connect, schema::Schema},
 };
@@ -64,6 +65,12 @@ pub(super) async fn settled(config: &Config, purpose: &str) -> Result<Settled, F
 /// Compares all of them with all of the stream. First the database is read and then the stream, so
 /// that what is settled meanwhile is no difference.
 pub(super) async fn compare(config: &Config, settled: &Settled) -> Result<Compared, Failure> {
+    if config.route.sink == SinkKind::Stdout {
+        let problem =
+            Problem::new("standard output cannot be read back, so that it cannot be compared")
+                .hint("look at the database alone: postrider audit --database-only");
+        return Err(Failure::new(Exit::Configuration, problem));
+    }
     let broker = broker(config).await?;
     let kept = kept(&broker.jetstream, &config.stream.name).await;
     let (keeps, first_seq) = kept.map_err(|error| unreadable(&error))?;
@@ -104,8 +111,8 @@ async fn read_against(
 ) -> Result<(), Failure> {
     expected.sort_unstable_by_key(|event| (event.id, event.seq));
     let mut held = vec![false; expected.len()];
-    let scan = Scan::begin(&broker.jetstream, stream, 0).await;
-    let mut scan = scan.map_err(|error| unreadable(&error))?;
+    let mut scan = Scan::new(broker.jetstream.clone(), stream.to_owned(), 0);
+    scan.advance().await.map_err(|error| unreadable(&error))?;
     while let Some(message) = scan.next().await.map_err(|error| unreadable(&error))? {
         if scan.messages().is_multiple_of(MESSAGES_A_LINE) {
             let (read, of) = (number(scan.messages()), number(scan.expected()));
@@ -136,23 +143,20 @@ async fn read_against(
     Ok(())
 }
 
-fn unreadable(error: &StreamError) -> Failure {
+fn unreadable(error: &BrokerError) -> Failure {
     let exit = match error {
-        StreamError::Unavailable { .. } => Exit::Unavailable,
-        StreamError::Missing { .. } | StreamError::TooOld { .. } | StreamError::Refused { .. } => {
-            Exit::Configuration
-        }
+        BrokerError::Unavailable { .. } => Exit::Unavailable,
+        BrokerError::Missing { .. } | BrokerError::Refused { .. } => Exit::Configuration,
     };
     // A request that is forbidden is not answered.
     let hint = match error {
-        StreamError::Unavailable { cause: Cause::Silent, .. } => {
+        BrokerError::Unavailable { cause: Cause::Silent, .. } => {
             "does it run, and may its user publish to $JS.API.STREAM.INFO, CONSUMER.CREATE, \
              CONSUMER.MSG.NEXT and CONSUMER.DELETE of the stream?"
         }
-        other @ (StreamError::Unavailable { .. }
-        | StreamError::Missing { .. }
-        | StreamError::TooOld { .. }
-        | StreamError::Refused { .. }) => other.hint(),
+        other @ (BrokerError::Unavailable { .. }
+        | BrokerError::Missing { .. }
+        | BrokerError::Refused { .. }) => other.hint(),
     };
     Failure::new(exit, Problem::new(error.to_string()).hint(hint))
 }

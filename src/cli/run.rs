@@ -44,7 +44,7 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
         let exit = match &error {
-            RunError::Signals(_) => Exit::Failed,
+            RunError::Signals(_) | RunError::Stdout(_) => Exit::Failed,
             RunError::Nats(_)
             | RunError::Template(_)
             | RunError::Relay(

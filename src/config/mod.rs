@@ -372,6 +372,8 @@ impl<'de> Deserialize<'de> for Wake {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Route {
+    /// The kind of log that takes the events. Default `nats`.
+    pub sink: SinkKind,
     /// The subject template. Its first token is literal. Default `events.{event_type}`.
     pub subject: String,
     /// What the later events of a dead event's key do. Default `hold`.
@@ -395,6 +397,7 @@ pub struct Route {
 impl Default for Route {
     fn default() -> Self {
         Self {
+            sink: SinkKind::Nats,
             subject: "events.{event_type}".to_owned(),
             on_dead: OnDead::Hold,
             on_denied: OnDenied::Pause,
@@ -404,6 +407,26 @@ impl Default for Route {
             jitter: 0.2,
             max_delay: HumanDuration(Duration::from_mins(5)),
         }
+    }
+}
+
+/// The kind of log that takes the events of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SinkKind {
+    /// The JetStream stream of `[stream]`.
+    Nats,
+    /// Standard output: one CloudEvents JSON line an event, for looking and for development.
+    Stdout,
+}
+
+impl<'de> Deserialize<'de> for SinkKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parse_text(deserializer, "\"nats\" or \"stdout\"", |text| match text {
+            "nats" => Some(Self::Nats),
+            "stdout" => Some(Self::Stdout),
+            _ => None,
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Config, bounds, duplicate_window_needed,
+    Config, SinkKind, bounds, duplicate_window_needed,
     error::{Origin, Problem},
     keys,
     load::{Origins, Scope},
@@ -56,10 +56,10 @@ fn missing(
             r#"subjects = ["events.>"]"#,
         ),
     ];
-    let required = match scope {
-        Scope::Schema => 0,
-        Scope::Database => 1,
-        Scope::Everything => all.len(),
+    let required = match (scope, config.route.sink) {
+        (Scope::Schema, _) => 0,
+        (Scope::Database, _) | (Scope::Everything, SinkKind::Stdout) => 1,
+        (Scope::Everything, SinkKind::Nats) => all.len(),
     };
     let (mut keys, mut lines, mut empty) = (Vec::new(), Vec::new(), Vec::new());
     for (key, is_missing, line) in all.into_iter().take(required) {

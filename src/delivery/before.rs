@@ -152,9 +152,9 @@ impl Before {
         (self.may_come() && self.looked_at < at).then_some(at)
     }
 
-    /// Since when a row with this `seq` that is read now may be in the stream without our knowing.
-    pub(super) fn uncertain_since_of(&self, seq: Seq) -> Option<Instant> {
-        self.uncertain_since().filter(|_| seq <= self.sent_to)
+    /// Whether an earlier run may have sent the row with this `seq`.
+    pub(super) fn may_have_sent(&self, seq: Seq) -> bool {
+        seq <= self.sent_to
     }
 
     /// Whether something of an earlier run may still be read.
@@ -173,13 +173,13 @@ mod tests {
     fn a_scan_that_goes_on_takes_back_nothing_of_what_one_before_has_found() {
         let now = Instant::now();
         let mut before = Before::of(Earlier::OfOthers, 3, now);
-        assert!(before.uncertain_since_of(Seq(i64::MAX)).is_some());
+        assert!(before.may_have_sent(Seq(i64::MAX)));
         before.looked(now, Seq(70), 500);
         before.looked(now, Seq(9), 520);
         before.begun();
         before.read(Seq(70));
-        assert!(before.uncertain_since_of(Seq(70)).is_some() && before.may_come());
-        assert!(before.uncertain_since_of(Seq(71)).is_none());
+        assert!(before.may_have_sent(Seq(70)) && before.may_come());
+        assert!(!before.may_have_sent(Seq(71)));
         assert_eq!(before.scanned_to(), 520);
         before.read(Seq(71));
         assert!(!before.may_come());

@@ -14,8 +14,27 @@ impl Delivery {
 
     /// Whether the event may be in the stream, and so long ago that the stream would not recognise
     /// it: it has to be looked for before it may go again.
+    ///
+    /// Of a log that cannot be scanned no event ever is: it goes again, and may be stored twice.
     pub fn is_stale(&self, ticket: Ticket, now: Instant) -> bool {
-        self.lanes.is_stale(ticket, self.recognised_for, now)
+        self.is_scannable && self.lanes.is_stale(ticket, self.recognised_for, now)
+    }
+
+    /// Whether the event may be in the log, so that a scan comes before it leaves for the letters. It
+    /// is delayed until one is certain to tell.
+    pub(super) fn has_to_be_looked_for(&mut self, ticket: Ticket, now: Instant) -> bool {
+        self.is_scannable && self.lanes.look_for_first(ticket, self.late_max, now)
+    }
+
+    /// Since when an event of an earlier run that is read now may be in the log without our
+    /// knowing; `None` once there can be no such event.
+    ///
+    /// Where the log never recognises an id, a conclusive scan ends the past: what it has not found
+    /// was not sent. Otherwise each page of a backlog would ask for another scan.
+    pub(super) fn uncertain_since(&self) -> Option<Instant> {
+        let is_over =
+            self.recognised_for.is_zero() && self.before.conclusive_at(self.late_max).is_none();
+        self.before.uncertain_since().filter(|_| !is_over)
     }
 
     /// What is said about the event may be about another one: it may be stored all the same.
@@ -67,7 +86,7 @@ impl Delivery {
     /// and a letter does not remember that it may have been sent. So the scan has to be conclusive.
     pub fn scan_again_at(&self) -> Option<Instant> {
         let suspects = self.blocked.is_overflown();
-        self.before.conclusive_at(self.late_max).filter(|_| suspects)
+        self.before.conclusive_at(self.late_max).filter(|_| suspects && self.is_scannable)
     }
 
     /// Notes a stream sequence that is in use.
@@ -119,7 +138,7 @@ mod tests {
     use crate::{
         delivery::{
             Change, Earlier, LetterId, Limits, Look, Mark, Outcome, Standing, StoredLetter,
-            sim::{aggregate, event, resumed_with},
+            sim::{self, aggregate, event, resumed_with},
         },
         event::{Seq, Snapshot},
     };
@@ -135,7 +154,7 @@ mod tests {
             memory_bytes: 1 << 20,
         };
         let mut delivery = resumed_with(limits, Earlier::Some { sent_to: Seq(COUNT) }, now);
-        delivery.set_times(Duration::from_mins(1), Duration::from_secs(1));
+        delivery.set_abilities(sim::abilities(Duration::from_mins(1), Duration::from_secs(1)));
         delivery.begin(Snapshot::new("9:9:".to_owned()), Seq(COUNT));
         delivery
     }
@@ -203,6 +222,21 @@ mod tests {
             })
         };
         assert!((1..=COUNT).all(is_published), "{records:?}");
+    }
+
+    /// Each page of a backlog would ask for another scan, and wait for it.
+    #[test]
+    fn a_conclusive_scan_of_a_log_without_a_memory_ends_the_past() {
+        let (begun, wait) = (Instant::now(), Duration::from_secs(1));
+        let mut delivery = resumed(begun);
+        delivery.set_abilities(sim::abilities(Duration::ZERO, wait));
+        delivery.found(Found::default(), 50, begun);
+        delivery.admit((1..=2).map(|seq| event(seq, Some(1))));
+        assert_eq!(publish_all(&mut delivery, begun), [0; 0], "a message may still arrive");
+        let now = begun + wait;
+        delivery.found(found(&[1, 4]), 60, now);
+        delivery.admit((3..=5).map(|seq| event(seq, Some(1))));
+        assert_eq!(publish_all(&mut delivery, now), [2, 3, 5]);
     }
 
     /// What was found at the start was believed for as long as the program ran: an event that the

@@ -193,6 +193,13 @@ impl Lanes {
         })
     }
 
+    /// When a scan is certain to tell whether the log contains the event: its message has arrived by
+    /// then. `None` when it cannot be there without our knowing.
+    pub fn conclusive_at(&self, ticket: Ticket, late_max: Duration) -> Option<Instant> {
+        let waiting = self.waiting.get(&ticket)?;
+        waiting.uncertain_since.and(waiting.last_sent).map(|sent| sent + late_max)
+    }
+
     /// The stream sequence above which it is stored, if it is.
     pub fn sent_above(&self, ticket: Ticket) -> u64 {
         self.waiting.get(&ticket).map_or(0, |waiting| waiting.sent_above)

@@ -93,7 +93,7 @@ mod tests {
     use crate::{
         delivery::{
             Earlier, Found, Limits, Outcome,
-            sim::{aggregate, event, resumed_with},
+            sim::{self, aggregate, event, resumed_with},
         },
         event::Snapshot,
     };
@@ -131,7 +131,7 @@ mod tests {
 
     fn resumed(now: Instant) -> Delivery {
         let mut delivery = resumed_with(LIMITS, Earlier::Anything { sent_to: Seq(8) }, now);
-        delivery.set_times(Duration::from_mins(1), Duration::from_secs(1));
+        delivery.set_abilities(sim::abilities(Duration::from_mins(1), Duration::from_secs(1)));
         delivery.begin(Snapshot::new("9:9:".to_owned()), Seq(8));
         delivery
     }

@@ -102,6 +102,19 @@ pub struct Resume {
     pub sent_to: Seq,
 }
 
+/// Abilities of a log that decide what is done about an event that it may contain without our
+/// knowing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Abilities {
+    /// How long the log recognises an id that comes again; zero when it never does.
+    pub recognises: Duration,
+    /// Whether a scan tells what the log contains.
+    pub is_scannable: bool,
+    /// How long an answer is waited for. A message may be in flight for as long again after nobody
+    /// waits for it any more.
+    pub ack_timeout: Duration,
+}
+
 /// The part of the stream's duplicate window for which an event may be sent again without a look,
 /// at most.
 const RECOGNISED_SHARE: f64 = 0.8;
@@ -127,6 +140,8 @@ pub struct Delivery {
     recognised_for: Duration,
     /// How long a message may be on its way after nobody waits for it any more.
     late_max: Duration,
+    /// Whether a scan tells what the log contains.
+    is_scannable: bool,
     /// What an earlier run may have sent, and is not read again yet, is stored above this.
     before: Before,
     /// What becomes of an event that is looked for first, when the stream does not hold it.
@@ -184,6 +199,7 @@ impl Delivery {
             recorded: Ticket(0),
             recognised_for: Duration::MAX,
             late_max: Duration::ZERO,
+            is_scannable: true,
             before: Before::of(earlier, stream.floor, now),
             leaving: FxHashMap::default(),
             deaths: Vec::new(),
@@ -237,7 +253,7 @@ impl Delivery {
             } else if let Some(hold) = self.blocked.hold(ticket, &event, self.recorded) {
                 self.progress.resolve(ticket, Verdict::Held(hold));
             } else {
-                let since = self.before.uncertain_since_of(event.seq);
+                let since = self.uncertain_since().filter(|_| self.before.may_have_sent(event.seq));
                 let uncertain = since.map(|since| (since, self.before.scanned_to()));
                 self.lanes.admit(ticket, event, 0, uncertain);
             }
@@ -267,7 +283,22 @@ impl Delivery {
         match self.breaker.permit(now) {
             Permit::No(_) => None,
             Permit::Flow if !self.window.has_room() => None,
-            Permit::Flow | Permit::Probe => self.lanes.take_ready(now),
+            Permit::Flow | Permit::Probe => self.next_ready(now),
+        }
+    }
+
+    /// The next event that is ready. Where the log never recognises an id, an event that it may
+    /// contain waits until a scan is certain to tell.
+    fn next_ready(&mut self, now: Instant) -> Option<Ticket> {
+        loop {
+            let ticket = self.lanes.take_ready(now)?;
+            if !self.recognised_for.is_zero() || !self.is_scannable {
+                return Some(ticket);
+            }
+            match self.lanes.conclusive_at(ticket, self.late_max).filter(|at| *at > now) {
+                Some(at) => self.lanes.again_at(ticket, at),
+                None => return Some(ticket),
+            }
         }
     }
 
@@ -347,15 +378,16 @@ impl Delivery {
         }
     }
 
-    /// For how long the stream recognises an id, and how long an answer is waited for. A message
-    /// may be on its way for as long again after nobody waits for it any more.
+    /// Takes over the abilities of the log.
     ///
-    /// An event is sent again without a look for so long that its message arrives within the
-    /// window, however late it is.
-    pub fn set_times(&mut self, window: Duration, ack_timeout: Duration) {
-        let in_time = window.saturating_sub(ack_timeout.saturating_mul(2));
-        self.recognised_for = window.mul_f64(RECOGNISED_SHARE).min(in_time);
+    /// An event is sent again without a scan for so long that its message arrives while the log
+    /// recognises it, however late it is.
+    pub fn set_abilities(&mut self, abilities: Abilities) {
+        let Abilities { recognises, is_scannable, ack_timeout } = abilities;
+        let in_time = recognises.saturating_sub(ack_timeout.saturating_mul(2));
+        self.recognised_for = recognises.mul_f64(RECOGNISED_SHARE).min(in_time);
         self.late_max = ack_timeout;
+        self.is_scannable = is_scannable;
     }
 
     /// Where a look into the stream begins: whatever was sent and is not settled is above.
@@ -442,7 +474,7 @@ impl Delivery {
 
     /// `attempts` is how often it was tried.
     fn die(&mut self, ticket: Ticket, reason: Rejection, attempts: u32, now: Instant) {
-        if self.lanes.look_for_first(ticket, self.late_max, now) {
+        if self.has_to_be_looked_for(ticket, now) {
             self.leaving.insert(ticket, Leaving::Dead { reason, attempts });
             return;
         }

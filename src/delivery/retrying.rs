@@ -56,7 +56,7 @@ impl Delivery {
             return;
         }
         let retry = Retry { reason, attempts, wait };
-        if self.lanes.look_for_first(ticket, self.late_max, now) {
+        if self.has_to_be_looked_for(ticket, now) {
             self.leaving.insert(ticket, Leaving::Retrying(retry));
             return;
         }
@@ -111,7 +111,7 @@ impl Delivery {
         let free = |key: &AggregateKey| blocked.release(key, recorded);
         for (ticket, letter) in self.letters.take(look, floor, free) {
             let known = self.is_found(&letter.event);
-            let since = self.before.uncertain_since();
+            let since = self.uncertain_since();
             let uncertain = since.map(|since| (since, self.before.scanned_to()));
             self.lanes.admit(ticket, letter.event, letter.attempts, uncertain);
             if known {

@@ -14,9 +14,10 @@ use tokio::task::coop::unconstrained;
 
 use super::{
     error::{Answer, PubAck, Wanted},
-    publish::{Live, NotSent, Publisher, map_of},
+    publish::{Live, Publisher, map_of},
 };
 use crate::{
+    broker::NotSent,
     delivery::{BatchKind, BatchOutcome, Ticket},
     wire::{Headers, Message},
 };

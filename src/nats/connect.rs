@@ -68,6 +68,21 @@ pub struct Connection {
     pub ended: CancellationToken,
 }
 
+impl Connection {
+    /// Takes out the last complaint of the server about permissions, if there was one.
+    pub fn take_complaint(&mut self) -> Option<String> {
+        let mut complaint = None;
+        while let Ok(event) = self.events.try_recv() {
+            if let Event::ServerError(error) = event {
+                let text = error.to_string();
+                complaint =
+                    text.to_lowercase().contains("permissions").then_some(text).or(complaint);
+            }
+        }
+        complaint
+    }
+}
+
 /// Whether there is a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {

@@ -2,11 +2,11 @@
 
 use serde::Deserialize;
 
-use super::stream::Cause;
-use crate::delivery::{Attempt, Closure, ClosureKind, Outcome, Rejection};
-
-/// The code of an event whose subject has no room for it.
-pub const SUBJECT_FULL: &str = "subject_full";
+use super::stream::Fault;
+use crate::{
+    broker::SUBJECT_FULL,
+    delivery::{Attempt, Closure, ClosureKind, Outcome, Rejection},
+};
 
 /// What a PubAck holds, or an error in its place.
 #[derive(Debug, Deserialize)]
@@ -127,7 +127,7 @@ pub(super) fn classify_error(error: &ApiError) -> Outcome {
         10039 | 10076 => Outcome::Unavailable(Closure::with_hint(
             ClosureKind::StreamUnavailable,
             text,
-            Cause::NoJetStream.hint(),
+            Fault::NoJetStream.hint(),
         )),
         10118 | 10194 => unavailable(ClosureKind::StreamUnavailable, text),
         // Not found, not enabled, sealed, features that the stream lacks: somebody must act.

@@ -15,7 +15,8 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use super::stream::{Cause, StreamError};
+use super::stream::{Fault, missing, unavailable};
+use crate::broker::BrokerError;
 
 /// How long the API may take to answer.
 pub(super) const API_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,24 +47,24 @@ fn nanoseconds(rfc3339: &str) -> Option<i64> {
 }
 
 /// Asks for a stream.
-pub(super) async fn find(jetstream: &Context, name: &str) -> Result<Info, StreamError> {
-    let unavailable = |cause, reason| StreamError::unavailable(name, cause, reason);
+pub(super) async fn find(jetstream: &Context, name: &str) -> Result<Info, BrokerError> {
+    let unavailable = |fault, reason| unavailable(name, fault, reason);
     let request = jetstream.request(format!("STREAM.INFO.{name}"), &());
     let response: Response<Info> = match timeout(API_TIMEOUT, request).await {
         Err(_) => {
-            return Err(unavailable(Cause::Silent, format!("no answer within {API_TIMEOUT:?}")));
+            return Err(unavailable(Fault::Silent, format!("no answer within {API_TIMEOUT:?}")));
         }
         Ok(Ok(response)) => response,
         Ok(Err(error)) => {
             return Err(match error.kind() {
                 RequestErrorKind::NoResponders => {
-                    unavailable(Cause::NoJetStream, "no server answers for JetStream".to_owned())
+                    unavailable(Fault::NoJetStream, "no server answers for JetStream".to_owned())
                 }
                 RequestErrorKind::TimedOut => {
-                    unavailable(Cause::Silent, format!("no answer within {API_TIMEOUT:?}"))
+                    unavailable(Fault::Silent, format!("no answer within {API_TIMEOUT:?}"))
                 }
                 RequestErrorKind::InvalidSubject | RequestErrorKind::Other => {
-                    unavailable(Cause::Silent, error.to_string())
+                    unavailable(Fault::Silent, error.to_string())
                 }
             });
         }
@@ -71,16 +72,16 @@ pub(super) async fn find(jetstream: &Context, name: &str) -> Result<Info, Stream
     match response {
         Response::Ok(info) => Ok(info),
         Response::Err { error } if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-            Err(StreamError::Missing { stream: name.to_owned() })
+            Err(missing(name))
         }
         Response::Err { error } => {
-            let cause = match error.error_code() {
+            let fault = match error.error_code() {
                 ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {
-                    Cause::NoJetStream
+                    Fault::NoJetStream
                 }
-                _ => Cause::Answered,
+                _ => Fault::Answered,
             };
-            Err(unavailable(cause, error.to_string()))
+            Err(unavailable(fault, error.to_string()))
         }
     }
 }

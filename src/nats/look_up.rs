@@ -9,49 +9,41 @@ use tokio::time::timeout;
 use super::{
     info::{API_TIMEOUT, find},
     scan::identity,
-    stream::{Cause, Keeps, StreamError},
+    stream::{Fault, keeps, unavailable},
 };
-use crate::event::EventId;
-
-/// One message as the stream holds it.
-#[derive(Debug, Clone)]
-pub struct Held {
-    /// The event that it is, when it carries the identity of one.
-    pub event_id: Option<EventId>,
-    /// Its subject.
-    pub subject: String,
-    /// Its payload.
-    pub payload: bytes::Bytes,
-}
+use crate::{
+    broker::{BrokerError, Keeps, StoredMessage},
+    event::EventId,
+};
 
 /// For how long a stream keeps its messages, and the first that it has.
 ///
 /// # Errors
-/// [`StreamError::Unavailable`] when it does not answer.
-pub async fn kept(jetstream: &Context, stream: &str) -> Result<(Keeps, u64), StreamError> {
+/// [`BrokerError::Unavailable`] when it does not answer.
+pub async fn kept(jetstream: &Context, stream: &str) -> Result<(Keeps, u64), BrokerError> {
     let info = find(jetstream, stream).await?;
-    Ok((Keeps::of(&info.config), info.state.first_sequence))
+    Ok((keeps(&info.config), info.state.first_sequence))
 }
 
-/// What the stream holds under a sequence; `None` when it holds nothing there.
+/// Reads the message that the stream contains under a sequence; `None` when there is none.
 ///
 /// # Errors
-/// [`StreamError::Unavailable`] when it does not answer.
-pub async fn held_at(
+/// [`BrokerError::Unavailable`] when it does not answer.
+pub async fn message_at(
     jetstream: &Context,
     stream: &str,
     seq: u64,
-) -> Result<Option<Held>, StreamError> {
-    let unavailable = |cause, reason: String| {
-        StreamError::unavailable(stream, cause, format!("reading message {seq}: {reason}"))
+) -> Result<Option<StoredMessage>, BrokerError> {
+    let unavailable = |fault, reason: String| {
+        unavailable(stream, fault, format!("reading message {seq}: {reason}"))
     };
     let source: Stream<()> = jetstream
         .get_stream_no_info(stream)
         .await
-        .map_err(|error| unavailable(Cause::Answered, error.to_string()))?;
+        .map_err(|error| unavailable(Fault::Answered, error.to_string()))?;
     match timeout(API_TIMEOUT, source.get_raw_message(seq)).await {
-        Err(_) => Err(unavailable(Cause::Silent, format!("no answer within {API_TIMEOUT:?}"))),
-        Ok(Ok(message)) => Ok(Some(Held {
+        Err(_) => Err(unavailable(Fault::Silent, format!("no answer within {API_TIMEOUT:?}"))),
+        Ok(Ok(message)) => Ok(Some(StoredMessage {
             event_id: identity(&message.headers).map(|(id, _)| EventId(id)),
             subject: message.subject.to_string(),
             payload: message.payload,
@@ -64,10 +56,10 @@ pub async fn held_at(
                 Ok(None)
             }
             RawMessageErrorKind::JetStream(api) => {
-                Err(unavailable(Cause::Answered, api.to_string()))
+                Err(unavailable(Fault::Answered, api.to_string()))
             }
             RawMessageErrorKind::InvalidSubject | RawMessageErrorKind::Other => {
-                Err(unavailable(Cause::Silent, error.to_string()))
+                Err(unavailable(Fault::Silent, error.to_string()))
             }
         },
     }

@@ -33,8 +33,9 @@ use super::{
     sent::{Sent, Unanswered},
 };
 use crate::{
+    broker::{Absorbed, Forbidden, NotSent},
     clock,
-    delivery::{BatchOutcome, Closure, ClosureKind, Outcome, Ticket},
+    delivery::{BatchOutcome, Closure, ClosureKind, Ticket},
     wire::{FIRST_HEADER, Headers, Message},
 };
 
@@ -63,58 +64,6 @@ pub(super) struct Live {
     pub(super) reply_prefix: String,
 }
 
-/// Something that came back.
-#[derive(Debug)]
-pub enum Absorbed {
-    /// What became of a publish.
-    Outcome {
-        /// Which one.
-        ticket: Ticket,
-        /// What became of it.
-        outcome: Outcome,
-        /// How long it took.
-        took: Duration,
-    },
-    /// No answer in time, or none possible any more.
-    Unconfirmed {
-        /// Which one.
-        ticket: Ticket,
-        /// Nothing at all was answered for as long as one answer may take.
-        silent: bool,
-    },
-    /// What became of a batch.
-    Batch {
-        /// Its events, in order.
-        tickets: Box<[Ticket]>,
-        /// What became of it.
-        outcome: BatchOutcome,
-        /// How long it took.
-        took: Duration,
-        /// Nothing at all was answered for as long as one answer may take.
-        silent: bool,
-    },
-    /// There is a connection, a new one.
-    Connected,
-    /// The connection is gone; everything on its way is unconfirmed.
-    Disconnected,
-    /// The server forbids us something.
-    Denied {
-        /// What it said.
-        closure: Closure,
-        /// The subject that we may not publish to, when it was that.
-        subject: Option<String>,
-    },
-}
-
-/// Why a message was not handed over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotSent {
-    /// There is no connection, or its buffer is full: later.
-    NotNow,
-    /// The server's limit is lower than we knew; the client would refuse it again.
-    TooLarge,
-}
-
 impl Publisher {
     /// A publisher that waits for its first connection.
     pub fn new(
@@ -139,12 +88,6 @@ impl Publisher {
     /// JetStream over the present connection, for questions about the stream.
     pub fn jetstream(&self) -> Option<&Context> {
         self.live.as_ref().map(|live| &live.connection.jetstream)
-    }
-
-    /// The request to JetStream that a subject is, without the prefix; `None` for another subject.
-    pub fn request_of<'a>(&self, subject: &'a str) -> Option<&'a str> {
-        let prefix = &self.live.as_ref()?.connection.api_prefix;
-        subject.strip_prefix(prefix.as_str())?.strip_prefix('.')
     }
 
     /// Acknowledgements have to name this JetStream domain from now on.
@@ -252,7 +195,7 @@ impl Publisher {
                 }
                 continue;
             };
-            let Connection { events, ended, .. } = &mut live.connection;
+            let Connection { events, ended, api_prefix, .. } = &mut live.connection;
             tokio::select! {
                 answer = live.answers.next() => {
                     let Some(answer) = answer else {
@@ -264,7 +207,7 @@ impl Publisher {
                     }
                 }
                 Some(event) = events.recv() => {
-                    if let Some(absorbed) = happened(event) {
+                    if let Some(absorbed) = happened(event, api_prefix) {
                         return absorbed;
                     }
                 }
@@ -376,19 +319,21 @@ impl Live {
 }
 
 /// What an event of the client means for us.
-fn happened(event: Event) -> Option<Absorbed> {
+fn happened(event: Event, api_prefix: &str) -> Option<Absorbed> {
     match event {
         // The connection tells its end by itself.
         Event::Connected | Event::Disconnected | Event::Closed => None,
         Event::ServerError(ServerError::Other(text)) if is_denial(&text) => {
-            let kind = ClosureKind::PermissionDenied;
-            let subject = denied_subject(&text);
-            Some(Absorbed::Denied { closure: Closure::new(kind, text), subject })
+            let forbidden = denied_subject(&text)
+                .map_or(Forbidden::Everything, |subject| forbidden(subject, api_prefix));
+            let closure = Closure::new(ClosureKind::PermissionDenied, text);
+            Some(Absorbed::Denied { closure, forbidden })
         }
         Event::ServerError(ServerError::AuthorizationViolation) => {
             let kind = ClosureKind::PermissionDenied;
             let text = "the server refuses our credentials".to_owned();
-            Some(Absorbed::Denied { closure: Closure::new(kind, text), subject: None })
+            let closure = Closure::new(kind, text);
+            Some(Absorbed::Denied { closure, forbidden: Forbidden::Everything })
         }
         Event::LameDuckMode | Event::Draining | Event::SlowConsumer(_) | Event::ServerError(_) => {
             tracing::info!(%event, "nats");
@@ -410,6 +355,21 @@ fn is_denial(text: &str) -> bool {
 fn denied_subject(text: &str) -> Option<String> {
     let (_, rest) = text.split_once("for Publish to \"")?;
     rest.split_once('"').map(|(subject, _)| subject.to_owned())
+}
+
+/// The scope of a denial: a request to JetStream, or the events of a subject.
+fn forbidden(subject: String, api_prefix: &str) -> Forbidden {
+    let request = subject.strip_prefix(api_prefix).and_then(|rest| rest.strip_prefix('.'));
+    let Some(request) = request else { return Forbidden::Subject(subject) };
+    let is_one_of = |verbs: &[&str]| verbs.iter().any(|verb| request.starts_with(verb));
+    if is_one_of(&["STREAM.INFO", "STREAM.CREATE"]) {
+        Forbidden::Verifying
+    } else if is_one_of(&["CONSUMER.CREATE", "CONSUMER.MSG.NEXT"]) {
+        Forbidden::Scanning
+    } else {
+        // It compares single messages, or cleans up.
+        Forbidden::Spare
+    }
 }
 
 /// The headers as the client takes them.

@@ -6,7 +6,8 @@ use async_nats::{HeaderMap, Request, RequestErrorKind, jetstream};
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::{StreamError, info::find};
+use super::info::find;
+use crate::broker::BrokerError;
 
 /// The account may be asked about by few users; without permission there is no answer.
 const ACCOUNT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -55,7 +56,7 @@ pub enum Probe {
 ///
 /// # Errors
 /// As the stream's.
-pub async fn room(context: &jetstream::Context, name: &str) -> Result<Room, StreamError> {
+pub async fn room(context: &jetstream::Context, name: &str) -> Result<Room, BrokerError> {
     let info = find(context, name).await?;
     let (config, state) = (&info.config, &info.state);
     let mut used = Vec::new();

@@ -4,7 +4,7 @@
 //! *our* outbox the stream cannot tell: several may share it. The relay asks the outbox.
 
 use async_nats::{
-    HeaderMap, Message, Subject,
+    HeaderMap, Message,
     jetstream::{
         Context, ErrorCode,
         consumer::{
@@ -20,12 +20,12 @@ use uuid::Uuid;
 
 use super::{
     info::{API_TIMEOUT, find},
-    stream::{Cause, Keeps, StreamError},
+    stream::{Fault, keeps, unavailable},
 };
-use crate::event::Seq;
-
-/// Sightings of one page at most. Each is asked for in the outbox.
-pub const SIGHTINGS_MAX: usize = 4_096;
+use crate::{
+    broker::{BrokerError, Keeps, SIGHTINGS_MAX, Sighting},
+    event::Seq,
+};
 
 /// Messages of one page at most, so that a scan tells how far it is also where nothing is an
 /// event's.
@@ -43,19 +43,9 @@ const WORK_QUEUE: [ErrorCode; 3] = [
     ErrorCode::CONSUMER_WQ_CONSUMER_NOT_UNIQUE,
 ];
 
-/// A message that carries the identity of an event, of our outbox or of another one.
-#[derive(Debug, Clone)]
-pub struct Sighting {
-    /// The id of the event.
-    pub id: Uuid,
-    /// Its place in its outbox.
-    pub seq: Seq,
-    /// The subject of the message.
-    pub subject: Subject,
-}
-
 /// A scan on its way.
 pub struct Scan {
+    jetstream: Context,
     stream: String,
     keeps: Keeps,
     last_seq: u64,
@@ -71,41 +61,35 @@ struct Reader {
 }
 
 impl Scan {
-    /// Begins to scan what the stream holds above a sequence, up to what is its last one now. A
+    /// A scan of what the stream contains above a sequence. [`Scan::advance`] begins it.
+    pub fn new(jetstream: Context, stream: String, above: u64) -> Self {
+        let keeps = Keeps::UntilItsLimits;
+        Self { jetstream, stream, keeps, last_seq: above, messages: 0, expected: 0, reader: None }
+    }
+
+    /// Begins, or goes on with what the stream has stored since, up to its last sequence of now. A
     /// stream that keeps a message until it is consumed is not scanned: the scan has no messages.
     ///
     /// # Errors
-    /// [`StreamError::Unavailable`] when it does not answer, or has no room for a consumer.
-    pub async fn begin(jetstream: &Context, stream: &str, above: u64) -> Result<Self, StreamError> {
-        let (stream, keeps) = (stream.to_owned(), Keeps::UntilItsLimits);
-        let mut scan =
-            Self { stream, keeps, last_seq: above, messages: 0, expected: 0, reader: None };
-        scan.go_on(jetstream).await?;
-        Ok(scan)
-    }
-
-    /// Goes on with what the stream has got since, up to what is its last one now.
-    ///
-    /// # Errors
-    /// As [`Scan::begin`].
-    pub async fn go_on(&mut self, jetstream: &Context) -> Result<(), StreamError> {
+    /// [`BrokerError::Unavailable`] when it does not answer, or has no room for a consumer.
+    pub async fn advance(&mut self) -> Result<(), BrokerError> {
         let above = self.last_seq;
-        let info = find(jetstream, &self.stream).await?;
+        let info = find(&self.jetstream, &self.stream).await?;
         let state = &info.state;
-        self.keeps = Keeps::of(&info.config);
+        self.keeps = keeps(&info.config);
         self.last_seq = state.last_sequence;
         let is_empty =
             self.last_seq <= above || state.messages == 0 || self.last_seq < state.first_sequence;
         if is_empty || self.keeps == Keeps::UntilConsumed {
             return Ok(());
         }
-        self.open(jetstream, above).await
+        self.open(above).await
     }
 
-    async fn open(&mut self, jetstream: &Context, above: u64) -> Result<(), StreamError> {
-        let source = jetstream.get_stream_no_info(&self.stream).await;
+    async fn open(&mut self, above: u64) -> Result<(), BrokerError> {
+        let source = self.jetstream.get_stream_no_info(&self.stream).await;
         let source: Stream<()> =
-            source.map_err(|error| self.unreadable(Cause::Answered, &error.to_string()))?;
+            source.map_err(|error| self.unreadable(Fault::Answered, &error.to_string()))?;
         let consumer = source.create_consumer(OrderedConfig {
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: above + 1 },
             headers_only: true,
@@ -114,7 +98,7 @@ impl Scan {
         let consumer = match timeout(API_TIMEOUT, consumer).await {
             Err(_) => {
                 let reason = format!("creating a consumer took longer than {API_TIMEOUT:?}");
-                return Err(self.unreadable(Cause::Silent, &reason));
+                return Err(self.unreadable(Fault::Silent, &reason));
             }
             Ok(Ok(consumer)) => consumer,
             // It became a work queue since we asked.
@@ -123,17 +107,17 @@ impl Scan {
                 return Ok(());
             }
             Ok(Err(error)) => {
-                let cause = match error.kind() {
-                    ConsumerErrorKind::TimedOut | ConsumerErrorKind::Request => Cause::Silent,
+                let fault = match error.kind() {
+                    ConsumerErrorKind::TimedOut | ConsumerErrorKind::Request => Fault::Silent,
                     ConsumerErrorKind::JetStream(_) if is_one_of(&error, &NO_ROOM) => {
-                        Cause::NoConsumer
+                        Fault::NoConsumer
                     }
                     ConsumerErrorKind::JetStream(_)
                     | ConsumerErrorKind::InvalidConsumerType
                     | ConsumerErrorKind::InvalidName
-                    | ConsumerErrorKind::Other => Cause::Answered,
+                    | ConsumerErrorKind::Other => Fault::Answered,
                 };
-                return Err(self.unreadable(cause, &format!("creating a consumer: {error}")));
+                return Err(self.unreadable(fault, &format!("creating a consumer: {error}")));
             }
         };
         let pending = consumer.cached_info().num_pending;
@@ -144,12 +128,12 @@ impl Scan {
         let name = consumer.cached_info().name.clone();
         let messages = consumer.messages().await;
         let messages =
-            messages.map_err(|error| self.unreadable(Cause::Answered, &error.to_string()))?;
+            messages.map_err(|error| self.unreadable(Fault::Answered, &error.to_string()))?;
         self.reader = Some(Reader { source, consumer: name, messages });
         Ok(())
     }
 
-    /// The last sequence that the stream had when the scan began, or went on.
+    /// The last sequence of the stream when the scan last advanced.
     pub fn last_seq(&self) -> u64 {
         self.last_seq
     }
@@ -159,7 +143,7 @@ impl Scan {
         self.messages
     }
 
-    /// Messages that there were to read when the scan began, or went on.
+    /// Messages that there were to read when the scan last advanced.
     pub fn expected(&self) -> u64 {
         self.expected
     }
@@ -172,8 +156,8 @@ impl Scan {
     /// Reads the next page. Returns whether there are more.
     ///
     /// # Errors
-    /// [`StreamError::Unavailable`] when the stream sends less than it says that it has.
-    pub async fn page(&mut self, sightings: &mut Vec<Sighting>) -> Result<bool, StreamError> {
+    /// [`BrokerError::Unavailable`] when the stream sends less than it says that it has.
+    pub async fn page(&mut self, sightings: &mut Vec<Sighting>) -> Result<bool, BrokerError> {
         sightings.clear();
         for _ in 0..MESSAGES_MAX {
             if sightings.len() >= SIGHTINGS_MAX {
@@ -182,7 +166,7 @@ impl Scan {
             let Some(message) = self.next().await? else { return Ok(false) };
             let identity = message.headers.as_ref().and_then(identity);
             let Some((id, seq)) = identity else { continue };
-            sightings.push(Sighting { id, seq, subject: message.subject });
+            sightings.push(Sighting { id, seq, subject: message.subject.as_str().into() });
         }
         Ok(true)
     }
@@ -191,26 +175,26 @@ impl Scan {
     ///
     /// # Errors
     /// As [`Scan::page`].
-    pub async fn next(&mut self) -> Result<Option<Message>, StreamError> {
+    pub async fn next(&mut self) -> Result<Option<Message>, BrokerError> {
         let Some(reader) = &mut self.reader else { return Ok(None) };
         let next = timeout(API_TIMEOUT, reader.messages.next()).await;
         let message = match next {
             Err(_) => {
                 return Err(
-                    self.unreadable(Cause::Silent, &format!("nothing came for {API_TIMEOUT:?}"))
+                    self.unreadable(Fault::Silent, &format!("nothing came for {API_TIMEOUT:?}"))
                 );
             }
             Ok(None) => {
-                return Err(self.unreadable(Cause::Answered, "it ended early"));
+                return Err(self.unreadable(Fault::Answered, "it ended early"));
             }
             Ok(Some(Err(error))) => {
-                return Err(self.unreadable(Cause::Answered, &error.to_string()));
+                return Err(self.unreadable(Fault::Answered, &error.to_string()));
             }
             Ok(Some(Ok(message))) => message,
         };
         let (seq, pending) = match message.info() {
             Ok(info) => (info.stream_sequence, info.pending),
-            Err(error) => return Err(self.unreadable(Cause::Answered, &error.to_string())),
+            Err(error) => return Err(self.unreadable(Fault::Answered, &error.to_string())),
         };
         if seq >= self.last_seq || pending == 0 {
             self.close().await;
@@ -231,9 +215,9 @@ impl Scan {
         }
     }
 
-    fn unreadable(&self, cause: Cause, reason: &str) -> StreamError {
+    fn unreadable(&self, fault: Fault, reason: &str) -> BrokerError {
         let reason = format!("scanning it for what it holds: {reason}");
-        StreamError::unavailable(&self.stream, cause, reason)
+        unavailable(&self.stream, fault, reason)
     }
 }
 

@@ -7,7 +7,6 @@ use async_nats::jetstream::{
     context::CreateStreamErrorKind,
     stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
 };
-use thiserror::Error;
 use tokio::time::timeout;
 
 use super::{
@@ -15,66 +14,19 @@ use super::{
     version::Version,
 };
 use crate::{
+    broker::{BrokerError, Cause, Copies, Facts, Keeps, Warning},
     config,
     delivery::{Batching, Taken},
     wire::{Limits, SubjectTemplate, captures},
 };
 
-/// What was learned from the stream.
-#[derive(Debug, Clone)]
-pub struct Facts {
-    /// What it takes.
-    pub limits: Limits,
-    /// When it was created, in nanoseconds since the Unix epoch; `None` when that is unknown.
-    pub created: Option<i64>,
-    /// The JetStream domain of its server, which every acknowledgement has to name.
-    pub domain: Option<String>,
-    /// Its first sequence; what was below is gone by its own limits, or purged.
-    pub first_seq: u64,
-    /// Its last sequence.
-    pub last_seq: u64,
-    /// For how long it recognises an id.
-    pub duplicate_window: Duration,
-    /// For how long it keeps a message.
-    pub keeps: Keeps,
-    /// How many servers have it.
-    pub copies: Copies,
-    /// Which batches it takes.
-    pub batches: Batching,
-    /// What might lose events, for the log and `check`.
-    pub warnings: Vec<Warning>,
-}
-
-/// For how long a stream keeps a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keeps {
-    /// Until its limits are reached: what it does not hold, it has lost or dropped.
-    UntilItsLimits,
-    /// Until later messages of its subject have taken its place (`max_msgs_per_subject`).
-    UntilReplaced,
-    /// Until its consumers have acknowledged it (a work queue, or retention by interest): what it
-    /// does not hold may have served its time. It is never scanned: a work queue refuses a second
-    /// reader, and a reader would change what a stream by interest keeps.
-    UntilConsumed,
-}
-
-impl Keeps {
-    pub(super) fn of(config: &Config) -> Self {
-        match config.retention {
-            RetentionPolicy::Limits if config.max_messages_per_subject <= 0 => Self::UntilItsLimits,
-            RetentionPolicy::Limits => Self::UntilReplaced,
-            RetentionPolicy::Interest | RetentionPolicy::WorkQueue => Self::UntilConsumed,
-        }
+/// How long a stream keeps its messages.
+pub(super) fn keeps(config: &Config) -> Keeps {
+    match config.retention {
+        RetentionPolicy::Limits if config.max_messages_per_subject <= 0 => Keeps::UntilItsLimits,
+        RetentionPolicy::Limits => Keeps::UntilReplaced,
+        RetentionPolicy::Interest | RetentionPolicy::WorkQueue => Keeps::UntilConsumed,
     }
-}
-
-/// How many servers have a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Copies {
-    /// One.
-    One,
-    /// Several, of which one leads.
-    Several,
 }
 
 /// Which batches the stream takes.
@@ -90,61 +42,13 @@ fn batching_of(version: Version, config: &Config) -> Batching {
     }
 }
 
-/// Something that might lose events, with what to do about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Warning {
-    /// What is so.
-    pub text: String,
-    /// What to do.
-    pub hint: &'static str,
-}
-
-/// Why the stream cannot be used.
-#[derive(Debug, Error)]
-pub enum StreamError {
-    /// It cannot be asked for, or read, just now.
-    #[error("stream \"{stream}\" cannot be asked for: {reason}")]
-    Unavailable {
-        /// The stream's name.
-        stream: String,
-        /// What happened.
-        reason: String,
-        /// Why, as far as that tells what to do.
-        cause: Cause,
-    },
-    /// There is none, and we may not create it.
-    #[error("stream \"{stream}\" does not exist")]
-    Missing {
-        /// The stream's name.
-        stream: String,
-    },
-    /// Its server is too old.
-    #[error("stream \"{stream}\" is on nats-server {version}; postrider needs 2.12 or newer")]
-    TooOld {
-        /// The stream's name.
-        stream: String,
-        /// The server's version.
-        version: String,
-    },
-    /// It would lose events, or cannot take them.
-    #[error("stream \"{stream}\" {fault}")]
-    Refused {
-        /// The stream's name.
-        stream: String,
-        /// What is wrong with it.
-        fault: String,
-        /// What to do about it.
-        hint: String,
-    },
-}
-
 /// What a server says that cannot reserve what a stream may take.
 const NO_STORAGE: [ErrorCode; 2] =
     [ErrorCode::STORAGE_RESOURCES_EXCEEDED, ErrorCode::MEMORY_RESOURCES_EXCEEDED];
 
-/// Why a stream cannot be asked for, or read.
+/// The cause of a stream being unavailable, as JetStream has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
+pub enum Fault {
     /// Nothing was answered at all, over a connection that stands.
     Silent,
     /// No server answers requests to JetStream.
@@ -159,7 +63,7 @@ pub enum Cause {
     Answered,
 }
 
-impl Cause {
+impl Fault {
     /// What to do about it.
     pub fn hint(self) -> &'static str {
         match self {
@@ -182,56 +86,72 @@ impl Cause {
             Self::Answered => "see with `nats stream info` whether the stream has a leader",
         }
     }
-}
 
-impl StreamError {
-    pub(super) fn unavailable(stream: &str, cause: Cause, reason: String) -> Self {
-        Self::Unavailable { stream: stream.to_owned(), reason, cause }
-    }
-
-    /// What to do about it.
-    pub fn hint(&self) -> &str {
+    fn cause(self) -> Cause {
         match self {
-            Self::Unavailable { cause, .. } => cause.hint(),
-            Self::Missing { .. } => "create it, or let postrider do so with [stream] create = true",
-            Self::TooOld { .. } => "upgrade nats-server",
-            Self::Refused { hint, .. } => hint,
+            Self::Silent => Cause::Silent,
+            Self::Denied => Cause::Denied,
+            Self::NoJetStream | Self::NoConsumer | Self::NoStorage | Self::Answered => {
+                Cause::Answered
+            }
         }
     }
 }
 
-/// The sentence about a stream that is gone although events were published to it, and what to do.
-pub fn gone(stream: &config::Stream) -> (String, String) {
+/// A stream, as it is named in texts.
+pub(super) fn named(stream: &str) -> String {
+    format!("stream \"{stream}\"")
+}
+
+pub(super) fn unavailable(stream: &str, fault: Fault, reason: String) -> BrokerError {
+    let (log, cause, hint) = (named(stream), fault.cause(), fault.hint());
+    BrokerError::Unavailable { log, reason, cause, hint }
+}
+
+/// The error of a stream that does not exist.
+pub fn missing(stream: &str) -> BrokerError {
+    let hint = "create it, or let postrider do so with [stream] create = true".to_owned();
+    BrokerError::Missing { log: named(stream), but: "", hint }
+}
+
+/// The error of a stream that is gone although events were published to it.
+pub fn gone(stream: &config::Stream) -> BrokerError {
     let config::Stream { name, subjects, .. } = stream;
-    let text = format!("stream \"{name}\" does not exist, and events were published to it");
     let subjects = if subjects.is_empty() { "…".to_owned() } else { subjects.join(",") };
     let hint = format!(
         "it is for a person to restore or to create anew: nats stream restore, or nats stream add \
          {name} --subjects \"{subjects}\" --discard new; the relay then publishes again what the \
          outbox has"
     );
-    (text, hint)
+    BrokerError::Missing { log: named(name), but: ", and events were published to it", hint }
+}
+
+fn refused(stream: &str, fault: String, hint: String) -> BrokerError {
+    BrokerError::Refused { log: named(stream), fault, hint }
 }
 
 /// Asks for the stream, creates it when allowed, and verifies it.
 ///
 /// # Errors
-/// [`StreamError::Unavailable`] and [`StreamError::Missing`] may pass; [`StreamError::Refused`]
+/// [`BrokerError::Unavailable`] and [`BrokerError::Missing`] may pass; [`BrokerError::Refused`]
 /// needs a person.
 pub async fn verify(
     jetstream: &Context,
     config: &config::Stream,
     template: &SubjectTemplate,
     ack_timeout: Duration,
-) -> Result<Facts, StreamError> {
+) -> Result<Facts, BrokerError> {
     let client = &jetstream.client();
     let version = Version::of(client);
     if version.is_too_old() {
-        let version = client.server_info().version;
-        return Err(StreamError::TooOld { stream: config.name.clone(), version });
+        let fault = format!(
+            "is on nats-server {}; postrider needs 2.12 or newer",
+            client.server_info().version
+        );
+        return Err(refused(&config.name, fault, "upgrade nats-server".to_owned()));
     }
     let info = match find(jetstream, &config.name).await {
-        Err(StreamError::Missing { .. }) if config.create => {
+        Err(BrokerError::Missing { .. }) if config.create => {
             create(version, jetstream, config).await?;
             find(jetstream, &config.name).await?
         }
@@ -240,7 +160,7 @@ pub async fn verify(
     if let Some((fault, hint)) =
         fault(&info.config, template, config::duplicate_window_needed(ack_timeout))
     {
-        return Err(StreamError::Refused { stream: config.name.clone(), fault, hint });
+        return Err(refused(&config.name, fault, hint));
     }
     let server_max = client.max_payload() as u64;
     let stream_max = u64::try_from(info.config.max_message_size).ok().filter(|max| *max > 0);
@@ -250,12 +170,12 @@ pub async fn verify(
             subjects: info.config.subjects.clone(),
             message_bytes_max: stream_max.unwrap_or(server_max).min(server_max),
         },
-        created: info.created_ns(),
+        identity: info.created_ns(),
         domain: info.domain.clone(),
         first_seq: info.state.first_sequence,
         last_seq: info.state.last_sequence,
-        duplicate_window: info.config.duplicate_window,
-        keeps: Keeps::of(&info.config),
+        recognises: info.config.duplicate_window,
+        keeps: keeps(&info.config),
         copies: if info.config.num_replicas > 1 { Copies::Several } else { Copies::One },
         batches: batching_of(version, &info.config),
         warnings: warnings(&info),
@@ -271,7 +191,7 @@ async fn create(
     version: Version,
     jetstream: &Context,
     config: &config::Stream,
-) -> Result<(), StreamError> {
+) -> Result<(), BrokerError> {
     let are_wanted = config.batches != config::Batches::Off;
     let wanted = Config {
         name: config.name.clone(),
@@ -291,7 +211,7 @@ async fn create(
     match timeout(API_TIMEOUT, jetstream.create_stream(wanted)).await {
         Err(_) => {
             let reason = format!("creating it took longer than {API_TIMEOUT:?}");
-            Err(StreamError::unavailable(&stream, Cause::Silent, reason))
+            Err(unavailable(&stream, Fault::Silent, reason))
         }
         Ok(Ok(_)) => {
             tracing::info!(
@@ -302,16 +222,12 @@ async fn create(
         }
         Ok(Err(error)) => match error.kind() {
             CreateStreamErrorKind::JetStream(api) if api.code() / 100 == 4 => {
-                Err(StreamError::Refused {
-                    stream,
-                    fault: format!("cannot be created: {api}"),
-                    hint: "change [stream] subjects, replicas, max_age or max_bytes, or the \
-                           stream they clash with"
-                        .to_owned(),
-                })
+                let hint = "change [stream] subjects, replicas, max_age or max_bytes, or the stream \
+                            they clash with";
+                Err(refused(&stream, format!("cannot be created: {api}"), hint.to_owned()))
             }
             CreateStreamErrorKind::JetStream(api) if NO_STORAGE.contains(&api.error_code()) => {
-                Err(StreamError::unavailable(&stream, Cause::NoStorage, error.to_string()))
+                Err(unavailable(&stream, Fault::NoStorage, error.to_string()))
             }
             CreateStreamErrorKind::EmptyStreamName
             | CreateStreamErrorKind::InvalidStreamName
@@ -322,7 +238,7 @@ async fn create(
             | CreateStreamErrorKind::Response
             | CreateStreamErrorKind::NotFound
             | CreateStreamErrorKind::ResponseParse => {
-                Err(StreamError::unavailable(&stream, Cause::Answered, error.to_string()))
+                Err(unavailable(&stream, Fault::Answered, error.to_string()))
             }
         },
     }

@@ -6,10 +6,10 @@ use tracing::{info, warn};
 
 use super::{Relay, holding::Holding, status::Link};
 use crate::{
+    broker::{Absorbed, SUBJECT_FULL},
     delivery::{BatchOutcome, Closure, ClosureKind, Outcome, Ticket, Transition},
     failpoint,
     metrics::{Dependency, Failure},
-    nats::{Absorbed, SUBJECT_FULL},
 };
 
 /// Answers absorbed in one turn at most, so that sending goes on in between.
@@ -22,7 +22,7 @@ impl Relay {
         for _ in 0..ABSORB_MAX {
             let Some(absorbed) = next else { break };
             self.absorb_one(holding, absorbed, now);
-            next = self.broker.publisher.try_next(now);
+            next = self.broker.sink.try_next(now);
         }
         if let Some(last) = next {
             self.absorb_one(holding, last, now);
@@ -60,19 +60,24 @@ impl Relay {
                 }
             }
             Absorbed::Connected => {
-                info!("connected to NATS");
+                info!("connected to {}", self.broker.sink.broker());
                 self.broker.connected(now);
                 holding.delivery.slow_start();
                 holding.delivery.measure_anew();
             }
             Absorbed::Disconnected => {
-                warn!("lost the connection to NATS; what is on its way is sent again");
+                warn!(
+                    "lost the connection to {}; what is on its way is sent again",
+                    self.broker.sink.broker()
+                );
                 self.broker.disconnected();
                 self.metrics.dependencies.lost(Dependency::Nats);
                 let detail = "connection lost, connecting again".to_owned();
                 self.status.send_modify(|status| status.nats = Link::Down { detail });
             }
-            Absorbed::Denied { closure, subject } => self.denied(holding, closure, subject, now),
+            Absorbed::Denied { closure, forbidden } => {
+                self.denied(holding, closure, forbidden, now);
+            }
         }
     }
 

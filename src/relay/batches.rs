@@ -35,7 +35,7 @@ impl Relay {
         }
         self.metrics.publishing.left_out(messages.iter().map(|message| message.left_out).sum());
         failpoint::pass("publish");
-        match self.broker.publisher.publish_together(kind, goes.into(), messages, now) {
+        match self.broker.sink.publish_together(kind, goes.into(), messages, now) {
             Ok(()) => holding.delivery.sent_together(kind, goes, now),
             Err(why) => {
                 debug!(?why, events = goes.len(), "a batch could not be handed over");

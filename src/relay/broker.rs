@@ -17,11 +17,11 @@ use super::{
     slot::Slot,
 };
 use crate::{
-    config,
+    broker::{BrokerError, Cause, Creation, Facts, Keeps, Seen, Warning},
     delivery::{Backoff, Closure, ClosureKind, Rejection, StreamMark, Ticket},
     event::Event,
-    nats::{self, Cause, Facts, Keeps, Publisher, StreamError, Warning},
-    wire::{Encoder, Limits, SubjectTemplate},
+    sink::Sink,
+    wire::Encoder,
 };
 
 pub(super) use regression::Regression;
@@ -39,25 +39,21 @@ const DENIALS_MAX: usize = 16;
 
 /// The publisher, and whether the stream behind it may be used.
 pub(super) struct Broker {
-    pub(super) publisher: Publisher,
+    pub(super) sink: Sink,
     pub(super) encoder: Encoder,
-    pub(super) verifying: Slot<Result<Seen, StreamError>>,
+    pub(super) verifying: Slot<Result<Seen, BrokerError>>,
     pub(super) looking: Slot<Result<Scanned, ScanError>>,
     /// The scan that is on its way, and since when.
     scan: Option<(Arc<Progress>, Instant)>,
-    stream: config::Stream,
-    template: SubjectTemplate,
     ack_timeout: Duration,
     state: State,
     failures: u32,
     facts: Option<Facts>,
     warned: Vec<Warning>,
     pub(super) duplicates: Duplicates,
-    /// When the stream that we published to was created, in nanoseconds since the Unix epoch;
-    /// `None` before the first, and when that is unknown.
-    created: Option<i64>,
-    /// Whether the stream was published to, by this run or an earlier one.
-    has_published: bool,
+    /// The identity of the log that was published to; `None` before the first, and when it is
+    /// unknown.
+    identity: Option<i64>,
     /// From where the stream is to be looked into before anything may go.
     look_above: Option<u64>,
     look_at: Option<Instant>,
@@ -67,15 +63,6 @@ pub(super) struct Broker {
     denials: Vec<String>,
     /// Since when the stream stands below what it acknowledged.
     behind_since: Option<Instant>,
-}
-
-/// What a look at the stream gave.
-pub(super) struct Seen {
-    facts: Facts,
-    /// The highest sequence that we knew of when it began.
-    acked: u64,
-    /// Under the last sequence that we know of there is another message.
-    is_rewritten: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,37 +86,25 @@ pub(super) enum Verified {
     /// It has lost what it had acknowledged.
     Regressed(Regression),
     /// Not at all, and it never was since we started: a person has to act before this can run.
-    Unusable(StreamError),
+    Unusable(BrokerError),
 }
 
 impl Broker {
     /// A broker that is not connected yet.
-    pub(super) fn new(
-        publisher: Publisher,
-        stream: config::Stream,
-        template: SubjectTemplate,
-        source: String,
-        ack_timeout: Duration,
-    ) -> Self {
-        // Nothing is encoded before the stream was verified and has told its limits.
-        let limits =
-            Limits { stream: stream.name.clone(), subjects: Vec::new(), message_bytes_max: 0 };
+    pub(super) fn new(sink: Sink, encoder: Encoder, ack_timeout: Duration) -> Self {
         Self {
-            publisher,
-            encoder: Encoder::new(template.clone(), source, limits),
+            sink,
+            encoder,
             verifying: Slot::new(),
             looking: Slot::new(),
             scan: None,
-            stream,
-            template,
             ack_timeout,
             state: State::Disconnected,
             failures: 0,
             facts: None,
             warned: Vec::new(),
             duplicates: Duplicates::default(),
-            created: None,
-            has_published: false,
+            identity: None,
             look_above: None,
             look_at: None,
             silent_since: None,
@@ -138,11 +113,11 @@ impl Broker {
         }
     }
 
-    /// A new holding begins: it knows of a stream created then, and what an earlier one may have
-    /// sent is above that sequence.
-    pub(super) fn begin(&mut self, created: Option<i64>, look_above: Option<u64>, now: Instant) {
-        self.created = created;
-        self.publisher.forget();
+    /// A new holding begins: it knows the identity of the log, and what an earlier one may have sent
+    /// is above that sequence.
+    pub(super) fn begin(&mut self, identity: Option<i64>, look_above: Option<u64>, now: Instant) {
+        self.identity = identity;
+        self.sink.forget();
         self.verifying.clear();
         self.looking.clear();
         self.scan = None;
@@ -157,13 +132,12 @@ impl Broker {
     /// The stream says that it holds this event, under a sequence, and we do not know since when. Looks
     /// whether it does.
     pub(super) fn check(&mut self, ticket: Ticket, event: &Event, stream_seq: u64) {
-        match self.encoder.encode(event).ok().zip(self.publisher.jetstream().cloned()) {
-            Some((message, jetstream)) => {
-                let stream = self.stream.name.clone();
+        match self.encoder.encode(event).ok().zip(self.sink.message_at(stream_seq)) {
+            Some((message, reading)) => {
                 let keeps = self.facts.as_ref().map(|facts| facts.keeps);
                 let is_wanted = ticket.is_letter() && keeps == Some(Keeps::UntilItsLimits);
                 let gone = if is_wanted { Gone::IsWanted } else { Gone::WasThere };
-                self.duplicates.check(ticket, message, (jetstream, stream, stream_seq), gone);
+                self.duplicates.check(ticket, message, (stream_seq, reading), gone);
             }
             // The limits changed since: it is refused when it goes again, unless the stream has it. Or
             // there is no connection any more.
@@ -185,9 +159,9 @@ impl Broker {
         matches!(self.state, State::Verified { .. })
     }
 
-    /// When the stream that we publish to was created.
-    pub(super) fn created(&self) -> Option<i64> {
-        self.created
+    /// The identity of the log that is published to.
+    pub(super) fn identity(&self) -> Option<i64> {
+        self.identity
     }
 
     /// Whether there is a connection.
@@ -227,7 +201,7 @@ impl Broker {
 
     /// Gives the connection up, with what waits in the client's queue.
     pub(super) fn abandon_connection(&mut self) {
-        self.publisher.abandon_connection();
+        self.sink.abandon_connection();
         self.disconnected();
     }
 
@@ -265,9 +239,9 @@ impl Broker {
         let silent = now.saturating_duration_since(self.silent_since?);
         (silent >= self.ack_timeout).then(|| {
             let text = format!(
-                "the broker answers questions about stream \"{}\", and has confirmed no publish for \
-                 {:?}: is its disk full?",
-                self.stream.name,
+                "the broker answers questions about {}, and has confirmed no publish for {:?}: is its \
+                 disk full?",
+                self.sink.log(),
                 self.ack_timeout.saturating_mul(2)
             );
             Closure::new(ClosureKind::StoreStalled, text)
@@ -285,9 +259,8 @@ impl Broker {
     }
 
     /// What it means that the server forbids a request.
-    pub(super) fn denied(&self, complaint: String) -> StreamError {
-        let (stream, cause) = (self.stream.name.clone(), Cause::Denied);
-        StreamError::Unavailable { stream, reason: complaint, cause }
+    pub(super) fn denied(&self, complaint: String) -> BrokerError {
+        self.sink.denied(complaint)
     }
 
     /// A closure, with the subject whose answer has caused it.
@@ -309,22 +282,16 @@ impl Broker {
         if self.verify_due().is_none_or(|at| at > now) {
             return;
         }
-        let Some(jetstream) = self.publisher.jetstream().cloned() else { return };
-        let (mut stream, template) = (self.stream.clone(), self.template.clone());
-        // One that we published to is not made anew: it would hide what is lost.
-        self.has_published = self.created.is_some() || mark.acked > 0;
-        stream.create = stream.create && !self.has_published;
-        let ack_timeout = self.ack_timeout;
-        self.verifying.start(async move {
-            let facts = nats::verify(&jetstream, &stream, &template, ack_timeout).await?;
-            let is_rewritten =
-                regression::is_rewritten(&jetstream, &stream.name, &facts, mark).await;
-            Ok(Seen { facts, acked: mark.acked, is_rewritten })
-        });
+        // A log that was published to is not created anew: that would hide what is lost.
+        let is_new = self.identity.is_none() && mark.acked == 0;
+        let creation = if is_new { Creation::Allowed } else { Creation::Forbidden };
+        if let Some(verifying) = self.sink.verify(mark, creation) {
+            self.verifying.start(verifying);
+        }
     }
 
     /// Takes in what the look gave.
-    pub(super) fn verified(&mut self, result: Result<Seen, StreamError>, now: Instant) -> Verified {
+    pub(super) fn verified(&mut self, result: Result<Seen, BrokerError>, now: Instant) -> Verified {
         let error = match result {
             Ok(seen) => {
                 if let Some(regression) = self.regression(&seen) {
@@ -340,43 +307,19 @@ impl Broker {
             self.state = State::Unverified { at: now + VERIFY.after(self.failures) };
         }
         match &error {
-            StreamError::Refused { .. } | StreamError::TooOld { .. } if self.facts.is_none() => {
+            BrokerError::Refused { .. } if self.facts.is_none() => {
                 return Verified::Unusable(error);
             }
-            StreamError::Unavailable { cause: Cause::Silent, .. } if self.is_connected() => {
-                self.publisher.reconnect();
+            BrokerError::Unavailable { cause: Cause::Silent, .. } if self.is_connected() => {
+                self.sink.reconnect();
                 let text = error.to_string();
                 return Verified::Closed(Closure::new(ClosureKind::BrokerStalled, text));
             }
-            StreamError::Missing { .. }
-            | StreamError::TooOld { .. }
-            | StreamError::Refused { .. }
-            | StreamError::Unavailable { .. } => {}
+            BrokerError::Missing { .. }
+            | BrokerError::Refused { .. }
+            | BrokerError::Unavailable { .. } => {}
         }
-        Verified::Closed(self.closure_of(&error))
-    }
-
-    /// Why nothing goes while the stream cannot be used, and what to do about this very reason.
-    pub(super) fn closure_of(&self, error: &StreamError) -> Closure {
-        let text = error.to_string();
-        match error {
-            StreamError::Missing { .. } if self.has_published => {
-                let (text, hint) = nats::gone(&self.stream);
-                Closure::with_hint(ClosureKind::Misconfigured, text, hint)
-            }
-            StreamError::Missing { .. }
-            | StreamError::TooOld { .. }
-            | StreamError::Refused { .. } => {
-                let hint = error.hint().to_owned();
-                Closure::with_hint(ClosureKind::Misconfigured, text, hint)
-            }
-            StreamError::Unavailable { cause: Cause::Denied, .. } => {
-                Closure::with_hint(ClosureKind::PermissionDenied, text, Cause::Denied.hint())
-            }
-            StreamError::Unavailable { cause, .. } => {
-                Closure::with_hint(ClosureKind::StreamUnavailable, text, cause.hint())
-            }
-        }
+        Verified::Closed(closure_of(&error))
     }
 
     fn sound(&mut self, facts: Facts, now: Instant) {
@@ -386,20 +329,30 @@ impl Broker {
         if self.look_above.is_some() {
             self.look_at.get_or_insert(now);
         }
-        self.created = facts.created.or(self.created);
-        self.publisher.set_domain(facts.domain.clone());
+        self.identity = facts.identity.or(self.identity);
+        self.sink.adopt(&facts);
         self.failures = 0;
         self.behind_since = None;
         self.encoder.set_limits(facts.limits.clone());
         if self.warned != facts.warnings {
             for Warning { text, hint } in &facts.warnings {
-                warn!(stream = %self.stream.name, hint, "the stream {text}");
+                warn!(log = %self.sink.log(), hint, "the stream {text}");
             }
             self.warned.clone_from(&facts.warnings);
         }
         if self.facts.is_none() {
-            info!(stream = %self.stream.name, last_seq = facts.last_seq, "stream verified");
+            info!(log = %self.sink.log(), last_seq = facts.last_seq, "stream verified");
         }
         self.facts = Some(facts);
     }
+}
+
+/// Why nothing goes while the log cannot be used, and what to do about this very reason.
+fn closure_of(error: &BrokerError) -> Closure {
+    let kind = match error {
+        BrokerError::Missing { .. } | BrokerError::Refused { .. } => ClosureKind::Misconfigured,
+        BrokerError::Unavailable { cause: Cause::Denied, .. } => ClosureKind::PermissionDenied,
+        BrokerError::Unavailable { .. } => ClosureKind::StreamUnavailable,
+    };
+    Closure::with_hint(kind, error.to_string(), error.hint().to_owned())
 }

@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use super::{Relay, holding::Holding};
 use crate::{
+    broker::NotSent,
     clock,
     delivery::{Company, Rejection, Ticket},
     failpoint,
     metrics::Failure,
-    nats::NotSent,
     wire::Message,
 };
 
@@ -91,7 +91,7 @@ impl Relay {
     fn hand_over(&mut self, ticket: Ticket, message: Message, now: Instant) -> Result<(), NotSent> {
         self.metrics.publishing.left_out(message.left_out);
         failpoint::pass("publish");
-        let handed = self.broker.publisher.publish(ticket, message, now);
+        let handed = self.broker.sink.publish(ticket, message, now);
         failpoint::pass("handed-over");
         handed
     }

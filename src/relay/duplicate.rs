@@ -1,6 +1,5 @@
 //! Looks what the stream holds in place of an event that it calls a duplicate without our knowing why.
 
-use async_nats::jetstream::Context;
 use futures_util::{
     FutureExt, StreamExt,
     future::{BoxFuture, pending, ready},
@@ -8,8 +7,8 @@ use futures_util::{
 };
 
 use crate::{
+    broker::{BrokerError, StoredMessage},
     delivery::{Attempt, Outcome, Rejection, Ticket},
-    nats::{self, Held, StreamError},
     wire::Message,
 };
 
@@ -21,6 +20,9 @@ pub(super) enum Gone {
     /// It is to be there again, as an operator or a healing wants it.
     IsWanted,
 }
+
+/// A reading of one message of the log.
+type Reading = BoxFuture<'static, Result<Option<StoredMessage>, BrokerError>>;
 
 /// The looks on their way; there are never more than messages may be.
 #[derive(Default)]
@@ -34,13 +36,10 @@ impl Duplicates {
         &mut self,
         ticket: Ticket,
         message: Message,
-        (jetstream, stream, stream_seq): (Context, String, u64),
+        (stream_seq, reading): (u64, Reading),
         gone: Gone,
     ) {
-        let check = async move {
-            let held = nats::held_at(&jetstream, &stream, stream_seq).await;
-            (ticket, judge(&message, stream_seq, held, gone))
-        };
+        let check = async move { (ticket, judge(&message, stream_seq, reading.await, gone)) };
         self.checks.push(check.boxed());
     }
 
@@ -71,7 +70,7 @@ impl Duplicates {
 fn judge(
     message: &Message,
     stream_seq: u64,
-    held: Result<Option<Held>, StreamError>,
+    held: Result<Option<StoredMessage>, BrokerError>,
     gone: Gone,
 ) -> Outcome {
     let known = Outcome::Acked { stream_seq, duplicate: true };

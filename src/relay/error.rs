@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::{nats::StreamError, pg::migrate::MigrateError};
+use crate::{broker::BrokerError, pg::migrate::MigrateError};
 
 /// Why a relay ended by itself. All of these want a person.
 #[derive(Debug, Error)]
@@ -45,5 +45,5 @@ pub enum RelayError {
     OldServer(MigrateError),
     /// The stream would lose events.
     #[error("{0}; {hint}", hint = .0.hint())]
-    Stream(StreamError),
+    Stream(BrokerError),
 }

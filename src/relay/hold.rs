@@ -301,7 +301,7 @@ impl Relay {
         let authority = Authority {
             term,
             stream: settings.stream.name.clone(),
-            stream_created: self.broker.created(),
+            stream_created: self.broker.identity(),
             published,
             on_dead: settings.rules.on_dead,
             letter_bytes_max: settings.letter_bytes_max,

@@ -56,11 +56,11 @@ use crate::{
     delivery::{Backoff, Limits, Rules, trusted_for},
     failpoint,
     metrics::{Dependency, Metrics},
-    nats::Publisher,
     outbox::{Candidate, PageLimits},
     pg::schema::Schema,
     shutdown::Shutdown,
-    wire::SubjectTemplate,
+    sink::Sink,
+    wire::{Encoder, Mode, SubjectTemplate},
 };
 
 /// The longest wait of the loop: it turns, and says so, also when nothing happens.
@@ -98,6 +98,8 @@ pub struct Settings {
     pub candidate: Candidate,
     /// The stream.
     pub stream: config::Stream,
+    /// The content mode of messages.
+    pub mode: Mode,
     /// The route's subject.
     pub template: SubjectTemplate,
     /// The default `ce-source`.
@@ -146,19 +148,15 @@ impl Relay {
     /// A relay that has not tried anything yet.
     pub fn new(
         settings: Settings,
-        publisher: Publisher,
+        sink: Sink,
         status: Arc<watch::Sender<Status>>,
         metrics: Arc<Metrics>,
         shutdown: Shutdown,
     ) -> Self {
         let heartbeat = status.borrow().last_turn.clone();
-        let broker = Broker::new(
-            publisher,
-            settings.stream.clone(),
-            settings.template.clone(),
-            settings.source.clone(),
-            settings.ack_timeout,
-        );
+        let encoder = Encoder::new(settings.template.clone(), settings.source.clone());
+        let encoder = encoder.with_mode(settings.mode);
+        let broker = Broker::new(sink, encoder, settings.ack_timeout);
         let watchdog = Watchdog::new(trusted_for(settings.candidate.length));
         let report = Report::default();
         Self { settings, broker, status, heartbeat, metrics, shutdown, report, watchdog }
@@ -265,7 +263,7 @@ impl Relay {
             self.report(holding, now);
             let due = self.next_due(holding, now);
             turns.plan(due.max(now));
-            let Broker { verifying, looking, duplicates, publisher, .. } = &mut self.broker;
+            let Broker { verifying, looking, duplicates, sink, .. } = &mut self.broker;
             let ended = tokio::select! { biased;
                 () = shutdown.at_once() => Some(Ended::Stopped),
                 (settlement, result) = holding.settling.done() => {
@@ -291,7 +289,7 @@ impl Relay {
                 () = holding.outbox.closed() => {
                     Some(Ended::Lost("the session with Postgres ended".to_owned()))
                 }
-                absorbed = publisher.next() => {
+                absorbed = sink.next() => {
                     self.absorb(holding, absorbed);
                     None
                 }

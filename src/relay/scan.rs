@@ -9,18 +9,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::jetstream::Context;
 use thiserror::Error;
 use tracing::info;
 use uuid::Uuid;
 
 use crate::{
+    broker::{BrokerError, Keeps, SIGHTINGS_MAX, Sighting},
     clock,
     delivery::{FOUND_MAX, Found, Latest},
     event::Seq,
-    nats::{Keeps, SIGHTINGS_MAX, Scan, Sighting, StreamError},
     outbox::{Ours, Outbox},
     pg::error::QueryError,
+    sink::Scan,
 };
 
 /// How often a scan logs how far it is.
@@ -55,7 +55,7 @@ pub(super) struct Scanned {
 pub(super) enum ScanError {
     /// The stream cannot be read.
     #[error(transparent)]
-    Stream(#[from] StreamError),
+    Stream(#[from] BrokerError),
     /// The outbox cannot be asked.
     #[error(transparent)]
     Outbox(#[from] QueryError),
@@ -82,14 +82,12 @@ impl Progress {
 
 /// Scans the stream above a sequence for events of ours that are not settled.
 pub(super) async fn scan(
-    jetstream: Context,
-    stream: String,
-    above: u64,
+    mut scan: Scan,
     outbox: Arc<Outbox>,
     progress: Arc<Progress>,
 ) -> Result<Scanned, ScanError> {
     let mut began = clock::now();
-    let mut scan = Scan::begin(&jetstream, &stream, above).await?;
+    scan.advance().await?;
     let mut collected = Collected::new(scan.keeps());
     for pass in 1..=PASSES_MAX {
         read(&mut scan, &outbox, &mut collected, &progress).await?;
@@ -98,7 +96,7 @@ pub(super) async fn scan(
             break;
         }
         began = now;
-        scan.go_on(&jetstream).await?;
+        scan.advance().await?;
     }
     let Collected { ids, latest, forgotten, .. } = collected;
     Ok(Scanned {

@@ -6,18 +6,18 @@ use tracing::{error, warn};
 
 use super::{
     Relay, RelayError,
-    broker::{NotScanned, Regression, Seen, Verified},
+    broker::{NotScanned, Regression, Verified},
     holding::{Ended, Holding, survive},
     scan::{ScanError, Scanned},
     status::Link,
 };
 use crate::{
+    broker::{BrokerError, Seen},
     clock,
     config::{Batches, Heal},
-    delivery::{BatchKind, Batching, Closure, ClosureKind},
+    delivery::{Abilities, BatchKind, Batching, Closure, ClosureKind},
     failpoint,
     metrics::{Dependency, Failure},
-    nats::StreamError,
     outbox::{HealWhen, Healed},
 };
 
@@ -42,7 +42,7 @@ impl Relay {
     pub(super) fn verified(
         &mut self,
         holding: &mut Holding,
-        seen: Result<Seen, StreamError>,
+        seen: Result<Seen, BrokerError>,
     ) -> Result<Option<Ended>, RelayError> {
         let now = clock::now();
         let took_at_most = self.broker.facts().map(|facts| facts.limits.message_bytes_max);
@@ -51,9 +51,13 @@ impl Relay {
             Verified::Closed(closure) => self.close_gate(holding, closure, now),
             Verified::Regressed(regression) => self.regressed(holding, regression, now),
             Verified::Sound => {
-                holding.authority.stream_created = self.broker.created();
+                holding.authority.stream_created = self.broker.identity();
                 if let Some(facts) = self.broker.facts() {
-                    holding.delivery.set_times(facts.duplicate_window, self.settings.ack_timeout);
+                    holding.delivery.set_abilities(Abilities {
+                        recognises: facts.recognises,
+                        is_scannable: facts.keeps.can_be_scanned(),
+                        ack_timeout: self.settings.ack_timeout,
+                    });
                     holding.delivery.stream_reaches(facts.last_seq);
                     let wanted = self.settings.stream.batches;
                     holding.delivery.set_batches(batching(wanted, facts.batches));
@@ -113,7 +117,7 @@ impl Relay {
         regression: Regression,
         now: Instant,
     ) {
-        let Regression { created, last_seq, text, is_rewritten, .. } = regression;
+        let Regression { identity, last_seq, text, is_rewritten, .. } = regression;
         if self.report.regressed(&text) {
             self.metrics.publishing.failed(Failure::BrokerRegressed);
         }
@@ -122,7 +126,7 @@ impl Relay {
             Heal::Auto if !is_rewritten => HealWhen::AtOnce,
             Heal::Auto | Heal::Manual => HealWhen::Asked,
         };
-        holding.heal(created, last_seq, when);
+        holding.heal(identity, last_seq, when);
         let kind = ClosureKind::BrokerRegressed;
         self.close_gate(holding, Closure::new(kind, text), now);
     }

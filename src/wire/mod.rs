@@ -2,9 +2,9 @@
 
 mod headers;
 mod refusal;
+mod structured;
 mod subject;
 
-use async_nats::Subject;
 use bytes::Bytes;
 
 use crate::event::{Event, EventId, Payload};
@@ -22,7 +22,7 @@ pub struct Message {
     /// The event's id, which is the message id too.
     pub id: EventId,
     /// Where it goes.
-    pub subject: Subject,
+    pub subject: String,
     /// CloudEvents attributes, identities and custom headers.
     pub headers: Headers,
     /// The payload's bytes, never parsed.
@@ -32,7 +32,7 @@ pub struct Message {
 }
 
 /// What the broker accepts, learned from the server and the stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limits {
     /// The stream's name, for texts.
     pub stream: String,
@@ -42,18 +42,41 @@ pub struct Limits {
     pub message_bytes_max: u64,
 }
 
+/// The content mode of a message, as CloudEvents name it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// The payload alone is the body; attributes are headers.
+    #[default]
+    Binary,
+    /// The whole event is the body, as one line of JSON; there is no header but the id.
+    Structured,
+}
+
 /// Turns events into messages: the template, the source and the broker's limits.
 #[derive(Debug, Clone)]
 pub struct Encoder {
     template: SubjectTemplate,
     source: String,
+    mode: Mode,
     limits: Limits,
 }
 
 impl Encoder {
-    /// Makes an encoder for one route.
-    pub fn new(template: SubjectTemplate, source: String, limits: Limits) -> Self {
-        Self { template, source, limits }
+    /// Makes an encoder for one route. It refuses every event until it has limits.
+    pub fn new(template: SubjectTemplate, source: String) -> Self {
+        Self { template, source, mode: Mode::Binary, limits: Limits::default() }
+    }
+
+    /// The encoder with this content mode.
+    #[must_use]
+    pub fn with_mode(self, mode: Mode) -> Self {
+        Self { mode, ..self }
+    }
+
+    /// The encoder with these limits.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     /// Takes over what the broker accepts now.
@@ -94,7 +117,11 @@ impl Encoder {
             // Its bytes are not here, so it is refused even if the limit was raised since.
             Payload::Oversize { bytes } => return Err(too_large(*bytes)),
         };
-        Ok(Message { id: event.id, subject: Subject::from(subject), headers, payload, left_out })
+        let (headers, payload) = match self.mode {
+            Mode::Binary => (headers, payload),
+            Mode::Structured => (Headers::new(event.id), structured::line_of(event, &self.source)?),
+        };
+        Ok(Message { id: event.id, subject, headers, payload, left_out })
     }
 }
 

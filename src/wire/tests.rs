@@ -36,7 +36,7 @@ fn encoder(template: &str) -> Encoder {
         subjects: vec!["events.>".into()],
         message_bytes_max: 1 << 20,
     };
-    Encoder::new(SubjectTemplate::parse(template).unwrap(), "shop".into(), limits)
+    Encoder::new(SubjectTemplate::parse(template).unwrap(), "shop".into()).with_limits(limits)
 }
 
 fn refused(event: &Event) -> &'static str {
@@ -277,7 +277,7 @@ proptest! {
                 stream: "EVENTS".into(), subjects: vec![">".into()], message_bytes_max: 1 << 20,
             };
             let prefix = parsed.prefix().to_owned();
-            let encoder = Encoder::new(parsed, "shop".into(), limits);
+            let encoder = Encoder::new(parsed, "shop".into()).with_limits(limits);
             let event = Event { event_type, key: Some(AggregateKey::new("t", &id)), ..event() };
             if let Ok(message) = encoder.encode(&event) {
                 prop_assert!(message.subject.starts_with(&prefix));

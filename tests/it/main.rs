@@ -61,6 +61,7 @@ mod session;
 mod single_user;
 mod sql_contract;
 mod sql_reader;
+mod stdout;
 mod stopping;
 mod stream_changed;
 mod stream_loss;

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use async_nats::Event;
-
 use super::{Finding, room};
 use crate::{
+    broker::{BrokerError, Facts},
     cli::exit::Exit,
-    config::{self, Config},
+    config::{self, Config, SinkKind},
     delivery::{BatchKind, Batching, Taken},
-    nats::{self, ConnectError, Connector, Facts, StreamError},
+    nats::{self, ConnectError, Connector},
     wire::SubjectTemplate,
 };
 
@@ -35,6 +34,11 @@ pub(super) async fn findings(config: &Config) -> (Vec<Finding>, Option<Seen>) {
             return (vec![finding], None);
         }
     };
+    if config.route.sink == SinkKind::Stdout {
+        let text = "standard output: for looking and for development; what was in flight at a crash \
+                    comes again";
+        return (vec![Finding::fine("sink", text)], None);
+    }
     let name = "postrider/check".to_owned();
     let mut connector = match Connector::new(&config.nats, name, CAPACITY).await {
         Ok(connector) => connector,
@@ -60,14 +64,14 @@ pub(super) async fn findings(config: &Config) -> (Vec<Finding>, Option<Seen>) {
             if config.stream.batches != config::Batches::Off {
                 findings.extend(batches(stream, facts.batches, &server.version));
             }
-            findings.extend(forgetful(config, facts.duplicate_window));
+            findings.extend(forgetful(config, facts.recognises));
             findings.extend(facts.warnings.iter().map(|warning| {
                 Finding::risky(STREAM, format!("{stream} {}", warning.text)).hint(warning.hint)
             }));
             findings.extend(room::findings(&mut connection, stream, &template).await);
             (findings, Some(Seen::Exists(Box::new(facts))))
         }
-        Err(StreamError::Missing { .. }) => (findings, Some(Seen::Missing)),
+        Err(BrokerError::Missing { .. }) => (findings, Some(Seen::Missing)),
         Err(error) => {
             findings.push(unusable(&mut connection, &error));
             (findings, None)
@@ -136,23 +140,14 @@ fn unreachable(config: &Config, error: &ConnectError) -> Finding {
 
 /// Why the stream cannot be used. A request that we have no permission for is not answered; the
 /// server complains beside it.
-fn unusable(connection: &mut nats::Connection, error: &StreamError) -> Finding {
-    let mut complaint = None;
-    while let Ok(event) = connection.events.try_recv() {
-        if let Event::ServerError(error) = event {
-            let text = error.to_string();
-            complaint = text.to_lowercase().contains("permissions").then_some(text).or(complaint);
-        }
-    }
-    if let Some(text) = complaint {
+fn unusable(connection: &mut nats::Connection, error: &BrokerError) -> Finding {
+    if let Some(text) = connection.take_complaint() {
         let hint = "let the user publish to $JS.API.> and to the stream's subjects, and subscribe to _INBOX.>";
         return Finding::refused(STREAM, Exit::NoPermission, text).hint(hint);
     }
     let exit = match error {
-        StreamError::Unavailable { .. } => Exit::Unavailable,
-        StreamError::Missing { .. } | StreamError::TooOld { .. } | StreamError::Refused { .. } => {
-            Exit::Configuration
-        }
+        BrokerError::Unavailable { .. } => Exit::Unavailable,
+        BrokerError::Missing { .. } | BrokerError::Refused { .. } => Exit::Configuration,
     };
     Finding::refused(STREAM, exit, error.to_string()).hint(error.hint())
 }

@@ -1,7 +1,5 @@
 //! Whether the stream has room for what comes, and whether our user may publish.
 
-use async_nats::Event;
-
 use super::Finding;
 use crate::{
     cli::{exit::Exit, print::number},
@@ -90,14 +88,7 @@ fn limited(stream: &str, room: &Room, Used { what, used, max }: Used) -> Option<
 
 /// A publish that we have no permission for is not answered; the server complains beside it.
 fn unanswered(connection: &mut nats::Connection, subject: &str) -> Finding {
-    let mut complaint = None;
-    while let Ok(event) = connection.events.try_recv() {
-        if let Event::ServerError(error) = event {
-            let text = error.to_string();
-            complaint = text.to_lowercase().contains("permissions").then_some(text).or(complaint);
-        }
-    }
-    match complaint {
+    match connection.take_complaint() {
         Some(text) => {
             Finding::risky(STREAM, format!("a publish to {subject} is forbidden: {text}"))
                 .hint("let the user publish to every subject that [route] subject can make")

@@ -4,7 +4,7 @@ use super::{Finding, broker::Seen};
 use crate::{
     cli::exit::Exit,
     config::{Config, Heal},
-    nats::{self, StreamError},
+    nats,
     outbox::Progress,
 };
 
@@ -26,21 +26,22 @@ pub(super) fn finding(
     let before = progress.filter(|it| it.stream.as_ref() == Some(name) && it.stream_seq > 0);
     match (seen, before) {
         (Seen::Missing, Some(_)) => {
-            let (text, hint) = nats::gone(stream);
-            Some(Finding::refused(STREAM, Exit::Configuration, text).hint(hint))
+            let error = nats::gone(stream);
+            let finding = Finding::refused(STREAM, Exit::Configuration, error.to_string());
+            Some(finding.hint(error.hint()))
         }
         (Seen::Missing, None) if stream.create => Some(Finding::fine(
             STREAM,
             format!("{name} does not exist; `postrider run` creates it"),
         )),
         (Seen::Missing, None) => {
-            let error = StreamError::Missing { stream: name.clone() };
+            let error = nats::missing(name);
             let finding = Finding::refused(STREAM, Exit::Configuration, error.to_string());
             Some(finding.hint(error.hint()))
         }
         (Seen::Exists(_), None) => None,
         (Seen::Exists(facts), Some(before)) => {
-            let created = before.stream_created.zip(facts.created);
+            let created = before.stream_created.zip(facts.identity);
             let text = if created.is_some_and(|(before, now)| before != now) {
                 format!("{name} was created anew since events were published to it")
             } else if facts.last_seq < before.stream_seq.unsigned_abs()

@@ -217,7 +217,7 @@ fn check(
         subjects: subjects.unwrap_or_else(anything),
         message_bytes_max: u64::MAX,
     };
-    let encoder = Encoder::new(template, config.relay.source.clone(), limits);
+    let encoder = Encoder::new(template, config.relay.source.clone()).with_limits(limits);
     match encoder.encode(&event(detail, edit, parts)) {
         Ok(_) => Ok(()),
         Err(refusal) => {

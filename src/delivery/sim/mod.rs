@@ -1,10 +1,11 @@
 //! A simulated outbox, broker and operator that drive the decisions through random histories.
 //!
-//! Each history is a seed. The simulated application commits events out of order; the simulated
-//! broker takes batches or not, acks, loses acks, stores late, is busy, is down, refuses for good and forgets ids after its
-//! window; the simulated operator redrives and discards; the simulated process is killed, or goes on
-//! for a moment beside the next one, which resumes from what was committed. In the end everything
-//! heals, and what must hold is checked.
+//! Each history is a seed. The simulated application commits events out of order. The simulated log
+//! recognises ids for a while, or not at all, or cannot even be read back; it takes batches or not,
+//! acks, loses acks, stores late, is busy, is down and refuses for good. The simulated operator
+//! redrives and discards; the simulated process is killed, or goes on for a moment beside the next
+//! one, which resumes from what was committed. In the end everything heals, and what must hold is
+//! checked.
 
 mod batches;
 mod database;
@@ -13,11 +14,12 @@ mod other;
 mod stream;
 mod world;
 
-use std::{ops::AddAssign, thread};
+use std::{ops::AddAssign, thread, time::Duration};
 
+use stream::Kind;
 use world::World;
 
-use super::OnDead;
+use super::{Abilities, OnDead};
 pub(crate) use database::event;
 pub(super) use database::{aggregate, resumed_with};
 
@@ -83,6 +85,8 @@ struct Sometimes {
     stored_in_part: u64,
     killed_with_a_batch: u64,
     waited_for_bound: u64,
+    repeated: u64,
+    stale: u64,
 }
 
 impl AddAssign for Sometimes {
@@ -94,7 +98,7 @@ impl AddAssign for Sometimes {
 }
 
 impl Sometimes {
-    fn each(&mut self) -> [(&'static str, &mut u64); 35] {
+    fn each(&mut self) -> [(&'static str, &mut u64); 37] {
         [
             ("stored", &mut self.stored),
             ("duplicate on a retry", &mut self.duplicate_on_retry),
@@ -131,8 +135,15 @@ impl Sometimes {
             ("a fast batch stored in part", &mut self.stored_in_part),
             ("killed with a batch on its way", &mut self.killed_with_a_batch),
             ("waited until the database knew how far to send", &mut self.waited_for_bound),
+            ("stored more often than once", &mut self.repeated),
+            ("an event that was looked for before it went again", &mut self.stale),
         ]
     }
+}
+
+/// The abilities of a stream that recognises an id for so long, and can be scanned.
+pub(super) fn abilities(recognises: Duration, ack_timeout: Duration) -> Abilities {
+    Abilities { recognises, is_scannable: true, ack_timeout }
 }
 
 /// Tells the seed of a history that fails.
@@ -146,11 +157,11 @@ impl Drop for Told {
     }
 }
 
-fn run(seed: u64) -> Sometimes {
+fn run(seed: u64, kind: Kind) -> Sometimes {
     let told = Told(seed);
     let mut random = Random(seed);
     let on_dead = if random.chance(70) { OnDead::Hold } else { OnDead::Skip };
-    let mut world = World::new(random, on_dead);
+    let mut world = World::new(random, on_dead, kind);
     for _ in 0..STEPS {
         world.step();
     }
@@ -160,13 +171,13 @@ fn run(seed: u64) -> Sometimes {
     world.sometimes
 }
 
-#[test]
-fn ten_thousand_histories_end_with_every_event_once_and_in_order() {
+/// Runs all histories with such a log. Returns how often each state was reached.
+fn run_all(kind: Kind) -> Sometimes {
     let threads = thread::available_parallelism().map_or(2, usize::from) as u64;
     let work = |first: u64| {
         let mut sum = Sometimes::default();
         for seed in (first..SEEDS).step_by(usize::try_from(threads).unwrap()) {
-            sum += run(seed);
+            sum += run(seed, kind);
         }
         sum
     };
@@ -177,14 +188,46 @@ fn ten_thousand_histories_end_with_every_event_once_and_in_order() {
             sum += worker.join().unwrap();
         }
     });
+    sum
+}
+
+/// Asserts that the histories reached every state but these.
+fn assert_reached(mut sum: Sometimes, but: impl Fn(&str) -> bool) {
     for (state, times) in sum.each() {
-        assert!(*times >= 5, "in {SEEDS} histories {times} times: {state}");
+        let is_expected = if but(state) { *times == 0 } else { *times >= 5 };
+        assert!(is_expected, "in {SEEDS} histories {times} times: {state}");
     }
+}
+
+#[test]
+fn ten_thousand_histories_end_with_every_event_once_and_in_order() {
+    assert_reached(run_all(Kind::Remembers), |state| state == "stored more often than once");
+}
+
+/// No id is recognised, so that a scan has to tell before anything goes again.
+#[test]
+fn a_log_without_a_memory_for_ids_has_every_event_once_and_in_order_when_it_is_scanned() {
+    let never = |state: &str| {
+        let needs_memory = ["duplicate on a retry", "stored more often than once"];
+        needs_memory.contains(&state) || state.contains("batch")
+    };
+    assert_reached(run_all(Kind::Forgets), never);
+}
+
+/// What had no answer comes twice, and nothing else; the first copies are in order, and none is lost.
+#[test]
+fn a_log_that_cannot_be_read_back_loses_nothing_and_repeats_only_what_had_no_answer() {
+    let never = |state: &str| {
+        let needs_both =
+            ["duplicate on a retry", "found in the", "letter found", "scanned again", "looked for"];
+        needs_both.iter().any(|part| state.contains(part)) || state.contains("batch")
+    };
+    assert_reached(run_all(Kind::OutOfReach), never);
 }
 
 /// A single history, to look into: `SEED=17 cargo test one_history`.
 #[test]
 fn one_history() {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    assert!(run(seed).stored > 0);
+    assert!(run(seed, Kind::Remembers).stored > 0);
 }

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Random,
-    database::aggregate,
+    database::{Database, aggregate},
     stream::{LATE_MAX, Stream},
     world::{Sent, World, rejected, resumed},
 };
@@ -82,12 +82,27 @@ impl World {
         self.recording = None;
         self.look_above = Some(self.database.resume().stream.floor);
         self.is_start = true;
-        let next = resumed(&self.database, (self.rules, self.bounds), self.now);
+        self.note_what_may_repeat();
+        let next = resumed(&self.database, (self.rules, self.bounds, self.kind), self.now);
         self.sometimes.overflown += u64::from(next.blocks_every_key());
         let before = std::mem::replace(&mut self.delivery, next);
         // For no longer than what it sends may be on its way.
         let until = self.now + Duration::from_millis(LATE_MAX);
         self.other = goes_on.then(|| Other::new(before, in_flight, until));
+    }
+
+    /// What is not settled when a process dies goes again, whether or not it was answered.
+    fn note_what_may_repeat(&mut self) {
+        let position = self.database.resume().position;
+        let is_open = |seq: i64| {
+            let letter = self.database.letters.get(&seq);
+            letter.is_some_and(|letter| letter.resolution.is_none())
+        };
+        for row in &self.database.rows {
+            if !Database::is_settled(&position, *row) || is_open(row.seq) {
+                self.may_repeat.insert(row.seq);
+            }
+        }
     }
 
     /// Some key has the fingerprint of a blocked one. At the start it has none: what an earlier run has

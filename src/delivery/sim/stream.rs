@@ -1,4 +1,5 @@
-//! The simulated stream: it recognises an id for a while, and may store what it gave no answer for.
+//! The simulated log: it may recognise an id for a while, may be scanned, and may store what it gave
+//! no answer for.
 
 use std::{
     collections::HashMap,
@@ -8,20 +9,42 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
-    delivery::{BatchKind, Found},
+    delivery::{Abilities, BatchKind, Found},
     event::Seq,
 };
 
-/// For how long the stream recognises an id.
-pub(super) const WINDOW: Duration = Duration::from_secs(2);
+/// How long a log with a memory for ids recognises one.
+const WINDOW: Duration = Duration::from_secs(2);
 
 /// How long an answer is waited for, and how long a message may be on its way after nobody waits
 /// for it any more.
 pub(super) const LATE_MAX: u64 = 300;
 
+/// The kinds of log that brokers have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// It recognises ids for a while, and can be scanned: JetStream.
+    Remembers,
+    /// It recognises nothing, and can be scanned: Kafka, Redis Streams.
+    Forgets,
+    /// It recognises nothing, and cannot be read back: standard output, an AMQP exchange.
+    OutOfReach,
+}
+
+impl Kind {
+    /// What a relay is told of such a log.
+    pub(super) fn abilities(self) -> Abilities {
+        Abilities {
+            recognises: if self == Self::Remembers { WINDOW } else { Duration::ZERO },
+            is_scannable: self != Self::OutOfReach,
+            ack_timeout: Duration::from_millis(LATE_MAX),
+        }
+    }
+}
+
 /// What is stored, in order; the sequence is the place, counted from 1.
-#[derive(Default)]
 pub(super) struct Stream {
+    kind: Kind,
     pub(super) stored: Vec<i64>,
     recognised: HashMap<i64, (Instant, u64)>,
     /// Messages that are on their way although nobody waits for their answers.
@@ -31,12 +54,20 @@ pub(super) struct Stream {
 }
 
 impl Stream {
+    pub(super) fn new(kind: Kind) -> Self {
+        let (stored, recognised, late) = (Vec::new(), HashMap::new(), Vec::new());
+        Self { kind, stored, recognised, late, refused_late: 0 }
+    }
+
+    fn recognises(&self, seq: i64, now: Instant) -> Option<u64> {
+        let (at, stream_seq) = self.recognised.get(&seq)?;
+        (now.duration_since(*at) < self.kind.abilities().recognises).then_some(*stream_seq)
+    }
+
     /// Stores an event unless it is recognised. Returns its sequence, and whether it was.
     pub(super) fn store(&mut self, seq: i64, now: Instant) -> (u64, bool) {
-        if let Some((at, stream_seq)) = self.recognised.get(&seq)
-            && now.duration_since(*at) < WINDOW
-        {
-            return (*stream_seq, true);
+        if let Some(stream_seq) = self.recognises(seq, now) {
+            return (stream_seq, true);
         }
         self.stored.push(seq);
         let stream_seq = self.stored.len() as u64;
@@ -46,10 +77,7 @@ impl Stream {
 
     /// Stores a batch, or none of it when one is recognised. Returns the sequence of its last.
     pub(super) fn store_together(&mut self, batch: &[i64], now: Instant) -> Option<u64> {
-        let recognised = |seq: &i64| {
-            self.recognised.get(seq).is_some_and(|(at, _)| now.duration_since(*at) < WINDOW)
-        };
-        if batch.iter().any(recognised) {
+        if batch.iter().any(|seq| self.recognises(*seq, now).is_some()) {
             return None;
         }
         for seq in batch {
@@ -95,6 +123,9 @@ impl Stream {
 
     /// The events above a sequence, and the last sequence.
     pub(super) fn look_up(&self, above: u64) -> (Found, u64) {
+        if !self.kind.abilities().is_scannable {
+            return (Found::default(), self.stored.len() as u64);
+        }
         let above = usize::try_from(above).unwrap();
         let ids = self.stored.iter().skip(above);
         let ids = ids.map(|seq| (Uuid::from_u128(u128::try_from(*seq).unwrap()), Seq(*seq)));

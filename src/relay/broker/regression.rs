@@ -2,14 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::Context;
 use jiff::Timestamp;
-use tracing::debug;
 
-use super::{Broker, Seen, State, VERIFY, Verified};
+use super::{Broker, State, VERIFY, Verified};
 use crate::{
-    delivery::{Closure, ClosureKind, StreamMark},
-    nats::{self, Copies, Facts},
+    broker::{Copies, Facts, Seen},
+    delivery::{Closure, ClosureKind},
 };
 
 /// How long a stream has to stand below what it acknowledged before that counts as lost.
@@ -25,8 +23,8 @@ const BEHIND_LOOK: Duration = Duration::from_millis(500);
 /// A stream that is not what it was.
 #[derive(Debug, Clone)]
 pub(in crate::relay) struct Regression {
-    /// When the stream was created that is there now.
-    pub(in crate::relay) created: Option<i64>,
+    /// The identity of the log that is there now.
+    pub(in crate::relay) identity: Option<i64>,
     /// Its last sequence: what we published above is gone.
     pub(in crate::relay) last_seq: u64,
     /// The event in words, for people.
@@ -41,7 +39,7 @@ impl Broker {
     pub(super) fn regressed(&mut self, regression: Regression, now: Instant) -> Verified {
         self.failures += 1;
         let since = *self.behind_since.get_or_insert(now);
-        let may_catch_up = regression.created == self.created;
+        let may_catch_up = regression.identity == self.identity;
         let patience = match regression.copies {
             Copies::One => BEHIND_MAX,
             Copies::Several => BEHIND_MAX_CLUSTERED,
@@ -60,26 +58,24 @@ impl Broker {
 
     /// Whether the stream has lost what it had acknowledged.
     pub(super) fn regression(&self, seen: &Seen) -> Option<Regression> {
-        let Seen { facts: Facts { created, last_seq, .. }, acked, .. } = seen;
-        let name = &self.stream.name;
+        let Seen { facts: Facts { identity, last_seq, .. }, acked, .. } = seen;
+        let log = self.sink.log();
         // An unknown identity is never another one.
-        let replaced = self.created.zip(*created).filter(|(before, now)| before != now);
+        let replaced = self.identity.zip(*identity).filter(|(before, now)| before != now);
         let is_new = replaced.is_some();
         let text = if let Some((before, now)) = replaced {
             let (before, now) = (time_of(before), time_of(now));
-            format!(
-                "stream \"{name}\" was created anew at {now}; the one that we published to is of {before}"
-            )
+            format!("{log} was created anew at {now}; the one that we published to is of {before}")
         } else if last_seq < acked {
-            format!("stream \"{name}\" went back to sequence {last_seq}; it had given {acked}")
+            format!("{log} went back to sequence {last_seq}; it had given {acked}")
         } else if seen.is_rewritten {
-            format!("stream \"{name}\" holds another message under sequence {acked} than it did")
+            format!("{log} holds another message under sequence {acked} than it did")
         } else {
             return None;
         };
         // Of a new stream it is known what is left: nothing, whatever others have put there since.
         let (is_rewritten, copies) = (seen.is_rewritten && !is_new, seen.facts.copies);
-        Some(Regression { created: *created, last_seq: *last_seq, text, is_rewritten, copies })
+        Some(Regression { identity: *identity, last_seq: *last_seq, text, is_rewritten, copies })
     }
 }
 
@@ -87,26 +83,4 @@ impl Broker {
 fn time_of(nanoseconds: i64) -> String {
     Timestamp::from_nanosecond(i128::from(nanoseconds))
         .map_or_else(|_| nanoseconds.to_string(), |time| time.to_string())
-}
-
-/// Whether the stream holds another message than ours under the last sequence that we know of. One
-/// that is gone by the stream's own limits says nothing.
-pub(super) async fn is_rewritten(
-    jetstream: &Context,
-    stream: &str,
-    facts: &Facts,
-    mark: StreamMark,
-) -> bool {
-    let Some(id) = mark.event_id else { return false };
-    if mark.acked < facts.first_seq || mark.acked > facts.last_seq {
-        return false;
-    }
-    match nats::held_at(jetstream, stream, mark.acked).await {
-        Ok(held) => held.is_some_and(|held| held.event_id != Some(id)),
-        Err(error) => {
-            // A user who may not read messages publishes all the same; only this look is lost.
-            debug!(%error, "cannot look what the stream holds at its last acknowledged sequence");
-            false
-        }
-    }
 }

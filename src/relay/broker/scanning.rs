@@ -7,10 +7,10 @@ use std::{
 
 use tracing::info;
 
-use super::{Broker, VERIFY};
+use super::{Broker, VERIFY, closure_of};
 use crate::{
+    broker::Keeps,
     delivery::Closure,
-    nats::Keeps,
     outbox::Outbox,
     pg::error::QueryError,
     relay::{
@@ -48,11 +48,11 @@ impl Broker {
             return;
         }
         let Some(above) = self.look_above else { return };
-        let Some(jetstream) = self.publisher.jetstream().cloned() else { return };
-        let (stream, outbox) = (self.stream.name.clone(), Arc::clone(outbox));
+        let Some(scan) = self.sink.scan(above) else { return };
+        let outbox = Arc::clone(outbox);
         let progress = Arc::new(Progress::default());
         self.scan = Some((Arc::clone(&progress), now));
-        self.looking.start(scan::scan(jetstream, stream, above, outbox, progress));
+        self.looking.start(scan::scan(scan, outbox, progress));
     }
 
     /// Takes in what a scan of the stream gave.
@@ -63,6 +63,10 @@ impl Broker {
     ) -> Result<Scanned, NotScanned> {
         self.scan = None;
         match result {
+            Ok(scanned) if scanned.keeps == Keeps::OutOfReach => {
+                self.scanned();
+                Ok(scanned)
+            }
             Ok(scanned) if scanned.keeps == Keeps::UntilConsumed => {
                 self.scanned();
                 info!(
@@ -89,7 +93,7 @@ impl Broker {
             Err(ScanError::Stream(error)) => {
                 self.failures += 1;
                 self.look_at = Some(now + VERIFY.after(self.failures));
-                Err(NotScanned::Stream(self.closure_of(&error)))
+                Err(NotScanned::Stream(closure_of(&error)))
             }
         }
     }

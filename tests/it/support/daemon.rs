@@ -74,6 +74,7 @@ pub(crate) struct DaemonBuilder {
     allowed: Vec<String>,
     admin_port: Option<u16>,
     output: Option<Arc<OwnedFd>>,
+    stdout: Option<Arc<OwnedFd>>,
 }
 
 impl DaemonBuilder {
@@ -81,7 +82,7 @@ impl DaemonBuilder {
     pub(crate) fn new(toml: Toml) -> Self {
         let args = vec!["run".to_owned()];
         let (env, allowed) = (Vec::new(), Vec::new());
-        Self { toml, args, env, allowed, admin_port: None, output: None }
+        Self { toml, args, env, allowed, admin_port: None, output: None, stdout: None }
     }
 
     /// Sets one key of the configuration.
@@ -122,6 +123,12 @@ impl DaemonBuilder {
     /// Gives both outputs to somebody else; the log stays empty.
     pub(crate) fn output(mut self, output: impl Into<OwnedFd>) -> Self {
         self.output = Some(Arc::new(output.into()));
+        self
+    }
+
+    /// Gives standard output to somebody else, and to nobody its log.
+    pub(crate) fn stdout(mut self, stdout: impl Into<OwnedFd>) -> Self {
+        self.stdout = Some(Arc::new(stdout.into()));
         self
     }
 
@@ -166,7 +173,8 @@ impl Daemon {
             || OwnedFd::from(log),
             |elsewhere| elsewhere.try_clone().expect("another handle"),
         );
-        command.stdout(log.try_clone().unwrap()).stderr(log);
+        let stdout = self.builder.stdout.as_deref().unwrap_or(&log);
+        command.stdout(stdout.try_clone().unwrap()).stderr(log);
         let child = command.spawn().unwrap();
         self.guard.watch(child.id()).unwrap();
         self.child = Some(child);

@@ -1,0 +1,72 @@
+//! Answers to what was published, and news about the connection.
+
+use std::time::Duration;
+
+use crate::delivery::{BatchOutcome, Closure, Outcome, Ticket};
+
+/// An answer of the broker, or news about the connection to it.
+#[derive(Debug)]
+pub enum Absorbed {
+    /// The outcome of a publish.
+    Outcome {
+        /// The event that was published.
+        ticket: Ticket,
+        /// What became of it.
+        outcome: Outcome,
+        /// How long the answer took.
+        took: Duration,
+    },
+    /// A publish had no answer in time, or can have none any more.
+    Unconfirmed {
+        /// The event that was published.
+        ticket: Ticket,
+        /// Nothing at all was answered for as long as one answer may take.
+        silent: bool,
+    },
+    /// The outcome of a batch.
+    Batch {
+        /// Its events, in order.
+        tickets: Box<[Ticket]>,
+        /// What became of it.
+        outcome: BatchOutcome,
+        /// How long the answer took.
+        took: Duration,
+        /// Nothing at all was answered for as long as one answer may take.
+        silent: bool,
+    },
+    /// There is a connection, a new one.
+    Connected,
+    /// The connection is gone; everything in flight is unconfirmed.
+    Disconnected,
+    /// The broker forbids something.
+    Denied {
+        /// The complaint of the broker.
+        closure: Closure,
+        /// The scope of the complaint.
+        forbidden: Forbidden,
+    },
+}
+
+/// The scope of a complaint about permissions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Forbidden {
+    /// The request that verifies the log, or creates it.
+    Verifying,
+    /// The request that scans the log.
+    Scanning,
+    /// A request that the relay can do without.
+    Spare,
+    /// Publishing to one subject.
+    Subject(String),
+    /// Everything.
+    Everything,
+}
+
+/// The reason why a message was not handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotSent {
+    /// There is no connection, or its buffer is full: later.
+    NotNow,
+    /// The broker's limit is lower than the one that was known; it would be refused again.
+    TooLarge,
+}

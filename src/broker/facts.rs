@@ -1,0 +1,127 @@
+//! Facts about a log, and single messages of it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::{
+    delivery::Batching,
+    event::{EventId, Seq},
+    wire::Limits,
+};
+
+/// Sightings of one page of a scan at most. The outbox is asked about each.
+pub const SIGHTINGS_MAX: usize = 4_096;
+
+/// Facts that were learned when a log was verified.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The bounds of a message.
+    pub limits: Limits,
+    /// The identity of the log: a log of the same name with another identity is another log. Of a
+    /// stream it is the time of its creation, in nanoseconds since the Unix epoch. `None` when it
+    /// is unknown.
+    pub identity: Option<i64>,
+    /// The JetStream domain, or its like, that every acknowledgement has to name besides the log.
+    pub domain: Option<String>,
+    /// The first sequence; what was below is gone by the log's own limits, or purged.
+    pub first_seq: u64,
+    /// The last sequence.
+    pub last_seq: u64,
+    /// How long the log recognises an id; zero when it never does.
+    pub recognises: Duration,
+    /// How long the log keeps a message.
+    pub keeps: Keeps,
+    /// How many servers have it.
+    pub copies: Copies,
+    /// Which batches it takes.
+    pub batches: Batching,
+    /// What might lose events, for the log and `check`.
+    pub warnings: Vec<Warning>,
+}
+
+/// How long a log keeps a message, and so what a scan of it can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeps {
+    /// Until its limits are reached: what it does not hold, it has lost or dropped.
+    UntilItsLimits,
+    /// Until later messages of its subject have taken its place (`max_msgs_per_subject`).
+    UntilReplaced,
+    /// Until its consumers have acknowledged it (a work queue, or retention by interest): what it
+    /// does not hold may have served its time. Such a log is never scanned: a work queue refuses a
+    /// second reader, and a reader would change what a stream by interest keeps.
+    UntilConsumed,
+    /// The log cannot be read back at all, so that it is never scanned.
+    OutOfReach,
+}
+
+impl Keeps {
+    /// Whether a scan can tell what the log contains.
+    pub fn can_be_scanned(self) -> bool {
+        match self {
+            Self::UntilItsLimits | Self::UntilReplaced => true,
+            Self::UntilConsumed | Self::OutOfReach => false,
+        }
+    }
+}
+
+/// How many servers have a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Copies {
+    /// One.
+    One,
+    /// Several, of which one leads.
+    Several,
+}
+
+/// A setting of a log that might lose events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// The setting, as the end of a sentence that begins with the name of the log.
+    pub text: String,
+    /// What to do about it.
+    pub hint: &'static str,
+}
+
+/// Whether a log that does not exist may be created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Creation {
+    /// It may, when that is configured.
+    Allowed,
+    /// It may not: it existed, and a new one would hide what is lost.
+    Forbidden,
+}
+
+/// A verified log, beside what was known of it.
+#[derive(Debug)]
+pub struct Seen {
+    /// Its facts.
+    pub facts: Facts,
+    /// The highest sequence that was known when it was asked for.
+    pub acked: u64,
+    /// Under the last sequence that was known there is another message.
+    pub is_rewritten: bool,
+}
+
+/// One message as the log stores it.
+#[derive(Debug, Clone)]
+pub struct StoredMessage {
+    /// The event that it is, when it carries the identity of one.
+    pub event_id: Option<EventId>,
+    /// Its subject.
+    pub subject: String,
+    /// Its payload.
+    pub payload: Bytes,
+}
+
+/// A message with the identity of an event, of this outbox or of another one.
+#[derive(Debug, Clone)]
+pub struct Sighting {
+    /// The id of the event.
+    pub id: Uuid,
+    /// The place of the event in its outbox.
+    pub seq: Seq,
+    /// The subject of the message.
+    pub subject: Box<str>,
+}

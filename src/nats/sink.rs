@@ -1,0 +1,179 @@
+//! The JetStream sink of a flow: its stream is verified, scanned and published to.
+
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::Context;
+use futures_util::{FutureExt as _, future::BoxFuture};
+use tokio::sync::mpsc;
+use tracing::debug;
+
+use super::{
+    Connection, Publisher, Scan,
+    look_up::message_at,
+    stream::{Fault, gone, named, unavailable, verify},
+};
+use crate::{
+    broker::{Absorbed, BrokerError, Creation, Facts, NotSent, Seen, StoredMessage},
+    config,
+    delivery::{BatchKind, StreamMark, Ticket},
+    wire::{Message, SubjectTemplate},
+};
+
+/// A stream, and the publisher to it.
+#[derive(Debug)]
+pub struct Sink {
+    publisher: Publisher,
+    stream: config::Stream,
+    template: SubjectTemplate,
+    ack_timeout: Duration,
+}
+
+impl Sink {
+    /// A sink that waits for its first connection.
+    pub fn new(
+        connections: mpsc::Receiver<Connection>,
+        stream: config::Stream,
+        template: SubjectTemplate,
+        ack_timeout: Duration,
+        now: Instant,
+    ) -> Self {
+        let publisher = Publisher::new(connections, stream.name.clone(), ack_timeout, now);
+        Self { publisher, stream, template, ack_timeout }
+    }
+
+    /// The stream, as it is named in texts.
+    pub fn log(&self) -> String {
+        named(&self.stream.name)
+    }
+
+    /// Verifies the stream, and creates it when it may. `None` without
+    /// a connection. `mark` is what is known of the stream.
+    pub fn verify(
+        &self,
+        mark: StreamMark,
+        creation: Creation,
+    ) -> Option<BoxFuture<'static, Result<Seen, BrokerError>>> {
+        let jetstream = self.publisher.jetstream()?.clone();
+        let (mut stream, template) = (self.stream.clone(), self.template.clone());
+        stream.create = stream.create && creation == Creation::Allowed;
+        let ack_timeout = self.ack_timeout;
+        let verifying = async move {
+            let verified = verify(&jetstream, &stream, &template, ack_timeout).await;
+            let is_gone = creation == Creation::Forbidden
+                && matches!(verified, Err(BrokerError::Missing { .. }));
+            let facts = if is_gone { Err(gone(&stream)) } else { verified }?;
+            let is_rewritten = is_rewritten(&jetstream, &stream.name, &facts, mark).await;
+            Ok(Seen { facts, acked: mark.acked, is_rewritten })
+        };
+        Some(verifying.boxed())
+    }
+
+    /// Takes over what was learned from the stream: acknowledgements have to name its domain.
+    pub fn adopt(&mut self, facts: &Facts) {
+        self.publisher.set_domain(facts.domain.clone());
+    }
+
+    /// A scan of the stream above a sequence. `None` without a connection.
+    pub fn scan(&self, above: u64) -> Option<Scan> {
+        let jetstream = self.publisher.jetstream()?.clone();
+        Some(Scan::new(jetstream, self.stream.name.clone(), above))
+    }
+
+    /// Reads the message under a sequence. `None` without a connection.
+    pub fn message_at(
+        &self,
+        seq: u64,
+    ) -> Option<BoxFuture<'static, Result<Option<StoredMessage>, BrokerError>>> {
+        let jetstream = self.publisher.jetstream()?.clone();
+        let stream = self.stream.name.clone();
+        Some(async move { message_at(&jetstream, &stream, seq).await }.boxed())
+    }
+
+    /// The error of a request that the server forbids.
+    pub fn denied(&self, complaint: String) -> BrokerError {
+        unavailable(&self.stream.name, Fault::Denied, complaint)
+    }
+
+    /// Hands a message over and returns at once.
+    ///
+    /// # Errors
+    /// [`NotSent`] says whether it may go later.
+    pub fn publish(
+        &mut self,
+        ticket: Ticket,
+        message: Message,
+        now: Instant,
+    ) -> Result<(), NotSent> {
+        self.publisher.publish(ticket, message, now)
+    }
+
+    /// Hands a batch over and returns at once.
+    ///
+    /// # Errors
+    /// When it was handed over in part only, or not at all.
+    pub fn publish_together(
+        &mut self,
+        kind: BatchKind,
+        tickets: Box<[Ticket]>,
+        messages: Vec<Message>,
+        now: Instant,
+    ) -> Result<(), NotSent> {
+        self.publisher.publish_together(kind, tickets, messages, now)
+    }
+
+    /// The next answer, as soon as there is one.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn next(&mut self) -> Absorbed {
+        self.publisher.next().await
+    }
+
+    /// The next answer, if there is one already.
+    pub fn try_next(&mut self, now: Instant) -> Option<Absorbed> {
+        self.publisher.try_next(now)
+    }
+
+    /// No answer is waited for to the batches with such an event.
+    pub fn give_up_batches(&mut self, has: impl Fn(Ticket) -> bool) {
+        self.publisher.give_up_batches(has);
+    }
+
+    /// The outcome of a publish is known from elsewhere: no answer is waited for.
+    pub fn answered_otherwise(&mut self, ticket: Ticket) {
+        self.publisher.answered_otherwise(ticket);
+    }
+
+    /// Forgets what is in flight: nobody waits for its answers any more.
+    pub fn forget(&mut self) {
+        self.publisher.forget();
+    }
+
+    /// Gives up a connection over which nothing is answered, for another one.
+    pub fn reconnect(&self) {
+        self.publisher.reconnect();
+    }
+
+    /// Gives the connection up, with what waits in the client's queue; everything in flight is
+    /// unconfirmed.
+    pub fn abandon_connection(&mut self) {
+        self.publisher.abandon_connection();
+    }
+}
+
+/// Whether the stream contains another message than ours under the last sequence that is known. A
+/// message that is gone by the stream's own limits says nothing.
+async fn is_rewritten(jetstream: &Context, stream: &str, facts: &Facts, mark: StreamMark) -> bool {
+    let Some(id) = mark.event_id else { return false };
+    if mark.acked < facts.first_seq || mark.acked > facts.last_seq {
+        return false;
+    }
+    match message_at(jetstream, stream, mark.acked).await {
+        Ok(message) => message.is_some_and(|message| message.event_id != Some(id)),
+        Err(error) => {
+            // A user who may not read messages publishes all the same; only this check is lost.
+            debug!(%error, "cannot read the message at the last acknowledged sequence");
+            false
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The seam between a flow and its broker: one variant a broker, and what each of them can do.
+//!
+//! A flow speaks to this enum alone. A broker's own words, errors and client stay in its module.
+
+use std::time::Instant;
+
+use futures_util::future::BoxFuture;
+
+use crate::{
+    broker::{
+        Absorbed, BrokerError, Creation, Facts, Keeps, NotSent, Seen, Sighting, StoredMessage,
+    },
+    delivery::{BatchKind, StreamMark, Ticket},
+    nats, stdout,
+    wire::Message,
+};
+
+/// The place where a flow publishes to.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each flow, and it never moves")]
+pub enum Sink {
+    /// A JetStream stream.
+    Nats(nats::Sink),
+    /// Standard output.
+    Stdout(stdout::Sink),
+}
+
+/// A scan of a log on its way.
+#[expect(clippy::large_enum_variant, reason = "there is at most one for each flow")]
+pub enum Scan {
+    /// Of a JetStream stream.
+    Nats(nats::Scan),
+    /// Of a log that cannot be read back, which has this last sequence: there is nothing to read.
+    OutOfReach {
+        /// The last sequence.
+        last_seq: u64,
+    },
+}
+
+impl Sink {
+    /// The broker, as it is named in texts.
+    pub fn broker(&self) -> &'static str {
+        match self {
+            Self::Nats(_) => "NATS",
+            Self::Stdout(_) => stdout::NAME,
+        }
+    }
+
+    /// The log, as it is named in texts.
+    pub fn log(&self) -> String {
+        match self {
+            Self::Nats(sink) => sink.log(),
+            Self::Stdout(sink) => sink.log(),
+        }
+    }
+
+    /// Verifies the log, and creates it when it may. `None` without a
+    /// connection. `mark` is what is known of the log.
+    pub fn verify(
+        &self,
+        mark: StreamMark,
+        creation: Creation,
+    ) -> Option<BoxFuture<'static, Result<Seen, BrokerError>>> {
+        match self {
+            Self::Nats(sink) => sink.verify(mark, creation),
+            Self::Stdout(sink) => Some(sink.verify(mark)),
+        }
+    }
+
+    /// Takes over what was learned from the log.
+    pub fn adopt(&mut self, facts: &Facts) {
+        match self {
+            Self::Nats(sink) => sink.adopt(facts),
+            Self::Stdout(sink) => sink.adopt(facts),
+        }
+    }
+
+    /// A scan of the log above a sequence. `None` without a connection.
+    pub fn scan(&self, above: u64) -> Option<Scan> {
+        match self {
+            Self::Nats(sink) => sink.scan(above).map(Scan::Nats),
+            Self::Stdout(sink) => Some(Scan::OutOfReach { last_seq: sink.last_seq().max(above) }),
+        }
+    }
+
+    /// Reads the message under a sequence. `None` without a connection.
+    pub fn message_at(
+        &self,
+        seq: u64,
+    ) -> Option<BoxFuture<'static, Result<Option<StoredMessage>, BrokerError>>> {
+        match self {
+            Self::Nats(sink) => sink.message_at(seq),
+            // A duplicate is never claimed there.
+            Self::Stdout(_) => None,
+        }
+    }
+
+    /// The error of a request that the broker forbids.
+    pub fn denied(&self, complaint: String) -> BrokerError {
+        match self {
+            Self::Nats(sink) => sink.denied(complaint),
+            Self::Stdout(sink) => sink.broken(complaint),
+        }
+    }
+
+    /// Hands a message over and returns at once.
+    ///
+    /// # Errors
+    /// [`NotSent`] says whether it may go later.
+    pub fn publish(
+        &mut self,
+        ticket: Ticket,
+        message: Message,
+        now: Instant,
+    ) -> Result<(), NotSent> {
+        match self {
+            Self::Nats(sink) => sink.publish(ticket, message, now),
+            Self::Stdout(sink) => sink.publish(ticket, message, now),
+        }
+    }
+
+    /// Hands a batch over and returns at once.
+    ///
+    /// # Errors
+    /// When it was handed over in part only, or not at all.
+    pub fn publish_together(
+        &mut self,
+        kind: BatchKind,
+        tickets: Box<[Ticket]>,
+        messages: Vec<Message>,
+        now: Instant,
+    ) -> Result<(), NotSent> {
+        match self {
+            Self::Nats(sink) => sink.publish_together(kind, tickets, messages, now),
+            // It takes no batches, and says so.
+            Self::Stdout(_) => Err(NotSent::NotNow),
+        }
+    }
+
+    /// The next answer, as soon as there is one.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn next(&mut self) -> Absorbed {
+        match self {
+            Self::Nats(sink) => sink.next().await,
+            Self::Stdout(sink) => sink.next().await,
+        }
+    }
+
+    /// The next answer, if there is one already.
+    pub fn try_next(&mut self, now: Instant) -> Option<Absorbed> {
+        match self {
+            Self::Nats(sink) => sink.try_next(now),
+            Self::Stdout(sink) => sink.try_next(now),
+        }
+    }
+
+    /// No answer is waited for to the batches with such an event.
+    pub fn give_up_batches(&mut self, has: impl Fn(Ticket) -> bool) {
+        match self {
+            Self::Nats(sink) => sink.give_up_batches(has),
+            Self::Stdout(_) => {}
+        }
+    }
+
+    /// The outcome of a publish is known from elsewhere: no answer is waited for.
+    pub fn answered_otherwise(&mut self, ticket: Ticket) {
+        match self {
+            Self::Nats(sink) => sink.answered_otherwise(ticket),
+            Self::Stdout(_) => {}
+        }
+    }
+
+    /// Forgets what is in flight: nobody waits for its answers any more.
+    pub fn forget(&mut self) {
+        match self {
+            Self::Nats(sink) => sink.forget(),
+            Self::Stdout(sink) => sink.forget(),
+        }
+    }
+
+    /// Gives up a connection over which nothing is answered, for another one.
+    pub fn reconnect(&self) {
+        match self {
+            Self::Nats(sink) => sink.reconnect(),
+            Self::Stdout(_) => {}
+        }
+    }
+
+    /// Gives the connection up, with what waits to be written; everything in flight is unconfirmed.
+    pub fn abandon_connection(&mut self) {
+        match self {
+            Self::Nats(sink) => sink.abandon_connection(),
+            Self::Stdout(_) => {}
+        }
+    }
+}
+
+impl Scan {
+    /// Begins, or goes on with what the log has stored since, up to its last sequence of now.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`] when the log cannot be read.
+    pub async fn advance(&mut self) -> Result<(), BrokerError> {
+        match self {
+            Self::Nats(scan) => scan.advance().await,
+            Self::OutOfReach { .. } => Ok(()),
+        }
+    }
+
+    /// Reads the next page. Returns whether there are more.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`] when the log cannot be read to its end.
+    pub async fn page(&mut self, sightings: &mut Vec<Sighting>) -> Result<bool, BrokerError> {
+        match self {
+            Self::Nats(scan) => scan.page(sightings).await,
+            Self::OutOfReach { .. } => {
+                sightings.clear();
+                Ok(false)
+            }
+        }
+    }
+
+    /// The last sequence of the log when the scan last advanced.
+    pub fn last_seq(&self) -> u64 {
+        match self {
+            Self::Nats(scan) => scan.last_seq(),
+            Self::OutOfReach { last_seq } => *last_seq,
+        }
+    }
+
+    /// Messages that were read.
+    pub fn messages(&self) -> u64 {
+        match self {
+            Self::Nats(scan) => scan.messages(),
+            Self::OutOfReach { .. } => 0,
+        }
+    }
+
+    /// Messages that there were to read when the scan last advanced.
+    pub fn expected(&self) -> u64 {
+        match self {
+            Self::Nats(scan) => scan.expected(),
+            Self::OutOfReach { .. } => 0,
+        }
+    }
+
+    /// How long the log keeps a message.
+    pub fn keeps(&self) -> Keeps {
+        match self {
+            Self::Nats(scan) => scan.keeps(),
+            Self::OutOfReach { .. } => Keeps::OutOfReach,
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The sink of standard output: one CloudEvents JSON line an event, for looking and for development.
+//!
+//! A thread of its own writes, because a reader may be slow or stand still; an event is acknowledged
+//! once its line is flushed. Nothing can be read back from there, so that no id is recognised, and
+//! nothing is scanned or healed: after a crash the lines that were in flight come again.
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    future::pending,
+    io::{self, BufWriter, Write as _},
+    os::fd::AsFd as _,
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, ready},
+};
+use tokio::sync::watch;
+
+use crate::{
+    broker::{Absorbed, BrokerError, Cause, Copies, Facts, Keeps, NotSent, Seen},
+    clock,
+    delivery::{Batching, Outcome, StreamMark, Ticket},
+    wire::{Limits, Message},
+};
+
+/// The name of this log where a stream's would stand; no stream can have it.
+pub const LOG: &str = "/dev/stdout";
+
+/// The log, as it is named in texts.
+pub const NAME: &str = "standard output";
+
+/// Bytes of an event's headers and payload at most, inclusive: what a NATS server can be set to take.
+/// A larger event becomes a dead letter.
+const MESSAGE_BYTES_MAX: u64 = 64 << 20;
+
+/// Lines that wait for the writer at most. At the bound nothing is handed over until it has written.
+const LINES_MAX: usize = 65_536;
+
+/// Lines between two flushes at most.
+const FLUSH_MAX: usize = 1024;
+
+/// Standard output as a sink.
+#[derive(Debug)]
+pub struct Sink {
+    lines: SyncSender<(u64, Bytes)>,
+    news: watch::Receiver<News>,
+    in_flight: VecDeque<Line>,
+    /// The number of the last line that was handed over, counted from 1.
+    number: u64,
+    /// The sequence of the log before the first line of this process.
+    before: u64,
+    is_connected: bool,
+}
+
+/// A line that was handed over.
+#[derive(Debug)]
+struct Line {
+    number: u64,
+    ticket: Ticket,
+    at: Instant,
+}
+
+/// News of the writer.
+#[derive(Debug, Default)]
+struct News {
+    /// Every line up to this number, inclusive, is flushed.
+    flushed: u64,
+    /// The error with which writing ended.
+    failure: Option<String>,
+}
+
+impl Sink {
+    /// Starts the writer.
+    ///
+    /// # Errors
+    /// When the system gives no thread, or standard output is closed.
+    pub fn start() -> io::Result<Self> {
+        let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        let (lines, received) = sync_channel(LINES_MAX);
+        let (sender, news) = watch::channel(News::default());
+        let write = move || {
+            if let Err(error) = write(output, &received, &sender) {
+                sender.send_modify(|news| news.failure = Some(error.to_string()));
+            }
+        };
+        thread::Builder::new().name("stdout".to_owned()).spawn(write)?;
+        Ok(Self {
+            lines,
+            news,
+            in_flight: VecDeque::new(),
+            number: 0,
+            before: 0,
+            is_connected: false,
+        })
+    }
+
+    /// The log, as it is named in texts.
+    pub fn log(&self) -> String {
+        NAME.to_owned()
+    }
+
+    /// Says whether lines can be written. `mark` is what is known of the lines of earlier processes.
+    pub fn verify(&self, mark: StreamMark) -> BoxFuture<'static, Result<Seen, BrokerError>> {
+        let verified = match &self.news.borrow().failure {
+            Some(failure) => Err(self.broken(failure.clone())),
+            None => Ok(Seen {
+                facts: facts(self.last_seq().max(mark.acked)),
+                acked: mark.acked,
+                is_rewritten: false,
+            }),
+        };
+        ready(verified).boxed()
+    }
+
+    /// The error of an output that cannot be written.
+    pub fn broken(&self, reason: String) -> BrokerError {
+        let hint = "start the program again with a standard output that is read";
+        BrokerError::Unavailable { log: self.log(), reason, cause: Cause::Answered, hint }
+    }
+
+    /// Takes over where the log ended before the first line of this process.
+    pub fn adopt(&mut self, facts: &Facts) {
+        self.before += facts.last_seq.saturating_sub(self.last_seq());
+    }
+
+    /// The last sequence that was given.
+    pub fn last_seq(&self) -> u64 {
+        self.before + self.number
+    }
+
+    /// Hands a line over and returns at once.
+    ///
+    /// # Errors
+    /// [`NotSent::NotNow`] while [`LINES_MAX`] lines wait for the writer, and after it failed.
+    pub fn publish(
+        &mut self,
+        ticket: Ticket,
+        message: Message,
+        now: Instant,
+    ) -> Result<(), NotSent> {
+        let number = self.number + 1;
+        self.lines.try_send((number, message.payload)).map_err(|_| NotSent::NotNow)?;
+        self.number = number;
+        self.in_flight.push_back(Line { number, ticket, at: now });
+        Ok(())
+    }
+
+    /// The next answer, as soon as there is one.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn next(&mut self) -> Absorbed {
+        if !std::mem::replace(&mut self.is_connected, true) {
+            return Absorbed::Connected;
+        }
+        loop {
+            if let Some(absorbed) = self.try_next(clock::now()) {
+                return absorbed;
+            }
+            if self.news.changed().await.is_err() {
+                // The writer has failed, and everything in flight was answered.
+                pending::<()>().await;
+            }
+        }
+    }
+
+    /// The next answer, if there is one already.
+    pub fn try_next(&mut self, now: Instant) -> Option<Absorbed> {
+        let (flushed, has_failed) = {
+            let news = self.news.borrow_and_update();
+            (news.flushed, news.failure.is_some())
+        };
+        let is_due = |line: &mut Line| line.number <= flushed || has_failed;
+        let Line { number, ticket, at } = self.in_flight.pop_front_if(is_due)?;
+        if number > flushed {
+            return Some(Absorbed::Unconfirmed { ticket, silent: true });
+        }
+        let outcome = Outcome::Acked { stream_seq: self.before + number, duplicate: false };
+        Some(Absorbed::Outcome { ticket, outcome, took: now.saturating_duration_since(at) })
+    }
+
+    /// Forgets what is in flight: nobody waits for its answers any more.
+    pub fn forget(&mut self) {
+        self.in_flight.clear();
+    }
+}
+
+/// Facts about standard output, whose last sequence is given.
+fn facts(last_seq: u64) -> Facts {
+    Facts {
+        limits: Limits {
+            stream: NAME.to_owned(),
+            subjects: vec![">".to_owned()],
+            message_bytes_max: MESSAGE_BYTES_MAX,
+        },
+        identity: None,
+        domain: None,
+        first_seq: last_seq,
+        last_seq,
+        recognises: Duration::ZERO,
+        keeps: Keeps::OutOfReach,
+        copies: Copies::One,
+        batches: Batching::Off,
+        warnings: Vec::new(),
+    }
+}
+
+/// Writes lines until nobody hands any over.
+fn write(
+    output: File,
+    lines: &Receiver<(u64, Bytes)>,
+    sender: &watch::Sender<News>,
+) -> io::Result<()> {
+    let is_continued = output.metadata().is_ok_and(|file| file.is_file() && file.len() > 0);
+    let mut output = BufWriter::new(output);
+    if is_continued {
+        // A line that a crash has torn ends here.
+        output.write_all(b"\n")?;
+    }
+    while let Ok((mut last, line)) = lines.recv() {
+        output.write_all(&line)?;
+        for (number, line) in lines.try_iter().take(FLUSH_MAX) {
+            output.write_all(&line)?;
+            last = number;
+        }
+        output.flush()?;
+        sender.send_modify(|news| news.flushed = last);
+    }
+    Ok(())
+}
