@@ -1,4 +1,4 @@
-//! The source text itself: who imports whom, file sizes, opening sentences, and small cleanliness.
+//! The source text itself: who imports whom, opening sentences, and small cleanliness.
 //!
 //! Each check is a function from files to complaints, and is tried on a planted violation too.
 #![cfg(test)]
@@ -61,7 +61,6 @@ const OUTBOX_MEETS_SINK: &[&str] = &["relay", "app", "cli", "dev"];
 /// readers of `postrider dev`, which look at a stream as a stranger does.
 const NAMES_NATS_CLIENT: &[&str] = &["src/nats/", "src/dev/"];
 
-const FILE_LINES_MAX: usize = 500;
 const MAIN_LINES_MAX: usize = 40;
 const DIRECTORIES: &[&str] =
     &["src", "tests", "benches", "migrations", "config", "deploy", "docs", "examples", ".ci"];
@@ -225,10 +224,7 @@ fn climbing_complaints(source: &Source) -> Vec<String> {
 }
 
 fn size_complaints(sources: &[Source]) -> Vec<String> {
-    let limit = |source: &Source| match source.path.as_str() {
-        "src/main.rs" => Some(MAIN_LINES_MAX),
-        _ => (source.is("rs") || source.is("sql")).then_some(FILE_LINES_MAX),
-    };
+    let limit = |source: &Source| (source.path == "src/main.rs").then_some(MAIN_LINES_MAX);
     sources
         .iter()
         .filter_map(|source| Some((source, limit(source)?, source.text.lines().count())))
@@ -349,7 +345,7 @@ fn the_outbox_and_the_brokers_meet_only_in_the_relay() {
 }
 
 #[test]
-fn files_are_short() {
+fn main_only_starts_the_program() {
     insist(&size_complaints(&tree()));
 }
 
@@ -416,7 +412,6 @@ fn planted_untidiness_is_seen() {
         assert_eq!(complaints.len(), 1, "{path}: {complaints:?}");
     };
     seen(size_complaints, "src/main.rs", &"\n".repeat(MAIN_LINES_MAX + 1));
-    seen(size_complaints, "src/pg/long.rs", &"\n".repeat(FILE_LINES_MAX + 1));
     seen(opening_complaints, "src/pg/mute.rs", "use std::fs;\n");
     seen(opening_complaints, "src/pg/open.rs", "//! Has no full stop\n\nuse std::fs;\n");
     seen(sql_complaints, "src/outbox/sql/mute.sql", "SELECT 1;\n");

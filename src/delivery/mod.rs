@@ -4,6 +4,7 @@
 //! may happen is `admit` → `next` → `resolve` → `take_settlement`, in the order of the walk of one
 //! row (see the crate's documentation), and the simulation in `sim` drives just these.
 
+mod abilities;
 mod batch;
 mod before;
 mod blocked;
@@ -38,6 +39,7 @@ use blocked::Blocked;
 use lanes::Left;
 use letters::Letters;
 
+pub use abilities::Abilities;
 pub use batch::{BATCH_EVENTS_MAX, BatchKind, BatchOutcome, Batching, Company, Taken};
 pub use before::Earlier;
 pub use blocked::{BlockedBounds, Hold};
@@ -102,23 +104,6 @@ pub struct Resume {
     pub sent_to: Seq,
 }
 
-/// Abilities of a log that decide what is done about an event that it may contain without our
-/// knowing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Abilities {
-    /// How long the log recognises an id that comes again; zero when it never does.
-    pub recognises: Duration,
-    /// Whether a scan tells what the log contains.
-    pub is_scannable: bool,
-    /// How long an answer is waited for. A message may be in flight for as long again after nobody
-    /// waits for it any more.
-    pub ack_timeout: Duration,
-}
-
-/// The part of the stream's duplicate window for which an event may be sent again without a look,
-/// at most.
-const RECOGNISED_SHARE: f64 = 0.8;
-
 /// Everything the relay knows about the events in its hands.
 #[derive(Debug)]
 pub struct Delivery {
@@ -136,9 +121,9 @@ pub struct Delivery {
     lettered: HashSet<Seq>,
     /// Every event with a lower ticket is settled in the database.
     recorded: Ticket,
-    /// For how long the stream recognises what is sent again.
+    /// How long an event may go again without a scan: the log recognises its id.
     recognised_for: Duration,
-    /// How long a message may be on its way after nobody waits for it any more.
+    /// How long a message may be in flight after nobody waits for it any more.
     late_max: Duration,
     /// Whether a scan tells what the log contains.
     is_scannable: bool,
@@ -287,21 +272,6 @@ impl Delivery {
         }
     }
 
-    /// The next event that is ready. Where the log never recognises an id, an event that it may
-    /// contain waits until a scan is certain to tell.
-    fn next_ready(&mut self, now: Instant) -> Option<Ticket> {
-        loop {
-            let ticket = self.lanes.take_ready(now)?;
-            if !self.recognised_for.is_zero() || !self.is_scannable {
-                return Some(ticket);
-            }
-            match self.lanes.conclusive_at(ticket, self.late_max).filter(|at| *at > now) {
-                Some(at) => self.lanes.again_at(ticket, at),
-                None => return Some(ticket),
-            }
-        }
-    }
-
     /// Whether something in memory was left in the database as too large that is not any more.
     pub fn has_left_out(&self, message_bytes_max: u64) -> bool {
         self.lanes.events().any(|event| {
@@ -376,18 +346,6 @@ impl Delivery {
                 self.close_gate(closure, now)
             }
         }
-    }
-
-    /// Takes over the abilities of the log.
-    ///
-    /// An event is sent again without a scan for so long that its message arrives while the log
-    /// recognises it, however late it is.
-    pub fn set_abilities(&mut self, abilities: Abilities) {
-        let Abilities { recognises, is_scannable, ack_timeout } = abilities;
-        let in_time = recognises.saturating_sub(ack_timeout.saturating_mul(2));
-        self.recognised_for = recognises.mul_f64(RECOGNISED_SHARE).min(in_time);
-        self.late_max = ack_timeout;
-        self.is_scannable = is_scannable;
     }
 
     /// Where a look into the stream begins: whatever was sent and is not settled is above.
