@@ -16,9 +16,9 @@ demo: ## throwaway servers, 10,000 events through the relay, a report (EVENTS=n 
 	@echo '==> services: Postgres and nats-server'
 	@$(install) servers
 	@echo '==> build (the first time takes some minutes)'
-	@$(CARGO) build --locked --release --bin postrider
+	@$(CARGO) build --locked --profile demo --bin postrider
 	@echo '==> demo'
-	@$(CARGO) run --quiet --locked --release --bin postrider -- dev --once --events $(EVENTS)
+	@$(CARGO) run --quiet --locked --profile demo --bin postrider -- dev --once --events $(EVENTS)
 
 test: ## everything, with a real Postgres and a real nats-server
 	@echo '==> services: Postgres, nats-server, PgBouncer, Python, systemd-analyze, libfaketime'

@@ -104,16 +104,19 @@ const MISTAKEN_FILES: &[(&str, &[&str])] = &[
 
 #[test]
 fn every_mistake_is_told_with_its_place_and_its_remedy() {
+    let mut table = String::new();
     for (name, text, variables) in MISTAKES {
         // What stands before the first table belongs to the top.
         let is_at_top = !text.starts_with('[');
         let file =
             if is_at_top { format!("{text}\n{MINIMAL}") } else { format!("{MINIMAL}{text}") };
         let mut sandbox = Sandbox::new().file("postrider.toml", &file);
+        let mut input = (*text).to_owned();
         for (variable, value) in *variables {
             sandbox = sandbox.variable(variable, value);
+            input = format!("{input}{variable}={value}");
         }
-        assert_refused(name, &sandbox);
+        table.push_str(&row(name, &input, &refusal(name, &sandbox)));
     }
     for (name, parts) in MISTAKEN_FILES {
         let sandbox = Sandbox::new()
@@ -121,17 +124,25 @@ fn every_mistake_is_told_with_its_place_and_its_remedy() {
             .file("conf.d/README", "not a configuration file")
             .file("database-url", "postgresql://app:canary@h/app")
             .file("empty", "\n");
-        assert_refused(name, &sandbox);
+        table.push_str(&row(name, &parts.concat(), &refusal(name, &sandbox)));
     }
+    insta::assert_snapshot!("mistakes", table);
 }
 
-fn assert_refused(name: &str, sandbox: &Sandbox) {
+/// One row of the table: the mistake, what was written, and what is said about it.
+fn row(name: &str, input: &str, refusal: &str) -> String {
+    let input = input.trim_end().replace('\n', "\n  | ");
+    format!("{name}\n  | {input}\n{refusal}\n")
+}
+
+/// What the program says to a configuration that it refuses.
+fn refusal(name: &str, sandbox: &Sandbox) -> String {
     let finished = sandbox.run(&["config", "show"]);
     assert_eq!(finished.code, Some(78), "{name}: {finished:?}");
     assert_eq!(finished.stdout, "", "{name}");
     assert!(!finished.stderr.contains("canary"), "{name}: {}", finished.stderr);
     assert!(!finished.stderr.contains("8861234"), "{name}: {}", finished.stderr);
-    insta::assert_snapshot!(name, finished.stderr);
+    finished.stderr
 }
 
 #[test]
