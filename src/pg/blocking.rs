@@ -41,6 +41,9 @@ pub struct Blocking {
     pub since: Option<String>,
 }
 
+/// The beginning of the names of this program's sessions.
+const OURS: &str = "postrider/";
+
 /// The process id that the server gives for a prepared transaction, which has no session.
 const PREPARED: i32 = 0;
 
@@ -58,9 +61,15 @@ impl Blocking {
         })
     }
 
+    /// Whether it is a session of this program, such as one that heals.
+    pub fn is_ours(&self) -> bool {
+        self.application.starts_with(OURS)
+    }
+
     /// What a person can do about it.
     pub fn hint(&self) -> String {
         match self.pid {
+            _ if self.is_ours() => "wait for its end: it is work of Postrider itself".to_owned(),
             PREPARED => {
                 "commit or roll it back: SELECT gid, prepared, owner FROM pg_prepared_xacts"
                     .to_owned()
@@ -181,4 +190,25 @@ async fn look(connection: &Connection, pid: i32) -> Result<Option<Blocking>, Que
     let rows =
         connection.query(include_str!("sql/find_blocking_sessions.sql"), &parameters).await?;
     rows.first().map(Blocking::read).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blocking(pid: i32, application: &str) -> Blocking {
+        let (user, application) = ("app".to_owned(), application.to_owned());
+        Blocking { pid, user, application, since: None }
+    }
+
+    /// An operator was told to end the session of a healing.
+    #[test]
+    fn nobody_is_told_to_end_our_own_work_or_a_session_that_does_not_exist() {
+        assert!(blocking(7, "alembic").hint().contains("pg_terminate_backend(7)"));
+        for (pid, application) in [(7, "postrider/repair"), (0, "")] {
+            let hint = blocking(pid, application).hint();
+            assert!(!hint.contains("pg_terminate_backend"), "{hint}");
+        }
+        assert_eq!(blocking(0, "").to_string(), "a prepared transaction");
+    }
 }

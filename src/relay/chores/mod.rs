@@ -33,6 +33,7 @@ use crate::{
     metrics::{Chore, Metrics},
     outbox::{SESSION_SETTINGS, Upkeep},
     pg::{
+        blocking::Blocking,
         connect::connect,
         error::{Class, QueryError},
         schema::Schema,
@@ -200,7 +201,9 @@ impl Chores {
 
     /// Names the session whose lock a chore waited for, if that is why it failed.
     fn blocked(&self, chore: Chore, error: &QueryError) {
-        let Some(blocker) = blocker_of(error) else { return };
+        // A healing keeps the position, and nobody should end it.
+        let is_ours = error.blocking().is_some_and(Blocking::is_ours);
+        let Some(blocker) = blocker_of(error).filter(|_| !is_ours) else { return };
         let before = self.status.borrow().blocker.clone();
         if before.is_none_or(|(_, before)| before.next != blocker.next) {
             warn!(
