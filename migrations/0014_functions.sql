@@ -20,6 +20,8 @@ CREATE TABLE "postrider".installed_function (
     -- The digest of the catalog's entry then (functions/function_digests.sql): another one now
     -- means that somebody has changed the function by hand.
     digest       text        NOT NULL,
+    -- The major version of the server that made the digest: another one may word a body otherwise.
+    postgres     integer     NOT NULL,
     -- Those of the four roles that may execute it.
     roles        text[]      NOT NULL,
     -- The version of the program whose text it is.
@@ -34,8 +36,9 @@ GRANT SELECT ON "postrider".installed_function TO postrider_relay, postrider_ope
 
 -- Functions of before this record that no file of functions/ defines any more. A signature that is
 -- recorded and not installed again is dropped.
-INSERT INTO "postrider".installed_function (signature, file, checksum, digest, roles, program)
-SELECT signature, file, '', '', '{}', '0.0.0'
+INSERT INTO "postrider".installed_function (
+    signature, file, checksum, digest, postgres, roles, program)
+SELECT signature, file, '', '', 0, '{}', '0.0.0'
 FROM (VALUES
     ('emit(text, json, text, text, jsonb, integer, bigint, uuid, text, text, text, text, text, text)',
      'emit'),

@@ -4,11 +4,11 @@
 --
 -- `edit` has the fields below: `event_id` is the one that the letter must still have, `headers` are
 -- JSON as text, `is_payload` says whether the payload changes, `is_redriven` whether to redrive, and
--- `digest_bytes_max` is the size of a payload at most that is digested. `json` or `bytes` is the
--- payload, byte for byte, or both are null. `channel` wakes the relay.
+-- `digest_bytes_max` is the size of a payload at most that is digested. `payload_json` or
+-- `payload_bytes` is the payload, byte for byte, or both are null. `channel` wakes the relay.
 
 CREATE OR REPLACE FUNCTION "postrider".operator_edit(
-    edit jsonb, json text, bytes bytea, actor text, reason text, channel text)
+    edit jsonb, payload_json text, payload_bytes bytea, actor text, reason text, channel text)
 RETURNS uuid
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_custom_plan
@@ -33,12 +33,12 @@ BEGIN
         UPDATE "postrider".letter AS l
         SET event_id = "postrider".uuid7(), replaces = old.event_id, event_type = edited.event_type,
             subject = edited.subject, headers = edited.headers::jsonb,
-            payload = CASE WHEN edited.is_payload THEN operator_edit.json::json ELSE l.payload END,
-            payload_binary = CASE WHEN edited.is_payload THEN operator_edit.bytes
+            payload = CASE WHEN edited.is_payload THEN operator_edit.payload_json::json ELSE l.payload END,
+            payload_binary = CASE WHEN edited.is_payload THEN operator_edit.payload_bytes
                                   ELSE l.payload_binary END,
             payload_size = CASE WHEN edited.is_payload
-                                THEN coalesce(octet_length(operator_edit.json),
-                                              octet_length(operator_edit.bytes), 0)
+                                THEN coalesce(octet_length(operator_edit.payload_json),
+                                              octet_length(operator_edit.payload_bytes), 0)
                                 ELSE l.payload_size END,
             payload_omitted = l.payload_omitted AND NOT edited.is_payload,
             -- With a payload it is an event again.
@@ -63,8 +63,8 @@ BEGIN
                          WHERE old.payload_omitted AND o.seq = old.seq AND o.slot = old.slot) AS p
                ) END AS before,
                CASE WHEN edited.is_payload
-                    THEN encode(sha256(coalesce(convert_to(operator_edit.json, 'UTF8'),
-                                                operator_edit.bytes)), 'hex')
+                    THEN encode(sha256(coalesce(convert_to(operator_edit.payload_json, 'UTF8'),
+                                                operator_edit.payload_bytes)), 'hex')
                     END AS after
         FROM old
     ), said AS (

@@ -2,7 +2,7 @@
 //! never by older ones.
 
 use postrider::pg::{
-    migrate::{MigrateError, SchemaVersion, migrate, print, version},
+    migrate::{MigrateError, SchemaVersion, changed_functions, migrate, print, version},
     schema::Schema,
 };
 use tokio_postgres::Client;
@@ -74,7 +74,7 @@ async fn catalog(client: &Client) -> Vec<String> {
         FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid
         WHERE c.relnamespace IN (SELECT oid FROM ours)
         UNION ALL
-        SELECT concat_ws(' | ', 'installed', f.signature, f.file, f.checksum, f.digest, f.roles, f.program)
+        SELECT concat_ws(' | ', 'installed', f.signature, f.file, f.checksum, f.digest, f.postgres, f.roles, f.program)
         FROM postrider.installed_function AS f
         ORDER BY 1";
     let rows = client.query(statement, &[]).await.unwrap();
@@ -249,6 +249,31 @@ async fn a_function_that_was_changed_by_hand_is_named_and_installed_again() {
     assert_same(&catalog(&client).await, &before, "function_digests");
 }
 
+/// A dump has the text that the server makes of a function, without the file's own layout.
+#[tokio::test]
+async fn a_function_that_came_through_a_dump_counts_as_unchanged() {
+    let fixture = Fixture::new().await;
+    let mut client = fixture.connect().await;
+    let restore = "DO $$
+        DECLARE
+            function oid;
+        BEGIN
+            FOR function IN SELECT p.oid FROM pg_proc AS p
+                            WHERE p.pronamespace = 'postrider'::regnamespace LOOP
+                EXECUTE pg_get_functiondef(function);
+            END LOOP;
+        END $$";
+    client.batch_execute(restore).await.unwrap();
+    assert_eq!(changed_functions(&client, &schema()).await.unwrap(), []);
+    assert_eq!(migrate(&mut client, &schema()).await.unwrap().functions, 0);
+    // Another major version of Postgres may make another text, and so another digest, of some.
+    let upgraded = "UPDATE postrider.installed_function SET postgres = 13, digest = 'another'";
+    client.batch_execute(upgraded).await.unwrap();
+    assert_eq!(changed_functions(&client, &schema()).await.unwrap(), []);
+    assert!(migrate(&mut client, &schema()).await.unwrap().functions > 0);
+    assert_eq!(migrate(&mut client, &schema()).await.unwrap().functions, 0);
+}
+
 #[tokio::test]
 async fn a_recorded_signature_that_no_file_defines_is_dropped_and_no_other() {
     let fixture = Fixture::new().await;
@@ -259,10 +284,11 @@ async fn a_recorded_signature_that_no_file_defines_is_dropped_and_no_other() {
         CREATE FUNCTION postrider.claim(text) RETURNS boolean LANGUAGE sql AS 'SELECT true';
         CREATE FUNCTION postrider.gone(integer, timestamptz) RETURNS boolean LANGUAGE sql
             RETURN postrider.claim('x');
-        INSERT INTO postrider.installed_function (signature, file, checksum, digest, roles, program)
-        VALUES ('claim(text)', 'claim', '1', '1', '{}', '0.0.1'),
-               ('gone(integer, timestamp with time zone)', 'gone', '1', '1', '{}', '0.0.1'),
-               ('never(text)', 'never', '1', '1', '{}', '0.0.1');
+        INSERT INTO postrider.installed_function (
+            signature, file, checksum, digest, postgres, roles, program)
+        VALUES ('claim(text)', 'claim', '1', '1', 0, '{}', '0.0.1'),
+               ('gone(integer, timestamp with time zone)', 'gone', '1', '1', 0, '{}', '0.0.1'),
+               ('never(text)', 'never', '1', '1', 0, '{}', '0.0.1');
         CREATE FUNCTION postrider.claim(integer) RETURNS boolean LANGUAGE sql AS 'SELECT true';
         CREATE FUNCTION postrider.mine() RETURNS boolean LANGUAGE sql AS 'SELECT true'";
     client.batch_execute(set_up).await.unwrap();
@@ -286,8 +312,9 @@ async fn a_function_that_something_else_needs_is_not_dropped() {
     let mut client = fixture.connect().await;
     let set_up = "
         CREATE FUNCTION postrider.claim(text) RETURNS boolean LANGUAGE sql AS 'SELECT true';
-        INSERT INTO postrider.installed_function (signature, file, checksum, digest, roles, program)
-        VALUES ('claim(text)', 'claim', '1', '1', '{}', '0.0.1');
+        INSERT INTO postrider.installed_function (
+            signature, file, checksum, digest, postgres, roles, program)
+        VALUES ('claim(text)', 'claim', '1', '1', 0, '{}', '0.0.1');
         CREATE VIEW public.claims AS SELECT postrider.claim('x')";
     client.batch_execute(set_up).await.unwrap();
     let before = catalog(&client).await;

@@ -1,8 +1,11 @@
--- Whether the functions can be compared with their record, and each role that exists was granted
--- some of them: a role may have been created since.
+-- Whether the functions can be compared with their record, which has to be of this major version of
+-- Postgres, and each role that exists was granted some of them: it may have been created since.
 --
 -- No parameters. Columns: bool. Rows: exactly one. Locks: none.
 SELECT to_regprocedure('"postrider".function_digests()') IS NOT NULL
+    AND NOT EXISTS (
+        SELECT FROM "postrider".installed_function AS f
+        WHERE f.postgres <> current_setting('server_version_num')::integer / 10000)
     AND NOT EXISTS (
         SELECT FROM pg_roles AS r
         WHERE r.rolname IN ('postrider_producer', 'postrider_consumer', 'postrider_relay',

@@ -4,12 +4,20 @@
 --   exists was granted it then and may not execute it now)
 -- Rows: one for each such function. Index: none, it reads the functions of the schema. Locks: none.
 -- Settings of the role are in force, a schema before pg_catalog too.
+--
+-- A digest that another major version of Postgres has made is not compared: it is made anew by the
+-- next `postrider migrate`.
 SELECT f.signature, CASE WHEN d.function IS NULL THEN 'missing'
-                         WHEN d.digest OPERATOR(pg_catalog.<>) f.digest THEN 'altered'
+                         WHEN is_altered THEN 'altered'
                          ELSE 'ungranted' END AS change
 FROM "postrider".installed_function AS f
 LEFT JOIN "postrider".function_digests() AS d ON d.signature OPERATOR(pg_catalog.=) f.signature
-WHERE d.function IS NULL OR d.digest OPERATOR(pg_catalog.<>) f.digest
+CROSS JOIN LATERAL (
+    SELECT d.digest OPERATOR(pg_catalog.<>) f.digest
+           AND f.postgres OPERATOR(pg_catalog.=)
+               (pg_catalog.current_setting('server_version_num')::pg_catalog.int4
+                OPERATOR(pg_catalog./) 10000) AS is_altered) AS compared
+WHERE d.function IS NULL OR is_altered
    OR EXISTS (SELECT FROM pg_catalog.pg_roles AS r
               WHERE r.rolname OPERATOR(pg_catalog.=) ANY (f.roles::pg_catalog.name[])
                 AND NOT pg_catalog.has_function_privilege(r.oid, d.function, 'EXECUTE'))

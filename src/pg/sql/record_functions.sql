@@ -20,8 +20,10 @@ BEGIN
         EXECUTE 'DROP FUNCTION ' || stale;
     END IF;
     DELETE FROM "postrider".installed_function;
-    INSERT INTO "postrider".installed_function (signature, file, checksum, digest, roles, program)
+    INSERT INTO "postrider".installed_function (
+        signature, file, checksum, digest, postgres, roles, program)
     SELECT d.signature, f.file, f.checksum, d.digest,
+           current_setting('server_version_num')::integer / 10000,
            ARRAY(SELECT r.rolname::text FROM aclexplode(p.proacl) AS a
                  JOIN pg_catalog.pg_roles AS r ON r.oid = a.grantee
                  WHERE a.privilege_type = 'EXECUTE'
