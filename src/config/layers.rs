@@ -15,12 +15,8 @@ use figment::{
 use super::{
     error::{Origin, Problem},
     file::{self, CONFIG_BYTES_MAX},
-    keys,
+    keys::{self, PREFIX},
 };
-
-/// The prefix of our environment variables. The second underscore keeps Kubernetes' own out, which
-/// injects `POSTRIDER_PORT` for a Service called postrider.
-pub(super) const PREFIX: &str = "POSTRIDER__";
 
 /// One source of values: a whole file, one environment variable, or one flag.
 #[derive(Debug)]

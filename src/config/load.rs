@@ -1,7 +1,6 @@
 //! Loads the configuration: finds the file, merges the layers, and reports every problem at once.
 
 use std::{
-    collections::BTreeMap,
     ffi::OsString,
     path::{Path, PathBuf},
 };
@@ -10,12 +9,14 @@ use figment::{Figment, error::Error, value::Value};
 
 use super::{
     Config,
-    error::{ConfigError, Origin, Problem},
+    error::{ConfigError, Problem},
     fallback, keys,
     layers::{self, Layer, Numbered},
     libpq::Libpq,
-    mismatch, resolve, secret_files, warnings,
+    mismatch, resolve, secret_files, unknown, warnings,
 };
+
+pub use super::origin::{Notice, Origins, Scope};
 
 /// The file in the working directory, for development.
 const LOCAL_FILE: &str = "./postrider.toml";
@@ -25,17 +26,6 @@ const SYSTEM_FILE: &str = "/etc/postrider/postrider.toml";
 
 /// The variable that names the file.
 const FILE_VARIABLE: &str = "POSTRIDER_CONFIG";
-
-/// How much of the configuration a command needs; the rest may be missing, but not wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
-    /// The name of the schema.
-    Schema,
-    /// The database.
-    Database,
-    /// Database, broker and stream.
-    Everything,
-}
 
 /// From what a configuration is made.
 #[derive(Debug, Default)]
@@ -66,30 +56,6 @@ pub struct Loaded {
     pub notices: Vec<Notice>,
 }
 
-/// Something to log once logging is up.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Notice {
-    /// A fact.
-    Info(String),
-    /// A risk.
-    Warning(String),
-}
-
-/// Where each key was written; what nobody wrote is a default.
-#[derive(Debug, Default)]
-pub struct Origins(BTreeMap<String, Origin>);
-
-impl Origins {
-    /// Where `key` was written.
-    pub fn of(&self, key: &str) -> Origin {
-        self.0.get(key).cloned().unwrap_or(Origin::Default)
-    }
-
-    pub(super) fn set(&mut self, key: &str, origin: Origin) {
-        self.0.insert(key.to_owned(), origin);
-    }
-}
-
 impl Config {
     /// Loads the configuration: defaults, then the file, then `conf.d/*.toml` beside it in the order
     /// of their names, then `POSTRIDER__SECTION__KEY` variables, then `--set`.
@@ -102,7 +68,8 @@ impl Config {
         let file = find_file(sources, &mut notices);
         let mut layers = read_layers(sources, file.as_deref())?;
 
-        let mut problems: Vec<Problem> = layers.iter_mut().flat_map(keys::take_unknown).collect();
+        let mut problems: Vec<Problem> =
+            layers.iter_mut().flat_map(unknown::take_unknown).collect();
         layers.splice(0..0, fallback::layers(&layers, &sources.variables));
         let (mut config, mut origins) = merge(&layers, &mut problems);
         // Each step stops the next: what is missing may only follow from a name that is wrong.

@@ -13,11 +13,13 @@ pub mod load;
 pub mod login;
 mod mismatch;
 pub mod name;
+mod origin;
 mod program;
 pub mod reload;
 mod resolve;
 pub mod secret;
 mod secret_files;
+mod unknown;
 pub mod value;
 mod warnings;
 

@@ -8,8 +8,8 @@ use super::{
     Config, SinkKind, bounds, duplicate_window_needed,
     error::{Origin, Problem},
     keys,
-    load::{Origins, Scope},
     mismatch::shortened,
+    origin::{Origins, Scope},
     value::HumanDuration,
 };
 use crate::wire::{SubjectTemplate, captures};

@@ -6,7 +6,7 @@ use super::{
     Config,
     error::{Origin, Problem},
     file::{SECRET_BYTES_MAX, read_text},
-    load::Origins,
+    origin::Origins,
     secret::{Secret, SecretUrl},
 };
 

@@ -7,8 +7,7 @@ use super::{
     error::Origin,
     file::is_world_readable,
     keys,
-    layers::PREFIX,
-    load::{Notice, Origins},
+    origin::{Notice, Origins},
     value::Listen,
 };
 
@@ -94,7 +93,9 @@ fn mistyped_variables(variables: &[(OsString, OsString)]) -> Vec<String> {
         keys::all().iter().map(|key| (short(key), keys::variable(key))).collect();
     let mut warnings = Vec::new();
     for (name, _) in variables {
-        let Some(name) = name.to_str().filter(|name| !name.starts_with(PREFIX)) else { continue };
+        let Some(name) = name.to_str().filter(|name| !name.starts_with(keys::PREFIX)) else {
+            continue;
+        };
         let meant = known.iter().find(|(short, _)| *short == name.replace("__", "_"));
         if let Some((_, meant)) = meant {
             warnings.push(format!("environment variable {name} is not read: write {meant}"));
