@@ -270,7 +270,7 @@ async fn an_instance_that_cannot_lead_is_not_to_be_started() {
     admin.batch_execute(&create).await.unwrap();
     let url = fixture.database_url().replace("postgres@", &format!("{role}@"));
     // The person on call reads the database as somebody else.
-    let toml = fixture.toml();
+    let toml = fixture.toml().set("database.query_timeout", "30s");
     for (code, idle_next) in [("never_started", "postrider run"), ("no_leader", "start it: ")] {
         let finding = wait_finding(&toml, code).await;
         assert!(finding["next"].as_str().unwrap().starts_with(idle_next), "{finding}");

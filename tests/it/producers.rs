@@ -113,7 +113,8 @@ async fn whatever_an_application_needs_and_lost_is_named_with_the_statement_that
     let of_all = of_all.map(|name| format!("REVOKE EXECUTE ON FUNCTION {name} FROM PUBLIC"));
     for revoke in of_ours.iter().chain(&of_all) {
         let fixture = Fixture::new().await;
-        let (toml, admin) = (fixture.toml(), fixture.connect().await);
+        let toml = fixture.toml().set("database.query_timeout", "30s");
+        let admin = fixture.connect().await;
         let (name, shop) = producer(&fixture).await;
         assert!(refused(&shop).await.is_empty());
         let check = daemon::run(&toml, &["check"]).await.stdout;
