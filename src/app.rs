@@ -303,7 +303,7 @@ async fn tell_of_outages(
         // Once the database answers again the figures are fresh: those count too.
         let in_memory = u64::try_from(seen.waiting + seen.in_flight).unwrap_or(u64::MAX);
         let waiting = seen.measured.depth.backlog().max(in_memory);
-        if let Some((outage, took)) = outages.look(&seen.findings(now), waiting, now) {
+        if let Some((outage, took)) = outages.observe(&seen.findings(now), waiting, now) {
             let codes: Vec<_> = outage.codes.iter().map(|code| code.as_str()).collect();
             info!(
                 causes = codes.join(", "),

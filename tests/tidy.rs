@@ -3,7 +3,11 @@
 //! Each check is a function from files to complaints, and is tried on a planted violation too.
 #![cfg(test)]
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// Which module of ours may name which; a longer path opens only that part. Whoever adds a
 /// direction says why in the commit.
@@ -355,6 +359,23 @@ fn files_open_with_a_sentence() {
     insist(&opening_complaints(&sources));
     insist(&sql_complaints(&sources));
     insist(&ascii_complaints(&sources));
+}
+
+/// A mutant that does not apply any more guards nothing.
+#[test]
+fn every_mutant_finds_what_it_changes() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mutants = root.join("tests/torture/mutants");
+    let files = fs::read_dir(&mutants).unwrap().map(|entry| entry.unwrap().path());
+    let is_mutant = |path: &PathBuf| path.extension().is_some_and(|found| found == "mutant");
+    let mutants_found: Vec<PathBuf> = files.filter(is_mutant).collect();
+    assert!(mutants_found.len() > 20, "found only {mutants_found:?}");
+    for mutant in mutants_found {
+        let mut plant = Command::new("perl");
+        plant.arg(mutants.join("plant.pl")).arg("--check").arg(mutant).current_dir(root);
+        let output = plant.output().expect("perl is part of every Debian");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 #[test]

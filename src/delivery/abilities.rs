@@ -17,7 +17,7 @@ pub struct Abilities {
     pub ack_timeout: Duration,
 }
 
-/// The part of the stream's duplicate window for which an event may be sent again without a look,
+/// The part of the stream's duplicate window for which an event may be sent again without a scan,
 /// at most.
 const RECOGNISED_SHARE: f64 = 0.8;
 

@@ -355,7 +355,7 @@ impl Delivery {
             return self.stored(batch, last_seq);
         }
         match outcome {
-            // What is refused is not stored; but that rests on all of the broker's servers, and looking
+            // A refusal should mean "not stored", but only if every server of the cluster behaves. Scanning
             // costs little.
             BatchOutcome::Refused { .. } | BatchOutcome::Committed { .. } => {
                 self.apart(batch, Doubt::Earlier, now)

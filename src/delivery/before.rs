@@ -29,8 +29,8 @@ pub enum Earlier {
 pub(super) struct Before {
     /// What of them is stored is above this.
     stream_floor: u64,
-    /// When the stream was looked into for them.
-    looked_at: Instant,
+    /// When the log was last scanned for them.
+    scanned_at: Instant,
     /// Scans have read the stream up to this sequence, inclusive; 0 before the first.
     scanned_to: u64,
     /// When this run began: the earlier one had ended.
@@ -75,7 +75,7 @@ impl Before {
     fn new(stream_floor: u64, sent_to: Seq, now: Instant) -> Self {
         Self {
             stream_floor,
-            looked_at: now,
+            scanned_at: now,
             scanned_to: 0,
             began: now,
             sent_to,
@@ -92,8 +92,8 @@ impl Before {
 
     /// A scan that began at `at` has gone on from the last one up to the sequence `stream_seq`.
     /// `found_to` is the highest `seq` of ours that it has found.
-    pub(super) fn looked(&mut self, at: Instant, found_to: Seq, stream_seq: u64) {
-        self.looked_at = at;
+    pub(super) fn scanned(&mut self, at: Instant, found_to: Seq, stream_seq: u64) {
+        self.scanned_at = at;
         self.scanned_to = self.scanned_to.max(stream_seq);
         if let Some(sent_to) = &mut self.anything {
             // What an earlier scan has found counts on.
@@ -142,14 +142,14 @@ impl Before {
 
     /// Since when what is read now may be in the stream without our knowing.
     pub(super) fn uncertain_since(&self) -> Option<Instant> {
-        self.may_come().then_some(self.looked_at)
+        self.may_come().then_some(self.scanned_at)
     }
 
     /// When a scan of the stream finds all that an earlier run has sent, if the last one was too early:
     /// a message may be on its way for `late_max`.
     pub(super) fn conclusive_at(&self, late_max: Duration) -> Option<Instant> {
         let at = self.began + late_max;
-        (self.may_come() && self.looked_at < at).then_some(at)
+        (self.may_come() && self.scanned_at < at).then_some(at)
     }
 
     /// Whether an earlier run may have sent the row with this `seq`.
@@ -174,8 +174,8 @@ mod tests {
         let now = Instant::now();
         let mut before = Before::of(Earlier::OfOthers, 3, now);
         assert!(before.may_have_sent(Seq(i64::MAX)));
-        before.looked(now, Seq(70), 500);
-        before.looked(now, Seq(9), 520);
+        before.scanned(now, Seq(70), 500);
+        before.scanned(now, Seq(9), 520);
         before.begun();
         before.read(Seq(70));
         assert!(before.may_have_sent(Seq(70)) && before.may_come());

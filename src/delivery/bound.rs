@@ -4,7 +4,7 @@ use super::Delivery;
 use crate::event::Seq;
 
 /// How far ahead of the rows that were read a leader writes down that it may send, in `seq`. A run
-/// after it looks for no row above that in the stream; at the bound sending waits for the database.
+/// after it scans for no row above that; at the bound sending waits for the database.
 #[cfg(not(test))]
 const SENT_AHEAD: i64 = 131_072;
 #[cfg(test)]
@@ -32,7 +32,7 @@ impl Delivery {
         self.sent_to = self.sent_to.max(sent_to);
     }
 
-    /// Everything that may be in the stream without our knowing has to be looked for before it goes
+    /// Everything that may be in the stream without our knowing has to be scanned for before it goes
     /// again: it is not known how long ago it was sent.
     pub fn expire_doubt(&mut self) {
         self.lanes.expire_doubt();

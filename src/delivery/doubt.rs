@@ -1,4 +1,4 @@
-//! What may be in the stream without our knowing, and what a look into it tells.
+//! Events that the log may contain without our knowing, and what a scan of it tells.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ impl Delivery {
     }
 
     /// Whether the event may be in the stream, and so long ago that the stream would not recognise
-    /// it: it has to be looked for before it may go again.
+    /// it: it has to be scanned for before it may go again.
     ///
     /// Of a log that cannot be scanned no event ever is: it goes again, and may be stored twice.
     pub fn is_stale(&self, ticket: Ticket, now: Instant) -> bool {
@@ -22,8 +22,8 @@ impl Delivery {
 
     /// Whether the event may be in the log, so that a scan comes before it leaves for the letters. It
     /// is delayed until one is certain to tell.
-    pub(super) fn has_to_be_looked_for(&mut self, ticket: Ticket, now: Instant) -> bool {
-        self.is_scannable && self.lanes.look_for_first(ticket, self.late_max, now)
+    pub(super) fn has_to_be_scanned_for(&mut self, ticket: Ticket, now: Instant) -> bool {
+        self.is_scannable && self.lanes.scan_first(ticket, self.late_max, now)
     }
 
     /// Since when an event of an earlier run that is read now may be in the log without our
@@ -42,10 +42,10 @@ impl Delivery {
         self.lanes.doubt(ticket);
     }
 
-    /// What the stream holds of what was sent and is not settled, as a look into it, begun at `at`, has
+    /// What the stream holds of what was sent and is not settled, as a scan of it, begun at `at`, has
     /// found. The stream's sequences up to `stream_seq` are in use.
     pub fn found(&mut self, mut found: Found, stream_seq: u64, at: Instant) {
-        self.before.looked(at, found.last(), stream_seq);
+        self.before.scanned(at, found.last(), stream_seq);
         self.note_latest(found.take_latest());
         for ticket in self.lanes.uncertain() {
             let known = self.lanes.event(ticket).is_some_and(|(event, _)| found.contains(event));
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
     use crate::{
         delivery::{
-            Change, Earlier, LetterId, Limits, Look, Mark, Outcome, Standing, StoredLetter,
+            Change, Earlier, KeyLetters, LetterId, Limits, Mark, Outcome, Standing, StoredLetter,
             sim::{self, aggregate, event, resumed_with},
         },
         event::{Seq, Snapshot},
@@ -159,7 +159,7 @@ mod tests {
         delivery
     }
 
-    /// What a look finds that holds these.
+    /// What a scan finds of a log that contains these.
     fn found(seqs: &[i64]) -> Found {
         Found::new(seqs.iter().map(|seq| (event(*seq, None).id.0, Seq(*seq))).collect())
     }
@@ -207,12 +207,12 @@ mod tests {
             holds: true,
             event: Box::new(event(seq, Some(1))),
         };
-        let look = Look {
+        let loaded = KeyLetters {
             marks: vec![Mark { id: LetterId(1), at: Some(0) }],
             key: Some(aggregate(1)),
             letters: (1..=COUNT).map(letter).collect(),
         };
-        delivery.look(look, delivery.recorded());
+        delivery.take_letters(loaded, delivery.recorded());
         delivery.found(found(&[2, COUNT]), 50, now);
         assert_eq!(publish_all(&mut delivery, now), [1, 3, 4, 5, 6, 7]);
         let records = delivery.take_records().records;
@@ -242,7 +242,7 @@ mod tests {
     /// What was found at the start was believed for as long as the program ran: an event that the
     /// stream lost later, and that came again as a letter, was recorded as published and not sent.
     #[test]
-    fn what_a_look_has_found_is_forgotten_once_all_is_read_that_may_have_been_sent() {
+    fn what_a_scan_has_found_is_forgotten_once_all_is_read_that_may_have_been_sent() {
         let now = Instant::now();
         let mut delivery = resumed(now);
         delivery.found(found(&[1, 2]), 50, now);
@@ -258,8 +258,8 @@ mod tests {
             event: Box::new(event(1, Some(1))),
         };
         let marks = vec![Mark { id: lost.id, at: Some(0) }];
-        let look = Look { marks, key: Some(aggregate(1)), letters: vec![lost] };
-        delivery.look(look, delivery.recorded());
+        let loaded = KeyLetters { marks, key: Some(aggregate(1)), letters: vec![lost] };
+        delivery.take_letters(loaded, delivery.recorded());
         assert_eq!(publish_all(&mut delivery, now), [1]);
     }
 }

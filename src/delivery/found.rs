@@ -1,15 +1,15 @@
-//! Which events a look into the stream has found there.
+//! The events that a scan has found in the log.
 
 use uuid::Uuid;
 
 use super::Latest;
 use crate::event::{Event, EventId, Seq};
 
-/// Ids kept of one look at most. Each takes 32 bytes; beyond it the oldest are forgotten, and an
+/// Ids kept of one scan at most. Each takes 32 bytes; beyond it the oldest are forgotten, and an
 /// event among them that was sent before could be stored twice.
 pub const FOUND_MAX: usize = 1_048_576;
 
-/// The events that a look into the stream has found: each by its id and its place in the outbox, so
+/// The events that a scan of the log has found: each by its id and its place in the outbox, so
 /// that two rows with one id are told apart.
 #[derive(Debug, Clone, Default)]
 pub struct Found {
@@ -42,7 +42,7 @@ impl Found {
         self.events.binary_search(&(id, event.seq)).is_ok()
     }
 
-    /// Adds what another look has found.
+    /// Adds what another scan has found.
     pub fn extend(&mut self, other: Self) {
         self.events.extend(other.events);
         self.events.sort_unstable();

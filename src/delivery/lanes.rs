@@ -65,8 +65,8 @@ struct Waiting {
     /// for it, or was in use when it was sent first.
     stored_above: u64,
     doubt: Doubt,
-    /// Whether a scan has looked for it in the stream and not found it.
-    was_looked_for: bool,
+    /// Whether a scan has searched the log for it and not found it.
+    was_scanned_for: bool,
     /// When it was sent last, or may have been, or nobody waited for its answer any more.
     last_sent: Option<Instant>,
     /// The highest stream sequence known when it was last sent: it is stored above.
@@ -83,17 +83,17 @@ enum Way {
 }
 
 /// Whether a publish of an event may still arrive, or have arrived: no answer to another one settles
-/// that, only a look into the stream some time after the last.
+/// that, only a scan of the log some time after the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Doubt {
     /// Every publish of it was answered.
     No,
-    /// An earlier run may have sent it, or a look came too early to tell.
+    /// An earlier run may have sent it, or a scan came too early to tell.
     Earlier,
     /// One stayed without an answer.
     Unanswered,
-    /// It may not go before it was looked for in the stream.
-    ToBeLookedFor,
+    /// It may not go before a scan has searched for it.
+    ToBeScannedFor,
 }
 
 /// A lane that left memory with its first event.
@@ -152,7 +152,7 @@ impl Lanes {
             way: Way::NotSent,
             uncertain_since,
             stored_above: uncertain.map_or(0, |(_, scanned_to)| scanned_to),
-            was_looked_for: uncertain_since.is_some(),
+            was_scanned_for: uncertain_since.is_some(),
             doubt: if uncertain_since.is_some() { Doubt::Earlier } else { Doubt::No },
             last_sent: uncertain_since,
             sent_above: 0,
@@ -184,12 +184,12 @@ impl Lanes {
         self.waiting.get(&ticket).map(|waiting| (&*waiting.event, waiting.sends > 0))
     }
 
-    /// Whether it has to be looked for in the stream before it may go: it may be there, and has been
+    /// Whether it has to be scanned for before it may go: it may be there, and has been
     /// for longer than the stream recognises what is sent again.
     pub fn is_stale(&self, ticket: Ticket, recognised_for: Duration, now: Instant) -> bool {
         self.waiting.get(&ticket).is_some_and(|waiting| {
             let old = |since| now.duration_since(since) >= recognised_for;
-            waiting.doubt == Doubt::ToBeLookedFor || waiting.uncertain_since.is_some_and(old)
+            waiting.doubt == Doubt::ToBeScannedFor || waiting.uncertain_since.is_some_and(old)
         })
     }
 
@@ -223,11 +223,11 @@ impl Lanes {
         }
     }
 
-    /// Whatever may be in the stream without our knowing is looked for before it goes again.
+    /// Whatever may be in the stream without our knowing is scanned for before it goes again.
     pub fn expire_doubt(&mut self) {
         for waiting in self.waiting.values_mut() {
             if waiting.uncertain_since.is_some() {
-                waiting.doubt = Doubt::ToBeLookedFor;
+                waiting.doubt = Doubt::ToBeScannedFor;
             }
         }
     }
@@ -257,7 +257,7 @@ impl Lanes {
         late_max: Duration,
     ) {
         if let Some(waiting) = self.waiting.get_mut(&ticket) {
-            waiting.was_looked_for = true;
+            waiting.was_scanned_for = true;
             waiting.stored_above = scanned_to;
             let arrived = |sent: Instant| at.saturating_duration_since(sent) >= late_max;
             if waiting.last_sent.is_none_or(arrived) {
@@ -272,14 +272,14 @@ impl Lanes {
         }
     }
 
-    /// Whether a scan has looked for it in the stream and not found it.
-    pub fn was_looked_for(&self, ticket: Ticket) -> bool {
-        self.waiting.get(&ticket).is_some_and(|waiting| waiting.was_looked_for)
+    /// Whether a scan has searched the log for it and not found it.
+    pub fn was_scanned_for(&self, ticket: Ticket) -> bool {
+        self.waiting.get(&ticket).is_some_and(|waiting| waiting.was_scanned_for)
     }
 
-    /// Whether a scan has looked for any event in memory.
-    pub fn has_looked_for(&self) -> bool {
-        self.waiting.values().any(|waiting| waiting.was_looked_for)
+    /// Whether a scan has searched for any event in memory.
+    pub fn has_scanned_for(&self) -> bool {
+        self.waiting.values().any(|waiting| waiting.was_scanned_for)
     }
 
     /// Whether a publish of it stayed without an answer.
@@ -326,12 +326,12 @@ impl Lanes {
     }
 
     /// Before it leaves for the letters: may an earlier publish of it have been stored? Then it is
-    /// looked for first, as soon as that is certain to tell.
-    pub fn look_for_first(&mut self, ticket: Ticket, late_max: Duration, now: Instant) -> bool {
+    /// scanned for first, as soon as that is certain to tell.
+    pub fn scan_first(&mut self, ticket: Ticket, late_max: Duration, now: Instant) -> bool {
         let in_doubt = |waiting: &&mut Waiting| waiting.doubt != Doubt::No;
         let Some(waiting) = self.waiting.get_mut(&ticket).filter(in_doubt) else { return false };
         waiting.way = Way::NotSent;
-        waiting.doubt = Doubt::ToBeLookedFor;
+        waiting.doubt = Doubt::ToBeScannedFor;
         let at = waiting.last_sent.map_or(now, |sent| sent + late_max);
         self.again_at(ticket, at);
         true

@@ -56,7 +56,7 @@ impl Delivery {
     /// Whether the stream holds a later event of the same key under this subject, and this event
     /// may have been published before: then the later one has replaced it.
     pub fn is_replaced(&self, ticket: Ticket, subject: &str) -> bool {
-        if self.latest.is_empty() || !self.lanes.was_looked_for(ticket) {
+        if self.latest.is_empty() || !self.lanes.was_scanned_for(ticket) {
             return false;
         }
         let event = self.lanes.event(ticket).map(|(event, _)| event);
@@ -77,9 +77,9 @@ impl Delivery {
         self.latest.extend(latest);
     }
 
-    /// The last values are of no use once nothing is in memory that a scan has looked for.
+    /// The last values are of no use once nothing is in memory that a scan has searched for.
     pub(super) fn forget_latest(&mut self) {
-        if !self.latest.is_empty() && !self.before.may_come() && !self.lanes.has_looked_for() {
+        if !self.latest.is_empty() && !self.before.may_come() && !self.lanes.has_scanned_for() {
             self.latest = Latest::default();
         }
     }

@@ -14,7 +14,7 @@ use crate::event::{AggregateKey, Event};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LetterId(pub i64);
 
-/// Letters in memory from which on no others are looked at until these are decided. One look may go
+/// Letters in memory from which on no others are loaded until these are decided. One load may go
 /// beyond it by its own bounds.
 pub const LETTERS_MAX: usize = 512;
 
@@ -53,12 +53,12 @@ pub struct Mark {
     pub at: Option<i64>,
 }
 
-/// What a look at one key gave.
+/// The unresolved letters of one key, as loaded.
 #[derive(Debug, Clone)]
-pub struct Look {
-    /// What made us look. Resolved letters are among them. Never empty.
+pub struct KeyLetters {
+    /// The marks that were due. Resolved letters are among them. Never empty.
     pub marks: Vec<Mark>,
-    /// The key; a letter without one is looked at alone.
+    /// The key; a letter without one is loaded alone.
     pub key: Option<AggregateKey>,
     /// Its unresolved letters, the first of them, in order.
     pub letters: Vec<StoredLetter>,
@@ -71,8 +71,8 @@ pub struct Record {
     pub id: LetterId,
     /// What became of it.
     pub change: Change,
-    /// Whether its key is to be looked at again at once.
-    pub look: bool,
+    /// Whether its key is to be loaded again at once.
+    pub load: bool,
 }
 
 /// What became of a letter.
@@ -96,14 +96,14 @@ pub enum Change {
     Retrying(Retry),
     /// It waits behind another of its key.
     Held,
-    /// Nothing; it was only looked at. An operator may have given it a new time since.
+    /// Nothing; it was only seen. An operator may have given it a new time since.
     Seen {
         /// The time that we saw; `None`: whatever it is.
         at: Option<i64>,
     },
 }
 
-/// What ended with a batch of records: once they are committed these may be looked at again.
+/// What ended with a batch of records: once they are committed these may be loaded again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Records {
     /// What is to be written.
@@ -125,7 +125,7 @@ enum Subject {
 pub(super) struct Letters {
     runs: FxHashMap<u64, Run>,
     tried: FxHashMap<Ticket, Tried>,
-    /// What is in memory, or decided and not yet recorded: not to be looked at again.
+    /// What is in memory, or decided and not yet recorded: not to be loaded again.
     active: HashSet<Subject>,
     next: u64,
     records: Records,
@@ -136,7 +136,7 @@ pub(super) struct Letters {
 #[derive(Debug)]
 struct Run {
     subject: Subject,
-    /// What made us look and is not recorded yet: while it stands, nothing of the key is forgotten.
+    /// Marks that were due and are not recorded yet: while it stands, nothing of the key is forgotten.
     marks: Vec<Mark>,
     tickets: VecDeque<Ticket>,
     stream_floor: u64,
@@ -149,7 +149,7 @@ pub(super) struct Tried {
     pub(super) holds: bool,
 }
 
-/// What of a look may go, and what it says about the key.
+/// What of the loaded letters may go, and what they say about the key.
 enum Sorted {
     /// Nothing of the key is left that anything would wait for.
     Free,
@@ -165,7 +165,7 @@ impl Letters {
         self.tried.len()
     }
 
-    /// Whether a look at this would only find what is in memory.
+    /// Whether loading this would only find what is in memory.
     pub(super) fn is_active(&self, key: Option<&AggregateKey>, id: LetterId) -> bool {
         self.active.contains(&subject(key, id))
     }
@@ -182,15 +182,15 @@ impl Letters {
         self.runs.values().map(|run| run.stream_floor).chain(unrecorded).min()
     }
 
-    /// Takes in a look. Returns the letters that may go, with their tickets; `free` is asked whether a
+    /// Takes in loaded letters. Returns those that may go, with their tickets; `free` is asked whether a
     /// key of which nothing is left may be released.
     pub(super) fn take(
         &mut self,
-        look: Look,
+        loaded: KeyLetters,
         stream_floor: u64,
         free: impl FnOnce(&AggregateKey) -> bool,
     ) -> Vec<(Ticket, StoredLetter)> {
-        let Look { marks, key, letters } = look;
+        let KeyLetters { marks, key, letters } = loaded;
         let Some(first) = marks.first() else { return Vec::new() };
         let subject = subject(key.as_ref(), first.id);
         if self.active.contains(&subject) {
@@ -238,12 +238,12 @@ impl Letters {
         admitted
     }
 
-    /// Nothing was tried: what made us look is seen, or has to wait behind what blocks its key.
+    /// Nothing was tried: its mark is seen, or has to wait behind what blocks its key.
     fn end(&mut self, subject: Subject, marks: Vec<Mark>, behind: &[LetterId]) {
         let record = |Mark { id, at }| {
             let waits = behind.contains(&id);
             let change = if waits { Change::Held } else { Change::Seen { at } };
-            Record { id, change, look: false }
+            Record { id, change, load: false }
         };
         self.records.records.extend(marks.into_iter().map(record));
         self.active.insert(subject.clone());
@@ -260,17 +260,17 @@ impl Letters {
         self.records.stream_floor = Some(floor);
         let is_last = run.tickets.is_empty();
         // The mark stays until the run has ended, or a crash would forget what is behind it. And
-        // whatever came behind the run is found by one more look.
-        let mut look = is_last;
+        // whatever came behind the run is found by one more load.
+        let mut load = is_last;
         for mark in run.marks.iter_mut().filter(|mark| mark.id == id) {
             mark.at = None;
-            look = true;
+            load = true;
         }
         if is_last {
             run.marks.retain(|mark| mark.id != id);
         }
-        let look = look && matches!(run.subject, Subject::Key(_));
-        self.records.records.push(Record { id, change: Change::Published { stream_seq }, look });
+        let load = load && matches!(run.subject, Subject::Key(_));
+        self.records.records.push(Record { id, change: Change::Published { stream_seq }, load });
         if is_last {
             self.finish(number);
         }
@@ -284,17 +284,17 @@ impl Letters {
         let Some(run) = self.runs.get_mut(&number) else { return Vec::new() };
         run.marks.retain(|mark| mark.id != id);
         let left: Vec<Ticket> = run.tickets.drain(..).filter(|other| *other != ticket).collect();
-        // What is not in its own way any more, or is older than what it gave way to, is looked at again.
-        let look = matches!(change, Change::Dead { holds: false, .. } | Change::Held)
+        // What is not in its own way any more, or is older than what it gave way to, is loaded again.
+        let load = matches!(change, Change::Dead { holds: false, .. } | Change::Held)
             && matches!(run.subject, Subject::Key(_));
-        self.records.records.push(Record { id, change, look });
+        self.records.records.push(Record { id, change, load });
         for other in &left {
             // Its own time would come at once and find it behind this one: let it wait instead.
             if let Some(Tried { id, .. }) = self.tried.remove(other)
                 && let Some(at) = run.marks.iter().position(|mark| mark.id == id)
             {
                 run.marks.swap_remove(at);
-                self.records.records.push(Record { id, change: Change::Held, look: false });
+                self.records.records.push(Record { id, change: Change::Held, load: false });
             }
         }
         self.finish(number);
@@ -307,10 +307,10 @@ impl Letters {
             // One record a letter: its publishing, if that is still to be written, also ends its mark.
             let written = self.records.records.iter_mut().find(|record| record.id == id);
             if let Some(record) = written {
-                record.look = false;
+                record.load = false;
             } else {
                 let change = Change::Seen { at };
-                self.records.records.push(Record { id, change, look: false });
+                self.records.records.push(Record { id, change, load: false });
             }
         }
         self.records.ended.push(subject);

@@ -49,7 +49,7 @@ pub use lanes::{Lanes, Ticket};
 pub use latest::Latest;
 pub use lease::{HEARD_WITHIN, LEASE_MAX, Lease, trusted_for};
 pub use letters::{
-    Change, LETTERS_MAX, LetterId, Look, Mark, Record, Records, Standing, StoredLetter,
+    Change, KeyLetters, LETTERS_MAX, LetterId, Mark, Record, Records, Standing, StoredLetter,
 };
 pub use outcome::{
     Attempt, Closure, ClosureKind, Fate, Letter, Outcome, Rejection, Retry, Settlement, StreamMark,
@@ -129,7 +129,7 @@ pub struct Delivery {
     is_scannable: bool,
     /// What an earlier run may have sent, and is not read again yet, is stored above this.
     before: Before,
-    /// What becomes of an event that is looked for first, when the stream does not hold it.
+    /// What becomes of an event that is scanned for first, when the log does not contain it.
     leaving: FxHashMap<Ticket, Leaving>,
     /// Dead letters that nobody was told of yet.
     deaths: Vec<Death>,
@@ -348,7 +348,7 @@ impl Delivery {
         }
     }
 
-    /// Where a look into the stream begins: whatever was sent and is not settled is above.
+    /// Where a scan of the log begins: whatever was sent and is not settled is above.
     pub fn stream_mark(&self) -> StreamMark {
         let floors = [self.progress.stream_floor(), self.letters.stream_floor()];
         let floor = floors.into_iter().flatten().min().unwrap_or(self.stream.acked);
@@ -432,7 +432,7 @@ impl Delivery {
 
     /// `attempts` is how often it was tried.
     fn die(&mut self, ticket: Ticket, reason: Rejection, attempts: u32, now: Instant) {
-        if self.has_to_be_looked_for(ticket, now) {
+        if self.has_to_be_scanned_for(ticket, now) {
             self.leaving.insert(ticket, Leaving::Dead { reason, attempts });
             return;
         }

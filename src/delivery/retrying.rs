@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{
-    Attempt, Change, Death, Delivery, LETTERS_MAX, Leaving, LetterId, Look, OnDead, Records,
+    Attempt, Change, Death, Delivery, KeyLetters, LETTERS_MAX, Leaving, LetterId, OnDead, Records,
     Rejection, Retry, STAY_MAX, Ticket, Verdict,
 };
 use crate::event::{AggregateKey, Event};
@@ -56,7 +56,7 @@ impl Delivery {
             return;
         }
         let retry = Retry { reason, attempts, wait };
-        if self.has_to_be_looked_for(ticket, now) {
+        if self.has_to_be_scanned_for(ticket, now) {
             self.leaving.insert(ticket, Leaving::Retrying(retry));
             return;
         }
@@ -99,17 +99,18 @@ impl Delivery {
         self.letters.len() < LETTERS_MAX && self.room().bytes > 0
     }
 
-    /// Whether a look at this letter's key would only find what is in memory.
+    /// Whether loading this letter's key would only find what is in memory.
     pub fn is_active(&self, key: Option<&AggregateKey>, id: LetterId) -> bool {
         self.letters.is_active(key, id)
     }
 
-    /// Takes in a look at the letters of one key, begun when everything below `recorded` was settled.
-    pub fn look(&mut self, look: Look, recorded: Ticket) {
+    /// Takes in the loaded letters of one key. The load began when everything below `recorded` was
+    /// settled.
+    pub fn take_letters(&mut self, loaded: KeyLetters, recorded: Ticket) {
         let floor = self.floor_now();
         let blocked = &mut self.blocked;
         let free = |key: &AggregateKey| blocked.release(key, recorded);
-        for (ticket, letter) in self.letters.take(look, floor, free) {
+        for (ticket, letter) in self.letters.take(loaded, floor, free) {
             let known = self.is_found(&letter.event);
             let since = self.uncertain_since();
             let uncertain = since.map(|since| (since, self.before.scanned_to()));

@@ -1,7 +1,7 @@
 //! Opens connections, one client for each: credentials, TLS, deadlines, and what happens to it.
 //!
 //! The library's client connects again by itself and then writes what it still had in its queue,
-//! before anybody could look at what the broker holds by now. So each of ours is for one
+//! before anybody could verify what the broker holds by now. So each of ours is for one
 //! connection: once that stands, the client is left nowhere else to go, and its queue dies with it.
 
 use std::{path::Path, time::Duration};
@@ -35,8 +35,8 @@ const EVENTS_MAX: usize = 256;
 const RECONNECT: Backoff =
     Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(2) };
 
-/// How often a connection is looked at whose end may have been told while nobody could listen.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often a connection is checked whose end may have been told while nobody could listen.
+const STATE_CHECK: Duration = Duration::from_secs(1);
 
 /// The servers of a client that is not to connect again: nobody can listen on port 0.
 const NOWHERE: &str = "nats://127.0.0.1:0";
@@ -260,16 +260,16 @@ async fn outlive(
             ended.cancelled().await;
         }
     };
-    let looking = async {
+    let watching = async {
         while client.connection_state() == State::Connected {
-            sleep(LOOK).await;
+            sleep(STATE_CHECK).await;
         }
         ended.cancel();
     };
     tokio::select! {
         () = handing => {}
         () = ended.cancelled() => {}
-        () = looking => {}
+        () = watching => {}
         () = replaced.next() => {
             tracing::info!("connecting to NATS again: its settings were reloaded");
             ended.cancel();

@@ -5,7 +5,7 @@ mod connect;
 mod error;
 mod failure;
 mod info;
-mod look_up;
+mod message;
 mod publish;
 mod room;
 mod scan;
@@ -16,7 +16,7 @@ mod version;
 
 pub use connect::{Connection, Connector, Standing, keep_connected};
 pub use failure::ConnectError;
-pub use look_up::{kept, message_at};
+pub use message::{kept, message_at};
 pub use publish::Publisher;
 pub use room::{Probe, Room, Used, probe, room};
 pub use scan::{Scan, identity};

@@ -9,7 +9,7 @@ use tracing::debug;
 
 use super::{
     Connection, Publisher, Scan,
-    look_up::message_at,
+    message::message_at,
     stream::{Fault, gone, named, unavailable, verify},
 };
 use crate::{

@@ -1,4 +1,4 @@
-//! Reads what became visible: a look at the present snapshot, then pages up to it.
+//! Reads what became visible: a poll takes the present snapshot, pages read up to it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,7 +11,7 @@ use crate::{
     pg::error::QueryError,
 };
 
-/// Rows of a look at most, however many a page may have: what comes on top is thrown away and read again.
+/// Rows of a poll at most, however many a page may have: what comes on top is thrown away and read again.
 const LOOK_ROWS: usize = 1_000;
 
 /// The bounds of a page.
@@ -74,12 +74,12 @@ impl PageRows {
 }
 
 impl Outbox {
-    /// Looks where the reader may go next, and reads what is new on the way there, both at once, with
+    /// Polls: finds where the reader may go next, and reads what is new on the way there, both at once, with
     /// everything up to `settled` read. Without the page when that is more than one, or takes long.
     ///
     /// # Errors
     /// As the session's.
-    pub async fn look(
+    pub async fn poll(
         &self,
         settled: &Snapshot,
         limits: PageLimits,
@@ -108,7 +108,7 @@ impl Outbox {
             return Ok((self.target().await?, None));
         }
         read?;
-        // Without its first row it looks as if nothing had happened since.
+        // Without its first row it would seem as if nothing had happened since.
         let Some(target) = target else { return Ok((settled.clone(), None)) };
         let mut page = Page { events, complete: true };
         if page.events.len() > limits.events {
@@ -118,7 +118,7 @@ impl Outbox {
         Ok((target, Some(self.fill(page, limits).await?)))
     }
 
-    /// The present snapshot, when a look at what is new has taken too long.
+    /// The present snapshot, when a poll has taken too long.
     async fn target(&self) -> Result<Snapshot, QueryError> {
         let row = self.connection.run_one(Query::Fetch, &self.statements.read_target, &[]).await?;
         Ok(Snapshot::new(row.try_get(0)?))

@@ -9,7 +9,7 @@ use crate::{
     pg::{connect::Connection, error::QueryError, schema::Schema},
 };
 
-/// The tables as a person looks at them, through a session of their own.
+/// The tables as a person inspects them, through a session of their own.
 pub struct Inspection {
     connection: Connection,
     schema: Schema,
@@ -55,7 +55,7 @@ pub struct MissingPrivilege {
 }
 
 impl Inspection {
-    /// Looks through this session.
+    /// Inspects through this session.
     pub fn new(connection: Connection, schema: Schema) -> Self {
         Self { connection, schema, measuring: Measuring::default() }
     }

@@ -7,13 +7,13 @@ use tokio_postgres::Row;
 
 use super::{Authority, DeadLetter, Outbox, PageLimits, SettleError, dead::dead_letters, row};
 use crate::{
-    delivery::{Change, LetterId, Look, Mark, Record, Retry, Standing, StoredLetter},
+    delivery::{Change, KeyLetters, LetterId, Mark, Record, Retry, Standing, StoredLetter},
     event::{AggregateKey, Payload},
     metrics::Query,
     pg::error::QueryError,
 };
 
-/// Letters whose time has come that are taken in one look at most.
+/// Letters whose time has come that are taken in one load at most.
 const DUE_MAX: i64 = 256;
 
 /// Letters of a page of blocked keys: a page is read within the deadline of a statement, however many
@@ -26,7 +26,7 @@ const RUN_MAX: i64 = 64;
 /// Payload bytes of one key's letters that are read at once; the one that crosses it still comes.
 const RUN_BYTES: i64 = 256 << 10;
 
-/// Keys that are read at once, so that the bytes of a look have a bound.
+/// Keys that are read at once, so that the bytes of a load have a bound.
 const KEYS_AT_ONCE: usize = 16;
 
 /// A letter whose time has come, or something behind it that waits.
@@ -97,17 +97,17 @@ impl Outbox {
     }
 
     /// Reads the letters of some keys. Stops when there are `bytes` of them; the marks that are not
-    /// read come again with the next look.
+    /// read come again with the next load.
     ///
     /// # Errors
     /// As the session's.
-    pub async fn look_at_letters(
+    pub async fn load_letters(
         &self,
         keys: Vec<(Option<AggregateKey>, Vec<Mark>)>,
         limits: PageLimits,
         wait_max: Duration,
-    ) -> Result<Vec<Look>, QueryError> {
-        let mut looks = Vec::with_capacity(keys.len());
+    ) -> Result<Vec<KeyLetters>, QueryError> {
+        let mut loaded = Vec::with_capacity(keys.len());
         let (mut bytes, mut letters) = (0, 0);
         let mut keys = keys.into_iter().peekable();
         while keys.peek().is_some() && bytes < limits.bytes && letters < limits.events {
@@ -116,16 +116,16 @@ impl Outbox {
             let runs = try_join_all(reading).await?;
             for ((key, marks), mut run) in some.into_iter().zip(runs) {
                 if bytes >= limits.bytes {
-                    return Ok(looks);
+                    return Ok(loaded);
                 }
                 // Large ones stayed in the outbox: one after the other, while there is room.
                 self.read_large_head(&mut run, limits.event_bytes).await?;
                 letters += run.len();
                 bytes += run.iter().map(|letter| letter.event.footprint()).sum::<usize>();
-                looks.push(Look { marks, key, letters: run });
+                loaded.push(KeyLetters { marks, key, letters: run });
             }
         }
-        Ok(looks)
+        Ok(loaded)
     }
 
     async fn run_of(
@@ -195,7 +195,7 @@ impl Outbox {
                     &columns.attempts,
                     &columns.holds,
                     &columns.waits,
-                    &columns.looks,
+                    &columns.loads,
                     &columns.seen,
                     &named_max,
                 ],
@@ -252,16 +252,16 @@ struct Columns<'a> {
     attempts: Vec<i32>,
     holds: Vec<bool>,
     waits: Vec<f64>,
-    looks: Vec<bool>,
+    loads: Vec<bool>,
     seen: Vec<Option<i64>>,
 }
 
 impl<'a> Columns<'a> {
     fn of(records: &'a [Record]) -> Self {
         let mut columns = Self::default();
-        for Record { id: LetterId(id), change, look } in records {
+        for Record { id: LetterId(id), change, load } in records {
             columns.ids.push(*id);
-            columns.looks.push(*look);
+            columns.loads.push(*load);
             columns.push(change);
         }
         columns

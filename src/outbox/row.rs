@@ -52,7 +52,7 @@ impl Micros {
     }
 }
 
-/// Reads one row of a page or a look: their columns are the same.
+/// Reads one row of a page or a poll: their columns are the same.
 pub(super) fn event(row: &Row) -> Result<Event, tokio_postgres::Error> {
     let aggregate_type: Option<&str> = row.try_get(6)?;
     let aggregate_id: Option<&str> = row.try_get(7)?;
@@ -105,7 +105,7 @@ pub(super) fn unreadable(seq: Seq, reason: &str) -> Event {
     }
 }
 
-/// The snapshot that the first row of a look tells.
+/// The snapshot in the first row of a poll.
 pub(super) fn snapshot(row: &Row) -> Result<String, tokio_postgres::Error> {
     row.try_get(3)
 }

@@ -1,4 +1,4 @@
-//! Falling asleep without missing an event: the wake-up gate, and who may have looked at it before.
+//! Falling asleep without missing an event: the wake-up gate, and who may have read it before.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ impl Outbox {
             .map(drop)
     }
 
-    /// Whether a transaction that has inserted is still open: it may have looked at the gate before
+    /// Whether a transaction that has inserted is still open: it may have read the gate before
     /// it was opened, and then it will not notify.
     ///
     /// # Errors

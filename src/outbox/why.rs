@@ -5,7 +5,7 @@ use tokio_postgres::Row;
 use super::{Inspection, operator::Letter};
 use crate::{event::AggregateKey, pg::error::QueryError};
 
-/// How many letters and rows are looked at one by one.
+/// How many letters and rows are read one by one.
 const LOOK_MAX: i64 = 100_000;
 
 /// What the later events of a key wait for.
@@ -17,7 +17,7 @@ pub struct Waiting {
     pub pending: i64,
     /// The age of the first of them, by its `occurred_at`.
     pub oldest_age_seconds: Option<f64>,
-    /// Whether there may be more rows than were looked at.
+    /// Whether there may be more rows than were read.
     pub is_more: bool,
 }
 
@@ -28,7 +28,7 @@ pub struct WaitingLetter {
     pub letter: Letter,
     /// When it was tried last, as ISO 8601.
     pub last_failed_at: String,
-    /// In how many seconds the relay looks at it; negative when that is due.
+    /// In how many seconds the relay loads it; negative when that is due.
     pub next_attempt_in_seconds: Option<f64>,
     /// Whether it can never be published as it is.
     pub is_hopeless: bool,

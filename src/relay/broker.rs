@@ -1,5 +1,4 @@
-//! The broker as the relay sees it: connected, its stream verified and looked into, and what it said
-//! last.
+//! The broker as the relay sees it: connected, its log verified and scanned, and its last complaints.
 
 mod regression;
 mod scanning;
@@ -27,11 +26,11 @@ use crate::{
 pub(super) use regression::Regression;
 pub(super) use scanning::NotScanned;
 
-/// The waits between looks at a stream that cannot be used.
+/// The waits before a log that cannot be used is verified again.
 const VERIFY: Backoff =
     Backoff { first: Duration::from_millis(250), longest: Duration::from_secs(5) };
 
-/// How often a sound stream is looked at again: whether it still is, and is the one that it was.
+/// How often a sound log is verified again: whether it still is, and is the one that it was.
 const VERIFY_AGAIN: Duration = Duration::from_mins(1);
 
 /// Complaints of the server that are remembered, so that each is logged once a connection.
@@ -42,7 +41,7 @@ pub(super) struct Broker {
     pub(super) sink: Sink,
     pub(super) encoder: Encoder,
     pub(super) verifying: Slot<Result<Seen, BrokerError>>,
-    pub(super) looking: Slot<Result<Scanned, ScanError>>,
+    pub(super) scanning: Slot<Result<Scanned, ScanError>>,
     /// The scan that is on its way, and since when.
     scan: Option<(Arc<Progress>, Instant)>,
     ack_timeout: Duration,
@@ -54,9 +53,10 @@ pub(super) struct Broker {
     /// The identity of the log that was published to; `None` before the first, and when it is
     /// unknown.
     identity: Option<i64>,
-    /// From where the stream is to be looked into before anything may go.
-    look_above: Option<u64>,
-    look_at: Option<Instant>,
+    /// Exclusive lower bound of the scan that has to come before anything is published; `None` when
+    /// there is none to come.
+    scan_above: Option<u64>,
+    scan_at: Option<Instant>,
     /// Since when no publish is answered, although one was waited for in full.
     silent_since: Option<Instant>,
     /// Requests that the server was heard to forbid, by its words; [`DENIALS_MAX`] at most.
@@ -68,7 +68,7 @@ pub(super) struct Broker {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Disconnected,
-    /// Connected, and the stream is to be looked at then.
+    /// Connected, and the log is to be verified then.
     Unverified {
         at: Instant,
     },
@@ -77,7 +77,7 @@ enum State {
     },
 }
 
-/// What a look at the stream means for the gate.
+/// What the verified log means for the gate.
 pub(super) enum Verified {
     /// It may be used.
     Sound,
@@ -96,7 +96,7 @@ impl Broker {
             sink,
             encoder,
             verifying: Slot::new(),
-            looking: Slot::new(),
+            scanning: Slot::new(),
             scan: None,
             ack_timeout,
             state: State::Disconnected,
@@ -105,8 +105,8 @@ impl Broker {
             warned: Vec::new(),
             duplicates: Duplicates::default(),
             identity: None,
-            look_above: None,
-            look_at: None,
+            scan_above: None,
+            scan_at: None,
             silent_since: None,
             denials: Vec::new(),
             behind_since: None,
@@ -115,22 +115,22 @@ impl Broker {
 
     /// A new holding begins: it knows the identity of the log, and what an earlier one may have sent
     /// is above that sequence.
-    pub(super) fn begin(&mut self, identity: Option<i64>, look_above: Option<u64>, now: Instant) {
+    pub(super) fn begin(&mut self, identity: Option<i64>, scan_above: Option<u64>, now: Instant) {
         self.identity = identity;
         self.sink.forget();
         self.verifying.clear();
-        self.looking.clear();
+        self.scanning.clear();
         self.scan = None;
         self.duplicates.forget();
-        self.look_above = look_above;
-        self.look_at = None;
+        self.scan_above = scan_above;
+        self.scan_at = None;
         self.silent_since = None;
         self.behind_since = None;
         self.doubt(now);
     }
 
-    /// The stream says that it holds this event, under a sequence, and we do not know since when. Looks
-    /// whether it does.
+    /// The stream says that it holds this event, under a sequence, and we do not know since when. Reads
+    /// the message to compare it.
     pub(super) fn check(&mut self, ticket: Ticket, event: &Event, stream_seq: u64) {
         match self.encoder.encode(event).ok().zip(self.sink.message_at(stream_seq)) {
             Some((message, reading)) => {
@@ -147,12 +147,12 @@ impl Broker {
 
     /// Whether messages may go.
     pub(super) fn is_ready(&self) -> bool {
-        self.is_verified() && self.look_above.is_none()
+        self.is_verified() && self.scan_above.is_none()
     }
 
     /// Whether the outbox may be read: its rows are compared with what the stream holds.
-    pub(super) fn is_looked_into(&self) -> bool {
-        self.look_above.is_none()
+    pub(super) fn is_scanned(&self) -> bool {
+        self.scan_above.is_none()
     }
 
     fn is_verified(&self) -> bool {
@@ -174,9 +174,9 @@ impl Broker {
         self.facts.as_ref()
     }
 
-    /// When the stream is looked at, or into, next.
+    /// When the log is verified or scanned next.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        [self.verify_due(), self.look_due()].into_iter().flatten().min()
+        [self.verify_due(), self.scan_due()].into_iter().flatten().min()
     }
 
     fn verify_due(&self) -> Option<Instant> {
@@ -190,7 +190,7 @@ impl Broker {
         }
     }
 
-    /// There is a new connection: the stream is looked at before anything goes over it.
+    /// There is a new connection: the log is verified before anything goes over it.
     pub(super) fn connected(&mut self, now: Instant) {
         self.failures = 0;
         self.behind_since = None;
@@ -209,11 +209,11 @@ impl Broker {
     pub(super) fn disconnected(&mut self) {
         self.state = State::Disconnected;
         self.verifying.clear();
-        self.looking.clear();
+        self.scanning.clear();
         self.scan = None;
     }
 
-    /// Something about the stream is in doubt: it is looked at again.
+    /// Something about the log is in doubt: it is verified again.
     pub(super) fn doubt(&mut self, now: Instant) {
         if self.is_verified() {
             self.failures = 0;
@@ -227,7 +227,7 @@ impl Broker {
     }
 
     /// No publish was answered for as long as one answer may take. Is it the store, the stream or
-    /// everything? The next look at the stream tells.
+    /// everything? The next verification tells.
     pub(super) fn unanswered(&mut self, now: Instant) {
         self.silent_since.get_or_insert(now);
         self.doubt(now);
@@ -277,7 +277,7 @@ impl Broker {
         Rejection { text, ..reason }
     }
 
-    /// Looks at the stream when it is time to. `mark` is what we know of it.
+    /// Verifies the log when it is time to. `mark` is what is known of it.
     pub(super) fn verify(&mut self, mark: StreamMark, now: Instant) {
         if self.verify_due().is_none_or(|at| at > now) {
             return;
@@ -290,7 +290,7 @@ impl Broker {
         }
     }
 
-    /// Takes in what the look gave.
+    /// Takes in what verifying gave.
     pub(super) fn verified(&mut self, result: Result<Seen, BrokerError>, now: Instant) -> Verified {
         let error = match result {
             Ok(seen) => {
@@ -326,8 +326,8 @@ impl Broker {
         if self.state != State::Disconnected {
             self.state = State::Verified { again_at: now + VERIFY_AGAIN };
         }
-        if self.look_above.is_some() {
-            self.look_at.get_or_insert(now);
+        if self.scan_above.is_some() {
+            self.scan_at.get_or_insert(now);
         }
         self.identity = facts.identity.or(self.identity);
         self.sink.adopt(&facts);

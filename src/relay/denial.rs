@@ -64,7 +64,7 @@ impl Relay {
     ) {
         let error = self.broker.denied(closure.text.clone());
         let is_verifying = !self.broker.verifying.is_idle();
-        let is_scanning = !self.broker.looking.is_idle();
+        let is_scanning = !self.broker.scanning.is_idle();
         match forbidden {
             Forbidden::Verifying if is_verifying => {
                 self.metrics.publishing.failed(Failure::PermissionDenied);
@@ -75,8 +75,8 @@ impl Relay {
             }
             Forbidden::Verifying | Forbidden::Scanning if is_scanning => {
                 self.metrics.publishing.failed(Failure::PermissionDenied);
-                self.broker.looking.clear();
-                if let Err(ended) = self.looked_up(holding, Err(ScanError::Stream(error))) {
+                self.broker.scanning.clear();
+                if let Err(ended) = self.scanned(holding, Err(ScanError::Stream(error))) {
                     warn!(?ended, "a scan that was denied ended the holding");
                 }
             }

@@ -12,10 +12,10 @@ use crate::{
     wire::Message,
 };
 
-/// Messages handed over in one turn at most, so that answers are looked at in between.
+/// Messages handed over in one turn at most, so that answers are taken in between.
 const DISPATCH_MAX: usize = 512;
 
-/// Messages handed over between two looks at the clock.
+/// Messages handed over between two readings of the clock.
 const DISPATCH_CHUNK: usize = 32;
 
 impl Relay {
@@ -50,7 +50,7 @@ impl Relay {
         let Some(ticket) = holding.delivery.next(now) else { return false };
         if holding.delivery.is_stale(ticket, now) {
             holding.delivery.give_back(ticket);
-            self.broker.want_look(holding.delivery.scan_above(), now);
+            self.broker.want_scan(holding.delivery.scan_above(), now);
             return false;
         }
         match holding.delivery.company(ticket, now) {

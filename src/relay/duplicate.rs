@@ -1,4 +1,5 @@
-//! Looks what the stream holds in place of an event that it calls a duplicate without our knowing why.
+//! Compares an event that the stream calls a duplicate, without our knowing why, with the message that
+//! it contains in its place.
 
 use futures_util::{
     FutureExt, StreamExt,
@@ -24,14 +25,14 @@ pub(super) enum Gone {
 /// A reading of one message of the log.
 type Reading = BoxFuture<'static, Result<Option<StoredMessage>, BrokerError>>;
 
-/// The looks on their way; there are never more than messages may be.
+/// The comparisons on their way; there are never more than messages may be.
 #[derive(Default)]
 pub(super) struct Duplicates {
     checks: FuturesUnordered<BoxFuture<'static, (Ticket, Outcome)>>,
 }
 
 impl Duplicates {
-    /// Looks whether the stream holds this message where it says that it does.
+    /// Compares this message with the one that the stream contains where it says that it does.
     pub(super) fn check(
         &mut self,
         ticket: Ticket,
@@ -48,7 +49,7 @@ impl Duplicates {
         self.checks.push(ready((ticket, Outcome::Unconfirmed)).boxed());
     }
 
-    /// What came of a look.
+    /// The outcome of a comparison, as soon as there is one.
     ///
     /// # Cancel safety
     /// What is on its way stays there when this is dropped.

@@ -288,8 +288,8 @@ impl Relay {
         let now = clock::now();
         let created = ours.and_then(|(_, created)| created);
         let earlier = earlier(term, &position, course, (fence, sent_to));
-        let look_above = (earlier != Earlier::None).then_some(stream.floor);
-        self.broker.begin(created, look_above, now);
+        let scan_above = (earlier != Earlier::None).then_some(stream.floor);
+        self.broker.begin(created, scan_above, now);
         let pace = Pace {
             poll_interval: settings.poll_interval,
             idle_interval: settings.idle_interval,

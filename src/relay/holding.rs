@@ -9,7 +9,7 @@ use tracing::warn;
 
 use super::{
     deaths::{Answers, LINES_MAX},
-    letters::{self, Looking},
+    letters::{self, Loading},
     reader::{Read, Reader, Reading, Start},
     slot::Slot,
 };
@@ -49,7 +49,7 @@ pub(super) struct Holding {
     pub(super) fetching: Slot<Result<Reading, QueryError>>,
     pub(super) settling: Slot<(Settlement, Result<Written, SettleError>)>,
     pub(super) letters: letters::Pace,
-    pub(super) looking: Slot<Looking>,
+    pub(super) loading: Slot<Loading>,
     pub(super) recording: Slot<(Records, Result<Vec<DeadLetter>, SettleError>)>,
     pub(super) healing: Slot<Result<Option<Healed>, String>>,
     place: Place,
@@ -93,13 +93,13 @@ impl Place {
     }
 }
 
-/// How far a stopping relay is with its last look for committed rows.
+/// How far a stopping relay is with its last poll for committed rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sweep {
     NotStopping,
-    /// What was committed before the stop is still to be looked for.
+    /// What was committed before the stop is still to be polled for.
     Wanted,
-    /// The last look was taken; its rows are being read.
+    /// The last poll was made; its rows are being read.
     Reading,
     Done,
 }
@@ -140,7 +140,7 @@ impl Holding {
             fetching: Slot::new(),
             settling: Slot::new(),
             letters,
-            looking: Slot::new(),
+            loading: Slot::new(),
             recording: Slot::new(),
             healing: Slot::new(),
             place,
@@ -155,7 +155,7 @@ impl Holding {
         }
     }
 
-    /// Asks for one last look at what was committed before now.
+    /// Asks for one last poll for what was committed before now.
     pub(super) fn stop(&mut self, now: Instant) {
         if self.sweep == Sweep::NotStopping {
             self.sweep = Sweep::Wanted;
@@ -187,7 +187,7 @@ impl Holding {
         !self.healing.is_idle()
     }
 
-    /// Gives up the last look: its time is over.
+    /// Gives up the last poll: its time is over.
     pub(super) fn stop_sweeping(&mut self) {
         self.sweep = Sweep::Done;
     }

@@ -1,4 +1,4 @@
-//! The letters of a holding: when they are looked at, tried again and recorded.
+//! The letters of a holding: when they are loaded, tried again and recorded.
 
 use std::{
     sync::Arc,
@@ -13,38 +13,38 @@ use super::{
     reader,
 };
 use crate::{
-    delivery::{LetterId, Look, Mark, Records, Ticket},
+    delivery::{KeyLetters, LetterId, Mark, Records, Ticket},
     event::AggregateKey,
     outbox::{BlockedKeys, DeadLetter, Due, DueLetters, PageLimits, SettleError},
     pg::error::QueryError,
 };
 
-/// The wait before a key is looked at again whose letters are not all recorded yet.
-const RELOOK: Duration = Duration::from_millis(50);
+/// The wait before a key is loaded again whose letters are not all recorded yet.
+const RELOAD: Duration = Duration::from_millis(50);
 
-/// How often the letters are looked at when nothing announces that there is a reason to.
+/// How often letters are loaded when nothing announces that there is a reason to.
 const UNNOTIFIED: Duration = Duration::from_secs(1);
 
 /// How long records may wait for others: a crash sends these letters again under the same ids.
 const RECORD_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What one reading of the letters gave.
-pub(super) enum Looking {
+pub(super) enum Loading {
     /// Some of the keys that are blocked.
     Blocked(Result<BlockedKeys, QueryError>),
     /// Which are due.
     Due(Result<DueLetters, QueryError>),
     /// What stands in their keys, as of when everything below the ticket was settled.
-    Keys(Result<Vec<Look>, QueryError>, Ticket),
+    Keys(Result<Vec<KeyLetters>, QueryError>, Ticket),
 }
 
-/// When the letters are looked at.
+/// When letters are loaded.
 #[derive(Debug)]
 pub(super) struct Pace {
     /// The letter after which the next page of blocked keys begins, until all of them are loaded.
     load_after: Option<LetterId>,
-    look_at: Instant,
-    /// The longest time between two looks.
+    load_at: Instant,
+    /// The longest time between two loads.
     interval: Duration,
     /// The longest wait of the policy: a time further away is a mistake of some clock.
     wait_max: Duration,
@@ -60,7 +60,7 @@ impl Pace {
         let interval = if reader.notified { reader.idle_interval } else { UNNOTIFIED };
         let load_after = Some(LetterId(0));
         let (keys, failed) = (Vec::new(), None);
-        Self { load_after, look_at: now, interval, wait_max, record_at: now, keys, failed }
+        Self { load_after, load_at: now, interval, wait_max, record_at: now, keys, failed }
     }
 
     /// Whether the keys that are blocked are known: before that, no event may go.
@@ -73,12 +73,12 @@ impl Holding {
     /// Somebody notified: of events, or of letters.
     pub(super) fn notified(&mut self, now: Instant) {
         self.reader.wake(now);
-        self.letters.look_at = now;
+        self.letters.load_at = now;
     }
 
-    /// Starts looking at letters when it is time to and there is room.
-    pub(super) fn look_at_letters(&mut self, limits: PageLimits, now: Instant) {
-        if !self.looking.is_idle() || !self.may_look() {
+    /// Starts loading letters when it is time to and there is room.
+    pub(super) fn load_letters(&mut self, limits: PageLimits, now: Instant) {
+        if !self.loading.is_idle() || !self.may_load() {
             return;
         }
         let room = self.delivery.room();
@@ -89,40 +89,40 @@ impl Holding {
         };
         let outbox = Arc::clone(&self.outbox);
         if let Some(after) = self.letters.load_after {
-            if self.letters.look_at <= now {
-                self.looking
-                    .start(async move { Looking::Blocked(outbox.blocked_keys(after).await) });
+            if self.letters.load_at <= now {
+                self.loading
+                    .start(async move { Loading::Blocked(outbox.blocked_keys(after).await) });
             }
             return;
         }
         let keys = std::mem::take(&mut self.letters.keys);
         if !keys.is_empty() {
             let (recorded, wait_max) = (self.delivery.recorded(), self.letters.wait_max);
-            self.looking.start(async move {
-                Looking::Keys(outbox.look_at_letters(keys, limits, wait_max).await, recorded)
+            self.loading.start(async move {
+                Loading::Keys(outbox.load_letters(keys, limits, wait_max).await, recorded)
             });
-        } else if self.letters.look_at <= now {
-            self.letters.look_at = now + self.letters.interval;
+        } else if self.letters.load_at <= now {
+            self.letters.load_at = now + self.letters.interval;
             let wait_max = self.letters.wait_max;
-            self.looking.start(async move { Looking::Due(outbox.due_letters(wait_max).await) });
+            self.loading.start(async move { Loading::Due(outbox.due_letters(wait_max).await) });
         }
     }
 
-    fn may_look(&self) -> bool {
+    fn may_load(&self) -> bool {
         // Also while stopping: the last rows are read once it is known which of them have to wait.
         !self.letters.knows_blocked_keys()
             || !self.is_stopping() && self.delivery.has_room_for_letters()
     }
 
-    /// When the letters are looked at next, if nothing but time is waited for.
-    pub(super) fn look_due(&self) -> Option<Instant> {
-        (self.looking.is_idle() && self.may_look()).then_some(self.letters.look_at)
+    /// When letters are loaded next, if nothing but time is waited for.
+    pub(super) fn load_due(&self) -> Option<Instant> {
+        (self.loading.is_idle() && self.may_load()).then_some(self.letters.load_at)
     }
 
     /// Takes in what a reading of the letters gave.
-    pub(super) fn looked(&mut self, looking: Looking, now: Instant) -> Result<(), Ended> {
-        let error = match looking {
-            Looking::Blocked(Ok(BlockedKeys { keys, next })) => {
+    pub(super) fn loaded(&mut self, loading: Loading, now: Instant) -> Result<(), Ended> {
+        let error = match loading {
+            Loading::Blocked(Ok(BlockedKeys { keys, next })) => {
                 self.delivery.block_keys(keys);
                 self.letters.load_after = next;
                 if next.is_none() {
@@ -130,23 +130,23 @@ impl Holding {
                 }
                 return Ok(());
             }
-            Looking::Due(Ok(due)) => {
+            Loading::Due(Ok(due)) => {
                 self.take_due(due, now);
                 return Ok(());
             }
-            Looking::Keys(Ok(looks), recorded) => {
-                for look in looks {
-                    self.delivery.look(look, recorded);
+            Loading::Keys(Ok(keys), recorded) => {
+                for letters in keys {
+                    self.delivery.take_letters(letters, recorded);
                 }
-                self.letters.look_at = self.letters.look_at.min(now + RELOOK);
+                self.letters.load_at = self.letters.load_at.min(now + RELOAD);
                 return Ok(());
             }
-            Looking::Blocked(Err(error))
-            | Looking::Due(Err(error))
-            | Looking::Keys(Err(error), _) => error,
+            Loading::Blocked(Err(error))
+            | Loading::Due(Err(error))
+            | Loading::Keys(Err(error), _) => error,
         };
-        survive("look at the letters", &error)?;
-        self.letters.look_at = now + RETRY;
+        survive("load letters", &error)?;
+        self.letters.load_at = now + RETRY;
         Ok(())
     }
 
@@ -178,9 +178,9 @@ impl Holding {
                 None => self.letters.keys.push((key, vec![mark])),
             }
         }
-        let wait = if found { Some(RELOOK) } else { next_in };
+        let wait = if found { Some(RELOAD) } else { next_in };
         let wait = wait.map_or(self.letters.interval, |wait| wait.min(self.letters.interval));
-        self.letters.look_at = self.letters.look_at.min(now + wait);
+        self.letters.load_at = self.letters.load_at.min(now + wait);
         // What is due and active is in memory, or on its way into the table.
         if self.letters.keys.is_empty() {
             self.delivery.letters_read();
@@ -222,8 +222,8 @@ impl Holding {
                     info!("few enough keys are blocked again: loading them anew");
                     return Err(Ended::Again);
                 }
-                if records.records.iter().any(|record| record.look) {
-                    self.letters.look_at = now;
+                if records.records.iter().any(|record| record.load) {
+                    self.letters.load_at = now;
                 }
                 Ok(Some(records))
             }

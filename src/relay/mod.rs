@@ -118,9 +118,9 @@ pub struct Settings {
     pub rules: Rules,
     /// What to do when the server forbids a subject.
     pub on_denied: OnDenied,
-    /// Between looks while there is work; more while each brings plenty.
+    /// The pause between polls while there is work; longer while each brings plenty.
     pub poll_interval: Duration,
-    /// Between looks while asleep.
+    /// The pause between polls while asleep.
     pub idle_interval: Duration,
     /// How an idle relay is woken.
     pub wake: Wake,
@@ -257,13 +257,13 @@ impl Relay {
             holding.write(now);
             if let Some(limits) = self.page_limits() {
                 holding.fetch(limits, now);
-                holding.look_at_letters(limits, now);
+                holding.load_letters(limits, now);
             }
             let more = self.dispatch(holding, now);
             self.report(holding, now);
             let due = self.next_due(holding, now);
             turns.plan(due.max(now));
-            let Broker { verifying, looking, duplicates, sink, .. } = &mut self.broker;
+            let Broker { verifying, scanning, duplicates, sink, .. } = &mut self.broker;
             let ended = tokio::select! { biased;
                 () = shutdown.at_once() => Some(Ended::Stopped),
                 (settlement, result) = holding.settling.done() => {
@@ -276,9 +276,9 @@ impl Relay {
                 (records, result) = holding.recording.done() => {
                     self.recorded(holding, records, &result).err()
                 }
-                looking = holding.looking.done() => holding.looked(looking, clock::now()).err(),
+                loading = holding.loading.done() => holding.loaded(loading, clock::now()).err(),
                 seen = verifying.done() => self.verified(holding, seen)?,
-                looked = looking.done() => self.looked_up(holding, looked).err(),
+                scanned = scanning.done() => self.scanned(holding, scanned).err(),
                 healed = holding.healing.done() => Self::healed(healed),
                 checked = duplicates.done() => {
                     self.checked(holding, checked);
@@ -307,19 +307,19 @@ impl Relay {
         }
     }
 
-    /// Starts verifying the stream, or looking into it, when it is time to.
+    /// Starts verifying the log, or scanning it, when it is time to.
     fn ask_broker(&mut self, holding: &Holding, now: Instant) {
         self.broker.verify(holding.delivery.stream_mark(), now);
         if holding.delivery.scan_again_at().is_some_and(|at| at <= now) {
-            self.broker.want_look(holding.delivery.scan_above(), now);
+            self.broker.want_scan(holding.delivery.scan_above(), now);
         }
-        self.broker.look(&holding.outbox, now);
+        self.broker.start_scan(&holding.outbox, now);
     }
 
     /// The bounds of a page; `None` before the stream has told how large a message may be, and what
     /// it holds of what was sent before.
     fn page_limits(&self) -> Option<PageLimits> {
-        let facts = self.broker.facts().filter(|_| self.broker.is_looked_into());
+        let facts = self.broker.facts().filter(|_| self.broker.is_scanned());
         facts.map(|facts| PageLimits {
             events: self.settings.batch_events,
             bytes: self.settings.batch_bytes,
@@ -331,10 +331,10 @@ impl Relay {
     fn next_due(&self, holding: &Holding, now: Instant) -> Instant {
         let delayed = if self.broker.is_ready() { holding.delivery.next_due(now) } else { None };
         let read = self.page_limits().and_then(|_| holding.read_due());
-        let look = self.page_limits().and_then(|_| holding.look_due());
+        let load = self.page_limits().and_then(|_| holding.load_due());
         let turn = if holding.delivery.events() > 0 { BUSY_TURN } else { TURN };
         let written = [holding.settle_due(), holding.renew_due(), holding.record_due()];
-        let read = [look, read, delayed, self.broker.next_due()];
+        let read = [load, read, delayed, self.broker.next_due()];
         let due = written.into_iter().chain(read).flatten().min();
         due.map_or(now + turn, |due| due.min(now + turn))
     }
@@ -383,7 +383,7 @@ impl Relay {
             }
             Passed::Jumped => {
                 info!(
-                    "the time of day jumped; what may be stored is looked for before it goes again"
+                    "the time of day jumped; what may be stored is scanned for before it goes again"
                 );
                 holding.lease.distrust(now);
                 holding.delivery.expire_doubt();

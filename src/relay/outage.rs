@@ -25,8 +25,8 @@ pub struct Outage {
 }
 
 impl Outages {
-    /// Looks at what is wrong. Returns an outage that is over, and how long it was.
-    pub fn look(
+    /// Takes in what is wrong now. Returns an outage that is over, and how long it was.
+    pub fn observe(
         &mut self,
         findings: &[Finding],
         waiting: u64,
@@ -81,27 +81,27 @@ mod tests {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let mut outages = Outages::default();
-        assert_eq!(outages.look(&[], 0, start), None);
+        assert_eq!(outages.observe(&[], 0, start), None);
         let nats = [finding(Code::NatsDown)];
         let both = [finding(Code::PostgresDown), finding(Code::NatsDown)];
-        assert_eq!(outages.look(&nats, 3, start), None);
-        assert_eq!(outages.look(&both, 40, after(10)), None);
-        assert_eq!(outages.look(&nats, 7, after(20)), None);
-        assert_eq!(outages.look(&[finding(Code::Starting)], 7, after(29)), None);
-        let (outage, took) = outages.look(&[], 7, after(30)).expect("an end");
+        assert_eq!(outages.observe(&nats, 3, start), None);
+        assert_eq!(outages.observe(&both, 40, after(10)), None);
+        assert_eq!(outages.observe(&nats, 7, after(20)), None);
+        assert_eq!(outages.observe(&[finding(Code::Starting)], 7, after(29)), None);
+        let (outage, took) = outages.observe(&[], 7, after(30)).expect("an end");
         assert_eq!(took, Duration::from_secs(30));
         assert_eq!(outage.codes, [Code::NatsDown, Code::PostgresDown]);
         assert_eq!(outage.waited_at_least, 40);
-        assert_eq!(outages.look(&[], 7, after(31)), None);
+        assert_eq!(outages.observe(&[], 7, after(31)), None);
     }
 
     #[test]
     fn a_start_and_a_blink_are_no_outage() {
         let start = Instant::now();
         let mut outages = Outages::default();
-        assert_eq!(outages.look(&[finding(Code::Starting)], 0, start), None);
-        assert_eq!(outages.look(&[], 0, start + Duration::from_secs(5)), None);
-        assert_eq!(outages.look(&[finding(Code::NatsDown)], 0, start), None);
-        assert_eq!(outages.look(&[], 0, start + Duration::from_millis(900)), None);
+        assert_eq!(outages.observe(&[finding(Code::Starting)], 0, start), None);
+        assert_eq!(outages.observe(&[], 0, start + Duration::from_secs(5)), None);
+        assert_eq!(outages.observe(&[finding(Code::NatsDown)], 0, start), None);
+        assert_eq!(outages.observe(&[], 0, start + Duration::from_millis(900)), None);
     }
 }

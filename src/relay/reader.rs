@@ -28,21 +28,21 @@ const DROWSY: Backoff =
 /// The granularity of timers, which round up.
 const TIMER_TICK: Duration = Duration::from_millis(1);
 
-/// Looks bring so many rows before they come less often: what a look costs is then little beside them.
+/// Rows of a poll at most before polls come less often: what a poll costs is then little beside them.
 const PLENTY: u32 = 16;
 
-/// How far apart looks get when each brings plenty.
+/// How far apart polls get when each brings plenty.
 const LONGEST_POLL: Duration = Duration::from_millis(5);
 
-/// Looks while idle when nobody notifies, as multiples of the poll.
+/// The pause between polls while idle when nobody notifies, as a multiple of `poll_interval`.
 const UNNOTIFIED_FACTOR: u32 = 25;
 
 /// How the reader waits.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
-    /// Between looks while there is work.
+    /// The pause between polls while there is work.
     pub(super) poll_interval: Duration,
-    /// Between looks while asleep.
+    /// The pause between polls while asleep.
     pub(super) idle_interval: Duration,
     /// Whether inserting transactions notify a sleeping relay.
     pub(super) notified: bool,
@@ -114,7 +114,7 @@ enum Late {
 pub(super) struct Read {
     /// A new target, when the one before was complete, with its floor.
     pub(super) begin: Option<(Snapshot, Seq)>,
-    /// Rows, when there was a reason to look for them.
+    /// Rows, when there was a reason to read some.
     pub(super) page: Option<Page>,
 }
 
@@ -161,10 +161,10 @@ impl Reader {
         self.late = Late::Unknown;
     }
 
-    /// Looks come at the poll's pace, however long one takes; but half of the time at most is spent
+    /// Polls keep their pace, however long one takes; but half of the time at most is spent
     /// on them. Early by half of the timer's tick, which is late by half of it on average.
     ///
-    /// A look that brought plenty is followed by a later one, in proportion to its rows: at such a rate
+    /// A poll that brought plenty is followed by a later one, in proportion to its rows: at such a rate
     /// the processors are what everybody waits for, and a row costs least among many.
     fn until_next_poll(&self, rows: usize, now: Instant) -> Duration {
         let interval = self.pace.poll_interval.saturating_sub(TIMER_TICK / 2);
@@ -243,7 +243,7 @@ async fn read_page(
     let nothing = Reading { begin: None, late: Late::Unknown, page: None, gate: Gate::Closed };
     let mut begin = None;
     if cursor.is_complete() {
-        let (target, page) = outbox.look(&cursor.settled, limits).await?;
+        let (target, page) = outbox.poll(&cursor.settled, limits).await?;
         if target == cursor.settled {
             return Ok(nothing);
         }
@@ -256,7 +256,7 @@ async fn read_page(
     }
     let late = match late {
         Late::Known(late) => late,
-        // Nobody has asked yet: a look has found too much, or the reading goes on inside of a span.
+        // Nobody has asked yet: a poll has found too much, or the reading goes on inside of a span.
         Late::Unknown => outbox.late(&cursor.settled).await?,
     };
     let page = outbox.page(&cursor, late.as_deref(), limits).await?;
@@ -268,7 +268,7 @@ mod tests {
     use super::*;
     use crate::delivery::sim::event;
 
-    /// A notification that came between the look at the snapshot and the end of the reading used
+    /// A notification that came between taking the snapshot and the end of the reading used
     /// to be forgotten: the relay slept on a committed event until the slow poll.
     #[test]
     fn a_wake_up_during_a_reading_is_not_forgotten_by_what_the_reading_gave() {
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn looks_keep_the_polls_pace_and_pause_for_half_of_it_at_least() {
+    fn polls_keep_their_pace_and_pause_for_half_of_it_at_least() {
         let (poll, ms) = (Duration::from_millis(4), Duration::from_millis);
         let pace = Pace { poll_interval: poll, idle_interval: ms(5000), notified: true };
         let began = Instant::now();
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn looks_that_bring_plenty_come_less_often_up_to_a_bound() {
+    fn polls_that_bring_plenty_come_less_often_up_to_a_bound() {
         let (poll, ms) = (Duration::from_millis(2), Duration::from_millis);
         let pace = Pace { poll_interval: poll, idle_interval: ms(5000), notified: true };
         let began = Instant::now();

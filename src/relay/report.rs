@@ -37,7 +37,7 @@ const FOREIGN_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) struct Report {
     pub(super) batch: PublishedBatch,
     pub(super) deaths: Deaths,
-    /// The time of day: a look at the clock for each event would cost more than what it tells.
+    /// The time of day: reading the clock for each event would cost more than what it tells.
     time_of_day: Timestamp,
     published_total: u64,
     last_status: Option<Instant>,
@@ -53,7 +53,7 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Looks at both clocks before answers are taken in.
+    /// Reads both clocks before answers are taken in.
     pub(super) fn note_the_time(&mut self) -> Instant {
         self.time_of_day = Timestamp::now();
         clock::now()

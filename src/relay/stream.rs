@@ -1,4 +1,4 @@
-//! What the relay makes of its looks at the stream, and into it.
+//! The verified and scanned log: what the relay makes of either.
 
 use std::time::Instant;
 
@@ -38,7 +38,7 @@ fn batching(wanted: Batches, stream: Batching) -> Batching {
 }
 
 impl Relay {
-    /// Takes in what the look at the stream gave.
+    /// Takes in what verifying the log gave.
     pub(super) fn verified(
         &mut self,
         holding: &mut Holding,
@@ -85,13 +85,13 @@ impl Relay {
     }
 
     /// Takes in what the stream holds of what may have been sent before.
-    pub(super) fn looked_up(
+    pub(super) fn scanned(
         &mut self,
         holding: &mut Holding,
-        looked: Result<Scanned, ScanError>,
+        scanned: Result<Scanned, ScanError>,
     ) -> Result<(), Ended> {
         let now = clock::now();
-        match self.broker.looked(looked, now) {
+        match self.broker.take_scan(scanned, now) {
             Ok(Scanned { began, found, last_seq, forgotten, .. }) => {
                 if forgotten > 0 {
                     warn!(
@@ -102,7 +102,7 @@ impl Relay {
                 }
                 holding.delivery.found(found, last_seq, began);
                 self.report.deaths(&self.metrics, &mut holding.delivery);
-                failpoint::pass("looked-up");
+                failpoint::pass("scanned");
             }
             Err(NotScanned::Stream(closure)) => self.close_gate(holding, closure, now),
             Err(NotScanned::Outbox(error)) => survive("ask which messages are ours", &error)?,

@@ -12,7 +12,7 @@ const LATE: Duration = Duration::from_millis(250);
 /// was meant for an earlier time.
 const STOOD_STILL: Duration = Duration::from_millis(2500);
 
-/// How often the time of day is looked at.
+/// How often the time of day is read.
 const WALL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// When the next turn was to begin.

@@ -260,7 +260,7 @@ async fn a_large_transaction_does_not_hide_what_an_earlier_run_has_sent() {
     // Reading so many rows takes longer than the window: it scans more than once, and goes on each
     // time where the last scan ended.
     let log = second.log();
-    let scans = log.lines().filter(|line| line.contains("looked into the stream"));
+    let scans = log.lines().filter(|line| line.contains("scanned the stream"));
     let messages = scans.filter_map(|line| line.split_once(" messages=")?.1.split(' ').next());
     let scanned: u64 = messages.map(|count| count.parse::<u64>().unwrap()).sum();
     assert!((1..=2 * 140_500).contains(&scanned), "{scanned} messages were scanned");

@@ -197,7 +197,7 @@ async fn what_a_look_found_at_the_start_comes_back_when_the_stream_loses_it_late
     daemon.kill9();
     allow(&client).await;
     daemon.start_again();
-    let line = daemon.wait_log("looked into the stream", DEADLINE).await;
+    let line = daemon.wait_log("scanned the stream", DEADLINE).await;
     assert!(line.contains("ours=100"), "{line}");
     assert!(fixture.wait_drained(DEADLINE).await);
 

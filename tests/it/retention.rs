@@ -177,7 +177,7 @@ async fn a_letter_that_is_written_while_retention_looks_keeps_its_payload() {
 
     let retaining = fixture.connect().await;
     let write = async {
-        eventually("a look at the letters", DEADLINE, async || {
+        eventually("the letters loaded", DEADLINE, async || {
             client.query_one(WAITS, &[]).await.unwrap().get::<_, bool>(0)
         })
         .await;

@@ -83,7 +83,7 @@ async fn what_another_name_has_published_is_not_published_again() {
     wait_window_over(&fixture, &jetstream).await;
 
     let mut other = daemon(&fixture).set("relay.name", "other").start();
-    let line = other.wait_log("looked into the stream", DEADLINE).await;
+    let line = other.wait_log("scanned the stream", DEADLINE).await;
     assert!(line.contains("ours=2000"), "{line}");
     emit(&fixture, 1).await;
     fixture.wait_stored(ROWS as u64 + 3, DEADLINE).await;
@@ -114,7 +114,7 @@ async fn of_a_shared_stream_only_our_own_open_events_are_remembered() {
     fixture.wait_stored(540, DEADLINE).await;
     daemon.kill9();
     daemon.start_again();
-    let line = daemon.wait_log("looked into the stream", DEADLINE).await;
+    let line = daemon.wait_log("scanned the stream", DEADLINE).await;
     assert!(line.contains("messages=540") && line.contains("ours=40"), "{line}");
 }
 

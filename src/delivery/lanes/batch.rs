@@ -89,7 +89,7 @@ impl Lanes {
         let is_recognised = match waiting.doubt {
             Doubt::No => true,
             Doubt::Earlier => waiting.uncertain_since > room.recognised_since,
-            Doubt::Unanswered | Doubt::ToBeLookedFor => false,
+            Doubt::Unanswered | Doubt::ToBeScannedFor => false,
         };
         let is_fresh = waiting.sends == 0 && is_recognised;
         let fits = room.events > 0 && bytes <= room.bytes && bytes <= PAYLOAD_BYTES_MAX;

@@ -106,7 +106,7 @@ impl World {
             self.sometimes.committed += 1;
             BatchOutcome::Committed { last_seq }
         } else {
-            // An earlier run had sent one of them, and it arrived after the look.
+            // An earlier run had sent one of them, and it arrived after the scan.
             self.sometimes.refused_for_a_duplicate += 1;
             refused()
         };

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::Random;
 use crate::{
     delivery::{
-        Change, Delivery, Earlier, Fate, Hold, LetterId, Limits, Look, Mark, OnDead, Policy,
+        Change, Delivery, Earlier, Fate, Hold, KeyLetters, LetterId, Limits, Mark, OnDead, Policy,
         Record, Resume, Retry, Rules, Settlement, Standing, StoredLetter, StreamMark,
     },
     event::{AggregateKey, Event, EventId, Payload, Position, Seq, Snapshot},
@@ -180,7 +180,7 @@ impl Database {
         }
     }
 
-    /// The keys that are blocked, as `load_blocked_keys.sql` gives them: what is to be looked at may have
+    /// The keys that are blocked, as `load_blocked_keys.sql` gives them: what is to be loaded may have
     /// others behind it, whatever it is.
     pub(super) fn blocked_keys(&self) -> impl Iterator<Item = AggregateKey> {
         let blocks = |letter: &Letter| {
@@ -208,7 +208,12 @@ impl Database {
         keys
     }
 
-    pub(super) fn look(&self, key: Option<u64>, marks: Vec<Mark>, now: Instant) -> Look {
+    pub(super) fn load_letters(
+        &self,
+        key: Option<u64>,
+        marks: Vec<Mark>,
+        now: Instant,
+    ) -> KeyLetters {
         let first = marks.first().unwrap().id.0;
         let of_key = |seq: i64| match key {
             None => seq == first,
@@ -229,11 +234,11 @@ impl Database {
             holds: letter.holds,
             event: Box::new(event(*seq, self.row(*seq).key)),
         });
-        Look { marks, key: key.map(aggregate), letters: letters.collect() }
+        KeyLetters { marks, key: key.map(aggregate), letters: letters.collect() }
     }
 
     pub(super) fn record(&mut self, records: &[Record], now: Instant) {
-        for Record { id: LetterId(seq), change, look } in records {
+        for Record { id: LetterId(seq), change, load } in records {
             let letter = self.letters.get_mut(seq).unwrap();
             let seen = matches!(change, Change::Seen { .. });
             if letter.resolution.is_some() && !seen {
@@ -244,7 +249,7 @@ impl Database {
             {
                 continue;
             }
-            letter.next = look.then_some(now);
+            letter.next = load.then_some(now);
             match change {
                 Change::Published { .. } => letter.resolution = Some(Resolution::Published),
                 Change::Dead { attempts, holds, .. } => {

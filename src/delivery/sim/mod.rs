@@ -136,7 +136,7 @@ impl Sometimes {
             ("killed with a batch on its way", &mut self.killed_with_a_batch),
             ("waited until the database knew how far to send", &mut self.waited_for_bound),
             ("stored more often than once", &mut self.repeated),
-            ("an event that was looked for before it went again", &mut self.stale),
+            ("an event that was scanned for before it went again", &mut self.stale),
         ]
     }
 }
@@ -218,14 +218,19 @@ fn a_log_without_a_memory_for_ids_has_every_event_once_and_in_order_when_it_is_s
 #[test]
 fn a_log_that_cannot_be_read_back_loses_nothing_and_repeats_only_what_had_no_answer() {
     let never = |state: &str| {
-        let needs_both =
-            ["duplicate on a retry", "found in the", "letter found", "scanned again", "looked for"];
+        let needs_both = [
+            "duplicate on a retry",
+            "found in the",
+            "letter found",
+            "scanned again",
+            "scanned for",
+        ];
         needs_both.iter().any(|part| state.contains(part)) || state.contains("batch")
     };
     assert_reached(run_all(Kind::OutOfReach), never);
 }
 
-/// A single history, to look into: `SEED=17 cargo test one_history`.
+/// A single history, to debug: `SEED=17 cargo test one_history`.
 #[test]
 fn one_history() {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);

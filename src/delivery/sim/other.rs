@@ -80,7 +80,7 @@ impl World {
         self.kill_batches();
         self.settling = None;
         self.recording = None;
-        self.look_above = Some(self.database.resume().stream.floor);
+        self.scan_above = Some(self.database.resume().stream.floor);
         self.is_start = true;
         self.note_what_may_repeat();
         let next = resumed(&self.database, (self.rules, self.bounds, self.kind), self.now);

@@ -122,7 +122,7 @@ impl Stream {
     }
 
     /// The events above a sequence, and the last sequence.
-    pub(super) fn look_up(&self, above: u64) -> (Found, u64) {
+    pub(super) fn scan(&self, above: u64) -> (Found, u64) {
         if !self.kind.abilities().is_scannable {
             return (Found::default(), self.stored.len() as u64);
         }

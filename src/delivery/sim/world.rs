@@ -75,8 +75,8 @@ pub(super) struct World {
     pub(super) tough: HashSet<i64>,
     /// What ever died: a crash may come before that is recorded, and then it goes again.
     died: HashSet<i64>,
-    /// From where a look into the stream is wanted before anything goes.
-    pub(super) look_above: Option<u64>,
+    /// Exclusive lower bound of the scan that is wanted before anything goes.
+    pub(super) scan_above: Option<u64>,
     pub(super) is_start: bool,
     pub(super) sometimes: Sometimes,
 }
@@ -130,7 +130,7 @@ impl World {
             poison: HashSet::new(),
             tough: HashSet::new(),
             died: HashSet::new(),
-            look_above: Some(0),
+            scan_above: Some(0),
             is_start: true,
             sometimes: Sometimes::default(),
         }
@@ -146,9 +146,9 @@ impl World {
             28..45 => self.dispatch(),
             45..63 => self.answer(),
             63..71 => self.settle(),
-            71..78 => self.look_at_letters(),
+            71..78 => self.load_letters(),
             78..82 => self.record(),
-            82..86 => self.look_up(),
+            82..86 => self.scan(),
             86..90 => self.operate(),
             90 => self.suspect(),
             91..97 => self.pass(Duration::from_millis(self.random.0 % 300)),
@@ -193,7 +193,7 @@ impl World {
         let mut cursor = self.delivery.cursor();
         let room = self.delivery.room();
         // As the relay: nothing is read before it is known what the stream holds of it.
-        if room.events == 0 || (self.is_start && self.look_above.is_some()) {
+        if room.events == 0 || (self.is_start && self.scan_above.is_some()) {
             return;
         }
         if cursor.is_complete() {
@@ -210,7 +210,7 @@ impl World {
     }
 
     fn dispatch(&mut self) {
-        if self.look_above.is_some() {
+        if self.scan_above.is_some() {
             return;
         }
         if self.database.confirms_bound(&mut self.delivery, self.now) {
@@ -220,7 +220,7 @@ impl World {
             if self.delivery.is_stale(ticket, self.now) {
                 self.assert_worth_a_scan(ticket);
                 self.delivery.give_back(ticket);
-                self.look_above = Some(self.delivery.scan_above());
+                self.scan_above = Some(self.delivery.scan_above());
                 self.sometimes.stale += 1;
                 return;
             }
@@ -313,11 +313,11 @@ impl World {
         Outcome::Acked { stream_seq, duplicate }
     }
 
-    /// The look before anything uncertain goes again; it does not succeed at once.
-    fn look_up(&mut self) {
-        let Some(above) = self.look_above else {
+    /// The scan before anything uncertain goes again; it does not succeed at once.
+    fn scan(&mut self) {
+        let Some(above) = self.scan_above else {
             if self.delivery.scan_again_at().is_some_and(|at| at <= self.now) {
-                self.look_above = Some(self.delivery.scan_above());
+                self.scan_above = Some(self.delivery.scan_above());
                 self.sometimes.scanned_again += 1;
             }
             return;
@@ -326,7 +326,7 @@ impl World {
             return;
         }
         // What is on its way from before has arrived by then, or is recognised.
-        let (found, last) = self.stream.look_up(above);
+        let (found, last) = self.stream.scan(above);
         let found_some = u64::from(!found.is_empty());
         if self.is_start {
             self.sometimes.found_at_start += found_some;
@@ -335,7 +335,7 @@ impl World {
         }
         self.delivery.found(found, last, self.now);
         self.count_deaths();
-        self.look_above = None;
+        self.scan_above = None;
         self.is_start = false;
     }
 
@@ -372,8 +372,8 @@ impl World {
         assert!(!undecided, "row {seq} was settled without an answer");
     }
 
-    fn look_at_letters(&mut self) {
-        if self.look_above.is_some() && self.is_start {
+    fn load_letters(&mut self) {
+        if self.scan_above.is_some() && self.is_start {
             return;
         }
         let recorded = self.delivery.recorded();
@@ -385,12 +385,12 @@ impl World {
                 continue;
             }
             let before = self.delivery.letters();
-            let look = self.database.look(key, marks, self.now);
-            let free = look.letters.is_empty() && key.is_some();
+            let loaded = self.database.load_letters(key, marks, self.now);
+            let free = loaded.letters.is_empty() && key.is_some();
             let may = |letter: &&StoredLetter| letter.standing == Standing::May;
-            let may = look.letters.iter().take_while(may).count();
-            let suspected = key.is_some_and(|_| self.is_suspected_in_vain(&look.letters));
-            self.delivery.look(look, recorded);
+            let may = loaded.letters.iter().take_while(may).count();
+            let suspected = key.is_some_and(|_| self.is_suspected_in_vain(&loaded.letters));
+            self.delivery.take_letters(loaded, recorded);
             let admitted = self.delivery.letters() - before;
             self.sometimes.letter_found_at_start += u64::from(admitted < may);
             let is_kept = key.is_some_and(|key| self.delivery.blocked.is_kept(&aggregate(key)));
@@ -445,9 +445,9 @@ impl World {
             if round < TOUGH_ROUNDS && self.random.chance(10) {
                 self.kill();
             }
-            self.look_up();
+            self.scan();
             self.fetch();
-            self.look_at_letters();
+            self.load_letters();
             self.dispatch();
             while !self.in_flight.is_empty() || !self.batches.is_empty() {
                 self.answer();
@@ -466,7 +466,7 @@ impl World {
 
     fn is_quiet(&self) -> bool {
         self.delivery.events() == 0
-            && self.look_above.is_none()
+            && self.scan_above.is_none()
             && !self.delivery.has_records()
             && self.database.next_due().is_none()
             && self.delivery.cursor().is_complete()

@@ -17,7 +17,7 @@ const BEHIND_MAX: Duration = Duration::from_secs(1);
 /// cut off may answer for a while.
 const BEHIND_MAX_CLUSTERED: Duration = Duration::from_secs(15);
 
-/// How often it is looked at meanwhile.
+/// The wait before such a stream is verified again.
 const BEHIND_LOOK: Duration = Duration::from_millis(500);
 
 /// A stream that is not what it was.
@@ -50,7 +50,8 @@ impl Broker {
             self.state = State::Unverified { at: now + wait };
         }
         if is_early {
-            let text = format!("{}; looking again before that counts as lost", regression.text);
+            let text =
+                format!("{}; verifying it again before that counts as lost", regression.text);
             return Verified::Closed(Closure::new(ClosureKind::StreamUnavailable, text));
         }
         Verified::Regressed(regression)

@@ -31,32 +31,32 @@ pub(in crate::relay) enum NotScanned {
 }
 
 impl Broker {
-    pub(super) fn look_due(&self) -> Option<Instant> {
-        let wanted = self.is_verified() && self.look_above.is_some() && self.looking.is_idle();
-        self.look_at.filter(|_| wanted)
+    pub(super) fn scan_due(&self) -> Option<Instant> {
+        let wanted = self.is_verified() && self.scan_above.is_some() && self.scanning.is_idle();
+        self.scan_at.filter(|_| wanted)
     }
 
-    /// Something may be in the stream, and it is uncertain whether: nothing goes before a look.
-    pub(in crate::relay) fn want_look(&mut self, above: u64, now: Instant) {
-        self.look_above = Some(self.look_above.map_or(above, |before| before.min(above)));
-        self.look_at.get_or_insert(now);
+    /// The stream may contain an event without our knowing: nothing is published before a scan.
+    pub(in crate::relay) fn want_scan(&mut self, above: u64, now: Instant) {
+        self.scan_above = Some(self.scan_above.map_or(above, |before| before.min(above)));
+        self.scan_at.get_or_insert(now);
     }
 
     /// Scans the stream when that is wanted, and time to.
-    pub(in crate::relay) fn look(&mut self, outbox: &Arc<Outbox>, now: Instant) {
-        if self.look_due().is_none_or(|at| at > now) {
+    pub(in crate::relay) fn start_scan(&mut self, outbox: &Arc<Outbox>, now: Instant) {
+        if self.scan_due().is_none_or(|at| at > now) {
             return;
         }
-        let Some(above) = self.look_above else { return };
+        let Some(above) = self.scan_above else { return };
         let Some(scan) = self.sink.scan(above) else { return };
         let outbox = Arc::clone(outbox);
         let progress = Arc::new(Progress::default());
         self.scan = Some((Arc::clone(&progress), now));
-        self.looking.start(scan::scan(scan, outbox, progress));
+        self.scanning.start(scan::scan(scan, outbox, progress));
     }
 
     /// Takes in what a scan of the stream gave.
-    pub(in crate::relay) fn looked(
+    pub(in crate::relay) fn take_scan(
         &mut self,
         result: Result<Scanned, ScanError>,
         now: Instant,
@@ -82,25 +82,25 @@ impl Broker {
                     messages = scanned.messages,
                     ours = scanned.found.len(),
                     last_seq = scanned.last_seq,
-                    "looked into the stream for what may have been sent before"
+                    "scanned the stream for events that may have been published before"
                 );
                 Ok(scanned)
             }
             Err(ScanError::Outbox(error)) => {
-                self.look_at = Some(now + VERIFY.longest);
+                self.scan_at = Some(now + VERIFY.longest);
                 Err(NotScanned::Outbox(error))
             }
             Err(ScanError::Stream(error)) => {
                 self.failures += 1;
-                self.look_at = Some(now + VERIFY.after(self.failures));
+                self.scan_at = Some(now + VERIFY.after(self.failures));
                 Err(NotScanned::Stream(closure_of(&error)))
             }
         }
     }
 
     fn scanned(&mut self) {
-        self.look_above = None;
-        self.look_at = None;
+        self.scan_above = None;
+        self.scan_at = None;
         self.failures = 0;
     }
 

@@ -80,7 +80,7 @@ impl Agenda {
         self.entries.iter().any(|entry| entry.chore == chore && entry.failures == 0)
     }
 
-    /// A duty begins: what it wants to know is looked at first.
+    /// A duty begins: what it wants to know is measured first.
     pub(super) fn begin(&mut self, duty: Duty, now: Instant) {
         match duty {
             Duty::Waiting => self.hurry(Chore::Grants, now),

@@ -28,11 +28,11 @@ pub(super) async fn measure(
     if status.borrow().alarms.is_empty() {
         return Ok(());
     }
-    look_for_losses(session, status, metrics).await
+    measure_losses(session, status, metrics).await
 }
 
 /// Finds out how much is lost and not acknowledged.
-pub(super) async fn look_for_losses(
+pub(super) async fn measure_losses(
     session: &Upkeep,
     status: &watch::Sender<Status>,
     metrics: &Metrics,

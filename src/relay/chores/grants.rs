@@ -5,7 +5,7 @@ use tracing::{error, info};
 
 use crate::{outbox::Upkeep, pg::error::QueryError, relay::status::Status};
 
-pub(super) async fn look(
+pub(super) async fn find_missing(
     session: &Upkeep,
     status: &watch::Sender<Status>,
 ) -> Result<(), QueryError> {

@@ -190,11 +190,11 @@ impl Chores {
             Chore::Retention => retention::run(session, settings.retention, metrics).await,
             Chore::Letters => letters::forget(session, settings).await,
             Chore::ConsumerKeys => consumer_keys::forget(session).await,
-            Chore::Grants => grants::look(session, &self.status).await,
-            Chore::Producers => producers::look(session, &self.status).await,
+            Chore::Grants => grants::find_missing(session, &self.status).await,
+            Chore::Producers => producers::find_hindered(session, &self.status).await,
             Chore::Positions => {
-                positions::look(session, settings, &self.status, metrics).await?;
-                depth::look_for_losses(session, &self.status, metrics).await
+                positions::find_abandoned(session, settings, &self.status, metrics).await?;
+                depth::measure_losses(session, &self.status, metrics).await
             }
         }
     }

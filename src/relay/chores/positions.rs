@@ -6,7 +6,7 @@ use tracing::warn;
 use super::Settings;
 use crate::{metrics::Metrics, outbox::Upkeep, pg::error::QueryError, relay::status::Status};
 
-pub(super) async fn look(
+pub(super) async fn find_abandoned(
     session: &Upkeep,
     settings: &Settings,
     status: &watch::Sender<Status>,

@@ -10,7 +10,7 @@ use crate::{
     relay::{producers, status::Status},
 };
 
-pub(super) async fn look(
+pub(super) async fn find_hindered(
     session: &Upkeep,
     status: &watch::Sender<Status>,
 ) -> Result<(), QueryError> {

@@ -28,7 +28,7 @@ pub(crate) const FAULTS: &[Fault] = &[Fault {
 const POINTS: [(&str, u32); 17] = [
     // A settlement and its bookkeeping are one statement and what follows its answer.
     ("held", 1),
-    ("looked-up", 1),
+    ("scanned", 1),
     ("fetched", 20),
     ("publish", 100),
     ("handed-over", 100),

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Tests the testers: plants one defect at a time into a copy of the source and sees who notices.
 #
-# A mutant is a patch beside this file, headed by what it breaks, the faults of the torture suite, the
-# tests of tests/it and the unit tests that have to notice. Each fault gets ITERATIONS strikes, checked five by five;
+# A mutant is a file beside this one, headed by what it breaks, the faults of the torture suite, the
+# tests of tests/it and the unit tests that have to notice; plant.pl says how its edits are written. Each fault gets ITERATIONS strikes, checked five by five;
 # the table says after how many the mutant died. Ends with 1 when one survives, or no longer applies.
 #
 # Usage: tests/torture/mutants/run.sh [number...]            (default: all)
@@ -66,8 +66,8 @@ killer() {
 }
 
 survivors=0
-for patch in "$here"/*.patch; do
-    name=$(basename "$patch" .patch)
+for mutant in "$here"/*.mutant; do
+    name=$(basename "$mutant" .mutant)
     wanted=no
     [ $# -gt 0 ] || wanted=yes
     for number in "$@"; do
@@ -75,12 +75,12 @@ for patch in "$here"/*.patch; do
     done
     [ $wanted = yes ] || continue
     git checkout --quiet -- .
-    if ! git apply "$patch" 2>"$log"; then
+    if ! perl "$here/plant.pl" "$mutant" 2>"$log"; then
         verdict='DOES NOT APPLY'
     elif ! cargo build --locked --quiet --bin postrider >"$log" 2>&1; then
         verdict='DOES NOT BUILD'
     else
-        found=$(killer "$patch")
+        found=$(killer "$mutant")
         verdict=${found:-SURVIVED}
     fi
     case $verdict in
