@@ -37,7 +37,8 @@ impl Roles {
         let rows = client
             .query(
                 "SELECT wanted, current_user::text FROM unnest($1::text[]) AS wanted
-                 WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = wanted)",
+                 WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = wanted)
+                 ORDER BY array_position($1::text[], wanted)",
                 &[&NAMES.as_slice()],
             )
             .await?;
