@@ -1,11 +1,12 @@
 -- The lease: who leads a relay, until when, and how far it may publish.
 --
--- Why: a session's advisory lock is kept by a leader that is frozen or cut off, is shared by everybody
--- behind a pooler, and can be taken by any role that may connect. A row of our own table has none of
--- these faults: it expires by this server's clock, and only the relay's role may write it. The
--- protocol is in docs/leadership.md.
+-- Why: a session's advisory lock is kept by a leader that is frozen or cut off, is shared by
+--   everybody behind a pooler, and can be taken by any role that may connect. A row of our own
+--   table has none of these faults: it expires by this server's clock, and only the relay's role
+--   may write it. The protocol is in docs/leadership.md.
 --
--- Locks: ACCESS EXCLUSIVE on position and audit, for as long as it takes to add columns without a rewrite.
+-- Locks: ACCESS EXCLUSIVE on position and audit, for as long as it takes to add columns without a
+--   rewrite.
 
 SET LOCAL lock_timeout = '5s';
 
@@ -35,8 +36,9 @@ COMMENT ON COLUMN "postrider".position.lease_until IS
     'Until when the leader may publish, by this server''s clock; null: nobody leads.';
 COMMENT ON COLUMN "postrider".position.holder IS 'Who leads, or led last: host and process.';
 
--- What the instance that leads found out itself, and when it said so last: `postrider status` shows it,
--- and a report that is old is a finding too. {"term": ..., "findings": [{code, severity, cause, next}]}
+-- What the instance that leads found out itself, and when it said so last: `postrider status` shows
+-- it, and a report that is old is a finding too. {"term": ..., "findings": [{code, severity, cause,
+-- next}]}
 ALTER TABLE "postrider".position
     ADD COLUMN report jsonb,
     ADD COLUMN reported_at timestamptz CHECK (isfinite(reported_at));

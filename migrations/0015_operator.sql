@@ -1,8 +1,8 @@
 -- What an operator may change directly: nothing.
 --
 -- Why: an operator who may change the table of letters may do so past the audit. So each act is a
--- function (functions/operator_*.sql) that writes its rows of the audit in the statement that changes
--- the letters, with the login of the session. There is no change without a record.
+--   function (functions/operator_*.sql) that writes its rows of the audit in the statement that
+--   changes the letters, with the login of the session. There is no change without a record.
 --
 -- Locks: ACCESS EXCLUSIVE on position, for as long as it takes to add a column without a rewrite.
 

@@ -2,8 +2,8 @@
 -- everything that decides what it does. `postrider migrate` records the digests and `postrider
 -- check` compares them: a function whose digest differs was changed by hand.
 --
--- Owner and grants are no part of the digest: a restore or a DBA may change these. The text of a body
--- that begins with RETURN is made by the server, and each major version may make another.
+-- Owner and grants are no part of the digest: a restore or a DBA may change these. The text of a
+-- body that begins with RETURN is made by the server, and each major version may make another.
 
 CREATE OR REPLACE FUNCTION "postrider".function_digests()
 RETURNS TABLE (function oid, name text, signature text, digest text)

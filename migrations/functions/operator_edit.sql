@@ -3,8 +3,8 @@
 -- letter is not dead any more or was edited meanwhile.
 --
 -- `edit` has the fields below: `event_id` is the one that the letter must still have, `headers` are
--- JSON as text, `is_payload` says whether the payload changes, `is_redriven` whether to redrive, and
--- `digest_bytes_max` is the size of a payload at most that is digested. `payload_json` or
+-- JSON as text, `is_payload` says whether the payload changes, `is_redriven` whether to redrive,
+-- and `digest_bytes_max` is the size of a payload at most that is digested. `payload_json` or
 -- `payload_bytes` is the payload, byte for byte, or both are null. `channel` wakes the relay.
 
 CREATE OR REPLACE FUNCTION "postrider".operator_edit(

@@ -3,9 +3,9 @@
 -- finds the rows changed, and takes the next ones.
 --
 -- `choice` has the fields below; whatever is null, from event_type to ids, does not narrow it.
--- `state` is dead or retrying, `since` and `until` are times of death, `is_hopeless` means: also what
--- can never be published as it is, `above` a seq, `most` the rows of a batch. `channel` wakes the
--- relay.
+-- `state` is dead or retrying, `since` and `until` are times of death, `is_hopeless` means: also
+-- what can never be published as it is, `above` a seq, `most` the rows of a batch. `channel` wakes
+-- the relay.
 
 CREATE OR REPLACE FUNCTION "postrider".operator_redrive(
     choice jsonb, actor text, reason text, channel text, OUT ids bigint[], OUT last_seq bigint)

@@ -5,9 +5,9 @@
 -- read_payloads.sql reads it when there is room. Nothing that is not returned is read: sizes come
 -- from the header of the value (values that another table had compressed are the exception: these
 -- are unpacked and measured). The other columns fit into a block, because outbox stores them PLAIN;
--- headers beyond 64 KiB come as a JSON string, which is no object and so is refused later. A running
--- sum of the sizes here would cost as much again as reading the rows. Each value that is sent costs,
--- so the usual ones of three columns come as null.
+-- headers beyond 64 KiB come as a JSON string, which is no object and so is refused later. A
+-- running sum of the sizes here would cost as much again as reading the rows. Each value that is
+-- sent costs, so the usual ones of three columns come as null.
 --
 -- seq int8, event_id uuid, occurred_at timestamptz, event_type text, event_version int4 null (null
 -- = 1), kind text null (null = domain), aggregate_type text null, aggregate_id text null,

@@ -1,9 +1,9 @@
 -- The columns of a letter `l` in lists.
 --
--- id int8, relay text, state text, dead_at text null, first_failed_at text, next_attempt_at text null
--- (times as ISO 8601 in UTC), error_code text, error text, fingerprint text, attempts int4, holds
--- bool, seq int8, event_id uuid, event_type text, aggregate_type text null, aggregate_id text null,
--- payload_size int8
+-- id int8, relay text, state text, dead_at text null, first_failed_at text, next_attempt_at text
+-- null (times as ISO 8601 in UTC), error_code text, error text, fingerprint text, attempts int4,
+-- holds bool, seq int8, event_id uuid, event_type text, aggregate_type text null, aggregate_id text
+-- null, payload_size int8
 l.id, l.relay, l.state,
        to_char(l.dead_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS dead_at,
        to_char(l.first_failed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS first_failed_at,

@@ -1,6 +1,7 @@
 -- Deletes old resolved letters and old rows of the audit, some of each.
 --
--- $1 float8 retention of letters in seconds, $2 float8 that of the audit, $3 bigint rows of each at most
+-- $1 float8 retention of letters in seconds, $2 float8 that of the audit, $3 bigint rows of each at
+--   most
 -- Columns: letters int8, audits int8 (that went)
 -- Rows: exactly one. Index: letter_resolved, primary keys. Locks: the rows that go.
 SELECT f.letters, f.audits

@@ -1,4 +1,5 @@
--- Erases what is kept of one key: one batch, with its row of the audit (migrations/functions/operator_erase.sql).
+-- Erases what is kept of one key: one batch, with its row of the audit
+-- (migrations/functions/operator_erase.sql).
 --
 -- $1 to $7 as the function's
 -- Columns: rows_erased int8, rows_left int8, letters_erased int8, letters_left int8,

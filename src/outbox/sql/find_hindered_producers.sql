@@ -7,9 +7,10 @@
 --
 -- No parameters.
 -- Columns: role text null (null: every insert is refused while the relay sleeps, because the owner
---   of wake() lacks something), lacks text[], statements text[] (they grant it; only a superuser may
---   grant what is in pg_catalog)
--- Rows: one a role, 20 at most: that for everybody first, then postrider_producer. Index: catalogs. Locks: none.
+--   of wake() lacks something), lacks text[], statements text[] (they grant it; only a superuser
+--   may grant what is in pg_catalog)
+-- Rows: one a role, 20 at most: that for everybody first, then postrider_producer. Index: catalogs.
+--   Locks: none.
 WITH RECURSIVE home AS MATERIALIZED (
     SELECT c.oid, c.relnamespace, c.relowner, c.relacl, g.oid AS gate
     FROM pg_class AS c, pg_class AS g

@@ -2,7 +2,8 @@
 --
 -- $1 text relay
 -- Columns: seq int8
--- Rows: one a letter. Index: none, it reads all letters of the relay; asked for only after a healing.
+-- Rows: one a letter. Index: none, it reads all letters of the relay; asked for only after a
+--   healing.
 -- Locks: ACCESS SHARE.
 SELECT l.seq
 FROM "postrider".letter AS l

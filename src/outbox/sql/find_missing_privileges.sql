@@ -1,7 +1,7 @@
 -- What the relay needs and its role may not do, for `postrider check`.
 --
--- Columns: object text, privilege text, statement text (grants it: to postrider_relay where there is
---   that role; membership in it, when this user has none)
+-- Columns: object text, privilege text, statement text (grants it: to postrider_relay where there
+--   is that role; membership in it, when this user has none)
 -- Rows: one for each missing privilege. Locks: none.
 SELECT needed.object, needed.privilege,
        CASE WHEN roles.is_wanting THEN format('GRANT postrider_relay TO %I', current_user)

@@ -1,4 +1,5 @@
--- Whether the relay's role may use the schema at all: without that nothing in it can be asked about.
+-- Whether the relay's role may use the schema at all: without that nothing in it can be asked
+-- about.
 --
 -- Columns: object text, privilege text, statement text (grants it)
 -- Rows: 0, or 1 when the privilege is missing. Locks: none.

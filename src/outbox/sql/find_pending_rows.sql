@@ -1,5 +1,6 @@
--- The rows of one key that are in the outbox and not settled by the position yet. What is not settled
--- is what measure_depth.sql says. There is no index by key, so the rows that are looked at have a bound.
+-- The rows of one key that are in the outbox and not settled by the position yet. What is not
+-- settled is what measure_depth.sql says. There is no index by key, so the rows that are looked at
+-- have a bound.
 --
 -- $1 text relay, $2 text aggregate type, $3 text aggregate id, $4 bigint rows to look at most
 -- Columns: pending int8 (of this key), oldest_age_seconds float8 null (of the one with the lowest

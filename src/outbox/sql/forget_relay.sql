@@ -1,4 +1,5 @@
--- Gives up the position of a relay that nobody runs; migrations/functions/forget_relay.sql says how.
+-- Gives up the position of a relay that nobody runs; migrations/functions/forget_relay.sql says
+-- how.
 --
 -- $1 text relay, $2 text actor, $3 text reason, $4 bool discard its letters
 -- Columns: outcome text (forgotten, unknown, led, letters), letters int8 (unresolved ones)

@@ -1,6 +1,7 @@
 -- Puts the position back to the last checkpoint that the stream still has everything of, so that
--- what it has lost since is published again; what it still has above is recognised by its id. Letters
--- that were published above are tried again. What the outbox no longer has is noted as a loss.
+-- what it has lost since is published again; what it still has above is recognised by its id.
+-- Letters that were published above are tried again. What the outbox no longer has is noted as a
+-- loss.
 --
 -- Without such a checkpoint, as for a stream that was created anew, it goes back to the oldest row
 -- that the outbox still has. A checkpoint whose stream is not known is none of this one.
@@ -52,8 +53,9 @@ WITH ours AS MATERIALIZED (
     WHERE l.relay = ours.relay AND l.resolution = 'published'
       AND (l.stream_seq IS NULL OR l.stream_seq > $4::bigint
            OR NOT EXISTS (SELECT FROM chosen))
-      -- A letter moves no position, so that a checkpoint may have been taken after it was published.
-      -- Without one every letter counts whose row is read again: rows with letters are passed over.
+      -- A letter moves no position, so that a checkpoint may have been taken after it was
+      -- published. Without one every letter counts whose row is read again: rows with letters are
+      -- passed over.
       AND CASE WHEN EXISTS (SELECT FROM chosen)
                THEN l.resolved_at >= (SELECT taken_at - interval '1 minute' FROM chosen)
                ELSE EXISTS (SELECT FROM "postrider".outbox AS o

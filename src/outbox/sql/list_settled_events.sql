@@ -1,14 +1,15 @@
--- The events that the stream has to hold, page by page: rows that the position has passed. Those with
--- a letter count only when it was published. For `postrider audit` and `reconcile`, off the data path.
--- Open the session with ACCOUNTING_SETTINGS. What is settled stays so, so that pages need no common
--- transaction.
+-- The events that the stream has to hold, page by page: rows that the position has passed. Those
+-- with a letter count only when it was published. For `postrider audit` and `reconcile`, off the
+-- data path. Open the session with ACCOUNTING_SETTINGS. What is settled stays so, so that pages
+-- need no common transaction.
 --
 -- A stream drops its oldest messages by its limits. What was settled when it ended just before the
 -- first that it has now may be among those; what was settled later cannot.
 --
 -- $1 text relay, $2 bigint seq after which the page begins, $3 bigint rows at most,
 -- $4 bigint first sequence that the stream has (1: it dropped nothing)
--- Columns: seq int8, event_id uuid (of a letter: the letter's), is_expected bool, may_be_dropped bool
+-- Columns: seq int8, event_id uuid (of a letter: the letter's), is_expected bool, may_be_dropped
+--   bool
 -- Rows: 0 to $3, in the order of seq; fewer only at the end. Index: primary key of each leaf,
 --   letter_once. Locks: ACCESS SHARE.
 WITH c AS MATERIALIZED (

@@ -5,8 +5,9 @@
 -- $2 bigint   letters at most
 -- $3 bigint   bytes of payload at most; the letter that crosses the bound still comes
 -- $4 float8   the longest wait of the policy, in seconds, as in find_due_letters.sql
--- Columns: those of columns/event.sql (payload_size is that of a payload which stayed in the outbox), then
---   id int8, state text, attempts int4, holds bool, is_due bool (a retrying letter's time has come)
+-- Columns: those of columns/event.sql (payload_size is that of a payload which stayed in the
+--   outbox), then id int8, state text, attempts int4, holds bool, is_due bool (a retrying letter's
+--   time has come)
 -- Rows: 0 to $2. Index: primary key, then letter_waiting_key. Locks: ACCESS SHARE.
 WITH looked AS MATERIALIZED (
     SELECT l.id, l.relay, l.aggregate_type, l.aggregate_id,

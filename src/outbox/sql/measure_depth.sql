@@ -1,19 +1,21 @@
 -- How much is not settled, for `status` and the metrics. Off the data path.
 --
--- Not settled is what is not visible in P, less what is settled of the span P..C: above the bookmark
--- everything that began after P; up to it what began after C; and, transaction by transaction, what
--- was late for P and what was late for C. Settled rows are visited above the last fence only.
+-- Not settled is what is not visible in P, less what is settled of the span P..C: above the
+-- bookmark everything that began after P; up to it what began after C; and, transaction by
+-- transaction, what was late for P and what was late for C. Settled rows are visited above the last
+-- fence only.
 --
 -- $1 text relay, $2 bigint rows to count at most
 -- Columns: pending int8 (exact up to $2), pending_at_most int8 (an upper bound: seqs drawn and not
---   settled; gaps of rolled back transactions count, late transactions do not),
---   oldest_age_seconds float8 null (of the pending event with the lowest seq, by its occurred_at;
---   null when nothing is pending),
---   dead int8 (unresolved dead letters, exact up to $2), held int8 (likewise, those behind another
---   letter), retrying int8 (likewise, those that are tried again),
---   oldest_letter_age_seconds float8 null (of the first retrying or held letter, by its occurred_at)
+--   settled; gaps of rolled back transactions count, late transactions do not), oldest_age_seconds
+--   float8 null (of the pending event with the lowest seq, by its occurred_at; null when nothing is
+--   pending), dead int8 (unresolved dead letters, exact up to $2), held int8 (likewise, those
+--   behind another letter), retrying int8 (likewise, those that are tried again),
+--   oldest_letter_age_seconds float8 null (of the first retrying or held letter, by its
+--   occurred_at)
 -- Rows: 1, or 0 when the relay has no position yet.
--- Index: primary key above the fences, outbox_tx_seq for late transactions, letter_unresolved_state.
+-- Index: primary key above the fences, outbox_tx_seq for late transactions,
+--   letter_unresolved_state.
 -- Locks: ACCESS SHARE.
 SELECT unsettled.pending,
        greatest(0, "postrider".sequence_value('"postrider".outbox_seq_seq'::regclass)

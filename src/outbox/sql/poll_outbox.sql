@@ -1,20 +1,22 @@
--- Where the reader may go next, and what is new on the way there, when that is no more than a page: one
--- round trip, for a P at which no transaction was open, so that none can be late (poll_outbox_late.sql).
+-- Where the reader may go next, and what is new on the way there, when that is no more than a page:
+-- one round trip, for a P at which no transaction was open, so that none can be late
+-- (poll_outbox_late.sql).
 --
--- C is this statement's own snapshot, so that what the statement sees is what is visible in C; but for rows
--- from another cluster, with numbers that this one has not come to.
+-- C is this statement's own snapshot, so that what the statement sees is what is visible in C; but
+-- for rows from another cluster, with numbers that this one has not come to.
 --
--- The new rows are looked for by transaction: all that ended since P have numbers from xmax(P) on. By seq
--- (read_page.sql) each look would go over all rows since the floor, which moves with each settlement only. They
--- come in no order, because sorting them here would need memory for them all. The row that a page has no
--- room for says that there are too many: read_page.sql reads these.
+-- The new rows are looked for by transaction: all that ended since P have numbers from xmax(P) on.
+-- By seq (read_page.sql) each look would go over all rows since the floor, which moves with each
+-- settlement only. They come in no order, because sorting them here would need memory for them all.
+-- The row that a page has no room for says that there are too many: read_page.sql reads these.
 --
 -- $1 text    P, the settled snapshot, without open transactions
 -- $2 bigint  rows at most: one more than a page has
 -- $3 integer bytes of one payload at most that comes along
 -- Columns: those of columns/event.sql, of which the first row has none but
 --   event_type text (C, pg_snapshot as text)
--- Rows: 1 to $2 + 1; the first has no seq, the others are in no order. Index: outbox_tx_seq. Locks: ACCESS SHARE.
+-- Rows: 1 to $2 + 1; the first has no seq, the others are in no order. Index: outbox_tx_seq.
+-- Locks: ACCESS SHARE.
 SELECT NULL::bigint AS seq, NULL::uuid AS event_id, NULL::timestamptz AS occurred_at,
        pg_current_snapshot()::text AS event_type, NULL::integer AS event_version,
        NULL::text AS kind, NULL::text AS aggregate_type, NULL::text AS aggregate_id,

@@ -1,15 +1,18 @@
--- As poll_outbox.sql, for a P at which transactions were open: with the rows of those that have ended since.
+-- As poll_outbox.sql, for a P at which transactions were open: with the rows of those that have
+-- ended since.
 --
--- These are looked for by the transactions' numbers too, which are below xmax(P): so no row comes twice. As
--- find_late_transactions.sql and read_page_late.sql, but without asking first which have rows.
+-- These are looked for by the transactions' numbers too, which are below xmax(P): so no row comes
+-- twice. As find_late_transactions.sql and read_page_late.sql, but without asking first which have
+-- rows.
 --
 -- $1 text    P, the settled snapshot
 -- $2 bigint  rows at most: one more than a page has
 -- $3 integer bytes of one payload at most that comes along
 -- Columns: those of columns/event.sql, of which the first row has none but
 --   event_type text (C, pg_snapshot as text)
--- Rows: 1 to $2 + 1; the first has no seq, the others are in no order. Index: outbox_tx_seq, one probe
--- a leaf for each number in xip(P) that ended, and a range for the rest. Locks: ACCESS SHARE.
+-- Rows: 1 to $2 + 1; the first has no seq, the others are in no order. Index: outbox_tx_seq, one
+--   probe a leaf for each number in xip(P) that ended, and a range for the rest. Locks: ACCESS
+--   SHARE.
 SELECT NULL::bigint AS seq, NULL::uuid AS event_id, NULL::timestamptz AS occurred_at,
        pg_current_snapshot()::text AS event_type, NULL::integer AS event_version,
        NULL::text AS kind, NULL::text AS aggregate_type, NULL::text AS aggregate_id,

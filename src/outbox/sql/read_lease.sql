@@ -5,10 +5,10 @@
 --
 -- $1 text relay, $2 float8 seconds that a lease has at most
 -- Columns: term int8, holder text, instance uuid null, process text null, left_seconds float8 null
---   (of the lease, $2 at most; null: released, never taken or expired), is_overlong bool (no instance
---   can have written how long the lease still holds), backend_pid int4 null,
---   session text (alive | gone | unknown),
---   locked bool (a program without leases leads: it holds an advisory lock)
+--   (of the lease, $2 at most; null: released, never taken or expired), is_overlong bool (no
+--   instance can have written how long the lease still holds), backend_pid int4 null, session text
+--   (alive | gone | unknown), locked bool (a program without leases leads: it holds an advisory
+--   lock)
 -- Rows: 0 when the relay never ran, else 1. Index: primary key. Locks: ACCESS SHARE.
 SELECT p.term, p.holder, p.instance, p.process,
        CASE WHEN p.lease_until > clock_timestamp()

@@ -1,13 +1,13 @@
 -- Everything about one letter but its payload.
 --
 -- $1 bigint id, $2 bigint letters to count at most
--- Columns: those of columns/letter.sql, and last_failed_at text, occurred_at text, replaces uuid null,
---   resolution text null, resolved_by text null, resolved_at text null, reason text null,
---   stream_seq int8 null, payload_omitted bool, event_version int4, kind text,
---   aggregate_version int8 null, source text null, subject text null, content_type text,
---   headers text, correlation_id text null, causation_id text null, actor text null,
---   behind int8 (unresolved later letters of its key, exact up to $2),
---   behind_of int8 null (the first unresolved letter of its key that it waits behind)
+-- Columns: those of columns/letter.sql, and last_failed_at text, occurred_at text, replaces uuid
+--   null, resolution text null, resolved_by text null, resolved_at text null, reason text null,
+--   stream_seq int8 null, payload_omitted bool, event_version int4, kind text, aggregate_version
+--   int8 null, source text null, subject text null, content_type text, headers text, correlation_id
+--   text null, causation_id text null, actor text null, behind int8 (unresolved later letters of
+--   its key, exact up to $2), behind_of int8 null (the first unresolved letter of its key that it
+--   waits behind)
 -- Rows: 0 or 1. Index: primary key, letter_unresolved_key. Locks: ACCESS SHARE.
 SELECT l.* /* columns letter */,
        to_char(l.last_failed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS last_failed_at,

@@ -3,8 +3,8 @@
 -- $1 bigint id, $2 integer characters of json and bytes of binary at most
 -- Columns: json text null, json_bytes int8 null, binary bytea null, binary_bytes int8 null
 --   (sizes of the whole; of a compressed value it is measured)
--- Rows: 0 or 1; 0 too when the outbox has not the row any more. Index: primary key of letter, that of
--- one leaf. Locks: ACCESS SHARE.
+-- Rows: 0 or 1; 0 too when the outbox has not the row any more. Index: primary key of letter, that
+--   of one leaf. Locks: ACCESS SHARE.
 SELECT substring(p.payload::text FROM 1 FOR $2::integer) AS json,
        octet_length(p.payload::text)::bigint AS json_bytes,
        substring(p.payload_binary FROM 1 FOR $2::integer) AS binary,

@@ -1,18 +1,19 @@
 -- The next page of events between two snapshots, in seq order, when no transaction is late.
 --
--- New are the rows visible in C and not in P. Without late transactions (find_late_transactions.sql) these have
--- tx >= xmax(P), and all rows of such transactions have a seq above the floor of P:
+-- New are the rows visible in C and not in P. Without late transactions
+-- (find_late_transactions.sql) these have tx >= xmax(P), and all rows of such transactions have a
+-- seq above the floor of P:
 --
---   floor(P) is the `fence` of the last settle_position.sql or acquire_lease.sql that committed before P was
---   taken: the last seq drawn by anybody, read before the writing transaction got its own number
---   X. X had ended when P was taken, so xmax(P) > X; a transaction >= xmax(P) got its number after
---   X, hence after the fence was read, and draws seq after its number (column order of outbox).
---   The highest seq visible in P will NOT do: xmax(P) is the last ended number + 1, and younger
---   transactions that already run may hold smaller seqs.
+--   floor(P) is the `fence` of the last settle_position.sql or acquire_lease.sql that committed
+--   before P was taken: the last seq drawn by anybody, read before the writing transaction got its
+--   own number X. X had ended when P was taken, so xmax(P) > X; a transaction >= xmax(P) got its
+--   number after X, hence after the fence was read, and draws seq after its number (column order of
+--   outbox). The highest seq visible in P will NOT do: xmax(P) is the last ended number + 1, and
+--   younger transactions that already run may hold smaller seqs.
 --
 -- A look into a snapshot, which is unpacked for each row, costs: what is older than all of C's open
--- transactions needs none. The rows are chosen in a query of their own: else each of the eight leaves
--- would get the whole list of columns to prepare, for every page.
+-- transactions needs none. The rows are chosen in a query of their own: else each of the eight
+-- leaves would get the whole list of columns to prepare, for every page.
 --
 -- $1 text    P, the settled snapshot
 -- $2 text    C, the target snapshot

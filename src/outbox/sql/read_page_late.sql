@@ -1,7 +1,7 @@
 -- The next page of events between two snapshots, in seq order, when transactions are late.
 --
--- As read_page.sql, and the rows of the late transactions (open in P, visible in C), which may have any
--- seq above the bookmark. Bounds are those of read_page.sql.
+-- As read_page.sql, and the rows of the late transactions (open in P, visible in C), which may have
+-- any seq above the bookmark. Bounds are those of read_page.sql.
 --
 -- $1 to $6 as in read_page.sql
 -- $7 text  late transactions, as find_late_transactions.sql gave them

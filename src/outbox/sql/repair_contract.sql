@@ -1,5 +1,5 @@
--- Repairs what verify_conditions.sql has found, and puts the relays back to where all was well. Then acquire
--- again: the terms of all relays are raised.
+-- Repairs what verify_conditions.sql has found, and puts the relays back to where all was well.
+-- Then acquire again: the terms of all relays are raised.
 --
 -- No parameters.
 -- Columns: renumbered int8 (rows with a new seq), put_back text[], uncertain text[] (relays)

@@ -1,5 +1,5 @@
--- Accepts a database that was restored into another cluster (acquire_lease.sql: cluster_id differs from
--- system_id). Then acquire again. Takes time in proportion to the rows that are retained: run
+-- Accepts a database that was restored into another cluster (acquire_lease.sql: cluster_id differs
+-- from system_id). Then acquire again. Takes time in proportion to the rows that are retained: run
 -- `SET LOCAL statement_timeout = 0` before it in the same transaction.
 --
 -- $1 text relay, $2 bigint term

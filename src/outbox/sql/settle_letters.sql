@@ -2,13 +2,13 @@
 -- same settlement changes nothing.
 --
 -- $1 to $14 as in settle_position.sql: the columns of the position
--- $15 bigint payload bytes at most: a larger payload stays in the outbox; one that another table had
---   compressed, and that is larger even so, is not unpacked to be measured: of it the letter tells the
---   compressed size
+-- $15 bigint payload bytes at most: a larger payload stays in the outbox; one that another table
+--   had compressed, and that is larger even so, is not unpacked to be measured: of it the letter
+--   tells the compressed size
 -- $16 bigint dead letters to name at most
 -- $17 to $23 the letters, an array for each column of `failed`: bigint[] seq, text[] state (dead |
---   retrying | held), boolean[] holds, text[] error_code, text[] error, integer[] attempts, float8[]
---   null or wait in seconds until the mark (by this server's clock)
+--   retrying | held), boolean[] holds, text[] error_code, text[] error, integer[] attempts,
+--   float8[] null or wait in seconds until the mark (by this server's clock)
 -- Columns: settled int8 (1 when the term is still ours, else 0 and nothing was written), and of a
 --   dead letter: id int8 null, event_id uuid null, event_type, aggregate_type, aggregate_id text
 --   null (their first 200 characters), error_code text null, error text null (its first 500

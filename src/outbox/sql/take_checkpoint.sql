@@ -1,10 +1,11 @@
--- Notes where the relay is, from which a broker that lost messages can be healed; forgets checkpoints
--- that are older than what the outbox keeps; and ends a healing that has passed all its letters.
+-- Notes where the relay is, from which a broker that lost messages can be healed; forgets
+-- checkpoints that are older than what the outbox keeps; and ends a healing that has passed all its
+-- letters.
 --
 -- $1 text relay, $2 float8 seconds that checkpoints are kept
 -- Columns: taken int8 (1 when one was taken: the stream has moved)
--- Rows: exactly one. Index: primary keys. Locks: the new and old rows; the position's when a healing
--- ends.
+-- Rows: exactly one. Index: primary keys. Locks: the new and old rows; the position's when a
+--   healing ends.
 WITH here AS MATERIALIZED (
     SELECT p.* FROM "postrider".position AS p
     WHERE p.relay = $1::text AND p.stream_seq > 0

@@ -1,8 +1,8 @@
-//! The functions of the schema: a file each, replaced as a whole, and the record of what was installed.
+//! The functions of the schema: a file each, replaced as a whole, and a record of those installed.
 //!
 //! A numbered migration changes tables and is never changed itself. A function's file is changed in
-//! place: when the record, the catalog and the files do not agree, all functions are replaced in one
-//! transaction. What calls a function meanwhile gets the old one or the new one.
+//! place: when the record, the catalog and the files do not agree, all functions are replaced in
+//! one transaction. What calls a function meanwhile gets the old one or the new one.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
--- Drops the recorded functions of one file, before it runs: Postgres replaces a function by one with
--- other result columns only when the old one is gone.
+-- Drops the recorded functions of one file, before it runs: Postgres replaces a function by one
+-- with other result columns only when the old one is gone.
 --
 -- Settings: postrider.functions_dropped (the file's name)
 -- Locks: the functions that it drops.

@@ -1,8 +1,8 @@
 -- Whose locks a session waits for just now.
 --
 -- $1 int4 the waiting session
--- Columns: pid int4, usename text, application_name text, since text null (start of its statement as
---   ISO 8601; null where the role may not see it)
+-- Columns: pid int4, usename text, application_name text, since text null (start of its statement
+--   as ISO 8601; null where the role may not see it)
 -- Rows: one for each session in the way, directly or behind others, those that do not wait
 -- themselves
 --   first. Locks: none.
