@@ -274,6 +274,33 @@ fn ascii_complaints(sources: &[Source]) -> Vec<String> {
         .collect()
 }
 
+/// A file of SQL that a comment or a page names has to be there.
+fn reference_complaints(sources: &[Source]) -> Vec<String> {
+    let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+    let there: Vec<String> =
+        sources.iter().filter(|source| source.is("sql")).map(|source| name(&source.path)).collect();
+    let mut complaints = Vec::new();
+    // A released migration never changes, whatever has another name since.
+    let ours = |source: &&Source| {
+        ["md", "sql", "rs"].iter().any(|extension| source.is(extension))
+            && !source.path.starts_with("migrations/000")
+    };
+    for source in sources.iter().filter(ours) {
+        let prose = |line: &&str| !source.is("rs") || line.trim_start().starts_with("//");
+        let words = source.text.lines().filter(prose).flat_map(|line| {
+            line.split(|letter: char| !letter.is_alphanumeric() && !"_./".contains(letter))
+        });
+        for word in words.map(|word| word.trim_end_matches('.')) {
+            let file = name(word);
+            let stem = file.strip_suffix(".sql");
+            if stem.is_some_and(|stem| !stem.is_empty()) && !there.contains(&file) {
+                complaints.push(format!("{}: there is no {file}", source.path));
+            }
+        }
+    }
+    complaints
+}
+
 fn blank_complaints(sources: &[Source]) -> Vec<String> {
     let mut complaints = Vec::new();
     for source in sources {
@@ -354,11 +381,12 @@ fn main_only_starts_the_program() {
 }
 
 #[test]
-fn files_open_with_a_sentence() {
+fn files_open_with_a_sentence_and_name_files_that_are_there() {
     let sources = tree();
     insist(&opening_complaints(&sources));
     insist(&sql_complaints(&sources));
     insist(&ascii_complaints(&sources));
+    insist(&reference_complaints(&sources));
 }
 
 /// A mutant that does not apply any more guards nothing.
@@ -437,6 +465,8 @@ fn planted_untidiness_is_seen() {
     seen(opening_complaints, "src/pg/open.rs", "//! Has no full stop\n\nuse std::fs;\n");
     seen(sql_complaints, "src/outbox/sql/mute.sql", "SELECT 1;\n");
     seen(ascii_complaints, "src/outbox/sql/wide.sql", "-- One …\nSELECT 1;\n");
+    seen(reference_complaints, "docs/page.md", "See `sql/gone.sql`.\n");
+    seen(reference_complaints, "src/pg/doc.rs", "//! As gone.sql.\nlet x = y.sql();\n");
     seen(blank_complaints, "src/pg/tab.rs", "//! A tab.\n\tfn f() {}\n");
     seen(blank_complaints, "src/pg/blank.rs", "//! A blank. \n");
     seen(blank_complaints, "src/pg/end.rs", "//! No line break.");

@@ -3,8 +3,8 @@
 --
 -- $1 text relay
 -- Columns: pid int4 (0: a prepared transaction), usename text, application_name text, since text
---   null (as blocking.sql), object text null (what is waited for), ours int8 (sessions of Postrider
---   that wait behind it), others int8 (those of applications)
+--   null (as in find_blocking_sessions.sql), object text null (what is waited for), ours int8
+--   (sessions of Postrider that wait behind it), others int8 (those of applications)
 -- Rows: 0, or 1: the session with the most behind it that does not wait itself. Locks: none.
 WITH RECURSIVE waiting AS MATERIALIZED (
     SELECT l.pid, min(c.relname::text) AS object,
