@@ -198,6 +198,7 @@ fn facts(last_seq: u64) -> Facts {
             stream: NAME.to_owned(),
             subjects: vec![">".to_owned()],
             message_bytes_max: MESSAGE_BYTES_MAX,
+            framing_bytes: 0,
         },
         identity: None,
         domain: None,

@@ -36,8 +36,16 @@ use crate::{
     broker::{Absorbed, Forbidden, NotSent},
     clock,
     delivery::{BatchOutcome, Closure, ClosureKind, Ticket},
-    wire::{FIRST_HEADER, Headers, Message},
+    wire::{Headers, Message},
 };
+
+/// The header by which a stream recognises a message; the first of every message.
+const MESSAGE_ID: &str = "Nats-Msg-Id";
+
+/// The bytes of a message besides its header block and its payload: the version, the name of the
+/// first header, the end of the last line, an empty line.
+pub(super) const FRAMING_BYTES: usize =
+    "NATS/1.0\r\n".len() + MESSAGE_ID.len() + ": \r\n\r\n".len();
 
 /// The sending half and the answers.
 #[derive(Debug)]
@@ -379,16 +387,17 @@ fn forbidden(subject: String, api_prefix: &str) -> Forbidden {
 /// the rest of the text. Only deserialisation makes a value with line breaks. Should it refuse
 /// them some day, there is the map.
 pub(super) fn map_of(headers: &Headers) -> HeaderMap {
-    const FIRST: HeaderName = HeaderName::from_static(FIRST_HEADER);
+    const FIRST: HeaderName = HeaderName::from_static(MESSAGE_ID);
     let block: StrDeserializer<'_, value::Error> = headers.block().into_deserializer();
     let mut map = HeaderMap::new();
-    match HeaderValue::deserialize(block) {
-        Ok(block) => map.insert(FIRST, block),
-        Err(_) => {
-            for (name, value) in headers.iter() {
-                map.append(name, value);
-            }
-        }
+    if let Ok(block) = HeaderValue::deserialize(block) {
+        map.insert(FIRST, block);
+        return map;
+    }
+    let id = headers.block().split("\r\n").next().unwrap_or_default();
+    map.append(MESSAGE_ID, id);
+    for (name, value) in headers.iter() {
+        map.append(name, value);
     }
     map
 }
@@ -411,7 +420,7 @@ mod tests {
         headers.add("ce-kind", "domain");
         let map = map_of(&headers);
         assert_eq!(map.len(), 1, "the client takes no line breaks any more: see map_of");
-        let block = map.get(FIRST_HEADER).map(HeaderValue::as_str);
+        let block = map.get(MESSAGE_ID).map(HeaderValue::as_str);
         assert_eq!(block, Some("00000000-0000-0000-0000-000000000000\r\nce-kind: domain"));
     }
 }

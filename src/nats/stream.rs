@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::{
     info::{API_TIMEOUT, Info, find},
+    publish::FRAMING_BYTES,
     version::Version,
 };
 use crate::{
@@ -169,6 +170,7 @@ pub async fn verify(
             stream: config.name.clone(),
             subjects: info.config.subjects.clone(),
             message_bytes_max: stream_max.unwrap_or(server_max).min(server_max),
+            framing_bytes: FRAMING_BYTES as u64,
         },
         identity: info.created_ns(),
         domain: info.domain.clone(),

@@ -29,12 +29,6 @@ const LEFT_OUT: &str = "\"too large\"";
 /// What tracing adds by itself: no event shall die of it.
 const TRACE_CONTEXT: [&str; 3] = ["traceparent", "tracestate", "baggage"];
 
-/// The name of the first header of every message.
-pub const FIRST_HEADER: &str = "Nats-Msg-Id";
-
-/// What is beside the block: the version, the first name, the end of the last line, an empty line.
-const FRAME_BYTES: usize = "NATS/1.0\r\n".len() + FIRST_HEADER.len() + ": \r\n\r\n".len();
-
 /// The length of an id.
 const ID_BYTES: usize = uuid::fmt::Hyphenated::LENGTH;
 
@@ -47,7 +41,7 @@ const USUAL_BYTES: usize = 640;
 /// The headers of one message, as they go on the wire: a line for each, in the order they were added.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Headers {
-    /// The value of the first, and for each further one `\r\nName: value`.
+    /// The message id, and for each header `\r\nName: value`.
     block: String,
 }
 
@@ -66,16 +60,14 @@ impl Headers {
         }
     }
 
-    /// The value of [`FIRST_HEADER`] and all further lines.
+    /// The message id, and a line for each header after it: `\r\nName: value`.
     pub fn block(&self) -> &str {
         &self.block
     }
 
     /// The name of each and its value.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        let mut lines = self.block.split("\r\n");
-        let first = lines.next().map(|value| (FIRST_HEADER, value));
-        first.into_iter().chain(lines.filter_map(|line| line.split_once(": ")))
+        self.block.split("\r\n").skip(1).filter_map(|line| line.split_once(": "))
     }
 
     /// The first value of a name.
@@ -83,9 +75,9 @@ impl Headers {
         self.iter().find(|(found, _)| *found == name).map(|(_, value)| value)
     }
 
-    /// What they take on the wire.
+    /// The bytes of the block.
     pub(super) fn bytes(&self) -> usize {
-        FRAME_BYTES + self.block.len()
+        self.block.len()
     }
 
     /// Adds one. The caller knows that neither part has a line break.

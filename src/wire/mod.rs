@@ -10,8 +10,7 @@ use bytes::Bytes;
 use crate::event::{Event, EventId, Payload};
 
 pub use headers::{
-    FIRST_HEADER, HEADER_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADER_VALUE_BYTES_MAX, HEADERS_MAX,
-    Headers,
+    HEADER_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADER_VALUE_BYTES_MAX, HEADERS_MAX, Headers,
 };
 pub use refusal::Refusal;
 pub use subject::{SUBJECT_BYTES_MAX, SubjectTemplate, TemplateError, captures};
@@ -38,8 +37,10 @@ pub struct Limits {
     pub stream: String,
     /// The subjects that the stream captures.
     pub subjects: Vec<String>,
-    /// The most bytes that headers and payload may have together.
+    /// The most bytes that framing, headers and payload may have together.
     pub message_bytes_max: u64,
+    /// The bytes that the broker's protocol adds to each message and counts with it.
+    pub framing_bytes: u64,
 }
 
 /// The content mode of a message, as CloudEvents name it.
@@ -101,11 +102,14 @@ impl Encoder {
         let (headers, left_out) = headers::headers_of(event, &self.source)?;
         let bytes_max = self.limits.message_bytes_max;
         let too_large = |payload_bytes: u64| {
-            let bytes = payload_bytes + headers.bytes() as u64;
+            let bytes = payload_bytes + headers.bytes() as u64 + self.limits.framing_bytes;
             Refusal::PayloadTooLarge { bytes, bytes_max }
         };
         let payload = match &event.payload {
-            Payload::Bytes(bytes) if (bytes.len() + headers.bytes()) as u64 > bytes_max => {
+            Payload::Bytes(bytes)
+                if (bytes.len() + headers.bytes()) as u64 + self.limits.framing_bytes
+                    > bytes_max =>
+            {
                 return Err(too_large(bytes.len() as u64));
             }
             Payload::Bytes(bytes) => bytes.clone(),

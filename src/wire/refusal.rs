@@ -50,7 +50,7 @@ pub enum Refusal {
         /// The column's name.
         field: &'static str,
     },
-    /// A header that JetStream or Postrider gives a meaning to.
+    /// A header that a broker or Postrider gives a meaning to.
     #[error("header \"{name}\" is reserved; rename it in the row's headers")]
     ReservedHeader {
         /// The header's name.

@@ -35,6 +35,7 @@ fn encoder(template: &str) -> Encoder {
         stream: "EVENTS".into(),
         subjects: vec!["events.>".into()],
         message_bytes_max: 1 << 20,
+        framing_bytes: 27,
     };
     Encoder::new(SubjectTemplate::parse(template).unwrap(), "shop".into()).with_limits(limits)
 }
@@ -57,7 +58,6 @@ fn headers_carry_the_cloudevents_attributes() {
     }
     insta::assert_snapshot!(text, @r"
     events.order.placed
-    Nats-Msg-Id: 00000000-0000-0000-0000-000000000001
     ce-aggregatetype: order
     ce-aggregateversion: 7
     ce-authid: ann
@@ -274,7 +274,7 @@ proptest! {
         if let Ok(parsed) = SubjectTemplate::parse(&template) {
             prop_assert!(!parsed.prefix().is_empty() && !parsed.prefix().starts_with('$'));
             let limits = Limits {
-                stream: "EVENTS".into(), subjects: vec![">".into()], message_bytes_max: 1 << 20,
+                stream: "EVENTS".into(), subjects: vec![">".into()], message_bytes_max: 1 << 20, framing_bytes: 27,
             };
             let prefix = parsed.prefix().to_owned();
             let encoder = Encoder::new(parsed, "shop".into()).with_limits(limits);

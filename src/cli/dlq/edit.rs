@@ -216,6 +216,7 @@ fn check(
         stream: config.stream.name.clone(),
         subjects: subjects.unwrap_or_else(anything),
         message_bytes_max: u64::MAX,
+        framing_bytes: 0,
     };
     let encoder = Encoder::new(template, config.relay.source.clone()).with_limits(limits);
     match encoder.encode(&event(detail, edit, parts)) {
