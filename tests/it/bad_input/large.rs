@@ -221,7 +221,7 @@ async fn b14_hundreds_of_megabytes_in_one_row_are_never_read() {
 async fn b14_many_payloads_that_another_table_had_compressed_are_read_in_time() {
     let mut scene = Scene::with(|daemon| {
         daemon
-            .set("database.query_timeout", "1s")
+            .set("database.query_timeout", "3s")
             .allow_log("could not read the outbox")
             .allow_log("could not settle")
     })
