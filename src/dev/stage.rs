@@ -151,7 +151,9 @@ impl Stage {
 fn toml(database: &str, nats: &str, admin_port: u16) -> String {
     format!(
         "[database]\nurl = \"{database}\"\n\n[nats]\nurl = \"{nats}\"\n\n\
-         [stream]\nname = \"{STREAM}\"\nsubjects = [\"events.>\"]\ncreate = true\n\n\
+         [stream]\nname = \"{STREAM}\"\nsubjects = [\"events.>\"]\ncreate = true\n\
+         # A limit would be reserved, and a small disk may not have it.\n\
+         max_bytes = \"0B\"\n\n\
          [admin]\nlisten = \"127.0.0.1:{admin_port}\"\n"
     )
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tokio_postgres::Client;
 
-use crate::support::{DEADLINE, Fixture, app, daemon, postgres};
+use crate::support::{DEADLINE, Fixture, app, daemon, eventually, postgres};
 
 /// The lines that tell of a repair.
 const REPAIRED: &str = "repaired, and what was inserted";
@@ -334,9 +334,13 @@ async fn rows_of_another_cluster_are_named_and_published_when_told_to() {
     daemon.kill9();
     daemon.start_again();
     daemon.wait_log(waits, DEADLINE).await;
-    let status = daemon::run(&fixture.toml(), &["status", "--check"]).await;
-    assert_eq!(status.code, Some(2), "{status:?}");
-    assert!(status.stdout.contains("contract_broken: 2 rows have"), "{status:?}");
+    // Until it has reported it counts as starting.
+    eventually("the report of the leader", DEADLINE, async || {
+        let status = daemon::run(&fixture.toml(), &["status", "--check"]).await;
+        assert_eq!(status.code, Some(2), "{status:?}");
+        status.stdout.contains("contract_broken: 2 rows have").then_some(())
+    })
+    .await;
     let broken = r#"postrider_finding{code="contract_broken"}"#;
     assert!(daemon.metric(broken).await > 0.0);
     daemon.kill9();
