@@ -51,7 +51,7 @@ async def consume(args: argparse.Namespace) -> None:
         while True:
             try:
                 messages = await subscription.fetch(batch=20, timeout=args.idle or 5)
-            except nats.errors.TimeoutError:
+            except asyncio.TimeoutError:  # nats.errors.TimeoutError is one, too
                 if args.idle:
                     break
                 continue

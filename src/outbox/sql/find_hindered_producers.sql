@@ -81,13 +81,16 @@ WITH RECURSIVE home AS MATERIALIZED (
     SELECT p.name, p.is_member, 'sequence gate', 'SELECT', 'SEQUENCE', '"postrider".gate', false
     FROM producer AS p, home WHERE NOT has_sequence_privilege(p.oid, home.gate, 'USAGE, SELECT')
     UNION ALL
-    -- tx, seq and slot are nobody's to set; occurred_at is set by none of the functions.
+    -- tx, seq and slot are nobody's to set; occurred_at is set by none of the functions. Columns that
+    -- the application has added are its own business: an insert that names none of them succeeds.
     SELECT p.name, p.is_member,
            CASE WHEN p.inserts THEN 'columns of outbox' ELSE 'table outbox' END,
            format('INSERT (%s)', string_agg(quote_ident(t.attname::text), ', ' ORDER BY t.attnum)),
            'TABLE', '"postrider".outbox', false
     FROM producer AS p, home JOIN pg_attribute AS t ON t.attrelid = home.oid
-    WHERE t.attnum > 0 AND NOT t.attisdropped AND t.attname NOT IN ('tx', 'seq', 'slot')
+    WHERE t.attname IN ('event_version', 'occurred_at', 'event_id', 'event_type', 'kind', 'aggregate_type',
+                        'aggregate_id', 'aggregate_version', 'source', 'subject', 'content_type', 'headers',
+                        'correlation_id', 'causation_id', 'actor', 'payload', 'payload_binary')
       AND NOT has_column_privilege(p.oid, home.oid, t.attnum, 'INSERT')
       AND (NOT p.inserts OR p.emits AND t.attname <> 'occurred_at')
     GROUP BY p.name, p.is_member, p.inserts
