@@ -73,7 +73,13 @@ pub(super) async fn compare(config: &Config, settled: &Settled) -> Result<Compar
     }
     let broker = broker(config).await?;
     let kept = kept(&broker.jetstream, &config.stream.name).await;
-    let (keeps, first_seq) = kept.map_err(|error| unreadable(&error))?;
+    let (keeps, first_seq) = kept.map_err(|error| match error {
+        // What is settled was published to it.
+        BrokerError::Missing { .. } => unreadable(&nats::gone(&config.stream)),
+        error @ (BrokerError::Unavailable { .. } | BrokerError::Refused { .. }) => {
+            unreadable(&error)
+        }
+    })?;
     if keeps != Keeps::UntilItsLimits {
         let text = format!(
             "stream \"{}\" removes what its consumers have acknowledged, or what a later message of its \

@@ -66,7 +66,7 @@ pub(super) fn run(globals: &Globals, args: &Args) -> Result<Exit, Failure> {
             once(&mut stage, &args.workload).await
         } else {
             let shop = if args.play.no_demo { Shop::Closed } else { Shop::Open };
-            play::play(&mut stage, shop).await
+            Box::pin(play::play(&mut stage, shop)).await
         }
     })
 }

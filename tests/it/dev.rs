@@ -1,16 +1,16 @@
 //! `postrider dev` as a user runs it: a clean run, one that it has to complain about, and the demo.
 
-use std::process::Stdio;
+use std::{fs, process::Stdio};
 
 use postrider::dev::servers::{Signal, send_signal};
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt as _, BufReader, Lines},
-    process::{Child, ChildStdout, Command},
+    io::{AsyncBufReadExt as _, AsyncRead, BufReader, Lines},
+    process::{Child, ChildStderr, ChildStdout, Command},
     time::timeout,
 };
 
-use super::support::{DEADLINE, app, daemon, postgres, toml::Toml};
+use super::support::{DEADLINE, app, daemon, eventually, postgres, toml::Toml};
 
 #[tokio::test]
 async fn one_run_ends_with_one_json_line_of_good_figures() {
@@ -36,7 +36,7 @@ async fn a_relay_that_publishes_elsewhere_is_found_out() {
     assert!(run.stderr.contains("repeat the workload with --seed 3"), "{run:?}");
 }
 
-async fn line_with(lines: &mut Lines<BufReader<ChildStdout>>, text: &str) -> String {
+async fn line_with<R: AsyncRead + Unpin>(lines: &mut Lines<BufReader<R>>, text: &str) -> String {
     let wanted = async {
         loop {
             let line = lines.next_line().await.unwrap().expect("more lines");
@@ -52,6 +52,7 @@ async fn line_with(lines: &mut Lines<BufReader<ChildStdout>>, text: &str) -> Str
 struct Dev {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
+    errors: Lines<BufReader<ChildStderr>>,
     env: Vec<(String, String)>,
 }
 
@@ -60,6 +61,7 @@ impl Dev {
         let mut child = Command::new(env!("CARGO_BIN_EXE_postrider"))
             .arg("dev")
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .unwrap();
@@ -69,7 +71,8 @@ impl Dev {
             let line = line_with(&mut lines, &format!("export {name}=")).await;
             env.push((name.to_owned(), line.split_once('=').unwrap().1.to_owned()));
         }
-        Self { child, lines, env }
+        let errors = BufReader::new(child.stderr.take().unwrap()).lines();
+        Self { child, lines, errors, env }
     }
 
     fn url(&self) -> &str {
@@ -125,6 +128,37 @@ async fn the_demo_shows_events_of_its_own_and_of_its_user_until_it_is_stopped() 
     // Everything but the letter, if the relay had time for all of it.
     assert!(counts[0] > counts[1] && counts[1] > 0, "{total}");
     assert!(client.query_one("SELECT 1", &[]).await.is_err(), "the servers are still there");
+}
+
+/// The process id of a child of this process whose program is called so.
+fn child_of(parent: u32, program: &str) -> u32 {
+    let is_it = |pid: &u32| {
+        let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}"));
+        let parent_is_it = read("status")
+            .is_ok_and(|status| status.lines().any(|line| line == format!("PPid:\t{parent}")));
+        parent_is_it && read("cmdline").is_ok_and(|line| line.contains(program))
+    };
+    let entries = fs::read_dir("/proc").unwrap();
+    let pids = entries.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    pids.into_iter().find(is_it).unwrap_or_else(|| panic!("no {program}"))
+}
+
+/// The first thing that one tries; it ended everything, and removed what could have told why.
+#[tokio::test]
+async fn the_demo_outlives_a_broker_that_is_killed() {
+    let mut dev = Dev::start().await;
+    line_with(&mut dev.lines, "events.order.placed").await;
+    send_signal(child_of(dev.child.id().unwrap(), "nats-server"), Signal::Kill).unwrap();
+    let told = eventually("the broker to be missed", DEADLINE, async || {
+        let text = dev.shell("postrider status --check || true").await;
+        text.contains("nats_down").then_some(text)
+    })
+    .await;
+    assert!(told.contains("CRITICAL"), "{told}");
+    // After the heartbeats that it misses.
+    line_with(&mut dev.errors, "consumer: could not read the demo's stream").await;
+    assert!(dev.shell("postrider status").await.contains("nats_down"));
+    assert!(dev.child.try_wait().unwrap().is_none(), "the demo has ended");
 }
 
 #[tokio::test]

@@ -81,7 +81,8 @@ async fn the_readme_can_be_followed_from_the_configuration_to_the_event() {
         let shown = Sandbox::new().file("postrider.toml", &toml).run(&["config", "show"]);
         assert_eq!((shown.code, shown.stderr.as_str()), (Some(0), ""), "{shown:?}");
     }
-    let (_fixture, client) = with_orders().await;
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
     for statements in blocks(&readme, "sql") {
         client.batch_execute(&statements).await.unwrap();
     }

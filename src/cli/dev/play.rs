@@ -1,8 +1,17 @@
 //! The part of `postrider dev` that stays: servers, a relay, a small shop, lines to copy, a summary.
 
-use std::{convert::Infallible, future::pending, time::Duration};
+use std::{
+    convert::Infallible,
+    env,
+    future::pending,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use tokio::{sync::mpsc, time::interval};
+use tokio::{
+    sync::mpsc,
+    time::{interval, sleep},
+};
 
 use super::super::{
     exit::{Exit, Failure},
@@ -17,7 +26,10 @@ use crate::{
     shutdown::Shutdown,
 };
 
-/// How often the relay is looked at.
+/// The wait before the shop tries again what a server has refused.
+const SHOP_RETRY: Duration = Duration::from_secs(1);
+
+/// How often it is checked whether the relay still runs.
 const WATCH: Duration = Duration::from_millis(200);
 
 /// The small shop of the demo, which places orders and shows their events.
@@ -53,18 +65,22 @@ pub(super) async fn play(stage: &mut Stage, shop: Shop) -> Result<Exit, Failure>
         }
     };
     let trade = async {
-        if shop == Shop::Open {
-            tokio::try_join!(
-                demo::produce(&database, &lines),
-                demo::consume(&database, &nats, &lines)
-            )?;
+        if shop == Shop::Closed {
+            pending::<()>().await;
         }
-        pending::<Result<Infallible, DemoError>>().await
+        go_on("shop", async || demo::produce(&database, &lines).await).await;
+    };
+    let consume = async {
+        if shop == Shop::Closed {
+            pending::<()>().await;
+        }
+        go_on("consumer", async || demo::consume(&database, &nats, &lines).await).await;
     };
     tokio::select! {
         result = printing => result?,
-        Err(error) = trade => return Err(error.into()),
-        Err(error) = demo::watch_letters(&database, &lines) => return Err(error.into()),
+        () = trade => {}
+        () = consume => {}
+        () = go_on("letters", async || demo::watch_letters(&database, &lines).await) => {}
         () = signals => {}
         () = shutdown.stopping() => {}
     }
@@ -72,6 +88,20 @@ pub(super) async fn play(stage: &mut Stage, shop: Shop) -> Result<Exit, Failure>
     let Ok(Some(0)) = stage.relay.stop().await else { return Err(ended(stage)) };
     print::line(&total(&demo::summary(&database, &nats).await?))?;
     Ok(Exit::Done)
+}
+
+/// Does a part of the demo again and again, also while a server is away: somebody may try just that.
+async fn go_on(part: &str, work: impl AsyncFn() -> Result<Infallible, DemoError>) {
+    let mut said = String::new();
+    loop {
+        let Err(error) = work().await;
+        let text = format!("{part}: could not {error}; trying again");
+        if text != said {
+            print::to_stderr(&text);
+            said = text;
+        }
+        sleep(SHOP_RETRY).await;
+    }
 }
 
 /// The summary as text.
@@ -88,21 +118,23 @@ fn introduction(stage: &Stage, shop: Shop) -> String {
     let (config, log) = (stage.config_path(), stage.relay.log_path());
     let paste = if shop == Shop::Open { PASTE } else { "" };
     format!(
-        "
+        r#"
 Everything runs until Ctrl-C, and is removed then. In another terminal:
 
   export DATABASE_URL={database}
   export NATS_URL={nats}
   export POSTRIDER_CONFIG={config}
+  export PATH="{program}:$PATH"
 
   Postgres   psql {database}
-  NATS       nats --server {nats} subscribe 'events.>'
+  NATS       nats --server {nats} subscribe 'events.>'   (the nats CLI)
   relay      postrider status, postrider check, postrider dlq list
   metrics    curl -s {admin}/metrics
   health     curl -s '{admin}/readyz?verbose'
   log        tail -f {log}
-{paste}",
+{paste}"#,
         config = config.display(),
+        program = program_directory().display(),
         log = log.display()
     )
 }
@@ -123,6 +155,12 @@ Or with nothing but SQL's own words:
 
 What arrives in the stream:
 ";
+
+/// Where this program is, so that `postrider` means it.
+fn program_directory() -> PathBuf {
+    let program = env::current_exe().ok();
+    program.and_then(|program| program.parent().map(Path::to_owned)).unwrap_or_default()
+}
 
 fn ended(stage: &Stage) -> Failure {
     let text = format!("the relay ended; the end of its log:\n{}", stage.relay.log_tail());
