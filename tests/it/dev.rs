@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, BufReader, Lines},
     process::{Child, ChildStderr, ChildStdout, Command},
+    sync::{Mutex, MutexGuard},
     time::timeout,
 };
 
@@ -48,16 +49,21 @@ async fn line_with<R: AsyncRead + Unpin>(lines: &mut Lines<BufReader<R>>, text: 
     timeout(DEADLINE, wanted).await.unwrap_or_else(|_| panic!("no line with {text:?}"))
 }
 
+/// The ports that `dev` keeps are those of one at a time.
+static KEPT_PORTS: Mutex<()> = Mutex::const_new(());
+
 /// A running `postrider dev`, the lines that it prints, and the environment that it names.
 struct Dev {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
     errors: Lines<BufReader<ChildStderr>>,
     env: Vec<(String, String)>,
+    _ports: MutexGuard<'static, ()>,
 }
 
 impl Dev {
     async fn start() -> Self {
+        let ports = KEPT_PORTS.lock().await;
         let mut child = Command::new(env!("CARGO_BIN_EXE_postrider"))
             .arg("dev")
             .stdout(Stdio::piped())
@@ -72,7 +78,7 @@ impl Dev {
             env.push((name.to_owned(), line.split_once('=').unwrap().1.to_owned()));
         }
         let errors = BufReader::new(child.stderr.take().unwrap()).lines();
-        Self { child, lines, errors, env }
+        Self { child, lines, errors, env, _ports: ports }
     }
 
     fn url(&self) -> &str {
