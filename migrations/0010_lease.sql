@@ -26,7 +26,8 @@ ALTER TABLE "postrider".position
     -- when a program without leases has led.
     ADD COLUMN sent_to bigint;
 
--- What nobody could go on from: a time that never comes, and a term after which no number comes.
+-- Constraints against values that no instance could go on from: a time that never comes, and a term
+-- after which no number comes.
 ALTER TABLE "postrider".position
     ADD CONSTRAINT position_has_finite_times
         CHECK (isfinite(lease_until) AND isfinite(acquired_at) AND isfinite(updated_at)),
@@ -36,7 +37,7 @@ COMMENT ON COLUMN "postrider".position.lease_until IS
     'Until when the leader may publish, by this server''s clock; null: nobody leads.';
 COMMENT ON COLUMN "postrider".position.holder IS 'Who leads, or led last: host and process.';
 
--- What the instance that leads found out itself, and when it said so last: `postrider status` shows
+-- Findings of the instance that leads, and the time of its last report: `postrider status` shows
 -- it, and a report that is old is a finding too. {"term": ..., "findings": [{code, severity, cause,
 -- next}]}
 ALTER TABLE "postrider".position

@@ -1,4 +1,4 @@
--- What is known of the stream: its identity as a number of our own, how much was published to it,
+-- Facts about the stream: its identity as a number of our own, how much was published to it,
 -- and losses that a healing could not restore.
 --
 -- Why: the identity was the text that a client library made of a time. Another version of the
@@ -61,8 +61,8 @@ UPDATE "postrider".checkpoint
 SET stream_created_ns = pg_temp.nanoseconds(stream_created), published = stream_seq;
 DROP FUNCTION pg_temp.nanoseconds(text);
 
--- What the stream has lost and the outbox no longer has. It stands until a person has acknowledged
--- it.
+-- Events that the stream has lost and the outbox no longer has. A loss stands until a person has
+-- acknowledged it.
 CREATE TABLE "postrider".loss (
     id              bigint      NOT NULL GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     relay           text        NOT NULL,

@@ -22,7 +22,7 @@ CREATE TABLE "postrider".installed_function (
     digest       text        NOT NULL,
     -- The major version of the server that made the digest: another one may word a body otherwise.
     postgres     integer     NOT NULL,
-    -- Those of the four roles that may execute it.
+    -- Roles, of the four, that may execute the function.
     roles        text[]      NOT NULL,
     -- The version of the program whose text it is.
     program      text        NOT NULL,

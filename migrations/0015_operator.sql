@@ -1,4 +1,4 @@
--- What an operator may change directly: nothing.
+-- Operators change nothing directly.
 --
 -- Why: an operator who may change the table of letters may do so past the audit. So each act is a
 --   function (functions/operator_*.sql) that writes its rows of the audit in the statement that

@@ -180,6 +180,13 @@ fn settings(config: &Config, options: Options, template: SubjectTemplate) -> rel
     let in_flight_events = size(u64::from(config.relay.in_flight_events));
     let in_flight_bytes = size(config.relay.in_flight_bytes.0);
     let batch_bytes = size(config.relay.batch_bytes.0);
+    let (stream, mode) = match config.route.sink {
+        SinkKind::Nats => (config.stream.clone(), Mode::Binary),
+        SinkKind::Stdout => {
+            let name = stdout::LOG.to_owned();
+            (config::Stream { name, ..config.stream.clone() }, Mode::Structured)
+        }
+    };
     relay::Settings {
         database: config.database.clone(),
         schema: Schema::from(&config.database.schema),
@@ -190,16 +197,8 @@ fn settings(config: &Config, options: Options, template: SubjectTemplate) -> rel
             process: relay::process::identity(),
             length: config.relay.lease.0,
         },
-        stream: match config.route.sink {
-            SinkKind::Nats => config.stream.clone(),
-            SinkKind::Stdout => {
-                config::Stream { name: stdout::LOG.to_owned(), ..config.stream.clone() }
-            }
-        },
-        mode: match config.route.sink {
-            SinkKind::Nats => Mode::Binary,
-            SinkKind::Stdout => Mode::Structured,
-        },
+        stream,
+        mode,
         template,
         source: config.relay.source.clone(),
         ack_timeout: config.nats.ack_timeout.0,

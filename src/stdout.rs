@@ -1,8 +1,10 @@
-//! The sink of standard output: one CloudEvents JSON line an event, for looking and for development.
+//! The sink of standard output: one CloudEvents JSON line an event, for looking and for
+//! development.
 //!
-//! A thread of its own writes, because a reader may be slow or stand still; an event is acknowledged
-//! once its line is flushed. Nothing can be read back from there, so that no id is recognised, and
-//! nothing is scanned or healed: after a crash the lines that were in flight come again.
+//! A thread of its own writes, because a reader may be slow or stand still; an event is
+//! acknowledged once its line is flushed. Nothing can be read back from there, so that no id is
+//! recognised, and nothing is scanned or healed: after a crash the lines that were in flight come
+//! again.
 
 use std::{
     collections::VecDeque,
@@ -35,11 +37,12 @@ pub const LOG: &str = "/dev/stdout";
 /// The log, as it is named in texts.
 pub const NAME: &str = "standard output";
 
-/// Bytes of an event's headers and payload at most, inclusive: what a NATS server can be set to take.
-/// A larger event becomes a dead letter.
+/// Bytes of an event's headers and payload at most, inclusive: what a NATS server can be set to
+/// take. A larger event becomes a dead letter.
 const MESSAGE_BYTES_MAX: u64 = 64 << 20;
 
-/// Lines that wait for the writer at most. At the bound nothing is handed over until it has written.
+/// Lines that wait for the writer at most. At the bound nothing is handed over until it has
+/// written.
 const LINES_MAX: usize = 65_536;
 
 /// Lines between two flushes at most.
@@ -105,7 +108,8 @@ impl Sink {
         NAME.to_owned()
     }
 
-    /// Says whether lines can be written. `mark` is what is known of the lines of earlier processes.
+    /// Says whether lines can be written. `mark` is what is known of the lines of earlier
+    /// processes.
     pub fn verify(&self, mark: StreamMark) -> BoxFuture<'static, Result<Seen, BrokerError>> {
         let verified = match &self.news.borrow().failure {
             Some(failure) => Err(self.broken(failure.clone())),
@@ -154,7 +158,7 @@ impl Sink {
     /// The next answer, as soon as there is one.
     ///
     /// # Cancel safety
-    /// Nothing is lost when the future is dropped.
+    /// Dropping the future loses nothing.
     pub async fn next(&mut self) -> Absorbed {
         if !std::mem::replace(&mut self.is_connected, true) {
             return Absorbed::Connected;

@@ -57,8 +57,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
 
 const EVERYTHING_BUT_CLI: &[&str] = &["*", "!cli"];
 
-/// The outbox and the brokers meet in `relay`, by way of the seam, and in those that put the program
-/// together.
+/// The outbox and the brokers meet in `relay`, by way of the seam, and in those that put the
+/// program together.
 const OUTBOX_MEETS_SINK: &[&str] = &["relay", "app", "cli", "dev"];
 
 /// The modules of the program that may name the NATS client: its own, and the throwaway servers and

@@ -4,8 +4,8 @@
 -- operator has to act before events flow). The relay calls it at each start and each minute,
 -- `postrider check` on demand.
 --
--- It reads catalogs, the positions, the highest seq and the highest transaction number. SECURITY
--- INVOKER: what the calling role may not see is one of the conditions.
+-- The function reads catalogs, the positions, the highest seq and the highest transaction number.
+-- SECURITY INVOKER: what the calling role may not see is one of the conditions.
 
 CREATE OR REPLACE FUNCTION "postrider".broken_contract(wanted text)
 RETURNS TABLE (code text, remedy text, problem text, fix text)

@@ -10,7 +10,7 @@ DECLARE
     tokens text;
     hint text;
 BEGIN
-    -- What nearly every event is, in one expression.
+    -- The usual event passes in one expression.
     IF event_type ~ '^[0-9A-Za-z_-]+(?:[.][0-9A-Za-z_-]+)*$' AND octet_length(event_type) <= 512
        AND aggregate_type <> '' AND aggregate_id <> ''
        AND octet_length(aggregate_type) + octet_length(aggregate_id) <= 400

@@ -4,7 +4,7 @@ CREATE OR REPLACE FUNCTION "postrider".check_header_value(name text, value text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp AS $body$
 BEGIN
-    -- What nearly every value is, in one expression.
+    -- The usual value passes in one expression.
     IF octet_length(value) <= 1024 AND value ~ '^[ -~]*$' THEN
         RETURN true;
     ELSIF octet_length(convert_to(value, 'UTF8')) > 4096 THEN

@@ -1,20 +1,21 @@
 -- emit(): adds one event to the outbox. It refuses, with SQLSTATE 22023 and a text that says what
 -- to do, what could never be published, and fills in what context() has set.
 --
--- One body, nine functions: a driver sends a document as text, json or jsonb, and a key as text,
--- uuid or bigint. Each needs a function of its own, because Postgres has no implicit cast between
--- them. An untyped literal or parameter becomes text: where functions differ, Postgres prefers the
--- string type. Only the functions with a text key have defaults for the key: otherwise a call
--- without a key would fit several. headers is anycompatible, which takes an untyped literal as
--- text; a further family of overloads would be ambiguous for every call that leaves headers out.
+-- Nine functions share one body: a driver sends a document as text, json or jsonb, and a key as
+-- text, uuid or bigint. Each needs a function of its own, because Postgres has no implicit cast
+-- between them. An untyped literal or parameter becomes text: where functions differ, Postgres
+-- prefers the string type. Only the functions with a text key have defaults for the key: otherwise
+-- a call without a key would fit several. headers is anycompatible, which takes an untyped literal
+-- as text; a further family of overloads would be ambiguous for every call that leaves headers out.
 --
 -- The document stays byte for byte unless it comes as jsonb. Its text is validated where it is
 -- stored, by the cast to json: an exception block to word that error would cost each call 7 %.
 --
--- It runs in the application's own session, whatever that has set. No pattern has a backslash,
--- which standard_conforming_strings = off would remove. Each function and operator of pg_catalog is
--- qualified: a schema before pg_catalog may have an octet_length() or a ~ of its own, and a SET
--- clause would cost each call. There is no NULLIF and no IN, whose operator cannot be named.
+-- The functions run in the application's own session, whatever that has set. No pattern has a
+-- backslash, which standard_conforming_strings = off would remove. Each function and operator of
+-- pg_catalog is qualified: a schema before pg_catalog may have an octet_length() or a ~ of its own,
+-- and a SET clause would cost each call. There is no NULLIF and no IN, whose operator cannot be
+-- named.
 --
 -- %1$s is the payload's type, %2$s the key's parameters, %3$s the variable with the key as text,
 -- %4$s that variable's declaration, %5$s the key's type.
@@ -45,7 +46,7 @@ DECLARE
     all_headers jsonb;
     is_valid boolean;%4$s
 BEGIN
-    -- What nearly every event is, in one expression: each one more is prepared anew in every
+    -- The usual event passes in one expression: each one more is prepared anew in every
     -- transaction. Whatever is not true or not known takes the long way.
     IF kind OPERATOR(pg_catalog.=) 'domain' AND headers IS NULL AND event_id IS NULL
        AND event_version OPERATOR(pg_catalog.>=) 1

@@ -3,7 +3,7 @@
 -- are not settled and letters that are not resolved are left alone and counted: an event without
 -- its payload would be another event.
 --
--- They are deleted, and not emptied: a healing would publish an empty row.
+-- Rows are deleted, and not emptied: a healing would publish an empty row.
 --
 -- $1 relay that is named in the audit, $2 and $3 aggregate type and id, $4 only rows above this
 -- seq, $5 rows at most, $6 actor, $7 reason. `next` is null when this was the last batch.

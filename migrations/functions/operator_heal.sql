@@ -11,7 +11,7 @@ BEGIN
     WHERE p.relay = $1 AND p.gate_kind = 'broker_regressed'
     RETURNING true INTO waits;
     IF waits THEN
-        -- It is about no letter.
+        -- The record is about no letter.
         INSERT INTO "postrider".audit (actor, action, relay, letter_id, seq, event_id, before, after)
         VALUES ($2, 'heal', $1, 0, 0, '00000000-0000-0000-0000-000000000000', '{}', '{}');
         PERFORM pg_notify($3, 'heal');

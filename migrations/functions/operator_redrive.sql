@@ -51,7 +51,7 @@ BEGIN
           AND (wanted.ids IS NULL OR l.id = ANY (wanted.ids))
           AND (wanted.is_hopeless
                OR NOT "postrider".is_hopeless(l.id, l.error_code, l.subject, l.dead_at))
-          -- What the letter has of such a row is not the event.
+          -- Copies of a row that could not be read are not the event.
           AND l.error_code <> 'unreadable_row'
           AND l.seq > wanted.above
         ORDER BY l.seq

@@ -9,7 +9,7 @@
 -- says nothing, because new rows may have drawn it again. So everything up to the sequence's
 -- present value is published there, and the whole stream is searched for what it has of it.
 --
--- It rewrites every row that retention has left. Returns the number of pending rows, or null when
+-- Every row that retention has left is rewritten. Returns the number of pending rows, or null when
 -- the term is not this relay's any more.
 
 CREATE OR REPLACE FUNCTION "postrider".rescan(wanted text, wanted_term bigint) RETURNS bigint
@@ -31,7 +31,7 @@ BEGIN
     FROM "postrider".position AS p WHERE p.system_id <> cluster_id;
     DELETE FROM "postrider".contract AS k USING "postrider".position AS p
     WHERE p.relay = k.relay AND p.system_id <> cluster_id;
-    -- One statement, so that the rows and the new position are of the same snapshot.
+    -- A single statement, so that the rows and the new position are of the same snapshot.
     WITH foreign_position AS MATERIALIZED (
         SELECT * FROM "postrider".position AS p WHERE p.system_id <> cluster_id
     ), moved AS (

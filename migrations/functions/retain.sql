@@ -28,7 +28,8 @@ BEGIN
         RAISE EXCEPTION 'retain() runs under READ COMMITTED only'
             USING ERRCODE = '25001', HINT = 'call it outside of other transactions';
     END IF;
-    -- One at a time. A row of ours, because anybody who may connect could take an advisory lock.
+    -- Calls of retention run one at a time. The lock is a row of ours, because anybody who may
+    -- connect could take an advisory lock.
     PERFORM FROM "postrider".turn AS t WHERE t.turn = 0 FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
         RETURN;

@@ -11,7 +11,7 @@ pub enum Absorbed {
     Outcome {
         /// The event that was published.
         ticket: Ticket,
-        /// What became of it.
+        /// The outcome.
         outcome: Outcome,
         /// How long the answer took.
         took: Duration,
@@ -20,18 +20,18 @@ pub enum Absorbed {
     Unconfirmed {
         /// The event that was published.
         ticket: Ticket,
-        /// Nothing at all was answered for as long as one answer may take.
+        /// Whether nothing at all was answered for as long as one answer may take.
         silent: bool,
     },
     /// The outcome of a batch.
     Batch {
         /// Its events, in order.
         tickets: Box<[Ticket]>,
-        /// What became of it.
+        /// The outcome.
         outcome: BatchOutcome,
         /// How long the answer took.
         took: Duration,
-        /// Nothing at all was answered for as long as one answer may take.
+        /// Whether nothing at all was answered for as long as one answer may take.
         silent: bool,
     },
     /// There is a connection, a new one.

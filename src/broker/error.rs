@@ -10,11 +10,11 @@ pub enum BrokerError {
     Unavailable {
         /// The log, as it is named in texts: `stream "EVENTS"`.
         log: String,
-        /// What happened.
+        /// The event in words.
         reason: String,
-        /// What it means for the relay.
+        /// The kind of cause, which decides what the relay does.
         cause: Cause,
-        /// What to do about it.
+        /// The remedy, for people.
         hint: &'static str,
     },
     /// There is no such log, and it may not be created.
@@ -22,9 +22,9 @@ pub enum BrokerError {
     Missing {
         /// The log, as it is named in texts.
         log: String,
-        /// What makes that worse, as the end of the sentence; often nothing.
+        /// The end of the sentence, with a circumstance that makes it worse; often empty.
         but: &'static str,
-        /// What to do about it.
+        /// The remedy, for people.
         hint: String,
     },
     /// The log, or its server, would lose events or cannot take them.
@@ -32,9 +32,9 @@ pub enum BrokerError {
     Refused {
         /// The log, as it is named in texts.
         log: String,
-        /// What is wrong with it.
+        /// The fault, as the end of a sentence.
         fault: String,
-        /// What to do about it.
+        /// The remedy, for people.
         hint: String,
     },
 }
@@ -42,7 +42,7 @@ pub enum BrokerError {
 /// The cause of a log being unavailable, as far as the relay treats it differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// Nothing was answered at all, over a connection that stands: the connection is given up.
+    /// No answer at all over a connection that stands: the connection is given up.
     Silent,
     /// The broker forbids the request.
     Denied,
@@ -51,7 +51,7 @@ pub enum Cause {
 }
 
 impl BrokerError {
-    /// What to do about it.
+    /// The remedy, for people.
     pub fn hint(&self) -> &str {
         match self {
             Self::Unavailable { hint, .. } => hint,

@@ -23,7 +23,7 @@ pub struct Facts {
     /// stream it is the time of its creation, in nanoseconds since the Unix epoch. `None` when it
     /// is unknown.
     pub identity: Option<i64>,
-    /// The JetStream domain, or its like, that every acknowledgement has to name besides the log.
+    /// The domain that every acknowledgement has to name besides the log, where brokers have such.
     pub domain: Option<String>,
     /// The first sequence; what was below is gone by the log's own limits, or purged.
     pub first_seq: u64,
@@ -35,9 +35,9 @@ pub struct Facts {
     pub keeps: Keeps,
     /// How many servers have it.
     pub copies: Copies,
-    /// Which batches it takes.
+    /// Batches that the log takes.
     pub batches: Batching,
-    /// What might lose events, for the log and `check`.
+    /// Settings that might lose events, for the log and `check`.
     pub warnings: Vec<Warning>,
 }
 
@@ -80,16 +80,16 @@ pub enum Copies {
 pub struct Warning {
     /// The setting, as the end of a sentence that begins with the name of the log.
     pub text: String,
-    /// What to do about it.
+    /// The remedy, for people.
     pub hint: &'static str,
 }
 
 /// Whether a log that does not exist may be created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Creation {
-    /// It may, when that is configured.
+    /// Creating it is allowed, when that is configured.
     Allowed,
-    /// It may not: it existed, and a new one would hide what is lost.
+    /// Creating it is forbidden: the log existed, and a new one would hide what is lost.
     Forbidden,
 }
 
@@ -104,7 +104,7 @@ pub struct Seen {
     pub is_rewritten: bool,
 }
 
-/// One message as the log stores it.
+/// A single message as the log stores it.
 #[derive(Debug, Clone)]
 pub struct StoredMessage {
     /// The event that it is, when it carries the identity of one.

@@ -74,7 +74,7 @@ pub(super) async fn compare(config: &Config, settled: &Settled) -> Result<Compar
     let broker = broker(config).await?;
     let kept = kept(&broker.jetstream, &config.stream.name).await;
     let (keeps, first_seq) = kept.map_err(|error| match error {
-        // What is settled was published to it.
+        // Settled events were published to it.
         BrokerError::Missing { .. } => unreadable(&nats::gone(&config.stream)),
         error @ (BrokerError::Unavailable { .. } | BrokerError::Refused { .. }) => {
             unreadable(&error)

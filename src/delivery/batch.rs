@@ -355,8 +355,8 @@ impl Delivery {
             return self.stored(batch, last_seq);
         }
         match outcome {
-            // A refusal should mean "not stored", but only if every server of the cluster behaves. Scanning
-            // costs little.
+            // A refusal should mean "not stored", but only if every server of the cluster behaves.
+            // Scanning costs little.
             BatchOutcome::Refused { .. } | BatchOutcome::Committed { .. } => {
                 self.apart(batch, Doubt::Earlier, now)
             }

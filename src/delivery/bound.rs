@@ -32,8 +32,8 @@ impl Delivery {
         self.sent_to = self.sent_to.max(sent_to);
     }
 
-    /// Everything that may be in the stream without our knowing has to be scanned for before it goes
-    /// again: it is not known how long ago it was sent.
+    /// Everything that may be in the stream without our knowing has to be scanned for before it
+    /// goes again: it is not known how long ago it was sent.
     pub fn expire_doubt(&mut self) {
         self.lanes.expire_doubt();
     }

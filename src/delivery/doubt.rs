@@ -20,8 +20,8 @@ impl Delivery {
         self.is_scannable && self.lanes.is_stale(ticket, self.recognised_for, now)
     }
 
-    /// Whether the event may be in the log, so that a scan comes before it leaves for the letters. It
-    /// is delayed until one is certain to tell.
+    /// Whether the event may be in the log, so that a scan comes before it leaves for the letters.
+    /// The event is delayed until one is certain to tell.
     pub(super) fn has_to_be_scanned_for(&mut self, ticket: Ticket, now: Instant) -> bool {
         self.is_scannable && self.lanes.scan_first(ticket, self.late_max, now)
     }
@@ -42,8 +42,8 @@ impl Delivery {
         self.lanes.doubt(ticket);
     }
 
-    /// What the stream holds of what was sent and is not settled, as a scan of it, begun at `at`, has
-    /// found. The stream's sequences up to `stream_seq` are in use.
+    /// Takes in the events, sent and not settled, that a scan of the log begun at `at` has found.
+    /// The stream's sequences up to `stream_seq` are in use.
     pub fn found(&mut self, mut found: Found, stream_seq: u64, at: Instant) {
         self.before.scanned(at, found.last(), stream_seq);
         self.note_latest(found.take_latest());
@@ -159,7 +159,7 @@ mod tests {
         delivery
     }
 
-    /// What a scan finds of a log that contains these.
+    /// The result of a scan of a log that contains these.
     fn found(seqs: &[i64]) -> Found {
         Found::new(seqs.iter().map(|seq| (event(*seq, None).id.0, Seq(*seq))).collect())
     }

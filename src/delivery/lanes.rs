@@ -92,7 +92,7 @@ pub(super) enum Doubt {
     Earlier,
     /// One stayed without an answer.
     Unanswered,
-    /// It may not go before a scan has searched for it.
+    /// The event may not go before a scan has searched for it.
     ToBeScannedFor,
 }
 
@@ -193,8 +193,8 @@ impl Lanes {
         })
     }
 
-    /// When a scan is certain to tell whether the log contains the event: its message has arrived by
-    /// then. `None` when it cannot be there without our knowing.
+    /// When a scan is certain to tell whether the log contains the event: its message has arrived
+    /// by then. `None` when it cannot be there without our knowing.
     pub fn conclusive_at(&self, ticket: Ticket, late_max: Duration) -> Option<Instant> {
         let waiting = self.waiting.get(&ticket)?;
         waiting.uncertain_since.and(waiting.last_sent).map(|sent| sent + late_max)

@@ -103,7 +103,7 @@ pub enum Change {
     },
 }
 
-/// What ended with a batch of records: once they are committed these may be loaded again.
+/// Runs that ended with a batch of records: once it is committed they may be loaded again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Records {
     /// What is to be written.
@@ -125,7 +125,7 @@ enum Subject {
 pub(super) struct Letters {
     runs: FxHashMap<u64, Run>,
     tried: FxHashMap<Ticket, Tried>,
-    /// What is in memory, or decided and not yet recorded: not to be loaded again.
+    /// Keys and letters in memory, or decided and not yet recorded: not to be loaded again.
     active: HashSet<Subject>,
     next: u64,
     records: Records,
@@ -136,7 +136,8 @@ pub(super) struct Letters {
 #[derive(Debug)]
 struct Run {
     subject: Subject,
-    /// Marks that were due and are not recorded yet: while it stands, nothing of the key is forgotten.
+    /// Marks that were due and are not recorded yet: while it stands, nothing of the key is
+    /// forgotten.
     marks: Vec<Mark>,
     tickets: VecDeque<Ticket>,
     stream_floor: u64,
@@ -149,7 +150,7 @@ pub(super) struct Tried {
     pub(super) holds: bool,
 }
 
-/// What of the loaded letters may go, and what they say about the key.
+/// The loaded letters sorted: those that may go, and what all of them say about the key.
 enum Sorted {
     /// Nothing of the key is left that anything would wait for.
     Free,
@@ -182,8 +183,8 @@ impl Letters {
         self.runs.values().map(|run| run.stream_floor).chain(unrecorded).min()
     }
 
-    /// Takes in loaded letters. Returns those that may go, with their tickets; `free` is asked whether a
-    /// key of which nothing is left may be released.
+    /// Takes in loaded letters. Returns those that may go, with their tickets; `free` is asked
+    /// whether a key of which nothing is left may be released.
     pub(super) fn take(
         &mut self,
         loaded: KeyLetters,
@@ -238,7 +239,8 @@ impl Letters {
         admitted
     }
 
-    /// Nothing was tried: its mark is seen, or has to wait behind what blocks its key.
+    /// Ends a run of which nothing was tried: its mark is seen, or has to wait behind what blocks
+    /// its key.
     fn end(&mut self, subject: Subject, marks: Vec<Mark>, behind: &[LetterId]) {
         let record = |Mark { id, at }| {
             let waits = behind.contains(&id);
@@ -284,7 +286,8 @@ impl Letters {
         let Some(run) = self.runs.get_mut(&number) else { return Vec::new() };
         run.marks.retain(|mark| mark.id != id);
         let left: Vec<Ticket> = run.tickets.drain(..).filter(|other| *other != ticket).collect();
-        // What is not in its own way any more, or is older than what it gave way to, is loaded again.
+        // A letter that is not in its own way any more, or is older than the one it gave way to, is
+        // loaded again.
         let load = matches!(change, Change::Dead { holds: false, .. } | Change::Held)
             && matches!(run.subject, Subject::Key(_));
         self.records.records.push(Record { id, change, load });

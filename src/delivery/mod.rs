@@ -129,7 +129,7 @@ pub struct Delivery {
     is_scannable: bool,
     /// What an earlier run may have sent, and is not read again yet, is stored above this.
     before: Before,
-    /// What becomes of an event that is scanned for first, when the log does not contain it.
+    /// The fate of an event that is scanned for first, when the log does not contain it.
     leaving: FxHashMap<Ticket, Leaving>,
     /// Dead letters that nobody was told of yet.
     deaths: Vec<Death>,

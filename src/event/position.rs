@@ -43,7 +43,8 @@ pub struct Position {
     pub target: Snapshot,
     /// The highest settled `seq` among the rows between the two.
     pub bookmark: Seq,
-    /// What began after `settled` has a higher `seq` than this (`outbox/sql/read_page.sql` says why).
+    /// Exclusive lower bound for the `seq` of rows whose transaction began after `settled`
+    /// (`outbox/sql/read_page.sql` says why).
     pub floor: Seq,
     /// The same for `target`.
     pub target_floor: Seq,

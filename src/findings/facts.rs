@@ -107,7 +107,7 @@ pub struct Closed {
 /// A session whose lock others wait for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blocker {
-    /// Which session it is: its process, its user, and what it calls itself.
+    /// The session: its process, its user, and its name.
     pub session: String,
     /// What to do about it.
     pub next: String,

@@ -116,7 +116,8 @@ fn granting(first: &str, count: usize) -> String {
     }
 }
 
-/// Who may run a statement that grants something: what Postgres itself brings belongs to superusers.
+/// The role that may run a statement which grants something: objects of Postgres itself belong to
+/// superusers.
 pub fn grantor(statement: &str) -> &'static str {
     if statement.contains(" pg_catalog.") { "as a superuser" } else { "as the schema's owner" }
 }

@@ -375,7 +375,7 @@ fn forbidden(subject: String, api_prefix: &str) -> Forbidden {
     } else if is_one_of(&["CONSUMER.CREATE", "CONSUMER.MSG.NEXT"]) {
         Forbidden::Scanning
     } else {
-        // It compares single messages, or cleans up.
+        // Such a request compares single messages, or cleans up.
         Forbidden::Spare
     }
 }

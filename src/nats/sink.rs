@@ -124,7 +124,7 @@ impl Sink {
     /// The next answer, as soon as there is one.
     ///
     /// # Cancel safety
-    /// Nothing is lost when the future is dropped.
+    /// Dropping the future loses nothing.
     pub async fn next(&mut self) -> Absorbed {
         self.publisher.next().await
     }

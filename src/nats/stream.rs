@@ -43,7 +43,7 @@ fn batching_of(version: Version, config: &Config) -> Batching {
     }
 }
 
-/// What a server says that cannot reserve what a stream may take.
+/// Answers of a server that cannot reserve what a stream may take.
 const NO_STORAGE: [ErrorCode; 2] =
     [ErrorCode::STORAGE_RESOURCES_EXCEEDED, ErrorCode::MEMORY_RESOURCES_EXCEEDED];
 

@@ -1,10 +1,10 @@
 //! Lists of columns that several statements share, and how they come into a statement's text.
 //!
-//! A statement's file has `o.* /* columns event $6::integer */` where the list belongs: so the file is
-//! SQL as it stands, with all columns of the table. `columns/event.sql` has the list; `$n` in it
+//! A statement's file has `o.* /* columns event $6::integer */` where the list belongs: so the file
+//! is SQL as it stands, with all columns of the table. `columns/event.sql` has the list; `$n` in it
 //! becomes the parameter that the statement names.
 
-/// What stands in a statement's file, up to its parameter, and the list that takes its place.
+/// The mark in a statement's file, up to its parameter, and the list that takes its place.
 const LISTS: [(&str, &str); 2] = [
     ("o.* /* columns event", include_str!("columns/event.sql")),
     ("l.* /* columns letter", include_str!("columns/letter.sql")),

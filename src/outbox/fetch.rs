@@ -11,7 +11,8 @@ use crate::{
     pg::error::QueryError,
 };
 
-/// Rows of a poll at most, however many a page may have: what comes on top is thrown away and read again.
+/// Rows of a poll at most, however many a page may have: what comes on top is thrown away and read
+/// again.
 const LOOK_ROWS: usize = 1_000;
 
 /// The bounds of a page.
@@ -74,8 +75,9 @@ impl PageRows {
 }
 
 impl Outbox {
-    /// Polls: finds where the reader may go next, and reads what is new on the way there, both at once, with
-    /// everything up to `settled` read. Without the page when that is more than one, or takes long.
+    /// Polls: finds where the reader may go next, and reads what is new on the way there, both at
+    /// once, with everything up to `settled` read. Without the page when that is more than one, or
+    /// takes long.
     ///
     /// # Errors
     /// As the session's.

@@ -66,7 +66,7 @@ impl Blocking {
         self.application.starts_with(OURS)
     }
 
-    /// What a person can do about it.
+    /// The remedy, for people.
     pub fn hint(&self) -> String {
         match self.pid {
             _ if self.is_ours() => "wait for its end: it is work of Postrider itself".to_owned(),
@@ -112,7 +112,7 @@ struct Seen {
     found: Option<(Instant, Blocking)>,
 }
 
-/// One slow statement. While it exists the question is asked.
+/// A slow statement. While it exists the question is asked.
 pub(super) struct Slow(Arc<Mutex<Seen>>);
 
 impl Drop for Slow {

@@ -24,7 +24,7 @@ pub enum Class {
 }
 
 impl Class {
-    /// What an operator can do about it; nothing when it passes by itself.
+    /// The remedy, for operators; `None` when the error passes by itself.
     pub fn hint(self) -> Option<&'static str> {
         match self {
             Self::Transient | Self::SessionLost | Self::Unexpected => None,
@@ -131,7 +131,7 @@ impl QueryError {
         Some(&blocked.by)
     }
 
-    /// What an operator can do about it; nothing when it passes by itself.
+    /// The remedy, for operators; `None` when the error passes by itself.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         match self.blocking() {
             Some(by) => Some(by.hint().into()),

@@ -1,4 +1,4 @@
-//! What a server of some version can do.
+//! Abilities of a server, by its version.
 
 /// Whether a server of this version has `transaction_timeout`: 17 and newer.
 pub(super) fn limits_transactions(version: &str) -> bool {

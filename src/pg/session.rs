@@ -54,7 +54,8 @@ pub enum Sharing {
 pub struct Connection {
     /// The driver's half. Statements go through the methods below, which give each its time.
     pub(super) client: Client,
-    /// Who keeps statements waiting. `None` on a shared session, and on the one that asks.
+    /// The lookout for sessions that keep statements waiting. `None` on a shared session, and on
+    /// the one that asks.
     pub(super) lookout: Option<Lookout>,
     /// The server's process of the session; behind a pooler the one of the first statement.
     pub(super) pid: Option<i32>,
@@ -63,9 +64,9 @@ pub struct Connection {
     pub(super) closed: CancellationToken,
     /// Cancelled to end the session for the settings that a reload brought.
     pub(super) end: CancellationToken,
-    /// What the driver knows of the session's end.
+    /// The end of the session, in the words of the driver.
     pub(super) ending: Arc<OnceLock<String>>,
-    /// What the server told a statement about it.
+    /// The reason for it, as the server gave it to a statement.
     pub(super) reason: OnceLock<String>,
     pub(super) query_timeout: Duration,
     pub(super) queries: Option<QueryDurations>,

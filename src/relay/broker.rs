@@ -1,4 +1,4 @@
-//! The broker as the relay sees it: connected, its log verified and scanned, and its last complaints.
+//! The broker as the relay sees it: connected, its log verified and scanned, its last complaints.
 
 mod regression;
 mod scanning;
@@ -77,7 +77,7 @@ enum State {
     },
 }
 
-/// What the verified log means for the gate.
+/// The meaning of the verified log for the gate.
 pub(super) enum Verified {
     /// It may be used.
     Sound,
@@ -113,8 +113,8 @@ impl Broker {
         }
     }
 
-    /// A new holding begins: it knows the identity of the log, and what an earlier one may have sent
-    /// is above that sequence.
+    /// A new holding begins: it knows the identity of the log, and what an earlier one may have
+    /// sent is above that sequence.
     pub(super) fn begin(&mut self, identity: Option<i64>, scan_above: Option<u64>, now: Instant) {
         self.identity = identity;
         self.sink.forget();
@@ -129,8 +129,8 @@ impl Broker {
         self.doubt(now);
     }
 
-    /// The stream says that it holds this event, under a sequence, and we do not know since when. Reads
-    /// the message to compare it.
+    /// The stream says that it holds this event, under a sequence, and we do not know since when.
+    /// Reads the message to compare it.
     pub(super) fn check(&mut self, ticket: Ticket, event: &Event, stream_seq: u64) {
         match self.encoder.encode(event).ok().zip(self.sink.message_at(stream_seq)) {
             Some((message, reading)) => {

@@ -1,5 +1,5 @@
-//! Compares an event that the stream calls a duplicate, without our knowing why, with the message that
-//! it contains in its place.
+//! Compares an event that the stream calls a duplicate, without our knowing why, with the message
+//! that it contains in its place.
 
 use futures_util::{
     FutureExt, StreamExt,

@@ -97,7 +97,7 @@ impl Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sweep {
     NotStopping,
-    /// What was committed before the stop is still to be polled for.
+    /// Rows that were committed before the stop are still to be polled for.
     Wanted,
     /// The last poll was made; its rows are being read.
     Reading,

@@ -24,7 +24,7 @@ pub(super) fn has_ended(identity: &str) -> bool {
     place().as_deref() == Some(place_of)
         && match started(pid) {
             Some(now) => now != start,
-            // What cannot be read may be another user's: only a number that is free tells
+            // A process that cannot be read may be another user's: only a number that is free tells
             // something.
             None => is_free(pid),
         }

@@ -1,4 +1,4 @@
-//! What keeps applications from inserting events, as findings.
+//! Obstacles that keep applications from inserting events, as findings.
 
 use super::status::blocker;
 use crate::{

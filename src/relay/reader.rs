@@ -28,7 +28,8 @@ const DROWSY: Backoff =
 /// The granularity of timers, which round up.
 const TIMER_TICK: Duration = Duration::from_millis(1);
 
-/// Rows of a poll at most before polls come less often: what a poll costs is then little beside them.
+/// Rows of a poll at most before polls come less often: what a poll costs is then little beside
+/// them.
 const PLENTY: u32 = 16;
 
 /// How far apart polls get when each brings plenty.
@@ -164,8 +165,8 @@ impl Reader {
     /// Polls keep their pace, however long one takes; but half of the time at most is spent
     /// on them. Early by half of the timer's tick, which is late by half of it on average.
     ///
-    /// A poll that brought plenty is followed by a later one, in proportion to its rows: at such a rate
-    /// the processors are what everybody waits for, and a row costs least among many.
+    /// A poll that brought plenty is followed by a later one, in proportion to its rows: at such a
+    /// rate the processors are what everybody waits for, and a row costs least among many.
     fn until_next_poll(&self, rows: usize, now: Instant) -> Duration {
         let interval = self.pace.poll_interval.saturating_sub(TIMER_TICK / 2);
         let longest = interval.max(LONGEST_POLL);
@@ -256,7 +257,8 @@ async fn read_page(
     }
     let late = match late {
         Late::Known(late) => late,
-        // Nobody has asked yet: a poll has found too much, or the reading goes on inside of a span.
+        // Late transactions were not asked for yet: a poll has found too much, or the reading goes
+        // on inside of a span.
         Late::Unknown => outbox.late(&cursor.settled).await?,
     };
     let page = outbox.page(&cursor, late.as_deref(), limits).await?;

@@ -132,7 +132,7 @@ impl Sink {
     ) -> Result<(), NotSent> {
         match self {
             Self::Nats(sink) => sink.publish_together(kind, tickets, messages, now),
-            // It takes no batches, and says so.
+            // Standard output takes no batches, and says so.
             Self::Stdout(_) => Err(NotSent::NotNow),
         }
     }
@@ -140,7 +140,7 @@ impl Sink {
     /// The next answer, as soon as there is one.
     ///
     /// # Cancel safety
-    /// Nothing is lost when the future is dropped.
+    /// Dropping the future loses nothing.
     pub async fn next(&mut self) -> Absorbed {
         match self {
             Self::Nats(sink) => sink.next().await,

@@ -101,15 +101,13 @@ impl Encoder {
         }
         let (headers, left_out) = headers::headers_of(event, &self.source)?;
         let bytes_max = self.limits.message_bytes_max;
+        let around = headers.bytes() as u64 + self.limits.framing_bytes;
         let too_large = |payload_bytes: u64| {
-            let bytes = payload_bytes + headers.bytes() as u64 + self.limits.framing_bytes;
+            let bytes = payload_bytes + around;
             Refusal::PayloadTooLarge { bytes, bytes_max }
         };
         let payload = match &event.payload {
-            Payload::Bytes(bytes)
-                if (bytes.len() + headers.bytes()) as u64 + self.limits.framing_bytes
-                    > bytes_max =>
-            {
+            Payload::Bytes(bytes) if bytes.len() as u64 + around > bytes_max => {
                 return Err(too_large(bytes.len() as u64));
             }
             Payload::Bytes(bytes) => bytes.clone(),

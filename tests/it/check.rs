@@ -51,7 +51,7 @@ async fn a_full_stream_is_refused_with_its_figures() {
     assert_eq!(fixture.read_stream().await.len(), 3, "a check stores nothing");
 }
 
-/// What a frozen leader's client holds is dropped as repeated only while the stream remembers its
+/// Messages in a frozen leader's client are dropped as repeated only while the stream remembers its
 /// id.
 #[tokio::test]
 async fn a_window_that_is_no_longer_than_the_lease_is_warned_of() {

@@ -129,13 +129,13 @@ fn every_mistake_is_told_with_its_place_and_its_remedy() {
     insta::assert_snapshot!("mistakes", table);
 }
 
-/// One row of the table: the mistake, what was written, and what is said about it.
+/// A row of the table: the mistake, what was written, and what is said about it.
 fn row(name: &str, input: &str, refusal: &str) -> String {
     let input = input.trim_end().replace('\n', "\n  | ");
     format!("{name}\n  | {input}\n{refusal}\n")
 }
 
-/// What the program says to a configuration that it refuses.
+/// The text for a configuration that is refused.
 fn refusal(name: &str, sandbox: &Sandbox) -> String {
     let finished = sandbox.run(&["config", "show"]);
     assert_eq!(finished.code, Some(78), "{name}: {finished:?}");

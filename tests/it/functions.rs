@@ -89,7 +89,7 @@ fn assert_same(found: &[String], expected: &[String], of: &str) {
     assert!(more.is_empty() && fewer.is_empty(), "{of}\nmore: {more:#?}\nfewer: {fewer:#?}");
 }
 
-/// What an application calls, as its role, in the shape that every released version has had.
+/// Calls of an application, as its role, in the shape that every released version has had.
 async fn work_of_an_application(client: &Client, when: &str) {
     let calls = [
         "SET ROLE postrider_producer",

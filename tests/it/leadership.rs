@@ -395,7 +395,7 @@ async fn a_lease_that_no_instance_can_have_written_does_not_last() {
     let left = "SELECT date_part('epoch', lease_until - clock_timestamp()) FROM postrider.position";
     let left: f64 = client.query_one(left, &[]).await.unwrap().get(0);
     assert!((200.0..=300.0).contains(&left), "{left}");
-    // Nobody waits five minutes in a test.
+    // The test does not wait five minutes.
     let over = "UPDATE postrider.position SET lease_until = clock_timestamp()";
     client.batch_execute(over).await.unwrap();
     daemon.wait_log("relaying", DEADLINE).await;

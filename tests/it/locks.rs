@@ -37,7 +37,7 @@ impl Locker {
         Self::lock(fixture, &lock).await
     }
 
-    /// What a person can type to end the session.
+    /// The command that ends the session.
     fn ended_by(&self) -> String {
         format!("pg_terminate_backend({})", self.pid)
     }
@@ -57,7 +57,7 @@ async fn run(toml: &Toml, command: &str) -> Finished {
     daemon::run(toml, &args).await
 }
 
-/// They ended with UNKNOWN or a bare "lock timeout", which names nobody.
+/// Commands ended with UNKNOWN or a bare "lock timeout", which names nobody.
 #[tokio::test]
 async fn a_command_that_waits_for_a_lock_names_the_session_that_holds_it() {
     const COMMANDS: [&str; 9] = [
@@ -92,7 +92,7 @@ async fn a_command_that_waits_for_a_lock_names_the_session_that_holds_it() {
                 (is_named || !said.contains("timeout")).then_some((finished, said, is_named))
             })
             .await;
-            // Nobody runs the relay besides.
+            // No other instance runs the relay.
             let is_critical = command != "status --check" || finished.code == Some(2);
             assert!(is_critical, "{table}, {command}: {said}");
             if is_named {
@@ -108,7 +108,7 @@ async fn a_command_that_waits_for_a_lock_names_the_session_that_holds_it() {
         told.extend(join_all(tables.iter().map(|table| of_table(*table))).await);
     }
     for (table, named) in told {
-        // Who does not read it has nothing to say about it.
+        // A command that does not read the table has nothing to say about it.
         let is_told = |command| named.contains(&command);
         if !["checkpoint", "audit", "migration"].contains(&table) {
             assert!(is_told("status"), "{table}: {named:?}");
@@ -121,8 +121,8 @@ async fn a_command_that_waits_for_a_lock_names_the_session_that_holds_it() {
     }
 }
 
-/// It took the lease, waited for the lock and gave the lease up, again and again; `status --check`
-/// said OK.
+/// An instance took the lease, waited for the lock and gave the lease up, again and again; `status
+/// --check` said OK.
 #[tokio::test]
 async fn an_instance_that_a_lock_keeps_from_leading_is_never_fine() {
     for lock in [

@@ -12,7 +12,7 @@ use super::support::{
     letters::json,
 };
 
-/// What is different about a stream.
+/// A change of a stream.
 type Change = fn(Config) -> Config;
 
 fn sound(fixture: &Fixture) -> Config {
@@ -42,7 +42,7 @@ async fn started(fixture: &Fixture, builder: DaemonBuilder) -> Daemon {
     daemon
 }
 
-/// What `status` says of the gate, once its next command has this text.
+/// The gate as `status` shows it, once its next command has this text.
 async fn wait_next(fixture: &Fixture, next: &str) -> Value {
     eventually(format!("a finding whose next command has {next:?}"), DEADLINE, async || {
         let status = json(&fixture.toml(), &["status"]).await;
@@ -125,7 +125,7 @@ async fn a_sealed_stream_and_other_subjects_say_what_to_do_about_just_that() {
     // Under way.
     for (change, next) in changes {
         if next == "--dupe-window" {
-            // Nothing makes the relay look: it does so once a minute.
+            // The relay verifies the stream once a minute, whatever happens.
             continue;
         }
         let fixture = Fixture::new().await;

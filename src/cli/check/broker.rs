@@ -24,7 +24,7 @@ pub(super) enum Seen {
     Exists(Box<Facts>),
 }
 
-/// What there is to say, and the stream as far as it was found. It ends with the first refusal,
+/// Findings about NATS, and the stream as far as it was found. They end with the first refusal,
 /// because the rest would follow from it.
 pub(super) async fn findings(config: &Config) -> (Vec<Finding>, Option<Seen>) {
     let template = match SubjectTemplate::parse(&config.route.subject) {

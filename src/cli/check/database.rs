@@ -31,8 +31,8 @@ const RELAY: &str = "relay";
 const CONTRACT: &str = "contract";
 const FUNCTIONS: &str = "functions";
 
-/// What there is to say, and how far the relay is. It ends with the first refusal, because the rest
-/// would follow from it.
+/// Findings about the database, and the progress of the relay. They end with the first refusal,
+/// because the rest would follow from it.
 pub(super) async fn findings(config: &Config) -> (Vec<Finding>, Option<Progress>) {
     let connection = match connect(&config.database, "check", &SESSION_SETTINGS).await {
         Ok(connection) => connection,
@@ -186,7 +186,7 @@ async fn privileges(inspection: &Inspection) -> Finding {
         .hint(granting(&statements))
 }
 
-/// What to run, and as whom.
+/// Statements to run, and the role to run them as.
 fn granting(statements: &[String]) -> String {
     let who = statements.first().map_or("", |first| grantor(first));
     format!("{who}: {}", statements.join("; "))

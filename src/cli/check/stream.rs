@@ -14,7 +14,7 @@ const STREAM: &str = "stream";
 /// acknowledged in between is above the stream's end as it was seen.
 const LOOKS_WITHIN_SECONDS: f64 = 30.0;
 
-/// What there is to say; nothing of a stream that is what it was.
+/// The finding about a stream that is not what it was; `None` when it is.
 pub(super) fn finding(
     config: &Config,
     progress: Option<&Progress>,
@@ -22,7 +22,7 @@ pub(super) fn finding(
 ) -> Option<Finding> {
     let stream = &config.stream;
     let name = &stream.name;
-    // What is known of another stream says nothing about this one.
+    // Knowledge of another stream says nothing about this one.
     let before = progress.filter(|it| it.stream.as_ref() == Some(name) && it.stream_seq > 0);
     match (seen, before) {
         (Seen::Missing, Some(_)) => {

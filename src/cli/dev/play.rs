@@ -68,18 +68,14 @@ pub(super) async fn play(stage: &mut Stage, shop: Shop) -> Result<Exit, Failure>
         if shop == Shop::Closed {
             pending::<()>().await;
         }
-        go_on("shop", async || demo::produce(&database, &lines).await).await;
-    };
-    let consume = async {
-        if shop == Shop::Closed {
-            pending::<()>().await;
-        }
-        go_on("consumer", async || demo::consume(&database, &nats, &lines).await).await;
+        tokio::join!(
+            go_on("shop", async || demo::produce(&database, &lines).await),
+            go_on("consumer", async || demo::consume(&database, &nats, &lines).await)
+        );
     };
     tokio::select! {
         result = printing => result?,
         () = trade => {}
-        () = consume => {}
         () = go_on("letters", async || demo::watch_letters(&database, &lines).await) => {}
         () = signals => {}
         () = shutdown.stopping() => {}
@@ -90,7 +86,7 @@ pub(super) async fn play(stage: &mut Stage, shop: Shop) -> Result<Exit, Failure>
     Ok(Exit::Done)
 }
 
-/// Does a part of the demo again and again, also while a server is away: somebody may try just that.
+/// Does a part of the demo again and again, also while a server is away.
 async fn go_on(part: &str, work: impl AsyncFn() -> Result<Infallible, DemoError>) {
     let mut said = String::new();
     loop {

@@ -180,8 +180,8 @@ impl Database {
         }
     }
 
-    /// The keys that are blocked, as `load_blocked_keys.sql` gives them: what is to be loaded may have
-    /// others behind it, whatever it is.
+    /// The keys that are blocked, as `load_blocked_keys.sql` gives them: what is to be loaded may
+    /// have others behind it, whatever it is.
     pub(super) fn blocked_keys(&self) -> impl Iterator<Item = AggregateKey> {
         let blocks = |letter: &Letter| {
             letter.next.is_some()

@@ -214,7 +214,7 @@ fn a_log_without_a_memory_for_ids_has_every_event_once_and_in_order_when_it_is_s
     assert_reached(run_all(Kind::Forgets), never);
 }
 
-/// What had no answer comes twice, and nothing else; the first copies are in order, and none is lost.
+/// Events without an answer come twice, and no others; the first copies are in order, none is lost.
 #[test]
 fn a_log_that_cannot_be_read_back_loses_nothing_and_repeats_only_what_had_no_answer() {
     let never = |state: &str| {

@@ -91,7 +91,7 @@ impl World {
         self.other = goes_on.then(|| Other::new(before, in_flight, until));
     }
 
-    /// What is not settled when a process dies goes again, whether or not it was answered.
+    /// Events that are not settled when a process dies go again, whether or not they were answered.
     fn note_what_may_repeat(&mut self) {
         let position = self.database.resume().position;
         let is_open = |seq: i64| {

@@ -1,5 +1,5 @@
-//! The simulated log: it may recognise an id for a while, may be scanned, and may store what it gave
-//! no answer for.
+//! The simulated log: it may recognise an id for a while, may be scanned, and may store what
+//! it gave no answer for.
 
 use std::{
     collections::HashMap,
@@ -23,16 +23,16 @@ pub(super) const LATE_MAX: u64 = 300;
 /// The kinds of log that brokers have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// It recognises ids for a while, and can be scanned: JetStream.
+    /// A log that recognises ids for a while, and can be scanned: JetStream.
     Remembers,
-    /// It recognises nothing, and can be scanned: Kafka, Redis Streams.
+    /// A log that recognises nothing, and can be scanned: Kafka, Redis Streams.
     Forgets,
-    /// It recognises nothing, and cannot be read back: standard output, an AMQP exchange.
+    /// A log that recognises nothing, and cannot be read back: standard output, an AMQP exchange.
     OutOfReach,
 }
 
 impl Kind {
-    /// What a relay is told of such a log.
+    /// The abilities of such a log, as a relay learns them.
     pub(super) fn abilities(self) -> Abilities {
         Abilities {
             recognises: if self == Self::Remembers { WINDOW } else { Duration::ZERO },

@@ -63,10 +63,10 @@ pub(super) struct World {
     pub(super) now: Instant,
     pub(super) rules: Rules,
     pub(super) bounds: BlockedBounds,
-    /// What kind of log the stream is.
+    /// The kind of log that the stream is.
     pub(super) kind: Kind,
-    /// Events that a log which cannot tell may store more than once: a publish of them had no answer,
-    /// or was not settled when the process died.
+    /// Events that a log which cannot be read back may store more than once: a publish of them had
+    /// no answer, or was not settled when the process died.
     pub(super) may_repeat: HashSet<i64>,
     /// Percent of answers that are bad: each history has its own.
     pub(super) trouble: u64,

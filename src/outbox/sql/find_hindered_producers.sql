@@ -69,7 +69,7 @@ WITH RECURSIVE home AS MATERIALIZED (
         SELECT FROM pg_roles AS g JOIN grantee USING (oid)
         WHERE g.rolname = 'postrider_producer' AND pg_has_role(r.oid, g.oid, 'USAGE'))) AS m (is_member)
     WHERE NOT r.rolsuper AND r.oid >= 16384
-      -- Whoever is in postrider_producer lacks what that lacks.
+      -- Members of postrider_producer lack what that lacks.
       AND (NOT m.is_member OR r.rolname = 'postrider_producer')
       AND EXISTS (SELECT FROM grantee AS g
                   WHERE CASE g.oid WHEN 0 THEN has_schema_privilege(r.oid, home.relnamespace, 'USAGE')
@@ -81,8 +81,9 @@ WITH RECURSIVE home AS MATERIALIZED (
     SELECT p.name, p.is_member, 'sequence gate', 'SELECT', 'SEQUENCE', '"postrider".gate', false
     FROM producer AS p, home WHERE NOT has_sequence_privilege(p.oid, home.gate, 'USAGE, SELECT')
     UNION ALL
-    -- tx, seq and slot are nobody's to set; occurred_at is set by none of the functions. Columns that
-    -- the application has added are its own business: an insert that names none of them succeeds.
+    -- tx, seq and slot are nobody's to set; occurred_at is set by none of the functions. Columns
+    -- that the application has added are its own business: an insert that names none of them
+    -- succeeds.
     SELECT p.name, p.is_member,
            CASE WHEN p.inserts THEN 'columns of outbox' ELSE 'table outbox' END,
            format('INSERT (%s)', string_agg(quote_ident(t.attname::text), ', ' ORDER BY t.attnum)),

@@ -12,7 +12,7 @@ pub enum MigrateError {
         humantime::format_duration(LOCK_WAIT)
     )]
     Locked {
-        /// Who it is, as far as Postgres shows it.
+        /// The session that holds the lock, as far as Postgres shows it.
         holder: String,
     },
     /// The server is older than what the statements need.
@@ -46,17 +46,17 @@ pub enum MigrateError {
          database that belongs to this one"
     )]
     Changed {
-        /// Which one.
+        /// Its name.
         name: String,
     },
     /// A statement failed; its migration was rolled back.
     #[error("{doing}: {text}")]
     Failed {
-        /// What was being done.
+        /// The act that failed, as a verb.
         doing: String,
-        /// What can be done about it.
+        /// The class of the error, which decides the remedy.
         class: Class,
-        /// What Postgres or the driver said.
+        /// The words of Postgres or the driver.
         text: String,
     },
     /// The runner refused its input: a defect of this build.
@@ -65,7 +65,7 @@ pub enum MigrateError {
 }
 
 impl MigrateError {
-    /// What an operator can do about it, unless the text or the server says so.
+    /// The remedy, for operators, unless the text or the server says it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Failed { text, .. } if text.contains("hint: ") => None,
@@ -73,7 +73,7 @@ impl MigrateError {
                 "run it as the owner of the schema, who needs CREATE on the database; the relay's \
                  own user needs no more than postrider_relay",
             ),
-            // It is what was just run.
+            // Migrating is what was just run.
             Self::Failed { class: Class::Schema, .. } => {
                 Some("the objects of the schema are not what migrations made: restore all of them")
             }
@@ -87,7 +87,7 @@ impl MigrateError {
         }
     }
 
-    /// What can be done about it.
+    /// The class of the error, which decides the remedy.
     pub fn class(&self) -> Class {
         match self {
             Self::Locked { .. } => Class::Transient,

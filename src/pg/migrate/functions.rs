@@ -44,11 +44,11 @@ const PROGRAM: &str = env!("CARGO_PKG_VERSION");
 /// How the recorded functions compare with the files of this program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Recorded {
-    /// They are the same.
+    /// The functions are the same.
     Same,
-    /// They differ, or there are none: migrate.
+    /// The functions differ, or there are none: migrate.
     Other,
-    /// They differ, and a newer program installed them.
+    /// The functions differ, and a newer program installed them.
     Newer {
         /// Its version.
         program: String,
@@ -158,7 +158,7 @@ pub(super) fn print(schema: &Schema) -> Result<String, MigrateError> {
     Ok(parts.collect::<Vec<_>>().join("\n"))
 }
 
-/// What replaces the functions of one schema.
+/// Texts that replace the functions of one schema.
 struct Texts {
     note: String,
     files: Vec<(&'static str, String)>,

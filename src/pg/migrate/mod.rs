@@ -3,8 +3,8 @@
 //! Numbered migrations make the tables. They only go forward, and a shipped file never changes: its
 //! checksum is kept beside the tables. Each is a transaction of its own, so that it holds its locks
 //! for a moment only. Then all functions are replaced in one transaction (`functions`). Several
-//! replicas may migrate at once, because an advisory lock lets one in at a time; whoever comes later
-//! finds nothing to do.
+//! replicas may migrate at once, because an advisory lock lets one in at a time; whoever comes
+//! later finds nothing to do.
 
 mod error;
 mod functions;
@@ -111,8 +111,8 @@ pub enum SchemaVersion {
         /// The version that this binary knows.
         know: i32,
     },
-    /// The version that this binary knows, with functions of another text, or without them, as after
-    /// a migration that was interrupted: run `postrider migrate`.
+    /// The version that this binary knows, with functions of another text, or without them, as
+    /// after a migration that was interrupted: run `postrider migrate`.
     OtherFunctions,
     /// The version that this binary knows, with its functions.
     Current(i32),
@@ -320,8 +320,8 @@ async fn run(
     Ok(ran.applied_migrations().iter().map(|m| m.name().to_owned()).collect())
 }
 
-/// Lets the relay and the operators read the schema's version and the record of the functions, unless
-/// they may.
+/// Lets the relay and the operators read the schema's version and the record of the functions,
+/// unless they may.
 async fn let_read_history(client: &Client, schema: &Schema) -> Result<(), MigrateError> {
     let failed = failed("let the relay read the schema version");
     // A database may do without the roles: see roles.rs.

@@ -85,7 +85,7 @@ impl Agenda {
         match duty {
             Duty::Waiting => self.hurry(Chore::Grants, now),
             Duty::Leading => {
-                // Whoever reads the database takes a leader for one that starts until it has noted.
+                // Readers of the database take a leader for one that starts until it has noted.
                 self.hurry(Chore::Note, now);
                 self.hurry(Chore::Positions, now);
             }

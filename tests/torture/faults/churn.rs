@@ -66,7 +66,8 @@ const P99_NOISE: Duration = Duration::from_millis(20);
 /// What a table with a little more in it may cost in addition.
 const BLOCKS_MORE: u64 = 20;
 
-/// Without a vacuum loading the letters costs another block for so many that were tried: 200 or more.
+/// Without a vacuum loading the letters costs another block for so many that were tried: 200 or
+/// more.
 const TRIED_A_BLOCK: u64 = 100;
 
 /// What may be left of the outbox when everything is settled and retention has been at it.

@@ -1,8 +1,9 @@
 #!/usr/bin/perl
-# Plants the defect of a mutant into the source tree in the working directory: plant.pl [--check] FILE
+# Plants the defect of a mutant into the source tree in the working directory: plant.pl [--check]
+# FILE
 #
-# A mutant is a text: what it breaks, then its headers, an empty line, and edits. An edit is the path
-# of a file, lines to find (with "-") and lines to put in their place (with "+"). Blanks at the
+# A mutant is a text: what it breaks, then its headers, an empty line, and edits. An edit is the
+# path of a file, lines to find (with "-") and lines to put in their place (with "+"). Blanks at the
 # beginning of a line do not count. What is to be found has to be in the file exactly once.
 use strict;
 use warnings;

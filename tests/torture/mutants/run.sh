@@ -2,8 +2,9 @@
 # Tests the testers: plants one defect at a time into a copy of the source and sees who notices.
 #
 # A mutant is a file beside this one, headed by what it breaks, the faults of the torture suite, the
-# tests of tests/it and the unit tests that have to notice; plant.pl says how its edits are written. Each fault gets ITERATIONS strikes, checked five by five;
-# the table says after how many the mutant died. Ends with 1 when one survives, or no longer applies.
+# tests of tests/it and the unit tests that have to notice; plant.pl says how its edits are written.
+# Each fault gets ITERATIONS strikes, checked five by five; the table says after how many the mutant
+# died. Ends with 1 when one survives, or no longer applies.
 #
 # Usage: tests/torture/mutants/run.sh [number...]            (default: all)
 set -eu
