@@ -3,6 +3,7 @@
 
 mod broker;
 mod database;
+mod requests;
 mod room;
 mod standing;
 mod stream;
@@ -69,7 +70,7 @@ impl Finding {
     }
 }
 
-/// Checks everything, prints it, and exits as the first refusal says.
+/// Checks everything, prints it, and exits as the gravest refusal says.
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     let loaded = globals.load_quietly(Scope::Everything)?;
     // What the libraries warn of is part of the findings.
@@ -85,18 +86,21 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     } else {
         print::line(&findings.iter().map(as_text).collect::<Vec<_>>().join("\n"))?;
     }
-    let refusal = findings.iter().find_map(|finding| match finding.result {
+    let refusals = findings.iter().filter_map(|finding| match finding.result {
         CheckResult::Refused(exit) => Some(exit),
         CheckResult::Fine | CheckResult::Risky => None,
     });
-    Ok(refusal.unwrap_or(Exit::Done))
+    Ok(Exit::gravest(refusals).unwrap_or(Exit::Done))
 }
 
 async fn look(config: &Config) -> Result<Vec<Finding>, Failure> {
     let ((mut findings, progress), (broker, seen)) =
         tokio::join!(database::findings(config), broker::findings(config));
+    let is_refused = broker.iter().any(|it| matches!(it.result, CheckResult::Refused(_)));
     findings.extend(broker);
-    findings.extend(seen.and_then(|seen| stream::finding(config, progress.as_ref(), &seen)));
+    let seen = seen.and_then(|seen| stream::finding(config, progress.as_ref(), &seen));
+    // A stream whose creation is refused is not one that a start creates.
+    findings.extend(seen.filter(|it| !(is_refused && it.result == CheckResult::Fine)));
     Ok(findings)
 }
 

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     broker::{BrokerError, Cause, Keeps},
-    config::{self, Config, SinkKind, error::Problem},
+    config::{Config, SinkKind, error::Problem},
     event::Seq,
     nats::{self, Connector, Scan, identity, kept},
     outbox::{ACCOUNTING_SETTINGS, Settled, SettledDue, SettledEvent},
@@ -48,10 +48,8 @@ pub(super) async fn broker(config: &Config) -> Result<nats::Connection, Failure>
     let mut connector = connector
         .map_err(|error| Failure::new(Exit::Configuration, Problem::new(error.to_string())))?;
     connector.connect_in_time().await.map_err(|error| {
-        let config::Nats { url, connect_timeout, .. } = &config.nats;
-        let text = format!("{url} does not answer within {connect_timeout}: {error}");
-        let hint = "is it running, and are nats.url and the login right?";
-        Failure::new(Exit::Unavailable, Problem::new(text).hint(hint))
+        let text = format!("no connection to {}: {error}", config.nats.url);
+        Failure::new((&error).into(), Problem::new(text).hint(error.hint()))
     })
 }
 

@@ -4,6 +4,7 @@ use std::{borrow::Cow, process::ExitCode};
 
 use crate::{
     config::error::{ConfigError, Problem},
+    nats,
     pg::{
         connect::ConnectError,
         error::{Class, QueryError},
@@ -62,21 +63,144 @@ impl Level {
     }
 }
 
+impl Exit {
+    /// The number that the process ends with.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done | Self::Checked(Level::Ok) => 0,
+            Self::Failed | Self::Checked(Level::Warning) => 1,
+            Self::Usage | Self::Checked(Level::Critical) => 2,
+            Self::Checked(Level::Unknown) => 3,
+            Self::DeadAgain => 65,
+            Self::Unavailable => 69,
+            Self::Software => 70,
+            Self::StillTried => 75,
+            Self::NoPermission => 77,
+            Self::Configuration => 78,
+        }
+    }
+
+    /// The one of several refusals that a supervisor should see: one that a person has to end comes
+    /// before one that may pass.
+    pub(super) fn gravest(refusals: impl Iterator<Item = Self>) -> Option<Self> {
+        refusals.reduce(|first, next| if next.gravity() > first.gravity() { next } else { first })
+    }
+
+    fn gravity(self) -> u8 {
+        match self {
+            Self::Done | Self::Checked(_) => 0,
+            Self::StillTried | Self::Unavailable => 1,
+            Self::Failed | Self::DeadAgain => 2,
+            Self::NoPermission | Self::Configuration | Self::Usage => 3,
+            Self::Software => 4,
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Done | Exit::Checked(Level::Ok) => 0,
-            Exit::Failed | Exit::Checked(Level::Warning) => 1,
-            Exit::Usage | Exit::Checked(Level::Critical) => 2,
-            Exit::Checked(Level::Unknown) => 3,
-            Exit::DeadAgain => 65,
-            Exit::Unavailable => 69,
-            Exit::Software => 70,
-            Exit::StillTried => 75,
-            Exit::NoPermission => 77,
-            Exit::Configuration => 78,
-        })
+        Self::from(exit.code())
     }
+}
+
+/// An exit code of some commands, with its meaning there.
+type Meaning = (Exit, &'static str);
+
+const DONE: Meaning = (Exit::Done, "done");
+const FAILED: Meaning = (Exit::Failed, "failed");
+const USAGE: Meaning = (Exit::Usage, "wrong command line");
+const UNAVAILABLE: Meaning = (Exit::Unavailable, "a server does not answer: try again");
+const SOFTWARE: Meaning = (Exit::Software, "a defect of this program");
+const NO_PERMISSION: Meaning = (Exit::NoPermission, "a permission is missing");
+const CONFIGURATION: Meaning =
+    (Exit::Configuration, "the configuration, schema or stream has to be changed");
+
+/// The exit codes of each command, which its help and the documentation list. A command of several
+/// words stands for those below it that are not listed.
+pub(super) const COMMANDS: [(&str, &[Meaning]); 12] = [
+    (
+        "run",
+        &[
+            (Exit::Done, "stopped by a signal"),
+            FAILED,
+            USAGE,
+            SOFTWARE,
+            (Exit::StillTried, "the process stood still for too long: start it again"),
+            CONFIGURATION,
+        ],
+    ),
+    ("migrate", &[DONE, FAILED, USAGE, UNAVAILABLE, SOFTWARE, NO_PERMISSION, CONFIGURATION]),
+    (
+        "check",
+        &[
+            (Exit::Done, "nothing is refused; there may be warnings"),
+            FAILED,
+            USAGE,
+            (Exit::Unavailable, "a server does not answer, and nothing worse"),
+            SOFTWARE,
+            NO_PERMISSION,
+            CONFIGURATION,
+        ],
+    ),
+    ("status", &[DONE, FAILED, USAGE, UNAVAILABLE, SOFTWARE, NO_PERMISSION, CONFIGURATION]),
+    (
+        "dlq redrive",
+        &[
+            DONE,
+            FAILED,
+            USAGE,
+            (Exit::DeadAgain, "with --wait: letters are dead again"),
+            UNAVAILABLE,
+            SOFTWARE,
+            (Exit::StillTried, "with --wait: letters have no outcome yet"),
+            NO_PERMISSION,
+            CONFIGURATION,
+        ],
+    ),
+    ("dlq", &[DONE, FAILED, USAGE, UNAVAILABLE, SOFTWARE, NO_PERMISSION, CONFIGURATION]),
+    ("why", &[DONE, FAILED, USAGE, UNAVAILABLE, SOFTWARE, NO_PERMISSION, CONFIGURATION]),
+    (
+        "audit",
+        &[
+            (Exit::Done, "everything adds up"),
+            (Exit::Failed, "it does not add up, or failed"),
+            USAGE,
+            UNAVAILABLE,
+            SOFTWARE,
+            NO_PERMISSION,
+            CONFIGURATION,
+        ],
+    ),
+    (
+        "reconcile",
+        &[
+            DONE,
+            (Exit::Failed, "with --dry-run: something is missing; or failed"),
+            USAGE,
+            UNAVAILABLE,
+            SOFTWARE,
+            NO_PERMISSION,
+            CONFIGURATION,
+        ],
+    ),
+    ("relay", &[DONE, FAILED, USAGE, UNAVAILABLE, SOFTWARE, NO_PERMISSION, CONFIGURATION]),
+    ("dev", &[DONE, FAILED, USAGE, SOFTWARE]),
+    ("config", &[DONE, FAILED, USAGE, CONFIGURATION]),
+];
+
+/// What `--help` says of a command's exit codes; the command is named by its words.
+pub(super) fn help(command: &str) -> Option<String> {
+    let parent = command.split(' ').next().unwrap_or_default();
+    let listed = |name: &str| COMMANDS.iter().find(|(listed, _)| *listed == name);
+    let (_, codes) = listed(command).or_else(|| listed(parent))?;
+    let lines: Vec<String> =
+        codes.iter().map(|(exit, meaning)| format!("  {:<3} {meaning}", exit.code())).collect();
+    let plugin = if command == "status" {
+        "\nWith --check: 0 ok, 1 warning, 2 critical, 3 unknown, as monitoring plugins"
+    } else {
+        ""
+    };
+    Some(format!("Exit codes:\n{}{plugin}", lines.join("\n")))
 }
 
 impl From<Class> for Exit {
@@ -86,6 +210,24 @@ impl From<Class> for Exit {
             Class::Permission => Self::NoPermission,
             Class::Schema | Class::Configuration => Self::Configuration,
             Class::Unexpected => Self::Software,
+        }
+    }
+}
+
+impl From<&nats::ConnectError> for Exit {
+    fn from(error: &nats::ConnectError) -> Self {
+        match error {
+            nats::ConnectError::Login(_) => Self::NoPermission,
+            nats::ConnectError::Tls { .. }
+            | nats::ConnectError::File { .. }
+            | nats::ConnectError::ExposedKey { .. }
+            | nats::ConnectError::Secret(_)
+            | nats::ConnectError::Url(_)
+            | nats::ConnectError::UrlLogin(_) => Self::Configuration,
+            nats::ConnectError::UnknownHost(_)
+            | nats::ConnectError::Closed(_)
+            | nats::ConnectError::Silent
+            | nats::ConnectError::Unreachable(_) => Self::Unavailable,
         }
     }
 }
@@ -117,9 +259,13 @@ impl Failure {
         self.exit
     }
 
-    /// The first line of what would be printed.
-    pub(super) fn first_line(&self) -> String {
-        self.problems.first().map(|problem| problem.primary.clone()).unwrap_or_default()
+    /// The cause and the next step in one line, as monitoring shows it.
+    pub(super) fn one_line(&self) -> String {
+        let Some(Problem { primary, hint, .. }) = self.problems.first() else {
+            return String::new();
+        };
+        let next = hint.as_deref().unwrap_or("postrider check");
+        format!("{primary}; next: {next}")
     }
 
     /// The same for an operator's command, whose user needs another role than the relay's.
@@ -170,5 +316,50 @@ impl From<std::io::Error> for Failure {
             return Self { exit: Exit::Done, problems: Vec::new() };
         }
         Self::new(Exit::Failed, Problem::new(format!("could not write the output: {error}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `check` ended with 69 although a permission was missing too.
+    #[test]
+    fn what_a_person_has_to_end_comes_before_what_may_pass() {
+        let of = |refusals: &[Exit]| Exit::gravest(refusals.iter().copied());
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[Exit::Unavailable, Exit::NoPermission]), Some(Exit::NoPermission));
+        assert_eq!(of(&[Exit::Configuration, Exit::Unavailable]), Some(Exit::Configuration));
+        assert_eq!(of(&[Exit::NoPermission, Exit::Configuration]), Some(Exit::NoPermission));
+        assert_eq!(of(&[Exit::Configuration, Exit::Software]), Some(Exit::Software));
+    }
+
+    #[test]
+    fn documentation_lists_the_codes_of_each_command() {
+        let page = include_str!("../../docs/operations.md");
+        let (_, table) = page.split_once("## Exit codes\n").unwrap();
+        let table = table.split("\n## ").next().unwrap();
+        let listed: Vec<(&str, Vec<u8>)> = table
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `"))
+            .map(|row| {
+                let (command, codes) = row.split_once("` |").unwrap();
+                let codes = codes.trim_matches(['|', ' ']).split(", ");
+                (command, codes.map(|code| code.parse().unwrap()).collect())
+            })
+            .collect();
+        let coded: Vec<(&str, Vec<u8>)> = COMMANDS
+            .iter()
+            .map(|(name, codes)| (*name, codes.iter().map(|(exit, _)| exit.code()).collect()))
+            .collect();
+        assert_eq!(listed, coded);
+        let meanings = [DONE, FAILED, USAGE, UNAVAILABLE, SOFTWARE, NO_PERMISSION, CONFIGURATION];
+        for (exit, meaning) in meanings {
+            let row = format!("| {} | {meaning} |", exit.code());
+            assert!(table.contains(&row), "{row} in {table}");
+        }
+        for code in [65, 75] {
+            assert!(table.contains(&format!("| {code} | ")), "{code} in {table}");
+        }
     }
 }

@@ -18,7 +18,7 @@ mod why;
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::{
     config::{
@@ -59,8 +59,7 @@ const SET_HELP: &str = "Set one key, such as relay.batch_events=500; not for sec
 
 const AFTER_HELP: &str = "\
 Every key can also be set by the environment: POSTRIDER__RELAY__BATCH_EVENTS=500.
-Exit codes: 0 done, 1 failed, 2 wrong command line, 69 a server does not answer, 70 a defect,
-77 a permission is missing, 78 the configuration, schema or stream has to be changed.";
+The --help of each command lists its exit codes.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -93,7 +92,8 @@ enum Command {
 
 /// Runs a command line to its end.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
-    let cli = match Cli::try_parse_from(args) {
+    let parsed = with_codes(Cli::command(), "").try_get_matches_from(args);
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version come this way too, and end with 0.
@@ -111,6 +111,18 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
             failure.exit
         }
     }
+}
+
+/// The tree of commands, each with its exit codes in its help.
+fn with_codes(command: clap::Command, path: &str) -> clap::Command {
+    let command = match exit::help(path) {
+        Some(codes) => command.after_help(codes),
+        None => command,
+    };
+    command.mut_subcommands(|sub| {
+        let path = format!("{path} {}", sub.get_name()).trim_start().to_owned();
+        with_codes(sub, &path)
+    })
 }
 
 fn run(cli: Cli) -> Result<Exit, Failure> {

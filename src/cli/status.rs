@@ -48,7 +48,7 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     if args.check {
         let (level, line) = match &report {
             Ok(report) => report.judge(),
-            Err(failure) => (Level::Unknown, failure.first_line()),
+            Err(failure) => (Level::Unknown, failure.one_line()),
         };
         print::line(&format!("POSTRIDER {} - {}", level.as_str(), printable(&line)))?;
         return Ok(Exit::Checked(level));

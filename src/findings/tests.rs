@@ -368,3 +368,15 @@ fn every_code_has_a_case_and_a_section_for_who_is_on_call() {
         assert!(manual.contains(&section), "docs/operations.md has no section {}", section.trim());
     }
 }
+
+/// A hint of `check` read "postrider check".
+#[test]
+fn no_next_step_within_check_is_check_itself() {
+    for (name, facts) in cases() {
+        for finding in of(&facts) {
+            let next = within_check(&finding.next);
+            assert!(!next.contains("postrider check"), "{name}: {next}");
+            assert!(!next.trim().is_empty(), "{name}: {}", finding.next);
+        }
+    }
+}

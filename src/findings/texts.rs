@@ -13,6 +13,27 @@ fn warning(code: Code, cause: impl Into<String>, next: impl Into<String>) -> Fin
 /// The next step when an instance runs and does not lead.
 const ITS_LOG: &str = "read why in the log of that instance; then postrider check";
 
+/// Parts of next steps that name `postrider check`, and what stands for them in its own output.
+const WITHIN_CHECK: [(&str, &str); 8] = [
+    ("; then postrider check", ""),
+    (", then run `postrider check`", ""),
+    ("postrider check; then the logs", "the logs"),
+    ("; postrider check", ""),
+    (
+        "postrider check, and see whether the server runs",
+        "see whether the server runs, and reach it \
+     from the leader's machine",
+    ),
+    ("more: postrider check", "more: the line on privileges has them"),
+    ("; if it does not: postrider check", "; if it does not, read the relay's log"),
+    ("postrider check", "the other lines here"),
+];
+
+/// The next step as `postrider check` itself shows it: without a call for itself.
+pub fn within_check(next: &str) -> String {
+    WITHIN_CHECK.iter().fold(next.to_owned(), |text, (here, there)| text.replace(here, there))
+}
+
 pub(super) fn never_started(relay: &str, instances: &[String]) -> Finding {
     let (cause, next) = match instances.first() {
         None => (

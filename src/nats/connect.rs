@@ -35,6 +35,9 @@ const EVENTS_MAX: usize = 256;
 const RECONNECT: Backoff =
     Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(2) };
 
+/// The time for the client's own report that an attempt took too long.
+const ENDS_WITHIN: Duration = Duration::from_millis(200);
+
 /// How often a connection is checked whose end may have been told while nobody could listen.
 const STATE_CHECK: Duration = Duration::from_secs(1);
 
@@ -66,21 +69,6 @@ pub struct Connection {
     pub events: mpsc::Receiver<Event>,
     /// Cancelled when the connection has ended; cancel it to say that it is of no use any more.
     pub ended: CancellationToken,
-}
-
-impl Connection {
-    /// Takes out the last complaint of the server about permissions, if there was one.
-    pub fn take_complaint(&mut self) -> Option<String> {
-        let mut complaint = None;
-        while let Ok(event) = self.events.try_recv() {
-            if let Event::ServerError(error) = event {
-                let text = error.to_string();
-                complaint =
-                    text.to_lowercase().contains("permissions").then_some(text).or(complaint);
-            }
-        }
-        complaint
-    }
 }
 
 /// Whether there is a connection.
@@ -149,7 +137,7 @@ impl Connector {
             })
             .connect(servers);
         // The client's own future is large.
-        let client = Box::pin(client).await.map_err(ConnectError::of)?;
+        let client = Box::pin(client).await.map_err(|error| ConnectError::of(&error))?;
         let last = client.set_server_pool(NOWHERE).await;
         last.map_err(|error| ConnectError::Unreachable(error.to_string()))?;
         let advertised = client.server_info().connect_urls;
@@ -175,7 +163,9 @@ impl Connector {
     /// # Errors
     /// Why there is no connection by then.
     pub async fn connect_in_time(&mut self) -> Result<Connection, ConnectError> {
-        let deadline = Instant::now() + self.config.connect_timeout.0;
+        let within = self.config.connect_timeout.0;
+        // The client ends an attempt after that time itself, and says why.
+        let deadline = Instant::now() + within + ENDS_WITHIN;
         let mut failures = 0;
         let mut last = None;
         let trying = async {
@@ -191,7 +181,7 @@ impl Connector {
         };
         match timeout_at(deadline, trying).await {
             Ok(result) => result,
-            Err(_) => Err(last.unwrap_or(ConnectError::Unreachable("timed out".to_owned()))),
+            Err(_) => Err(last.unwrap_or(ConnectError::Silent)),
         }
     }
 

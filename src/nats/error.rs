@@ -51,16 +51,16 @@ pub(super) enum Answer<'a> {
 
 /// Which stream has to have taken a message: two domains may each have one of the same name.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted<'a> {
+pub struct Wanted<'a> {
     /// The stream's name.
-    pub(super) stream: &'a str,
+    pub stream: &'a str,
     /// The JetStream domain of its server.
-    pub(super) domain: Option<&'a str>,
+    pub domain: Option<&'a str>,
 }
 
 impl Wanted<'_> {
     /// Whether this is the stream that answers.
-    pub(super) fn is(self, stream: &str, domain: Option<&str>) -> bool {
+    pub fn is(self, stream: &str, domain: Option<&str>) -> bool {
         self.stream == stream && self.domain == domain
     }
 }

@@ -39,8 +39,8 @@ pub enum ConnectError {
     #[error("nats.url {0}")]
     UrlLogin(#[from] LoginError),
     /// The server refuses the login.
-    #[error("{0}")]
-    Login(async_nats::ConnectError),
+    #[error("the server refuses the login: {0}")]
+    Login(String),
     /// There is no encrypted connection.
     #[error("{text}")]
     Tls {
@@ -49,33 +49,43 @@ pub enum ConnectError {
         /// What to do about it.
         hint: &'static str,
     },
-    /// No server could be reached, or none spoke as it should.
+    /// No host has the name.
+    #[error("the host is unknown: {0}")]
+    UnknownHost(String),
+    /// Nothing listens on the port.
+    #[error("nothing listens there: {0}")]
+    Closed(String),
+    /// A server took the connection and was silent, or the network swallowed everything.
+    #[error("nothing was answered within nats.connect_timeout")]
+    Silent,
+    /// The network leads nowhere, or what listens there does not speak as it should.
     #[error("{0}")]
     Unreachable(String),
-    /// A server took the connection and was silent.
-    #[error("{0}")]
-    Silent(String),
 }
 
 impl ConnectError {
     /// Says what the client's error means.
-    pub(super) fn of(error: async_nats::ConnectError) -> Self {
-        if let Some((text, hint)) = rustls_error(&error).map(explain) {
+    pub(super) fn of(error: &async_nats::ConnectError) -> Self {
+        if let Some((text, hint)) = rustls_error(error).map(explain) {
             return Self::Tls { text, hint };
         }
+        let text = describe(error);
         match error.kind() {
             ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
-                Self::Login(error)
+                Self::Login(text)
             }
-            ConnectErrorKind::Tls => Self::Tls { text: describe(&error), hint: CERTIFICATES },
-            ConnectErrorKind::TimedOut => Self::Silent(error.to_string()),
-            ConnectErrorKind::Io if describe(&error).contains("tls handshake eof") => {
+            ConnectErrorKind::Tls => Self::Tls { text, hint: CERTIFICATES },
+            ConnectErrorKind::TimedOut => Self::Silent,
+            ConnectErrorKind::Dns => Self::UnknownHost(text),
+            ConnectErrorKind::Io if text.contains("tls handshake eof") => {
                 Self::Tls { text: NO_TLS.to_owned(), hint: SPEAK_TLS }
             }
+            ConnectErrorKind::Io if io_kind(error) == Some(io::ErrorKind::ConnectionRefused) => {
+                Self::Closed(text)
+            }
             ConnectErrorKind::ServerParse
-            | ConnectErrorKind::Dns
             | ConnectErrorKind::Io
-            | ConnectErrorKind::MaxReconnects => Self::Unreachable(error.to_string()),
+            | ConnectErrorKind::MaxReconnects => Self::Unreachable(text),
         }
     }
 
@@ -93,10 +103,14 @@ impl ConnectError {
                 "check nats.user, password, token, creds_file or nkey_file, or the login in nats.url"
             }
             Self::Tls { hint, .. } => hint,
-            Self::Unreachable(_) => "is it running, and is nats.url right?",
-            Self::Silent(_) => {
-                "is it running, and is nats.url right? A server with handshake_first needs \
-                 nats.tls_first = true"
+            Self::UnknownHost(_) => "correct the host in nats.url, or its entry in the DNS",
+            Self::Closed(_) => "start nats-server, or correct the port in nats.url",
+            Self::Silent => {
+                "is nats.url right, and does a firewall let it through? A server with handshake_first \
+                 needs nats.tls_first = true"
+            }
+            Self::Unreachable(_) => {
+                "does a nats-server listen there? look at its log, and at nats.url"
             }
         }
     }
@@ -152,6 +166,18 @@ fn rustls_error(error: &async_nats::ConnectError) -> Option<&rustls::Error> {
             Some(inner) => Some(inner as &(dyn StdError + 'static)),
             None => present.source(),
         };
+    }
+    None
+}
+
+/// The system's kind of the error, when the system is the cause.
+fn io_kind(error: &async_nats::ConnectError) -> Option<io::ErrorKind> {
+    let mut cause = error.source();
+    while let Some(present) = cause {
+        if let Some(found) = present.downcast_ref::<io::Error>() {
+            return Some(found.kind());
+        }
+        cause = present.source();
     }
     None
 }

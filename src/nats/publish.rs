@@ -355,12 +355,13 @@ fn happened(event: Event, api_prefix: &str) -> Option<Absorbed> {
     }
 }
 
-fn is_denial(text: &str) -> bool {
+/// Whether the server forbids something with these words.
+pub(super) fn is_denial(text: &str) -> bool {
     text.to_ascii_lowercase().contains("permissions violation")
 }
 
 /// The subject in `Permissions Violation for Publish to "orders.placed"`.
-fn denied_subject(text: &str) -> Option<String> {
+pub(super) fn denied_subject(text: &str) -> Option<String> {
     let (_, rest) = text.split_once("for Publish to \"")?;
     rest.split_once('"').map(|(subject, _)| subject.to_owned())
 }

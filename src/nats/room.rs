@@ -1,9 +1,8 @@
-//! Whether a stream and its account have room, and whether our user may publish: asked by `check`.
+//! Room of a stream and its account, asked by `check`.
 
 use std::time::Duration;
 
-use async_nats::{HeaderMap, Request, RequestErrorKind, jetstream};
-use bytes::Bytes;
+use async_nats::jetstream;
 use tokio::time::timeout;
 
 use super::info::find;
@@ -11,12 +10,6 @@ use crate::broker::BrokerError;
 
 /// The account may be asked about by few users; without permission there is no answer.
 const ACCOUNT_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How long an answer to the probe is waited for.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// A name that no stream can have been given: the server compares it, and stores nothing.
-const NO_STREAM: &str = "postrider-check-stores-nothing";
 
 /// How much is there of something that has a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,15 +34,6 @@ pub struct Room {
     pub refuses_per_subject: bool,
     /// It counts, and takes nothing but increments.
     pub is_counter: bool,
-}
-
-/// What a publish would meet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Probe {
-    /// The server would take it.
-    Permitted,
-    /// Nothing came back; a complaint of the server says why.
-    Unanswered,
 }
 
 /// Asks for the limits of a stream and what it has of them.
@@ -87,20 +71,4 @@ pub async fn room(context: &jetstream::Context, name: &str) -> Result<Room, Brok
         refuses_per_subject: config.discard_new_per_subject,
         is_counter: config.allow_message_counter,
     })
-}
-
-/// Asks the server whether it would take a message on this subject, with one that no stream stores:
-/// it names a stream that does not exist. Whoever subscribes to the subject without JetStream sees an
-/// empty message.
-pub async fn probe(client: &async_nats::Client, subject: &str) -> Probe {
-    let mut headers = HeaderMap::new();
-    headers.insert("Nats-Expected-Stream", NO_STREAM);
-    let request =
-        Request::new().headers(headers).payload(Bytes::new()).timeout(Some(PROBE_TIMEOUT));
-    match client.send_request(subject.to_owned(), request).await {
-        Ok(_) => Probe::Permitted,
-        // Nobody listens, which is said of the stream.
-        Err(error) if error.kind() == RequestErrorKind::NoResponders => Probe::Permitted,
-        Err(_) => Probe::Unanswered,
-    }
 }

@@ -127,7 +127,7 @@ pub fn gone(stream: &config::Stream) -> BrokerError {
     BrokerError::Missing { log: named(name), but: ", and events were published to it", hint }
 }
 
-fn refused(stream: &str, fault: String, hint: String) -> BrokerError {
+pub(super) fn refused(stream: &str, fault: String, hint: String) -> BrokerError {
     BrokerError::Refused { log: named(stream), fault, hint }
 }
 

@@ -111,3 +111,125 @@ async fn a_position_that_is_left_behind_is_named_before_the_new_name_starts() {
     assert!(finished.stdout.contains("warn   relay         nobody runs old"), "{finished:?}");
     assert!(finished.stdout.contains("is relay.name right?"), "{finished:?}");
 }
+
+/// The program's user, with these permissions, beside one of the test's that may do everything.
+fn relay_user(permissions: &str) -> NatsOptions {
+    let extra = format!(
+        "authorization {{ users: [
+        {{ user: everyone, password: everything }}
+        {{ user: relay, password: secret, permissions {{ {permissions} }} }}
+        ] }}\nno_auth_user: everyone\n"
+    );
+    NatsOptions { extra, ..NatsOptions::default() }
+}
+
+async fn check_as_relay(fixture: &Fixture) -> Finished {
+    let toml = fixture.toml().set("nats.user", "relay").set("nats.password", "secret");
+    daemon::run(&toml, &["check"]).await
+}
+
+/// `check` said "`postrider run` creates it", and `run` was refused.
+#[tokio::test]
+async fn a_user_who_may_not_create_the_missing_stream_is_refused_with_the_permission() {
+    let permissions = "publish: { deny: [\"$JS.API.STREAM.CREATE.>\"] }";
+    let fixture = Fixture::with(None, Some(relay_user(permissions))).await;
+    let finished = check_as_relay(&fixture).await;
+    assert_eq!(finished.code, Some(77), "{finished:?}");
+    let named = format!("let the user publish to $JS.API.STREAM.CREATE.{}", fixture.stream);
+    assert!(finished.stdout.contains(&named), "{finished:?}");
+    assert!(!finished.stdout.contains("`postrider run` creates it"), "{finished:?}");
+}
+
+/// Each request of a start, and whether a start fails without it.
+#[tokio::test]
+async fn a_user_who_may_not_scan_is_refused_and_one_who_may_not_compare_is_warned_of() {
+    for (denied, code) in [
+        ("STREAM.INFO", 77),
+        ("CONSUMER.CREATE", 77),
+        ("CONSUMER.MSG.NEXT", 77),
+        ("CONSUMER.DELETE", 0),
+        ("STREAM.MSG.GET", 0),
+    ] {
+        let permissions = format!("publish: {{ deny: [\"$JS.API.{denied}.>\"] }}");
+        let fixture = Fixture::with(None, Some(relay_user(&permissions))).await;
+        create_stream(&fixture, Config::default()).await;
+        let finished = check_as_relay(&fixture).await;
+        assert_eq!(finished.code, Some(code), "{denied}: {finished:?}");
+        let named = format!("let the user publish to $JS.API.{denied}.{}", fixture.stream);
+        assert!(finished.stdout.contains(&named), "{denied}: {finished:?}");
+        let mut stream = fixture.jetstream().await.get_stream(&fixture.stream).await.unwrap();
+        assert_eq!(stream.info().await.unwrap().state.consumer_count, 0, "{denied}");
+    }
+}
+
+#[tokio::test]
+async fn a_user_without_an_inbox_is_told_so_at_once() {
+    let permissions = "publish: [\">\"], subscribe: [\"nothing\"]";
+    let fixture = Fixture::with(None, Some(relay_user(permissions))).await;
+    let finished = check_as_relay(&fixture).await;
+    assert_eq!(finished.code, Some(77), "{finished:?}");
+    assert!(finished.stdout.contains("let the user subscribe to _INBOX.>"), "{finished:?}");
+}
+
+/// JetStream refuses to create a stream whose subjects overlap another one's, and `check` said that
+/// `run` creates it.
+#[tokio::test]
+async fn a_missing_stream_whose_subjects_another_one_has_is_refused() {
+    for others in [".>", ".order.placed"] {
+        let fixture = Fixture::new().await;
+        let other = Config {
+            name: format!("{}_other", fixture.stream),
+            subjects: vec![format!("{}{others}", fixture.prefix)],
+            ..Config::default()
+        };
+        let jetstream = fixture.jetstream().await;
+        drop(jetstream.create_stream(other).await.unwrap());
+        let finished = check(&fixture).await;
+        assert_eq!(finished.code, Some(78), "{others}: {finished:?}");
+        let overlaps = format!("overlaps one of stream {}_other", fixture.stream);
+        assert!(finished.stdout.contains(&overlaps), "{others}: {finished:?}");
+        assert!(!finished.stdout.contains("`postrider run` creates it"), "{finished:?}");
+        assert!(jetstream.get_stream(&fixture.stream).await.is_err(), "a check creates nothing");
+    }
+}
+
+/// The account has room for one stream, and has it.
+#[tokio::test]
+async fn a_missing_stream_that_the_account_has_no_room_for_is_refused() {
+    let extra =
+        "accounts { A: { jetstream: { max_streams: 1 }, users: [{ user: a, password: a }] } }
+        no_auth_user: a\n";
+    let options = NatsOptions { extra: extra.to_owned(), ..NatsOptions::default() };
+    let fixture = Fixture::with(None, Some(options)).await;
+    let finished = check(&fixture).await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    let other = Config {
+        name: format!("{}_other", fixture.stream),
+        subjects: vec!["elsewhere".to_owned()],
+        ..Config::default()
+    };
+    drop(fixture.jetstream().await.create_stream(other).await.unwrap());
+    let finished = check(&fixture).await;
+    assert_eq!(finished.code, Some(78), "{finished:?}");
+    assert!(finished.stdout.contains("the account has 1 of 1 streams"), "{finished:?}");
+}
+
+/// All of these read "does not answer within 5s".
+#[tokio::test]
+async fn each_cause_of_no_connection_has_its_own_words_and_next_step() {
+    let fixture = Fixture::new().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = format!("nats://{}", listener.local_addr().unwrap());
+    for (url, text, hint) in [
+        ("nats://127.0.0.1:1", "nothing listens there", "start nats-server"),
+        ("nats://nowhere.invalid:4222", "the host is unknown", "correct the host in nats.url"),
+        (silent.as_str(), "nothing was answered within nats.connect_timeout", "a firewall"),
+    ] {
+        let toml = fixture.toml().set("nats.url", url).set("nats.connect_timeout", "1s");
+        let finished = daemon::run(&toml, &["check"]).await;
+        assert_eq!(finished.code, Some(69), "{url}: {finished:?}");
+        let named = format!("no connection to {url}: {text}");
+        assert!(finished.stdout.contains(&named), "{url}: {finished:?}");
+        assert!(finished.stdout.contains(hint), "{url}: {finished:?}");
+    }
+}

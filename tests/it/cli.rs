@@ -164,6 +164,8 @@ async fn status_without_a_database_is_unknown_to_monitoring() {
     let check = daemon::run(&toml, &["status", "--check"]).await;
     assert_eq!((check.code, check.stderr.as_str()), (Some(3), ""), "{check:?}");
     assert!(check.stdout.starts_with("POSTRIDER UNKNOWN - could not connect to postgres"));
+    assert!(check.stdout.contains("; next: "), "{check:?}");
+    assert_eq!(check.stdout.lines().count(), 1, "{check:?}");
 }
 
 #[tokio::test]
@@ -245,6 +247,7 @@ async fn check_of_a_sound_setup_says_ok_and_changes_nothing() {
         "contract",
         "relay",
         "nats",
+        "permissions",
         "stream",
     ];
     assert_eq!(names, expected);
@@ -269,7 +272,10 @@ async fn check_refuses_with_the_exit_code_of_what_is_wrong() {
         .set("nats.connect_timeout", "200ms");
     let (code, text) = check(&no_broker, "nats").await;
     assert_eq!(code, Some(69), "{text}");
-    assert!(text.contains("nats://***@127.0.0.1:1 does not answer within 200ms"), "{text}");
+    assert!(
+        text.contains("no connection to nats://***@127.0.0.1:1: nothing listens there"),
+        "{text}"
+    );
 
     let no_database = fixture.toml().set("database.url", "postgresql://app:canary@127.0.0.1:1/app");
     let (code, text) = check(&no_database, "postgres").await;

@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
-use super::{Finding, room};
+use super::{
+    Finding,
+    requests::{self, unusable},
+    room,
+};
 use crate::{
     broker::{BrokerError, Facts},
     cli::exit::Exit,
     config::{self, Config, SinkKind},
     delivery::{BatchKind, Batching, Taken},
-    nats::{self, ConnectError, Connector},
+    nats::{self, ConnectError, Connector, Wanted},
     wire::SubjectTemplate,
 };
 
@@ -53,6 +57,11 @@ pub(super) async fn findings(config: &Config) -> (Vec<Finding>, Option<Seen>) {
     };
     let server = connection.client.server_info();
     let mut findings = vec![Finding::fine(NATS, format!("version {}", server.version))];
+    let name = &config.stream.name;
+    if let Some(denied) = requests::access(&mut connection, name).await {
+        findings.push(denied);
+        return (findings, None);
+    }
     // A check changes nothing, so that it does not create the stream either.
     let only_look = config::Stream { create: false, ..config.stream.clone() };
     let ack_timeout = config.nats.ack_timeout.0;
@@ -68,12 +77,22 @@ pub(super) async fn findings(config: &Config) -> (Vec<Finding>, Option<Seen>) {
             findings.extend(facts.warnings.iter().map(|warning| {
                 Finding::risky(STREAM, format!("{stream} {}", warning.text)).hint(warning.hint)
             }));
-            findings.extend(room::findings(&mut connection, stream, &template).await);
+            findings.extend(room::findings(&connection, stream).await);
+            findings.extend(requests::findings(&mut connection, stream, &facts).await);
+            let wanted = Wanted { stream, domain: facts.domain.as_deref() };
+            findings.extend(requests::taker(&mut connection, &template.sample(), wanted).await);
             (findings, Some(Seen::Exists(Box::new(facts))))
         }
-        Err(BrokerError::Missing { .. }) => (findings, Some(Seen::Missing)),
+        Err(BrokerError::Missing { .. }) => {
+            if config.stream.create {
+                findings.extend(requests::creation(&mut connection, &config.stream).await);
+                let wanted = Wanted { stream: name, domain: None };
+                findings.extend(requests::taker(&mut connection, &template.sample(), wanted).await);
+            }
+            (findings, Some(Seen::Missing))
+        }
         Err(error) => {
-            findings.push(unusable(&mut connection, &error));
+            findings.push(unusable(&error));
             (findings, None)
         }
     }
@@ -119,35 +138,6 @@ fn batches(stream: &str, batching: Batching, version: &str) -> Option<Finding> {
 
 /// Why there is no connection.
 fn unreachable(config: &Config, error: &ConnectError) -> Finding {
-    let config::Nats { url, connect_timeout, .. } = &config.nats;
-    let exit = match error {
-        ConnectError::Login(_) => Exit::NoPermission,
-        ConnectError::Tls { .. }
-        | ConnectError::File { .. }
-        | ConnectError::ExposedKey { .. }
-        | ConnectError::Secret(_)
-        | ConnectError::Url(_)
-        | ConnectError::UrlLogin(_) => Exit::Configuration,
-        ConnectError::Unreachable(_) | ConnectError::Silent(_) => Exit::Unavailable,
-    };
-    let text = if let ConnectError::Tls { .. } = error {
-        format!("{url}: {error}")
-    } else {
-        format!("{url} does not answer within {connect_timeout}: {error}")
-    };
-    Finding::refused(NATS, exit, text).hint(error.hint())
-}
-
-/// Why the stream cannot be used. A request that we have no permission for is not answered; the
-/// server complains beside it.
-fn unusable(connection: &mut nats::Connection, error: &BrokerError) -> Finding {
-    if let Some(text) = connection.take_complaint() {
-        let hint = "let the user publish to $JS.API.> and to the stream's subjects, and subscribe to _INBOX.>";
-        return Finding::refused(STREAM, Exit::NoPermission, text).hint(hint);
-    }
-    let exit = match error {
-        BrokerError::Unavailable { .. } => Exit::Unavailable,
-        BrokerError::Missing { .. } | BrokerError::Refused { .. } => Exit::Configuration,
-    };
-    Finding::refused(STREAM, exit, error.to_string()).hint(error.hint())
+    let text = format!("no connection to {}: {error}", config.nats.url);
+    Finding::refused(NATS, error.into(), text).hint(error.hint())
 }

@@ -1,10 +1,9 @@
-//! Whether the stream has room for what comes, and whether our user may publish.
+//! Room of the stream for what comes.
 
 use super::Finding;
 use crate::{
     cli::{exit::Exit, print::number},
-    nats::{self, Probe, Room, Used},
-    wire::SubjectTemplate,
+    nats::{self, Room, Used},
 };
 
 const STREAM: &str = "stream";
@@ -16,26 +15,13 @@ const NEARLY: f64 = 0.8;
 const FULL: f64 = 0.99;
 
 /// What there is to say about a stream that fits.
-pub(super) async fn findings(
-    connection: &mut nats::Connection,
-    stream: &str,
-    template: &SubjectTemplate,
-) -> Vec<Finding> {
-    let context = connection.jetstream.clone();
-    let mut findings = match nats::room(&context, stream).await {
+pub(super) async fn findings(connection: &nats::Connection, stream: &str) -> Vec<Finding> {
+    match nats::room(&connection.jetstream, stream).await {
         Ok(room) => about(stream, &room),
         Err(error) => {
-            return vec![
-                Finding::refused(STREAM, Exit::Unavailable, error.to_string()).hint(error.hint()),
-            ];
+            vec![Finding::refused(STREAM, Exit::Unavailable, error.to_string()).hint(error.hint())]
         }
-    };
-    let subject = template.sample();
-    match nats::probe(&connection.client, &subject).await {
-        Probe::Permitted => {}
-        Probe::Unanswered => findings.push(unanswered(connection, &subject)),
     }
-    findings
 }
 
 fn about(stream: &str, room: &Room) -> Vec<Finding> {
@@ -84,21 +70,6 @@ fn limited(stream: &str, room: &Room, Used { what, used, max }: Used) -> Option<
         )
     };
     Some(Finding::refused(STREAM, Exit::Unavailable, text).hint(hint))
-}
-
-/// A publish that we have no permission for is not answered; the server complains beside it.
-fn unanswered(connection: &mut nats::Connection, subject: &str) -> Finding {
-    match connection.take_complaint() {
-        Some(text) => {
-            Finding::risky(STREAM, format!("a publish to {subject} is forbidden: {text}"))
-                .hint("let the user publish to every subject that [route] subject can make")
-        }
-        None => Finding::risky(
-            STREAM,
-            format!("a publish to {subject} that the stream should refuse is not answered"),
-        )
-        .hint("look at the free space of the broker's disk and at its log"),
-    }
 }
 
 #[cfg(test)]

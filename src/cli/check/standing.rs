@@ -40,7 +40,7 @@ pub(super) async fn findings(
             } else {
                 Finding::risky(RELAY, text)
             };
-            said.hint(finding.next)
+            said.hint(findings::within_check(&finding.next))
         })
         .collect();
     let progress = standing.progress.as_ref();

@@ -1,0 +1,206 @@
+//! Requests that a start sends to JetStream: whether our user may send them, and whether a stream that
+//! does not exist yet could be created. Nothing is created: see `nats::ask`.
+
+use super::Finding;
+use crate::{
+    broker::{BrokerError, Facts},
+    cli::exit::Exit,
+    config,
+    nats::{self, Reply, Request, Taker, Wanted},
+};
+
+const PERMISSIONS: &str = "permissions";
+const STREAM: &str = "stream";
+
+/// What is asked first: whether the stream may be asked for at all. `None` when it may.
+pub(super) async fn access(connection: &mut nats::Connection, stream: &str) -> Option<Finding> {
+    match nats::ask(connection, Request::Info, stream).await {
+        // Whatever is wrong besides a permission the answer itself says.
+        Reply::Answered(_) | Reply::Nobody | Reply::Silent => None,
+        Reply::Denied(text) => Some(denied(connection, Request::Info, stream, &text)),
+    }
+}
+
+/// Findings about the other requests about a stream that exists.
+pub(super) async fn findings(
+    connection: &mut nats::Connection,
+    stream: &str,
+    facts: &Facts,
+) -> Vec<Finding> {
+    let scan = [Request::CreateConsumer, Request::Next, Request::DeleteConsumer];
+    let is_scanned = facts.keeps.can_be_scanned();
+    let wanted = scan.into_iter().filter(|_| is_scanned).chain([Request::Read]);
+    permitted(connection, stream, wanted).await
+}
+
+/// Findings about a stream that a start would create.
+pub(super) async fn creation(
+    connection: &mut nats::Connection,
+    stream: &config::Stream,
+) -> Vec<Finding> {
+    let name = &stream.name;
+    let wanted = [
+        Request::Create,
+        Request::CreateConsumer,
+        Request::Next,
+        Request::DeleteConsumer,
+        Request::Read,
+    ];
+    let mut findings = permitted(connection, name, wanted.into_iter()).await;
+    let mut unasked = Vec::new();
+    for subject in &stream.subjects {
+        let answer = nats::ask_overlapping(connection, subject).await;
+        let Some(others) = answer_of(&answer).and_then(nats::stream_names) else {
+            unasked.push("whether another stream has its subjects ($JS.API.STREAM.NAMES)");
+            break;
+        };
+        let others = others.iter().filter(|other| *other != name);
+        findings.extend(others.map(|it| overlap(name, subject, it)));
+    }
+    let answer = nats::ask_account(connection).await;
+    match answer_of(&answer).and_then(|answer| nats::obstacles(answer, stream)) {
+        Some(obstacles) => findings.extend(obstacles.iter().map(unusable)),
+        None => unasked.push("whether the account has room for it ($JS.API.INFO)"),
+    }
+    if stream.replicas > 1 && !nats::is_clustered(connection) {
+        let text = format!(
+            "{name} cannot be created: it is to have {} replicas, and the server is no cluster",
+            stream.replicas
+        );
+        findings.push(
+            Finding::refused(STREAM, Exit::Configuration, text).hint("set stream.replicas to 1"),
+        );
+    }
+    if !unasked.is_empty() {
+        let text = format!("not known, because this user may not ask: {}", unasked.join(", and "));
+        findings.push(
+            Finding::risky(STREAM, text).hint(
+                "allow these two requests for the first start, or create the stream yourself",
+            ),
+        );
+    }
+    findings
+}
+
+/// Who would take a message to this subject.
+pub(super) async fn taker(
+    connection: &mut nats::Connection,
+    subject: &str,
+    wanted: Wanted<'_>,
+) -> Option<Finding> {
+    let text_and_hint = match nats::ask_taker(connection, subject, wanted).await {
+        Taker::Ours | Taker::Nobody => return None,
+        Taker::Other(who) => (
+            format!("{who} answers a message to {subject}, which is meant for {}", wanted.stream),
+            "find who listens on that subject: the relay publishes nothing while somebody else takes \
+             its events",
+        ),
+        Taker::Denied(text) => (
+            format!("a publish to {subject} is forbidden: {text}"),
+            "let the user publish to every subject that [route] subject can make",
+        ),
+        Taker::Silent => (
+            format!("a publish to {subject} that the stream should refuse is not answered"),
+            "look at the free space of the broker's disk and at its log",
+        ),
+    };
+    let (text, hint) = text_and_hint;
+    Some(Finding::risky(STREAM, text).hint(hint))
+}
+
+/// Sends each request, and says which our user may not send. It ends when nothing is answered.
+async fn permitted(
+    connection: &mut nats::Connection,
+    stream: &str,
+    wanted: impl Iterator<Item = Request>,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for request in wanted {
+        match nats::ask(connection, request, stream).await {
+            Reply::Answered(_) => {}
+            // A consumer that nobody has made listens nowhere.
+            Reply::Nobody if request == Request::Next => {}
+            Reply::Nobody => findings.push(unheard(connection, request, stream)),
+            Reply::Denied(text) => findings.push(denied(connection, request, stream, &text)),
+            Reply::Silent => {
+                findings.push(unheard(connection, request, stream));
+                return findings;
+            }
+        }
+    }
+    if findings.is_empty() {
+        let text = "JetStream takes every request of a start (each was sent with content that it \
+                    refuses, so nothing was made or read)";
+        findings.push(Finding::fine(PERMISSIONS, text));
+    }
+    findings
+}
+
+fn denied(
+    connection: &nats::Connection,
+    request: Request,
+    stream: &str,
+    complaint: &str,
+) -> Finding {
+    let text = format!("{}: {complaint}", need(request));
+    let hint = if complaint.contains("Subscription") {
+        "let the user subscribe to _INBOX.>, where answers come to".to_owned()
+    } else {
+        let subject = request.subject(stream);
+        format!("let the user publish to {}.{subject}", connection.api_prefix)
+    };
+    // Events flow without these two.
+    let finding = match request {
+        Request::Read | Request::DeleteConsumer => Finding::risky(PERMISSIONS, text),
+        Request::Info | Request::Create | Request::CreateConsumer | Request::Next => {
+            Finding::refused(PERMISSIONS, Exit::NoPermission, text)
+        }
+    };
+    finding.hint(hint)
+}
+
+fn unheard(connection: &nats::Connection, request: Request, stream: &str) -> Finding {
+    let subject = request.subject(stream);
+    let text =
+        format!("{}, and nothing answers {}.{subject}", need(request), connection.api_prefix);
+    Finding::refused(PERMISSIONS, Exit::Unavailable, text)
+        .hint("has the stream a leader, and is this request exported to the user's account?")
+}
+
+/// The reason why a start sends a request.
+fn need(request: Request) -> &'static str {
+    match request {
+        Request::Info => "a start asks for the stream",
+        Request::Create => "a start creates the stream (stream.create = true)",
+        Request::CreateConsumer | Request::Next => "each start scans the stream through a consumer",
+        Request::DeleteConsumer => {
+            "a scan deletes its consumer, which ends by itself after 30 s otherwise"
+        }
+        Request::Read => "the relay compares single messages after odd answers",
+    }
+}
+
+fn overlap(name: &str, subject: &str, other: &str) -> Finding {
+    let text =
+        format!("{name} cannot be created: its subject {subject} overlaps one of stream {other}");
+    Finding::refused(STREAM, Exit::Configuration, text).hint(format!(
+        "set [stream] name to \"{other}\" if that is the one, or change [stream] subjects and [route] \
+         subject"
+    ))
+}
+
+fn answer_of(reply: &Reply) -> Option<&[u8]> {
+    match reply {
+        Reply::Answered(payload) => Some(payload),
+        Reply::Nobody | Reply::Denied(_) | Reply::Silent => None,
+    }
+}
+
+/// Why a stream cannot be used.
+pub(super) fn unusable(error: &BrokerError) -> Finding {
+    let exit = match error {
+        BrokerError::Unavailable { .. } => Exit::Unavailable,
+        BrokerError::Missing { .. } | BrokerError::Refused { .. } => Exit::Configuration,
+    };
+    Finding::refused(STREAM, exit, error.to_string()).hint(error.hint())
+}
