@@ -63,6 +63,7 @@ pub mod sink;
 pub mod stdout;
 pub mod systemd;
 pub mod tasks;
+pub mod unrouted;
 pub mod wire;
 
 /// Here and not in the binary, so that the benchmark's ceiling has it too. A message is made by one

@@ -14,7 +14,7 @@ use std::{
     os::fd::AsFd as _,
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -25,10 +25,10 @@ use futures_util::{
 use tokio::sync::watch;
 
 use crate::{
-    broker::{Absorbed, BrokerError, Cause, Copies, Facts, Keeps, NotSent, Seen},
+    broker::{Absorbed, BrokerError, Cause, Facts, NotSent, Seen},
     clock,
-    delivery::{Batching, Outcome, StreamMark, Ticket},
-    wire::{Limits, Message},
+    delivery::{Outcome, StreamMark, Ticket},
+    wire::Message,
 };
 
 /// The name of this log where a stream's would stand; no stream can have it.
@@ -114,7 +114,11 @@ impl Sink {
         let verified = match &self.news.borrow().failure {
             Some(failure) => Err(self.broken(failure.clone())),
             None => Ok(Seen {
-                facts: facts(self.last_seq().max(mark.acked)),
+                facts: Facts::out_of_reach(
+                    NAME,
+                    self.last_seq().max(mark.acked),
+                    MESSAGE_BYTES_MAX,
+                ),
                 acked: mark.acked,
                 is_rewritten: false,
             }),
@@ -192,27 +196,6 @@ impl Sink {
     /// Forgets what is in flight: nobody waits for its answers any more.
     pub fn forget(&mut self) {
         self.in_flight.clear();
-    }
-}
-
-/// Facts about standard output, whose last sequence is given.
-fn facts(last_seq: u64) -> Facts {
-    Facts {
-        limits: Limits {
-            stream: NAME.to_owned(),
-            subjects: vec![">".to_owned()],
-            message_bytes_max: MESSAGE_BYTES_MAX,
-            framing_bytes: 0,
-        },
-        identity: None,
-        domain: None,
-        first_seq: last_seq,
-        last_seq,
-        recognises: Duration::ZERO,
-        keeps: Keeps::OutOfReach,
-        copies: Copies::One,
-        batches: Batching::Off,
-        warnings: Vec::new(),
     }
 }
 

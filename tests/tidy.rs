@@ -15,7 +15,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("event", &[]),
     ("delivery", &["event"]),
     ("wire", &["event"]),
-    ("config", &["delivery", "wire"]),
+    ("config", &["delivery", "event", "wire"]),
     ("metrics", &[]),
     ("findings", &["delivery", "metrics"]),
     ("tasks", &[]),
@@ -29,7 +29,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("broker", &["event", "wire", "delivery"]),
     ("nats", &["broker", "clock", "event", "wire", "delivery", "config", "metrics", "tasks"]),
     ("stdout", &["broker", "clock", "delivery", "wire"]),
-    ("sink", &["broker", "delivery", "nats", "stdout", "wire"]),
+    ("unrouted", &["broker", "delivery", "wire"]),
+    ("sink", &["broker", "delivery", "nats", "stdout", "unrouted", "wire"]),
     (
         "relay",
         &[
@@ -49,7 +50,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "failpoint",
         ],
     ),
-    ("admin", &["config", "findings", "metrics", "relay::status", "tasks"]),
+    ("admin", &["config", "findings", "metrics", "relay::flows", "relay::status", "tasks"]),
     ("app", EVERYTHING_BUT_CLI),
     ("dev", EVERYTHING_BUT_CLI),
     ("cli", &["*"]),

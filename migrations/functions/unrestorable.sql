@@ -25,6 +25,9 @@ SET search_path = pg_catalog, pg_temp SET enable_seqscan = on SET enable_hashjoi
           -- afterwards, because it was missing, was.
           AND NOT EXISTS (SELECT FROM "postrider".letter AS l
                           WHERE l.relay = $1 AND l.seq = o.seq AND l.fingerprint <> 'missing')
+          AND (p.filter IS NULL
+               OR "postrider".takes(p.filter, o.event_type, o.kind, o.aggregate_type,
+                                    o.aggregate_id, o.seq))
     )
     SELECT greatest(p.published - coalesce((SELECT chosen.published FROM chosen), 0)
                     - retained.events, 0)

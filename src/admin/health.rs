@@ -21,7 +21,7 @@ const TURN_MAX: Duration = Duration::from_secs(15);
 
 /// `GET /livez`: whether the loop turns.
 pub(super) async fn livez(State(shown): State<Shown>) -> Response {
-    let silent = shown.status.borrow().last_turn.age(Instant::now());
+    let silent = shown.flows.seen().sum().last_turn.age(Instant::now());
     if silent < TURN_MAX {
         "ok\n".into_response()
     } else {
@@ -37,8 +37,8 @@ pub(super) async fn readyz(
     RawQuery(query): RawQuery,
 ) -> Response {
     let now = Instant::now();
-    let status = shown.status.borrow().clone();
-    let findings = status.findings(now);
+    let seen = shown.flows.seen();
+    let (status, findings) = (seen.sum(), seen.findings(now));
     let is_ready = findings::is_ready(&findings);
     let code = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut asked = query.as_deref().unwrap_or_default().split('&');

@@ -5,7 +5,7 @@
 //! | `/livez` | 200 while the relay's loop turns; asks neither Postgres nor NATS |
 //! | `/readyz`, `/healthz` | 200 while events can flow, else 503 with the findings; `?verbose` as JSON |
 //! | `/metrics` | all of [`crate::metrics`] |
-//! | `/api/v1/status` | the relay's state as JSON |
+//! | `/api/v1/status` | the state of every route as JSON, and their sum; `?route=NAME` that of one |
 
 mod guard;
 mod health;
@@ -21,22 +21,21 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::{ConnectInfo, State, connect_info::Connected},
+    extract::{ConnectInfo, RawQuery, State, connect_info::Connected},
     http::{Uri, header},
     middleware,
     response::{IntoResponse, Response},
     routing::get,
     serve::IncomingStream,
 };
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use listener::{AdminError, Listener, bind};
 use problem::Problem;
 
 use crate::{
-    metrics::{CONTENT_TYPE, Metrics},
-    relay::status::Status,
+    metrics::{CONTENT_TYPE, Program},
+    relay::flows::Flows,
 };
 
 /// The wait between attempts to bind the address.
@@ -48,8 +47,8 @@ const REMIND: Duration = Duration::from_mins(1);
 /// What the pages show.
 #[derive(Clone)]
 struct Shown {
-    status: watch::Receiver<Status>,
-    metrics: Arc<Metrics>,
+    flows: Flows,
+    program: Arc<Program>,
 }
 
 /// Who asks. Names of hosts and the words of servers are for people on this machine.
@@ -75,7 +74,7 @@ pub async fn serve(
     mut bound: Result<Listener, AdminError>,
     address: SocketAddr,
     hosts: Vec<String>,
-    (status, metrics): (watch::Receiver<Status>, Arc<Metrics>),
+    (flows, program): (Flows, Arc<Program>),
     shutdown: CancellationToken,
 ) {
     let mut warned: Option<Instant> = None;
@@ -97,7 +96,7 @@ pub async fn serve(
     tracing::info!(address = %listener.address(), "admin listener");
     let names = guard::Names::of(listener.address(), &hosts);
     let service =
-        router(names, Shown { status, metrics }).into_make_service_with_connect_info::<Audience>();
+        router(names, Shown { flows, program }).into_make_service_with_connect_info::<Audience>();
     let server = axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned());
     // Its type has an error for the sake of others; the listener retries and this never fails.
     if let Err(error) = server.await {
@@ -119,17 +118,31 @@ fn router(names: guard::Names, shown: Shown) -> Router {
 }
 
 async fn metrics(State(shown): State<Shown>) -> Response {
-    let findings = shown.status.borrow().findings(Instant::now());
-    let codes: Vec<_> = findings.iter().map(|finding| finding.code).collect();
-    shown.metrics.chores.found(&codes);
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], shown.metrics.encode()).into_response()
+    let now = Instant::now();
+    for flow in &shown.flows.0 {
+        let findings = flow.status.borrow().findings(now);
+        let codes: Vec<_> = findings.iter().map(|finding| finding.code).collect();
+        flow.metrics.chores.found(&codes);
+    }
+    let page = shown.program.encode(shown.flows.0.iter().map(|flow| flow.metrics.as_ref()));
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], page).into_response()
 }
 
+/// Every route, or with `?route=NAME` that one.
 async fn status(
     State(shown): State<Shown>,
     ConnectInfo(audience): ConnectInfo<Audience>,
-) -> Json<view::StatusView> {
-    Json(view::StatusView::of(&shown.status.borrow(), Instant::now(), audience))
+    RawQuery(query): RawQuery,
+) -> Result<Json<view::StatusView>, Problem> {
+    let mut seen = shown.flows.seen();
+    let mut asked = query.as_deref().unwrap_or_default().split('&');
+    if let Some(name) = asked.find_map(|pair| pair.strip_prefix("route=")) {
+        seen.0.retain(|(route, _)| route == name);
+        if seen.0.is_empty() {
+            return Err(Problem::unknown_route(name));
+        }
+    }
+    Ok(Json(view::StatusView::of(&seen, Instant::now(), audience)))
 }
 
 async fn not_found(uri: Uri) -> Problem {

@@ -24,6 +24,14 @@ impl Problem {
         )
     }
 
+    pub(super) fn unknown_route(name: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "no such route",
+            format!("there is no route {}; /api/v1/status lists them", name.escape_debug()),
+        )
+    }
+
     pub(super) fn method_not_allowed() -> Self {
         let detail = "this address only answers GET and HEAD".to_owned();
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed", detail)

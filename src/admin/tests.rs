@@ -6,12 +6,14 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    sync::watch,
 };
 
 use super::*;
 use crate::{
     metrics::{Depth, Measured},
-    relay::status::{GateStatus, Heartbeat, Link, Phase},
+    relay::flows::{Flow, Seen},
+    relay::status::{GateStatus, Heartbeat, Link, Phase, Status},
     tasks,
 };
 
@@ -41,9 +43,12 @@ impl Server {
         let address = listener.address();
         let (status, seen) = watch::channel(status);
         let shutdown = CancellationToken::new();
-        let metrics = Arc::new(Metrics::new());
+        let program = Arc::new(Program::new());
+        let metrics = Arc::new(program.flow("default"));
+        let flow = Flow { route: "default".to_owned(), status: seen, metrics };
+        let shown = (Flows(vec![flow]), program);
         let hosts = vec!["relay.internal".to_owned()];
-        tasks::drive(serve(Ok(listener), address, hosts, (seen, metrics), shutdown.clone()));
+        tasks::drive(serve(Ok(listener), address, hosts, shown, shutdown.clone()));
         Self { address, status, shutdown }
     }
 
@@ -168,7 +173,11 @@ async fn verbose_readiness_has_a_line_for_each_dependency_and_the_gates_hint() {
 fn who_asks_from_another_machine_sees_no_details() {
     let nats = Link::Down { detail: "db.internal".to_owned() };
     let status = Status { nats, gate: Some(gate()), ..relaying() };
-    let view = view::StatusView::of(&status, Instant::now(), Audience::Remote);
+    let view = view::StatusView::of(
+        &Seen(vec![("default".to_owned(), status)]),
+        Instant::now(),
+        Audience::Remote,
+    );
     let text = serde_json::to_string(&view).unwrap();
     assert!(!text.contains("internal") && !text.contains("EVENTS"), "{text}");
     assert!(text.contains("misconfigured"), "{text}");

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::Audience;
 use crate::{
     findings::{self, Finding},
+    relay::flows::Seen,
     relay::status::{GateStatus, Link, Phase, Status},
 };
 
@@ -46,10 +47,27 @@ impl ReadinessView {
     }
 }
 
-/// The answer of `/api/v1/status`.
+/// The answer of `/api/v1/status`: the sum of the routes, and each.
 #[derive(Debug, Serialize)]
 pub(super) struct StatusView {
     version: &'static str,
+    #[serde(flatten)]
+    sum: FlowView,
+    findings: Vec<FindingView>,
+    routes: Vec<RouteView>,
+}
+
+/// One route.
+#[derive(Debug, Serialize)]
+struct RouteView {
+    route: String,
+    #[serde(flatten)]
+    flow: FlowView,
+    findings: Vec<FindingView>,
+}
+
+#[derive(Debug, Serialize)]
+struct FlowView {
     phase: &'static str,
     dependencies: [LinkView; 2],
     gate: Option<GateView>,
@@ -65,14 +83,28 @@ pub(super) struct StatusView {
     published_total: u64,
     last_turn_seconds: f64,
     leader: Option<String>,
-    findings: Vec<FindingView>,
 }
 
 impl StatusView {
-    pub(super) fn of(status: &Status, now: Instant, audience: Audience) -> Self {
-        let depth = status.measured.depth;
+    pub(super) fn of(seen: &Seen, now: Instant, audience: Audience) -> Self {
+        let route = |(route, status): &(String, Status)| RouteView {
+            route: route.clone(),
+            flow: FlowView::of(status, now, audience),
+            findings: FindingView::all(&status.findings(now), audience),
+        };
         Self {
             version: env!("CARGO_PKG_VERSION"),
+            sum: FlowView::of(&seen.sum(), now, audience),
+            findings: FindingView::all(&seen.findings(now), audience),
+            routes: seen.0.iter().map(route).collect(),
+        }
+    }
+}
+
+impl FlowView {
+    fn of(status: &Status, now: Instant, audience: Audience) -> Self {
+        let depth = status.measured.depth;
+        Self {
             phase: status.phase.as_str(),
             dependencies: [
                 LinkView::of("postgres", &status.postgres, audience),
@@ -91,7 +123,6 @@ impl StatusView {
             published_total: status.published_total,
             last_turn_seconds: status.last_turn.age(now).as_secs_f64(),
             leader: status.leader.clone().filter(|_| status.phase == Phase::Standby),
-            findings: FindingView::all(&status.findings(now), audience),
         }
     }
 }

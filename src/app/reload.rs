@@ -12,7 +12,7 @@ use crate::{
         reload::{Reloaded, Reloader},
     },
     logging::Levels,
-    metrics::Metrics,
+    metrics::Program,
     systemd,
 };
 
@@ -29,20 +29,20 @@ pub struct Reloading {
 pub(super) async fn obey(
     mut hangups: Signal,
     reloading: Reloading,
-    config: Config,
-    metrics: Arc<Metrics>,
+    routes: Vec<Config>,
+    program: Arc<Program>,
 ) {
     let Reloading { sources, levels } = reloading;
-    let mut reloader = Reloader::new(sources, config);
+    let mut reloader = Reloader::new(sources, routes);
     while hangups.recv().await.is_some() {
         systemd::reloading();
         match reloader.reload() {
             Ok(outcome) => {
-                metrics.configuration.accepted();
+                program.configuration.accepted();
                 tell(&outcome, &levels);
             }
             Err(invalid) => {
-                metrics.configuration.refused();
+                program.configuration.refused();
                 for problem in &invalid.problems {
                     error!(
                         origin = problem.origin.as_ref().map(tracing::field::display),

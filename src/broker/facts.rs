@@ -41,6 +41,29 @@ pub struct Facts {
     pub warnings: Vec<Warning>,
 }
 
+impl Facts {
+    /// Facts about a log that takes every subject and can never be read back.
+    pub fn out_of_reach(log: &str, last_seq: u64, message_bytes_max: u64) -> Self {
+        Self {
+            limits: Limits {
+                stream: log.to_owned(),
+                subjects: vec![">".to_owned()],
+                message_bytes_max,
+                framing_bytes: 0,
+            },
+            identity: None,
+            domain: None,
+            first_seq: last_seq,
+            last_seq,
+            recognises: Duration::ZERO,
+            keeps: Keeps::OutOfReach,
+            copies: Copies::One,
+            batches: Batching::Off,
+            warnings: Vec::new(),
+        }
+    }
+}
+
 /// How long a log keeps a message, and so what a scan of it can tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keeps {

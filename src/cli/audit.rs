@@ -6,9 +6,10 @@ use super::{
     Globals, block_on, compare, dlq,
     exit::{Exit, Failure},
     print::{self, number},
+    print_each,
 };
 use crate::{
-    config::{Config, load::Scope},
+    config::{Config, SinkKind, load::Scope},
     outbox::{ACCOUNTING_SETTINGS, Accounting, Inspection, Losses, SESSION_SETTINGS},
     pg::{connect::connect, schema::Schema},
 };
@@ -36,6 +37,8 @@ pub(super) struct Args {
 
 /// The books, and the stream beside them.
 struct Audit {
+    relay: String,
+    sink: SinkKind,
     accounting: Accounting,
     losses: Losses,
     stream: Option<compare::Compared>,
@@ -45,7 +48,14 @@ struct Audit {
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     if let (true, Some(reason)) = (args.acknowledge_loss, &args.reason) {
         let loaded = globals.load(Scope::Database)?;
-        let losses = block_on(acknowledge(&loaded.config, args.actor.as_deref(), reason))?;
+        let acknowledge_each = async {
+            let mut losses = 0;
+            for config in loaded.configs() {
+                losses += acknowledge(&config, args.actor.as_deref(), reason).await?;
+            }
+            Ok(losses)
+        };
+        let losses = block_on(acknowledge_each)?;
         print::line(&match losses {
             0 => "there is no loss to acknowledge".to_owned(),
             losses => format!("acknowledged {}, with a row of the audit each", number(losses)),
@@ -54,13 +64,18 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     }
     let scope = if args.database_only { Scope::Database } else { Scope::Everything };
     let loaded = globals.load(scope)?;
-    let audit = block_on(look(&loaded.config, args))?;
-    if args.json {
-        print::json(&audit.json())?;
-    } else {
-        print::line(&audit.text())?;
-    }
-    Ok(if audit.is_fine() { Exit::Done } else { Exit::Failed })
+    let look_at_each = async {
+        let mut audits = Vec::new();
+        for config in loaded.configs() {
+            audits.push(look(&config, args).await?);
+        }
+        Ok(audits)
+    };
+    let audits = block_on(look_at_each)?;
+    let json = |index: usize| audits.get(index).map(Audit::json).unwrap_or_default();
+    let text = |index: usize| audits.get(index).map(Audit::text).unwrap_or_default();
+    print_each(&loaded, (args.json, json, text))?;
+    Ok(if audits.iter().all(Audit::is_fine) { Exit::Done } else { Exit::Failed })
 }
 
 async fn acknowledge(config: &Config, actor: Option<&str>, reason: &str) -> Result<u64, Failure> {
@@ -75,13 +90,14 @@ async fn look(config: &Config, args: &Args) -> Result<Audit, Failure> {
     let inspection = Inspection::new(connection, Schema::from(&config.database.schema));
     let accounting = inspection.accounting(config.relay.name.as_str()).await?;
     let losses = inspection.losses(config.relay.name.as_str()).await?;
-    let stream = if args.database_only {
+    let (relay, sink) = (config.relay.name.as_str().to_owned(), config.route.sink);
+    let stream = if args.database_only || sink == SinkKind::Unrouted {
         None
     } else {
         let settled = compare::settled(config, "audit").await?;
         Some(compare::compare(config, &settled).await?)
     };
-    Ok(Audit { accounting, losses, stream })
+    Ok(Audit { relay, sink, accounting, losses, stream })
 }
 
 impl Audit {
@@ -102,12 +118,14 @@ impl Audit {
             })
         });
         json!({
+            "relay": self.relay,
             "fine": self.is_fine(),
             "committed": accounting.committed(),
             "published": accounting.published(),
             "pending": accounting.pending(),
             "dead": accounting.dead(),
             "discarded": accounting.discarded(),
+            "filtered": accounting.filtered(),
             "payloads_lost": accounting.payloads_lost,
             "strangers": accounting.strangers,
             "lost": self.losses.events,
@@ -122,11 +140,25 @@ impl Audit {
         };
         let mut rows = vec![
             row("committed", accounting.committed(), "rows that the outbox retains, of which are:"),
-            row("published", accounting.published(), "settled with an acknowledgement"),
+            match self.sink {
+                SinkKind::Nats | SinkKind::Stdout => {
+                    row("published", accounting.published(), "settled with an acknowledgement")
+                }
+                SinkKind::Unrouted => {
+                    row("unrouted", accounting.published(), "taken by no route: they went nowhere")
+                }
+            },
             row("pending", accounting.pending(), "to be published, letters that wait among them"),
             row("dead", accounting.dead(), "waiting for an operator: postrider dlq list"),
             row("discarded", accounting.discarded(), "given up by an operator"),
         ];
+        if accounting.filtered() > 0 {
+            rows.push(row(
+                "filtered",
+                accounting.filtered(),
+                "left out by the filter of the route",
+            ));
+        }
         if let Some(stream) = &self.stream {
             rows.push(row("in stream", stream.held, "of the published, found in the stream"));
             rows.push(row(

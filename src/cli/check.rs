@@ -18,7 +18,7 @@ use super::{
 use crate::{
     config::{
         Config,
-        load::{Notice, Scope},
+        load::{Notice, OneRoute, Scope},
     },
     logging::{self, printable},
 };
@@ -32,7 +32,7 @@ pub(super) struct Args {
 }
 
 /// What one check found.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Finding {
     subject: &'static str,
     result: CheckResult,
@@ -80,7 +80,14 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
         Notice::Info(text) => Finding::fine("configuration", text),
         Notice::Warning(text) => Finding::risky("configuration", text),
     }));
-    findings.extend(block_on(look(&loaded.config))?);
+    let look_at_each = async {
+        let mut found = Vec::new();
+        for OneRoute { config, .. } in &loaded.routes {
+            found.push((config.relay.name.as_str().to_owned(), look(config).await?));
+        }
+        Ok(found)
+    };
+    findings.extend(merged(&block_on(look_at_each)?));
     if args.json {
         print::json(&Value::Array(findings.iter().map(as_json).collect()))?;
     } else {
@@ -91,6 +98,29 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
         CheckResult::Fine | CheckResult::Risky => None,
     });
     Ok(Exit::gravest(refusals).unwrap_or(Exit::Done))
+}
+
+/// The findings of several routes: what was found for each of them once, anything else with the
+/// route's name.
+fn merged(of_routes: &[(String, Vec<Finding>)]) -> Vec<Finding> {
+    let count = of_routes.len();
+    let is_of = |finding: &Finding, (_, found): &(String, Vec<Finding>)| {
+        found.iter().any(|it| it.text == finding.text && it.result == finding.result)
+    };
+    let mut merged: Vec<Finding> = Vec::new();
+    for (route, findings) in of_routes {
+        for finding in findings {
+            let is_shared = of_routes.iter().all(|other| is_of(finding, other));
+            let mut finding = finding.clone();
+            if count > 1 && !is_shared {
+                finding.text = format!("route {route}: {}", finding.text);
+            }
+            if !merged.iter().any(|it| it.text == finding.text && it.result == finding.result) {
+                merged.push(finding);
+            }
+        }
+    }
+    merged
 }
 
 async fn look(config: &Config) -> Result<Vec<Finding>, Failure> {

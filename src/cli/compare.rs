@@ -63,6 +63,10 @@ pub(super) async fn settled(config: &Config, purpose: &str) -> Result<Settled, F
 /// Compares all of them with all of the stream. First the database is read and then the stream, so
 /// that what is settled meanwhile is no difference.
 pub(super) async fn compare(config: &Config, settled: &Settled) -> Result<Compared, Failure> {
+    if config.route.sink == SinkKind::Unrouted {
+        let problem = Problem::new("events that no route takes are in no stream to compare with");
+        return Err(Failure::new(Exit::Configuration, problem.hint("name another --route")));
+    }
     if config.route.sink == SinkKind::Stdout {
         let problem =
             Problem::new("standard output cannot be read back, so that it cannot be compared")

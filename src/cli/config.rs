@@ -5,9 +5,12 @@ use serde_json::{Map, Value, json};
 use super::{
     Globals,
     exit::{Exit, Failure},
-    print,
+    print_each,
 };
-use crate::config::load::{Loaded, Scope};
+use crate::config::{
+    SinkKind,
+    load::{Origins, Scope},
+};
 
 /// `postrider config …`
 #[derive(Debug, clap::Subcommand)]
@@ -24,23 +27,30 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// Prints the merged configuration.
+/// Prints the merged configuration, of each route.
 pub(super) fn show(globals: Globals, args: &Args) -> Result<Exit, Failure> {
-    let loaded = globals.load(Scope::Everything)?;
-    let tree = serde_json::to_value(&loaded.config).unwrap_or_default();
-    let sections = tree.as_object().cloned().unwrap_or_default();
-    if args.json {
-        print::json(&with_origins(&loaded, sections))?;
-    } else {
-        print::line(&as_toml(&loaded, sections))?;
-    }
+    let mut loaded = globals.load(Scope::Everything)?;
+    // It is made of the others.
+    loaded.routes.retain(|route| route.config.route.sink != SinkKind::Unrouted);
+    let tree = |index: usize| {
+        let route = loaded.routes.get(index)?;
+        let tree = serde_json::to_value(&route.config).ok()?;
+        Some((&route.origins, tree.as_object().cloned().unwrap_or_default()))
+    };
+    let json = |index: usize| {
+        tree(index).map(|(origins, sections)| with_origins(origins, sections)).unwrap_or_default()
+    };
+    let text = |index: usize| {
+        tree(index).map(|(origins, sections)| as_toml(origins, sections)).unwrap_or_default()
+    };
+    print_each(&loaded, (args.json, json, text))?;
     Ok(Exit::Done)
 }
 
-fn with_origins(loaded: &Loaded, sections: Map<String, Value>) -> Value {
+fn with_origins(origins: &Origins, sections: Map<String, Value>) -> Value {
     let section = |(section, keys): (String, Value)| {
         let keys = entries(keys).map(|(name, value)| {
-            let origin = loaded.origins.of(&format!("{section}.{name}")).to_string();
+            let origin = origins.of(&format!("{section}.{name}")).to_string();
             (name, json!({ "value": value, "origin": origin }))
         });
         let keys = keys.collect::<Map<_, _>>();
@@ -49,12 +59,12 @@ fn with_origins(loaded: &Loaded, sections: Map<String, Value>) -> Value {
     Value::Object(sections.into_iter().map(section).collect())
 }
 
-fn as_toml(loaded: &Loaded, sections: Map<String, Value>) -> String {
+fn as_toml(origins: &Origins, sections: Map<String, Value>) -> String {
     let mut lines = Vec::new();
     for (section, keys) in sections {
         lines.push(format!("[{section}]"));
         for (name, value) in entries(keys) {
-            let origin = loaded.origins.of(&format!("{section}.{name}"));
+            let origin = origins.of(&format!("{section}.{name}"));
             lines.push(match (&value, origin) {
                 (Value::Null, _) => format!("# {name} is not set"),
                 // JSON's texts, numbers, booleans and lists are TOML's too.

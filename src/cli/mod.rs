@@ -18,13 +18,15 @@ mod why;
 
 use std::{ffi::OsString, path::PathBuf};
 
+use serde_json::Value;
+
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::{
     config::{
         Config,
         error::Problem,
-        load::{Loaded, Notice, Scope, Sources},
+        load::{Loaded, Notice, OneRoute, Scope, Sources},
     },
     logging,
 };
@@ -50,12 +52,17 @@ struct Globals {
     /// Keys that the command line sets.
     #[arg(long = "set", global = true, value_name = "KEY=VALUE", help = SET_HELP)]
     settings: Vec<String>,
+    /// The route that a command is about.
+    #[arg(long, global = true, value_name = "NAME", help = ROUTE_HELP)]
+    route: Option<String>,
 }
 
 const CONFIG_HELP: &str =
     "The file [default: $POSTRIDER_CONFIG, ./postrider.toml, /etc/postrider/postrider.toml]";
 
 const SET_HELP: &str = "Set one key, such as relay.batch_events=500; not for secrets";
+
+const ROUTE_HELP: &str = "Only this [[route]] [default: all of them]";
 
 const AFTER_HELP: &str = "\
 Every key can also be set by the environment: POSTRIDER__RELAY__BATCH_EVENTS=500.
@@ -157,13 +164,58 @@ impl Globals {
 
     /// Loads the configuration and leaves the notices to the caller.
     fn load_quietly(self, scope: Scope) -> Result<Loaded, Failure> {
-        Ok(Config::load(&self.sources(), scope)?)
+        let route = self.route.clone();
+        let mut loaded = Config::load(&self.sources(), scope)?;
+        if let Some(route) = route {
+            choose(&mut loaded, &route)?;
+        }
+        Ok(loaded)
     }
 
     /// Where the configuration is.
     fn sources(self) -> Sources {
         Sources::from_environment(self.config, self.settings)
     }
+}
+
+/// Leaves one route.
+fn choose(loaded: &mut Loaded, route: &str) -> Result<(), Failure> {
+    let names: Vec<_> =
+        loaded.routes.iter().map(|it| it.config.relay.name.as_str().to_owned()).collect();
+    loaded.routes.retain(|it| {
+        let config = &it.config;
+        config.relay.name.as_str() == route || config.route.name == route
+    });
+    let Some(only) = loaded.routes.first() else {
+        let problem = Problem::new(format!("there is no route {}", route.escape_debug()))
+            .hint(format!("the routes are {}", names.join(", ")));
+        return Err(Failure::new(Exit::Usage, problem));
+    };
+    (loaded.config, loaded.origins) = (only.config.clone(), only.origins.clone());
+    Ok(())
+}
+
+/// Prints what a command says about each of its routes: as it is where there is one, else under the
+/// name of the route, or as a list.
+fn print_each(
+    loaded: &Loaded,
+    (is_json, json, text): (bool, impl Fn(usize) -> Value, impl Fn(usize) -> String),
+) -> Result<(), Failure> {
+    let count = loaded.routes.len();
+    if is_json {
+        let each: Vec<_> = (0..count).map(json).collect();
+        match each.as_slice() {
+            [only] => print::json(only)?,
+            _ => print::json(&Value::Array(each))?,
+        }
+        return Ok(());
+    }
+    let named = |(index, route): (usize, &OneRoute)| {
+        let text = text(index);
+        if count > 1 { format!("route {}\n{text}", route.config.relay.name) } else { text }
+    };
+    let texts: Vec<_> = loaded.routes.iter().enumerate().map(named).collect();
+    Ok(print::line(&texts.join("\n\n"))?)
 }
 
 /// Runs a command's asynchronous part.

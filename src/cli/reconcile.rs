@@ -1,6 +1,6 @@
 //! `postrider reconcile`: publishes again what the stream has lost.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     Globals, block_on,
@@ -8,9 +8,10 @@ use super::{
     dlq,
     exit::{Exit, Failure},
     print::{self, number},
+    print_each,
 };
 use crate::{
-    config::{Config, load::Scope},
+    config::{Config, SinkKind, load::Scope},
     outbox::{Inspection, Losses, RECONCILE_BATCH, SESSION_SETTINGS, Settled},
     pg::{connect::connect, schema::Schema},
 };
@@ -32,26 +33,53 @@ pub(super) struct Args {
 
 /// Compares, and has what is missing published again.
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
-    let loaded = globals.load(Scope::Everything)?;
-    let (compared, again, losses) = block_on(reconcile(&loaded.config, args))?;
-    let missing = compared.missing.len() as u64;
-    if args.json {
-        print::json(&json!({
-            "expected": compared.expected,
-            "held": compared.held,
-            "dropped": compared.dropped,
-            "missing": missing,
-            "published_again": again,
-            "lost": losses.events,
-        }))?;
-    } else {
-        print::line(&told(&compared, (!args.dry_run).then_some(again)))?;
-        if let Some(lost) = losses.text() {
-            print::line(&lost)?;
-        }
+    let mut loaded = globals.load(Scope::Everything)?;
+    // What no route takes is in no stream.
+    if loaded.routes.len() > 1 {
+        loaded.routes.retain(|route| route.config.route.sink != SinkKind::Unrouted);
     }
+    let reconcile_each = async {
+        let mut done = Vec::new();
+        for config in loaded.configs() {
+            done.push(reconcile(&config, args).await?);
+        }
+        Ok(done)
+    };
+    let done = block_on(reconcile_each)?;
+    let json = |index: usize| done.get(index).map(Reconciled::json).unwrap_or_default();
+    let text = |index: usize| done.get(index).map(Reconciled::text).unwrap_or_default();
+    print_each(&loaded, (args.json, json, text))?;
     // A rehearsal tells a script whether there is something to do.
-    Ok(if args.dry_run && missing > 0 { Exit::Failed } else { Exit::Done })
+    let is_missing = done.iter().any(|it| !it.compared.missing.is_empty());
+    Ok(if args.dry_run && is_missing { Exit::Failed } else { Exit::Done })
+}
+
+/// What became of one route.
+struct Reconciled {
+    relay: String,
+    compared: Compared,
+    /// How many events are published again; `None` in a rehearsal.
+    again: Option<u64>,
+    losses: Losses,
+}
+
+impl Reconciled {
+    fn json(&self) -> Value {
+        json!({
+            "relay": self.relay,
+            "expected": self.compared.expected,
+            "held": self.compared.held,
+            "dropped": self.compared.dropped,
+            "missing": self.compared.missing.len(),
+            "published_again": self.again.unwrap_or_default(),
+            "lost": self.losses.events,
+        })
+    }
+
+    fn text(&self) -> String {
+        let lost = self.losses.text().map(|lost| format!("\n{lost}")).unwrap_or_default();
+        format!("{}{lost}", told(&self.compared, self.again))
+    }
 }
 
 /// What was found, and how much is published again; `None` in a rehearsal.
@@ -78,18 +106,19 @@ fn told(compared: &Compared, again: Option<u64>) -> String {
     }
 }
 
-async fn reconcile(config: &Config, args: &Args) -> Result<(Compared, u64, Losses), Failure> {
+async fn reconcile(config: &Config, args: &Args) -> Result<Reconciled, Failure> {
+    let relay = config.relay.name.as_str().to_owned();
     let losses = losses(config).await?;
     let settled = compare::settled(config, "reconcile").await?;
     let compared = compare::compare(config, &settled).await?;
     if args.dry_run {
-        return Ok((compared, 0, losses));
+        return Ok(Reconciled { relay, compared, again: None, losses });
     }
     let actor = dlq::actor(args.actor.as_deref());
     let again = publish_again(&settled, &compared.missing, &actor).await?;
     // A relay with `heal = "manual"` waits for this; another one does not look at it.
     settled.ask_to_heal(&actor).await?;
-    Ok((compared, again, losses))
+    Ok(Reconciled { relay, compared, again: Some(again), losses })
 }
 
 /// What no reconciliation brings back.

@@ -70,7 +70,7 @@ async fn open(config: &Config) -> Result<Inspection, Failure> {
 
 fn list(config: &Config, args: &List) -> Result<Exit, Failure> {
     let relays = block_on(async { Ok::<_, Failure>(open(config).await?.relays().await?) })?;
-    let ours = config.relay.name.as_str();
+    let ours = config.relay.siblings.as_slice();
     let retention = config.relay.retention.0.as_secs_f64();
     if args.json {
         let relays: Vec<_> = relays
@@ -106,7 +106,7 @@ fn list(config: &Config, args: &List) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn state(row: &RelayRow, ours: &str, retention: f64) -> &'static str {
+fn state(row: &RelayRow, ours: &[String], retention: f64) -> &'static str {
     if row.is_led {
         "running"
     } else if row.is_abandoned(ours, retention) {

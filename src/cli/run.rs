@@ -36,7 +36,7 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     let options = Options { rescan: args.rescan };
     let reloading = Reloading { sources, levels: log.levels() };
     let done = block_on(async move {
-        Box::pin(app::run(loaded.config, options, reloading)).await.map_err(Failure::from)
+        Box::pin(app::run(loaded.configs(), options, reloading)).await.map_err(Failure::from)
     });
     Ok(done.map_or_else(Failure::log, |()| Exit::Done))
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{
     Globals, block_on,
     exit::{Exit, Failure, Level},
-    print,
+    print, print_each,
     standing::{self, Standing},
 };
 use crate::{
@@ -44,22 +44,55 @@ struct Report {
 
 /// Prints how far the relay is.
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
-    let report = globals.load(Scope::Database).and_then(|loaded| block_on(ask(&loaded.config)));
+    let asked = globals.load(Scope::Database).and_then(|loaded| {
+        let ask_each = async {
+            let mut reports = Vec::new();
+            for route in &loaded.routes {
+                reports.push(ask(&route.config).await?);
+            }
+            Ok(reports)
+        };
+        let reports = block_on(ask_each)?;
+        Ok((loaded, reports))
+    });
     if args.check {
-        let (level, line) = match &report {
-            Ok(report) => report.judge(),
+        let (level, line) = match &asked {
+            Ok((_, reports)) => judge(reports),
             Err(failure) => (Level::Unknown, failure.one_line()),
         };
         print::line(&format!("POSTRIDER {} - {}", level.as_str(), printable(&line)))?;
         return Ok(Exit::Checked(level));
     }
-    let report = report?;
-    if args.json {
-        print::json(&report.json())?;
+    let (loaded, reports) = asked?;
+    // Each text begins with the name of its relay.
+    if args.json || reports.len() == 1 {
+        let json = |index: usize| reports.get(index).map(Report::json).unwrap_or_default();
+        let text = |index: usize| reports.get(index).map(Report::text).unwrap_or_default();
+        print_each(&loaded, (args.json, json, text))?;
     } else {
-        print::line(&report.text())?;
+        let texts: Vec<_> = reports.iter().map(Report::text).collect();
+        print::line(&texts.join("\n\n"))?;
     }
     Ok(Exit::Done)
+}
+
+/// The worst of several relays, as monitoring plugins say it.
+fn judge(reports: &[Report]) -> (Level, String) {
+    let rank = |level: &Level| match level {
+        Level::Ok => 0,
+        Level::Warning => 1,
+        Level::Unknown => 2,
+        Level::Critical => 3,
+    };
+    let judged: Vec<_> = reports.iter().map(Report::judge).collect();
+    let bad: Vec<_> = judged.iter().filter(|(level, _)| *level != Level::Ok).collect();
+    let level = judged.iter().map(|(level, _)| *level).max_by_key(rank).unwrap_or(Level::Unknown);
+    let lines: Vec<_> = if bad.is_empty() {
+        judged.iter().map(|(_, line)| line.as_str()).collect()
+    } else {
+        bad.iter().map(|(_, line)| line.as_str()).collect()
+    };
+    (level, lines.join(" | "))
 }
 
 /// The answers of the database, as far as they have come.
@@ -116,7 +149,7 @@ impl Asked {
         let retention = config.relay.retention.0.as_secs_f64();
         let relays = inspection.relays().await?.into_iter();
         facts.abandoned = relays
-            .filter(|row| row.is_abandoned(relay, retention))
+            .filter(|row| row.is_abandoned(&config.relay.siblings, retention))
             .map(|row| (row.relay, row.idle_seconds))
             .collect();
         Ok(())

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use super::{
     Globals, block_on, dlq,
     exit::{Exit, Failure},
-    print::{self, number},
+    print::number,
+    print_each,
     standing::{self, Standing},
 };
 use crate::{
@@ -43,14 +44,20 @@ struct Report {
 /// Prints what a key waits for.
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     let loaded = globals.load(Scope::Database)?;
-    let report = block_on(ask(&loaded.config, &args.key))?;
-    if args.json {
-        print::json(&report.json())?;
-    } else {
-        let lines = report.lines();
-        let lines: Vec<_> = lines.iter().map(|line| printable(line)).collect();
-        print::line(&lines.join("\n"))?;
-    }
+    let ask_each = async {
+        let mut reports = Vec::new();
+        for config in loaded.configs() {
+            reports.push(ask(&config, &args.key).await?);
+        }
+        Ok(reports)
+    };
+    let reports = block_on(ask_each)?;
+    let json = |index: usize| reports.get(index).map(Report::json).unwrap_or_default();
+    let text = |index: usize| {
+        let lines = reports.get(index).map(Report::lines).unwrap_or_default();
+        lines.iter().map(|line| printable(line)).collect::<Vec<_>>().join("\n")
+    };
+    print_each(&loaded, (args.json, json, text))?;
     Ok(Exit::Done)
 }
 
@@ -129,6 +136,7 @@ impl Report {
             letter
         });
         json!({
+            "relay": self.standing.relay,
             "aggregate_type": self.key.aggregate_type(),
             "aggregate_id": self.key.aggregate_id(),
             "waits": self.head().is_some() || self.waiting.pending > 0,

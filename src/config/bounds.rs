@@ -53,6 +53,9 @@ pub const IDLE_INTERVAL: RangeInclusive<HumanDuration> = millis(50)..=seconds(10
 /// Shorter would end at each stall of the database, longer would leave a frozen leader's place empty.
 pub const LEASE: RangeInclusive<HumanDuration> = seconds(3)..=HumanDuration(LEASE_MAX);
 
+/// Zero would be no flow; more would cost more sessions than one Postgres should give.
+pub const SHARDS: RangeInclusive<u32> = 1..=64;
+
 /// Zero would try nothing; more would take years.
 pub const ATTEMPTS: RangeInclusive<u32> = 1..=1_000_000;
 
@@ -90,7 +93,7 @@ pub struct Bound {
 }
 
 /// Every key that has a range, with what `config` says.
-pub fn all(config: &Config) -> [Bound; 24] {
+pub fn all(config: &Config) -> [Bound; 25] {
     let Config { database, nats, stream, relay, route, shutdown, .. } = config;
     [
         bound("database.connect_timeout", &database.connect_timeout, &CONNECT_TIMEOUT),
@@ -112,6 +115,7 @@ pub fn all(config: &Config) -> [Bound; 24] {
         bound("relay.retention", &relay.retention, &RETENTION),
         bound("relay.letter_retention", &relay.letter_retention, &RETENTION),
         bound("relay.audit_retention", &relay.audit_retention, &RETENTION),
+        bound("route.shards", &route.shards, &SHARDS),
         bound("route.attempts", &route.attempts, &ATTEMPTS),
         bound("route.delay", &route.delay, &RETRY_DELAY),
         bound("route.jitter", &route.jitter, &JITTER),

@@ -19,12 +19,13 @@ use super::{
 };
 
 /// One source of values: a whole file, one environment variable, or one flag.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Layer {
     pub(super) origin: Origin,
     pub(super) values: Dict,
-    /// The line of every key, when the source is a file.
-    lines: BTreeMap<String, usize>,
+    /// The line of every key, when the source is a file. Those of the second `[[route]]` begin with
+    /// `route[1]`.
+    pub(super) lines: BTreeMap<String, usize>,
 }
 
 impl Layer {
@@ -195,11 +196,17 @@ fn line_of(text: &str, offset: usize) -> usize {
 fn key_lines(text: &str) -> BTreeMap<String, usize> {
     let mut table = String::new();
     let mut lines = BTreeMap::new();
+    let mut elements: BTreeMap<String, usize> = BTreeMap::new();
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
         let header = line.strip_prefix('[').and_then(|rest| rest.split(']').next());
         if let Some(name) = header {
             table = plain_key(name.trim_start_matches('['));
+            if name.starts_with('[') {
+                let count = elements.entry(table.clone()).or_default();
+                table = element(&table, *count);
+                *count += 1;
+            }
             lines.entry(table.clone()).or_insert(index + 1);
         } else if let Some((name, _)) = line.split_once('=').filter(|_| !line.starts_with('#')) {
             let name = plain_key(name);
@@ -208,6 +215,11 @@ fn key_lines(text: &str) -> BTreeMap<String, usize> {
         }
     }
     lines
+}
+
+/// The name under which the lines of an element of a list of tables are known.
+pub(super) fn element(table: &str, index: usize) -> String {
+    format!("{table}[{index}]")
 }
 
 fn plain_key(text: &str) -> String {
@@ -227,6 +239,12 @@ mod tests {
             found,
             [("a", 2), ("a.b", 4), ("a.c.d", 5), ("a.e", 7), ("a.e.f", 8), ("top", 1)]
         );
+    }
+
+    #[test]
+    fn every_table_of_a_list_has_lines_of_its_own() {
+        let lines = key_lines("[[route]]\nname = 1\n[[ route ]]\nname = 2\n");
+        assert_eq!((lines["route[0].name"], lines["route[1].name"]), (2, 4));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::{
     fallback, keys,
     layers::{self, Layer, Numbered},
     libpq::Libpq,
-    mismatch, resolve, secret_files, unknown, warnings,
+    mismatch, resolve, routes, secret_files, unknown, warnings,
 };
 
 pub use super::origin::{Notice, Origins, Scope};
@@ -48,12 +48,31 @@ impl Sources {
 /// A configuration that holds, and how it came about.
 #[derive(Debug)]
 pub struct Loaded {
+    /// What all routes have in common, with what the first route says.
+    pub config: Config,
+    /// Where each key of it was written.
+    pub origins: Origins,
+    /// The routes, at least one, in the order in which they are written. Last, when there may be
+    /// events that none of them takes, comes the one that counts these.
+    pub routes: Vec<OneRoute>,
+    /// What deserves a line in the log, when there is one.
+    pub notices: Vec<Notice>,
+}
+
+/// The configuration as one route sees it.
+#[derive(Debug, Clone)]
+pub struct OneRoute {
     /// The configuration.
     pub config: Config,
     /// Where each key was written.
     pub origins: Origins,
-    /// What deserves a line in the log, when there is one.
-    pub notices: Vec<Notice>,
+}
+
+impl Loaded {
+    /// The configuration of each route, that of what no route takes among them.
+    pub fn configs(&self) -> Vec<Config> {
+        self.routes.iter().map(|route| route.config.clone()).collect()
+    }
 }
 
 impl Config {
@@ -66,8 +85,48 @@ impl Config {
     pub fn load(sources: &Sources, scope: Scope) -> Result<Loaded, ConfigError> {
         let mut notices = Vec::new();
         let file = find_file(sources, &mut notices);
-        let mut layers = read_layers(sources, file.as_deref())?;
+        let layers = read_layers(sources, file.as_deref())?;
+        let (mut loaded, mut problems) = (Vec::new(), Vec::new());
+        for layers in routes::split(layers)? {
+            let name = routes::name_of(&layers);
+            for (layers, shard) in routes::shards(layers) {
+                let one = Self::load_one(layers, sources, (scope, file.as_deref()));
+                match one.and_then(|route| routes::numbered(route, shard)) {
+                    Ok(route) => {
+                        loaded.push(route);
+                        problems.push((name.clone(), Vec::new()));
+                    }
+                    Err(error) => problems.push((name.clone(), error.problems)),
+                }
+            }
+        }
+        refuse(routes::merged(&problems))?;
+        refuse(routes::problems(&loaded))?;
+        for OneRoute { config, origins } in &loaded {
+            for notice in warnings::all(config, origins, &sources.variables) {
+                if !notices.contains(&notice) {
+                    notices.push(notice);
+                }
+            }
+        }
+        loaded.extend(routes::unrouted(&loaded));
+        let name = |route: &OneRoute| route.config.relay.name.as_str().to_owned();
+        let siblings: Vec<_> = loaded.iter().map(name).collect();
+        for route in &mut loaded {
+            route.config.relay.siblings.clone_from(&siblings);
+        }
+        let Some(OneRoute { config, origins }) = loaded.first().cloned() else {
+            return Err(ConfigError { problems: vec![Problem::new("there is no route")] });
+        };
+        Ok(Loaded { config, origins, routes: loaded, notices })
+    }
 
+    /// Loads what one route sees of the layers.
+    fn load_one(
+        mut layers: Vec<Layer>,
+        sources: &Sources,
+        (scope, file): (Scope, Option<&Path>),
+    ) -> Result<OneRoute, ConfigError> {
         let mut problems: Vec<Problem> =
             layers.iter_mut().flat_map(unknown::take_unknown).collect();
         layers.splice(0..0, fallback::layers(&layers, &sources.variables));
@@ -80,9 +139,8 @@ impl Config {
         let credentials = credentials.map(PathBuf::from);
         let places = secret_files::Places { credentials, origins: &mut origins };
         refuse(secret_files::read(&mut config, places))?;
-        refuse(resolve::problems(&config, &origins, (scope, file.as_deref())))?;
-        notices.extend(warnings::all(&config, &origins, &sources.variables));
-        Ok(Loaded { config, origins, notices })
+        refuse(resolve::problems(&config, &origins, (scope, file)))?;
+        Ok(OneRoute { config, origins })
     }
 }
 

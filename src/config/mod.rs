@@ -17,6 +17,7 @@ mod origin;
 mod program;
 pub mod reload;
 mod resolve;
+pub mod routes;
 pub mod secret;
 mod secret_files;
 mod unknown;
@@ -27,6 +28,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::event::{Filter, Pattern, Rules};
 use latest::Latest;
 use libpq::Libpq;
 use name::{RelayName, SchemaName};
@@ -328,6 +330,11 @@ pub struct Relay {
     pub letter_retention: HumanDuration,
     /// How long the record of what operators did stays. Default `365d`. See [`bounds::RETENTION`].
     pub audit_retention: HumanDuration,
+    /// What becomes of events that no route takes. Default `warn`.
+    pub unrouted: Unrouted,
+    /// The names of all relays of this configuration, this one included.
+    #[serde(skip)]
+    pub siblings: Vec<String>,
 }
 
 impl Default for Relay {
@@ -346,6 +353,8 @@ impl Default for Relay {
             retention: HumanDuration(Duration::from_hours(24)),
             letter_retention: HumanDuration(Duration::from_hours(30 * 24)),
             audit_retention: HumanDuration(Duration::from_hours(365 * 24)),
+            unrouted: Unrouted::Warn,
+            siblings: Vec::new(),
         }
     }
 }
@@ -370,10 +379,43 @@ impl<'de> Deserialize<'de> for Wake {
     }
 }
 
-/// `[route]`: where an event goes, how it is tried again, and what a dead one does to its key.
+/// What becomes of events that no route takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unrouted {
+    /// They are counted and warned of.
+    Warn,
+    /// They become dead letters.
+    Dead,
+}
+
+impl<'de> Deserialize<'de> for Unrouted {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parse_text(deserializer, "\"warn\" or \"dead\"", |text| match text {
+            "warn" => Some(Self::Warn),
+            "dead" => Some(Self::Dead),
+            _ => None,
+        })
+    }
+}
+
+/// `[route]`: which events it takes, where they go, how one is tried again, and what a dead one does
+/// to its key. `[[route]]` is a list of such tables, each with a `name`: see [`routes`].
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Route {
+    /// The types of the events that the route takes, such as `order.placed` or, with a `*` at the end,
+    /// `order.*`; empty for all. Default empty.
+    pub types: Vec<String>,
+    /// Types that it does not take, written in the same way. Default empty.
+    pub except_types: Vec<String>,
+    /// The kinds that it takes, such as `integration`; empty for all. Default empty.
+    pub kinds: Vec<String>,
+    /// The aggregate types that it takes; empty for all, and for events without a key. Default empty.
+    pub aggregates: Vec<String>,
+    /// The flows among which the route's keys are shared, each with a lease of its own. Default 1. See
+    /// [`bounds::SHARDS`].
+    pub shards: u32,
     /// The kind of log that takes the events. Default `nats`.
     pub sink: SinkKind,
     /// The subject template. Its first token is literal. Default `events.{event_type}`.
@@ -394,11 +436,38 @@ pub struct Route {
     pub jitter: f64,
     /// The longest wait, not below `delay`. Default `5m`. See [`bounds::RETRY_DELAY`].
     pub max_delay: HumanDuration,
+    /// The filter that these rules are, or that of what no route takes.
+    #[serde(skip)]
+    pub filter: Filter,
+    /// The name of the route, of which the relay may be one shard.
+    #[serde(skip)]
+    pub name: String,
+}
+
+impl Route {
+    /// Which events the route takes. A pattern that is none was refused.
+    pub fn rules(&self) -> Rules {
+        let patterns = |texts: &[String]| {
+            texts.iter().filter_map(|text| Pattern::parse(text)).collect::<Vec<_>>()
+        };
+        Rules {
+            types: patterns(&self.types),
+            except_types: patterns(&self.except_types),
+            kinds: self.kinds.clone(),
+            aggregates: self.aggregates.clone(),
+            shard: None,
+        }
+    }
 }
 
 impl Default for Route {
     fn default() -> Self {
         Self {
+            types: Vec::new(),
+            except_types: Vec::new(),
+            kinds: Vec::new(),
+            aggregates: Vec::new(),
+            shards: 1,
             sink: SinkKind::Nats,
             subject: "events.{event_type}".to_owned(),
             on_dead: OnDead::Hold,
@@ -408,6 +477,8 @@ impl Default for Route {
             backoff: BackoffShape::Exponential,
             jitter: 0.2,
             max_delay: HumanDuration(Duration::from_mins(5)),
+            filter: Filter::default(),
+            name: String::new(),
         }
     }
 }
@@ -420,6 +491,8 @@ pub enum SinkKind {
     Nats,
     /// Standard output: one CloudEvents JSON line an event, for looking and for development.
     Stdout,
+    /// Nowhere: that of the events that no route takes. No file can say this.
+    Unrouted,
 }
 
 impl<'de> Deserialize<'de> for SinkKind {

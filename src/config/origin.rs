@@ -25,7 +25,7 @@ pub enum Notice {
 }
 
 /// Where each key was written; what nobody wrote is a default.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Origins(BTreeMap<String, Origin>);
 
 impl Origins {

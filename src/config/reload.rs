@@ -11,10 +11,10 @@ use super::{
 #[derive(Debug)]
 pub struct Reloader {
     sources: Sources,
-    /// The configuration that the program was started with; its copies share the cells.
-    started: Config,
-    /// The configuration that was last accepted.
-    accepted: Config,
+    /// The configuration of each route that the program was started with; its copies share the cells.
+    started: Vec<Config>,
+    /// That which was last accepted.
+    accepted: Vec<Config>,
 }
 
 /// What a reload came to.
@@ -32,7 +32,7 @@ pub struct Reloaded {
 
 impl Reloader {
     /// Remembers what runs and where it came from.
-    pub fn new(sources: Sources, started: Config) -> Self {
+    pub fn new(sources: Sources, started: Vec<Config>) -> Self {
         Self { sources, accepted: started.clone(), started }
     }
 
@@ -44,26 +44,56 @@ impl Reloader {
     /// Every problem that was found; nothing has changed then.
     pub fn reload(&mut self) -> Result<Reloaded, ConfigError> {
         let loaded = Config::load(&self.sources, Scope::Everything)?;
-        let keys = changed(&self.accepted, &loaded.config);
-        let (taken_up, after_restart): (Vec<String>, Vec<String>) =
-            keys.into_iter().partition(|key| is_reloadable(key));
-        let is_changed = |section| taken_up.iter().any(|key| key.starts_with(section));
-        let (started, new) = (&self.started, &loaded.config);
-        if is_changed("database.") {
-            let mut database = new.database.clone();
-            // What is built into the program stays as it was at its start.
-            database.schema = started.database.schema.clone();
-            database.latest = started.database.latest.clone();
-            started.database.latest.replace(database);
+        let new = loaded.configs();
+        let name = |config: &Config| config.relay.name.clone();
+        let are_the_same = self.accepted.iter().map(name).eq(new.iter().map(name));
+        if !are_the_same {
+            // Which route is which is not known, and another list needs a restart anyway.
+            let after_restart = vec!["the list of routes".to_owned()];
+            let log_level = loaded.config.log.level;
+            let (notices, taken_up) = (loaded.notices, Vec::new());
+            return Ok(Reloaded { taken_up, after_restart, notices, log_level });
         }
-        if is_changed("nats.") {
-            let mut nats = new.nats.clone();
-            nats.ack_timeout = started.nats.ack_timeout;
-            nats.latest = started.nats.latest.clone();
-            started.nats.latest.replace(nats);
+        let (mut taken_up, mut after_restart) = (Vec::new(), Vec::new());
+        for (index, new) in new.iter().enumerate() {
+            let (Some(accepted), Some(started)) =
+                (self.accepted.get(index), self.started.get(index))
+            else {
+                continue;
+            };
+            let keys = changed(accepted, new);
+            let (now, later): (Vec<String>, Vec<String>) =
+                keys.into_iter().partition(|key| is_reloadable(key));
+            replace_sections(started, new, &now);
+            for key in now.into_iter().filter(|key| !taken_up.contains(key)).collect::<Vec<_>>() {
+                taken_up.push(key);
+            }
+            for key in
+                later.into_iter().filter(|key| !after_restart.contains(key)).collect::<Vec<_>>()
+            {
+                after_restart.push(key);
+            }
         }
-        let log_level = new.log.level.clone();
-        self.accepted = loaded.config;
+        self.accepted = new;
+        let log_level = loaded.config.log.level;
         Ok(Reloaded { taken_up, after_restart, notices: loaded.notices, log_level })
+    }
+}
+
+/// Replaces the sections of a running route that hold one of the changed keys.
+fn replace_sections(started: &Config, new: &Config, changed: &[String]) {
+    let is_changed = |section| changed.iter().any(|key| key.starts_with(section));
+    if is_changed("database.") {
+        let mut database = new.database.clone();
+        // What is built into the program stays as it was at its start.
+        database.schema = started.database.schema.clone();
+        database.latest = started.database.latest.clone();
+        started.database.latest.replace(database);
+    }
+    if is_changed("nats.") {
+        let mut nats = new.nats.clone();
+        nats.ack_timeout = started.nats.ack_timeout;
+        nats.latest = started.nats.latest.clone();
+        started.nats.latest.replace(nats);
     }
 }

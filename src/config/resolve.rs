@@ -12,10 +12,16 @@ use super::{
     origin::{Origins, Scope},
     value::HumanDuration,
 };
-use crate::wire::{SubjectTemplate, captures};
+use crate::{
+    event::{FILTER_TEXT_BYTES_MAX, Pattern, is_filter_text},
+    wire::{SubjectTemplate, captures},
+};
 
 /// Bytes of a stream name at most; the broker refuses longer ones.
 const STREAM_NAME_BYTES_MAX: usize = 255;
+
+/// The kinds that an event can have.
+const KINDS: [&str; 5] = ["domain", "integration", "command", "notification", "system"];
 
 /// `ce-source` in bytes at most; it travels with every event.
 const SOURCE_BYTES_MAX: usize = 256;
@@ -32,6 +38,7 @@ pub(super) fn problems(
     rules.urls(config);
     rules.stream(config);
     rules.route(config);
+    rules.filter(config);
     rules.login(config);
     rules.texts(config);
     rules.times(config);
@@ -58,7 +65,7 @@ fn missing(
     ];
     let required = match (scope, config.route.sink) {
         (Scope::Schema, _) => 0,
-        (Scope::Database, _) | (Scope::Everything, SinkKind::Stdout) => 1,
+        (Scope::Database, _) | (Scope::Everything, SinkKind::Stdout | SinkKind::Unrouted) => 1,
         (Scope::Everything, SinkKind::Nats) => all.len(),
     };
     let (mut keys, mut lines, mut empty) = (Vec::new(), Vec::new(), Vec::new());
@@ -183,6 +190,38 @@ impl Rules<'_> {
                 .detail(format!("{sample:?} matches none of {subjects:?}"))
                 .hint(format!("add \"{}>\" to stream.subjects", literal_tokens(template.prefix())));
             self.broken("stream.subjects", problem);
+        }
+    }
+
+    /// The route's filter holds what can be compared with a row.
+    fn filter(&mut self, config: &Config) {
+        let route = &config.route;
+        for (key, patterns) in
+            [("route.types", &route.types), ("route.except_types", &route.except_types)]
+        {
+            let wrong = patterns.iter().filter(|text| Pattern::parse(text).is_none());
+            for text in wrong {
+                let text = format!("{key} holds {}, which is no pattern", shortened(text));
+                let hint = format!(
+                    "write a type, or how types begin and one * at the end: \"order.*\"; at most \
+                     {FILTER_TEXT_BYTES_MAX} bytes, no control characters and no backslash"
+                );
+                self.broken(key, Problem::new(text).hint(hint));
+            }
+        }
+        for text in route.kinds.iter().filter(|kind| !KINDS.contains(&kind.as_str())) {
+            let text = format!("route.kinds holds {}, which is no kind", shortened(text));
+            let hint = format!("the kinds are {}", KINDS.join(", "));
+            self.broken("route.kinds", Problem::new(text).hint(hint));
+        }
+        for text in route.aggregates.iter().filter(|text| !is_filter_text(text)) {
+            let text =
+                format!("route.aggregates holds {}, which is no aggregate type", shortened(text));
+            let hint = format!(
+                "write a whole aggregate type of 1 to {FILTER_TEXT_BYTES_MAX} bytes, without control \
+                 characters and backslashes"
+            );
+            self.broken("route.aggregates", Problem::new(text).hint(hint));
         }
     }
 

@@ -245,6 +245,11 @@ impl Delivery {
         }
     }
 
+    /// The rows up to there were looked at; what was not taken in is none of this flow's.
+    pub fn looked_to(&mut self, seq: Seq) {
+        self.progress.looked_to(seq);
+    }
+
     /// The last page up to the target was taken in.
     pub fn exhausted(&mut self) {
         self.progress.exhausted();

@@ -123,6 +123,14 @@ impl Progress {
         ticket
     }
 
+    /// Every row of the span up to there was taken in, or is passed over.
+    pub fn looked_to(&mut self, seq: Seq) {
+        if let Some(span) = self.spans.back_mut() {
+            span.fetched = span.fetched.max(seq);
+        }
+        self.advance();
+    }
+
     /// The last page of the span was fetched.
     pub fn exhausted(&mut self) {
         let end = self.next_ticket().0;
@@ -205,8 +213,21 @@ impl Progress {
                     self.slots.push_front(undecided);
                     return;
                 }
-                None => return,
+                None => return self.pass_over(),
             }
+        }
+    }
+
+    /// Moves the position over rows that were looked at and not taken in.
+    fn pass_over(&mut self) {
+        if let [span] = self.spans.make_contiguous()
+            && span.end.is_none()
+            && span.fetched > self.position.bookmark
+        {
+            self.position.target = span.target.clone();
+            self.position.target_floor = span.floor;
+            self.position.bookmark = span.fetched;
+            self.moved = true;
         }
     }
 

@@ -1,7 +1,9 @@
 //! One row of the outbox as it was read: typed identities, optional metadata, opaque payload.
 
+mod filter;
 mod key;
 mod position;
+mod shard;
 
 use std::{borrow::Cow, fmt};
 
@@ -9,8 +11,10 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+pub use filter::{FILTER_TEXT_BYTES_MAX, Filter, Pattern, Rules, is_filter_text};
 pub use key::AggregateKey;
 pub use position::{Position, Snapshot};
+pub use shard::Shard;
 
 /// The id of an event: it becomes `Nats-Msg-Id` and the consumers' dedup key, and never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

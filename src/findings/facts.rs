@@ -9,6 +9,8 @@ pub struct Facts {
     pub relay: String,
     /// Who runs it.
     pub role: Role,
+    /// Why the flow failed, while it waits to be started again.
+    pub failed: Option<String>,
     /// Sessions of its instances, as far as they are known.
     pub instances: Vec<String>,
     /// The session with Postgres.
@@ -21,6 +23,8 @@ pub struct Facts {
     pub depth: Option<Depth>,
     /// The age in seconds of the oldest event that waits, as of now.
     pub oldest_seconds: f64,
+    /// Events that no route took, where the relay is the one that counts them.
+    pub unrouted: Option<u64>,
     /// How old the figures are, in seconds; `None` when they were asked for just now.
     pub measured_seconds_ago: Option<f64>,
     /// For how long the stream has confirmed nothing, in seconds, when that is known.

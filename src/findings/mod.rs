@@ -78,6 +78,7 @@ pub fn stops_flow(code: Code) -> bool {
         | Code::NoLeader
         | Code::LeaderSilent
         | Code::Starting
+        | Code::RouteFailed
         | Code::Stopping
         | Code::PostgresDown
         | Code::PermissionMissing
@@ -95,6 +96,7 @@ pub fn stops_flow(code: Code) -> bool {
         Code::Lagging
         | Code::LettersRetrying
         | Code::DeadLetters
+        | Code::Unrouted
         | Code::Unmeasured
         | Code::ChoreFailing
         | Code::PositionAbandoned
@@ -142,6 +144,9 @@ pub fn of(facts: &Facts) -> Vec<Finding> {
 fn role(facts: &Facts) -> Option<Finding> {
     match &facts.role {
         Role::Starting => {
+            if let Some(why) = &facts.failed {
+                return Some(texts::failed(why));
+            }
             // Whatever it waits for is a finding of its own.
             let is_waiting = facts.postgres != Link::Up
                 || facts.nats != Link::Up
@@ -220,6 +225,9 @@ fn waiting(facts: &Facts) -> Vec<Finding> {
     }
     if depth.dead > 0 {
         found.push(texts::dead(depth.dead));
+    }
+    if let Some(unrouted) = facts.unrouted.filter(|count| *count > 0) {
+        found.push(texts::unrouted(unrouted));
     }
     found
 }

@@ -16,6 +16,9 @@ pub fn remedy(code: &str) -> Option<&'static str> {
         "payload_too_large" => {
             "raise max_msg_size of the stream or max_payload of the server, or edit the payload"
         }
+        "unrouted" => {
+            "let a [[route]] take its type, and run postrider reconcile --route NAME; then discard it"
+        }
         "subject_full" => "purge the subject, or raise max_msgs_per_subject of the stream",
         "permission_denied" => "allow the subject to the relay's user of NATS",
         "busy" => "make room in the stream, or raise its limits: postrider check names them",

@@ -274,6 +274,17 @@ fn of_who_runs() -> Vec<(&'static str, Facts)> {
             },
         ),
         ("it stops", role(Role::Stopping)),
+        (
+            "the route failed",
+            Facts {
+                failed: Some("stream INVOICES has retention by interest".to_owned()),
+                ..role(Role::Starting)
+            },
+        ),
+        (
+            "events that no route takes",
+            Facts { unrouted: Some(3), depth: Some(Depth::default()), ..role(Role::Leading) },
+        ),
         ("a standby", role(Role::Standby { leader: Some("postrider/relay".to_owned()) })),
         ("a standby that cannot take over", role(Role::Standby { leader: None })),
         ("seen from the database, all is well", role(led(2.0))),

@@ -103,6 +103,14 @@ pub(super) fn starting() -> Finding {
     )
 }
 
+pub(super) fn failed(why: &str) -> Finding {
+    critical(
+        Code::RouteFailed,
+        format!("the route has stopped: {why}"),
+        "mend that; the route starts again by itself within a minute, and the others go on",
+    )
+}
+
 pub(super) fn stopping() -> Finding {
     critical(
         Code::Stopping,
@@ -278,6 +286,15 @@ pub(super) fn dead(count: u64) -> Finding {
         Code::DeadLetters,
         format!("{count} {letters} {wait} for a decision; the later events of such keys are held"),
         "postrider dlq list",
+    )
+}
+
+pub(super) fn unrouted(count: u64) -> Finding {
+    let events = if count == 1 { "1 event was".to_owned() } else { format!("{count} events were") };
+    warning(
+        Code::Unrouted,
+        format!("{events} taken by no route, and went nowhere"),
+        "read their types in the log; give them a [[route]], then postrider reconcile --route NAME",
     )
 }
 

@@ -181,6 +181,8 @@ label! {
         LeaderSilent = "leader_silent",
         /// The instance gets its session and its position.
         Starting = "starting",
+        /// A route has failed and waits to be started again.
+        RouteFailed = "route_failed",
         /// The instance ends.
         Stopping = "stopping",
         /// There is no session with Postgres.
@@ -221,6 +223,8 @@ label! {
         LettersRetrying = "letters_retrying",
         /// Letters wait for a decision.
         DeadLetters = "dead_letters",
+        /// Events were committed that no route takes.
+        Unrouted = "unrouted",
         /// Backlog and age are not known any more.
         Unmeasured = "unmeasured",
         /// A chore fails again and again.
@@ -250,19 +254,6 @@ label! {
     }
 }
 
-label! {
-    /// The routes that events take.
-    Route {
-        /// The one route there is.
-        Default = "default",
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct RouteLabel {
-    pub(super) route: Route,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct TableLabel {
     pub(super) table: Table,
@@ -285,7 +276,6 @@ pub(super) struct MeasurementLabel {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct LetterStateLabel {
-    pub(super) route: Route,
     pub(super) state: LetterState,
 }
 
@@ -307,26 +297,23 @@ pub(super) struct CircuitLabel {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct FailureLabel {
-    pub(super) route: Route,
     pub(super) error_type: Failure,
     pub(super) retryable: Retryable,
 }
 
 impl FailureLabel {
     pub(super) fn of(failure: Failure) -> Self {
-        Self { route: Route::Default, error_type: failure, retryable: failure.retryable() }
+        Self { error_type: failure, retryable: failure.retryable() }
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct BatchLabel {
-    pub(super) route: Route,
     pub(super) result: BatchResult,
 }
 
 /// The reason is the code of a letter, a constant of this program.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ReasonLabel {
-    pub(super) route: Route,
     pub(super) reason: &'static str,
 }

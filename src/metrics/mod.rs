@@ -9,11 +9,13 @@ mod configuration;
 mod dependencies;
 mod labels;
 mod measured;
+mod merge;
 mod outbox;
 mod process;
 mod publishing;
 
 use std::{
+    borrow::Cow,
     sync::atomic::AtomicU64,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
@@ -29,7 +31,7 @@ pub use configuration::Configuration;
 pub use dependencies::Dependencies;
 pub use labels::{
     BatchResult, Chore, CircuitState, Dependency, Failure, FindingCode, LetterState, Measurement,
-    Query, Retryable, Route, Table,
+    Query, Retryable, Table,
 };
 pub use measured::{Depth, Measured, OVERDUE};
 pub use outbox::{Outbox, QueryDurations};
@@ -41,12 +43,24 @@ const SECONDS: [f64; 17] = [
     7.5, 10.0,
 ];
 
-/// The media type of [`Metrics::encode`].
+/// The prefix of every name but those of the process.
+const PREFIX: &str = "postrider";
+
+/// The media type of [`Program::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 type SecondsGauge = Gauge<f64, AtomicU64>;
 
-/// The handles, by where they are moved.
+/// What is counted once for the program, and the page with everything.
+#[derive(Debug)]
+pub struct Program {
+    registry: Registry,
+    queries: QueryDurations,
+    /// Whether the configuration's last reload was taken up.
+    pub configuration: Configuration,
+}
+
+/// The handles of one flow, by where they are moved. Each series has the label `route`.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -58,45 +72,60 @@ pub struct Metrics {
     pub dependencies: Dependencies,
     /// What is looked after beside the data path.
     pub chores: Chores,
-    /// Whether the configuration's last reload was taken up.
-    pub configuration: Configuration,
 }
 
-impl Default for Metrics {
+impl Default for Program {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Metrics {
-    /// Registers everything, each series with 0.
+impl Program {
+    /// Registers what the program has once.
     pub fn new() -> Self {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(process::Process));
-        let list = registry.sub_registry_with_prefix("postrider");
+        let list = registry.sub_registry_with_prefix(PREFIX);
         let build = [
             ("version", env!("CARGO_PKG_VERSION")),
             ("commit", option_env!("POSTRIDER_COMMIT").unwrap_or("unknown")),
         ];
         list.register("build", "The running program", Info::new(build));
-        let publishing = Publishing::register(list);
-        let outbox = Outbox::register(list);
-        let dependencies = Dependencies::register(list);
+        let queries = QueryDurations::register(list);
         let configuration = Configuration::register(list);
+        Self { registry, queries, configuration }
+    }
+
+    /// The metrics of a flow, each series with 0.
+    pub fn flow(&self, route: &str) -> Metrics {
+        let mut registry = Registry::default();
+        let label = (Cow::Borrowed("route"), Cow::Owned(route.to_owned()));
+        let list = registry.sub_registry_with_prefix(PREFIX).sub_registry_with_label(label);
+        let publishing = Publishing::register(list);
+        let outbox = Outbox::register(list, self.queries.clone());
+        let dependencies = Dependencies::register(list);
         let chores = Chores::register(list);
-        Self { registry, publishing, outbox, dependencies, chores, configuration }
+        Metrics { registry, publishing, outbox, dependencies, chores }
     }
 
     /// Everything as `OpenMetrics` text, which Prometheus reads as well.
-    pub fn encode(&self) -> String {
-        self.outbox.refresh(Instant::now());
-        let mut page = String::with_capacity(16 * 1024);
-        // Writing to a string does not fail; should a metric refuse, the rest is still of use.
-        if text::encode(&mut page, &self.registry).is_err() {
-            tracing::error!("a metric could not be encoded");
+    pub fn encode<'a>(&self, flows: impl IntoIterator<Item = &'a Metrics>) -> String {
+        let mut pages = vec![page(&self.registry)];
+        for flow in flows {
+            flow.outbox.refresh(Instant::now());
+            pages.push(page(&flow.registry));
         }
-        page
+        merge::pages(&pages)
     }
+}
+
+fn page(registry: &Registry) -> String {
+    let mut page = String::with_capacity(16 * 1024);
+    // Writing to a string does not fail; should a metric refuse, the rest is still of use.
+    if text::encode(&mut page, registry).is_err() {
+        tracing::error!("a metric could not be encoded");
+    }
+    page
 }
 
 fn seconds_histogram() -> Histogram {

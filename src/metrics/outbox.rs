@@ -13,8 +13,8 @@ use prometheus_client::{
 use super::{
     Measured, SecondsGauge, count,
     labels::{
-        LetterState, LetterStateLabel, Measurement, MeasurementLabel, Query, QueryLabel, Route,
-        RouteLabel, Table, TableLabel,
+        LetterState, LetterStateLabel, Measurement, MeasurementLabel, Query, QueryLabel, Table,
+        TableLabel,
     },
     seconds_histogram,
 };
@@ -41,6 +41,20 @@ pub struct Outbox {
 pub struct QueryDurations(Family<QueryLabel, Histogram, fn() -> Histogram>);
 
 impl QueryDurations {
+    pub(super) fn register(list: &mut Registry) -> Self {
+        let queries = Family::new_with_constructor(seconds_histogram as fn() -> Histogram);
+        for query in Query::ALL {
+            drop(queries.get_or_create(&QueryLabel { query: *query }));
+        }
+        list.register_with_unit(
+            "database_query_duration",
+            "Statements of the relay at the application's database",
+            Unit::Seconds,
+            queries.clone(),
+        );
+        Self(queries)
+    }
+
     /// A statement was answered, or given up.
     pub fn queried(&self, query: Query, took: Duration) {
         self.0.get_or_create(&QueryLabel { query }).observe(took.as_secs_f64());
@@ -48,29 +62,24 @@ impl QueryDurations {
 }
 
 impl Outbox {
-    pub(super) fn register(list: &mut Registry) -> Self {
+    pub(super) fn register(list: &mut Registry, queries: QueryDurations) -> Self {
         let fetched = Family::<TableLabel, Counter>::default();
         let pending = Family::<TableLabel, Gauge>::default();
         let oldest_pending = Family::<TableLabel, SecondsGauge>::default();
-        let dead_letters = Family::<RouteLabel, Gauge>::default();
         let gone = Family::<TableLabel, Gauge>::default();
         let retention_deleted = Family::<TableLabel, Counter>::default();
-        let queries = Family::new_with_constructor(seconds_histogram as fn() -> Histogram);
         let this = Self {
             fetched: fetched.get_or_create_owned(&TABLE),
             pending: pending.get_or_create_owned(&TABLE),
             oldest_pending: oldest_pending.get_or_create_owned(&TABLE),
-            dead_letters: dead_letters.get_or_create_owned(&RouteLabel { route: Route::Default }),
+            dead_letters: Gauge::default(),
             letters: letters(list),
             measurement_age: measurement_age(list),
             measured: Mutex::new(Measured::never(Instant::now())),
             lost: gone.get_or_create_owned(&TABLE),
             retention_deleted: retention_deleted.get_or_create_owned(&TABLE),
-            queries: QueryDurations(queries.clone()),
+            queries,
         };
-        for query in Query::ALL {
-            drop(queries.get_or_create(&QueryLabel { query: *query }));
-        }
         list.register("rows_fetched", "Rows read from the outbox", fetched);
         let help = "Committed events that wait to be published";
         list.register("pending_messages", help, pending);
@@ -85,17 +94,12 @@ impl Outbox {
             "Published events that the stream and the outbox have lost, at most, until acknowledged",
             gone,
         );
-        list.register("dead_letters", "Dead letters that nobody has dealt with", dead_letters);
+        let help = "Dead letters that nobody has dealt with";
+        list.register("dead_letters", help, this.dead_letters.clone());
         list.register(
             "retention_deleted_rows",
             "Settled rows that retention removed",
             retention_deleted,
-        );
-        list.register_with_unit(
-            "database_query_duration",
-            "Statements of the relay at the application's database",
-            Unit::Seconds,
-            queries,
         );
         this
     }
@@ -124,7 +128,7 @@ impl Outbox {
                 LetterState::Held => depth.held,
                 LetterState::Dead => depth.dead,
             };
-            let label = LetterStateLabel { route: Route::Default, state: *state };
+            let label = LetterStateLabel { state: *state };
             self.letters.get_or_create(&label).set(count(letters));
         }
     }
@@ -148,7 +152,7 @@ impl Outbox {
 fn letters(list: &mut Registry) -> Family<LetterStateLabel, Gauge> {
     let family = Family::<LetterStateLabel, Gauge>::default();
     for state in LetterState::ALL {
-        let label = LetterStateLabel { route: Route::Default, state: *state };
+        let label = LetterStateLabel { state: *state };
         drop(family.get_or_create(&label));
     }
     list.register("letters", "Unresolved letters, by what they wait for", family.clone());

@@ -9,7 +9,7 @@ use prometheus_client::{
 
 use super::{
     SecondsGauge, count,
-    labels::{BatchLabel, BatchResult, Failure, FailureLabel, ReasonLabel, Route, RouteLabel},
+    labels::{BatchLabel, BatchResult, Failure, FailureLabel, ReasonLabel},
     seconds_histogram, unix_seconds,
 };
 
@@ -17,13 +17,14 @@ use super::{
 const BATCH: [f64; 11] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0];
 
 /// The codes of dead letters that exist from the start; others appear with their first letter.
-const REASONS: [&str; 12] = [
+const REASONS: [&str; 13] = [
     "invalid_subject",
     "subject_too_long",
     "subject_outside_prefix",
     "subject_not_captured",
     "missing_field",
     "two_payloads",
+    "unrouted",
     "reserved_header",
     "invalid_header",
     "headers_too_large",
@@ -31,8 +32,6 @@ const REASONS: [&str; 12] = [
     "msg_id_collision",
     "rejected",
 ];
-
-const ROUTE: RouteLabel = RouteLabel { route: Route::Default };
 
 /// What happens to messages.
 #[derive(Debug)]
@@ -79,24 +78,17 @@ impl PublishedBatch {
 
 impl Publishing {
     pub(super) fn register(list: &mut Registry) -> Self {
-        let published = Family::<RouteLabel, Counter>::default();
-        let deduplicated = Family::<RouteLabel, Counter>::default();
-        let retries = Family::<RouteLabel, Counter>::default();
-        let duration = Family::<RouteLabel, Histogram>::new_with_constructor(seconds_histogram);
-        let latency = Family::<RouteLabel, Histogram>::new_with_constructor(seconds_histogram);
-        let last_published = Family::<RouteLabel, SecondsGauge>::default();
-        let blocked = Family::<RouteLabel, Gauge>::default();
         let this = Self {
-            published: published.get_or_create_owned(&ROUTE),
-            deduplicated: deduplicated.get_or_create_owned(&ROUTE),
+            published: Counter::default(),
+            deduplicated: Counter::default(),
             failures: Family::default(),
-            retries: retries.get_or_create_owned(&ROUTE),
-            duration: duration.get_or_create_owned(&ROUTE),
-            latency: latency.get_or_create_owned(&ROUTE),
+            retries: Counter::default(),
+            duration: seconds_histogram(),
+            latency: seconds_histogram(),
             batch: Histogram::new(BATCH),
             in_flight: Gauge::default(),
-            last_published: last_published.get_or_create_owned(&ROUTE),
-            blocked: blocked.get_or_create_owned(&ROUTE),
+            last_published: SecondsGauge::default(),
+            blocked: Gauge::default(),
             dead_lettered: Family::default(),
             left_out: left_out(list),
             batches: batches(list),
@@ -105,31 +97,39 @@ impl Publishing {
             drop(this.failures.get_or_create(&FailureLabel::of(*failure)));
         }
         for reason in REASONS {
-            drop(this.dead_lettered.get_or_create(&ReasonLabel { route: Route::Default, reason }));
+            drop(this.dead_lettered.get_or_create(&ReasonLabel { reason }));
         }
-        list.register("messages_published", "Messages that the stream confirmed", published);
+        list.register(
+            "messages_published",
+            "Messages that the stream confirmed",
+            this.published.clone(),
+        );
         list.register(
             "messages_deduplicated",
             "Confirmed messages that the stream held already",
-            deduplicated,
+            this.deduplicated.clone(),
         );
         list.register(
             "publish_failures",
             "Attempts to publish that were not confirmed",
             this.failures.clone(),
         );
-        list.register("publish_retries", "Messages sent again under the same id", retries);
+        list.register(
+            "publish_retries",
+            "Messages sent again under the same id",
+            this.retries.clone(),
+        );
         list.register_with_unit(
             "publish_duration",
             "From sending a message to its confirmation",
             Unit::Seconds,
-            duration,
+            this.duration.clone(),
         );
         list.register_with_unit(
             "delivery_latency",
             "From writing a row to the confirmation of its message",
             Unit::Seconds,
-            latency,
+            this.latency.clone(),
         );
         list.register("batch_messages", "Events of one settlement", this.batch.clone());
         let help = "Messages sent and not yet answered";
@@ -138,9 +138,10 @@ impl Publishing {
             "last_published_timestamp",
             "When the stream last confirmed a message (Unix), 0 before the first",
             Unit::Seconds,
-            last_published,
+            this.last_published.clone(),
         );
-        list.register("blocked_aggregates", "Keys whose events wait behind a dead letter", blocked);
+        let help = "Keys whose events wait behind a dead letter";
+        list.register("blocked_aggregates", help, this.blocked.clone());
         list.register(
             "dead_lettered",
             "Events that became dead letters",
@@ -183,7 +184,7 @@ impl Publishing {
 
     /// An event became a dead letter; `reason` is its code.
     pub fn dead_lettered(&self, reason: &'static str) {
-        self.dead_lettered.get_or_create(&ReasonLabel { route: Route::Default, reason }).inc();
+        self.dead_lettered.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     /// Events go without so many headers of their trace context.
@@ -193,7 +194,7 @@ impl Publishing {
 
     /// What became of a batch is known.
     pub fn batch(&self, result: BatchResult) {
-        self.batches.get_or_create(&BatchLabel { route: Route::Default, result }).inc();
+        self.batches.get_or_create(&BatchLabel { result }).inc();
     }
 
     /// How many messages are sent and unanswered, and how many keys wait behind a dead letter.
@@ -206,16 +207,15 @@ impl Publishing {
 fn batches(list: &mut Registry) -> Family<BatchLabel, Counter> {
     let family = Family::<BatchLabel, Counter>::default();
     for result in BatchResult::ALL {
-        drop(family.get_or_create(&BatchLabel { route: Route::Default, result: *result }));
+        drop(family.get_or_create(&BatchLabel { result: *result }));
     }
     list.register("publish_batches", "Batches, by what became of them", family.clone());
     family
 }
 
 fn left_out(list: &mut Registry) -> Counter {
-    let family = Family::<RouteLabel, Counter>::default();
-    let counter = family.get_or_create_owned(&ROUTE);
+    let counter = Counter::default();
     let help = "Headers of a trace context that could not be sent";
-    list.register("trace_headers_left_out", help, family);
+    list.register("trace_headers_left_out", help, counter.clone());
     counter
 }

@@ -11,6 +11,12 @@ struct Described {
     help: String,
 }
 
+fn page_of(routes: &[&str]) -> String {
+    let program = Program::new();
+    let flows: Vec<_> = routes.iter().map(|route| program.flow(route)).collect();
+    program.encode(&flows)
+}
+
 /// What the registry exports, by the name that a query uses.
 fn exported(page: &str) -> BTreeMap<String, Described> {
     let mut found: BTreeMap<String, Described> = BTreeMap::new();
@@ -55,7 +61,7 @@ fn documentation_lists_each_metric_as_it_is_exported() {
         .lines()
         .filter(|line| line.starts_with("| `postrider_") || line.starts_with("| `process_"))
         .collect();
-    let rows: Vec<_> = exported(&Metrics::new().encode())
+    let rows: Vec<_> = exported(&page_of(&["default"]))
         .into_iter()
         .map(|(name, is)| {
             let labels: Vec<_> = is.labels.iter().map(|label| format!("`{label}`")).collect();
@@ -78,17 +84,17 @@ fn documentation_lists_each_metric_as_it_is_exported() {
 
 #[test]
 fn every_labelled_series_is_there_before_anything_happened() {
-    let page = Metrics::new().encode();
+    let page = page_of(&["default"]);
     for series in [
         r#"postrider_publish_failures_total{route="default",error_type="busy",retryable="true"} 0"#,
         r#"postrider_publish_failures_total{route="default",error_type="rejected",retryable="false"} 0"#,
         r#"postrider_dead_lettered_total{route="default",reason="payload_too_large"} 0"#,
-        r#"postrider_dependency_up{dependency="postgres"} 0"#,
-        r#"postrider_dependency_reconnects_total{dependency="nats"} 0"#,
-        r#"postrider_circuit_state{dependency="nats",state="closed"} 1"#,
-        r#"postrider_circuit_state{dependency="nats",state="half_open"} 0"#,
+        r#"postrider_dependency_up{route="default",dependency="postgres"} 0"#,
+        r#"postrider_dependency_reconnects_total{route="default",dependency="nats"} 0"#,
+        r#"postrider_circuit_state{route="default",dependency="nats",state="closed"} 1"#,
+        r#"postrider_circuit_state{route="default",dependency="nats",state="half_open"} 0"#,
         r#"postrider_database_query_duration_seconds_count{query="fetch"} 0"#,
-        r#"postrider_rows_fetched_total{table="outbox"} 0"#,
+        r#"postrider_rows_fetched_total{route="default",table="outbox"} 0"#,
         r#"postrider_delivery_latency_seconds_count{route="default"} 0"#,
     ] {
         assert!(page.contains(series), "{series} is not in\n{page}");
@@ -96,19 +102,30 @@ fn every_labelled_series_is_there_before_anything_happened() {
 }
 
 #[test]
+fn every_route_has_series_of_its_own_in_one_family() {
+    let page = page_of(&["orders", "invoices"]);
+    assert_eq!(page.matches("# TYPE postrider_messages_published counter").count(), 1, "{page}");
+    for route in ["orders", "invoices"] {
+        let series = format!("postrider_messages_published_total{{route=\"{route}\"}} 0");
+        assert!(page.contains(&series), "{series} is not in\n{page}");
+    }
+}
+
+#[test]
 fn batch_is_counted_once_and_then_empty() {
-    let metrics = Metrics::new();
+    let program = Program::new();
+    let metrics = program.flow("default");
     let mut batch = PublishedBatch::default();
     batch.stored(Duration::from_millis(2), Some(Duration::from_millis(30)));
     batch.deduplicated(Duration::from_millis(2), Some(Duration::from_secs(30)));
     metrics.publishing.published(&mut batch);
     metrics.publishing.published(&mut batch);
-    let page = metrics.encode();
+    let page = program.encode([&metrics]);
     for series in [
         r#"postrider_messages_published_total{route="default"} 2"#,
         r#"postrider_messages_deduplicated_total{route="default"} 1"#,
         r#"postrider_publish_duration_seconds_count{route="default"} 2"#,
-        r#"postrider_delivery_latency_seconds_bucket{le="10.0",route="default"} 1"#,
+        r#"postrider_delivery_latency_seconds_bucket{route="default",le="10.0"} 1"#,
     ] {
         assert!(page.contains(series), "{series} is not in\n{page}");
     }
@@ -116,7 +133,8 @@ fn batch_is_counted_once_and_then_empty() {
 
 #[test]
 fn reconnects_and_transitions_count_changes_only() {
-    let metrics = Metrics::new();
+    let program = Program::new();
+    let metrics = program.flow("default");
     let dependencies = &metrics.dependencies;
     dependencies.standing_by();
     dependencies.leading();
@@ -126,13 +144,13 @@ fn reconnects_and_transitions_count_changes_only() {
     dependencies.connected(Dependency::Postgres);
     dependencies.connected(Dependency::Postgres);
     dependencies.circuit(CircuitState::Open);
-    let page = metrics.encode();
+    let page = program.encode([&metrics]);
     for series in [
-        "postrider_leader 1",
-        "postrider_leader_transitions_total 1",
-        r#"postrider_dependency_reconnects_total{dependency="postgres"} 1"#,
-        r#"postrider_circuit_state{dependency="nats",state="closed"} 0"#,
-        r#"postrider_circuit_state{dependency="nats",state="open"} 1"#,
+        r#"postrider_leader{route="default"} 1"#,
+        r#"postrider_leader_transitions_total{route="default"} 1"#,
+        r#"postrider_dependency_reconnects_total{route="default",dependency="postgres"} 1"#,
+        r#"postrider_circuit_state{route="default",dependency="nats",state="closed"} 0"#,
+        r#"postrider_circuit_state{route="default",dependency="nats",state="open"} 1"#,
     ] {
         assert!(page.contains(series), "{series} is not in\n{page}");
     }

@@ -1,9 +1,9 @@
 //! Where every committed event stands: the identity that `postrider audit` proves.
 //!
-//! Every row that the outbox retains is in exactly one of four places, of one relay at one moment:
+//! Every row that the outbox retains is in exactly one of five places, of one relay at one moment:
 //!
 //! ```text
-//! committed = published + pending + dead + discarded
+//! committed = published + pending + dead + discarded + filtered
 //! ```
 //!
 //! - *published*: settled and without a letter, or with a letter that was resolved as published. That
@@ -11,9 +11,10 @@
 //! - *pending*: not settled and without a letter, or with a letter that is held or tried again.
 //! - *dead*: with a letter that waits for an operator.
 //! - *discarded*: with a letter that an operator gave up.
+//! - *filtered*: without a letter, and the relay's filter leaves it out.
 //!
 //! A letter outlives its row, which retention takes; those are counted apart, and are in none of the
-//! four. A letter of a row that is not settled occurs while a relay heals its stream, else never.
+//! five. A letter of a row that is not settled occurs while a relay heals its stream, else never.
 
 use tokio_postgres::Row;
 
@@ -31,6 +32,8 @@ pub struct Standing {
     pub letter: Option<(String, Option<String>)>,
     /// What became of the row.
     pub row: RowState,
+    /// Whether the relay's filter leaves the row out.
+    pub is_filtered: bool,
     /// How many.
     pub count: u64,
 }
@@ -57,13 +60,14 @@ pub struct Accounting {
     pub strangers: u64,
 }
 
-/// Which of the four places.
+/// Which of the five places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Published,
     Pending,
     Dead,
     Discarded,
+    Filtered,
 }
 
 impl Standing {
@@ -80,6 +84,7 @@ impl Standing {
         let letter =
             self.letter.as_ref().map(|(state, resolution)| (state.as_str(), resolution.as_deref()));
         match letter {
+            None if self.is_filtered => Some(Place::Filtered),
             None if self.row == RowState::Settled => Some(Place::Published),
             None | Some(("held" | "retrying", None)) => Some(Place::Pending),
             Some(("dead", None)) => Some(Place::Dead),
@@ -129,6 +134,11 @@ impl Accounting {
         self.at(Place::Discarded)
     }
 
+    /// Rows that the relay's filter leaves out.
+    pub fn filtered(&self) -> u64 {
+        self.at(Place::Filtered)
+    }
+
     /// Letters of a state and a resolution, with their row or without.
     pub fn letters(&self, state: &str, resolution: Option<&str>) -> u64 {
         self.sum(|standing| {
@@ -153,10 +163,12 @@ impl Accounting {
         self.sum(|standing| standing.letter.is_some() && standing.row == RowState::Unsettled)
     }
 
-    /// Whether the four places hold every committed row, and no letter has lost its event.
+    /// Whether the five places hold every committed row, and no letter has lost its event.
     pub fn is_balanced(&self) -> bool {
-        let places = self.published() + self.pending() + self.dead() + self.discarded();
-        self.committed() == places && self.payloads_lost == 0 && self.strangers == 0
+        let decided = self.published() + self.dead() + self.discarded() + self.filtered();
+        self.committed() == decided + self.pending()
+            && self.payloads_lost == 0
+            && self.strangers == 0
     }
 }
 
@@ -184,6 +196,7 @@ impl Inspection {
                     (true, false) => RowState::Unsettled,
                     (true, true) => RowState::Settled,
                 },
+                is_filtered: row.try_get("is_filtered")?,
                 count: number(row, "count")?,
             });
             found.payloads_lost += number(row, "payloads_lost")?;
@@ -200,11 +213,11 @@ mod tests {
     fn standing(letter: Option<(&str, Option<&str>)>, row: RowState, count: u64) -> Standing {
         let owned = |text: &str| text.to_owned();
         let letter = letter.map(|(state, resolution)| (owned(state), resolution.map(owned)));
-        Standing { letter, row, count }
+        Standing { letter, row, is_filtered: false, count }
     }
 
     #[test]
-    fn every_row_is_in_one_of_four_places() {
+    fn every_row_is_in_one_of_five_places() {
         use RowState::{Gone, Settled, Unsettled};
         let standings = vec![
             standing(None, Settled, 1),
@@ -215,11 +228,14 @@ mod tests {
             standing(Some(("dead", Some("discarded"))), Settled, 32),
             standing(Some(("retrying", Some("published"))), Unsettled, 128),
             standing(Some(("dead", None)), Gone, 64),
+            Standing { is_filtered: true, ..standing(None, Settled, 256) },
+            Standing { is_filtered: true, ..standing(None, Unsettled, 512) },
         ];
         let accounting = Accounting { standings, payloads_lost: 0, strangers: 0 };
-        assert_eq!((accounting.committed(), accounting.settled()), (191, 61));
+        assert_eq!((accounting.committed(), accounting.settled()), (959, 317));
         assert_eq!((accounting.published(), accounting.pending()), (129, 14));
         assert_eq!((accounting.dead(), accounting.discarded()), (16, 32));
+        assert_eq!(accounting.filtered(), 768);
         assert_eq!(accounting.letters("dead", None), 80);
         assert_eq!(
             (accounting.unresolved_without_row(), accounting.resolved_without_row()),

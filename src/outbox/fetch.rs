@@ -1,6 +1,9 @@
 //! Reads what became visible: a poll takes the present snapshot, pages read up to it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use tokio_postgres::types::ToSql;
 
@@ -44,6 +47,8 @@ pub struct Page {
     pub events: Vec<Box<Event>>,
     /// Whether there are no more up to the target.
     pub complete: bool,
+    /// How far was looked beyond the last row, where the reader leaves rows out.
+    pub looked_to: Option<Seq>,
 }
 
 /// How many rows a page may have, so that it can be read within the deadline of a statement: rows
@@ -52,16 +57,19 @@ pub struct Page {
 pub(super) struct PageRows(AtomicUsize);
 
 impl PageRows {
+    /// How long it may be looked for rows before it is said that there are none so far.
+    pub(super) const LONG: Duration = Duration::from_millis(500);
+
     pub(super) fn unlimited() -> Self {
         Self(AtomicUsize::new(usize::MAX))
     }
 
-    fn at_most(&self, rows: usize) -> usize {
+    pub(super) fn at_most(&self, rows: usize) -> usize {
         rows.min(self.0.load(Ordering::Relaxed))
     }
 
     /// Fewer after a page of so many rows that was given up, somewhat more after each that was read.
-    fn learn<T>(&self, rows: usize, read: &Result<T, QueryError>) {
+    pub(super) fn learn<T>(&self, rows: usize, read: &Result<T, QueryError>) {
         let next = match read {
             Ok(_) => {
                 let now = self.0.load(Ordering::Relaxed);
@@ -112,7 +120,7 @@ impl Outbox {
         read?;
         // Without its first row it would seem as if nothing had happened since.
         let Some(target) = target else { return Ok((settled.clone(), None)) };
-        let mut page = Page { events, complete: true };
+        let mut page = Page { events, complete: true, looked_to: None };
         if page.events.len() > limits.events {
             return Ok((target, None));
         }
@@ -150,8 +158,11 @@ impl Outbox {
         limits: PageLimits,
     ) -> Result<Page, QueryError> {
         let mut limits = PageLimits { events: self.page_rows.at_most(limits.events), ..limits };
+        if let Some(filtered) = &self.filtered {
+            return self.filtered_page(filtered, cursor, late, limits).await;
+        }
         loop {
-            let read = self.page_once(cursor, late, limits).await;
+            let read = self.page_once(cursor, late, limits, None).await;
             self.page_rows.learn(limits.events, &read);
             let events = match read {
                 Err(error) if error.is_of_a_row() && limits.events > 1 => {
@@ -164,15 +175,17 @@ impl Outbox {
                 read => read?,
             };
             let complete = events.len() < limits.events;
-            return self.fill(Page { events, complete }, limits).await;
+            return self.fill(Page { events, complete, looked_to: None }, limits).await;
         }
     }
 
-    async fn page_once(
+    /// Reads rows once; those of a stretch up to `to`, where the reader has a filter.
+    pub(super) async fn page_once(
         &self,
         cursor: &Position,
         late: Option<&str>,
         limits: PageLimits,
+        to: Option<Seq>,
     ) -> Result<Vec<Box<Event>>, QueryError> {
         let (rows, inline) = limits.of_a_page();
         let (settled, target) = (cursor.settled.as_str(), cursor.target.as_str());
@@ -185,6 +198,9 @@ impl Outbox {
                 &self.statements.read_page_late
             }
         };
+        if let Some(to) = &to {
+            parameters.push(&to.0);
+        }
         // Row by row: what the driver has read is not kept beside the copy that an event is.
         let mut events = Vec::new();
         let read = self.connection.each(statement, &parameters, |row| {
@@ -196,7 +212,11 @@ impl Outbox {
     }
 
     /// What there is room for of the rows that came, with the payloads that were left out.
-    async fn fill(&self, mut page: Page, limits: PageLimits) -> Result<Page, QueryError> {
+    pub(super) async fn fill(
+        &self,
+        mut page: Page,
+        limits: PageLimits,
+    ) -> Result<Page, QueryError> {
         let room = fitting(&page.events, limits);
         page.complete &= room == page.events.len();
         page.events.truncate(room);

@@ -6,6 +6,7 @@ mod contract;
 mod dead;
 mod depth;
 mod fetch;
+mod filtered;
 mod inspect;
 mod lease;
 mod letters;
@@ -30,7 +31,10 @@ use crate::pg::{
     schema::Schema,
     session::{Connection, Prepared, Sharing},
 };
-use crate::{event::Seq, metrics::Depth};
+use crate::{
+    event::{Filter, Seq},
+    metrics::Depth,
+};
 
 pub use accounting::{ACCOUNTING_SETTINGS, Accounting, RowState, Standing};
 pub use columns::with_columns;
@@ -81,6 +85,8 @@ pub struct Outbox {
     statements: Statements,
     measuring: depth::Measuring,
     page_rows: fetch::PageRows,
+    /// What reading for a filter needs; `None` for a reader of every event.
+    filtered: Option<filtered::Filtered>,
 }
 
 struct Statements {
@@ -116,12 +122,13 @@ impl Outbox {
     pub async fn open(
         connection: Connection,
         schema: Schema,
-        relay: String,
+        (relay, filter): (String, Filter),
     ) -> Result<Arc<Self>, QueryError> {
         macro_rules! prepare {
-            ($file:literal) => {
-                connection.prepare(schema.apply(&with_columns(include_str!($file)))).await?
-            };
+            ($file:literal) => {{
+                let sql = schema.apply(&with_columns(include_str!($file)));
+                connection.prepare(filtered::with_filter(&sql, &filter)).await?
+            }};
         }
         // First, so that a column of another type is told by its name, and not by a UNION.
         let read_page = prepare!("sql/read_page.sql");
@@ -152,7 +159,13 @@ impl Outbox {
         };
         let page_rows = fetch::PageRows::unlimited();
         let measuring = depth::Measuring::default();
-        Ok(Arc::new(Self { connection, relay, schema, statements, measuring, page_rows }))
+        let filtered = if filter.takes_all() {
+            None
+        } else {
+            let ceiling = prepare!("sql/read_ceiling.sql");
+            Some(filtered::Filtered::new(filter, ceiling))
+        };
+        Ok(Arc::new(Self { connection, relay, schema, statements, measuring, page_rows, filtered }))
     }
 
     /// How much is not published; `None` before the relay's first start. For a standby, which has

@@ -38,14 +38,14 @@ pub enum GivenUp {
 }
 
 impl RelayRow {
-    /// Whether nobody runs it while it keeps rows in the outbox, for longer than these stay anyway.
-    pub fn is_abandoned(&self, ours: &str, retention_seconds: f64) -> bool {
+    /// Whether nobody runs it, none of ours, while it keeps rows in the outbox, for longer than these stay anyway.
+    pub fn is_abandoned(&self, ours: &[String], retention_seconds: f64) -> bool {
         self.is_left(ours) && self.idle_seconds > retention_seconds
     }
 
     /// Whether it is another one that nobody runs, and that is behind.
-    pub fn is_left(&self, ours: &str) -> bool {
-        self.relay != ours && !self.is_led && self.behind_at_most > 0
+    pub fn is_left(&self, ours: &[String]) -> bool {
+        !ours.contains(&self.relay) && !self.is_led && self.behind_at_most > 0
     }
 
     fn read(row: &Row) -> Result<Self, QueryError> {
@@ -130,10 +130,12 @@ mod tests {
             letters: 0,
             stream: None,
         };
-        assert!(row.is_abandoned("default", 99.0));
-        assert!(!row.is_abandoned("default", 101.0));
-        assert!(!row.is_abandoned("old", 99.0));
-        assert!(!RelayRow { is_led: true, ..row.clone() }.is_abandoned("default", 99.0));
-        assert!(!RelayRow { behind_at_most: 0, ..row }.is_abandoned("default", 99.0));
+        assert!(row.is_abandoned(&["default".to_owned()], 99.0));
+        assert!(!row.is_abandoned(&["default".to_owned()], 101.0));
+        assert!(!row.is_abandoned(&["old".to_owned()], 99.0));
+        assert!(
+            !RelayRow { is_led: true, ..row.clone() }.is_abandoned(&["default".to_owned()], 99.0)
+        );
+        assert!(!RelayRow { behind_at_most: 0, ..row }.is_abandoned(&["default".to_owned()], 99.0));
     }
 }

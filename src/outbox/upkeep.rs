@@ -1,6 +1,6 @@
 //! What keeps the tables small and people informed: depth, retention, the note for `status`.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use tokio_postgres::{Row, types::ToSql};
 
@@ -14,7 +14,7 @@ use crate::{
 ///
 /// No statement is prepared ahead: one that cannot be prepared would fail them all.
 pub struct Upkeep {
-    connection: Connection,
+    connection: Arc<Connection>,
     schema: Schema,
     relay: String,
     measuring: Measuring,
@@ -44,8 +44,8 @@ pub struct Retained {
 }
 
 impl Upkeep {
-    /// Works through this session.
-    pub fn new(connection: Connection, schema: Schema, relay: String) -> Self {
+    /// Works through this session, which several may share.
+    pub fn new(connection: Arc<Connection>, schema: Schema, relay: String) -> Self {
         Self { connection, schema, relay, measuring: Measuring::default() }
     }
 
@@ -167,18 +167,5 @@ impl Upkeep {
     ) -> Result<Vec<Row>, QueryError> {
         let sql = self.schema.apply(sql);
         self.connection.query(&sql, parameters).await
-    }
-
-    /// Waits until the session has ended.
-    ///
-    /// # Cancel safety
-    /// Dropping it loses nothing.
-    pub async fn closed(&self) {
-        self.connection.closed().await;
-    }
-
-    /// Whether the session has ended.
-    pub fn is_closed(&self) -> bool {
-        self.connection.is_closed()
     }
 }

@@ -13,12 +13,13 @@ use super::{
     Settings,
     hold::NotYet,
     holding::Place,
+    shards,
     status::{Phase, Status},
 };
 use crate::{
     findings::{self, Finding, Severity},
     outbox::{Broken, Inspection, Outbox, Remedy, Repaired, SESSION_SETTINGS},
-    pg::connect::connect,
+    pg::{connect::connect, error::QueryError},
     shutdown::Shutdown,
 };
 
@@ -118,52 +119,76 @@ fn texts(broken: &[Broken], remedy: Remedy) -> Vec<String> {
     broken.iter().filter(|it| it.remedy == remedy).map(text).collect()
 }
 
-/// Verifies the conditions each minute while the relay runs, in a session of a moment's life, and
-/// wakes [`Settings::recheck`] when one is broken.
-pub async fn watch(settings: Settings, status: Arc<watch::Sender<Status>>, shutdown: Shutdown) {
-    let mut warned = Vec::new();
+/// A flow whose conditions are verified while it runs.
+#[derive(Debug)]
+pub struct Watched {
+    /// What the flow was told.
+    pub settings: Settings,
+    /// What it says about itself.
+    pub status: Arc<watch::Sender<Status>>,
+    /// Conditions that were warned of.
+    warned: Vec<String>,
+}
+
+impl Watched {
+    /// A flow of which nothing was found out yet.
+    pub fn new(settings: Settings, status: Arc<watch::Sender<Status>>) -> Self {
+        Self { settings, status, warned: Vec::new() }
+    }
+}
+
+/// Verifies the conditions each minute while a flow runs, in a session of a moment's life, and wakes
+/// [`Settings::recheck`] of the flow for which one is broken.
+pub async fn watch(mut flows: Vec<Watched>, shutdown: Shutdown) {
     loop {
         tokio::select! {
             () = sleep(INTERVAL) => {}
             () = shutdown.stopping() => return,
         }
-        if status.borrow().phase != Phase::Relaying {
-            continue;
-        }
-        match broken_now(&settings, &status, &mut warned).await {
-            Ok(problems) if problems.is_empty() => {}
-            Ok(problems) => {
-                warn!("{}; the relay starts anew to deal with it", problems.join("; "));
-                settings.recheck.notify_one();
-            }
+        let runs = |flow: &&mut Watched| flow.status.borrow().phase == Phase::Relaying;
+        let mut running = flows.iter_mut().filter(runs).peekable();
+        let Some(first) = running.peek() else { continue };
+        let Settings { database, schema, .. } = &first.settings;
+        let inspection = match connect(database, "contract", &SESSION_SETTINGS).await {
+            Ok(connection) => Inspection::new(connection, schema.clone()),
             // The relay's own session shows what is the matter with Postgres.
-            Err(error) => debug!(error, "could not verify what the relay rests on"),
+            Err(error) => {
+                debug!(%error, "could not verify what the relay rests on");
+                continue;
+            }
+        };
+        for flow in running {
+            match broken_now(&inspection, flow).await {
+                Ok(problems) if problems.is_empty() => {}
+                Ok(problems) => {
+                    warn!("{}; the relay starts anew to deal with it", problems.join("; "));
+                    flow.settings.recheck.notify_one();
+                }
+                Err(error) => debug!(%error, "could not verify what the relay rests on"),
+            }
+        }
+        if let Err(error) = shards::spread(&inspection, &flows).await {
+            debug!(%error, "could not find out who leads the shards");
         }
     }
 }
 
 /// What the relay has to deal with itself. A trigger is restored here, and a warning is given once.
 async fn broken_now(
-    settings: &Settings,
-    status: &watch::Sender<Status>,
-    warned: &mut Vec<String>,
-) -> Result<Vec<String>, String> {
-    let text = |error: &dyn std::fmt::Display| error.to_string();
-    let connection = connect(&settings.database, "contract", &SESSION_SETTINGS)
-        .await
-        .map_err(|error| text(&error))?;
-    let inspection = Inspection::new(connection, settings.schema.clone());
-    let broken = inspection.verify_contract(&settings.relay).await.map_err(|error| text(&error))?;
-    note(status, &broken);
+    inspection: &Inspection,
+    flow: &mut Watched,
+) -> Result<Vec<String>, QueryError> {
+    let broken = inspection.verify_contract(&flow.settings.relay).await?;
+    note(&flow.status, &broken);
     if broken.iter().any(|it| it.remedy == Remedy::Restore) {
-        inspection.restore_wake().await.map_err(|error| text(&error))?;
+        inspection.restore_wake().await?;
         tell_restored(&broken);
     }
     let warnings = texts(&broken, Remedy::Warn);
-    for warning in warnings.iter().filter(|it| !warned.contains(it)) {
+    for warning in warnings.iter().filter(|it| !flow.warned.contains(it)) {
         warn!("{warning}");
     }
-    *warned = warnings;
+    flow.warned = warnings;
     let is_ours = |it: &&Broken| matches!(it.remedy, Remedy::Repair | Remedy::Refuse);
     Ok(broken.iter().filter(is_ours).map(|it| it.problem.clone()).collect())
 }

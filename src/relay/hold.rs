@@ -177,8 +177,8 @@ impl Relay {
             }
             Err(error) => return Ok(Err(error.into())),
         }
-        let outbox =
-            Outbox::open(connection, settings.schema.clone(), settings.relay.clone()).await;
+        let of = (settings.relay.clone(), settings.filter.clone());
+        let outbox = Outbox::open(connection, settings.schema.clone(), of).await;
         Ok(outbox.map_err(NotYet::from))
     }
 
@@ -268,6 +268,9 @@ impl Relay {
             contract::Verdict::Repaired => return Ok(Taken::Rescanned),
             contract::Verdict::Refused(text) => return Ok(Taken::Refused(text)),
         }
+        if outbox.note_filter(acquired.term).await? {
+            info!("the route takes other events from here on; the audit has what it took before");
+        }
         // Behind a pooler nobody can be notified.
         let may_sleep = settings.wake == Wake::Gated && outbox.sharing() == Sharing::Own;
         let notified = may_sleep && acquired.notifies;
@@ -309,6 +312,7 @@ impl Relay {
         };
         self.status.send_modify(|status| {
             status.phase = Phase::Relaying;
+            status.failed = None;
             status.leader = None;
             status.term = term;
         });

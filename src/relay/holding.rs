@@ -118,6 +118,8 @@ pub(super) enum Ended {
     Failed(String),
     /// Another instance leads.
     Deposed(String),
+    /// Another instance shall lead: it leads fewer shards than this one.
+    Yielded,
 }
 
 impl Holding {
@@ -252,6 +254,9 @@ impl Holding {
             self.delivery.admit(page.events);
             if rows > 0 {
                 failpoint::pass("fetched");
+            }
+            if let Some(to) = page.looked_to {
+                self.delivery.looked_to(to);
             }
             if complete {
                 self.delivery.exhausted();

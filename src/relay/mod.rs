@@ -14,6 +14,7 @@ mod denial;
 mod dispatch;
 mod duplicate;
 mod error;
+pub mod flows;
 mod hold;
 mod holding;
 mod letters;
@@ -23,6 +24,7 @@ pub mod producers;
 mod reader;
 mod report;
 mod scan;
+mod shards;
 mod slot;
 pub mod status;
 mod stream;
@@ -54,6 +56,7 @@ use crate::{
     clock,
     config::{self, OnDenied, Wake},
     delivery::{Backoff, Limits, Rules, trusted_for},
+    event::Filter,
     failpoint,
     metrics::{Dependency, Metrics},
     outbox::{Candidate, PageLimits},
@@ -79,6 +82,9 @@ const FRUITLESS: Backoff =
 const SESSIONS: Backoff =
     Backoff { first: Duration::from_millis(20), longest: Duration::from_secs(1) };
 
+/// How long an instance that gave a lease up leaves it to others.
+const YIELD: Duration = Duration::from_secs(3);
+
 /// How long giving the lease up may take; it ends by itself otherwise.
 const RELEASE_MAX: Duration = Duration::from_secs(1);
 
@@ -94,6 +100,10 @@ pub struct Settings {
     pub schema: Schema,
     /// The relay's name.
     pub relay: String,
+    /// The route that it serves, alone or as one of several shards.
+    pub route: String,
+    /// The events that it takes.
+    pub filter: Filter,
     /// Who we are when we ask for the lease.
     pub candidate: Candidate,
     /// The stream.
@@ -130,6 +140,8 @@ pub struct Settings {
     pub rescan: bool,
     /// Tells that something the reader rests on is broken.
     pub recheck: Arc<Notify>,
+    /// Tells that another instance shall lead.
+    pub yielding: Arc<Notify>,
 }
 
 /// The producing half.
@@ -190,6 +202,13 @@ impl Relay {
                     self.status.send_modify(|status| status.phase = Phase::Starting);
                     Duration::ZERO
                 }
+                Ended::Yielded => {
+                    // What waits in the client's queue goes before the lease.
+                    self.broker.abandon_connection();
+                    release(&holding).await;
+                    self.yielded();
+                    YIELD
+                }
                 Ended::Deposed(why) => {
                     // What waits in the client's queue was handed over under a term that is over.
                     self.broker.abandon_connection();
@@ -223,6 +242,18 @@ impl Relay {
         });
     }
 
+    /// The lease is for another instance to take.
+    fn yielded(&self) {
+        info!("gave the lease up for another instance, which leads fewer shards");
+        self.metrics.dependencies.standing_by();
+        self.status.send_modify(|status| {
+            status.phase = Phase::Standby;
+            status.leader = None;
+            status.led_at = clock::now();
+            status.lease = self.settings.candidate.length;
+        });
+    }
+
     /// Waits between two holdings, and goes on turning meanwhile.
     async fn rest(&self, wait: Duration) {
         let until = clock::now() + wait;
@@ -240,6 +271,7 @@ impl Relay {
     async fn relay(&mut self, holding: &mut Holding) -> Result<Ended, RelayError> {
         let shutdown = self.shutdown.clone();
         let recheck = Arc::clone(&self.settings.recheck);
+        let yielding = Arc::clone(&self.settings.yielding);
         let mut stop_at = None;
         let mut turns = Turns::start(clock::now());
         loop {
@@ -286,6 +318,7 @@ impl Relay {
                 }
                 // Before the answers, of which there may always be one more.
                 () = recheck.notified() => Some(Ended::Again),
+                () = yielding.notified() => Some(Ended::Yielded),
                 () = holding.outbox.closed() => {
                     Some(Ended::Lost("the session with Postgres ended".to_owned()))
                 }

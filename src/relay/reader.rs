@@ -313,7 +313,8 @@ mod tests {
             let events = (0..rows).map(|seq| Box::new(event(seq, None))).collect();
             let nothing =
                 Reading { begin: None, late: Late::Unknown, page: None, gate: Gate::Closed };
-            let plenty = Reading { page: Some(Page { events, complete: true }), ..nothing };
+            let plenty =
+                Reading { page: Some(Page { events, complete: true, looked_to: None }), ..nothing };
             reader.absorb(plenty, began);
             assert_eq!(reader.next(), began + Duration::from_micros(next), "{rows} rows");
         }

@@ -39,6 +39,8 @@ pub struct Status {
     pub term: i64,
     /// Messages that the stream has confirmed since the program started.
     pub published_total: u64,
+    /// What those messages are.
+    pub counts: Counted,
     /// When the loop last turned.
     pub last_turn: Heartbeat,
     /// The relay's name.
@@ -67,6 +69,8 @@ pub struct Status {
     pub broken: Vec<Finding>,
     /// Reasons why applications cannot insert events.
     pub hindered: Vec<Finding>,
+    /// Why the flow failed, until it begins to publish again.
+    pub failed: Option<String>,
 }
 
 impl Status {
@@ -83,6 +87,7 @@ impl Status {
             measured: Measured::never(Instant::now()),
             term: 0,
             published_total: 0,
+            counts: Counted::Published,
             last_turn: Heartbeat::start(),
             relay: String::new(),
             leader: None,
@@ -97,6 +102,7 @@ impl Status {
             alarms: Vec::new(),
             broken: Vec::new(),
             hindered: Vec::new(),
+            failed: None,
         }
     }
 
@@ -129,6 +135,10 @@ impl Status {
             }),
             depth: Some(self.measured.depth),
             oldest_seconds: self.measured.oldest_seconds(now),
+            unrouted: match self.counts {
+                Counted::Published => None,
+                Counted::Unrouted => Some(self.published_total),
+            },
             measured_seconds_ago: Some(self.measured.age(now).as_secs_f64()),
             unconfirmed_seconds: Some(
                 now.saturating_duration_since(self.confirmed_at).as_secs_f64(),
@@ -140,6 +150,7 @@ impl Status {
             missing_grants: self.missing_grants.clone(),
             failing: self.failing.clone(),
             abandoned: self.abandoned.clone(),
+            failed: self.failed.clone(),
             alarms: self.alarms.iter().chain(&self.broken).chain(&self.hindered).cloned().collect(),
             ..Facts::default()
         }
@@ -158,6 +169,15 @@ pub fn blocker_of(error: &QueryError) -> Option<Blocker> {
         Some(by) => Some(blocker(by)),
         None => error.is_locked_out().then(Blocker::unnamed),
     }
+}
+
+/// What becomes of the messages that a flow counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// They are published.
+    Published,
+    /// They go nowhere: no route takes them.
+    Unrouted,
 }
 
 /// What the relay is doing.

@@ -11,7 +11,7 @@ use crate::{
         Absorbed, BrokerError, Creation, Facts, Keeps, NotSent, Seen, Sighting, StoredMessage,
     },
     delivery::{BatchKind, StreamMark, Ticket},
-    nats, stdout,
+    nats, stdout, unrouted,
     wire::Message,
 };
 
@@ -23,6 +23,8 @@ pub enum Sink {
     Nats(nats::Sink),
     /// Standard output.
     Stdout(stdout::Sink),
+    /// Nowhere: the events that no route takes are counted.
+    Unrouted(unrouted::Sink),
 }
 
 /// A scan of a log on its way.
@@ -43,6 +45,7 @@ impl Sink {
         match self {
             Self::Nats(_) => "NATS",
             Self::Stdout(_) => stdout::NAME,
+            Self::Unrouted(_) => unrouted::NAME,
         }
     }
 
@@ -51,6 +54,7 @@ impl Sink {
         match self {
             Self::Nats(sink) => sink.log(),
             Self::Stdout(sink) => sink.log(),
+            Self::Unrouted(sink) => sink.log(),
         }
     }
 
@@ -64,6 +68,7 @@ impl Sink {
         match self {
             Self::Nats(sink) => sink.verify(mark, creation),
             Self::Stdout(sink) => Some(sink.verify(mark)),
+            Self::Unrouted(sink) => Some(sink.verify(mark)),
         }
     }
 
@@ -72,6 +77,7 @@ impl Sink {
         match self {
             Self::Nats(sink) => sink.adopt(facts),
             Self::Stdout(sink) => sink.adopt(facts),
+            Self::Unrouted(sink) => sink.adopt(facts),
         }
     }
 
@@ -80,6 +86,7 @@ impl Sink {
         match self {
             Self::Nats(sink) => sink.scan(above).map(Scan::Nats),
             Self::Stdout(sink) => Some(Scan::OutOfReach { last_seq: sink.last_seq().max(above) }),
+            Self::Unrouted(sink) => Some(Scan::OutOfReach { last_seq: sink.last_seq().max(above) }),
         }
     }
 
@@ -91,7 +98,7 @@ impl Sink {
         match self {
             Self::Nats(sink) => sink.message_at(seq),
             // A duplicate is never claimed there.
-            Self::Stdout(_) => None,
+            Self::Stdout(_) | Self::Unrouted(_) => None,
         }
     }
 
@@ -100,6 +107,7 @@ impl Sink {
         match self {
             Self::Nats(sink) => sink.denied(complaint),
             Self::Stdout(sink) => sink.broken(complaint),
+            Self::Unrouted(sink) => sink.broken(complaint),
         }
     }
 
@@ -116,6 +124,7 @@ impl Sink {
         match self {
             Self::Nats(sink) => sink.publish(ticket, message, now),
             Self::Stdout(sink) => sink.publish(ticket, message, now),
+            Self::Unrouted(sink) => sink.publish(ticket, message),
         }
     }
 
@@ -132,8 +141,8 @@ impl Sink {
     ) -> Result<(), NotSent> {
         match self {
             Self::Nats(sink) => sink.publish_together(kind, tickets, messages, now),
-            // Standard output takes no batches, and says so.
-            Self::Stdout(_) => Err(NotSent::NotNow),
+            // These take no batches, and say so.
+            Self::Stdout(_) | Self::Unrouted(_) => Err(NotSent::NotNow),
         }
     }
 
@@ -145,6 +154,7 @@ impl Sink {
         match self {
             Self::Nats(sink) => sink.next().await,
             Self::Stdout(sink) => sink.next().await,
+            Self::Unrouted(sink) => sink.next().await,
         }
     }
 
@@ -153,6 +163,7 @@ impl Sink {
         match self {
             Self::Nats(sink) => sink.try_next(now),
             Self::Stdout(sink) => sink.try_next(now),
+            Self::Unrouted(sink) => sink.try_next(),
         }
     }
 
@@ -160,7 +171,7 @@ impl Sink {
     pub fn give_up_batches(&mut self, has: impl Fn(Ticket) -> bool) {
         match self {
             Self::Nats(sink) => sink.give_up_batches(has),
-            Self::Stdout(_) => {}
+            Self::Stdout(_) | Self::Unrouted(_) => {}
         }
     }
 
@@ -168,7 +179,7 @@ impl Sink {
     pub fn answered_otherwise(&mut self, ticket: Ticket) {
         match self {
             Self::Nats(sink) => sink.answered_otherwise(ticket),
-            Self::Stdout(_) => {}
+            Self::Stdout(_) | Self::Unrouted(_) => {}
         }
     }
 
@@ -177,6 +188,7 @@ impl Sink {
         match self {
             Self::Nats(sink) => sink.forget(),
             Self::Stdout(sink) => sink.forget(),
+            Self::Unrouted(sink) => sink.forget(),
         }
     }
 
@@ -184,7 +196,7 @@ impl Sink {
     pub fn reconnect(&self) {
         match self {
             Self::Nats(sink) => sink.reconnect(),
-            Self::Stdout(_) => {}
+            Self::Stdout(_) | Self::Unrouted(_) => {}
         }
     }
 
@@ -192,7 +204,7 @@ impl Sink {
     pub fn abandon_connection(&mut self) {
         match self {
             Self::Nats(sink) => sink.abandon_connection(),
-            Self::Stdout(_) => {}
+            Self::Stdout(_) | Self::Unrouted(_) => {}
         }
     }
 }

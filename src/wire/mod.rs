@@ -51,6 +51,11 @@ pub enum Mode {
     Binary,
     /// The whole event is the body, as one line of JSON; there is no header but the id.
     Structured,
+    /// Nothing is carried, and nothing is refused: the subject is the event's type. For events that
+    /// are only counted.
+    Counted,
+    /// Every event is refused as one that no route takes.
+    Refused,
 }
 
 /// Turns events into messages: the template, the source and the broker's limits.
@@ -91,6 +96,13 @@ impl Encoder {
     /// A [`Refusal`] says what makes the event impossible to publish. It is final: the same event
     /// under the same configuration is refused again.
     pub fn encode(&self, event: &Event) -> Result<Message, Refusal> {
+        match self.mode {
+            Mode::Binary | Mode::Structured => {}
+            Mode::Counted => return Ok(uncarried(event)),
+            Mode::Refused => {
+                return Err(Refusal::Unrouted { event_type: event.event_type.clone() });
+            }
+        }
         check_identity(event)?;
         let subject = self.template.subject_of(event, &self.source)?;
         if !self.limits.subjects.iter().any(|filter| captures(filter, &subject)) {
@@ -120,10 +132,21 @@ impl Encoder {
             Payload::Oversize { bytes } => return Err(too_large(*bytes)),
         };
         let (headers, payload) = match self.mode {
-            Mode::Binary => (headers, payload),
+            Mode::Binary | Mode::Counted | Mode::Refused => (headers, payload),
             Mode::Structured => (Headers::new(event.id), structured::line_of(event, &self.source)?),
         };
         Ok(Message { id: event.id, subject, headers, payload, left_out })
+    }
+}
+
+/// The message of an event that is only counted.
+fn uncarried(event: &Event) -> Message {
+    Message {
+        id: event.id,
+        subject: event.event_type.clone(),
+        headers: Headers::new(event.id),
+        payload: Bytes::new(),
+        left_out: 0,
     }
 }
 

@@ -35,6 +35,12 @@ pub enum Refusal {
         /// The stream's name.
         stream: String,
     },
+    /// No route takes the event.
+    #[error("no route takes events of the type \"{event_type}\"")]
+    Unrouted {
+        /// The event's type.
+        event_type: String,
+    },
     /// Both payload columns of the row are set.
     #[error("both payload and payload_binary are set; set one of them")]
     TwoPayloads,
@@ -89,6 +95,7 @@ impl Refusal {
             Self::SubjectOutsidePrefix { .. } => "subject_outside_prefix",
             Self::SubjectNotCaptured { .. } => "subject_not_captured",
             Self::MissingField { .. } => "missing_field",
+            Self::Unrouted { .. } => "unrouted",
             Self::TwoPayloads => "two_payloads",
             Self::UnreadableRow { .. } => "unreadable_row",
             Self::ReservedHeader { .. } => "reserved_header",

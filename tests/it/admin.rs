@@ -54,18 +54,25 @@ async fn readiness_follows_postgres_and_liveness_does_not() {
         .allow_log("waiting for Postgres")
         .start();
     wait_ready(&daemon, 200, "ready").await;
-    assert!(daemon.metric(r#"postrider_dependency_up{dependency="postgres"}"#).await > 0.0);
+    assert!(
+        daemon.metric(r#"postrider_dependency_up{route="default",dependency="postgres"}"#).await
+            > 0.0
+    );
 
     fixture.postgres.own().stop_fast().await.unwrap();
     wait_ready(&daemon, 503, "postgres_down").await;
     let verbose = json(&daemon, "/readyz?verbose").await;
     let detail = verbose["dependencies"][0]["detail"].as_str().unwrap();
     assert!(!detail.is_empty(), "{verbose}");
-    assert!(daemon.metric(r#"postrider_dependency_up{dependency="postgres"}"#).await < 1.0);
+    assert!(
+        daemon.metric(r#"postrider_dependency_up{route="default",dependency="postgres"}"#).await
+            < 1.0
+    );
 
     fixture.postgres.own().start_again().await.unwrap();
     wait_ready(&daemon, 200, "ready").await;
-    let reconnects = r#"postrider_dependency_reconnects_total{dependency="postgres"}"#;
+    let reconnects =
+        r#"postrider_dependency_reconnects_total{route="default",dependency="postgres"}"#;
     assert!(daemon.metric(reconnects).await >= 1.0);
 }
 
@@ -113,19 +120,19 @@ async fn metrics_count_what_was_published() {
     eventually("250 confirmations", DEADLINE, async || daemon.metric(published).await >= 250.0)
         .await;
     for (series, least) in [
-        (r#"postrider_rows_fetched_total{table="outbox"}"#, 250.0),
+        (r#"postrider_rows_fetched_total{route="default",table="outbox"}"#, 250.0),
         (r#"postrider_publish_duration_seconds_count{route="default"}"#, 250.0),
         (r#"postrider_delivery_latency_seconds_count{route="default"}"#, 250.0),
         (r#"postrider_last_published_timestamp_seconds{route="default"}"#, 1.0),
-        ("postrider_batch_messages_count", 1.0),
+        (r#"postrider_batch_messages_count{route="default"}"#, 1.0),
         (r#"postrider_database_query_duration_seconds_count{query="fetch"}"#, 2.0),
         (r#"postrider_database_query_duration_seconds_count{query="settle"}"#, 1.0),
         (r#"postrider_database_query_duration_seconds_count{query="lock"}"#, 2.0),
         (r#"postrider_database_query_duration_seconds_count{query="depth"}"#, 1.0),
         (r#"postrider_database_query_duration_seconds_count{query="retention"}"#, 1.0),
-        ("postrider_leader", 1.0),
-        (r#"postrider_dependency_up{dependency="nats"}"#, 1.0),
-        (r#"postrider_circuit_state{dependency="nats",state="closed"}"#, 1.0),
+        (r#"postrider_leader{route="default"}"#, 1.0),
+        (r#"postrider_dependency_up{route="default",dependency="nats"}"#, 1.0),
+        (r#"postrider_circuit_state{route="default",dependency="nats",state="closed"}"#, 1.0),
         ("process_resident_memory_bytes", 1.0),
     ] {
         eventually((series, least), DEADLINE, async || daemon.metric(series).await >= least).await;

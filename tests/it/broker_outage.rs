@@ -144,7 +144,9 @@ async fn what_was_sent_and_not_acknowledged_outlives_both_the_broker_and_the_pro
     }
     eventually("ten messages on their way", DEADLINE, async || {
         let answer = daemon.get("/metrics").await;
-        answer.is_some_and(|answer| answer.body.contains("\npostrider_in_flight_messages 10\n"))
+        answer.is_some_and(|answer| {
+            answer.body.contains("\npostrider_in_flight_messages{route=\"default\"} 10\n")
+        })
     })
     .await;
     // Ten times as long as decided events wait for their settlement.

@@ -18,9 +18,9 @@ async fn track_functions(fixture: &Fixture, client: &Client) {
     client.batch_execute(&track).await.unwrap();
 }
 
-const MEASURED: &str = r#"postrider_measurement_age_seconds{measurement="depth"}"#;
-const PENDING: &str = r#"postrider_pending_messages{table="outbox"}"#;
-const OLDEST: &str = r#"postrider_oldest_pending_age_seconds{table="outbox"}"#;
+const MEASURED: &str = r#"postrider_measurement_age_seconds{route="default",measurement="depth"}"#;
+const PENDING: &str = r#"postrider_pending_messages{route="default",table="outbox"}"#;
+const OLDEST: &str = r#"postrider_oldest_pending_age_seconds{route="default",table="outbox"}"#;
 
 /// All chores were one chain: what failed in it stopped everything after it, retention first of all.
 #[tokio::test]
@@ -45,12 +45,17 @@ async fn a_chore_that_fails_is_named_and_stops_no_other() {
     .await;
     let line = daemon.wait_log(TOLD, DEADLINE).await;
     assert!(line.contains("chore=\"checkpoint\""), "{line}");
-    assert!(daemon.metric(r#"postrider_chore_failing{chore="checkpoint"}"#).await >= 3.0);
-    assert!(daemon.metric(r#"postrider_chore_failing{chore="retention"}"#).await < 1.0);
+    assert!(
+        daemon.metric(r#"postrider_chore_failing{route="default",chore="checkpoint"}"#).await
+            >= 3.0
+    );
+    assert!(
+        daemon.metric(r#"postrider_chore_failing{route="default",chore="retention"}"#).await < 1.0
+    );
     assert!(daemon.metric(MEASURED).await < 15.0);
     postgres::allow(&client).await;
     eventually("a checkpoint", DEADLINE, async || {
-        daemon.metric(r#"postrider_chore_failing{chore="checkpoint"}"#).await < 1.0
+        daemon.metric(r#"postrider_chore_failing{route="default",chore="checkpoint"}"#).await < 1.0
     })
     .await;
 }
@@ -71,7 +76,9 @@ async fn a_note_that_fails_costs_no_processor_time() {
     eventually(
         "a failing note, which is a finding and so something to note",
         DEADLINE,
-        async || daemon.metric(r#"postrider_chore_failing{chore="note"}"#).await >= 3.0,
+        async || {
+            daemon.metric(r#"postrider_chore_failing{route="default",chore="note"}"#).await >= 3.0
+        },
     )
     .await;
     let before = cpu_ticks(daemon.pid());
@@ -101,7 +108,7 @@ async fn the_age_of_the_oldest_event_grows_while_the_database_is_away() {
         .start();
     eventually("a first measurement", DEADLINE, async || {
         daemon.metric_if_up(MEASURED).await.is_some_and(|age| age < 5.0)
-            && daemon.metric("postrider_leader").await > 0.0
+            && daemon.metric(r#"postrider_leader{route="default"}"#).await > 0.0
     })
     .await;
     fixture.postgres.own().stop_fast().await.unwrap();

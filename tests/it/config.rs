@@ -351,5 +351,5 @@ fn every_shipped_file_loads() {
         assert_eq!((finished.code, warned.count()), (Some(0), 0), "{path:?}: {finished:?}");
         count += 1;
     }
-    assert_eq!(count, 3);
+    assert_eq!(count, 4);
 }

@@ -341,7 +341,7 @@ async fn rows_of_another_cluster_are_named_and_published_when_told_to() {
         status.stdout.contains("contract_broken: 2 rows have").then_some(())
     })
     .await;
-    let broken = r#"postrider_finding{code="contract_broken"}"#;
+    let broken = r#"postrider_finding{route="default",code="contract_broken"}"#;
     assert!(daemon.metric(broken).await > 0.0);
     daemon.kill9();
     let mut told = fixture.daemon().arg("--rescan").allow_log("rows of another cluster").start();

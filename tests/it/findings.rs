@@ -72,13 +72,13 @@ async fn without_nats_no_relay_is_running_fine() {
     assert!(why["blocked"].as_str().unwrap().starts_with("nats_down: "), "{why}");
     assert_eq!(why["next"], finding["next"], "{why}");
     wait_not_ready(&daemon, "nats_down").await;
-    assert!(daemon.metric(r#"postrider_finding{code="nats_down"}"#).await > 0.0);
+    assert!(daemon.metric(r#"postrider_finding{route="default",code="nats_down"}"#).await > 0.0);
     // A shorter interruption is no outage.
     let_pass(Duration::from_millis(1_200)).await;
 
     fixture.nats.own().start_again().await.unwrap();
     wait_no_finding(&toml).await;
-    assert!(daemon.metric(r#"postrider_finding{code="nats_down"}"#).await < 1.0);
+    assert!(daemon.metric(r#"postrider_finding{route="default",code="nats_down"}"#).await < 1.0);
     let line = daemon.wait_log("the outage is over after", DEADLINE).await;
     assert!(line.contains("nats_down") && line.contains("waited_at_least=1"), "{line}");
 }
@@ -201,9 +201,9 @@ async fn a_standby_is_ready_names_the_leader_and_shows_what_waits() {
     })
     .await;
     app::insert_backlog(&client, 7, 7).await;
-    let pending = r#"postrider_pending_messages{table="outbox"}"#;
+    let pending = r#"postrider_pending_messages{route="default",table="outbox"}"#;
     eventually("the backlog", DEADLINE, async || standby.metric(pending).await > 6.5).await;
-    let up = r#"postrider_dependency_up{dependency="nats"}"#;
+    let up = r#"postrider_dependency_up{route="default",dependency="nats"}"#;
     eventually("a connection to NATS", DEADLINE, async || standby.metric(up).await > 0.0).await;
     let sessions = "SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND application_name LIKE 'postrider/%'";
@@ -246,7 +246,7 @@ async fn a_standby_that_cannot_take_over_says_that_nobody_leads() {
     let finding = findings.iter().find(|finding| finding["code"] == "no_leader").unwrap();
     let cause = finding["cause"].as_str().unwrap();
     assert!(cause.contains("this standby cannot take the lease over"), "{cause}");
-    assert!(standby.metric(r#"postrider_finding{code="no_leader"}"#).await > 0.0);
+    assert!(standby.metric(r#"postrider_finding{route="default",code="no_leader"}"#).await > 0.0);
     let (code, line) = check(&toml).await;
     assert!(code == Some(2) && line.contains("no_leader: "), "{line}");
 
@@ -254,7 +254,7 @@ async fn a_standby_that_cannot_take_over_says_that_nobody_leads() {
     admin.batch_execute(grant).await.unwrap();
     standby.wait_log("relaying", DEADLINE).await;
     eventually("a ready relay", DEADLINE, async || {
-        standby.metric(r#"postrider_finding{code="no_leader"}"#).await < 1.0
+        standby.metric(r#"postrider_finding{route="default",code="no_leader"}"#).await < 1.0
             && standby.get("/readyz").await.unwrap().status == 200
     })
     .await;

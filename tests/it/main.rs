@@ -55,6 +55,7 @@ mod restore;
 mod retention;
 mod role_settings;
 mod roles;
+mod routes;
 mod secrets;
 mod servers;
 mod session;

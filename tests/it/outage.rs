@@ -136,7 +136,7 @@ async fn fifty_thousand_unanswered_publishes_leave_nothing_behind() {
     assert!(fixture.wait_drained(PATIENCE).await);
     eventually("nothing is on its way", DEADLINE, async || {
         let body = daemon.get("/metrics").await.unwrap().body;
-        body.contains("postrider_in_flight_messages 0")
+        body.contains("postrider_in_flight_messages{route=\"default\"} 0")
     })
     .await;
 }

@@ -78,7 +78,7 @@ async fn a_function_that_the_trigger_calls_and_was_revoked_from_everybody_is_nam
     assert_eq!(check.code, Some(77), "{check:?}");
     assert!(check.stdout.contains(refusal) && check.stdout.contains(&grant), "{check:?}");
     daemon.wait_log(refusal, DEADLINE).await;
-    let metric = r#"postrider_finding{code="producers_hindered"}"#;
+    let metric = r#"postrider_finding{route="default",code="producers_hindered"}"#;
     eventually("the metric", DEADLINE, async || daemon.metric(metric).await > 0.0).await;
 
     admin.batch_execute(grant.strip_prefix("as a superuser: ").unwrap()).await.unwrap();

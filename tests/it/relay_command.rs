@@ -28,7 +28,7 @@ async fn a_position_that_nobody_holds_is_named_and_given_up_with_a_record() {
     let mut daemon = fixture.daemon().admin().allow_log("nobody runs this relay").start();
     let line = daemon.wait_log("nobody runs this relay", DEADLINE).await;
     assert!(line.contains("relay=\"old\"") && line.contains("relay forget"), "{line}");
-    let abandoned = "postrider_abandoned_positions";
+    let abandoned = r#"postrider_abandoned_positions{route="default"}"#;
     eventually("a gauge", DEADLINE, async || daemon.metric(abandoned).await > 0.0).await;
     assert!(codes(&fixture).await.contains(&json!("position_abandoned")));
     let relays = json_of(&toml, &["relay", "list"]).await;

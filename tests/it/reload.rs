@@ -95,8 +95,9 @@ async fn secrets_rotated_under_load_cost_nothing_and_need_no_restart() {
     assert!(report.committed > 600, "{report}");
     assert_eq!(running.pid(), pid);
     for dependency in ["postgres", "nats"] {
-        let series =
-            format!("postrider_dependency_reconnects_total{{dependency=\"{dependency}\"}}");
+        let series = format!(
+            "postrider_dependency_reconnects_total{{route=\"default\",dependency=\"{dependency}\"}}"
+        );
         assert!(running.metric(&series).await >= 2.0, "{dependency}");
     }
 }
@@ -116,7 +117,7 @@ async fn reload_takes_up_the_log_level_and_names_what_needs_a_restart() {
     assert!(line.contains("relay.batch_events") && !line.contains("log.level"), "{line}");
     running.wait_log("DEBUG postrider", DEADLINE).await;
     // Nothing was disconnected for that.
-    let reconnects = r#"postrider_dependency_reconnects_total{dependency="nats"}"#;
+    let reconnects = r#"postrider_dependency_reconnects_total{route="default",dependency="nats"}"#;
     assert!(running.metric(reconnects).await < 1.0);
 }
 

@@ -94,7 +94,11 @@ async fn a_stream_of_another_name_is_created_although_the_position_knows_one() {
     let fixture = Fixture::new().await;
     let daemon = started(&fixture, fixture.daemon()).await;
     drop(daemon);
-    let toml = fixture.toml().set("stream.name", format!("{}_NEW", fixture.stream));
+    let toml = fixture
+        .toml()
+        .set("stream.name", format!("{}_NEW", fixture.stream))
+        .set("stream.subjects", vec![format!("{}_new.>", fixture.prefix)])
+        .set("route.subject", format!("{}_new.{{event_type}}", fixture.prefix));
     let check = daemon::run(&toml, &["check"]).await;
     assert!(check.stdout.contains("`postrider run` creates it"), "{check:?}");
 }

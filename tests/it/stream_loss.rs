@@ -93,7 +93,7 @@ async fn a_loss_beyond_what_the_outbox_retains_is_an_alarm_until_somebody_acknow
     copy_tree(&store, &copy);
     nats.start_again().await.unwrap();
     emit(&fixture, 100).await;
-    wait_metric(&daemon, "\npostrider_lost_messages{table=\"outbox\"} 0\n").await;
+    wait_metric(&daemon, "\npostrider_lost_messages{route=\"default\",table=\"outbox\"} 0\n").await;
     let nats = fixture.nats.own();
     nats.stop().await.unwrap();
     std::fs::remove_dir_all(&store).unwrap();
@@ -106,7 +106,8 @@ async fn a_loss_beyond_what_the_outbox_retains_is_an_alarm_until_somebody_acknow
     assert!(line.contains("ERROR") && line.contains("events_at_most=80"), "{line}");
     assert_eq!(fixture.wait_stored(70, DEADLINE).await.len(), 70);
     assert!(fixture.wait_drained(DEADLINE).await);
-    wait_metric(&daemon, "\npostrider_lost_messages{table=\"outbox\"} 80\n").await;
+    wait_metric(&daemon, "\npostrider_lost_messages{route=\"default\",table=\"outbox\"} 80\n")
+        .await;
     let (code, audit) = json(&toml, &["audit", "--json"]).await;
     assert_eq!((code, &audit["fine"], &audit["lost"]), (Some(1), &false.into(), &80.into()));
     let (_, reconcile) = json(&toml, &["reconcile", "--dry-run", "--json"]).await;
@@ -118,11 +119,12 @@ async fn a_loss_beyond_what_the_outbox_retains_is_an_alarm_until_somebody_acknow
     // It does not go away by itself.
     daemon.kill9();
     daemon.start_again();
-    wait_metric(&daemon, "\npostrider_lost_messages{table=\"outbox\"} 80\n").await;
+    wait_metric(&daemon, "\npostrider_lost_messages{route=\"default\",table=\"outbox\"} 80\n")
+        .await;
     let reason = ["--acknowledge-loss", "--reason", "restored by hand", "--actor", "ann"];
     let acknowledged = run(&toml, &[&["audit"], &reason[..]].concat()).await;
     assert_eq!(acknowledged.code, Some(0), "{}", acknowledged.stderr);
-    wait_metric(&daemon, "\npostrider_lost_messages{table=\"outbox\"} 0\n").await;
+    wait_metric(&daemon, "\npostrider_lost_messages{route=\"default\",table=\"outbox\"} 0\n").await;
     let (code, audit) = json(&toml, &["audit", "--json"]).await;
     assert_eq!((code, &audit["fine"]), (Some(0), &true.into()), "{audit}");
     let recorded = r#"SELECT count(*) FROM "postrider".audit WHERE action = 'acknowledge_loss'

@@ -38,6 +38,9 @@ pub(super) async fn findings(config: &Config) -> (Vec<Finding>, Option<Seen>) {
             return (vec![finding], None);
         }
     };
+    if config.route.sink == SinkKind::Unrouted {
+        return (Vec::new(), None);
+    }
     if config.route.sink == SinkKind::Stdout {
         let text = "standard output: for looking and for development; what was in flight at a crash \
                     comes again";

@@ -76,7 +76,7 @@ pub(super) async fn findings(config: &Config) -> (Vec<Finding>, Option<Progress>
     findings.extend(cluster(&inspection, relay).await);
     findings.extend(contract(&inspection, relay).await);
     findings.push(holder(&inspection, relay).await);
-    findings.extend(match standing::findings(&inspection, relay).await {
+    findings.extend(match standing::findings(&inspection, config).await {
         Ok(found) => found,
         Err(error) => vec![refused(RELAY, &error)],
     });

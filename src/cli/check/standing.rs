@@ -3,6 +3,7 @@
 use super::Finding;
 use crate::{
     cli::{exit::Exit, standing::Standing, status::ago},
+    config::Config,
     findings::{self, Code, is_obstacle},
     outbox::{Inspection, Progress, RelayRow},
     pg::error::QueryError,
@@ -16,8 +17,9 @@ const RELAY: &str = "relay";
 /// As the session's.
 pub(super) async fn findings(
     inspection: &Inspection,
-    relay: &str,
+    config: &Config,
 ) -> Result<Vec<Finding>, QueryError> {
+    let relay = config.relay.name.as_str();
     let standing = Standing::ask(inspection, relay).await?;
     let mut found: Vec<_> = findings::of(&standing.facts())
         .into_iter()
@@ -49,7 +51,7 @@ pub(super) async fn findings(
             .relays()
             .await?
             .iter()
-            .filter(|row| row.is_left(relay))
+            .filter(|row| row.is_left(&config.relay.siblings))
             .map(|row| left(row, progress)),
     );
     Ok(found)

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Exit, Failure, Filters, Globals, block_on, dead_letters, open, open_with,
+    Exit, Failure, Filters, Globals, block_on, dead_letters, of_letter, open, open_with,
     print::{self, number},
     table, wait,
 };
@@ -84,11 +84,18 @@ pub(super) fn run(globals: Globals, job: &Job<'_>) -> Result<Exit, Failure> {
     job.which.check(job.verb())?;
     let loaded = globals.load(Scope::Database)?;
     block_on(async {
-        if job.which.ids.is_empty() {
-            job.in_bulk(&loaded.config).await
-        } else {
-            job.by_id(&loaded.config).await
+        if let Some(first) = job.which.ids.first() {
+            return job.by_id(of_letter(&loaded, *first).await?).await;
         }
+        let mut exits = Vec::new();
+        for config in loaded.configs() {
+            if loaded.routes.len() > 1 {
+                print::line(&format!("route {}", config.relay.name))?;
+            }
+            exits.push(job.in_bulk(&config).await?);
+        }
+        let worst = exits.into_iter().find(|exit| *exit != Exit::Done);
+        Ok(worst.unwrap_or(Exit::Done))
     })
 }
 
@@ -333,7 +340,7 @@ fn why_not(outcome: &Outcome) -> String {
         Outcome::Resolved { resolution, by: None } => format!("already {resolution}"),
         Outcome::Resolved { resolution, by: Some(by) } => format!("already {resolution} by {by}"),
         Outcome::OfRelay(relay) => {
-            format!("belongs to relay {relay}: say --set relay.name={relay}")
+            format!("belongs to relay {relay}: say --route {relay}, or --set relay.name={relay}")
         }
         Outcome::Unknown => "there is none".to_owned(),
     }

@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::BTreeMap, fs, path::PathBuf};
 
 use serde_json::value::RawValue;
 
-use super::{Exit, Failure, Globals, actor, block_on, name, open, print, reason};
+use super::{Exit, Failure, Globals, actor, block_on, name, of_letter, open, print, reason};
 use crate::{
     config::{Config, error::Problem, load::Scope},
     event::{Event, EventId, Payload, Seq},
@@ -67,7 +67,7 @@ fn header(text: &str) -> Result<(String, String), String> {
 /// Changes a letter.
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     let loaded = globals.load(Scope::Database)?;
-    block_on(apply(&loaded.config, args))
+    block_on(async { apply(of_letter(&loaded, args.id).await?, args).await })
 }
 
 async fn apply(config: &Config, args: &Args) -> Result<Exit, Failure> {

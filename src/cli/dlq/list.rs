@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Exit, Failure, Filters, Globals, Letter, block_on, open, print, table};
+use super::{Exit, Failure, Filters, Globals, Letter, block_on, open, print_each, table};
 use crate::{
     config::{Config, error::Problem, load::Scope},
     event::AggregateKey,
@@ -54,30 +54,47 @@ struct Page {
 /// Prints one page of letters.
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     let loaded = globals.load(Scope::Database)?;
-    let page = block_on(ask(&loaded.config, args))?;
-    let state = State::from(args.state);
-    if args.json {
-        let letters: Vec<Value> = page.letters.iter().map(as_json).map(Value::Object).collect();
-        print::json(&json!({ "letters": letters, "next": page.next }))?;
-    } else if page.letters.is_empty() {
-        print::line(&format!("no {} letters", state.as_str()))?;
-    } else {
+    let ask_each = async {
+        let mut pages = Vec::new();
+        for config in loaded.configs() {
+            pages.push(ask(&config, args).await?);
+        }
+        Ok(pages)
+    };
+    let pages = block_on(ask_each)?;
+    let json = |index: usize| pages.get(index).map(Page::json).unwrap_or_default();
+    let text = |index: usize| pages.get(index).map(|page| page.text(args)).unwrap_or_default();
+    print_each(&loaded, (args.json, json, text))?;
+    Ok(Exit::Done)
+}
+
+impl Page {
+    fn json(&self) -> Value {
+        let letters: Vec<Value> = self.letters.iter().map(as_json).map(Value::Object).collect();
+        json!({ "letters": letters, "next": self.next })
+    }
+
+    fn text(&self, args: &Args) -> String {
+        let state = State::from(args.state);
+        if self.letters.is_empty() {
+            return format!("no {} letters", state.as_str());
+        }
         let time: (&str, fn(&Letter) -> Option<&str>) = match state {
             State::Dead => ("died", |letter| letter.dead_at.as_deref()),
             State::Held => ("held since", |letter| Some(&letter.first_failed_at)),
             State::Retrying => ("next attempt", |letter| letter.next_attempt_at.as_deref()),
         };
-        print::line(&table(&page.letters, time))?;
-        if let Some(next) = page.next {
+        let table = table(&self.letters, time);
+        if let Some(next) = self.next {
             let same = if matches!(state, State::Dead) && args.filters.is_empty() {
                 "postrider dlq list"
             } else {
                 "the same command with"
             };
-            print::line(&format!("more: {same} --after {next}"))?;
+            return format!("{table}\nmore: {same} --after {next}");
         }
+        table
     }
-    Ok(Exit::Done)
 }
 
 async fn ask(config: &Config, args: &Args) -> Result<Page, Failure> {

@@ -19,10 +19,10 @@ use jiff::Timestamp;
 use super::{
     Globals, block_on,
     exit::{Exit, Failure},
-    print,
+    print, print_each,
 };
 use crate::{
-    config::Config,
+    config::{Config, load::Loaded},
     event::AggregateKey,
     logging::printable,
     outbox::operator::{Choice, Letter, OPERATOR_SETTINGS, Operator, State},
@@ -156,6 +156,17 @@ pub(super) fn reason(text: &str) -> Result<String, String> {
 /// Opens a session for an operator's work.
 async fn open(config: &Config) -> Result<Operator, Failure> {
     open_with(config, &OPERATOR_SETTINGS).await
+}
+
+/// The configuration of the route that has a letter; that of the first when none has it.
+async fn of_letter(loaded: &Loaded, id: i64) -> Result<&Config, Failure> {
+    if loaded.routes.len() == 1 {
+        return Ok(&loaded.config);
+    }
+    let relay = open(&loaded.config).await?.letter(id).await?.map(|found| found.letter.relay);
+    let configs = loaded.routes.iter().map(|route| &route.config);
+    let mut of_it = configs.filter(|config| Some(config.relay.name.as_str()) == relay.as_deref());
+    Ok(of_it.next().unwrap_or(&loaded.config))
 }
 
 async fn open_with(config: &Config, settings: &[(&str, &str)]) -> Result<Operator, Failure> {

@@ -7,25 +7,30 @@
 -- $1 text relay
 -- Columns: state text null, resolution text null (of the letter; both null: a row without one),
 --   has_row bool (false: retention has taken the letter's row), is_settled bool (of the row; false
---   without one), count int8, payloads_lost int8 (unresolved letters whose payload was left in a
+--   without one), is_filtered bool (the relay's filter of now leaves the row out), count int8, payloads_lost int8 (unresolved letters whose payload was left in a
 --   row that is gone), strangers int8 (letters that were never edited and whose row has another
 --   event)
 -- Rows: one a combination that occurs. Index: none, it reads everything once. Locks: ACCESS SHARE.
 SELECT l.state, l.resolution, o.seq IS NOT NULL AS has_row,
-       coalesce(o.is_settled, false) AS is_settled, count(*) AS count,
+       coalesce(o.is_settled, false) AS is_settled, coalesce(o.is_filtered, false) AS is_filtered,
+       count(*) AS count,
        count(*) FILTER (WHERE l.payload_omitted AND l.resolved_at IS NULL AND o.seq IS NULL)
            AS payloads_lost,
        count(*) FILTER (WHERE l.replaces IS NULL AND l.event_id <> o.event_id) AS strangers
 FROM (
     SELECT r.seq, r.slot, r.event_id,
            pg_visible_in_snapshot(r.tx, p.snapshot)
-               OR r.seq <= p.bookmark AND pg_visible_in_snapshot(r.tx, p.target) AS is_settled
+               OR r.seq <= p.bookmark AND pg_visible_in_snapshot(r.tx, p.target) AS is_settled,
+           NOT (p.filter IS NULL
+                OR "postrider".takes(p.filter, r.event_type, r.kind, r.aggregate_type,
+                                     r.aggregate_id, r.seq))
+               AS is_filtered
     FROM "postrider".outbox AS r
     CROSS JOIN (
-        SELECT k.snapshot, k.target, k.bookmark
+        SELECT k.snapshot, k.target, k.bookmark, k.filter
         FROM "postrider".position AS k WHERE k.relay = $1::text
         UNION ALL
-        SELECT '3:3:'::pg_snapshot, '3:3:'::pg_snapshot, 0
+        SELECT '3:3:'::pg_snapshot, '3:3:'::pg_snapshot, 0, NULL
         WHERE NOT EXISTS (SELECT FROM "postrider".position AS k WHERE k.relay = $1::text)) AS p
     ) AS o
 FULL JOIN (
@@ -33,5 +38,5 @@ FULL JOIN (
            e.replaces
     FROM "postrider".letter AS e WHERE e.relay = $1::text) AS l
     ON l.seq = o.seq AND l.slot = o.slot
-GROUP BY 1, 2, 3, 4
-ORDER BY 1, 2, 3, 4
+GROUP BY 1, 2, 3, 4, 5
+ORDER BY 1, 2, 3, 4, 5

@@ -1,5 +1,6 @@
 -- The events that the stream has to hold, page by page: rows that the position has passed. Those
--- with a letter count only when it was published. For `postrider audit` and `reconcile`, off the
+-- with a letter count only when it was published, those without one when the relay's filter takes
+-- them. For `postrider audit` and `reconcile`, off the
 -- data path. Open the session with ACCOUNTING_SETTINGS. What is settled stays so, so that pages
 -- need no common transaction.
 --
@@ -18,14 +19,19 @@ WITH c AS MATERIALIZED (
     ORDER BY k.taken_at LIMIT 1
 )
 SELECT o.seq, coalesce(l.event_id, o.event_id) AS event_id,
-       l.event_id IS NULL OR coalesce(l.resolution = 'published', false) AS is_expected,
+       CASE WHEN l.event_id IS NULL THEN o.is_taken
+            ELSE coalesce(l.resolution = 'published', false) END AS is_expected,
        $4::bigint > 1 AND (NOT EXISTS (SELECT FROM c)
            OR (SELECT pg_visible_in_snapshot(o.tx, c.snapshot)
                       OR o.seq <= c.bookmark AND pg_visible_in_snapshot(o.tx, c.target)
                FROM c)) AS may_be_dropped
 FROM "postrider".position AS p
 CROSS JOIN LATERAL (
-    SELECT r.seq, r.tx, r.event_id FROM "postrider".outbox AS r
+    SELECT r.seq, r.tx, r.event_id,
+           p.filter IS NULL
+               OR "postrider".takes(p.filter, r.event_type, r.kind, r.aggregate_type,
+                                    r.aggregate_id, r.seq) AS is_taken
+    FROM "postrider".outbox AS r
     WHERE r.seq > $2::bigint
       AND (pg_visible_in_snapshot(r.tx, p.snapshot)
            OR r.seq <= p.bookmark AND pg_visible_in_snapshot(r.tx, p.target))

@@ -5,7 +5,8 @@
 -- transaction, what was late for P and what was late for C. Settled rows are visited above the last
 -- fence only.
 --
--- $1 text relay, $2 bigint rows to count at most
+-- $1 text relay, $2 bigint rows to count at most; of these only the ones count that the relay's
+-- filter takes
 -- Columns: pending int8 (exact up to $2), pending_at_most int8 (an upper bound: seqs drawn and not
 --   settled; gaps of rolled back transactions count, late transactions do not), oldest_age_seconds
 --   float8 null (of the pending event with the lowest seq, by its occurred_at; null when nothing is
@@ -45,34 +46,47 @@ SELECT unsettled.pending,
 FROM "postrider".position AS p
 CROSS JOIN LATERAL (
     WITH event AS MATERIALIZED (
-        (SELECT o.seq, o.occurred_at FROM "postrider".outbox AS o
+        (SELECT o.seq, o.occurred_at, o.event_type, o.kind, o.aggregate_type,
+                o.aggregate_id FROM "postrider".outbox AS o
          WHERE o.seq > greatest(p.floor, p.bookmark) AND o.tx >= pg_snapshot_xmax(p.snapshot)
          ORDER BY o.seq LIMIT $2::bigint)
         UNION ALL
-        (SELECT o.seq, o.occurred_at FROM "postrider".outbox AS o
+        (SELECT o.seq, o.occurred_at, o.event_type, o.kind, o.aggregate_type,
+                o.aggregate_id FROM "postrider".outbox AS o
          WHERE o.seq > greatest(p.floor, p.target_floor) AND o.seq <= p.bookmark
            AND o.tx >= pg_snapshot_xmax(p.target)
          ORDER BY o.seq LIMIT $2::bigint)
         UNION ALL
-        (SELECT late.seq, late.occurred_at
+        (SELECT late.seq, late.occurred_at, late.event_type, late.kind, late.aggregate_type,
+                late.aggregate_id
          FROM pg_snapshot_xip(p.snapshot) AS x (tx)
          CROSS JOIN LATERAL (
-             SELECT l.seq, l.occurred_at FROM "postrider".outbox AS l
+             SELECT l.seq, l.occurred_at, l.event_type, l.kind, l.aggregate_type,
+                    l.aggregate_id
+             FROM "postrider".outbox AS l
              WHERE l.tx >= x.tx AND l.tx <= x.tx
                AND (l.seq > p.bookmark OR NOT pg_visible_in_snapshot(l.tx, p.target))
              ORDER BY l.tx, l.seq LIMIT $2::bigint) AS late
          LIMIT $2::bigint)
         UNION ALL
-        (SELECT late.seq, late.occurred_at
+        (SELECT late.seq, late.occurred_at, late.event_type, late.kind, late.aggregate_type,
+                late.aggregate_id
          FROM pg_snapshot_xip(p.target) AS x (tx)
          CROSS JOIN LATERAL (
-             SELECT l.seq, l.occurred_at FROM "postrider".outbox AS l
+             SELECT l.seq, l.occurred_at, l.event_type, l.kind, l.aggregate_type,
+                    l.aggregate_id
+             FROM "postrider".outbox AS l
              WHERE l.tx >= x.tx AND l.tx <= x.tx AND l.seq > p.floor AND l.seq <= p.bookmark
              ORDER BY l.tx, l.seq LIMIT $2::bigint) AS late
          WHERE x.tx >= pg_snapshot_xmax(p.snapshot)
          LIMIT $2::bigint))
-    SELECT (SELECT count(*) FROM event) AS pending,
+    SELECT (SELECT count(*) FROM event AS e WHERE p.filter IS NULL
+               OR "postrider".takes(p.filter, e.event_type, e.kind, e.aggregate_type,
+                                    e.aggregate_id, e.seq)) AS pending,
            (SELECT date_part('epoch', clock_timestamp() - oldest.occurred_at)
-            FROM (SELECT e.occurred_at FROM event AS e ORDER BY e.seq LIMIT 1) AS oldest
+            FROM (SELECT e.occurred_at FROM event AS e
+                  WHERE p.filter IS NULL
+               OR "postrider".takes(p.filter, e.event_type, e.kind, e.aggregate_type,
+                                    e.aggregate_id, e.seq) ORDER BY e.seq LIMIT 1) AS oldest
             WHERE isfinite(oldest.occurred_at)) AS oldest_age_seconds) AS unsettled
 WHERE p.relay = $1::text

@@ -31,5 +31,6 @@ FROM (
     FROM "postrider".outbox AS n
     WHERE n.tx >= (SELECT pg_snapshot_xmax($1::text::pg_snapshot))
       AND n.tx < (SELECT pg_snapshot_xmax(pg_current_snapshot()))
+      AND true /* filter n */
     LIMIT $2::bigint
 ) AS o)

@@ -31,11 +31,13 @@ FROM (
             SELECT x.tx
             FROM pg_snapshot_xip((SELECT $1::text::pg_snapshot)) AS x (tx)
             WHERE pg_visible_in_snapshot(x.tx, (SELECT pg_current_snapshot()))))
+          AND true /* filter l */
         UNION ALL
         SELECT n.*
         FROM "postrider".outbox AS n
         WHERE n.tx >= (SELECT pg_snapshot_xmax($1::text::pg_snapshot))
           AND n.tx < (SELECT pg_snapshot_xmax(pg_current_snapshot()))
+          AND true /* filter n */
     ) AS r
     LIMIT $2::bigint
 ) AS o)

@@ -21,6 +21,7 @@
 -- $4 bigint  floor of P
 -- $5 bigint  rows at most
 -- $6 integer bytes of one payload at most that comes along
+-- $7 bigint  highest seq of the stretch, only where a filter stands
 -- Columns: those of columns/event.sql
 -- Rows: 0 to $5. Index: primary key (seq, slot) of each leaf, merged. Locks: ACCESS SHARE.
 SELECT o.* /* columns event $6::integer */
@@ -31,6 +32,7 @@ FROM (
       AND r.tx >= (SELECT pg_snapshot_xmax($1::text::pg_snapshot))
       AND (r.tx < (SELECT pg_snapshot_xmin($2::text::pg_snapshot))
            OR pg_visible_in_snapshot(r.tx, (SELECT $2::text::pg_snapshot)))
+      AND true /* filter r up to 7 */
     ORDER BY r.seq
     LIMIT $5::bigint
 ) AS o

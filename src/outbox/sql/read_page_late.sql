@@ -5,6 +5,7 @@
 --
 -- $1 to $6 as in read_page.sql
 -- $7 text  late transactions, as find_late_transactions.sql gave them
+-- $8 bigint  highest seq of the stretch, only where a filter stands
 -- Columns: those of columns/event.sql
 -- Rows: 0 to $5. Index: outbox_tx_seq for each late transaction, primary key for the rest.
 -- Locks: ACCESS SHARE.
@@ -15,6 +16,7 @@ FROM (
      CROSS JOIN LATERAL (
          SELECT l.* FROM "postrider".outbox AS l
          WHERE l.tx >= late.tx AND l.tx <= late.tx AND l.seq > $3::bigint
+           AND true /* filter l up to 8 */
          ORDER BY l.tx, l.seq
          LIMIT $5::bigint) AS late_row
      WHERE pg_visible_in_snapshot(late.tx, (SELECT $2::text::pg_snapshot)))
@@ -25,6 +27,7 @@ FROM (
        AND n.tx >= (SELECT pg_snapshot_xmax($1::text::pg_snapshot))
        AND (n.tx < (SELECT pg_snapshot_xmin($2::text::pg_snapshot))
             OR pg_visible_in_snapshot(n.tx, (SELECT $2::text::pg_snapshot)))
+       AND true /* filter n up to 8 */
      ORDER BY n.seq
      LIMIT $5::bigint)
 ) AS o

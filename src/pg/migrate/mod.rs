@@ -28,7 +28,7 @@ pub use error::MigrateError;
 pub use functions::{Change, ChangedFunction, changed_functions};
 
 /// In the order in which they are applied. A name is kept in the database: never change one.
-const FILES: [(&str, &str); 15] = [
+const FILES: [(&str, &str); 16] = [
     ("V1__outbox", include_str!("../../../migrations/0001_outbox.sql")),
     ("V2__relay", include_str!("../../../migrations/0002_relay.sql")),
     ("V3__emit", include_str!("../../../migrations/0003_emit.sql")),
@@ -44,6 +44,7 @@ const FILES: [(&str, &str); 15] = [
     ("V13__letters", include_str!("../../../migrations/0013_letters.sql")),
     ("V14__functions", include_str!("../../../migrations/0014_functions.sql")),
     ("V15__operator", include_str!("../../../migrations/0015_operator.sql")),
+    ("V16__routes", include_str!("../../../migrations/0016_routes.sql")),
 ];
 
 /// How long another replica's migration is waited for. Ours take seconds; a lock that is kept

@@ -18,7 +18,13 @@ pub(super) enum Duty {
     Waiting,
     /// Everything.
     Leading,
+    /// Everything but what another flow of this program does for the whole outbox.
+    LeadingBeside,
 }
+
+/// The chores that one flow does for the whole outbox.
+const SHARED: [Chore; 5] =
+    [Chore::Retention, Chore::Letters, Chore::ConsumerKeys, Chore::Grants, Chore::Producers];
 
 impl Duty {
     /// The duty of an instance; `None` while it starts or ends, and for a standby, which measures over
@@ -35,6 +41,20 @@ impl Duty {
         match self {
             Self::Waiting => chore == Chore::Grants,
             Self::Leading => true,
+            Self::LeadingBeside => !SHARED.contains(&chore),
+        }
+    }
+
+    /// Whether the flow publishes.
+    pub(super) fn leads(self) -> bool {
+        matches!(self, Self::Leading | Self::LeadingBeside)
+    }
+
+    /// The duty beside another flow that does what is done for the whole outbox.
+    pub(super) fn beside(self) -> Self {
+        match self {
+            Self::Leading | Self::LeadingBeside => Self::LeadingBeside,
+            Self::Waiting => Self::Waiting,
         }
     }
 }
@@ -84,7 +104,7 @@ impl Agenda {
     pub(super) fn begin(&mut self, duty: Duty, now: Instant) {
         match duty {
             Duty::Waiting => self.hurry(Chore::Grants, now),
-            Duty::Leading => {
+            Duty::Leading | Duty::LeadingBeside => {
                 // Readers of the database take a leader for one that starts until it has noted.
                 self.hurry(Chore::Note, now);
                 self.hurry(Chore::Positions, now);
@@ -122,7 +142,7 @@ fn interval(duty: Duty, chore: Chore) -> Duration {
         (_, Chore::Note) | (Duty::Waiting, Chore::Grants) => Duration::from_secs(10),
         (_, Chore::Producers) => Duration::from_secs(20),
         // A permission that is denied hurries the grants.
-        (Duty::Leading, Chore::Grants)
+        (Duty::Leading | Duty::LeadingBeside, Chore::Grants)
         | (_, Chore::Retention | Chore::Letters | Chore::ConsumerKeys | Chore::Positions) => {
             Duration::from_mins(1)
         }
@@ -170,6 +190,17 @@ mod tests {
         assert!(times(Chore::Note) >= 18, "{done:?}");
         assert!(times(Chore::Retention) >= 3, "{done:?}");
         assert!(times(Chore::ConsumerKeys) >= 3, "{done:?}");
+    }
+
+    #[test]
+    fn what_one_flow_does_for_the_outbox_no_other_does() {
+        let now = Instant::now();
+        let mut agenda = Agenda::new(now);
+        for _ in 0..20 {
+            let (chore, _) = agenda.next(Duty::LeadingBeside);
+            assert!(!SHARED.contains(&chore), "{chore:?}");
+            agenda.done(Duty::LeadingBeside, chore, now);
+        }
     }
 
     #[test]

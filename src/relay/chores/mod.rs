@@ -19,6 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::select_all;
 use tokio::{
     sync::watch,
     time::{sleep, sleep_until},
@@ -34,7 +35,7 @@ use crate::{
     outbox::{SESSION_SETTINGS, Upkeep},
     pg::{
         blocking::Blocking,
-        connect::connect,
+        connect::{Connection, connect},
         error::{Class, QueryError},
         schema::Schema,
     },
@@ -58,8 +59,8 @@ pub struct Settings {
     pub database: config::Database,
     /// Its schema.
     pub schema: Schema,
-    /// The relay's name.
-    pub relay: String,
+    /// The names of all relays of this program.
+    pub relays: Vec<String>,
     /// How long published rows stay.
     pub retention: Duration,
     /// How long resolved letters stay.
@@ -68,27 +69,34 @@ pub struct Settings {
     pub audit_retention: Duration,
 }
 
-/// Does the chores until asked to stop.
-pub async fn run(
-    settings: Settings,
-    status: Arc<watch::Sender<Status>>,
-    metrics: Arc<Metrics>,
-    shutdown: Shutdown,
-) {
-    let changes = status.subscribe();
-    let agenda = Agenda::new(Instant::now());
-    let mut chores = Chores {
-        settings,
-        status,
-        metrics,
-        changes,
-        agenda,
-        noted: None,
-        session: None,
-        unconnected: 0,
-        duty: None,
+/// A flow that the chores look after.
+#[derive(Debug, Clone)]
+pub struct Looked {
+    /// The relay's name.
+    pub relay: String,
+    /// What the flow says about itself, and the chores add to.
+    pub status: Arc<watch::Sender<Status>>,
+    /// What is counted of it.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Does the chores of all flows until asked to stop.
+pub async fn run(settings: Settings, flows: Vec<Looked>, shutdown: Shutdown) {
+    let flow = |Looked { relay, status, metrics }| {
+        status.send_modify(|status| status.relay.clone_from(&relay));
+        Flow {
+            changes: status.subscribe(),
+            relay,
+            status,
+            metrics,
+            agenda: Agenda::new(Instant::now()),
+            noted: None,
+            upkeep: None,
+            duty: None,
+        }
     };
-    chores.status.send_modify(|status| status.relay.clone_from(&chores.settings.relay));
+    let flows = flows.into_iter().map(flow).collect();
+    let mut chores = Chores { settings, flows, session: None, unconnected: 0 };
     loop {
         tokio::select! {
             () = chores.turn() => {}
@@ -97,18 +105,35 @@ pub async fn run(
     }
 }
 
-/// The chores, and what they have of each other.
+/// The chores of all flows, over one session.
 struct Chores {
     settings: Settings,
+    flows: Vec<Flow>,
+    session: Option<Arc<Connection>>,
+    /// Failures in a row to get a session.
+    unconnected: u32,
+}
+
+/// The part of a flow in the chores.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    /// Its own, and what is done once for the whole outbox.
+    All,
+    /// Its own: another flow does the rest.
+    Beside,
+}
+
+/// The chores of one flow, and what they have of each other.
+struct Flow {
+    relay: String,
     status: Arc<watch::Sender<Status>>,
     metrics: Arc<Metrics>,
     changes: watch::Receiver<Status>,
     agenda: Agenda,
     /// What `postrider status` shows by now.
     noted: Option<String>,
-    session: Option<Upkeep>,
-    /// Failures in a row to get a session.
-    unconnected: u32,
+    /// The tables through the session of all.
+    upkeep: Option<Upkeep>,
     /// The duty of the last turn.
     duty: Option<Duty>,
 }
@@ -116,69 +141,182 @@ struct Chores {
 impl Chores {
     /// Does the next chore, or waits for its time.
     async fn turn(&mut self) {
-        let seen = self.changes.borrow_and_update().clone();
-        let duty = Duty::of(&seen);
-        let is_new = self.duty != duty;
-        self.duty = duty;
-        let Some(duty) = duty else {
-            self.session = None;
-            // The sender lives as long as this borrow, so the wait cannot fail.
-            drop(self.changes.wait_for(|status| Duty::of(status).is_some()).await);
+        let mut part = Part::All;
+        for flow in &mut self.flows {
+            if flow.look(part) == Some(Duty::Leading) {
+                part = Part::Beside;
+            }
+        }
+        let due = |flow: &Flow| flow.duty.map(|duty| flow.agenda.next(duty).1);
+        let first =
+            self.flows.iter().enumerate().filter_map(|(index, flow)| Some((due(flow)?, index)));
+        let Some((due, index)) = first.min() else {
+            self.give_up_session();
+            self.wait(None).await;
             return;
         };
-        if is_new {
-            self.agenda.begin(duty, Instant::now());
-        }
-        if duty == Duty::Leading && self.noted.as_deref() != Some(note::summary(&seen).as_str()) {
-            self.agenda.hurry(Chore::Note, Instant::now());
-        }
-        let (chore, due) = self.agenda.next(duty);
         if due > Instant::now() {
-            self.wait(duty, due).await;
+            self.wait(Some(due)).await;
             return;
         }
-        let Some(session) = self.session(duty).await else { return };
-        let result = self.run(chore, &session, &seen).await;
-        if result.as_ref().err().is_none_or(|error| error.class() != Class::SessionLost) {
-            self.session = Some(session);
+        let Some(session) = self.session(index).await else { return };
+        let Some(flow) = self.flows.get_mut(index) else { return };
+        if !flow.work(&session, &self.settings).await {
+            self.give_up_session();
         }
-        match &result {
-            Ok(()) => self.unblocked(chore),
-            Err(error) => self.blocked(chore, error),
+    }
+
+    fn give_up_session(&mut self) {
+        self.session = None;
+        for flow in &mut self.flows {
+            flow.upkeep = None;
         }
-        self.report(duty, chore, result);
     }
 
     /// Waits until then, or until something has changed that a chore depends on.
-    async fn wait(&mut self, duty: Duty, due: Instant) {
-        let noted = self.noted.clone().unwrap_or_default();
-        // A note that failed waits for its time, whatever there is to say.
-        let may_note = duty == Duty::Leading && self.agenda.can_hurry(Chore::Note);
-        let session = self.session.as_ref();
+    async fn wait(&mut self, due: Option<Instant>) {
+        let session = self.session.clone();
         let ended = async {
             match session {
                 Some(session) => session.closed().await,
                 None => std::future::pending().await,
             }
         };
+        let time = async {
+            match due {
+                Some(due) => sleep_until(due.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let changes = self.flows.iter_mut().map(|flow| Box::pin(flow.changed()));
+        let change = select_all(changes);
+        let has_ended = tokio::select! {
+            () = time => false,
+            _ = change => false,
+            () = ended => true,
+        };
+        if has_ended {
+            self.give_up_session();
+        }
+    }
+
+    /// The session of the chores; opens one when there is none.
+    async fn session(&mut self, index: usize) -> Option<Arc<Connection>> {
+        if let Some(open) = self.session.clone().filter(|session| !session.is_closed()) {
+            return Some(open);
+        }
+        self.give_up_session();
+        let flow = self.flows.get(index)?;
+        match self.open(&flow.relay, &flow.metrics).await {
+            Ok(open) => {
+                self.unconnected = 0;
+                self.session = Some(Arc::clone(&open));
+                Some(open)
+            }
+            Err((error, hint)) => {
+                self.unconnected += 1;
+                // What is missing is not known any more.
+                for flow in &self.flows {
+                    flow.status.send_if_modified(|status| {
+                        !std::mem::take(&mut status.missing_grants).is_empty()
+                    });
+                }
+                // While there is no right to run the relay says what it waits for.
+                let is_led = self.flows.iter().any(|flow| flow.duty.is_some_and(Duty::leads));
+                if self.unconnected == FAILURES_TOLD && is_led {
+                    warn!(
+                        error,
+                        hint, "no session for measuring, checkpoints and retention; trying again"
+                    );
+                } else {
+                    debug!(error, "no session for the chores");
+                }
+                sleep(RECONNECT).await;
+                None
+            }
+        }
+    }
+
+    async fn open(
+        &self,
+        relay: &str,
+        metrics: &Metrics,
+    ) -> Result<Arc<Connection>, (String, Option<&'static str>)> {
+        let connection =
+            connect(&self.settings.database, &format!("upkeep/{relay}"), &SESSION_SETTINGS)
+                .await
+                .map_err(|error| (error.to_string(), error.hint()))?;
+        Ok(Arc::new(connection.measured(metrics.outbox.queries())))
+    }
+}
+
+impl Flow {
+    /// Takes in how the flow stands. Returns its duty.
+    fn look(&mut self, part: Part) -> Option<Duty> {
+        let seen = self.changes.borrow_and_update().clone();
+        let duty = Duty::of(&seen).map(|duty| match part {
+            Part::All => duty,
+            Part::Beside => duty.beside(),
+        });
+        let is_new = self.duty != duty;
+        self.duty = duty;
+        let duty = duty?;
+        if is_new {
+            self.agenda.begin(duty, Instant::now());
+        }
+        if duty.leads() && self.noted.as_deref() != Some(note::summary(&seen).as_str()) {
+            self.agenda.hurry(Chore::Note, Instant::now());
+        }
+        Some(duty)
+    }
+
+    /// Waits until something has changed that a chore depends on.
+    async fn changed(&mut self) {
+        let noted = self.noted.clone().unwrap_or_default();
+        let duty = self.duty;
+        // A note that failed waits for its time, whatever there is to say.
+        let may_note = duty.is_some_and(Duty::leads) && self.agenda.can_hurry(Chore::Note);
         let changed = |status: &Status| {
             let is_news = may_note && note::summary(status) != noted;
-            is_news || Duty::of(status) != Some(duty)
+            let is_same = match (Duty::of(status), duty) {
+                (Some(now), Some(before)) => now == before || now.beside() == before,
+                (now, before) => now == before,
+            };
+            is_news || !is_same
         };
-        tokio::select! {
-            () = sleep_until(due.into()) => {}
-            _ = self.changes.wait_for(changed) => {}
-            () = ended => self.session = None,
+        // The sender lives as long as this borrow, so the wait cannot fail.
+        drop(self.changes.wait_for(changed).await);
+    }
+
+    /// Does the chore that is due. Returns whether the session is of use still.
+    async fn work(&mut self, session: &Arc<Connection>, settings: &Settings) -> bool {
+        let Some(duty) = self.duty else { return true };
+        let (chore, _) = self.agenda.next(duty);
+        let seen = self.status.borrow().clone();
+        let upkeep = self.upkeep.take().unwrap_or_else(|| {
+            Upkeep::new(Arc::clone(session), settings.schema.clone(), self.relay.clone())
+        });
+        let result = self.run(chore, (&upkeep, settings), &seen).await;
+        let is_lost =
+            result.as_ref().err().is_some_and(|error| error.class() == Class::SessionLost);
+        if !is_lost {
+            self.upkeep = Some(upkeep);
         }
+        match &result {
+            Ok(()) => self.unblocked(chore),
+            Err(error) => self.blocked(chore, error),
+        }
+        self.report(duty, chore, result);
+        !is_lost
     }
 
     async fn run(
         &mut self,
         chore: Chore,
-        session: &Upkeep,
+        (session, settings): (&Upkeep, &Settings),
         seen: &Status,
     ) -> Result<(), QueryError> {
-        let (settings, metrics) = (&self.settings, &self.metrics);
+        let metrics = &self.metrics;
         match chore {
             Chore::Depth => depth::measure(session, &self.status, metrics).await,
             Chore::Note => {
@@ -193,7 +331,8 @@ impl Chores {
             Chore::Grants => grants::find_missing(session, &self.status).await,
             Chore::Producers => producers::find_hindered(session, &self.status).await,
             Chore::Positions => {
-                positions::find_abandoned(session, settings, &self.status, metrics).await?;
+                let known = (settings.relays.as_slice(), settings.retention);
+                positions::find_abandoned(session, known, &self.status, metrics).await?;
                 depth::measure_losses(session, &self.status, metrics).await
             }
         }
@@ -275,45 +414,5 @@ impl Chores {
             }
             true
         });
-    }
-
-    /// The session of the chores; opens one when there is none.
-    async fn session(&mut self, duty: Duty) -> Option<Upkeep> {
-        if let Some(open) = self.session.take().filter(|session| !session.is_closed()) {
-            return Some(open);
-        }
-        match self.open().await {
-            Ok(open) => {
-                self.unconnected = 0;
-                Some(open)
-            }
-            Err((error, hint)) => {
-                self.unconnected += 1;
-                // What is missing is not known any more.
-                self.status.send_if_modified(|status| {
-                    !std::mem::take(&mut status.missing_grants).is_empty()
-                });
-                // While there is no right to run the relay says what it waits for.
-                if self.unconnected == FAILURES_TOLD && duty != Duty::Waiting {
-                    warn!(
-                        error,
-                        hint, "no session for measuring, checkpoints and retention; trying again"
-                    );
-                } else {
-                    debug!(error, "no session for the chores");
-                }
-                sleep(RECONNECT).await;
-                None
-            }
-        }
-    }
-
-    async fn open(&self) -> Result<Upkeep, (String, Option<&'static str>)> {
-        let Settings { database, schema, relay, .. } = &self.settings;
-        let connection = connect(database, &format!("upkeep/{relay}"), &SESSION_SETTINGS)
-            .await
-            .map_err(|error| (error.to_string(), error.hint()))?;
-        let connection = connection.measured(self.metrics.outbox.queries());
-        Ok(Upkeep::new(connection, schema.clone(), relay.clone()))
     }
 }

@@ -1,21 +1,21 @@
 //! Finds positions of other relays that nobody holds: they keep published rows in the outbox for ever.
 
+use std::time::Duration;
+
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::Settings;
 use crate::{metrics::Metrics, outbox::Upkeep, pg::error::QueryError, relay::status::Status};
 
 pub(super) async fn find_abandoned(
     session: &Upkeep,
-    settings: &Settings,
+    (ours, retention): (&[String], Duration),
     status: &watch::Sender<Status>,
     metrics: &Metrics,
 ) -> Result<(), QueryError> {
-    let retention = settings.retention.as_secs_f64();
+    let retention = retention.as_secs_f64();
     let relays = session.relays().await?;
-    let abandoned: Vec<_> =
-        relays.iter().filter(|row| row.is_abandoned(&settings.relay, retention)).collect();
+    let abandoned: Vec<_> = relays.iter().filter(|row| row.is_abandoned(ours, retention)).collect();
     metrics.chores.abandoned(abandoned.len());
     let known = status.borrow().abandoned.clone();
     for row in &abandoned {

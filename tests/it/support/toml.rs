@@ -8,6 +8,8 @@ use serde_json::Value;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Toml {
     tables: BTreeMap<String, BTreeMap<String, Value>>,
+    /// The elements of `[[route]]`; with one there is no `[route]`.
+    routes: Vec<BTreeMap<String, Value>>,
 }
 
 impl Toml {
@@ -15,6 +17,13 @@ impl Toml {
     pub(crate) fn set(mut self, path: &str, value: impl Into<Value>) -> Self {
         let (table, key) = path.rsplit_once('.').expect("a path such as relay.batch_events");
         self.tables.entry(table.to_owned()).or_default().insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Adds a `[[route]]` with these keys.
+    pub(crate) fn route<const N: usize>(mut self, keys: [(&str, Value); N]) -> Self {
+        let keys = keys.into_iter().map(|(key, value)| (key.to_owned(), value));
+        self.routes.push(keys.collect());
         self
     }
 
@@ -39,8 +48,11 @@ impl Toml {
 
 impl fmt::Display for Toml {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (table, keys) in &self.tables {
-            writeln!(f, "[{table}]")?;
+        let tables = self.tables.iter().map(|(table, keys)| (format!("[{table}]"), keys));
+        let tables = tables.filter(|(table, _)| self.routes.is_empty() || table != "[route]");
+        let routes = self.routes.iter().map(|keys| ("[[route]]".to_owned(), keys));
+        for (table, keys) in tables.chain(routes) {
+            writeln!(f, "{table}")?;
             for (key, value) in keys {
                 // JSON's strings, numbers, booleans and arrays are TOML's too.
                 writeln!(f, "{key} = {value}")?;

@@ -1,0 +1,294 @@
+//! One flow: its settings, its sink, and the relay between the outbox and it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rustix::system::uname;
+use tokio::{
+    sync::{mpsc, watch},
+    time::interval,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+use uuid::Uuid;
+
+use super::{Options, RunError};
+use crate::{
+    config::{self, Config, SinkKind},
+    delivery::{Growth, Limits, OnDead, Policy, Rules},
+    metrics::{Dependency, Metrics, Program},
+    nats::{self, Connector, Standing, keep_connected},
+    outbox::{Candidate, LETTER_BYTES_MAX},
+    pg::schema::Schema,
+    relay::{
+        self, Relay,
+        chores::Looked,
+        contract::Watched,
+        flows,
+        status::{Counted, Link, Status},
+    },
+    shutdown::Shutdown,
+    sink::Sink,
+    stdout,
+    tasks::Tasks,
+    unrouted,
+    wire::{Mode, SubjectTemplate},
+};
+
+/// Events in memory for each one that may be on its way: the rest waits behind its key, or for its turn.
+/// More would leave the processor's cache before they go, which costs a sixth of the relay's time.
+const MEMORY_PER_IN_FLIGHT: usize = 2;
+
+/// Messages that a scan of the stream may have on their way.
+const SCAN_AHEAD: usize = 2048;
+
+/// How long the tasks beside a relay may take to end.
+const TASKS_GRACE: Duration = Duration::from_secs(5);
+
+/// How often it is said again that NATS is waited for.
+const REMIND: Duration = Duration::from_secs(30);
+
+/// One flow from the outbox to a log.
+pub(super) struct Flow {
+    config: Config,
+    settings: relay::Settings,
+    pub(super) status: Arc<watch::Sender<Status>>,
+    metrics: Arc<Metrics>,
+    pub(super) shutdown: Shutdown,
+}
+
+impl Flow {
+    /// A flow that has not begun.
+    ///
+    /// # Errors
+    /// [`RunError::Template`] when the route's subject is no template.
+    pub(super) fn new(
+        config: Config,
+        options: Options,
+        program: &Program,
+        shutdown: Shutdown,
+    ) -> Result<Self, RunError> {
+        let template = SubjectTemplate::parse(&config.route.subject)?;
+        let settings = settings(&config, options, template);
+        let metrics = Arc::new(program.flow(&settings.relay));
+        let counts = match config.route.sink {
+            SinkKind::Nats | SinkKind::Stdout => Counted::Published,
+            SinkKind::Unrouted => Counted::Unrouted,
+        };
+        let status = Status { counts, ..Status::starting() };
+        let status = Arc::new(watch::Sender::new(status));
+        Ok(Self { config, settings, status, metrics, shutdown })
+    }
+
+    /// Looks whether the settings of the connection can work, while nothing runs yet.
+    ///
+    /// # Errors
+    /// [`RunError::Nats`] says what cannot.
+    pub(super) async fn verify_settings(&self) -> Result<(), RunError> {
+        if self.config.route.sink == SinkKind::Nats {
+            Connector::new(&self.config.nats, String::new(), 1).await?;
+        }
+        Ok(())
+    }
+
+    /// The name of the relay.
+    pub(super) fn name(&self) -> &str {
+        &self.settings.relay
+    }
+
+    /// The flow as those see it who look from outside.
+    pub(super) fn shown(&self) -> flows::Flow {
+        let (status, metrics) = (self.status.subscribe(), Arc::clone(&self.metrics));
+        flows::Flow { route: self.name().to_owned(), status, metrics }
+    }
+
+    /// The flow as the chores see it.
+    pub(super) fn looked_after(&self) -> Looked {
+        let (status, metrics) = (Arc::clone(&self.status), Arc::clone(&self.metrics));
+        Looked { relay: self.name().to_owned(), status, metrics }
+    }
+
+    /// The flow as one whose conditions are verified.
+    pub(super) fn watched(&self) -> Watched {
+        Watched::new(self.settings.clone(), Arc::clone(&self.status))
+    }
+
+    /// Runs until asked to stop.
+    ///
+    /// # Errors
+    /// [`RunError`]: what only a person can mend. Servers that are down are waited for.
+    pub(super) async fn run(&self) -> Result<(), RunError> {
+        let tasks = Tasks::new();
+        let result = Box::pin(self.relay(&tasks)).await;
+        tasks.cancel();
+        if let Err(unfinished) = tasks.finish(TASKS_GRACE).await {
+            warn!(error = %unfinished, "going on without them");
+        }
+        result
+    }
+
+    async fn relay(&self, tasks: &Tasks) -> Result<(), RunError> {
+        let sink = match self.config.route.sink {
+            SinkKind::Nats => Sink::Nats(self.nats_sink(tasks).await?),
+            SinkKind::Stdout => Sink::Stdout(stdout::Sink::start().map_err(RunError::Stdout)?),
+            SinkKind::Unrouted => Sink::Unrouted(unrouted::Sink::default()),
+        };
+        let relay = Relay::new(
+            self.settings.clone(),
+            sink,
+            Arc::clone(&self.status),
+            Arc::clone(&self.metrics),
+            self.shutdown.clone(),
+        );
+        Ok(Box::pin(relay.run()).await?)
+    }
+
+    /// The sink of a stream, and the tasks that keep it connected.
+    async fn nats_sink(&self, tasks: &Tasks) -> Result<nats::Sink, nats::ConnectError> {
+        let Self { config, settings, .. } = self;
+        let name = format!("postrider/{}", settings.relay);
+        // Room for the answers of a whole window, and for what a scan of the stream sends ahead.
+        let capacity = (settings.limits.in_flight_events * 2).max(SCAN_AHEAD) + 64;
+        let connector = Connector::new(&config.nats, name, capacity).await?;
+        let (sender, connections) = mpsc::channel(1);
+        let (standing, nats) = watch::channel(Standing::Disconnected(None));
+        let kept = tasks.cancelled();
+        tasks.spawn("nats connection", async move {
+            kept.run_until_cancelled(keep_connected(connector, sender, standing)).await;
+        });
+        let servers = config.nats.url.to_string();
+        let told = (Arc::clone(&self.status), Arc::clone(&self.metrics));
+        tasks.spawn("nats", tell_of_nats(nats, servers, told, tasks.cancelled()));
+        let (stream, template) = (config.stream.clone(), settings.template.clone());
+        Ok(nats::Sink::new(connections, stream, template, settings.ack_timeout, Instant::now()))
+    }
+}
+
+fn settings(config: &Config, options: Options, template: SubjectTemplate) -> relay::Settings {
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let in_flight_events = size(u64::from(config.relay.in_flight_events));
+    let in_flight_bytes = size(config.relay.in_flight_bytes.0);
+    let batch_bytes = size(config.relay.batch_bytes.0);
+    let (stream, mode) = match config.route.sink {
+        SinkKind::Nats => (config.stream.clone(), Mode::Binary),
+        SinkKind::Stdout => (named(config, stdout::LOG), Mode::Structured),
+        SinkKind::Unrouted => (named(config, unrouted::LOG), unrouted_mode(config)),
+    };
+    relay::Settings {
+        database: config.database.clone(),
+        schema: Schema::from(&config.database.schema),
+        relay: config.relay.name.as_str().to_owned(),
+        candidate: Candidate {
+            holder: format!("{}, process {}", host_name(), std::process::id()),
+            instance: Uuid::new_v4(),
+            process: relay::process::identity(),
+            length: config.relay.lease.0,
+        },
+        stream,
+        mode,
+        template,
+        route: config.route.name.clone(),
+        filter: config.route.filter.clone(),
+        source: config.relay.source.clone(),
+        ack_timeout: config.nats.ack_timeout.0,
+        limits: Limits {
+            in_flight_events,
+            in_flight_bytes,
+            memory_events: in_flight_events.saturating_mul(MEMORY_PER_IN_FLIGHT),
+            memory_bytes: in_flight_bytes.saturating_add(batch_bytes),
+        },
+        batch_events: size(u64::from(config.relay.batch_events)),
+        batch_bytes,
+        letter_bytes_max: LETTER_BYTES_MAX,
+        rules: rules(&config.route),
+        on_denied: config.route.on_denied,
+        poll_interval: config.relay.poll_interval.0,
+        idle_interval: config.relay.idle_interval.0,
+        wake: config.relay.wake,
+        grace: config.shutdown.grace.0,
+        rescan: options.rescan,
+        recheck: Arc::default(),
+        yielding: Arc::default(),
+    }
+}
+
+/// The section `[stream]` with the name of a log that is none.
+fn named(config: &Config, log: &str) -> config::Stream {
+    config::Stream { name: log.to_owned(), ..config.stream.clone() }
+}
+
+fn unrouted_mode(config: &Config) -> Mode {
+    match config.relay.unrouted {
+        config::Unrouted::Warn => Mode::Counted,
+        config::Unrouted::Dead => Mode::Refused,
+    }
+}
+
+/// The name of this machine, or of the container.
+fn host_name() -> String {
+    uname().nodename().to_string_lossy().into_owned()
+}
+
+fn rules(route: &config::Route) -> Rules {
+    Rules {
+        on_dead: match route.on_dead {
+            config::OnDead::Hold => OnDead::Hold,
+            config::OnDead::Skip => OnDead::Skip,
+        },
+        retry: Policy {
+            attempts: route.attempts,
+            delay: route.delay.0,
+            growth: match route.backoff {
+                config::BackoffShape::Linear => Growth::Linear,
+                config::BackoffShape::Exponential => Growth::Exponential,
+            },
+            jitter: route.jitter,
+            max_delay: route.max_delay.0,
+        },
+    }
+}
+
+/// Says now and then that NATS is waited for, and keeps its line in the status, also while the relay
+/// itself waits for Postgres.
+async fn tell_of_nats(
+    standing: watch::Receiver<Standing>,
+    servers: String,
+    (status, metrics): (Arc<watch::Sender<Status>>, Arc<Metrics>),
+    cancelled: CancellationToken,
+) {
+    let mut ticks = interval(Duration::from_secs(1));
+    // The first connection takes a moment; nobody needs to hear of that.
+    let mut remind_at = Instant::now() + Duration::from_secs(1);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = cancelled.cancelled() => return,
+        }
+        let now = Instant::now();
+        let seen = standing.borrow().clone();
+        match seen {
+            Standing::Connected => {
+                remind_at = now + Duration::from_secs(1);
+                metrics.dependencies.connected(Dependency::Nats);
+                status.send_if_modified(|status| {
+                    let before = std::mem::replace(&mut status.nats, Link::Up);
+                    before != Link::Up
+                });
+            }
+            Standing::Disconnected(why) if now >= remind_at => {
+                remind_at = now + REMIND;
+                metrics.dependencies.lost(Dependency::Nats);
+                let (why, hint) = match why {
+                    Some((why, hint)) => (format!(": {why}"), hint),
+                    None => (String::new(), "is it up, and are nats.url and the login right?"),
+                };
+                let detail = format!("no connection to {servers}{why}");
+                warn!(error = %detail, hint, "waiting for NATS");
+                status.send_modify(|status| status.nats = Link::Down { detail });
+            }
+            Standing::Disconnected(_) => {}
+        }
+    }
+}

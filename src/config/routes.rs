@@ -1,0 +1,292 @@
+//! `[[route]]`: several routes in one file, each as the configuration of the one route that
+//! `[stream]` and `[route]` describe.
+//!
+//! Each element of the list becomes layers of its own: its `name` is `relay.name`, what it says of
+//! the stream belongs to `[stream]`, everything else to `[route]`. So a route is checked, and works,
+//! as a configuration with that one route would.
+
+use std::collections::BTreeSet;
+
+use figment::value::{Dict, Value};
+
+use super::{
+    Config, Route, SinkKind, bounds,
+    error::{ConfigError, Origin, Problem},
+    layers::{Layer, element},
+    load::OneRoute,
+    name::{RELAY_NAME_BYTES_MAX, RelayName},
+};
+use crate::event::{Filter, Rules, Shard};
+
+/// Routes of one process at most: each has two connections, and all events of the outbox are looked
+/// at for each.
+pub const ROUTES_MAX: usize = 64;
+
+/// The relay of the events that no route takes.
+pub const UNROUTED: &str = "unrouted";
+
+/// What stands for the number of a shard in the stream's name, its subjects and the subject.
+const SHARD: &str = "{shard}";
+
+/// The keys of `[[route]]` that are keys of other tables in the short form.
+const ELSEWHERE: [(&str, &str, &str); 5] = [
+    ("name", "relay", "name"),
+    ("stream", "stream", "name"),
+    ("subjects", "stream", "subjects"),
+    ("heal", "stream", "heal"),
+    ("batches", "stream", "batches"),
+];
+
+/// The layers of each route: what they have in common, and what one element of `[[route]]` adds at
+/// its place. Without `[[route]]` there is one route, with the layers as they are.
+///
+/// # Errors
+/// A `[[route]]` that is no list of tables, a key that belongs elsewhere, or too many of them.
+pub(super) fn split(layers: Vec<Layer>) -> Result<Vec<Vec<Layer>>, ConfigError> {
+    let mut problems = Vec::new();
+    let mut common = Vec::new();
+    // Each with its place among the common layers.
+    let mut routes: Vec<(usize, Layer)> = Vec::new();
+    for mut layer in layers {
+        if let Some(Value::Array(_, elements)) = layer.values.get("route").cloned() {
+            layer.values.remove("route");
+            for (index, value) in elements.into_iter().enumerate() {
+                match route(&layer, index, value) {
+                    Ok(route) => routes.push((common.len() + 1, route)),
+                    Err(problem) => problems.push(problem),
+                }
+            }
+        }
+        common.push(layer);
+    }
+    if routes.len() > ROUTES_MAX {
+        let text = format!("there are {} routes, and at most {ROUTES_MAX} can be", routes.len());
+        problems.push(Problem::new(text).hint("divide them among several processes"));
+    }
+    if !problems.is_empty() {
+        return Err(ConfigError { problems });
+    }
+    if routes.is_empty() {
+        return Ok(vec![common]);
+    }
+    let of_route = |(place, route): (usize, Layer)| {
+        let mut layers = common.clone();
+        layers.insert(place, route);
+        layers
+    };
+    Ok(routes.into_iter().map(of_route).collect())
+}
+
+/// The layer of one element of `[[route]]`.
+fn route(file: &Layer, index: usize, value: Value) -> Result<Layer, Problem> {
+    let table = element("route", index);
+    let at = |key: &str| match &file.origin {
+        Origin::File { path, .. } => Origin::File {
+            path: path.clone(),
+            line: file.lines.get(key).or_else(|| file.lines.get(&table)).copied(),
+        },
+        other @ (Origin::Default | Origin::Variable(_) | Origin::Flag | Origin::SecretFile(_)) => {
+            other.clone()
+        }
+    };
+    let Value::Dict(tag, keys) = value else {
+        let problem = Problem::new("route is a list of tables").at(at(&table));
+        return Err(problem.hint("write [[route]], with the keys of the route below it"));
+    };
+    let mut layer = Layer { values: Dict::new(), lines: file.lines.clone(), ..file.clone() };
+    for (key, value) in keys {
+        let moved = ELSEWHERE.iter().find(|(here, ..)| *here == key);
+        let (section, name) = match moved {
+            Some((_, section, name)) => (*section, (*name).to_owned()),
+            None => ("route", key.clone()),
+        };
+        let here = format!("{table}.{key}");
+        if let Some(line) = file.lines.get(&here) {
+            layer.lines.insert(format!("{section}.{name}"), *line);
+        }
+        let keys = layer.values.entry(section.to_owned());
+        let keys = keys.or_insert_with(|| Value::Dict(tag, Dict::new()));
+        if let Value::Dict(_, keys) = keys {
+            keys.insert(name, value);
+        }
+    }
+    if !layer.holds("relay.name") {
+        let problem = Problem::new("a [[route]] has no name").at(at(&table));
+        return Err(problem.hint(
+            "add name = \"orders\": it is the route's row in the table of positions, and stays",
+        ));
+    }
+    Ok(layer)
+}
+
+/// The layers of each shard of a route, with its number in the place of `{shard}`. A route without
+/// shards is as it is.
+pub(super) fn shards(layers: Vec<Layer>) -> Vec<(Vec<Layer>, Option<Shard>)> {
+    let said = |layer: &Layer| Value::from(layer.values.clone()).find("route.shards")?.to_i128();
+    let count = layers.iter().rev().find_map(said).unwrap_or(1);
+    // Another number is refused where the bounds are.
+    let count = u32::try_from(count).unwrap_or(1);
+    if !bounds::SHARDS.contains(&count) || count == 1 {
+        return vec![(layers, None)];
+    }
+    let shard = |index| {
+        let mut layers = layers.clone();
+        for layer in &mut layers {
+            let values = std::mem::take(&mut layer.values);
+            layer.values = values
+                .into_iter()
+                .map(|(section, keys)| match section.as_str() {
+                    "stream" | "route" => (section, with_number(keys, index)),
+                    _ => (section, keys),
+                })
+                .collect();
+        }
+        (layers, Some(Shard { index, count }))
+    };
+    (0..count).map(shard).collect()
+}
+
+/// A value with a number in the place of `{shard}` in its texts.
+fn with_number(value: Value, number: u32) -> Value {
+    match value {
+        Value::String(tag, text) => Value::String(tag, text.replace(SHARD, &number.to_string())),
+        Value::Array(tag, items) => {
+            let items = items.into_iter().map(|item| with_number(item, number));
+            Value::Array(tag, items.collect())
+        }
+        Value::Dict(tag, keys) => {
+            let keys = keys.into_iter().map(|(key, value)| (key, with_number(value, number)));
+            Value::Dict(tag, keys.collect())
+        }
+        other @ (Value::Char(..) | Value::Bool(..) | Value::Num(..) | Value::Empty(..)) => other,
+    }
+}
+
+/// The route with its filter, and as one of its shards under a name of its own.
+///
+/// # Errors
+/// When the name becomes too long.
+pub(super) fn numbered(mut route: OneRoute, shard: Option<Shard>) -> Result<OneRoute, ConfigError> {
+    let OneRoute { config, origins } = &mut route;
+    config.route.name = config.relay.name.as_str().to_owned();
+    if let Some(Shard { index, count }) = shard {
+        let name = format!("{}.{index}-of-{count}", config.route.name);
+        let Some(parsed) = RelayName::parse(&name) else {
+            let problem = Problem::new(format!("the name of the shard {name} is too long"));
+            let problem = problem.at(origins.of("relay.name")).hint(format!(
+                "it may have {RELAY_NAME_BYTES_MAX} characters: give the route a shorter name"
+            ));
+            return Err(ConfigError { problems: vec![problem] });
+        };
+        config.relay.name = parsed;
+    }
+    config.route.filter = Filter::Rules(Rules { shard, ..config.route.rules() });
+    Ok(route)
+}
+
+/// What is wrong with the routes beside each other.
+pub(super) fn problems(routes: &[OneRoute]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut names = BTreeSet::new();
+    for OneRoute { config, origins } in routes {
+        let name = config.relay.name.as_str();
+        if !names.insert(name) {
+            let problem = Problem::new(format!("two routes are called {name}"));
+            problems.push(problem.at(origins.of("relay.name")).hint(
+                "give each [[route]] a name of its own; relay.name cannot be set for all of them",
+            ));
+        }
+        if name == UNROUTED && unrouted(routes).is_some() {
+            let problem = Problem::new(format!("no route may be called {name}"));
+            problems.push(
+                problem
+                    .at(origins.of("relay.name"))
+                    .hint("that is the name of what counts the events that no route takes"),
+            );
+        }
+    }
+    for (index, one) in routes.iter().enumerate() {
+        for other in routes.iter().skip(index + 1) {
+            problems.extend(meet(one, other));
+        }
+    }
+    problems
+}
+
+/// Two routes that take the same event into one stream: the stream would keep one of the two
+/// messages, because they have the same id.
+fn meet(one: &OneRoute, other: &OneRoute) -> Option<Problem> {
+    let (first, second) = (&one.config, &other.config);
+    let is_stream = |config: &Config| config.route.sink == SinkKind::Nats;
+    let is_shared = is_stream(first) && is_stream(second);
+    if !is_shared || first.stream.name != second.stream.name {
+        return None;
+    }
+    // Shards of one route share no key.
+    if first.route.name == second.route.name {
+        return None;
+    }
+    if !first.route.rules().may_overlap(&second.route.rules()) {
+        return None;
+    }
+    let (a, b) = (&first.route.name, &second.route.name);
+    let stream = &first.stream.name;
+    let problem = Problem::new(format!("routes {a} and {b} may take the same event into {stream}"))
+        .at(other.origins.of("relay.name"))
+        .detail("both messages would have the event's id, and the stream would keep one of them");
+    Some(problem.hint(
+        "give one of them another stream, or let except_types, kinds or aggregates keep them apart",
+    ))
+}
+
+/// The route of the events that no route takes; `None` when one of them takes everything.
+pub(super) fn unrouted(routes: &[OneRoute]) -> Option<OneRoute> {
+    let mut unrouted = routes.first()?.clone();
+    let mut rules: Vec<Rules> = Vec::new();
+    for route in routes {
+        let of_route = route.config.route.rules();
+        if of_route.is_empty() {
+            return None;
+        }
+        // Those of its shards are the same.
+        if !rules.contains(&of_route) {
+            rules.push(of_route);
+        }
+    }
+    unrouted.config.relay.name = RelayName::parse(UNROUTED)?;
+    unrouted.config.route = Route {
+        sink: SinkKind::Unrouted,
+        filter: Filter::NoneOf(rules),
+        name: UNROUTED.to_owned(),
+        ..Route::default()
+    };
+    Some(unrouted)
+}
+
+/// Problems of several routes: one that all of them have is one of what they share, another one is
+/// told with the name of its route.
+pub(super) fn merged(of_routes: &[(String, Vec<Problem>)]) -> Vec<Problem> {
+    let count = of_routes.len();
+    let mut merged: Vec<Problem> = Vec::new();
+    for (name, problems) in of_routes {
+        for problem in problems {
+            let is_shared = of_routes.iter().all(|(_, others)| others.contains(problem));
+            let mut problem = problem.clone();
+            if !is_shared && count > 1 {
+                problem.primary = format!("route {name}: {}", problem.primary);
+            }
+            if !merged.contains(&problem) {
+                merged.push(problem);
+            }
+        }
+    }
+    merged
+}
+
+/// The name of the route whose layers these are, for a text.
+pub(super) fn name_of(layers: &[Layer]) -> String {
+    let names = layers.iter().rev().filter_map(|layer| {
+        Value::from(layer.values.clone()).find("relay.name").and_then(Value::into_string)
+    });
+    names.into_iter().next().unwrap_or_else(|| RelayName::default().as_str().to_owned())
+}

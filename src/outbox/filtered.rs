@@ -1,0 +1,152 @@
+//! Reading for a route that does not take every event: what is left out never leaves the database.
+//!
+//! A page of such a route is looked for in stretches of `seq`, so that no statement looks at more rows
+//! than can be looked at within its deadline, however few of them the route takes. How far it was
+//! looked comes with the page, so that nothing is looked at again.
+
+use std::time::Instant;
+
+use super::{Outbox, Page, PageLimits, fetch::PageRows};
+use crate::{
+    event::{Filter, Position, Seq},
+    metrics::Query,
+    pg::{error::QueryError, session::Prepared},
+};
+
+/// The places in the order of `seq` that one statement looks at, at most.
+const STRETCH_MAX: usize = 50_000;
+
+/// Stretches without an event of the route after which a page is returned all the same, so that what
+/// was looked at is settled.
+const EMPTY_STRETCHES_MAX: usize = 8;
+
+/// The mark in a statement's file where a filter belongs, up to the alias of the row.
+const MARK: &str = "true /* filter ";
+
+/// The text of a statement with the filter where its file has `true /* filter r */`. In `true
+/// /* filter r up to 7 */` the parameter of that number bounds the stretch too.
+pub(super) fn with_filter(sql: &str, filter: &Filter) -> String {
+    let mut whole = String::with_capacity(sql.len());
+    let mut rest = sql;
+    while let Some((before, after)) = rest.split_once(MARK) {
+        let Some((mark, after)) = after.split_once(" */") else { break };
+        let (row, bound) = match mark.split_once(" up to ") {
+            Some((row, parameter)) => (row, Some(parameter)),
+            None => (mark, None),
+        };
+        whole.push_str(before);
+        if filter.takes_all() {
+            whole.push_str("true");
+        } else {
+            if let Some(parameter) = bound {
+                whole.extend([row, ".seq <= $", parameter, "::bigint AND "]);
+            }
+            whole.extend(["(", &filter.sql(row), ")"]);
+        }
+        rest = after;
+    }
+    whole.push_str(rest);
+    whole
+}
+
+/// What reading for a filter needs besides what all readers need.
+#[derive(Debug)]
+pub(super) struct Filtered {
+    pub(super) filter: Filter,
+    /// The statement that reads the last `seq` that was drawn.
+    ceiling: Prepared,
+    /// How long a stretch may be.
+    stretch: PageRows,
+}
+
+impl Filtered {
+    pub(super) fn new(filter: Filter, ceiling: Prepared) -> Self {
+        Self { filter, ceiling, stretch: PageRows::unlimited() }
+    }
+}
+
+impl Outbox {
+    /// Writes down what this relay takes. Returns whether it took something else before.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn note_filter(&self, term: i64) -> Result<bool, QueryError> {
+        let filter = self.filtered.as_ref().and_then(|filtered| filtered.filter.json());
+        let filter = filter.map(|filter| filter.to_string());
+        let sql = self.schema.apply(include_str!("sql/note_filter.sql"));
+        let rows = self.connection.query(&sql, &[&self.relay, &term, &filter]).await?;
+        rows.first().map_or(Ok(false), |row| Ok(row.try_get("changed")?))
+    }
+
+    /// Reads a page of the events that the filter takes, from the cursor on.
+    pub(super) async fn filtered_page(
+        &self,
+        filtered: &Filtered,
+        cursor: &Position,
+        late: Option<&str>,
+        limits: PageLimits,
+    ) -> Result<Page, QueryError> {
+        let began = Instant::now();
+        let row = self.connection.run_one(Query::Fetch, &filtered.ceiling, &[]).await?;
+        // The snapshot up to which is read was taken before: no row of it has a higher place.
+        let ceiling: i64 = row.try_get(0)?;
+        let mut cursor = cursor.clone();
+        let mut empty = 0;
+        loop {
+            let from = cursor.bookmark.max(cursor.floor).0;
+            let stretch = filtered.stretch.at_most(STRETCH_MAX);
+            let to = from.saturating_add(i64::try_from(stretch).unwrap_or(i64::MAX)).min(ceiling);
+            let is_last = to >= ceiling;
+            let read = self.page_once(&cursor, late, limits, Some(Seq(to))).await;
+            filtered.stretch.learn(stretch, &read);
+            let mut page = match read {
+                Err(error) if error.is_of_a_row() && stretch > 1 => continue,
+                Err(error) if error.is_of_a_row() => {
+                    let events = self.next_unreadable(&cursor, late, &error).await?;
+                    let page = Page { events, complete: false, looked_to: None };
+                    let mut page = self.fill(page, limits).await?;
+                    page.looked_to = page.events.last().map(|event| event.seq);
+                    page.events.retain(|event| filtered.filter.takes(event));
+                    return Ok(page);
+                }
+                Err(error) => return Err(error),
+                Ok(events) => {
+                    let is_full = events.len() >= limits.events;
+                    let complete = is_last && !is_full;
+                    let looked_to = (!is_full).then_some(Seq(to));
+                    Page { events, complete, looked_to }
+                }
+            };
+            empty += usize::from(page.events.is_empty());
+            let is_long = empty >= EMPTY_STRETCHES_MAX || began.elapsed() >= PageRows::LONG;
+            if page.events.is_empty() && !is_last && !is_long {
+                cursor.bookmark = Seq(to);
+                continue;
+            }
+            let count = page.events.len();
+            page = self.fill(page, limits).await?;
+            if page.events.len() < count {
+                page.looked_to = None;
+            }
+            return Ok(page);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Pattern, Rules};
+
+    #[test]
+    fn a_filter_stands_where_the_statement_has_its_mark() {
+        let sql = "WHERE true /* filter r up to 7 */\nAND x AND true /* filter n */";
+        assert_eq!(with_filter(sql, &Filter::default()), "WHERE true\nAND x AND true");
+        let types = Pattern::parse("a").into_iter().collect();
+        let filter = Filter::Rules(Rules { types, ..Rules::default() });
+        assert_eq!(
+            with_filter(sql, &filter),
+            "WHERE r.seq <= $7::bigint AND ((r.event_type = 'a'))\nAND x AND ((n.event_type = 'a'))"
+        );
+    }
+}

@@ -1,0 +1,6 @@
+-- Writes down what this relay takes (migrations/functions/note_filter.sql).
+--
+-- $1 text relay, $2 bigint term, $3 text null the filter as JSON (null: everything)
+-- Columns: changed bool (it took something else before)
+-- Rows: exactly one. Index: primary key. Locks: the position's row, when there is a change.
+SELECT "postrider".note_filter($1::text, $2::bigint, $3::text::jsonb) AS changed

@@ -1,0 +1,6 @@
+-- The last place in the order of the outbox that was drawn. A reader with a filter looks no further:
+-- no row that is visible in an earlier snapshot has a higher one.
+--
+-- Columns: ceiling int8
+-- Rows: exactly one. Locks: none.
+SELECT "postrider".sequence_value('"postrider".outbox_seq_seq'::regclass) AS ceiling
