@@ -65,6 +65,21 @@ pub enum ReadError {
 /// # Cancel safety
 /// Nothing is changed in the stream; the server forgets the consumer by itself.
 pub async fn read_stream(url: &str, stream: &str) -> Result<Vec<Stored>, ReadError> {
+    read_renamed(url, stream, ("", "")).await
+}
+
+/// As [`read_stream`], with another beginning of the subjects in the place of theirs.
+///
+/// # Errors
+/// As [`read_stream`].
+///
+/// # Cancel safety
+/// As [`read_stream`].
+pub async fn read_renamed(
+    url: &str,
+    stream: &str,
+    renamed: (&str, &str),
+) -> Result<Vec<Stored>, ReadError> {
     let client = async_nats::connect(url).await.map_err(|error| refused(stream, error))?;
     let context = jetstream::new(client);
     let source = context.get_stream(stream).await.map_err(|error| refused(stream, error))?;
@@ -84,7 +99,7 @@ pub async fn read_stream(url: &str, stream: &str) -> Result<Vec<Stored>, ReadErr
             };
             let message = message.map_err(|error| refused(stream, error))?;
             seq = message.info().map_err(|error| refused(stream, error))?.stream_sequence;
-            stored.push(stored_message(seq, &message.message));
+            stored.push(stored_message(seq, &message.message, renamed));
         }
     }
     let counted = stored.len() as u64;
@@ -128,14 +143,17 @@ fn refused(stream: &str, error: impl Display) -> ReadError {
     ReadError::Nats { stream: stream.to_owned(), detail: error.to_string() }
 }
 
-fn stored_message(seq: u64, message: &async_nats::Message) -> Stored {
+fn stored_message(seq: u64, message: &async_nats::Message, (from, to): (&str, &str)) -> Stored {
     let none = HeaderMap::new();
     let headers = message.headers.as_ref().unwrap_or(&none);
     let value = |name: &str| headers.get(name).map(async_nats::HeaderValue::as_str);
     Stored {
         seq,
         id: value("Nats-Msg-Id").and_then(|id| Uuid::parse_str(id).ok()),
-        subject: Digest::of(&*message.subject),
+        subject: match message.subject.strip_prefix(from) {
+            Some(rest) => Digest::of(format!("{to}{rest}")),
+            None => Digest::of(&*message.subject),
+        },
         key: value("ce-partitionkey").map(Digest::of),
         payload: Digest::of(&message.payload),
         headers: digest_of(headers),

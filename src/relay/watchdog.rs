@@ -37,6 +37,9 @@ mod system {
 
     use super::{EXIT_CODE, SET_AFTER};
 
+    /// What stops a timer.
+    const NEVER: Expiration = Expiration::OneShot(TimeSpec::new(0, 0));
+
     /// Timer that ends the process unless the loop turns, while messages may wait to be written.
     #[derive(Debug)]
     pub(in crate::relay) struct Watchdog {
@@ -95,8 +98,15 @@ mod system {
 
         /// No event is in memory, or the loop turns no more. What is on its way then was written,
         /// or ends with a connection that leaves two pings unanswered.
-        pub(in crate::relay) fn rest(&self) {
+        pub(in crate::relay) fn rest(&mut self) {
             self.is_guarding.store(false, SeqCst);
+            // Every flow of the process hears the signal: a timer that went on would end the process
+            // while another flow guards.
+            if let (Some(timer), Some(_)) = (&mut self.timer, self.set.take())
+                && let Err(error) = timer.set(NEVER, TimerSetTimeFlags::empty())
+            {
+                warn!(%error, "the system does not stop the watchdog's timer");
+            }
         }
     }
 
@@ -127,6 +137,6 @@ mod system {
 
         pub(in crate::relay) fn turn(&mut self, _now: Instant, _events: usize) {}
 
-        pub(in crate::relay) fn rest(&self) {}
+        pub(in crate::relay) fn rest(&mut self) {}
     }
 }

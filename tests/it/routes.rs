@@ -527,3 +527,27 @@ async fn each_shard_may_have_a_stream_of_its_own() {
     keys.dedup();
     assert_eq!(keys.len(), 50, "no key is in two streams");
 }
+
+/// The timer of a route that had come to rest fired while another one was at work, and ended the
+/// program.
+#[tokio::test]
+async fn a_route_at_rest_ends_no_program_whose_other_route_is_busy() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let toml = routes(&fixture, &["order", "invoice"]).set("relay.lease", "3s");
+    let mut daemon = relay(toml).start();
+    daemon.wait_log("route{name=\"invoice\"}: postrider::relay::hold: relaying", DEADLINE).await;
+    // What takes longer than a lease is trusted for.
+    let insert = r#"INSERT INTO "postrider".outbox (event_type, payload)
+        SELECT 'invoice.sent', '{}' FROM generate_series(1, 150000)"#;
+    client.execute(insert, &[]).await.unwrap();
+    emit(&client, &["order.placed"]).await;
+    held(&fixture, "order", 1).await;
+    let began = tokio::time::Instant::now();
+    let (url, invoices) = (fixture.nats.url(), stream(&fixture, "invoice"));
+    app::wait_stored(&url, &invoices, 150_000, DEADLINE).await;
+    assert!(began.elapsed() > Duration::from_millis(2_500), "it was not busy for long enough");
+    assert_eq!(published(&daemon, "order").await.to_bits(), 1.0_f64.to_bits());
+    daemon.terminate();
+    assert_eq!(daemon.wait_exit(Duration::from_secs(20)).await, Some(0), "{}", daemon.log());
+}

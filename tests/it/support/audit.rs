@@ -36,17 +36,31 @@ impl Fixture {
     /// How many events the relay has not settled, up to 10, by its own position; `None` before it
     /// has one.
     pub(crate) async fn unsettled(&self, client: &tokio_postgres::Client) -> Option<i64> {
+        self.unsettled_of(client, "default").await
+    }
+
+    /// As [`Fixture::unsettled`], of the relay of that name.
+    pub(crate) async fn unsettled_of(
+        &self,
+        client: &tokio_postgres::Client,
+        relay: &str,
+    ) -> Option<i64> {
         let statement = include_str!("../../../src/outbox/sql/measure_depth.sql");
-        let row = client.query_opt(statement, &[&"default", &COUNT_MAX]).await.unwrap();
+        let row = client.query_opt(statement, &[&relay, &COUNT_MAX]).await.unwrap();
         row.map(|row| row.get("pending"))
     }
 
     /// Waits until the relay has settled everything that is committed. False at the deadline: then
     /// the checker shall say what is missing.
     pub(crate) async fn wait_drained(&self, deadline: Duration) -> bool {
+        self.wait_drained_by("default", deadline).await
+    }
+
+    /// As [`Fixture::wait_drained`], of the relay of that name.
+    pub(crate) async fn wait_drained_by(&self, relay: &str, deadline: Duration) -> bool {
         let client = self.connect().await;
         let end = Instant::now() + deadline;
-        while self.unsettled(&client).await != Some(0) {
+        while self.unsettled_of(&client, relay).await != Some(0) {
             if Instant::now() > end {
                 return false;
             }
@@ -57,10 +71,15 @@ impl Fixture {
 
     /// Where the events are.
     pub(crate) async fn observe(&self) -> Observed {
+        self.observe_in(&self.stream, ("", "")).await
+    }
+
+    /// As [`Fixture::observe`], in another stream whose subjects begin otherwise.
+    pub(crate) async fn observe_in(&self, stream: &str, renamed: (&str, &str)) -> Observed {
         // A cluster that has just changed its leader refuses for a moment.
         let end = Instant::now() + DEADLINE;
         let stream = loop {
-            match stream_reader::read_stream(&self.nats.url(), &self.stream).await {
+            match stream_reader::read_renamed(&self.nats.url(), stream, renamed).await {
                 Ok(stream) => break stream,
                 Err(error) => assert!(Instant::now() < end, "{error}"),
             }

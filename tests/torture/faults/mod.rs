@@ -11,6 +11,7 @@ mod leaders;
 mod letters;
 mod network;
 mod postgres;
+mod routes;
 mod surroundings;
 
 use super::fault::Fault;
@@ -29,6 +30,7 @@ pub(crate) fn all() -> Vec<Fault> {
         letters::FAULTS,
         network::FAULTS,
         broker::FAULTS,
+        routes::FAULTS,
         surroundings::FAULTS,
     ]
     .concat()
