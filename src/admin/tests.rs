@@ -109,7 +109,7 @@ async fn readiness_names_what_keeps_events_from_flowing() {
     let answer = server.get("/healthz").await;
     assert_eq!((answer.code, answer.body.as_str()), (200, "ready\n"));
 
-    let down = Link::Down { detail: "127.0.0.1:4222: connection refused".to_owned() };
+    let down = Link::Down { detail: "127.0.0.1:4222: connection refused".to_owned(), hint: None };
     server.status.send_replace(Status { nats: down.clone(), ..relaying() });
     assert_eq!(server.get("/readyz").await.body, "not ready: nats_down\n");
 
@@ -127,7 +127,7 @@ async fn readiness_names_what_keeps_events_from_flowing() {
 
 #[tokio::test]
 async fn verbose_readiness_has_a_line_for_each_dependency_and_the_gates_hint() {
-    let nats = Link::Down { detail: "connection refused".to_owned() };
+    let nats = Link::Down { detail: "connection refused".to_owned(), hint: None };
     let server = Server::start(Status { nats, gate: Some(gate()), ..relaying() }).await;
     let answer = server.get("/readyz?verbose").await;
     assert_eq!(answer.code, 503);
@@ -171,7 +171,7 @@ async fn verbose_readiness_has_a_line_for_each_dependency_and_the_gates_hint() {
 
 #[test]
 fn who_asks_from_another_machine_sees_no_details() {
-    let nats = Link::Down { detail: "db.internal".to_owned() };
+    let nats = Link::Down { detail: "db.internal".to_owned(), hint: None };
     let status = Status { nats, gate: Some(gate()), ..relaying() };
     let view = view::StatusView::of(
         &Seen(vec![("default".to_owned(), status)]),

@@ -164,7 +164,7 @@ impl LinkView {
         let (state, detail) = match link {
             Link::Up => ("up", None),
             Link::Connecting { detail } => ("connecting", Some(detail)),
-            Link::Down { detail } => ("down", Some(detail)),
+            Link::Down { detail, .. } => ("down", Some(detail)),
         };
         let detail = detail.filter(|_| audience == Audience::Local).cloned();
         Self { name, state, detail }

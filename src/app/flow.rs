@@ -286,7 +286,8 @@ async fn tell_of_nats(
                 };
                 let detail = format!("no connection to {servers}{why}");
                 warn!(error = %detail, hint, "waiting for NATS");
-                status.send_modify(|status| status.nats = Link::Down { detail });
+                let hint = Some(hint.to_owned());
+                status.send_modify(|status| status.nats = Link::Down { detail, hint });
             }
             Standing::Disconnected(_) => {}
         }

@@ -16,13 +16,16 @@ pub(super) struct Args {
     /// Print the SQL for an empty schema instead of running it
     #[arg(long)]
     print: bool,
+    /// Print only what a schema of this version lacks; `postrider check` names the version
+    #[arg(long, value_name = "VERSION", requires = "print", default_value_t = 0)]
+    after: i32,
 }
 
 /// Migrates, or prints what a DBA would run.
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     if args.print {
         let loaded = globals.load(Scope::Schema)?;
-        let sql = migrate::print(&Schema::from(&loaded.config.database.schema))?;
+        let sql = migrate::print(&Schema::from(&loaded.config.database.schema), args.after)?;
         print::line(sql.trim_end())?;
         return Ok(Exit::Done);
     }

@@ -147,8 +147,12 @@ impl Asked {
         facts.alarms.extend(producers::findings(&hindrances, None));
         facts.alarms.extend(standing::broken(inspection, relay).await?);
         let retention = config.relay.retention.0.as_secs_f64();
-        let relays = inspection.relays().await?.into_iter();
+        let relays = inspection.relays().await?;
+        let ours = &config.relay.siblings;
+        let stranded = relays.iter().filter(|row| row.has_stranded_letters(ours));
+        facts.alarms.extend(stranded.map(|row| findings::stranded(&row.relay, row.letters)));
         facts.abandoned = relays
+            .into_iter()
             .filter(|row| row.is_abandoned(&config.relay.siblings, retention))
             .map(|row| (row.relay, row.idle_seconds))
             .collect();

@@ -16,7 +16,7 @@ use std::cmp::Reverse;
 
 pub use facts::{Blocker, Closed, Facts, Link, Role};
 pub use remedy::remedy;
-pub use texts::{contract, grantor, lost, queued, refused, within_check};
+pub use texts::{contract, grantor, lost, queued, refused, stranded, within_check};
 
 pub use crate::metrics::FindingCode as Code;
 use crate::metrics::{Chore, Depth};

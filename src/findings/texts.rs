@@ -289,6 +289,22 @@ pub(super) fn dead(count: u64) -> Finding {
     )
 }
 
+/// Letters of a relay that nobody runs, and that is not one of ours: after its name was changed, say.
+pub fn stranded(relay: &str, letters: i64) -> Finding {
+    let letters = match letters {
+        1 => "1 letter belongs".to_owned(),
+        count => format!("{count} letters belong"),
+    };
+    warning(
+        Code::DeadLetters,
+        format!("{letters} to relay {relay}, which nobody runs: no other relay publishes them"),
+        format!(
+            "run that relay once more, with --set relay.name={relay}; or give them up: postrider relay \
+             forget {relay} --discard-letters"
+        ),
+    )
+}
+
 pub(super) fn unrouted(count: u64) -> Finding {
     let events = if count == 1 { "1 event was".to_owned() } else { format!("{count} events were") };
     warning(

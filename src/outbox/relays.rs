@@ -43,6 +43,11 @@ impl RelayRow {
         self.is_left(ours) && self.idle_seconds > retention_seconds
     }
 
+    /// Whether it is another one that nobody runs, and that has letters.
+    pub fn has_stranded_letters(&self, ours: &[String]) -> bool {
+        !ours.contains(&self.relay) && !self.is_led && self.letters > 0
+    }
+
     /// Whether it is another one that nobody runs, and that is behind.
     pub fn is_left(&self, ours: &[String]) -> bool {
         !ours.contains(&self.relay) && !self.is_led && self.behind_at_most > 0

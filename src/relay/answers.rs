@@ -73,7 +73,7 @@ impl Relay {
                 self.broker.disconnected();
                 self.metrics.dependencies.lost(Dependency::Nats);
                 let detail = "connection lost, connecting again".to_owned();
-                self.status.send_modify(|status| status.nats = Link::Down { detail });
+                self.status.send_modify(|status| status.nats = Link::Down { detail, hint: None });
             }
             Absorbed::Denied { closure, forbidden } => {
                 self.denied(holding, closure, forbidden, now);

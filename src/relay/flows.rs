@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_sum_is_no_further_than_its_last_and_no_better_than_its_worst() {
-        let down = Link::Down { detail: "gone".to_owned() };
+        let down = Link::Down { detail: "gone".to_owned(), hint: None };
         let failed =
             Status { phase: Phase::Starting, nats: down.clone(), in_flight: 3, ..relaying(5) };
         let sum = seen(vec![relaying(2), failed, relaying(1)]).sum();

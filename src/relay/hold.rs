@@ -91,8 +91,9 @@ impl Relay {
             let text = error.to_string();
             let now = clock::now();
             self.heartbeat.turn(now);
+            let hint = hint(&error);
             if reminded.as_ref().is_none_or(|(said, at)| *said != text || *at + REMIND <= now) {
-                warn!(error = %text, hint = hint(&error).as_deref(), "waiting for Postgres");
+                warn!(error = %text, hint = hint.as_deref(), "waiting for Postgres");
                 reminded = Some((text.clone(), now));
             }
             self.metrics.dependencies.lost(Dependency::Postgres);
@@ -101,7 +102,8 @@ impl Relay {
                 NotYet::Connect(_) | NotYet::Migrate(_) | NotYet::Schema { .. } => None,
             };
             self.status.send_modify(|status| {
-                status.postgres = Link::Down { detail: text };
+                let hint = hint.map(Cow::into_owned);
+                status.postgres = Link::Down { detail: text, hint };
                 status.held_up = held_up;
             });
             tokio::select! {

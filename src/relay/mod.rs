@@ -237,7 +237,7 @@ impl Relay {
         self.metrics.dependencies.lost(Dependency::Postgres);
         self.metrics.dependencies.standing_by();
         self.status.send_modify(|status| {
-            status.postgres = Link::Down { detail: why };
+            status.postgres = Link::Down { detail: why, hint: None };
             status.phase = Phase::Starting;
         });
     }
@@ -440,7 +440,7 @@ impl Relay {
             self.report.untrusted = true;
             let detail = "the lease cannot be renewed: postgres does not answer in time".to_owned();
             warn!(error = %detail, "publishing pauses until postgres confirms the lease");
-            self.status.send_modify(|status| status.postgres = Link::Down { detail });
+            self.status.send_modify(|status| status.postgres = Link::Down { detail, hint: None });
         }
     }
 }

@@ -222,6 +222,8 @@ pub enum Link {
     Down {
         /// Why, free of secrets.
         detail: String,
+        /// What to do about that, when the cause tells.
+        hint: Option<String>,
     },
 }
 
@@ -230,7 +232,9 @@ impl Link {
         match self {
             Self::Up => findings::Link::Up,
             Self::Connecting { detail } => findings::Link::Connecting { detail: detail.clone() },
-            Self::Down { detail } => findings::Link::Down { detail: detail.clone(), hint: None },
+            Self::Down { detail, hint } => {
+                findings::Link::Down { detail: detail.clone(), hint: hint.clone() }
+            }
         }
     }
 }

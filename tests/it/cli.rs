@@ -109,7 +109,7 @@ async fn migrating_twice_does_nothing_the_second_time() {
     let toml = fixture.toml().set("database.schema", "second");
     let first = daemon::run(&toml, &["migrate"]).await;
     assert_eq!(first.code, Some(0), "{first:?}");
-    assert!(first.stdout.contains("applied outbox\n"), "{}", first.stdout);
+    assert!(first.stdout.contains("applied 0001 outbox\n"), "{}", first.stdout);
     assert!(first.stdout.contains("schema second is now at version "), "{}", first.stdout);
     let second = daemon::run(&toml, &["migrate"]).await;
     assert_eq!(

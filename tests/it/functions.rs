@@ -21,7 +21,7 @@ fn schema() -> Schema {
 
 /// The printed text: its head, the numbered migrations, and the functions.
 fn printed() -> (String, Vec<String>, String) {
-    let text = print(&schema()).unwrap();
+    let text = print(&schema(), 0).unwrap();
     let mut parts = text.split(NEXT).map(|part| format!("BEGIN;\n{part}"));
     let head = parts.next().unwrap().replacen("BEGIN;\n", "", 1);
     let mut numbered: Vec<String> = parts.collect();
@@ -43,6 +43,19 @@ async fn migrated_to(fixture: &Fixture, count: usize) -> Client {
         }
     }
     client
+}
+
+/// What a DBA runs by hand for an upgrade: only what the schema lacks.
+#[tokio::test]
+async fn the_text_after_a_version_is_what_an_older_schema_lacks() {
+    let fixture = Fixture::new().await;
+    let older = RELEASED + 3;
+    let mut client = migrated_to(&fixture, older).await;
+    let text = print(&schema(), i32::try_from(older).unwrap()).unwrap();
+    assert!(text.contains(&format!("For a schema of version {older}")), "{text}");
+    client.batch_execute(&text).await.unwrap();
+    let report = migrate(&mut client, &schema()).await.unwrap();
+    assert!(report.applied.is_empty() && report.functions == 0, "{report:?}");
 }
 
 /// A line for each thing of the schema that two databases may have differently.
@@ -151,7 +164,7 @@ async fn every_database_that_is_migrated_ends_in_the_same_catalog() {
     }
     let printed = connect(&fixture.postgres.url(&fixture.database)).await;
     printed.batch_execute("DROP SCHEMA postrider CASCADE").await.unwrap();
-    printed.batch_execute(&print(&schema()).unwrap()).await.unwrap();
+    printed.batch_execute(&print(&schema(), 0).unwrap()).await.unwrap();
     assert_same(&catalog(&printed).await, &expected, "printed");
 }
 

@@ -50,7 +50,7 @@ async fn the_printed_text_leaves_nothing_to_migrate() {
     let fixture = Fixture::new().await;
     let mut client = postgres::connect(&empty(&fixture).await).await;
     let schema = schema("orders_outbox");
-    client.batch_execute(&print(&schema).unwrap()).await.unwrap();
+    client.batch_execute(&print(&schema, 0).unwrap()).await.unwrap();
     assert!(matches!(version(&client, &schema).await.unwrap(), SchemaVersion::Current(_)));
     assert!(migrate(&mut client, &schema).await.unwrap().applied.is_empty());
     client.batch_execute("SELECT orders_outbox.emit('order.placed', '{}')").await.unwrap();

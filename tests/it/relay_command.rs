@@ -79,3 +79,29 @@ async fn a_relay_with_letters_is_not_given_up_before_somebody_decided_about_them
     assert_eq!([row.get::<_, i64>(0), row.get(1), row.get(2)], [0, 0, 2]);
     assert_eq!(json_of(&toml, &["status"]).await["state"], "never_started");
 }
+
+/// Letters of a name that nobody uses any more were seen by no command.
+#[tokio::test]
+async fn letters_of_a_relay_that_nobody_runs_are_named() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    client
+        .batch_execute(
+            r#"INSERT INTO "postrider".outbox (event_type, subject) VALUES ('a', 'no subject')"#,
+        )
+        .await
+        .unwrap();
+    let mut daemon = fixture.daemon().allow_log("became a dead letter").start();
+    assert!(fixture.wait_drained(DEADLINE).await);
+    daemon.terminate();
+    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+    let renamed = fixture.toml().set("relay.name", "renamed");
+    let named = "1 letter belongs to relay default, which nobody runs";
+    for command in ["status", "check"] {
+        let finished = crate::support::daemon::run(&renamed, &[command]).await;
+        assert!(finished.stdout.contains(named), "{command}: {finished:?}");
+        assert!(finished.stdout.contains("relay.name=default"), "{command}: {finished:?}");
+    }
+    let own = done(&fixture.toml(), &["status"]).await;
+    assert!(!own.contains("which nobody runs"), "{own}");
+}

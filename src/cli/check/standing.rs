@@ -46,14 +46,13 @@ pub(super) async fn findings(
         })
         .collect();
     let progress = standing.progress.as_ref();
-    found.extend(
-        inspection
-            .relays()
-            .await?
-            .iter()
-            .filter(|row| row.is_left(&config.relay.siblings))
-            .map(|row| left(row, progress)),
-    );
+    let (relays, ours) = (inspection.relays().await?, &config.relay.siblings);
+    found.extend(relays.iter().filter(|row| row.is_left(ours)).map(|row| left(row, progress)));
+    let stranded = relays.iter().filter(|row| row.has_stranded_letters(ours));
+    found.extend(stranded.map(|row| {
+        let finding = findings::stranded(&row.relay, row.letters);
+        Finding::risky(RELAY, finding.cause).hint(finding.next)
+    }));
     Ok(found)
 }
 

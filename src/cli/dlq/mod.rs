@@ -207,8 +207,12 @@ fn table(letters: &[Letter], time: (&str, fn(&Letter) -> Option<&str>)) -> Strin
     let header = ["id", time.0, "reason", "event type", "key", "event id", "error"];
     let mut rows = vec![header.map(str::to_owned)];
     rows.extend(letters.iter().map(|letter| {
-        let key = letter.key.as_ref().map_or("-", AggregateKey::as_str);
-        let key = if letter.holds { format!("{key} (held)") } else { key.to_owned() };
+        // Nothing waits behind an event without a key.
+        let key = letter.key.as_ref().map(AggregateKey::as_str);
+        let key = match key {
+            Some(key) if letter.holds => format!("{key} (held)"),
+            key => key.unwrap_or("-").to_owned(),
+        };
         [
             letter.id.to_string(),
             time.1(letter).map_or_else(|| "-".to_owned(), moment),

@@ -88,7 +88,7 @@ SET LOCAL search_path = pg_catalog, pg_temp;
 /// What a run has done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// The names of the migrations that were applied; empty when there was nothing to do.
+    /// The numbers and names of the migrations that were applied; empty when there was nothing to do.
     pub applied: Vec<String>,
     /// The functions that were replaced: all of them, or none when they were as they have to be.
     pub functions: usize,
@@ -182,16 +182,20 @@ pub async fn version(client: &Client, schema: &Schema) -> Result<SchemaVersion, 
     })
 }
 
-/// All migrations as text for `psql`, for a DBA who applies them by hand. `postrider migrate` then
-/// finds nothing to do.
+/// The migrations after a version as text for `psql`, for a DBA who applies them by hand: all of them
+/// after 0, which is an empty schema. `postrider migrate` then finds nothing to do.
 ///
 /// # Errors
 ///
 /// Never in a build whose tests have passed.
-pub fn print(schema: &Schema) -> Result<String, MigrateError> {
+pub fn print(schema: &Schema, after: i32) -> Result<String, MigrateError> {
     let history = schema.apply(HISTORY);
+    let from = match after {
+        0 => "For an empty schema".to_owned(),
+        version => format!("For a schema of version {version}"),
+    };
     let mut text = format!(
-        "-- Postrider {}: schema \"{}\", version {}. For an empty schema; apply with\n\
+        "-- Postrider {}: schema \"{}\", version {}. {from}; apply with\n\
          -- psql -v ON_ERROR_STOP=1 -f FILE\n\n\
          CREATE SCHEMA IF NOT EXISTS \"{1}\";\n\
          CREATE TABLE IF NOT EXISTS {history} (\n    version int4 PRIMARY KEY,\n    \
@@ -200,7 +204,8 @@ pub fn print(schema: &Schema) -> Result<String, MigrateError> {
         schema.as_str(),
         latest(),
     );
-    for migration in migrations(schema)? {
+    let missing = migrations(schema)?.into_iter();
+    for migration in missing.filter(|migration| migration.version() > after) {
         text.push_str("\nBEGIN;\n");
         text.push_str(PRINTED);
         text.push('\n');
@@ -318,7 +323,11 @@ async fn run(
     runner.set_migration_table_name(schema.apply(HISTORY));
     let mut session = Granting { client, roles, own: schema.apply(OWN) };
     let ran = runner.run_async(&mut session).await.map_err(|error| explain(&error))?;
-    Ok(ran.applied_migrations().iter().map(|m| m.name().to_owned()).collect())
+    Ok(ran
+        .applied_migrations()
+        .iter()
+        .map(|m| format!("{:04} {}", m.version(), m.name()))
+        .collect())
 }
 
 /// Lets the relay and the operators read the schema's version and the record of the functions,
