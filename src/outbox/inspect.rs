@@ -43,6 +43,17 @@ pub struct Progress {
     pub silent_seconds: f64,
 }
 
+/// A bound of the sessions that this user may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionLimit {
+    /// The limit, for a person.
+    pub what: String,
+    /// Sessions at most.
+    pub max: i64,
+    /// Sessions now, the one that asks included.
+    pub now: i64,
+}
+
 /// A privilege that the relay lacks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MissingPrivilege {
@@ -67,6 +78,22 @@ impl Inspection {
 
     pub(super) fn schema(&self) -> &Schema {
         &self.schema
+    }
+
+    /// The bounds of the sessions that this user may have.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn session_limits(&self) -> Result<Vec<SessionLimit>, QueryError> {
+        let rows = self.query(include_str!("sql/find_session_limits.sql"), &[]).await?;
+        let limit = |row: &Row| {
+            Ok(SessionLimit {
+                what: row.try_get("what")?,
+                max: row.try_get("sessions_max")?,
+                now: row.try_get("sessions")?,
+            })
+        };
+        rows.iter().map(limit).collect()
     }
 
     /// How far a relay has come; `None` when it has never run.

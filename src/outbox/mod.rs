@@ -41,7 +41,7 @@ pub use columns::with_columns;
 pub use contract::{Broken, Remedy, Repaired};
 pub use dead::DeadLetter;
 pub use fetch::{Page, PageLimits};
-pub use inspect::{Inspection, MissingPrivilege, Progress};
+pub use inspect::{Inspection, MissingPrivilege, Progress, SessionLimit};
 pub use lease::{
     Acquired, Candidate, Course, ForeignPosition, Leader, LeaderSession, LeaseEnd, Origin,
 };

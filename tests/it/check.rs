@@ -233,3 +233,23 @@ async fn each_cause_of_no_connection_has_its_own_words_and_next_step() {
         assert!(finished.stdout.contains(hint), "{url}: {finished:?}");
     }
 }
+
+/// `check` was content, and `run` waited for sessions that it never got.
+#[tokio::test]
+async fn a_limit_of_sessions_that_leaves_too_few_is_named() {
+    let fixture = Fixture::new().await;
+    let admin = fixture.connect().await;
+    let role = format!("{}_relay", fixture.database);
+    let create = format!("CREATE ROLE {role} LOGIN IN ROLE postrider_relay CONNECTION LIMIT 2");
+    admin.batch_execute(&create).await.unwrap();
+    let url = fixture.database_url().replace("postgres@", &format!("{role}@"));
+    let toml = fixture.toml().set("database.url", url);
+    let finished = daemon::run(&toml, &["check"]).await;
+    assert_eq!(finished.code, Some(78), "{finished:?}");
+    let named = format!("CONNECTION LIMIT of role {role} is 2, and a start needs 3 sessions");
+    assert!(finished.stdout.contains(&named), "{finished:?}");
+    admin.batch_execute(&format!("ALTER ROLE {role} CONNECTION LIMIT 3")).await.unwrap();
+    let finished = daemon::run(&toml, &["check"]).await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert!(!finished.stdout.contains("CONNECTION LIMIT"), "{finished:?}");
+}

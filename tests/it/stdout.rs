@@ -129,3 +129,14 @@ async fn check_needs_no_broker_and_a_comparison_says_that_there_is_none() {
     assert!(audit.stderr.contains("--database-only"), "{audit:?}");
     assert_eq!(run(&toml, &["audit", "--database-only"]).await.code, Some(0));
 }
+
+/// Two programs of one name: the second has to say why no line comes.
+#[tokio::test]
+async fn a_second_program_of_the_same_name_says_that_it_stands_by() {
+    let fixture = Fixture::new().await;
+    let mut first = daemon(&fixture).start();
+    first.wait_log("relaying", DEADLINE).await;
+    let mut second = daemon(&fixture).start();
+    let line = second.wait_log("another instance leads this relay; standing by", DEADLINE).await;
+    assert!(line.contains("INFO") && line.contains("leader="), "{line}");
+}

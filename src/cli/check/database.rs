@@ -7,7 +7,9 @@ use crate::{
     cli::exit::Exit,
     config::Config,
     findings::{Severity, grantor},
-    outbox::{Broken, ForeignPosition, Inspection, Progress, Remedy, SESSION_SETTINGS},
+    outbox::{
+        Broken, ForeignPosition, Inspection, Progress, Remedy, SESSION_SETTINGS, SessionLimit,
+    },
     pg::{
         connect::{Connection, connect},
         error::{Class, QueryError},
@@ -26,6 +28,7 @@ const POOLED: &str = "through a connection pooler: the relay polls every 25 poll
                       each statement anew, and a crashed leader is replaced when its lease is over";
 
 const SCHEMA: &str = "schema";
+const SESSIONS: &str = "sessions";
 const PRIVILEGES: &str = "privileges";
 const RELAY: &str = "relay";
 const CONTRACT: &str = "contract";
@@ -65,6 +68,7 @@ pub(super) async fn findings(config: &Config) -> (Vec<Finding>, Option<Progress>
     findings.extend(functions(&connection, &schema).await);
     let (inspection, relay) = (Inspection::new(connection, schema), config.relay.name.as_str());
     findings.push(privileges(&inspection).await);
+    findings.extend(sessions(&inspection, config).await);
     // Whatever is asked after a statement that waited for a lock on it would wait too.
     let progress = match inspection.progress(relay).await {
         Ok(progress) => progress,
@@ -184,6 +188,29 @@ async fn privileges(inspection: &Inspection) -> Finding {
     statements.dedup();
     Finding::refused(PRIVILEGES, Exit::NoPermission, format!("missing: {}", list.join(", ")))
         .hint(granting(&statements))
+}
+
+/// Limits that leave too few sessions to a start: one for each route, one for the chores and one for
+/// what is asked now and then.
+async fn sessions(inspection: &Inspection, config: &Config) -> Vec<Finding> {
+    let limits = match inspection.session_limits().await {
+        Ok(limits) => limits,
+        Err(error) => return vec![refused(SESSIONS, &error)],
+    };
+    let needed = i64::try_from(config.relay.siblings.len()).unwrap_or(i64::MAX).saturating_add(2);
+    let finding = |limit: SessionLimit| {
+        let SessionLimit { what, max, now } = limit;
+        let hint = format!("a start needs {needed} sessions: raise the limit, or give up others");
+        if max < needed {
+            let text = format!("{what} is {max}, and a start needs {needed} sessions");
+            return Some(Finding::refused(SESSIONS, Exit::Configuration, text).hint(hint));
+        }
+        // The session that asks goes.
+        let free = max - (now - 1);
+        let text = format!("{what} is {max}, and {now} sessions are there");
+        (free < needed).then(|| Finding::risky(SESSIONS, text).hint(hint))
+    };
+    limits.into_iter().filter_map(finding).collect()
 }
 
 /// Statements to run, and the role to run them as.
