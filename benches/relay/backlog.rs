@@ -78,7 +78,7 @@ pub(crate) async fn forget_stream(client: &Client) -> Result<()> {
     let statements = "
         DELETE FROM postrider.checkpoint;
         UPDATE postrider.position
-        SET stream_name = NULL, stream_created = NULL, stream_seq = 0, stream_event_id = NULL,
+        SET stream_name = NULL, stream_created_ns = NULL, stream_seq = 0, stream_event_id = NULL,
             stream_floor = 0";
     Ok(client.batch_execute(statements).await?)
 }

@@ -17,6 +17,8 @@ pub(crate) const REPLICATED_RATIO: Goal = AtLeast(0.9);
 pub(crate) const RELAY_US: Goal = AtMost(3.5);
 /// Processor time of the relay's sessions, µs an event.
 pub(crate) const POSTGRES_US: Goal = AtMost(1.2);
+/// Processor time of Postgres, µs for an event that a route leaves out.
+pub(crate) const FILTERED_US: Goal = AtMost(0.5);
 /// Bytes of WAL an event while a backlog is drained.
 pub(crate) const WAL_BYTES: Goal = AtMost(1.0);
 /// MiB that were ever resident during a drain of a million.

@@ -14,6 +14,7 @@ mod daemon;
 mod drain;
 mod drained;
 mod emit;
+mod filtered;
 mod goals;
 mod idle;
 mod latency;
@@ -106,6 +107,7 @@ async fn run(part: Part, stage: &Stage, options: &Options) -> Result<Report> {
         Part::Drain => drain::run(stage, options).await,
         Part::Large => drain::large(stage, options).await,
         Part::Hot => drain::hot(stage, options).await,
+        Part::Filtered => filtered::run(stage, options).await,
         Part::Aged => aged::run(stage, options).await,
         Part::Matrix => matrix::run(stage, options).await,
         Part::Latency => latency::run(stage, options).await,

@@ -36,6 +36,8 @@ pub(crate) enum Part {
     Large,
     /// All events of one key
     Hot,
+    /// A backlog of which a route takes one event in a hundred
+    Filtered,
     /// Settled rows, a huge backlog, many keys and an open transaction, against none of that
     Aged,
     /// The other dimensions of a drain
@@ -73,6 +75,7 @@ impl Part {
             Self::Drain
             | Self::Large
             | Self::Hot
+            | Self::Filtered
             | Self::Aged
             | Self::Matrix
             | Self::Latency

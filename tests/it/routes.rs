@@ -551,3 +551,32 @@ async fn a_route_at_rest_ends_no_program_whose_other_route_is_busy() {
     daemon.terminate();
     assert_eq!(daemon.wait_exit(Duration::from_secs(20)).await, Some(0), "{}", daemon.log());
 }
+
+/// The procedure of docs/scaling.md.
+#[tokio::test]
+async fn the_number_of_shards_can_be_changed_and_nothing_comes_twice() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    insert_numbered(&client, 0, 600).await;
+    let mut daemon = sharded(&fixture).start();
+    assert_each_once_in_order(&fixture, 600).await;
+    daemon.terminate();
+    assert_eq!(daemon.wait_exit(Duration::from_secs(20)).await, Some(0), "{}", daemon.log());
+    insert_numbered(&client, 600, 800).await;
+    let mut daemon = sharded(&fixture).set("route.shards", 3).start();
+    assert_each_once_in_order(&fixture, 800).await;
+    let toml = fixture.toml().set("route.shards", 3);
+    for shard in 0..4 {
+        let old = format!("default.{shard}-of-4");
+        letters::done(&toml, &["relay", "forget", &old, "--yes"]).await;
+    }
+    insert_numbered(&client, 800, 1_000).await;
+    assert_each_once_in_order(&fixture, 1_000).await;
+    let relays = letters::json(&toml, &["relay", "list"]).await;
+    assert_eq!(relays["relays"].as_array().unwrap().len(), 3, "{relays}");
+    daemon.terminate();
+    assert_eq!(daemon.wait_exit(Duration::from_secs(20)).await, Some(0), "{}", daemon.log());
+    let audits = letters::json(&toml, &["audit"]).await;
+    let fine: Vec<_> = audits.as_array().unwrap().iter().map(|it| &it["fine"]).collect();
+    assert_eq!(fine, [&json!(true); 3], "{audits}");
+}
