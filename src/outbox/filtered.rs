@@ -88,19 +88,29 @@ impl Outbox {
     ) -> Result<Page, QueryError> {
         let began = Instant::now();
         let row = self.connection.run_one(Query::Fetch, &filtered.ceiling, &[]).await?;
-        // The snapshot up to which is read was taken before: no row of it has a higher place.
-        let ceiling: i64 = row.try_get(0)?;
+        // The snapshot up to which is read was taken before: no row of it has a higher place, unless
+        // somebody has set the sequence back.
+        let mut ceiling: i64 = row.try_get(0)?;
         let mut cursor = cursor.clone();
         let mut empty = 0;
+        // Where late rows may lie below the floor, the first stretch has them all; to find one that
+        // cannot be read, it begins at the bookmark.
+        let mut begins_at = cursor.bookmark.max(cursor.floor);
         loop {
-            let from = cursor.bookmark.max(cursor.floor).0;
+            let from = cursor.bookmark.max(begins_at).0;
             let stretch = filtered.stretch.at_most(STRETCH_MAX);
-            let to = from.saturating_add(i64::try_from(stretch).unwrap_or(i64::MAX)).min(ceiling);
-            let is_last = to >= ceiling;
+            let length = i64::try_from(stretch).unwrap_or(i64::MAX);
+            let to = from.saturating_add(length).min(ceiling).max(from);
+            let mut is_last = to >= ceiling;
             let read = self.page_once(&cursor, late, limits, Some(Seq(to))).await;
             filtered.stretch.learn(stretch, &read);
             let mut page = match read {
-                Err(error) if error.is_of_a_row() && stretch > 1 => continue,
+                Err(error)
+                    if error.is_of_a_row() && (stretch > 1 || begins_at > cursor.bookmark) =>
+                {
+                    begins_at = cursor.bookmark;
+                    continue;
+                }
                 Err(error) if error.is_of_a_row() => {
                     let events = self.next_unreadable(&cursor, late, &error).await?;
                     let page = Page { events, complete: false, looked_to: None };
@@ -112,6 +122,12 @@ impl Outbox {
                 Err(error) => return Err(error),
                 Ok(events) => {
                     let is_full = events.len() >= limits.events;
+                    if is_last && !is_full {
+                        let beyond = Position { bookmark: Seq(to), ..cursor.clone() };
+                        if let Some(seq) = self.next_row(&beyond, late, i64::MAX).await? {
+                            (ceiling, is_last) = (seq.saturating_add(length), false);
+                        }
+                    }
                     let complete = is_last && !is_full;
                     let looked_to = (!is_full).then_some(Seq(to));
                     Page { events, complete, looked_to }

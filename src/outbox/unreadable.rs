@@ -42,7 +42,7 @@ impl Outbox {
     }
 
     /// The place of the first row from the cursor on that is below another place.
-    async fn next_row(
+    pub(super) async fn next_row(
         &self,
         cursor: &Position,
         late: Option<&str>,

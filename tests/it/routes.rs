@@ -580,3 +580,25 @@ async fn the_number_of_shards_can_be_changed_and_nothing_comes_twice() {
     let fine: Vec<_> = audits.as_array().unwrap().iter().map(|it| &it["fine"]).collect();
     assert_eq!(fine, [&json!(true); 3], "{audits}");
 }
+
+/// A sequence that was set back says nothing about where the rows end.
+#[tokio::test]
+async fn rows_above_a_sequence_that_was_set_back_are_not_passed_over() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let daemon =
+        relay(routes(&fixture, &["order"])).allow_log("no route takes").allow_log("WARN").start();
+    emit(&client, &["order.placed"]).await;
+    held(&fixture, "order", 1).await;
+    daemon.freeze();
+    // More than a poll reads at once, so that they are read page by page.
+    let insert = r#"INSERT INTO "postrider".outbox (event_type, payload)
+        SELECT 'order.paid', '{}' FROM generate_series(1, 3000)"#;
+    client.execute(insert, &[]).await.unwrap();
+    client.execute(r#"SELECT setval('"postrider".outbox_seq_seq', 2)"#, &[]).await.unwrap();
+    daemon.thaw();
+    // Before what the reader rests on is verified again, within a minute.
+    let thawed = tokio::time::Instant::now();
+    assert_eq!(held(&fixture, "order", 3_001).await.len(), 3_001);
+    assert!(thawed.elapsed() < Duration::from_secs(10), "{:?}", thawed.elapsed());
+}

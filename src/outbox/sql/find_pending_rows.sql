@@ -1,4 +1,5 @@
--- The rows of one key that are in the outbox and not settled by the position yet. What is not
+-- The rows of one key that are in the outbox, taken by the relay's filter and not settled by the
+-- position yet. What is not
 -- settled is what measure_depth.sql says. There is no index by key, so the rows that are looked at
 -- have a bound.
 --
@@ -9,38 +10,40 @@
 -- Index: as measure_depth.sql. Locks: ACCESS SHARE.
 SELECT unsettled.pending, unsettled.oldest_age_seconds, unsettled.looked_at
 FROM (
-    SELECT k.snapshot, k.floor, k.target, k.target_floor, k.bookmark
+    SELECT k.snapshot, k.floor, k.target, k.target_floor, k.bookmark, k.filter
     FROM "postrider".position AS k WHERE k.relay = $1::text
     UNION ALL
-    SELECT '3:3:'::pg_snapshot, 0, '3:3:'::pg_snapshot, 0, 0
+    SELECT '3:3:'::pg_snapshot, 0, '3:3:'::pg_snapshot, 0, 0, NULL
     WHERE NOT EXISTS (SELECT FROM "postrider".position AS k WHERE k.relay = $1::text)) AS p
 CROSS JOIN LATERAL (
     WITH event AS MATERIALIZED (
-        (SELECT o.seq, o.occurred_at, o.aggregate_type, o.aggregate_id
+        (SELECT o.seq, o.occurred_at, o.event_type, o.kind, o.aggregate_type, o.aggregate_id
          FROM "postrider".outbox AS o
          WHERE o.seq > greatest(p.floor, p.bookmark) AND o.tx >= pg_snapshot_xmax(p.snapshot)
          ORDER BY o.seq LIMIT $4::bigint)
         UNION ALL
-        (SELECT o.seq, o.occurred_at, o.aggregate_type, o.aggregate_id
+        (SELECT o.seq, o.occurred_at, o.event_type, o.kind, o.aggregate_type, o.aggregate_id
          FROM "postrider".outbox AS o
          WHERE o.seq > greatest(p.floor, p.target_floor) AND o.seq <= p.bookmark
            AND o.tx >= pg_snapshot_xmax(p.target)
          ORDER BY o.seq LIMIT $4::bigint)
         UNION ALL
-        (SELECT late.seq, late.occurred_at, late.aggregate_type, late.aggregate_id
+        (SELECT late.seq, late.occurred_at, late.event_type, late.kind, late.aggregate_type,
+                late.aggregate_id
          FROM pg_snapshot_xip(p.snapshot) AS x (tx)
          CROSS JOIN LATERAL (
-             SELECT l.seq, l.occurred_at, l.aggregate_type, l.aggregate_id
+             SELECT l.seq, l.occurred_at, l.event_type, l.kind, l.aggregate_type, l.aggregate_id
              FROM "postrider".outbox AS l
              WHERE l.tx >= x.tx AND l.tx <= x.tx
                AND (l.seq > p.bookmark OR NOT pg_visible_in_snapshot(l.tx, p.target))
              ORDER BY l.tx, l.seq LIMIT $4::bigint) AS late
          LIMIT $4::bigint)
         UNION ALL
-        (SELECT late.seq, late.occurred_at, late.aggregate_type, late.aggregate_id
+        (SELECT late.seq, late.occurred_at, late.event_type, late.kind, late.aggregate_type,
+                late.aggregate_id
          FROM pg_snapshot_xip(p.target) AS x (tx)
          CROSS JOIN LATERAL (
-             SELECT l.seq, l.occurred_at, l.aggregate_type, l.aggregate_id
+             SELECT l.seq, l.occurred_at, l.event_type, l.kind, l.aggregate_type, l.aggregate_id
              FROM "postrider".outbox AS l
              WHERE l.tx >= x.tx AND l.tx <= x.tx AND l.seq > p.floor AND l.seq <= p.bookmark
              ORDER BY l.tx, l.seq LIMIT $4::bigint) AS late
@@ -48,7 +51,10 @@ CROSS JOIN LATERAL (
          LIMIT $4::bigint)
     ), of_key AS MATERIALIZED (
         SELECT e.seq, e.occurred_at FROM event AS e
-        WHERE e.aggregate_type = $2::text AND e.aggregate_id = $3::text)
+        WHERE e.aggregate_type = $2::text AND e.aggregate_id = $3::text
+          AND (p.filter IS NULL
+               OR "postrider".takes(p.filter, e.event_type, e.kind, e.aggregate_type,
+                                    e.aggregate_id, e.seq)))
     SELECT (SELECT count(*) FROM of_key) AS pending,
            (SELECT count(*) FROM event) AS looked_at,
            (SELECT date_part('epoch', clock_timestamp() - oldest.occurred_at)
