@@ -334,6 +334,26 @@ mod tests {
         assert_eq!(of(&[Exit::Configuration, Exit::Software]), Some(Exit::Software));
     }
 
+    /// The README lists the codes that every script meets, in the words of `--help`.
+    #[test]
+    fn the_readme_lists_the_common_codes_and_links_to_all() {
+        let page = include_str!("../../README.md");
+        let (_, sentence) = page.split_once("Exit codes, which scripts may rest").unwrap();
+        let (sentence, _) = sentence.split_once("\n## ").unwrap();
+        let sentence = sentence.split_whitespace().collect::<Vec<_>>().join(" ");
+        let brief = |meaning: &str| {
+            let meaning = meaning.split(':').next().unwrap_or_default();
+            meaning.trim_end_matches(" of this program").to_owned()
+        };
+        for (exit, meaning) in
+            [DONE, FAILED, USAGE, UNAVAILABLE, SOFTWARE, NO_PERMISSION, CONFIGURATION]
+        {
+            let listed = format!("{} {}", exit.code(), brief(meaning));
+            assert!(sentence.contains(&listed), "{listed} in {sentence}");
+        }
+        assert!(sentence.contains("docs/operations.md#exit-codes"), "{sentence}");
+    }
+
     #[test]
     fn documentation_lists_the_codes_of_each_command() {
         let page = include_str!("../../docs/operations.md");

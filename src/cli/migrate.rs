@@ -17,7 +17,8 @@ pub(super) struct Args {
     #[arg(long)]
     print: bool,
     /// Print only what a schema of this version lacks; `postrider check` names the version
-    #[arg(long, value_name = "VERSION", requires = "print", default_value_t = 0)]
+    #[arg(long, value_name = "VERSION", requires = "print", default_value_t = 0,
+        value_parser = clap::value_parser!(i32).range(0..=i64::from(migrate::latest())))]
     after: i32,
 }
 

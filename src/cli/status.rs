@@ -178,10 +178,8 @@ impl Report {
             Severity::Warning => Level::Warning,
             Severity::Critical => Level::Critical,
         };
-        let more = match self.findings.len() {
-            1 => String::new(),
-            count => format!(" (and {} more)", count - 1),
-        };
+        let others = other_codes(worst, &self.findings);
+        let more = if others.is_empty() { others } else { format!("; also: {others}") };
         let Finding { code, cause, next, .. } = worst;
         let code = code.as_str();
         (level, format!("{state}, {code}: {cause}; next: {next}{more}, {figures}"))
@@ -255,6 +253,17 @@ impl Report {
         let rows = lines.iter().map(|(name, text)| format!("{name:<13} {}", printable(text)));
         rows.collect::<Vec<_>>().join("\n")
     }
+}
+
+/// The codes of all findings but those of the worst one's code, each once.
+fn other_codes(worst: &Finding, findings: &[Finding]) -> String {
+    let mut codes: Vec<&str> = Vec::new();
+    for finding in findings.iter().filter(|finding| finding.code != worst.code) {
+        if !codes.contains(&finding.code.as_str()) {
+            codes.push(finding.code.as_str());
+        }
+    }
+    codes.join(", ")
 }
 
 /// How much waits to be published, and how much of it as letters.

@@ -27,6 +27,8 @@ pub enum Request {
     Create,
     /// Creates the consumer that a scan reads through.
     CreateConsumer,
+    /// Creates it once more under its name, to go on with a scan that was interrupted.
+    ResumeConsumer,
     /// Asks that consumer for messages.
     Next,
     /// Deletes that consumer.
@@ -55,6 +57,7 @@ impl Request {
             Self::Info => format!("STREAM.INFO.{stream}"),
             Self::Create => format!("STREAM.CREATE.{stream}"),
             Self::CreateConsumer => format!("CONSUMER.CREATE.{stream}"),
+            Self::ResumeConsumer => format!("CONSUMER.CREATE.{stream}.>"),
             Self::Next => format!("CONSUMER.MSG.NEXT.{stream}.>"),
             Self::DeleteConsumer => format!("CONSUMER.DELETE.{stream}.>"),
             Self::Read => format!("STREAM.MSG.GET.{stream}"),
@@ -66,7 +69,7 @@ impl Request {
     fn content(self) -> String {
         match self {
             Self::Create => format!(r#"{{"name":"{NO_STREAM}"}}"#),
-            Self::CreateConsumer => {
+            Self::CreateConsumer | Self::ResumeConsumer => {
                 format!(r#"{{"stream_name":"{NO_STREAM}","config":{{"ack_policy":"none"}}}}"#)
             }
             Self::Next => r#"{"batch":1,"no_wait":true}"#.to_owned(),

@@ -143,14 +143,16 @@ async fn a_user_who_may_not_create_the_missing_stream_is_refused_with_the_permis
 /// Each request of a start, and whether a start fails without it.
 #[tokio::test]
 async fn a_user_who_may_not_scan_is_refused_and_one_who_may_not_compare_is_warned_of() {
-    for (denied, code) in [
-        ("STREAM.INFO", 77),
-        ("CONSUMER.CREATE", 77),
-        ("CONSUMER.MSG.NEXT", 77),
-        ("CONSUMER.DELETE", 0),
-        ("STREAM.MSG.GET", 0),
+    for (denied, below, code) in [
+        ("STREAM.INFO", ">", 77),
+        ("CONSUMER.CREATE", ">", 77),
+        // Under a name, as a scan that was interrupted creates it again.
+        ("CONSUMER.CREATE", "*.>", 0),
+        ("CONSUMER.MSG.NEXT", ">", 77),
+        ("CONSUMER.DELETE", ">", 0),
+        ("STREAM.MSG.GET", ">", 0),
     ] {
-        let permissions = format!("publish: {{ deny: [\"$JS.API.{denied}.>\"] }}");
+        let permissions = format!("publish: {{ deny: [\"$JS.API.{denied}.{below}\"] }}");
         let fixture = Fixture::with(None, Some(relay_user(&permissions))).await;
         create_stream(&fixture, Config::default()).await;
         let finished = check_as_relay(&fixture).await;
@@ -252,4 +254,91 @@ async fn a_limit_of_sessions_that_leaves_too_few_is_named() {
     let finished = daemon::run(&toml, &["check"]).await;
     assert_eq!(finished.code, Some(0), "{finished:?}");
     assert!(!finished.stdout.contains("CONNECTION LIMIT"), "{finished:?}");
+}
+
+/// Sessions of others fill the database's limit; what they are is hidden from the relay's user.
+#[tokio::test]
+async fn a_limit_that_sessions_of_others_fill_is_warned_of() {
+    let fixture = Fixture::new().await;
+    let admin = fixture.connect().await;
+    let database = &fixture.database;
+    let role = format!("{database}_relay");
+    let create = format!("CREATE ROLE {role} LOGIN IN ROLE postrider_relay");
+    admin.batch_execute(&create).await.unwrap();
+    let other = format!("{database}_other");
+    admin.batch_execute(&format!("CREATE ROLE {other} LOGIN")).await.unwrap();
+    let url = |user: &str| fixture.database_url().replace("postgres@", &format!("{user}@"));
+    let toml = fixture.toml().set("database.url", url(&role));
+    let _others = [
+        super::support::postgres::connect(&url(&other)).await,
+        super::support::postgres::connect(&url(&other)).await,
+    ];
+    // The administrator's session, two of others and the one that asks: of 6 places 3 are free.
+    for (limit, is_named) in [(6, false), (5, true)] {
+        let set = format!("ALTER DATABASE {database} CONNECTION LIMIT {limit}");
+        admin.batch_execute(&set).await.unwrap();
+        let finished = daemon::run(&toml, &["check"]).await;
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+        let named = format!("CONNECTION LIMIT of database {database} is {limit}, and 4 sessions");
+        assert_eq!(finished.stdout.contains(&named), is_named, "{limit}: {finished:?}");
+    }
+}
+
+/// Every request that `check` sends leaves streams, consumers and messages as they were.
+#[tokio::test]
+async fn a_check_changes_nothing_in_the_stream() {
+    let fixture = Fixture::new().await;
+    create_stream(&fixture, Config { allow_direct: true, ..Config::default() }).await;
+    let jetstream = fixture.jetstream().await;
+    jetstream.publish(fixture.subject("x"), "kept".into()).await.unwrap().await.unwrap();
+    let consumer = async_nats::jetstream::consumer::pull::Config {
+        durable_name: Some("theirs".to_owned()),
+        ..Default::default()
+    };
+    let stream = jetstream.get_stream(&fixture.stream).await.unwrap();
+    stream.create_consumer(consumer).await.unwrap();
+    let observe = async || {
+        let mut stream = jetstream.get_stream(&fixture.stream).await.unwrap();
+        let info = stream.info().await.unwrap().clone();
+        let mut consumer: async_nats::jetstream::consumer::PullConsumer =
+            stream.get_consumer("theirs").await.unwrap();
+        let theirs = consumer.info().await.unwrap();
+        let delivered = (theirs.delivered.stream_sequence, theirs.num_waiting, theirs.num_pending);
+        let account = jetstream.query_account().await.unwrap();
+        let state = &info.state;
+        (
+            serde_json::to_value(&info.config).unwrap(),
+            [state.messages, state.bytes, state.first_sequence, state.last_sequence],
+            state.consumer_count,
+            delivered,
+            (account.streams, account.consumers),
+        )
+    };
+    let before = observe().await;
+    let finished = check(&fixture).await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert!(finished.stdout.contains("takes every request of a start"), "{finished:?}");
+    assert_eq!(observe().await, before);
+}
+
+/// `run` named no host and no port to correct.
+#[tokio::test]
+async fn run_names_the_cause_and_the_next_step_as_check_does() {
+    let fixture = Fixture::new().await;
+    for (url, text, hint) in [
+        ("nats://127.0.0.1:1", "nothing listens there", "start nats-server"),
+        ("nats://nowhere.invalid:4222", "the host is unknown", "correct the host in nats.url"),
+    ] {
+        let mut daemon =
+            fixture.daemon().admin().set("nats.url", url).allow_log("waiting for NATS").start();
+        let line = daemon.wait_log("waiting for NATS", DEADLINE).await;
+        assert!(line.contains(text) && line.contains(hint), "{line}");
+        let answer = eventually("a finding with the next step", DEADLINE, async || {
+            let answer = daemon.get("/readyz?verbose").await?;
+            answer.body.contains(hint).then_some(answer.body)
+        })
+        .await;
+        assert!(answer.contains("nats_down"), "{answer}");
+        daemon.kill9();
+    }
 }

@@ -316,3 +316,20 @@ async fn check_tells_a_login_that_nats_refuses_from_a_server_that_is_down() {
     let (code, text) = check(&login("right"), "nats").await;
     assert_eq!(code, Some(0), "{text}");
 }
+
+#[tokio::test]
+async fn the_text_of_an_upgrade_begins_after_a_version_that_this_program_knows() {
+    let fixture = Fixture::new().await;
+    for after in ["99", "-1"] {
+        let after = format!("--after={after}");
+        let finished = daemon::run(&fixture.toml(), &["migrate", "--print", &after]).await;
+        assert_eq!(finished.code, Some(2), "{finished:?}");
+        assert!(finished.stderr.contains("is not in 0..="), "{finished:?}");
+    }
+    let without = daemon::run(&fixture.toml(), &["migrate", "--after", "9"]).await;
+    assert_eq!(without.code, Some(2), "an upgrade that only prints: {without:?}");
+    let printed = daemon::run(&fixture.toml(), &["migrate", "--print", "--after", "9"]).await;
+    assert!(printed.stdout.contains("For a schema of version 9"), "{printed:?}");
+    assert!(!printed.stdout.contains("VALUES (9,"), "{printed:?}");
+    assert!(printed.stdout.contains("VALUES (10,"), "{printed:?}");
+}

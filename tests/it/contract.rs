@@ -248,6 +248,7 @@ async fn what_only_a_person_can_change_back_is_refused_by_name() {
         assert!(check.stdout.contains(said), "{alter}: {}", check.stdout);
         let status = daemon::run(&fixture.toml(), &["status", "--check"]).await;
         assert_eq!(status.code, Some(2), "{alter}: {status:?}");
+        assert!(status.stdout.contains("contract_broken"), "{alter}: {status:?}");
         let listed = daemon::run(&fixture.toml(), &["status"]).await;
         assert!(listed.stdout.contains("contract_broken: "), "{alter}: {}", listed.stdout);
         let mut running = fixture.daemon().allow_log(said).start();

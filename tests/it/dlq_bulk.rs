@@ -4,7 +4,7 @@ use super::support::{
     DEADLINE, Fixture,
     daemon::{self, Finished},
     eventually,
-    letters::{dead, done, everything, number, refused},
+    letters::{dead, done, everything, make, number, refused},
 };
 
 const AUDITED: &str = r#"SELECT count(*) FROM "postrider".audit"#;
@@ -37,6 +37,19 @@ async fn a_rehearsal_says_how_many_and_the_first_few_and_changes_nothing() {
     let out = done(&toml, &discard).await;
     assert!(out.starts_with("would discard 1 dead letter, the first:\n"), "{out}");
     assert_eq!(everything(&client).await, before);
+}
+
+/// The column said `- (held)`, as if others waited behind an event without a key.
+#[tokio::test]
+async fn a_letter_without_a_key_says_so_and_holds_nobody() {
+    let fixture = Fixture::new().await;
+    let insert = r#"INSERT INTO "postrider".outbox (event_type, subject)
+        VALUES ('order.placed', 'no subject')"#;
+    drop(make(&fixture, insert, 1).await);
+    let out = done(&fixture.toml(), &["dlq", "list"]).await;
+    assert!(out.contains("  no key  ") && !out.contains("held"), "{out}");
+    let shown = done(&fixture.toml(), &["dlq", "show", "1"]).await;
+    assert!(!shown.contains("held"), "{shown}");
 }
 
 #[tokio::test]

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
-use super::support::{DEADLINE, Fixture, sandbox::Sandbox};
+use super::support::{
+    DEADLINE, Fixture, app, daemon, eventually, letters::done, postgres, sandbox::Sandbox,
+};
 
 /// The blocks of a page in one language.
 fn blocks(page: &str, language: &str) -> Vec<String> {
@@ -87,6 +89,69 @@ async fn the_readme_can_be_followed_from_the_configuration_to_the_event() {
         client.batch_execute(&statements).await.unwrap();
     }
     assert_eq!(count(&client, "postrider.outbox").await, 2);
+}
+
+/// The steps of "Run it for real", with names that no other test has.
+#[tokio::test]
+async fn the_readme_can_be_followed_from_an_empty_server_to_a_running_relay() {
+    let readme = page("../README.md");
+    let steps =
+        readme.split("\n## Run it for real\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let fixture = Fixture::new().await;
+    let own = format!("{}_shop", fixture.database);
+    let blocks: Vec<String> =
+        blocks(steps, "pgsql").iter().map(|block| block.replace("shop", &own)).collect();
+    let [users, rights] = blocks.as_slice() else { panic!("{blocks:?}") };
+    let execute = async |block: &str| {
+        for statement in block.split(';') {
+            fixture.postgres.execute("postgres", statement).await.unwrap();
+        }
+    };
+    execute(users).await;
+    let url = |user: &str| {
+        fixture.postgres.url(&own).replace("postgres@", &format!("{own}_{user}:change%20me@"))
+    };
+    let as_user = |user: &str| fixture.toml().set("database.url", url(user));
+    done(&as_user("owner"), &["migrate"]).await;
+    let early = daemon::run(&as_user("relay"), &["check"]).await;
+    assert_eq!(early.code, Some(77), "nothing is granted yet: {early:?}");
+    execute(rights).await;
+    let toml = as_user("relay");
+    done(&toml, &["check"]).await;
+    let relay = fixture.daemon().config(|_| toml.clone()).start();
+    let application = postgres::connect(&url("app")).await;
+    app::emit(&application, "order.placed", Some(("order", "o-1")), "{}").await;
+    fixture.wait_stored(1, DEADLINE).await;
+    eventually("a backlog of 0", DEADLINE, async || {
+        done(&toml, &["status"]).await.contains("backlog       0 events")
+    })
+    .await;
+    drop(relay);
+    let unit = include_str!("../../deploy/systemd/postrider.service");
+    assert!(steps.contains("/usr/bin/postrider") && unit.contains("ExecStart=/usr/bin/postrider "));
+    assert!(unit.contains("--config /etc/postrider/postrider.toml"), "{unit}");
+}
+
+/// The gate that wakes the relay up and the one that closes in front of the broker share a word.
+#[test]
+fn every_gate_on_a_page_says_which_one_it_is() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = vec![root.join("README.md"), root.join("ARCHITECTURE.md")];
+    for folder in ["docs", "docs/adr"] {
+        let files = fs::read_dir(root.join(folder)).unwrap().map(|file| file.unwrap().path());
+        pages.extend(files.filter(|file| file.extension().is_some_and(|it| it == "md")));
+    }
+    assert!(pages.len() > 20, "{pages:?}");
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap().to_lowercase();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        for (index, word) in words.iter().enumerate().skip(1) {
+            let bare = word.trim_matches(|c: char| !c.is_alphanumeric() && c != '`');
+            let before = words[index - 1].trim_matches(|c: char| !c.is_alphanumeric());
+            let is_named = ["wake-up", "publishing"].contains(&before);
+            assert!(bare != "gate" || is_named, "{}: {before} {word}", page.display());
+        }
+    }
 }
 
 #[tokio::test]

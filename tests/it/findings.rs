@@ -317,3 +317,21 @@ async fn an_instance_of_another_relay_is_not_taken_for_one_of_this() {
     let finding = wait_finding(&toml, "never_started").await;
     assert_eq!(finding["next"], "postrider run", "{finding}");
 }
+
+/// Monitoring saw one of several, and a number.
+#[tokio::test]
+async fn monitoring_sees_the_codes_of_a_loss_and_of_a_broken_contract_beside_the_worst() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let lost = r#"INSERT INTO "postrider".loss
+        (relay, acknowledged_seq, last_seq, events_at_most) VALUES ('default', 9, 2, 7)"#;
+    client.batch_execute(lost).await.unwrap();
+    let broken = "ALTER TABLE postrider.outbox ALTER COLUMN tx DROP NOT NULL";
+    client.batch_execute(broken).await.unwrap();
+    let (code, line) = check(&fixture.toml()).await;
+    assert_eq!(code, Some(2), "{line}");
+    for code in ["never_started: ", "events_lost", "contract_broken"] {
+        assert!(line.contains(code), "{code} in {line}");
+    }
+    assert_eq!(line.lines().count(), 1, "{line}");
+}

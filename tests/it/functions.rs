@@ -13,7 +13,7 @@ use crate::support::{DEADLINE, Fixture, app, daemon, postgres::connect};
 const RELEASED: usize = 9;
 
 /// Where in the applied text one numbered migration ends and the next begins.
-const NEXT: &str = "\nBEGIN;\n";
+const NEXT: &str = "\nBEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;\n";
 
 fn schema() -> Schema {
     Schema::parse("postrider").unwrap()
@@ -22,9 +22,9 @@ fn schema() -> Schema {
 /// The printed text: its head, the numbered migrations, and the functions.
 fn printed() -> (String, Vec<String>, String) {
     let text = print(&schema(), 0).unwrap();
-    let mut parts = text.split(NEXT).map(|part| format!("BEGIN;\n{part}"));
-    let head = parts.next().unwrap().replacen("BEGIN;\n", "", 1);
-    let mut numbered: Vec<String> = parts.collect();
+    let mut parts = text.split(NEXT);
+    let head = parts.next().unwrap().to_owned();
+    let mut numbered: Vec<String> = parts.map(|part| format!("{NEXT}{part}")).collect();
     let functions = numbered.pop().unwrap();
     (head, numbered, functions)
 }

@@ -116,6 +116,10 @@ async fn reload_takes_up_the_log_level_and_names_what_needs_a_restart() {
     let line = running.wait_log("changed keys that count only after a restart", DEADLINE).await;
     assert!(line.contains("relay.batch_events") && !line.contains("log.level"), "{line}");
     running.wait_log("DEBUG postrider", DEADLINE).await;
+    // The policy of retries counts from the next start on.
+    running.reload(|toml| toml.set("route.attempts", 7).set("route.max_delay", "1m"));
+    let line = running.wait_log("route.attempts", DEADLINE).await;
+    assert!(line.contains("only after a restart") && line.contains("route.max_delay"), "{line}");
     // Nothing was disconnected for that.
     let reconnects = r#"postrider_dependency_reconnects_total{route="default",dependency="nats"}"#;
     assert!(running.metric(reconnects).await < 1.0);

@@ -114,3 +114,19 @@ async fn settings_of_a_role_or_a_database_change_nothing_for_migrate_run_emit_an
         }
     }
 }
+
+/// A DBA may run the printed text under such settings too.
+#[tokio::test]
+async fn settings_of_a_role_change_nothing_for_the_printed_migrations() {
+    let serializable = ("default_transaction_isolation = serializable", true);
+    for (setting, _) in SETTINGS.into_iter().chain([serializable]) {
+        let fixture = Fixture::new().await;
+        let (url, toml) = set_up(&fixture, setting, On::Role).await;
+        let printed = done(&toml, &["migrate", "--print"]).await;
+        let client = postgres::connect(&url).await;
+        client.batch_execute(&printed).await.unwrap_or_else(|error| panic!("{setting}: {error:?}"));
+        let migrated = done(&toml, &["migrate"]).await;
+        assert!(migrated.contains("is already at version"), "{setting}: {migrated}");
+        assert!(!migrated.contains("replaced"), "{setting}: {migrated}");
+    }
+}

@@ -27,7 +27,8 @@ pub(super) async fn findings(
     stream: &str,
     facts: &Facts,
 ) -> Vec<Finding> {
-    let scan = [Request::CreateConsumer, Request::Next, Request::DeleteConsumer];
+    let scan =
+        [Request::CreateConsumer, Request::ResumeConsumer, Request::Next, Request::DeleteConsumer];
     let is_scanned = facts.keeps.can_be_scanned();
     let wanted = scan.into_iter().filter(|_| is_scanned).chain([Request::Read]);
     permitted(connection, stream, wanted).await
@@ -42,6 +43,7 @@ pub(super) async fn creation(
     let wanted = [
         Request::Create,
         Request::CreateConsumer,
+        Request::ResumeConsumer,
         Request::Next,
         Request::DeleteConsumer,
         Request::Read,
@@ -149,9 +151,11 @@ fn denied(
         let subject = request.subject(stream);
         format!("let the user publish to {}.{subject}", connection.api_prefix)
     };
-    // Events flow without these two.
+    // Events flow without these.
     let finding = match request {
-        Request::Read | Request::DeleteConsumer => Finding::risky(PERMISSIONS, text),
+        Request::Read | Request::DeleteConsumer | Request::ResumeConsumer => {
+            Finding::risky(PERMISSIONS, text)
+        }
         Request::Info | Request::Create | Request::CreateConsumer | Request::Next => {
             Finding::refused(PERMISSIONS, Exit::NoPermission, text)
         }
@@ -173,6 +177,7 @@ fn need(request: Request) -> &'static str {
         Request::Info => "a start asks for the stream",
         Request::Create => "a start creates the stream (stream.create = true)",
         Request::CreateConsumer | Request::Next => "each start scans the stream through a consumer",
+        Request::ResumeConsumer => "a scan that was interrupted goes on through a named consumer",
         Request::DeleteConsumer => {
             "a scan deletes its consumer, which ends by itself after 30 s otherwise"
         }

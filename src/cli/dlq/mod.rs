@@ -211,7 +211,7 @@ fn table(letters: &[Letter], time: (&str, fn(&Letter) -> Option<&str>)) -> Strin
         let key = letter.key.as_ref().map(AggregateKey::as_str);
         let key = match key {
             Some(key) if letter.holds => format!("{key} (held)"),
-            key => key.unwrap_or("-").to_owned(),
+            key => key.unwrap_or("no key").to_owned(),
         };
         [
             letter.id.to_string(),

@@ -1,5 +1,6 @@
 -- How many sessions this user may have, by each limit that there is, and how many there are. None of
--- the limits counts for a superuser.
+-- the limits counts for a superuser. The kind of another user's session is hidden from this one: each
+-- that has a database and a user counts.
 --
 -- Columns: what text (the limit, for a person), sessions_max int8, sessions int8
 -- Rows: 0 to 3. Locks: none.
@@ -10,7 +11,9 @@ CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE a.usename = r.rolname) AS of_role,
            count(*) FILTER (WHERE a.datname = d.datname) AS of_database,
            count(*) AS of_all
-    FROM pg_stat_activity AS a WHERE a.backend_type = 'client backend') AS now
+    FROM pg_stat_activity AS a
+    WHERE coalesce(a.backend_type = 'client backend', a.datname IS NOT NULL AND a.usename IS NOT NULL)
+    ) AS now
 CROSS JOIN LATERAL (VALUES
     (format('CONNECTION LIMIT of role %s', r.rolname), r.rolconnlimit::bigint, now.of_role),
     (format('CONNECTION LIMIT of database %s', d.datname), d.datconnlimit::bigint, now.of_database),

@@ -77,8 +77,9 @@ const SESSION: &str = "SELECT pg_catalog.set_config('statement_timeout', '0', fa
     pg_catalog.set_config('client_encoding', CASE pg_catalog.getdatabaseencoding()
         WHEN 'UTF8' THEN 'UTF8' ELSE 'SQL_ASCII' END, false)";
 
-/// The same for whoever runs the printed text, at the beginning of each transaction.
-const PRINTED: &str = "SET LOCAL standard_conforming_strings = on;
+/// The beginning of each transaction of the printed text, with the same settings.
+const PRINTED: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+SET LOCAL standard_conforming_strings = on;
 SET LOCAL check_function_bodies = on;
 SET LOCAL default_table_access_method = heap;
 SET LOCAL quote_all_identifiers = off;
@@ -196,17 +197,18 @@ pub fn print(schema: &Schema, after: i32) -> Result<String, MigrateError> {
     };
     let mut text = format!(
         "-- Postrider {}: schema \"{}\", version {}. {from}; apply with\n\
-         -- psql -v ON_ERROR_STOP=1 -f FILE\n\n\
-         CREATE SCHEMA IF NOT EXISTS \"{1}\";\n\
+         -- psql -v ON_ERROR_STOP=1 -f FILE\n\
+         -- What a schema of an earlier version lacks: postrider migrate --print --after VERSION\n\n\
+         BEGIN READ WRITE;\nCREATE SCHEMA IF NOT EXISTS \"{1}\";\n\
          CREATE TABLE IF NOT EXISTS {history} (\n    version int4 PRIMARY KEY,\n    \
-         name varchar(255),\n    applied_on varchar(255),\n    checksum varchar(255));\n",
+         name varchar(255),\n    applied_on varchar(255),\n    checksum varchar(255));\nCOMMIT;\n",
         env!("CARGO_PKG_VERSION"),
         schema.as_str(),
         latest(),
     );
     let missing = migrations(schema)?.into_iter();
     for migration in missing.filter(|migration| migration.version() > after) {
-        text.push_str("\nBEGIN;\n");
+        text.push('\n');
         text.push_str(PRINTED);
         text.push('\n');
         // For a database without Unicode: there is none but in comments.
@@ -222,10 +224,10 @@ pub fn print(schema: &Schema, after: i32) -> Result<String, MigrateError> {
         text.push_str(&record);
     }
     let functions = functions::print(schema)?;
-    let functions = format!("\nBEGIN;\n{PRINTED}\n{functions}\nCOMMIT;\n\n");
+    let functions = format!("\n{PRINTED}\n{functions}\nCOMMIT;\n\nBEGIN READ WRITE;\n");
     text.push_str(&functions);
     text.push_str(&grant_history(schema, "postrider_relay, postrider_operator"));
-    text.push('\n');
+    text.push_str("\nCOMMIT;\n");
     Ok(text)
 }
 
@@ -398,8 +400,9 @@ fn migrations(schema: &Schema) -> Result<Vec<Migration>, MigrateError> {
         .map_err(|error| MigrateError::Inconsistent(error.to_string()))
 }
 
-/// The files are numbered from 1 without gaps; a test says so.
-fn latest() -> i32 {
+/// The version that this program migrates to. The files are numbered from 1 without gaps; a test says
+/// so.
+pub fn latest() -> i32 {
     i32::try_from(FILES.len()).unwrap_or(i32::MAX)
 }
 
