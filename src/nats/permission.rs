@@ -2,7 +2,10 @@
 //!
 //! A server answers a request that our user may send, and complains of one that it forbids. So each
 //! request is sent with content that JetStream refuses: the answer that it is refused proves the
-//! permission, and nothing is created, read or deleted.
+//! permission, and nothing is created, read or deleted. nats-server compares the name of the stream in
+//! the subject and in the content before anything else of a creation (`jsStreamCreateRequest`,
+//! `jsConsumerCreateRequest`), refuses to read the message of sequence 0 (`jsMsgGetRequest`) and a
+//! message that expects another stream (`processJetStreamMsg`), and finds no consumer of a random name.
 
 use async_nats::{Event, HeaderMap, Request as Message, RequestErrorKind, ServerError};
 use bytes::Bytes;

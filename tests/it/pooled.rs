@@ -142,6 +142,25 @@ async fn status_check_and_the_commands_work_through_a_pool_and_say_so() {
     assert!(migrate.stderr.contains("connection pooler"), "{}", migrate.stderr);
 }
 
+/// A pooler's few sessions serve any number of clients: their limit is no obstacle to a start.
+#[tokio::test]
+async fn a_limit_of_sessions_that_a_pool_keeps_within_is_no_obstacle() {
+    let fixture = Fixture::new().await;
+    let role = format!("{}_relay", fixture.database);
+    let create = format!("CREATE ROLE {role} LOGIN IN ROLE postrider_relay CONNECTION LIMIT 2");
+    fixture.connect().await.batch_execute(&create).await.unwrap();
+    let users = vec![(role.clone(), String::new())];
+    let pooler = fixture.pooler(PgbouncerOptions { users, ..PgbouncerOptions::default() }).await;
+    let url = pooler.url_as(&role, &fixture.database);
+    let check = run(&fixture.toml().set("database.url", url.as_str()), &["check"]).await;
+    assert_eq!(check.code, Some(0), "{check:?}");
+    let mut daemon = daemon(&fixture, &pooler).set("database.url", url).start();
+    daemon.wait_log("relaying", DEADLINE).await;
+    let client = fixture.connect().await;
+    app::insert_backlog(&client, 10, 10).await;
+    fixture.wait_stored(10, DEADLINE).await;
+}
+
 /// A pooler that is told to reconnect, to kill or to pause, over and over.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pooler_that_reconnects_kills_and_pauses_costs_nothing() {

@@ -102,6 +102,13 @@ async fn letters_of_a_relay_that_nobody_runs_are_named() {
         assert!(finished.stdout.contains(named), "{command}: {finished:?}");
         assert!(finished.stdout.contains("relay.name=default"), "{command}: {finished:?}");
     }
-    let own = done(&fixture.toml(), &["status"]).await;
-    assert!(!own.contains("which nobody runs"), "{own}");
+    let listed = done(&renamed, &["dlq", "list"]).await;
+    assert!(listed.starts_with("no dead letters\n") && listed.contains(named), "{listed}");
+    assert!(listed.contains("postrider dlq list --set relay.name=default"), "{listed}");
+    let theirs = done(&renamed, &["dlq", "list", "--set", "relay.name=default"]).await;
+    assert!(theirs.contains("subject_outside_prefix"), "{theirs}");
+    for command in [&["status"][..], &["dlq", "list"]] {
+        let own = done(&fixture.toml(), command).await;
+        assert!(!own.contains("which nobody runs"), "{command:?}: {own}");
+    }
 }

@@ -66,9 +66,13 @@ pub(super) async fn findings(config: &Config) -> (Vec<Finding>, Option<Progress>
         return (findings, None);
     }
     findings.extend(functions(&connection, &schema).await);
+    // A pooler lends its own sessions, and has its own limits.
+    let is_shared = connection.sharing() == Sharing::Shared;
     let (inspection, relay) = (Inspection::new(connection, schema), config.relay.name.as_str());
     findings.push(privileges(&inspection).await);
-    findings.extend(sessions(&inspection, config).await);
+    if !is_shared {
+        findings.extend(sessions(&inspection, config).await);
+    }
     // Whatever is asked after a statement that waited for a lock on it would wait too.
     let progress = match inspection.progress(relay).await {
         Ok(progress) => progress,

@@ -2,10 +2,14 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Exit, Failure, Filters, Globals, Letter, block_on, open, print_each, table};
+use super::{
+    Exit, Failure, Filters, Globals, Letter, block_on, inspect, open, print, print_each, printable,
+    table,
+};
 use crate::{
     config::{Config, error::Problem, load::Scope},
     event::AggregateKey,
+    findings,
     outbox::operator::State,
 };
 
@@ -59,13 +63,33 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
         for config in loaded.configs() {
             pages.push(ask(&config, args).await?);
         }
-        Ok(pages)
+        Ok((pages, elsewhere(&loaded.config, args).await?))
     };
-    let pages = block_on(ask_each)?;
+    let (pages, elsewhere) = block_on(ask_each)?;
     let json = |index: usize| pages.get(index).map(Page::json).unwrap_or_default();
     let text = |index: usize| pages.get(index).map(|page| page.text(args)).unwrap_or_default();
     print_each(&loaded, (args.json, json, text))?;
+    for text in elsewhere {
+        print::line(&text)?;
+    }
     Ok(Exit::Done)
+}
+
+/// Letters of relays that nobody runs, as after the name was changed, for people: the list of this
+/// relay has none of them.
+async fn elsewhere(config: &Config, args: &Args) -> Result<Vec<String>, Failure> {
+    if args.json {
+        return Ok(Vec::new());
+    }
+    let relays = inspect(config).await?.relays().await?;
+    let stranded = relays.iter().filter(|row| row.has_stranded_letters(&config.relay.siblings));
+    let text = stranded.map(|row| {
+        let cause = findings::stranded(&row.relay, row.letters).cause;
+        let relay = &row.relay;
+        let text = format!("{cause}; to see them: postrider dlq list --set relay.name={relay}");
+        printable(&text).into_owned()
+    });
+    Ok(text.collect())
 }
 
 impl Page {

@@ -25,7 +25,10 @@ use crate::{
     config::{Config, load::Loaded},
     event::AggregateKey,
     logging::printable,
-    outbox::operator::{Choice, Letter, OPERATOR_SETTINGS, Operator, State},
+    outbox::{
+        Inspection, SESSION_SETTINGS,
+        operator::{Choice, Letter, OPERATOR_SETTINGS, Operator, State},
+    },
     pg::{connect::connect, error::QueryError, schema::Schema},
 };
 
@@ -167,6 +170,12 @@ async fn of_letter(loaded: &Loaded, id: i64) -> Result<&Config, Failure> {
     let configs = loaded.routes.iter().map(|route| &route.config);
     let mut of_it = configs.filter(|config| Some(config.relay.name.as_str()) == relay.as_deref());
     Ok(of_it.next().unwrap_or(&loaded.config))
+}
+
+/// Opens a session that only reads, for what concerns other relays too.
+async fn inspect(config: &Config) -> Result<Inspection, Failure> {
+    let connection = connect(&config.database, "dlq", &SESSION_SETTINGS).await?;
+    Ok(Inspection::new(connection, Schema::from(&config.database.schema)))
 }
 
 async fn open_with(config: &Config, settings: &[(&str, &str)]) -> Result<Operator, Failure> {
