@@ -53,6 +53,13 @@ async fn the_text_after_a_version_is_what_an_older_schema_lacks() {
     let mut client = migrated_to(&fixture, older).await;
     let text = print(&schema(), i32::try_from(older).unwrap()).unwrap();
     assert!(text.contains(&format!("For a schema of version {older}")), "{text}");
+    let too_late = print(&schema(), i32::try_from(older).unwrap() + 1).unwrap();
+    for other in [print(&schema(), 0).unwrap(), too_late] {
+        let error = client.batch_execute(&other).await.unwrap_err();
+        let message = error.as_db_error().unwrap().message();
+        assert!(message.contains("and it has another"), "{message}");
+        client.batch_execute("ROLLBACK").await.unwrap();
+    }
     client.batch_execute(&text).await.unwrap();
     let report = migrate(&mut client, &schema()).await.unwrap();
     assert!(report.applied.is_empty() && report.functions == 0, "{report:?}");

@@ -199,9 +199,13 @@ pub fn print(schema: &Schema, after: i32) -> Result<String, MigrateError> {
         "-- Postrider {}: schema \"{}\", version {}. {from}; apply with\n\
          -- psql -v ON_ERROR_STOP=1 -f FILE\n\
          -- What a schema of an earlier version lacks: postrider migrate --print --after VERSION\n\n\
-         BEGIN READ WRITE;\nCREATE SCHEMA IF NOT EXISTS \"{1}\";\n\
+         BEGIN READ WRITE;\nSET LOCAL search_path = pg_catalog, pg_temp;\nCREATE SCHEMA IF NOT EXISTS \"{1}\";\n\
          CREATE TABLE IF NOT EXISTS {history} (\n    version int4 PRIMARY KEY,\n    \
-         name varchar(255),\n    applied_on varchar(255),\n    checksum varchar(255));\nCOMMIT;\n",
+         name varchar(255),\n    applied_on varchar(255),\n    checksum varchar(255));\n\
+         DO $$ BEGIN IF (SELECT coalesce(max(version), 0) FROM {history}) <> {after} THEN\n    \
+         RAISE EXCEPTION 'this text is for a schema of version {after}, and it has another'\n        \
+         USING HINT = 'postrider check names the version: print the text --after that';\n\
+         END IF; END $$;\nCOMMIT;\n",
         env!("CARGO_PKG_VERSION"),
         schema.as_str(),
         latest(),
