@@ -1,4 +1,5 @@
-//! The gate before the stream: breaker closed, traffic flows; open, nothing; half-open, one probe.
+//! The publishing gate before the stream: breaker closed, traffic flows; open, nothing; half-open,
+//! one probe.
 
 use std::time::{Duration, Instant};
 

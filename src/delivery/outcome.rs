@@ -75,7 +75,7 @@ impl Closure {
     }
 }
 
-/// Which kind of trouble closes the gate.
+/// Which kind of trouble closes the publishing gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ClosureKind {
     /// The stream does not answer: leader election, missing, full.

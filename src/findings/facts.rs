@@ -17,7 +17,7 @@ pub struct Facts {
     pub postgres: Link,
     /// The connection to NATS.
     pub nats: Link,
-    /// Why nothing is published, when a gate is closed.
+    /// Why nothing is published, when the publishing gate is closed.
     pub gate: Option<Closed>,
     /// What waits; `None` when it could not be measured.
     pub depth: Option<Depth>,

@@ -37,8 +37,8 @@ impl Outbox {
             .map(drop)
     }
 
-    /// Whether a transaction that has inserted is still open: it may have read the gate before
-    /// it was opened, and then it will not notify.
+    /// Whether a transaction that has inserted is still open: it may have read the wake-up
+    /// gate before that was opened, and then it will not notify.
     ///
     /// # Errors
     /// As the session's.

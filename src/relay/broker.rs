@@ -77,7 +77,7 @@ enum State {
     },
 }
 
-/// The meaning of the verified log for the gate.
+/// The meaning of the verified log for the publishing gate.
 pub(super) enum Verified {
     /// It may be used.
     Sound,

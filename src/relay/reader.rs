@@ -18,10 +18,11 @@ use crate::{
 /// How long nothing may have come before the relay prepares to sleep.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// How much longer than the slow poll the gate stays open: a late poll must not find it closed.
+/// How much longer than the slow poll the wake-up gate stays open: a late poll must not find it
+/// closed.
 const GATE_SLACK: Duration = Duration::from_secs(10);
 
-/// The waits while a writer that may have missed the gate is still open.
+/// The waits while a writer that may have missed the wake-up gate is still open.
 const DROWSY: Backoff =
     Backoff { first: Duration::from_millis(20), longest: Duration::from_millis(250) };
 
@@ -59,7 +60,7 @@ pub(super) struct Reader {
     began: Instant,
     /// When rows came last, or somebody said that some would.
     last_work: Instant,
-    /// Readings in a row that found the gate open and a writer too.
+    /// Readings in a row that found the wake-up gate open and a writer too.
     drowsy: u32,
     /// Whether somebody woke us since the last reading began: it may not have seen why.
     woken: bool,
@@ -70,9 +71,9 @@ pub(super) struct Reader {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Awake,
-    /// The gate is open; a writer that may not have seen it open is not done yet.
+    /// The wake-up gate is open; a writer that may not have seen it open is not done yet.
     Drowsy,
-    /// The gate is open and everybody who inserts will notify.
+    /// The wake-up gate is open and everybody who inserts will notify.
     Asleep,
 }
 

@@ -29,7 +29,7 @@ const STATUS_INTERVAL: Duration = Duration::from_millis(250);
 /// How often busy answers are logged one by one at most.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often it is logged at most that a gate closed as misconfigured.
+/// How often it is logged at most that the publishing gate closed as misconfigured.
 const FOREIGN_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What is collected between two reports.
@@ -44,7 +44,7 @@ pub(super) struct Report {
     last_line: Option<Instant>,
     suppressed: u64,
     regression: Option<String>,
-    /// When a gate that closed as misconfigured was logged last.
+    /// When the publishing gate, closed as misconfigured, was logged last.
     foreign_told: Option<Instant>,
     /// Since when the trust in the lease is seen to have ended.
     pub(super) untrusted_since: Option<Instant>,
@@ -114,12 +114,12 @@ impl Report {
         }
     }
 
-    /// The gate closed or opened.
+    /// The publishing gate closed or opened.
     pub(super) fn gate(&mut self, delivery: &mut Delivery, transition: Transition, now: Instant) {
         match (transition, delivery.breaker().cause()) {
             (Transition::None | Transition::WentBack, _) => return,
-            // A stranger that answers for some subjects only opens and closes the gate all the
-            // time.
+            // A stranger that answers for some subjects only opens and closes the publishing
+            // gate all the time.
             (Transition::Opened, Some((closure, _))) if !self.may_tell_gate(closure.kind, now) => {
                 debug!(error = %closure.text, "nothing can be published just now; events wait");
             }
@@ -133,7 +133,8 @@ impl Report {
         debug!(state = delivery.breaker().state_name(), ?now, "gate");
     }
 
-    /// Whether it is logged that a gate has closed: of foreign answers not again within a while.
+    /// Whether it is logged that the publishing gate has closed: of foreign answers not again within a
+    /// while.
     fn may_tell_gate(&mut self, kind: ClosureKind, now: Instant) -> bool {
         let is_again =
             self.foreign_told.is_some_and(|at| now.duration_since(at) < FOREIGN_INTERVAL);
@@ -180,7 +181,7 @@ impl Relay {
             hint: closure.hint.clone().into_owned(),
             since: *since,
         });
-        // A closed gate says more than a scan that goes on beside it.
+        // A closed publishing gate says more than a scan that goes on beside it.
         let gate = gate.or_else(|| self.broker.scan_status(now));
         let connected = self.broker.is_connected();
         self.status.send_modify(|status| {

@@ -27,7 +27,7 @@ pub struct Status {
     pub postgres: Link,
     /// The connection to NATS.
     pub nats: Link,
-    /// Why nothing is published just now, when a gate is closed.
+    /// Why nothing is published just now, when the publishing gate is closed.
     pub gate: Option<GateStatus>,
     /// Messages sent and not yet answered.
     pub in_flight: usize,
@@ -249,7 +249,7 @@ pub struct GateStatus {
     pub text: String,
     /// What to do about it.
     pub hint: String,
-    /// When the gate closed.
+    /// When the publishing gate closed.
     pub since: Instant,
 }
 

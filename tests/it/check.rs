@@ -233,6 +233,12 @@ async fn each_cause_of_no_connection_has_its_own_words_and_next_step() {
         let named = format!("no connection to {url}: {text}");
         assert!(finished.stdout.contains(&named), "{url}: {finished:?}");
         assert!(finished.stdout.contains(hint), "{url}: {finished:?}");
+        for command in [&["audit"][..], &["reconcile", "--dry-run"]] {
+            let finished = daemon::run(&toml, command).await;
+            assert_eq!(finished.code, Some(69), "{command:?} {url}: {finished:?}");
+            let told = finished.stderr.contains(&named) && finished.stderr.contains(hint);
+            assert!(told, "{command:?} {url}: {finished:?}");
+        }
     }
 }
 

@@ -45,7 +45,7 @@ fn is_ours(code: Code) -> bool {
     )
 }
 
-/// What `postrider status` shows of the gate; nothing while events flow.
+/// What `postrider status` shows of the publishing gate; nothing while events flow.
 fn text_of(status: &Status) -> String {
     let text = |gate: &GateStatus| format!("{}: {} ({})", gate.kind, gate.text, gate.hint);
     status.gate.as_ref().map(text).unwrap_or_default()

@@ -161,6 +161,19 @@ async fn b23_texts_that_no_header_can_hold_are_refused() {
     scene.goes_on().await;
 }
 
+/// Labels for consumers: a plain INSERT may write what it likes, and `emit` refuses it.
+#[tokio::test]
+async fn labels_of_a_plain_insert_are_published_as_they_are() {
+    let mut scene = Scene::new().await;
+    scene.emit_refuses("emit('a', '1', kind => 'Domain')", "use domain, integration").await;
+    let row = Row::new().with("kind", "'Domain'").with("content_type", "'text/odd'");
+    row.with("event_version", "-7").insert(&scene.client).await;
+    let stored = scene.settle().await;
+    let headers = ["ce-kind", "ce-datacontenttype"].map(|name| stored[0].header(name));
+    assert_eq!(headers, [Some("Domain"), Some("text/odd")], "{:?}", stored[0].headers);
+    scene.goes_on().await;
+}
+
 #[tokio::test]
 async fn b23_no_key_many_keys_and_one_key_all_keep_their_order() {
     let mut scene = Scene::new().await;
