@@ -29,10 +29,10 @@ FROM (
     SELECT r.*
     FROM "postrider".outbox AS r
     WHERE r.seq > greatest($3::bigint, $4::bigint)
+      AND true /* filter r up to 7 */
       AND r.tx >= (SELECT pg_snapshot_xmax($1::text::pg_snapshot))
       AND (r.tx < (SELECT pg_snapshot_xmin($2::text::pg_snapshot))
            OR pg_visible_in_snapshot(r.tx, (SELECT $2::text::pg_snapshot)))
-      AND true /* filter r up to 7 */
     ORDER BY r.seq
     LIMIT $5::bigint
 ) AS o

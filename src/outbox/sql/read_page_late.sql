@@ -24,10 +24,10 @@ FROM (
     (SELECT n.*
      FROM "postrider".outbox AS n
      WHERE n.seq > greatest($3::bigint, $4::bigint)
+       AND true /* filter n up to 8 */
        AND n.tx >= (SELECT pg_snapshot_xmax($1::text::pg_snapshot))
        AND (n.tx < (SELECT pg_snapshot_xmin($2::text::pg_snapshot))
             OR pg_visible_in_snapshot(n.tx, (SELECT $2::text::pg_snapshot)))
-       AND true /* filter n up to 8 */
      ORDER BY n.seq
      LIMIT $5::bigint)
 ) AS o
