@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
-use postrider::dev::servers::NatsOptions;
+use postrider::dev::servers::{NatsOptions, PostgresOptions};
 
 use super::support::{
     DEADLINE, Fixture, app,
@@ -287,6 +287,24 @@ async fn a_limit_that_sessions_of_others_fill_is_warned_of() {
         assert_eq!(finished.code, Some(0), "{finished:?}");
         let named = format!("CONNECTION LIMIT of database {database} is {limit}, and 4 sessions");
         assert_eq!(finished.stdout.contains(&named), is_named, "{limit}: {finished:?}");
+    }
+}
+
+/// Three of the server's sessions are a superuser's.
+#[tokio::test]
+async fn a_server_with_too_few_sessions_is_named_without_those_that_are_reserved() {
+    for (max_connections, code) in [(6, 0), (5, 78)] {
+        let options = PostgresOptions { max_connections, ..PostgresOptions::default() };
+        let fixture = Fixture::with(Some(options), None).await;
+        let admin = fixture.connect().await;
+        let create = "CREATE ROLE scarce_relay LOGIN IN ROLE postrider_relay";
+        admin.batch_execute(create).await.unwrap();
+        let url = fixture.database_url().replace("postgres@", "scarce_relay@");
+        let finished = daemon::run(&fixture.toml().set("database.url", url), &["check"]).await;
+        assert_eq!(finished.code, Some(code), "{finished:?}");
+        let left = max_connections - 3;
+        let named = format!("max_connections of the server, less what is reserved is {left}");
+        assert!(finished.stdout.contains(&named), "{finished:?}");
     }
 }
 
