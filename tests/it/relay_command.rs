@@ -95,7 +95,8 @@ async fn letters_of_a_relay_that_nobody_runs_are_named() {
     assert!(fixture.wait_drained(DEADLINE).await);
     daemon.terminate();
     assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
-    let renamed = fixture.toml().set("relay.name", "renamed");
+    let toml = fixture.toml().set("database.connect_timeout", "30s");
+    let renamed = toml.clone().set("relay.name", "renamed");
     let named = "1 letter belongs to relay default, which nobody runs";
     for command in ["status", "check"] {
         let finished = crate::support::daemon::run(&renamed, &[command]).await;
@@ -108,7 +109,7 @@ async fn letters_of_a_relay_that_nobody_runs_are_named() {
     let theirs = done(&renamed, &["dlq", "list", "--set", "relay.name=default"]).await;
     assert!(theirs.contains("subject_outside_prefix"), "{theirs}");
     for command in [&["status"][..], &["dlq", "list"]] {
-        let own = done(&fixture.toml(), command).await;
+        let own = done(&toml, command).await;
         assert!(!own.contains("which nobody runs"), "{command:?}: {own}");
     }
 }
