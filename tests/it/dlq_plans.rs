@@ -11,9 +11,9 @@ use super::support::{
 
 const LETTERS: i64 = 150_000;
 
-/// Blocks that a command may touch: nearly all are of the catalogue. All letters have twice
-/// as many.
-const BLOCKS_MAX: i64 = 4_000;
+/// Blocks of letters and of their indexes that a command may touch, for a page of fifty letters at
+/// most. All letters have fifty times as many.
+const BLOCKS_MAX: i64 = 150;
 
 /// A third is resolved, a third dead, a third waits; the keys have thirty each.
 async fn fill(client: &Client) {
@@ -32,8 +32,8 @@ async fn fill(client: &Client) {
     client.execute(statement, &[&LETTERS]).await.unwrap();
 }
 
-/// What was read from the cache and the disk by sessions that have ended. One that lives tells what
-/// it did some time later, so this one does little.
+/// Blocks of letters and of their indexes that were read from the cache and the disk by sessions that
+/// have ended. Those of the catalogue do not count: a vacuum that comes along reads thousands of them.
 async fn blocks(client: &Client) -> i64 {
     let others = "SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid()";
@@ -47,8 +47,9 @@ async fn blocks(client: &Client) -> i64 {
         client.query_one(newer, &[&ended]).await.unwrap().get::<_, bool>(0)
     })
     .await;
-    let read = "SELECT blks_hit + blks_read FROM pg_stat_database
-        WHERE datname = current_database()";
+    let read = "SELECT heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read
+            + coalesce(toast_blks_hit + toast_blks_read + tidx_blks_hit + tidx_blks_read, 0)
+        FROM pg_statio_user_tables WHERE relname = 'letter'";
     number(client, read).await
 }
 
@@ -58,7 +59,7 @@ async fn a_page_a_key_and_an_id_touch_few_blocks_beside_very_many_letters() {
     fill(&fixture.connect().await).await;
     let client = fixture.connect().await;
     let all = r#"SELECT pg_relation_size('"postrider".letter') / 8192"#;
-    assert!(number(&client, all).await > 2 * BLOCKS_MAX);
+    assert!(number(&client, all).await > 50 * BLOCKS_MAX);
     let toml = fixture.toml();
     let cheap: [&[&str]; 10] = [
         &["dlq", "list"],
@@ -95,6 +96,6 @@ async fn a_page_a_key_and_an_id_touch_few_blocks_beside_very_many_letters() {
         done(&toml, &["dlq", "redrive", &id]).await;
         refused(&toml, &["dlq", "redrive", &id, "3", "999999"]).await;
         let touched = blocks(&client).await - before;
-        assert!(touched < 2 * BLOCKS_MAX, "statistics {state}, changes: {touched} blocks");
+        assert!(touched < 4 * BLOCKS_MAX, "statistics {state}, changes: {touched} blocks");
     }
 }
