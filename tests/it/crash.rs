@@ -6,10 +6,12 @@ use postrider::dev::{
     checker::Order, random::Random, servers::NatsOptions, stream_reader::count_messages,
     workload::Options,
 };
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::support::{DEADLINE, Fixture, eventually, let_pass, postgres::without_two_phase_commit};
+use super::support::{
+    DEADLINE, Fixture, eventually, let_pass, postgres::without_two_phase_commit,
+    stopwatch::Stopwatch,
+};
 
 /// For a million rows on a machine that has other things to do.
 const PATIENCE: Duration = Duration::from_mins(4);
@@ -132,10 +134,10 @@ async fn a_kill_while_a_million_rows_drain_repeats_none_of_them() {
 
     daemon.kill9();
     let at_kill = count().await;
-    let began = Instant::now();
+    let watch = Stopwatch::start();
     daemon.start_again();
     eventually("the first new row", DEADLINE, async || count().await > at_kill).await;
-    let resumed = began.elapsed();
+    let resumed = watch.stop();
 
     assert!(fixture.wait_drained(PATIENCE).await, "{} stored", count().await);
     assert!(at_kill < ROWS.unsigned_abs(), "the kill came too late");

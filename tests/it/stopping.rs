@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use postrider::dev::{random::Random, stream_reader::count_messages};
-use tokio::time::Instant;
 
-use super::support::{DEADLINE, Fixture, app, eventually, let_pass};
+use super::support::{DEADLINE, Fixture, app, eventually, let_pass, stopwatch::Stopwatch};
 
 /// Far more than a last sweep takes, far less than `shutdown.grace` and the slow poll.
 const SOON: Duration = Duration::from_secs(4);
@@ -24,9 +23,9 @@ async fn a_stop_publishes_what_was_committed_before_it_and_is_quick() {
         let_pass(Duration::from_micros(random.between(0, 200_000).into())).await;
         app::insert_backlog(&client, 100, 10).await;
         daemon.terminate();
-        let began = Instant::now();
+        let watch = Stopwatch::start();
         assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
-        let took = began.elapsed();
+        let took = watch.stop();
         assert!(took < SOON, "round {round}: stopped after {took:?}");
         let stored = count_messages(&jetstream, &fixture.stream).await.unwrap();
         assert_eq!(stored, round * 100, "round {round}");
@@ -46,9 +45,10 @@ async fn a_stop_during_a_backlog_ends_within_its_grace_and_the_next_run_goes_on(
         fixture.daemon().set("shutdown.grace", "1s").allow_log("shutdown.grace is over").start();
     eventually("a first few", DEADLINE, async || count().await > 2_000).await;
     daemon.terminate();
-    let began = Instant::now();
+    let watch = Stopwatch::start();
     assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
-    assert!(began.elapsed() < SOON, "stopped after {:?}", began.elapsed());
+    let took = watch.stop();
+    assert!(took < SOON, "stopped after {took:?}");
     assert!(count().await < 200_000, "the machine is too quick for this test");
 
     daemon.start_again();
@@ -71,9 +71,10 @@ async fn a_stop_while_nats_is_down_does_not_wait_for_it() {
     app::insert_backlog(&client, 100, 10).await;
     daemon.wait_log("lost the connection to NATS", DEADLINE).await;
     daemon.terminate();
-    let began = Instant::now();
+    let watch = Stopwatch::start();
     assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
-    assert!(began.elapsed() < SOON, "stopped after {:?}", began.elapsed());
+    let took = watch.stop();
+    assert!(took < SOON, "stopped after {took:?}");
 
     fixture.nats.own().start_again().await.unwrap();
     daemon.start_again();
@@ -101,9 +102,10 @@ async fn a_second_signal_stops_at_once() {
     let_pass(Duration::from_secs(1)).await;
     daemon.wait_log("stopping", DEADLINE).await;
     daemon.terminate();
-    let began = Instant::now();
+    let watch = Stopwatch::start();
     let code = daemon.wait_exit(DEADLINE).await;
-    assert!(began.elapsed() < SOON, "stopped after {:?}", began.elapsed());
+    let took = watch.stop();
+    assert!(took < SOON, "stopped after {took:?}");
     assert!(code.is_some(), "it ended by itself, not by the signal");
 
     fixture.nats.thaw().unwrap();

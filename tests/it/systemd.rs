@@ -1,15 +1,11 @@
 //! What systemd hears from the program.
 
-use std::{
-    os::unix::net::UnixDatagram,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{os::unix::net::UnixDatagram, path::PathBuf, time::Duration};
 
 use postrider::dev::servers::Signal;
 use tempfile::TempDir;
 
-use crate::support::{DEADLINE, Fixture, daemon::DaemonBuilder, eventually};
+use crate::support::{DEADLINE, Fixture, daemon::DaemonBuilder, eventually, stopwatch::Stopwatch};
 
 /// The socket that systemd would listen on.
 struct NotifySocket {
@@ -95,9 +91,9 @@ async fn an_idle_program_stops_at_once_when_it_is_told_to() {
     let mut daemon = systemd.tell(fixture.daemon()).start();
     systemd.wait("STATUS=relaying").await;
 
-    let told = Instant::now();
+    let told = Stopwatch::start();
     daemon.terminate();
     assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
-    let took = told.elapsed();
+    let took = told.stop();
     assert!(took < Duration::from_secs(4), "{took:?} although there was nothing to settle");
 }

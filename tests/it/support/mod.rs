@@ -8,6 +8,7 @@ pub(crate) mod letters;
 pub(crate) mod nats;
 pub(crate) mod postgres;
 pub(crate) mod sandbox;
+pub(crate) mod stopwatch;
 pub(crate) mod toml;
 
 use std::{fmt::Debug, ops::Deref, time::Duration};
