@@ -77,7 +77,15 @@ impl Flow {
             SinkKind::Nats | SinkKind::Stdout => Counted::Published,
             SinkKind::Unrouted => Counted::Unrouted,
         };
-        let status = Status { counts, ..Status::starting() };
+        // Who needs no broker has not lost it.
+        let nats = match config.route.sink {
+            SinkKind::Nats => Status::starting().nats,
+            SinkKind::Stdout | SinkKind::Unrouted => {
+                metrics.dependencies.connected(Dependency::Nats);
+                Link::Up
+            }
+        };
+        let status = Status { nats, counts, ..Status::starting() };
         let status = Arc::new(watch::Sender::new(status));
         Ok(Self { config, settings, status, metrics, shutdown })
     }
@@ -221,7 +229,7 @@ fn named(config: &Config, log: &str) -> config::Stream {
 
 fn unrouted_mode(config: &Config) -> Mode {
     match config.relay.unrouted {
-        config::Unrouted::Warn => Mode::Counted,
+        config::Unrouted::Warn | config::Unrouted::Off => Mode::Counted,
         config::Unrouted::Dead => Mode::Refused,
     }
 }

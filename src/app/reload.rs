@@ -21,6 +21,8 @@ use crate::{
 pub struct Reloading {
     /// The same sources as at the start.
     pub sources: Sources,
+    /// The only route that runs, when not all do.
+    pub only: Option<String>,
     /// The log.
     pub levels: Levels,
 }
@@ -32,8 +34,8 @@ pub(super) async fn obey(
     routes: Vec<Config>,
     program: Arc<Program>,
 ) {
-    let Reloading { sources, levels } = reloading;
-    let mut reloader = Reloader::new(sources, routes);
+    let Reloading { sources, only, levels } = reloading;
+    let mut reloader = Reloader::new(sources, only, routes);
     while hangups.recv().await.is_some() {
         systemd::reloading();
         match reloader.reload() {

@@ -91,7 +91,11 @@ async fn look(config: &Config, args: &Args) -> Result<Audit, Failure> {
     let accounting = inspection.accounting(config.relay.name.as_str()).await?;
     let losses = inspection.losses(config.relay.name.as_str()).await?;
     let (relay, sink) = (config.relay.name.as_str().to_owned(), config.route.sink);
-    let stream = if args.database_only || sink == SinkKind::Unrouted {
+    let is_one_of_several = config.relay.siblings.len() > 1;
+    let stream = if args.database_only
+        || sink == SinkKind::Unrouted
+        || sink == SinkKind::Stdout && is_one_of_several
+    {
         None
     } else {
         let settled = compare::settled(config, "audit").await?;

@@ -27,6 +27,7 @@ use crate::{
         Config,
         error::Problem,
         load::{Loaded, Notice, OneRoute, Scope, Sources},
+        name::RelayName,
     },
     logging,
 };
@@ -172,6 +173,24 @@ impl Globals {
         Ok(loaded)
     }
 
+    /// Loads the configuration for a command about letters, which may be of a relay that is in no
+    /// file any more.
+    fn load_for_letters(mut self) -> Result<Loaded, Failure> {
+        let route = self.route.take();
+        let mut loaded = self.load(Scope::Database)?;
+        let Some(route) = route else { return Ok(loaded) };
+        let is_known = loaded.routes.iter().any(|it| it.config.is_of(&route));
+        match RelayName::parse(&route) {
+            Some(name) if !is_known => {
+                loaded.config.relay.name = name;
+                let (config, origins) = (loaded.config.clone(), loaded.origins.clone());
+                loaded.routes = vec![OneRoute { config, origins }];
+            }
+            _ => choose(&mut loaded, &route)?,
+        }
+        Ok(loaded)
+    }
+
     /// Where the configuration is.
     fn sources(self) -> Sources {
         Sources::from_environment(self.config, self.settings)
@@ -182,10 +201,7 @@ impl Globals {
 fn choose(loaded: &mut Loaded, route: &str) -> Result<(), Failure> {
     let names: Vec<_> =
         loaded.routes.iter().map(|it| it.config.relay.name.as_str().to_owned()).collect();
-    loaded.routes.retain(|it| {
-        let config = &it.config;
-        config.relay.name.as_str() == route || config.route.name == route
-    });
+    loaded.routes.retain(|it| it.config.is_of(route));
     let Some(only) = loaded.routes.first() else {
         let problem = Problem::new(format!("there is no route {}", route.escape_debug()))
             .hint(format!("the routes are {}", names.join(", ")));

@@ -11,7 +11,10 @@ use super::{
     print_each,
 };
 use crate::{
-    config::{Config, SinkKind, load::Scope},
+    config::{
+        Config, SinkKind,
+        load::{OneRoute, Scope},
+    },
     outbox::{Inspection, Losses, RECONCILE_BATCH, SESSION_SETTINGS, Settled},
     pg::{connect::connect, schema::Schema},
 };
@@ -34,9 +37,10 @@ pub(super) struct Args {
 /// Compares, and has what is missing published again.
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     let mut loaded = globals.load(Scope::Everything)?;
-    // What no route takes is in no stream.
-    if loaded.routes.len() > 1 {
-        loaded.routes.retain(|route| route.config.route.sink != SinkKind::Unrouted);
+    // The others are in no stream.
+    let is_nats = |route: &OneRoute| route.config.route.sink == SinkKind::Nats;
+    if loaded.routes.iter().any(is_nats) {
+        loaded.routes.retain(is_nats);
     }
     let reconcile_each = async {
         let mut done = Vec::new();

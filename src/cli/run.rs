@@ -1,7 +1,7 @@
 //! `postrider run`: relays until a signal asks to stop.
 
 use super::{
-    Globals, block_on,
+    Globals, block_on, choose,
     exit::{Exit, Failure},
 };
 use crate::{
@@ -24,8 +24,12 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
+    let only = globals.route.clone();
     let sources = globals.sources();
-    let loaded = Config::load(&sources, Scope::Everything)?;
+    let mut loaded = Config::load(&sources, Scope::Everything)?;
+    if let Some(route) = &only {
+        choose(&mut loaded, route)?;
+    }
     let log = logging::start(&loaded.config.log);
     for notice in &loaded.notices {
         match notice {
@@ -34,7 +38,7 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
         }
     }
     let options = Options { rescan: args.rescan };
-    let reloading = Reloading { sources, levels: log.levels() };
+    let reloading = Reloading { sources, only, levels: log.levels() };
     let done = block_on(async move {
         Box::pin(app::run(loaded.configs(), options, reloading)).await.map_err(Failure::from)
     });

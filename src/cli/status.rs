@@ -92,7 +92,7 @@ fn judge(reports: &[Report]) -> (Level, String) {
     } else {
         bad.iter().map(|(_, line)| line.as_str()).collect()
     };
-    (level, lines.join(" | "))
+    (level, lines.join(" / "))
 }
 
 /// The answers of the database, as far as they have come.

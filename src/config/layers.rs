@@ -177,7 +177,8 @@ pub(super) fn nothing() -> Value {
 /// What to do about what the TOML parser says.
 fn syntax_hint(message: &str) -> &'static str {
     if message.contains("duplicate key") {
-        "a table and a key may stand only once: put the two together"
+        "a table and a key may stand only once: put the two together; [route] beside [[route]] belongs into \
+         another file"
     } else if message.contains("string") {
         "a text begins and ends with \" on one line"
     } else {

@@ -76,6 +76,11 @@ impl Loaded {
 }
 
 impl Config {
+    /// Whether this is of the route, or of the relay, of that name.
+    pub fn is_of(&self, name: &str) -> bool {
+        self.relay.name.as_str() == name || self.route.name == name
+    }
+
     /// Loads the configuration: defaults, then the file, then `conf.d/*.toml` beside it in the order
     /// of their names, then `POSTRIDER__SECTION__KEY` variables, then `--set`.
     ///
@@ -89,7 +94,7 @@ impl Config {
         let (mut loaded, mut problems) = (Vec::new(), Vec::new());
         for layers in routes::split(layers)? {
             let name = routes::name_of(&layers);
-            for (layers, shard) in routes::shards(layers) {
+            for (layers, shard) in routes::shards(&layers) {
                 let one = Self::load_one(layers, sources, (scope, file.as_deref()));
                 match one.and_then(|route| routes::numbered(route, shard)) {
                     Ok(route) => {

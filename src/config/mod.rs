@@ -387,13 +387,16 @@ pub enum Unrouted {
     Warn,
     /// They become dead letters.
     Dead,
+    /// Nobody looks: other programs take them, or none is wanted.
+    Off,
 }
 
 impl<'de> Deserialize<'de> for Unrouted {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        parse_text(deserializer, "\"warn\" or \"dead\"", |text| match text {
+        parse_text(deserializer, "\"warn\", \"dead\" or \"off\"", |text| match text {
             "warn" => Some(Self::Warn),
             "dead" => Some(Self::Dead),
+            "off" => Some(Self::Off),
             _ => None,
         })
     }

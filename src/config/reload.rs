@@ -11,6 +11,8 @@ use super::{
 #[derive(Debug)]
 pub struct Reloader {
     sources: Sources,
+    /// The only route that runs, when not all do.
+    only: Option<String>,
     /// The configuration of each route that the program was started with; its copies share the cells.
     started: Vec<Config>,
     /// That which was last accepted.
@@ -32,8 +34,8 @@ pub struct Reloaded {
 
 impl Reloader {
     /// Remembers what runs and where it came from.
-    pub fn new(sources: Sources, started: Vec<Config>) -> Self {
-        Self { sources, accepted: started.clone(), started }
+    pub fn new(sources: Sources, only: Option<String>, started: Vec<Config>) -> Self {
+        Self { sources, only, accepted: started.clone(), started }
     }
 
     /// Loads the configuration. When it is valid, sections with changed keys are replaced in every
@@ -44,7 +46,10 @@ impl Reloader {
     /// Every problem that was found; nothing has changed then.
     pub fn reload(&mut self) -> Result<Reloaded, ConfigError> {
         let loaded = Config::load(&self.sources, Scope::Everything)?;
-        let new = loaded.configs();
+        let mut new = loaded.configs();
+        if let Some(only) = &self.only {
+            new.retain(|config| config.is_of(only));
+        }
         let name = |config: &Config| config.relay.name.clone();
         let are_the_same = self.accepted.iter().map(name).eq(new.iter().map(name));
         if !are_the_same {

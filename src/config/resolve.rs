@@ -10,6 +10,7 @@ use super::{
     keys,
     mismatch::shortened,
     origin::{Origins, Scope},
+    routes,
     value::HumanDuration,
 };
 use crate::{
@@ -208,6 +209,20 @@ impl Rules<'_> {
                 );
                 self.broken(key, Problem::new(text).hint(hint));
             }
+        }
+        let texts = [&route.types, &route.except_types, &route.aggregates].into_iter().flatten();
+        if texts.into_iter().any(|text| text.contains(routes::SHARD)) {
+            let text = format!("a filter may not hold {}", routes::SHARD);
+            let hint = "it stands for the shard's number in the stream's name, its subjects and the \
+                        subject; which events are of a shard, the hash of their key says";
+            self.broken("route.types", Problem::new(text).hint(hint));
+        }
+        if route.rules().takes_nothing() {
+            let text = "the route takes nothing: except_types has all that types has";
+            self.broken(
+                "route.except_types",
+                Problem::new(text).hint("remove the route, or one of them"),
+            );
         }
         for text in route.kinds.iter().filter(|kind| !KINDS.contains(&kind.as_str())) {
             let text = format!("route.kinds holds {}, which is no kind", shortened(text));

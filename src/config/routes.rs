@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use figment::value::{Dict, Value};
 
 use super::{
-    Config, Route, SinkKind, bounds,
+    Config, OnDead, Route, SinkKind, Unrouted, bounds,
     error::{ConfigError, Origin, Problem},
     layers::{Layer, element},
     load::OneRoute,
@@ -18,15 +18,19 @@ use super::{
 };
 use crate::event::{Filter, Rules, Shard};
 
-/// Routes of one process at most: each has two connections, and all events of the outbox are looked
+/// Flows of one process at most: each has two connections, and all events of the outbox are looked
 /// at for each.
 pub const ROUTES_MAX: usize = 64;
 
 /// The relay of the events that no route takes.
 pub const UNROUTED: &str = "unrouted";
 
-/// What stands for the number of a shard in the stream's name, its subjects and the subject.
-const SHARD: &str = "{shard}";
+/// What stands for the number of a shard.
+pub(super) const SHARD: &str = "{shard}";
+
+/// The keys in which it does.
+const NUMBERED: [(&str, &str); 3] =
+    [("stream", "name"), ("stream", "subjects"), ("route", "subject")];
 
 /// The keys of `[[route]]` that are keys of other tables in the short form.
 const ELSEWHERE: [(&str, &str, &str); 5] = [
@@ -119,34 +123,32 @@ fn route(file: &Layer, index: usize, value: Value) -> Result<Layer, Problem> {
     Ok(layer)
 }
 
-/// The layers of each shard of a route, with its number in the place of `{shard}`. A route without
-/// shards is as it is.
-pub(super) fn shards(layers: Vec<Layer>) -> Vec<(Vec<Layer>, Option<Shard>)> {
+/// The layers of each shard of a route, with its number in the place of `{shard}`; the only one of a
+/// route without shards is number 0.
+pub(super) fn shards(layers: &[Layer]) -> Vec<(Vec<Layer>, Option<Shard>)> {
     let said = |layer: &Layer| Value::from(layer.values.clone()).find("route.shards")?.to_i128();
     let count = layers.iter().rev().find_map(said).unwrap_or(1);
     // Another number is refused where the bounds are.
-    let count = u32::try_from(count).unwrap_or(1);
-    if !bounds::SHARDS.contains(&count) || count == 1 {
-        return vec![(layers, None)];
-    }
+    let count = u32::try_from(count).ok().filter(|count| bounds::SHARDS.contains(count));
+    let count = count.unwrap_or(1);
     let shard = |index| {
-        let mut layers = layers.clone();
+        let mut layers = layers.to_vec();
         for layer in &mut layers {
-            let values = std::mem::take(&mut layer.values);
-            layer.values = values
-                .into_iter()
-                .map(|(section, keys)| match section.as_str() {
-                    "stream" | "route" => (section, with_number(keys, index)),
-                    _ => (section, keys),
-                })
-                .collect();
+            for (section, key) in NUMBERED {
+                let keys = layer.values.get_mut(section);
+                if let Some(Value::Dict(_, keys)) = keys
+                    && let Some(value) = keys.get_mut(key)
+                {
+                    *value = with_number(value.clone(), index);
+                }
+            }
         }
-        (layers, Some(Shard { index, count }))
+        (layers, (count > 1).then_some(Shard { index, count }))
     };
     (0..count).map(shard).collect()
 }
 
-/// A value with a number in the place of `{shard}` in its texts.
+/// A text, or a list of texts, with a number in the place of `{shard}`.
 fn with_number(value: Value, number: u32) -> Value {
     match value {
         Value::String(tag, text) => Value::String(tag, text.replace(SHARD, &number.to_string())),
@@ -154,11 +156,11 @@ fn with_number(value: Value, number: u32) -> Value {
             let items = items.into_iter().map(|item| with_number(item, number));
             Value::Array(tag, items.collect())
         }
-        Value::Dict(tag, keys) => {
-            let keys = keys.into_iter().map(|(key, value)| (key, with_number(value, number)));
-            Value::Dict(tag, keys.collect())
-        }
-        other @ (Value::Char(..) | Value::Bool(..) | Value::Num(..) | Value::Empty(..)) => other,
+        other @ (Value::Dict(..)
+        | Value::Char(..)
+        | Value::Bool(..)
+        | Value::Num(..)
+        | Value::Empty(..)) => other,
     }
 }
 
@@ -187,6 +189,12 @@ pub(super) fn numbered(mut route: OneRoute, shard: Option<Shard>) -> Result<OneR
 /// What is wrong with the routes beside each other.
 pub(super) fn problems(routes: &[OneRoute]) -> Vec<Problem> {
     let mut problems = Vec::new();
+    if routes.len() > ROUTES_MAX {
+        let text =
+            format!("there are {} flows with all shards, at most {ROUTES_MAX}", routes.len());
+        problems.push(Problem::new(text).hint("divide the routes among several processes"));
+        return problems;
+    }
     let mut names = BTreeSet::new();
     for OneRoute { config, origins } in routes {
         let name = config.relay.name.as_str();
@@ -222,6 +230,15 @@ fn meet(one: &OneRoute, other: &OneRoute) -> Option<Problem> {
     if !is_shared || first.stream.name != second.stream.name {
         return None;
     }
+    if first.stream.create && first.stream.subjects != second.stream.subjects {
+        let (a, b) = (&first.route.name, &second.route.name);
+        let text =
+            format!("routes {a} and {b} would create the stream {} differently", first.stream.name);
+        let problem = Problem::new(text).at(other.origins.of("stream.subjects"));
+        return Some(
+            problem.hint("let both have the same subjects, which capture what both publish"),
+        );
+    }
     // Shards of one route share no key.
     if first.route.name == second.route.name {
         return None;
@@ -242,6 +259,9 @@ fn meet(one: &OneRoute, other: &OneRoute) -> Option<Problem> {
 /// The route of the events that no route takes; `None` when one of them takes everything.
 pub(super) fn unrouted(routes: &[OneRoute]) -> Option<OneRoute> {
     let mut unrouted = routes.first()?.clone();
+    if unrouted.config.relay.unrouted == Unrouted::Off {
+        return None;
+    }
     let mut rules: Vec<Rules> = Vec::new();
     for route in routes {
         let of_route = route.config.route.rules();
@@ -256,6 +276,8 @@ pub(super) fn unrouted(routes: &[OneRoute]) -> Option<OneRoute> {
     unrouted.config.relay.name = RelayName::parse(UNROUTED)?;
     unrouted.config.route = Route {
         sink: SinkKind::Unrouted,
+        // None of them waits for another: no consumer gets any.
+        on_dead: OnDead::Skip,
         filter: Filter::NoneOf(rules),
         name: UNROUTED.to_owned(),
         ..Route::default()

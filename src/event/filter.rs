@@ -174,6 +174,13 @@ impl Rules {
             && self.shard.is_none_or(|shard| shard.takes(event.key.as_ref(), event.seq))
     }
 
+    /// Whether no event can meet the rules.
+    pub fn takes_nothing(&self) -> bool {
+        let all = Pattern::Prefix(String::new());
+        let excluded = |pattern: &Pattern| self.except_types.iter().any(|it| it.covers(pattern));
+        excluded(&all) || !self.types.is_empty() && self.types.iter().all(excluded)
+    }
+
     /// Whether an event may exist that both take. Certain when it says no.
     pub fn may_overlap(&self, other: &Self) -> bool {
         let names = |one: &[String], other: &[String]| {
@@ -302,6 +309,19 @@ mod tests {
         }
         let of = |kind: &str| Rules { kinds: vec![kind.to_owned()], ..Rules::default() };
         assert!(!of("event").may_overlap(&of("command")));
+    }
+
+    #[test]
+    fn rules_take_nothing_when_what_is_excluded_covers_what_is_taken() {
+        for (rules, takes_nothing) in [
+            (types(&["order.created"], &["order.*"]), true),
+            (types(&[], &["*"]), true),
+            (types(&["order.*"], &["order.created"]), false),
+            (types(&["a", "b"], &["a"]), false),
+            (types(&[], &[]), false),
+        ] {
+            assert_eq!(rules.takes_nothing(), takes_nothing, "{rules:?}");
+        }
     }
 
     #[test]

@@ -299,8 +299,8 @@ pub fn stranded(relay: &str, letters: i64) -> Finding {
         Code::DeadLetters,
         format!("{letters} to relay {relay}, which nobody runs: no other relay publishes them"),
         format!(
-            "run that relay once more, with --set relay.name={relay}; or give them up: postrider relay \
-             forget {relay} --discard-letters"
+            "postrider dlq list --route {relay}; a relay of another name publishes what the outbox still \
+             has of them; then give them up: postrider relay forget {relay} --discard-letters"
         ),
     )
 }

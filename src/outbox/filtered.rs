@@ -100,7 +100,7 @@ impl Outbox {
             let from = cursor.bookmark.max(begins_at).0;
             let stretch = filtered.stretch.at_most(STRETCH_MAX);
             let length = i64::try_from(stretch).unwrap_or(i64::MAX);
-            let to = from.saturating_add(length).min(ceiling).max(from);
+            let mut to = from.saturating_add(length).min(ceiling).max(from);
             let mut is_last = to >= ceiling;
             let read = self.page_once(&cursor, late, limits, Some(Seq(to))).await;
             filtered.stretch.learn(stretch, &read);
@@ -122,10 +122,14 @@ impl Outbox {
                 Err(error) => return Err(error),
                 Ok(events) => {
                     let is_full = events.len() >= limits.events;
-                    if is_last && !is_full {
+                    if events.is_empty() || is_last && !is_full {
+                        // Numbers may be missing by the million, and the sequence may be set back.
                         let beyond = Position { bookmark: Seq(to), ..cursor.clone() };
-                        if let Some(seq) = self.next_row(&beyond, late, i64::MAX).await? {
-                            (ceiling, is_last) = (seq.saturating_add(length), false);
+                        let next = self.next_row(&beyond, late, i64::MAX).await?;
+                        is_last = next.is_none();
+                        if let Some(seq) = next {
+                            (to, ceiling) =
+                                (to.max(seq - 1), ceiling.max(seq.saturating_add(length)));
                         }
                     }
                     let complete = is_last && !is_full;

@@ -4,7 +4,7 @@ use std::{cmp::Reverse, sync::Arc, time::Instant};
 
 use tokio::sync::watch;
 
-use super::status::{Link, Phase, Status};
+use super::status::{Counted, Link, Phase, Status};
 use crate::{
     findings::{Finding, stops_flow},
     metrics::{Depth, Measured, Metrics},
@@ -78,7 +78,11 @@ fn add(one: Status, other: Status) -> Status {
             depth: deeper(one.measured.depth, other.measured.depth),
         },
         term: one.term.max(other.term),
-        published_total: one.published_total + other.published_total,
+        published_total: one.published_total
+            + match other.counts {
+                Counted::Published => other.published_total,
+                Counted::Unrouted => 0,
+            },
         last_turn: if is_older { other.last_turn } else { one.last_turn },
         leader: one.leader.or(other.leader),
         confirmed_at: one.confirmed_at.max(other.confirmed_at),

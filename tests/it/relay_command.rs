@@ -101,12 +101,12 @@ async fn letters_of_a_relay_that_nobody_runs_are_named() {
     for command in ["status", "check"] {
         let finished = crate::support::daemon::run(&renamed, &[command]).await;
         assert!(finished.stdout.contains(named), "{command}: {finished:?}");
-        assert!(finished.stdout.contains("relay.name=default"), "{command}: {finished:?}");
+        assert!(finished.stdout.contains("--route default"), "{command}: {finished:?}");
     }
     let listed = done(&renamed, &["dlq", "list"]).await;
     assert!(listed.starts_with("no dead letters\n") && listed.contains(named), "{listed}");
-    assert!(listed.contains("postrider dlq list --set relay.name=default"), "{listed}");
-    let theirs = done(&renamed, &["dlq", "list", "--set", "relay.name=default"]).await;
+    assert!(listed.contains("postrider dlq list --route default"), "{listed}");
+    let theirs = done(&renamed, &["dlq", "list", "--route", "default"]).await;
     assert!(theirs.contains("subject_outside_prefix"), "{theirs}");
     for command in [&["status"][..], &["dlq", "list"]] {
         let own = done(&toml, command).await;

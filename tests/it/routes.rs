@@ -244,6 +244,18 @@ async fn routes_that_cannot_work_together_are_refused_by_name() {
         (pattern, "route.types holds \"a*b\", which is no pattern"),
         (unknown, "did you mean route.types?"),
         (shared, "routes one and two may take the same event into"),
+        (
+            fixture.toml().route([("name", json!("a")), ("types", json!(["a.{shard}"]))]),
+            "a filter may not hold {shard}",
+        ),
+        (
+            fixture.toml().route([
+                ("name", json!("a")),
+                ("types", json!(["a.b"])),
+                ("except_types", json!(["a.*"])),
+            ]),
+            "the route takes nothing",
+        ),
     ] {
         let finished = check(&toml).await;
         assert_eq!(finished.code, Some(78), "{text}: {finished:?}");
@@ -603,4 +615,39 @@ async fn rows_above_a_sequence_that_was_set_back_are_not_passed_over() {
     assert_eq!(held(&fixture, "order", 3_001).await.len(), 3_001);
     let took = thawed.stop();
     assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+/// `run --route` runs that route, and refuses one that there is not.
+#[tokio::test]
+async fn one_route_can_be_run_alone() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let toml = routes(&fixture, &["order", "invoice"]);
+    emit(&client, &["order.placed", "invoice.sent"]).await;
+    let daemon = relay(toml.clone()).arg("--route").arg("invoice").start();
+    assert_eq!(held(&fixture, "invoice", 1).await, ["invoice.sent"]);
+    let seen = status(&daemon).await;
+    assert_eq!(seen["routes"].as_array().unwrap().len(), 1, "{seen}");
+    let finished = daemon::run(&toml, &["run", "--route", "none"]).await;
+    assert_eq!(finished.code, Some(2), "{finished:?}");
+    assert!(finished.stderr.contains("the routes are order, invoice, unrouted"), "{finished:?}");
+}
+
+/// A route on an outbox whose numbers begin high, or jump, looks for its events with the index.
+#[tokio::test]
+async fn a_gap_of_numbers_is_not_crawled_through() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let insert = r#"INSERT INTO "postrider".outbox (event_type, payload)
+        SELECT 'order.paid', '{}' FROM generate_series(1, 2000)"#;
+    let jump = |to: i64| format!(r#"SELECT setval('"postrider".outbox_seq_seq', {to})"#);
+    client.batch_execute(&jump(20_000_000_000)).await.unwrap();
+    client.execute(insert, &[]).await.unwrap();
+    let began = tokio::time::Instant::now();
+    let _daemon = relay(routes(&fixture, &["order"])).allow_log("WARN").start();
+    held(&fixture, "order", 2_000).await;
+    client.batch_execute(&jump(1_000_000_000_000)).await.unwrap();
+    client.execute(insert, &[]).await.unwrap();
+    assert_eq!(held(&fixture, "order", 4_000).await.len(), 4_000);
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }

@@ -11,7 +11,7 @@ use super::{
     table, wait,
 };
 use crate::{
-    config::{Config, error::Problem, load::Scope},
+    config::{Config, error::Problem},
     outbox::operator::{
         Action, Authority, Choice, OPERATOR_SETTINGS_FOR_IDS, Operator, Outcome, State,
     },
@@ -82,7 +82,7 @@ impl Which {
 /// Does it, and says what was done.
 pub(super) fn run(globals: Globals, job: &Job<'_>) -> Result<Exit, Failure> {
     job.which.check(job.verb())?;
-    let loaded = globals.load(Scope::Database)?;
+    let loaded = globals.load_for_letters()?;
     block_on(async {
         if let Some(first) = job.which.ids.first() {
             return job.by_id(of_letter(&loaded, *first).await?).await;

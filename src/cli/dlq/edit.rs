@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::{Exit, Failure, Globals, actor, block_on, name, of_letter, open, print, reason};
 use crate::{
-    config::{Config, error::Problem, load::Scope},
+    config::{Config, error::Problem},
     event::{Event, EventId, Payload, Seq},
     outbox::operator::{Authority, Edit, LetterDetail, NewPayload, Operator, PayloadPart},
     wire::{Encoder, Limits, SubjectTemplate},
@@ -66,7 +66,7 @@ fn header(text: &str) -> Result<(String, String), String> {
 
 /// Changes a letter.
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
-    let loaded = globals.load(Scope::Database)?;
+    let loaded = globals.load_for_letters()?;
     block_on(async { apply(of_letter(&loaded, args.id).await?, args).await })
 }
 

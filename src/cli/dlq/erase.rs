@@ -2,7 +2,7 @@
 
 use super::{Exit, Failure, Globals, actor, block_on, key, name, open, print, reason};
 use crate::{
-    config::{Config, error::Problem, load::Scope},
+    config::{Config, error::Problem},
     event::AggregateKey,
     outbox::operator::{Authority, Erased},
 };
@@ -31,7 +31,7 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
         let hint = "say --yes; `postrider dlq list --key` and `postrider why` show what there is";
         return Err(Failure::new(Exit::Usage, Problem::new(text).hint(hint)));
     }
-    let loaded = globals.load(Scope::Database)?;
+    let loaded = globals.load_for_letters()?;
     block_on(erase(&loaded.config, args))
 }
 

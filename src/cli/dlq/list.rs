@@ -7,7 +7,7 @@ use super::{
     table,
 };
 use crate::{
-    config::{Config, error::Problem, load::Scope},
+    config::{Config, error::Problem},
     event::AggregateKey,
     findings,
     outbox::operator::State,
@@ -57,7 +57,7 @@ struct Page {
 
 /// Prints one page of letters.
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
-    let loaded = globals.load(Scope::Database)?;
+    let loaded = globals.load_for_letters()?;
     let ask_each = async {
         let mut pages = Vec::new();
         for config in loaded.configs() {
@@ -86,7 +86,7 @@ async fn elsewhere(config: &Config, args: &Args) -> Result<Vec<String>, Failure>
     let text = stranded.map(|row| {
         let cause = findings::stranded(&row.relay, row.letters).cause;
         let relay = &row.relay;
-        let text = format!("{cause}; to see them: postrider dlq list --set relay.name={relay}");
+        let text = format!("{cause}; to see them: postrider dlq list --route {relay}");
         printable(&text).into_owned()
     });
     Ok(text.collect())

@@ -7,7 +7,7 @@ use super::{
     print::{self, number},
 };
 use crate::{
-    config::{Config, error::Problem, load::Scope},
+    config::{Config, error::Problem},
     event::AggregateKey,
     logging::printable,
     outbox::operator::{LetterDetail, PayloadPart, Recorded},
@@ -44,7 +44,7 @@ struct Shown {
 
 /// Prints one letter.
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
-    let loaded = globals.load(Scope::Database)?;
+    let loaded = globals.load_for_letters()?;
     let shown = block_on(ask(&loaded.config, args))?;
     if args.json {
         print::json(&shown.json())?;
