@@ -148,9 +148,11 @@ impl Audit {
                 SinkKind::Nats | SinkKind::Stdout => {
                     row("published", accounting.published(), "settled with an acknowledgement")
                 }
-                SinkKind::Unrouted => {
-                    row("unrouted", accounting.published(), "taken by no route: they went nowhere")
-                }
+                SinkKind::Unrouted => row(
+                    "unrouted",
+                    accounting.published(),
+                    "taken by no route of now: they went nowhere",
+                ),
             },
             row("pending", accounting.pending(), "to be published, letters that wait among them"),
             row("dead", accounting.dead(), "waiting for an operator: postrider dlq list"),

@@ -151,7 +151,7 @@ fn forget(config: &Config, args: &Forget) -> Result<Exit, Failure> {
         ),
         GivenUp::HasLetters(count) => refused(
             format!("relay {name} has {count} unresolved letters"),
-            "look at them with postrider --set relay.name=NAME dlq list; then redrive them and run the \
+            "look at them with postrider dlq list --route NAME; then redrive them and run the \
              relay once, or say --discard-letters",
         ),
     }

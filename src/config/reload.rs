@@ -50,26 +50,25 @@ impl Reloader {
         if let Some(only) = &self.only {
             new.retain(|config| config.is_of(only));
         }
-        let name = |config: &Config| config.relay.name.clone();
-        let are_the_same = self.accepted.iter().map(name).eq(new.iter().map(name));
-        if !are_the_same {
-            // Which route is which is not known, and another list needs a restart anyway.
-            let after_restart = vec!["the list of routes".to_owned()];
-            let log_level = loaded.config.log.level;
-            let (notices, taken_up) = (loaded.notices, Vec::new());
-            return Ok(Reloaded { taken_up, after_restart, notices, log_level });
-        }
         let (mut taken_up, mut after_restart) = (Vec::new(), Vec::new());
-        for (index, new) in new.iter().enumerate() {
-            let (Some(accepted), Some(started)) =
-                (self.accepted.get(index), self.started.get(index))
-            else {
-                continue;
-            };
+        let names = |configs: &[Config]| -> Vec<_> {
+            configs.iter().map(|config| config.relay.name.clone()).collect()
+        };
+        if names(&self.accepted) != names(&new) {
+            after_restart.push("the list of routes".to_owned());
+        }
+        for (accepted, started) in self.accepted.iter_mut().zip(&self.started) {
+            // What a route shares with the others is in the first as well.
+            let same = new.iter().find(|config| config.relay.name == started.relay.name);
+            let Some(new) = same.or(new.first()) else { continue };
+            let is_same = same.is_some();
             let keys = changed(accepted, new);
             let (now, later): (Vec<String>, Vec<String>) =
                 keys.into_iter().partition(|key| is_reloadable(key));
             replace_sections(started, new, &now);
+            let later = if is_same { later } else { Vec::new() };
+            *accepted = new.clone();
+            accepted.relay.name = started.relay.name.clone();
             for key in now.into_iter().filter(|key| !taken_up.contains(key)).collect::<Vec<_>>() {
                 taken_up.push(key);
             }
@@ -79,7 +78,6 @@ impl Reloader {
                 after_restart.push(key);
             }
         }
-        self.accepted = new;
         let log_level = loaded.config.log.level;
         Ok(Reloaded { taken_up, after_restart, notices: loaded.notices, log_level })
     }

@@ -195,6 +195,12 @@ pub(super) fn problems(routes: &[OneRoute]) -> Vec<Problem> {
         problems.push(Problem::new(text).hint("divide the routes among several processes"));
         return problems;
     }
+    let is_stdout = |route: &&OneRoute| route.config.route.sink == SinkKind::Stdout;
+    if let [_, second, ..] = routes.iter().filter(is_stdout).collect::<Vec<_>>().as_slice() {
+        let problem = Problem::new("two flows would write to standard output");
+        let problem = problem.at(second.origins.of("route.sink"));
+        problems.push(problem.hint("one route of one shard may have sink = \"stdout\""));
+    }
     let mut names = BTreeSet::new();
     for OneRoute { config, origins } in routes {
         let name = config.relay.name.as_str();

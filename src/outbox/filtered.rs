@@ -20,6 +20,9 @@ const STRETCH_MAX: usize = 50_000;
 /// was looked at is settled.
 const EMPTY_STRETCHES_MAX: usize = 8;
 
+/// The type of an event whose own cannot be read (migrations/functions/salvage.sql).
+const UNREADABLE: &str = "unreadable";
+
 /// The mark in a statement's file where a filter belongs, up to the alias of the row.
 const MARK: &str = "true /* filter ";
 
@@ -104,6 +107,7 @@ impl Outbox {
             let mut is_last = to >= ceiling;
             let read = self.page_once(&cursor, late, limits, Some(Seq(to))).await;
             filtered.stretch.learn(stretch, &read);
+            self.page_rows.learn(limits.events, &read);
             let mut page = match read {
                 Err(error)
                     if error.is_of_a_row() && (stretch > 1 || begins_at > cursor.bookmark) =>
@@ -116,7 +120,10 @@ impl Outbox {
                     let page = Page { events, complete: false, looked_to: None };
                     let mut page = self.fill(page, limits).await?;
                     page.looked_to = page.events.last().map(|event| event.seq);
-                    page.events.retain(|event| filtered.filter.takes(event));
+                    // One of which not even the type can be read is everybody's.
+                    page.events.retain(|event| {
+                        event.event_type == UNREADABLE || filtered.filter.takes(event)
+                    });
                     return Ok(page);
                 }
                 Err(error) => return Err(error),

@@ -18,11 +18,16 @@ pub(super) async fn spread(inspection: &Inspection, flows: &[Watched]) -> Result
         let leads = |flow: &&&Watched| flow.status.borrow().phase == Phase::Relaying;
         let led: Vec<_> = shards.iter().filter(leads).collect();
         let mut instances = 0;
+        // Those that another instance stands by for.
+        let mut wanted = Vec::new();
         for flow in &led {
             let sessions = inspection.instances(&flow.settings.relay).await?;
             let relay = format!("postrider/relay/{}", flow.settings.relay);
-            let ours = sessions.iter().filter(|session| session.ends_with(&relay));
-            instances = instances.max(ours.count());
+            let ours = sessions.iter().filter(|session| session.ends_with(&relay)).count();
+            instances = instances.max(ours);
+            if ours > 1 {
+                wanted.push(flow);
+            }
         }
         let excess = excess(shards.len(), instances, led.len());
         if excess > 0 {
@@ -34,7 +39,7 @@ pub(super) async fn spread(inspection: &Inspection, flows: &[Watched]) -> Result
                 "leads more than its part of the shards"
             );
         }
-        for flow in led.iter().rev().take(excess) {
+        for flow in wanted.iter().rev().take(excess) {
             flow.settings.yielding.notify_one();
         }
     }

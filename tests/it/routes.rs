@@ -651,3 +651,22 @@ async fn a_gap_of_numbers_is_not_crawled_through() {
     assert_eq!(held(&fixture, "order", 4_000).await.len(), 4_000);
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }
+
+/// Behind ten thousand rows of others a route's own were not seen: no backlog, no lag, all green.
+#[tokio::test]
+async fn a_backlog_behind_many_rows_of_other_routes_is_seen() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let mut daemon = relay(routes(&fixture, &["order"])).allow_log("WARN").start();
+    emit(&client, &["order.placed"]).await;
+    held(&fixture, "order", 1).await;
+    daemon.kill9();
+    let insert = r#"INSERT INTO "postrider".outbox (event_type, payload)
+        SELECT 'user.left', '{}' FROM generate_series(1, 12000)"#;
+    client.execute(insert, &[]).await.unwrap();
+    emit(&client, &["order.paid"]).await;
+    let toml = routes(&fixture, &["order"]);
+    let status = letters::json(&toml, &["status", "--route", "order"]).await;
+    assert!(status["backlog"].as_i64().unwrap() >= 1, "{status}");
+    assert!(status["lag_seconds"].as_f64().unwrap() > 0.0, "{status}");
+}

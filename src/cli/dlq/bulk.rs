@@ -340,7 +340,7 @@ fn why_not(outcome: &Outcome) -> String {
         Outcome::Resolved { resolution, by: None } => format!("already {resolution}"),
         Outcome::Resolved { resolution, by: Some(by) } => format!("already {resolution} by {by}"),
         Outcome::OfRelay(relay) => {
-            format!("belongs to relay {relay}: say --route {relay}, or --set relay.name={relay}")
+            format!("belongs to relay {relay}: say --route {relay}")
         }
         Outcome::Unknown => "there is none".to_owned(),
     }

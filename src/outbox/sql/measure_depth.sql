@@ -5,9 +5,9 @@
 -- transaction, what was late for P and what was late for C. Settled rows are visited above the last
 -- fence only.
 --
--- $1 text relay, $2 bigint rows to count at most; of these only the ones count that the relay's
--- filter takes
--- Columns: pending int8 (exact up to $2), pending_at_most int8 (an upper bound: seqs drawn and not
+-- $1 text relay, $2 bigint rows to look at most
+-- Columns: pending int8 (of the rows looked at those that the relay's filter takes: exact while
+--   looked_at is below $2), looked_at int8, pending_at_most int8 (an upper bound: seqs drawn and not
 --   settled; gaps of rolled back transactions count, late transactions do not), oldest_age_seconds
 --   float8 null (of the pending event with the lowest seq, by its occurred_at; null when nothing is
 --   pending), dead int8 (unresolved dead letters, exact up to $2), held int8 (likewise, those
@@ -18,7 +18,7 @@
 -- Index: primary key above the fences, outbox_tx_seq for late transactions,
 --   letter_unresolved_state.
 -- Locks: ACCESS SHARE.
-SELECT unsettled.pending,
+SELECT unsettled.pending, unsettled.looked_at,
        greatest(0, "postrider".sequence_value('"postrider".outbox_seq_seq'::regclass)
                    - greatest(p.floor, p.bookmark)) AS pending_at_most,
        unsettled.oldest_age_seconds,
@@ -80,13 +80,18 @@ CROSS JOIN LATERAL (
              ORDER BY l.tx, l.seq LIMIT $2::bigint) AS late
          WHERE x.tx >= pg_snapshot_xmax(p.snapshot)
          LIMIT $2::bigint))
-    SELECT (SELECT count(*) FROM event AS e WHERE p.filter IS NULL
+    SELECT (SELECT count(*) FROM event AS e
+            WHERE p.filter IS NULL
                OR "postrider".takes(p.filter, e.event_type, e.kind, e.aggregate_type,
                                     e.aggregate_id, e.seq)) AS pending,
+           (SELECT count(*) FROM event) AS looked_at,
            (SELECT date_part('epoch', clock_timestamp() - oldest.occurred_at)
             FROM (SELECT e.occurred_at FROM event AS e
                   WHERE p.filter IS NULL
-               OR "postrider".takes(p.filter, e.event_type, e.kind, e.aggregate_type,
-                                    e.aggregate_id, e.seq) ORDER BY e.seq LIMIT 1) AS oldest
+                     OR "postrider".takes(p.filter, e.event_type, e.kind, e.aggregate_type,
+                                          e.aggregate_id, e.seq)
+                     -- What was not looked at may be as old as this.
+                     OR (SELECT count(*) FROM event) >= $2::bigint
+                  ORDER BY e.seq LIMIT 1) AS oldest
             WHERE isfinite(oldest.occurred_at)) AS oldest_age_seconds) AS unsettled
 WHERE p.relay = $1::text

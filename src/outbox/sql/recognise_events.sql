@@ -1,5 +1,5 @@
 -- Tells which of the messages that a scan of the stream has seen are events of this outbox whose
--- fate is open: rows that the relay has not settled, and letters that are not resolved. Several
+-- fate is open: rows that the relay takes and has not settled, and letters that are not resolved. Several
 -- outboxes may share a stream, so that an id alone says nothing; one that is settled is never sent
 -- again.
 --
@@ -12,12 +12,15 @@ SELECT f.place, o.aggregate_type, o.aggregate_id
 FROM "postrider".position AS p
 CROSS JOIN unnest($2::bigint[], $3::uuid[]) WITH ORDINALITY AS f (seq, event_id, place)
 CROSS JOIN LATERAL (
-    SELECT r.tx, r.aggregate_type, r.aggregate_id FROM "postrider".outbox AS r
+    SELECT r.tx, r.aggregate_type, r.aggregate_id, r.event_type, r.kind, r.seq
+    FROM "postrider".outbox AS r
     WHERE r.seq >= f.seq AND r.seq <= f.seq AND r.event_id = f.event_id
     OFFSET 0) AS o
 WHERE p.relay = $1::text
   AND NOT pg_visible_in_snapshot(o.tx, p.snapshot)
   AND NOT (f.seq <= p.bookmark AND pg_visible_in_snapshot(o.tx, p.target))
+  AND (p.filter IS NULL
+       OR "postrider".takes(p.filter, o.event_type, o.kind, o.aggregate_type, o.aggregate_id, o.seq))
 UNION ALL
 SELECT f.place, l.aggregate_type, l.aggregate_id
 FROM unnest($2::bigint[], $3::uuid[]) WITH ORDINALITY AS f (seq, event_id, place)
