@@ -55,6 +55,7 @@ pub mod findings;
 pub mod logging;
 pub mod metrics;
 pub mod nats;
+pub mod operate;
 pub mod outbox;
 pub mod pg;
 pub mod relay;

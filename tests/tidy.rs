@@ -50,6 +50,22 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "failpoint",
         ],
     ),
+    (
+        "operate",
+        &[
+            "broker",
+            "config",
+            "event",
+            "findings",
+            "nats",
+            "outbox",
+            "pg",
+            "relay::contract",
+            "relay::producers",
+            "relay::status",
+            "wire",
+        ],
+    ),
     ("admin", &["config", "findings", "metrics", "relay::flows", "relay::status", "tasks"]),
     ("app", EVERYTHING_BUT_CLI),
     ("dev", EVERYTHING_BUT_CLI),
@@ -58,9 +74,9 @@ const MAY_NAME: &[(&str, &[&str])] = &[
 
 const EVERYTHING_BUT_CLI: &[&str] = &["*", "!cli"];
 
-/// The outbox and the brokers meet in `relay`, by way of the seam, and in those that put the
-/// program together.
-const OUTBOX_MEETS_SINK: &[&str] = &["relay", "app", "cli", "dev"];
+/// The outbox and the brokers meet in `relay`, by way of the seam, in `operate`, which compares what
+/// is in both, and in those that put the program together.
+const OUTBOX_MEETS_SINK: &[&str] = &["relay", "operate", "app", "cli", "dev"];
 
 /// The modules of the program that may name the NATS client: its own, and the throwaway servers and
 /// readers of `postrider dev`, which look at a stream as a stranger does.

@@ -3,8 +3,10 @@
 use std::{borrow::Cow, process::ExitCode};
 
 use crate::{
+    broker::BrokerError,
     config::error::{ConfigError, Problem},
     nats,
+    operate::{CompareError, DatabaseError},
     pg::{
         connect::ConnectError,
         error::{Class, QueryError},
@@ -285,19 +287,51 @@ impl From<ConfigError> for Failure {
     }
 }
 
+impl From<&DatabaseError> for Exit {
+    fn from(error: &DatabaseError) -> Self {
+        match error {
+            DatabaseError::Connect(error) => error.class().into(),
+            DatabaseError::Query(error) => error.class().into(),
+        }
+    }
+}
+
+impl From<DatabaseError> for Failure {
+    fn from(error: DatabaseError) -> Self {
+        let hint = error.hint().map(Cow::into_owned);
+        Self::new((&error).into(), Problem { hint, ..Problem::new(error.to_string()) })
+    }
+}
+
 impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
-        let problem = Problem::new(format!("could not connect to postgres: {error}"));
-        let hint = error.hint().map(str::to_owned);
-        Self::new(error.class().into(), Problem { hint, ..problem })
+        DatabaseError::from(error).into()
     }
 }
 
 impl From<QueryError> for Failure {
     fn from(error: QueryError) -> Self {
-        let problem = Problem::new(format!("could not ask postgres: {error}"));
+        DatabaseError::from(error).into()
+    }
+}
+
+impl From<CompareError> for Failure {
+    fn from(error: CompareError) -> Self {
+        let exit = match &error {
+            CompareError::Unreachable { error, .. } => error.into(),
+            CompareError::Unreadable(BrokerError::Unavailable { .. }) => Exit::Unavailable,
+            CompareError::Database(error) => error.into(),
+            CompareError::Unrouted
+            | CompareError::Stdout
+            | CompareError::Removing { .. }
+            | CompareError::Settings(_)
+            | CompareError::Unreadable(BrokerError::Missing { .. } | BrokerError::Refused { .. }) => {
+                Exit::Configuration
+            }
+        };
+        let problem = Problem::new(error.to_string());
         let hint = error.hint().map(Cow::into_owned);
-        Self::new(error.class().into(), Problem { hint, ..problem })
+        Self::new(exit, Problem { hint, ..problem })
     }
 }
 

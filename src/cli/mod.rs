@@ -2,7 +2,6 @@
 
 mod audit;
 mod check;
-mod compare;
 mod config;
 mod dev;
 mod dlq;
@@ -18,6 +17,7 @@ mod why;
 
 use std::{ffi::OsString, path::PathBuf};
 
+use serde::Serialize;
 use serde_json::Value;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -208,6 +208,41 @@ fn choose(loaded: &mut Loaded, route: &str) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Usage, problem));
     };
     (loaded.config, loaded.origins) = (only.config.clone(), only.origins.clone());
+    Ok(())
+}
+
+/// Asks the same about each route, one after the other.
+async fn ask_each<T, E>(
+    loaded: &Loaded,
+    ask: impl AsyncFn(&Config) -> Result<T, E>,
+) -> Result<Vec<T>, Failure>
+where
+    Failure: From<E>,
+{
+    let mut answers = Vec::with_capacity(loaded.routes.len());
+    for route in &loaded.routes {
+        answers.push(ask(&route.config).await?);
+    }
+    Ok(answers)
+}
+
+/// Prints the answer about each route: as it is where there is one, else as a list, or as texts
+/// under the names of the routes.
+fn print_routes<T: Serialize>(
+    loaded: &Loaded,
+    (is_json, answers, text): (bool, &[T], impl Fn(&T) -> String),
+) -> Result<(), Failure> {
+    match answers {
+        [only] if is_json => print::json(only)?,
+        [only] => print::line(&text(only))?,
+        _ if is_json => print::json(&answers)?,
+        _ => {
+            let name = |route: &OneRoute| format!("route {}", route.config.relay.name);
+            let texts = loaded.routes.iter().map(name).zip(answers.iter().map(text));
+            let texts: Vec<_> = texts.map(|(name, text)| format!("{name}\n{text}")).collect();
+            print::line(&texts.join("\n\n"))?;
+        }
+    }
     Ok(())
 }
 

@@ -2,7 +2,12 @@
 
 use std::io::{self, Write as _};
 
-use crate::logging::{is_obeyed, printable};
+use serde::Serialize;
+
+use crate::{
+    logging::{is_obeyed, printable},
+    operate::Step,
+};
 
 /// Writes a line to the standard output.
 pub(super) fn line(text: &str) -> io::Result<()> {
@@ -27,8 +32,22 @@ pub(super) fn prompt(text: &str) {
     drop(write!(stderr, "{text}").and_then(|()| stderr.flush()));
 }
 
-/// Writes a value as JSON, of which a terminal obeys nothing but the line breaks.
-pub(super) fn json(value: &serde_json::Value) -> io::Result<()> {
+/// Writes how far a command is that takes long, a line each time.
+pub(super) fn step(step: Step) {
+    to_stderr(&match step {
+        Step::Read { messages, of } => {
+            format!("read {} of {} messages of the stream", number(messages), number(of))
+        }
+        Step::PublishedAgain { events, of } => {
+            format!("publishing again {} of {}", number(events), number(of))
+        }
+    });
+}
+
+/// Writes a value as JSON with its keys in alphabetical order. A terminal obeys nothing of it but
+/// the line breaks.
+pub(super) fn json(value: &impl Serialize) -> io::Result<()> {
+    let value = serde_json::to_value(value)?;
     line(&escaped(&format!("{value:#}")))
 }
 

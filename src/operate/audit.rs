@@ -1,0 +1,175 @@
+//! Audit: where every committed event is, by the database's books and by the stream beside them.
+
+use serde::Serialize;
+
+use super::{
+    CompareError, DatabaseError, Step,
+    compare::{self, Compared},
+    inspect,
+};
+use crate::{
+    config::{Config, SinkKind},
+    outbox::{ACCOUNTING_SETTINGS, Losses, SESSION_SETTINGS},
+};
+
+const PURPOSE: &str = "audit";
+
+/// The books of one relay, and the stream beside them.
+#[derive(Debug, Serialize)]
+pub struct Audit {
+    /// The relay's name.
+    pub relay: String,
+    /// Whether everything adds up.
+    pub fine: bool,
+    /// Rows that the outbox retains.
+    pub committed: u64,
+    /// Of these, those that were acknowledged.
+    pub published: u64,
+    /// Of these, those that are still to be published.
+    pub pending: u64,
+    /// Of these, those that wait for an operator.
+    pub dead: u64,
+    /// Of these, those that an operator gave up.
+    pub discarded: u64,
+    /// Of these, those that the relay's filter leaves out.
+    pub filtered: u64,
+    /// Unresolved letters whose payload was in a row that is gone.
+    pub payloads_lost: u64,
+    /// Letters of another event than their row.
+    pub strangers: u64,
+    /// Events at most that were published and are gone from the stream and the outbox.
+    pub lost: u64,
+    /// The stream beside the books; `None` when it was not read.
+    pub stream: Option<Compared>,
+    /// The losses that `lost` counts.
+    #[serde(skip)]
+    pub losses: Losses,
+    /// Where the route's events go.
+    #[serde(skip)]
+    pub sink: SinkKind,
+}
+
+/// Losses of one relay that are acknowledged now.
+#[derive(Debug, Serialize)]
+pub struct Acknowledged {
+    /// The relay's name.
+    pub relay: String,
+    /// How many losses, with a row of the audit each.
+    pub losses: u64,
+}
+
+/// What an audit reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// The database alone.
+    Database,
+    /// The database and the stream, where the route's sink can be read back.
+    Stream,
+}
+
+/// Adds up the books of the configured relay, and compares them with the stream.
+///
+/// # Errors
+/// As the sessions', and those of a stream that cannot be compared.
+pub async fn audit(
+    config: &Config,
+    extent: Extent,
+    on_step: &mut impl FnMut(Step),
+) -> Result<Audit, CompareError> {
+    let inspection = inspect(config, PURPOSE, &ACCOUNTING_SETTINGS).await?;
+    let (relay, sink) = (config.relay.name.as_str(), config.route.sink);
+    let accounting = inspection.accounting(relay).await?;
+    let losses = inspection.losses(relay).await?;
+    let stream = if extent == Extent::Stream && is_compared(config) {
+        let settled = compare::settled(config, PURPOSE).await?;
+        Some(compare::compare(config, &settled, on_step).await?)
+    } else {
+        None
+    };
+    let is_complete = stream.as_ref().is_none_or(|stream| stream.missing.is_empty());
+    Ok(Audit {
+        relay: relay.to_owned(),
+        fine: accounting.is_balanced() && losses.losses == 0 && is_complete,
+        committed: accounting.committed(),
+        published: accounting.published(),
+        pending: accounting.pending(),
+        dead: accounting.dead(),
+        discarded: accounting.discarded(),
+        filtered: accounting.filtered(),
+        payloads_lost: accounting.payloads_lost,
+        strangers: accounting.strangers,
+        lost: losses.events,
+        stream,
+        losses,
+        sink,
+    })
+}
+
+/// Whether the stream is asked for. Standard output cannot be read back: a route of several that
+/// writes to it is audited by the database alone, the only one says that it cannot be compared.
+fn is_compared(config: &Config) -> bool {
+    match config.route.sink {
+        SinkKind::Nats => true,
+        SinkKind::Stdout => config.relay.siblings.len() <= 1,
+        SinkKind::Unrouted => false,
+    }
+}
+
+/// Notes that a person has seen the losses of the configured relay, so that their alarm ends.
+///
+/// # Errors
+/// As the session's.
+pub async fn acknowledge_loss(
+    config: &Config,
+    actor: &str,
+    reason: &str,
+) -> Result<Acknowledged, DatabaseError> {
+    let inspection = inspect(config, PURPOSE, &SESSION_SETTINGS).await?;
+    let relay = config.relay.name.as_str();
+    let losses = inspection.acknowledge_loss(relay, actor, reason).await?;
+    Ok(Acknowledged { relay: relay.to_owned(), losses })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_audit_is_serialised_with_the_number_of_what_is_missing() {
+        let stream =
+            Compared { messages: 9, expected: 8, held: 5, dropped: 1, missing: vec![17, 18] };
+        let audit = Audit {
+            relay: "default".to_owned(),
+            fine: false,
+            committed: 36,
+            published: 8,
+            pending: 7,
+            dead: 6,
+            discarded: 5,
+            filtered: 10,
+            payloads_lost: 3,
+            strangers: 2,
+            lost: 1,
+            stream: Some(stream),
+            losses: Losses { losses: 1, events: 1, noticed_at: None },
+            sink: SinkKind::Nats,
+        };
+        let expected = json!({
+            "relay": "default",
+            "fine": false,
+            "committed": 36,
+            "published": 8,
+            "pending": 7,
+            "dead": 6,
+            "discarded": 5,
+            "filtered": 10,
+            "payloads_lost": 3,
+            "strangers": 2,
+            "lost": 1,
+            "stream": { "messages": 9, "expected": 8, "held": 5, "dropped": 1, "missing": 2 },
+        });
+        assert_eq!(serde_json::to_value(audit).unwrap(), expected);
+    }
+}

@@ -1,0 +1,102 @@
+//! Reasons for which a question has no answer or an act was not done, each with its next step.
+
+use std::borrow::Cow;
+
+use crate::{
+    broker::{BrokerError, Cause},
+    nats,
+    pg::{connect::ConnectError, error::QueryError},
+};
+
+/// Postgres did not answer, or refused.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// There is no session.
+    #[error("could not connect to postgres: {0}")]
+    Connect(#[from] ConnectError),
+    /// A statement failed.
+    #[error("could not ask postgres: {0}")]
+    Query(#[from] QueryError),
+}
+
+impl DatabaseError {
+    /// What a person can do about it; `None` when the text says it or when it may pass.
+    pub fn hint(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Connect(error) => error.hint().map(Cow::Borrowed),
+            Self::Query(error) => error.hint(),
+        }
+    }
+}
+
+/// The settled events could not be compared with the stream.
+#[derive(Debug, thiserror::Error)]
+pub enum CompareError {
+    /// Postgres did not answer, or refused.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// The route is the one of the events that no route takes.
+    #[error("events that no route takes are in no stream to compare with")]
+    Unrouted,
+    /// The route writes to standard output.
+    #[error("standard output cannot be read back, so that it cannot be compared")]
+    Stdout,
+    /// The stream keeps other messages than the latest up to its limits.
+    #[error(
+        "stream \"{stream}\" removes what its consumers have acknowledged, or what a later message of its \
+         subject replaces, so that it cannot be compared"
+    )]
+    Removing {
+        /// The stream's name.
+        stream: String,
+    },
+    /// The settings of the connection to NATS are of no use.
+    #[error("{0}")]
+    Settings(nats::ConnectError),
+    /// There is no connection to NATS.
+    #[error("no connection to {url}: {error}")]
+    Unreachable {
+        /// Where the server should be.
+        url: String,
+        /// Why there is none.
+        error: nats::ConnectError,
+    },
+    /// The stream cannot be read.
+    #[error("{0}")]
+    Unreadable(BrokerError),
+}
+
+impl From<QueryError> for CompareError {
+    fn from(error: QueryError) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+impl From<ConnectError> for CompareError {
+    fn from(error: ConnectError) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+impl CompareError {
+    /// What a person can do about it; `None` when the text says it or when it may pass.
+    pub fn hint(&self) -> Option<Cow<'_, str>> {
+        Some(match self {
+            Self::Database(error) => return error.hint(),
+            Self::Settings(_) => return None,
+            Self::Unrouted => Cow::Borrowed("name another --route"),
+            Self::Stdout | Self::Removing { .. } => {
+                Cow::Borrowed("look at the database alone: postrider audit --database-only")
+            }
+            Self::Unreachable { error, .. } => Cow::Borrowed(error.hint()),
+            // A request that is forbidden is not answered.
+            Self::Unreadable(BrokerError::Unavailable { cause: Cause::Silent, .. }) => {
+                Cow::Borrowed(
+                    "does it run, and may its user publish to $JS.API.STREAM.INFO, CONSUMER.CREATE, \
+                 CONSUMER.MSG.NEXT and CONSUMER.DELETE of the stream?",
+                )
+            }
+            Self::Unreadable(error) => Cow::Borrowed(error.hint()),
+        })
+    }
+}

@@ -1,0 +1,46 @@
+//! Questions and acts of a person, each once: a function that returns a value or a typed error.
+//!
+//! The values are what a program reads, as they are serialised; the command line makes texts of
+//! them too. Nothing here prints, reads arguments, or has exit codes.
+
+pub mod audit;
+pub mod compare;
+mod error;
+pub mod reconcile;
+
+use crate::{
+    config::Config,
+    outbox::Inspection,
+    pg::{connect::connect, schema::Schema},
+};
+
+pub use error::{CompareError, DatabaseError};
+
+/// How far a question or an act is that takes long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The stream is being read.
+    Read {
+        /// Messages that were read.
+        messages: u64,
+        /// Messages that there are.
+        of: u64,
+    },
+    /// Events are being published again.
+    PublishedAgain {
+        /// Events that the relay publishes again.
+        events: u64,
+        /// Events that were missing.
+        of: u64,
+    },
+}
+
+/// Opens a session that inspects the tables; `purpose` is its name on the server.
+async fn inspect(
+    config: &Config,
+    purpose: &str,
+    settings: &[(&str, &str)],
+) -> Result<Inspection, DatabaseError> {
+    let connection = connect(&config.database, purpose, settings).await?;
+    Ok(Inspection::new(connection, Schema::from(&config.database.schema)))
+}
