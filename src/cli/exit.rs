@@ -1,6 +1,6 @@
 //! The exit codes, and which error ends with which.
 
-use std::{borrow::Cow, process::ExitCode};
+use std::{borrow::Cow, fmt::Display, process::ExitCode};
 
 use crate::{
     broker::BrokerError,
@@ -253,6 +253,12 @@ impl Failure {
         Self { exit, problems: vec![problem] }
     }
 
+    /// A failure with the text of an error and the next step, where there is one.
+    pub(super) fn said(exit: Exit, error: &impl Display, hint: Option<Cow<'_, str>>) -> Self {
+        let hint = hint.map(Cow::into_owned);
+        Self::new(exit, Problem { hint, ..Problem::new(error.to_string()) })
+    }
+
     /// Says it in the log, where a daemon's reader looks, in place of printing it.
     pub(super) fn log(self) -> Exit {
         for Problem { primary, hint, .. } in self.problems {
@@ -298,8 +304,7 @@ impl From<&DatabaseError> for Exit {
 
 impl From<DatabaseError> for Failure {
     fn from(error: DatabaseError) -> Self {
-        let hint = error.hint().map(Cow::into_owned);
-        Self::new((&error).into(), Problem { hint, ..Problem::new(error.to_string()) })
+        Self::said((&error).into(), &error, error.hint())
     }
 }
 
@@ -329,9 +334,7 @@ impl From<CompareError> for Failure {
                 Exit::Configuration
             }
         };
-        let problem = Problem::new(error.to_string());
-        let hint = error.hint().map(Cow::into_owned);
-        Self::new(exit, Problem { hint, ..problem })
+        Self::said(exit, &error, error.hint())
     }
 }
 

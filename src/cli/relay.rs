@@ -2,8 +2,6 @@
 
 use std::io::{self, BufRead as _, IsTerminal as _};
 
-use serde_json::json;
-
 use super::{
     Globals, block_on, dlq,
     exit::{Exit, Failure},
@@ -12,8 +10,7 @@ use super::{
 use crate::{
     config::{Config, error::Problem, load::Scope},
     logging::printable,
-    outbox::{GivenUp, Inspection, Letters, RelayRow, SESSION_SETTINGS},
-    pg::{connect::connect, schema::Schema},
+    operate::relays::{self, ForgetError, ForgottenRelay, Letters, ListedRelay},
 };
 
 /// `postrider relay …`
@@ -63,57 +60,27 @@ pub(super) fn run(globals: Globals, command: &Command) -> Result<Exit, Failure> 
     }
 }
 
-async fn open(config: &Config) -> Result<Inspection, Failure> {
-    let connection = connect(&config.database, "relay", &SESSION_SETTINGS).await?;
-    Ok(Inspection::new(connection, Schema::from(&config.database.schema)))
-}
-
 fn list(config: &Config, args: &List) -> Result<Exit, Failure> {
-    let relays = block_on(async { Ok::<_, Failure>(open(config).await?.relays().await?) })?;
-    let ours = config.relay.siblings.as_slice();
-    let retention = config.relay.retention.0.as_secs_f64();
+    let list = block_on(async { Ok(relays::list(config).await?) })?;
     if args.json {
-        let relays: Vec<_> = relays
-            .iter()
-            .map(|row| {
-                json!({
-                    "relay": row.relay,
-                    "state": state(row, ours, retention).replace(' ', "_"),
-                    "holder": row.holder,
-                    "idle_seconds": row.idle_seconds,
-                    "behind_at_most": row.behind_at_most,
-                    "letters": row.letters,
-                    "stream": row.stream,
-                })
-            })
-            .collect();
-        print::json(&json!({ "relays": relays }))?;
+        print::json(&list)?;
         return Ok(Exit::Done);
     }
     let header = ["relay", "state", "last wrote", "behind at most", "letters", "stream"];
     let mut rows = vec![header.map(str::to_owned)];
-    rows.extend(relays.iter().map(|row| {
+    rows.extend(list.relays.iter().map(|it| {
+        let ListedRelay { relay, state, idle_seconds, behind_at_most, letters, stream, .. } = it;
         [
-            printable(&row.relay).into_owned(),
-            state(row, ours, retention).to_owned(),
-            super::status::ago(row.idle_seconds),
-            print::number(row.behind_at_most.unsigned_abs()),
-            print::number(row.letters.unsigned_abs()),
-            row.stream.as_deref().map_or_else(|| "-".to_owned(), |it| printable(it).into_owned()),
+            printable(relay).into_owned(),
+            state.as_str().to_owned(),
+            super::status::ago(*idle_seconds),
+            print::number(behind_at_most.unsigned_abs()),
+            print::number(letters.unsigned_abs()),
+            stream.as_deref().map_or_else(|| "-".to_owned(), |it| printable(it).into_owned()),
         ]
     }));
     print::line(&print::columns(&rows))?;
     Ok(Exit::Done)
-}
-
-fn state(row: &RelayRow, ours: &[String], retention: f64) -> &'static str {
-    if row.is_led {
-        "running"
-    } else if row.is_abandoned(ours, retention) {
-        "abandoned"
-    } else {
-        "not running"
-    }
 }
 
 fn forget(config: &Config, args: &Forget) -> Result<Exit, Failure> {
@@ -124,36 +91,26 @@ fn forget(config: &Config, args: &Forget) -> Result<Exit, Failure> {
     }
     let letters = if args.discard_letters { Letters::Discard } else { Letters::Keep };
     let actor = dlq::actor(args.actor.as_deref());
-    let outcome = block_on(async {
-        let inspection = open(config).await?;
-        let by = (actor.as_str(), args.reason.as_deref());
-        Ok::<_, Failure>(inspection.forget_relay(name, by, letters).await?)
-    })?;
-    let refused = |text: String, hint: &str| {
-        let problem = Problem { hint: Some(hint.to_owned()), ..Problem::new(text) };
-        Err(Failure::new(Exit::Failed, problem))
+    let by = (actor.as_str(), args.reason.as_deref());
+    let forgotten = block_on(async { Ok(relays::forget(config, name, by, letters).await?) })?;
+    let ForgottenRelay { relay, letters_discarded } = forgotten;
+    let letters = match letters_discarded {
+        0 => String::new(),
+        count => format!(", and {count} of its letters were discarded"),
     };
-    match outcome {
-        GivenUp::Gone(letters) => {
-            let letters = match letters {
-                0 => String::new(),
-                count => format!(", and {count} of its letters were discarded"),
-            };
-            print::line(&format!(
-                "relay {name} is given up{letters}; retention goes on without it"
-            ))?;
-            Ok(Exit::Done)
-        }
-        GivenUp::Unknown => refused(format!("there is no relay {name}"), "postrider relay list"),
-        GivenUp::Led => refused(
-            format!("an instance runs relay {name}"),
-            "stop it first; postrider relay list shows when nobody runs it",
-        ),
-        GivenUp::HasLetters(count) => refused(
-            format!("relay {name} has {count} unresolved letters"),
-            "look at them with postrider dlq list --route NAME; then redrive them and run the \
-             relay once, or say --discard-letters",
-        ),
+    print::line(&format!("relay {relay} is given up{letters}; retention goes on without it"))?;
+    Ok(Exit::Done)
+}
+
+impl From<ForgetError> for Failure {
+    fn from(error: ForgetError) -> Self {
+        let exit = match &error {
+            ForgetError::Database(error) => error.into(),
+            ForgetError::Unknown(_) | ForgetError::Led(_) | ForgetError::HasLetters { .. } => {
+                Exit::Failed
+            }
+        };
+        Self::said(exit, &error, error.hint())
     }
 }
 

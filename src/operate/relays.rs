@@ -1,0 +1,172 @@
+//! Relays that have a position in this outbox, and giving one up that nobody runs.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+
+use super::{DatabaseError, RelayState, inspect};
+use crate::{
+    config::Config,
+    outbox::{GivenUp, RelayRow, SESSION_SETTINGS},
+    pg::error::QueryError,
+};
+
+pub use crate::outbox::Letters;
+
+const PURPOSE: &str = "relay";
+
+/// Relays that have a position.
+#[derive(Debug, Serialize)]
+pub struct RelayList {
+    /// By name; 1,000 at most.
+    pub relays: Vec<ListedRelay>,
+}
+
+/// One of them.
+#[derive(Debug, Serialize)]
+pub struct ListedRelay {
+    /// Its name.
+    pub relay: String,
+    /// Running, not running, or abandoned.
+    pub state: RelayState,
+    /// Who ran it last, by their own account.
+    pub holder: String,
+    /// For how long it has written nothing, in seconds.
+    pub idle_seconds: f64,
+    /// How many events it is behind at most.
+    pub behind_at_most: i64,
+    /// Its unresolved letters; exact up to 10,000.
+    pub letters: i64,
+    /// The stream that it published to last.
+    pub stream: Option<String>,
+}
+
+/// A relay that is given up now.
+#[derive(Debug, Serialize)]
+pub struct ForgottenRelay {
+    /// Its name.
+    pub relay: String,
+    /// Its letters that were discarded.
+    pub letters_discarded: i64,
+}
+
+/// A relay was not given up.
+#[derive(Debug, thiserror::Error)]
+pub enum ForgetError {
+    /// Postgres did not answer, or refused.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// No relay has that name.
+    #[error("there is no relay {0}")]
+    Unknown(String),
+    /// An instance runs it.
+    #[error("an instance runs relay {0}")]
+    Led(String),
+    /// It has letters, and nobody said that they may go.
+    #[error("relay {relay} has {letters} unresolved letters")]
+    HasLetters {
+        /// Its name.
+        relay: String,
+        /// Its unresolved letters.
+        letters: i64,
+    },
+}
+
+impl From<QueryError> for ForgetError {
+    fn from(error: QueryError) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+impl ForgetError {
+    /// What a person can do about it; `None` when the text says it or when it may pass.
+    pub fn hint(&self) -> Option<Cow<'static, str>> {
+        Some(Cow::Borrowed(match self {
+            Self::Database(error) => return error.hint(),
+            Self::Unknown(_) => "postrider relay list",
+            Self::Led(_) => "stop it first; postrider relay list shows when nobody runs it",
+            Self::HasLetters { .. } => {
+                "look at them with postrider dlq list --route NAME; then redrive them and run the \
+                 relay once, or say --discard-letters"
+            }
+        }))
+    }
+}
+
+/// Lists the relays, and who of them keeps rows in the outbox.
+///
+/// # Errors
+/// As the session's.
+pub async fn list(config: &Config) -> Result<RelayList, DatabaseError> {
+    let rows = inspect(config, PURPOSE, &SESSION_SETTINGS).await?.relays().await?;
+    let retention_seconds = config.relay.retention.0.as_secs_f64();
+    let listed = |row: RelayRow| ListedRelay {
+        state: if row.is_led {
+            RelayState::Running
+        } else if row.is_abandoned(&config.relay.siblings, retention_seconds) {
+            RelayState::Abandoned
+        } else {
+            RelayState::NotRunning
+        },
+        relay: row.relay,
+        holder: row.holder,
+        idle_seconds: row.idle_seconds,
+        behind_at_most: row.behind_at_most,
+        letters: row.letters,
+        stream: row.stream,
+    };
+    Ok(RelayList { relays: rows.into_iter().map(listed).collect() })
+}
+
+/// Gives up the position of a relay that nobody runs. A relay of that name begins anew.
+///
+/// # Errors
+/// As the session's, and those of a relay that is led, has letters, or is not there.
+pub async fn forget(
+    config: &Config,
+    relay: &str,
+    (actor, reason): (&str, Option<&str>),
+    letters: Letters,
+) -> Result<ForgottenRelay, ForgetError> {
+    let inspection = inspect(config, PURPOSE, &SESSION_SETTINGS).await?;
+    let given_up = inspection.forget_relay(relay, (actor, reason), letters).await?;
+    let relay = relay.to_owned();
+    match given_up {
+        GivenUp::Gone(letters_discarded) => Ok(ForgottenRelay { relay, letters_discarded }),
+        GivenUp::Unknown => Err(ForgetError::Unknown(relay)),
+        GivenUp::Led => Err(ForgetError::Led(relay)),
+        GivenUp::HasLetters(letters) => Err(ForgetError::HasLetters { relay, letters }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_list_of_relays_is_serialised_under_the_names_that_programs_know() {
+        let list = RelayList {
+            relays: vec![ListedRelay {
+                relay: "old".to_owned(),
+                state: RelayState::NotRunning,
+                holder: "host pid 7".to_owned(),
+                idle_seconds: 1.5,
+                behind_at_most: 3,
+                letters: 2,
+                stream: None,
+            }],
+        };
+        let expected = json!({ "relays": [{
+            "relay": "old",
+            "state": "not_running",
+            "holder": "host pid 7",
+            "idle_seconds": 1.5,
+            "behind_at_most": 3,
+            "letters": 2,
+            "stream": null,
+        }] });
+        assert_eq!(serde_json::to_value(list).unwrap(), expected);
+    }
+}
