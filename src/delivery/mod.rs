@@ -53,7 +53,7 @@ pub use letters::{
 };
 pub use outcome::{
     Attempt, Closure, ClosureKind, Fate, Letter, Outcome, Rejection, Retry, Settlement, StreamMark,
-    Verdict,
+    Until, Verdict,
 };
 pub use pace::Switch;
 pub use progress::Progress;

@@ -174,6 +174,23 @@ pub struct Letter {
     pub seq: Seq,
     /// What becomes of it.
     pub fate: Fate,
+    /// How far everything is settled with this letter and what is before it.
+    pub until: Until,
+}
+
+/// How far a part of a settlement goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Until {
+    /// As that of the settlement.
+    pub position: Position,
+    /// What was sent after it has a higher stream sequence than this.
+    pub stream_floor: u64,
+    /// How many events of the settlement are up to there.
+    pub events: usize,
+    /// How many of them are in the stream.
+    pub published: usize,
+    /// Every event with a lower ticket is up to there.
+    pub up_to: Ticket,
 }
 
 /// What becomes of an event that leaves the fast path.
@@ -218,4 +235,27 @@ pub struct Settlement {
     pub published: usize,
     /// Every event with a lower ticket is settled by this.
     pub up_to: Ticket,
+}
+
+impl Settlement {
+    /// The part with the first `letters` letters, one at least, and what is left. Each part is
+    /// written by itself, in this order.
+    pub fn divide(mut self, letters: usize) -> (Self, Option<Self>) {
+        let count = letters.max(1).min(self.letters.len());
+        let mut left = self.letters.split_off(count);
+        let Some(Until { position, stream_floor, events, published, up_to }) =
+            self.letters.last().filter(|_| !left.is_empty()).map(|last| last.until.clone())
+        else {
+            return (self, None);
+        };
+        for letter in &mut left {
+            letter.until.events -= events;
+            letter.until.published -= published;
+        }
+        let stream = StreamMark { floor: self.stream.floor.min(stream_floor), ..self.stream };
+        let letters = std::mem::replace(&mut self.letters, left);
+        self.events -= events;
+        self.published -= published;
+        (Self { position, letters, stream, events, published, up_to }, Some(self))
+    }
 }

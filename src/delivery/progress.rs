@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 
 use crate::{
-    delivery::{Fate, Letter, Settlement, StreamMark, Verdict, lanes::Ticket},
+    delivery::{Fate, Letter, Settlement, StreamMark, Until, Verdict, lanes::Ticket},
     event::{Position, Seq, Snapshot},
 };
 
-/// Letters of one settlement at most. Each copies an event, so more of them would not be written
-/// within the deadline of a statement, however often it were tried.
+/// Letters of one settlement at most. Each copies an event: a settlement that cannot be written
+/// within the deadline of a statement even so is [divided](Settlement::divide).
 const LETTERS_MAX: usize = 256;
 
 /// The fetched rows that are not settled in the database, in the order of fetching.
@@ -208,7 +208,9 @@ impl Progress {
                 continue;
             }
             match self.slots.pop_front() {
-                Some(Slot { seq, verdict: Some(verdict), .. }) => self.settle(seq, verdict),
+                Some(Slot { seq, stream_floor, verdict: Some(verdict) }) => {
+                    self.settle(seq, stream_floor, verdict);
+                }
                 Some(undecided) => {
                     self.slots.push_front(undecided);
                     return;
@@ -231,7 +233,7 @@ impl Progress {
         }
     }
 
-    fn settle(&mut self, seq: Seq, verdict: Verdict) {
+    fn settle(&mut self, seq: Seq, stream_floor: u64, verdict: Verdict) {
         self.first += 1;
         self.settled += 1;
         self.moved = true;
@@ -250,6 +252,13 @@ impl Progress {
             Verdict::Retrying(retry) => Fate::Retrying(retry),
             Verdict::Held(hold) => Fate::Held(hold),
         };
-        self.letters.push(Letter { seq, fate });
+        let until = Until {
+            position: self.position.clone(),
+            stream_floor,
+            events: self.settled,
+            published: self.published,
+            up_to: Ticket(self.first),
+        };
+        self.letters.push(Letter { seq, fate, until });
     }
 }

@@ -1,10 +1,5 @@
 //! Reads what became visible: a poll takes the present snapshot, pages read up to it.
 
-use std::{
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
-};
-
 use tokio_postgres::types::ToSql;
 
 use crate::{
@@ -51,37 +46,6 @@ pub struct Page {
     pub looked_to: Option<Seq>,
 }
 
-/// How many rows a page may have, so that it can be read within the deadline of a statement: rows
-/// that have to be unpacked to be measured may take longer than a whole page has.
-#[derive(Debug)]
-pub(super) struct PageRows(AtomicUsize);
-
-impl PageRows {
-    /// How long it may be looked for rows before it is said that there are none so far.
-    pub(super) const LONG: Duration = Duration::from_millis(500);
-
-    pub(super) fn unlimited() -> Self {
-        Self(AtomicUsize::new(usize::MAX))
-    }
-
-    pub(super) fn at_most(&self, rows: usize) -> usize {
-        rows.min(self.0.load(Ordering::Relaxed))
-    }
-
-    /// Fewer after a page of so many rows that was given up, somewhat more after each that was read.
-    pub(super) fn learn<T>(&self, rows: usize, read: &Result<T, QueryError>) {
-        let next = match read {
-            Ok(_) => {
-                let now = self.0.load(Ordering::Relaxed);
-                now.saturating_add(now / 4 + 1)
-            }
-            Err(error) if error.is_cancelled() || error.is_of_a_row() => (rows / 8).max(1),
-            Err(_) => return,
-        };
-        self.0.store(next, Ordering::Relaxed);
-    }
-}
-
 impl Outbox {
     /// Polls: finds where the reader may go next, and reads what is new on the way there, both at
     /// once, with everything up to `settled` read. Without the page when that is more than one, or
@@ -95,7 +59,7 @@ impl Outbox {
         limits: PageLimits,
     ) -> Result<(Snapshot, Option<Page>), QueryError> {
         let limits = PageLimits { events: limits.events.min(LOOK_ROWS), ..limits };
-        if self.page_rows.at_most(limits.events) < limits.events {
+        if self.limits.page.at_most(limits.events) < limits.events {
             return Ok((self.target().await?, None));
         }
         let (rows, inline) = PageLimits { events: limits.events + 1, ..limits }.of_a_page();
@@ -112,7 +76,7 @@ impl Outbox {
             Ok(())
         });
         let read = self.connection.timed(Query::Fetch, read).await;
-        self.page_rows.learn(limits.events, &read);
+        self.limits.page.learn(limits.events, &read);
         if read.as_ref().is_err_and(QueryError::is_of_a_row) {
             // The pages find out which row it is.
             return Ok((self.target().await?, None));
@@ -157,16 +121,16 @@ impl Outbox {
         late: Option<&str>,
         limits: PageLimits,
     ) -> Result<Page, QueryError> {
-        let mut limits = PageLimits { events: self.page_rows.at_most(limits.events), ..limits };
+        let mut limits = PageLimits { events: self.limits.page.at_most(limits.events), ..limits };
         if let Some(filtered) = &self.filtered {
             return self.filtered_page(filtered, cursor, late, limits).await;
         }
         loop {
             let read = self.page_once(cursor, late, limits, None).await;
-            self.page_rows.learn(limits.events, &read);
+            self.limits.page.learn(limits.events, &read);
             let events = match read {
                 Err(error) if error.is_of_a_row() && limits.events > 1 => {
-                    limits.events = self.page_rows.at_most(limits.events - 1);
+                    limits.events = self.limits.page.at_most(limits.events - 1);
                     continue;
                 }
                 Err(error) if error.is_of_a_row() => {
@@ -220,7 +184,11 @@ impl Outbox {
         let room = fitting(&page.events, limits);
         page.complete &= room == page.events.len();
         page.events.truncate(room);
-        self.read_left_out(&mut page.events, limits.event_bytes).await?;
+        let read = self.read_left_out(&mut page.events, limits.event_bytes).await;
+        if read.is_err() {
+            self.limits.page.learn(page.events.len(), &read);
+        }
+        read?;
         self.salvage(&mut page.events).await?;
         Ok(page)
     }

@@ -4,9 +4,9 @@
 //! than can be looked at within its deadline, however few of them the route takes. How far it was
 //! looked comes with the page, so that nothing is looked at again.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{Outbox, Page, PageLimits, fetch::PageRows};
+use super::{Outbox, Page, PageLimits};
 use crate::{
     event::{Filter, Position, Seq},
     metrics::Query,
@@ -19,6 +19,9 @@ const STRETCH_MAX: usize = 50_000;
 /// Stretches without an event of the route after which a page is returned all the same, so that what
 /// was looked at is settled.
 const EMPTY_STRETCHES_MAX: usize = 8;
+
+/// How long it may be looked for rows before it is said that there are none so far.
+const LONG: Duration = Duration::from_millis(500);
 
 /// The type of an event whose own cannot be read (migrations/functions/salvage.sql).
 const UNREADABLE: &str = "unreadable";
@@ -58,13 +61,11 @@ pub(super) struct Filtered {
     pub(super) filter: Filter,
     /// The statement that reads the last `seq` that was drawn.
     ceiling: Prepared,
-    /// How long a stretch may be.
-    stretch: PageRows,
 }
 
 impl Filtered {
     pub(super) fn new(filter: Filter, ceiling: Prepared) -> Self {
-        Self { filter, ceiling, stretch: PageRows::unlimited() }
+        Self { filter, ceiling }
     }
 }
 
@@ -89,7 +90,7 @@ impl Outbox {
         late: Option<&str>,
         limits: PageLimits,
     ) -> Result<Page, QueryError> {
-        let began = Instant::now();
+        let (began, mut limits) = (Instant::now(), limits);
         let row = self.connection.run_one(Query::Fetch, &filtered.ceiling, &[]).await?;
         // The snapshot up to which is read was taken before: no row of it has a higher place, unless
         // somebody has set the sequence back.
@@ -100,14 +101,15 @@ impl Outbox {
         // cannot be read, it begins at the bookmark.
         let mut begins_at = cursor.bookmark.max(cursor.floor);
         loop {
+            limits.events = self.limits.page.at_most(limits.events);
             let from = cursor.bookmark.max(begins_at).0;
-            let stretch = filtered.stretch.at_most(STRETCH_MAX);
+            let stretch = self.limits.stretch.at_most(STRETCH_MAX);
             let length = i64::try_from(stretch).unwrap_or(i64::MAX);
             let mut to = from.saturating_add(length).min(ceiling).max(from);
             let mut is_last = to >= ceiling;
             let read = self.page_once(&cursor, late, limits, Some(Seq(to))).await;
-            filtered.stretch.learn(stretch, &read);
-            self.page_rows.learn(limits.events, &read);
+            self.limits.stretch.learn(stretch, &read);
+            self.limits.page.learn(limits.events, &read);
             let mut page = match read {
                 Err(error)
                     if error.is_of_a_row() && (stretch > 1 || begins_at > cursor.bookmark) =>
@@ -145,7 +147,7 @@ impl Outbox {
                 }
             };
             empty += usize::from(page.events.is_empty());
-            let is_long = empty >= EMPTY_STRETCHES_MAX || began.elapsed() >= PageRows::LONG;
+            let is_long = empty >= EMPTY_STRETCHES_MAX || began.elapsed() >= LONG;
             if page.events.is_empty() && !is_last && !is_long {
                 cursor.bookmark = Seq(to);
                 continue;

@@ -18,7 +18,7 @@ const DUE_MAX: i64 = 256;
 
 /// Letters of a page of blocked keys: a page is read within the deadline of a statement, however many
 /// there are.
-const BLOCKED_PAGE: i64 = 5_000;
+const BLOCKED_PAGE: usize = 5_000;
 
 /// Letters of one key that are read at once at most.
 const RUN_MAX: i64 = 64;
@@ -63,12 +63,14 @@ impl Outbox {
     /// As the session's.
     pub async fn blocked_keys(&self, after: LetterId) -> Result<BlockedKeys, QueryError> {
         let blocked = &self.statements.load_blocked_keys;
-        let rows = self
-            .connection
-            .run(Query::Letters, blocked, &[&self.relay, &after.0, &BLOCKED_PAGE])
-            .await?;
-        let full = i64::try_from(rows.len()).is_ok_and(|rows| rows >= BLOCKED_PAGE);
-        let last = rows.last().filter(|_| full).map(|row| row.try_get(0).map(LetterId));
+        let size = self.limits.blocked_keys.at_most(BLOCKED_PAGE);
+        let limit = i64::try_from(size).unwrap_or(i64::MAX);
+        let rows =
+            self.connection.run(Query::Letters, blocked, &[&self.relay, &after.0, &limit]).await;
+        self.limits.blocked_keys.learn(size, &rows);
+        let rows = rows?;
+        let last =
+            rows.last().filter(|_| rows.len() >= size).map(|row| row.try_get(0).map(LetterId));
         let keys = rows.iter().map(blocked_key).filter_map(Result::transpose);
         Ok(BlockedKeys { keys: keys.collect::<Result<_, _>>()?, next: last.transpose()? })
     }

@@ -17,6 +17,7 @@ mod reconcile;
 mod relays;
 mod repair;
 mod row;
+mod row_limit;
 mod scan;
 mod settle;
 mod sleep;
@@ -51,6 +52,7 @@ pub use producers::{Hindrance, Queue};
 pub use reconcile::{Due as SettledDue, LETTER_BYTES_MAX, RECONCILE_BATCH, Settled, SettledEvent};
 pub use relays::{GivenUp, Letters, RelayRow};
 pub use repair::{HealWhen, Healed, REPAIR_SETTINGS, Repair};
+pub use row_limit::RowLimits;
 pub use scan::Ours;
 pub use settle::{Authority, SettleError, Written};
 pub use upkeep::{Forgotten, Retained, Upkeep};
@@ -84,7 +86,7 @@ pub struct Outbox {
     schema: Schema,
     statements: Statements,
     measuring: depth::Measuring,
-    page_rows: fetch::PageRows,
+    limits: Arc<RowLimits>,
     /// What reading for a filter needs; `None` for a reader of every event.
     filtered: Option<filtered::Filtered>,
 }
@@ -123,6 +125,7 @@ impl Outbox {
         connection: Connection,
         schema: Schema,
         (relay, filter): (String, Filter),
+        limits: Arc<RowLimits>,
     ) -> Result<Arc<Self>, QueryError> {
         macro_rules! prepare {
             ($file:literal) => {{
@@ -157,7 +160,6 @@ impl Outbox {
             recognise_events: prepare!("sql/recognise_events.sql"),
             take_over_position: prepare!("sql/take_over_position.sql"),
         };
-        let page_rows = fetch::PageRows::unlimited();
         let measuring = depth::Measuring::default();
         let filtered = if filter.takes_all() {
             None
@@ -165,7 +167,7 @@ impl Outbox {
             let ceiling = prepare!("sql/read_ceiling.sql");
             Some(filtered::Filtered::new(filter, ceiling))
         };
-        Ok(Arc::new(Self { connection, relay, schema, statements, measuring, page_rows, filtered }))
+        Ok(Arc::new(Self { connection, relay, schema, statements, measuring, limits, filtered }))
     }
 
     /// How much is not published; `None` before the relay's first start. For a standby, which has

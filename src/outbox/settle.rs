@@ -26,7 +26,7 @@ pub struct Authority {
     pub stream: String,
     /// When that stream was created, in nanoseconds since the Unix epoch, when that is known.
     pub stream_created: Option<i64>,
-    /// Events settled as published by this position, the next settlement's included.
+    /// Events settled as published by this position so far.
     pub published: i64,
     /// Whether a dead letter holds the later events of its key.
     pub on_dead: OnDead,
@@ -34,6 +34,14 @@ pub struct Authority {
     pub letter_bytes_max: u64,
     /// For how long a settlement renews the lease.
     pub lease: Duration,
+}
+
+impl Authority {
+    /// The count of published events once this settlement is written.
+    pub fn published_with(&self, settlement: &Settlement) -> i64 {
+        let published = i64::try_from(settlement.published).unwrap_or(i64::MAX);
+        self.published.saturating_add(published)
+    }
 }
 
 /// Why a settlement was not written.
@@ -60,6 +68,11 @@ pub struct Written {
 }
 
 impl Outbox {
+    /// Letters that one settlement may have.
+    pub fn letters_max(&self) -> usize {
+        self.limits.letters.at_most(usize::MAX)
+    }
+
     /// Writes a settlement. Doing it again changes nothing.
     ///
     /// Of its dead letters `named_max` at most are returned.
@@ -121,11 +134,10 @@ impl Outbox {
             &columns.waits,
         ];
         let parameters = [&row.parameters()[..], &letters].concat();
-        let rows = self
-            .connection
-            .run(Query::Settle, &self.statements.settle_letters, &parameters)
-            .await?;
-        dead_letters(&rows, "settled", authority.term)
+        let rows =
+            self.connection.run(Query::Settle, &self.statements.settle_letters, &parameters).await;
+        self.limits.letters.learn(settlement.letters.len(), &rows);
+        dead_letters(&rows?, "settled", authority.term)
     }
 }
 
@@ -140,6 +152,7 @@ struct PositionRow<'a> {
     stream_event_id: Option<Uuid>,
     stream_floor: i64,
     lease_seconds: f64,
+    published: i64,
 }
 
 impl<'a> PositionRow<'a> {
@@ -157,6 +170,7 @@ impl<'a> PositionRow<'a> {
             stream_event_id: event_id.map(|EventId(id)| id),
             stream_floor: number(floor),
             lease_seconds: authority.lease.as_secs_f64(),
+            published: authority.published_with(settlement),
         }
     }
 
@@ -175,7 +189,7 @@ impl<'a> PositionRow<'a> {
             &self.stream_event_id,
             &self.stream_floor,
             &self.lease_seconds,
-            &self.authority.published,
+            &self.published,
         ]
     }
 }

@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use tokio_postgres::{Row, types::ToSql};
 
-use super::{Losses, depth::Measuring};
+use super::{Losses, depth::Measuring, row_limit::RowLimit};
 use crate::{
     metrics::{Depth, Query},
     pg::{connect::Connection, error::QueryError, schema::Schema},
@@ -18,10 +18,11 @@ pub struct Upkeep {
     schema: Schema,
     relay: String,
     measuring: Measuring,
+    forgetting: RowLimit,
 }
 
 /// Letters that one statement deletes at most, and rows of the audit.
-const FORGET_ROWS: i64 = 2_000;
+const FORGET_ROWS: usize = 2_000;
 
 /// What was deleted for its age.
 #[derive(Debug, Clone, Copy)]
@@ -46,7 +47,8 @@ pub struct Retained {
 impl Upkeep {
     /// Works through this session, which several may share.
     pub fn new(connection: Arc<Connection>, schema: Schema, relay: String) -> Self {
-        Self { connection, schema, relay, measuring: Measuring::default() }
+        let (measuring, forgetting) = (Measuring::default(), RowLimit::default());
+        Self { connection, schema, relay, measuring, forgetting }
     }
 
     pub(super) fn relay(&self) -> &str {
@@ -145,10 +147,14 @@ impl Upkeep {
     ) -> Result<Forgotten, QueryError> {
         let (letters, audits) = (letters.as_secs_f64(), audits.as_secs_f64());
         let sql = include_str!("sql/delete_old_letters.sql");
-        let rows = self.run(sql, &[&letters, &audits, &FORGET_ROWS]).await?;
+        let size = self.forgetting.at_most(FORGET_ROWS);
+        let limit = i64::try_from(size).unwrap_or(i64::MAX);
+        let rows = self.run(sql, &[&letters, &audits, &limit]).await;
+        self.forgetting.learn(size, &rows);
+        let rows = rows?;
         let count = |name: &str| rows.first().map_or(Ok(0), |row| row.try_get::<_, i64>(name));
         let (letters, audits) = (count("letters")?, count("audits")?);
-        Ok(Forgotten { letters, audits, is_full: letters.max(audits) >= FORGET_ROWS })
+        Ok(Forgotten { letters, audits, is_full: letters.max(audits) >= limit })
     }
 
     /// Forgets the consumers' dedup keys that are older than `retention`.

@@ -93,9 +93,18 @@ impl From<tokio_postgres::Error> for QueryError {
 }
 
 impl QueryError {
-    /// Whether the server gave the statement up, for instance because it took too long.
-    pub fn is_cancelled(&self) -> bool {
-        matches!(self, Self::Failed(error) if error.code() == Some(&SqlState::QUERY_CANCELED))
+    /// Whether the statement was given up because it took too long: by the server, or by us, who
+    /// heard nothing from it. One that waited for a known lock is none.
+    pub fn is_given_up(&self) -> bool {
+        match self {
+            Self::Timeout { .. } => true,
+            Self::Failed(error) => error.code() == Some(&SqlState::QUERY_CANCELED),
+            Self::Shape { .. }
+            | Self::RowGone
+            | Self::NoRow
+            | Self::Untyped { .. }
+            | Self::Blocked(_) => false,
+        }
     }
 
     /// Whether a single row may have caused it: damaged storage, or a value that nothing can take. Other

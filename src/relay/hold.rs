@@ -180,7 +180,8 @@ impl Relay {
             Err(error) => return Ok(Err(error.into())),
         }
         let of = (settings.relay.clone(), settings.filter.clone());
-        let outbox = Outbox::open(connection, settings.schema.clone(), of).await;
+        let limits = Arc::clone(&self.row_limits);
+        let outbox = Outbox::open(connection, settings.schema.clone(), of, limits).await;
         Ok(outbox.map_err(NotYet::from))
     }
 

@@ -1,6 +1,7 @@
 //! One holding of the relay's right: the session, the term, and the events in our hands.
 
 use std::{
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -59,8 +60,8 @@ pub(super) struct Holding {
     settle_asked: Instant,
     /// Whether anything was settled or recorded.
     pub(super) has_settled: bool,
-    /// A settlement that failed and is tried again.
-    failed: Option<Settlement>,
+    /// The parts of a settlement that are to be written still, in order.
+    unwritten: VecDeque<Settlement>,
     /// The answers to what was written so far.
     pub(super) answers: Answers,
     settle_at: Instant,
@@ -149,7 +150,7 @@ impl Holding {
             fence,
             settle_asked: now,
             has_settled: false,
-            failed: None,
+            unwritten: VecDeque::new(),
             answers: Answers::Complete,
             settle_at: now,
             last_settled: now,
@@ -275,12 +276,14 @@ impl Holding {
         self.record_letters(now);
     }
 
-    /// A settlement that was never tried.
-    fn take_settlement(&mut self) -> Option<Settlement> {
-        let settlement = self.delivery.take_settlement()?;
-        let published = i64::try_from(settlement.published).unwrap_or(i64::MAX);
-        self.authority.published = self.authority.published.saturating_add(published);
-        Some(settlement)
+    /// The next settlement, or the next part of one that cannot be written at once.
+    fn next_settlement(&mut self) -> Option<Settlement> {
+        let next = self.unwritten.pop_front().or_else(|| self.delivery.take_settlement())?;
+        let (part, rest) = next.divide(self.outbox.letters_max());
+        if let Some(rest) = rest {
+            self.unwritten.push_front(rest);
+        }
+        Some(part)
     }
 
     /// Starts writing back what was decided, when it is time to.
@@ -288,9 +291,7 @@ impl Holding {
         if self.settle_due().is_none_or(|due| due > now) {
             return;
         }
-        let Some(settlement) = self.failed.take().or_else(|| self.take_settlement()) else {
-            return;
-        };
+        let Some(settlement) = self.next_settlement() else { return };
         self.settle_asked = now;
         let (outbox, authority) = (Arc::clone(&self.outbox), self.authority.clone());
         self.settling.start(async move {
@@ -311,7 +312,7 @@ impl Holding {
         if !self.settling.is_idle() || self.is_healing() {
             return None;
         }
-        if self.failed.is_some() {
+        if !self.unwritten.is_empty() {
             return Some(self.settle_at);
         }
         if !self.delivery.has_moved() {
@@ -342,13 +343,14 @@ impl Holding {
                 self.fence = fence.unwrap_or(self.fence);
                 self.lease.confirmed(self.settle_asked, now);
                 self.has_settled = true;
+                self.authority.published = self.authority.published_with(&settlement);
                 self.delivery.settled(&settlement);
                 Ok(Some(settlement))
             }
             Err(SettleError::Query(error)) => {
                 self.answers = Answers::Missing;
                 survive("settle", error)?;
-                self.failed = Some(settlement);
+                self.unwritten.push_front(settlement);
                 self.settle_at = now + RETRY;
                 Ok(None)
             }
@@ -421,7 +423,7 @@ impl Holding {
     }
 
     fn is_settled(&self) -> bool {
-        let position = self.settling.is_idle() && self.failed.is_none();
+        let position = self.settling.is_idle() && self.unwritten.is_empty();
         position && !self.delivery.has_moved() && self.is_recorded()
     }
 

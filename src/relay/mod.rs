@@ -59,7 +59,7 @@ use crate::{
     event::Filter,
     failpoint,
     metrics::{Dependency, Metrics},
-    outbox::{Candidate, PageLimits},
+    outbox::{Candidate, PageLimits, RowLimits},
     pg::schema::Schema,
     shutdown::Shutdown,
     sink::Sink,
@@ -154,6 +154,7 @@ pub struct Relay {
     shutdown: Shutdown,
     report: Report,
     watchdog: Watchdog,
+    row_limits: Arc<RowLimits>,
 }
 
 impl Relay {
@@ -170,8 +171,18 @@ impl Relay {
         let encoder = encoder.with_mode(settings.mode);
         let broker = Broker::new(sink, encoder, settings.ack_timeout);
         let watchdog = Watchdog::new(trusted_for(settings.candidate.length));
-        let report = Report::default();
-        Self { settings, broker, status, heartbeat, metrics, shutdown, report, watchdog }
+        let (report, row_limits) = (Report::default(), Arc::default());
+        Self {
+            settings,
+            broker,
+            status,
+            heartbeat,
+            metrics,
+            shutdown,
+            report,
+            watchdog,
+            row_limits,
+        }
     }
 
     /// Relays until asked to stop.

@@ -60,6 +60,7 @@ mod secrets;
 mod servers;
 mod session;
 mod single_user;
+mod slow_statements;
 mod sql_contract;
 mod sql_reader;
 mod stdout;

@@ -1,7 +1,7 @@
 //! The torture suite's proxy: what each mode does to a conversation of two sockets.
 
 #[path = "../torture/proxy.rs"]
-mod torture_proxy;
+pub(crate) mod torture_proxy;
 
 use std::{io::ErrorKind, time::Duration};
 

@@ -24,7 +24,7 @@ use tokio::{
     },
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +44,8 @@ pub(crate) enum Mode {
     Delay(Duration, Duration),
     /// They pass in pieces of so many bytes.
     Slice(usize),
+    /// They pass as fast as so many bytes a second come: a narrow link.
+    Narrow(u32),
     /// Nothing is taken from the sender and nothing of it arrives, not even its end: a network that
     /// drops packets. What was sent arrives when it is over, if both sides still wait.
     Hole,
@@ -315,6 +317,11 @@ impl Direction {
                     sleep_until(at + fixed + jitter).await;
                     // What was late meets what has come since: a hole or a hold.
                     self.open().await;
+                    to.write_all(&bytes).await
+                }
+                Mode::Narrow(rate) => {
+                    let size = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+                    sleep(Duration::from_secs(1) * size / rate.max(1)).await;
                     to.write_all(&bytes).await
                 }
                 Mode::Slice(size) => write_sliced(to, &bytes, size).await,

@@ -87,6 +87,7 @@ struct Sometimes {
     waited_for_bound: u64,
     repeated: u64,
     stale: u64,
+    divided: u64,
 }
 
 impl AddAssign for Sometimes {
@@ -98,7 +99,7 @@ impl AddAssign for Sometimes {
 }
 
 impl Sometimes {
-    fn each(&mut self) -> [(&'static str, &mut u64); 37] {
+    fn each(&mut self) -> [(&'static str, &mut u64); 38] {
         [
             ("stored", &mut self.stored),
             ("duplicate on a retry", &mut self.duplicate_on_retry),
@@ -120,6 +121,7 @@ impl Sometimes {
             ("held behind nothing and then tried", &mut self.suspected_in_vain),
             ("resumed with more blocked keys than memory may hold", &mut self.overflown),
             ("loaded the blocked keys anew", &mut self.loaded_anew),
+            ("a settlement written in parts", &mut self.divided),
             ("scanned again because every key was suspected", &mut self.scanned_again),
             ("gone on behind a dead one", &mut self.skipped),
             ("a batch committed", &mut self.committed),

@@ -347,6 +347,15 @@ impl World {
             return;
         }
         let Some(settlement) = self.settling.take() else { return };
+        // One that was given up is written in parts.
+        let (settlement, rest) = if self.random.chance(50) {
+            let letters = self.random.below(4);
+            settlement.divide(usize::try_from(letters).unwrap_or(1))
+        } else {
+            (settlement, None)
+        };
+        self.sometimes.divided += u64::from(rest.is_some());
+        self.settling = rest;
         for row in &self.database.rows {
             self.assert_decided(&settlement, row.seq);
         }
@@ -467,6 +476,7 @@ impl World {
     fn is_quiet(&self) -> bool {
         self.delivery.events() == 0
             && self.scan_above.is_none()
+            && self.settling.is_none()
             && !self.delivery.has_records()
             && self.database.next_due().is_none()
             && self.delivery.cursor().is_complete()

@@ -1,0 +1,81 @@
+//! How many rows one statement may deal with, so that it is done within its deadline.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::pg::error::QueryError;
+
+/// The row limits of a relay's statements. They outlive the session that learned them: a statement
+/// that is too large for its deadline may cost the session.
+#[derive(Debug, Default)]
+pub struct RowLimits {
+    /// Rows of a page.
+    pub(super) page: RowLimit,
+    /// Places in the order of `seq` that one statement looks at for a filter.
+    pub(super) stretch: RowLimit,
+    /// Letters of a page of blocked keys.
+    pub(super) blocked_keys: RowLimit,
+    /// Letters of a settlement.
+    pub(super) letters: RowLimit,
+}
+
+/// How many rows one kind of statement may deal with: rows that have to be unpacked to be measured,
+/// or that are written to a slow disk, take longer than a whole statement may.
+#[derive(Debug)]
+pub(super) struct RowLimit(AtomicUsize);
+
+impl Default for RowLimit {
+    fn default() -> Self {
+        Self(AtomicUsize::new(usize::MAX))
+    }
+}
+
+impl RowLimit {
+    /// At most so many rows.
+    pub(super) fn at_most(&self, rows: usize) -> usize {
+        rows.min(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Fewer after a statement with so many rows that was given up, somewhat more after each that
+    /// was not.
+    pub(super) fn learn<T>(&self, rows: usize, answer: &Result<T, QueryError>) {
+        let next = match answer {
+            Ok(_) => {
+                let now = self.0.load(Ordering::Relaxed);
+                now.saturating_add(now / 4 + 1)
+            }
+            Err(error) if error.is_given_up() || error.is_of_a_row() => (rows / 8).max(1),
+            Err(_) => return,
+        };
+        self.0.store(next, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_limit_shrinks_to_one_row_and_grows_again() {
+        let limit = RowLimit::default();
+        let late = || Err::<(), _>(QueryError::Timeout { after: Duration::from_secs(6) });
+        let mut rows = 1_000;
+        let mut sizes = Vec::new();
+        while rows > 1 {
+            limit.learn(rows, &late());
+            rows = limit.at_most(1_000);
+            sizes.push(rows);
+        }
+        assert_eq!(sizes, [125, 15, 1]);
+        limit.learn(1, &late());
+        assert_eq!(limit.at_most(1_000), 1);
+        let grown = (0..40).find(|_| {
+            limit.learn(1, &Ok(()));
+            limit.at_most(1_000) == 1_000
+        });
+        assert!(grown.is_some());
+        limit.learn(1_000, &Err::<(), _>(QueryError::NoRow));
+        assert_eq!(limit.at_most(1_000), 1_000, "what says nothing about the size");
+    }
+}

@@ -1,0 +1,108 @@
+//! Statements that cannot be done within their deadline are divided: work that waits never stands
+//! still for its size.
+
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use super::{
+    proxy::torture_proxy::{Mode, Modes, Proxy},
+    support::{
+        DEADLINE, Fixture,
+        daemon::{Daemon, DaemonBuilder},
+        eventually,
+    },
+};
+
+/// What the program says when a statement is given up.
+fn giving_up(daemon: DaemonBuilder) -> DaemonBuilder {
+    daemon
+        .allow_log("canceling statement due to statement timeout")
+        .allow_log("no answer from the database within")
+        .allow_log("waiting for Postgres")
+        .allow_log("publishing pauses until postgres confirms the lease")
+}
+
+async fn count(client: &Client, sql: &str) -> i64 {
+    client.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+/// Each new letter takes its time, as on a slow disk.
+async fn slow_letters(client: &Client, each: Duration) {
+    let sql = format!(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+             $$BEGIN PERFORM pg_catalog.pg_sleep({}); RETURN NEW; END$$;
+         CREATE TRIGGER slow BEFORE INSERT ON postrider.letter
+             FOR EACH ROW EXECUTE FUNCTION slow()",
+        each.as_secs_f64()
+    );
+    client.batch_execute(&sql).await.unwrap();
+}
+
+/// A settlement that was given up used to be tried again unchanged, for ever.
+#[tokio::test]
+async fn a_settlement_of_more_letters_than_a_statement_can_write_is_written_in_parts() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    slow_letters(&client, Duration::from_millis(100)).await;
+    let insert = "INSERT INTO postrider.outbox (event_type, aggregate_type, aggregate_id, headers)
+        SELECT 'order.placed', 'order', n, CASE WHEN n % 4 = 0 THEN '{}' ELSE '[]' END::jsonb
+        FROM generate_series(1, 160) AS n";
+    client.batch_execute(insert).await.unwrap();
+
+    let daemon = giving_up(fixture.daemon()).set("database.query_timeout", "1s").start();
+
+    // 120 letters take 12 s; of a part of 15 the second in which it must be written is long.
+    eventually("a settled position", 3 * DEADLINE, async || {
+        let settled = "SELECT count(*) FROM postrider.letter WHERE error_code = 'invalid_headers'";
+        let position = "SELECT coalesce(max(published), 0) FROM postrider.position";
+        (count(&client, settled).await, count(&client, position).await) == (120, 40)
+    })
+    .await;
+    assert_eq!(fixture.wait_stored(40, DEADLINE).await.len(), 40);
+    let gave_up = daemon.log().matches("could not settle").count();
+    assert!((1..=3).contains(&gave_up), "{gave_up} settlements were given up: {}", daemon.log());
+}
+
+/// A relay whose database is behind a narrow link, with more waiting than it brings in one deadline.
+async fn behind_a_narrow_link(
+    fixture: &Fixture,
+    change: impl FnOnce(DaemonBuilder) -> DaemonBuilder,
+) -> (Proxy, Daemon) {
+    let client = fixture.connect().await;
+    // As bytes that cannot be compressed.
+    let insert = "INSERT INTO postrider.outbox (event_type, payload_binary)
+        SELECT 'order.placed', string_agg(sha512((n || '-' || i)::bytea), NULL)
+        FROM generate_series(1, 40) AS n, generate_series(1, 3000) AS i GROUP BY n";
+    client.batch_execute(insert).await.unwrap();
+    let proxy = Proxy::start(fixture.postgres.port()).await.unwrap();
+    proxy.set(Modes::to_client(Mode::Narrow(800_000)));
+    let url = fixture.database_url();
+    let port = format!(":{}/", fixture.postgres.port());
+    let url = url.replace(&port, &format!(":{}/", proxy.port()));
+    assert_ne!(url, fixture.database_url());
+    let daemon =
+        giving_up(fixture.daemon()).set("database.url", url).set("database.query_timeout", "1s");
+    (proxy, change(daemon).start())
+}
+
+/// The size of a page was learned from what the server gave up, and forgotten with the session: over a
+/// link that brings less than a page within the deadline nothing was ever read.
+#[tokio::test]
+async fn a_page_that_a_narrow_link_does_not_bring_in_time_is_read_in_parts() {
+    let fixture = Fixture::new().await;
+    let (_proxy, daemon) = behind_a_narrow_link(&fixture, |daemon| daemon).await;
+    assert_eq!(fixture.wait_stored(40, 3 * DEADLINE).await.len(), 40);
+    assert!(daemon.log().contains("no answer from the database within"), "{}", daemon.log());
+}
+
+#[tokio::test]
+async fn a_route_behind_a_narrow_link_reads_its_pages_in_parts_too() {
+    let fixture = Fixture::new().await;
+    let (_proxy, daemon) = behind_a_narrow_link(&fixture, |daemon| {
+        daemon.config(|toml| toml.set("route.types", vec!["order.*".to_owned()]))
+    })
+    .await;
+    assert_eq!(fixture.wait_stored(40, 3 * DEADLINE).await.len(), 40);
+    assert!(daemon.log().contains("no answer from the database within"), "{}", daemon.log());
+}
