@@ -20,6 +20,7 @@ fn giving_up(daemon: DaemonBuilder) -> DaemonBuilder {
         .allow_log("canceling statement due to statement timeout")
         .allow_log("no answer from the database within")
         .allow_log("waiting for Postgres")
+        .allow_log("became a dead letter")
         .allow_log("publishing pauses until postgres confirms the lease")
 }
 
@@ -45,23 +46,22 @@ async fn a_settlement_of_more_letters_than_a_statement_can_write_is_written_in_p
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
     slow_letters(&client, Duration::from_millis(100)).await;
-    let insert = "INSERT INTO postrider.outbox (event_type, aggregate_type, aggregate_id, headers)
-        SELECT 'order.placed', 'order', n, CASE WHEN n % 4 = 0 THEN '{}' ELSE '[]' END::jsonb
+    let insert = "INSERT INTO postrider.outbox (event_type, aggregate_type, aggregate_id)
+        SELECT CASE WHEN n % 4 = 0 THEN 'order.placed' ELSE 'no subject' END, 'order', n
         FROM generate_series(1, 160) AS n";
     client.batch_execute(insert).await.unwrap();
 
     let daemon = giving_up(fixture.daemon()).set("database.query_timeout", "1s").start();
 
-    // 120 letters take 12 s; of a part of 15 the second in which it must be written is long.
+    // 120 letters take 12 s, and a statement has one.
     eventually("a settled position", 3 * DEADLINE, async || {
-        let settled = "SELECT count(*) FROM postrider.letter WHERE error_code = 'invalid_headers'";
+        let settled = "SELECT count(*) FROM postrider.letter WHERE error_code = 'invalid_subject'";
         let position = "SELECT coalesce(max(published), 0) FROM postrider.position";
         (count(&client, settled).await, count(&client, position).await) == (120, 40)
     })
     .await;
     assert_eq!(fixture.wait_stored(40, DEADLINE).await.len(), 40);
-    let gave_up = daemon.log().matches("could not settle").count();
-    assert!((1..=3).contains(&gave_up), "{gave_up} settlements were given up: {}", daemon.log());
+    assert!(daemon.log().contains("could not settle"), "{}", daemon.log());
 }
 
 /// A relay whose database is behind a narrow link, with more waiting than it brings in one deadline.
