@@ -45,7 +45,6 @@ pub(crate) enum Mode {
     /// They pass in pieces of so many bytes.
     Slice(usize),
     /// They pass as fast as so many bytes a second come: a narrow link.
-    #[allow(dead_code, reason = "for tests of single behaviours")]
     Narrow(u32),
     /// Nothing is taken from the sender and nothing of it arrives, not even its end: a network that
     /// drops packets. What was sent arrives when it is over, if both sides still wait.

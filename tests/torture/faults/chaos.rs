@@ -106,7 +106,7 @@ impl Victims<'_> {
 }
 
 fn draw_modes(random: &mut Random) -> Modes {
-    let mode = match random.below(6) {
+    let mode = match random.below(7) {
         0 => Mode::Pass,
         1 => {
             let delay = Duration::from_millis(random.between(1, 200).into());
@@ -115,6 +115,7 @@ fn draw_modes(random: &mut Random) -> Modes {
         2 => Mode::Slice(random.between(1, 100) as usize),
         3 => Mode::Hole,
         4 => Mode::Hold,
+        5 => Mode::Narrow(random.between(20_000, 500_000)),
         _ => Mode::CutAfter(random.between(100, 100_000).into()),
     };
     match random.below(3) {

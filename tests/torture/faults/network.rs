@@ -46,7 +46,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         id: "X2",
-        what: "connections delayed, sliced, reset and cut in the middle of a message",
+        what: "connections delayed, narrowed, sliced, reset and cut in the middle of a message",
         pr: 8,
         nightly: 60,
         set: 12,
@@ -222,7 +222,7 @@ async fn bad_line(mut set: Set) -> Tally {
         for strike in 0..set.strikes {
             let proxy = if set.random.percent(50) { &nats } else { &postgres };
             let millis = |count: u32| Duration::from_millis(count.into());
-            match strike % 4 {
+            match strike % 5 {
                 0 => {
                     let delay = millis(set.random.between(20, 300));
                     proxy.set(Modes::both(Mode::Delay(delay, delay)));
@@ -237,6 +237,11 @@ async fn bad_line(mut set: Set) -> Tally {
                     let bytes = u64::from(set.random.between(1_000, 50_000));
                     proxy.set_present(Modes::to_server(Mode::CutAfter(bytes)));
                     pause(&mut set, 200..=800).await;
+                }
+                3 => {
+                    let rate = set.random.between(20_000, 200_000);
+                    proxy.set(Modes::both(Mode::Narrow(rate)));
+                    pause(&mut set, 1_000..=2_000).await;
                 }
                 _ => {
                     proxy.cut();
