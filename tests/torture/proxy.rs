@@ -24,7 +24,7 @@ use tokio::{
     },
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -321,7 +321,7 @@ impl Direction {
                 }
                 Mode::Narrow(rate) => {
                     let size = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-                    sleep(Duration::from_secs(1) * size / rate.max(1)).await;
+                    sleep_until(Instant::now() + Duration::from_secs(1) * size / rate.max(1)).await;
                     to.write_all(&bytes).await
                 }
                 Mode::Slice(size) => write_sliced(to, &bytes, size).await,
