@@ -11,7 +11,6 @@ mod print;
 mod reconcile;
 mod relay;
 mod run;
-mod standing;
 mod status;
 mod why;
 

@@ -14,6 +14,8 @@ mod tests;
 
 use std::cmp::Reverse;
 
+use serde::{Serialize, Serializer};
+
 pub use facts::{Blocker, Closed, Facts, Link, Role};
 pub use remedy::remedy;
 pub use texts::{contract, grantor, lost, queued, refused, stranded, within_check};
@@ -40,9 +42,10 @@ const MEASURED_CRITICAL_SECONDS: f64 = 120.0;
 const CHORE_FAILURES: u32 = 3;
 
 /// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// Which of the known things it is.
+    #[serde(serialize_with = "code_name")]
     pub code: Code,
     /// How bad it is.
     pub severity: Severity,
@@ -52,8 +55,14 @@ pub struct Finding {
     pub next: String,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes the field as it is")]
+fn code_name<S: Serializer>(code: &Code, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(code.as_str())
+}
+
 /// How bad a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Events flow, or nobody knows better; somebody should look.
     Warning,

@@ -5,11 +5,14 @@
 
 pub mod audit;
 pub mod compare;
+mod contract;
 mod error;
+pub mod leadership;
+pub mod letters;
 pub mod reconcile;
 pub mod relays;
-
-use serde::Serialize;
+pub mod status;
+pub mod why;
 
 use crate::{
     config::Config,
@@ -18,29 +21,6 @@ use crate::{
 };
 
 pub use error::{CompareError, DatabaseError};
-
-/// What a relay does, as the database says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RelayState {
-    /// An instance leads it.
-    Running,
-    /// Nobody runs it.
-    NotRunning,
-    /// Nobody has run it for longer than the retention, and its position keeps rows in the outbox.
-    Abandoned,
-}
-
-impl RelayState {
-    /// The words for a person.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::NotRunning => "not running",
-            Self::Abandoned => "abandoned",
-        }
-    }
-}
 
 /// How far a question or an act is that takes long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use super::{DatabaseError, RelayState, inspect};
+use super::{DatabaseError, inspect, leadership::RelayState};
 use crate::{
     config::Config,
     outbox::{GivenUp, RelayRow, SESSION_SETTINGS},

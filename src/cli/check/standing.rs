@@ -2,9 +2,10 @@
 
 use super::Finding;
 use crate::{
-    cli::{exit::Exit, standing::Standing, status::ago},
+    cli::{exit::Exit, status::ago},
     config::Config,
     findings::{self, Code, is_obstacle},
+    operate::leadership::Leadership,
     outbox::{Inspection, Progress, RelayRow},
     pg::error::QueryError,
 };
@@ -20,12 +21,12 @@ pub(super) async fn findings(
     config: &Config,
 ) -> Result<Vec<Finding>, QueryError> {
     let relay = config.relay.name.as_str();
-    let standing = Standing::ask(inspection, relay).await?;
-    let mut found: Vec<_> = findings::of(&standing.facts())
+    let leadership = Leadership::ask(inspection, relay).await?;
+    let mut found: Vec<_> = findings::of(&leadership.facts())
         .into_iter()
         // A check before the start is no trouble.
         .filter(|finding| {
-            standing.is_run() || !matches!(finding.code, Code::NeverStarted | Code::NoLeader)
+            leadership.is_run() || !matches!(finding.code, Code::NeverStarted | Code::NoLeader)
         })
         .map(|finding| {
             let (code, cause) = (finding.code.as_str(), &finding.cause);
@@ -45,7 +46,7 @@ pub(super) async fn findings(
             said.hint(findings::within_check(&finding.next))
         })
         .collect();
-    let progress = standing.progress.as_ref();
+    let progress = leadership.progress.as_ref();
     let (relays, ours) = (inspection.relays().await?, &config.relay.siblings);
     found.extend(relays.iter().filter(|row| row.is_left(ours)).map(|row| left(row, progress)));
     let stranded = relays.iter().filter(|row| row.has_stranded_letters(ours));

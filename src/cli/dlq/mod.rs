@@ -62,8 +62,6 @@ pub(super) fn run(globals: Globals, command: &Command) -> Result<Exit, Failure> 
     done.map_err(Failure::of_operator)
 }
 
-pub(super) use list::as_json;
-
 /// Which letters are meant.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Filters")]

@@ -1,19 +1,56 @@
-//! The leader of a relay and its report, read from the database.
+//! Leadership of a relay as the database tells it: who leads, how far, and what the leader reports.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    findings::{Code, Facts, Finding, Role, Severity, code_named, is_obstacle},
+    findings::{Code, Facts, Finding, Link, Role, Severity, code_named, is_obstacle},
     outbox::{Inspection, Leader, Progress},
-    pg::error::{Class, QueryError},
-    relay::contract,
+    pg::error::QueryError,
 };
 
-/// What the database knows of a relay, what waits aside.
-pub(super) struct Standing {
-    pub(super) relay: String,
-    pub(super) leader: Option<Leader>,
-    pub(super) progress: Option<Progress>,
+/// What a relay does, as the database says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RelayState {
+    /// The database could not be asked.
+    Unknown,
+    /// An instance leads it, and something keeps it from publishing.
+    Blocked,
+    /// An instance leads it, and has not begun to publish.
+    Starting,
+    /// An instance leads it.
+    Running,
+    /// Nobody leads it.
+    NotRunning,
+    /// Nobody has ever led it.
+    NeverStarted,
+    /// Nobody has led it for longer than the retention, and its position keeps rows in the outbox.
+    Abandoned,
+}
+
+impl RelayState {
+    /// The words for a person.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Blocked => "blocked",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::NotRunning => "not running",
+            Self::NeverStarted => "never started",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+/// Who leads a relay, and how far it is.
+pub struct Leadership {
+    /// The relay's name.
+    pub relay: String,
+    /// The instance that leads; `None` when nobody does.
+    pub leader: Option<Leader>,
+    /// Its position; `None` when it has never run.
+    pub progress: Option<Progress>,
     /// Sessions of instances of the relay, whether or not they lead.
     instances: Vec<String>,
     /// Whether the database could be asked.
@@ -35,23 +72,12 @@ struct ReportedFinding {
     next: String,
 }
 
-/// The conditions of the outbox that do not hold, as findings. A user who may not ask gets none.
-///
-/// # Errors
-/// As the session's.
-pub(super) async fn broken(
-    inspection: &Inspection,
-    relay: &str,
-) -> Result<Vec<Finding>, QueryError> {
-    match inspection.broken_contract(relay).await {
-        Ok(broken) => Ok(broken.iter().map(contract::finding).collect()),
-        Err(error) if error.class() == Class::Permission => Ok(Vec::new()),
-        Err(error) => Err(error),
-    }
-}
-
-impl Standing {
-    pub(super) async fn ask(inspection: &Inspection, relay: &str) -> Result<Self, QueryError> {
+impl Leadership {
+    /// Asks the database for it.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn ask(inspection: &Inspection, relay: &str) -> Result<Self, QueryError> {
         Ok(Self {
             relay: relay.to_owned(),
             progress: inspection.progress(relay).await?,
@@ -61,37 +87,38 @@ impl Standing {
         })
     }
 
-    /// The standing of a relay that nobody could ask about.
-    pub(super) fn unknown(relay: &str) -> Self {
+    /// The leadership of a relay that nobody could ask about.
+    pub fn unknown(relay: &str) -> Self {
         let (relay, instances) = (relay.to_owned(), Vec::new());
         Self { relay, leader: None, progress: None, instances, is_known: false }
     }
 
     /// Whether an instance is there, be it that it does not lead.
-    pub(super) fn is_run(&self) -> bool {
+    pub fn is_run(&self) -> bool {
         self.leader.is_some() || !self.instances.is_empty()
     }
 
     /// Why nothing is published; what the last holder noted counts only while somebody holds it.
-    pub(super) fn note(&self) -> Option<&str> {
+    pub fn note(&self) -> Option<&str> {
         self.leader.as_ref()?;
         self.progress.as_ref()?.note.as_deref()
     }
 
-    pub(super) fn state(&self) -> &'static str {
+    /// What the relay does.
+    pub fn state(&self) -> RelayState {
         let is_blocked = self.note().is_some() || self.facts().reported.iter().any(is_obstacle);
         match (&self.leader, &self.progress) {
-            _ if !self.is_known => "unknown",
-            (Some(_), _) if is_blocked => "blocked",
-            (Some(_), _) if !self.has_reported() => "starting",
-            (Some(_), _) => "running",
-            (None, Some(_)) => "not running",
-            (None, None) => "never started",
+            _ if !self.is_known => RelayState::Unknown,
+            (Some(_), _) if is_blocked => RelayState::Blocked,
+            (Some(_), _) if !self.has_reported() => RelayState::Starting,
+            (Some(_), _) => RelayState::Running,
+            (None, Some(_)) => RelayState::NotRunning,
+            (None, None) => RelayState::NeverStarted,
         }
     }
 
-    /// What is known without having measured what waits.
-    pub(super) fn facts(&self) -> Facts {
+    /// Facts about the relay, but for what waits, which is not measured here.
+    pub fn facts(&self) -> Facts {
         let role = match (&self.leader, &self.progress) {
             _ if !self.is_known => Role::Unknown,
             (None, None) => Role::NeverStarted,
@@ -107,7 +134,7 @@ impl Standing {
         Facts {
             relay: self.relay.clone(),
             role,
-            postgres: crate::findings::Link::Up,
+            postgres: Link::Up,
             instances: self.instances.clone(),
             reported,
             ..Facts::default()

@@ -1,0 +1,23 @@
+//! Conditions of the outbox that do not hold, as findings.
+
+use crate::{
+    findings::Finding,
+    outbox::Inspection,
+    pg::error::{Class, QueryError},
+    relay::contract,
+};
+
+/// The broken conditions. A user who may not ask gets none.
+///
+/// # Errors
+/// As the session's.
+pub(super) async fn broken(
+    inspection: &Inspection,
+    relay: &str,
+) -> Result<Vec<Finding>, QueryError> {
+    match inspection.broken_contract(relay).await {
+        Ok(broken) => Ok(broken.iter().map(contract::finding).collect()),
+        Err(error) if error.class() == Class::Permission => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
