@@ -191,6 +191,8 @@ fn expand<'a>(prefix: &str, text: &'a str, paths: &mut Vec<String>) -> &'a str {
     let path = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}::{name}") };
     match rest.strip_prefix("::") {
         Some(rest) if !name.is_empty() => expand(&path, rest, paths),
+        // A comma behind the last of a group.
+        _ if name.is_empty() && rest.starts_with('}') => rest,
         // `crate::nats::*` names `nats`.
         _ => {
             let named = if name.is_empty() { prefix.to_owned() } else { path };
@@ -464,6 +466,7 @@ fn an_allowed_import_is_no_complaint() {
         ("src/outbox/fetch.rs", "/// As [`crate::nats`] does.\nfn f() {}"),
         ("src/outbox/fetch.rs", "mod tests {\n    use super::super::letters;\n}"),
         ("src/admin.rs", "use crate::relay::status::Status;"),
+        ("src/admin.rs", "use crate::relay::{\n    flows::Seen,\n    status::{Status},\n};"),
         ("src/dev/demo.rs", "use crate::{app, nats, outbox, relay::Relay};"),
     ] {
         insist(&import_complaints(&[Source::planted(path, text)]));
