@@ -151,6 +151,16 @@ impl Filter {
     }
 }
 
+impl Filter {
+    /// How many shards share the route; 1 for a route without shards.
+    pub fn shards(&self) -> u32 {
+        match self {
+            Self::Rules(Rules { shard: Some(shard), .. }) => shard.count,
+            Self::Rules(_) | Self::NoneOf(_) => 1,
+        }
+    }
+}
+
 impl Rules {
     /// Whether there is no rule, so that every event is taken.
     pub fn is_empty(&self) -> bool {

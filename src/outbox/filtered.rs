@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Outbox, Page, PageLimits};
+use super::{Inspection, Outbox, Page, PageLimits};
 use crate::{
     event::{Filter, Position, Seq},
     metrics::Query,
@@ -22,6 +22,10 @@ const EMPTY_STRETCHES_MAX: usize = 8;
 
 /// How long it may be looked for rows before it is said that there are none so far.
 const LONG: Duration = Duration::from_millis(500);
+
+/// Events that wait and are passed over, as far as they are counted
+/// (`migrations/functions/passed_over.sql`).
+pub const PASSED_OVER_MAX: i64 = 10_000;
 
 /// The type of an event whose own cannot be read (migrations/functions/salvage.sql).
 const UNREADABLE: &str = "unreadable";
@@ -69,17 +73,32 @@ impl Filtered {
     }
 }
 
-impl Outbox {
-    /// Writes down what this relay takes. Returns whether it took something else before.
+impl Inspection {
+    /// How many events wait for a relay that it would not publish with this filter; counted up to
+    /// [`PASSED_OVER_MAX`].
     ///
     /// # Errors
     /// As the session's.
-    pub async fn note_filter(&self, term: i64) -> Result<bool, QueryError> {
+    pub async fn passed_over(&self, relay: &str, filter: &Filter) -> Result<i64, QueryError> {
+        let filter = filter.json().map(|filter| filter.to_string());
+        let rows =
+            self.query(include_str!("sql/count_passed_over.sql"), &[&relay, &filter]).await?;
+        rows.first().map_or(Ok(0), |row| Ok(row.try_get("passed_over")?))
+    }
+}
+
+impl Outbox {
+    /// Writes down what this relay takes. When it took something else before, tells how many events
+    /// that waited are passed over now.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn note_filter(&self, term: i64) -> Result<Option<i64>, QueryError> {
         let filter = self.filtered.as_ref().and_then(|filtered| filtered.filter.json());
         let filter = filter.map(|filter| filter.to_string());
         let sql = self.schema.apply(include_str!("sql/note_filter.sql"));
         let rows = self.connection.query(&sql, &[&self.relay, &term, &filter]).await?;
-        rows.first().map_or(Ok(false), |row| Ok(row.try_get("changed")?))
+        rows.first().map_or(Ok(None), |row| Ok(row.try_get("passed_over")?))
     }
 
     /// Reads a page of the events that the filter takes, from the cursor on.

@@ -10,7 +10,11 @@ use crate::{
     delivery::{LEASE_MAX, StreamMark},
     event::{EventId, Position, Seq, Snapshot},
     metrics::Query,
-    pg::{error::QueryError, session::Sharing},
+    pg::{
+        error::QueryError,
+        schema::Schema,
+        session::{Connection, Sharing},
+    },
 };
 
 /// An instance that asks for the lease.
@@ -48,6 +52,29 @@ pub struct Leader {
     pub is_locked: bool,
     /// Whether an instance can have written when the lease ends.
     pub end: LeaseEnd,
+}
+
+/// A relay of the same route that is led with another number of shards. Both would publish the same
+/// events, in no order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rival {
+    /// Its name.
+    pub relay: String,
+    /// Who leads it: host and process.
+    pub holder: String,
+}
+
+pub(super) async fn rival(
+    connection: &Connection,
+    schema: &Schema,
+    (route, shards): (&str, u32),
+) -> Result<Option<Rival>, QueryError> {
+    let shards = i32::try_from(shards).unwrap_or(i32::MAX);
+    let sql = schema.apply(include_str!("sql/find_rival.sql"));
+    let rows = connection.query(&sql, &[&route, &shards]).await?;
+    let read =
+        |row: &Row| Ok(Rival { relay: row.try_get("relay")?, holder: row.try_get("holder")? });
+    rows.first().map(read).transpose()
 }
 
 /// The end of a lease.
@@ -267,6 +294,24 @@ impl Outbox {
             .run(Query::Lock, &self.statements.release_lease, &[&self.relay, &term, &channel])
             .await
             .map(drop)
+    }
+
+    /// A relay of the same route that is led with another number of shards, if there is one.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn rival(&self, route: (&str, u32)) -> Result<Option<Rival>, QueryError> {
+        rival(&self.connection, &self.schema, route).await
+    }
+
+    /// Ends the terms of leaders of the route whose lease has expired, with another number of shards.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn fence_rivals(&self, (route, shards): (&str, u32)) -> Result<(), QueryError> {
+        let shards = i32::try_from(shards).unwrap_or(i32::MAX);
+        let sql = self.schema.apply(include_str!("sql/fence_rivals.sql"));
+        self.connection.query(&sql, &[&route, &shards]).await.map(drop)
     }
 
     /// Listens for a lease that is given up, where the session can.

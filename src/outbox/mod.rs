@@ -42,9 +42,10 @@ pub use columns::with_columns;
 pub use contract::{Broken, Remedy, Repaired};
 pub use dead::DeadLetter;
 pub use fetch::{Page, PageLimits};
+pub use filtered::PASSED_OVER_MAX;
 pub use inspect::{Inspection, MissingPrivilege, Progress, SessionLimit};
 pub use lease::{
-    Acquired, Candidate, Course, ForeignPosition, Leader, LeaderSession, LeaseEnd, Origin,
+    Acquired, Candidate, Course, ForeignPosition, Leader, LeaderSession, LeaseEnd, Origin, Rival,
 };
 pub use letters::{BlockedKeys, Due, DueLetters};
 pub use loss::Losses;

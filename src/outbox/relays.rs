@@ -2,7 +2,7 @@
 
 use tokio_postgres::Row;
 
-use super::{Inspection, Upkeep, depth::COUNT_MAX};
+use super::{Inspection, Rival, Upkeep, depth::COUNT_MAX, lease::rival};
 use crate::pg::error::QueryError;
 
 /// One relay that has a position.
@@ -69,6 +69,14 @@ impl RelayRow {
 const RELAYS: &str = include_str!("sql/list_relays.sql");
 
 impl Inspection {
+    /// A relay of the same route that is led with another number of shards, if there is one.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn rival(&self, route: (&str, u32)) -> Result<Option<Rival>, QueryError> {
+        rival(self.connection(), self.schema(), route).await
+    }
+
     /// Every relay that has a position, by name; 1,000 at most.
     ///
     /// # Errors

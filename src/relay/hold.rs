@@ -21,14 +21,14 @@ use super::{
 };
 use crate::{
     clock,
-    config::Wake,
+    config::{Wake, routes::UNROUTED},
     delivery::{Backoff, Delivery, Earlier, HEARD_WITHIN, LEASE_MAX, Lease, Resume, StreamMark},
     event::{Position, Seq},
     failpoint,
     metrics::Dependency,
     outbox::{
         Acquired, Authority, Course, Leader, LeaderSession, LeaseEnd, Origin, Outbox,
-        SESSION_SETTINGS,
+        PASSED_OVER_MAX, Rival, SESSION_SETTINGS,
     },
     pg::{
         connect::{ConnectError, connect},
@@ -190,22 +190,23 @@ impl Relay {
     /// The protocol is in `docs/leadership.md`.
     async fn wait_for_lease(&mut self, outbox: &Outbox) -> Result<(Acquired, Instant), QueryError> {
         outbox.listen_for_lease().await?;
-        let candidate = self.settings.candidate.clone();
+        let instance = self.settings.candidate.instance;
         let mut seen_gone: Option<Gone> = None;
         let mut figures = chores::Standby::default();
         loop {
             let leader = outbox.leader().await?;
             let gone = seen_gone.as_ref().and_then(|gone: &Gone| gone.is_certain(clock::now()));
-            let claim = claim(leader.as_ref(), candidate.instance, gone);
+            let claim = claim(leader.as_ref(), instance, gone);
             let wait = match claim {
                 Claim::Free { ended } => {
                     let asked = clock::now();
-                    if let Some(acquired) = outbox.acquire(&candidate, ended).await? {
-                        self.metrics.dependencies.leading();
-                        return Ok((acquired, asked));
+                    match self.acquire(outbox, ended).await? {
+                        Ok(acquired) => {
+                            self.metrics.dependencies.leading();
+                            return Ok((acquired, asked));
+                        }
+                        Err(wait) => wait,
                     }
-                    // Another instance was faster.
-                    STANDBY
                 }
                 Claim::Doubtful { term } => {
                     let seen_gone = Gone::of(&mut seen_gone, term);
@@ -233,10 +234,62 @@ impl Relay {
         }
     }
 
+    /// Takes the lease, unless another instance was faster, or the route is led with another number of
+    /// shards; then it tells how long to wait.
+    ///
+    /// Whoever has taken a lease asks for rivals once more: of two that took theirs at the same time
+    /// neither had seen the other. Before that it ends the terms of those that are late.
+    async fn acquire(
+        &self,
+        outbox: &Outbox,
+        ended: Option<i64>,
+    ) -> Result<Result<Acquired, Duration>, QueryError> {
+        let Settings { route, filter, candidate, .. } = &self.settings;
+        let route = (route.as_str(), filter.shards());
+        // Two that let go of what keeps the other back do so at times of their own.
+        let [draw, ..] = candidate.instance.into_bytes();
+        let wait = STANDBY + STANDBY * u32::from(draw) / 256;
+        if let Some(rival) = outbox.rival(route).await? {
+            self.stands_by_for(&rival);
+            return Ok(Err(wait));
+        }
+        let Some(acquired) = outbox.acquire(candidate, ended).await? else {
+            return Ok(Err(STANDBY));
+        };
+        outbox.fence_rivals(route).await?;
+        if let Some(rival) = outbox.rival(route).await? {
+            outbox.release(acquired.term).await?;
+            self.stands_by_for(&rival);
+            return Ok(Err(wait));
+        }
+        Ok(Ok(acquired))
+    }
+
+    /// Another instance leads the route, with another number of shards.
+    fn stands_by_for(&self, Rival { relay, holder }: &Rival) {
+        let by = format!("{holder}, as {relay}");
+        if self.becomes_standby(&by) {
+            warn!(
+                relay,
+                leader = holder,
+                hint =
+                    "stop every instance that has the other number of shards, see docs/scaling.md",
+                "the route is led with another number of shards; standing by until that ends"
+            );
+        }
+    }
+
     /// Another instance leads.
     fn stands_by(&self, leader: &str) {
+        if self.becomes_standby(leader) {
+            info!(leader, "another instance leads this relay; standing by");
+        }
+    }
+
+    /// Whether that is news.
+    fn becomes_standby(&self, leader: &str) -> bool {
         self.metrics.dependencies.standing_by();
-        let news = self.status.send_if_modified(|status| {
+        self.status.send_if_modified(|status| {
             let is_news =
                 status.phase != Phase::Standby || status.leader.as_deref() != Some(leader);
             status.phase = Phase::Standby;
@@ -244,10 +297,7 @@ impl Relay {
             status.led_at = clock::now();
             status.lease = self.settings.candidate.length;
             is_news
-        });
-        if news {
-            info!(leader, "another instance leads this relay; standing by");
-        }
+        })
     }
 
     async fn take(
@@ -271,8 +321,8 @@ impl Relay {
             contract::Verdict::Repaired => return Ok(Taken::Rescanned),
             contract::Verdict::Refused(text) => return Ok(Taken::Refused(text)),
         }
-        if outbox.note_filter(acquired.term).await? {
-            info!("the route takes other events from here on; the audit has what it took before");
+        if let Some(passed_over) = outbox.note_filter(acquired.term).await? {
+            report_filter(passed_over, &self.settings.route);
         }
         // Behind a pooler nobody can be notified.
         let may_sleep = settings.wake == Wake::Gated && outbox.sharing() == Sharing::Own;
@@ -324,6 +374,23 @@ impl Relay {
         let holding =
             Holding::new((outbox, outside), (authority, lease), delivery, (reader, letters), fence);
         Ok(Taken::Holding(Box::new(holding)))
+    }
+}
+
+/// Says that the route takes other events than before.
+///
+/// What the events without a route gave up, a route has taken.
+fn report_filter(passed_over: i64, route: &str) {
+    let or_more = if passed_over < PASSED_OVER_MAX { "" } else { " or more" };
+    if passed_over == 0 || route == UNROUTED {
+        info!("the route takes other events from here on; the audit has what it took before");
+    } else {
+        warn!(
+            hint = "an event that no other route takes is published by nobody: to publish these, \
+                    take their types again, then `postrider reconcile --route NAME`",
+            "the route takes other events from here on, and passes over {passed_over}{or_more} that \
+             waited; the audit has what it took before"
+        );
     }
 }
 

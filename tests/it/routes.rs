@@ -348,6 +348,42 @@ async fn a_filter_that_changes_is_audited_and_what_went_by_can_be_published() {
     assert_eq!(held(&fixture, "order", 2).await, ["order.placed", "user.left"]);
 }
 
+/// What waits for a route that takes less from now on is counted before and after.
+#[tokio::test]
+async fn a_filter_that_takes_less_says_how_many_events_it_passes_over() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let types = |types: Value| {
+        fixture.toml().unset("stream.name").unset("stream.subjects").route([
+            ("name", json!("order")),
+            ("types", types),
+            ("stream", json!(stream(&fixture, "order"))),
+            ("subjects", json!([format!("{}.order.>", fixture.prefix)])),
+            ("subject", json!(format!("{}.order.{{event_type}}", fixture.prefix))),
+        ])
+    };
+    let mut daemon = relay(types(json!(["order.*"]))).allow_log("no route takes").start();
+    emit(&client, &["order.placed"]).await;
+    held(&fixture, "order", 1).await;
+    daemon.kill9();
+    emit(&client, &["order.paid", "order.placed", "order.paid", "user.left"]).await;
+
+    let narrower = types(json!(["order.placed"]));
+    let checked = daemon::run(&narrower, &["check"]).await;
+    let mut daemon =
+        relay(narrower.clone()).allow_log("passes over 2 that").allow_log("no route takes").start();
+    daemon.wait_log("passes over 2 that waited", DEADLINE).await;
+
+    assert!(checked.stdout.contains("2 events that wait would be passed over"), "{checked:?}");
+    assert_eq!(held(&fixture, "order", 2).await, ["order.placed", "order.placed"]);
+    let audited = r#"SELECT after ->> 'passed_over' FROM "postrider".audit
+        WHERE action = 'filter' AND relay = 'order'"#;
+    let row = client.query_one(audited, &[]).await.unwrap();
+    assert_eq!(row.get::<_, &str>(0), "2");
+    let checked = daemon::run(&narrower, &["check"]).await;
+    assert!(!checked.stdout.contains("passed over"), "{checked:?}");
+}
+
 /// The two ways in which a filter is applied decide alike.
 #[tokio::test]
 async fn the_filter_in_sql_decides_as_the_one_in_the_program() {
@@ -592,6 +628,52 @@ async fn the_number_of_shards_can_be_changed_and_nothing_comes_twice() {
     let audits = letters::json(&toml, &["audit"]).await;
     let fine: Vec<_> = audits.as_array().unwrap().iter().map(|it| &it["fine"]).collect();
     assert_eq!(fine, [&json!(true); 3], "{audits}");
+}
+
+/// Instances that are replaced one after the other: old and new ones are there at once.
+#[tokio::test]
+async fn two_numbers_of_shards_never_publish_at_once() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    insert_numbered(&client, 0, 200).await;
+    let old = sharded(&fixture).start();
+    assert_each_once_in_order(&fixture, 200).await;
+
+    let mut new = sharded(&fixture).set("route.shards", 3).start();
+    new.wait_log("is led with another number of shards", DEADLINE).await;
+    let checked = daemon::run(&fixture.toml().set("route.shards", 3), &["check"]).await;
+    insert_numbered(&client, 200, 400).await;
+    assert_each_once_in_order(&fixture, 400).await;
+    assert!(!new.log().contains("relaying"), "{}", new.log());
+    assert!(checked.stdout.contains("another number of shards of the same route"), "{checked:?}");
+    assert_ne!(checked.code, Some(0), "{checked:?}");
+    assert_eq!(new.get("/readyz").await.unwrap().status, 200);
+
+    old.terminate();
+    insert_numbered(&client, 400, 600).await;
+    assert_each_once_in_order(&fixture, 600).await;
+    eventually("the new instance leads", DEADLINE, async || leads(&new).await == 3).await;
+}
+
+/// Nobody takes the position of a frozen leader with another number of shards, so nothing but its term
+/// keeps it from going on.
+#[tokio::test]
+async fn a_frozen_leader_of_another_number_of_shards_does_not_go_on() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    insert_numbered(&client, 0, 200).await;
+    let mut old = sharded(&fixture).set("route.shards", 2).start();
+    assert_each_once_in_order(&fixture, 200).await;
+    old.freeze();
+    let new = sharded(&fixture).set("route.shards", 3).start();
+    insert_numbered(&client, 200, 600).await;
+    assert_each_once_in_order(&fixture, 600).await;
+
+    old.thaw_at_work("is led with another number of shards", DEADLINE).await;
+    insert_numbered(&client, 600, 1_000).await;
+    assert_each_once_in_order(&fixture, 1_000).await;
+    old.wait_log("is led with another number of shards", DEADLINE).await;
+    assert_eq!((leads(&old).await, leads(&new).await), (0, 3));
 }
 
 /// A sequence that was set back says nothing about where the rows end.

@@ -5,10 +5,11 @@ use std::borrow::Cow;
 use super::{CheckResult, Finding, standing};
 use crate::{
     cli::exit::Exit,
-    config::Config,
+    config::{Config, SinkKind},
     findings::{Severity, grantor},
     outbox::{
-        Broken, ForeignPosition, Inspection, Progress, Remedy, SESSION_SETTINGS, SessionLimit,
+        Broken, ForeignPosition, Inspection, PASSED_OVER_MAX, Progress, Remedy, Rival,
+        SESSION_SETTINGS, SessionLimit,
     },
     pg::{
         connect::{Connection, connect},
@@ -84,6 +85,7 @@ pub(super) async fn findings(config: &Config) -> (Vec<Finding>, Option<Progress>
     findings.extend(cluster(&inspection, relay).await);
     findings.extend(contract(&inspection, relay).await);
     findings.push(holder(&inspection, relay).await);
+    findings.extend(route(&inspection, config).await);
     findings.extend(match standing::findings(&inspection, config).await {
         Ok(found) => found,
         Err(error) => vec![refused(RELAY, &error)],
@@ -289,6 +291,43 @@ async fn holder(inspection: &Inspection, relay: &str) -> Finding {
         }
         Err(error) => refused(RELAY, &error),
     }
+}
+
+/// What of the route is not as at its last run.
+async fn route(inspection: &Inspection, config: &Config) -> Vec<Finding> {
+    let (name, filter) = (&config.route.name, &config.route.filter);
+    let mut findings = Vec::new();
+    match inspection.rival((name, filter.shards())).await {
+        Ok(Some(Rival { relay, holder })) => findings.push(
+            Finding::refused(
+                RELAY,
+                Exit::Unavailable,
+                format!("{relay} runs as {holder}: another number of shards of the same route"),
+            )
+            .hint("`postrider run` stands by until it stops; docs/scaling.md says how to change shards"),
+        ),
+        Ok(None) => {}
+        Err(error) => findings.push(refused(RELAY, &error)),
+    }
+    // What no route takes waits for nobody.
+    if config.route.sink == SinkKind::Unrouted {
+        return findings;
+    }
+    match inspection.passed_over(config.relay.name.as_str(), filter).await {
+        Ok(0) => {}
+        Ok(count) => {
+            let or_more = if count < PASSED_OVER_MAX { "" } else { " or more" };
+            let text = format!(
+                "the filter takes less than at the last run: {count}{or_more} events that wait would be passed over"
+            );
+            findings.push(Finding::risky(RELAY, text).hint(
+                "an event that no other route takes is published by nobody: keep the types until \
+                 nothing waits, or publish them later with `postrider reconcile --route NAME`",
+            ));
+        }
+        Err(error) => findings.push(refused(RELAY, &error)),
+    }
+    findings
 }
 
 fn refused(subject: &'static str, error: &QueryError) -> Finding {

@@ -24,7 +24,7 @@ macro_rules! files {
 
 /// The files, each named like the function that it defines. A function in the language SQL comes
 /// after those that it calls: they are looked up when it is created.
-const FILES: [(&str, &str); 44] = files![
+const FILES: [(&str, &str); 46] = files![
     "sequence_value" "first_gate" "wake" "uuid7"
     "unseen" "encoded_bytes" "check_kind" "check_header_value" "check_headers" "check_texts"
     "check_event" "context" "emit" "emit_binary" "emit_many"
@@ -32,8 +32,8 @@ const FILES: [(&str, &str); 44] = files![
     "turn_settled" "retain" "forget"
     "legible" "next_damaged" "salvage"
     "broken_contract" "repair_contract" "adopt_rows" "fits_here" "rescan"
-    "takes" "note_filter"
-    "is_led" "forget_relay" "unrestorable" "acknowledge_loss"
+    "takes" "passed_over" "note_filter"
+    "is_led" "is_rival" "forget_relay" "unrestorable" "acknowledge_loss"
     "is_hopeless" "reread" "operator_redrive" "operator_discard" "operator_edit"
     "operator_reconcile" "operator_heal" "operator_erase"
     "function_digests"

@@ -1,0 +1,11 @@
+-- Ends the terms of leaders with another number of shards whose lease has expired: a frozen one that
+-- wakes up later would renew it otherwise, because nobody has taken its own position.
+--
+-- $1 text route, $2 int4 shards that this one has (1: it has none)
+-- Columns: relay text, durable text (as renew_lease.sql)
+-- Rows: one for each. Index: none, there are few positions. Locks: these rows.
+UPDATE "postrider".position AS p
+SET term = p.term + 1, lease_until = NULL
+WHERE "postrider".is_rival(p.relay, $1::text, $2::integer)
+  AND p.lease_until <= clock_timestamp()
+RETURNING p.relay, set_config('synchronous_commit', 'local', true) AS durable
