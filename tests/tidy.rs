@@ -82,6 +82,13 @@ const OUTBOX_MEETS_SINK: &[&str] = &["relay", "operate", "app", "cli", "dev"];
 /// readers of `postrider dev`, which look at a stream as a stranger does.
 const NAMES_NATS_CLIENT: &[&str] = &["src/nats/", "src/dev/"];
 
+/// The commands that ask Postgres and NATS themselves, and what turns their errors into exit codes.
+/// Every other command renders what `operate` answers.
+const ASKS_ITSELF: &[&str] = &["check", "dev", "exit", "migrate", "run"];
+
+/// What a command that renders does not name.
+const ANSWERS_COME_FROM: &[&str] = &["broker", "nats", "outbox", "pg", "relay", "sink", "wire"];
+
 const MAIN_LINES_MAX: usize = 40;
 const DIRECTORIES: &[&str] =
     &["src", "tests", "benches", "migrations", "config", "deploy", "docs", "examples", ".ci"];
@@ -234,6 +241,25 @@ fn import_complaints(sources: &[Source]) -> Vec<String> {
     complaints
 }
 
+/// A question of a person stands once, in `operate`; its command has arguments, texts, exit codes.
+fn rendering_complaints(sources: &[Source]) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for source in sources.iter().filter(|source| source.is_rust_of_ours()) {
+        let renders = match *source.module() {
+            ["cli"] => true,
+            ["cli", command, ..] => !ASKS_ITSELF.contains(&command),
+            _ => false,
+        };
+        let named = if renders { named_paths(&source.code()) } else { Vec::new() };
+        for named in named.iter().filter(|named| may_name(ANSWERS_COME_FROM, named)) {
+            let path = &source.path;
+            complaints
+                .push(format!("{path}: names `crate::{named}`; `operate` asks, `cli` renders"));
+        }
+    }
+    complaints
+}
+
 /// `super::` up to the crate's root would go round the table.
 fn climbing_complaints(source: &Source) -> Vec<String> {
     let depth = source.module().len();
@@ -358,6 +384,10 @@ fn phrase_complaints(sources: &[Source]) -> Vec<String> {
         if path.starts_with("src/") && !at_home && code.contains(client) {
             say("names the NATS client; src/nats/ does, behind the seam src/sink/");
         }
+        let outside = ["clap", "std::env", "std::io", "ExitCode"];
+        if path.starts_with("src/operate/") && outside.iter().any(|word| code.contains(word)) {
+            say("prints, reads arguments or ends the program; src/cli/ does");
+        }
         if code.contains(ignored) {
             say("a test that does not run guards nothing");
         }
@@ -375,6 +405,11 @@ fn phrase_complaints(sources: &[Source]) -> Vec<String> {
 #[test]
 fn modules_name_only_what_the_table_allows() {
     insist(&import_complaints(&tree()));
+}
+
+#[test]
+fn a_command_renders_what_operate_answers() {
+    insist(&rendering_complaints(&tree()));
 }
 
 #[test]
@@ -481,6 +516,8 @@ fn planted_untidiness_is_seen() {
         assert_eq!(complaints.len(), 1, "{path}: {complaints:?}");
     };
     seen(size_complaints, "src/main.rs", &"\n".repeat(MAIN_LINES_MAX + 1));
+    seen(rendering_complaints, "src/cli/why.rs", "use crate::outbox::Inspection;");
+    seen(rendering_complaints, "src/cli/dlq/list.rs", "fn f() { crate::pg::connect(); }");
     seen(opening_complaints, "src/pg/mute.rs", "use std::fs;\n");
     seen(opening_complaints, "src/pg/open.rs", "//! Has no full stop\n\nuse std::fs;\n");
     seen(sql_complaints, "src/outbox/sql/mute.sql", "SELECT 1;\n");
@@ -494,5 +531,6 @@ fn planted_untidiness_is_seen() {
     seen(phrase_complaints, "tests/it/lazy.rs", concat!("#[", "ignore]"));
     seen(phrase_complaints, "tests/it/lazy.rs", concat!("thread::sleep", "(a_while);"));
     seen(phrase_complaints, "src/pg/later.rs", concat!("todo", "!()"));
+    seen(phrase_complaints, "src/operate/loud.rs", "use std::io::{self, Write as _};");
     seen(phrase_complaints, "src/relay/hasty.rs", concat!("use async_nats", "::Client;"));
 }

@@ -1,15 +1,16 @@
 //! `postrider config`: what the configuration is, and where each of its values comes from.
 
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::{
     Globals,
     exit::{Exit, Failure},
-    print_each,
+    print_routes,
 };
 use crate::config::{
     SinkKind,
-    load::{Origins, Scope},
+    load::{OneRoute, Origins, Scope},
 };
 
 /// `postrider config …`
@@ -32,19 +33,29 @@ pub(super) fn show(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     let mut loaded = globals.load(Scope::Everything)?;
     // It is made of the others.
     loaded.routes.retain(|route| route.config.route.sink != SinkKind::Unrouted);
-    let tree = |index: usize| {
-        let route = loaded.routes.get(index)?;
-        let tree = serde_json::to_value(&route.config).ok()?;
-        Some((&route.origins, tree.as_object().cloned().unwrap_or_default()))
-    };
-    let json = |index: usize| {
-        tree(index).map(|(origins, sections)| with_origins(origins, sections)).unwrap_or_default()
-    };
-    let text = |index: usize| {
-        tree(index).map(|(origins, sections)| as_toml(origins, sections)).unwrap_or_default()
-    };
-    print_each(&loaded, (args.json, json, text))?;
+    let each: Vec<_> = loaded.routes.iter().map(Sections::of).collect();
+    print_routes(&loaded, (args.json, &each, as_toml))?;
     Ok(Exit::Done)
+}
+
+/// The configuration of a route by section, and where each key was written.
+struct Sections<'a> {
+    origins: &'a Origins,
+    sections: Map<String, Value>,
+}
+
+impl<'a> Sections<'a> {
+    fn of(route: &'a OneRoute) -> Self {
+        let tree = serde_json::to_value(&route.config).unwrap_or_default();
+        let sections = if let Value::Object(sections) = tree { sections } else { Map::new() };
+        Self { origins: &route.origins, sections }
+    }
+}
+
+impl Serialize for Sections<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        with_origins(self.origins, self.sections.clone()).serialize(serializer)
+    }
 }
 
 fn with_origins(origins: &Origins, sections: Map<String, Value>) -> Value {
@@ -59,9 +70,9 @@ fn with_origins(origins: &Origins, sections: Map<String, Value>) -> Value {
     Value::Object(sections.into_iter().map(section).collect())
 }
 
-fn as_toml(origins: &Origins, sections: Map<String, Value>) -> String {
+fn as_toml(Sections { origins, sections }: &Sections<'_>) -> String {
     let mut lines = Vec::new();
-    for (section, keys) in sections {
+    for (section, keys) in sections.clone() {
         lines.push(format!("[{section}]"));
         for (name, value) in entries(keys) {
             let origin = origins.of(&format!("{section}.{name}"));

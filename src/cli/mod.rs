@@ -17,7 +17,6 @@ mod why;
 use std::{ffi::OsString, path::PathBuf};
 
 use serde::Serialize;
-use serde_json::Value;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
@@ -243,29 +242,6 @@ fn print_routes<T: Serialize>(
         }
     }
     Ok(())
-}
-
-/// Prints what a command says about each of its routes: as it is where there is one, else under the
-/// name of the route, or as a list.
-fn print_each(
-    loaded: &Loaded,
-    (is_json, json, text): (bool, impl Fn(usize) -> Value, impl Fn(usize) -> String),
-) -> Result<(), Failure> {
-    let count = loaded.routes.len();
-    if is_json {
-        let each: Vec<_> = (0..count).map(json).collect();
-        match each.as_slice() {
-            [only] => print::json(only)?,
-            _ => print::json(&Value::Array(each))?,
-        }
-        return Ok(());
-    }
-    let named = |(index, route): (usize, &OneRoute)| {
-        let text = text(index);
-        if count > 1 { format!("route {}\n{text}", route.config.relay.name) } else { text }
-    };
-    let texts: Vec<_> = loaded.routes.iter().enumerate().map(named).collect();
-    Ok(print::line(&texts.join("\n\n"))?)
 }
 
 /// Runs a command's asynchronous part.

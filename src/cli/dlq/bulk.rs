@@ -6,16 +6,17 @@ use std::{
 };
 
 use super::{
-    Exit, Failure, Filters, Globals, block_on, dead_letters, of_letter, open, open_with,
+    Exit, Failure, Filters, Globals, block_on, dead_letters,
     print::{self, number},
-    table, wait,
+    table,
+    wait::{self, Printed},
 };
 use crate::{
     config::{Config, error::Problem},
-    outbox::operator::{
-        Action, Authority, Choice, OPERATOR_SETTINGS_FOR_IDS, Operator, Outcome, State,
+    operate::{
+        DatabaseError,
+        letters::{self, Action, ChosenLetters, LeftAlone, LetterAct, NamedLetters},
     },
-    pg::error::QueryError,
     shutdown::Shutdown,
 };
 
@@ -45,22 +46,17 @@ pub(super) struct Which {
     filters: Filters,
 }
 
-/// What to do, to which letters, and who wants it.
+/// What to do, to which letters.
 pub(super) struct Job<'a> {
-    pub(super) action: Action,
-    /// Letters in this state.
-    pub(super) state: State,
-    /// Also such as can never be published as they are.
-    pub(super) hopeless: bool,
+    pub(super) act: LetterAct,
     pub(super) which: &'a Which,
     /// How long to wait for the letters' outcomes; `None` not to wait.
     pub(super) wait: Option<Duration>,
-    pub(super) authority: Authority,
 }
 
 impl Which {
     fn check(&self, verb: &str) -> Result<(), Failure> {
-        let ways = [!self.ids.is_empty(), self.all, !self.filters.is_empty()];
+        let ways = [!self.ids.is_empty(), self.all, !self.filters.filter().is_empty()];
         let (text, hint) = match ways.iter().filter(|way| **way).count() {
             1 => ("", ""),
             0 => ("no letters are named", "give their ids, a filter such as --code, or --all"),
@@ -85,7 +81,7 @@ pub(super) fn run(globals: Globals, job: &Job<'_>) -> Result<Exit, Failure> {
     let loaded = globals.load_for_letters()?;
     block_on(async {
         if let Some(first) = job.which.ids.first() {
-            return job.by_id(of_letter(&loaded, *first).await?).await;
+            return job.by_id(letters::route_of(&loaded, *first).await?).await;
         }
         let mut exits = Vec::new();
         for config in loaded.configs() {
@@ -101,111 +97,56 @@ pub(super) fn run(globals: Globals, job: &Job<'_>) -> Result<Exit, Failure> {
 
 impl Job<'_> {
     fn verb(&self) -> &'static str {
-        match self.action {
+        match self.act.action {
             Action::Redrive => "redrive",
             Action::Discard => "discard",
         }
     }
 
     fn done(&self) -> &'static str {
-        match self.action {
+        match self.act.action {
             Action::Redrive => "redriven",
             Action::Discard => "discarded",
         }
     }
 
     async fn by_id(&self, config: &Config) -> Result<Exit, Failure> {
-        let operator = open_with(config, &OPERATOR_SETTINGS_FOR_IDS).await?;
-        let mut ids = self.which.ids.clone();
-        let mut seen = std::collections::HashSet::new();
-        ids.retain(|id| seen.insert(*id));
+        let named = NamedLetters::open(config, &self.act, &self.which.ids).await?;
         if self.wait.is_some() {
-            wait::check(ids.len() as u64)?;
+            wait::check(named.count())?;
         }
-        let since = operator.now().await?;
-        let before = operator.outcomes(&ids).await?;
-        let mut changed = Vec::new();
-        if self.which.dry_run {
-            let would = before.iter().filter(|(_, outcome)| self.may_change(outcome));
-            changed.extend(would.map(|(id, _)| *id));
-        } else {
-            let retrying = before.iter().filter(|(_, outcome)| {
-                self.action == Action::Redrive && *outcome == Outcome::Retrying
-            });
-            let retrying: Vec<i64> = retrying.map(|(id, _)| *id).collect();
-            for (state, ids) in [(State::Dead, ids), (State::Retrying, retrying)] {
-                let choice = Choice { ids: Some(ids), state, ..self.choice() };
-                let mut above = Some(0).filter(|_| choice.ids != Some(Vec::new()));
-                while let Some(seq) = above {
-                    let acted = operator.act(self.action, &choice, seq, &self.authority).await?;
-                    changed.extend(acted.ids);
-                    above = acted.next;
-                }
-            }
-        }
-        let count = dead_letters(changed.len() as u64);
+        let acted = if self.which.dry_run { named.rehearse().await? } else { named.act().await? };
+        let count = dead_letters(acted.changed.len() as u64);
         if self.which.dry_run {
             print::line(&format!("would {} {count}", self.verb()))?;
         } else {
             print::line(&format!("{} {count}", self.done()))?;
         }
         let mut exit = Exit::Done;
-        for (id, outcome) in before.iter().filter(|(id, _)| !changed.contains(id)) {
+        for LeftAlone { id, why } in &acted.left_alone {
             exit = Exit::Failed;
-            print::to_stderr(&format!("letter {id}: {}", why_not(outcome)));
+            print::to_stderr(&format!("letter {id}: {why}"));
         }
-        Ok(wait::worse(exit, self.followed(&operator, &changed, since).await?))
-    }
-
-    /// Waits for the outcomes, when that is wanted.
-    async fn followed(
-        &self,
-        operator: &Operator,
-        changed: &[i64],
-        since: SystemTime,
-    ) -> Result<Exit, Failure> {
-        match self.wait {
-            Some(limit) => wait::follow(operator, changed, (since, limit)).await,
-            None => Ok(Exit::Done),
-        }
-    }
-
-    fn choice(&self) -> Choice {
-        Choice { state: self.state, hopeless: self.hopeless, ..Choice::default() }
-    }
-
-    fn may_change(&self, outcome: &Outcome) -> bool {
-        match outcome {
-            Outcome::Dead => true,
-            Outcome::Hopeless { code } => self.hopeless && code != "unreadable_row",
-            Outcome::Retrying => self.action == Action::Redrive,
-            Outcome::Held | Outcome::Resolved { .. } | Outcome::OfRelay(_) | Outcome::Unknown => {
-                false
-            }
-        }
+        let Some(limit) = self.wait else { return Ok(exit) };
+        let mut printed = Printed::none();
+        let waiting =
+            named.follow(&acted, limit, |id, outcome| printed.outcome(id, outcome)).await?;
+        Ok(wait::worse(exit, printed.end(&waiting, limit)?))
     }
 
     async fn in_bulk(&self, config: &Config) -> Result<Exit, Failure> {
-        let operator = open(config).await?;
-        let mut choice = self.which.filters.choice(&operator).await?;
-        // What dies from now on was not asked about, and a letter that dies again is left alone.
-        if self.state == State::Dead {
-            choice.until = Some(operator.now().await?);
-        }
-        (choice.state, choice.hopeless) = (self.state, self.hopeless);
-        let count = operator.count(&choice).await?;
-        if !self.hopeless {
-            let all = operator.count(&Choice { hopeless: true, ..choice.clone() }).await?;
-            say_hopeless(all.saturating_sub(count));
-        }
+        let filter = self.which.filters.filter();
+        let mut chosen = ChosenLetters::open(config, &self.act, &filter).await?;
+        let count = chosen.count();
+        say_hopeless(chosen.hopeless());
         if count == 0 {
-            let all = self.which.filters.is_empty();
-            let state = self.state.as_str();
-            print::line(&format!("no {state} letters{}", if all { "" } else { " like that" }))?;
+            let state = self.act.state.as_str();
+            let like = if filter.is_empty() { "" } else { " like that" };
+            print::line(&format!("no {state} letters{like}"))?;
             return Ok(Exit::Done);
         }
         if self.which.dry_run {
-            let first = operator.chosen(&choice, SHOWN).await?;
+            let first = chosen.first(SHOWN).await?;
             print::line(&format!("would {} {}, the first:", self.verb(), dead_letters(count)))?;
             print::line(&table(&first, ("died", |letter| letter.dead_at.as_deref())))?;
             return Ok(Exit::Done);
@@ -217,11 +158,11 @@ impl Job<'_> {
         if self.wait.is_some() {
             wait::check(count)?;
         }
-        let since = operator.now().await?;
+        let since = chosen.now().await?;
         let shutdown = Shutdown::new();
         let obeying = shutdown.obey_signals()?;
         tokio::select! {
-            exit = self.batches(&operator, (&choice, count, since), &shutdown) => exit,
+            exit = self.batches(&mut chosen, since, &shutdown) => exit,
             // The second signal: the batch under way is done as a whole or not at all.
             () = obeying => Ok(Exit::Failed),
         }
@@ -230,7 +171,7 @@ impl Job<'_> {
     /// Asks the person at the terminal.
     fn confirmed(&self, count: u64) -> io::Result<bool> {
         let question = format!("{} {}?", self.verb(), dead_letters(count));
-        let how = match self.action {
+        let how = match self.act.action {
             Action::Redrive => "[y/N]".to_owned(),
             Action::Discard => format!("type \"discard {count}\":"),
         };
@@ -241,7 +182,7 @@ impl Job<'_> {
     }
 
     fn is_consent(&self, answer: &str, count: u64) -> bool {
-        match self.action {
+        match self.act.action {
             Action::Redrive => matches!(answer.trim(), "y" | "Y" | "yes"),
             Action::Discard => answer.trim() == format!("discard {count}"),
         }
@@ -249,27 +190,26 @@ impl Job<'_> {
 
     async fn batches(
         &self,
-        operator: &Operator,
-        (choice, count, since): (&Choice, u64, SystemTime),
+        chosen: &mut ChosenLetters<'_>,
+        since: SystemTime,
         shutdown: &Shutdown,
     ) -> Result<Exit, Failure> {
-        let is_terminal = io::stderr().is_terminal();
-        let (mut above, mut changed, mut batches) = (Some(0), 0_u64, 0_u64);
+        let (is_terminal, count) = (io::stderr().is_terminal(), chosen.count());
+        let (mut changed, mut batches) = (0_u64, 0_u64);
         let mut followed = Vec::new();
-        while let Some(seq) = above {
+        while chosen.has_more() {
             if shutdown.is_stopping() {
                 print::to_stderr(&format!("stopped: {}", self.rest(changed, count)));
                 return Ok(Exit::Failed);
             }
-            let acted = operator
-                .act(self.action, choice, seq, &self.authority)
+            let ids = chosen
+                .change_batch()
                 .await
                 .map_err(|error| self.broken_off(error, (changed, count)))?;
-            changed += acted.ids.len() as u64;
+            changed += ids.len() as u64;
             if self.wait.is_some() {
-                followed.extend(acted.ids);
+                followed.extend(ids);
             }
-            above = acted.next;
             batches += 1;
             let text = format!("{} {} of {}", self.done(), number(changed), number(count));
             if is_terminal {
@@ -286,8 +226,12 @@ impl Job<'_> {
             let others = number(count - changed);
             print::to_stderr(&format!("{others} were taken by somebody else meanwhile"));
         }
+        let Some(limit) = self.wait else { return Ok(Exit::Done) };
+        let mut printed = Printed::none();
+        let following =
+            chosen.follow(&followed, (since, limit), |id, outcome| printed.outcome(id, outcome));
         tokio::select! {
-            exit = self.followed(operator, &followed, since) => exit,
+            waiting = following => printed.end(&waiting?, limit),
             () = shutdown.stopping() => {
                 print::to_stderr("stopped waiting: the letters stay redriven");
                 Ok(Exit::StillTried)
@@ -304,7 +248,7 @@ impl Job<'_> {
         )
     }
 
-    fn broken_off(&self, error: QueryError, (changed, count): (u64, u64)) -> Failure {
+    fn broken_off(&self, error: DatabaseError, (changed, count): (u64, u64)) -> Failure {
         let mut failure = Failure::from(error);
         if let Some(problem) = failure.problems.first_mut() {
             problem.detail = Some(self.rest(changed, count));
@@ -324,31 +268,10 @@ fn say_hopeless(count: u64) {
     }
 }
 
-/// Why a letter was left alone.
-fn why_not(outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Hopeless { code } if code == "unreadable_row" => {
-            "its row still cannot be read: repair the table, or edit it with a payload, or discard it"
-                .to_owned()
-        }
-        Outcome::Hopeless { code } => format!(
-            "it can never be published as it is ({code}): edit or discard it, or say --force"
-        ),
-        Outcome::Dead => "taken by somebody else meanwhile".to_owned(),
-        Outcome::Retrying => "already being retried".to_owned(),
-        Outcome::Held => "not dead: it waits behind an earlier letter of its key".to_owned(),
-        Outcome::Resolved { resolution, by: None } => format!("already {resolution}"),
-        Outcome::Resolved { resolution, by: Some(by) } => format!("already {resolution} by {by}"),
-        Outcome::OfRelay(relay) => {
-            format!("belongs to relay {relay}: say --route {relay}")
-        }
-        Outcome::Unknown => "there is none".to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operate::letters::{Authority, State};
 
     #[test]
     fn a_discard_wants_its_number_typed_and_a_redrive_a_plain_yes() {
@@ -367,12 +290,14 @@ mod tests {
         };
         let authority = Authority { actor: "ann".to_owned(), reason: None };
         let job = |action| Job {
-            action,
-            state: State::Dead,
-            hopeless: false,
+            act: LetterAct {
+                action,
+                state: State::Dead,
+                hopeless: false,
+                authority: authority.clone(),
+            },
             which: &which,
             wait: None,
-            authority: authority.clone(),
         };
         let (redrive, discard) = (job(Action::Redrive), job(Action::Discard));
         for (answer, redrives, discards) in [

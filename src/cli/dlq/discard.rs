@@ -5,7 +5,7 @@ use super::{
     bulk::{self, Job, Which},
     name, reason,
 };
-use crate::outbox::operator::{Action, Authority, State};
+use crate::operate::letters::{Action, Authority, LetterAct, State};
 
 /// `postrider dlq discard`
 #[derive(Debug, clap::Args)]
@@ -23,15 +23,7 @@ pub(in crate::cli) struct Args {
 /// Discards the letters that are meant.
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     let authority = Authority { actor: actor(args.actor.as_deref()), reason: args.reason.clone() };
-    bulk::run(
-        globals,
-        &Job {
-            action: Action::Discard,
-            state: State::Dead,
-            hopeless: true,
-            which: &args.which,
-            wait: None,
-            authority,
-        },
-    )
+    let (action, state) = (Action::Discard, State::Dead);
+    let act = LetterAct { action, state, hopeless: true, authority };
+    bulk::run(globals, &Job { act, which: &args.which, wait: None })
 }

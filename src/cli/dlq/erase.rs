@@ -1,10 +1,10 @@
 //! `postrider dlq erase`: erases for the law's sake what is kept of one key.
 
-use super::{Exit, Failure, Globals, actor, block_on, key, name, open, print, reason};
+use super::{Exit, Failure, Globals, actor, block_on, key, name, print, reason};
 use crate::{
-    config::{Config, error::Problem},
+    config::error::Problem,
     event::AggregateKey,
-    outbox::operator::{Authority, Erased},
+    operate::letters::{self, Authority, ErasedKey},
 };
 
 /// `postrider dlq erase`
@@ -32,23 +32,10 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Usage, Problem::new(text).hint(hint)));
     }
     let loaded = globals.load_for_letters()?;
-    block_on(erase(&loaded.config, args))
-}
-
-async fn erase(config: &Config, args: &Args) -> Result<Exit, Failure> {
-    let operator = open(config).await?;
     let authority = Authority { actor: actor(args.actor.as_deref()), reason: args.reason.clone() };
-    let mut sum = Erased::default();
-    let mut above = Some(0);
-    while let Some(seq) = above {
-        let erased = operator.erase(&args.key, seq, &authority).await?;
-        sum.rows += erased.rows;
-        sum.rows_left += erased.rows_left;
-        sum.letters += erased.letters;
-        sum.letters_left += erased.letters_left;
-        above = erased.next;
-    }
-    let Erased { rows, rows_left, letters, letters_left, .. } = sum;
+    let erased =
+        block_on(async { Ok(letters::erase(&loaded.config, &args.key, &authority).await?) })?;
+    let ErasedKey { rows, rows_left, letters, letters_left } = erased;
     print::line(&format!("erased {rows} rows of the outbox and {letters} letters"))?;
     if rows_left == 0 && letters_left == 0 {
         return Ok(Exit::Done);

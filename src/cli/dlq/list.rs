@@ -1,16 +1,12 @@
 //! `postrider dlq list`: letters page by page.
 
-use serde_json::{Map, Value, json};
-
 use super::{
-    Exit, Failure, Filters, Globals, Letter, block_on, inspect, open, print, print_each, printable,
-    table,
+    Exit, Failure, Filters, Globals, ListedLetter, ask_each, block_on, print, print_routes,
+    printable, table,
 };
 use crate::{
-    config::{Config, error::Problem},
-    event::AggregateKey,
-    findings,
-    outbox::operator::State,
+    config::Config,
+    operate::letters::{self, LetterPage, ListError, State, StrandedLetters},
 };
 
 /// `postrider dlq list`
@@ -49,120 +45,51 @@ impl From<Of> for State {
     }
 }
 
-/// One page, and whether there are more.
-struct Page {
-    letters: Vec<Letter>,
-    next: Option<i64>,
-}
-
 /// Prints one page of letters.
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     let loaded = globals.load_for_letters()?;
-    let ask_each = async {
-        let mut pages = Vec::new();
-        for config in loaded.configs() {
-            pages.push(ask(&config, args).await?);
-        }
-        Ok((pages, elsewhere(&loaded.config, args).await?))
-    };
-    let (pages, elsewhere) = block_on(ask_each)?;
-    let json = |index: usize| pages.get(index).map(Page::json).unwrap_or_default();
-    let text = |index: usize| pages.get(index).map(|page| page.text(args)).unwrap_or_default();
-    print_each(&loaded, (args.json, json, text))?;
-    for text in elsewhere {
-        print::line(&text)?;
+    let (state, filter) = (State::from(args.state), args.filters.filter());
+    let (pages, stranded) = block_on(async {
+        let pages = ask_each(&loaded, async |config: &Config| {
+            letters::list(config, (state, &filter), args.after, args.limit).await
+        });
+        // The list of a relay has none of them. Programs find them in `relay list`.
+        let stranded = async {
+            if args.json { Ok(Vec::new()) } else { letters::stranded(&loaded.config).await }
+        };
+        Ok((pages.await?, stranded.await?))
+    })?;
+    let is_plain = state == State::Dead && filter.is_empty();
+    let same = if is_plain { "postrider dlq list" } else { "the same command with" };
+    print_routes(&loaded, (args.json, &pages, |page: &LetterPage| text(page, state, same)))?;
+    for StrandedLetters { relay, cause, .. } in stranded {
+        let text = format!("{cause}; to see them: postrider dlq list --route {relay}");
+        print::line(&printable(&text))?;
     }
     Ok(Exit::Done)
 }
 
-/// Letters of relays that nobody runs, as after the name was changed, for people: the list of this
-/// relay has none of them.
-async fn elsewhere(config: &Config, args: &Args) -> Result<Vec<String>, Failure> {
-    if args.json {
-        return Ok(Vec::new());
+/// A page as a table; `same` is the command that shows the next one.
+fn text(page: &LetterPage, state: State, same: &str) -> String {
+    if page.letters.is_empty() {
+        return format!("no {} letters", state.as_str());
     }
-    let relays = inspect(config).await?.relays().await?;
-    let stranded = relays.iter().filter(|row| row.has_stranded_letters(&config.relay.siblings));
-    let text = stranded.map(|row| {
-        let cause = findings::stranded(&row.relay, row.letters).cause;
-        let relay = &row.relay;
-        let text = format!("{cause}; to see them: postrider dlq list --route {relay}");
-        printable(&text).into_owned()
-    });
-    Ok(text.collect())
-}
-
-impl Page {
-    fn json(&self) -> Value {
-        let letters: Vec<Value> = self.letters.iter().map(as_json).map(Value::Object).collect();
-        json!({ "letters": letters, "next": self.next })
-    }
-
-    fn text(&self, args: &Args) -> String {
-        let state = State::from(args.state);
-        if self.letters.is_empty() {
-            return format!("no {} letters", state.as_str());
-        }
-        let time: (&str, fn(&Letter) -> Option<&str>) = match state {
-            State::Dead => ("died", |letter| letter.dead_at.as_deref()),
-            State::Held => ("held since", |letter| Some(&letter.first_failed_at)),
-            State::Retrying => ("next attempt", |letter| letter.next_attempt_at.as_deref()),
-        };
-        let table = table(&self.letters, time);
-        if let Some(next) = self.next {
-            let same = if matches!(state, State::Dead) && args.filters.is_empty() {
-                "postrider dlq list"
-            } else {
-                "the same command with"
-            };
-            return format!("{table}\nmore: {same} --after {next}");
-        }
-        table
-    }
-}
-
-async fn ask(config: &Config, args: &Args) -> Result<Page, Failure> {
-    let operator = open(config).await?;
-    let choice = args.filters.choice(&operator).await?;
-    let limit = usize::from(args.limit);
-    let state = State::from(args.state);
-    // One more than asked for tells whether there are more.
-    let found = operator.letters((state, &choice), args.after, i64::from(args.limit) + 1).await?;
-    let Some(mut letters) = found else {
-        let after = args.after.unwrap_or(0);
-        let text = match state {
-            State::Dead => format!("no dead letter has the id {after}"),
-            State::Held | State::Retrying => format!("no letter has the id {after}"),
-        };
-        let problem = Problem::new(text).hint("begin without --after");
-        return Err(Failure::new(Exit::Failed, problem));
+    let time: (&str, fn(&ListedLetter) -> Option<&str>) = match state {
+        State::Dead => ("died", |letter| letter.dead_at.as_deref()),
+        State::Held => ("held since", |letter| Some(&letter.first_failed_at)),
+        State::Retrying => ("next attempt", |letter| letter.next_attempt_at.as_deref()),
     };
-    let has_more = letters.len() > limit;
-    letters.truncate(limit);
-    let next = letters.last().filter(|_| has_more).map(|letter| letter.id);
-    Ok(Page { letters, next })
+    let table = table(&page.letters, time);
+    let Some(next) = page.next else { return table };
+    format!("{table}\nmore: {same} --after {next}")
 }
 
-/// A letter for a program.
-pub(in crate::cli) fn as_json(letter: &Letter) -> Map<String, Value> {
-    let fields = [
-        ("id", json!(letter.id)),
-        ("relay", json!(letter.relay)),
-        ("state", json!(letter.state)),
-        ("dead_at", json!(letter.dead_at)),
-        ("first_failed_at", json!(letter.first_failed_at)),
-        ("next_attempt_at", json!(letter.next_attempt_at)),
-        ("error_code", json!(letter.error_code)),
-        ("error", json!(letter.error)),
-        ("fingerprint", json!(letter.fingerprint)),
-        ("attempts", json!(letter.attempts)),
-        ("holds", json!(letter.holds)),
-        ("seq", json!(letter.seq)),
-        ("event_id", json!(letter.event_id)),
-        ("event_type", json!(letter.event_type)),
-        ("aggregate_type", json!(letter.key.as_ref().map(AggregateKey::aggregate_type))),
-        ("aggregate_id", json!(letter.key.as_ref().map(AggregateKey::aggregate_id))),
-        ("payload_bytes", json!(letter.payload_bytes)),
-    ];
-    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+impl From<ListError> for Failure {
+    fn from(error: ListError) -> Self {
+        let exit = match &error {
+            ListError::Database(error) => error.into(),
+            ListError::NothingBefore { .. } => Exit::Failed,
+        };
+        Self::said(exit, &error, error.hint())
+    }
 }

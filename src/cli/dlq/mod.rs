@@ -1,7 +1,4 @@
 //! `postrider dlq`: the events that left the fast path, and what an operator does with them.
-//!
-//! Everything goes through the database, so that it works while the daemon is down. A daemon that
-//! runs is woken, and goes on from what it finds.
 
 mod bulk;
 mod discard;
@@ -12,24 +9,17 @@ mod redrive;
 mod show;
 mod wait;
 
-use std::{process, str::FromStr, time::Duration};
-
-use jiff::Timestamp;
+use std::process;
 
 use super::{
-    Globals, block_on,
+    Globals, ask_each, block_on,
     exit::{Exit, Failure},
-    print, print_each,
+    print, print_routes,
 };
 use crate::{
-    config::{Config, load::Loaded},
     event::AggregateKey,
     logging::printable,
-    outbox::{
-        Inspection, SESSION_SETTINGS,
-        operator::{Choice, Letter, OPERATOR_SETTINGS, Operator, State},
-    },
-    pg::{connect::connect, error::QueryError, schema::Schema},
+    operate::letters::{LetterFilter, ListedLetter, Since},
 };
 
 /// `postrider dlq …`
@@ -84,55 +74,14 @@ struct Filters {
 }
 
 impl Filters {
-    fn is_empty(&self) -> bool {
-        let Self { event_type, key, code, fingerprint, since } = self;
-        event_type.is_none()
-            && key.is_none()
-            && code.is_none()
-            && fingerprint.is_none()
-            && since.is_none()
-    }
-
-    /// The choice that they make; ages count from the database's clock.
-    async fn choice(&self, operator: &Operator) -> Result<Choice, QueryError> {
-        let since = match &self.since {
-            None => None,
-            Some(Since::At(time)) => Some((*time).into()),
-            // What is older than time itself is no bound.
-            Some(Since::Ago(age)) => operator.now().await?.checked_sub(*age),
-        };
-        Ok(Choice {
+    fn filter(&self) -> LetterFilter {
+        LetterFilter {
             event_type: self.event_type.clone(),
             key: self.key.clone(),
             error_code: self.code.clone(),
             fingerprint: self.fingerprint.clone(),
-            since,
-            until: None,
-            ids: None,
-            state: State::Dead,
-            hopeless: true,
-        })
-    }
-}
-
-/// The bound of `--since`.
-#[derive(Debug, Clone)]
-enum Since {
-    Ago(Duration),
-    At(Timestamp),
-}
-
-impl FromStr for Since {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if let Ok(age) = humantime::parse_duration(text) {
-            return Ok(Self::Ago(age));
+            since: self.since.clone(),
         }
-        let time = text.parse().map_err(|_| {
-            "write an age such as 2h or 30min, or a time such as 2026-11-21T03:00:00Z".to_owned()
-        })?;
-        Ok(Self::At(time))
     }
 }
 
@@ -152,34 +101,6 @@ pub(super) fn reason(text: &str) -> Result<String, String> {
         1..=CHARS_MAX => Ok(text.to_owned()),
         count => Err(format!("it has {count} characters; write 1 to {CHARS_MAX}")),
     }
-}
-
-/// Opens a session for an operator's work.
-async fn open(config: &Config) -> Result<Operator, Failure> {
-    open_with(config, &OPERATOR_SETTINGS).await
-}
-
-/// The configuration of the route that has a letter; that of the first when none has it.
-async fn of_letter(loaded: &Loaded, id: i64) -> Result<&Config, Failure> {
-    if loaded.routes.len() == 1 {
-        return Ok(&loaded.config);
-    }
-    let relay = open(&loaded.config).await?.letter(id).await?.map(|found| found.letter.relay);
-    let configs = loaded.routes.iter().map(|route| &route.config);
-    let mut of_it = configs.filter(|config| Some(config.relay.name.as_str()) == relay.as_deref());
-    Ok(of_it.next().unwrap_or(&loaded.config))
-}
-
-/// Opens a session that only reads, for what concerns other relays too.
-async fn inspect(config: &Config) -> Result<Inspection, Failure> {
-    let connection = connect(&config.database, "dlq", &SESSION_SETTINGS).await?;
-    Ok(Inspection::new(connection, Schema::from(&config.database.schema)))
-}
-
-async fn open_with(config: &Config, settings: &[(&str, &str)]) -> Result<Operator, Failure> {
-    let connection = connect(&config.database, "dlq", settings).await?;
-    let schema = Schema::from(&config.database.schema);
-    Ok(Operator::new(connection, schema, config.relay.name.as_str().to_owned()))
 }
 
 /// Who acts: what `--actor` says, else the user of the system. The database adds its own user.
@@ -210,7 +131,7 @@ pub(super) fn name(text: &str) -> Result<String, String> {
 }
 
 /// The letters in columns; the reason stands last, because it is as long as it is.
-fn table(letters: &[Letter], time: (&str, fn(&Letter) -> Option<&str>)) -> String {
+fn table(letters: &[ListedLetter], time: (&str, fn(&ListedLetter) -> Option<&str>)) -> String {
     let header = ["id", time.0, "reason", "event type", "key", "event id", "error"];
     let mut rows = vec![header.map(str::to_owned)];
     rows.extend(letters.iter().map(|letter| {
@@ -263,15 +184,6 @@ mod tests {
         assert_eq!((key.aggregate_type(), key.aggregate_id()), ("order", "2026/17"));
         for text in ["", "order", "/17", "order/"] {
             assert!(super::key(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn since_is_an_age_or_a_time_with_its_zone() {
-        assert!(matches!("2h".parse(), Ok(Since::Ago(age)) if age.as_secs() == 7_200));
-        assert!(matches!("2026-11-21T03:00:00+01:00".parse(), Ok(Since::At(_))));
-        for text in ["", "yesterday", "2026-11-21", "2026-11-21T03:00:00", "-2h"] {
-            assert!(text.parse::<Since>().is_err(), "{text}");
         }
     }
 

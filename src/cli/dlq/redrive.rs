@@ -6,7 +6,7 @@ use super::{
     name, reason,
     wait::WaitOptions,
 };
-use crate::outbox::operator::{Action, Authority, State};
+use crate::operate::letters::{Action, Authority, LetterAct, State};
 
 /// `postrider dlq redrive`
 #[derive(Debug, clap::Args)]
@@ -34,6 +34,6 @@ pub(in crate::cli) struct Args {
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     let authority = Authority { actor: actor(args.actor.as_deref()), reason: args.reason.clone() };
     let state = if args.retrying { State::Retrying } else { State::Dead };
-    let (action, hopeless, wait) = (Action::Redrive, args.force, args.waiting.wanted());
-    bulk::run(globals, &Job { action, state, hopeless, which: &args.which, wait, authority })
+    let act = LetterAct { action: Action::Redrive, state, hopeless: args.force, authority };
+    bulk::run(globals, &Job { act, which: &args.which, wait: args.waiting.wanted() })
 }

@@ -1,23 +1,12 @@
 //! `dlq redrive --wait`: the outcome of each redriven letter.
 
-use std::time::{Duration, Instant, SystemTime};
-
-use tokio::time::sleep;
+use std::time::Duration;
 
 use super::{Exit, Failure, dead_letters, print};
 use crate::{
     config::error::Problem,
-    outbox::operator::{Operator, Redriven},
+    operate::letters::{FOLLOWED_MAX, Redriven},
 };
-
-/// Letters that one command waits for at most; for more it refuses, before anything is changed.
-const LETTERS_MAX: usize = 10_000;
-
-/// Letters that one statement asks for.
-const PAGE: usize = 1_000;
-
-/// The time between two questions.
-const POLL: Duration = Duration::from_millis(200);
 
 /// The longest `--timeout`.
 const TIMEOUT_MAX: Duration = Duration::from_hours(24);
@@ -48,54 +37,43 @@ impl WaitOptions {
 
 /// Refuses to wait for more letters than one command follows.
 pub(super) fn check(count: u64) -> Result<(), Failure> {
-    if usize::try_from(count).is_ok_and(|count| count <= LETTERS_MAX) {
+    if usize::try_from(count).is_ok_and(|count| count <= FOLLOWED_MAX) {
         return Ok(());
     }
-    let text = format!("--wait follows at most {LETTERS_MAX} letters, and this is about {count}");
+    let text = format!("--wait follows at most {FOLLOWED_MAX} letters, and this is about {count}");
     let hint = "narrow it with a filter, or leave --wait out: postrider status shows what is left";
     Err(Failure::new(Exit::Usage, Problem::new(text).hint(hint)))
 }
 
-/// Prints the outcome of each letter as soon as it is known, until all are or the time is over.
-pub(super) async fn follow(
-    operator: &Operator,
-    ids: &[i64],
-    (since, limit): (SystemTime, Duration),
-) -> Result<Exit, Failure> {
-    let end = Instant::now() + limit;
-    let mut waiting = ids.to_vec();
-    let mut exit = Exit::Done;
-    loop {
-        let mut left = Vec::new();
-        for page in waiting.chunks(PAGE) {
-            for (id, outcome) in operator.redriven(page, since).await? {
-                if outcome == Redriven::Pending {
-                    left.push(id);
-                    continue;
-                }
-                print::line(&format!("letter {id}: {}", text(&outcome)))?;
-                exit = worse(exit, verdict(&outcome));
-            }
-        }
-        waiting = left;
-        let now = Instant::now();
+/// The outcomes of letters, as they are printed.
+pub(super) struct Printed(Exit);
+
+impl Printed {
+    pub(super) fn none() -> Self {
+        Self(Exit::Done)
+    }
+
+    /// Prints the outcome of one letter.
+    pub(super) fn outcome(&mut self, id: i64, outcome: &Redriven) -> Result<(), Failure> {
+        self.0 = worse(self.0, verdict(outcome));
+        Ok(print::line(&format!("letter {id}: {}", text(outcome)))?)
+    }
+
+    /// Prints the letters that have no outcome after so long.
+    pub(super) fn end(self, waiting: &[i64], limit: Duration) -> Result<Exit, Failure> {
         if waiting.is_empty() {
-            return Ok(exit);
+            return Ok(self.0);
         }
-        if now >= end {
-            break;
+        for id in waiting {
+            print::line(&format!("letter {id}: no outcome yet"))?;
         }
-        sleep(POLL.min(end - now)).await;
+        print::to_stderr(&format!(
+            "no outcome of {} within {}: does a relay run? see `postrider status`",
+            dead_letters(waiting.len() as u64).replace("dead ", ""),
+            humantime::format_duration(limit)
+        ));
+        Ok(worse(self.0, Exit::StillTried))
     }
-    for id in &waiting {
-        print::line(&format!("letter {id}: no outcome yet"))?;
-    }
-    print::to_stderr(&format!(
-        "no outcome of {} within {}: does a relay run? see `postrider status`",
-        dead_letters(waiting.len() as u64).replace("dead ", ""),
-        humantime::format_duration(limit)
-    ));
-    Ok(worse(exit, Exit::StillTried))
 }
 
 fn verdict(outcome: &Redriven) -> Exit {
@@ -157,7 +135,7 @@ mod tests {
 
     #[test]
     fn more_letters_than_a_command_follows_are_refused_before_anything_is_changed() {
-        assert!(check(LETTERS_MAX as u64).is_ok());
-        assert_eq!(check(LETTERS_MAX as u64 + 1).unwrap_err().exit, Exit::Usage);
+        assert!(check(FOLLOWED_MAX as u64).is_ok());
+        assert_eq!(check(FOLLOWED_MAX as u64 + 1).unwrap_err().exit, Exit::Usage);
     }
 }

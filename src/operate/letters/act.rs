@@ -1,0 +1,176 @@
+//! Redrive and discard of letters that are named by their ids.
+
+use std::{
+    collections::HashSet,
+    time::{Duration, SystemTime},
+};
+
+use serde::Serialize;
+
+use super::{Action, Authority, Redriven, State, follow, open};
+use crate::{
+    config::Config,
+    operate::DatabaseError,
+    outbox::operator::{Choice, OPERATOR_SETTINGS_FOR_IDS, Operator, Outcome},
+};
+
+/// What to do with letters, and who wants it.
+#[derive(Debug, Clone)]
+pub struct LetterAct {
+    /// Redrive or discard.
+    pub action: Action,
+    /// The state of the letters that are meant.
+    pub state: State,
+    /// Also letters that can never be published as they are.
+    pub hopeless: bool,
+    /// Who acts, and why.
+    pub authority: Authority,
+}
+
+/// Letters that are named by their ids, and what to do with them.
+pub struct NamedLetters<'a> {
+    operator: Operator,
+    act: &'a LetterAct,
+    ids: Vec<i64>,
+}
+
+/// What was done, or would be.
+#[derive(Debug, Serialize)]
+pub struct ActedOn {
+    /// The letters that were changed, or would be.
+    pub changed: Vec<i64>,
+    /// The other letters.
+    pub left_alone: Vec<LeftAlone>,
+    /// When it was done, by the database's clock.
+    #[serde(skip)]
+    pub since: SystemTime,
+}
+
+/// A letter that was left alone.
+#[derive(Debug, Serialize)]
+pub struct LeftAlone {
+    /// Its id.
+    pub id: i64,
+    /// Why, and what to do instead.
+    pub why: String,
+}
+
+impl<'a> NamedLetters<'a> {
+    /// Opens a session for them; an id that is named twice counts once.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn open(
+        config: &Config,
+        act: &'a LetterAct,
+        ids: &[i64],
+    ) -> Result<Self, DatabaseError> {
+        let operator = open(config, &OPERATOR_SETTINGS_FOR_IDS).await?;
+        let mut seen = HashSet::new();
+        let ids = ids.iter().copied().filter(|id| seen.insert(*id)).collect();
+        Ok(Self { operator, act, ids })
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.ids.len() as u64
+    }
+
+    /// Says which of them would be changed, and changes none.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn rehearse(&self) -> Result<ActedOn, DatabaseError> {
+        let (since, before) = self.before().await?;
+        let would = before.iter().filter(|(_, outcome)| self.act.may_change(outcome));
+        let changed = would.map(|(id, _)| *id).collect();
+        Ok(ActedOn::of((since, before), changed))
+    }
+
+    /// Changes those of them that may be.
+    ///
+    /// # Errors
+    /// As the session's; a batch that was changed before stays changed.
+    pub async fn act(&self) -> Result<ActedOn, DatabaseError> {
+        let LetterAct { action, hopeless, authority, .. } = self.act;
+        let (since, before) = self.before().await?;
+        let retrying = before
+            .iter()
+            .filter(|(_, outcome)| *action == Action::Redrive && *outcome == Outcome::Retrying);
+        let retrying: Vec<i64> = retrying.map(|(id, _)| *id).collect();
+        let mut changed = Vec::new();
+        for (state, ids) in [(State::Dead, self.ids.clone()), (State::Retrying, retrying)] {
+            let mut above = Some(0).filter(|_| !ids.is_empty());
+            let choice = Choice { ids: Some(ids), state, hopeless: *hopeless, ..Choice::default() };
+            while let Some(seq) = above {
+                let acted = self.operator.act(*action, &choice, seq, authority).await?;
+                changed.extend(acted.ids);
+                above = acted.next;
+            }
+        }
+        Ok(ActedOn::of((since, before), changed))
+    }
+
+    /// Reports the outcome of each changed letter as soon as it is known, until all are or the time
+    /// is over. Returns the letters without an outcome.
+    ///
+    /// # Errors
+    /// As the session's, and those of `on_outcome`.
+    pub async fn follow<E: From<DatabaseError>>(
+        &self,
+        acted: &ActedOn,
+        limit: Duration,
+        on_outcome: impl FnMut(i64, &Redriven) -> Result<(), E>,
+    ) -> Result<Vec<i64>, E> {
+        follow::follow(&self.operator, &acted.changed, (acted.since, limit), on_outcome).await
+    }
+
+    /// What each of them is now.
+    async fn before(&self) -> Result<(SystemTime, Vec<(i64, Outcome)>), DatabaseError> {
+        let since = self.operator.now().await?;
+        Ok((since, self.operator.outcomes(&self.ids).await?))
+    }
+}
+
+impl ActedOn {
+    fn of((since, before): (SystemTime, Vec<(i64, Outcome)>), changed: Vec<i64>) -> Self {
+        let others = before.iter().filter(|(id, _)| !changed.contains(id));
+        let left_alone = others.map(|(id, outcome)| LeftAlone { id: *id, why: why_not(outcome) });
+        Self { left_alone: left_alone.collect(), changed, since }
+    }
+}
+
+impl LetterAct {
+    fn may_change(&self, outcome: &Outcome) -> bool {
+        match outcome {
+            Outcome::Dead => true,
+            Outcome::Hopeless { code } => self.hopeless && code != "unreadable_row",
+            Outcome::Retrying => self.action == Action::Redrive,
+            Outcome::Held | Outcome::Resolved { .. } | Outcome::OfRelay(_) | Outcome::Unknown => {
+                false
+            }
+        }
+    }
+}
+
+/// Why a letter was left alone.
+fn why_not(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Hopeless { code } if code == "unreadable_row" => {
+            "its row still cannot be read: repair the table, or edit it with a payload, or discard it"
+                .to_owned()
+        }
+        Outcome::Hopeless { code } => format!(
+            "it can never be published as it is ({code}): edit or discard it, or say --force"
+        ),
+        Outcome::Dead => "taken by somebody else meanwhile".to_owned(),
+        Outcome::Retrying => "already being retried".to_owned(),
+        Outcome::Held => "not dead: it waits behind an earlier letter of its key".to_owned(),
+        Outcome::Resolved { resolution, by: None } => format!("already {resolution}"),
+        Outcome::Resolved { resolution, by: Some(by) } => format!("already {resolution} by {by}"),
+        Outcome::OfRelay(relay) => {
+            format!("belongs to relay {relay}: say --route {relay}")
+        }
+        Outcome::Unknown => "there is none".to_owned(),
+    }
+}

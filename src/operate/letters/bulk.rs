@@ -1,0 +1,107 @@
+//! Redrive and discard of the letters that a filter chooses, batch by batch.
+
+use std::time::{Duration, SystemTime};
+
+use super::{LetterAct, LetterFilter, ListedLetter, Redriven, State, follow, open};
+use crate::{
+    config::Config,
+    operate::DatabaseError,
+    outbox::operator::{Choice, OPERATOR_SETTINGS, Operator},
+};
+
+/// Letters that a filter chooses, and what to do with them.
+pub struct ChosenLetters<'a> {
+    operator: Operator,
+    act: &'a LetterAct,
+    choice: Choice,
+    count: u64,
+    hopeless: u64,
+    /// Where the next batch begins; `None` behind the last one.
+    above: Option<i64>,
+}
+
+impl<'a> ChosenLetters<'a> {
+    /// Opens a session and counts them.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn open(
+        config: &Config,
+        act: &'a LetterAct,
+        filter: &LetterFilter,
+    ) -> Result<Self, DatabaseError> {
+        let operator = open(config, &OPERATOR_SETTINGS).await?;
+        let mut choice = filter.choice(&operator, act.state).await?;
+        // What dies from now on was not asked about, and a letter that dies again is left alone.
+        if act.state == State::Dead {
+            choice.until = Some(operator.now().await?);
+        }
+        choice.hopeless = act.hopeless;
+        let count = operator.count(&choice).await?;
+        let hopeless = if act.hopeless {
+            0
+        } else {
+            let all = operator.count(&Choice { hopeless: true, ..choice.clone() }).await?;
+            all.saturating_sub(count)
+        };
+        Ok(Self { operator, act, choice, count, hopeless, above: Some(0) })
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// How many others are left alone because they can never be published as they are.
+    pub fn hopeless(&self) -> u64 {
+        self.hopeless
+    }
+
+    /// The first of them, in the order in which they would be changed.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn first(&self, limit: i64) -> Result<Vec<ListedLetter>, DatabaseError> {
+        let letters = self.operator.chosen(&self.choice, limit).await?;
+        Ok(letters.into_iter().map(ListedLetter::from).collect())
+    }
+
+    /// The database's clock, for [`Self::follow`].
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn now(&self) -> Result<SystemTime, DatabaseError> {
+        Ok(self.operator.now().await?)
+    }
+
+    /// Whether there may be another batch.
+    pub fn has_more(&self) -> bool {
+        self.above.is_some()
+    }
+
+    /// Changes the next batch, as a whole or not at all, and gives the letters of it.
+    ///
+    /// # Errors
+    /// As the session's; the batches before stay changed.
+    pub async fn change_batch(&mut self) -> Result<Vec<i64>, DatabaseError> {
+        let Some(above) = self.above else { return Ok(Vec::new()) };
+        let LetterAct { action, authority, .. } = self.act;
+        let acted = self.operator.act(*action, &self.choice, above, authority).await?;
+        self.above = acted.next;
+        Ok(acted.ids)
+    }
+
+    /// Reports the outcome of each of these letters since a time as soon as it is known, until all
+    /// are or the time is over. Returns the letters without an outcome.
+    ///
+    /// # Errors
+    /// As the session's, and those of `on_outcome`.
+    pub async fn follow<E: From<DatabaseError>>(
+        &self,
+        ids: &[i64],
+        times: (SystemTime, Duration),
+        on_outcome: impl FnMut(i64, &Redriven) -> Result<(), E>,
+    ) -> Result<Vec<i64>, E> {
+        follow::follow(&self.operator, ids, times, on_outcome).await
+    }
+}

@@ -1,0 +1,44 @@
+//! Erasure for the law's sake of what is kept of one key.
+
+use serde::Serialize;
+
+use super::{Authority, open};
+use crate::{
+    config::Config, event::AggregateKey, operate::DatabaseError,
+    outbox::operator::OPERATOR_SETTINGS,
+};
+
+/// What was erased of a key, and what stays.
+#[derive(Debug, Default, Serialize)]
+pub struct ErasedKey {
+    /// Rows of the outbox that were erased.
+    pub rows: u64,
+    /// Rows that are not settled, and stay.
+    pub rows_left: u64,
+    /// Letters that were erased.
+    pub letters: u64,
+    /// Letters that are not resolved, and stay.
+    pub letters_left: u64,
+}
+
+/// Erases what the outbox and the letters of the configured relay keep of a key.
+///
+/// # Errors
+/// As the session's; what was erased before stays erased.
+pub async fn erase(
+    config: &Config,
+    key: &AggregateKey,
+    authority: &Authority,
+) -> Result<ErasedKey, DatabaseError> {
+    let operator = open(config, &OPERATOR_SETTINGS).await?;
+    let (mut sum, mut above) = (ErasedKey::default(), Some(0));
+    while let Some(seq) = above {
+        let erased = operator.erase(key, seq, authority).await?;
+        sum.rows += erased.rows;
+        sum.rows_left += erased.rows_left;
+        sum.letters += erased.letters;
+        sum.letters_left += erased.letters_left;
+        above = erased.next;
+    }
+    Ok(sum)
+}

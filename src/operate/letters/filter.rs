@@ -1,0 +1,100 @@
+//! The filter of a question or an act about letters.
+
+use std::{str::FromStr, time::Duration};
+
+use jiff::Timestamp;
+
+use crate::{
+    event::AggregateKey,
+    outbox::operator::{Choice, Operator, State},
+    pg::error::QueryError,
+};
+
+/// Which letters are meant; everything that is set narrows it.
+#[derive(Debug, Clone, Default)]
+pub struct LetterFilter {
+    /// Of this event type.
+    pub event_type: Option<String>,
+    /// Of this key.
+    pub key: Option<AggregateKey>,
+    /// With this error code.
+    pub error_code: Option<String>,
+    /// With this fingerprint.
+    pub fingerprint: Option<String>,
+    /// Dead since then at the earliest; of letters that are not dead, failed first.
+    pub since: Option<Since>,
+}
+
+impl LetterFilter {
+    /// Whether it narrows nothing.
+    pub fn is_empty(&self) -> bool {
+        let Self { event_type, key, error_code, fingerprint, since } = self;
+        event_type.is_none()
+            && key.is_none()
+            && error_code.is_none()
+            && fingerprint.is_none()
+            && since.is_none()
+    }
+
+    /// The choice of the letters in a state; ages count from the database's clock.
+    pub(super) async fn choice(
+        &self,
+        operator: &Operator,
+        state: State,
+    ) -> Result<Choice, QueryError> {
+        let since = match &self.since {
+            None => None,
+            Some(Since::At(time)) => Some((*time).into()),
+            // An age that reaches behind the beginning of time is no bound.
+            Some(Since::Ago(age)) => operator.now().await?.checked_sub(*age),
+        };
+        Ok(Choice {
+            event_type: self.event_type.clone(),
+            key: self.key.clone(),
+            error_code: self.error_code.clone(),
+            fingerprint: self.fingerprint.clone(),
+            since,
+            until: None,
+            ids: None,
+            state,
+            hopeless: true,
+        })
+    }
+}
+
+/// The earliest time of a filter.
+#[derive(Debug, Clone)]
+pub enum Since {
+    /// So long ago.
+    Ago(Duration),
+    /// A time.
+    At(Timestamp),
+}
+
+impl FromStr for Since {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Ok(age) = humantime::parse_duration(text) {
+            return Ok(Self::Ago(age));
+        }
+        let time = text.parse().map_err(|_| {
+            "write an age such as 2h or 30min, or a time such as 2026-11-21T03:00:00Z".to_owned()
+        })?;
+        Ok(Self::At(time))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn since_is_an_age_or_a_time_with_its_zone() {
+        assert!(matches!("2h".parse(), Ok(Since::Ago(age)) if age.as_secs() == 7_200));
+        assert!(matches!("2026-11-21T03:00:00+01:00".parse(), Ok(Since::At(_))));
+        for text in ["", "yesterday", "2026-11-21", "2026-11-21T03:00:00", "-2h"] {
+            assert!(text.parse::<Since>().is_err(), "{text}");
+        }
+    }
+}

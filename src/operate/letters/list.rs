@@ -1,0 +1,106 @@
+//! Letters page by page, and those of relays that nobody runs.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+
+use super::{LetterFilter, ListedLetter, PURPOSE, State, open};
+use crate::{
+    config::Config,
+    findings,
+    operate::{DatabaseError, inspect},
+    outbox::{SESSION_SETTINGS, operator::OPERATOR_SETTINGS},
+    pg::error::QueryError,
+};
+
+/// One page of letters, the newest first.
+#[derive(Debug, Serialize)]
+pub struct LetterPage {
+    /// The letters.
+    pub letters: Vec<ListedLetter>,
+    /// The last letter of this page, which the next one goes on after; `None` on the last page.
+    pub next: Option<i64>,
+}
+
+/// Letters of a relay that nobody runs, and that is none of the configured ones.
+#[derive(Debug, Serialize)]
+pub struct StrandedLetters {
+    /// The relay's name.
+    pub relay: String,
+    /// Its unresolved letters; exact up to 10,000.
+    pub letters: i64,
+    /// What is wrong, in one sentence.
+    pub cause: String,
+}
+
+/// There is no page.
+#[derive(Debug, thiserror::Error)]
+pub enum ListError {
+    /// Postgres did not answer, or refused.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// The letter that the page should go on after is not there.
+    #[error("no {}letter has the id {id}", if *.state == State::Dead { "dead " } else { "" })]
+    NothingBefore {
+        /// The letter's id.
+        id: i64,
+        /// The state of the letters that were asked for.
+        state: State,
+    },
+}
+
+impl From<QueryError> for ListError {
+    fn from(error: QueryError) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+impl ListError {
+    /// What a person can do about it; `None` when the text says it or when it may pass.
+    pub fn hint(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Database(error) => error.hint(),
+            Self::NothingBefore { .. } => Some(Cow::Borrowed("begin without --after")),
+        }
+    }
+}
+
+/// Lists at most `limit` letters of the configured relay that are in a state, after the letter
+/// `after`.
+///
+/// # Errors
+/// As the session's, and that there is no letter `after`.
+pub async fn list(
+    config: &Config,
+    (state, filter): (State, &LetterFilter),
+    after: Option<i64>,
+    limit: u16,
+) -> Result<LetterPage, ListError> {
+    let operator = open(config, &OPERATOR_SETTINGS).await?;
+    let choice = filter.choice(&operator, state).await?;
+    // One more than asked for tells whether there are more.
+    let found = operator.letters((state, &choice), after, i64::from(limit) + 1).await?;
+    let Some(mut letters) = found else {
+        return Err(ListError::NothingBefore { id: after.unwrap_or_default(), state });
+    };
+    let has_more = letters.len() > usize::from(limit);
+    letters.truncate(usize::from(limit));
+    let next = letters.last().filter(|_| has_more).map(|letter| letter.id);
+    Ok(LetterPage { letters: letters.into_iter().map(ListedLetter::from).collect(), next })
+}
+
+/// Letters that no list of a configured relay has, as after a relay's name was changed.
+///
+/// # Errors
+/// As the session's.
+pub async fn stranded(config: &Config) -> Result<Vec<StrandedLetters>, DatabaseError> {
+    let relays = inspect(config, PURPOSE, &SESSION_SETTINGS).await?.relays().await?;
+    let stranded =
+        relays.into_iter().filter(|row| row.has_stranded_letters(&config.relay.siblings));
+    let letters = stranded.map(|row| StrandedLetters {
+        cause: findings::stranded(&row.relay, row.letters).cause,
+        relay: row.relay,
+        letters: row.letters,
+    });
+    Ok(letters.collect())
+}
