@@ -71,6 +71,8 @@ struct FlowView {
     phase: &'static str,
     dependencies: [LinkView; 2],
     gate: Option<GateView>,
+    /// Why no message may be handed over while this instance leads.
+    unready: Option<&'static str>,
     in_flight: usize,
     waiting: usize,
     backlog: u64,
@@ -111,6 +113,7 @@ impl FlowView {
                 LinkView::of("nats", &status.nats, audience),
             ],
             gate: status.gate.as_ref().map(|gate| GateView::of(gate, now, audience)),
+            unready: status.unready.map(|(readiness, _)| readiness.as_str()),
             in_flight: status.in_flight,
             waiting: status.waiting,
             backlog: depth.backlog(),

@@ -1,6 +1,6 @@
 //! Facts about a relay, as plain values. An observer leaves out the facts that it does not know.
 
-use super::{Chore, Depth, Finding};
+use super::{Chore, Code, Depth, Finding};
 
 /// Facts about a relay, as one of its instances or a reader of the database sees them.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -19,6 +19,8 @@ pub struct Facts {
     pub nats: Link,
     /// Why nothing is published, when the publishing gate is closed.
     pub gate: Option<Closed>,
+    /// Why the leader hands no message over, whatever explains it.
+    pub unready: Option<Unready>,
     /// What waits; `None` when it could not be measured.
     pub depth: Option<Depth>,
     /// The age in seconds of the oldest event that waits, as of now.
@@ -106,6 +108,17 @@ pub struct Closed {
     pub text: String,
     /// What to do.
     pub hint: String,
+}
+
+/// The condition that keeps a leader from handing any message over.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Unready {
+    /// The finding that stands for it.
+    pub code: Code,
+    /// What is wrong.
+    pub cause: &'static str,
+    /// How long it has lasted.
+    pub seconds: f64,
 }
 
 /// A session whose lock others wait for.

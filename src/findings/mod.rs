@@ -16,7 +16,7 @@ use std::cmp::Reverse;
 
 use serde::{Serialize, Serializer};
 
-pub use facts::{Blocker, Closed, Facts, Link, Role};
+pub use facts::{Blocker, Closed, Facts, Link, Role, Unready};
 pub use remedy::remedy;
 pub use texts::{contract, grantor, lost, queued, refused, stranded, within_check};
 
@@ -37,6 +37,9 @@ const MEASURED_WARNING_SECONDS: f64 = 15.0;
 
 /// From this age of the figures on nobody knows whether events flow.
 const MEASURED_CRITICAL_SECONDS: f64 = 120.0;
+
+/// A leader that may hand nothing over for so long is a finding, whatever the reason.
+pub const UNREADY_SECONDS: f64 = 5.0;
 
 /// Failures of a chore in a row that are a finding.
 const CHORE_FAILURES: u32 = 3;
@@ -127,6 +130,7 @@ pub fn of(facts: &Facts) -> Vec<Finding> {
     found.extend(postgres(facts));
     found.extend(nats(facts));
     found.extend(facts.gate.as_ref().map(texts::closed));
+    found.extend(unready(facts, &found));
     found.extend(facts.reported.iter().cloned());
     found.extend(waiting(facts));
     found.extend(measuring(facts));
@@ -148,6 +152,13 @@ pub fn of(facts: &Facts) -> Vec<Finding> {
     });
     found.sort_by_key(|finding| Reverse((finding.severity, stops_flow(finding.code))));
     found
+}
+
+/// Why a leader hands nothing over, when it lasts and no other finding explains it.
+fn unready(facts: &Facts, found: &[Finding]) -> Option<Finding> {
+    let unready = facts.unready.filter(|unready| unready.seconds >= UNREADY_SECONDS)?;
+    let is_explained = found.iter().any(|finding| stops_flow(finding.code));
+    (!is_explained).then(|| texts::unready(unready))
 }
 
 fn role(facts: &Facts) -> Option<Finding> {

@@ -1,6 +1,6 @@
 //! The words of each finding: one cause, one next command, for a person at night.
 
-use super::{Blocker, Chore, Closed, Code, Depth, Finding, Severity, code_named};
+use super::{Blocker, Chore, Closed, Code, Depth, Finding, Severity, Unready, code_named};
 
 fn critical(code: Code, cause: impl Into<String>, next: impl Into<String>) -> Finding {
     Finding { code, severity: Severity::Critical, cause: cause.into(), next: next.into() }
@@ -211,6 +211,11 @@ pub(super) fn nats_down(detail: &str, hint: Option<&str>) -> Finding {
         },
         hint.unwrap_or("postrider check, and see whether the server runs; the relay tries on"),
     )
+}
+
+pub(super) fn unready(unready: Unready) -> Finding {
+    let cause = format!("nothing was published for {}: {}", span(unready.seconds), unready.cause);
+    critical(unready.code, cause, "postrider check; then the logs of the relay and of nats-server")
 }
 
 pub(super) fn closed(closed: &Closed) -> Finding {

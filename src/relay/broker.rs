@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use super::{
     duplicate::{Duplicates, Gone},
+    readiness::Readiness,
     scan::{Progress, ScanError, Scanned},
     slot::Slot,
 };
@@ -145,9 +146,14 @@ impl Broker {
         }
     }
 
-    /// Whether messages may go.
-    pub(super) fn is_ready(&self) -> bool {
-        self.is_verified() && self.scan_above.is_none()
+    /// Whether messages may go as far as the broker is concerned.
+    pub(super) fn readiness(&self) -> Readiness {
+        match self.state {
+            State::Disconnected => Readiness::Disconnected,
+            State::Unverified { .. } => Readiness::Unverified,
+            State::Verified { .. } if self.scan_above.is_some() => Readiness::Scanning,
+            State::Verified { .. } => Readiness::Ready,
+        }
     }
 
     /// Whether the outbox may be read: its rows are compared with what the stream holds.

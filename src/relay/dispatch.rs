@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Relay, holding::Holding};
+use super::{Relay, holding::Holding, readiness::Readiness};
 use crate::{
     broker::NotSent,
     clock,
@@ -24,18 +24,22 @@ impl Relay {
         if holding.delivery.in_flight() > 0 {
             failpoint::pass("in-flight");
         }
-        if !self.broker.is_ready() {
-            holding.delivery.interrupt_measuring();
-            return false;
-        }
-        if holding.outbox.is_closed() || !holding.lease.is_trusted(now) {
-            holding.delivery.interrupt_measuring();
-            if let Some(ticket) = holding.delivery.next(now) {
-                holding.delivery.give_back(ticket);
-                holding.lease.want(now);
-                holding.renew(now);
+        match self.readiness(holding, now) {
+            // Through a closed gate goes what it is tried with.
+            Readiness::Ready | Readiness::GateClosed => {}
+            Readiness::Disconnected | Readiness::Unverified | Readiness::Scanning => {
+                holding.delivery.interrupt_measuring();
+                return false;
             }
-            return false;
+            Readiness::SessionEnded | Readiness::LeaseUnheard | Readiness::LeaseUnconfirmed => {
+                holding.delivery.interrupt_measuring();
+                if let Some(ticket) = holding.delivery.next(now) {
+                    holding.delivery.give_back(ticket);
+                    holding.lease.want(now);
+                    holding.renew(now);
+                }
+                return false;
+            }
         }
         Self::measure(holding, now);
         (0..DISPATCH_MAX).all(|number| {

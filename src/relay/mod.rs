@@ -22,6 +22,7 @@ pub mod outage;
 pub(crate) mod process;
 pub mod producers;
 mod reader;
+pub mod readiness;
 mod report;
 mod scan;
 mod shards;
@@ -47,6 +48,7 @@ pub use error::RelayError;
 use self::{
     broker::Broker,
     holding::{Ended, Holding},
+    readiness::Readiness,
     report::Report,
     status::{Heartbeat, Link, Phase, Status},
     turns::{Passed, Turns},
@@ -250,6 +252,7 @@ impl Relay {
         self.status.send_modify(|status| {
             status.postgres = Link::Down { detail: why, hint: None };
             status.phase = Phase::Starting;
+            status.unready = None;
         });
     }
 
@@ -259,6 +262,7 @@ impl Relay {
         self.metrics.dependencies.standing_by();
         self.status.send_modify(|status| {
             status.phase = Phase::Standby;
+            status.unready = None;
             status.leader = None;
             status.led_at = clock::now();
             status.lease = self.settings.candidate.length;
@@ -373,7 +377,8 @@ impl Relay {
 
     /// When the loop has to turn although nothing happens.
     fn next_due(&self, holding: &Holding, now: Instant) -> Instant {
-        let delayed = if self.broker.is_ready() { holding.delivery.next_due(now) } else { None };
+        let may_go = self.broker.readiness() == Readiness::Ready;
+        let delayed = if may_go { holding.delivery.next_due(now) } else { None };
         let read = self.page_limits().and_then(|_| holding.read_due());
         let load = self.page_limits().and_then(|_| holding.load_due());
         let turn = if holding.delivery.events() > 0 { BUSY_TURN } else { TURN };
@@ -395,7 +400,8 @@ impl Relay {
             status.phase = Phase::Stopping;
             before != Phase::Stopping
         });
-        let reachable = self.broker.is_ready() && holding.delivery.breaker().cause().is_none();
+        let reachable = self.broker.readiness() == Readiness::Ready
+            && holding.delivery.breaker().cause().is_none();
         let done = if reachable { holding.is_drained() } else { holding.is_stranded() };
         if done {
             info!("everything that was sent is settled");

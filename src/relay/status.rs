@@ -8,8 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::readiness::Readiness;
 use crate::{
-    findings::{self, Blocker, Closed, Facts, Finding, Role},
+    findings::{self, Blocker, Closed, Facts, Finding, Role, Unready},
     metrics::{Chore, Measured},
     pg::{blocking::Blocking, error::QueryError},
 };
@@ -29,6 +30,9 @@ pub struct Status {
     pub nats: Link,
     /// Why nothing is published just now, when the publishing gate is closed.
     pub gate: Option<GateStatus>,
+    /// Why no message may be handed over while this instance leads, and since when; `None` when
+    /// messages may go.
+    pub unready: Option<(Readiness, Instant)>,
     /// Messages sent and not yet answered.
     pub in_flight: usize,
     /// Events in memory that wait for their turn.
@@ -82,6 +86,7 @@ impl Status {
             postgres: connecting(),
             nats: connecting(),
             gate: None,
+            unready: None,
             in_flight: 0,
             waiting: 0,
             measured: Measured::never(Instant::now()),
@@ -133,6 +138,16 @@ impl Status {
                 text: gate.text.clone(),
                 hint: gate.hint.clone(),
             }),
+            unready: self.unready.filter(|_| self.phase == Phase::Relaying).and_then(
+                |(readiness, since)| {
+                    let (code, cause) = readiness.finding()?;
+                    Some(Unready {
+                        code,
+                        cause,
+                        seconds: now.saturating_duration_since(since).as_secs_f64(),
+                    })
+                },
+            ),
             depth: Some(self.measured.depth),
             oldest_seconds: self.measured.oldest_seconds(now),
             unrouted: match self.counts {
