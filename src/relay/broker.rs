@@ -146,13 +146,12 @@ impl Broker {
         }
     }
 
-    /// Whether messages may go as far as the broker is concerned.
-    pub(super) fn readiness(&self) -> Readiness {
+    /// The condition of the broker that keeps all messages back; `None` when they may go.
+    pub(super) fn obstacle(&self) -> Option<Readiness> {
         match self.state {
-            State::Disconnected => Readiness::Disconnected,
-            State::Unverified { .. } => Readiness::Unverified,
-            State::Verified { .. } if self.scan_above.is_some() => Readiness::Scanning,
-            State::Verified { .. } => Readiness::Ready,
+            State::Disconnected => Some(Readiness::Disconnected),
+            State::Unverified { .. } => Some(Readiness::Unverified),
+            State::Verified { .. } => self.scan_above.map(|_| Readiness::Scanning),
         }
     }
 

@@ -48,7 +48,6 @@ pub use error::RelayError;
 use self::{
     broker::Broker,
     holding::{Ended, Holding},
-    readiness::Readiness,
     report::Report,
     status::{Heartbeat, Link, Phase, Status},
     turns::{Passed, Turns},
@@ -377,7 +376,7 @@ impl Relay {
 
     /// When the loop has to turn although nothing happens.
     fn next_due(&self, holding: &Holding, now: Instant) -> Instant {
-        let may_go = self.broker.readiness() == Readiness::Ready;
+        let may_go = self.broker.obstacle().is_none();
         let delayed = if may_go { holding.delivery.next_due(now) } else { None };
         let read = self.page_limits().and_then(|_| holding.read_due());
         let load = self.page_limits().and_then(|_| holding.load_due());
@@ -400,8 +399,8 @@ impl Relay {
             status.phase = Phase::Stopping;
             before != Phase::Stopping
         });
-        let reachable = self.broker.readiness() == Readiness::Ready
-            && holding.delivery.breaker().cause().is_none();
+        let reachable =
+            self.broker.obstacle().is_none() && holding.delivery.breaker().cause().is_none();
         let done = if reachable { holding.is_drained() } else { holding.is_stranded() };
         if done {
             info!("everything that was sent is settled");

@@ -67,9 +67,8 @@ impl Readiness {
 impl Relay {
     /// Whether messages may be handed over at `now`.
     pub(super) fn readiness(&self, holding: &Holding, now: Instant) -> Readiness {
-        match self.broker.readiness() {
-            Readiness::Ready => {}
-            unready => return unready,
+        if let Some(obstacle) = self.broker.obstacle() {
+            return obstacle;
         }
         if holding.outbox.is_closed() {
             Readiness::SessionEnded
