@@ -112,7 +112,7 @@ async fn dead_head(fixture: &Fixture, client: &Client, daemon: &mut Daemon) {
 async fn an_event_that_is_denied_waits_among_the_letters_and_its_key_behind_it() {
     let mut fixture = denied_fixture().await;
     let client = fixture.connect().await;
-    let _daemon = retrying(&fixture).start();
+    let daemon = retrying(&fixture).admin().start();
     emit(&client, "order.placed", "o-1", 2).await;
     emit(&client, "denied.at_first", "o-1", 1).await;
     emit(&client, "order.placed", "o-1", 20).await;
@@ -130,7 +130,11 @@ async fn an_event_that_is_denied_waits_among_the_letters_and_its_key_behind_it()
     assert_eq!(stored_of(&fixture, "o-1").await, (1..=23).collect::<Vec<_>>());
     wait_state(&client, "held", 0).await;
     assert_eq!(in_state(&client, "retrying").await, 0);
-    // The key is free again: what comes now takes the fast path, in order.
+    eventually("a free key", DEADLINE, async || {
+        daemon.metric(r#"postrider_blocked_aggregates{route="default"}"#).await < 0.5
+    })
+    .await;
+    // What comes now takes the fast path, in order.
     emit(&client, "order.placed", "o-1", 5).await;
     fixture.wait_stored(48, DEADLINE).await;
     assert!(stored_of(&fixture, "o-1").await.is_sorted());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::support::{DEADLINE, Fixture, app, eventually, let_pass};
 
 /// Long enough for a hundred thousand rows on a machine that has other things to do.
-const PATIENCE: Duration = Duration::from_mins(4);
+const PATIENCE: Duration = Duration::from_mins(8);
 
 /// How long the broker stays away: `OUTAGE_SECONDS=600` for the real ten minutes.
 fn outage() -> Duration {

@@ -13,7 +13,7 @@ use super::support::{
 };
 
 /// For a hundred thousand rows on a machine that has other things to do.
-const PATIENCE: Duration = Duration::from_mins(4);
+const PATIENCE: Duration = Duration::from_mins(8);
 
 fn from_env(name: &str, usual: i64) -> i64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)

@@ -54,7 +54,7 @@ async fn a_settlement_of_more_letters_than_a_statement_can_write_is_written_in_p
     let daemon = giving_up(fixture.daemon()).set("database.query_timeout", "1s").start();
 
     // 120 letters take 12 s, and a statement has one.
-    eventually("a settled position", 3 * DEADLINE, async || {
+    eventually("a settled position", DEADLINE, async || {
         let settled = "SELECT count(*) FROM postrider.letter WHERE error_code = 'invalid_subject'";
         let position = "SELECT coalesce(max(published), 0) FROM postrider.position";
         (count(&client, settled).await, count(&client, position).await) == (120, 40)
@@ -76,13 +76,13 @@ async fn behind_a_narrow_link(
         FROM generate_series(1, 40) AS n, generate_series(1, 3000) AS i GROUP BY n";
     client.batch_execute(insert).await.unwrap();
     let proxy = Proxy::start(fixture.postgres.port()).await.unwrap();
-    proxy.set(Modes::to_client(Mode::Narrow(800_000)));
+    proxy.set(Modes::to_client(Mode::Narrow(400_000)));
     let url = fixture.database_url();
     let port = format!(":{}/", fixture.postgres.port());
     let url = url.replace(&port, &format!(":{}/", proxy.port()));
     assert_ne!(url, fixture.database_url());
     let daemon =
-        giving_up(fixture.daemon()).set("database.url", url).set("database.query_timeout", "1s");
+        giving_up(fixture.daemon()).set("database.url", url).set("database.query_timeout", "3s");
     (proxy, change(daemon).start())
 }
 
@@ -92,7 +92,7 @@ async fn behind_a_narrow_link(
 async fn a_page_that_a_narrow_link_does_not_bring_in_time_is_read_in_parts() {
     let fixture = Fixture::new().await;
     let (_proxy, daemon) = behind_a_narrow_link(&fixture, |daemon| daemon).await;
-    assert_eq!(fixture.wait_stored(40, 3 * DEADLINE).await.len(), 40);
+    assert_eq!(fixture.wait_stored(40, DEADLINE).await.len(), 40);
     assert!(daemon.log().contains("no answer from the database within"), "{}", daemon.log());
 }
 
@@ -103,6 +103,6 @@ async fn a_route_behind_a_narrow_link_reads_its_pages_in_parts_too() {
         daemon.config(|toml| toml.set("route.types", vec!["order.*".to_owned()]))
     })
     .await;
-    assert_eq!(fixture.wait_stored(40, 3 * DEADLINE).await.len(), 40);
+    assert_eq!(fixture.wait_stored(40, DEADLINE).await.len(), 40);
     assert!(daemon.log().contains("no answer from the database within"), "{}", daemon.log());
 }

@@ -16,7 +16,7 @@ use super::{DEADLINE, Fixture, let_pass};
 const COUNT_MAX: i64 = 10;
 
 /// Long enough for a relay that gets anything done.
-const DRAIN_DEADLINE: Duration = Duration::from_mins(1);
+const DRAIN_DEADLINE: Duration = Duration::from_mins(4);
 
 impl Fixture {
     /// The workload of these options on this test's outbox, not yet running.

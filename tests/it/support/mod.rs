@@ -23,7 +23,7 @@ use daemon::DaemonBuilder;
 use toml::Toml;
 
 /// Long enough for anything that works on a busy machine; only failures wait so long.
-pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(3);
 
 /// A migrated database and a stream name that no other test uses.
 pub(crate) struct Fixture {
@@ -108,6 +108,8 @@ impl Fixture {
         Toml::default()
             .set("database.url", self.database_url())
             .set("nats.url", self.nats.url())
+            // All tests share the server, and a busy machine answers late.
+            .set("nats.connect_timeout", "30s")
             .set("stream.name", self.stream.as_str())
             .set("stream.subjects", vec![format!("{}.>", self.prefix)])
             .set("stream.create", true)
