@@ -3,9 +3,9 @@
 
 mod broker;
 mod database;
+mod leadership;
 mod requests;
 mod room;
-mod standing;
 mod stream;
 
 use serde_json::{Value, json};

@@ -58,7 +58,7 @@ pub struct Acknowledged {
     pub losses: u64,
 }
 
-/// What an audit reads.
+/// The places that an audit reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
     /// The database alone.

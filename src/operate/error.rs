@@ -20,7 +20,7 @@ pub enum DatabaseError {
 }
 
 impl DatabaseError {
-    /// What a person can do about it; `None` when the text says it or when it may pass.
+    /// The next step for a person; `None` when the text says it or when it may pass.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Connect(error) => error.hint().map(Cow::Borrowed),
@@ -79,7 +79,7 @@ impl From<ConnectError> for CompareError {
 }
 
 impl CompareError {
-    /// What a person can do about it; `None` when the text says it or when it may pass.
+    /// The next step for a person; `None` when the text says it or when it may pass.
     pub fn hint(&self) -> Option<Cow<'_, str>> {
         Some(match self {
             Self::Database(error) => return error.hint(),

@@ -8,7 +8,7 @@ use crate::{
     pg::error::QueryError,
 };
 
-/// What a relay does, as the database says.
+/// The state of a relay, as the database says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RelayState {
@@ -43,7 +43,7 @@ impl RelayState {
     }
 }
 
-/// Who leads a relay, and how far it is.
+/// The leader of a relay, its position and its instances.
 pub struct Leadership {
     /// The relay's name.
     pub relay: String,
@@ -104,7 +104,7 @@ impl Leadership {
         self.progress.as_ref()?.note.as_deref()
     }
 
-    /// What the relay does.
+    /// The state of the relay.
     pub fn state(&self) -> RelayState {
         let is_blocked = self.note().is_some() || self.facts().reported.iter().any(is_obstacle);
         match (&self.leader, &self.progress) {

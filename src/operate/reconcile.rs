@@ -14,7 +14,7 @@ use crate::{
 
 const PURPOSE: &str = "reconcile";
 
-/// What became of one relay's events that the stream lacks.
+/// Events of one relay that the stream lacks, and how many of them are published again.
 #[derive(Debug, Serialize)]
 pub struct Reconciliation {
     /// The relay's name.

@@ -22,14 +22,14 @@ pub struct RelayList {
     pub relays: Vec<ListedRelay>,
 }
 
-/// One of them.
+/// A relay in the list.
 #[derive(Debug, Serialize)]
 pub struct ListedRelay {
     /// Its name.
     pub relay: String,
     /// Running, not running, or abandoned.
     pub state: RelayState,
-    /// Who ran it last, by their own account.
+    /// The instance that led it last, by its own account.
     pub holder: String,
     /// For how long it has written nothing, in seconds.
     pub idle_seconds: f64,
@@ -62,7 +62,7 @@ pub enum ForgetError {
     /// An instance runs it.
     #[error("an instance runs relay {0}")]
     Led(String),
-    /// It has letters, and nobody said that they may go.
+    /// The relay has letters, and nobody said that they may go.
     #[error("relay {relay} has {letters} unresolved letters")]
     HasLetters {
         /// Its name.
@@ -79,7 +79,7 @@ impl From<QueryError> for ForgetError {
 }
 
 impl ForgetError {
-    /// What a person can do about it; `None` when the text says it or when it may pass.
+    /// The next step for a person; `None` when the text says it or when it may pass.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         Some(Cow::Borrowed(match self {
             Self::Database(error) => return error.hint(),

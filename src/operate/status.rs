@@ -22,7 +22,7 @@ use crate::{
 pub struct RelayStatus {
     /// The relay's name.
     pub relay: String,
-    /// What it does.
+    /// Its state.
     pub state: RelayState,
     /// The instance that leads.
     pub leader: Option<StatusLeader>,

@@ -13,7 +13,7 @@ use crate::{
 /// From this age on a row that a running relay says nothing about is none that it is about to take.
 const SOON_SECONDS: f64 = 10.0;
 
-/// What the events of one key wait for.
+/// The reasons why events of one key wait, and the next step.
 #[derive(Debug, Serialize)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an answer of its own")]
 pub struct KeyStatus {
@@ -35,7 +35,7 @@ pub struct KeyStatus {
     pub pending_is_exact: bool,
     /// Why nothing is published at all; `None` when something is.
     pub blocked: Option<String>,
-    /// What to change before the letter in front is tried again.
+    /// The change that is needed before the letter in front is tried again.
     pub first: Option<&'static str>,
     /// The next command; `None` when there is nothing to do.
     pub next: Option<String>,
@@ -50,7 +50,7 @@ pub struct KeyStatus {
 /// The unresolved letter in front of the others of its key.
 #[derive(Debug, Serialize)]
 pub struct FrontLetter {
-    /// What lists show too.
+    /// The fields that lists show too.
     #[serde(flatten)]
     pub letter: ListedLetter,
     /// When it was tried last, as ISO 8601.
@@ -64,7 +64,7 @@ pub struct FrontLetter {
     pub is_hopeless: bool,
 }
 
-/// What the events of a key of the configured relay wait for.
+/// Asks what the events of a key of the configured relay wait for.
 ///
 /// # Errors
 /// As the session's.
@@ -79,19 +79,19 @@ pub async fn why(config: &Config, key: &AggregateKey) -> Result<KeyStatus, Datab
         None => contract::broken(&inspection, relay).await?.into_iter().next(),
     };
     let is_run = leadership.is_run();
-    Ok(Answers { waiting: &waiting, is_run, obstacle }.status(leadership.relay, key))
+    Ok(KeyAnswers { waiting: &waiting, is_run, obstacle }.status(leadership.relay, key))
 }
 
 /// The answers of the database.
-struct Answers<'a> {
+struct KeyAnswers<'a> {
     waiting: &'a Waiting,
     /// Whether an instance of the relay is there.
     is_run: bool,
-    /// What keeps everything from being published.
+    /// The finding that keeps everything from being published.
     obstacle: Option<Finding>,
 }
 
-impl Answers<'_> {
+impl KeyAnswers<'_> {
     fn status(&self, relay: String, key: &AggregateKey) -> KeyStatus {
         let Waiting { letter, pending, oldest_age_seconds, is_more } = self.waiting;
         let is_held = letter.as_ref().is_some_and(|head| head.letter.holds);
@@ -204,7 +204,7 @@ mod tests {
         };
         let waiting =
             Waiting { letter: Some(head), pending: 0, oldest_age_seconds: None, is_more: false };
-        let answers = Answers { waiting: &waiting, is_run: false, obstacle: None };
+        let answers = KeyAnswers { waiting: &waiting, is_run: false, obstacle: None };
         let status = answers.status("default".to_owned(), &AggregateKey::new("order", "o/1"));
         let expected = json!({
             "relay": "default",

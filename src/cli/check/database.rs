@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{CheckResult, Finding, standing};
+use super::{CheckResult, Finding, leadership};
 use crate::{
     cli::exit::Exit,
     config::{Config, SinkKind},
@@ -86,7 +86,7 @@ pub(super) async fn findings(config: &Config) -> (Vec<Finding>, Option<Progress>
     findings.extend(contract(&inspection, relay).await);
     findings.push(holder(&inspection, relay).await);
     findings.extend(route(&inspection, config).await);
-    findings.extend(match standing::findings(&inspection, config).await {
+    findings.extend(match leadership::findings(&inspection, config).await {
         Ok(found) => found,
         Err(error) => vec![refused(RELAY, &error)],
     });

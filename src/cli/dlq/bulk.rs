@@ -46,7 +46,7 @@ pub(super) struct Which {
     filters: Filters,
 }
 
-/// What to do, to which letters.
+/// An act, and the letters that it is for.
 pub(super) struct Job<'a> {
     pub(super) act: LetterAct,
     pub(super) which: &'a Which,

@@ -31,7 +31,7 @@ pub(in crate::cli) struct Args {
     dry_run: bool,
 }
 
-/// What to change.
+/// Arguments that say what to change.
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = true)]
 struct ChangeArgs {

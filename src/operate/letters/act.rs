@@ -14,7 +14,7 @@ use crate::{
     outbox::operator::{Choice, OPERATOR_SETTINGS_FOR_IDS, Operator, Outcome},
 };
 
-/// What to do with letters, and who wants it.
+/// An act on letters, and the person who wants it.
 #[derive(Debug, Clone)]
 pub struct LetterAct {
     /// Redrive or discard.
@@ -23,7 +23,7 @@ pub struct LetterAct {
     pub state: State,
     /// Also letters that can never be published as they are.
     pub hopeless: bool,
-    /// Who acts, and why.
+    /// The person who acts, and the reason.
     pub authority: Authority,
 }
 
@@ -34,7 +34,7 @@ pub struct NamedLetters<'a> {
     ids: Vec<i64>,
 }
 
-/// What was done, or would be.
+/// The letters that an act changed, or in a rehearsal would change.
 #[derive(Debug, Serialize)]
 pub struct ActedOn {
     /// The letters that were changed, or would be.
@@ -125,7 +125,7 @@ impl<'a> NamedLetters<'a> {
         follow::follow(&self.operator, &acted.changed, (acted.since, limit), on_outcome).await
     }
 
-    /// What each of them is now.
+    /// The state of each of them now.
     async fn before(&self) -> Result<(SystemTime, Vec<(i64, Outcome)>), DatabaseError> {
         let since = self.operator.now().await?;
         Ok((since, self.operator.outcomes(&self.ids).await?))

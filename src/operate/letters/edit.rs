@@ -16,7 +16,7 @@ use crate::{
     wire::{Encoder, Limits, Refusal, SubjectTemplate, TemplateError},
 };
 
-/// What to change of a letter.
+/// Changes of one letter.
 #[derive(Debug, Default)]
 pub struct LetterChanges {
     /// The new payload.
@@ -55,7 +55,7 @@ pub enum EditError {
     /// No letter has this id.
     #[error("there is no letter {0}")]
     Unknown(i64),
-    /// It belongs to another relay.
+    /// The letter belongs to another relay.
     #[error("letter {id} belongs to relay {relay}")]
     OfRelay {
         /// The letter's id.
@@ -63,7 +63,7 @@ pub enum EditError {
         /// The relay.
         relay: String,
     },
-    /// It is resolved.
+    /// The letter is resolved.
     #[error("letter {id} is resolved already: {resolution}")]
     Resolved {
         /// The letter's id.
@@ -71,7 +71,7 @@ pub enum EditError {
         /// `published` or `discarded`.
         resolution: String,
     },
-    /// It is tried again or held: nobody knows whether the stream has it already.
+    /// The letter is tried again or held: the stream may have it already.
     #[error("letter {id} is {state}; only dead letters can be edited")]
     NotDead {
         /// The letter's id.
@@ -109,7 +109,7 @@ impl From<QueryError> for EditError {
 }
 
 impl EditError {
-    /// What a person can do about it; `None` when the text says it or when it may pass.
+    /// The next step for a person; `None` when the text says it or when it may pass.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Database(error) => error.hint(),

@@ -8,7 +8,7 @@ use crate::{
     outbox::operator::OPERATOR_SETTINGS,
 };
 
-/// What was erased of a key, and what stays.
+/// Rows and letters of a key that were erased, and those that stay.
 #[derive(Debug, Default, Serialize)]
 pub struct ErasedKey {
     /// Rows of the outbox that were erased.

@@ -13,7 +13,7 @@ use crate::{
     pg::error::QueryError,
 };
 
-/// One page of letters, the newest first.
+/// A page of letters, the newest first.
 #[derive(Debug, Serialize)]
 pub struct LetterPage {
     /// The letters.
@@ -29,7 +29,7 @@ pub struct StrandedLetters {
     pub relay: String,
     /// Its unresolved letters; exact up to 10,000.
     pub letters: i64,
-    /// What is wrong, in one sentence.
+    /// The problem in one sentence.
     pub cause: String,
 }
 
@@ -56,7 +56,7 @@ impl From<QueryError> for ListError {
 }
 
 impl ListError {
-    /// What a person can do about it; `None` when the text says it or when it may pass.
+    /// The next step for a person; `None` when the text says it or when it may pass.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Database(error) => error.hint(),

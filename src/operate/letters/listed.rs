@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::{event::AggregateKey, outbox::operator::Letter};
 
-/// One letter, without its payload.
+/// A letter without its payload.
 #[derive(Debug, Serialize)]
 pub struct ListedLetter {
     /// Its id, which pages go on from.

@@ -1,4 +1,4 @@
-//! One letter in full: the event, its payload, and what operators did to it.
+//! A letter in full: the event, its payload, and what operators did to it.
 
 use std::borrow::Cow;
 
@@ -20,7 +20,7 @@ const SHOWN_BYTES: usize = 4 * 1024;
 /// Everything about one letter.
 #[derive(Debug, Serialize)]
 pub struct ShownLetter {
-    /// What lists show too.
+    /// The fields that lists show too.
     #[serde(flatten)]
     pub letter: ListedLetter,
     /// When it was tried last, as ISO 8601.
@@ -31,7 +31,7 @@ pub struct ShownLetter {
     pub replaces: Option<Uuid>,
     /// `published` or `discarded`; `None` while it is not resolved.
     pub resolution: Option<String>,
-    /// Who resolved it.
+    /// The person or program that resolved it.
     pub resolved_by: Option<String>,
     /// When it was resolved, as ISO 8601.
     pub resolved_at: Option<String>,
@@ -45,7 +45,7 @@ pub struct ShownLetter {
     pub kind: String,
     /// The aggregate's version.
     pub aggregate_version: Option<i64>,
-    /// Who produced it.
+    /// The producer of the event.
     pub source: Option<String>,
     /// The row's own subject.
     pub subject: Option<String>,
@@ -57,7 +57,7 @@ pub struct ShownLetter {
     pub correlation_id: Option<String>,
     /// The message that caused it.
     pub causation_id: Option<String>,
-    /// Who did it.
+    /// The actor of the event.
     pub actor: Option<String>,
     /// How many letters wait behind it, 100,000 at most.
     pub behind: i64,
@@ -65,7 +65,7 @@ pub struct ShownLetter {
     pub behind_of: Option<i64>,
     /// Whether the payload stayed in the outbox.
     pub payload_in_outbox: bool,
-    /// What operators did to it, the first act first; 100 acts at most.
+    /// The acts of operators on it, the first one first; 100 at most.
     pub history: Vec<AuditEntry>,
     /// The payload, or its beginning.
     #[serde(flatten)]
@@ -75,14 +75,14 @@ pub struct ShownLetter {
     pub headers_text: String,
 }
 
-/// One row of the audit.
+/// A row of the audit.
 #[derive(Debug, Serialize)]
 pub struct AuditEntry {
     /// When, as ISO 8601.
     pub acted_at: String,
-    /// Who it was by their own account.
+    /// The person, by their own account.
     pub actor: String,
-    /// Who it was to the database.
+    /// The user of the database.
     pub database_user: String,
     /// `redrive`, `discard` or `edit`.
     pub action: String,
@@ -128,7 +128,7 @@ impl From<QueryError> for ShowError {
 }
 
 impl ShowError {
-    /// What a person can do about it; `None` when the text says it or when it may pass.
+    /// The next step for a person; `None` when the text says it or when it may pass.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Database(error) => error.hint(),
