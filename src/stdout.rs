@@ -145,7 +145,7 @@ impl Sink {
     /// Hands a line over and returns at once.
     ///
     /// # Errors
-    /// [`NotSent::NotNow`] while [`LINES_MAX`] lines wait for the writer, and after it failed.
+    /// [`NotSent::NotNow`] while `LINES_MAX` lines wait for the writer, and after it failed.
     pub fn publish(
         &mut self,
         ticket: Ticket,

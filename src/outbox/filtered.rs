@@ -153,7 +153,11 @@ impl Outbox {
                     if events.is_empty() || is_last && !is_full {
                         // Numbers may be missing by the million, and the sequence may be set back.
                         let beyond = Position { bookmark: Seq(to), ..cursor.clone() };
-                        let next = self.next_row(&beyond, late, i64::MAX).await?;
+                        let next = match self.next_row(&beyond, late, i64::MAX).await {
+                            // Some row beyond cannot be read: the next stretches find out which.
+                            Err(error) if error.is_of_a_row() => Some(to.saturating_add(1)),
+                            next => next?,
+                        };
                         is_last = next.is_none();
                         if let Some(seq) = next {
                             (to, ceiling) =

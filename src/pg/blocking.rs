@@ -1,6 +1,6 @@
 //! Names the session whose lock a slow statement waits for, asked through a session of its own.
 //!
-//! [`Lookout`] belongs to one session. While one of its statements is slow it asks again and again
+//! `Lookout` belongs to one session. While one of its statements is slow it asks again and again
 //! who is in the way, so that a statement that ends by `lock_timeout` can say whose lock it was.
 
 use std::{

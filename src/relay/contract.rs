@@ -1,8 +1,8 @@
 //! What the reader rests on: verified at each start and each minute, repaired, or refused by name.
 //!
 //! The sequence of `outbox.seq`, the defaults and the partitions of the table, its triggers and
-//! indexes: `docs/guarantees.md` lists them. When one breaks while the relay runs, [`watch`] ends
-//! the holding, and the next one finds the same thing broken and deals with it in [`verify`].
+//! indexes: `docs/guarantees.md` lists them. When one breaks while the relay runs, `watch` ends
+//! the holding, and the next one finds the same thing broken and deals with it in `verify`.
 
 use std::{sync::Arc, time::Duration};
 
