@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio_postgres::{Row, types::ToSql};
+
 use super::{Inspection, Outbox, Page, PageLimits};
 use crate::{
     event::{Filter, Position, Seq},
@@ -73,32 +75,53 @@ impl Filtered {
     }
 }
 
+/// A change of a relay's filter since its last run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FilterChange {
+    /// The number of events that waited and are passed over now, up to [`PASSED_OVER_MAX`]; `None`
+    /// when they could not be counted in time.
+    pub passed_over: Option<i64>,
+}
+
+const COUNT: &str = include_str!("sql/count_passed_over.sql");
+
 impl Inspection {
-    /// How many events wait for a relay that it would not publish with this filter; counted up to
+    /// The number of events that wait for a relay that it would not publish with this filter, up to
     /// [`PASSED_OVER_MAX`].
     ///
     /// # Errors
     /// As the session's.
     pub async fn passed_over(&self, relay: &str, filter: &Filter) -> Result<i64, QueryError> {
         let filter = filter.json().map(|filter| filter.to_string());
-        let rows =
-            self.query(include_str!("sql/count_passed_over.sql"), &[&relay, &filter]).await?;
-        rows.first().map_or(Ok(0), |row| Ok(row.try_get("passed_over")?))
+        Ok(counted(&self.query(COUNT, &[&relay, &filter]).await?)?.unwrap_or(0))
     }
 }
 
+fn counted(rows: &[Row]) -> Result<Option<i64>, QueryError> {
+    let count = rows.first().map(|row| row.try_get::<_, Option<i64>>("passed_over"));
+    Ok(count.transpose()?.flatten())
+}
+
 impl Outbox {
-    /// Writes down what this relay takes. When it took something else before, tells how many events
-    /// that waited are passed over now.
+    /// Writes down the filter of this relay. Returns the change, when it took something else before.
     ///
     /// # Errors
     /// As the session's.
-    pub async fn note_filter(&self, term: i64) -> Result<Option<i64>, QueryError> {
+    pub async fn note_filter(&self, term: i64) -> Result<Option<FilterChange>, QueryError> {
         let filter = self.filtered.as_ref().and_then(|filtered| filtered.filter.json());
         let filter = filter.map(|filter| filter.to_string());
+        let count = self.schema.apply(COUNT);
+        let passed_over = match self.connection.query(&count, &[&self.relay, &filter]).await {
+            Ok(rows) => counted(&rows)?,
+            // A count is no reason for not leading.
+            Err(error) if error.is_given_up() => None,
+            Err(error) => return Err(error),
+        };
         let sql = self.schema.apply(include_str!("sql/note_filter.sql"));
-        let rows = self.connection.query(&sql, &[&self.relay, &term, &filter]).await?;
-        rows.first().map_or(Ok(None), |row| Ok(row.try_get("passed_over")?))
+        let parameters: [&(dyn ToSql + Sync); 4] = [&self.relay, &term, &filter, &passed_over];
+        let rows = self.connection.query(&sql, &parameters).await?;
+        let changed = rows.first().map(|row| row.try_get("changed")).transpose()?;
+        Ok((changed == Some(true)).then_some(FilterChange { passed_over }))
     }
 
     /// Reads a page of the events that the filter takes, from the cursor on.

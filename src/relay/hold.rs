@@ -27,7 +27,7 @@ use crate::{
     failpoint,
     metrics::Dependency,
     outbox::{
-        Acquired, Authority, Course, Leader, LeaderSession, LeaseEnd, Origin, Outbox,
+        Acquired, Authority, Course, FilterChange, Leader, LeaderSession, LeaseEnd, Origin, Outbox,
         PASSED_OVER_MAX, Rival, SESSION_SETTINGS,
     },
     pg::{
@@ -321,7 +321,7 @@ impl Relay {
             contract::Verdict::Repaired => return Ok(Taken::Rescanned),
             contract::Verdict::Refused(text) => return Ok(Taken::Refused(text)),
         }
-        if let Some(passed_over) = outbox.note_filter(acquired.term).await? {
+        if let Some(FilterChange { passed_over }) = outbox.note_filter(acquired.term).await? {
             report_filter(passed_over, &self.settings.route);
         }
         // Behind a pooler nobody can be notified.
@@ -380,18 +380,22 @@ impl Relay {
 /// Says that the route takes other events than before.
 ///
 /// What the events without a route gave up, a route has taken.
-fn report_filter(passed_over: i64, route: &str) {
-    let or_more = if passed_over < PASSED_OVER_MAX { "" } else { " or more" };
-    if passed_over == 0 || route == UNROUTED {
+fn report_filter(passed_over: Option<i64>, route: &str) {
+    if passed_over == Some(0) || route == UNROUTED {
         info!("the route takes other events from here on; the audit has what it took before");
-    } else {
-        warn!(
-            hint = "an event that no other route takes is published by nobody: to publish these, \
-                    take their types again, then `postrider reconcile --route NAME`",
-            "the route takes other events from here on, and passes over {passed_over}{or_more} that \
-             waited; the audit has what it took before"
-        );
+        return;
     }
+    let count = match passed_over {
+        Some(count @ PASSED_OVER_MAX..) => format!("{count} or more events that waited"),
+        Some(count) => format!("{count} events that waited"),
+        None => "what waited of the others, which could not be counted in time".to_owned(),
+    };
+    warn!(
+        hint = "an event that no other route takes is published by nobody: to publish these, take \
+                their types again, then `postrider reconcile --route NAME`",
+        "the route takes other events from here on, and passes over {count}; the audit has what it \
+         took before"
+    );
 }
 
 /// What is done about a position that was made in another cluster.

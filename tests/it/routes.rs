@@ -370,9 +370,11 @@ async fn a_filter_that_takes_less_says_how_many_events_it_passes_over() {
 
     let narrower = types(json!(["order.placed"]));
     let checked = daemon::run(&narrower, &["check"]).await;
-    let mut daemon =
-        relay(narrower.clone()).allow_log("passes over 2 that").allow_log("no route takes").start();
-    daemon.wait_log("passes over 2 that waited", DEADLINE).await;
+    let mut daemon = relay(narrower.clone())
+        .allow_log("passes over 2 events that")
+        .allow_log("no route takes")
+        .start();
+    daemon.wait_log("passes over 2 events that waited", DEADLINE).await;
 
     assert!(checked.stdout.contains("2 events that wait would be passed over"), "{checked:?}");
     assert_eq!(held(&fixture, "order", 2).await, ["order.placed", "order.placed"]);
