@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use postrider::dev::{checker::Order, servers::NatsOptions, workload::Options};
-use tokio_util::sync::CancellationToken;
 
-use super::support::{DEADLINE, Fixture, app, daemon::DaemonBuilder, eventually, let_pass};
+use super::support::{
+    DEADLINE, Fixture, app, audit::steady, daemon::DaemonBuilder, eventually, let_pass,
+};
 
 /// The program, with what it says when NATS goes away.
 fn daemon(fixture: &Fixture) -> DaemonBuilder {
@@ -14,10 +15,6 @@ fn daemon(fixture: &Fixture) -> DaemonBuilder {
         .allow_log("lost the connection to NATS")
         .allow_log("waiting for NATS")
         .allow_log("nothing can be published just now")
-}
-
-fn steady() -> Options {
-    Options { events: u64::MAX, events_per_second: Some(1_000), keys: 100, ..Options::default() }
 }
 
 #[tokio::test]
@@ -48,20 +45,18 @@ async fn nats_that_is_down_at_the_start_is_waited_for_by_name() {
 async fn nats_killed_and_started_again_under_load_costs_nothing() {
     let mut fixture = Fixture::own_nats().await;
     let daemon = daemon(&fixture).start();
-    let workload = fixture.workload(steady());
-    let stop = CancellationToken::new();
-    let nats = fixture.nats.own();
-    let kills = async {
+
+    let kills = async |fixture: &mut Fixture| {
+        let nats = fixture.nats.own();
         for _ in 0..8 {
             let_pass(Duration::from_millis(500)).await;
             nats.kill9().unwrap();
             let_pass(Duration::from_millis(100)).await;
             nats.start_again().await.unwrap();
         }
-        stop.cancel();
     };
-    let (ledger, ()) = tokio::join!(workload.run(&stop), kills);
-    let report = fixture.audit(&ledger.unwrap(), Order::Serial).await;
+    let (report, ()) = fixture.under_load(steady(1_000, 100), kills).await;
+
     assert!(report.committed > 2_000, "{report}");
     assert!(daemon.log().contains("lost the connection to NATS"));
 }
@@ -70,10 +65,9 @@ async fn nats_killed_and_started_again_under_load_costs_nothing() {
 async fn nats_and_the_program_killed_in_turn_cost_nothing() {
     let mut fixture = Fixture::own_nats().await;
     let mut daemon = daemon(&fixture).start();
-    let workload = fixture.workload(steady());
-    let stop = CancellationToken::new();
-    let nats = fixture.nats.own();
-    let kills = async {
+
+    let kills = async |fixture: &mut Fixture| {
+        let nats = fixture.nats.own();
         for _ in 0..6 {
             let_pass(Duration::from_millis(300)).await;
             nats.kill9().unwrap();
@@ -82,23 +76,20 @@ async fn nats_and_the_program_killed_in_turn_cost_nothing() {
             nats.start_again().await.unwrap();
             daemon.start_again();
         }
-        stop.cancel();
     };
-    let (ledger, ()) = tokio::join!(workload.run(&stop), kills);
-    fixture.audit(&ledger.unwrap(), Order::Serial).await;
+    fixture.under_load(steady(1_000, 100), kills).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_nats_is_noticed_and_what_it_took_is_not_repeated() {
-    let fixture = Fixture::own_nats().await;
+    let mut fixture = Fixture::own_nats().await;
     let daemon = daemon(&fixture)
         .set("nats.ack_timeout", "1s")
         .set("nats.ping_interval", "1s")
         .admin()
         .start();
-    let workload = fixture.workload(steady());
-    let stop = CancellationToken::new();
-    let freeze = async {
+
+    let freeze = async |fixture: &mut Fixture| {
         let_pass(Duration::from_millis(500)).await;
         fixture.nats.freeze().unwrap();
         eventually("an answer that is not ready", DEADLINE, async || {
@@ -113,10 +104,8 @@ async fn a_frozen_nats_is_noticed_and_what_it_took_is_not_repeated() {
             daemon.get("/readyz").await.is_some_and(|answer| answer.status == 200)
         })
         .await;
-        stop.cancel();
     };
-    let (ledger, ()) = tokio::join!(workload.run(&stop), freeze);
-    fixture.audit(&ledger.unwrap(), Order::Serial).await;
+    fixture.under_load(steady(1_000, 100), freeze).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,14 +2,10 @@
 
 use std::time::Duration;
 
-use postrider::dev::{
-    checker::Order, random::Random, servers::NatsOptions, stream_reader::count_messages,
-    workload::Options,
-};
-use tokio_util::sync::CancellationToken;
+use postrider::dev::{random::Random, servers::NatsOptions, stream_reader::count_messages};
 
 use super::support::{
-    DEADLINE, Fixture, eventually, let_pass, postgres::without_two_phase_commit,
+    DEADLINE, Fixture, audit::awkward, eventually, let_pass, postgres::without_two_phase_commit,
     stopwatch::Stopwatch,
 };
 
@@ -18,19 +14,10 @@ const PATIENCE: Duration = Duration::from_mins(8);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn thirty_kills_under_load_lose_repeat_and_reorder_nothing() {
-    let fixture = Fixture::new().await;
+    let mut fixture = Fixture::new().await;
     let mut daemon = fixture.daemon().start();
-    let options = Options {
-        events: u64::MAX,
-        events_per_second: Some(2_000),
-        keys: 200,
-        early_xid_percent: 5,
-        held_open_percent: 5,
-        ..Options::default()
-    };
-    let workload = fixture.workload(options);
-    let stop = CancellationToken::new();
-    let kills = async {
+
+    let kills = async |_: &mut Fixture| {
         let mut random = Random::new(30);
         let mut published = 0;
         for kill in 0..30 {
@@ -43,11 +30,10 @@ async fn thirty_kills_under_load_lose_repeat_and_reorder_nothing() {
             daemon.kill9();
             daemon.start_again();
         }
-        stop.cancel();
         published
     };
-    let (ledger, published) = tokio::join!(workload.run(&stop), kills);
-    let report = fixture.audit(&ledger.unwrap(), Order::Serial).await;
+    let (report, published) = fixture.under_load(awkward(2_000, 200), kills).await;
+
     assert!(report.committed > 5_000, "{report}");
     assert!(published >= 15, "only {published} of 30 kills hit a relay at work");
 }
@@ -65,18 +51,9 @@ async fn everything_killed_at_random_costs_nothing() {
         .allow_log("nothing can be published just now")
         .allow_log("lost the connection to NATS")
         .start();
-    let options = Options {
-        events: u64::MAX,
-        events_per_second: Some(1_000),
-        keys: 100,
-        early_xid_percent: 5,
-        held_open_percent: 5,
-        ..Options::default()
-    };
-    let workload = fixture.workload(options);
-    let stop = CancellationToken::new();
-    let (postgres, nats) = (fixture.postgres.own(), fixture.nats.own());
-    let kills = async {
+
+    let kills = async |fixture: &mut Fixture| {
+        let (postgres, nats) = (fixture.postgres.own(), fixture.nats.own());
         let mut random = Random::new(4);
         for _ in 0..12 {
             let_pass(Duration::from_millis(random.between(100, 700).into())).await;
@@ -102,10 +79,9 @@ async fn everything_killed_at_random_costs_nothing() {
                 postgres.start_again().await.unwrap();
             }
         }
-        stop.cancel();
     };
-    let (ledger, ()) = tokio::join!(workload.run(&stop), kills);
-    let report = fixture.audit(&ledger.unwrap(), Order::Serial).await;
+    let (report, ()) = fixture.under_load(awkward(1_000, 100), kills).await;
+
     assert!(report.committed > 500, "{report}");
 }
 

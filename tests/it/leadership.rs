@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use postrider::dev::{checker::Order, workload::Options};
 use tokio::time::Instant;
 use tokio_postgres::types::ToSql;
-use tokio_util::sync::CancellationToken;
 
 use super::support::{
     DEADLINE, Fixture, app,
+    audit::steady,
     daemon::{Daemon, DaemonBuilder, WATCHDOG, run},
     eventually, let_pass,
     stopwatch::Stopwatch,
@@ -314,17 +313,10 @@ async fn a_grant_that_is_revoked_costs_a_session_now_and_then() {
 /// a machine is gone, then when the lease is over.
 #[tokio::test(flavor = "multi_thread")]
 async fn frozen_and_thawed_under_load_nothing_is_lost_or_repeated() {
-    let fixture = Fixture::new().await;
+    let mut fixture = Fixture::new().await;
     let (mut first, mut second) = pair(&fixture).await;
-    let options = Options {
-        events: u64::MAX,
-        events_per_second: Some(1_000),
-        keys: 50,
-        ..Options::default()
-    };
-    let workload = fixture.workload(options);
-    let stop = CancellationToken::new();
-    let freezes = async {
+
+    let freezes = async |fixture: &mut Fixture| {
         let client = fixture.connect().await;
         for ends_session in [true, false] {
             let_pass(Duration::from_millis(300)).await;
@@ -343,10 +335,9 @@ async fn frozen_and_thawed_under_load_nothing_is_lost_or_repeated() {
             first.wait_log(STANDS_BY, DEADLINE).await;
             std::mem::swap(&mut first, &mut second);
         }
-        stop.cancel();
     };
-    let (ledger, ()) = tokio::join!(workload.run(&stop), freezes);
-    fixture.audit(&ledger.unwrap(), Order::Serial).await;
+    fixture.under_load(steady(1_000, 50), freezes).await;
+
     eventually("one leader", DEADLINE, async || {
         let leads = r#"SELECT lease_until > clock_timestamp() FROM "postrider".position"#;
         let client = fixture.connect().await;

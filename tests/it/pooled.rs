@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use postrider::dev::servers::{Pgbouncer, PgbouncerOptions};
 use tokio_postgres::{Client, SimpleQueryMessage, types::Type};
-use tokio_util::sync::CancellationToken;
 
 use super::support::{
     DEADLINE, Fixture, app,
+    audit::steady,
     daemon::{DaemonBuilder, run},
     let_pass, postgres,
     stopwatch::Stopwatch,
@@ -169,16 +169,12 @@ async fn a_limit_of_sessions_that_a_pool_keeps_within_is_no_obstacle() {
 /// A pooler that is told to reconnect, to kill or to pause, over and over.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pooler_that_reconnects_kills_and_pauses_costs_nothing() {
-    use postrider::dev::{checker::Order, workload::Options};
-    let fixture = Fixture::new().await;
+    let mut fixture = Fixture::new().await;
     let pooler = fixture.pooler(pool()).await;
     let mut daemon = daemon(&fixture, &pooler).allow_log("could not").start();
     daemon.wait_log("relaying", DEADLINE).await;
-    let options =
-        Options { events: u64::MAX, events_per_second: Some(500), keys: 50, ..Options::default() };
-    let workload = fixture.workload(options);
-    let stop = CancellationToken::new();
-    let strikes = async {
+
+    let strikes = async |fixture: &mut Fixture| {
         for strike in 0..6 {
             let_pass(Duration::from_millis(400)).await;
             match strike % 3 {
@@ -194,10 +190,9 @@ async fn a_pooler_that_reconnects_kills_and_pauses_costs_nothing() {
                 }
             }
         }
-        stop.cancel();
     };
-    let (ledger, ()) = tokio::join!(workload.run(&stop), strikes);
-    fixture.audit(&ledger.unwrap(), Order::Serial).await;
+    fixture.under_load(steady(500, 50), strikes).await;
+
     // A KILL has cost it its session, so it has led more than once.
     let client = fixture.connect().await;
     let term = r#"SELECT term FROM "postrider".position"#;

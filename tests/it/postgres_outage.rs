@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use postrider::dev::{checker::Order, servers::NatsOptions, workload::Options};
-use tokio_util::sync::CancellationToken;
+use postrider::dev::servers::NatsOptions;
 
 use super::support::{
     DEADLINE, Fixture, app,
+    audit::awkward,
     daemon::DaemonBuilder,
     eventually, let_pass,
     postgres::{create_migrated, without_two_phase_commit},
@@ -21,34 +21,21 @@ fn daemon(fixture: &Fixture) -> DaemonBuilder {
         .allow_log("trying again")
 }
 
-fn steady() -> Options {
-    Options {
-        events: u64::MAX,
-        events_per_second: Some(1_000),
-        keys: 100,
-        early_xid_percent: 5,
-        held_open_percent: 5,
-        ..Options::default()
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_restarted_under_load_costs_nothing() {
     let mut fixture = Fixture::own_postgres().await;
     let _daemon = daemon(&fixture).start();
-    let workload = fixture.workload(steady());
-    let stop = CancellationToken::new();
-    let postgres = fixture.postgres.own();
-    let restarts = async {
+
+    let restarts = async |fixture: &mut Fixture| {
+        let postgres = fixture.postgres.own();
         for _ in 0..4 {
             let_pass(Duration::from_millis(500)).await;
             postgres.stop_fast().await.unwrap();
             postgres.start_again().await.unwrap();
         }
-        stop.cancel();
     };
-    let (ledger, ()) = tokio::join!(workload.run(&stop), restarts);
-    let report = fixture.audit(&ledger.unwrap(), Order::Serial).await;
+    let (report, ()) = fixture.under_load(awkward(1_000, 100), restarts).await;
+
     assert!(report.committed > 500, "{report}");
 }
 
@@ -56,10 +43,9 @@ async fn postgres_restarted_under_load_costs_nothing() {
 async fn postgres_crashed_under_load_costs_nothing() {
     let mut fixture = Fixture::own_postgres().await;
     let _daemon = daemon(&fixture).start();
-    let workload = fixture.workload(steady());
-    let stop = CancellationToken::new();
-    let postgres = fixture.postgres.own();
-    let crashes = async {
+
+    let crashes = async |fixture: &mut Fixture| {
+        let postgres = fixture.postgres.own();
         for round in 0..4 {
             let_pass(Duration::from_millis(500)).await;
             // Both end without a checkpoint; what was not flushed, as our position, is gone.
@@ -70,20 +56,18 @@ async fn postgres_crashed_under_load_costs_nothing() {
             }
             postgres.start_again().await.unwrap();
         }
-        stop.cancel();
     };
-    let (ledger, ()) = tokio::join!(workload.run(&stop), crashes);
-    let report = fixture.audit(&ledger.unwrap(), Order::Serial).await;
+    let (report, ()) = fixture.under_load(awkward(1_000, 100), crashes).await;
+
     assert!(report.committed > 500, "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn terminated_connections_under_load_cost_nothing() {
-    let fixture = Fixture::new().await;
+    let mut fixture = Fixture::new().await;
     let daemon = daemon(&fixture).start();
-    let workload = fixture.workload(steady());
-    let stop = CancellationToken::new();
-    let terminate = async {
+
+    let terminate = async |fixture: &mut Fixture| {
         let client = fixture.connect().await;
         // The program's connections in every round, and one of the writers'.
         let statement = "SELECT pg_terminate_backend(pid) FROM (
@@ -99,10 +83,9 @@ async fn terminated_connections_under_load_cost_nothing() {
             let_pass(Duration::from_millis(200)).await;
             client.query(statement, &[]).await.unwrap();
         }
-        stop.cancel();
     };
-    let (ledger, ()) = tokio::join!(workload.run(&stop), terminate);
-    fixture.audit(&ledger.unwrap(), Order::Serial).await;
+    fixture.under_load(awkward(1_000, 100), terminate).await;
+
     assert!(daemon.log().contains("lost the relay's session"));
 }
 

@@ -2,16 +2,11 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
-use postrider::dev::{
-    checker::Order,
-    servers::{NatsOptions, Signal},
-    workload::Options,
-};
-use tokio_util::sync::CancellationToken;
+use postrider::dev::servers::{NatsOptions, Signal};
 
 use super::support::{
-    DEADLINE, Fixture, app, daemon, eventually, let_pass, postgres::without_two_phase_commit,
-    toml::Toml,
+    DEADLINE, Fixture, app, audit::steady, daemon, eventually, let_pass,
+    postgres::without_two_phase_commit, toml::Toml,
 };
 
 const SUCCESSFUL: &str = "postrider_config_last_reload_successful";
@@ -60,14 +55,7 @@ async fn secrets_rotated_under_load_cost_nothing_and_need_no_restart() {
     running.wait_log("relaying", DEADLINE).await;
     let pid = running.pid();
 
-    let workload = fixture.workload(Options {
-        events: u64::MAX,
-        events_per_second: Some(500),
-        keys: 50,
-        ..Options::default()
-    });
-    let stop = CancellationToken::new();
-    let rotations = async {
+    let rotations = async |fixture: &mut Fixture| {
         for (round, signalled) in [("first", false), ("second", true)] {
             let_pass(Duration::from_millis(300)).await;
             renew(round);
@@ -88,10 +76,9 @@ async fn secrets_rotated_under_load_cost_nothing_and_need_no_restart() {
             let stored = fixture.read_stream().await.len() as u64;
             fixture.wait_stored(stored + 300, DEADLINE).await;
         }
-        stop.cancel();
     };
-    let (ledger, ()) = tokio::join!(workload.run(&stop), rotations);
-    let report = fixture.audit(&ledger.unwrap(), Order::Serial).await;
+    let (report, ()) = fixture.under_load(steady(500, 50), rotations).await;
+
     assert!(report.committed > 600, "{report}");
     assert_eq!(running.pid(), pid);
     for dependency in ["postgres", "nats"] {

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use postrider::dev::{checker::Order, workload::Options};
 use tokio::time::Instant;
 use tokio_postgres::{Client, Row};
 use tokio_util::sync::CancellationToken;
 
-use super::support::{DEADLINE, Fixture, app, daemon::Daemon, eventually, let_pass};
+use super::support::{
+    DEADLINE, Fixture, app, audit::awkward, daemon::Daemon, eventually, let_pass,
+};
 
 async fn rows(client: &Client) -> i64 {
     client.query_one(r#"SELECT count(*) FROM "postrider".outbox"#, &[]).await.unwrap().get(0)
@@ -71,27 +72,20 @@ async fn the_program_empties_what_is_published_and_old_and_keeps_the_rest() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slots_emptied_all_the_time_under_load_cost_nothing_and_delay_no_insert() {
-    let fixture = Fixture::new().await;
+    let mut fixture = Fixture::new().await;
     let mut daemon = fixture.daemon().allow_log("trying again").start();
-    let options = Options {
-        events: u64::MAX,
-        events_per_second: Some(2_000),
-        keys: 100,
-        held_open_percent: 5,
-        early_xid_percent: 5,
-        ..Options::default()
-    };
-    let workload = fixture.workload(options);
+    let emptying = fixture.connect().await;
+    let inserting = fixture.connect().await;
     let stop = CancellationToken::new();
+
     let empty = async {
-        let client = fixture.connect().await;
         let end = Instant::now() + Duration::from_secs(8);
         // A busy machine gets longer, not less to do.
         let latest = end + DEADLINE;
         let (mut emptied, mut calls, mut kills) = (0, 0, 0);
         while Instant::now() < end || emptied <= 20 && Instant::now() < latest {
             let statement = r#"SELECT emptied FROM "postrider".retain('0 s')"#;
-            emptied += client.query_one(statement, &[]).await.unwrap().get::<_, i32>(0);
+            emptied += emptying.query_one(statement, &[]).await.unwrap().get::<_, i32>(0);
             calls += 1;
             if calls > 100 * (kills + 1) {
                 kills += 1;
@@ -104,21 +98,21 @@ async fn slots_emptied_all_the_time_under_load_cost_nothing_and_delay_no_insert(
         (emptied, calls)
     };
     let slowest = async {
-        let client = fixture.connect().await;
         let mut slowest = Duration::ZERO;
         while !stop.is_cancelled() {
             let began = Instant::now();
             // Rolled back: it is no event, and waits for the same locks as one.
-            client.batch_execute("BEGIN").await.unwrap();
-            app::emit(&client, "order.placed", None, "{}").await;
-            client.batch_execute("ROLLBACK").await.unwrap();
+            inserting.batch_execute("BEGIN").await.unwrap();
+            app::emit(&inserting, "order.placed", None, "{}").await;
+            inserting.batch_execute("ROLLBACK").await.unwrap();
             slowest = slowest.max(began.elapsed());
             let_pass(Duration::from_millis(5)).await;
         }
         slowest
     };
-    let (ledger, (emptied, calls), slowest) = tokio::join!(workload.run(&stop), empty, slowest);
-    fixture.audit(&ledger.unwrap(), Order::Serial).await;
+    let both = async |_: &mut Fixture| tokio::join!(empty, slowest);
+    let (_, ((emptied, calls), slowest)) = fixture.under_load(awkward(2_000, 100), both).await;
+
     assert!(emptied > 20, "only {emptied} slots were emptied by {calls} calls");
     assert!(slowest < Duration::from_secs(2), "an insert took {slowest:?}");
 }

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use postrider::dev::{checker::Order, workload::Options};
-use tokio_util::sync::CancellationToken;
-
 use super::support::{
     DEADLINE, Fixture, app,
+    audit::steady,
     daemon::{Daemon, DaemonBuilder},
     eventually, let_pass,
     stopwatch::Stopwatch,
@@ -73,17 +71,10 @@ async fn a_stop_hands_over_to_the_one_that_waits() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn taking_over_again_and_again_under_load_costs_nothing() {
-    let fixture = Fixture::new().await;
+    let mut fixture = Fixture::new().await;
     let (mut first, mut second) = pair(&fixture).await;
-    let options = Options {
-        events: u64::MAX,
-        events_per_second: Some(1_000),
-        keys: 50,
-        ..Options::default()
-    };
-    let workload = fixture.workload(options);
-    let stop = CancellationToken::new();
-    let handovers = async {
+
+    let handovers = async |_: &mut Fixture| {
         for _ in 0..4 {
             let_pass(Duration::from_millis(300)).await;
             first.kill9();
@@ -92,10 +83,8 @@ async fn taking_over_again_and_again_under_load_costs_nothing() {
             first.wait_log(WAITING, DEADLINE).await;
             std::mem::swap(&mut first, &mut second);
         }
-        stop.cancel();
     };
-    let (ledger, ()) = tokio::join!(workload.run(&stop), handovers);
-    fixture.audit(&ledger.unwrap(), Order::Serial).await;
+    fixture.under_load(steady(1_000, 50), handovers).await;
 }
 
 /// The lock and the session that settles are one, so this takes a pooler or a mistake; without the

@@ -18,6 +18,17 @@ const COUNT_MAX: i64 = 10;
 /// Long enough for a relay that gets anything done.
 const DRAIN_DEADLINE: Duration = Duration::from_mins(4);
 
+/// So many events a second over so many keys.
+pub(crate) fn steady(events_per_second: u32, keys: u32) -> Options {
+    Options { events_per_second: Some(events_per_second), keys, ..Options::default() }
+}
+
+/// The same, with transactions that draw their number early or are held open.
+pub(crate) fn awkward(events_per_second: u32, keys: u32) -> Options {
+    let load = steady(events_per_second, keys);
+    Options { early_xid_percent: 5, held_open_percent: 5, ..load }
+}
+
 impl Fixture {
     /// The workload of these options on this test's outbox, not yet running.
     pub(crate) fn workload(&self, options: Options) -> Workload {
@@ -26,6 +37,26 @@ impl Fixture {
             subject_prefix: format!("{}.", self.prefix),
             ..options
         })
+    }
+
+    /// Runs a workload for as long as the trouble lasts, waits until everything is settled, and
+    /// insists on a clean audit. Returns the report and what the trouble gives.
+    ///
+    /// The trouble gets the fixture back, for it may stop and start the fixture's servers.
+    pub(crate) async fn under_load<T>(
+        &mut self,
+        options: Options,
+        trouble: impl AsyncFnOnce(&mut Self) -> T,
+    ) -> (Report, T) {
+        let workload = self.workload(Options { events: u64::MAX, ..options });
+        let stop = CancellationToken::new();
+        let trouble = async {
+            let given = trouble(self).await;
+            stop.cancel();
+            given
+        };
+        let (ledger, given) = tokio::join!(workload.run(&stop), trouble);
+        (self.audit(&ledger.unwrap(), Order::Serial).await, given)
     }
 
     /// Runs a workload to its end.
