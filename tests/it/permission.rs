@@ -1,17 +1,13 @@
 //! A broker that forbids something: the gate closes and says so, and nothing becomes a dead letter.
 
 use postrider::dev::servers::NatsOptions;
-use tokio::{
-    io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    net::{TcpListener, TcpStream, tcp::OwnedWriteHalf},
-    sync::watch,
-};
 use uuid::Uuid;
 
 use super::support::{
     DEADLINE, Fixture, app,
     daemon::{Daemon, DaemonBuilder},
     eventually, let_pass,
+    proxy::{Mode, Modes, Proxy},
 };
 
 const GRANTED: &str = "permissions { publish: [\">\"], subscribe: [\">\"] }";
@@ -143,9 +139,10 @@ async fn wrong_credentials_are_named_and_never_shown() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_taken_before_a_permission_was_withdrawn_is_no_dead_letter() {
     let mut fixture = fixture(GRANTED).await;
-    let between = Between::start(fixture.nats.port()).await;
+    let proxy = Proxy::start(fixture.nats.port()).await.unwrap();
+    proxy.set(Modes::to_client(Mode::Frames));
     let daemon = daemon(&fixture)
-        .set("nats.url", format!("nats://127.0.0.1:{}", between.port))
+        .set("nats.url", format!("nats://127.0.0.1:{}", proxy.port()))
         .set("nats.ack_timeout", "3s")
         .set("nats.ping_interval", "60s")
         .set("route.on_denied", "retry")
@@ -159,7 +156,7 @@ async fn what_was_taken_before_a_permission_was_withdrawn_is_no_dead_letter() {
     fixture.wait_stored(1, DEADLINE).await;
     assert!(fixture.wait_drained(DEADLINE).await);
 
-    between.hold.send_replace(true);
+    proxy.set(Modes::to_client(Mode::HoldMessages));
     emitted.push(emit().await);
     let taken = fixture.wait_stored(2, DEADLINE).await;
     fixture.nats.own().options_mut().extra = accounts("permissions { publish: [\"$JS.API.>\"] }");
@@ -170,7 +167,7 @@ async fn what_was_taken_before_a_permission_was_withdrawn_is_no_dead_letter() {
         daemon.log().contains("the broker asks for patience")
     })
     .await;
-    between.hold.send_replace(false);
+    proxy.set(Modes::to_client(Mode::Frames));
 
     let dead = async || -> Vec<Uuid> {
         let letters = r#"SELECT event_id FROM "postrider".letter WHERE state = 'dead'"#;
@@ -186,68 +183,4 @@ async fn what_was_taken_before_a_permission_was_withdrawn_is_no_dead_letter() {
     assert!(both.is_empty(), "stored and dead: {both:?}");
     assert!(!dead.is_empty() && stored.len() >= taken.len(), "{dead:?} {stored:?}");
     assert_eq!(stored.len() + dead.len(), emitted.len());
-}
-
-/// Between the program and the server: holds the messages to the program back while it is told to, and
-/// lets everything else pass, the server's complaints among it.
-struct Between {
-    port: u16,
-    hold: watch::Sender<bool>,
-}
-
-impl Between {
-    #[expect(clippy::disallowed_methods, reason = "the program's tasks are not the tests' tasks")]
-    async fn start(server: u16) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (hold, is_held) = watch::channel(false);
-        tokio::spawn(async move {
-            while let Ok((program, _)) = listener.accept().await {
-                let server = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
-                let (mut from_program, to_program) = program.into_split();
-                let (from_server, mut to_server) = server.into_split();
-                tokio::spawn(async move {
-                    drop(tokio::io::copy(&mut from_program, &mut to_server).await);
-                });
-                tokio::spawn(pass(BufReader::new(from_server), to_program, is_held.clone()));
-            }
-        });
-        Self { port, hold }
-    }
-}
-
-/// One frame of the protocol after the other, from the server to the program.
-async fn pass(
-    mut from: impl AsyncBufRead + Unpin,
-    mut to: OwnedWriteHalf,
-    mut is_held: watch::Receiver<bool>,
-) {
-    let (mut frame, mut later) = (Vec::new(), Vec::new());
-    loop {
-        let read = tokio::select! {
-            // What is read of a line stays in the frame when the other arm is first.
-            read = from.read_until(b'\n', &mut frame) => read.unwrap_or(0),
-            _ = is_held.changed() => {
-                drop(to.write_all(&std::mem::take(&mut later)).await);
-                continue;
-            }
-        };
-        if read == 0 {
-            return;
-        }
-        let is_message = frame.starts_with(b"MSG ") || frame.starts_with(b"HMSG ");
-        if is_message {
-            // The last word is the length of what follows, and a line's end comes after it.
-            let line = String::from_utf8_lossy(&frame);
-            let length: usize = line.split_whitespace().last().unwrap().parse().unwrap();
-            let begin = frame.len();
-            frame.resize(begin + length + 2, 0);
-            from.read_exact(&mut frame[begin..]).await.unwrap();
-        }
-        if is_message && *is_held.borrow() {
-            later.append(&mut frame);
-        } else {
-            drop(to.write_all(&std::mem::take(&mut frame)).await);
-        }
-    }
 }

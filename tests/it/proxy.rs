@@ -1,7 +1,4 @@
-//! The torture suite's proxy: what each mode does to a conversation of two sockets.
-
-#[path = "../torture/proxy.rs"]
-pub(crate) mod torture_proxy;
+//! The tests' proxy: what each mode does to a conversation of two sockets.
 
 use std::{io::ErrorKind, time::Duration};
 
@@ -11,8 +8,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use self::torture_proxy::{Mode, Modes, Proxy};
-use super::support::{DEADLINE, eventually, let_pass};
+use super::support::{
+    DEADLINE, eventually, let_pass,
+    proxy::{Mode, Modes, Proxy},
+};
 
 /// Long enough for loopback to bring what nothing keeps back.
 const A_WHILE: Duration = Duration::from_millis(200);
@@ -111,6 +110,26 @@ async fn what_was_held_arrives_after_its_sender_has_gone() {
     assert_eq!(read(&mut server, 5).await, b"ghost");
     assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0);
     assert_eq!(proxy.held_bytes(), 0);
+}
+
+#[tokio::test]
+async fn messages_are_held_and_the_other_frames_of_a_server_pass_them() {
+    let (proxy, mut client, mut server) = conversation().await;
+    proxy.set(Modes::to_client(Mode::Frames));
+    server.write_all(b"MSG a 1 4\r\none\n\r\nPING\r\nHMSG a 1 ").await.unwrap();
+    let passed = b"MSG a 1 4\r\none\n\r\nPING\r\n";
+    assert_eq!(read(&mut client, passed.len()).await, passed);
+    assert!(is_silent(&mut client).await, "half a frame");
+
+    proxy.set(Modes::to_client(Mode::HoldMessages));
+    server.write_all(b"2 6\r\nMSG \r\n\r\n-ERR 'no'\r\n").await.unwrap();
+    assert_eq!(read(&mut client, 11).await, b"-ERR 'no'\r\n");
+    assert!(is_silent(&mut client).await, "a message that is held");
+
+    proxy.set(Modes::to_client(Mode::Frames));
+    let held = b"HMSG a 1 2 6\r\nMSG \r\n\r\n";
+    assert_eq!(read(&mut client, held.len()).await, held);
+    eventually("nothing is held", DEADLINE, async || proxy.held_bytes() == 0).await;
 }
 
 #[tokio::test]

@@ -11,13 +11,15 @@ use postrider::{
     },
 };
 use tokio::{
-    io::{AsyncReadExt as _, copy_bidirectional},
-    net::{TcpListener, TcpStream},
-    sync::{Notify, OnceCell},
+    net::TcpListener,
+    sync::OnceCell,
     time::{Instant, timeout},
 };
 
-use crate::support::{DEADLINE, eventually, postgres};
+use crate::support::{
+    DEADLINE, eventually, postgres,
+    proxy::{Mode, Modes, Proxy},
+};
 
 fn config(url: impl Into<String>) -> Database {
     Database { url: SecretUrl::new(url.into()), ..Database::default() }
@@ -107,32 +109,25 @@ async fn slow_statement_is_given_up_by_the_server_and_the_session_lives() {
 #[tokio::test]
 async fn silent_server_costs_the_session_and_our_side_lets_go_of_it() {
     let server = plain_server().await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("postgresql://postgres@{}/postgres", listener.local_addr().unwrap());
+    let proxy = Proxy::start(server.port()).await.unwrap();
+    let url = format!("postgresql://postgres@127.0.0.1:{}/postgres", proxy.port());
     let query_timeout = HumanDuration(Duration::from_millis(200));
     let config = Database { query_timeout, ..config(url) };
-    let silence = Notify::new();
-    let network = async {
-        let (mut client, _) = listener.accept().await.unwrap();
-        let mut upstream = TcpStream::connect(("127.0.0.1", server.port())).await.unwrap();
-        tokio::select! {
-            _ = copy_bidirectional(&mut client, &mut upstream) => panic!("ended too early"),
-            () = silence.notified() => {}
-        }
-        // From here on nothing is answered, and only the client's end is waited for.
-        let mut rest = Vec::new();
-        timeout(DEADLINE, client.read_to_end(&mut rest)).await.unwrap().unwrap();
-    };
-    let caller = async {
-        let connection = connect(&config, "relay", &[]).await.unwrap();
-        silence.notify_one();
-        let asked = connection.execute("SELECT 1").await;
-        let error = asked.unwrap_err();
-        assert!(matches!(error, QueryError::Timeout { .. }), "{error}");
-        assert_eq!(error.class(), Class::SessionLost);
-        drop(connection);
-    };
-    tokio::join!(network, caller);
+    let connection = connect(&config, "relay", &[]).await.unwrap();
+    let pid = backend(&connection).await;
+
+    proxy.set(Modes::to_client(Mode::Hold));
+    let error = connection.execute("SELECT 1").await.unwrap_err();
+    drop(connection);
+
+    assert!(matches!(error, QueryError::Timeout { .. }), "{error}");
+    assert_eq!(error.class(), Class::SessionLost);
+    let observer = postgres::connect(&server.url("postgres")).await;
+    eventually("the end of the session", DEADLINE, async || {
+        let session = "SELECT FROM pg_stat_activity WHERE pid = $1";
+        observer.query_opt(session, &[&pid]).await.unwrap().is_none()
+    })
+    .await;
 }
 
 #[tokio::test]

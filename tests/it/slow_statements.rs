@@ -5,13 +5,11 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 
-use super::{
-    proxy::torture_proxy::{Mode, Modes, Proxy},
-    support::{
-        DEADLINE, Fixture,
-        daemon::{Daemon, DaemonBuilder},
-        eventually,
-    },
+use super::support::{
+    DEADLINE, Fixture,
+    daemon::{Daemon, DaemonBuilder},
+    eventually,
+    proxy::{Mode, Modes, Proxy},
 };
 
 /// What the program says when a statement is given up.

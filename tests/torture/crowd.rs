@@ -7,9 +7,8 @@ use tokio_postgres::Client;
 
 use super::{
     fault::{Takeover, Tally},
-    proxy::Proxy,
     scene::{daemon, look_at_resources},
-    support::{DEADLINE, Fixture, daemon::Daemon, eventually, let_pass},
+    support::{DEADLINE, Fixture, daemon::Daemon, eventually, let_pass, proxy::Proxy},
     witness::{Witness, least_out_of_turn},
 };
 

@@ -9,7 +9,6 @@ mod crowd;
 mod fault;
 mod faults;
 mod options;
-mod proxy;
 mod runner;
 mod scene;
 #[expect(dead_code, reason = "the integration tests use the rest of it")]

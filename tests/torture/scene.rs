@@ -9,12 +9,12 @@ use postrider::dev::{
     checker::{Ledger, Order, Stored, check},
     workload::Options,
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
     fault::{Set, Tally},
     support::{
         Fixture,
+        audit::work_during,
         daemon::{Daemon, DaemonBuilder},
         let_pass,
     },
@@ -54,15 +54,7 @@ pub(crate) async fn under_load<T>(
     options: Options,
     strikes: impl Future<Output = T>,
 ) -> (Ledger, T) {
-    let workload = fixture.workload(options);
-    let stop = CancellationToken::new();
-    let struck = async {
-        let struck = strikes.await;
-        stop.cancel();
-        struck
-    };
-    let (ledger, struck) = tokio::join!(workload.run(&stop), struck);
-    (ledger.expect("a workload that outlives the faults"), struck)
+    work_during(fixture.workload(options), strikes).await
 }
 
 /// The fault is over: waits until all is settled, and compares.

@@ -29,6 +29,22 @@ pub(crate) fn awkward(events_per_second: u32, keys: u32) -> Options {
     Options { early_xid_percent: 5, held_open_percent: 5, ..load }
 }
 
+/// Runs a workload without end for as long as the trouble lasts; its ledger, and what the trouble
+/// gives.
+pub(crate) async fn work_during<T>(
+    workload: Workload,
+    trouble: impl Future<Output = T>,
+) -> (Ledger, T) {
+    let stop = CancellationToken::new();
+    let trouble = async {
+        let given = trouble.await;
+        stop.cancel();
+        given
+    };
+    let (ledger, given) = tokio::join!(workload.run(&stop), trouble);
+    (ledger.expect("a workload that outlives the trouble"), given)
+}
+
 impl Fixture {
     /// The workload of these options on this test's outbox, not yet running.
     pub(crate) fn workload(&self, options: Options) -> Workload {
@@ -49,14 +65,8 @@ impl Fixture {
         trouble: impl AsyncFnOnce(&mut Self) -> T,
     ) -> (Report, T) {
         let workload = self.workload(Options { events: u64::MAX, ..options });
-        let stop = CancellationToken::new();
-        let trouble = async {
-            let given = trouble(self).await;
-            stop.cancel();
-            given
-        };
-        let (ledger, given) = tokio::join!(workload.run(&stop), trouble);
-        (self.audit(&ledger.unwrap(), Order::Serial).await, given)
+        let (ledger, given) = work_during(workload, trouble(self)).await;
+        (self.audit(&ledger, Order::Serial).await, given)
     }
 
     /// Runs a workload to its end.

@@ -7,6 +7,7 @@ pub(crate) mod disk;
 pub(crate) mod letters;
 pub(crate) mod nats;
 pub(crate) mod postgres;
+pub(crate) mod proxy;
 pub(crate) mod sandbox;
 pub(crate) mod stopwatch;
 pub(crate) mod toml;

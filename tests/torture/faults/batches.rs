@@ -4,15 +4,19 @@ use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
 use postrider::dev::{servers::NatsOptions, workload::Options};
-use tokio_util::sync::CancellationToken;
 
 use super::network::behind_nats;
 use crate::{
     cluster::{Cluster, client, step_down},
     fault::{Fault, Set, Tally},
-    proxy::{Mode, Modes, Proxy},
     scene::{conclude, look_at_resources, pause, steady},
-    support::{DEADLINE, Fixture, daemon::Daemon, let_pass},
+    support::{
+        DEADLINE, Fixture,
+        audit::work_during,
+        daemon::Daemon,
+        let_pass,
+        proxy::{Mode, Modes, Proxy},
+    },
 };
 
 pub(crate) const FAULTS: &[Fault] = &[
@@ -93,7 +97,7 @@ async fn struck(mut set: Set, batches: &'static str) -> Tally {
     let proxy = Proxy::start(fixture.nats.port()).await.unwrap();
     let mut daemon = behind_nats(&fixture, &proxy).admin().set("stream.batches", batches).start();
     daemon.wait_log("stream verified", DEADLINE).await;
-    let (workload, stop) = (fixture.workload(hot(&set)), CancellationToken::new());
+    let workload = fixture.workload(hot(&set));
     let nats = fixture.nats.own();
     let mut together = 0.0;
     let strikes = async {
@@ -136,10 +140,9 @@ async fn struck(mut set: Set, batches: &'static str) -> Tally {
             }
             proxy.set(Modes::PASS);
         }
-        stop.cancel();
     };
-    let (ledger, ()) = tokio::join!(workload.run(&stop), strikes);
-    let mut tally = conclude(&fixture, &ledger.unwrap(), &set).await;
+    let (ledger, ()) = work_during(workload, strikes).await;
+    let mut tally = conclude(&fixture, &ledger, &set).await;
     look_at_resources(&daemon, &mut tally);
     let is_wrong = are_taken != (together > 0.0);
     tally.complain(is_wrong.then(|| format!("{together} batches were stored")));
@@ -153,7 +156,7 @@ async fn unrest(mut set: Set, batches: &'static str) -> Tally {
     let mut cluster = Cluster::start().await;
     let mut daemon = cluster.daemon().admin().set("stream.batches", batches).start();
     daemon.wait_log("stream verified", DEADLINE).await;
-    let (workload, stop) = (cluster.fixture.workload(hot(&set)), CancellationToken::new());
+    let workload = cluster.fixture.workload(hot(&set));
     let strikes = async {
         let admin = client(&cluster.urls()).await;
         for strike in 0..set.strikes {
@@ -168,11 +171,10 @@ async fn unrest(mut set: Set, batches: &'static str) -> Tally {
                 }
             }
         }
-        stop.cancel();
     };
-    let (ledger, ()) = tokio::join!(workload.run(&stop), strikes);
+    let (ledger, ()) = work_during(workload, strikes).await;
     cluster.wait_healed().await;
-    let mut tally = conclude(&cluster.fixture, &ledger.unwrap(), &set).await;
+    let mut tally = conclude(&cluster.fixture, &ledger, &set).await;
     let together = committed(&daemon).await;
     tally.complain((together <= 0.0).then(|| "no batch was stored".to_owned()));
     let count = batched(&cluster.fixture).await;

@@ -8,12 +8,14 @@ use postrider::dev::{
     servers::{Nats, NatsOptions},
     stream_reader,
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     fault::{Fault, Set, Tally},
     scene::{conclude, conclude_with_purged, daemon, look_at_resources, pause, steady, under_load},
-    support::{DEADLINE, Fixture, daemon::DaemonBuilder, disk::SmallDisk, eventually, let_pass},
+    support::{
+        DEADLINE, Fixture, audit::work_during, daemon::DaemonBuilder, disk::SmallDisk, eventually,
+        let_pass,
+    },
 };
 
 pub(crate) const FAULTS: &[Fault] = &[
@@ -78,15 +80,8 @@ async fn with_server<T>(
     set: &Set,
     strikes: impl AsyncFnOnce(&mut Nats) -> T,
 ) -> (postrider::dev::checker::Ledger, T) {
-    let (workload, stop) = (fixture.workload(steady(set)), CancellationToken::new());
-    let nats = fixture.nats.own();
-    let struck = async {
-        let struck = strikes(nats).await;
-        stop.cancel();
-        struck
-    };
-    let (ledger, struck) = tokio::join!(workload.run(&stop), struck);
-    (ledger.expect("a workload that outlives the faults"), struck)
+    let workload = fixture.workload(steady(set));
+    work_during(workload, strikes(fixture.nats.own())).await
 }
 
 async fn kill(mut set: Set) -> Tally {

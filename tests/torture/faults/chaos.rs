@@ -4,14 +4,18 @@ use postrider::dev::{
     random::Random,
     servers::{Nats, NatsOptions, Postgres},
 };
-use tokio_util::sync::CancellationToken;
 
 use super::network::{behind_nats, behind_postgres};
 use crate::{
     fault::{Fault, Set, Tally},
-    proxy::{Mode, Modes, Proxy},
     scene::{conclude, look_at_resources, pause, steady},
-    support::{Fixture, daemon::Daemon, postgres::without_two_phase_commit},
+    support::{
+        Fixture,
+        audit::work_during,
+        daemon::Daemon,
+        postgres::without_two_phase_commit,
+        proxy::{Mode, Modes, Proxy},
+    },
 };
 
 use std::time::Duration;
@@ -41,7 +45,7 @@ async fn chaos(mut set: Set) -> Tally {
     let to_postgres = Proxy::start(fixture.postgres.port()).await.unwrap();
     let builder = behind_postgres(behind_nats(&fixture, &to_nats), &fixture, &to_postgres);
     let mut daemon = builder.start();
-    let (workload, stop) = (fixture.workload(steady(&set)), CancellationToken::new());
+    let workload = fixture.workload(steady(&set));
     let mut victims = Victims {
         daemon: &mut daemon,
         postgres: fixture.postgres.own(),
@@ -56,10 +60,9 @@ async fn chaos(mut set: Set) -> Tally {
         }
         to_nats.set(Modes::PASS);
         to_postgres.set(Modes::PASS);
-        stop.cancel();
     };
-    let (ledger, ()) = tokio::join!(workload.run(&stop), strikes);
-    let mut tally = conclude(&fixture, &ledger.unwrap(), &set).await;
+    let (ledger, ()) = work_during(workload, strikes).await;
+    let mut tally = conclude(&fixture, &ledger, &set).await;
     look_at_resources(&daemon, &mut tally);
     tally
 }

@@ -8,11 +8,10 @@ use crate::{
     cluster::{Cluster, client, step_down},
     fault::{Fault, Set, Tally},
     scene::{conclude, pause, steady},
-    support::{DEADLINE, let_pass},
+    support::{DEADLINE, audit::work_during, let_pass},
 };
 
 use postrider::dev::checker::Ledger;
-use tokio_util::sync::CancellationToken;
 
 pub(crate) const FAULTS: &[Fault] = &[
     Fault {
@@ -55,13 +54,8 @@ async fn with_cluster(
     set: &mut Set,
     strikes: impl AsyncFnOnce(&mut Cluster, &mut Set),
 ) -> Ledger {
-    let (workload, stop) = (cluster.fixture.workload(steady(set)), CancellationToken::new());
-    let struck = async {
-        strikes(cluster, set).await;
-        stop.cancel();
-    };
-    let (ledger, ()) = tokio::join!(workload.run(&stop), struck);
-    ledger.expect("a workload that outlives the faults")
+    let workload = cluster.fixture.workload(steady(set));
+    work_during(workload, strikes(cluster, set)).await.0
 }
 
 async fn finish(cluster: &Cluster, ledger: &Ledger, set: &Set) -> Tally {

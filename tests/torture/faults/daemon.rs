@@ -7,9 +7,13 @@ use postrider::dev::stream_reader::count_messages;
 use super::network::behind_postgres;
 use crate::{
     fault::{Fault, Set, Tally},
-    proxy::{Mode, Modes, Proxy},
     scene::{conclude, daemon, look_at_resources, pause, pause_exponential, steady, under_load},
-    support::{DEADLINE, Fixture, daemon::Daemon, eventually, let_pass},
+    support::{
+        DEADLINE, Fixture,
+        daemon::Daemon,
+        eventually, let_pass,
+        proxy::{Mode, Modes, Proxy},
+    },
 };
 
 pub(crate) const FAULTS: &[Fault] = &[

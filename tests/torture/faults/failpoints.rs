@@ -6,12 +6,12 @@ use tokio_postgres::Client;
 use super::daemon::quick_or_slow;
 use crate::{
     fault::{Fault, Set, Tally},
-    proxy::Proxy,
     scene::{conclude_with_dead, daemon, steady, under_load},
     support::{
         DEADLINE, Fixture,
         daemon::{Daemon, run_with},
         postgres,
+        proxy::Proxy,
     },
 };
 

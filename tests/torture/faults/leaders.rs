@@ -9,9 +9,11 @@ use super::daemon::quick_or_slow;
 use crate::{
     crowd::{Crowd, HANDED_OVER_WITHIN, Instance, LEASE_OVER_WITHIN, REPLACED_WITHIN, Strike},
     fault::{Fault, Set, Tally},
-    proxy::{Mode, Modes},
     scene::{conclude, pause, steady, under_load},
-    support::Fixture,
+    support::{
+        Fixture,
+        proxy::{Mode, Modes},
+    },
 };
 
 pub(crate) const FAULTS: &[Fault] = &[

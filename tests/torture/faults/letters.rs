@@ -1,12 +1,11 @@
 //! L: messages that the broker does not take for a while, each for its own sake.
 
 use postrider::dev::servers::NatsOptions;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     fault::{Fault, Set, Tally},
     scene::{conclude, daemon, look_at_resources, pause, steady},
-    support::Fixture,
+    support::{Fixture, audit::work_during},
 };
 
 pub(crate) const FAULTS: &[Fault] = &[Fault {
@@ -44,7 +43,7 @@ async fn deny(mut set: Set) -> Tally {
         .set("route.attempts", 1_000)
         .set("route.max_delay", "1s")
         .start();
-    let (workload, stop) = (fixture.workload(steady(&set)), CancellationToken::new());
+    let workload = fixture.workload(steady(&set));
     let nats = fixture.nats.own();
     let strikes = async {
         for _ in 0..set.strikes {
@@ -60,10 +59,9 @@ async fn deny(mut set: Set) -> Tally {
             nats.options_mut().extra = accounts(GRANTED);
             nats.reload().await.unwrap();
         }
-        stop.cancel();
     };
-    let (ledger, ()) = tokio::join!(workload.run(&stop), strikes);
-    let mut tally = conclude(&fixture, &ledger.unwrap(), &set).await;
+    let (ledger, ()) = work_during(workload, strikes).await;
+    let mut tally = conclude(&fixture, &ledger, &set).await;
     look_at_resources(&daemon, &mut tally);
     tally
 }

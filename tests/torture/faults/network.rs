@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
 use crate::{
     fault::{Fault, Set, Tally},
-    proxy::{Mode, Modes, Proxy},
     scene::{conclude, daemon, look_at_resources, pause, steady, under_load},
-    support::{DEADLINE, Fixture, daemon::DaemonBuilder, eventually, let_pass},
+    support::{
+        DEADLINE, Fixture,
+        audit::work_during,
+        daemon::DaemonBuilder,
+        eventually, let_pass,
+        proxy::{Mode, Modes, Proxy},
+    },
 };
 
 pub(crate) const FAULTS: &[Fault] = &[
@@ -170,7 +173,7 @@ async fn short_memory(mut set: Set) -> Tally {
     let proxy = Proxy::start(fixture.nats.port()).await.unwrap();
     let builder = behind_nats(&fixture, &proxy).set("stream.duplicate_window", "2s");
     let mut daemon = builder.start();
-    let (workload, stop) = (fixture.workload(steady(&set)), CancellationToken::new());
+    let workload = fixture.workload(steady(&set));
     let nats = fixture.nats.own();
     let strikes = async {
         for strike in 0..set.strikes {
@@ -203,10 +206,9 @@ async fn short_memory(mut set: Set) -> Tally {
             }
             proxy.set(Modes::PASS);
         }
-        stop.cancel();
     };
-    let (ledger, ()) = tokio::join!(workload.run(&stop), strikes);
-    let mut tally = conclude(&fixture, &ledger.unwrap(), &set).await;
+    let (ledger, ()) = work_during(workload, strikes).await;
+    let mut tally = conclude(&fixture, &ledger, &set).await;
     look_at_resources(&daemon, &mut tally);
     tally
 }

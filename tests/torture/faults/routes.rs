@@ -11,13 +11,13 @@ use postrider::dev::{
     workload::Options,
 };
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     fault::{Fault, Set, Tally},
     scene::{daemon, pause, pause_exponential, steady, under_load},
     support::{
         DEADLINE, Fixture,
+        audit::work_during,
         daemon::{Daemon, DaemonBuilder, WATCHDOG},
         eventually, let_pass,
     },
@@ -153,7 +153,7 @@ async fn kill(mut set: Set) -> Tally {
 async fn kill_the_broker(mut set: Set) -> Tally {
     let mut fixture = Fixture::own_nats().await;
     let daemon = three_routes(&fixture).start();
-    let (workload, stop) = (fixture.workload(steady(&set)), CancellationToken::new());
+    let workload = fixture.workload(steady(&set));
     let nats = fixture.nats.own();
     let strikes = async {
         for _ in 0..set.strikes {
@@ -162,10 +162,8 @@ async fn kill_the_broker(mut set: Set) -> Tally {
             pause(&mut set, 0..=300).await;
             nats.start_again().await.unwrap();
         }
-        stop.cancel();
     };
-    let (ledger, ()) = tokio::join!(workload.run(&stop), strikes);
-    let ledger = ledger.expect("a workload that outlives the faults");
+    let (ledger, ()) = work_during(workload, strikes).await;
     let tally = conclude(&fixture, &ledger, &set).await;
     drop(daemon);
     tally

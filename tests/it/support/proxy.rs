@@ -54,6 +54,13 @@ pub(crate) enum Mode {
     Hold,
     /// So many bytes pass, then both sides see a reset.
     CutAfter(u64),
+    /// What a NATS server says passes, a whole frame at a time. A connection that is to hold
+    /// messages later has to begin in this mode.
+    Frames,
+    /// The messages of a NATS server are kept; its other frames pass them. The messages go on
+    /// their way with the next bytes in another mode, at the change to [`Mode::Frames`], or with
+    /// the server's end.
+    HoldMessages,
 }
 
 /// The modes of both directions.
@@ -307,10 +314,13 @@ impl Direction {
         shared: &Shared,
     ) {
         let mut random = Random::new(self.number.into());
+        let mut frames = Frames::default();
         let mut passed = 0;
-        while let Some(Piece { bytes, at }) = queue.recv().await {
+        while let Some(Piece { bytes, at }) = self.next(&mut queue, &frames).await {
             self.open().await;
-            let result = match self.mode() {
+            let mode = self.mode();
+            let bytes = frames.take(bytes, mode);
+            let result = match mode {
                 Mode::Delay(fixed, jitter) => {
                     let micros = u32::try_from(jitter.as_micros()).unwrap_or(u32::MAX);
                     let jitter = Duration::from_micros(random.between(0, micros).into());
@@ -331,9 +341,12 @@ impl Direction {
                     self.cut.cancel();
                     return;
                 }
-                Mode::Pass | Mode::CutAfter(_) | Mode::Hole | Mode::Hold => {
-                    to.write_all(&bytes).await
-                }
+                Mode::Pass
+                | Mode::CutAfter(_)
+                | Mode::Hole
+                | Mode::Hold
+                | Mode::Frames
+                | Mode::HoldMessages => to.write_all(&bytes).await,
             };
             passed += bytes.len() as u64;
             shared.held_bytes.fetch_sub(bytes.len() as u64, Relaxed);
@@ -343,7 +356,18 @@ impl Direction {
         }
         // The sender's end is a packet like any other.
         self.open().await;
+        drop(to.write_all(&frames.take(Vec::new(), Mode::Pass)).await);
         drop(to.shutdown().await);
+    }
+
+    /// The next piece; an empty one when the mode changes and messages are kept.
+    async fn next(&mut self, queue: &mut mpsc::Receiver<Piece>, frames: &Frames) -> Option<Piece> {
+        tokio::select! {
+            piece = queue.recv() => piece,
+            Ok(()) = self.modes.changed(), if !frames.messages.is_empty() => {
+                Some(Piece { bytes: Vec::new(), at: Instant::now() })
+            }
+        }
     }
 
     /// Waits until something may pass.
@@ -354,6 +378,51 @@ impl Direction {
             }
         }
     }
+}
+
+/// What a NATS server has said: lines, each with the payload that a message's line announces.
+#[derive(Default)]
+struct Frames {
+    /// The beginning of a frame whose end is still to come.
+    begun: Vec<u8>,
+    /// The messages that wait.
+    messages: Vec<u8>,
+}
+
+impl Frames {
+    /// Takes bytes in, and returns what passes in this mode. In another mode than those of frames
+    /// that is everything that was taken in.
+    fn take(&mut self, bytes: Vec<u8>, mode: Mode) -> Vec<u8> {
+        let holds = mode == Mode::HoldMessages;
+        let is_cut = holds || mode == Mode::Frames;
+        if !is_cut && self.messages.is_empty() && self.begun.is_empty() {
+            return bytes;
+        }
+        self.begun.extend(bytes);
+        let mut passing = if holds { Vec::new() } else { std::mem::take(&mut self.messages) };
+        while let Some((length, is_message)) = first_frame(&self.begun) {
+            let to = if holds && is_message { &mut self.messages } else { &mut passing };
+            to.extend(self.begun.drain(..length));
+        }
+        if !is_cut {
+            passing.append(&mut self.begun);
+        }
+        passing
+    }
+}
+
+/// The length of the first frame, once its end is there, and whether it is a message.
+fn first_frame(bytes: &[u8]) -> Option<(usize, bool)> {
+    let line = bytes.iter().position(|byte| *byte == b'\n')? + 1;
+    let is_message = bytes.starts_with(b"MSG ") || bytes.starts_with(b"HMSG ");
+    let payload = if is_message {
+        // The last word is the length of what follows, and a line's end comes after it.
+        let text = String::from_utf8_lossy(bytes.get(..line)?);
+        text.split_whitespace().last()?.parse::<usize>().ok()? + 2
+    } else {
+        0
+    };
+    (line + payload <= bytes.len()).then_some((line + payload, is_message))
 }
 
 async fn write_sliced(to: &mut OwnedWriteHalf, bytes: &[u8], size: usize) -> io::Result<()> {
