@@ -12,9 +12,9 @@ use crate::{
     goals,
     measure::{Measure, last, ratios},
     options::Options,
+    progress::note,
     report::Report,
     stage::{Stage, open_transaction},
-    table,
 };
 
 const AGED: &str = "aged";
@@ -31,7 +31,7 @@ pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Report> {
     let count = options.aged_events();
     ensure_space((settled + waiting) * BYTES)?;
     let client = stage.database(AGED).await?;
-    table::note(&format!("aged: makes {settled} settled events and {waiting} that wait"));
+    note(&format!("aged: makes {settled} settled events and {waiting} that wait"));
     backlog::insert(&client, MANY_KEYS, settled).await?;
     backlog::settle(&client).await?;
     let open = open_transaction(stage, AGED).await?;
@@ -51,7 +51,7 @@ pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Report> {
             drain_fresh(stage, &mut fresh, count).await?;
         }
         let ratio = last(&aged.rate) / last(&fresh.rate);
-        table::note(&format!("aged ÷ fresh, {round}: {ratio:.3}"));
+        note(&format!("aged ÷ fresh, {round}: {ratio:.3}"));
     }
     let (settled, waiting) = (short(settled), short(waiting));
     let hard = format!("{settled} settled, {waiting} waiting, 1M keys, open transaction");

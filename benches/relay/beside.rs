@@ -11,9 +11,10 @@ use crate::{
     measure::{Measure, float, last, ratios},
     options::Options,
     pgbench,
+    progress::note,
     report::Report,
     stage::{Stage, wait_asleep, wait_for_relay},
-    stream, table,
+    stream,
 };
 
 const WITH: &str = "shared_with";
@@ -55,7 +56,7 @@ pub(crate) async fn writers(stage: &Stage, options: &Options) -> Result<Report> 
         daemon.stop().await?;
         with.batch_execute("TRUNCATE postrider.outbox").await?;
         let ratio = last(&relayed) / last(&alone);
-        table::note(&format!("16 writers with ÷ without relay, {round}: {ratio:.3}"));
+        note(&format!("16 writers with ÷ without relay, {round}: {ratio:.3}"));
     }
     let name = |what: &str| format!("16 writers, {what}");
     Ok(Report::of(vec![
@@ -90,7 +91,7 @@ pub(crate) async fn neighbours(stage: &Stage, options: &Options) -> Result<Repor
         let [without, with] = sums.map(|sum| sum / f64::from(options.turns()));
         alone.push(without);
         relayed.push(with);
-        table::note(&format!("neighbours with ÷ without relay, {round}: {:.3}", with / without));
+        note(&format!("neighbours with ÷ without relay, {round}: {:.3}", with / without));
     }
     let name = |what: &str| format!("unrelated traffic, {what}");
     Ok(Report::of(vec![

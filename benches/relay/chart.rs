@@ -3,11 +3,12 @@
 //! A chart library would bring a dozen crates for what is a rectangle and a text a line.
 
 use crate::{
-    drained::Row,
     goals::Goal,
     machine::Machine,
     measure::{Measure, float},
-    table::{goal, number, number_of},
+    number::{number, number_of},
+    report::Row,
+    table::goal,
 };
 
 const WIDTH: f64 = 1040.0;

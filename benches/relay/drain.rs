@@ -10,11 +10,11 @@ use crate::{
     drained::{Backlog, Extent, Rounds},
     goals,
     measure::Measure,
+    number::number_of,
     options::Options,
     reading::Readings,
     report::Report,
     stage::Stage,
-    table,
 };
 
 const DATABASE: &str = "drain";
@@ -93,7 +93,7 @@ pub(crate) async fn large(stage: &Stage, options: &Options) -> Result<Report> {
     let count = options.large_events();
     let rounds = rounds(stage, "large", USUAL, count, options.rounds()).await?;
     let row = rounds.row("a large backlog", count);
-    let name = format!("RSS peak, drain of {}", table::number_of(count));
+    let name = format!("RSS peak, drain of {}", number_of(count));
     let resident = Measure::new(name, "MiB", rounds.resident).goal(goals::RESIDENT_MIB);
     Ok(Report { measures: vec![resident], drains: vec![row] })
 }

@@ -12,8 +12,10 @@ use crate::{
     ceiling::{self, Ceiling, Headers},
     measure::{float, last, median, ratios},
     proc,
+    progress::note,
+    report::Row,
     stage::{Stage, wait_for_no_relay, wait_for_relay},
-    stream, table,
+    stream,
 };
 
 const STREAM: &str = "DRAIN";
@@ -62,21 +64,6 @@ pub(crate) struct Rounds {
     pub(crate) resident: Vec<f64>,
 }
 
-/// A line of the second table: medians of a drain.
-#[derive(Debug)]
-pub(crate) struct Row {
-    pub(crate) name: String,
-    pub(crate) events: u64,
-    pub(crate) ceiling_rate: f64,
-    pub(crate) rate: f64,
-    pub(crate) ratio: f64,
-    pub(crate) relay_us: f64,
-    pub(crate) postgres_us: f64,
-    pub(crate) nats_us: f64,
-    pub(crate) wal_bytes: f64,
-    pub(crate) resident: f64,
-}
-
 impl Rounds {
     /// A ceiling and a drain; which comes first changes from round to round.
     pub(crate) async fn round(
@@ -98,7 +85,7 @@ impl Rounds {
             self.drain(stage, client, backlog).await?;
             self.take(&bare().await?);
         }
-        table::note(&format!(
+        note(&format!(
             "{}: ceiling {:.0}/s, drained {:.0}/s, ratio {:.3}",
             backlog.database,
             last(&self.ceiling_rate),

@@ -9,9 +9,9 @@ use crate::{
     measure::{Measure, ratios},
     options::Options,
     proc,
+    progress::note,
     report::Report,
     stage::{Stage, backend},
-    table,
     twin::{self, TWIN},
 };
 
@@ -46,7 +46,7 @@ pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Report> {
         twin.push(in_twin);
         outbox.push(in_outbox);
         emit.push(by_emit);
-        table::note(&format!("emit ÷ insert, {round}: {:.3}", by_emit / in_twin));
+        note(&format!("emit ÷ insert, {round}: {:.3}", by_emit / in_twin));
     }
     Ok(Report::of(vec![
         Measure::new("emit() ÷ plain INSERT into an equal table", "", ratios(&emit, &twin))

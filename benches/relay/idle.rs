@@ -11,9 +11,9 @@ use crate::{
     measure::Measure,
     options::Options,
     proc,
+    progress::note,
     report::Report,
     stage::{Stage, wait_for_relay},
-    table,
 };
 
 const DATABASE: &str = "idle";
@@ -42,7 +42,7 @@ pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Report> {
         relay.push(share(daemon.cpu_seconds()? - relay_before));
         postgres.push(share(proc::cpu_seconds_of_all(&backends)? - postgres_before));
         queries.push((self::transactions(&outside).await? - transactions) / seconds);
-        table::note(&format!("idle {round}: {queries:.2?} queries/s, relay {relay:.3?} %"));
+        note(&format!("idle {round}: {queries:.2?} queries/s, relay {relay:.3?} %"));
     }
     daemon.stop().await?;
     Ok(Report::of(vec![

@@ -15,10 +15,12 @@ use crate::{
     goals,
     load::{self, Committed, Rate},
     measure::{Measure, float, last, quantile, sorted},
+    number::number_of,
     options::Options,
+    progress::note,
     report::Report,
     stage::{Stage, wait_for_relay},
-    stream, table,
+    stream,
 };
 
 const STREAM: &str = "LATENCY";
@@ -61,7 +63,7 @@ pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Report> {
             let alone = load::run(&stage.postgres.url(WITHOUT), rate, time).await?;
             let relayed = relayed(stage, &client, rate, time).await?;
             rounds.take(&alone, &relayed, time);
-            table::note(&format!(
+            note(&format!(
                 "latency at {}/s, {round}: p50 {:.2} ms, p99 {:.2} ms, commit × {:.2}",
                 rate.events,
                 last(&rounds.median_ms),
@@ -128,7 +130,7 @@ impl Rounds {
     }
 
     fn measures(self, rate: u32) -> Vec<Measure> {
-        let name = |what: &str| format!("{what} at {}/s", table::number_of(u64::from(rate)));
+        let name = |what: &str| format!("{what} at {}/s", number_of(u64::from(rate)));
         let median = Measure::new(name("commit → ack, p50"), "ms", self.median_ms);
         let late = Measure::new(name("commit → ack, p99"), "ms", self.late_ms);
         let commit = Measure::new(name("commit with ÷ without relay"), "", self.commit_ratio);

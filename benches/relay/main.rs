@@ -22,9 +22,12 @@ mod load;
 mod machine;
 mod matrix;
 mod measure;
+mod number;
 mod options;
+mod output;
 mod pgbench;
 mod proc;
+mod progress;
 mod reading;
 mod report;
 mod resume;
@@ -41,6 +44,7 @@ use anyhow::{Context as _, Result, ensure};
 use self::{
     machine::Machine,
     options::{Options, Part},
+    progress::note,
     report::Report,
     stage::Stage,
 };
@@ -53,7 +57,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            table::note(&format!("could not measure: {error:#}"));
+            note(&format!("could not measure: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -71,19 +75,19 @@ async fn bench() -> Result<()> {
             Ok(measured) => report.extend(measured),
             // What else there is to measure is measured all the same.
             Err(error) => {
-                table::note(&format!("could not measure {}: {error:#}", part.name()));
+                note(&format!("could not measure {}: {error:#}", part.name()));
                 unmeasured.push(part.name());
                 stage = None;
             }
         }
-        table::note(&format!("{} took {:.0} s", part.name(), begun.elapsed().as_secs_f64()));
+        note(&format!("{} took {:.0} s", part.name(), begun.elapsed().as_secs_f64()));
         // After each part, so that a run that is broken off has something to show.
-        report.write(&machine)?;
+        output::write(&report, &machine)?;
     }
     drop(stage);
-    report.print(&machine, &options)?;
-    for path in report.write(&machine)? {
-        table::note(&format!("written: {}", path.display()));
+    output::print(&report, &machine, &options)?;
+    for path in output::write(&report, &machine)? {
+        note(&format!("written: {}", path.display()));
     }
     ensure!(unmeasured.is_empty(), "{}", unmeasured.join(", "));
     Ok(())

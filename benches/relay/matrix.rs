@@ -5,9 +5,9 @@ use anyhow::Result;
 use crate::{
     backlog::{self, Shape, USUAL},
     drain,
-    drained::{Backlog, Extent, Rounds, Row},
+    drained::{Backlog, Extent, Rounds},
     options::Options,
-    report::Report,
+    report::{Report, Row},
     stage::{Stage, open_transaction},
 };
 

@@ -10,9 +10,10 @@ use crate::{
     goals,
     measure::{Measure, float},
     options::Options,
+    progress::note,
     report::Report,
     stage::Stage,
-    stream, table,
+    stream,
 };
 
 const DATABASE: &str = "resume";
@@ -39,7 +40,7 @@ pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Report> {
         stream::wait_for_count(&stage.jetstream, STREAM, stored + 1, &mut daemon).await?;
         let next = stream::stored_at(&stage.jetstream, STREAM, stored + 1).await?;
         seconds.push(next.duration_since(daemon.started)?.as_secs_f64());
-        table::note(&format!("resume: killed at {stored}, resumed after {seconds:.3?} s"));
+        note(&format!("resume: killed at {stored}, resumed after {seconds:.3?} s"));
     }
     stream::wait_for_count(&stage.jetstream, STREAM, count, &mut daemon).await?;
     resident.push(daemon.resident_peak()?);

@@ -1,13 +1,11 @@
 //! What was measured as text: two tables that a Markdown page can hold.
 
-use std::io::Write as _;
-
 use crate::{
-    drained::Row,
     goals::Goal,
     machine::Machine,
     measure::{Measure, sorted},
-    report::Report,
+    number::{number, number_of},
+    report::{Report, Row},
 };
 
 const HEADINGS: [&str; 5] = ["measure", "median", "rounds", "target", ""];
@@ -27,12 +25,6 @@ const DRAIN_HEADINGS: [&str; 10] = [
 
 /// More rounds than that are told by the lowest and the highest.
 const ROUNDS_SHOWN: usize = 5;
-
-/// A line about how it goes, on standard error.
-pub(crate) fn note(text: &str) {
-    // Nobody is there to be told that nobody listens.
-    drop(writeln!(std::io::stderr(), "{text}"));
-}
 
 /// All of it.
 pub(crate) fn text(machine: &Machine, report: &Report) -> String {
@@ -118,32 +110,4 @@ fn drain_row(row: &Row) -> [String; 10] {
         number(row.wal_bytes),
         number(row.resident),
     ]
-}
-
-/// Three digits that matter, and thousands apart.
-pub(crate) fn number(value: f64) -> String {
-    let digits = match value.abs() {
-        size if size >= 100.0 => 0,
-        size if size >= 10.0 => 1,
-        size if !(0.0005..1.0).contains(&size) => 2,
-        _ => 3,
-    };
-    let text = format!("{value:.digits$}");
-    let (whole, rest) = text.split_once('.').map_or((text.as_str(), ""), |(whole, _)| {
-        (whole, text.get(whole.len()..).unwrap_or_default())
-    });
-    let mut grouped = String::new();
-    for (place, digit) in whole.chars().enumerate() {
-        if place > 0 && (whole.len() - place).is_multiple_of(3) && !grouped.ends_with('-') {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped + rest
-}
-
-/// A count, thousands apart.
-pub(crate) fn number_of(count: u64) -> String {
-    let text = number(crate::measure::float(count));
-    text.split('.').next().unwrap_or_default().to_owned()
 }

@@ -9,9 +9,9 @@ use crate::{
     measure::{Measure, ratios},
     options::Options,
     pgbench,
+    progress::note,
     report::Report,
     stage::{Stage, wait_asleep, wait_for_relay},
-    table,
     twin::{self, TWIN},
 };
 
@@ -58,7 +58,7 @@ pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Report> {
             rates.push(rate);
         }
         let last: Vec<f64> = rates.iter().filter_map(|rates| rates.last().copied()).collect();
-        table::note(&format!(
+        note(&format!(
             "writers {round}: id only, gate expired, never a relay, no gate: {last:.0?}/s"
         ));
     }

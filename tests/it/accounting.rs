@@ -69,10 +69,7 @@ async fn every_committed_row_is_in_one_place() {
     assert!(found.is_balanced(), "{found:?}");
 
     // The role of an operator may ask, too.
-    let role = format!("{}_operator", fixture.database);
-    let create = format!("CREATE ROLE {role} LOGIN IN ROLE postrider_operator");
-    client.batch_execute(&create).await.unwrap();
-    let url = fixture.database_url().replace("postgres@", &format!("{role}@"));
+    let url = fixture.login("operator").await.url;
     assert_eq!(accounting_as(url).await, found);
 }
 

@@ -35,10 +35,7 @@ async fn nats_that_is_down_at_the_start_is_waited_for_by_name() {
 
     fixture.nats.own().start_again().await.unwrap();
     assert_eq!(fixture.wait_stored(10, DEADLINE).await.len(), 10);
-    eventually("ready", DEADLINE, async || {
-        daemon.get("/readyz").await.is_some_and(|answer| answer.status == 200)
-    })
-    .await;
+    daemon.wait_ready().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -100,10 +97,7 @@ async fn a_frozen_nats_is_noticed_and_what_it_took_is_not_repeated() {
         let_pass(Duration::from_secs(3)).await;
         fixture.nats.thaw().unwrap();
         // Whether the answers or the pings stopped first, and so what the log says, is chance.
-        eventually("an answer that is ready", DEADLINE, async || {
-            daemon.get("/readyz").await.is_some_and(|answer| answer.status == 200)
-        })
-        .await;
+        daemon.wait_ready().await;
     };
     fixture.under_load(steady(1_000, 100), freeze).await;
 }

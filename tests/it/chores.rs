@@ -33,8 +33,7 @@ async fn a_chore_that_fails_is_named_and_stops_no_other() {
     app::emit(&client, "order.placed", None, "{}").await;
     fixture.wait_stored(1, DEADLINE).await;
     assert!(fixture.wait_drained(DEADLINE).await);
-    daemon.terminate();
-    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+    daemon.stop().await;
     let before = calls(&client, "retain").await;
     postgres::refuse(&client, r#"BEFORE INSERT ON "postrider".checkpoint FOR EACH STATEMENT"#)
         .await;

@@ -139,8 +139,7 @@ async fn a_sequence_that_was_set_back_while_no_relay_ran_costs_no_event() {
     insert(&client, 0, 1_500).await;
     fixture.wait_stored(1_500, DEADLINE).await;
     assert!(fixture.wait_drained(DEADLINE).await);
-    daemon.terminate();
-    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+    daemon.stop().await;
     let back =
         r#"SELECT setval('"postrider".gate', 1), setval('"postrider".outbox_seq_seq', 1, false)"#;
     client.batch_execute(back).await.unwrap();
@@ -176,8 +175,7 @@ async fn a_copy_without_its_sequences_costs_no_event() {
     insert(&client, 0, 4_000).await;
     fixture.wait_stored(4_000, DEADLINE).await;
     assert!(fixture.wait_drained(DEADLINE).await);
-    daemon.terminate();
-    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+    daemon.stop().await;
     let copied = r#"UPDATE "postrider".position SET system_id = 0;
         TRUNCATE "postrider".outbox RESTART IDENTITY"#;
     client.batch_execute(copied).await.unwrap();
@@ -268,10 +266,7 @@ async fn what_only_a_person_can_change_back_is_refused_by_name() {
 async fn what_the_relay_can_repair_it_repairs_as_its_own_role() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
-    let name = format!("{}_relay", fixture.database);
-    let role = format!("CREATE ROLE {name} LOGIN IN ROLE postrider_relay");
-    client.batch_execute(&role).await.unwrap();
-    let url = fixture.database_url().replace("postgres@", &format!("{name}@"));
+    let url = fixture.login("relay").await.url;
     let mut daemon = fixture.daemon().set("database.url", url).allow_log(": repaired").start();
     daemon.wait_log("relaying", DEADLINE).await;
     daemon.kill9();

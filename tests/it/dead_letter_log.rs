@@ -74,8 +74,7 @@ async fn of_very_many_dead_letters_one_line_has_how_many_and_which_codes() {
     wait_dead(&client, 302).await;
     let line = daemon.wait_log(SUMMARY, DEADLINE).await;
     assert!(line.contains(" ERROR ") && line.contains("subject_outside_prefix: "), "{line}");
-    daemon.terminate();
-    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+    daemon.stop().await;
     let log = daemon.log();
     let summed: u64 = log.lines().filter(|line| line.contains(SUMMARY)).map(count).sum();
     let named = log.lines().filter(|line| line.contains(DIED)).count() as u64;
@@ -92,8 +91,7 @@ async fn a_stop_leaves_no_dead_letter_unsaid() {
     client.execute(POISON, &[&100_i64]).await.unwrap();
     let mut daemon = fixture.daemon().allow_log(" WARN ").allow_log("became a dead letter").start();
     wait_dead(&client, 100).await;
-    daemon.terminate();
-    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+    daemon.stop().await;
     let log = daemon.log();
     let summed: u64 = log.lines().filter(|line| line.contains(SUMMARY)).map(count).sum();
     // A session that a busy machine loses meanwhile writes some of them a second time.

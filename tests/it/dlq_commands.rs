@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio_postgres::{AsyncMessage, NoTls, error::SqlState};
 
 use super::support::{
-    DEADLINE, Fixture,
+    DEADLINE, Fixture, Login,
     letters::{dead, done, everything, json, make, number, refused, text},
     postgres::connect,
     toml::Toml,
@@ -319,10 +319,7 @@ async fn the_relay_is_woken_by_what_changes_and_not_by_a_rehearsal() {
 async fn the_operators_role_is_enough_and_no_more_than_that() {
     let fixture = Fixture::new().await;
     let admin = make(&fixture, MIXED, 5).await;
-    let role = format!("{}_operator", fixture.database);
-    let create = format!("CREATE ROLE {role} LOGIN IN ROLE postrider_operator");
-    admin.batch_execute(&create).await.unwrap();
-    let url = fixture.database_url().replace("postgres@", &format!("{role}@"));
+    let Login { name: role, url } = fixture.login("operator").await;
     let toml: Toml = fixture.toml().set("database.url", url.as_str());
 
     done(&toml, &["dlq", "list"]).await;

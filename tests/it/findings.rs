@@ -114,10 +114,7 @@ async fn a_lock_names_the_session_that_holds_it() {
 
     lock.rollback().await.unwrap();
     wait_no_finding(&toml).await;
-    eventually("a ready relay", DEADLINE, async || {
-        daemon.get("/readyz").await.unwrap().status == 200
-    })
-    .await;
+    daemon.wait_ready().await;
 }
 
 /// The finding read "postgres down", and its hint named neither the table nor the privilege.
@@ -125,10 +122,7 @@ async fn a_lock_names_the_session_that_holds_it() {
 async fn a_lost_grant_is_named_with_the_statement_that_grants_it() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
-    let login = format!("{}_relay", fixture.database);
-    let create = format!("CREATE ROLE {login} LOGIN IN ROLE postrider_relay");
-    fixture.postgres.execute("postgres", &create).await.unwrap();
-    let url = fixture.database_url().replace("postgres@", &format!("{login}@"));
+    let url = fixture.login("relay").await.url;
     let mut daemon = fixture
         .daemon()
         .admin()
@@ -151,10 +145,7 @@ async fn a_lost_grant_is_named_with_the_statement_that_grants_it() {
 
     client.batch_execute(grant).await.unwrap();
     fixture.wait_stored(1, DEADLINE).await;
-    eventually("a ready relay", DEADLINE, async || {
-        daemon.get("/readyz").await.unwrap().status == 200
-    })
-    .await;
+    daemon.wait_ready().await;
 }
 
 /// Both stood by for a minute beside a frozen one, and all pages were green.
@@ -220,10 +211,7 @@ async fn a_standby_is_ready_names_the_leader_and_shows_what_waits() {
 async fn a_standby_that_cannot_take_over_says_that_nobody_leads() {
     let fixture = Fixture::new().await;
     let admin = fixture.connect().await;
-    let role = format!("{}_relay", fixture.database);
-    let create = format!("CREATE ROLE {role} LOGIN IN ROLE postrider_relay");
-    admin.batch_execute(&create).await.unwrap();
-    let url = fixture.database_url().replace("postgres@", &format!("{role}@"));
+    let url = fixture.login("relay").await.url;
     let toml = fixture.toml().set("database.url", url.as_str());
     let build = || {
         let daemon = fixture.daemon().set("database.url", url.as_str());
@@ -265,10 +253,7 @@ async fn a_standby_that_cannot_take_over_says_that_nobody_leads() {
 async fn an_instance_that_cannot_lead_is_not_to_be_started() {
     let fixture = Fixture::new().await;
     let admin = fixture.connect().await;
-    let role = format!("{}_relay", fixture.database);
-    let create = format!("CREATE ROLE {role} LOGIN IN ROLE postrider_relay");
-    admin.batch_execute(&create).await.unwrap();
-    let url = fixture.database_url().replace("postgres@", &format!("{role}@"));
+    let url = fixture.login("relay").await.url;
     // The person on call reads the database as somebody else.
     let toml = fixture.toml().set("database.query_timeout", "30s");
     for (code, idle_next) in [("never_started", "postrider run"), ("no_leader", "start it: ")] {
@@ -302,8 +287,7 @@ async fn an_instance_that_cannot_lead_is_not_to_be_started() {
             .unwrap();
         daemon.wait_log("relaying", DEADLINE).await;
         wait_no_finding(&toml).await;
-        daemon.terminate();
-        assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+        daemon.stop().await;
     }
 }
 

@@ -394,10 +394,7 @@ async fn grants_that_are_missing_are_given_again_and_a_dbas_own_are_kept() {
 async fn whoever_may_only_look_finds_an_up_to_date_schema() {
     let fixture = Fixture::new().await;
     let admin = fixture.connect().await;
-    let role = format!("{}_relay", fixture.database);
-    let create = format!("CREATE ROLE {role} LOGIN IN ROLE postrider_relay");
-    admin.batch_execute(&create).await.unwrap();
-    let url = fixture.database_url().replace("postgres@", &format!("{role}@"));
+    let url = fixture.login("relay").await.url;
     let toml = fixture.toml().set("database.url", url);
     let migrated = daemon::run(&toml, &["migrate"]).await;
     assert_eq!(migrated.code, Some(0), "{migrated:?}");

@@ -8,12 +8,10 @@ use tokio_postgres::types::ToSql;
 use super::support::{
     DEADLINE, Fixture, app,
     audit::steady,
-    daemon::{Daemon, DaemonBuilder, WATCHDOG, run},
+    daemon::{DaemonBuilder, STANDS_BY, WATCHDOG, pair, run},
     eventually, let_pass,
     stopwatch::Stopwatch,
 };
-
-const STANDS_BY: &str = "another instance leads this relay";
 
 /// The shortest lease that may be configured.
 const LEASE: Duration = Duration::from_secs(3);
@@ -32,21 +30,12 @@ fn daemon(fixture: &Fixture) -> DaemonBuilder {
         .allow_log("waiting for NATS")
 }
 
-/// Two programs, of which the first leads.
-async fn pair(fixture: &Fixture) -> (Daemon, Daemon) {
-    let mut first = daemon(fixture).start();
-    first.wait_log("relaying", DEADLINE).await;
-    let mut second = daemon(fixture).start();
-    second.wait_log(STANDS_BY, DEADLINE).await;
-    (first, second)
-}
-
 /// A frozen leader's session stands, and its lock used to keep everybody else waiting for ever.
 #[tokio::test]
 async fn a_frozen_leader_is_replaced_when_its_lease_is_over() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
-    let (mut first, mut second) = pair(&fixture).await;
+    let (mut first, mut second) = pair(|| daemon(&fixture)).await;
     app::insert_backlog(&client, 10, 10).await;
     assert!(fixture.wait_drained(DEADLINE).await);
 
@@ -88,9 +77,8 @@ async fn a_lock_that_a_stranger_takes_stops_nobody() {
 #[tokio::test]
 async fn a_stop_hands_over_at_once() {
     let fixture = Fixture::new().await;
-    let (mut first, mut second) = pair(&fixture).await;
-    first.terminate();
-    assert_eq!(first.wait_exit(DEADLINE).await, Some(0));
+    let (mut first, mut second) = pair(|| daemon(&fixture)).await;
+    first.stop().await;
     let watch = Stopwatch::start();
     second.wait_log("relaying", DEADLINE).await;
     let took = watch.stop();
@@ -158,8 +146,7 @@ async fn how_far_a_leader_may_send_survives_a_crash_of_the_server() {
     let client = fixture.connect().await;
     let mut daemon = daemon(&fixture).start();
     daemon.wait_log("relaying", DEADLINE).await;
-    daemon.terminate();
-    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+    daemon.stop().await;
     client.batch_execute("SET synchronous_commit = off").await.unwrap();
     let renew = client.prepare(include_str!("../../src/outbox/sql/renew_lease.sql")).await.unwrap();
     let position = r#"SELECT term, sent_to FROM "postrider".position"#;
@@ -314,7 +301,7 @@ async fn a_grant_that_is_revoked_costs_a_session_now_and_then() {
 #[tokio::test(flavor = "multi_thread")]
 async fn frozen_and_thawed_under_load_nothing_is_lost_or_repeated() {
     let mut fixture = Fixture::new().await;
-    let (mut first, mut second) = pair(&fixture).await;
+    let (mut first, mut second) = pair(|| daemon(&fixture)).await;
 
     let freezes = async |fixture: &mut Fixture| {
         let client = fixture.connect().await;
@@ -398,7 +385,7 @@ async fn a_lease_that_no_instance_can_have_written_does_not_last() {
 async fn a_leader_that_lives_keeps_an_overlong_lease_until_it_renews_it() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
-    let (_first, mut second) = pair(&fixture).await;
+    let (_first, mut second) = pair(|| daemon(&fixture)).await;
     second.allow_log("longer than any instance");
     let term = "SELECT term FROM postrider.position";
     let before: i64 = client.query_one(term, &[]).await.unwrap().get(0);

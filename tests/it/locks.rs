@@ -78,8 +78,7 @@ async fn a_command_that_waits_for_a_lock_names_the_session_that_holds_it() {
         let mut daemon = fixture.daemon().allow_log("waiting for Postgres").start();
         app::emit(&fixture.connect().await, "order.placed", None, "{}").await;
         fixture.wait_stored(1, DEADLINE).await;
-        daemon.terminate();
-        assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+        daemon.stop().await;
         let locker = Locker::lock_table(&fixture, table).await;
         let mut named = Vec::new();
         for command in COMMANDS {
@@ -133,8 +132,7 @@ async fn an_instance_that_a_lock_keeps_from_leading_is_never_fine() {
         let toml = patient(&fixture);
         let mut daemon = fixture.daemon().admin().allow_log("waiting for Postgres").start();
         daemon.wait_log("stream verified", DEADLINE).await;
-        daemon.terminate();
-        assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+        daemon.stop().await;
         let locker = Locker::lock(&fixture, lock).await;
         daemon.start_again();
         let began = Instant::now();

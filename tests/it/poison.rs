@@ -101,8 +101,7 @@ async fn flood(fixture: &Fixture, daemon: &DaemonBuilder, client: &Client, rows:
     let mut relay = daemon.clone().start();
     insert(client, rows, 1_000).await;
     eventually("all are dead", PATIENCE, async || unresolved(client, "dead").await == rows).await;
-    relay.terminate();
-    assert_eq!(relay.wait_exit(DEADLINE).await, Some(0));
+    relay.stop().await;
     jetstream.update_stream(Config { max_message_size: -1, ..small }).await.unwrap();
 }
 

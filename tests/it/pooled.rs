@@ -77,8 +77,7 @@ async fn an_application_in_the_same_pool_notices_nothing_of_the_relay() {
     }
     fixture.wait_stored(60, DEADLINE).await;
     assert!(fixture.wait_drained(DEADLINE).await);
-    daemon.terminate();
-    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+    daemon.stop().await;
     assert_same(&before, &settings(&client).await, "after the relay");
     // Each session of the pool is as it was, whichever comes next.
     let prepared = "SELECT statement FROM pg_prepared_statements";
@@ -108,8 +107,7 @@ async fn one_of_two_leads_through_a_pool_and_the_other_takes_over() {
     fixture.wait_stored(20, DEADLINE).await;
     let took = watch.stop();
     assert!(took < Duration::from_secs(5), "took over after {took:?}");
-    second.terminate();
-    assert_eq!(second.wait_exit(DEADLINE).await, Some(0));
+    second.stop().await;
     assert_eq!(fixture.read_stream().await.len(), 20);
 }
 

@@ -142,8 +142,7 @@ async fn both_servers_down_at_the_start_are_waited_for_and_a_stop_is_obeyed() {
         })
     })
     .await;
-    daemon.terminate();
-    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+    daemon.stop().await;
 
     daemon.start_again();
     daemon.wait_log("waiting for Postgres", DEADLINE).await;

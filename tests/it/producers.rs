@@ -3,7 +3,7 @@
 use tokio_postgres::Client;
 
 use super::support::{
-    DEADLINE, Fixture, daemon, eventually, letters::json, postgres::connect, toml::Toml,
+    DEADLINE, Fixture, Login, daemon, eventually, letters::json, postgres::connect, toml::Toml,
 };
 
 /// Everything that an application does, each in a transaction that is rolled back.
@@ -15,10 +15,7 @@ const STATEMENTS: [&str; 3] = [
 
 /// A login that may insert, as the documentation says; its name and its connection.
 async fn producer(fixture: &Fixture) -> (String, Client) {
-    let name = format!("{}_shop", fixture.database);
-    let create = format!("CREATE ROLE {name} LOGIN IN ROLE postrider_producer");
-    fixture.postgres.execute("postgres", &create).await.unwrap();
-    let url = fixture.database_url().replace("postgres@", &format!("{name}@"));
+    let Login { name, url } = fixture.login("producer").await;
     (name, connect(&url).await)
 }
 

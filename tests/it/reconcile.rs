@@ -1,6 +1,6 @@
 //! What the stream has lost is found, told and published again, in order and under the same ids.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use serde_json::Value;
@@ -11,6 +11,7 @@ use super::support::{
     daemon::{Daemon, DaemonBuilder, run},
     eventually, let_pass, nats,
     postgres::{allow, refuse},
+    store::StoreCopy,
     toml::Toml,
 };
 
@@ -225,10 +226,8 @@ async fn a_stream_that_others_wrote_over_waits_for_an_operator_and_is_reconciled
     emit(&fixture, 7, 50).await;
     assert!(fixture.wait_drained(DEADLINE).await);
     let nats = fixture.nats.own();
-    let (store, copy) =
-        (nats.log_path().with_file_name("store"), nats.log_path().with_file_name("copy"));
     nats.stop().await.unwrap();
-    copy_tree(&store, &copy);
+    let copy = StoreCopy::take(nats);
     nats.start_again().await.unwrap();
     emit(&fixture, 7, 50).await;
     assert!(fixture.wait_drained(DEADLINE).await);
@@ -236,8 +235,7 @@ async fn a_stream_that_others_wrote_over_waits_for_an_operator_and_is_reconciled
     // A copy from before comes back, and somebody else is quicker than the program.
     let nats = fixture.nats.own();
     nats.stop().await.unwrap();
-    std::fs::remove_dir_all(&store).unwrap();
-    copy_tree(&copy, &store);
+    copy.put_back();
     nats.start_again().await.unwrap();
     publish_others(&fixture, 80).await;
 
@@ -314,10 +312,4 @@ async fn create_anew(fixture: &Fixture) {
     let config = jetstream.get_stream(&fixture.stream).await.unwrap().cached_info().config.clone();
     jetstream.delete_stream(&fixture.stream).await.unwrap();
     jetstream.create_stream(config).await.unwrap();
-}
-
-/// With owners and all, as a backup does it.
-fn copy_tree(from: &Path, to: &Path) {
-    let status = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
-    assert!(status.success(), "cp -a {} {}", from.display(), to.display());
 }

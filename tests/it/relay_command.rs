@@ -1,6 +1,7 @@
 //! `postrider relay`: a position that nobody holds is named, and can be given up.
 
 use serde_json::{Value, json};
+use tokio_postgres::Client;
 
 use super::support::{
     DEADLINE, Fixture, app, eventually,
@@ -15,6 +16,18 @@ async fn codes(fixture: &Fixture) -> Vec<Value> {
     let status = json_of(&fixture.toml(), &["status"]).await;
     let findings = status["findings"].as_array().unwrap();
     findings.iter().map(|finding| finding["code"].clone()).collect()
+}
+
+/// The relay has one letter, and was stopped in order.
+async fn with_a_letter(fixture: &Fixture) -> Client {
+    let client = fixture.connect().await;
+    let dying =
+        r#"INSERT INTO "postrider".outbox (event_type, subject) VALUES ('a', 'no subject')"#;
+    client.batch_execute(dying).await.unwrap();
+    let mut daemon = fixture.daemon().allow_log("became a dead letter").start();
+    assert!(fixture.wait_drained(DEADLINE).await);
+    daemon.stop().await;
+    client
 }
 
 /// It stopped retention for ever, silently: the outbox grew until the application's disk was full.
@@ -57,17 +70,7 @@ async fn a_position_that_nobody_holds_is_named_and_given_up_with_a_record() {
 async fn a_relay_with_letters_is_not_given_up_before_somebody_decided_about_them() {
     let fixture = Fixture::new().await;
     let toml = fixture.toml();
-    let client = fixture.connect().await;
-    client
-        .batch_execute(
-            r#"INSERT INTO "postrider".outbox (event_type, subject) VALUES ('a', 'no subject')"#,
-        )
-        .await
-        .unwrap();
-    let mut daemon = fixture.daemon().allow_log("became a dead letter").start();
-    assert!(fixture.wait_drained(DEADLINE).await);
-    daemon.terminate();
-    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+    let client = with_a_letter(&fixture).await;
     let (_, text) = refused(&toml, &["relay", "forget", "default", "--yes"]).await;
     assert!(text.contains("has 1 unresolved letters"), "{text}");
     let text = done(&toml, &["relay", "forget", "default", "--yes", "--discard-letters"]).await;
@@ -84,17 +87,7 @@ async fn a_relay_with_letters_is_not_given_up_before_somebody_decided_about_them
 #[tokio::test]
 async fn letters_of_a_relay_that_nobody_runs_are_named() {
     let fixture = Fixture::new().await;
-    let client = fixture.connect().await;
-    client
-        .batch_execute(
-            r#"INSERT INTO "postrider".outbox (event_type, subject) VALUES ('a', 'no subject')"#,
-        )
-        .await
-        .unwrap();
-    let mut daemon = fixture.daemon().allow_log("became a dead letter").start();
-    assert!(fixture.wait_drained(DEADLINE).await);
-    daemon.terminate();
-    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+    with_a_letter(&fixture).await;
     let toml = fixture.toml().set("database.connect_timeout", "30s");
     let renamed = toml.clone().set("relay.name", "renamed");
     let named = "1 letter belongs to relay default, which nobody runs";

@@ -180,6 +180,5 @@ async fn a_configuration_that_became_a_pipe_is_refused_and_publishing_goes_on() 
     assert!(line.contains("configuration not reloaded, the old one stays"), "{line}");
     app::insert_backlog(&fixture.connect().await, 10, 10).await;
     fixture.wait_stored(10, DEADLINE).await;
-    daemon.terminate();
-    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+    daemon.stop().await;
 }

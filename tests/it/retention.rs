@@ -16,8 +16,7 @@ async fn rows(client: &Client) -> i64 {
 
 /// Each start of the program looks after the slots once, and then once a minute.
 async fn restart(daemon: &mut Daemon) {
-    daemon.terminate();
-    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+    daemon.stop().await;
     daemon.start_again();
     daemon.wait_log("relaying", DEADLINE).await;
 }
@@ -138,8 +137,7 @@ async fn sealed_turn(fixture: &Fixture, client: &Client) {
     app::insert_backlog(client, 10, 10).await;
     fixture.wait_stored(10, DEADLINE).await;
     assert!(fixture.wait_drained(DEADLINE).await);
-    daemon.terminate();
-    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+    daemon.stop().await;
     eventually("a sealed turn", DEADLINE, async || {
         client.query_one(RETAIN, &[]).await.unwrap().get::<_, i32>("sealed") == 1
     })

@@ -4,14 +4,6 @@ use tokio_postgres::Client;
 
 use super::support::{DEADLINE, Fixture, app, daemon, let_pass, postgres::connect, toml::Toml};
 
-/// A login of its own with the rights of one role; its URL.
-async fn login(fixture: &Fixture, role: &str) -> String {
-    let name = format!("{}_{role}", fixture.database);
-    let statement = format!("CREATE ROLE {name} LOGIN IN ROLE postrider_{role}");
-    fixture.postgres.execute("postgres", &statement).await.unwrap();
-    fixture.database_url().replace("postgres@", &format!("{name}@"))
-}
-
 async fn count(client: &Client, table: &str) -> i64 {
     let statement = format!(r#"SELECT count(*) FROM "postrider".{table}"#);
     client.query_one(&statement, &[]).await.unwrap().get(0)
@@ -21,10 +13,10 @@ async fn count(client: &Client, table: &str) -> i64 {
 async fn the_relays_role_is_enough_for_everything_that_the_program_does() {
     let fixture = Fixture::new().await;
     let admin = fixture.connect().await;
-    let producer = connect(&login(&fixture, "producer").await).await;
+    let producer = connect(&fixture.login("producer").await.url).await;
     let mut daemon = fixture
         .daemon()
-        .set("database.url", login(&fixture, "relay").await)
+        .set("database.url", fixture.login("relay").await.url)
         .set("relay.retention", "1s")
         .allow_log("became a dead letter")
         .allow_log("accepted a restored database")
@@ -46,8 +38,7 @@ async fn the_relays_role_is_enough_for_everything_that_the_program_does() {
     // A restart after each of which the program looks after the slots; then a restored database.
     let restored = r#"UPDATE "postrider".position SET system_id = system_id + 1"#;
     for _ in 0..40 {
-        daemon.terminate();
-        assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+        daemon.stop().await;
         if count(&admin, "outbox").await == 0 {
             break;
         }
@@ -67,7 +58,7 @@ async fn the_relays_role_is_enough_for_everything_that_the_program_does() {
 #[tokio::test]
 async fn an_operators_command_as_the_relays_user_names_the_role_that_it_needs() {
     let fixture = Fixture::new().await;
-    let toml = fixture.toml().set("database.url", login(&fixture, "relay").await);
+    let toml = fixture.toml().set("database.url", fixture.login("relay").await.url);
     let finished = daemon::run(&toml, &["dlq", "redrive", "1", "--yes"]).await;
     assert_eq!(finished.code, Some(77), "{finished:?}");
     assert!(finished.stderr.contains("GRANT postrider_operator TO"), "{finished:?}");
@@ -84,7 +75,7 @@ async fn a_database_whose_functions_are_not_everybodys_serves_the_relay() {
     let toml = fixture.toml().set("database.schema", "hardened");
     let finished = daemon::run(&toml, &["migrate"]).await;
     assert_eq!(finished.code, Some(0), "{finished:?}");
-    let url = login(&fixture, "relay").await;
+    let url = fixture.login("relay").await.url;
     let hardened = |toml: Toml| toml.set("database.schema", "hardened").set("database.url", url);
     let _daemon = fixture.daemon().config(hardened).start();
     let emit = "SELECT hardened.emit('order.placed', '{}')";

@@ -156,10 +156,7 @@ async fn a_route_whose_stream_is_gone_holds_no_other_up() {
     let (name, subjects) = (stream(&fixture, "invoice"), format!("{}.invoice.>", fixture.prefix));
     crate::support::nats::create_stream(&jetstream, &name, &subjects).await;
     assert_eq!(held(&fixture, "invoice", 1).await, ["invoice.sent"]);
-    eventually("ready again", DEADLINE, async || {
-        daemon.get("/readyz").await.is_some_and(|ready| ready.status == 200)
-    })
-    .await;
+    daemon.wait_ready().await;
 }
 
 /// What ends a program with one route is a failed route beside others.

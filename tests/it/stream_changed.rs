@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::stream::{Config, DiscardPolicy};
+use async_nats::jetstream::stream::Config;
 use serde_json::Value;
 
 use super::support::{
@@ -15,20 +15,9 @@ use super::support::{
 /// A change of a stream.
 type Change = fn(Config) -> Config;
 
-fn sound(fixture: &Fixture) -> Config {
-    Config {
-        name: fixture.stream.clone(),
-        subjects: vec![format!("{}.>", fixture.prefix)],
-        discard: DiscardPolicy::New,
-        duplicate_window: Duration::from_mins(10),
-        allow_direct: true,
-        ..Config::default()
-    }
-}
-
 /// A relay that has published something to its stream.
 async fn started(fixture: &Fixture, builder: DaemonBuilder) -> Daemon {
-    fixture.jetstream().await.create_stream(sound(fixture)).await.unwrap();
+    fixture.jetstream().await.create_stream(fixture.stream_config()).await.unwrap();
     let daemon = builder
         .admin()
         .allow_log("nothing can be published just now")
@@ -76,12 +65,11 @@ async fn a_deleted_stream_that_was_published_to_is_for_a_person_to_restore() {
     daemon.kill9();
     daemon.start_again();
     wait_next(&fixture, &add).await;
-    daemon.terminate();
-    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+    daemon.stop().await;
     assert_eq!(check().await, Some(78));
 
     // A person follows the command; what was created anew is told before a start heals it.
-    fixture.jetstream().await.create_stream(sound(&fixture)).await.unwrap();
+    fixture.jetstream().await.create_stream(fixture.stream_config()).await.unwrap();
     let check = daemon::run(&fixture.toml(), &["check"]).await;
     assert!(check.stdout.contains("was created anew since events were published"), "{check:?}");
     daemon.start_again();
@@ -116,7 +104,7 @@ async fn a_sealed_stream_and_other_subjects_say_what_to_do_about_just_that() {
     for (change, next) in changes {
         let fixture = Fixture::new().await;
         let daemon = started(&fixture, fixture.daemon()).await;
-        fixture.jetstream().await.update_stream(change(sound(&fixture))).await.unwrap();
+        fixture.jetstream().await.update_stream(change(fixture.stream_config())).await.unwrap();
         // Also what makes the relay look at the stream before its minute is over.
         drop(daemon);
         let daemon = fixture.daemon().allow_log(" ERROR ").allow_log(" WARN ").start();
@@ -134,7 +122,7 @@ async fn a_sealed_stream_and_other_subjects_say_what_to_do_about_just_that() {
         }
         let fixture = Fixture::new().await;
         let _daemon = started(&fixture, fixture.daemon()).await;
-        fixture.jetstream().await.update_stream(change(sound(&fixture))).await.unwrap();
+        fixture.jetstream().await.update_stream(change(fixture.stream_config())).await.unwrap();
         app::insert_backlog(&fixture.connect().await, 5, 5).await;
         wait_next(&fixture, next).await;
     }

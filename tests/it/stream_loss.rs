@@ -1,7 +1,5 @@
 //! What is known of a stream over the years: which one it is, and what it has lost for good.
 
-use std::{path::Path, process::Command};
-
 use serde_json::Value;
 
 use super::support::{
@@ -9,6 +7,7 @@ use super::support::{
     daemon::{Daemon, run},
     eventually,
     postgres::connect,
+    store::StoreCopy,
     toml::Toml,
 };
 
@@ -57,12 +56,6 @@ async fn retire(fixture: &Fixture, up_to: i64) {
     assert_eq!(client.execute(delete, &[&up_to]).await.unwrap(), up_to.unsigned_abs());
 }
 
-/// With owners and all, as a backup does it.
-fn copy_tree(from: &Path, to: &Path) {
-    let status = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
-    assert!(status.success(), "cp -a {} {}", from.display(), to.display());
-}
-
 /// A broker came back with an old store, most of what it had lost was no longer in the outbox, and
 /// everything said that all was well.
 #[tokio::test]
@@ -87,17 +80,14 @@ async fn a_loss_beyond_what_the_outbox_retains_is_an_alarm_until_somebody_acknow
     })
     .await;
     let nats = fixture.nats.own();
-    let (store, copy) =
-        (nats.log_path().with_file_name("store"), nats.log_path().with_file_name("copy"));
     nats.stop().await.unwrap();
-    copy_tree(&store, &copy);
+    let copy = StoreCopy::take(nats);
     nats.start_again().await.unwrap();
     emit(&fixture, 100).await;
     wait_metric(&daemon, "\npostrider_lost_messages{route=\"default\",table=\"outbox\"} 0\n").await;
     let nats = fixture.nats.own();
     nats.stop().await.unwrap();
-    std::fs::remove_dir_all(&store).unwrap();
-    copy_tree(&copy, &store);
+    copy.put_back();
     // Of the 100 that are gone from the stream, the outbox has 20 left.
     retire(&fixture, 130).await;
     fixture.nats.own().start_again().await.unwrap();

@@ -8,7 +8,7 @@ use async_nats::{
         Context,
         consumer::{AckPolicy, pull},
         message::PublishMessage,
-        stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
+        stream::{Config, DiscardPolicy, RetentionPolicy},
     },
 };
 use futures_util::StreamExt as _;
@@ -26,15 +26,7 @@ const UNSETTLED: &str = r#"BEFORE UPDATE OF bookmark ON "postrider".position FOR
 
 /// A stream as the program itself would make it, with a short memory for ids.
 fn sound(fixture: &Fixture) -> Config {
-    Config {
-        name: fixture.stream.clone(),
-        subjects: vec![format!("{}.>", fixture.prefix)],
-        storage: StorageType::File,
-        discard: DiscardPolicy::New,
-        duplicate_window: Duration::from_secs(3),
-        allow_direct: true,
-        ..Config::default()
-    }
+    Config { duplicate_window: Duration::from_secs(3), ..fixture.stream_config() }
 }
 
 /// The program, when the stream is somebody else's to make.
@@ -78,8 +70,7 @@ async fn what_another_name_has_published_is_not_published_again() {
     let mut first = daemon(&fixture).start();
     fixture.wait_stored(ROWS as u64, DEADLINE).await;
     assert!(fixture.wait_drained(DEADLINE).await);
-    first.terminate();
-    assert_eq!(first.wait_exit(DEADLINE).await, Some(0));
+    first.stop().await;
     wait_window_over(&fixture, &jetstream).await;
 
     let mut other = daemon(&fixture).set("relay.name", "other").start();

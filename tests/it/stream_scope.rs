@@ -1,8 +1,6 @@
 //! The scope of what the broker refuses: one subject, one request, one domain, or everything.
 
-use std::time::Duration;
-
-use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
+use async_nats::jetstream::stream::Config;
 use postrider::dev::servers::{Nats, NatsOptions, free_port};
 
 use super::support::{
@@ -11,18 +9,6 @@ use super::support::{
     disk::SmallDisk,
     eventually, nats,
 };
-
-fn sound(fixture: &Fixture) -> Config {
-    Config {
-        name: fixture.stream.clone(),
-        subjects: vec![format!("{}.>", fixture.prefix)],
-        storage: StorageType::File,
-        discard: DiscardPolicy::New,
-        duplicate_window: Duration::from_mins(10),
-        allow_direct: true,
-        ..Config::default()
-    }
-}
 
 fn daemon(fixture: &Fixture) -> DaemonBuilder {
     fixture.daemon().set("stream.create", false).admin()
@@ -55,8 +41,11 @@ async fn wait_flowing(daemon: &Daemon) {
 async fn a_full_subject_makes_only_its_own_events_wait() {
     let fixture = Fixture::new().await;
     let jetstream = fixture.jetstream().await;
-    let config =
-        Config { max_messages_per_subject: 10, discard_new_per_subject: true, ..sound(&fixture) };
+    let config = Config {
+        max_messages_per_subject: 10,
+        discard_new_per_subject: true,
+        ..fixture.stream_config()
+    };
     let stream = jetstream.create_stream(config).await.unwrap();
     let mut daemon =
         daemon(&fixture).set("route.attempts", 2).allow_log("the broker asks for patience").start();
@@ -234,7 +223,7 @@ async fn hub_and_leaf(hands_on: HandsOn) -> (Fixture, Nats) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_of_another_domain_is_published_to_through_a_leaf_node() {
     let (fixture, leaf) = hub_and_leaf(HandsOn::Everything).await;
-    let stream = fixture.jetstream().await.create_stream(sound(&fixture)).await.unwrap();
+    let stream = fixture.jetstream().await.create_stream(fixture.stream_config()).await.unwrap();
     let _daemon = daemon(&fixture)
         .set("nats.url", leaf.url())
         .set("nats.domain", "hub")
@@ -250,9 +239,9 @@ async fn a_stream_of_another_domain_is_published_to_through_a_leaf_node() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_acknowledgement_of_another_domain_is_not_taken_for_ours() {
     let (fixture, leaf) = hub_and_leaf(HandsOn::Requests).await;
-    fixture.jetstream().await.create_stream(sound(&fixture)).await.unwrap();
+    fixture.jetstream().await.create_stream(fixture.stream_config()).await.unwrap();
     let near = nats::connect(&leaf.url()).await;
-    near.create_stream(sound(&fixture)).await.unwrap();
+    near.create_stream(fixture.stream_config()).await.unwrap();
     let mut daemon = daemon(&fixture)
         .set("nats.url", leaf.url())
         .set("nats.domain", "hub")

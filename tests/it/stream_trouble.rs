@@ -12,21 +12,6 @@ use super::support::{
     toml::Toml,
 };
 
-const WINDOW: Duration = Duration::from_mins(10);
-
-/// A stream as the program itself would make it.
-fn sound(fixture: &Fixture) -> Config {
-    Config {
-        name: fixture.stream.clone(),
-        subjects: vec![format!("{}.>", fixture.prefix)],
-        storage: StorageType::File,
-        discard: DiscardPolicy::New,
-        duplicate_window: WINDOW,
-        allow_direct: true,
-        ..Config::default()
-    }
-}
-
 /// What is different about a stream.
 type Change<'a> = &'a dyn Fn(Config) -> Config;
 
@@ -112,7 +97,7 @@ async fn a_missing_stream_is_waited_for_and_used_once_it_is_there() {
     assert!(line.contains(&fixture.stream) && line.contains("create = true"), "{line}");
     wait_ready(&daemon, "misconfigured").await;
 
-    fixture.jetstream().await.create_stream(sound(&fixture)).await.unwrap();
+    fixture.jetstream().await.create_stream(fixture.stream_config()).await.unwrap();
     fixture.wait_stored(20, DEADLINE).await;
     wait_ready(&daemon, "ready\n").await;
     assert!(fixture.wait_drained(DEADLINE).await);
@@ -124,7 +109,7 @@ async fn a_stream_deleted_under_way_is_not_made_again_but_healed_once_it_is() {
     for create in [false, true] {
         let fixture = Fixture::new().await;
         let jetstream = fixture.jetstream().await;
-        jetstream.create_stream(sound(&fixture)).await.unwrap();
+        jetstream.create_stream(fixture.stream_config()).await.unwrap();
         let mut daemon = daemon(&fixture)
             .set("stream.create", create)
             .allow_log("nothing can be published just now")
@@ -140,7 +125,7 @@ async fn a_stream_deleted_under_way_is_not_made_again_but_healed_once_it_is() {
         // An empty one in its place would hide that the first five are gone.
         let line = daemon.wait_log("does not exist", DEADLINE).await;
         assert!(line.contains("for a person to restore or to create anew"), "{line}");
-        jetstream.create_stream(sound(&fixture)).await.unwrap();
+        jetstream.create_stream(fixture.stream_config()).await.unwrap();
         let line = daemon.wait_log("the broker has lost events", DEADLINE).await;
         assert!(line.contains("was created anew"), "{line}");
         fixture.wait_stored(25, DEADLINE).await;
@@ -153,7 +138,7 @@ async fn a_stream_deleted_under_way_is_not_made_again_but_healed_once_it_is() {
 async fn a_full_stream_closes_the_gate_and_takes_the_rest_in_order_once_there_is_room() {
     let fixture = Fixture::new().await;
     let jetstream = fixture.jetstream().await;
-    jetstream.create_stream(Config { max_messages: 100, ..sound(&fixture) }).await.unwrap();
+    jetstream.create_stream(Config { max_messages: 100, ..fixture.stream_config() }).await.unwrap();
     let mut daemon = daemon(&fixture).allow_log("maximum messages exceeded").admin().start();
     emit_many(&fixture, 300).await;
     let line = daemon.wait_log("maximum messages exceeded", DEADLINE).await;
@@ -165,7 +150,10 @@ async fn a_full_stream_closes_the_gate_and_takes_the_rest_in_order_once_there_is
     daemon.wait_log("maximum messages exceeded", DEADLINE).await;
     assert_eq!(fixture.read_stream().await.len(), 100);
 
-    jetstream.update_stream(Config { max_messages: 1_000, ..sound(&fixture) }).await.unwrap();
+    jetstream
+        .update_stream(Config { max_messages: 1_000, ..fixture.stream_config() })
+        .await
+        .unwrap();
     fixture.wait_stored(300, DEADLINE).await;
     wait_ready(&daemon, "ready\n").await;
     assert!(fixture.wait_drained(DEADLINE).await);
@@ -176,17 +164,17 @@ async fn a_full_stream_closes_the_gate_and_takes_the_rest_in_order_once_there_is
 async fn a_stream_that_changes_its_subjects_under_way_closes_the_gate() {
     let fixture = Fixture::new().await;
     let jetstream = fixture.jetstream().await;
-    jetstream.create_stream(sound(&fixture)).await.unwrap();
+    jetstream.create_stream(fixture.stream_config()).await.unwrap();
     let mut daemon =
         daemon(&fixture).allow_log("nothing can be published just now").admin().start();
     emit_many(&fixture, 5).await;
     assert!(fixture.wait_drained(DEADLINE).await);
-    let elsewhere = Config { subjects: vec!["elsewhere.>".to_owned()], ..sound(&fixture) };
+    let elsewhere = Config { subjects: vec!["elsewhere.>".to_owned()], ..fixture.stream_config() };
     jetstream.update_stream(elsewhere).await.unwrap();
     emit_many(&fixture, 20).await;
     daemon.wait_log("which", DEADLINE).await;
     wait_ready(&daemon, "misconfigured").await;
-    jetstream.update_stream(sound(&fixture)).await.unwrap();
+    jetstream.update_stream(fixture.stream_config()).await.unwrap();
     fixture.wait_stored(25, DEADLINE).await;
     assert!(fixture.wait_drained(DEADLINE).await);
     assert_in_order(&fixture, 25).await;
@@ -235,9 +223,9 @@ async fn a_stream_that_would_lose_events_is_refused_with_what_to_do() {
     for (change, fault, hint) in cases {
         let fixture = Fixture::new().await;
         let jetstream = fixture.jetstream().await;
-        let wanted = change(sound(&fixture));
+        let wanted = change(fixture.stream_config());
         if let Some(mirror) = &wanted.mirror {
-            let origin = Config { name: mirror.name.clone(), ..sound(&fixture) };
+            let origin = Config { name: mirror.name.clone(), ..fixture.stream_config() };
             jetstream.create_stream(origin).await.unwrap();
         }
         // A stream is sealed by an update only.
@@ -258,7 +246,7 @@ async fn a_stream_that_would_lose_events_is_refused_with_what_to_do() {
 #[tokio::test]
 async fn a_stream_that_cannot_be_created_is_refused_with_what_to_do() {
     let fixture = Fixture::new().await;
-    let clash = Config { name: format!("{}_CLASH", fixture.stream), ..sound(&fixture) };
+    let clash = Config { name: format!("{}_CLASH", fixture.stream), ..fixture.stream_config() };
     fixture.jetstream().await.create_stream(clash).await.unwrap();
     let mut daemon = fixture.daemon().allow_log("ERROR").start();
     assert_eq!(daemon.wait_exit(DEADLINE).await, Some(78));
@@ -282,7 +270,7 @@ async fn a_stream_that_might_lose_events_is_used_with_a_warning() {
     ];
     for (change, warning) in cases {
         let fixture = Fixture::new().await;
-        let wanted = change(sound(&fixture));
+        let wanted = change(fixture.stream_config());
         fixture.jetstream().await.create_stream(wanted).await.unwrap();
         let mut daemon = daemon(&fixture).allow_log(warning).start();
         let line = daemon.wait_log(warning, DEADLINE).await;

@@ -80,8 +80,7 @@ async fn the_program_is_ready_although_no_server_is_up() {
 
     systemd.wait("READY=1").await;
     systemd.wait("WATCHDOG=1").await;
-    daemon.terminate();
-    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+    daemon.stop().await;
 }
 
 #[tokio::test]
@@ -92,8 +91,7 @@ async fn an_idle_program_stops_at_once_when_it_is_told_to() {
     systemd.wait("STATUS=relaying").await;
 
     let told = Stopwatch::start();
-    daemon.terminate();
-    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0));
+    daemon.stop().await;
     let took = told.stop();
     assert!(took < Duration::from_secs(4), "{took:?} although there was nothing to settle");
 }

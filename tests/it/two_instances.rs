@@ -5,31 +5,20 @@ use std::time::Duration;
 use super::support::{
     DEADLINE, Fixture, app,
     audit::steady,
-    daemon::{Daemon, DaemonBuilder},
+    daemon::{DaemonBuilder, STANDS_BY, pair},
     eventually, let_pass,
     stopwatch::Stopwatch,
 };
 
-const WAITING: &str = "another instance leads this relay";
-
 fn daemon(fixture: &Fixture) -> DaemonBuilder {
     fixture.daemon().allow_log("lost the relay's session").admin()
-}
-
-/// Two programs, of which the first relays.
-async fn pair(fixture: &Fixture) -> (Daemon, Daemon) {
-    let mut first = daemon(fixture).start();
-    first.wait_log("relaying", DEADLINE).await;
-    let mut second = daemon(fixture).start();
-    second.wait_log(WAITING, DEADLINE).await;
-    (first, second)
 }
 
 #[tokio::test]
 async fn the_second_says_that_it_waits_and_takes_over_when_the_first_is_killed() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
-    let (mut first, second) = pair(&fixture).await;
+    let (mut first, second) = pair(|| daemon(&fixture)).await;
     let leader = format!("process {}", first.pid());
     assert!(second.log().contains(&leader), "who leads: {}", second.log());
     assert_eq!(second.get("/readyz").await.unwrap().status, 200);
@@ -52,18 +41,16 @@ async fn the_second_says_that_it_waits_and_takes_over_when_the_first_is_killed()
 #[tokio::test]
 async fn a_waiting_program_obeys_a_stop() {
     let fixture = Fixture::new().await;
-    let (_first, mut second) = pair(&fixture).await;
-    second.terminate();
-    assert_eq!(second.wait_exit(DEADLINE).await, Some(0));
+    let (_first, mut second) = pair(|| daemon(&fixture)).await;
+    second.stop().await;
 }
 
 #[tokio::test]
 async fn a_stop_hands_over_to_the_one_that_waits() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
-    let (mut first, mut second) = pair(&fixture).await;
-    first.terminate();
-    assert_eq!(first.wait_exit(DEADLINE).await, Some(0));
+    let (mut first, mut second) = pair(|| daemon(&fixture)).await;
+    first.stop().await;
     second.wait_log("relaying", DEADLINE).await;
     app::insert_backlog(&client, 10, 10).await;
     assert_eq!(fixture.wait_stored(10, DEADLINE).await.len(), 10);
@@ -72,7 +59,7 @@ async fn a_stop_hands_over_to_the_one_that_waits() {
 #[tokio::test(flavor = "multi_thread")]
 async fn taking_over_again_and_again_under_load_costs_nothing() {
     let mut fixture = Fixture::new().await;
-    let (mut first, mut second) = pair(&fixture).await;
+    let (mut first, mut second) = pair(|| daemon(&fixture)).await;
 
     let handovers = async |_: &mut Fixture| {
         for _ in 0..4 {
@@ -80,7 +67,7 @@ async fn taking_over_again_and_again_under_load_costs_nothing() {
             first.kill9();
             second.wait_log("relaying", DEADLINE).await;
             first.start_again();
-            first.wait_log(WAITING, DEADLINE).await;
+            first.wait_log(STANDS_BY, DEADLINE).await;
             std::mem::swap(&mut first, &mut second);
         }
     };

@@ -93,10 +93,7 @@ async fn b26_a_column_of_another_type_is_named_and_waited_for() {
 #[tokio::test]
 async fn b26_row_level_security_stops_the_relay_instead_of_hiding_rows() {
     let fixture = Fixture::new().await;
-    let name = format!("{}_relay", fixture.database);
-    let create = format!("CREATE ROLE {name} LOGIN IN ROLE postrider_relay");
-    fixture.postgres.execute("postgres", &create).await.unwrap();
-    let url = fixture.database_url().replace("postgres@", &format!("{name}@"));
+    let url = fixture.login("relay").await.url;
     let mut scene = Scene::on(fixture, |daemon| {
         daemon
             .set("database.url", url.clone())

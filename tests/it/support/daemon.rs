@@ -150,6 +150,18 @@ impl DaemonBuilder {
     }
 }
 
+/// What an instance logs that waits for the leader's lease to end.
+pub(crate) const STANDS_BY: &str = "another instance leads this relay";
+
+/// Two instances, of which the first leads and the second stands by.
+pub(crate) async fn pair(build: impl Fn() -> DaemonBuilder) -> (Daemon, Daemon) {
+    let mut first = build().start();
+    first.wait_log("relaying", DEADLINE).await;
+    let mut second = build().start();
+    second.wait_log(STANDS_BY, DEADLINE).await;
+    (first, second)
+}
+
 /// The running (or deliberately killed) program. Dropping it kills it, and fails the test when
 /// its log has a warning or an error that was not allowed.
 pub(crate) struct Daemon {
@@ -213,6 +225,20 @@ impl Daemon {
     /// Sends SIGTERM; follow with [`wait_exit`](Self::wait_exit).
     pub(crate) fn terminate(&self) {
         self.signal(Signal::Terminate);
+    }
+
+    /// Stops the program in order, and insists on its exit code 0.
+    pub(crate) async fn stop(&mut self) {
+        self.terminate();
+        assert_eq!(self.wait_exit(DEADLINE).await, Some(0), "{}", self.log());
+    }
+
+    /// Waits until `/readyz` answers 200.
+    pub(crate) async fn wait_ready(&self) {
+        eventually("a program that is ready", DEADLINE, async || {
+            self.get("/readyz").await.is_some_and(|answer| answer.status == 200)
+        })
+        .await;
     }
 
     /// Sends SIGSTOP.

@@ -10,6 +10,7 @@ pub(crate) mod postgres;
 pub(crate) mod proxy;
 pub(crate) mod sandbox;
 pub(crate) mod stopwatch;
+pub(crate) mod store;
 pub(crate) mod toml;
 
 use std::{fmt::Debug, ops::Deref, time::Duration};
@@ -86,6 +87,16 @@ impl Fixture {
         postgres::connect(&self.database_url()).await
     }
 
+    /// A login of this test's own in one of the roles that the migrations make: `relay`,
+    /// `operator`, `producer`.
+    pub(crate) async fn login(&self, role: &str) -> Login {
+        let name = format!("{}_{role}", self.database);
+        let create = format!("CREATE ROLE {name} LOGIN IN ROLE postrider_{role}");
+        self.postgres.execute("postgres", &create).await.unwrap();
+        let url = self.database_url().replace("postgres@", &format!("{name}@"));
+        Login { name, url }
+    }
+
     /// A PgBouncer of the test's own before this fixture's Postgres; it takes all its databases.
     ///
     /// `pooler.url(&fixture.database)` is the test's database through it, so the daemon that goes
@@ -159,6 +170,13 @@ impl Fixture {
         app::wait_stored(&self.nats.url(), &self.stream, count, deadline).await;
         self.read_stream().await
     }
+}
+
+/// A user of the database.
+pub(crate) struct Login {
+    pub(crate) name: String,
+    /// The URL of the test's database for this user.
+    pub(crate) url: String,
 }
 
 /// A server that all tests share, or one that is this test's to break.

@@ -1,8 +1,15 @@
 //! The nats-server that all tests share, and clients of it.
 
-use async_nats::jetstream::{self, Context, stream::StorageType};
+use std::time::Duration;
+
+use async_nats::jetstream::{
+    self, Context,
+    stream::{Config, DiscardPolicy, StorageType},
+};
 use postrider::dev::servers::{Nats, NatsOptions};
 use tokio::sync::OnceCell;
+
+use super::Fixture;
 
 /// Never dropped; the server's guard stops it when the test program ends.
 static SHARED: OnceCell<Nats> = OnceCell::const_new();
@@ -17,15 +24,30 @@ pub(crate) async fn connect(url: &str) -> Context {
     jetstream::new(async_nats::connect(url).await.unwrap())
 }
 
+impl Fixture {
+    /// A stream as the program itself would make it.
+    pub(crate) fn stream_config(&self) -> Config {
+        Config {
+            name: self.stream.clone(),
+            subjects: vec![format!("{}.>", self.prefix)],
+            storage: StorageType::File,
+            discard: DiscardPolicy::New,
+            duplicate_window: Duration::from_mins(10),
+            allow_direct: true,
+            ..Config::default()
+        }
+    }
+}
+
 /// Creates a file stream with the program's own settings, for tests that must have it before.
 pub(crate) async fn create_stream(jetstream: &Context, name: &str, subjects: &str) {
-    let config = jetstream::stream::Config {
+    let config = Config {
         name: name.to_owned(),
         subjects: vec![subjects.to_owned()],
         storage: StorageType::File,
-        discard: jetstream::stream::DiscardPolicy::New,
+        discard: DiscardPolicy::New,
         allow_direct: true,
-        ..Default::default()
+        ..Config::default()
     };
     jetstream.create_stream(config).await.unwrap();
 }

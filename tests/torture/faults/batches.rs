@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
 use postrider::dev::{servers::NatsOptions, workload::Options};
 
 use super::network::behind_nats;
@@ -64,15 +63,7 @@ fn hot(set: &Set) -> Options {
 
 /// As the program creates it, but without batches.
 async fn create_without_batches(fixture: &Fixture) {
-    let config = Config {
-        name: fixture.stream.clone(),
-        subjects: vec![format!("{}.>", fixture.prefix)],
-        storage: StorageType::File,
-        discard: DiscardPolicy::New,
-        duplicate_window: Duration::from_mins(10),
-        allow_direct: true,
-        ..Config::default()
-    };
+    let config = fixture.stream_config();
     fixture.jetstream().await.create_stream(config).await.expect("a stream");
 }
 

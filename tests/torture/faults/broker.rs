@@ -1,6 +1,6 @@
 //! N with one server: NATS is killed, frozen, full, reconfigured and set back.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config, Stream};
 use postrider::dev::{
@@ -14,7 +14,7 @@ use crate::{
     scene::{conclude, conclude_with_purged, daemon, look_at_resources, pause, steady, under_load},
     support::{
         DEADLINE, Fixture, audit::work_during, daemon::DaemonBuilder, disk::SmallDisk, eventually,
-        let_pass,
+        let_pass, store::StoreCopy,
     },
 };
 
@@ -243,15 +243,12 @@ async fn set_back(mut set: Set) -> Tally {
     let (ledger, ()) = with_server(&mut fixture, &load, async |nats| {
         daemon.wait_log("stream verified", DEADLINE).await;
         pause(&mut set, 800..=1_500).await;
-        let directory = nats.log_path().with_file_name("store");
-        let copy = nats.log_path().with_file_name("copy");
         nats.freeze().unwrap();
-        copy_tree(&directory, &copy);
+        let copy = StoreCopy::take(nats);
         nats.thaw().unwrap();
         pause(&mut set, 800..=1_500).await;
         nats.kill9().unwrap();
-        std::fs::remove_dir_all(&directory).unwrap();
-        copy_tree(&copy, &directory);
+        copy.put_back();
         nats.start_again().await.unwrap();
         match set.number % 3 {
             0 => {}
@@ -274,10 +271,4 @@ async fn set_back(mut set: Set) -> Tally {
     let mut tally = conclude(&fixture, &ledger, &set).await;
     look_at_resources(&daemon, &mut tally);
     tally
-}
-
-/// With owners and all, as a backup does it.
-fn copy_tree(from: &Path, to: &Path) {
-    let status = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
-    assert!(status.success(), "cp -a {} {}", from.display(), to.display());
 }
