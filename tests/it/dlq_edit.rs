@@ -2,10 +2,7 @@
 
 use std::fs;
 
-use super::support::{
-    Fixture,
-    letters::{dead, done, everything, json, make, number, refused, text},
-};
+use super::support::{Fixture, letters::Letters};
 
 const ROW: &str = r#"SELECT concat_ws('|', state, dead_at IS NOT NULL, resolution IS NULL, event_type,
         subject, headers, payload::text, encode(payload_binary, 'escape'), payload_size,
@@ -15,15 +12,14 @@ const ROW: &str = r#"SELECT concat_ws('|', state, dead_at IS NOT NULL, resolutio
 #[tokio::test]
 async fn an_edit_changes_what_it_names_under_a_new_id_and_the_letter_stays_dead() {
     let fixture = Fixture::new().await;
-    let toml = fixture.toml();
     let poison = r#"INSERT INTO "postrider".outbox
             (event_type, aggregate_type, aggregate_id, subject, headers, payload)
         VALUES ('order..placed', 'order', 'o-1', 'no subject', '{"Nats-TTL": "1", "n": 1.50}',
             '{"old": true}')"#;
-    let client = make(&fixture, poison, 1).await;
+    let letters = Letters::make(&fixture, poison, 1).await;
     let id = r#"SELECT event_id::text FROM "postrider".letter"#;
-    let old = text(&client, id).await;
-    let before = everything(&client).await;
+    let old = letters.text(id).await;
+    let before = letters.everything().await;
     let subject = format!("{}.order.placed", fixture.prefix);
     let edit = [
         "dlq",
@@ -44,12 +40,12 @@ async fn an_edit_changes_what_it_names_under_a_new_id_and_the_letter_stays_dead(
         "--actor",
         "ann",
     ];
-    let rehearsed = done(&toml, &[&edit[..], &["--dry-run"]].concat()).await;
+    let rehearsed = letters.done(&[&edit[..], &["--dry-run"]].concat()).await;
     assert_eq!(rehearsed, "would change letter 1\n");
-    assert_eq!(everything(&client).await, before);
+    assert_eq!(letters.everything().await, before);
 
-    let out = done(&toml, &edit).await;
-    let new = text(&client, id).await;
+    let out = letters.done(&edit).await;
+    let new = letters.text(id).await;
     assert_ne!(new, old);
     assert_eq!(new.as_bytes()[14], b'7', "a version 7 UUID: {new}");
     let expected =
@@ -59,8 +55,8 @@ async fn an_edit_changes_what_it_names_under_a_new_id_and_the_letter_stays_dead(
         "dead|t|t|order.placed|{subject}|{{\"n\": 1.50, \"tenant\": \"acme\"}}|\
          {{ \"new\": 1e400 }}|16|f"
     );
-    assert_eq!(text(&client, ROW).await, expected);
-    assert_eq!(text(&client, r#"SELECT replaces::text FROM "postrider".letter"#).await, old);
+    assert_eq!(letters.text(ROW).await, expected);
+    assert_eq!(letters.text(r#"SELECT replaces::text FROM "postrider".letter"#).await, old);
 
     let audit = r#"SELECT concat_ws('|', actor, action, reason, event_id, before ->> 'event_id',
             after ->> 'event_id', after ->> 'replaces', before ->> 'subject', before ->> 'event_type',
@@ -68,56 +64,48 @@ async fn an_edit_changes_what_it_names_under_a_new_id_and_the_letter_stays_dead(
             before ->> 'payload_sha256' = encode(sha256('{"old": true}'), 'hex'),
             after ->> 'payload_sha256' = encode(sha256('{ "new": 1e400 }'), 'hex'))
         FROM "postrider".audit"#;
-    let sizes = number(
-        &client,
-        r#"SELECT (before -> 'payload_size')::bigint
-        FROM "postrider".audit"#,
-    )
-    .await;
+    let size = r#"SELECT (before -> 'payload_size')::bigint FROM "postrider".audit"#;
+    let sizes = letters.number(size).await;
     let expected = format!(
         "ann|edit|a typing error|{old}|{old}|{new}|{old}|no subject|order..placed|{sizes}|16|t|t"
     );
-    assert_eq!(text(&client, audit).await, expected);
-    let all =
-        text(&client, r#"SELECT string_agg(before::text || after, '') FROM "postrider".audit"#);
-    let all = all.await;
+    assert_eq!(letters.text(audit).await, expected);
+    let all = r#"SELECT string_agg(before::text || after, '') FROM "postrider".audit"#;
+    let all = letters.text(all).await;
     assert!(!all.contains("old\": true") && !all.contains("1e400"), "a payload: {all}");
 }
 
 #[tokio::test]
 async fn a_second_edit_links_to_the_first_and_is_audited_with_what_it_changed_alone() {
     let fixture = Fixture::new().await;
-    let toml = fixture.toml();
-    let client = dead(&fixture, 1).await;
+    let letters = Letters::dead(&fixture, 1).await;
     let id = r#"SELECT event_id::text FROM "postrider".letter"#;
-    done(&toml, &["dlq", "edit", "1", "--subject", "", "--reason", "a test"]).await;
-    let new = text(&client, id).await;
-    done(&toml, &["dlq", "edit", "1", "--header", "a=b", "--reason", "again"]).await;
-    assert_eq!(text(&client, r#"SELECT replaces::text FROM "postrider".letter"#).await, new);
+    letters.edit("1", &["--subject", ""]).await;
+    let new = letters.text(id).await;
+    letters.done(&["dlq", "edit", "1", "--header", "a=b", "--reason", "again"]).await;
+    assert_eq!(letters.text(r#"SELECT replaces::text FROM "postrider".letter"#).await, new);
     let columns = r#"SELECT string_agg(key, ' ' ORDER BY key)
         FROM (SELECT after FROM "postrider".audit ORDER BY id DESC LIMIT 1) AS a,
              jsonb_object_keys(after) AS key"#;
-    assert_eq!(text(&client, columns).await, "event_id headers replaces");
-    let shown = done(&toml, &["dlq", "show", "1"]).await;
+    assert_eq!(letters.text(columns).await, "event_id headers replaces");
+    let shown = letters.show("1").await;
     assert!(shown.contains(&format!("replaces       {new}")), "{shown}");
 }
 
 #[tokio::test]
 async fn an_edit_may_redrive_at_once() {
     let fixture = Fixture::new().await;
-    let client = dead(&fixture, 1).await;
-    let edit = ["dlq", "edit", "1", "--subject", "", "--reason", "a test", "--redrive"];
-    let out = done(&fixture.toml(), &edit).await;
+    let letters = Letters::dead(&fixture, 1).await;
+    let out = letters.edit("1", &["--subject", "", "--redrive"]).await;
     assert!(out.ends_with("\nredriven 1 dead letter\n"), "{out}");
     let row = r#"SELECT concat_ws('|', state, dead_at IS NULL, attempts, subject IS NULL,
             next_attempt_at <= clock_timestamp())
         FROM "postrider".letter"#;
-    assert_eq!(text(&client, row).await, "retrying|t|0|t|t");
+    assert_eq!(letters.text(row).await, "retrying|t|0|t|t");
     let actions = r#"SELECT string_agg(action, ' ' ORDER BY id) FROM "postrider".audit"#;
-    assert_eq!(text(&client, actions).await, "edit redrive");
+    assert_eq!(letters.text(actions).await, "edit redrive");
     // What may be on its way cannot be changed.
-    let (code, stderr) =
-        refused(&fixture.toml(), &["dlq", "edit", "1", "--payload", "{}", "--reason", "x"]).await;
+    let (code, stderr) = letters.edit_refused("1", &["--payload", "{}"]).await;
     assert_eq!(code, Some(1));
     assert!(stderr.contains("letter 1 is retrying; only dead letters can be edited"), "{stderr}");
 }
@@ -125,9 +113,8 @@ async fn an_edit_may_redrive_at_once() {
 #[tokio::test]
 async fn what_would_die_again_is_refused_and_nothing_is_changed() {
     let fixture = Fixture::new().await;
-    let toml = fixture.toml();
-    let client = dead(&fixture, 1).await;
-    let before = everything(&client).await;
+    let letters = Letters::dead(&fixture, 1).await;
+    let before = letters.everything().await;
     let header = format!("x={}", "v".repeat(4_097));
     let cases: [(&[&str], &str); 10] = [
         (&["--payload", "{}"], "subject \"no subject\" does not start with"),
@@ -142,18 +129,16 @@ async fn what_would_die_again_is_refused_and_nothing_is_changed() {
         (&["--subject", "", "--remove-header", "x"], "the letter has no header x"),
     ];
     for (changes, expected) in cases {
-        let command = [&["dlq", "edit", "1", "--reason", "a test"], changes].concat();
-        let (code, stderr) = refused(&toml, &command).await;
+        let (code, stderr) = letters.edit_refused("1", changes).await;
         assert_eq!(code, Some(1), "{changes:?}: {stderr}");
         assert!(stderr.contains(expected), "{changes:?}: {stderr}");
     }
-    assert_eq!(everything(&client).await, before);
+    assert_eq!(letters.everything().await, before);
 }
 
 #[tokio::test]
 async fn a_payload_keeps_its_kind_and_may_come_from_a_file() {
     let fixture = Fixture::new().await;
-    let toml = fixture.toml();
     let rows = r#"
         INSERT INTO "postrider".outbox (event_type, subject, payload_binary, content_type)
         VALUES ('a', 'no subject', '\xff', 'application/octet-stream');
@@ -162,7 +147,7 @@ async fn a_payload_keeps_its_kind_and_may_come_from_a_file() {
         INSERT INTO "postrider".outbox (event_type, payload)
         VALUES ('a', to_json(repeat('x', 1100000)));
         INSERT INTO "postrider".outbox (event_type, headers) VALUES ('a', '["Tenant"]')"#;
-    let client = make(&fixture, rows, 4).await;
+    let letters = Letters::make(&fixture, rows, 4).await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("payload");
     fs::write(&file, b"\xfe\x00\n").unwrap();
@@ -173,31 +158,25 @@ async fn a_payload_keeps_its_kind_and_may_come_from_a_file() {
                 payload_omitted) FROM "postrider".letter WHERE id = {id}"#
         )
     };
-    let reason = ["--reason", "a test"];
-    let edit = ["dlq", "edit", "1", "--subject", "", "--payload-file", file];
-    done(&toml, &[&edit[..], &reason].concat()).await;
-    assert_eq!(text(&client, &kind(1)).await, "fe000a|3|f");
+    letters.edit("1", &["--subject", "", "--payload-file", file]).await;
+    assert_eq!(letters.text(&kind(1)).await, "fe000a|3|f");
 
     // Of two payloads the new one is of the kind that the media type says.
-    let edit = ["dlq", "edit", "2", "--header", "a=b"];
-    let (_, stderr) = refused(&toml, &[&edit[..], &reason].concat()).await;
+    let (_, stderr) = letters.edit_refused("2", &["--header", "a=b"]).await;
     assert!(stderr.contains("both payload and payload_binary are set"), "{stderr}");
-    let edit = ["dlq", "edit", "2", "--payload-file", file];
-    let (_, stderr) = refused(&toml, &[&edit[..], &reason].concat()).await;
+    let (_, stderr) = letters.edit_refused("2", &["--payload-file", file]).await;
     assert!(stderr.contains("not valid JSON"), "{stderr}");
-    done(&toml, &[&["dlq", "edit", "2", "--payload", "3"][..], &reason].concat()).await;
-    assert_eq!(text(&client, &kind(2)).await, "3|1|f");
+    letters.edit("2", &["--payload", "3"]).await;
+    assert_eq!(letters.text(&kind(2)).await, "3|1|f");
 
     // One that was left in the outbox comes into the letter, and the outbox need not keep it.
-    let edit = ["dlq", "edit", "3", "--payload", "\"short\""];
-    done(&toml, &[&edit[..], &reason].concat()).await;
-    assert_eq!(text(&client, &kind(3)).await, "\"short\"|7|f");
+    letters.edit("3", &["--payload", "\"short\""]).await;
+    assert_eq!(letters.text(&kind(3)).await, "\"short\"|7|f");
     let digest = r#"SELECT count(*) FROM "postrider".audit WHERE letter_id = 3
         AND before ->> 'payload_sha256'
             = encode(sha256(convert_to(to_json(repeat('x', 1100000))::text, 'UTF8')), 'hex')"#;
-    assert_eq!(number(&client, digest).await, 1);
+    assert_eq!(letters.number(digest).await, 1);
 
-    let edit = ["dlq", "edit", "4", "--remove-header", "Tenant"];
-    done(&toml, &[&edit[..], &reason].concat()).await;
-    assert_eq!(json(&toml, &["dlq", "show", "4"]).await["headers"], serde_json::json!({}));
+    letters.edit("4", &["--remove-header", "Tenant"]).await;
+    assert_eq!(letters.show_json("4").await["headers"], serde_json::json!({}));
 }

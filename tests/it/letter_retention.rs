@@ -2,10 +2,7 @@
 
 use tokio_postgres::Client;
 
-use super::support::{
-    DEADLINE, Fixture, app, eventually,
-    letters::{dead, done, make, number, refused, text},
-};
+use super::support::{DEADLINE, Fixture, app, eventually, letters::Letters};
 
 const LETTERS: &str = r#"SELECT count(*) FROM "postrider".letter"#;
 const AUDITS: &str = r#"SELECT count(*) FROM "postrider".audit"#;
@@ -24,31 +21,29 @@ async fn age(client: &Client, days: i32) {
 #[tokio::test(flavor = "multi_thread")]
 async fn old_resolved_letters_and_acts_are_deleted_and_nothing_that_waits() {
     let fixture = Fixture::new().await;
-    let toml = fixture.toml();
-    let client = dead(&fixture, 6).await;
-    done(&toml, &["dlq", "discard", "1", "2", "3", "--reason", "a test"]).await;
-    age(&client, 40).await;
-    done(&toml, &["dlq", "discard", "4", "--reason", "a test"]).await;
+    let letters = Letters::dead(&fixture, 6).await;
+    letters.discard(&["1", "2", "3"]).await;
+    age(&letters.client, 40).await;
+    letters.discard(&["4"]).await;
     // The outbox has no row of letters 1 and 2 any more; letter 3 says that its row is not to go again.
     let gone = r#"DELETE FROM "postrider".outbox WHERE seq IN (1, 2)"#;
-    client.batch_execute(gone).await.unwrap();
+    letters.client.batch_execute(gone).await.unwrap();
     let mut relay = fixture.daemon().allow_log("became a dead letter").start();
-    eventually("two letters gone", DEADLINE, async || number(&client, LETTERS).await == 4).await;
-    assert_eq!(number(&client, AUDITS).await, 4, "acts of 40 days ago stay");
+    eventually("two letters gone", DEADLINE, async || letters.number(LETTERS).await == 4).await;
+    assert_eq!(letters.number(AUDITS).await, 4, "acts of 40 days ago stay");
     let left = r#"SELECT string_agg(id::text, ',' ORDER BY id) FROM "postrider".letter"#;
-    assert_eq!(text(&client, left).await, "3,4,5,6");
+    assert_eq!(letters.text(left).await, "3,4,5,6");
     relay.kill9();
 
-    age(&client, 400).await;
+    age(&letters.client, 400).await;
     let _relay = fixture.daemon().set("relay.audit_retention", "400d").start();
-    eventually("old acts gone", DEADLINE, async || number(&client, AUDITS).await == 0).await;
-    assert_eq!(number(&client, LETTERS).await, 4, "their rows are in the outbox");
+    eventually("old acts gone", DEADLINE, async || letters.number(AUDITS).await == 0).await;
+    assert_eq!(letters.number(LETTERS).await, 4, "their rows are in the outbox");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_erasure_leaves_nothing_of_a_key_but_what_is_not_done_yet() {
     let fixture = Fixture::new().await;
-    let toml = fixture.toml();
     let secret = r#"{"name": "Ann Person"}"#;
     let insert = format!(
         r#"INSERT INTO "postrider".outbox
@@ -59,31 +54,31 @@ async fn an_erasure_leaves_nothing_of_a_key_but_what_is_not_done_yet() {
                (event_type, aggregate_type, aggregate_id, headers, payload)
            VALUES ('customer.made', 'customer', 'c-1', '{{"Nats-TTL": "Ann Person"}}', '{secret}')"#
     );
-    let client = make(&fixture, &insert, 1).await;
-    app::emit(&client, "customer.left", Some(("customer", "c-1")), secret).await;
+    let letters = Letters::make(&fixture, &insert, 1).await;
+    app::emit(&letters.client, "customer.left", Some(("customer", "c-1")), secret).await;
     let erase = ["dlq", "erase", "customer/c-1", "--reason", "ticket 17", "--yes"];
-    let (code, stderr) = refused(&toml, &erase[..5]).await;
+    let (code, stderr) = letters.refused(&erase[..5]).await;
     assert_eq!(code, Some(2), "{stderr}");
 
     // A letter and a row that are still to be published stay, and are said.
-    let (code, stderr) = refused(&toml, &erase).await;
+    let (code, stderr) = letters.refused(&erase).await;
     assert_eq!(code, Some(1));
     assert!(
         stderr.starts_with("left alone: 2 rows that are not settled and 1 letters"),
         "{stderr}"
     );
     let rows = r#"SELECT count(*) FROM "postrider".outbox WHERE aggregate_id = 'c-1'"#;
-    assert_eq!((number(&client, rows).await, number(&client, LETTERS).await), (2, 1));
+    assert_eq!((letters.number(rows).await, letters.number(LETTERS).await), (2, 1));
 
-    let edit = ["dlq", "edit", "1", "--header", "x=Ann Person", "--remove-header", "Nats-TTL"];
-    done(&toml, &[&edit[..], &["--reason", "a test", "--redrive"]].concat()).await;
+    let change = ["--header", "x=Ann Person", "--remove-header", "Nats-TTL", "--redrive"];
+    letters.edit("1", &change).await;
     let mut relay = fixture.daemon().start();
     let published = r#"SELECT count(*) FROM "postrider".letter
         WHERE resolution = 'published' AND next_attempt_at IS NULL"#;
-    eventually("all is done", DEADLINE, async || number(&client, published).await == 2).await;
+    eventually("all is done", DEADLINE, async || letters.number(published).await == 2).await;
     assert!(fixture.wait_drained(DEADLINE).await);
     relay.kill9();
-    let out = done(&toml, &erase).await;
+    let out = letters.done(&erase).await;
     assert_eq!(out, "erased 2 rows of the outbox and 2 letters\n");
     for table in ["outbox", "letter", "audit"] {
         let anything = format!(
@@ -91,17 +86,17 @@ async fn an_erasure_leaves_nothing_of_a_key_but_what_is_not_done_yet() {
                WHERE t::text LIKE '%c-1%' OR t::text LIKE '%Ann%' AND t::text NOT LIKE '%c-2%'
                  AND t::text NOT LIKE '%c-3%'"#
         );
-        assert_eq!(number(&client, &anything).await, 0, "{table}");
+        assert_eq!(letters.number(&anything).await, 0, "{table}");
     }
     let others = r#"SELECT count(*) FROM "postrider".outbox WHERE payload IS NOT NULL"#;
-    assert_eq!(number(&client, others).await, 2);
+    assert_eq!(letters.number(others).await, 2);
     let audit = r#"SELECT concat_ws('|', reason, before ->> 'rows', before ->> 'letters',
             length(before ->> 'key_sha256'), database_user)
         FROM "postrider".audit WHERE action = 'erase' ORDER BY id DESC LIMIT 1"#;
-    assert_eq!(text(&client, audit).await, "ticket 17|2|2|64|postgres");
+    assert_eq!(letters.text(audit).await, "ticket 17|2|2|64|postgres");
     // What was erased is no gap: the relay has nothing to publish again.
     let _relay = fixture.daemon().start();
-    app::emit(&client, "customer.made", Some(("customer", "c-4")), "{}").await;
+    app::emit(&letters.client, "customer.made", Some(("customer", "c-4")), "{}").await;
     fixture.wait_stored(6, DEADLINE).await;
     assert_eq!(fixture.read_stream().await.len(), 6);
 }

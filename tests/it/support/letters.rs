@@ -16,6 +16,94 @@ pub(crate) const POISON: &str = r#"INSERT INTO "postrider".outbox
     SELECT 'order.placed', 'order', 'o-' || n, 'no subject', json_build_object('n', n)
     FROM generate_series(1, $1::bigint) AS n"#;
 
+/// Letters that are there, and an operator who works on them with the commands.
+pub(crate) struct Letters {
+    pub(crate) client: Client,
+    toml: Toml,
+}
+
+impl Letters {
+    /// Runs statements, has the relay make `count` letters of what they insert, and stops it.
+    pub(crate) async fn make(fixture: &Fixture, statements: &str, count: i64) -> Self {
+        Self { client: make(fixture, statements, count).await, toml: fixture.toml() }
+    }
+
+    /// `count` dead letters of as many keys; the relay is stopped.
+    pub(crate) async fn dead(fixture: &Fixture, count: i64) -> Self {
+        Self { client: dead(fixture, count).await, toml: fixture.toml() }
+    }
+
+    /// The operator with another configuration.
+    pub(crate) fn with(self, toml: Toml) -> Self {
+        Self { toml, ..self }
+    }
+
+    /// As [`done`].
+    pub(crate) async fn done(&self, args: &[&str]) -> String {
+        done(&self.toml, args).await
+    }
+
+    /// As [`json`].
+    pub(crate) async fn json(&self, args: &[&str]) -> Value {
+        json(&self.toml, args).await
+    }
+
+    /// As [`refused`].
+    pub(crate) async fn refused(&self, args: &[&str]) -> (Option<i32>, String) {
+        refused(&self.toml, args).await
+    }
+
+    /// The command, however it ends.
+    pub(crate) async fn run(&self, args: &[&str]) -> Finished {
+        daemon::run(&self.toml, args).await
+    }
+
+    /// What `dlq show` prints of a letter.
+    pub(crate) async fn show(&self, id: &str) -> String {
+        self.done(&["dlq", "show", id]).await
+    }
+
+    /// What `dlq show --json` prints of a letter.
+    pub(crate) async fn show_json(&self, id: &str) -> Value {
+        self.json(&["dlq", "show", id]).await
+    }
+
+    /// Redrives letters; what the command prints.
+    pub(crate) async fn redrive(&self, args: &[&str]) -> String {
+        self.done(&[&["dlq", "redrive"], args].concat()).await
+    }
+
+    /// Discards letters, for "a test"; what the command prints.
+    pub(crate) async fn discard(&self, args: &[&str]) -> String {
+        self.done(&[&["dlq", "discard", "--reason", "a test"], args].concat()).await
+    }
+
+    /// Edits a letter, for "a test"; what the command prints.
+    pub(crate) async fn edit(&self, id: &str, args: &[&str]) -> String {
+        self.done(&[&["dlq", "edit", id, "--reason", "a test"], args].concat()).await
+    }
+
+    /// An edit, for "a test", that is refused; its exit code and what it complained of.
+    pub(crate) async fn edit_refused(&self, id: &str, args: &[&str]) -> (Option<i32>, String) {
+        self.refused(&[&["dlq", "edit", id, "--reason", "a test"], args].concat()).await
+    }
+
+    /// As [`number`].
+    pub(crate) async fn number(&self, statement: &str) -> i64 {
+        number(&self.client, statement).await
+    }
+
+    /// As [`text`].
+    pub(crate) async fn text(&self, statement: &str) -> String {
+        text(&self.client, statement).await
+    }
+
+    /// As [`everything`].
+    pub(crate) async fn everything(&self) -> String {
+        everything(&self.client).await
+    }
+}
+
 /// Runs statements, has the relay make `letters` letters of what they insert, and stops it.
 pub(crate) async fn make(fixture: &Fixture, statements: &str, letters: i64) -> Client {
     let client = fixture.connect().await;
