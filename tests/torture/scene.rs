@@ -54,7 +54,7 @@ pub(crate) async fn under_load<T>(
     options: Options,
     strikes: impl Future<Output = T>,
 ) -> (Ledger, T) {
-    work_during(fixture.workload(options), strikes).await
+    work_during(fixture.workload(options), Box::pin(strikes)).await
 }
 
 /// The fault is over: waits until all is settled, and compares.

@@ -65,7 +65,7 @@ impl Fixture {
         trouble: impl AsyncFnOnce(&mut Self) -> T,
     ) -> (Report, T) {
         let workload = self.workload(Options { events: u64::MAX, ..options });
-        let (ledger, given) = work_during(workload, trouble(self)).await;
+        let (ledger, given) = work_during(workload, Box::pin(trouble(self))).await;
         (self.audit(&ledger, Order::Serial).await, given)
     }
 

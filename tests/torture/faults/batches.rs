@@ -163,7 +163,7 @@ async fn unrest(mut set: Set, batches: &'static str) -> Tally {
             }
         }
     };
-    let (ledger, ()) = work_during(workload, strikes).await;
+    let (ledger, ()) = Box::pin(work_during(workload, strikes)).await;
     cluster.wait_healed().await;
     let mut tally = conclude(&cluster.fixture, &ledger, &set).await;
     let together = committed(&daemon).await;

@@ -81,7 +81,7 @@ async fn with_server<T>(
     strikes: impl AsyncFnOnce(&mut Nats) -> T,
 ) -> (postrider::dev::checker::Ledger, T) {
     let workload = fixture.workload(steady(set));
-    work_during(workload, strikes(fixture.nats.own())).await
+    work_during(workload, Box::pin(strikes(fixture.nats.own()))).await
 }
 
 async fn kill(mut set: Set) -> Tally {

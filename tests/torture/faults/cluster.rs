@@ -55,7 +55,7 @@ async fn with_cluster(
     strikes: impl AsyncFnOnce(&mut Cluster, &mut Set),
 ) -> Ledger {
     let workload = cluster.fixture.workload(steady(set));
-    work_during(workload, strikes(cluster, set)).await.0
+    work_during(workload, Box::pin(strikes(cluster, set))).await.0
 }
 
 async fn finish(cluster: &Cluster, ledger: &Ledger, set: &Set) -> Tally {
