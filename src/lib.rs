@@ -69,5 +69,6 @@ pub mod wire;
 
 /// Here and not in the binary, so that the benchmark's ceiling has it too. A message is made by one
 /// thread and freed by another, in dozens of allocations; docs/performance.md has the figures.
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

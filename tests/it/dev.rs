@@ -172,7 +172,7 @@ async fn the_examples_run_word_for_word_against_the_demo() {
     let page = include_str!("../../examples/README.md");
     let blocks: Vec<&str> =
         page.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap()).collect();
-    assert_eq!(blocks[0], "cargo run --profile demo -- dev\n");
+    assert_eq!(blocks[0], "make dev\n");
     let mut dev = Dev::start().await;
     line_with(&mut dev.lines, "events.order.placed").await;
     let text = dev.shell(blocks[1]).await;

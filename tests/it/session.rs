@@ -133,9 +133,7 @@ async fn silent_server_costs_the_session_and_our_side_lets_go_of_it() {
 #[tokio::test]
 async fn host_that_cannot_write_is_passed_over() {
     let standby = start().await;
-    let read_only = "ALTER SYSTEM SET default_transaction_read_only = on";
-    standby.execute("postgres", read_only).await.unwrap();
-    standby.execute("postgres", "SELECT pg_reload_conf()").await.unwrap();
+    postgres::alter_system(&standby, &[("default_transaction_read_only", "on")]).await;
     let observer = postgres::connect(&standby.url("postgres")).await;
     eventually("the setting", DEADLINE, async || {
         let shown = observer.query_one("SHOW default_transaction_read_only", &[]).await.unwrap();

@@ -19,7 +19,7 @@ use tokio::sync::OnceCell;
 
 use crate::{
     session::plain_server,
-    support::{DEADLINE, eventually},
+    support::{DEADLINE, eventually, postgres::alter_system},
 };
 
 /// Who may come in, and how.
@@ -66,17 +66,13 @@ impl TlsServer {
     /// Turns TLS on with these files.
     async fn encrypt(&self, certificate: &str, key: &str) {
         let directory = self.directory.display();
-        for (name, value) in [
+        let settings = [
             ("ssl_cert_file", format!("{directory}/{certificate}")),
             ("ssl_key_file", format!("{directory}/{key}")),
             ("ssl_ca_file", format!("{directory}/authority.pem")),
             ("ssl", "on".to_owned()),
-        ] {
-            let set = format!("ALTER SYSTEM SET {name} = '{value}'");
-            self.postgres.execute("postgres", &set).await.unwrap();
-        }
-        self.postgres.execute("postgres", "SELECT pg_reload_conf()").await.unwrap();
-        // The postmaster reads its files when it gets to it.
+        ];
+        alter_system(&self.postgres, &settings).await;
         let mark = format!("sslmode=verify-full&sslrootcert={directory}/authority.pem");
         eventually("TLS", DEADLINE, async || {
             self.connect("postgres@localhost", &mark).await.is_ok()

@@ -23,7 +23,7 @@ use rcgen::{
     RevokedCertParams, SerialNumber, date_time_ymd,
 };
 
-use crate::support::{DEADLINE, eventually};
+use crate::support::{DEADLINE, eventually, postgres::alter_system};
 
 const MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
@@ -296,15 +296,12 @@ impl Server {
     /// Gives the server another certificate, and waits until it shows it.
     async fn present(&self, name: &str) {
         let directory = self.directory.display();
-        for (setting, value) in [
+        let settings = [
             ("ssl_cert_file", format!("{directory}/{name}.pem")),
             ("ssl_key_file", format!("{directory}/{name}.key")),
             ("ssl", "on".to_owned()),
-        ] {
-            let set = format!("ALTER SYSTEM SET {setting} = '{value}'");
-            self.postgres.execute("postgres", &set).await.unwrap();
-        }
-        self.postgres.execute("postgres", "SELECT pg_reload_conf()").await.unwrap();
+        ];
+        alter_system(&self.postgres, &settings).await;
         eventually(("TLS with", name), DEADLINE, async || {
             let mut serial = tokio::process::Command::new("sh");
             let show = format!(

@@ -1,5 +1,7 @@
 //! The Postgres that all tests share, and a migrated database in it for each.
 
+use std::fmt::Display;
+
 use postrider::dev::servers::{Postgres, PostgresOptions};
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
@@ -50,6 +52,15 @@ pub(crate) async fn connect(url: &str) -> Client {
     // A test that breaks the connection sees it at the client.
     tokio::spawn(async move { drop(connection.await) });
     client
+}
+
+/// Changes settings of the server, and has it read them; it does so when it gets to it.
+pub(crate) async fn alter_system(server: &Postgres, settings: &[(&str, impl Display)]) {
+    for (name, value) in settings {
+        let set = format!("ALTER SYSTEM SET {name} = '{value}'");
+        server.execute("postgres", &set).await.unwrap();
+    }
+    server.execute("postgres", "SELECT pg_reload_conf()").await.unwrap();
 }
 
 /// Has the server refuse a kind of statement, as one that may be tried again: `when` says which, as the
