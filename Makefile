@@ -30,7 +30,7 @@ dev: ## throwaway servers, a small producer, a relay and a consumer, until Ctrl-
 # A terminal shows Cargo's bar; anything else shows a line for each crate as it begins.
 quick-build:
 	@crates=$$($(CARGO) tree --locked --no-default-features --edges normal,build --prefix none \
-		--no-dedupe | sort -u | wc -l); \
+		--no-dedupe | sort -u | wc -l | tr -d ' '); \
 	echo "==> build: $$crates crates, the first time in two or three minutes on two cores;" \
 		"the program comes last"
 	@$(CARGO) build $(quick)
