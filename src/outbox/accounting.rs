@@ -6,26 +6,26 @@
 //! committed = published + pending + dead + discarded + filtered
 //! ```
 //!
-//! - *published*: settled and without a letter, or with a letter that was resolved as published. That
-//!   the stream has it is for the stream to say.
+//! - *published*: settled and without a letter, or with a letter that was resolved as published. Only
+//!   a scan of the stream shows whether the stream contains it.
 //! - *pending*: not settled and without a letter, or with a letter that is held or tried again.
 //! - *dead*: with a letter that waits for an operator.
 //! - *discarded*: with a letter that an operator gave up.
 //! - *filtered*: without a letter, and the relay's filter leaves it out.
 //!
-//! A letter outlives its row, which retention takes; those are counted apart, and are in none of the
-//! five. A letter of a row that is not settled occurs while a relay heals its stream, else never.
+//! A letter outlives its row, which retention deletes. Such letters are counted separately and are
+//! in none of the five. A letter of an unsettled row exists only while a relay heals its stream.
 
 use tokio_postgres::Row;
 
 use super::Inspection;
 use crate::pg::error::QueryError;
 
-/// The settings of a session for [`Inspection::accounting`]: it takes as long as the outbox is long.
+/// Session settings for [`Inspection::accounting`], whose duration grows with the outbox.
 pub const ACCOUNTING_SETTINGS: [(&str, &str); 3] =
     [("statement_timeout", "0"), ("idle_in_transaction_session_timeout", "0"), ("jit", "off")];
 
-/// Rows and letters that stand alike.
+/// Number of rows and letters with the same letter state, row state and filter result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
     /// The letter's state, and how it was resolved; `None` for rows without a letter.
@@ -34,33 +34,33 @@ pub struct Standing {
     pub row: RowState,
     /// Whether the relay's filter leaves the row out.
     pub is_filtered: bool,
-    /// How many.
+    /// Number of rows or letters.
     pub count: u64,
 }
 
-/// What became of a row of the outbox.
+/// State of an outbox row relative to the position and to retention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowState {
     /// The position has passed it.
     Settled,
     /// The position has not passed it.
     Unsettled,
-    /// Retention has taken it; only a letter tells of it.
+    /// Retention has deleted the row; only its letter is left.
     Gone,
 }
 
-/// Where every committed row and every letter of one relay stood at one moment.
+/// Counts of all committed rows and letters of one relay at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accounting {
     /// Every combination that occurs.
     pub standings: Vec<Standing>,
     /// Unresolved letters whose payload was left in a row that is gone: lost.
     pub payloads_lost: u64,
-    /// Letters that were never edited and whose row has another event.
+    /// Letters that were never edited and whose row now contains another event.
     pub strangers: u64,
 }
 
-/// Which of the five places.
+/// One of the five places of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Published,
@@ -79,7 +79,8 @@ impl Standing {
         self.letter.as_ref().is_some_and(|(_, resolution)| resolution.is_some())
     }
 
-    /// The place; `None` for a resolution that this program does not know.
+    /// The place of rows in this standing; `None` for a resolution that this program does not
+    /// recognise.
     fn place(&self) -> Option<Place> {
         let letter =
             self.letter.as_ref().map(|(state, resolution)| (state.as_str(), resolution.as_deref()));
@@ -114,7 +115,7 @@ impl Accounting {
         self.sum(|standing| standing.row == RowState::Settled)
     }
 
-    /// Rows that the stream has, if the position and the letters are right.
+    /// Rows that should be in the stream, according to the position and the letters.
     pub fn published(&self) -> u64 {
         self.at(Place::Published)
     }
@@ -173,8 +174,8 @@ impl Accounting {
 }
 
 impl Inspection {
-    /// Where every committed row and every letter of a relay stands. Exact, and of one moment; the
-    /// session wants [`ACCOUNTING_SETTINGS`], because there is no deadline.
+    /// Counts every committed row and every letter of a relay, exact and at one moment. The query
+    /// has no deadline, so its session needs [`ACCOUNTING_SETTINGS`].
     ///
     /// # Errors
     /// As the session's.

@@ -40,7 +40,7 @@ mod tests {
         assert_eq!(with_columns("SELECT o.* FROM o"), "SELECT o.* FROM o");
     }
 
-    /// A reference that is spelt in another way would leave all columns of the table.
+    /// References with another spelling would leave all columns of the table in the statement.
     #[test]
     fn no_reference_stays_in_a_statement() {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/outbox/sql");

@@ -1,4 +1,4 @@
-//! The conditions that the reader rests on: which do not hold, and their repair.
+//! Conditions on which the reader relies: detection of broken ones, and their repair.
 
 use tokio_postgres::Row;
 
@@ -8,7 +8,7 @@ use crate::pg::{error::QueryError, session::Parameters};
 /// Remedy for a condition that does not hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remedy {
-    /// The relay repairs it, and reads again what it may have passed over.
+    /// The relay repairs it and reads again the rows that it may have passed over.
     Repair,
     /// The relay repairs it; nothing was passed over.
     Restore,
@@ -23,9 +23,9 @@ pub enum Remedy {
 pub struct Broken {
     /// Its name, for logs.
     pub code: String,
-    /// What is done about it.
+    /// Reaction of the relay.
     pub remedy: Remedy,
-    /// What is not as it has to be.
+    /// Description of the difference from the required state.
     pub problem: String,
     /// What an operator can do.
     pub fix: String,
@@ -62,7 +62,7 @@ pub struct Repaired {
 }
 
 impl Outbox {
-    /// The conditions that do not hold. When all of them do, the position is noted as sound.
+    /// The conditions that do not hold. When all hold, the database records the position as sound.
     ///
     /// # Errors
     /// As the session's.
@@ -72,7 +72,7 @@ impl Outbox {
         rows.iter().map(Broken::read).collect()
     }
 
-    /// Repairs the triggers that wake a sleeping relay, unless somebody uses the tables just now.
+    /// Repairs the triggers that wake a sleeping relay, unless another session is using the tables.
     ///
     /// # Errors
     /// As the session's.
@@ -83,8 +83,8 @@ impl Outbox {
 }
 
 impl Repair {
-    /// Repairs the sequence and the triggers, and puts the positions back to where they were sound.
-    /// Every term is raised: acquire again.
+    /// Repairs the sequence and the triggers, and resets each position to where it was last sound.
+    /// Every term increases, so the caller must acquire the lease again.
     ///
     /// # Errors
     /// As the session's; class `Transient` while open transactions keep the sequence from being
@@ -98,8 +98,8 @@ impl Repair {
         })
     }
 
-    /// Gives rows from another cluster numbers of this one, so that they are read. Returns how
-    /// many.
+    /// Gives rows from another cluster transaction numbers of this one, so that the reader finds
+    /// them. Returns the number of rows.
     ///
     /// # Errors
     /// As the session's. It takes as long as there are rows.
@@ -116,7 +116,7 @@ impl Repair {
 }
 
 impl Inspection {
-    /// As [`Outbox::verify_contract`], through a session that nothing was prepared on.
+    /// Same as [`Outbox::verify_contract`], for a session without prepared statements.
     ///
     /// # Errors
     /// As the session's.

@@ -1,4 +1,4 @@
-//! Dead letters as the statements that write them return them, for the log.
+//! Dead letters as returned by the statements that write them, for the log.
 
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -24,15 +24,15 @@ pub struct DeadLetter {
     pub error: String,
 }
 
-/// Reads the dead letters from the rows of a statement. The column `ours` says whether the term
-/// was still ours.
+/// Reads the dead letters from the rows of a statement. Its column `term_column` is 0 when the term
+/// is lost, and nothing was written.
 pub(super) fn dead_letters(
     rows: &[Row],
-    ours: &str,
+    term_column: &str,
     term: i64,
 ) -> Result<Vec<DeadLetter>, SettleError> {
     let first = rows.first().ok_or(QueryError::NoRow)?;
-    if first.try_get::<_, i64>(ours).map_err(QueryError::from)? == 0 {
+    if first.try_get::<_, i64>(term_column).map_err(QueryError::from)? == 0 {
         return Err(SettleError::TermLost { term });
     }
     let letters = rows.iter().map(dead_letter).filter_map(Result::transpose);

@@ -12,18 +12,19 @@ use crate::{
     },
 };
 
-/// How many rows are counted one by one; beyond it the numbers of [`Depth`] are upper bounds.
+/// Highest number of rows that are counted exactly. Above it the numbers of [`Depth`] are upper
+/// bounds.
 pub(super) const COUNT_MAX: i64 = 10_000;
 
-/// The statement that measures, prepared with its first use on a session.
+/// The measuring statement, prepared at its first use on a session.
 #[derive(Debug, Default)]
 pub(super) struct Measuring {
     statement: OnceCell<Prepared>,
 }
 
 impl Measuring {
-    /// How much is not published; `None` before the relay's first start. `connection` is the same
-    /// each time.
+    /// Measures how much is not published; `None` before the relay's first start. Every call must
+    /// pass the same `connection`.
     pub(super) async fn depth(
         &self,
         connection: &Connection,

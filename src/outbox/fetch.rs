@@ -1,4 +1,4 @@
-//! Reads what became visible: a poll takes the present snapshot, pages read up to it.
+//! Reads rows that became visible: a poll takes the current snapshot, and pages read up to it.
 
 use tokio_postgres::types::ToSql;
 
@@ -9,8 +9,8 @@ use crate::{
     pg::error::QueryError,
 };
 
-/// Rows of a poll at most, however many a page may have: what comes on top is thrown away and read
-/// again.
+/// Maximum rows of a poll, however many a page may have. A poll with more rows is discarded, and
+/// pages read the rows again.
 const LOOK_ROWS: usize = 1_000;
 
 /// The bounds of a page.
@@ -25,8 +25,9 @@ pub struct PageLimits {
 }
 
 impl PageLimits {
-    /// The rows, and the bytes of one payload at most that comes along at once: all of them together
-    /// cannot exceed the bound, whatever the sizes are.
+    /// The maximum number of rows, and the maximum bytes of a payload that the page returns with
+    /// its row. Together all returned payloads stay within the byte bound, whatever their sizes
+    /// are.
     fn of_a_page(&self) -> (i64, i32) {
         let inline = self.bytes.checked_div(self.events).unwrap_or_default();
         let inline = inline.min(usize::try_from(self.event_bytes).unwrap_or(usize::MAX));
@@ -35,21 +36,22 @@ impl PageLimits {
     }
 }
 
-/// Some rows in the order of their `seq`.
+/// Rows in ascending order of `seq`.
 #[derive(Debug)]
 pub struct Page {
-    /// The rows. Each stays where it was put first: it is large, and moves often.
+    /// The rows. Each is boxed: an event is large and moves often.
     pub events: Vec<Box<Event>>,
     /// Whether there are no more up to the target.
     pub complete: bool,
-    /// How far was looked beyond the last row, where the reader leaves rows out.
+    /// Highest `seq` that was read, when that is beyond the last row because the filter left rows
+    /// out.
     pub looked_to: Option<Seq>,
 }
 
 impl Outbox {
-    /// Polls: finds where the reader may go next, and reads what is new on the way there, both at
-    /// once, with everything up to `settled` read. Without the page when that is more than one, or
-    /// takes long.
+    /// Polls: takes a new target snapshot and reads the new rows up to it in one round trip.
+    /// Everything up to `settled` must have been read. The page is missing when there are more rows
+    /// than one page has, or when the statement takes too long.
     ///
     /// # Errors
     /// As the session's.
@@ -78,11 +80,11 @@ impl Outbox {
         let read = self.connection.timed(Query::Fetch, read).await;
         self.limits.page.learn(limits.events, &read);
         if read.as_ref().is_err_and(QueryError::is_of_a_row) {
-            // The pages find out which row it is.
+            // The pages find the row that cannot be read.
             return Ok((self.target().await?, None));
         }
         read?;
-        // Without its first row it would seem as if nothing had happened since.
+        // Without its first row the poll has no snapshot, so it counts as having found nothing new.
         let Some(target) = target else { return Ok((settled.clone(), None)) };
         let mut page = Page { events, complete: true, looked_to: None };
         if page.events.len() > limits.events {
@@ -92,14 +94,14 @@ impl Outbox {
         Ok((target, Some(self.fill(page, limits).await?)))
     }
 
-    /// The present snapshot, when a poll has taken too long.
+    /// Takes the current snapshot alone, after a poll that took too long.
     async fn target(&self) -> Result<Snapshot, QueryError> {
         let row = self.connection.run_one(Query::Fetch, &self.statements.read_target, &[]).await?;
         Ok(Snapshot::new(row.try_get(0)?))
     }
 
-    /// The transactions that were open at `settled` and have ended with rows since: a literal that is
-    /// passed back to [`Outbox::page`].
+    /// The transactions that were open at `settled`, have ended since, and have rows. The caller
+    /// passes this literal to [`Outbox::page`] unread.
     ///
     /// # Errors
     /// As the session's.
@@ -143,7 +145,7 @@ impl Outbox {
         }
     }
 
-    /// Reads rows once; those of a stretch up to `to`, where the reader has a filter.
+    /// Reads the rows of a page once. For a reader with a filter the stretch ends at `to`.
     pub(super) async fn page_once(
         &self,
         cursor: &Position,
@@ -165,7 +167,8 @@ impl Outbox {
         if let Some(to) = &to {
             parameters.push(&to.0);
         }
-        // Row by row: what the driver has read is not kept beside the copy that an event is.
+        // Rows are converted one by one, so that the driver's copy is freed before the next event
+        // is built.
         let mut events = Vec::new();
         let read = self.connection.each(statement, &parameters, |row| {
             events.push(Box::new(row::readable(&row)?));
@@ -175,7 +178,7 @@ impl Outbox {
         Ok(events)
     }
 
-    /// What there is room for of the rows that came, with the payloads that were left out.
+    /// Keeps the events that fit into the limits, and reads the payloads that were left out.
     pub(super) async fn fill(
         &self,
         mut page: Page,
@@ -193,7 +196,7 @@ impl Outbox {
         Ok(page)
     }
 
-    /// Reads the payloads that were too large to come along and can be published.
+    /// Reads the payloads that were too large for the page and can be published.
     pub(super) async fn read_left_out(
         &self,
         events: &mut [Box<Event>],
@@ -233,7 +236,8 @@ impl Outbox {
     }
 }
 
-/// How many of the events have payloads of `limits.bytes` in sum; the one that crosses it counts.
+/// Number of leading events whose payloads fit into `limits.bytes`. The event that crosses the
+/// bound counts.
 fn fitting(events: &[Box<Event>], limits: PageLimits) -> usize {
     let mut sum = 0;
     let crossing = events.iter().position(|event| {

@@ -1,8 +1,8 @@
-//! Reading for a route that does not take every event: what is left out never leaves the database.
+//! Reading for a route with a filter: events outside of the filter never leave the database.
 //!
-//! A page of such a route is looked for in stretches of `seq`, so that no statement looks at more rows
-//! than can be looked at within its deadline, however few of them the route takes. How far it was
-//! looked comes with the page, so that nothing is looked at again.
+//! Such a page is read in stretches of `seq`. A stretch has at most as many rows as one statement
+//! can read within its deadline, however few of them the route takes. The page says how far it was
+//! read, so that no row is read twice.
 
 use std::time::{Duration, Instant};
 
@@ -15,28 +15,28 @@ use crate::{
     pg::{error::QueryError, session::Prepared},
 };
 
-/// The places in the order of `seq` that one statement looks at, at most.
+/// Maximum number of `seq` values that one statement reads.
 const STRETCH_MAX: usize = 50_000;
 
-/// Stretches without an event of the route after which a page is returned all the same, so that what
-/// was looked at is settled.
+/// Number of empty stretches after which a page is returned without an event, so that the position
+/// can settle what was read.
 const EMPTY_STRETCHES_MAX: usize = 8;
 
-/// How long it may be looked for rows before it is said that there are none so far.
+/// Time after which a page is returned without an event, even when unread rows are left.
 const LONG: Duration = Duration::from_millis(500);
 
-/// Events that wait and are passed over, as far as they are counted
+/// Highest number of waiting events that are counted as passed over by a changed filter
 /// (`migrations/functions/passed_over.sql`).
 pub const PASSED_OVER_MAX: i64 = 10_000;
 
-/// The type of an event whose own cannot be read (migrations/functions/salvage.sql).
+/// Type of an event whose own type cannot be read (migrations/functions/salvage.sql).
 const UNREADABLE: &str = "unreadable";
 
-/// The mark in a statement's file where a filter belongs, up to the alias of the row.
+/// Mark in a statement's file where a filter belongs, up to the alias of the row.
 const MARK: &str = "true /* filter ";
 
-/// The text of a statement with the filter where its file has `true /* filter r */`. In `true
-/// /* filter r up to 7 */` the parameter of that number bounds the stretch too.
+/// The text of a statement with the filter in the place of `true /* filter r */`. In `true /*
+/// filter r up to 7 */` parameter 7 also bounds the stretch.
 pub(super) fn with_filter(sql: &str, filter: &Filter) -> String {
     let mut whole = String::with_capacity(sql.len());
     let mut rest = sql;
@@ -61,7 +61,7 @@ pub(super) fn with_filter(sql: &str, filter: &Filter) -> String {
     whole
 }
 
-/// What reading for a filter needs besides what all readers need.
+/// State that a reader needs only for a filter.
 #[derive(Debug)]
 pub(super) struct Filtered {
     pub(super) filter: Filter,
@@ -86,7 +86,7 @@ pub struct FilterChange {
 const COUNT: &str = include_str!("sql/count_passed_over.sql");
 
 impl Inspection {
-    /// The number of events that wait for a relay that it would not publish with this filter, up to
+    /// Counts the events that wait for a relay and that this filter would not publish, up to
     /// [`PASSED_OVER_MAX`].
     ///
     /// # Errors
@@ -103,7 +103,7 @@ fn counted(rows: &[Row]) -> Result<Option<i64>, QueryError> {
 }
 
 impl Outbox {
-    /// Writes down the filter of this relay. Returns the change, when it took something else before.
+    /// Stores the filter of this relay. Returns the change when the stored filter was another one.
     ///
     /// # Errors
     /// As the session's.
@@ -113,7 +113,7 @@ impl Outbox {
         let count = self.schema.apply(COUNT);
         let passed_over = match self.connection.query(&count, &[&self.relay, &filter]).await {
             Ok(rows) => counted(&rows)?,
-            // A count is no reason for not leading.
+            // A failed count does not keep the relay from leading.
             Err(error) if error.is_given_up() => None,
             Err(error) => return Err(error),
         };
@@ -134,13 +134,13 @@ impl Outbox {
     ) -> Result<Page, QueryError> {
         let (began, mut limits) = (Instant::now(), limits);
         let row = self.connection.run_one(Query::Fetch, &filtered.ceiling, &[]).await?;
-        // The snapshot up to which is read was taken before: no row of it has a higher place, unless
-        // somebody has set the sequence back.
+        // The target snapshot was taken before the ceiling. So no row of the snapshot has a higher
+        // `seq`, unless somebody has set the sequence back.
         let mut ceiling: i64 = row.try_get(0)?;
         let mut cursor = cursor.clone();
         let mut empty = 0;
-        // Where late rows may lie below the floor, the first stretch has them all; to find one that
-        // cannot be read, it begins at the bookmark.
+        // Late rows may lie below the floor, and the first stretch contains all of them. After a row
+        // that cannot be read the stretch begins at the bookmark, to find that row.
         let mut begins_at = cursor.bookmark.max(cursor.floor);
         loop {
             limits.events = self.limits.page.at_most(limits.events);
@@ -164,7 +164,8 @@ impl Outbox {
                     let page = Page { events, complete: false, looked_to: None };
                     let mut page = self.fill(page, limits).await?;
                     page.looked_to = page.events.last().map(|event| event.seq);
-                    // One of which not even the type can be read is everybody's.
+                    // An event whose type cannot be read passes every filter, so that one route
+                    // reports it.
                     page.events.retain(|event| {
                         event.event_type == UNREADABLE || filtered.filter.takes(event)
                     });
@@ -174,10 +175,11 @@ impl Outbox {
                 Ok(events) => {
                     let is_full = events.len() >= limits.events;
                     if events.is_empty() || is_last && !is_full {
-                        // Numbers may be missing by the million, and the sequence may be set back.
+                        // Millions of numbers may be missing in a row, and somebody may set the
+                        // sequence back.
                         let beyond = Position { bookmark: Seq(to), ..cursor.clone() };
                         let next = match self.next_row(&beyond, late, i64::MAX).await {
-                            // Some row beyond cannot be read: the next stretches find out which.
+                            // A row beyond cannot be read. The next stretches find it.
                             Err(error) if error.is_of_a_row() => Some(to.saturating_add(1)),
                             next => next?,
                         };

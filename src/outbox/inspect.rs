@@ -1,4 +1,4 @@
-//! What the command line asks of the tables: how far a relay is, who runs it.
+//! Queries of the command line about relays: position, leader, sessions and privileges.
 
 use tokio_postgres::{Row, types::ToSql};
 
@@ -9,57 +9,57 @@ use crate::{
     pg::{connect::Connection, error::QueryError, schema::Schema},
 };
 
-/// The tables as a person inspects them, through a session of their own.
+/// The outbox tables, for a person who inspects them through a separate session.
 pub struct Inspection {
     connection: Connection,
     schema: Schema,
     measuring: Measuring,
 }
 
-/// How far one relay has come.
+/// Position of one relay, and the circumstances in which it was last written.
 #[derive(Debug, Clone)]
 pub struct Progress {
     /// The fencing number of the last holding.
     pub term: i64,
-    /// Who held it.
+    /// Host and process of the last holder.
     pub holder: String,
-    /// Since when, as ISO 8601.
+    /// Start of that holding, as ISO 8601.
     pub acquired_at: String,
-    /// When the position was last written, as ISO 8601.
+    /// Time of the last write of the position, as ISO 8601.
     pub updated_at: String,
-    /// The same as an age, by the database's clock.
+    /// Age of that write in seconds, by the database's clock.
     pub updated_seconds_ago: f64,
     /// The stream that the last acknowledgement came from.
     pub stream: Option<String>,
-    /// When it was created, in nanoseconds since the Unix epoch, when that is known.
+    /// Creation time of that stream in nanoseconds since the Unix epoch; `None` when unknown.
     pub stream_created: Option<i64>,
-    /// Its sequence.
+    /// Sequence of that acknowledgement in the stream.
     pub stream_seq: i64,
-    /// Why nothing is published, in the relay's own words.
+    /// The reason why nothing is published, as the relay gave it; `None` when events flow.
     pub note: Option<String>,
-    /// What the relay found out itself under this term, as JSON.
+    /// Report of the relay under this term, as JSON; `None` before its first report.
     pub report: Option<String>,
-    /// How long ago it said so, or took the position.
+    /// Age in seconds of that report, or of the acquisition when there is no report.
     pub silent_seconds: f64,
 }
 
-/// A bound of the sessions that this user may have.
+/// A limit on the number of sessions that this user may open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionLimit {
     /// The limit, for a person.
     pub what: String,
-    /// Sessions at most.
+    /// Maximum number of sessions.
     pub max: i64,
-    /// Sessions now, the one that asks included.
+    /// Current number of sessions, the asking one included.
     pub now: i64,
 }
 
 /// A privilege that the relay lacks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MissingPrivilege {
-    /// On what.
+    /// Object of the privilege.
     pub object: String,
-    /// Which.
+    /// Name of the privilege.
     pub privilege: String,
     /// The statement that grants it.
     pub statement: String,
@@ -71,7 +71,7 @@ impl Inspection {
         Self { connection, schema, measuring: Measuring::default() }
     }
 
-    /// The session, for what needs nothing of ours.
+    /// The session, for statements that use no table of the outbox.
     pub fn connection(&self) -> &Connection {
         &self.connection
     }
@@ -80,7 +80,7 @@ impl Inspection {
         &self.schema
     }
 
-    /// The bounds of the sessions that this user may have.
+    /// The limits on the number of sessions of this user.
     ///
     /// # Errors
     /// As the session's.
@@ -96,7 +96,7 @@ impl Inspection {
         rows.iter().map(limit).collect()
     }
 
-    /// How far a relay has come; `None` when it has never run.
+    /// The position of a relay; `None` when it has never run.
     ///
     /// # Errors
     /// As the session's.
@@ -118,7 +118,7 @@ impl Inspection {
         }))
     }
 
-    /// Who leads a relay now.
+    /// The current leader of a relay; `None` when nobody leads.
     ///
     /// # Errors
     /// As the session's.
@@ -126,12 +126,12 @@ impl Inspection {
         let longest = LEASE_MAX.as_secs_f64();
         let rows = self.query(include_str!("sql/read_lease.sql"), &[&relay, &longest]).await?;
         let leader = rows.first().map(Leader::read).transpose()?;
-        // A leader whose session has ended has crashed, or is about to notice.
+        // A leader whose session has ended has crashed, or is about to notice the lost session.
         Ok(leader.filter(|leader| leader.leads() && leader.session != LeaderSession::Gone))
     }
 
-    /// How a relay's position stands in this cluster; `None` when it was made here, or there is
-    /// none.
+    /// Meaning in this cluster of a position that another cluster made. `None` when this cluster
+    /// made it, or when there is no position.
     ///
     /// # Errors
     /// As the session's.
@@ -148,7 +148,7 @@ impl Inspection {
         })
     }
 
-    /// How much a relay has not settled; `None` when it has never run.
+    /// Measures how much a relay has not settled; `None` when it has never run.
     ///
     /// # Errors
     /// As the session's.
@@ -156,7 +156,7 @@ impl Inspection {
         self.measuring.depth(&self.connection, &self.schema, relay).await
     }
 
-    /// What the relay needs and this session's role may not do.
+    /// The privileges that the relay needs and this session's role lacks.
     ///
     /// # Errors
     /// As the session's; class `Schema` when the tables are not there.

@@ -1,4 +1,4 @@
-//! The lease of a relay in its row of `position`: taken, renewed and released.
+//! The lease of a relay, in its row of `position`: acquiring, renewing, releasing.
 
 use std::time::Duration;
 
@@ -17,20 +17,20 @@ use crate::{
     },
 };
 
-/// An instance that asks for the lease.
+/// An instance that tries to acquire the lease.
 #[derive(Debug, Clone)]
 pub struct Candidate {
-    /// For people: host and process.
+    /// Host and process, for people.
     pub holder: String,
     /// A random id of this process's start.
     pub instance: Uuid,
-    /// The process, as another one of its machine recognises it.
+    /// Identity of the process, comparable between processes of one machine.
     pub process: Option<String>,
-    /// For how long a lease holds without being renewed.
+    /// Time for which the lease is valid after each renewal.
     pub length: Duration,
 }
 
-/// The lease as somebody else sees it.
+/// The lease as another instance reads it.
 #[derive(Debug, Clone)]
 pub struct Leader {
     /// The fencing number of the last holding.
@@ -39,18 +39,18 @@ pub struct Leader {
     pub holder: String,
     /// The process that leads, or led last; `None` before the first lease.
     pub instance: Option<Uuid>,
-    /// That process, as another one of its machine recognises it.
+    /// Identity of that process, comparable between processes of one machine.
     pub process: Option<String>,
-    /// How long the lease still holds, by the server's clock; `None` when it was released or has
+    /// Remaining time of the lease by the server's clock; `None` when it was released or has
     /// expired.
     pub left: Option<Duration>,
     /// The server process of the leader's session; `None` behind a pooler.
     pub backend_pid: Option<i32>,
-    /// The state of that session, as the server sees it.
+    /// State of that session according to the server.
     pub session: LeaderSession,
-    /// A program of before there were leases leads.
+    /// Whether a program version without leases leads.
     pub is_locked: bool,
-    /// Whether an instance can have written when the lease ends.
+    /// Whether an instance can have written this end of the lease.
     pub end: LeaseEnd,
 }
 
@@ -58,9 +58,9 @@ pub struct Leader {
 /// events, in no order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rival {
-    /// Its name.
+    /// Name of the relay.
     pub relay: String,
-    /// Who leads it: host and process.
+    /// Host and process of its leader.
     pub holder: String,
 }
 
@@ -77,16 +77,16 @@ pub(super) async fn rival(
     rows.first().map(read).transpose()
 }
 
-/// The end of a lease.
+/// Plausibility of the end of a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseEnd {
-    /// No later than any instance takes a lease for, or there is none.
+    /// The end is within the longest lease of any instance, or there is no lease.
     Plausible,
-    /// Later than any instance takes a lease for.
+    /// The end is later than the longest lease of any instance.
     TooLate,
 }
 
-/// The state of the leader's session, as the server sees it.
+/// State of the leader's session according to the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaderSession {
     /// The session stands.
@@ -98,7 +98,7 @@ pub enum LeaderSession {
 }
 
 impl Leader {
-    /// Whether somebody leads now.
+    /// Whether an instance leads now.
     pub fn leads(&self) -> bool {
         self.left.is_some() || self.is_locked
     }
@@ -124,12 +124,12 @@ impl Leader {
     }
 }
 
-/// The position and its circumstances at the moment it was acquired.
+/// The position at the moment of acquisition, with what belongs to it.
 #[derive(Debug)]
 pub struct Acquired {
     /// The fencing number of this holding.
     pub term: i64,
-    /// How far everything is settled.
+    /// Position up to which everything is settled.
     pub position: Position,
     /// Exclusive lower bound for the `seq` of rows that begin from now on.
     pub fence: Seq,
@@ -137,11 +137,11 @@ pub struct Acquired {
     pub sent_to: Seq,
     /// The stream as of the last settlement.
     pub stream: StreamMark,
-    /// The stream's name and when it was created, as of then; `None` for a time that is not known.
+    /// The stream's name and creation time at the last settlement. The time is `None` when unknown.
     pub stream_identity: Option<(String, Option<i64>)>,
     /// Rows that were settled as published.
     pub published: i64,
-    /// Whether rows are read again that were settled once.
+    /// Whether the relay reads rows again that were settled before.
     pub course: Course,
     /// Where the position was made.
     pub origin: Origin,
@@ -149,16 +149,17 @@ pub struct Acquired {
     pub notifies: bool,
 }
 
-/// Whether a position goes over its rows for the first time.
+/// First or repeated pass of a position over its rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Course {
-    /// The first time: every letter is of a row that the position has passed.
+    /// First pass: every letter belongs to a row that the position has passed.
     Onward,
-    /// Again, after a healing: letters may be of rows that the position has not passed again.
+    /// Repeated pass, after a healing: letters may belong to rows that the position has not passed
+    /// again.
     Again,
 }
 
-/// How a position that was made in another cluster stands in this one.
+/// Meaning in this cluster of a position that another cluster made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ForeignPosition {
     /// The position is true here: `pg_upgrade` made this cluster of the other one.
@@ -167,12 +168,12 @@ pub enum ForeignPosition {
     Restored,
 }
 
-/// Where a position was made.
+/// The cluster that made a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// In this cluster.
+    /// This cluster.
     Here,
-    /// In another one, from which this database was restored: it means nothing here.
+    /// Another cluster, from which this database was restored. The position has no meaning here.
     AnotherCluster,
 }
 
@@ -228,8 +229,8 @@ impl Outbox {
         rows.first().map(Leader::read).transpose()
     }
 
-    /// Shortens a lease that ends later than any instance can have written to the longest one that
-    /// an instance takes. Returns whether there was something to shorten.
+    /// Shortens a lease that ends later than any instance can have written. The new length is the
+    /// longest lease of any instance. Returns whether the lease was shortened.
     ///
     /// # Errors
     /// As the session's.
@@ -240,8 +241,8 @@ impl Outbox {
         Ok(!rows.is_empty())
     }
 
-    /// Takes the lease, and the position under a new term; `None` when another instance has it.
-    /// `ended` is a term whose session was seen to have ended.
+    /// Acquires the lease, and the position under a new term; `None` when another instance leads.
+    /// `ended` is a term whose session has ended.
     ///
     /// # Errors
     /// As the session's.
@@ -264,7 +265,7 @@ impl Outbox {
         rows.first().map(Acquired::read).transpose()
     }
 
-    /// Renews the lease, after which rows up to `sent_to` may be handed over.
+    /// Renews the lease. After that, rows up to `sent_to` may be handed to the broker.
     ///
     /// # Errors
     /// [`SettleError::TermLost`] is final for this holding.
@@ -284,7 +285,7 @@ impl Outbox {
         }
     }
 
-    /// Gives the lease up, and tells those that wait for it.
+    /// Releases the lease and notifies the standbys.
     ///
     /// # Errors
     /// As the session's; the lease ends by itself then.
@@ -304,7 +305,8 @@ impl Outbox {
         rival(&self.connection, &self.schema, route).await
     }
 
-    /// Ends the terms of leaders of the route whose lease has expired, with another number of shards.
+    /// Ends the terms of leaders of the same route that have another number of shards and an
+    /// expired lease.
     ///
     /// # Errors
     /// As the session's.
@@ -314,7 +316,7 @@ impl Outbox {
         self.connection.query(&sql, &[&route, &shards]).await.map(drop)
     }
 
-    /// Listens for a lease that is given up, where the session can.
+    /// Listens for released leases, on an own session. A shared session cannot listen.
     ///
     /// # Errors
     /// As the session's.

@@ -1,4 +1,4 @@
-//! Letters that are tried again: which are due, what stands in their key, what became of them.
+//! Letters that are tried again: finding due ones, loading their keys, recording results.
 
 use std::time::Duration;
 
@@ -13,41 +13,42 @@ use crate::{
     pg::error::QueryError,
 };
 
-/// Letters whose time has come that are taken in one load at most.
+/// Maximum number of due letters of one load.
 const DUE_MAX: i64 = 256;
 
-/// Letters of a page of blocked keys: a page is read within the deadline of a statement, however many
-/// there are.
+/// Letters of a page of blocked keys. A page is read within the deadline of a statement, however
+/// many letters there are.
 const BLOCKED_PAGE: usize = 5_000;
 
-/// Letters of one key that are read at once at most.
+/// Maximum number of letters that are read at once for one key.
 const RUN_MAX: i64 = 64;
 
-/// Payload bytes of one key's letters that are read at once; the one that crosses it still comes.
+/// Payload bytes of letters that are read at once for one key. The letter that crosses the bound is
+/// still read.
 const RUN_BYTES: i64 = 256 << 10;
 
-/// Keys that are read at once, so that the bytes of a load have a bound.
+/// Number of keys that are read at once, which bounds the bytes of a load.
 const KEYS_AT_ONCE: usize = 16;
 
-/// A letter whose time has come, or something behind it that waits.
+/// A letter whose mark is due.
 #[derive(Debug, Clone)]
 pub struct Due {
-    /// Its mark.
+    /// Mark of the letter.
     pub mark: Mark,
-    /// Its key.
+    /// Key of the letter; `None` for a letter without one.
     pub key: Option<AggregateKey>,
 }
 
-/// What is due, and when the next is.
+/// Due letters, and the time until the next mark.
 #[derive(Debug, Clone)]
 pub struct DueLetters {
-    /// What is due, the longest waiting first.
+    /// The due letters, the longest waiting first.
     pub due: Vec<Due>,
-    /// How long until the next that is not.
+    /// Time until the next mark that is not due; `None` without one.
     pub next_in: Option<Duration>,
 }
 
-/// A page of the keys that are blocked.
+/// A page of the blocked keys.
 #[derive(Debug)]
 pub struct BlockedKeys {
     /// The blocked keys, one entry for each letter that blocks one.
@@ -57,7 +58,8 @@ pub struct BlockedKeys {
 }
 
 impl Outbox {
-    /// The keys whose later events wait behind a letter: a page of the letters above `after`.
+    /// Reads a page of the keys whose later events wait behind a letter: letters with an id above
+    /// `after`.
     ///
     /// # Errors
     /// As the session's.
@@ -75,7 +77,7 @@ impl Outbox {
         Ok(BlockedKeys { keys: keys.collect::<Result<_, _>>()?, next: last.transpose()? })
     }
 
-    /// The letters whose time has come. `wait_max` is the longest wait of the policy.
+    /// Reads the due letters. `wait_max` is the longest wait of the retry policy.
     ///
     /// # Errors
     /// As the session's.
@@ -98,8 +100,8 @@ impl Outbox {
         Ok(DueLetters { due, next_in: next_in.and_then(seconds) })
     }
 
-    /// Reads the letters of some keys. Stops when there are `bytes` of them; the marks that are not
-    /// read come again with the next load.
+    /// Loads the letters of some keys, and stops after `bytes` of payloads. Marks that were not
+    /// loaded come again with the next load.
     ///
     /// # Errors
     /// As the session's.
@@ -120,7 +122,8 @@ impl Outbox {
                 if bytes >= limits.bytes {
                     return Ok(loaded);
                 }
-                // Large ones stayed in the outbox: one after the other, while there is room.
+                // Large payloads stayed in the outbox. They are read one by one while there is
+                // room.
                 self.read_large_head(&mut run, limits.event_bytes).await?;
                 letters += run.len();
                 bytes += run.iter().map(|letter| letter.event.footprint()).sum::<usize>();
@@ -147,7 +150,8 @@ impl Outbox {
         Ok(rows.iter().map(stored).collect::<Result<Vec<_>, _>>()?)
     }
 
-    /// Only the letter that goes next has its large payload in memory; the run ends before another.
+    /// Reads the large payload of the letter that goes first. The run ends before the next letter
+    /// with a large payload.
     async fn read_large_head(
         &self,
         run: &mut Vec<StoredLetter>,
@@ -165,9 +169,9 @@ impl Outbox {
         Ok(())
     }
 
-    /// Writes down what became of letters. Doing it again changes nothing.
+    /// Writes the results of letters. Writing them again changes nothing.
     ///
-    /// Of those that this made dead `named_max` at most are returned.
+    /// At most `named_max` of the letters that became dead are returned.
     ///
     /// # Errors
     /// [`SettleError::TermLost`] is final for this holding.
@@ -221,7 +225,7 @@ fn due(row: &Row) -> Result<Option<Due>, QueryError> {
     Ok(Some(Due { mark: Mark { id, at: row.try_get("at")? }, key }))
 }
 
-/// The key that a letter may block; a letter that names half of an aggregate has none.
+/// The key that a letter may block; `None` for a letter with only half of an aggregate.
 fn key_of(aggregate_type: Option<&str>, aggregate_id: Option<&str>) -> Option<AggregateKey> {
     let (kind, id) = aggregate_type.zip(aggregate_id)?;
     (!kind.is_empty() && !id.is_empty()).then(|| AggregateKey::new(kind, id))
@@ -243,7 +247,7 @@ fn stored(row: &Row) -> Result<StoredLetter, tokio_postgres::Error> {
     })
 }
 
-/// Records as the arrays that a statement takes.
+/// Records as parallel arrays, the parameters of a statement.
 #[derive(Default)]
 struct Columns<'a> {
     ids: Vec<i64>,

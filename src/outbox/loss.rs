@@ -1,19 +1,18 @@
-//! Losses beyond what the outbox retains: events that were published and that no healing can
-//! restore.
+//! Losses beyond what the outbox retains: published events that no healing can restore.
 
 use tokio_postgres::Row;
 
 use super::Inspection;
 use crate::pg::error::QueryError;
 
-/// Losses of one relay that nobody has acknowledged.
+/// Losses of one relay that no operator has acknowledged.
 #[derive(Debug, Clone, Default)]
 pub struct Losses {
-    /// How many times the stream has lost something for good.
+    /// Number of times that the stream lost events which the outbox no longer has.
     pub losses: u64,
-    /// Events that are gone, at most.
+    /// Upper bound for the number of lost events.
     pub events: u64,
-    /// When the first was noticed, as ISO 8601.
+    /// Time of the first notice, as ISO 8601.
     pub noticed_at: Option<String>,
 }
 
@@ -27,7 +26,7 @@ impl Losses {
         })
     }
 
-    /// What a person reads about them; `None` when there are none.
+    /// Description for a person; `None` without losses.
     pub fn text(&self) -> Option<String> {
         let since = self.noticed_at.as_deref().unwrap_or("an unknown time");
         (self.losses > 0).then(|| {
@@ -42,7 +41,7 @@ impl Losses {
 }
 
 impl Inspection {
-    /// Losses of a relay that nobody has acknowledged.
+    /// The losses of a relay that no operator has acknowledged.
     ///
     /// # Errors
     /// As the session's.
@@ -51,7 +50,8 @@ impl Inspection {
         rows.first().map(Losses::read).transpose().map(Option::unwrap_or_default)
     }
 
-    /// Notes that a person has seen the losses of a relay. Returns how many there were.
+    /// Records that an operator has acknowledged the losses of a relay. Returns the number of
+    /// losses.
     ///
     /// # Errors
     /// As the session's.

@@ -1,4 +1,4 @@
-//! What the relay may do to the outbox tables: each method is one statement, or one transaction.
+//! The statements of a relay on the outbox tables: each method is one statement or one transaction.
 
 mod accounting;
 mod columns;
@@ -59,24 +59,26 @@ pub use settle::{Authority, SettleError, Written};
 pub use upkeep::{Forgotten, Retained, Upkeep};
 pub use why::{Waiting, WaitingLetter};
 
-/// The planner settings of a session that reads the outbox: no statistics, stale or missing, may
-/// turn a range of an index into a scan of the settled rows.
+/// The planner settings of a session that reads the outbox. With stale or missing statistics the
+/// planner would otherwise turn an index range into a scan of the settled rows.
 pub const SESSION_SETTINGS: [(&str, &str); 12] = [
-    // A relay asks every few seconds: the server ends a session of which nothing is heard.
+    // A relay sends a statement every few seconds, so the server may end a session that is silent
+    // for longer.
     ("idle_session_timeout", "60000"),
     ("enable_seqscan", "off"),
     ("enable_bitmapscan", "off"),
     ("enable_sort", "off"),
     ("enable_hashjoin", "off"),
-    // What is left must be possible, whatever the role's or a neighbour's settings are.
+    // The remaining plans must be allowed, whatever the settings of the role or database are.
     ("enable_nestloop", "on"),
     ("enable_indexscan", "on"),
     ("enable_indexonlyscan", "on"),
     ("jit", "off"),
-    // A page is never worth starting processes for.
+    // A page is too small to be worth parallel worker processes.
     ("max_parallel_workers_per_gather", "0"),
     ("plan_cache_mode", "force_generic_plan"),
-    // A lost settlement costs a retry that the stream recognises; waiting for the disk costs more.
+    // A lost settlement costs a retry that the stream deduplicates; waiting for the disk costs
+    // more.
     ("synchronous_commit", "off"),
 ];
 
@@ -88,7 +90,7 @@ pub struct Outbox {
     statements: Statements,
     measuring: depth::Measuring,
     limits: Arc<RowLimits>,
-    /// What reading for a filter needs; `None` for a reader of every event.
+    /// State for a filter; `None` for a reader of every event.
     filtered: Option<filtered::Filtered>,
 }
 
@@ -134,7 +136,8 @@ impl Outbox {
                 connection.prepare(filtered::with_filter(&sql, &filter)).await?
             }};
         }
-        // First, so that a column of another type is told by its name, and not by a UNION.
+        // This statement comes first, so that an error about a column of another type names the
+        // column and not a UNION.
         let read_page = prepare!("sql/read_page.sql");
         row::verify(read_page.columns().unwrap_or_default())?;
         let statements = Statements {
@@ -171,8 +174,8 @@ impl Outbox {
         Ok(Arc::new(Self { connection, relay, schema, statements, measuring, limits, filtered }))
     }
 
-    /// How much is not published; `None` before the relay's first start. For a standby, which has
-    /// one session only.
+    /// Measures how much is not published; `None` before the relay's first start. A standby uses
+    /// it, which has only one session.
     ///
     /// # Errors
     /// As the session's.
@@ -193,12 +196,12 @@ impl Outbox {
         self.connection.is_closed()
     }
 
-    /// Whose the session is: a shared one hears no notifications.
+    /// Sharing of the session: a shared one receives no notifications.
     pub fn sharing(&self) -> Sharing {
         self.connection.sharing()
     }
 
-    /// Letters of rows that the position has not passed; there are some only after a healing.
+    /// Rows with a letter that the position has not passed. Such rows exist only after a healing.
     ///
     /// # Errors
     /// As the session's.

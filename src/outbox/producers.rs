@@ -1,4 +1,4 @@
-//! The applications beside the relay: what keeps them from inserting, and who is connected.
+//! Application sessions: privileges that inserts lack, lock queues, and connected instances.
 
 use tokio_postgres::Row;
 
@@ -16,12 +16,12 @@ pub struct Hindrance {
     pub statements: Vec<String>,
 }
 
-/// Sessions that wait for the lock of another one.
+/// A lock queue: sessions that wait for another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Queue {
-    /// The session in their way.
+    /// The session at the head, for which the others wait.
     pub by: Blocking,
-    /// The table or sequence that is waited for, when it is one of the schema.
+    /// The table or sequence of the schema that they wait for; `None` for another object.
     pub object: Option<String>,
     /// Sessions of Postrider that wait.
     pub ours: u64,
@@ -63,7 +63,8 @@ impl Inspection {
         self.query(HINDERED, &[]).await?.iter().map(Hindrance::read).collect()
     }
 
-    /// Sessions that wait for a lock on the tables, or that belong to an instance of this relay.
+    /// The lock queue for a table of the schema, or that contains an instance of this relay; `None`
+    /// without one.
     ///
     /// # Errors
     /// As the session's.
@@ -71,7 +72,7 @@ impl Inspection {
         self.query(QUEUE, &[&relay]).await?.first().map(Queue::read).transpose()
     }
 
-    /// Sessions of instances of this relay, whether or not they lead, for people.
+    /// Sessions of all instances of this relay, leaders and standbys, for people.
     ///
     /// # Errors
     /// As the session's.

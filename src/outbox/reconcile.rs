@@ -1,4 +1,4 @@
-//! What the stream has to hold, and what is done about events that it does not.
+//! Settled events that the stream should contain, and letters for those that it lacks.
 
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
@@ -8,36 +8,37 @@ use crate::{
     pg::{connect::Connection, error::QueryError, schema::Schema},
 };
 
-/// Bytes of a payload that a letter copies at most; a larger one stays in the outbox. A settlement
+/// Maximum bytes of a payload that a letter copies; a larger one stays in the outbox. A settlement
 /// full of such letters is still written within the deadline of a statement.
 pub const LETTER_BYTES_MAX: u64 = 256 << 10;
 
-/// Events of one batch: each copies a row.
+/// Maximum number of events of one batch: each copies a row.
 pub const RECONCILE_BATCH: usize = 256;
 
 /// A settled event.
 #[derive(Debug, Clone, Copy)]
 pub struct SettledEvent {
-    /// Its id; of a letter that was edited, the letter's.
+    /// Id of the event; for an edited letter, the letter's.
     pub id: Uuid,
-    /// Its place in the outbox.
+    /// Place in the outbox.
     pub seq: Seq,
-    /// Where it has to be.
+    /// Place where the event should be.
     pub due: Due,
 }
 
-/// Where a settled event has to be.
+/// Place where a settled event should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
-    /// It is a letter that was not published.
+    /// Neither in the stream nor anywhere: a letter that was not published, or an event outside of
+    /// the filter.
     Nowhere,
     /// In the stream.
     InStream,
-    /// In the stream, unless that has dropped it by its limits.
+    /// In the stream, unless a limit of the stream has removed it.
     InStreamUnlessDropped,
 }
 
-/// One relay's settled events, through a session of their own.
+/// The settled events of one relay, read through a separate session.
 pub struct Settled {
     connection: Connection,
     schema: Schema,
@@ -50,8 +51,8 @@ impl Settled {
         Self { connection, schema, relay }
     }
 
-    /// Settled events after `above`, in the order of the outbox, beside a stream that begins with
-    /// `first_seq`; fewer than `limit` only at the end.
+    /// Settled events above the `seq` `above`, in ascending order, for a stream whose first
+    /// sequence is `first_seq`. Fewer than `limit` events come only at the end.
     ///
     /// # Errors
     /// As the session's, which wants [`super::ACCOUNTING_SETTINGS`].
@@ -80,7 +81,8 @@ impl Settled {
         rows.iter().map(read).collect()
     }
 
-    /// Has events published again; [`RECONCILE_BATCH`] of them at most. Returns how many are.
+    /// Makes letters of missing events, so that the relay publishes them again: at most
+    /// [`RECONCILE_BATCH`]. Returns the number of letters.
     ///
     /// # Errors
     /// As the session's.
@@ -94,7 +96,7 @@ impl Settled {
         count(rows.first().ok_or(QueryError::NoRow)?)
     }
 
-    /// Asks a relay that waits for it to accept the stream as it is.
+    /// Requests that a relay which waits for an operator accepts the stream as it is.
     ///
     /// # Errors
     /// As the session's.

@@ -1,4 +1,4 @@
-//! The relays that have a position, and giving one up that nobody runs.
+//! The relays that have a position, and the removal of those that no instance runs.
 
 use tokio_postgres::Row;
 
@@ -8,47 +8,48 @@ use crate::pg::error::QueryError;
 /// One relay that has a position.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RelayRow {
-    /// Its name.
+    /// Name of the relay.
     pub relay: String,
-    /// Whether an instance runs it now.
+    /// Whether an instance leads it now.
     pub is_led: bool,
-    /// Who ran it last, by their own account.
+    /// Host and process of the last leader.
     pub holder: String,
-    /// For how long it has written nothing, in seconds.
+    /// Seconds since its last write.
     pub idle_seconds: f64,
-    /// How many events it is behind; an upper bound.
+    /// Upper bound for the number of events that it is behind.
     pub behind_at_most: i64,
-    /// Its unresolved letters; exact up to 10,000.
+    /// Number of unresolved letters, exact up to 10,000.
     pub letters: i64,
     /// The stream that it published to last.
     pub stream: Option<String>,
 }
 
-/// What became of the wish to give a relay up.
+/// Result of a request to give a relay up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GivenUp {
-    /// It is gone, and so many letters were discarded.
+    /// The relay is removed, and this number of letters was discarded.
     Gone(i64),
-    /// There is no such relay.
+    /// No relay has this name.
     Unknown,
-    /// An instance runs it.
+    /// An instance leads the relay.
     Led,
-    /// So many letters are unresolved.
+    /// The relay has this number of unresolved letters.
     HasLetters(i64),
 }
 
 impl RelayRow {
-    /// Whether nobody runs it, none of ours, while it keeps rows in the outbox, for longer than these stay anyway.
+    /// Whether this relay is not among `ours`, has no leader, and has kept rows in the outbox for
+    /// longer than the retention.
     pub fn is_abandoned(&self, ours: &[String], retention_seconds: f64) -> bool {
         self.is_left(ours) && self.idle_seconds > retention_seconds
     }
 
-    /// Whether it is another one that nobody runs, and that has letters.
+    /// Whether this relay is not among `ours`, has no leader, and has letters.
     pub fn has_stranded_letters(&self, ours: &[String]) -> bool {
         !ours.contains(&self.relay) && !self.is_led && self.letters > 0
     }
 
-    /// Whether it is another one that nobody runs, and that is behind.
+    /// Whether this relay is not among `ours`, has no leader, and is behind.
     pub fn is_left(&self, ours: &[String]) -> bool {
         !ours.contains(&self.relay) && !self.is_led && self.behind_at_most > 0
     }
@@ -77,7 +78,7 @@ impl Inspection {
         rival(self.connection(), self.schema(), route).await
     }
 
-    /// Every relay that has a position, by name; 1,000 at most.
+    /// All relays that have a position, by name; at most 1,000.
     ///
     /// # Errors
     /// As the session's.
@@ -85,7 +86,8 @@ impl Inspection {
         self.query(RELAYS, &[&COUNT_MAX]).await?.iter().map(RelayRow::read).collect()
     }
 
-    /// Gives up the position of a relay that nobody runs, with its letters when that is wanted.
+    /// Removes the position of a relay that no instance leads, and discards its letters when
+    /// `letters` says so.
     ///
     /// # Errors
     /// As the session's.
@@ -109,17 +111,17 @@ impl Inspection {
     }
 }
 
-/// What becomes of the unresolved letters of a relay that is given up.
+/// Treatment of the unresolved letters of a relay that is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Letters {
-    /// They stand against it.
+    /// Unresolved letters prevent the removal.
     Keep,
-    /// They are discarded, with a row of the audit each.
+    /// Unresolved letters are discarded, with an audit row each.
     Discard,
 }
 
 impl Upkeep {
-    /// Every relay that has a position, by name; 1,000 at most.
+    /// All relays that have a position, by name; at most 1,000.
     ///
     /// # Errors
     /// As the session's.

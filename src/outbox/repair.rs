@@ -1,6 +1,6 @@
-//! Repairs that take as long as there are rows: healing a stream, accepting a restored database.
+//! Repairs whose duration grows with the rows: healing a stream, accepting a restored database.
 //!
-//! Each runs on a session of its own, so that no other statement of the relay waits behind it.
+//! Each repair has a separate session, so that no other statement of the relay waits behind it.
 
 use tokio_postgres::Row;
 
@@ -11,26 +11,27 @@ use crate::pg::{
     session::{Connection, Parameters},
 };
 
-/// The settings of a session for repairs, which may take as long as there are rows. One that is lost
-/// would be made again, so that none waits for the disk.
+/// Session settings for repairs, which have no deadline. A repair that is lost is done again, so
+/// none waits for the disk.
 pub const REPAIR_SETTINGS: [(&str, &str); 3] =
     [("statement_timeout", "0"), ("jit", "off"), ("synchronous_commit", "off")];
 
-/// When a stream is healed.
+/// Condition under which a stream is healed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HealWhen {
-    /// Now.
+    /// The relay heals without waiting.
     AtOnce,
-    /// When an operator has asked for it.
+    /// The relay heals when an operator has requested it.
     Asked,
 }
 
-/// What a healing has done.
+/// Result of a healing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Healed {
-    /// Letters that are tried again.
+    /// Letters that the relay tries again.
     pub letters: i64,
-    /// Published events that are gone for good, at most: the outbox no longer has them.
+    /// Upper bound for the published events that are lost for good, because the outbox no longer
+    /// has them.
     pub lost: i64,
 }
 
@@ -42,15 +43,15 @@ pub struct Repair {
 }
 
 impl Repair {
-    /// Works through this session, which wants [`REPAIR_SETTINGS`].
+    /// Repairs through this session, which needs [`REPAIR_SETTINGS`].
     pub fn new(connection: Connection, schema: Schema, relay: String) -> Self {
         Self { connection, schema, relay }
     }
 
-    /// Takes a stream that was created then and ends there now for what it is: at once, by putting the
-    /// position back to where it still had everything; or when an operator has asked for it, who has
-    /// made letters of what is missing. `None` when nothing was done. Another holding has to begin
-    /// after it.
+    /// Accepts a stream by its creation time and last sequence. With [`HealWhen::AtOnce`] the
+    /// position goes back to where the stream still had everything. With [`HealWhen::Asked`] an
+    /// operator must have requested it, after making letters of the missing events. `None` when
+    /// nothing was done. A new holding must begin afterwards.
     ///
     /// # Errors
     /// As the session's.
@@ -71,8 +72,8 @@ impl Repair {
         Ok(Some(Healed { letters, lost: row.try_get("lost")? }))
     }
 
-    /// Accepts a database that was restored into another cluster: every retained row that was not
-    /// settled will be published. Returns how many there are; `None` when the term is lost.
+    /// Accepts a database that was restored into another cluster: the relay will publish every
+    /// retained row that is not settled. Returns the number of rows; `None` when the term is lost.
     ///
     /// # Errors
     /// As the session's. It takes as long as rewriting the outbox takes.

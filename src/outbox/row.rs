@@ -1,4 +1,5 @@
-//! A row of a page as an event: opaque payloads, and times that no arithmetic can break.
+//! Conversion of a row of a page into an event. Payloads stay opaque, and times need no arithmetic
+//! that can overflow.
 
 use std::borrow::Cow;
 
@@ -15,7 +16,7 @@ use crate::{
     pg::error::{QueryError, describe},
 };
 
-/// Bytes as they are, of `json` or `bytea`.
+/// Unparsed bytes of a `json` or `bytea` column.
 struct Raw(Bytes);
 
 impl<'a> FromSql<'a> for Raw {
@@ -28,7 +29,7 @@ impl<'a> FromSql<'a> for Raw {
     }
 }
 
-/// A `timestamptz` as it comes: microseconds since 2000, or one of two infinities.
+/// A `timestamptz` as sent: microseconds since 2000, or one of two infinities.
 struct Micros(i64);
 
 impl<'a> FromSql<'a> for Micros {
@@ -42,7 +43,7 @@ impl<'a> FromSql<'a> for Micros {
 }
 
 impl Micros {
-    /// The moment; `None` for an infinity or a year that RFC 3339 cannot write.
+    /// The moment; `None` for an infinity or a year that RFC 3339 cannot express.
     fn timestamp(&self) -> Option<Timestamp> {
         const UNIX_2000: i64 = 946_684_800_000_000;
         const UNIX_YEAR_0: i64 = -62_167_219_200_000_000;
@@ -78,12 +79,13 @@ pub(super) fn event(row: &Row) -> Result<Event, tokio_postgres::Error> {
     })
 }
 
-/// As [`event`]; of a row whose values cannot be read only its place, and why.
+/// Same as [`event`]. For a row whose values cannot be read, the result has only its place and the
+/// reason.
 pub(super) fn readable(row: &Row) -> Result<Event, tokio_postgres::Error> {
     event(row).or_else(|error| Ok(unreadable(Seq(row.try_get(0)?), &describe(&error))))
 }
 
-/// A row of which nothing but its place is known.
+/// An event for a row of which only the place can be read.
 pub(super) fn unreadable(seq: Seq, reason: &str) -> Event {
     Event {
         seq,
@@ -110,8 +112,8 @@ pub(super) fn snapshot(row: &Row) -> Result<String, tokio_postgres::Error> {
     row.try_get(3)
 }
 
-/// Whether the columns of a page can be read as [`event`] does. An application may add columns to
-/// the table and may make a text shorter; another type would break off every reading.
+/// Verifies that [`event`] can read the columns of a page. An application may add columns to the
+/// table and may shorten a text. A column of another type would make every read fail.
 pub(super) fn verify(columns: &[Column]) -> Result<(), QueryError> {
     type Accepts = fn(&Type) -> bool;
     let text: Accepts = <String as FromSql>::accepts;
@@ -140,7 +142,7 @@ pub(super) fn verify(columns: &[Column]) -> Result<(), QueryError> {
     Ok(())
 }
 
-/// A text whose usual value comes as null.
+/// Reads a text whose default is sent as null.
 fn text_or(
     row: &Row,
     column: usize,
@@ -159,7 +161,7 @@ fn payload(row: &Row) -> Result<Payload, tokio_postgres::Error> {
     }
 }
 
-/// The one payload of the two columns that came along.
+/// The payload in one of the two columns; `None` when neither has one.
 pub(super) fn bytes_of(
     row: &Row,
     (json, binary): (usize, usize),

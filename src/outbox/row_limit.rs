@@ -1,16 +1,16 @@
-//! How many rows one statement may deal with, so that it is done within its deadline.
+//! Row limits that keep a statement within its deadline.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::pg::error::QueryError;
 
-/// The row limits of a relay's statements. They outlive the session that learned them: a statement
-/// that is too large for its deadline may cost the session.
+/// The row limits of a relay's statements. They outlive the session, because a statement that
+/// exceeds its deadline may cost the session.
 #[derive(Debug, Default)]
 pub struct RowLimits {
     /// Rows of a page.
     pub(super) page: RowLimit,
-    /// Places in the order of `seq` that one statement looks at for a filter.
+    /// Maximum number of `seq` values that one statement reads for a filter.
     pub(super) stretch: RowLimit,
     /// Letters of a page of blocked keys.
     pub(super) blocked_keys: RowLimit,
@@ -18,8 +18,8 @@ pub struct RowLimits {
     pub(super) letters: RowLimit,
 }
 
-/// How many rows one kind of statement may deal with: rows that have to be unpacked to be measured,
-/// or that are written to a slow disk, take longer than a whole statement may.
+/// Adaptive row limit of one kind of statement. Rows that must be unpacked to be measured, or
+/// written to a slow disk, can exceed the deadline of a statement.
 #[derive(Debug)]
 pub(super) struct RowLimit(AtomicUsize);
 
@@ -30,13 +30,13 @@ impl Default for RowLimit {
 }
 
 impl RowLimit {
-    /// At most so many rows.
+    /// The requested number of rows, or the limit when that is lower.
     pub(super) fn at_most(&self, rows: usize) -> usize {
         rows.min(self.0.load(Ordering::Relaxed))
     }
 
-    /// Fewer after a statement with so many rows that was given up, somewhat more after each that
-    /// was not.
+    /// Reduces the limit to an eighth of `rows` when a statement with this many exceeded its
+    /// deadline. Raises it by a quarter after each success.
     pub(super) fn learn<T>(&self, rows: usize, answer: &Result<T, QueryError>) {
         let next = match answer {
             Ok(_) => {

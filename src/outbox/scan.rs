@@ -1,4 +1,4 @@
-//! Tells which of the messages that a scan of the stream has seen are events of this outbox.
+//! Recognises events of this outbox among the messages of a stream scan.
 
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
@@ -6,18 +6,17 @@ use uuid::Uuid;
 use super::Outbox;
 use crate::{event::AggregateKey, metrics::Query, pg::error::QueryError};
 
-/// An event of this outbox among the messages that were seen.
+/// An event of this outbox among the scanned messages.
 #[derive(Debug, Clone)]
 pub struct Ours {
-    /// Which of them, counted from 0.
+    /// Index of the message, counted from 0.
     pub place: usize,
-    /// Its key, when it has one.
+    /// Key of the event; `None` for an event without one.
     pub key: Option<AggregateKey>,
 }
 
 impl Outbox {
-    /// Takes the position over when its cluster became this one by `pg_upgrade`. Returns whether it
-    /// did.
+    /// Takes over a position whose cluster became this one by `pg_upgrade`. Returns whether it did.
     ///
     /// # Errors
     /// As the session's.
@@ -27,8 +26,8 @@ impl Outbox {
         Ok(row.try_get("taken")?)
     }
 
-    /// The events of this outbox among these, each by its place in the outbox and its id, as far as
-    /// they are not settled, or are letters that are not resolved.
+    /// Finds the events of this outbox among scanned messages, each given by its `seq` and id.
+    /// Settled events are left out, unless they are unresolved letters.
     ///
     /// # Errors
     /// As the session's.

@@ -1,4 +1,4 @@
-//! Writes back what was decided: the position and the letters it passes over, in one statement.
+//! Writes decisions back: the position and the letters that it passes over, in one statement.
 
 use std::time::Duration;
 
@@ -14,25 +14,25 @@ use crate::{
     pg::error::QueryError,
 };
 
-/// What a held letter says about itself.
+/// Error code and text of a held letter.
 const HELD: (&str, &str) = ("held", "waits behind an earlier letter of its key");
 
-/// Under which right and for which stream a settlement is written.
+/// Term and stream under which a settlement is written.
 #[derive(Debug, Clone)]
 pub struct Authority {
     /// The fencing number of our holding.
     pub term: i64,
-    /// The stream that acknowledged.
+    /// Name of the stream that acknowledged.
     pub stream: String,
-    /// When that stream was created, in nanoseconds since the Unix epoch, when that is known.
+    /// Creation time of that stream in nanoseconds since the Unix epoch; `None` when unknown.
     pub stream_created: Option<i64>,
     /// Events settled as published by this position so far.
     pub published: i64,
-    /// Whether a dead letter holds the later events of its key.
+    /// Whether a dead letter blocks its key.
     pub on_dead: OnDead,
-    /// Bytes of a payload that a letter copies at most; a larger one stays in the outbox.
+    /// Maximum bytes of a payload that a letter copies; a larger one stays in the outbox.
     pub letter_bytes_max: u64,
-    /// For how long a settlement renews the lease.
+    /// Length of the lease after a settlement renews it.
     pub lease: Duration,
 }
 
@@ -44,13 +44,13 @@ impl Authority {
     }
 }
 
-/// Why a settlement was not written.
+/// Reason why a settlement was not written.
 #[derive(Debug, Error)]
 pub enum SettleError {
-    /// Somebody else took the relay over; nothing was written.
+    /// Another instance leads this relay; nothing was written.
     #[error("another instance took this relay over (our term {term} is not the last)")]
     TermLost {
-        /// The term under which we tried.
+        /// The term of the attempt.
         term: i64,
     },
     /// The statement failed; it may be tried again.
@@ -58,24 +58,24 @@ pub enum SettleError {
     Query(#[from] QueryError),
 }
 
-/// A settlement that is written.
+/// Result of a settlement.
 #[derive(Debug, Default)]
 pub struct Written {
-    /// The new fence, when the statement gives one: what begins later has a higher `seq`.
+    /// The new fence, when the statement returns one: rows that begin later have a higher `seq`.
     pub fence: Option<Seq>,
-    /// Dead letters of the settlement, the first of them.
+    /// Dead letters of the settlement, up to the requested number.
     pub dead: Vec<DeadLetter>,
 }
 
 impl Outbox {
-    /// Letters that one settlement may have.
+    /// Maximum number of letters in one settlement.
     pub fn letters_max(&self) -> usize {
         self.limits.letters.at_most(usize::MAX)
     }
 
-    /// Writes a settlement. Doing it again changes nothing.
+    /// Writes a settlement. Writing it again changes nothing.
     ///
-    /// Of its dead letters `named_max` at most are returned.
+    /// At most `named_max` of its dead letters are returned.
     ///
     /// # Errors
     /// [`SettleError::TermLost`] is final for this holding.
@@ -194,7 +194,7 @@ impl<'a> PositionRow<'a> {
     }
 }
 
-/// Letters as the arrays that a statement takes.
+/// Letters as parallel arrays, the parameters of a statement.
 #[derive(Default)]
 struct Columns<'a> {
     seqs: Vec<i64>,
@@ -222,7 +222,8 @@ impl<'a> Columns<'a> {
                 let holds = on_dead == OnDead::Hold;
                 ("dead", holds, (reason.code, reason.text.as_str()), *attempts, None)
             }
-            // While it may still go the later ones wait, whatever a dead one would do.
+            // While the letter may still be published the later events wait, whatever `on_dead`
+            // says.
             Fate::Retrying(Retry { reason, attempts, wait }) => {
                 let told = (reason.code, reason.text.as_str());
                 ("retrying", true, told, *attempts, Some(wait.as_secs_f64()))

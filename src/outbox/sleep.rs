@@ -1,11 +1,12 @@
-//! Falling asleep without missing an event: the wake-up gate, and who may have read it before.
+//! Sleeping without missing an event: the wake-up gate, and transactions that may have read it
+//! before.
 
 use std::time::Duration;
 
 use crate::{metrics::Query, outbox::Outbox, pg::error::QueryError};
 
 impl Outbox {
-    /// Listens for inserting transactions that notify. Once a session, before any sleep.
+    /// Listens for inserting transactions that notify. Call it once a session, before any sleep.
     ///
     /// # Errors
     /// As the session's.
@@ -14,7 +15,8 @@ impl Outbox {
         self.connection.execute(&listen).await
     }
 
-    /// Asks inserting transactions to notify for a while; it ends by itself if we die.
+    /// Opens the wake-up gate: inserting transactions notify until it expires, also when this
+    /// process dies.
     ///
     /// # Errors
     /// As the session's.
@@ -22,7 +24,7 @@ impl Outbox {
         self.set_gate(i64::try_from(open_for.as_secs().max(1)).unwrap_or(i64::MAX)).await
     }
 
-    /// Asks them to notify no more.
+    /// Closes the wake-up gate: inserting transactions stop notifying.
     ///
     /// # Errors
     /// As the session's.

@@ -1,4 +1,4 @@
-//! Rows that the database cannot read: which one it is, and what can be saved of it.
+//! Rows that the database cannot read: finding them, and saving the readable columns.
 
 use tokio_postgres::types::ToSql;
 
@@ -9,8 +9,8 @@ use crate::{
 };
 
 impl Outbox {
-    /// The first row from the cursor on, when a page of this one row could not be read for the reason
-    /// that `error` gives; or the rows before it, when it is not the first.
+    /// The first row from the cursor on, after a page of one row failed with `error`. When other
+    /// rows come before the unreadable one, the result has those.
     ///
     /// # Errors
     /// As the session's.
@@ -24,8 +24,8 @@ impl Outbox {
             Err(error) if error.is_of_a_row() => {}
             found => return Ok(vec![unreadable(found?, error)?]),
         }
-        // Not even the number of its transaction can be read: its block is damaged. The database looks
-        // at the first row of each leaf, so that rows of other leaves may come before it.
+        // The block of this row is damaged, so not even its transaction number can be read. The
+        // query reads the first row of each leaf, so rows of other leaves may come before it.
         let (bookmark, floor) = (cursor.bookmark.0, cursor.floor.0);
         let parameters: [&(dyn ToSql + Sync); 3] = [&bookmark, &floor, &late];
         let row = self.query_rarely(include_str!("sql/find_damaged_row.sql"), &parameters).await?;
@@ -41,7 +41,7 @@ impl Outbox {
         }
     }
 
-    /// The place of the first row from the cursor on that is below another place.
+    /// The `seq` of the first row from the cursor on that is below another `seq`.
     pub(super) async fn next_row(
         &self,
         cursor: &Position,
@@ -73,7 +73,7 @@ impl Outbox {
         Ok(rows.first().map(row::readable).transpose()?.map(Box::new))
     }
 
-    /// Completes unreadable events with what can be read of them.
+    /// Completes unreadable events with the columns that can be read.
     pub(super) async fn salvage(&self, events: &mut [Box<Event>]) -> Result<(), QueryError> {
         let unreadable =
             events.iter_mut().filter(|event| matches!(event.payload, Payload::Unreadable { .. }));
@@ -86,7 +86,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Reads payloads one by one, because one of them cannot be read.
+    /// Reads payloads one by one, after one of them could not be read.
     pub(super) async fn read_payloads_one_by_one(
         &self,
         events: &mut [Box<Event>],
@@ -106,7 +106,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Runs a statement that is not worth preparing, and gives its first row.
+    /// Runs a statement that is too rare to be prepared, and returns its first row.
     async fn query_rarely(
         &self,
         sql: &str,
@@ -117,7 +117,7 @@ impl Outbox {
     }
 }
 
-/// An event of which only the place is known; without one the row has gone meanwhile.
+/// An event of which only the `seq` is read; without one the row has gone meanwhile.
 fn unreadable(seq: Option<i64>, reason: &QueryError) -> Result<Box<Event>, QueryError> {
     let seq = seq.map(Seq).ok_or(QueryError::RowGone)?;
     Ok(Box::new(row::unreadable(seq, &reason.to_string())))

@@ -1,4 +1,4 @@
-//! What keeps the tables small and people informed: depth, retention, the note for `status`.
+//! Chores of a relay: depth, retention, checkpoints, the note for `status`.
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
@@ -10,9 +10,9 @@ use crate::{
     pg::{connect::Connection, error::QueryError, schema::Schema},
 };
 
-/// The tables as the chores see them, through a session of their own: off the data path.
+/// The tables as the chores use them, through a separate session: off the data path.
 ///
-/// No statement is prepared ahead: one that cannot be prepared would fail them all.
+/// No statement is prepared in advance: one that cannot be prepared would make all fail.
 pub struct Upkeep {
     connection: Arc<Connection>,
     schema: Schema,
@@ -21,31 +21,31 @@ pub struct Upkeep {
     forgetting: RowLimit,
 }
 
-/// Letters that one statement deletes at most, and rows of the audit.
+/// Maximum number of letters, and of audit rows, that one statement deletes.
 const FORGET_ROWS: usize = 2_000;
 
-/// What was deleted for its age.
+/// Number of rows that were deleted because of their age.
 #[derive(Debug, Clone, Copy)]
 pub struct Forgotten {
     /// Resolved letters.
     pub letters: i64,
-    /// Rows of the audit.
+    /// Deleted audit rows.
     pub audits: i64,
-    /// Whether there may be more.
+    /// Whether the limit was reached, so that more may be left.
     pub is_full: bool,
 }
 
-/// What a round of retention did.
+/// Result of a round of retention.
 #[derive(Debug, Clone, Copy)]
 pub struct Retained {
-    /// Turns emptied.
+    /// Number of turns that were emptied.
     pub emptied: i32,
-    /// Rows that went with them at most.
+    /// Upper bound for the number of deleted rows.
     pub rows_at_most: i64,
 }
 
 impl Upkeep {
-    /// Works through this session, which several may share.
+    /// Works through this session, which others may share.
     pub fn new(connection: Arc<Connection>, schema: Schema, relay: String) -> Self {
         let (measuring, forgetting) = (Measuring::default(), RowLimit::default());
         Self { connection, schema, relay, measuring, forgetting }
@@ -55,7 +55,7 @@ impl Upkeep {
         &self.relay
     }
 
-    /// How much is not published; `None` before the relay's first start.
+    /// Measures how much is not published; `None` before the relay's first start.
     ///
     /// # Errors
     /// As the session's.
@@ -63,7 +63,7 @@ impl Upkeep {
         self.measuring.depth(&self.connection, &self.schema, &self.relay).await
     }
 
-    /// Losses that nobody has acknowledged.
+    /// Losses that no operator has acknowledged.
     ///
     /// # Errors
     /// As the session's.
@@ -72,8 +72,8 @@ impl Upkeep {
         rows.first().map(Losses::read).transpose().map(Option::unwrap_or_default)
     }
 
-    /// Writes for `postrider status` why nothing is published just now, as a word and as a text
-    /// (`None` when events flow), and a report as JSON.
+    /// Writes a note for `postrider status`: the gate that keeps events from flowing as a word and
+    /// a text (`None` when events flow), and a report as JSON.
     ///
     /// # Errors
     /// As the session's.
@@ -90,12 +90,12 @@ impl Upkeep {
         self.run(sql, &parameters).await.map(drop)
     }
 
-    /// The text as the database can take it.
+    /// The text in a form that the database accepts.
     pub fn storable<'a>(&self, text: &'a str) -> Cow<'a, str> {
         self.connection.storable(text)
     }
 
-    /// Statements that grant what the relay needs and its user lacks.
+    /// Statements that grant privileges which the relay needs and its user lacks.
     ///
     /// # Errors
     /// As the session's.
@@ -111,7 +111,7 @@ impl Upkeep {
         Ok(statements)
     }
 
-    /// Notes where the relay is; forgets what was noted longer ago than `kept`.
+    /// Takes a checkpoint of the position, and deletes checkpoints older than `kept`.
     ///
     /// # Errors
     /// As the session's.
@@ -136,7 +136,7 @@ impl Upkeep {
         })
     }
 
-    /// Deletes some resolved letters and rows of the audit that are older than these times.
+    /// Deletes resolved letters and audit rows that are older than these times, up to a limit.
     ///
     /// # Errors
     /// As the session's.
@@ -157,7 +157,7 @@ impl Upkeep {
         Ok(Forgotten { letters, audits, is_full: letters.max(audits) >= limit })
     }
 
-    /// Forgets the consumers' dedup keys that are older than `retention`.
+    /// Deletes the consumers' dedup keys that are older than `retention`.
     ///
     /// # Errors
     /// As the session's.

@@ -1,49 +1,50 @@
-//! What one key waits for: a letter, or rows that are not settled.
+//! The reason why one key waits: a letter, or rows that are not settled.
 
 use tokio_postgres::Row;
 
 use super::{Inspection, operator::Letter};
 use crate::{event::AggregateKey, pg::error::QueryError};
 
-/// How many letters and rows are read one by one.
+/// Maximum number of letters, and of rows, that are read one by one.
 const LOOK_MAX: i64 = 100_000;
 
-/// What the later events of a key wait for.
+/// The obstacle for the later events of a key.
 #[derive(Debug, Clone)]
 pub struct Waiting {
-    /// The letter in front, when there is one.
+    /// The letter in front; `None` without one.
     pub letter: Option<WaitingLetter>,
-    /// Rows of the key in the outbox that are not settled.
+    /// Unsettled rows of the key in the outbox.
     pub pending: i64,
-    /// The age of the first of them, by its `occurred_at`.
+    /// Age of the first of those rows, by its `occurred_at`.
     pub oldest_age_seconds: Option<f64>,
-    /// Whether there may be more rows than were read.
+    /// Whether the limit was reached, so that there may be more rows.
     pub is_more: bool,
 }
 
 /// The unresolved letter that stands in front of the others of its key.
 #[derive(Debug, Clone)]
 pub struct WaitingLetter {
-    /// What lists show too.
+    /// The fields that lists show too.
     pub letter: Letter,
-    /// When it was tried last, as ISO 8601.
+    /// Time of the last attempt, as ISO 8601.
     pub last_failed_at: String,
-    /// In how many seconds the relay loads it; negative when that is due.
+    /// Seconds until the relay loads it; negative when overdue.
     pub next_attempt_in_seconds: Option<f64>,
-    /// Whether it can never be published as it is.
+    /// Whether it cannot be published unless it is edited.
     pub is_hopeless: bool,
-    /// How many letters stand behind it, 100,000 at most.
+    /// Number of letters behind it, at most 100,000.
     pub behind: i64,
 }
 
 impl Inspection {
-    /// What the events of a key wait for.
+    /// Reads the obstacle for the events of a key.
     ///
     /// # Errors
     /// As the session's.
     pub async fn waiting(&self, relay: &str, key: &AggregateKey) -> Result<Waiting, QueryError> {
         let (kind, id) = (key.aggregate_type(), key.aggregate_id());
-        // The rows first: one that becomes a letter in between is then seen twice, not never.
+        // Rows are read first: a row that becomes a letter in between is counted twice instead of
+        // never.
         let sql = include_str!("sql/find_pending_rows.sql");
         let rows = self.query(sql, &[&relay, &kind, &id, &LOOK_MAX]).await?;
         let (mut pending, mut looked_at, mut oldest_age_seconds) = (0, 0_i64, None);
@@ -73,7 +74,7 @@ impl WaitingLetter {
 
 #[cfg(test)]
 mod tests {
-    /// What is not settled is decided in two files.
+    /// Unsettled rows are selected in two files, which must agree.
     #[test]
     fn the_pending_rows_of_a_key_are_those_that_the_depth_counts() {
         let rows = |statement: &str, end: &str| {
@@ -81,7 +82,7 @@ mod tests {
             let (rows, _) = rest.split_once(end).expect("their end");
             let rows = rows.split_whitespace().collect::<Vec<_>>().join(" ");
             let rows = rows.replace(") ", ")").replace("( ", "(").replace("$4", "$2");
-            // What else of the columns each of them needs is its own matter.
+            // The other columns may differ between the two.
             ["o", "l", "late"].iter().fold(rows, |rows, table| {
                 ["event_type", "kind", "aggregate_type", "aggregate_id"]
                     .iter()

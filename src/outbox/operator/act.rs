@@ -1,4 +1,4 @@
-//! Changes letters: redrive, discard, edit, each with its row of the audit in the same statement.
+//! Changes letters: redrive, discard, edit, erase, each with its audit row in the same statement.
 
 use serde_json::json;
 use tokio_postgres::types::ToSql;
@@ -10,117 +10,119 @@ use crate::{
     pg::error::{Class, QueryError},
 };
 
-/// How many letters one statement changes, and so one transaction.
+/// Maximum number of letters of one statement, which is one transaction.
 const BATCH: usize = 1_000;
 
-/// How often a batch is tried that another session stood in the way of.
+/// Number of attempts for a batch that another session blocks.
 const TRIES: usize = 5;
 
-/// Rows of the outbox that one batch of an erasure looks at, whatever their key: no index knows keys.
+/// Rows of the outbox that one batch of an erasure reads, whatever their key: there is no index on
+/// keys.
 const ERASE_ROWS: i64 = 20_000;
 
-/// Bytes of a payload at most that an edit reads again for its digest.
+/// Maximum bytes of a payload that an edit reads again for its digest.
 const DIGEST_BYTES_MAX: i64 = 64 * 1024 * 1024;
 
-/// What is done to letters.
+/// An action of an operator on letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// The relay tries them again.
+    /// The relay tries the letters again.
     Redrive,
-    /// They are given up; what is held behind them goes on.
+    /// The letters are given up, and the letters held behind them go on.
     Discard,
 }
 
-/// Who acts, and why.
+/// The person who acts, and the reason.
 #[derive(Debug, Clone)]
 pub struct Authority {
-    /// Who it is by their own account.
+    /// Name that the person gave.
     pub actor: String,
-    /// Why; a discard and an edit need it.
+    /// Reason; a discard and an edit require one.
     pub reason: Option<String>,
 }
 
-/// What one batch changed.
+/// Result of one batch.
 #[derive(Debug)]
 pub struct Acted {
-    /// The letters, in the order of their `seq`.
+    /// The changed letters, in ascending order of `seq`.
     pub ids: Vec<i64>,
-    /// Where the next batch begins; `None` when this was the last.
+    /// The `seq` after which the next batch begins; `None` when this was the last.
     pub next: Option<i64>,
 }
 
-/// What one batch erased.
+/// Result of one batch of an erasure.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Erased {
     /// Rows of the outbox.
     pub rows: u64,
-    /// Rows of the key that are not settled, and stay.
+    /// Unsettled rows of the key, which stay.
     pub rows_left: u64,
     /// Letters.
     pub letters: u64,
-    /// Letters of the key that are not resolved, and stay.
+    /// Unresolved letters of the key, which stay.
     pub letters_left: u64,
-    /// Where the next batch begins; `None` when this was the last.
+    /// The `seq` after which the next batch begins; `None` when this was the last.
     pub next: Option<i64>,
 }
 
-/// What became of a letter that was asked for by its id.
+/// State of a letter that was requested by its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is dead and not resolved.
+    /// The letter is dead and not resolved.
     Dead,
-    /// It is tried again already.
+    /// The relay already tries the letter again.
     Retrying,
-    /// It waits behind another letter.
+    /// The letter waits behind another one.
     Held,
-    /// It is resolved: how, and by whom.
+    /// The letter is resolved.
     Resolved {
         /// `published` or `discarded`.
         resolution: String,
-        /// Who did it.
+        /// The person who resolved it.
         by: Option<String>,
     },
-    /// It is dead, and can never be published as it is.
+    /// The letter is dead and cannot be published unless it is edited.
     Hopeless {
-        /// Why it died, as a word.
+        /// The reason as a word.
         code: String,
     },
-    /// It belongs to another relay.
+    /// The letter belongs to another relay, which has this name.
     OfRelay(String),
-    /// There is none.
+    /// No letter has this id.
     Unknown,
 }
 
-/// A dead letter as it shall be.
+/// The new content of a dead letter.
 #[derive(Debug, Clone)]
 pub struct Edit {
-    /// Which letter.
+    /// Id of the letter.
     pub id: i64,
-    /// The event id that it has now; with another one it was edited meanwhile.
+    /// The current event id. When it differs, somebody has edited the letter meanwhile.
     pub event_id: Uuid,
-    /// Its type.
+    /// The new event type.
     pub event_type: String,
-    /// Its own subject.
+    /// The new subject; `None` for that of the route.
     pub subject: Option<String>,
-    /// Its headers as JSON text.
+    /// The new headers as JSON text.
     pub headers: String,
-    /// Its payload, when that changes.
+    /// The new payload; `None` keeps the old one.
     pub payload: Option<NewPayload>,
-    /// Whether to have it tried again at once.
+    /// Whether the relay tries the letter again at once.
     pub redrive: bool,
 }
 
-/// The payload that replaces another.
+/// The new payload of a letter.
 #[derive(Debug, Clone)]
 pub enum NewPayload {
     /// A JSON text.
     Json(String),
-    /// Bytes of whatever kind.
+    /// Bytes of any content type.
     Binary(Vec<u8>),
 }
 
 impl Operator {
-    /// Acts on the next dead letters of a choice above a `seq`: 1,000 at most, in one transaction.
+    /// Applies an action to the next dead letters of a choice above a `seq`: at most 1,000, in one
+    /// transaction.
     ///
     /// # Errors
     /// As the session's; then nothing of this batch was done, unless the answer did not come in time.
@@ -160,8 +162,8 @@ impl Operator {
         Ok(Acted { ids, next })
     }
 
-    /// Changes one dead letter and gives its new event id; `None` when it is not dead any more or
-    /// somebody else has edited it.
+    /// Edits one dead letter and returns its new event id; `None` when it is no longer dead or
+    /// another person has edited it.
     ///
     /// # Errors
     /// As the session's.
@@ -193,7 +195,7 @@ impl Operator {
         Ok(rows.first().map(|row| row.try_get("event_id")).transpose()?.flatten())
     }
 
-    /// Erases what is kept of a key: one batch of the rows above a `seq`.
+    /// Erases the stored data of a key: one batch of the rows above a `seq`.
     ///
     /// # Errors
     /// As the session's.
@@ -227,7 +229,7 @@ impl Operator {
         })
     }
 
-    /// What each of these letters is now, in the order of `ids`.
+    /// The current state of each of these letters, in the order of `ids`.
     ///
     /// # Errors
     /// As the session's.
@@ -255,7 +257,7 @@ impl Operator {
         Ok(ids.iter().map(|id| (*id, found.remove(id).unwrap_or(Outcome::Unknown))).collect())
     }
 
-    /// Runs a statement that stands alone, so that one that was rolled back may be tried again.
+    /// Runs a single statement, and repeats it after a rollback.
     async fn again(
         &self,
         sql: &str,

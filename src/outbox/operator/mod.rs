@@ -1,4 +1,4 @@
-//! What an operator sees of letters and does to them, while the relay runs or not.
+//! Letters as an operator sees and changes them, whether or not the relay runs.
 
 mod act;
 mod read;
@@ -19,10 +19,10 @@ pub use act::{Acted, Action, Authority, Edit, Erased, NewPayload, Outcome};
 pub use read::{LetterDetail, PayloadPart, Recorded};
 pub use redriven::Redriven;
 
-/// The settings of an operator's session. Filters that are not set fold away when the plan knows
-/// the values; a choice is joined with its letters row by row, never with the whole table. Without
-/// statistics, as after a flood of letters, the planner takes any choice for a few rows and would
-/// sort a million: an index gives their order.
+/// Session settings of an operator. With custom plans, unset filters fold away, and a choice joins
+/// its letters row by row instead of the whole table. Without statistics, as after a flood of
+/// letters, the planner expects few rows and would sort a million. So sorting is off, and an index
+/// gives the order.
 pub const OPERATOR_SETTINGS: [(&str, &str); 7] = [
     ("enable_seqscan", "off"),
     ("enable_sort", "off"),
@@ -30,41 +30,41 @@ pub const OPERATOR_SETTINGS: [(&str, &str); 7] = [
     ("enable_mergejoin", "off"),
     ("jit", "off"),
     ("plan_cache_mode", "force_custom_plan"),
-    // Below the time that a statement has in any case, so that the text names the lock.
+    // Below the deadline of a statement, so that the error names the lock.
     ("lock_timeout", "4s"),
 ];
 
-/// The same for letters that are named by their ids: those are few, and sorted.
+/// Session settings for letters that are chosen by id: those are few, and sorted.
 pub const OPERATOR_SETTINGS_FOR_IDS: [(&str, &str); 7] = {
     let mut settings = OPERATOR_SETTINGS;
     settings[1] = ("enable_sort", "on");
     settings
 };
 
-/// How many letters are counted one by one; beyond it the number reads "at least".
+/// Highest number of letters that is counted exactly. Above it the number reads "at least".
 const COUNT_MAX: i64 = 100_000;
 
-/// The letters of one relay, through a session of their own.
+/// The letters of one relay, accessed through a separate session.
 pub struct Operator {
     connection: Connection,
     schema: Schema,
     relay: String,
 }
 
-/// What a letter waits for.
+/// The reason for which an unresolved letter waits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum State {
-    /// For an operator.
+    /// The letter waits for an operator.
     #[default]
     Dead,
-    /// For an earlier letter of its key.
+    /// The letter waits for an earlier one of its key.
     Held,
-    /// For the time of its next attempt.
+    /// The letter waits for the time of its next attempt.
     Retrying,
 }
 
 impl State {
-    /// As the column spells it.
+    /// Spelling in the column.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Dead => "dead",
@@ -74,63 +74,63 @@ impl State {
     }
 }
 
-/// Which letters are meant; everything that is set narrows it.
+/// Conditions that select letters; all that are set must hold.
 #[derive(Debug, Clone, Default)]
 pub struct Choice {
-    /// Of this event type.
+    /// Event type.
     pub event_type: Option<String>,
-    /// Of this key.
+    /// Key.
     pub key: Option<AggregateKey>,
-    /// With this error code.
+    /// Error code.
     pub error_code: Option<String>,
-    /// With this fingerprint.
+    /// Fingerprint.
     pub fingerprint: Option<String>,
-    /// Dead since then at the earliest; of letters that are not dead, failed first.
+    /// Earliest time of death, inclusive; for other letters, of their first failure.
     pub since: Option<SystemTime>,
-    /// Dead since then at the latest.
+    /// Latest time of death, inclusive.
     pub until: Option<SystemTime>,
-    /// One of these.
+    /// Ids.
     pub ids: Option<Vec<i64>>,
-    /// In this state.
+    /// State.
     pub state: State,
-    /// Also such as can never be published as they are.
+    /// Whether to include letters that cannot be published unless they are edited.
     pub hopeless: bool,
 }
 
 /// One letter in a list, without its payload.
 #[derive(Debug, Clone)]
 pub struct Letter {
-    /// Its id, which pages go on from.
+    /// Id, after which the next page continues.
     pub id: i64,
-    /// The relay that it belongs to.
+    /// Relay that owns the letter.
     pub relay: String,
-    /// `dead`, `held` or `retrying`; of a resolved letter what it was last.
+    /// `dead`, `held` or `retrying`; for a resolved letter its last state.
     pub state: String,
-    /// When it died, as ISO 8601.
+    /// Time of death, as ISO 8601.
     pub dead_at: Option<String>,
-    /// When it left the fast path, as ISO 8601.
+    /// Time at which the event left the fast path, as ISO 8601.
     pub first_failed_at: String,
-    /// When the relay looks at its key, as ISO 8601.
+    /// Time at which the relay loads the key, as ISO 8601.
     pub next_attempt_at: Option<String>,
     /// The reason as a word.
     pub error_code: String,
     /// The reason as a sentence.
     pub error: String,
-    /// What groups like failures.
+    /// Group of similar failures.
     pub fingerprint: String,
-    /// How often it was tried.
+    /// Number of attempts.
     pub attempts: i32,
     /// Whether later events of its key wait for it.
     pub holds: bool,
-    /// Its place in the outbox.
+    /// Place in the outbox.
     pub seq: i64,
     /// The event's id.
     pub event_id: Uuid,
     /// The event's type.
     pub event_type: String,
-    /// What the event is about.
+    /// Key of the event.
     pub key: Option<AggregateKey>,
-    /// The payload's size.
+    /// Size of the payload in bytes.
     pub payload_bytes: i64,
 }
 
@@ -209,7 +209,7 @@ mod tests {
         ("$10::text", "state"),
     ];
 
-    /// What is counted, shown and asked about has to be what is changed.
+    /// Counting, listing and changing must select the same letters.
     #[test]
     fn every_statement_about_a_choice_chooses_alike() {
         let condition = |statement: &'static str| {

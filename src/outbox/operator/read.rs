@@ -1,4 +1,4 @@
-//! Looks at letters: pages, one in full, and what became of some.
+//! Reads letters: pages, single letters, payloads and their history.
 
 use std::time::SystemTime;
 
@@ -12,29 +12,29 @@ use uuid::Uuid;
 use super::{COUNT_MAX, Choice, Letter, Operator, State, narrowing};
 use crate::pg::error::QueryError;
 
-/// How many rows of the audit are shown of one letter.
+/// Maximum number of audit rows for one letter.
 const HISTORY_MAX: i64 = 100;
 
 /// Everything about one letter but its payload.
 #[derive(Debug, Clone)]
 pub struct LetterDetail {
-    /// What lists show too.
+    /// The fields that lists show too.
     pub letter: Letter,
-    /// When it was tried last, as ISO 8601.
+    /// Time of the last attempt, as ISO 8601.
     pub last_failed_at: String,
-    /// When the event happened, as ISO 8601.
+    /// Time of the event, as ISO 8601.
     pub occurred_at: String,
     /// The event id before the last edit.
     pub replaces: Option<Uuid>,
-    /// `published` or `discarded`; nothing while it is not resolved.
+    /// `published` or `discarded`; `None` while the letter is not resolved.
     pub resolution: Option<String>,
-    /// Who resolved it.
+    /// Person or relay that resolved it.
     pub resolved_by: Option<String>,
-    /// When it was resolved, as ISO 8601.
+    /// Time of the resolution, as ISO 8601.
     pub resolved_at: Option<String>,
-    /// Why it was discarded.
+    /// Reason of a discard.
     pub reason: Option<String>,
-    /// Where the stream holds it.
+    /// Sequence of the message in the stream.
     pub stream_seq: Option<i64>,
     /// Whether the payload stayed in the outbox.
     pub payload_omitted: bool,
@@ -44,59 +44,59 @@ pub struct LetterDetail {
     pub kind: String,
     /// The aggregate's version.
     pub aggregate_version: Option<i64>,
-    /// Who produced it.
+    /// Producer of the event.
     pub source: Option<String>,
-    /// The row's own subject.
+    /// Subject that the row sets.
     pub subject: Option<String>,
     /// The media type of the payload.
     pub content_type: String,
     /// The custom headers as JSON text.
     pub headers: String,
-    /// The conversation it belongs to.
+    /// Id of the conversation.
     pub correlation_id: Option<String>,
-    /// The message that caused it.
+    /// Id of the message that caused the event.
     pub causation_id: Option<String>,
-    /// Who did it.
+    /// User or system that triggered the event.
     pub actor: Option<String>,
-    /// How many letters wait behind it, 100,000 at most.
+    /// Number of letters that wait behind it, at most 100,000.
     pub behind: i64,
-    /// The letter that it waits behind.
+    /// Id of the letter that it waits behind.
     pub behind_of: Option<i64>,
 }
 
 /// A payload, or its beginning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PayloadPart {
-    /// The bytes that were asked for.
+    /// The requested bytes.
     pub bytes: Bytes,
-    /// How many there are in the whole.
+    /// Size of the whole payload in bytes.
     pub whole: i64,
-    /// Whether the column of bytes holds it, not that of JSON.
+    /// Whether the payload is in the column for bytes, not in that for JSON.
     pub is_binary: bool,
 }
 
-/// A row of the audit.
+/// An audit row.
 #[derive(Debug, Clone)]
 pub struct Recorded {
-    /// When, as ISO 8601.
+    /// Time of the action, as ISO 8601.
     pub acted_at: String,
-    /// Who it was by their own account.
+    /// Name that the person gave.
     pub actor: String,
-    /// Who it was to the database.
+    /// Database user of the session.
     pub database_user: String,
     /// `redrive`, `discard` or `edit`.
     pub action: String,
-    /// Why.
+    /// Reason that the person gave.
     pub reason: Option<String>,
-    /// The event id that the letter had then.
+    /// Event id of the letter at that time.
     pub event_id: Uuid,
-    /// The changed columns before, as JSON text.
+    /// The changed columns before the action, as JSON text.
     pub before: String,
-    /// The changed columns after, as JSON text.
+    /// The changed columns after the action, as JSON text.
     pub after: String,
 }
 
-/// `jsonb_each` and `json` come as text from our statements; a payload comes as it is.
+/// Unparsed bytes of a column: `json` as text, or a payload.
 struct Raw(Bytes);
 
 impl<'a> FromSql<'a> for Raw {
@@ -119,8 +119,8 @@ impl Operator {
         rows.first().map_or(Ok(SystemTime::UNIX_EPOCH), |row| Ok(row.try_get("now")?))
     }
 
-    /// Letters of one state, the newest first, older than the letter `after`; `None` when there is
-    /// no such letter.
+    /// Lists letters of one state that are older than the letter `after`, the newest first; `None`
+    /// when there is no letter `after`.
     ///
     /// # Errors
     /// As the session's.
@@ -157,7 +157,7 @@ impl Operator {
         rows.iter().map(Letter::read).collect::<Result<_, _>>().map(Some)
     }
 
-    /// How many letters a choice is about.
+    /// Counts the letters that a choice selects.
     ///
     /// # Errors
     /// As the session's.
@@ -172,7 +172,7 @@ impl Operator {
         Ok(u64::try_from(count).unwrap_or_default())
     }
 
-    /// The first letters of a choice, in the order in which they would be acted on.
+    /// The first letters of a choice, in the order in which an action would change them.
     ///
     /// # Errors
     /// As the session's.
@@ -187,7 +187,7 @@ impl Operator {
         rows.iter().map(Letter::read).collect()
     }
 
-    /// One letter in full, of whichever relay; `None` when there is none of this id.
+    /// One letter in full, of any relay; `None` when no letter has this id.
     ///
     /// # Errors
     /// As the session's.
@@ -197,8 +197,9 @@ impl Operator {
         rows.first().map(LetterDetail::read).transpose()
     }
 
-    /// The payload of a letter, each part up to so many characters or bytes: usually one, none for a
-    /// tombstone, two when both columns are set. `None` when the row that holds it is gone.
+    /// The payload of a letter, each part up to a number of characters or bytes. There is usually
+    /// one part, none for a tombstone, and two when both columns are set. `None` when the row that
+    /// stores the payload is gone.
     ///
     /// # Errors
     /// As the session's.
@@ -221,7 +222,7 @@ impl Operator {
         Ok(Some(parts))
     }
 
-    /// What operators did to a letter, the first action first.
+    /// Actions of operators on a letter, the oldest first.
     ///
     /// # Errors
     /// As the session's.
@@ -231,7 +232,7 @@ impl Operator {
         rows.iter().map(Recorded::read).collect()
     }
 
-    /// `$1` to `$7` of the statements about a choice.
+    /// Parameters `$1` to `$7` of the statements about a choice.
     pub(super) fn common<'a>(
         &'a self,
         narrowing: &'a [Option<&'a str>; 5],

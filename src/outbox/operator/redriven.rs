@@ -1,4 +1,4 @@
-//! Redriven letters: what has become of each since.
+//! Progress of redriven letters.
 
 use std::{collections::HashMap, time::SystemTime};
 
@@ -7,43 +7,43 @@ use tokio_postgres::Row;
 use super::Operator;
 use crate::pg::error::QueryError;
 
-/// What has become of a redriven letter.
+/// State of a letter since it was redriven.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Redriven {
-    /// Nothing yet: the relay has not tried it, or waits for an answer.
+    /// The relay has not tried it yet, or waits for an answer.
     Pending,
-    /// The stream has it.
+    /// The stream contains it.
     Published {
-        /// Where, when that is known.
+        /// Sequence in the stream, when known.
         stream_seq: Option<i64>,
     },
-    /// It died again.
+    /// The letter died again.
     DeadAgain {
-        /// Why, as a word.
+        /// The reason as a word.
         code: String,
-        /// Why, as a sentence.
+        /// The reason as a sentence.
         error: String,
     },
-    /// It failed once more, and the relay tries it again later.
+    /// The letter failed once more, and the relay tries it again later.
     Retrying {
-        /// Why, as a word.
+        /// The reason as a word.
         code: String,
-        /// Why, as a sentence.
+        /// The reason as a sentence.
         error: String,
-        /// When, as ISO 8601.
+        /// Time of the next attempt, as ISO 8601.
         next: Option<String>,
     },
-    /// It waits behind this dead letter of its key.
+    /// The letter waits behind this dead letter of its key.
     Behind(i64),
-    /// Somebody resolved it otherwise, or it was deleted since.
+    /// The letter was resolved in another way, or was deleted.
     Gone {
-        /// `discarded` or `deleted`, and by whom when that is known.
+        /// `discarded` or `deleted`, and the person when known.
         how: String,
     },
 }
 
 impl Operator {
-    /// What has become of these letters since they were redriven, in the order of `ids`.
+    /// The state of these letters since they were redriven, in the order of `ids`.
     ///
     /// # Errors
     /// As the session's.
