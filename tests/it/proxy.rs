@@ -38,13 +38,15 @@ async fn is_silent(stream: &mut TcpStream) -> bool {
 
 #[tokio::test]
 async fn bytes_and_the_end_pass_both_ways() {
-    let (_proxy, mut client, mut server) = conversation().await;
+    let (proxy, mut client, mut server) = conversation().await;
     client.write_all(b"question").await.unwrap();
     assert_eq!(read(&mut server, 8).await, b"question");
     server.write_all(b"answer").await.unwrap();
     assert_eq!(read(&mut client, 6).await, b"answer");
+    assert_eq!(proxy.clients(), 1);
     client.shutdown().await.unwrap();
     assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0);
+    assert_eq!(proxy.clients(), 0);
     server.write_all(b"late").await.unwrap();
     assert_eq!(read(&mut client, 4).await, b"late");
 }

@@ -104,6 +104,8 @@ struct Shared {
     /// Of the connections that there are.
     connections: Mutex<Vec<Connection>>,
     accepted: AtomicU32,
+    /// Clients whose end has come.
+    ended: AtomicU32,
     held_bytes: AtomicU64,
     /// The inboxes that clients of NATS have subscribed to.
     inboxes: Mutex<Vec<String>>,
@@ -134,6 +136,7 @@ impl Proxy {
             modes: Mutex::new(Modes::PASS),
             connections: Mutex::new(Vec::new()),
             accepted: AtomicU32::new(0),
+            ended: AtomicU32::new(0),
             held_bytes: AtomicU64::new(0),
             inboxes: Mutex::new(Vec::new()),
         });
@@ -171,6 +174,12 @@ impl Proxy {
     /// How many connections there were.
     pub(crate) fn accepted(&self) -> u32 {
         self.shared.accepted.load(Relaxed)
+    }
+
+    /// How many clients have not ended their side. The end of one is seen while its bytes are
+    /// taken: not in a [`Mode::Hole`].
+    pub(crate) fn clients(&self) -> u32 {
+        self.accepted() - self.shared.ended.load(Relaxed)
     }
 
     /// How many bytes are kept just now.
@@ -292,7 +301,10 @@ impl Direction {
                 read = from.read(&mut bytes) => read,
                 _ = self.modes.changed() => continue,
             };
-            let Ok(count @ 1..) = read else { return };
+            let Ok(count @ 1..) = read else {
+                shared.ended.fetch_add(u32::from(self.from_client), Relaxed);
+                return;
+            };
             bytes.truncate(count);
             if self.from_client && taken < OPENING_BYTES {
                 shared.note_inboxes(&bytes);
