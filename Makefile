@@ -5,7 +5,7 @@ EVENTS ?= 10000
 # A shell that is not a login shell may not have rustup's directory.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 install := ./deploy/dev/install-services.sh
-# Built in a third of a release's time: see the profile and the feature in Cargo.toml.
+# What builds soonest: see the profile `demo` and the feature `jemalloc` in Cargo.toml.
 quick := --locked --profile demo --no-default-features --bin postrider
 
 .DEFAULT_GOAL := help
