@@ -57,9 +57,9 @@ impl Stage {
     /// Makes a database and migrates it. Returns a session in it.
     pub(crate) async fn database(&self, name: &str) -> Result<Client> {
         self.postgres.execute("postgres", &format!("CREATE DATABASE {name}")).await?;
-        let mut client = self.connect(name).await?;
-        migrate(&mut client, &schema()?).await?;
-        Ok(client)
+        // A migration keeps the settings of its session.
+        migrate(&mut self.connect(name).await?, &schema()?).await?;
+        self.connect(name).await
     }
 
     /// Removes a database that nobody uses any more.
