@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::{Options, RunError};
 use crate::{
     config::{self, Config, SinkKind},
-    delivery::{Growth, Limits, OnDead, Policy, Rules},
+    delivery::{DeliveryRules, Growth, OnDead, RetryPolicy, WindowLimits},
     metrics::{Dependency, Metrics, Program},
     nats::{self, Connector, Standing, keep_connected},
     outbox::{Candidate, LETTER_BYTES_MAX},
@@ -201,7 +201,7 @@ fn settings(config: &Config, options: Options, template: SubjectTemplate) -> rel
         filter: config.route.filter.clone(),
         source: config.relay.source.clone(),
         ack_timeout: config.nats.ack_timeout.0,
-        limits: Limits {
+        limits: WindowLimits {
             in_flight_events,
             in_flight_bytes,
             memory_events: in_flight_events.saturating_mul(MEMORY_PER_IN_FLIGHT),
@@ -239,13 +239,13 @@ fn host_name() -> String {
     uname().nodename().to_string_lossy().into_owned()
 }
 
-fn rules(route: &config::Route) -> Rules {
-    Rules {
+fn rules(route: &config::Route) -> DeliveryRules {
+    DeliveryRules {
         on_dead: match route.on_dead {
             config::OnDead::Hold => OnDead::Hold,
             config::OnDead::Skip => OnDead::Skip,
         },
-        retry: Policy {
+        retry: RetryPolicy {
             attempts: route.attempts,
             delay: route.delay.0,
             growth: match route.backoff {

@@ -1,22 +1,22 @@
-//! How long a leader may trust its lease. It is renewed in the database; this is what the leader knows.
+//! Lease as its holder knows it: until when it is trusted, and when it is renewed.
 
 use std::time::{Duration, Instant};
 
-/// The longest lease that an instance takes. Whatever ends later was not written by one.
+/// Longest lease that an instance takes. No instance wrote a lease that ends later.
 pub const LEASE_MAX: Duration = Duration::from_mins(5);
 
-/// The part of a lease after which it is renewed: what is left has room for failed attempts.
+/// Part of a lease after which it is renewed. The rest leaves room for failed attempts.
 const RENEW_AFTER: f64 = 0.4;
 
-/// The part of a lease for which the leader trusts it. The rest is a margin for two clocks that do
-/// not run alike, and for what is on its way to the broker when the trust ends.
+/// Part of a lease for which the leader trusts it. The rest is a margin for two clocks that do not
+/// run alike, and for messages in flight when the trust ends.
 const TRUSTED_FOR: f64 = 0.8;
 
-/// For how long after an answer of the database messages may be handed over. Another instance that
+/// Time after an answer of the database in which messages may be handed over. Another instance that
 /// sees our session gone waits for longer than this before it takes over.
 pub const HEARD_WITHIN: Duration = Duration::from_millis(500);
 
-/// How long a lease of this length is trusted after it was confirmed.
+/// Time for which a lease of this length is trusted after it was confirmed.
 pub fn trusted_for(length: Duration) -> Duration {
     length.mul_f64(TRUSTED_FOR)
 }
@@ -24,20 +24,20 @@ pub fn trusted_for(length: Duration) -> Duration {
 /// A lease as its holder knows it.
 ///
 /// The database confirms it by a statement that was sent at a time by our clock. The lease ends no
-/// earlier than its length after that time, whatever the database's clock shows. Besides, the session
-/// has to be heard of: who sees it gone need not wait for the lease to end.
+/// earlier than its length after that time, whatever the database's clock shows. The session has to
+/// answer, too: an instance that sees it gone need not wait for the lease to end.
 #[derive(Debug, Clone, Copy)]
 pub struct Lease {
     length: Duration,
-    /// When the last statement was sent that the database has confirmed.
+    /// Time at which the last confirmed statement was sent.
     confirmed: Instant,
-    /// When a statement was answered last.
+    /// Time of the last answer to a statement.
     heard: Instant,
-    /// Since when only a later confirmation counts.
+    /// Time from which a confirmation has to be asked for to count, after a stand-still.
     distrusted: Option<Instant>,
-    /// Since when something waits for a renewal.
+    /// Time since which a message waits for a renewal.
     wanted: Option<Instant>,
-    /// When a renewal that failed is tried again.
+    /// Time at which a failed renewal is tried again.
     retry_at: Option<Instant>,
 }
 
@@ -54,30 +54,31 @@ impl Lease {
         is_heard && self.distrusted.is_none() && now < self.trusted_until()
     }
 
-    /// When the trust ends unless the database confirms the lease again.
+    /// Time at which the trust ends unless the database confirms the lease again.
     pub fn trusted_until(&self) -> Instant {
         self.confirmed + trusted_for(self.length)
     }
 
-    /// The process may have stood still until `now`: only what the database says from now on counts.
+    /// Ends the trust after a stand-still until `now`; only a confirmation asked for later restores
+    /// it.
     pub fn distrust(&mut self, now: Instant) {
         self.distrusted = Some(now);
         self.retry_at = None;
     }
 
-    /// A message waits for the lease to be renewed.
+    /// Notes that a message waits for a renewal.
     pub fn want(&mut self, now: Instant) {
         self.wanted.get_or_insert(now);
     }
 
-    /// A statement that was sent at `asked` has been answered.
+    /// Notes the answer to a statement that was sent at `asked`.
     pub fn heard(&mut self, asked: Instant, now: Instant) {
         if self.distrusted.is_none_or(|since| asked >= since) {
             self.heard = now;
         }
     }
 
-    /// The database has confirmed the term by a statement that was sent at `asked`.
+    /// Notes that a statement sent at `asked` has confirmed the term.
     pub fn confirmed(&mut self, asked: Instant, now: Instant) {
         self.heard(asked, now);
         self.confirmed = self.confirmed.max(asked);
@@ -88,19 +89,19 @@ impl Lease {
         }
     }
 
-    /// A renewal failed, and is tried again at `at`.
+    /// Notes that a renewal failed and is tried again at `at`.
     pub fn retry_at(&mut self, at: Instant) {
         self.retry_at = Some(at);
     }
 
-    /// When the lease is renewed next.
+    /// Time of the next renewal.
     pub fn renew_due(&self) -> Instant {
         let by_time = self.confirmed + self.length.mul_f64(RENEW_AFTER);
         let due = [self.distrusted, self.wanted].into_iter().flatten().fold(by_time, Instant::min);
         self.not_before(due)
     }
 
-    /// When the lease may be renewed that is wanted at `due`: a failed attempt is waited out.
+    /// Time of a renewal that is due at `due`, but not before the wait after a failed one is over.
     pub fn not_before(&self, due: Instant) -> Instant {
         self.retry_at.map_or(due, |retry_at| due.max(retry_at))
     }

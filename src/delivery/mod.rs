@@ -1,29 +1,17 @@
 //! The decisions: order, retry, breaker, window and what is settled. No I/O, no clock, no tokio.
 //!
-//! Everything here is a plain value that the relay's one task owns. Time comes in as `now`. What
-//! may happen is `admit` → `next` → `resolve` → `take_settlement`, in the order of the walk of one
-//! row (see the crate's documentation), and the simulation in `sim` drives just these.
+//! All state is plain values that the relay's one task owns. Time comes in as `now`. The calls are
+//! `admit` → `next` → `resolve` → `take_settlement`, in the order of the walk of one row (see the
+//! crate's documentation). The simulation in `sim` drives the same calls.
 
-mod abilities;
-mod batch;
-mod before;
-mod blocked;
-mod bound;
-mod breaker;
-mod doubt;
-mod found;
-mod lanes;
-mod latest;
 mod lease;
 mod letters;
+mod order;
 mod outcome;
 mod pace;
-mod progress;
-mod retry;
-mod retrying;
 #[cfg(test)]
 pub(crate) mod sim;
-mod window;
+mod uncertainty;
 
 use std::{
     collections::HashSet,
@@ -33,169 +21,180 @@ use std::{
 use rustc_hash::FxHashMap;
 
 use crate::event::{Event, Payload, Position, Seq, Snapshot};
-use batch::Batches;
-use before::Before;
-use blocked::Blocked;
-use lanes::Left;
-use letters::Letters;
+use letters::run::LetterRuns;
+use order::{batching::Batcher, blocked::Blocked, lanes::RemovedLane};
+use uncertainty::predecessor::Predecessor;
 
-pub use abilities::Abilities;
-pub use batch::{BATCH_EVENTS_MAX, BatchKind, BatchOutcome, Batching, Company, Taken};
-pub use before::Earlier;
-pub use blocked::{BlockedBounds, Hold};
-pub use breaker::{Breaker, Permit, Transition};
-pub use found::{FOUND_MAX, Found};
-pub use lanes::{Lanes, Ticket};
-pub use latest::Latest;
 pub use lease::{HEARD_WITHIN, LEASE_MAX, Lease, trusted_for};
-pub use letters::{
-    Change, KeyLetters, LETTERS_MAX, LetterId, Mark, Record, Records, Standing, StoredLetter,
+pub use letters::run::{
+    KeyLetters, LETTERS_MAX, LetterChange, LetterId, LetterReadiness, Mark, Record, Records,
+    StoredLetter,
+};
+pub use order::{
+    batching::{BATCH_EVENTS_MAX, BatchKind, BatchOutcome, BatchSupport, Batching, Grouping},
+    blocked::{BlockedBounds, Certainty},
+    lanes::{Lanes, Ticket},
+    progress::Progress,
 };
 pub use outcome::{
-    Attempt, Closure, ClosureKind, Fate, Letter, Outcome, Rejection, Retry, Settlement, StreamMark,
-    Until, Verdict,
+    Attempt, Closure, ClosureKind, Fate, NewLetter, Outcome, PartEnd, Rejection, Retry, Settlement,
+    StreamMark, Verdict,
 };
-pub use pace::Switch;
-pub use progress::Progress;
-pub use retry::{Backoff, Growth, Policy};
-pub use window::{Limits, Window};
+pub use pace::{
+    backoff::{Backoff, Growth, RetryPolicy},
+    breaker::{Breaker, Permit, Transition},
+    trial::TrialResult,
+    window::{Window, WindowLimits},
+};
+pub use uncertainty::{
+    capabilities::Capabilities,
+    last_values::LastValues,
+    predecessor::EarlierRun,
+    scan_result::{SCANNED_IDS_MAX, ScanResult},
+};
 
-/// What the later events of a dead event's key do.
+/// The consequence of a dead letter for the later events of its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnDead {
-    /// They wait, as held letters, until the dead one is redriven or discarded.
+    /// The later events wait, as held letters, until the dead one is redriven or discarded.
     Hold,
-    /// They go on; the dead letter records the gap.
+    /// The later events are published; the dead letter records the gap.
     Skip,
 }
 
-/// Rows fetched and not yet settled at most, however many of them are decided already. At the
-/// bound nothing is fetched until the oldest one is decided.
+/// Most rows that may be fetched and not yet settled, decided ones included. At the bound nothing
+/// is fetched until the oldest row is decided.
 pub const UNSETTLED_MAX: usize = 65_536;
 
-/// Rows fetched at most while the breaker is open and there is nothing to probe with.
+/// Most rows fetched while the breaker is open and memory has no event to probe with.
 const PROBE_EVENTS: usize = 16;
 
-/// Waits up to this are waited for in memory; for a longer one the event becomes a letter, so that
-/// the position can move on.
+/// Longest wait that an event spends in memory, inclusive. For a longer one the event becomes a
+/// letter, so that the position can move on.
 const STAY_MAX: Duration = Duration::from_millis(500);
 
-/// What a relay does with the events of its route.
+/// Rules of a route: the treatment of dead letters and of retries.
 #[derive(Debug, Clone, Copy)]
-pub struct Rules {
-    /// What the later events of a dead event's key do.
+pub struct DeliveryRules {
+    /// Consequence of a dead letter for the later events of its key.
     pub on_dead: OnDead,
-    /// How a message is tried again that the broker did not take for its own sake.
-    pub retry: Policy,
+    /// Retry of a message that the broker refused for a reason of the message's own.
+    pub retry: RetryPolicy,
 }
 
-/// What the database and the stream say at the start of a holding.
+/// State that the database and the log give at the start of a holding.
 #[derive(Debug)]
 pub struct Resume {
-    /// How far everything is settled.
+    /// Position up to which everything is settled.
     pub position: Position,
-    /// Rows that the position has not passed and that are letters already.
+    /// Rows beyond the position that are letters already.
     pub lettered: HashSet<Seq>,
-    /// What was known of the stream at the last settlement.
+    /// Mark of the log at the last settlement.
     pub stream: StreamMark,
-    /// Who may have sent some of what is not settled.
-    pub earlier: Earlier,
-    /// The database knows that rows up to this `seq` may be sent.
+    /// Runs that may have sent unsettled rows.
+    pub earlier: EarlierRun,
+    /// Inclusive upper bound for the `seq` of rows that may be sent, as the database has it.
     pub sent_to: Seq,
 }
 
-/// Everything the relay knows about the events in its hands.
+/// Decisions of one relay flow, and the state of all its events in memory.
 #[derive(Debug)]
 pub struct Delivery {
     lanes: Lanes,
     blocked: Blocked,
     progress: Progress,
-    letters: Letters,
+    letters: LetterRuns,
     breaker: Breaker,
     window: Window,
-    rules: Rules,
+    rules: DeliveryRules,
     stream: StreamMark,
-    /// What the stream was found to hold of what is not settled.
-    found: Found,
-    latest: Latest,
+    /// Unsettled events that scans have found in the log.
+    scan_result: ScanResult,
+    last_values: LastValues,
     lettered: HashSet<Seq>,
     /// Every event with a lower ticket is settled in the database.
     recorded: Ticket,
-    /// How long an event may go again without a scan: the log recognises its id.
+    /// How long an event may be sent again without a scan, because the log recognises its id.
     recognised_for: Duration,
-    /// How long a message may be in flight after nobody waits for it any more.
+    /// Longest time for which a message may still arrive after its answer was given up.
     late_max: Duration,
-    /// Whether a scan tells what the log contains.
+    /// Whether the log can be scanned.
     is_scannable: bool,
-    /// What an earlier run may have sent, and is not read again yet, is stored above this.
-    before: Before,
-    /// The fate of an event that is scanned for first, when the log does not contain it.
-    leaving: FxHashMap<Ticket, Leaving>,
-    /// Dead letters that nobody was told of yet.
-    deaths: Vec<Death>,
-    batches: Batches,
-    /// The highest `seq` that was read.
+    /// Rows and letters that an earlier run may have sent and that are not read again yet.
+    predecessor: Predecessor,
+    /// Verdicts that wait for a scan; they apply to events that the log does not contain.
+    deferred: FxHashMap<Ticket, DeferredVerdict>,
+    /// Events that became dead letters since the last [`Delivery::take_dead_events`].
+    dead_events: Vec<DeadEvent>,
+    batcher: Batcher,
+    /// Highest `seq` that was read.
     read_to: Seq,
-    /// The database knows that rows up to this `seq` may be sent.
+    /// Inclusive upper bound for the `seq` of rows that may be sent, as the database has it.
     sent_to: Seq,
 }
 
-/// What becomes of an event that leaves the fast path, once it is certain that it is not stored.
+/// Verdict about an event that leaves the fast path once a scan shows that it is not stored.
 #[derive(Debug)]
-enum Leaving {
+enum DeferredVerdict {
     Dead { reason: Rejection, attempts: u32 },
     Retrying(Retry),
 }
 
 /// An event that becomes a dead letter.
 #[derive(Debug, Clone)]
-pub struct Death {
-    /// Its place in the outbox.
+pub struct DeadEvent {
+    /// Place in the outbox.
     pub seq: Seq,
-    /// Why.
+    /// Reason for which it is dead.
     pub reason: Rejection,
 }
 
-/// How much may be fetched now.
+/// Room for a fetch: how much may be read into memory now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
-    /// Events.
+    /// Most events.
     pub events: usize,
-    /// Bytes of payload.
+    /// Most bytes of payload.
     pub bytes: usize,
 }
 
 impl Delivery {
-    /// Resumes from what the database says. [`Delivery::block_keys`] comes before anything is admitted.
-    pub fn resume(resume: Resume, limits: Limits, rules: Rules, now: Instant) -> Self {
+    /// Resumes from the state in the database. The caller passes the blocked keys to
+    /// [`Delivery::block_keys`] before it admits events.
+    pub fn resume(
+        resume: Resume,
+        limits: WindowLimits,
+        rules: DeliveryRules,
+        now: Instant,
+    ) -> Self {
         let Resume { position, lettered, stream, earlier, sent_to } = resume;
         Self {
             lanes: Lanes::default(),
             blocked: Blocked::new(BlockedBounds::default()),
             progress: Progress::resume(position, Ticket(0)),
-            letters: Letters::default(),
+            letters: LetterRuns::default(),
             breaker: Breaker::new(),
             window: Window::new(limits),
             rules,
             stream,
-            found: Found::default(),
-            latest: Latest::default(),
+            scan_result: ScanResult::default(),
+            last_values: LastValues::default(),
             lettered,
             recorded: Ticket(0),
             recognised_for: Duration::MAX,
             late_max: Duration::ZERO,
             is_scannable: true,
-            before: Before::of(earlier, stream.floor, now),
-            leaving: FxHashMap::default(),
-            deaths: Vec::new(),
-            batches: Batches::default(),
+            predecessor: Predecessor::of(earlier, stream.floor, now),
+            deferred: FxHashMap::default(),
+            dead_events: Vec::new(),
+            batcher: Batcher::default(),
             read_to: Seq(0),
             sent_to,
         }
     }
 
-    /// How much may be fetched now; nothing while memory is full, and while the breaker is open no
-    /// more than something to probe with.
+    /// Room for a fetch: none while memory is full. While the breaker is open it is enough for a
+    /// probe.
     pub fn room(&self) -> Room {
         let room = self.window.room(self.lanes.len(), self.lanes.bytes());
         let closed = self.breaker.cause().is_some() && !self.lanes.is_empty();
@@ -209,23 +208,23 @@ impl Delivery {
         }
     }
 
-    /// Where the next page begins.
+    /// Position at which the next page begins.
     pub fn cursor(&self) -> Position {
         self.progress.cursor()
     }
 
-    /// Starts on the rows that became visible since the last target.
+    /// Begins a new target: the rows that became visible since the last one.
     ///
-    /// What begins after the target has a higher `seq` than `floor`.
+    /// `floor` is an exclusive lower bound for the `seq` of rows whose transaction begins after it.
     pub fn begin(&mut self, target: Snapshot, floor: Seq) {
-        self.before.begun();
+        self.predecessor.target_begun();
         self.progress.begin(target, floor);
     }
 
-    /// Takes in a page of rows in the order of their `seq`.
+    /// Admits a page of rows, in the order of their `seq`.
     pub fn admit<E: Into<Box<Event>>>(&mut self, events: impl IntoIterator<Item = E>) {
         for event in events.into_iter().map(Into::into) {
-            self.before.read(event.seq);
+            self.predecessor.row_read(event.seq);
             self.read_to = self.read_to.max(event.seq);
             let ticket = self.progress.admit(event.seq, self.floor_now());
             if self.lettered.contains(&event.seq) {
@@ -234,37 +233,43 @@ impl Delivery {
                 self.progress.resolve(ticket, Verdict::Published);
             } else if let Payload::Unreadable { reason } = &event.payload {
                 let text = format!("the database cannot read this row: {reason}");
-                self.bury(ticket, &event, Rejection { code: "unreadable_row", text });
-            } else if let Some(hold) = self.blocked.hold(ticket, &event, self.recorded) {
-                self.progress.resolve(ticket, Verdict::Held(hold));
+                self.dead_letter_at_once(
+                    ticket,
+                    &event,
+                    Rejection { code: "unreadable_row", text },
+                );
+            } else if let Some(certainty) = self.blocked.check_event(ticket, &event, self.recorded)
+            {
+                self.progress.resolve(ticket, Verdict::Held(certainty));
             } else {
-                let since = self.uncertain_since().filter(|_| self.before.may_have_sent(event.seq));
-                let uncertain = since.map(|since| (since, self.before.scanned_to()));
+                let since =
+                    self.uncertain_since().filter(|_| self.predecessor.may_have_sent(event.seq));
+                let uncertain = since.map(|since| (since, self.predecessor.scanned_to()));
                 self.lanes.admit(ticket, event, 0, uncertain);
             }
         }
     }
 
-    /// The rows up to there were looked at; what was not taken in is none of this flow's.
-    pub fn looked_to(&mut self, seq: Seq) {
-        self.progress.looked_to(seq);
+    /// Notes that rows up to `seq`, inclusive, were read. Those not admitted belong to other flows.
+    pub fn filtered_to(&mut self, seq: Seq) {
+        self.progress.filtered_to(seq);
     }
 
-    /// The last page up to the target was taken in.
+    /// Notes that the last page up to the target was admitted.
     pub fn exhausted(&mut self) {
         self.progress.exhausted();
-        self.before.exhausted();
-        self.forget_found();
+        self.predecessor.target_exhausted();
+        self.drop_scan_result();
     }
 
-    /// What is taken into memory now is stored above this, if it is.
+    /// Exclusive lower bound for the stream sequence of any event that is admitted now.
     fn floor_now(&self) -> u64 {
-        self.before.stream_floor().unwrap_or(self.stream.acked)
+        self.predecessor.stream_floor().unwrap_or(self.stream.acked)
     }
 
-    /// The next event to send, if any may go now.
+    /// Next event to send; `None` while none may be sent.
     ///
-    /// The caller says what became of it: [`Delivery::sent`], [`Delivery::refuse`] or
+    /// The caller then reports the result: [`Delivery::sent`], [`Delivery::refuse`] or
     /// [`Delivery::give_back`].
     pub fn next(&mut self, now: Instant) -> Option<Ticket> {
         if self.is_beyond_sent_to() {
@@ -277,24 +282,24 @@ impl Delivery {
         }
     }
 
-    /// Whether something in memory was left in the database as too large that is not any more.
+    /// Whether an event in memory lacks its payload as too large and would fit by this limit.
     pub fn has_left_out(&self, message_bytes_max: u64) -> bool {
         self.lanes.events().any(|event| {
             matches!(event.payload, Payload::Oversize { bytes } if bytes <= message_bytes_max)
         })
     }
 
-    /// What is on its way and meets a condition.
-    pub fn on_their_way(&self, condition: impl Fn(&Event) -> bool) -> Vec<Ticket> {
-        self.lanes.on_their_way(condition)
+    /// Events in flight alone, not in a batch, that meet a condition.
+    pub fn in_flight_matching(&self, condition: impl Fn(&Event) -> bool) -> Vec<Ticket> {
+        self.lanes.in_flight_matching(condition)
     }
 
-    /// The event of a ticket, and whether it may be in the stream already.
+    /// Event of a ticket, and whether it was sent before.
     pub fn event(&self, ticket: Ticket) -> Option<(&Event, bool)> {
         self.lanes.event(ticket)
     }
 
-    /// The event was handed to the broker.
+    /// Notes that the event was handed to the broker.
     pub fn sent(&mut self, ticket: Ticket, now: Instant) {
         let bytes = self.lanes.event(ticket).map_or(0, |(event, _)| event.payload.len());
         self.lanes.sent(ticket, self.stream.acked, now);
@@ -304,18 +309,18 @@ impl Delivery {
         }
     }
 
-    /// The event could not be handed over just now.
+    /// Puts an event back that could not be handed over just now.
     pub fn give_back(&mut self, ticket: Ticket) {
-        self.lanes.again(ticket);
+        self.lanes.requeue(ticket);
     }
 
-    /// The event cannot become a message, so it is rejected without a network.
+    /// Rejects an event that cannot be encoded as a message; the broker never sees it.
     pub fn refuse(&mut self, ticket: Ticket, rejection: Rejection, now: Instant) {
         let attempts = self.lanes.attempts(ticket) + 1;
-        self.die(ticket, rejection, attempts, now);
+        self.dead_letter(ticket, rejection, attempts, now);
     }
 
-    /// Judges what the broker told us about an event on its way.
+    /// Judges the broker's answer about an event in flight.
     pub fn resolve(&mut self, ticket: Ticket, outcome: Outcome, now: Instant) -> Transition {
         let Some((event, _)) = self.lanes.event(ticket) else { return Transition::None };
         let id = event.id;
@@ -327,14 +332,14 @@ impl Delivery {
             Outcome::Acked { stream_seq, duplicate } => {
                 self.window.acked();
                 let went_back = !duplicate && stream_seq <= self.lanes.sent_above(ticket);
-                self.raise(stream_seq, id);
-                self.publish(ticket, stream_seq);
+                self.note_stream_seq(stream_seq, id);
+                self.mark_published(ticket, stream_seq);
                 let transition = self.breaker.succeed();
                 if went_back { Transition::WentBack } else { transition }
             }
             Outcome::Rejected(rejection) => {
                 let attempts = self.lanes.attempts(ticket) + 1;
-                self.die(ticket, rejection, attempts, now);
+                self.dead_letter(ticket, rejection, attempts, now);
                 self.breaker.succeed()
             }
             Outcome::Unconfirmed => {
@@ -343,45 +348,45 @@ impl Delivery {
                 Transition::None
             }
             Outcome::Busy { reason, attempt } => {
-                self.be_patient(ticket, reason, attempt, now);
+                self.retry_later(ticket, reason, attempt, now);
                 self.breaker.succeed()
             }
             Outcome::Unavailable(closure) => {
-                self.lanes.again(ticket);
+                self.lanes.requeue(ticket);
                 self.close_gate(closure, now)
             }
         }
     }
 
-    /// Where a scan of the log begins: whatever was sent and is not settled is above.
+    /// Mark of the log, with the floor of a scan: every sent and unsettled event is above it.
     pub fn stream_mark(&self) -> StreamMark {
         let floors = [self.progress.stream_floor(), self.letters.stream_floor()];
         let floor = floors.into_iter().flatten().min().unwrap_or(self.stream.acked);
         StreamMark { floor: floor.min(self.floor_now()), ..self.stream }
     }
 
-    /// Nothing can be published just now, whatever the event.
+    /// Closes the publishing gate: no event can be published just now.
     pub fn close_gate(&mut self, closure: Closure, now: Instant) -> Transition {
         self.window.slow_start();
         self.breaker.fail(closure, now)
     }
 
-    /// The stream was found sound while there is nothing to probe it with.
+    /// Opens the publishing gate: the log was verified while memory has no event to probe with.
     pub fn open_gate(&mut self) -> Transition {
         self.breaker.reset()
     }
 
-    /// A new connection: what it carries has to prove itself before the window is full again.
+    /// Narrows the window after a new connection; acknowledgements widen it again.
     pub fn slow_start(&mut self) {
         self.window.slow_start();
     }
 
-    /// Why nothing is published just now.
+    /// Breaker, which says whether and why publishing pauses.
     pub fn breaker(&self) -> &Breaker {
         &self.breaker
     }
 
-    /// When something may go that may not go now.
+    /// Time at which the next delayed event or probe may be sent.
     pub fn next_due(&self, now: Instant) -> Option<Instant> {
         match self.breaker.permit(now) {
             Permit::No(until) => until,
@@ -389,12 +394,12 @@ impl Delivery {
         }
     }
 
-    /// Events in memory, those on their way included.
+    /// Events in memory, those in flight included.
     pub fn events(&self) -> usize {
         self.lanes.len()
     }
 
-    /// Events on their way.
+    /// Events in flight.
     pub fn in_flight(&self) -> usize {
         self.window.in_flight()
     }
@@ -409,20 +414,20 @@ impl Delivery {
         self.progress.is_full()
     }
 
-    /// Whether anything is to be written back.
+    /// Whether the position moved since the last settlement was taken.
     pub fn has_moved(&self) -> bool {
         self.progress.has_moved()
     }
 
-    /// What to write back, when anything moved. The caller keeps it until it is committed.
+    /// Next settlement, if the position moved. The caller keeps it until it is committed.
     pub fn take_settlement(&mut self) -> Option<Settlement> {
         self.progress.take_settlement(self.stream_mark())
     }
 
-    /// A settlement is committed.
+    /// Notes that a settlement is committed.
     pub fn settled(&mut self, settlement: &Settlement) {
         self.recorded = self.recorded.max(settlement.up_to);
-        self.forget_latest();
+        self.forget_last_values();
     }
 
     /// Every event with a lower ticket is settled in the database.
@@ -430,28 +435,28 @@ impl Delivery {
         self.recorded
     }
 
-    /// Events that become dead letters since the last call. Each is one once that is written.
-    pub fn take_deaths(&mut self) -> Vec<Death> {
-        std::mem::take(&mut self.deaths)
+    /// Events that became dead letters since the last call; their records may not be written yet.
+    pub fn take_dead_events(&mut self) -> Vec<DeadEvent> {
+        std::mem::take(&mut self.dead_events)
     }
 
-    /// `attempts` is how often it was tried.
-    fn die(&mut self, ticket: Ticket, reason: Rejection, attempts: u32, now: Instant) {
+    /// Makes the event a dead letter after `attempts` tries, or after a scan where one is needed.
+    fn dead_letter(&mut self, ticket: Ticket, reason: Rejection, attempts: u32, now: Instant) {
         if self.has_to_be_scanned_for(ticket, now) {
-            self.leaving.insert(ticket, Leaving::Dead { reason, attempts });
+            self.deferred.insert(ticket, DeferredVerdict::Dead { reason, attempts });
             return;
         }
-        self.leave_dead(ticket, reason, attempts);
+        self.leave_as_dead(ticket, reason, attempts);
     }
 
-    fn leave_dead(&mut self, ticket: Ticket, reason: Rejection, attempts: u32) {
+    fn leave_as_dead(&mut self, ticket: Ticket, reason: Rejection, attempts: u32) {
         if let Some((event, _)) = self.lanes.event(ticket) {
-            self.deaths.push(Death { seq: event.seq, reason: reason.clone() });
+            self.dead_events.push(DeadEvent { seq: event.seq, reason: reason.clone() });
         }
         let on_dead = self.rules.on_dead;
-        if let Some(tried) = self.letters.tried(ticket) {
+        if let Some(tried) = self.letters.loaded(ticket) {
             let holds = tried.holds && on_dead == OnDead::Hold;
-            self.set_back(ticket, Change::Dead { reason, attempts, holds });
+            self.set_back(ticket, LetterChange::Dead { reason, attempts, holds });
             return;
         }
         match on_dead {
@@ -463,16 +468,16 @@ impl Delivery {
         }
     }
 
-    /// The event leaves the fast path, and what is queued behind it is held.
+    /// Removes the event and its lane from the fast path; the events behind it become held letters.
     fn leave_and_hold(&mut self, ticket: Ticket, verdict: Verdict) {
-        if let Some(Left { key, last, behind }) = self.lanes.leave_with_lane(ticket) {
+        if let Some(RemovedLane { key, last, behind }) = self.lanes.leave_with_lane(ticket) {
             self.blocked.block(key, last);
             for behind in behind {
                 if behind.is_letter() {
-                    // An older one that holds nothing: it goes with the others of its key, by its turn.
-                    drop(self.letters.set_back(behind, Change::Held));
+                    // An older letter that blocks no other goes by its turn, with those of its key.
+                    drop(self.letters.set_back(behind, LetterChange::Held));
                 } else {
-                    self.progress.resolve(behind, Verdict::Held(Hold::Known));
+                    self.progress.resolve(behind, Verdict::Held(Certainty::Known));
                 }
             }
         }

@@ -1,30 +1,32 @@
-//! What the broker told us, and what we make of it.
+//! Outcome, verdict and settlement: the broker's answer, the decision, and the write-back.
 
 use std::{borrow::Cow, time::Duration};
 
-use super::{blocked::Hold, lanes::Ticket};
-use crate::event::{EventId, Position, Seq};
+use crate::{
+    delivery::{Certainty, Ticket},
+    event::{EventId, Position, Seq},
+};
 
-/// What became of one publish. The split is what keeps an outage from filling the dead letters and
-/// a poison event from looking like an outage.
+/// Outcome of one publish. The split between message and broker keeps an outage from filling the
+/// dead letters, and a poison event from looking like an outage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The stream holds the message.
+    /// The log contains the message.
     Acked {
-        /// Its sequence in the stream.
+        /// Sequence of the message in the log.
         stream_seq: u64,
-        /// The stream held it already, from an earlier attempt.
+        /// Whether the log contained it already, from an earlier attempt.
         duplicate: bool,
     },
-    /// This message can never be stored as it is.
+    /// The message can never be stored as it is.
     Rejected(Rejection),
-    /// No answer: it may or may not be stored. It is sent again under the same id.
+    /// No answer came: the message may or may not be stored. It is sent again under the same id.
     Unconfirmed,
-    /// The broker does not take this message just now, while it may take others.
+    /// The broker refused this message for now, while it may accept others.
     Busy {
-        /// What it said.
+        /// Answer of the broker.
         reason: Rejection,
-        /// Whether this uses up an attempt.
+        /// Whether the answer uses up an attempt.
         attempt: Attempt,
     },
     /// The broker, the stream or the route refuses everything just now.
@@ -34,32 +36,32 @@ pub enum Outcome {
 /// Whether an answer uses up one of the attempts that an event has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attempt {
-    /// It does.
+    /// The answer uses up an attempt.
     Counts,
-    /// It does not: what we do not understand never makes a dead letter.
+    /// The answer uses up no attempt: an answer without a known meaning makes no dead letter.
     IsFree,
-    /// The waits grow as if it did, up to half of the attempts, and it is never the last one: the
-    /// event is fine, and its subject has no room for it.
+    /// The answer uses up an attempt as long as at most half of them are used, so that waits grow.
+    /// It is never the last one: the event is valid, and its subject has no room for it.
     CountsAsWait,
 }
 
-/// Why a message was not stored.
+/// Reason for which a message was not stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
-    /// A stable code for letters and metrics.
+    /// Stable code for letters and metrics.
     pub code: &'static str,
-    /// What a person reads.
+    /// Text for people.
     pub text: String,
 }
 
-/// Why nothing can be published just now.
+/// Closure of the publishing gate: the reason why no event can be published just now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closure {
-    /// Which kind of trouble it is.
+    /// Kind of the failure.
     pub kind: ClosureKind,
-    /// What is wrong, free of secrets.
+    /// Failure in words, free of secrets.
     pub text: String,
-    /// What the person on call can do.
+    /// Advice for the person on call.
     pub hint: Cow<'static, str>,
 }
 
@@ -69,31 +71,31 @@ impl Closure {
         Self { kind, text, hint: kind.hint().into() }
     }
 
-    /// A closure whose cause tells more precisely what to do.
+    /// A closure with the hint of its cause, which is more precise than that of its kind.
     pub fn with_hint(kind: ClosureKind, text: String, hint: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, text, hint: hint.into() }
     }
 }
 
-/// Which kind of trouble closes the publishing gate.
+/// Kind of failure that closes the publishing gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ClosureKind {
-    /// The stream does not answer: leader election, missing, full.
+    /// The log does not answer: it elects a leader, is missing or is full.
     StreamUnavailable,
-    /// The stream is there and will not take events as it is set up.
+    /// The log exists and cannot accept events as it is set up.
     Misconfigured,
     /// The server forbids us to publish.
     PermissionDenied,
-    /// Connected, and nothing is answered.
+    /// The broker is connected and answers no request.
     BrokerStalled,
-    /// Questions are answered, and no publish is: the broker stores nothing.
+    /// The broker answers requests and acknowledges no message: it stores nothing.
     StoreStalled,
-    /// The stream lost messages that it had acknowledged.
+    /// The log lost messages that it had acknowledged.
     BrokerRegressed,
 }
 
 impl ClosureKind {
-    /// The name in `status`, metrics and logs.
+    /// Name in `status`, metrics and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::StreamUnavailable => "stream_unavailable",
@@ -105,7 +107,7 @@ impl ClosureKind {
         }
     }
 
-    /// What the person on call can do.
+    /// Advice for the person on call.
     pub fn hint(self) -> &'static str {
         match self {
             Self::StreamUnavailable => {
@@ -136,121 +138,121 @@ impl ClosureKind {
     }
 }
 
-/// What was decided about an event that leaves memory.
+/// Verdict about an event that leaves memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is in the stream.
+    /// The log contains the event.
     Published,
-    /// It goes to the dead letters.
+    /// The event becomes a dead letter.
     Dead {
-        /// Why.
+        /// Reason of the last refusal.
         reason: Rejection,
-        /// How often it was tried.
+        /// Attempts used up.
         attempts: u32,
     },
-    /// It leaves the fast path and is tried again later.
+    /// The event leaves the fast path and is tried again later.
     Retrying(Retry),
-    /// It waits behind a letter of its key.
-    Held(Hold),
-    /// It is a letter already, from before the position was put back.
+    /// The event waits behind a letter of its key.
+    Held(Certainty),
+    /// The event is a letter already, from before the position was put back.
     Lettered,
 }
 
-/// When an event is tried again, and why.
+/// Retry of an event as a letter: when, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retry {
-    /// What the broker said.
+    /// Reason of the last refusal.
     pub reason: Rejection,
-    /// How often it was tried.
+    /// Attempts used up.
     pub attempts: u32,
-    /// How long to wait, by the database's clock.
+    /// Wait before the next attempt, by the database's clock.
     pub wait: Duration,
 }
 
-/// An event that left the fast path, as it is recorded.
+/// New letter: an event that left the fast path, as it is recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Letter {
-    /// Which row.
+pub struct NewLetter {
+    /// Place of the row in the outbox.
     pub seq: Seq,
-    /// What becomes of it.
+    /// State in which the letter begins.
     pub fate: Fate,
-    /// How far everything is settled with this letter and what is before it.
-    pub until: Until,
+    /// End of the settlement's part that this letter closes.
+    pub end: PartEnd,
 }
 
-/// How far a part of a settlement goes.
+/// End of a part of a settlement: the values that a settlement up to there has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Until {
-    /// As that of the settlement.
+pub struct PartEnd {
+    /// Position up to which everything is settled.
     pub position: Position,
-    /// What was sent after it has a higher stream sequence than this.
+    /// Exclusive lower bound for the stream sequence of messages sent after it.
     pub stream_floor: u64,
-    /// How many events of the settlement are up to there.
+    /// Number of events in the part.
     pub events: usize,
-    /// How many of them are in the stream.
+    /// Number of these that were published.
     pub published: usize,
-    /// Every event with a lower ticket is up to there.
+    /// Exclusive upper bound for the tickets in the part.
     pub up_to: Ticket,
 }
 
-/// What becomes of an event that leaves the fast path.
+/// Fate of an event that leaves the fast path: the state in which its letter begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
-    /// It is set aside.
+    /// Dead: an operator decides about the letter.
     Dead {
-        /// Why.
+        /// Reason of the last refusal.
         reason: Rejection,
-        /// How often it was tried.
+        /// Attempts used up.
         attempts: u32,
     },
-    /// It is tried again later.
+    /// Retrying: the relay tries the letter again later.
     Retrying(Retry),
-    /// It waits behind an earlier letter of its key, if there is one.
-    Held(Hold),
+    /// Held: the letter waits behind an earlier one of its key, if there is one.
+    Held(Certainty),
 }
 
-/// What is known of the stream, to be found again after a crash.
+/// Mark of the log: the known sequences, as they are kept for the time after a crash.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StreamMark {
-    /// The highest stream sequence that was acknowledged; 0 when none was.
+    /// Highest stream sequence that was acknowledged; 0 before the first.
     pub acked: u64,
-    /// The event that is stored there, when we know.
+    /// Event that is stored at that sequence, if known.
     pub event_id: Option<EventId>,
-    /// Whatever was sent and is not settled has a higher stream sequence than this.
+    /// Exclusive lower bound for the stream sequence of any sent and unsettled event.
     pub floor: u64,
 }
 
-/// What one transaction writes back: the position and the letters it passes over.
+/// Settlement: the position and the letters before it, as one statement writes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settlement {
-    /// How far everything is settled.
+    /// Position up to which everything is settled.
     pub position: Position,
-    /// The events that left the fast path up to there, in order.
-    pub letters: Vec<Letter>,
-    /// What is known of the stream.
+    /// Events before the position that left the fast path, in order.
+    pub letters: Vec<NewLetter>,
+    /// Mark of the log.
     pub stream: StreamMark,
-    /// How many events this settles.
+    /// Number of events that this settles.
     pub events: usize,
-    /// How many of them are in the stream.
+    /// Number of these that were published.
     pub published: usize,
-    /// Every event with a lower ticket is settled by this.
+    /// Exclusive upper bound for the tickets that this settles.
     pub up_to: Ticket,
 }
 
 impl Settlement {
-    /// The part with the first `letters` letters, one at least, and what is left. Each part is
-    /// written by itself, in this order.
+    /// Divides the settlement into the part with the first `letters` letters, at least one, and the
+    /// rest. Each part is written by itself, in this order.
     pub fn divide(mut self, letters: usize) -> (Self, Option<Self>) {
         let count = letters.max(1).min(self.letters.len());
         let mut left = self.letters.split_off(count);
-        let Some(Until { position, stream_floor, events, published, up_to }) =
-            self.letters.last().filter(|_| !left.is_empty()).map(|last| last.until.clone())
+        let Some(PartEnd { position, stream_floor, events, published, up_to }) =
+            self.letters.last().filter(|_| !left.is_empty()).map(|last| last.end.clone())
         else {
             return (self, None);
         };
         for letter in &mut left {
-            letter.until.events -= events;
-            letter.until.published -= published;
+            letter.end.events -= events;
+            letter.end.published -= published;
         }
         let stream = StreamMark { floor: self.stream.floor.min(stream_floor), ..self.stream };
         let letters = std::mem::replace(&mut self.letters, left);

@@ -76,7 +76,7 @@ impl Publisher {
     ///
     /// # Errors
     /// When it was handed over in part only, or not at all: of an atomic one the server stores nothing.
-    pub fn publish_together(
+    pub fn publish_batch(
         &mut self,
         kind: BatchKind,
         tickets: Box<[Ticket]>,

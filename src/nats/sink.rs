@@ -111,14 +111,14 @@ impl Sink {
     ///
     /// # Errors
     /// When it was handed over in part only, or not at all.
-    pub fn publish_together(
+    pub fn publish_batch(
         &mut self,
         kind: BatchKind,
         tickets: Box<[Ticket]>,
         messages: Vec<Message>,
         now: Instant,
     ) -> Result<(), NotSent> {
-        self.publisher.publish_together(kind, tickets, messages, now)
+        self.publisher.publish_batch(kind, tickets, messages, now)
     }
 
     /// The next answer, as soon as there is one.

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     broker::{BrokerError, Cause, Copies, Facts, Keeps, Warning},
     config,
-    delivery::{Batching, Taken},
+    delivery::{BatchSupport, Batching},
     wire::{Limits, SubjectTemplate, captures},
 };
 
@@ -35,9 +35,9 @@ fn batching_of(version: Version, config: &Config) -> Batching {
     let atomic = config.allow_atomic_publish && version.has_atomic();
     let fast = config.allow_batch_publish && version.has_fast();
     match (atomic, fast) {
-        (true, true) => Batching::Taken(Taken::Both),
-        (true, false) => Batching::Taken(Taken::Atomic),
-        (false, true) => Batching::Taken(Taken::Fast),
+        (true, true) => Batching::IfFaster(BatchSupport::Both),
+        (true, false) => Batching::IfFaster(BatchSupport::Atomic),
+        (false, true) => Batching::IfFaster(BatchSupport::Fast),
         (false, false) if version.has_atomic() => Batching::Off,
         (false, false) => Batching::Unknown,
     }

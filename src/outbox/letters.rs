@@ -7,7 +7,9 @@ use tokio_postgres::Row;
 
 use super::{Authority, DeadLetter, Outbox, PageLimits, SettleError, dead::dead_letters, row};
 use crate::{
-    delivery::{Change, KeyLetters, LetterId, Mark, Record, Retry, Standing, StoredLetter},
+    delivery::{
+        KeyLetters, LetterChange, LetterId, LetterReadiness, Mark, Record, Retry, StoredLetter,
+    },
     event::{AggregateKey, Payload},
     metrics::Query,
     pg::error::QueryError,
@@ -233,14 +235,14 @@ fn key_of(aggregate_type: Option<&str>, aggregate_id: Option<&str>) -> Option<Ag
 
 fn stored(row: &Row) -> Result<StoredLetter, tokio_postgres::Error> {
     let event = Box::new(row::event(row)?);
-    let standing = match row.try_get::<_, &str>("state")? {
-        "dead" => Standing::Dead,
-        "retrying" if !row.try_get::<_, bool>("is_due")? => Standing::NotYet,
-        _ => Standing::May,
+    let readiness = match row.try_get::<_, &str>("state")? {
+        "dead" => LetterReadiness::Dead,
+        "retrying" if !row.try_get::<_, bool>("is_due")? => LetterReadiness::NotDue,
+        _ => LetterReadiness::Ready,
     };
     Ok(StoredLetter {
         id: LetterId(row.try_get("id")?),
-        standing,
+        readiness,
         attempts: u32::try_from(row.try_get::<_, i32>("attempts")?).unwrap_or_default(),
         holds: row.try_get("holds")?,
         event,
@@ -273,25 +275,25 @@ impl<'a> Columns<'a> {
         columns
     }
 
-    fn push(&mut self, change: &'a Change) {
+    fn push(&mut self, change: &'a LetterChange) {
         let (mut stream_seq, mut code, mut text, mut attempts) = (0, "", "", 0);
         let (mut holds, mut wait, mut seen) = (false, 0.0, None);
         self.changes.push(match change {
-            Change::Published { stream_seq: at } => {
+            LetterChange::Published { stream_seq: at } => {
                 stream_seq = i64::try_from(*at).unwrap_or(i64::MAX);
                 "published"
             }
-            Change::Dead { reason, attempts: tries, holds: holding } => {
+            LetterChange::Dead { reason, attempts: tries, holds: holding } => {
                 (code, text, attempts, holds) = (reason.code, &reason.text, *tries, *holding);
                 "dead"
             }
-            Change::Retrying(Retry { reason, attempts: tries, wait: how_long }) => {
+            LetterChange::Retrying(Retry { reason, attempts: tries, wait: how_long }) => {
                 (code, text, attempts) = (reason.code, &reason.text, *tries);
                 wait = how_long.as_secs_f64();
                 "retrying"
             }
-            Change::Held => "held",
-            Change::Seen { at } => {
+            LetterChange::Held => "held",
+            LetterChange::Seen { at } => {
                 seen = *at;
                 "seen"
             }

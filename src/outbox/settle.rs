@@ -7,7 +7,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::{
-    delivery::{Fate, Hold, OnDead, Retry, Settlement, StreamMark},
+    delivery::{Certainty, Fate, OnDead, Retry, Settlement, StreamMark},
     event::{EventId, Position, Seq},
     metrics::Query,
     outbox::{DeadLetter, Outbox, dead::dead_letters},
@@ -228,8 +228,8 @@ impl<'a> Columns<'a> {
                 let told = (reason.code, reason.text.as_str());
                 ("retrying", true, told, *attempts, Some(wait.as_secs_f64()))
             }
-            Fate::Held(Hold::Known) => ("held", true, HELD, 0, None),
-            Fate::Held(Hold::Suspected) => ("held", true, HELD, 0, Some(0.0)),
+            Fate::Held(Certainty::Known) => ("held", true, HELD, 0, None),
+            Fate::Held(Certainty::Suspected) => ("held", true, HELD, 0, Some(0.0)),
         };
         self.states.push(state);
         self.holds.push(holds);

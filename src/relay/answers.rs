@@ -54,7 +54,7 @@ impl Relay {
                 if outcome != BatchOutcome::Unconfirmed {
                     self.broker.answered();
                 }
-                self.answered_together(holding, &tickets, &outcome, (took, now));
+                self.batch_answered(holding, &tickets, &outcome, (took, now));
                 if silent {
                     self.broker.unanswered(now);
                 }
@@ -63,7 +63,7 @@ impl Relay {
                 info!("connected to {}", self.broker.sink.broker());
                 self.broker.connected(now);
                 holding.delivery.slow_start();
-                holding.delivery.measure_anew();
+                holding.delivery.restart_trial();
             }
             Absorbed::Disconnected => {
                 warn!(

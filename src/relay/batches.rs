@@ -6,7 +6,7 @@ use tracing::{debug, info};
 
 use super::{Relay, holding::Holding};
 use crate::{
-    delivery::{BatchKind, BatchOutcome, Outcome, Switch, Ticket, Transition},
+    delivery::{BatchKind, BatchOutcome, Outcome, Ticket, Transition, TrialResult},
     failpoint,
     metrics::{BatchResult, Failure},
     wire::Message,
@@ -15,7 +15,7 @@ use crate::{
 impl Relay {
     /// Sends these in a batch, as far as they can become messages. Returns whether any of them went; if
     /// not, the first is to go by itself.
-    pub(super) fn send_together(
+    pub(super) fn send_batch(
         &mut self,
         holding: &mut Holding,
         (kind, batch): (BatchKind, &[Ticket]),
@@ -30,37 +30,37 @@ impl Relay {
         }
         let (goes, waits) = batch.split_at(messages.len());
         if goes.len() < 2 {
-            holding.delivery.give_back_together(batch.get(1..).unwrap_or_default());
+            holding.delivery.give_back_batch(batch.get(1..).unwrap_or_default());
             return false;
         }
         self.metrics.publishing.left_out(messages.iter().map(|message| message.left_out).sum());
         failpoint::pass("publish");
-        match self.broker.sink.publish_together(kind, goes.into(), messages, now) {
-            Ok(()) => holding.delivery.sent_together(kind, goes, now),
+        match self.broker.sink.publish_batch(kind, goes.into(), messages, now) {
+            Ok(()) => holding.delivery.batch_sent(kind, goes, now),
             Err(why) => {
                 debug!(?why, events = goes.len(), "a batch could not be handed over");
-                holding.delivery.broke_off(kind, goes, now);
+                holding.delivery.batch_cut_short(kind, goes, now);
             }
         }
         failpoint::pass("handed-over");
-        holding.delivery.give_back_together(waits);
+        holding.delivery.give_back_batch(waits);
         true
     }
 
     /// Measures which way events go faster.
     pub(super) fn measure(holding: &mut Holding, now: Instant) {
         match holding.delivery.measure(now) {
-            Some(Switch::Batches { batched, otherwise }) => info!(
+            Some(TrialResult::BatchesFaster { batched, otherwise }) => info!(
                 batched_per_second = batched.round(),
                 otherwise_per_second = otherwise.round(),
                 "events go in atomic batches, which is clearly faster now"
             ),
-            Some(Switch::Tried { batched, otherwise }) => debug!(
+            Some(TrialResult::NotFaster { batched, otherwise }) => debug!(
                 batched_per_second = batched.round(),
                 otherwise_per_second = otherwise.round(),
                 "atomic batches were tried and are not clearly faster"
             ),
-            Some(Switch::Other) => {
+            Some(TrialResult::Restarted) => {
                 info!("events go in no atomic batches again, to measure which way is faster");
             }
             None => {}
@@ -68,7 +68,7 @@ impl Relay {
     }
 
     /// Judges what the broker told us about a batch.
-    pub(super) fn answered_together(
+    pub(super) fn batch_answered(
         &mut self,
         holding: &mut Holding,
         batch: &[Ticket],
@@ -103,7 +103,7 @@ impl Relay {
             }
         };
         self.metrics.publishing.batch(result);
-        let transition = holding.delivery.resolve_together(batch, outcome, now);
+        let transition = holding.delivery.resolve_batch(batch, outcome, now);
         failpoint::pass("answered");
         if transition == Transition::WentBack {
             self.broker.doubt(now);

@@ -10,7 +10,7 @@ use tracing::{error, warn};
 
 use crate::{
     clock,
-    delivery::{Change, Fate, LetterId, Record, Settlement},
+    delivery::{Fate, LetterChange, LetterId, Record, Settlement},
     outbox::DeadLetter,
 };
 
@@ -124,8 +124,11 @@ pub(super) fn of_settlement(settlement: &Settlement) -> impl Iterator<Item = &st
 /// The codes of the letters that died once more.
 pub(super) fn of_records(records: &[Record]) -> impl Iterator<Item = &str> {
     records.iter().filter_map(|record| match &record.change {
-        Change::Dead { reason, .. } => Some(reason.code),
-        Change::Published { .. } | Change::Retrying(_) | Change::Held | Change::Seen { .. } => None,
+        LetterChange::Dead { reason, .. } => Some(reason.code),
+        LetterChange::Published { .. }
+        | LetterChange::Retrying(_)
+        | LetterChange::Held
+        | LetterChange::Seen { .. } => None,
     })
 }
 

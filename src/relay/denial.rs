@@ -43,10 +43,10 @@ impl Relay {
         let holds = |ticket| delivery.event(ticket).is_some_and(|(event, _)| is_to(event));
         self.broker.sink.give_up_batches(holds);
         // The first complaint of a volley answers for all of them; the others find none.
-        for ticket in holding.delivery.on_their_way(is_to) {
+        for ticket in holding.delivery.in_flight_matching(is_to) {
             self.broker.sink.answered_otherwise(ticket);
             // The complaint names a subject and no message: this one may have been taken before.
-            holding.delivery.doubt(ticket);
+            holding.delivery.mark_unanswered(ticket);
             let reason = Rejection { code: "permission_denied", text: closure.text.clone() };
             let outcome = Outcome::Busy { reason, attempt: Attempt::Counts };
             self.resolve(holding, ticket, outcome, (Duration::ZERO, now));

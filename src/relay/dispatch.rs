@@ -6,7 +6,7 @@ use super::{Relay, holding::Holding, readiness::Readiness};
 use crate::{
     broker::NotSent,
     clock,
-    delivery::{Company, Rejection, Ticket},
+    delivery::{Grouping, Rejection, Ticket},
     failpoint,
     metrics::Failure,
     wire::Message,
@@ -28,11 +28,11 @@ impl Relay {
             // Through a closed gate goes what it is tried with.
             Readiness::Ready | Readiness::GateClosed => {}
             Readiness::Disconnected | Readiness::Unverified | Readiness::Scanning => {
-                holding.delivery.interrupt_measuring();
+                holding.delivery.interrupt_trial();
                 return false;
             }
             Readiness::SessionEnded | Readiness::LeaseUnheard | Readiness::LeaseUnconfirmed => {
-                holding.delivery.interrupt_measuring();
+                holding.delivery.interrupt_trial();
                 if let Some(ticket) = holding.delivery.next(now) {
                     holding.delivery.give_back(ticket);
                     holding.lease.want(now);
@@ -57,12 +57,12 @@ impl Relay {
             self.broker.want_scan(holding.delivery.scan_above(), now);
             return false;
         }
-        match holding.delivery.company(ticket, now) {
-            Company::Together(kind, batch) if self.send_together(holding, (kind, &batch), now) => {
+        match holding.delivery.choose_grouping(ticket, now) {
+            Grouping::Batch(kind, batch) if self.send_batch(holding, (kind, &batch), now) => {
                 return true;
             }
-            Company::Alone | Company::Together(..) => {}
-            Company::Later => return false,
+            Grouping::Single | Grouping::Batch(..) => {}
+            Grouping::Wait => return false,
         }
         let Some((event, sent_before)) = holding.delivery.event(ticket) else { return true };
         if sent_before {

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     clock,
     config::{Wake, routes::UNROUTED},
-    delivery::{Backoff, Delivery, Earlier, HEARD_WITHIN, LEASE_MAX, Lease, Resume, StreamMark},
+    delivery::{Backoff, Delivery, EarlierRun, HEARD_WITHIN, LEASE_MAX, Lease, Resume, StreamMark},
     event::{Position, Seq},
     failpoint,
     metrics::Dependency,
@@ -344,7 +344,7 @@ impl Relay {
         let now = clock::now();
         let created = ours.and_then(|(_, created)| created);
         let earlier = earlier(term, &position, course, (fence, sent_to));
-        let scan_above = (earlier != Earlier::None).then_some(stream.floor);
+        let scan_above = (earlier != EarlierRun::None).then_some(stream.floor);
         self.broker.begin(created, scan_above, now);
         let pace = Pace {
             poll_interval: settings.poll_interval,
@@ -484,14 +484,14 @@ fn earlier(
     position: &Position,
     course: Course,
     (drawn, sent_to): (Seq, Seq),
-) -> Earlier {
+) -> EarlierRun {
     if term == 1 {
-        return if drawn == Seq(0) { Earlier::None } else { Earlier::OfOthers };
+        return if drawn == Seq(0) { EarlierRun::None } else { EarlierRun::OtherRelays };
     }
     if position.is_first_pass() || course == Course::Again {
-        return Earlier::Anything { sent_to };
+        return EarlierRun::AnyRow { sent_to };
     }
-    Earlier::Some { sent_to }
+    EarlierRun::Some { sent_to }
 }
 
 /// What taking the position came to.

@@ -257,7 +257,7 @@ impl Holding {
                 failpoint::pass("fetched");
             }
             if let Some(to) = page.looked_to {
-                self.delivery.looked_to(to);
+                self.delivery.filtered_to(to);
             }
             if complete {
                 self.delivery.exhausted();
@@ -363,7 +363,7 @@ impl Holding {
         if self.renew_due().is_none_or(|due| due > now) {
             return;
         }
-        let renewal = Renewal { asked: now, sent_to: self.delivery.wanted_sent_to() };
+        let renewal = Renewal { asked: now, sent_to: self.delivery.next_sent_to() };
         let (outbox, authority) = (Arc::clone(&self.outbox), self.authority.clone());
         self.renewing
             .start(async move { (renewal, outbox.renew(&authority, renewal.sent_to).await) });
@@ -375,7 +375,7 @@ impl Holding {
         if !self.renewing.is_idle() || self.is_healing() {
             return None;
         }
-        let at_once = self.delivery.wants_bound();
+        let at_once = self.delivery.is_bound_near();
         Some(if at_once {
             self.lease.not_before(self.reader.began())
         } else {
@@ -393,7 +393,7 @@ impl Holding {
         match result {
             Ok(()) => {
                 self.lease.confirmed(renewal.asked, now);
-                self.delivery.may_send_to(renewal.sent_to);
+                self.delivery.bound_recorded(renewal.sent_to);
                 Ok(())
             }
             Err(SettleError::Query(error)) => {

@@ -56,7 +56,7 @@ use self::{
 use crate::{
     clock,
     config::{self, OnDenied, Wake},
-    delivery::{Backoff, Limits, Rules, trusted_for},
+    delivery::{Backoff, DeliveryRules, WindowLimits, trusted_for},
     event::Filter,
     failpoint,
     metrics::{Dependency, Metrics},
@@ -118,7 +118,7 @@ pub struct Settings {
     /// How long a publish may stay unanswered.
     pub ack_timeout: Duration,
     /// The bounds of what is on its way and in memory.
-    pub limits: Limits,
+    pub limits: WindowLimits,
     /// Rows of a page at most.
     pub batch_events: usize,
     /// Bytes of a page at most.
@@ -126,7 +126,7 @@ pub struct Settings {
     /// Bytes of a payload that a letter copies at most.
     pub letter_bytes_max: u64,
     /// How an event is tried again, and what a dead letter does to its key.
-    pub rules: Rules,
+    pub rules: DeliveryRules,
     /// What to do when the server forbids a subject.
     pub on_denied: OnDenied,
     /// The pause between polls while there is work; longer while each brings plenty.
@@ -435,7 +435,7 @@ impl Relay {
                     "the time of day jumped; what may be stored is scanned for before it goes again"
                 );
                 holding.lease.distrust(now);
-                holding.delivery.expire_doubt();
+                holding.delivery.require_scan();
             }
         }
         self.say_whether_trusted(holding, now);

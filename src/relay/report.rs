@@ -15,7 +15,8 @@ use super::{
 use crate::{
     clock,
     delivery::{
-        Change, ClosureKind, Death, Delivery, Outcome, Record, Records, Settlement, Transition,
+        ClosureKind, DeadEvent, Delivery, LetterChange, Outcome, Record, Records, Settlement,
+        Transition,
     },
     event::Event,
     metrics::{CircuitState, Failure, Metrics, PublishedBatch},
@@ -61,7 +62,7 @@ impl Report {
 
     /// Events are to become dead letters. The log names them once they are written.
     pub(super) fn deaths(&mut self, metrics: &Metrics, delivery: &mut Delivery) {
-        for Death { reason, .. } in delivery.take_deaths() {
+        for DeadEvent { reason, .. } in delivery.take_dead_events() {
             metrics.publishing.dead_lettered(reason.code);
             self.deaths.decided(reason.code);
         }
@@ -252,8 +253,9 @@ impl Relay {
             self.report.deaths.written(deaths::of_records(&records.records), dead, now);
         }
         if let Some(committed) = holding.recorded(records, result, now)? {
-            let published =
-                |record: &&_| matches!(record, Record { change: Change::Published { .. }, .. });
+            let published = |record: &&_| {
+                matches!(record, Record { change: LetterChange::Published { .. }, .. })
+            };
             let published = committed.records.iter().filter(published).count();
             debug!(records = committed.records.len(), published, "recorded what became of letters");
         }

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::{
     broker::{BrokerError, Keeps, SIGHTINGS_MAX, Sighting},
     clock,
-    delivery::{FOUND_MAX, Found, Latest},
+    delivery::{LastValues, SCANNED_IDS_MAX, ScanResult},
     event::Seq,
     outbox::{Ours, Outbox},
     pg::error::QueryError,
@@ -37,14 +37,14 @@ const PASSES_MAX: u32 = 10;
 #[derive(Debug)]
 pub(super) struct Scanned {
     /// Our events among the messages.
-    pub(super) found: Found,
+    pub(super) found: ScanResult,
     /// As of when everything was found: when the last pass of the scan began.
     pub(super) began: Instant,
     /// The last sequence that the stream had then.
     pub(super) last_seq: u64,
     /// Messages that were read.
     pub(super) messages: u64,
-    /// Events of ours that were found and forgotten, because there were more than [`FOUND_MAX`].
+    /// Events of ours that were found and forgotten, because there were more than [`SCANNED_IDS_MAX`].
     pub(super) forgotten: u64,
     /// For how long the stream keeps a message.
     pub(super) keeps: Keeps,
@@ -100,7 +100,7 @@ pub(super) async fn scan(
     }
     let Collected { ids, latest, forgotten, .. } = collected;
     Ok(Scanned {
-        found: Found::of_last_values(ids, latest),
+        found: ScanResult::of_last_values(ids, latest),
         began,
         last_seq: scan.last_seq(),
         messages: scan.messages(),
@@ -150,20 +150,20 @@ async fn read(
 /// What a scan has found so far.
 struct Collected {
     ids: Vec<(Uuid, Seq)>,
-    latest: Latest,
+    latest: LastValues,
     forgotten: u64,
     keeps: Keeps,
 }
 
 impl Collected {
     fn new(keeps: Keeps) -> Self {
-        Self { ids: Vec::new(), latest: Latest::default(), forgotten: 0, keeps }
+        Self { ids: Vec::new(), latest: LastValues::default(), forgotten: 0, keeps }
     }
 
     fn add(&mut self, sighting: &Sighting, ours: &Ours) {
-        if self.ids.len() >= FOUND_MAX {
+        if self.ids.len() >= SCANNED_IDS_MAX {
             // The oldest are the first to be settled, so they matter least.
-            let half = FOUND_MAX / 2;
+            let half = SCANNED_IDS_MAX / 2;
             self.forgotten += half as u64;
             drop(self.ids.drain(..half));
         }

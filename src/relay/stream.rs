@@ -15,7 +15,7 @@ use crate::{
     broker::{BrokerError, Seen},
     clock,
     config::{Batches, Heal},
-    delivery::{Abilities, BatchKind, Batching, Closure, ClosureKind},
+    delivery::{BatchKind, Batching, Capabilities, Closure, ClosureKind},
     failpoint,
     metrics::{Dependency, Failure},
     outbox::{HealWhen, Healed},
@@ -30,8 +30,8 @@ fn batching(wanted: Batches, stream: Batching) -> Batching {
         Batches::Fast => BatchKind::Fast,
     };
     match stream {
-        Batching::Taken(taken) if taken.has(kind) => Batching::Wanted(kind),
-        Batching::Taken(_) | Batching::Wanted(_) | Batching::Off | Batching::Unknown => {
+        Batching::IfFaster(taken) if taken.has(kind) => Batching::Always(kind),
+        Batching::IfFaster(_) | Batching::Always(_) | Batching::Off | Batching::Unknown => {
             Batching::Off
         }
     }
@@ -53,7 +53,7 @@ impl Relay {
             Verified::Sound => {
                 holding.authority.stream_created = self.broker.identity();
                 if let Some(facts) = self.broker.facts() {
-                    holding.delivery.set_abilities(Abilities {
+                    holding.delivery.set_capabilities(Capabilities {
                         recognises: facts.recognises,
                         is_scannable: facts.keeps.can_be_scanned(),
                         ack_timeout: self.settings.ack_timeout,
@@ -100,7 +100,7 @@ impl Relay {
                          the oldest of it may be stored twice"
                     );
                 }
-                holding.delivery.found(found, last_seq, began);
+                holding.delivery.take_scan_result(found, last_seq, began);
                 self.report.deaths(&self.metrics, &mut holding.delivery);
                 failpoint::pass("scanned");
             }

@@ -132,7 +132,7 @@ impl Sink {
     ///
     /// # Errors
     /// When it was handed over in part only, or not at all.
-    pub fn publish_together(
+    pub fn publish_batch(
         &mut self,
         kind: BatchKind,
         tickets: Box<[Ticket]>,
@@ -140,7 +140,7 @@ impl Sink {
         now: Instant,
     ) -> Result<(), NotSent> {
         match self {
-            Self::Nats(sink) => sink.publish_together(kind, tickets, messages, now),
+            Self::Nats(sink) => sink.publish_batch(kind, tickets, messages, now),
             // These take no batches, and say so.
             Self::Stdout(_) | Self::Unrouted(_) => Err(NotSent::NotNow),
         }

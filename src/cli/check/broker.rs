@@ -11,7 +11,7 @@ use crate::{
     broker::{BrokerError, Facts},
     cli::exit::Exit,
     config::{self, Config, SinkKind},
-    delivery::{BatchKind, Batching, Taken},
+    delivery::{BatchKind, BatchSupport, Batching},
     nats::{self, ConnectError, Connector, Wanted},
     wire::SubjectTemplate,
 };
@@ -118,9 +118,11 @@ fn forgetful(config: &Config, window: Duration) -> Option<Finding> {
 fn batches(stream: &str, batching: Batching, version: &str) -> Option<Finding> {
     let takes = |what| Some(Finding::fine(STREAM, format!("{stream} takes {what} batches")));
     match batching {
-        Batching::Taken(Taken::Both) => takes("atomic and fast"),
-        Batching::Taken(Taken::Atomic) | Batching::Wanted(BatchKind::Atomic) => takes("atomic"),
-        Batching::Taken(Taken::Fast) | Batching::Wanted(BatchKind::Fast) => takes("fast"),
+        Batching::IfFaster(BatchSupport::Both) => takes("atomic and fast"),
+        Batching::IfFaster(BatchSupport::Atomic) | Batching::Always(BatchKind::Atomic) => {
+            takes("atomic")
+        }
+        Batching::IfFaster(BatchSupport::Fast) | Batching::Always(BatchKind::Fast) => takes("fast"),
         Batching::Off => {
             let text =
                 format!("{stream} takes no batches: a hot key goes one round trip at a time");

@@ -1,34 +1,25 @@
-//! Batches in the simulation: stored as a whole or not at all, or in order up to a fault; answered or
-//! not, in time or late.
+//! Batches in the simulation: stored as a whole or not at all, or in order up to a fault; answered
+//! or not, in time or late.
 
 use std::time::{Duration, Instant};
 
-use super::{stream::LATE_MAX, world::World};
+use super::{in_flight::InFlightBatch, stream::LATE_MAX, world::World};
 use crate::{
-    delivery::{BatchKind, BatchOutcome, Batching, Company, StreamMark, Ticket},
+    delivery::{BatchKind, BatchOutcome, Batching, Grouping, StreamMark, Ticket},
     event::EventId,
 };
 
-/// A batch on its way; like a single message it arrives within [`LATE_MAX`] or never.
-pub(super) struct Sent {
-    kind: BatchKind,
-    tickets: Vec<Ticket>,
-    seqs: Vec<i64>,
-    at: Instant,
-    given_up: bool,
-}
-
 impl World {
-    pub(super) fn company(&mut self, first: Ticket) -> Company {
+    pub(super) fn choose_grouping(&mut self, first: Ticket) -> Grouping {
         // Now and then another way is found faster.
         let kind = if self.random.chance(50) { BatchKind::Atomic } else { BatchKind::Fast };
         let are_wanted = self.takes_batches && self.random.chance(80);
-        self.delivery.set_batches(if are_wanted { Batching::Wanted(kind) } else { Batching::Off });
-        self.delivery.company(first, self.now)
+        self.delivery.set_batches(if are_wanted { Batching::Always(kind) } else { Batching::Off });
+        self.delivery.choose_grouping(first, self.now)
     }
 
     /// Hands a batch over: all of it, its first part, or so much that the rest is missing.
-    pub(super) fn send_together(&mut self, kind: BatchKind, batch: &[Ticket]) {
+    pub(super) fn send_batch(&mut self, kind: BatchKind, batch: &[Ticket]) {
         let seqs: Vec<i64> =
             batch.iter().map(|ticket| self.delivery.event(*ticket).unwrap().0.seq.0).collect();
         assert!(batch.iter().all(|ticket| !self.delivery.event(*ticket).unwrap().1), "sent before");
@@ -42,26 +33,26 @@ impl World {
         let goes = if self.random.chance(10) { batch.len() - 1 } else { batch.len() };
         let (goes, waits) = batch.split_at(goes);
         if self.random.chance(self.trouble / 4) {
-            self.delivery.broke_off(kind, goes, self.now);
+            self.delivery.batch_cut_short(kind, goes, self.now);
             self.sometimes.broken_off += 1;
             if kind == BatchKind::Fast {
                 let part = self.part(&seqs[..goes.len()]);
                 self.delay_batch(kind, part, self.now);
             }
         } else {
-            self.delivery.sent_together(kind, goes, self.now);
+            self.delivery.batch_sent(kind, goes, self.now);
             let seqs = seqs[..goes.len()].to_vec();
             let several = seqs
                 .iter()
                 .any(|seq| self.database.row(*seq).key != self.database.row(seqs[0]).key);
             self.sometimes.of_several_keys += u64::from(several);
             let (tickets, at) = (goes.to_vec(), self.now);
-            self.batches.push(Sent { kind, tickets, seqs, at, given_up: false });
+            self.batches.push(InFlightBatch { kind, tickets, seqs, at, given_up: false });
         }
-        self.delivery.give_back_together(waits);
+        self.delivery.give_back_batch(waits);
     }
 
-    /// Nobody else of its key is on its way.
+    /// Asserts that no other event of its key is in flight.
     pub(super) fn assert_alone(&self, seq: i64) {
         let key = self.database.row(seq).key;
         let same =
@@ -77,7 +68,7 @@ impl World {
         assert_eq!(self.in_flight.len() + together, self.delivery.in_flight());
     }
 
-    /// What is known of the stream is so.
+    /// Asserts that the mark of the log is true.
     pub(super) fn assert_known(&self, mark: &StreamMark) {
         let acked = usize::try_from(mark.acked).unwrap();
         assert!(acked <= self.stream.stored.len(), "{acked} is no sequence of the stream");
@@ -87,22 +78,22 @@ impl World {
     }
 
     /// Answers a batch, well or badly. Returns whether it was the turn of one.
-    pub(super) fn answer_together(&mut self) -> bool {
+    pub(super) fn answer_batch(&mut self) -> bool {
         let all = (self.batches.len() + self.in_flight.len()) as u64;
         if all == 0 || self.random.below(all) >= self.batches.len() as u64 {
             return false;
         }
         let index = usize::try_from(self.random.below(self.batches.len() as u64)).unwrap();
-        let Sent { kind, tickets, seqs, given_up, .. } = self.batches.swap_remove(index);
+        let InFlightBatch { kind, tickets, seqs, given_up, .. } = self.batches.swap_remove(index);
         let outcome = if given_up {
             BatchOutcome::Unconfirmed
         } else if self.random.chance(self.trouble) {
-            self.bad_outcome_together(kind, seqs)
+            self.bad_batch_outcome(kind, seqs)
         } else if kind == BatchKind::Fast {
             self.store_in_order(&seqs)
         } else if self.is_refused(&seqs) {
             refused()
-        } else if let Some(last_seq) = self.stream.store_together(&seqs, self.now) {
+        } else if let Some(last_seq) = self.stream.store_atomic(&seqs, self.now) {
             self.sometimes.committed += 1;
             BatchOutcome::Committed { last_seq }
         } else {
@@ -111,25 +102,25 @@ impl World {
             refused()
         };
         self.sometimes.refused += u64::from(outcome == refused());
-        self.delivery.resolve_together(&tickets, &outcome, self.now);
+        self.delivery.resolve_batch(&tickets, &outcome, self.now);
         true
     }
 
-    /// One that the broker does not take spoils the batch.
+    /// Whether one event that the broker refuses spoils the batch.
     fn is_refused(&mut self, seqs: &[i64]) -> bool {
         let busy = self.random.chance(80);
         seqs.iter().any(|seq| self.poison.contains(seq) || busy && self.tough.contains(seq))
     }
 
-    /// The first ones, as far as the broker takes them.
+    /// First part of a batch, as far as the broker accepts it.
     fn part(&mut self, seqs: &[i64]) -> Vec<i64> {
         let most = usize::try_from(self.random.below(seqs.len() as u64 + 1)).unwrap();
         let is_good = |seq: &&i64| !self.poison.contains(seq);
         seqs[..most].iter().take_while(is_good).copied().collect()
     }
 
-    /// A fast batch: message by message, up to a fault. None is recognised: it would be passed over, and
-    /// nobody told.
+    /// Stores a fast batch message by message, up to a fault. No id may be recognised, because the
+    /// log would skip the message without a notice.
     fn store_in_order(&mut self, seqs: &[i64]) -> BatchOutcome {
         let busy = self.random.chance(80);
         let mut last_seq = 0;
@@ -146,7 +137,7 @@ impl World {
         BatchOutcome::Seen { last_seq }
     }
 
-    fn bad_outcome_together(&mut self, kind: BatchKind, seqs: Vec<i64>) -> BatchOutcome {
+    fn bad_batch_outcome(&mut self, kind: BatchKind, seqs: Vec<i64>) -> BatchOutcome {
         let seqs = if kind == BatchKind::Fast { self.part(&seqs) } else { seqs };
         let is_good = !seqs.iter().any(|seq| self.poison.contains(seq));
         match self.random.below(4) {
@@ -167,7 +158,7 @@ impl World {
         self.sometimes.batch_late += 1;
     }
 
-    /// Nobody waits any more for those that were sent long ago; some arrive.
+    /// Gives up batches that were sent long ago; some of them still arrive.
     pub(super) fn give_up_batches(&mut self) {
         let late_max = Duration::from_millis(LATE_MAX);
         for index in 0..self.batches.len() {
@@ -184,10 +175,10 @@ impl World {
         }
     }
 
-    /// The process dies; what was on its way may arrive all the same.
+    /// Drops the batches of a process that dies; some of them still arrive.
     pub(super) fn kill_batches(&mut self) {
         self.sometimes.killed_with_a_batch += u64::from(!self.batches.is_empty());
-        for Sent { kind, seqs, given_up, .. } in std::mem::take(&mut self.batches) {
+        for InFlightBatch { kind, seqs, given_up, .. } in std::mem::take(&mut self.batches) {
             let seqs = if kind == BatchKind::Fast { self.part(&seqs) } else { seqs };
             let is_good = !seqs.iter().any(|seq| self.poison.contains(seq));
             if !given_up && is_good && self.random.chance(50) {

@@ -12,22 +12,23 @@ use uuid::Uuid;
 use super::Random;
 use crate::{
     delivery::{
-        Change, Delivery, Earlier, Fate, Hold, KeyLetters, LetterId, Limits, Mark, OnDead, Policy,
-        Record, Resume, Retry, Rules, Settlement, Standing, StoredLetter, StreamMark,
+        Certainty, Delivery, DeliveryRules, EarlierRun, Fate, KeyLetters, LetterChange, LetterId,
+        LetterReadiness, Mark, OnDead, Record, Resume, Retry, RetryPolicy, Settlement,
+        StoredLetter, StreamMark, WindowLimits,
     },
     event::{AggregateKey, Event, EventId, Payload, Position, Seq, Snapshot},
 };
 
 /// A row: which commit made it visible and which key it has.
 #[derive(Clone, Copy)]
-pub(super) struct Row {
+pub(super) struct OutboxRow {
     pub(super) seq: i64,
     commit: u64,
     pub(super) key: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum State {
+pub(super) enum LetterRowState {
     Retrying,
     Held,
     Dead,
@@ -41,8 +42,8 @@ pub(super) enum Resolution {
 
 /// A letter; its number is the `seq` of its row.
 #[derive(Clone, Debug)]
-pub(super) struct Letter {
-    pub(super) state: State,
+pub(super) struct LetterRow {
+    pub(super) state: LetterRowState,
     pub(super) holds: bool,
     attempts: u32,
     next: Option<Instant>,
@@ -52,12 +53,12 @@ pub(super) struct Letter {
 
 /// Rows, the settled position and the letters. A snapshot is a commit number.
 pub(super) struct Database {
-    pub(super) rows: Vec<Row>,
+    pub(super) rows: Vec<OutboxRow>,
     commits: u64,
     position: Position,
     mark: StreamMark,
     sent_to: Seq,
-    pub(super) letters: BTreeMap<i64, Letter>,
+    pub(super) letters: BTreeMap<i64, LetterRow>,
 }
 
 fn snapshot(commit: u64) -> Snapshot {
@@ -98,12 +99,12 @@ impl Database {
             let late_one = offset < late;
             let commit = self.commits + if late_one { 2 } else { 1 };
             let key = (!random.chance(15)).then(|| random.below(keys) + u64::from(late_one) * 100);
-            self.rows.push(Row { seq: first + i64::try_from(offset).unwrap(), commit, key });
+            self.rows.push(OutboxRow { seq: first + i64::try_from(offset).unwrap(), commit, key });
         }
         self.commits += 1;
     }
 
-    /// What is open commits.
+    /// Commits all open transactions.
     pub(super) fn commit_all(&mut self) {
         self.commits += 2;
     }
@@ -112,19 +113,20 @@ impl Database {
         snapshot(self.commits)
     }
 
-    pub(super) fn row(&self, seq: i64) -> Row {
+    pub(super) fn row(&self, seq: i64) -> OutboxRow {
         self.rows[usize::try_from(seq).unwrap() - 1]
     }
 
     pub(super) fn page(&self, cursor: &Position, limit: usize) -> Vec<Event> {
         let (low, high) = (commit_of(&cursor.settled), commit_of(&cursor.target));
-        let new =
-            |row: &&Row| row.commit > low && row.commit <= high && row.seq > cursor.bookmark.0;
+        let new = |row: &&OutboxRow| {
+            row.commit > low && row.commit <= high && row.seq > cursor.bookmark.0
+        };
         self.rows.iter().filter(new).take(limit).map(|row| event(row.seq, row.key)).collect()
     }
 
     /// Whether the position says that the row is settled.
-    pub(super) fn is_settled(position: &Position, row: Row) -> bool {
+    pub(super) fn is_settled(position: &Position, row: OutboxRow) -> bool {
         row.commit <= commit_of(&position.settled)
             || (row.seq <= position.bookmark.0 && row.commit <= commit_of(&position.target))
     }
@@ -134,39 +136,39 @@ impl Database {
         self.mark = settlement.stream;
         for letter in &settlement.letters {
             let (state, attempts, next) = match &letter.fate {
-                Fate::Dead { attempts, .. } => (State::Dead, *attempts, None),
+                Fate::Dead { attempts, .. } => (LetterRowState::Dead, *attempts, None),
                 Fate::Retrying(Retry { attempts, wait, .. }) => {
-                    (State::Retrying, *attempts, Some(now + *wait))
+                    (LetterRowState::Retrying, *attempts, Some(now + *wait))
                 }
-                Fate::Held(Hold::Known) => (State::Held, 0, None),
-                Fate::Held(Hold::Suspected) => (State::Held, 0, Some(now)),
+                Fate::Held(Certainty::Known) => (LetterRowState::Held, 0, None),
+                Fate::Held(Certainty::Suspected) => (LetterRowState::Held, 0, Some(now)),
             };
-            let new = Letter {
+            let new = LetterRow {
                 state,
-                holds: state != State::Dead || on_dead == OnDead::Hold,
+                holds: state != LetterRowState::Dead || on_dead == OnDead::Hold,
                 attempts,
                 next,
                 resolution: None,
-                deaths: u32::from(state == State::Dead),
+                deaths: u32::from(state == LetterRowState::Dead),
             };
             let before = self.letters.insert(letter.seq.0, new);
             assert!(before.is_none(), "row {} became a letter twice", letter.seq);
         }
     }
 
-    /// A leader writes down how far it may send.
+    /// Records the bound up to which a leader may send.
     pub(super) fn renew(&mut self, sent_to: Seq) {
         self.sent_to = self.sent_to.max(sent_to);
     }
 
-    /// Nothing goes before the database knows how far it may. Whether that was waited for.
+    /// Records a higher bound if sending waits for one. Returns whether it did.
     pub(super) fn confirms_bound(&mut self, delivery: &mut Delivery, now: Instant) -> bool {
         if !delivery.is_beyond_sent_to() {
             return false;
         }
         assert!(delivery.next(now).is_none());
-        self.renew(delivery.wanted_sent_to());
-        delivery.may_send_to(self.sent_to);
+        self.renew(delivery.next_sent_to());
+        delivery.bound_recorded(self.sent_to);
         true
     }
 
@@ -175,7 +177,7 @@ impl Database {
             position: self.position.clone(),
             lettered: HashSet::new(),
             stream: self.mark,
-            earlier: Earlier::Some { sent_to: self.sent_to },
+            earlier: EarlierRun::Some { sent_to: self.sent_to },
             sent_to: self.sent_to,
         }
     }
@@ -183,9 +185,11 @@ impl Database {
     /// The keys that are blocked, as `load_blocked_keys.sql` gives them: what is to be loaded may
     /// have others behind it, whatever it is.
     pub(super) fn blocked_keys(&self) -> impl Iterator<Item = AggregateKey> {
-        let blocks = |letter: &Letter| {
+        let blocks = |letter: &LetterRow| {
             letter.next.is_some()
-                || letter.resolution.is_none() && letter.state == State::Dead && letter.holds
+                || letter.resolution.is_none()
+                    && letter.state == LetterRowState::Dead
+                    && letter.holds
         };
         let blocked = self.letters.iter().filter(move |(_, letter)| blocks(letter));
         blocked.filter_map(|(seq, _)| self.row(*seq).key).map(aggregate)
@@ -220,15 +224,17 @@ impl Database {
             Some(_) => self.row(seq).key == key,
         };
         let unresolved = self.letters.iter().filter(|(seq, letter)| {
-            let waits = letter.holds || letter.state != State::Dead;
+            let waits = letter.holds || letter.state != LetterRowState::Dead;
             of_key(**seq) && letter.resolution.is_none() && waits
         });
         let letters = unresolved.take(4).map(|(seq, letter)| StoredLetter {
             id: LetterId(*seq),
-            standing: match letter.state {
-                State::Dead => Standing::Dead,
-                State::Retrying if letter.next.is_some_and(|next| next > now) => Standing::NotYet,
-                State::Retrying | State::Held => Standing::May,
+            readiness: match letter.state {
+                LetterRowState::Dead => LetterReadiness::Dead,
+                LetterRowState::Retrying if letter.next.is_some_and(|next| next > now) => {
+                    LetterReadiness::NotDue
+                }
+                LetterRowState::Retrying | LetterRowState::Held => LetterReadiness::Ready,
             },
             attempts: letter.attempts,
             holds: letter.holds,
@@ -240,31 +246,31 @@ impl Database {
     pub(super) fn record(&mut self, records: &[Record], now: Instant) {
         for Record { id: LetterId(seq), change, load } in records {
             let letter = self.letters.get_mut(seq).unwrap();
-            let seen = matches!(change, Change::Seen { .. });
+            let seen = matches!(change, LetterChange::Seen { .. });
             if letter.resolution.is_some() && !seen {
                 continue;
             }
-            if let Change::Seen { at: Some(at) } = change
+            if let LetterChange::Seen { at: Some(at) } = change
                 && letter.next.map(microseconds) != Some(*at)
             {
                 continue;
             }
             letter.next = load.then_some(now);
             match change {
-                Change::Published { .. } => letter.resolution = Some(Resolution::Published),
-                Change::Dead { attempts, holds, .. } => {
-                    letter.state = State::Dead;
+                LetterChange::Published { .. } => letter.resolution = Some(Resolution::Published),
+                LetterChange::Dead { attempts, holds, .. } => {
+                    letter.state = LetterRowState::Dead;
                     letter.attempts = *attempts;
                     letter.holds = *holds;
                     letter.deaths += 1;
                 }
-                Change::Retrying(Retry { attempts, wait, .. }) => {
-                    letter.state = State::Retrying;
+                LetterChange::Retrying(Retry { attempts, wait, .. }) => {
+                    letter.state = LetterRowState::Retrying;
                     letter.attempts = *attempts;
                     letter.next = Some(now + *wait);
                 }
-                Change::Held => letter.state = State::Held,
-                Change::Seen { .. } => {}
+                LetterChange::Held => letter.state = LetterRowState::Held,
+                LetterChange::Seen { .. } => {}
             }
         }
     }
@@ -277,13 +283,15 @@ impl Database {
 
     /// Dead letters, the oldest first.
     pub(super) fn dead(&self) -> Vec<i64> {
-        let dead = |letter: &Letter| letter.state == State::Dead && letter.resolution.is_none();
+        let dead = |letter: &LetterRow| {
+            letter.state == LetterRowState::Dead && letter.resolution.is_none()
+        };
         self.letters.iter().filter(|(_, letter)| dead(letter)).map(|(seq, _)| *seq).collect()
     }
 
     pub(super) fn redrive(&mut self, seq: i64, now: Instant) {
         let letter = self.letters.get_mut(&seq).unwrap();
-        letter.state = State::Retrying;
+        letter.state = LetterRowState::Retrying;
         letter.attempts = 0;
         letter.next = Some(now);
     }
@@ -305,7 +313,7 @@ fn microseconds(at: Instant) -> i64 {
     i64::try_from(at.duration_since(*START.get_or_init(|| at)).as_micros()).unwrap()
 }
 
-/// What a row carries.
+/// Event of a row.
 pub(crate) fn event(seq: i64, key: Option<u64>) -> Event {
     Event {
         seq: Seq(seq),
@@ -329,8 +337,8 @@ pub(crate) fn event(seq: i64, key: Option<u64>) -> Event {
 
 /// A run with nothing settled, for tests that need no simulated database.
 pub(in crate::delivery) fn resumed_with(
-    limits: Limits,
-    earlier: Earlier,
+    limits: WindowLimits,
+    earlier: EarlierRun,
     now: Instant,
 ) -> Delivery {
     let snapshot = Snapshot::new("3:3:".to_owned());
@@ -343,6 +351,6 @@ pub(in crate::delivery) fn resumed_with(
     };
     let (stream, sent_to) = (StreamMark::default(), Seq(i64::MAX));
     let resume = Resume { position, lettered: HashSet::new(), stream, earlier, sent_to };
-    let rules = Rules { on_dead: OnDead::Hold, retry: Policy::default() };
+    let rules = DeliveryRules { on_dead: OnDead::Hold, retry: RetryPolicy::default() };
     Delivery::resume(resume, limits, rules, now)
 }

@@ -9,17 +9,19 @@
 
 mod batches;
 mod database;
+mod in_flight;
 mod operator;
-mod other;
+mod process;
 mod stream;
 mod world;
+mod zombie;
 
 use std::{ops::AddAssign, thread, time::Duration};
 
-use stream::Kind;
+use stream::LogKind;
 use world::World;
 
-use super::{Abilities, OnDead};
+use super::{Capabilities, OnDead};
 pub(crate) use database::event;
 pub(super) use database::{aggregate, resumed_with};
 
@@ -47,7 +49,7 @@ impl Random {
     }
 }
 
-/// How often the states were reached that the histories are about.
+/// Counts of the states that the histories have to reach.
 #[derive(Debug, Default, Clone, Copy)]
 struct Sometimes {
     stored: u64,
@@ -143,15 +145,15 @@ impl Sometimes {
     }
 }
 
-/// The abilities of a stream that recognises an id for so long, and can be scanned.
-pub(super) fn abilities(recognises: Duration, ack_timeout: Duration) -> Abilities {
-    Abilities { recognises, is_scannable: true, ack_timeout }
+/// Capabilities of a log that recognises an id for so long and can be scanned.
+pub(super) fn capabilities(recognises: Duration, ack_timeout: Duration) -> Capabilities {
+    Capabilities { recognises, is_scannable: true, ack_timeout }
 }
 
-/// Tells the seed of a history that fails.
-struct Told(u64);
+/// Prints the seed of a history that fails.
+struct SeedReport(u64);
 
-impl Drop for Told {
+impl Drop for SeedReport {
     fn drop(&mut self) {
         if thread::panicking() {
             eprintln!("the history of seed {} fails", self.0);
@@ -159,8 +161,8 @@ impl Drop for Told {
     }
 }
 
-fn run(seed: u64, kind: Kind) -> Sometimes {
-    let told = Told(seed);
+fn run(seed: u64, kind: LogKind) -> Sometimes {
+    let report = SeedReport(seed);
     let mut random = Random(seed);
     let on_dead = if random.chance(70) { OnDead::Hold } else { OnDead::Skip };
     let mut world = World::new(random, on_dead, kind);
@@ -169,12 +171,12 @@ fn run(seed: u64, kind: Kind) -> Sometimes {
     }
     world.heal();
     world.check();
-    drop(told);
+    drop(report);
     world.sometimes
 }
 
-/// Runs all histories with such a log. Returns how often each state was reached.
-fn run_all(kind: Kind) -> Sometimes {
+/// Runs all histories with this kind of log, and returns the counts of the reached states.
+fn run_all(kind: LogKind) -> Sometimes {
     let threads = thread::available_parallelism().map_or(2, usize::from) as u64;
     let work = |first: u64| {
         let mut sum = Sometimes::default();
@@ -203,7 +205,7 @@ fn assert_reached(mut sum: Sometimes, but: impl Fn(&str) -> bool) {
 
 #[test]
 fn ten_thousand_histories_end_with_every_event_once_and_in_order() {
-    assert_reached(run_all(Kind::Remembers), |state| state == "stored more often than once");
+    assert_reached(run_all(LogKind::Remembers), |state| state == "stored more often than once");
 }
 
 /// No id is recognised, so that a scan has to tell before anything goes again.
@@ -213,7 +215,7 @@ fn a_log_without_a_memory_for_ids_has_every_event_once_and_in_order_when_it_is_s
         let needs_memory = ["duplicate on a retry", "stored more often than once"];
         needs_memory.contains(&state) || state.contains("batch")
     };
-    assert_reached(run_all(Kind::Forgets), never);
+    assert_reached(run_all(LogKind::Forgets), never);
 }
 
 /// Events without an answer come twice, and no others; the first copies are in order, none is lost.
@@ -229,12 +231,12 @@ fn a_log_that_cannot_be_read_back_loses_nothing_and_repeats_only_what_had_no_ans
         ];
         needs_both.iter().any(|part| state.contains(part)) || state.contains("batch")
     };
-    assert_reached(run_all(Kind::OutOfReach), never);
+    assert_reached(run_all(LogKind::OutOfReach), never);
 }
 
 /// A single history, to debug: `SEED=17 cargo test one_history`.
 #[test]
 fn one_history() {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    assert!(run(seed, Kind::Remembers).stored > 0);
+    assert!(run(seed, LogKind::Remembers).stored > 0);
 }

@@ -1,9 +1,9 @@
 //! The simulated operator.
 
-use super::{database::State, world::World};
+use super::{database::LetterRowState, world::World};
 
 impl World {
-    /// The operator mends what is wrong and redrives, or discards.
+    /// Repairs and redrives a dead letter, or discards it.
     pub(super) fn operate(&mut self) {
         let dead = self.database.dead();
         if dead.is_empty() {
@@ -20,7 +20,9 @@ impl World {
         } else {
             let key = self.database.row(seq).key;
             let behind = self.database.letters.iter().any(|(other, letter)| {
-                letter.state == State::Held && key.is_some() && self.database.row(*other).key == key
+                letter.state == LetterRowState::Held
+                    && key.is_some()
+                    && self.database.row(*other).key == key
             });
             self.sometimes.discarded_with_others_behind += u64::from(behind);
             self.database.discard(seq, self.now);

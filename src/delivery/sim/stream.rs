@@ -9,20 +9,19 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
-    delivery::{Abilities, BatchKind, Found},
+    delivery::{BatchKind, Capabilities, Outcome, Rejection, ScanResult},
     event::Seq,
 };
 
 /// How long a log with a memory for ids recognises one.
 const WINDOW: Duration = Duration::from_secs(2);
 
-/// How long an answer is waited for, and how long a message may be on its way after nobody waits
-/// for it any more.
+/// Time for which an answer is waited for, and for which its message may arrive after that; in ms.
 pub(super) const LATE_MAX: u64 = 300;
 
 /// The kinds of log that brokers have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum LogKind {
     /// A log that recognises ids for a while, and can be scanned: JetStream.
     Remembers,
     /// A log that recognises nothing, and can be scanned: Kafka, Redis Streams.
@@ -31,10 +30,10 @@ pub(super) enum Kind {
     OutOfReach,
 }
 
-impl Kind {
-    /// The abilities of such a log, as a relay learns them.
-    pub(super) fn abilities(self) -> Abilities {
-        Abilities {
+impl LogKind {
+    /// Capabilities of this kind of log, as a relay learns them.
+    pub(super) fn capabilities(self) -> Capabilities {
+        Capabilities {
             recognises: if self == Self::Remembers { WINDOW } else { Duration::ZERO },
             is_scannable: self != Self::OutOfReach,
             ack_timeout: Duration::from_millis(LATE_MAX),
@@ -42,26 +41,26 @@ impl Kind {
     }
 }
 
-/// What is stored, in order; the sequence is the place, counted from 1.
+/// Simulated log: the stored events in order. A sequence is a place, counted from 1.
 pub(super) struct Stream {
-    kind: Kind,
+    kind: LogKind,
     pub(super) stored: Vec<i64>,
     recognised: HashMap<i64, (Instant, u64)>,
-    /// Messages that are on their way although nobody waits for their answers.
+    /// Messages in flight whose answers were given up.
     late: Vec<(Instant, BatchKind, Vec<i64>)>,
     /// Batches that came too late: some of it had been sent again and was stored.
     pub(super) refused_late: u64,
 }
 
 impl Stream {
-    pub(super) fn new(kind: Kind) -> Self {
+    pub(super) fn new(kind: LogKind) -> Self {
         let (stored, recognised, late) = (Vec::new(), HashMap::new(), Vec::new());
         Self { kind, stored, recognised, late, refused_late: 0 }
     }
 
     fn recognises(&self, seq: i64, now: Instant) -> Option<u64> {
         let (at, stream_seq) = self.recognised.get(&seq)?;
-        (now.duration_since(*at) < self.kind.abilities().recognises).then_some(*stream_seq)
+        (now.duration_since(*at) < self.kind.capabilities().recognises).then_some(*stream_seq)
     }
 
     /// Stores an event unless it is recognised. Returns its sequence, and whether it was.
@@ -76,7 +75,7 @@ impl Stream {
     }
 
     /// Stores a batch, or none of it when one is recognised. Returns the sequence of its last.
-    pub(super) fn store_together(&mut self, batch: &[i64], now: Instant) -> Option<u64> {
+    pub(super) fn store_atomic(&mut self, batch: &[i64], now: Instant) -> Option<u64> {
         if batch.iter().any(|seq| self.recognises(*seq, now).is_some()) {
             return None;
         }
@@ -89,7 +88,7 @@ impl Stream {
     /// Stores a batch as its kind is stored. Returns whether the stream holds all of it then.
     pub(super) fn store_batch(&mut self, kind: BatchKind, batch: &[i64], now: Instant) -> bool {
         match kind {
-            BatchKind::Atomic => self.store_together(batch, now).is_some(),
+            BatchKind::Atomic => self.store_atomic(batch, now).is_some(),
             BatchKind::Fast => {
                 for seq in batch {
                     self.store(*seq, now);
@@ -99,18 +98,18 @@ impl Stream {
         }
     }
 
-    /// Whether it is stored.
+    /// Whether the log contains the event.
     pub(super) fn holds(&self, seq: i64) -> bool {
         // Recognised or not: what was stored once has its time here.
         self.recognised.contains_key(&seq)
     }
 
-    /// They arrive later.
+    /// Delays messages until a time.
     pub(super) fn delay(&mut self, kind: BatchKind, batch: Vec<i64>, until: Instant) {
         self.late.push((until, kind, batch));
     }
 
-    /// What is on its way arrives when it is time to; returns how many did.
+    /// Delivers the delayed messages that are due, and returns their number.
     pub(super) fn arrive(&mut self, now: Instant) -> u64 {
         let (due, late): (Vec<_>, Vec<_>) = self.late.drain(..).partition(|(at, ..)| *at <= now);
         self.late = late;
@@ -122,13 +121,18 @@ impl Stream {
     }
 
     /// The events above a sequence, and the last sequence.
-    pub(super) fn scan(&self, above: u64) -> (Found, u64) {
-        if !self.kind.abilities().is_scannable {
-            return (Found::default(), self.stored.len() as u64);
+    pub(super) fn scan(&self, above: u64) -> (ScanResult, u64) {
+        if !self.kind.capabilities().is_scannable {
+            return (ScanResult::default(), self.stored.len() as u64);
         }
         let above = usize::try_from(above).unwrap();
         let ids = self.stored.iter().skip(above);
         let ids = ids.map(|seq| (Uuid::from_u128(u128::try_from(*seq).unwrap()), Seq(*seq)));
-        (Found::new(ids.collect()), self.stored.len() as u64)
+        (ScanResult::new(ids.collect()), self.stored.len() as u64)
     }
+}
+
+/// The answer to a message that the log never stores.
+pub(super) fn rejected() -> Outcome {
+    Outcome::Rejected(Rejection { code: "rejected", text: "poison".into() })
 }

@@ -1,4 +1,4 @@
-//! One process with its memory, between the database, the stream and an operator.
+//! World of one history: a process with its memory, a database, a log and an operator.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -6,25 +6,32 @@ use std::{
 };
 
 use super::{
-    Random, Sometimes, batches,
-    database::{Database, Resolution, State, aggregate},
-    other::Other,
-    stream::{Kind, LATE_MAX, Stream},
+    Random, Sometimes,
+    database::{Database, LetterRowState, Resolution, aggregate},
+    in_flight::{InFlight, InFlightBatch},
+    stream::{LATE_MAX, LogKind, Stream, rejected},
+    zombie::Zombie,
 };
 use crate::{
     delivery::{
-        Attempt, BatchKind, BlockedBounds, Closure, ClosureKind, Company, Delivery, Fate, Growth,
-        Hold, LetterId, Limits, OnDead, Outcome, Policy, Records, Rejection, Rules, Settlement,
-        Standing, StoredLetter, Ticket, blocked::Blocked,
+        Attempt, BatchKind, BlockedBounds, Certainty, Closure, ClosureKind, Delivery,
+        DeliveryRules, Fate, Grouping, Growth, LetterId, LetterReadiness, OnDead, Outcome, Records,
+        Rejection, RetryPolicy, Settlement, StoredLetter, Ticket, WindowLimits,
+        order::blocked::Blocked,
     },
     event::Seq,
 };
 
-const LIMITS: Limits =
-    Limits { in_flight_events: 5, in_flight_bytes: 4, memory_events: 12, memory_bytes: 1 << 20 };
+const LIMITS: WindowLimits = WindowLimits {
+    in_flight_events: 5,
+    in_flight_bytes: 4,
+    memory_events: 12,
+    memory_bytes: 1 << 20,
+};
 
-/// Waits of which the first stay in memory and the later ones do not; each history has its own first.
-const RETRY: Policy = Policy {
+/// Waits of which the first stay in memory and the later ones do not; each history has its own
+/// first.
+const RETRY: RetryPolicy = RetryPolicy {
     attempts: 3,
     delay: Duration::from_millis(350),
     growth: Growth::Exponential,
@@ -35,15 +42,6 @@ const RETRY: Policy = Policy {
 /// Rounds of the healing in which the broker is still busy for some, and the process still killed.
 const TOUGH_ROUNDS: usize = 60;
 
-/// A message on its way. It arrives within [`LATE_MAX`] or never, and then nobody waits for its
-/// answer any more.
-pub(super) struct Sent {
-    pub(super) ticket: Ticket,
-    pub(super) seq: i64,
-    pub(super) at: Instant,
-    pub(super) given_up: bool,
-}
-
 #[expect(
     clippy::struct_excessive_bools,
     reason = "two facts that have nothing to do with each other"
@@ -53,27 +51,27 @@ pub(super) struct World {
     pub(super) database: Database,
     pub(super) stream: Stream,
     pub(super) delivery: Delivery,
-    pub(super) in_flight: Vec<Sent>,
-    pub(super) batches: Vec<batches::Sent>,
+    pub(super) in_flight: Vec<InFlight>,
+    pub(super) batches: Vec<InFlightBatch>,
     pub(super) takes_batches: bool,
-    /// The instance before this one, which has not noticed that its time is over.
-    pub(super) other: Option<Other>,
+    /// Instance before this one, which has not noticed that its lease is over.
+    pub(super) zombie: Option<Zombie>,
     pub(super) settling: Option<Settlement>,
     pub(super) recording: Option<Records>,
     pub(super) now: Instant,
-    pub(super) rules: Rules,
+    pub(super) rules: DeliveryRules,
     pub(super) bounds: BlockedBounds,
     /// The kind of log that the stream is.
-    pub(super) kind: Kind,
+    pub(super) kind: LogKind,
     /// Events that a log which cannot be read back may store more than once: a publish of them had
     /// no answer, or was not settled when the process died.
     pub(super) may_repeat: HashSet<i64>,
     /// Percent of answers that are bad: each history has its own.
     pub(super) trouble: u64,
-    /// What the broker refuses for good, and what it is busy for.
+    /// Events that the broker refuses for good, and those that it is busy for.
     pub(super) poison: HashSet<i64>,
     pub(super) tough: HashSet<i64>,
-    /// What ever died: a crash may come before that is recorded, and then it goes again.
+    /// Events that ever became dead. After a crash before the record they are sent again.
     died: HashSet<i64>,
     /// Exclusive lower bound of the scan that is wanted before anything goes.
     pub(super) scan_above: Option<u64>,
@@ -81,25 +79,25 @@ pub(super) struct World {
     pub(super) sometimes: Sometimes,
 }
 
-/// A run from where the last one settled. It knows the abilities of the log: the relay learns them
+/// Run that resumes from the last settlement. It knows the capabilities of the log, as a relay does
 /// before it sends anything.
 pub(super) fn resumed(
     database: &Database,
-    (rules, bounds, kind): (Rules, BlockedBounds, Kind),
+    (rules, bounds, kind): (DeliveryRules, BlockedBounds, LogKind),
     now: Instant,
 ) -> Delivery {
     let mut delivery = Delivery::resume(database.resume(), LIMITS, rules, now);
     delivery.blocked = Blocked::for_a_history(bounds, database.blocked_keys());
-    delivery.set_abilities(kind.abilities());
+    delivery.set_capabilities(kind.capabilities());
     delivery
 }
 
 impl World {
-    pub(super) fn new(mut random: Random, on_dead: OnDead, kind: Kind) -> Self {
+    pub(super) fn new(mut random: Random, on_dead: OnDead, kind: LogKind) -> Self {
         let database = Database::new();
         let delay = [50, 350, 600, 1_000].map(Duration::from_millis);
         let delay = delay[usize::try_from(random.below(4)).unwrap()];
-        let rules = Rules { on_dead, retry: Policy { delay, ..RETRY } };
+        let rules = DeliveryRules { on_dead, retry: RetryPolicy { delay, ..RETRY } };
         let now = Instant::now();
         // Few keys as they are, few fingerprints, or room for all of them.
         let mut bound = |most: u64| usize::try_from(random.below(most)).unwrap();
@@ -113,13 +111,13 @@ impl World {
             delivery: resumed(&database, (rules, bounds, kind), now),
             trouble: random.below(70),
             // Only a log with a memory for ids takes batches.
-            takes_batches: random.chance(70) && kind == Kind::Remembers,
+            takes_batches: random.chance(70) && kind == LogKind::Remembers,
             random,
             database,
             stream: Stream::new(kind),
             in_flight: Vec::new(),
             batches: Vec::new(),
-            other: None,
+            zombie: None,
             settling: None,
             recording: None,
             now,
@@ -171,7 +169,7 @@ impl World {
 
     fn pass(&mut self, time: Duration) {
         self.now += time;
-        self.other.take_if(|other| other.is_over(self.now));
+        self.zombie.take_if(|zombie| zombie.is_over(self.now));
         let late_max = Duration::from_millis(LATE_MAX);
         for sent in &mut self.in_flight {
             if sent.given_up || self.now.duration_since(sent.at) < late_max {
@@ -224,37 +222,37 @@ impl World {
                 self.sometimes.stale += 1;
                 return;
             }
-            match self.company(ticket) {
-                Company::Alone => {}
-                Company::Together(kind, batch) => {
-                    self.send_together(kind, &batch);
+            match self.choose_grouping(ticket) {
+                Grouping::Single => {}
+                Grouping::Batch(kind, batch) => {
+                    self.send_batch(kind, &batch);
                     continue;
                 }
-                Company::Later => return,
+                Grouping::Wait => return,
             }
             let seq = self.delivery.event(ticket).unwrap().0.seq.0;
             self.assert_alone(seq);
             self.delivery.sent(ticket, self.now);
-            self.in_flight.push(Sent { ticket, seq, at: self.now, given_up: false });
+            self.in_flight.push(InFlight { ticket, seq, at: self.now, given_up: false });
             self.assert_within_window(LIMITS.in_flight_events);
         }
     }
 
-    /// A log without a memory is not scanned before that is certain to tell.
+    /// Asserts that a log without a memory is scanned only when the scan is conclusive.
     fn assert_worth_a_scan(&self, ticket: Ticket) {
         let late_max = Duration::from_millis(LATE_MAX);
         let at = self.delivery.lanes.conclusive_at(ticket, late_max);
         let is_certain = at.is_none_or(|at| at <= self.now);
-        assert!(self.kind == Kind::Remembers || is_certain, "a scan that cannot tell yet");
+        assert!(self.kind == LogKind::Remembers || is_certain, "a scan that cannot tell yet");
     }
 
     /// Answers one message on its way, well or badly.
     fn answer(&mut self) {
-        if self.answer_together() || self.in_flight.is_empty() {
+        if self.answer_batch() || self.in_flight.is_empty() {
             return;
         }
         let index = usize::try_from(self.random.below(self.in_flight.len() as u64)).unwrap();
-        let Sent { ticket, seq, given_up, .. } = self.in_flight.swap_remove(index);
+        let InFlight { ticket, seq, given_up, .. } = self.in_flight.swap_remove(index);
         let outcome = if given_up {
             Outcome::Unconfirmed
         } else if self.random.chance(self.trouble) {
@@ -274,7 +272,7 @@ impl World {
     }
 
     fn count_deaths(&mut self) {
-        for death in self.delivery.take_deaths() {
+        for death in self.delivery.take_dead_events() {
             self.died.insert(death.seq.0);
             self.sometimes.dead += 1;
             self.sometimes.exhausted += u64::from(death.reason.code == "busy");
@@ -300,7 +298,7 @@ impl World {
         }
     }
 
-    /// What the broker refuses is never stored, however late it arrives.
+    /// Whether a late message may be stored; one that the broker refuses never is.
     pub(super) fn may_arrive_late(&self, seq: i64) -> bool {
         !self.poison.contains(&seq)
     }
@@ -333,7 +331,7 @@ impl World {
         } else {
             self.sometimes.found_when_stale += found_some;
         }
-        self.delivery.found(found, last, self.now);
+        self.delivery.take_scan_result(found, last, self.now);
         self.count_deaths();
         self.scan_above = None;
         self.is_start = false;
@@ -362,11 +360,11 @@ impl World {
         self.assert_known(&settlement.stream);
         self.database.settle(&settlement, self.rules.on_dead, self.now);
         for letter in &settlement.letters {
-            let suspected = letter.fate == Fate::Held(Hold::Suspected);
+            let suspected = letter.fate == Fate::Held(Certainty::Suspected);
             self.sometimes.suspected += u64::from(suspected);
             let state = self.database.letters[&letter.seq.0].state;
-            self.sometimes.retrying += u64::from(state == State::Retrying);
-            self.sometimes.held += u64::from(state == State::Held);
+            self.sometimes.retrying += u64::from(state == LetterRowState::Retrying);
+            self.sometimes.held += u64::from(state == LetterRowState::Held);
         }
         self.delivery.settled(&settlement);
     }
@@ -396,7 +394,7 @@ impl World {
             let before = self.delivery.letters();
             let loaded = self.database.load_letters(key, marks, self.now);
             let free = loaded.letters.is_empty() && key.is_some();
-            let may = |letter: &&StoredLetter| letter.standing == Standing::May;
+            let may = |letter: &&StoredLetter| letter.readiness == LetterReadiness::Ready;
             let may = loaded.letters.iter().take_while(may).count();
             let suspected = key.is_some_and(|_| self.is_suspected_in_vain(&loaded.letters));
             self.delivery.take_letters(loaded, recorded);
@@ -414,7 +412,8 @@ impl World {
     /// Whether the first letter of a key was held behind nothing.
     fn is_suspected_in_vain(&self, letters: &[StoredLetter]) -> bool {
         let first = letters.first().map(|letter| self.database.letters[&letter.id.0].state);
-        first == Some(State::Held) && self.database.letters_of_same_key(letters[0].id.0) == 0
+        first == Some(LetterRowState::Held)
+            && self.database.letters_of_same_key(letters[0].id.0) == 0
     }
 
     fn record(&mut self) {
@@ -427,8 +426,9 @@ impl World {
         let Some(records) = self.recording.take() else { return };
         for record in &records.records {
             let LetterId(seq) = record.id;
-            let is_published = matches!(record.change, crate::delivery::Change::Published { .. });
-            let held = self.database.letters[&seq].state == State::Held;
+            let is_published =
+                matches!(record.change, crate::delivery::LetterChange::Published { .. });
+            let held = self.database.letters[&seq].state == LetterRowState::Held;
             assert!(!is_published || self.stream.holds(seq), "letter {seq} is nowhere");
             self.sometimes.held_and_published += u64::from(is_published && held);
         }
@@ -446,7 +446,7 @@ impl World {
         self.trouble = 0;
         self.database.commit_all();
         for round in 0..self.database.rows.len() * 20 + 200 {
-            // Later than the last kill, so that all that patience comes to is killed too.
+            // Later than the last kill, so that retries are interrupted by kills too.
             if round == TOUGH_ROUNDS {
                 self.tough.clear();
             }
@@ -495,7 +495,7 @@ impl World {
         for seq in &self.stream.stored {
             let count = copies.entry(*seq).or_default();
             *count += 1;
-            if *count > 1 && self.kind == Kind::OutOfReach {
+            if *count > 1 && self.kind == LogKind::OutOfReach {
                 // Order is that of the first copies.
                 continue;
             }
@@ -515,7 +515,7 @@ impl World {
                 Some(None) => panic!("letter {seq} is not resolved: {letter:?}"),
                 Some(Some(Resolution::Published)) | None => 1,
             };
-            let repeats = self.kind == Kind::OutOfReach && self.may_repeat.contains(&seq);
+            let repeats = self.kind == LogKind::OutOfReach && self.may_repeat.contains(&seq);
             let is_right = count == least || repeats && count > least;
             assert!(is_right, "row {seq} is stored {count} times: {letter:?}");
             self.sometimes.repeated += u64::from(count > least);
@@ -523,10 +523,6 @@ impl World {
             self.sometimes.skipped += u64::from(skipped && row.key.is_some());
         }
     }
-}
-
-pub(super) fn rejected() -> Outcome {
-    Outcome::Rejected(Rejection { code: "rejected", text: "poison".into() })
 }
 
 fn busy() -> Outcome {

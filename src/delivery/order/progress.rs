@@ -1,31 +1,31 @@
-//! What has been fetched and how far it is settled without a gap.
+//! Progress: the fetched rows, and the position up to which all of them are settled.
 
 use std::collections::VecDeque;
 
 use crate::{
-    delivery::{Fate, Letter, Settlement, StreamMark, Until, Verdict, lanes::Ticket},
+    delivery::{Fate, NewLetter, PartEnd, Settlement, StreamMark, Ticket, Verdict},
     event::{Position, Seq, Snapshot},
 };
 
-/// Letters of one settlement at most. Each copies an event: a settlement that cannot be written
-/// within the deadline of a statement even so is [divided](Settlement::divide).
+/// Most letters of one settlement. Each copies an event. A settlement that still cannot be written
+/// within the deadline of a statement is [divided](Settlement::divide).
 const LETTERS_MAX: usize = 256;
 
-/// The fetched rows that are not settled in the database, in the order of fetching.
+/// Fetched rows that are not settled in the database, in the order of fetching.
 ///
-/// Rows come in spans: those that became visible between two snapshots, in `seq` order. Spans
-/// follow each other, so that fetching the next need not wait for the last one's answers; what is
-/// written back is always the first unfinished span and how far it is settled without a gap.
+/// Rows come in spans. A span is the rows that became visible between two snapshots, in `seq`
+/// order. Spans follow each other, so that a fetch need not wait for the answers of the last one.
+/// A settlement writes the first unfinished span, and the row up to which it is decided.
 #[derive(Debug)]
 pub struct Progress {
     position: Position,
     spans: VecDeque<Span>,
-    slots: VecDeque<Slot>,
-    /// The ticket of the first slot.
+    slots: VecDeque<FetchedRow>,
+    /// Ticket of the first fetched row.
     first: u64,
-    letters: Vec<Letter>,
+    letters: Vec<NewLetter>,
     settled: usize,
-    /// How many of these are in the stream.
+    /// Number of these that were published.
     published: usize,
     moved: bool,
 }
@@ -33,24 +33,24 @@ pub struct Progress {
 #[derive(Debug)]
 struct Span {
     target: Snapshot,
-    /// What began after the target has a higher `seq` than this.
+    /// Exclusive lower bound for the `seq` of rows whose transaction began after the target.
     floor: Seq,
-    /// The highest `seq` fetched of it.
+    /// Highest `seq` fetched of the span.
     fetched: Seq,
-    /// The ticket after its last, once all its rows are fetched.
+    /// Ticket after the last row of the span, once all its rows are fetched.
     end: Option<u64>,
 }
 
 #[derive(Debug)]
-struct Slot {
+struct FetchedRow {
     seq: Seq,
-    /// The highest stream sequence that was known when the row was fetched.
+    /// Highest stream sequence that was known when the row was fetched.
     stream_floor: u64,
     verdict: Option<Verdict>,
 }
 
 impl Progress {
-    /// Resumes from what the database says.
+    /// Resumes from the position in the database.
     pub fn resume(position: Position, first: Ticket) -> Self {
         let mut spans = VecDeque::new();
         if !position.is_complete() {
@@ -73,9 +73,9 @@ impl Progress {
         }
     }
 
-    /// Where the next page begins, as if everything fetched so far were settled.
+    /// Position at which the next page begins, as if everything fetched so far were settled.
     ///
-    /// When it [`Position::is_complete`], a new target is needed first: see [`Progress::begin`].
+    /// If it [`Position::is_complete`], a new target is needed first: see [`Progress::begin`].
     pub fn cursor(&self) -> Position {
         let mut cursor = self.position.clone();
         for span in &self.spans {
@@ -91,53 +91,53 @@ impl Progress {
         cursor
     }
 
-    /// Fetched rows that are not settled without a gap.
+    /// Number of fetched rows that are not settled.
     pub fn unsettled(&self) -> usize {
         self.slots.len()
     }
 
-    /// The ticket that the next admitted row gets.
+    /// Ticket of the next admitted row.
     pub fn next_ticket(&self) -> Ticket {
         Ticket(self.first + self.slots.len() as u64)
     }
 
-    /// Starts on the rows that became visible since the last target.
+    /// Begins a span: the rows that became visible since the last target.
     pub fn begin(&mut self, target: Snapshot, floor: Seq) {
         self.spans.push_back(Span { target, floor, fetched: Seq(0), end: None });
     }
 
-    /// Below what stream sequence nothing unsettled was stored; `None` when nothing is unsettled.
+    /// Exclusive lower bound for the stream sequences of unsettled rows; `None` without such rows.
     pub fn stream_floor(&self) -> Option<u64> {
-        // It rises with each row, so the oldest has the lowest.
+        // The bound rises with each row, so the oldest row has the lowest.
         self.slots.front().map(|slot| slot.stream_floor)
     }
 
-    /// Takes in a fetched row; what it becomes is stored above `stream_floor`.
+    /// Admits a fetched row. Its message is stored above `stream_floor`.
     pub fn admit(&mut self, seq: Seq, stream_floor: u64) -> Ticket {
         let ticket = self.next_ticket();
         if let Some(span) = self.spans.back_mut() {
             debug_assert!(seq > span.fetched, "rows of one span come in seq order");
             span.fetched = seq;
         }
-        self.slots.push_back(Slot { seq, stream_floor, verdict: None });
+        self.slots.push_back(FetchedRow { seq, stream_floor, verdict: None });
         ticket
     }
 
-    /// Every row of the span up to there was taken in, or is passed over.
-    pub fn looked_to(&mut self, seq: Seq) {
+    /// Notes that the rows of the span up to `seq`, inclusive, are admitted or filtered.
+    pub fn filtered_to(&mut self, seq: Seq) {
         if let Some(span) = self.spans.back_mut() {
             span.fetched = span.fetched.max(seq);
         }
         self.advance();
     }
 
-    /// The last page of the span was fetched.
+    /// Notes that the last page of the span was fetched.
     pub fn exhausted(&mut self) {
         let end = self.next_ticket().0;
         let Some(last) = self.spans.pop_back() else { return };
         let begin = self.spans.back().map_or(Some(self.first), |span| span.end);
-        // A span without rows only moves the target of the one before it: the rows between the
-        // two snapshots are the same, so nothing piles up while others write to the database.
+        // A span without rows only moves the target of the one before it. So no spans pile up while
+        // other programs write to the database.
         match self.spans.back_mut() {
             Some(previous) if begin == Some(end) => {
                 previous.target = last.target;
@@ -148,7 +148,7 @@ impl Progress {
         self.advance();
     }
 
-    /// Notes what was decided about a row.
+    /// Notes the verdict about a row.
     pub fn resolve(&mut self, ticket: Ticket, verdict: Verdict) {
         let slot = ticket.0.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
         if let Some(slot) = slot.and_then(|index| self.slots.get_mut(index)) {
@@ -157,7 +157,7 @@ impl Progress {
         self.advance();
     }
 
-    /// How many rows the next settlement would settle.
+    /// Number of rows that the next settlement would settle.
     pub fn settleable(&self) -> usize {
         self.settled
     }
@@ -172,7 +172,7 @@ impl Progress {
         self.letters.len() >= LETTERS_MAX
     }
 
-    /// What to write back, when anything moved. The caller keeps it until it is committed.
+    /// Next settlement, if the position moved. The caller keeps it until it is committed.
     pub fn take_settlement(&mut self, stream: StreamMark) -> Option<Settlement> {
         if !self.moved {
             return None;
@@ -208,7 +208,7 @@ impl Progress {
                 continue;
             }
             match self.slots.pop_front() {
-                Some(Slot { seq, stream_floor, verdict: Some(verdict) }) => {
+                Some(FetchedRow { seq, stream_floor, verdict: Some(verdict) }) => {
                     self.settle(seq, stream_floor, verdict);
                 }
                 Some(undecided) => {
@@ -220,7 +220,7 @@ impl Progress {
         }
     }
 
-    /// Moves the position over rows that were looked at and not taken in.
+    /// Moves the position over rows that were read and filtered.
     fn pass_over(&mut self) {
         if let [span] = self.spans.make_contiguous()
             && span.end.is_none()
@@ -252,13 +252,13 @@ impl Progress {
             Verdict::Retrying(retry) => Fate::Retrying(retry),
             Verdict::Held(hold) => Fate::Held(hold),
         };
-        let until = Until {
+        let end = PartEnd {
             position: self.position.clone(),
             stream_floor,
             events: self.settled,
             published: self.published,
             up_to: Ticket(self.first),
         };
-        self.letters.push(Letter { seq, fate, until });
+        self.letters.push(NewLetter { seq, fate, end });
     }
 }

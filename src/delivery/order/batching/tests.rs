@@ -1,32 +1,32 @@
 //! What an answer to a batch means, and which events go in one.
 
-use super::{
-    super::{
-        Earlier, Limits, Outcome,
+use super::*;
+use crate::{
+    delivery::{
+        EarlierRun, Outcome, WindowLimits,
         sim::{event, resumed_with},
     },
-    *,
+    event::{Seq, Snapshot},
 };
-use crate::event::{Seq, Snapshot};
 
 const COUNT: i64 = 12_000;
 
 fn full_of_two_keys(now: Instant) -> Delivery {
-    let limits = Limits {
+    let limits = WindowLimits {
         in_flight_events: 1_024,
         in_flight_bytes: 1 << 20,
         memory_events: 16_000,
         memory_bytes: 1 << 30,
     };
-    let mut delivery = resumed_with(limits, Earlier::None, now);
-    delivery.set_batches(Batching::Wanted(BatchKind::Atomic));
+    let mut delivery = resumed_with(limits, EarlierRun::None, now);
+    delivery.set_batches(Batching::Always(BatchKind::Atomic));
     delivery.begin(Snapshot::new("9:9:".to_owned()), Seq(COUNT));
     delivery.admit((1..=COUNT).map(|seq| event(seq, Some(seq.unsigned_abs() % 2))));
     delivery
 }
 
-/// What was published used to leave the places of its batch behind among those that may go: the next
-/// batches were small, and now and then one key had all of them.
+/// What was published used to leave the places of its batch behind among those that may go: the
+/// next batches were small, and now and then one key had all of them.
 #[test]
 fn hot_keys_share_every_batch() {
     let now = Instant::now();
@@ -35,13 +35,13 @@ fn hot_keys_share_every_batch() {
     while delivery.events() > 0 {
         let mut sent = Vec::new();
         while let Some(ticket) = delivery.next(now) {
-            match delivery.company(ticket, now) {
-                Company::Together(kind, batch) => {
-                    delivery.sent_together(kind, &batch, now);
+            match delivery.choose_grouping(ticket, now) {
+                Grouping::Batch(kind, batch) => {
+                    delivery.batch_sent(kind, &batch, now);
                     sent.push(batch);
                 }
-                Company::Alone => panic!("{ticket:?} goes alone"),
-                Company::Later => break,
+                Grouping::Single => panic!("{ticket:?} goes alone"),
+                Grouping::Wait => break,
             }
         }
         for batch in sent {
@@ -51,7 +51,7 @@ fn hot_keys_share_every_batch() {
             stream_seq += batch.len() as u64;
             batches += 1;
             let outcome = BatchOutcome::Committed { last_seq: stream_seq };
-            delivery.resolve_together(&batch, &outcome, now);
+            delivery.resolve_batch(&batch, &outcome, now);
         }
     }
     assert!(batches <= 30, "{batches} batches");
@@ -67,19 +67,19 @@ fn a_fast_batch_counts_only_when_the_stream_has_grown_by_it() {
         (-1, false, Transition::WentBack),
     ] {
         let mut delivery = full_of_two_keys(now);
-        delivery.set_batches(Batching::Wanted(BatchKind::Fast));
+        delivery.set_batches(Batching::Always(BatchKind::Fast));
         delivery.stream_reaches(100);
         let ticket = delivery.next(now).unwrap();
-        let Company::Together(kind, batch) = delivery.company(ticket, now) else {
+        let Grouping::Batch(kind, batch) = delivery.choose_grouping(ticket, now) else {
             panic!("no batch");
         };
-        delivery.sent_together(kind, &batch, now);
+        delivery.batch_sent(kind, &batch, now);
         // What is seen while something is on its way may be a part of it.
         delivery.stream_reaches(101);
         let last_seq = (100 + batch.len() as u64).strict_add_signed(grown);
         let outcome = BatchOutcome::Seen { last_seq };
         assert_eq!(delivery.all_stored(&batch, &outcome).is_some(), is_stored, "{grown}");
-        assert_eq!(delivery.resolve_together(&batch, &outcome, now), transition, "{grown}");
+        assert_eq!(delivery.resolve_batch(&batch, &outcome, now), transition, "{grown}");
         let left = delivery.events();
         assert_eq!(left + if is_stored { batch.len() } else { 0 }, 12_000, "{grown}");
         assert_eq!(delivery.in_flight(), 0);
@@ -91,26 +91,26 @@ fn an_answer_that_is_late_holds_nobody_up() {
     let now = Instant::now();
     let mut delivery = full_of_two_keys(now);
     let ticket = delivery.next(now).unwrap();
-    let Company::Together(kind, first) = delivery.company(ticket, now) else {
+    let Grouping::Batch(kind, first) = delivery.choose_grouping(ticket, now) else {
         panic!("no batch");
     };
-    delivery.sent_together(kind, &first, now);
+    delivery.batch_sent(kind, &first, now);
     delivery.admit([event(COUNT + 1, Some(7))]);
     let others = |delivery: &mut Delivery, now| {
         let ticket = delivery.next(now).unwrap();
-        delivery.company(ticket, now)
+        delivery.choose_grouping(ticket, now)
     };
-    assert_eq!(others(&mut delivery, now), Company::Later);
-    let later = now + PROMPT;
-    assert_eq!(others(&mut delivery, later), Company::Alone);
+    assert_eq!(others(&mut delivery, now), Grouping::Wait);
+    let later = now + LATE_AFTER;
+    assert_eq!(others(&mut delivery, later), Grouping::Single);
 }
 
 #[test]
 fn the_pause_after_a_failure_ends_with_what_was_sent_after_it_only() {
     let (now, ms) = (Instant::now(), Duration::from_millis);
     let kind = BatchKind::Atomic;
-    let sent = |at| OnItsWay { kind, first: Ticket(0), sent: at };
-    let mut batches = Batches { stream: Batching::Wanted(kind), ..Batches::default() };
+    let sent = |at| BatchInFlight { kind, first: Ticket(0), sent: at };
+    let mut batches = Batcher { stream: Batching::Always(kind), ..Batcher::default() };
     batches.failed(kind, now + ms(1));
     batches.succeeded(&sent(now));
     assert_eq!(batches.kind(now + ms(2)), None, "it was sent before the failure");
@@ -127,40 +127,40 @@ fn the_pause_after_a_failure_ends_with_what_was_sent_after_it_only() {
 fn fast_batches_take_over_from_atomic_ones_that_fail() {
     let now = Instant::now();
     let mut delivery = full_of_two_keys(now);
-    delivery.set_batches(Batching::Taken(Taken::Both));
-    delivery.batches.load = Load::Full;
-    assert_eq!(delivery.batches.kind(now), Some(BatchKind::Fast), "nothing is measured yet");
+    delivery.set_batches(Batching::IfFaster(BatchSupport::Both));
+    delivery.batcher.load = Load::Full;
+    assert_eq!(delivery.batcher.kind(now), Some(BatchKind::Fast), "nothing is measured yet");
     // Slowly, so that atomic ones are tried.
     let at = now + Duration::from_millis(250);
-    delivery.batches.pace.measure(0, Load::Full, now);
-    delivery.batches.pace.measure(100, Load::Full, at);
-    assert_eq!(delivery.batches.kind(at), Some(BatchKind::Atomic));
-    delivery.batches.failed(BatchKind::Atomic, at);
-    assert_eq!(delivery.batches.kind(at), Some(BatchKind::Fast));
-    delivery.batches.failed(BatchKind::Fast, at);
-    assert_eq!(delivery.batches.kind(at), None);
-    assert_eq!(delivery.batches.kind(at + AFTER_FAILURE.after(1)), Some(BatchKind::Atomic));
+    delivery.batcher.trial.measure(0, Load::Full, now);
+    delivery.batcher.trial.measure(100, Load::Full, at);
+    assert_eq!(delivery.batcher.kind(at), Some(BatchKind::Atomic));
+    delivery.batcher.failed(BatchKind::Atomic, at);
+    assert_eq!(delivery.batcher.kind(at), Some(BatchKind::Fast));
+    delivery.batcher.failed(BatchKind::Fast, at);
+    assert_eq!(delivery.batcher.kind(at), None);
+    assert_eq!(delivery.batcher.kind(at + AFTER_FAILURE.after(1)), Some(BatchKind::Atomic));
 }
 
 /// Half of what there is room for begins it, and a quarter keeps it going.
 #[test]
 fn a_page_that_is_late_does_not_end_the_full_load() {
     let now = Instant::now();
-    let limits = Limits {
+    let limits = WindowLimits {
         in_flight_events: 64,
         in_flight_bytes: 1 << 20,
         memory_events: 400,
         memory_bytes: 1 << 30,
     };
-    let mut delivery = resumed_with(limits, Earlier::None, now);
-    delivery.set_batches(Batching::Taken(Taken::Fast));
+    let mut delivery = resumed_with(limits, EarlierRun::None, now);
+    delivery.set_batches(Batching::IfFaster(BatchSupport::Fast));
     delivery.begin(Snapshot::new("9:9:".to_owned()), Seq(COUNT));
     let mut admitted = 0;
     for (until, load) in [(199, Load::Light), (200, Load::Full)] {
         delivery.admit((admitted + 1..=until).map(|seq| event(seq, None)));
         admitted = until;
         delivery.measure(now);
-        assert_eq!(delivery.batches.load, load, "{until} events");
+        assert_eq!(delivery.batcher.load, load, "{until} events");
     }
     let mut stream_seq = 0;
     let mut left = |events: usize| {
@@ -171,7 +171,7 @@ fn a_page_that_is_late_does_not_end_the_full_load() {
             delivery.resolve(ticket, Outcome::Acked { stream_seq, duplicate: false }, now);
         }
         delivery.measure(now);
-        delivery.batches.load
+        delivery.batcher.load
     };
     assert_eq!(left(100), Load::Full);
     assert_eq!(left(99), Load::Light);

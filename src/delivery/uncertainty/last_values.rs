@@ -1,31 +1,33 @@
-//! The newest event of each key and subject that a scan has found in a stream of last values.
+//! Last values: the newest event of each key and subject in a log that keeps only the last ones.
 //!
-//! A stream with `max_msgs_per_subject` replaces a message by later ones of its subject. An earlier
-//! event that it does not hold was there before a later one of its key: one of a key is on its way
-//! at a time. Publishing it again would put an old value on top of a new one.
+//! A stream with `max_msgs_per_subject` replaces a message by later ones of its subject. One event
+//! of a key is in flight at a time. So if the log contains a later event of a key, it contained the
+//! earlier ones before. Publishing one again would put an old value on top of a new one.
 
 use std::collections::HashMap;
 
-use super::{Delivery, FOUND_MAX, Ticket};
-use crate::event::{AggregateKey, Seq};
+use crate::{
+    delivery::{Delivery, SCANNED_IDS_MAX, Ticket},
+    event::{AggregateKey, Seq},
+};
 
-/// The newest event of each key and subject. At most [`FOUND_MAX`] pairs are kept; of others it is
-/// not known that they are replaced, so that they are published again.
+/// Newest event of each key and subject. At most [`SCANNED_IDS_MAX`] pairs are kept; events of
+/// further pairs are published again.
 #[derive(Debug, Clone, Default)]
-pub struct Latest {
+pub struct LastValues {
     newest: HashMap<AggregateKey, HashMap<Box<str>, Seq>>,
     pairs: usize,
 }
 
-impl Latest {
-    /// Notes that the stream holds an event. Returns whether there was room for it.
+impl LastValues {
+    /// Notes an event that the log contains. Returns whether there was room for it.
     pub fn note(&mut self, key: &AggregateKey, subject: &str, seq: Seq) -> bool {
         let known = self.newest.get_mut(key).and_then(|subjects| subjects.get_mut(subject));
         if let Some(newest) = known {
             *newest = seq.max(*newest);
             return true;
         }
-        if self.pairs >= FOUND_MAX {
+        if self.pairs >= SCANNED_IDS_MAX {
             return false;
         }
         self.pairs += 1;
@@ -46,41 +48,44 @@ impl Latest {
         }
     }
 
-    /// Whether nothing was found, as always where a stream keeps every message of a subject.
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether no event was noted, as always where a log keeps every message of a subject.
+    pub(in crate::delivery) fn is_empty(&self) -> bool {
         self.pairs == 0
     }
 }
 
 impl Delivery {
-    /// Whether the stream holds a later event of the same key under this subject, and this event
-    /// may have been published before: then the later one has replaced it.
+    /// Whether a later event of the same key and subject has replaced this one in the log. This
+    /// event may have been published before.
     pub fn is_replaced(&self, ticket: Ticket, subject: &str) -> bool {
-        if self.latest.is_empty() || !self.lanes.was_scanned_for(ticket) {
+        if self.last_values.is_empty() || !self.lanes.was_scanned_for(ticket) {
             return false;
         }
         let event = self.lanes.event(ticket).map(|(event, _)| event);
         event.is_some_and(|event| {
             let key = event.lane();
-            key.is_some_and(|key| self.latest.is_newer(key, subject, event.seq))
+            key.is_some_and(|key| self.last_values.is_newer(key, subject, event.seq))
         })
     }
 
-    /// A later event has replaced it in the stream: it counts as published and is not sent.
+    /// Takes an event as published that a later one has replaced in the log; it is not sent.
     pub fn pass_over(&mut self, ticket: Ticket) {
-        self.leaving.remove(&ticket);
+        self.deferred.remove(&ticket);
         self.take_as_published(ticket);
     }
 
-    /// What a scan has found of last values.
-    pub(super) fn note_latest(&mut self, latest: Latest) {
-        self.latest.extend(latest);
+    /// Notes the last values that a scan has found.
+    pub(in crate::delivery) fn note_last_values(&mut self, latest: LastValues) {
+        self.last_values.extend(latest);
     }
 
-    /// The last values are of no use once nothing is in memory that a scan has searched for.
-    pub(super) fn forget_latest(&mut self) {
-        if !self.latest.is_empty() && !self.before.may_come() && !self.lanes.has_scanned_for() {
-            self.latest = Latest::default();
+    /// Drops the last values once memory has no event that a scan has searched for.
+    pub(in crate::delivery) fn forget_last_values(&mut self) {
+        if !self.last_values.is_empty()
+            && !self.predecessor.may_appear()
+            && !self.lanes.has_scanned_for()
+        {
+            self.last_values = LastValues::default();
         }
     }
 }
@@ -92,26 +97,26 @@ mod tests {
     use super::*;
     use crate::{
         delivery::{
-            Earlier, Found, Limits, Outcome,
+            EarlierRun, Outcome, ScanResult, WindowLimits,
             sim::{self, aggregate, event, resumed_with},
         },
         event::Snapshot,
     };
 
-    const LIMITS: Limits = Limits {
+    const LIMITS: WindowLimits = WindowLimits {
         in_flight_events: 8,
         in_flight_bytes: 1 << 20,
         memory_events: 64,
         memory_bytes: 1 << 20,
     };
 
-    fn found(seqs: &[i64], key: u64) -> Found {
-        let mut latest = Latest::default();
+    fn found(seqs: &[i64], key: u64) -> ScanResult {
+        let mut latest = LastValues::default();
         for seq in seqs {
             assert!(latest.note(&aggregate(key), "value", Seq(*seq)));
         }
         let ids = seqs.iter().map(|seq| (event(*seq, None).id.0, Seq(*seq))).collect();
-        Found::of_last_values(ids, latest)
+        ScanResult::of_last_values(ids, latest)
     }
 
     fn publish_all(delivery: &mut Delivery, subject: &str, now: Instant) -> Vec<i64> {
@@ -130,8 +135,9 @@ mod tests {
     }
 
     fn resumed(now: Instant) -> Delivery {
-        let mut delivery = resumed_with(LIMITS, Earlier::Anything { sent_to: Seq(8) }, now);
-        delivery.set_abilities(sim::abilities(Duration::from_mins(1), Duration::from_secs(1)));
+        let mut delivery = resumed_with(LIMITS, EarlierRun::AnyRow { sent_to: Seq(8) }, now);
+        delivery
+            .set_capabilities(sim::capabilities(Duration::from_mins(1), Duration::from_secs(1)));
         delivery.begin(Snapshot::new("9:9:".to_owned()), Seq(8));
         delivery
     }
@@ -141,7 +147,7 @@ mod tests {
     fn of_a_stream_of_last_values_only_what_is_newer_than_what_it_holds_is_published() {
         let now = Instant::now();
         let mut delivery = resumed(now);
-        delivery.found(found(&[5], 1), 50, now);
+        delivery.take_scan_result(found(&[5], 1), 50, now);
         delivery.admit((1..=8).map(|seq| event(seq, Some(1))));
         delivery.exhausted();
         assert_eq!(publish_all(&mut delivery, "value", now), [6, 7, 8]);
@@ -149,7 +155,7 @@ mod tests {
         assert!(settlement.events == 8 && settlement.letters.is_empty());
         delivery.letters_read();
         delivery.settled(&settlement);
-        assert!(delivery.latest.is_empty());
+        assert!(delivery.last_values.is_empty());
     }
 
     #[test]
@@ -157,7 +163,7 @@ mod tests {
         for (key, subject) in [(2, "value"), (1, "other")] {
             let now = Instant::now();
             let mut delivery = resumed(now);
-            delivery.found(found(&[5], 1), 50, now);
+            delivery.take_scan_result(found(&[5], 1), 50, now);
             delivery.admit((1..=4).map(|seq| event(seq, Some(key))));
             delivery.exhausted();
             assert_eq!(publish_all(&mut delivery, subject, now), [1, 2, 3, 4]);

@@ -1,64 +1,69 @@
-//! How much may be on its way and in memory, in messages and in bytes.
+//! Window: how much may be in flight and in memory, in messages and in bytes.
 
-use crate::delivery::{Room, lanes::BatchRoom};
+use crate::delivery::{Room, order::lanes::BatchRoom};
 
-/// The bounds of what is on its way and in memory.
+/// Limits of the messages in flight and of the events in memory.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Messages sent and unanswered at most.
+pub struct WindowLimits {
+    /// Most messages in flight.
     pub in_flight_events: usize,
-    /// Payload bytes sent and unanswered at most; a single larger message still goes, alone.
+    /// Most payload bytes in flight. A single larger message is still sent, alone.
     pub in_flight_bytes: usize,
-    /// Events in memory at most, those on their way included.
+    /// Most events in memory, those in flight included.
     pub memory_events: usize,
-    /// Bytes of memory for them at most; one page may exceed it by its largest row.
+    /// Most bytes of memory for events; one page may exceed it by its largest row.
     pub memory_bytes: usize,
 }
 
-/// The window after trouble; it doubles with each full window of acks.
+/// Window after a failure, in messages; it doubles with each full window of acknowledgements.
 const SLOW_START_EVENTS: usize = 16;
 
-/// What is on its way, and how much may be.
+/// Messages in flight, and the present bound on them.
 #[derive(Debug)]
 pub struct Window {
-    limits: Limits,
-    /// The present bound on messages: below the limit after trouble.
+    limits: WindowLimits,
+    /// Present bound on messages in flight; it is below the limit after a failure.
     events_max: usize,
     events: usize,
     bytes: usize,
-    /// Messages that were ever stored.
+    /// Messages acknowledged since the start.
     acked: u64,
 }
 
 impl Window {
     /// A window that starts at its limits.
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: WindowLimits) -> Self {
         Self { limits, events_max: limits.in_flight_events, events: 0, bytes: 0, acked: 0 }
     }
 
-    /// Messages on their way.
+    /// Messages in flight.
     pub fn in_flight(&self) -> usize {
         self.events
     }
 
-    /// Messages that were ever stored.
-    pub(super) fn acked_total(&self) -> u64 {
+    /// Messages acknowledged since the start.
+    pub(in crate::delivery) fn acked_total(&self) -> u64 {
         self.acked
     }
 
-    /// Whether so much is in memory, of what may be one part in so many.
-    pub(super) fn is_in_memory(&self, part: usize, events: usize, bytes: usize) -> bool {
+    /// Whether at least 1/`part` of the memory budget is in use.
+    pub(in crate::delivery) fn is_in_memory(
+        &self,
+        part: usize,
+        events: usize,
+        bytes: usize,
+    ) -> bool {
         events >= self.limits.memory_events / part || bytes >= self.limits.memory_bytes / part
     }
 
-    /// Whether one more message may go.
+    /// Whether one more message may be sent.
     pub fn has_room(&self) -> bool {
         self.events < self.events_max
             && (self.events == 0 || self.bytes < self.limits.in_flight_bytes)
     }
 
-    /// How much may go at once now.
-    pub(super) fn room_for_batch(&self) -> BatchRoom {
+    /// Room of a batch that is sent now.
+    pub(in crate::delivery) fn room_for_batch(&self) -> BatchRoom {
         let whole = self.whole();
         BatchRoom {
             events: whole.events.saturating_sub(self.events),
@@ -67,37 +72,37 @@ impl Window {
         }
     }
 
-    /// How much may go at once when nothing is on its way.
-    pub(super) fn whole(&self) -> BatchRoom {
+    /// Room of a batch that is sent while nothing is in flight.
+    pub(in crate::delivery) fn whole(&self) -> BatchRoom {
         let bytes = self.limits.in_flight_bytes;
         BatchRoom { events: self.events_max, bytes, recognised_since: None }
     }
 
-    /// A message went.
+    /// Counts a message that was sent.
     pub fn take(&mut self, bytes: usize) {
         self.events += 1;
         self.bytes += bytes;
     }
 
-    /// A message was answered, or given up waiting for.
+    /// Counts a message that was answered or given up.
     pub fn release(&mut self, bytes: usize) {
         self.events = self.events.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(bytes);
     }
 
-    /// A message was stored.
+    /// Counts an acknowledgement, and widens the window by one message.
     pub fn acked(&mut self) {
         self.acked += 1;
         self.events_max = (self.events_max + 1).min(self.limits.in_flight_events);
     }
 
-    /// After trouble: begin small.
+    /// Narrows the window after a failure.
     pub fn slow_start(&mut self) {
         self.events_max = SLOW_START_EVENTS.min(self.limits.in_flight_events);
     }
 
-    /// How much more may be taken into memory.
-    pub(super) fn room(&self, events: usize, bytes: usize) -> Room {
+    /// Room for more events in memory.
+    pub(in crate::delivery) fn room(&self, events: usize, bytes: usize) -> Room {
         let events = self.limits.memory_events.saturating_sub(events);
         let bytes = self.limits.memory_bytes.saturating_sub(bytes);
         if events == 0 || bytes == 0 {

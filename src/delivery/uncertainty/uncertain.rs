@@ -1,61 +1,67 @@
-//! Events that the log may contain without our knowing, and what a scan of it tells.
+//! Uncertain events: those that the log may contain without our knowing, and the result of a scan.
 
 use std::time::Instant;
 
-use super::{Delivery, Found, Ticket, Verdict};
-use crate::event::{Event, EventId};
+use crate::{
+    delivery::{Delivery, ScanResult, Ticket, Verdict},
+    event::{Event, EventId},
+};
 
 impl Delivery {
-    /// Whether an earlier publish of the event stayed without an answer, so that the stream may well
-    /// hold it already.
+    /// Whether an unanswered message of the event explains that the log calls it a duplicate.
     pub fn explains_duplicate(&self, ticket: Ticket) -> bool {
         self.lanes.is_unconfirmed(ticket)
     }
 
-    /// Whether the event may be in the stream, and so long ago that the stream would not recognise
-    /// it: it has to be scanned for before it may go again.
+    /// Whether the event is stale: the log may contain it for so long that it would not recognise
+    /// the id. Then a scan comes before the event is sent again.
     ///
-    /// Of a log that cannot be scanned no event ever is: it goes again, and may be stored twice.
+    /// Of a log that cannot be scanned no event is stale: it is sent again, and may be stored
+    /// twice.
     pub fn is_stale(&self, ticket: Ticket, now: Instant) -> bool {
         self.is_scannable && self.lanes.is_stale(ticket, self.recognised_for, now)
     }
 
-    /// Whether the event may be in the log, so that a scan comes before it leaves for the letters.
-    /// The event is delayed until one is certain to tell.
-    pub(super) fn has_to_be_scanned_for(&mut self, ticket: Ticket, now: Instant) -> bool {
+    /// Whether the event is uncertain, so that a scan comes before it leaves for the letters. The
+    /// event is delayed until a scan is conclusive.
+    pub(in crate::delivery) fn has_to_be_scanned_for(
+        &mut self,
+        ticket: Ticket,
+        now: Instant,
+    ) -> bool {
         self.is_scannable && self.lanes.scan_first(ticket, self.late_max, now)
     }
 
-    /// Since when an event of an earlier run that is read now may be in the log without our
-    /// knowing; `None` once there can be no such event.
+    /// Time since which an event of an earlier run that is read now may be in the log without our
+    /// knowing. `None` once no such event can appear.
     ///
-    /// Where the log never recognises an id, a conclusive scan ends the past: what it has not found
-    /// was not sent. Otherwise each page of a backlog would ask for another scan.
-    pub(super) fn uncertain_since(&self) -> Option<Instant> {
-        let is_over =
-            self.recognised_for.is_zero() && self.before.conclusive_at(self.late_max).is_none();
-        self.before.uncertain_since().filter(|_| !is_over)
+    /// Where the log never recognises an id, a conclusive scan ends this: an event that it has not
+    /// found was not sent. Otherwise each page of a backlog would need another scan.
+    pub(in crate::delivery) fn uncertain_since(&self) -> Option<Instant> {
+        let is_over = self.recognised_for.is_zero()
+            && self.predecessor.conclusive_at(self.late_max).is_none();
+        self.predecessor.uncertain_since().filter(|_| !is_over)
     }
 
-    /// What is said about the event may be about another one: it may be stored all the same.
-    pub fn doubt(&mut self, ticket: Ticket) {
-        self.lanes.doubt(ticket);
+    /// Marks the event as unanswered, because an answer may concern another event.
+    pub fn mark_unanswered(&mut self, ticket: Ticket) {
+        self.lanes.mark_unanswered(ticket);
     }
 
-    /// Takes in the events, sent and not settled, that a scan of the log begun at `at` has found.
-    /// The stream's sequences up to `stream_seq` are in use.
-    pub fn found(&mut self, mut found: Found, stream_seq: u64, at: Instant) {
-        self.before.scanned(at, found.last(), stream_seq);
-        self.note_latest(found.take_latest());
+    /// Takes the result of a scan that began at `at`: the sent and unsettled events that it has
+    /// found. Sequences of the log up to `stream_seq` are in use.
+    pub fn take_scan_result(&mut self, mut found: ScanResult, stream_seq: u64, at: Instant) {
+        self.predecessor.scanned(at, found.last(), stream_seq);
+        self.note_last_values(found.take_last_values());
         for ticket in self.lanes.uncertain() {
             let known = self.lanes.event(ticket).is_some_and(|(event, _)| found.contains(event));
             if known {
-                self.leaving.remove(&ticket);
+                self.deferred.remove(&ticket);
                 self.take_as_published(ticket);
             } else {
                 self.lanes.not_stored(ticket, (at, stream_seq), self.late_max);
-                if !self.lanes.is_in_doubt(ticket) {
-                    self.leave_as_decided(ticket);
+                if !self.lanes.is_uncertain(ticket) {
+                    self.apply_deferred(ticket);
                 }
             }
         }
@@ -63,46 +69,47 @@ impl Delivery {
             self.stream.acked = stream_seq;
             self.stream.event_id = None;
         }
-        // Only what an earlier run may have sent is compared with it from now on.
-        if self.before.may_come() {
-            self.found.extend(found);
+        // Only events that an earlier run may have sent are compared with it from now on.
+        if self.predecessor.may_appear() {
+            self.scan_result.extend(found);
         }
     }
 
     /// Exclusive lower bound for the stream sequences that the next scan has to read.
     ///
-    /// The scan goes on where the last one ended, but for events that were on their way then. A
-    /// scan that began anew each time would never be young enough where it, or reading the rows
-    /// that it is about, takes longer than the stream recognises an id.
+    /// The scan goes on where the last one ended, or below it for events that were in flight then.
+    /// A scan of the whole log each time could take longer than the log recognises an id, and would
+    /// then always be too old.
     pub fn scan_above(&self) -> u64 {
-        let to_come = self.before.may_come().then(|| self.before.scanned_to());
+        let to_come = self.predecessor.may_appear().then(|| self.predecessor.scanned_to());
         let above = self.lanes.uncertain_above().into_iter().chain(to_come).min();
         self.stream_mark().floor.max(above.unwrap_or(0))
     }
 
-    /// When the stream has to be scanned once more before anything is read, if so.
+    /// Time of one more scan that has to come before rows are read; `None` when none is needed.
     ///
-    /// While every key is suspected, an event that an earlier run has sent may become a held letter,
-    /// and a letter does not remember that it may have been sent. So the scan has to be conclusive.
+    /// While every key is suspected, an event that an earlier run has sent may become a held
+    /// letter. A letter does not remember that it may have been sent, so the scan has to be
+    /// conclusive.
     pub fn scan_again_at(&self) -> Option<Instant> {
         let suspects = self.blocked.is_overflown();
-        self.before.conclusive_at(self.late_max).filter(|_| suspects && self.is_scannable)
+        self.predecessor.conclusive_at(self.late_max).filter(|_| suspects && self.is_scannable)
     }
 
     /// Notes a stream sequence that is in use.
-    pub(super) fn raise(&mut self, stream_seq: u64, id: EventId) {
+    pub(in crate::delivery) fn note_stream_seq(&mut self, stream_seq: u64, id: EventId) {
         if stream_seq > self.stream.acked {
             self.stream.acked = stream_seq;
             self.stream.event_id = Some(id);
         }
     }
 
-    pub(super) fn publish(&mut self, ticket: Ticket, stream_seq: u64) {
+    pub(in crate::delivery) fn mark_published(&mut self, ticket: Ticket, stream_seq: u64) {
         self.lanes.leave(ticket);
         self.note_published(ticket, stream_seq);
     }
 
-    pub(super) fn note_published(&mut self, ticket: Ticket, stream_seq: u64) {
+    pub(in crate::delivery) fn note_published(&mut self, ticket: Ticket, stream_seq: u64) {
         if ticket.is_letter() {
             self.letters.published(ticket, stream_seq);
         } else {
@@ -110,22 +117,22 @@ impl Delivery {
         }
     }
 
-    /// The stream holds the event, whether or not it was its turn in its lane: another instance may
-    /// have gone on for a moment.
-    pub(super) fn take_as_published(&mut self, ticket: Ticket) {
+    /// Takes an event as published that a scan has found, also out of its turn in the lane. Another
+    /// instance may have published it a moment ago.
+    pub(in crate::delivery) fn take_as_published(&mut self, ticket: Ticket) {
         self.lanes.abandon(&[ticket]);
         self.note_published(ticket, 0);
     }
 
-    /// Whether the stream was found to hold an event that an earlier run may have sent.
-    pub(super) fn is_found(&self, event: &Event) -> bool {
-        self.before.may_come() && self.found.contains(event)
+    /// Whether scans have found an event that an earlier run may have sent.
+    pub(in crate::delivery) fn is_found(&self, event: &Event) -> bool {
+        self.predecessor.may_appear() && self.scan_result.contains(event)
     }
 
-    /// What was found is of no use once everything is read that an earlier run may have sent.
-    pub(super) fn forget_found(&mut self) {
-        if !self.before.may_come() {
-            self.found = Found::default();
+    /// Drops the scan result once every row and letter of an earlier run was read.
+    pub(in crate::delivery) fn drop_scan_result(&mut self) {
+        if !self.predecessor.may_appear() {
+            self.scan_result = ScanResult::default();
         }
     }
 }
@@ -137,7 +144,8 @@ mod tests {
     use super::*;
     use crate::{
         delivery::{
-            Change, Earlier, KeyLetters, LetterId, Limits, Mark, Outcome, Standing, StoredLetter,
+            EarlierRun, KeyLetters, LetterChange, LetterId, LetterReadiness, Mark, Outcome,
+            StoredLetter, WindowLimits,
             sim::{self, aggregate, event, resumed_with},
         },
         event::{Seq, Snapshot},
@@ -147,21 +155,22 @@ mod tests {
 
     /// A run that follows another one, which may have sent all that there is.
     fn resumed(now: Instant) -> Delivery {
-        let limits = Limits {
+        let limits = WindowLimits {
             in_flight_events: 8,
             in_flight_bytes: 1 << 20,
             memory_events: 64,
             memory_bytes: 1 << 20,
         };
-        let mut delivery = resumed_with(limits, Earlier::Some { sent_to: Seq(COUNT) }, now);
-        delivery.set_abilities(sim::abilities(Duration::from_mins(1), Duration::from_secs(1)));
+        let mut delivery = resumed_with(limits, EarlierRun::Some { sent_to: Seq(COUNT) }, now);
+        delivery
+            .set_capabilities(sim::capabilities(Duration::from_mins(1), Duration::from_secs(1)));
         delivery.begin(Snapshot::new("9:9:".to_owned()), Seq(COUNT));
         delivery
     }
 
     /// The result of a scan of a log that contains these.
-    fn found(seqs: &[i64]) -> Found {
-        Found::new(seqs.iter().map(|seq| (event(*seq, None).id.0, Seq(*seq))).collect())
+    fn found(seqs: &[i64]) -> ScanResult {
+        ScanResult::new(seqs.iter().map(|seq| (event(*seq, None).id.0, Seq(*seq))).collect())
     }
 
     /// Publishes whatever may go, one after the other; their places in the outbox.
@@ -176,8 +185,8 @@ mod tests {
         published
     }
 
-    /// Another instance had gone on for a moment and published an event behind those that wait here;
-    /// that was taken for lost order, which ends the program.
+    /// Another instance had gone on for a moment and published an event behind those that wait
+    /// here; that was taken for lost order, which ends the program.
     #[test]
     fn an_event_found_out_of_its_turn_leaves_and_the_others_of_its_key_go_in_order() {
         for stored in [&[3, 5][..], &[COUNT], &[1, 2, 3, 4, 5, 6, 7, COUNT], &[2, 4, 6, COUNT]] {
@@ -185,7 +194,7 @@ mod tests {
             let mut delivery = resumed(now);
             delivery.admit((1..=COUNT).map(|seq| event(seq, Some(1))));
             delivery.exhausted();
-            delivery.found(found(stored), 50, now);
+            delivery.take_scan_result(found(stored), 50, now);
             let published = publish_all(&mut delivery, now);
             let left: Vec<i64> = (1..=COUNT).filter(|seq| !stored.contains(seq)).collect();
             assert_eq!(published, left, "stored {stored:?}");
@@ -202,7 +211,7 @@ mod tests {
         let mut delivery = resumed(now);
         let letter = |seq: i64| StoredLetter {
             id: LetterId(seq),
-            standing: Standing::May,
+            readiness: LetterReadiness::Ready,
             attempts: 0,
             holds: true,
             event: Box::new(event(seq, Some(1))),
@@ -213,12 +222,13 @@ mod tests {
             letters: (1..=COUNT).map(letter).collect(),
         };
         delivery.take_letters(loaded, delivery.recorded());
-        delivery.found(found(&[2, COUNT]), 50, now);
+        delivery.take_scan_result(found(&[2, COUNT]), 50, now);
         assert_eq!(publish_all(&mut delivery, now), [1, 3, 4, 5, 6, 7]);
         let records = delivery.take_records().records;
         let is_published = |seq: i64| {
             records.iter().any(|record| {
-                record.id == LetterId(seq) && matches!(record.change, Change::Published { .. })
+                record.id == LetterId(seq)
+                    && matches!(record.change, LetterChange::Published { .. })
             })
         };
         assert!((1..=COUNT).all(is_published), "{records:?}");
@@ -229,12 +239,12 @@ mod tests {
     fn a_conclusive_scan_of_a_log_without_a_memory_ends_the_past() {
         let (begun, wait) = (Instant::now(), Duration::from_secs(1));
         let mut delivery = resumed(begun);
-        delivery.set_abilities(sim::abilities(Duration::ZERO, wait));
-        delivery.found(Found::default(), 50, begun);
+        delivery.set_capabilities(sim::capabilities(Duration::ZERO, wait));
+        delivery.take_scan_result(ScanResult::default(), 50, begun);
         delivery.admit((1..=2).map(|seq| event(seq, Some(1))));
         assert_eq!(publish_all(&mut delivery, begun), [0; 0], "a message may still arrive");
         let now = begun + wait;
-        delivery.found(found(&[1, 4]), 60, now);
+        delivery.take_scan_result(found(&[1, 4]), 60, now);
         delivery.admit((3..=5).map(|seq| event(seq, Some(1))));
         assert_eq!(publish_all(&mut delivery, now), [2, 3, 5]);
     }
@@ -245,14 +255,14 @@ mod tests {
     fn what_a_scan_has_found_is_forgotten_once_all_is_read_that_may_have_been_sent() {
         let now = Instant::now();
         let mut delivery = resumed(now);
-        delivery.found(found(&[1, 2]), 50, now);
+        delivery.take_scan_result(found(&[1, 2]), 50, now);
         delivery.admit((1..=2).map(|seq| event(seq, Some(1))));
         delivery.exhausted();
         delivery.letters_read();
         assert_eq!(publish_all(&mut delivery, now), [0; 0]);
         let lost = StoredLetter {
             id: LetterId(1),
-            standing: Standing::May,
+            readiness: LetterReadiness::Ready,
             attempts: 0,
             holds: true,
             event: Box::new(event(1, Some(1))),

@@ -1,10 +1,10 @@
 //! Blocked keys: which events have to wait behind a letter of their key, in bounded memory.
 //!
-//! The first keys are kept as they are. Beyond a bound only a fingerprint of 64 bits stays of a
-//! key, and beyond a second bound every key counts as blocked. So a key may be *suspected* without
-//! being blocked. That costs time and never order: a suspected event becomes a held letter with a
-//! mark, and the mark makes the relay load the letters of that key. When nothing stands before the
-//! event, it is published at once as a letter.
+//! The first keys are kept as texts. Beyond a bound only a fingerprint of 64 bits is kept of a key,
+//! and beyond a second bound every key counts as blocked. So a key may be *suspected* without being
+//! blocked. That costs time and never order: a suspected event becomes a held letter with a mark,
+//! and the mark makes the relay load the letters of that key. If no letter stands before the event,
+//! it is published at once as a letter.
 
 mod fingerprints;
 
@@ -13,20 +13,22 @@ use std::{
     hash::BuildHasher,
 };
 
-use super::lanes::Ticket;
-use crate::event::{AggregateKey, Event};
+use crate::{
+    delivery::Ticket,
+    event::{AggregateKey, Event},
+};
 use fingerprints::Fingerprints;
 
 /// Bounds of the memory that blocked keys take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockedBounds {
-    /// Keys that are kept as they are, at most.
+    /// Most keys that are kept as texts.
     pub keys: usize,
-    /// Suspected keys whose events are waited for, at most.
+    /// Most suspected keys that are kept as texts.
     pub suspects: usize,
-    /// Bytes of the texts of either kind, at most.
+    /// Most bytes of the texts of either kind.
     pub key_bytes: usize,
-    /// Fingerprints of further keys, at most. Each takes 8 bytes and an eighth more.
+    /// Most fingerprints of further keys. Each takes 8 bytes and an eighth more.
     pub fingerprints: usize,
 }
 
@@ -36,36 +38,37 @@ impl Default for BlockedBounds {
     }
 }
 
-/// How certain it is that an event has to wait.
+/// Certainty with which an event is blocked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hold {
+pub enum Certainty {
     /// A letter of its key stands before it, and that one is dead or has a mark.
     Known,
     /// A letter of its key may stand before it, so that the event needs a mark of its own.
     Suspected,
 }
 
-/// The blocked keys.
+/// Set of blocked keys.
 #[derive(Debug)]
-pub(super) struct Blocked {
+pub(in crate::delivery) struct Blocked {
     bounds: BlockedBounds,
-    /// Keys kept as they are, each with its last event that was held in this holding.
+    /// Keys kept as texts, each with its last event that became a held letter in this holding.
     listed: Keys<Option<Ticket>>,
     /// Keys of suspected events, until the last of these events is settled or the key is released.
     suspects: Keys<Ticket>,
     /// Fingerprints of the blocked keys that are not listed, one for each time a key was counted.
     fingerprints: Fingerprints,
     hasher: RandomState,
-    /// Whether there were more keys than fingerprints may be kept: every key is suspected.
+    /// Whether the fingerprints were exhausted, so that every key is suspected.
     is_overflown: bool,
-    /// The last event that was held and whose key could not be kept.
+    /// Last event that became a held letter and whose key could not be kept.
     last_unlisted: Option<Ticket>,
-    /// Up to where events were settled when suspects were last forgotten.
+    /// Ticket up to which events were settled when suspects were last removed.
     swept: Option<Ticket>,
     reload: Reload,
 }
 
-/// Whether the keys are to be loaded anew. What was released and is not recorded would come again.
+/// State of a reload of the keys. It waits until releases are recorded, or released keys would
+/// come back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Reload {
     No,
@@ -74,8 +77,8 @@ enum Reload {
 }
 
 impl Blocked {
-    /// No blocked key.
-    pub(super) fn new(bounds: BlockedBounds) -> Self {
+    /// Empty set.
+    pub(in crate::delivery) fn new(bounds: BlockedBounds) -> Self {
         Self {
             bounds,
             listed: Keys::default(),
@@ -89,43 +92,43 @@ impl Blocked {
         }
     }
 
-    /// How many keys are blocked. A key with several dead letters may count more than once.
-    pub(super) fn len(&self) -> usize {
+    /// Number of blocked keys. A key with several dead letters may count more than once.
+    pub(in crate::delivery) fn len(&self) -> usize {
         self.listed.map.len() + self.fingerprints.len()
     }
 
-    /// Whether no event has to wait.
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether no key is blocked or suspected.
+    pub(in crate::delivery) fn is_empty(&self) -> bool {
         self.len() == 0 && self.suspects.map.is_empty() && !self.is_overflown
     }
 
     /// Whether every key is suspected.
-    pub(super) fn is_overflown(&self) -> bool {
+    pub(in crate::delivery) fn is_overflown(&self) -> bool {
         self.is_overflown
     }
 
-    /// Whether every key is suspected although half of the room would do for the keys that are
-    /// left, and the database knows that too. Loading them anew ends that.
-    pub(super) fn wants_reload(&self) -> bool {
+    /// Whether every key is suspected although the remaining keys need at most half of the room,
+    /// and the releases are recorded. A reload ends that.
+    pub(in crate::delivery) fn wants_reload(&self) -> bool {
         self.reload == Reload::Due
     }
 
-    /// What became of letters is about to be written, the releases up to now included.
-    pub(super) fn being_recorded(&mut self) {
+    /// Notes that records of letters are about to be written, with all releases up to now.
+    pub(in crate::delivery) fn being_recorded(&mut self) {
         if self.is_overflown && self.fingerprints.len() <= self.bounds.fingerprints / 2 {
             self.reload = self.reload.max(Reload::OnceRecorded);
         }
     }
 
-    /// That is written.
-    pub(super) fn recorded(&mut self) {
+    /// Notes that these records are written.
+    pub(in crate::delivery) fn recorded(&mut self) {
         if self.reload == Reload::OnceRecorded {
             self.reload = Reload::Due;
         }
     }
 
-    /// Blocks a key. `last` is the last event of the key that is held, when there is one.
-    pub(super) fn block(&mut self, key: AggregateKey, last: Option<Ticket>) {
+    /// Blocks a key. `last` is the key's last event that becomes a held letter, if any.
+    pub(in crate::delivery) fn block(&mut self, key: AggregateKey, last: Option<Ticket>) {
         if let Some(listed) = self.listed.map.get_mut(&key) {
             *listed = last.max(*listed);
         } else if self.listed.has_room(&key, self.bounds.keys, self.bounds.key_bytes) {
@@ -140,22 +143,27 @@ impl Blocked {
         }
     }
 
-    /// Whether the event has to wait behind a letter of its key; notes that it does.
+    /// Checks whether the event has to wait behind a letter of its key, and notes it if so.
     ///
-    /// Every event below `recorded` is settled in the database.
-    pub(super) fn hold(&mut self, ticket: Ticket, event: &Event, recorded: Ticket) -> Option<Hold> {
+    /// `recorded` is the exclusive upper bound of the tickets settled in the database.
+    pub(in crate::delivery) fn check_event(
+        &mut self,
+        ticket: Ticket,
+        event: &Event,
+        recorded: Ticket,
+    ) -> Option<Certainty> {
         if self.is_empty() {
             return None;
         }
         let key = event.lane()?;
         if let Some(last) = self.listed.map.get_mut(key) {
             *last = Some(ticket);
-            return Some(Hold::Known);
+            return Some(Certainty::Known);
         }
-        // The mark of the first suspected event makes the relay load the key: no other is needed.
+        // The mark of the first suspected event already makes the relay load the key.
         if let Some(last) = self.suspects.map.get_mut(key) {
             *last = ticket;
-            return Some(Hold::Known);
+            return Some(Certainty::Known);
         }
         if !self.is_suspected(key) {
             return None;
@@ -165,12 +173,12 @@ impl Blocked {
         } else {
             self.last_unlisted = Some(ticket);
         }
-        Some(Hold::Suspected)
+        Some(Certainty::Suspected)
     }
 
-    /// No letter of the key is left among those that were recorded before `recorded`: its later
-    /// events may go, unless some were held since. Returns whether they may.
-    pub(super) fn release(&mut self, key: &AggregateKey, recorded: Ticket) -> bool {
+    /// Releases a key that has no letter left among those recorded before `recorded`. A key whose
+    /// events became held letters since stays blocked. Returns whether it was released.
+    pub(in crate::delivery) fn release(&mut self, key: &AggregateKey, recorded: Ticket) -> bool {
         let last = match (self.listed.map.get(key), self.suspects.map.get(key)) {
             (None, None) if self.is_suspected(key) => self.last_unlisted,
             (listed, suspect) => listed.copied().flatten().max(suspect.copied()),
@@ -179,7 +187,7 @@ impl Blocked {
             return false;
         }
         self.suspects.remove(key);
-        // A key that was never counted may share the fingerprint of one that is. Among a million
+        // A key that was never blocked may share the fingerprint of a blocked one. Among a million
         // blocked keys that happens once in 10^13 times; the order of the other key is then lost.
         if !self.listed.remove(key) && !self.fingerprints.is_empty() {
             self.fingerprints.remove(self.fingerprint(key));
@@ -187,15 +195,15 @@ impl Blocked {
         true
     }
 
-    /// Has a key suspected without reason.
+    /// Makes a key suspected without reason.
     #[cfg(test)]
-    pub(super) fn suspect(&mut self, key: &AggregateKey) {
+    pub(in crate::delivery) fn suspect(&mut self, key: &AggregateKey) {
         self.fingerprints.insert(self.fingerprint(key));
     }
 
-    /// These keys within other bounds.
+    /// Set of these keys with other bounds.
     #[cfg(test)]
-    pub(super) fn for_a_history(
+    pub(in crate::delivery) fn for_a_history(
         bounds: BlockedBounds,
         keys: impl IntoIterator<Item = AggregateKey>,
     ) -> Self {
@@ -206,15 +214,15 @@ impl Blocked {
         blocked
     }
 
-    /// Keys that are kept as they are.
+    /// Number of keys that are kept as texts.
     #[cfg(test)]
-    pub(super) fn listed(&self) -> usize {
+    pub(in crate::delivery) fn listed(&self) -> usize {
         self.listed.map.len()
     }
 
-    /// Whether the key is kept as it is, blocked or suspected.
+    /// Whether the key is kept as a text, blocked or suspected.
     #[cfg(test)]
-    pub(super) fn is_kept(&self, key: &AggregateKey) -> bool {
+    pub(in crate::delivery) fn is_kept(&self, key: &AggregateKey) -> bool {
         self.listed.map.contains_key(key) || self.suspects.map.contains_key(key)
     }
 
@@ -224,8 +232,8 @@ impl Blocked {
         is_counted || self.is_overflown
     }
 
-    /// Whether one more suspect can be kept. When there is no room, those whose events are settled
-    /// are forgotten: their next event has a mark again.
+    /// Whether one more suspect can be kept. At the bound, suspects whose events are settled are
+    /// removed first; the next event of such a key has a mark again.
     fn has_room_for_suspect(&mut self, key: &AggregateKey, recorded: Ticket) -> bool {
         let BlockedBounds { suspects, key_bytes, .. } = self.bounds;
         if self.suspects.has_room(key, suspects, key_bytes) {
@@ -238,13 +246,13 @@ impl Blocked {
         self.suspects.has_room(key, suspects, key_bytes)
     }
 
-    /// The fingerprint is keyed at random, so that nobody can choose keys that share one.
+    /// Fingerprint of a key. The hash is keyed at random, so that no one can choose colliding keys.
     fn fingerprint(&self, key: &AggregateKey) -> u64 {
         self.hasher.hash_one(key)
     }
 }
 
-/// Keys as they are, and how many bytes their texts have.
+/// Keys as texts, and the bytes of these texts.
 #[derive(Debug)]
 struct Keys<T> {
     map: HashMap<AggregateKey, T>,
@@ -297,33 +305,33 @@ mod tests {
         blocked
     }
 
-    fn hold(blocked: &mut Blocked, ticket: u64, key: u64) -> Option<Hold> {
-        blocked.hold(Ticket(ticket), &event(1, Some(key)), Ticket(0))
+    fn check(blocked: &mut Blocked, ticket: u64, key: u64) -> Option<Certainty> {
+        blocked.check_event(Ticket(ticket), &event(1, Some(key)), Ticket(0))
     }
 
     #[test]
     fn a_key_beyond_the_first_is_suspected_once_and_known_until_it_is_settled() {
         let mut blocked = blocked(0..4);
-        assert_eq!(hold(&mut blocked, 1, 0), Some(Hold::Known));
-        assert_eq!(hold(&mut blocked, 2, 3), Some(Hold::Suspected));
-        assert_eq!(hold(&mut blocked, 3, 3), Some(Hold::Known));
-        assert_eq!(hold(&mut blocked, 4, 9), None);
+        assert_eq!(check(&mut blocked, 1, 0), Some(Certainty::Known));
+        assert_eq!(check(&mut blocked, 2, 3), Some(Certainty::Suspected));
+        assert_eq!(check(&mut blocked, 3, 3), Some(Certainty::Known));
+        assert_eq!(check(&mut blocked, 4, 9), None);
         // No room to keep a second suspect: each of its events has a mark.
-        assert_eq!(hold(&mut blocked, 5, 2), Some(Hold::Suspected));
-        assert_eq!(hold(&mut blocked, 6, 2), Some(Hold::Suspected));
-        let later = blocked.hold(Ticket(7), &event(1, Some(2)), Ticket(7));
-        assert_eq!(later, Some(Hold::Suspected), "the other is settled, so this one is kept");
-        assert_eq!(hold(&mut blocked, 8, 2), Some(Hold::Known));
+        assert_eq!(check(&mut blocked, 5, 2), Some(Certainty::Suspected));
+        assert_eq!(check(&mut blocked, 6, 2), Some(Certainty::Suspected));
+        let later = blocked.check_event(Ticket(7), &event(1, Some(2)), Ticket(7));
+        assert_eq!(later, Some(Certainty::Suspected), "the other is settled, so this one is kept");
+        assert_eq!(check(&mut blocked, 8, 2), Some(Certainty::Known));
     }
 
     #[test]
     fn a_key_is_released_once_every_held_event_is_recorded_however_it_is_kept() {
         let mut blocked = blocked(0..5);
         for (ticket, key) in [(1, 0), (2, 2), (3, 3)] {
-            assert!(hold(&mut blocked, ticket, key).is_some());
+            assert!(check(&mut blocked, ticket, key).is_some());
             assert!(!blocked.release(&aggregate(key), Ticket(ticket)), "key {key}");
             assert!(blocked.release(&aggregate(key), Ticket(ticket + 1)), "key {key}");
-            assert_eq!(hold(&mut blocked, 9, key), None, "key {key}");
+            assert_eq!(check(&mut blocked, 9, key), None, "key {key}");
         }
         assert_eq!(blocked.len(), 2);
     }
@@ -333,9 +341,9 @@ mod tests {
         let mut blocked = blocked(0..3);
         blocked.block(aggregate(2), None);
         assert!(blocked.release(&aggregate(2), Ticket(1)));
-        assert_eq!(hold(&mut blocked, 1, 2), Some(Hold::Suspected));
+        assert_eq!(check(&mut blocked, 1, 2), Some(Certainty::Suspected));
         assert!(blocked.release(&aggregate(2), Ticket(2)));
-        assert_eq!(hold(&mut blocked, 2, 2), None);
+        assert_eq!(check(&mut blocked, 2, 2), None);
     }
 
     #[test]
@@ -344,7 +352,7 @@ mod tests {
         blocked.being_recorded();
         blocked.recorded();
         assert!(blocked.is_overflown() && !blocked.wants_reload());
-        assert_eq!(hold(&mut blocked, 1, 99), Some(Hold::Suspected));
+        assert_eq!(check(&mut blocked, 1, 99), Some(Certainty::Suspected));
         for key in 2..4 {
             assert!(blocked.release(&aggregate(key), Ticket(9)));
         }
@@ -365,7 +373,7 @@ mod tests {
         assert_eq!(blocked.len(), 1_000_000);
         assert!(blocked.fingerprints.bytes() < 12 << 20, "{}", blocked.fingerprints.bytes());
         assert!(blocked.listed.bytes <= 2 << 20);
-        assert_eq!(hold(&mut blocked, 1, 999_999), Some(Hold::Suspected));
-        assert_eq!(hold(&mut blocked, 2, 1_000_000), None);
+        assert_eq!(check(&mut blocked, 1, 999_999), Some(Certainty::Suspected));
+        assert_eq!(check(&mut blocked, 2, 1_000_000), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Order: the events in memory, each behind the earlier ones of its key, one of a key on its way.
+//! Lanes: the events in memory, each behind the earlier ones of its key, one of a key in flight.
 
 mod batch;
 mod lane;
@@ -11,40 +11,43 @@ use std::{
 
 use rustc_hash::FxHashMap;
 
-use super::Attempt;
-use crate::event::{AggregateKey, Event};
+use crate::{
+    delivery::Attempt,
+    event::{AggregateKey, Event},
+};
 use lane::Lane;
 
-pub(super) use batch::Room as BatchRoom;
+pub(in crate::delivery) use self::batch::BatchRoom;
 
-/// The number of an event in memory: it rises with each one admitted, and is never used twice.
+/// Number of an event in memory. It rises with each admitted event and is never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
 
 impl Ticket {
     const LETTER: u64 = 1 << 63;
 
-    /// The ticket of a letter that is tried again: these have numbers of their own.
-    pub(super) fn letter(number: u64) -> Self {
+    /// Ticket of a letter. Letters have a range of numbers of their own.
+    pub(in crate::delivery) fn letter(number: u64) -> Self {
         Self(number | Self::LETTER)
     }
 
-    /// Whether it is a letter's.
+    /// Whether the ticket is that of a letter.
     pub fn is_letter(self) -> bool {
         self.0 & Self::LETTER != 0
     }
 }
 
-/// The events in memory. One FIFO a key; a queue of what may go; a heap of what may go later.
+/// Events in memory: a FIFO queue a key, a queue of ready events, a heap of delayed events.
 #[derive(Debug, Default)]
 pub struct Lanes {
     waiting: FxHashMap<Ticket, Waiting>,
-    /// There are no more of them than events in memory, so keys that were chosen to collide cost little.
+    /// Lanes by key. Their number is bounded by the events in memory, so colliding keys cost
+    /// little.
     by_key: FxHashMap<AggregateKey, Lane>,
-    /// Heads of lanes and events without a key, in the order in which they may go.
+    /// Ready events: heads of lanes and events without a key, in the order of sending.
     ready: VecDeque<Ticket>,
     delayed: BinaryHeap<Reverse<(Instant, Ticket)>>,
-    /// Events on their way in batches.
+    /// Events in flight in batches.
     in_batches: usize,
     bytes: usize,
 }
@@ -54,79 +57,79 @@ struct Waiting {
     event: Box<Event>,
     /// Attempts used up.
     attempts: u32,
-    /// Requests for patience that use up no attempt.
-    patience: u32,
-    /// How often it was handed to the broker.
+    /// Refusals of the kind "not now" that used up no attempt.
+    free_tries: u32,
+    /// How often the event was handed to the broker.
     sends: u32,
-    way: Way,
-    /// Since when a publish of it may be in the stream without our knowing.
+    transit: Transit,
+    /// Time since which the log may contain the event without our knowing.
     uncertain_since: Option<Instant>,
-    /// Exclusive lower bound for the stream sequence of such a publish: what is below was scanned
-    /// for it, or was in use when it was sent first.
+    /// Exclusive lower bound for the stream sequence of such a message. Lower sequences were
+    /// scanned, or were in use when the event was first sent.
     stored_above: u64,
-    doubt: Doubt,
-    /// Whether a scan has searched the log for it and not found it.
+    uncertainty: Uncertainty,
+    /// Whether a scan has searched the log for the event and not found it.
     was_scanned_for: bool,
-    /// When it was sent last, or may have been, or nobody waited for its answer any more.
+    /// Latest time at which the event was sent, may have been sent, or its answer was given up.
     last_sent: Option<Instant>,
-    /// The highest stream sequence known when it was last sent: it is stored above.
+    /// Highest stream sequence known at the last send: an exclusive lower bound for its own.
     sent_above: u64,
 }
 
-/// Whether an event is on its way.
+/// Transit of an event: whether it is in flight, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum Transit {
     NotSent,
     Alone,
-    /// With others, which are answered together.
+    /// In a batch, whose events are answered together.
     InBatch,
 }
 
-/// Whether a publish of an event may still arrive, or have arrived: no answer to another one settles
-/// that, only a scan of the log some time after the last.
+/// Uncertainty of an event: whether a message of it may have been stored, or may still be. The
+/// answer to another message does not end it; a scan some time after the last send does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Doubt {
-    /// Every publish of it was answered.
-    No,
-    /// An earlier run may have sent it, or a scan came too early to tell.
-    Earlier,
-    /// One stayed without an answer.
+pub(in crate::delivery) enum Uncertainty {
+    /// Certain: every message of the event was answered.
+    None,
+    /// Uncertain: an earlier run may have sent the event, or a scan came too early.
+    EarlierRun,
+    /// Uncertain: a message of the event stayed without an answer.
     Unanswered,
-    /// The event may not go before a scan has searched for it.
-    ToBeScannedFor,
+    /// Uncertain, and a scan has to search for the event before it is sent again.
+    ScanFirst,
 }
 
-/// A lane that left memory with its first event.
+/// Lane that was removed from memory with its first event.
 #[derive(Debug)]
-pub struct Left {
-    /// Its key.
+pub struct RemovedLane {
+    /// Key of the lane.
     pub key: AggregateKey,
-    /// The last row among its events.
+    /// Last row among its events.
     pub last: Option<Ticket>,
-    /// What was queued behind the first, in order.
+    /// Events behind the first, in order.
     pub behind: Vec<Ticket>,
 }
 
 impl Lanes {
-    /// How many events are in memory.
+    /// Number of events in memory.
     pub fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Whether there are none.
+    /// Whether memory has no event.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// What they take in memory, roughly.
+    /// Bytes of memory that the events take, roughly.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Queues an event behind the earlier ones of its key.
     ///
-    /// `uncertain` says that an earlier run may have sent it, and that a scan at that time has not
-    /// found it in the stream up to that sequence: it may have been on its way.
+    /// `uncertain` is set for an event that an earlier run may have sent: the time of a scan that
+    /// has not found it, and the sequence up to which that scan has read.
     pub fn admit(
         &mut self,
         ticket: Ticket,
@@ -147,20 +150,24 @@ impl Lanes {
         let waiting = Waiting {
             event,
             attempts,
-            patience: 0,
+            free_tries: 0,
             sends: 0,
-            way: Way::NotSent,
+            transit: Transit::NotSent,
             uncertain_since,
             stored_above: uncertain.map_or(0, |(_, scanned_to)| scanned_to),
             was_scanned_for: uncertain_since.is_some(),
-            doubt: if uncertain_since.is_some() { Doubt::Earlier } else { Doubt::No },
+            uncertainty: if uncertain_since.is_some() {
+                Uncertainty::EarlierRun
+            } else {
+                Uncertainty::None
+            },
             last_sent: uncertain_since,
             sent_above: 0,
         };
         self.waiting.insert(ticket, waiting);
     }
 
-    /// The next event that may go. The caller sends it, or gives it back.
+    /// Takes the next ready event. The caller sends it, or gives it back.
     pub fn take_ready(&mut self, now: Instant) -> Option<Ticket> {
         while let Some(Reverse((due, _))) = self.delayed.peek() {
             if *due > now {
@@ -170,7 +177,7 @@ impl Lanes {
                 self.ready.push_back(ticket);
             }
         }
-        // One that left while it waited for its turn has left its number here.
+        // An event that left memory before its turn has left its ticket in the queue.
         while let Some(ticket) = self.ready.pop_front() {
             if self.waiting.contains_key(&ticket) {
                 return Some(ticket);
@@ -179,38 +186,39 @@ impl Lanes {
         None
     }
 
-    /// The event of a ticket, and whether it may be in the stream already.
+    /// Event of a ticket, and whether it was sent before.
     pub fn event(&self, ticket: Ticket) -> Option<(&Event, bool)> {
         self.waiting.get(&ticket).map(|waiting| (&*waiting.event, waiting.sends > 0))
     }
 
-    /// Whether it has to be scanned for before it may go: it may be there, and has been
-    /// for longer than the stream recognises what is sent again.
+    /// Whether the event is stale, so that a scan comes before it is sent again. The log may
+    /// contain it for longer than the log recognises an id.
     pub fn is_stale(&self, ticket: Ticket, recognised_for: Duration, now: Instant) -> bool {
         self.waiting.get(&ticket).is_some_and(|waiting| {
             let old = |since| now.duration_since(since) >= recognised_for;
-            waiting.doubt == Doubt::ToBeScannedFor || waiting.uncertain_since.is_some_and(old)
+            waiting.uncertainty == Uncertainty::ScanFirst
+                || waiting.uncertain_since.is_some_and(old)
         })
     }
 
-    /// When a scan is certain to tell whether the log contains the event: its message has arrived
-    /// by then. `None` when it cannot be there without our knowing.
+    /// Earliest time of a conclusive scan for the event: its message has arrived by then. `None`
+    /// for an event that is not uncertain.
     pub fn conclusive_at(&self, ticket: Ticket, late_max: Duration) -> Option<Instant> {
         let waiting = self.waiting.get(&ticket)?;
         waiting.uncertain_since.and(waiting.last_sent).map(|sent| sent + late_max)
     }
 
-    /// The stream sequence above which it is stored, if it is.
+    /// Exclusive lower bound for the stream sequence of the event's last message.
     pub fn sent_above(&self, ticket: Ticket) -> u64 {
         self.waiting.get(&ticket).map_or(0, |waiting| waiting.sent_above)
     }
 
-    /// It was handed to the broker, which had told of stream sequences up to `above`.
+    /// Notes that the event was handed to the broker, when sequences up to `above` were in use.
     pub fn sent(&mut self, ticket: Ticket, above: u64, now: Instant) {
-        self.on_its_way(ticket, Way::Alone, (above, now));
+        self.on_its_way(ticket, Transit::Alone, (above, now));
     }
 
-    fn on_its_way(&mut self, ticket: Ticket, way: Way, (above, now): (u64, Instant)) {
+    fn on_its_way(&mut self, ticket: Ticket, transit: Transit, (above, now): (u64, Instant)) {
         if let Some(waiting) = self.waiting.get_mut(&ticket) {
             waiting.sends = waiting.sends.saturating_add(1);
             waiting.last_sent = Some(now);
@@ -219,37 +227,38 @@ impl Lanes {
                 waiting.stored_above = above;
             }
             waiting.sent_above = above;
-            waiting.way = way;
+            waiting.transit = transit;
         }
     }
 
-    /// Whatever may be in the stream without our knowing is scanned for before it goes again.
-    pub fn expire_doubt(&mut self) {
+    /// Requires a scan for every uncertain event before it is sent again.
+    pub fn require_scan(&mut self) {
         for waiting in self.waiting.values_mut() {
             if waiting.uncertain_since.is_some() {
-                waiting.doubt = Doubt::ToBeScannedFor;
+                waiting.uncertainty = Uncertainty::ScanFirst;
             }
         }
     }
 
-    /// Those that are not on their way, and may be in the stream without our knowing.
+    /// Uncertain events that are not in flight.
     pub fn uncertain(&self) -> Vec<Ticket> {
-        let uncertain =
-            |waiting: &Waiting| waiting.uncertain_since.is_some() && waiting.way == Way::NotSent;
+        let uncertain = |waiting: &Waiting| {
+            waiting.uncertain_since.is_some() && waiting.transit == Transit::NotSent
+        };
         let waiting = self.waiting.iter().filter(|(_, waiting)| uncertain(waiting));
         waiting.map(|(ticket, _)| *ticket).collect()
     }
 
-    /// Exclusive lower bound for the stream sequences of what may be in the stream without our
-    /// knowing; `None` when nothing in memory may.
+    /// Exclusive lower bound for the stream sequences of uncertain events. `None` when memory has
+    /// no uncertain event.
     pub fn uncertain_above(&self) -> Option<u64> {
         let uncertain = self.waiting.values().filter(|waiting| waiting.uncertain_since.is_some());
         uncertain.map(|waiting| waiting.stored_above).min()
     }
 
-    /// The stream did not hold it at `at`, up to the sequence `scanned_to`. It may have been on its
-    /// way all the same, for at most `late_max`: if that is not over, the time in which it is
-    /// recognised counts from then.
+    /// Notes that a scan at `at`, up to the sequence `scanned_to`, has not found the event. Its
+    /// message may still arrive within `late_max` of the last send. Until then it stays uncertain,
+    /// and the time in which its id is recognised counts from the scan.
     pub fn not_stored(
         &mut self,
         ticket: Ticket,
@@ -262,17 +271,17 @@ impl Lanes {
             let arrived = |sent: Instant| at.saturating_duration_since(sent) >= late_max;
             if waiting.last_sent.is_none_or(arrived) {
                 waiting.uncertain_since = None;
-                waiting.doubt = Doubt::No;
+                waiting.uncertainty = Uncertainty::None;
             } else {
                 waiting.uncertain_since = Some(at);
-                if waiting.doubt == Doubt::Unanswered {
-                    waiting.doubt = Doubt::Earlier;
+                if waiting.uncertainty == Uncertainty::Unanswered {
+                    waiting.uncertainty = Uncertainty::EarlierRun;
                 }
             }
         }
     }
 
-    /// Whether a scan has searched the log for it and not found it.
+    /// Whether a scan has searched the log for the event and not found it.
     pub fn was_scanned_for(&self, ticket: Ticket) -> bool {
         self.waiting.get(&ticket).is_some_and(|waiting| waiting.was_scanned_for)
     }
@@ -282,107 +291,112 @@ impl Lanes {
         self.waiting.values().any(|waiting| waiting.was_scanned_for)
     }
 
-    /// Whether a publish of it stayed without an answer.
+    /// Whether a message of the event stayed without an answer.
     pub fn is_unconfirmed(&self, ticket: Ticket) -> bool {
-        self.waiting.get(&ticket).is_some_and(|waiting| waiting.doubt == Doubt::Unanswered)
+        self.waiting
+            .get(&ticket)
+            .is_some_and(|waiting| waiting.uncertainty == Uncertainty::Unanswered)
     }
 
-    /// All that is in memory.
+    /// All events in memory.
     pub fn events(&self) -> impl Iterator<Item = &Event> {
         self.waiting.values().map(|waiting| &*waiting.event)
     }
 
-    /// Whether a publish of it may have been stored, or may still be.
-    pub fn is_in_doubt(&self, ticket: Ticket) -> bool {
-        self.waiting.get(&ticket).is_some_and(|waiting| waiting.doubt != Doubt::No)
+    /// Whether a message of the event may have been stored, or may still be.
+    pub fn is_uncertain(&self, ticket: Ticket) -> bool {
+        self.waiting.get(&ticket).is_some_and(|waiting| waiting.uncertainty != Uncertainty::None)
     }
 
-    /// Whether it is on its way alone.
+    /// Whether the event is in flight alone.
     pub fn is_in_flight(&self, ticket: Ticket) -> bool {
-        self.waiting.get(&ticket).is_some_and(|waiting| waiting.way == Way::Alone)
+        self.waiting.get(&ticket).is_some_and(|waiting| waiting.transit == Transit::Alone)
     }
 
-    /// An answer that may be about another publish than the last one of it: it may be stored.
-    pub fn doubt(&mut self, ticket: Ticket) {
+    /// Marks the event as unanswered, because an answer may concern another message of it.
+    pub fn mark_unanswered(&mut self, ticket: Ticket) {
         if let Some(waiting) = self.waiting.get_mut(&ticket) {
-            waiting.doubt = Doubt::Unanswered;
+            waiting.uncertainty = Uncertainty::Unanswered;
         }
     }
 
-    /// What is on its way alone and meets a condition.
-    pub fn on_their_way(&self, condition: impl Fn(&Event) -> bool) -> Vec<Ticket> {
-        let meets = |waiting: &Waiting| waiting.way == Way::Alone && condition(&waiting.event);
+    /// Events in flight alone that meet a condition.
+    pub fn in_flight_matching(&self, condition: impl Fn(&Event) -> bool) -> Vec<Ticket> {
+        let meets =
+            |waiting: &Waiting| waiting.transit == Transit::Alone && condition(&waiting.event);
         let waiting = self.waiting.iter().filter(|(_, waiting)| meets(waiting));
         waiting.map(|(ticket, _)| *ticket).collect()
     }
 
-    /// A publish of it stayed without an answer: it goes again.
+    /// Notes that a message of the event stayed without an answer, and requeues it.
     pub fn unconfirmed(&mut self, ticket: Ticket, now: Instant) {
         if let Some(waiting) = self.waiting.get_mut(&ticket) {
-            waiting.doubt = Doubt::Unanswered;
+            waiting.uncertainty = Uncertainty::Unanswered;
             waiting.last_sent = Some(now);
         }
-        self.again(ticket);
+        self.requeue(ticket);
     }
 
-    /// Before it leaves for the letters: may an earlier publish of it have been stored? Then it is
-    /// scanned for first, as soon as that is certain to tell.
+    /// Delays an uncertain event until a conclusive scan, before it leaves for the letters. Returns
+    /// whether it was uncertain.
     pub fn scan_first(&mut self, ticket: Ticket, late_max: Duration, now: Instant) -> bool {
-        let in_doubt = |waiting: &&mut Waiting| waiting.doubt != Doubt::No;
+        let in_doubt = |waiting: &&mut Waiting| waiting.uncertainty != Uncertainty::None;
         let Some(waiting) = self.waiting.get_mut(&ticket).filter(in_doubt) else { return false };
-        waiting.way = Way::NotSent;
-        waiting.doubt = Doubt::ToBeScannedFor;
+        waiting.transit = Transit::NotSent;
+        waiting.uncertainty = Uncertainty::ScanFirst;
         let at = waiting.last_sent.map_or(now, |sent| sent + late_max);
-        self.again_at(ticket, at);
+        self.requeue_at(ticket, at);
         true
     }
 
-    /// It goes again as soon as something may go, before everything else.
-    pub fn again(&mut self, ticket: Ticket) {
+    /// Requeues the event at the front of the ready ones.
+    pub fn requeue(&mut self, ticket: Ticket) {
         if let Some(waiting) = self.waiting.get_mut(&ticket) {
-            waiting.way = Way::NotSent;
+            waiting.transit = Transit::NotSent;
             self.ready.push_front(ticket);
         }
     }
 
-    /// Attempts that it has used up.
+    /// Attempts that the event has used up.
     pub fn attempts(&self, ticket: Ticket) -> u32 {
         self.waiting.get(&ticket).map_or(0, |waiting| waiting.attempts)
     }
 
-    /// It is asked to be patient once more. Returns how many attempts that has used up, and how often it
-    /// was asked while it is in memory. [`Attempt::CountsAsWait`] uses up `most` of them at most.
-    pub fn tried(&mut self, ticket: Ticket, attempt: Attempt, most: u32) -> (u32, u32) {
+    /// Counts a refusal of the kind "not now". Returns the attempts used up, and the number of
+    /// tries while the event is in memory. [`Attempt::CountsAsWait`] uses up at most `most`
+    /// attempts.
+    pub fn count_attempt(&mut self, ticket: Ticket, attempt: Attempt, most: u32) -> (u32, u32) {
         let Some(waiting) = self.waiting.get_mut(&ticket) else { return (0, 0) };
-        waiting.way = Way::NotSent;
-        if waiting.doubt == Doubt::No {
-            // Every publish of it was answered: it is not in the stream.
+        waiting.transit = Transit::NotSent;
+        if waiting.uncertainty == Uncertainty::None {
+            // Every message of it was answered, so the log does not contain it.
             waiting.uncertain_since = None;
         }
         match attempt {
             Attempt::Counts => waiting.attempts = waiting.attempts.saturating_add(1),
             Attempt::CountsAsWait if waiting.attempts < most => waiting.attempts += 1,
             Attempt::IsFree | Attempt::CountsAsWait => {
-                waiting.patience = waiting.patience.saturating_add(1);
+                waiting.free_tries = waiting.free_tries.saturating_add(1);
             }
         }
-        (waiting.attempts, waiting.attempts.saturating_add(waiting.patience))
+        (waiting.attempts, waiting.attempts.saturating_add(waiting.free_tries))
     }
 
-    /// It goes again then.
-    pub fn again_at(&mut self, ticket: Ticket, at: Instant) {
+    /// Delays the event until `at`.
+    pub fn requeue_at(&mut self, ticket: Ticket, at: Instant) {
         self.delayed.push(Reverse((at, ticket)));
     }
 
-    /// When the next delayed event may go.
+    /// Time at which the next delayed event is ready.
     pub fn next_due(&self) -> Option<Instant> {
         self.delayed.peek().map(|Reverse((due, _))| *due)
     }
 
-    /// The event leaves; the next of its key may go.
+    /// Removes the event; the next of its key becomes ready.
     ///
     /// # Panics
-    /// When it was not at the head of its lane: order is lost, and nothing may go on (invariant 3).
+    /// If the event was not at the head of its lane: order is lost, so the program ends (invariant
+    /// 3).
     pub fn leave(&mut self, ticket: Ticket) {
         let Some(Waiting { event, .. }) = self.waiting.remove(&ticket) else { return };
         self.bytes -= event.footprint();
@@ -395,9 +409,9 @@ impl Lanes {
         }
     }
 
-    /// The event leaves for the letters, and with it everything queued behind it: its key is to be
-    /// blocked. Without a key only the event leaves.
-    pub fn leave_with_lane(&mut self, ticket: Ticket) -> Option<Left> {
+    /// Removes the event and everything queued behind it, for the letters; the caller blocks the
+    /// key. Of an event without a key only the event is removed.
+    pub fn leave_with_lane(&mut self, ticket: Ticket) -> Option<RemovedLane> {
         let key = self.waiting.get(&ticket).and_then(|waiting| waiting.event.lane().cloned());
         let Some(key) = key else {
             self.leave(ticket);
@@ -408,13 +422,13 @@ impl Lanes {
         for member in &lane {
             self.forget(*member);
         }
-        // A letter in the lane goes its own way; only rows are held from here.
+        // A letter in the lane returns to its table; only rows become held letters.
         let last = lane.iter().rev().find(|member| !member.is_letter()).copied();
         let behind = lane.into_iter().filter(|member| *member != ticket).collect();
-        Some(Left { key, last, behind })
+        Some(RemovedLane { key, last, behind })
     }
 
-    /// These leave, whether or not it is their turn: as letters, or because the stream holds them.
+    /// Removes events out of turn too: as letters, or because the log contains them.
     pub fn abandon(&mut self, tickets: &[Ticket]) {
         for ticket in tickets {
             let Some(key) = self.forget(*ticket) else { continue };
@@ -429,7 +443,7 @@ impl Lanes {
         }
     }
 
-    /// Takes an event out of memory. Returns its key.
+    /// Removes an event from memory and returns its key.
     fn forget(&mut self, ticket: Ticket) -> Option<AggregateKey> {
         let Waiting { event, .. } = self.waiting.remove(&ticket)?;
         self.bytes -= event.footprint();

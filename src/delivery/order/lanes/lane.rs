@@ -1,4 +1,4 @@
-//! The events of one key in memory, in order. Nearly always there is one, which takes no allocation.
+//! Lane: the events of one key in memory, in order. A lane of one event takes no allocation.
 
 use std::{collections::VecDeque, iter::once};
 
@@ -27,13 +27,13 @@ impl Lane {
         once(self.first).chain(self.behind.iter().copied())
     }
 
-    /// The first one leaves. Returns the one behind it; without one nothing is left of the lane.
+    /// Removes the first event and returns the next; `None` when the lane is empty.
     pub(super) fn advance(&mut self) -> Option<Ticket> {
         self.first = self.behind.pop_front()?;
         Some(self.first)
     }
 
-    /// One that is not the first leaves.
+    /// Removes an event that is not the first.
     pub(super) fn forget(&mut self, ticket: Ticket) {
         self.behind.retain(|member| *member != ticket);
     }

@@ -1,48 +1,47 @@
-//! The publishing gate before the stream: breaker closed, traffic flows; open, nothing; half-open,
-//! one probe.
+//! Breaker: closed, it lets events flow to the log; open, none; half-open, one probe.
 
 use std::time::{Duration, Instant};
 
-use crate::delivery::{Closure, retry::Backoff};
+use crate::delivery::{Backoff, Closure};
 
 /// The waits before a probe.
 const PROBE: Backoff =
     Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(10) };
 
-/// What may be sent now.
+/// Permit of the breaker: the events that may be sent now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Permit {
-    /// Anything.
+    /// Every event.
     Flow,
-    /// One message, to see whether the trouble is over.
+    /// One message, as a probe whether the failure is over.
     Probe,
-    /// Nothing, at least until then; `None` while a probe is on its way.
+    /// No event, at least until that time; `None` while a probe is in flight.
     No(Option<Instant>),
 }
 
-/// What changed, for the log and the metrics.
+/// Transition of the publishing gate, for the log and the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transition {
-    /// Nothing.
+    /// No transition.
     None,
-    /// Traffic stopped, or the trouble is another one now.
+    /// The breaker opened, or its cause changed.
     Opened,
-    /// Traffic flows again.
+    /// The breaker closed, so that events flow again.
     Closed,
-    /// The stream gave a sequence that it had given before: it may have lost what it acknowledged.
+    /// The log gave a sequence for the second time: it may have lost acknowledged messages.
     WentBack,
 }
 
-/// The breaker of one stream.
+/// Breaker of one log.
 #[derive(Debug)]
 pub struct Breaker {
-    state: State,
+    state: BreakerState,
     failures: u32,
     cause: Option<(Closure, Instant)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum BreakerState {
     Closed,
     Open { until: Instant },
     HalfOpen,
@@ -51,73 +50,73 @@ enum State {
 impl Breaker {
     /// A breaker that lets traffic flow.
     pub fn new() -> Self {
-        Self { state: State::Closed, failures: 0, cause: None }
+        Self { state: BreakerState::Closed, failures: 0, cause: None }
     }
 
-    /// Why nothing flows, and since when.
+    /// Cause for which the breaker is not closed, and its beginning.
     pub fn cause(&self) -> Option<&(Closure, Instant)> {
         self.cause.as_ref()
     }
 
-    /// The state's name in metrics.
+    /// Name of the state in metrics.
     pub fn state_name(&self) -> &'static str {
         match self.state {
-            State::Closed => "closed",
-            State::Open { .. } => "open",
-            State::HalfOpen => "half_open",
+            BreakerState::Closed => "closed",
+            BreakerState::Open { .. } => "open",
+            BreakerState::HalfOpen => "half_open",
         }
     }
 
-    /// What may be sent now. Whoever uses a [`Permit::Probe`] says so with [`Breaker::probing`].
+    /// Events that may be sent now. The caller reports a sent probe with [`Breaker::probing`].
     pub fn permit(&self, now: Instant) -> Permit {
         match self.state {
-            State::Closed => Permit::Flow,
-            State::Open { until } if until <= now => Permit::Probe,
-            State::Open { until } => Permit::No(Some(until)),
-            State::HalfOpen => Permit::No(None),
+            BreakerState::Closed => Permit::Flow,
+            BreakerState::Open { until } if until <= now => Permit::Probe,
+            BreakerState::Open { until } => Permit::No(Some(until)),
+            BreakerState::HalfOpen => Permit::No(None),
         }
     }
 
-    /// The probe is on its way.
+    /// Notes that the probe is in flight.
     pub fn probing(&mut self) {
-        self.state = State::HalfOpen;
+        self.state = BreakerState::HalfOpen;
     }
 
-    /// The stream answered for good: it takes messages.
+    /// Notes an acknowledgement: the log accepts messages.
     pub fn succeed(&mut self) -> Transition {
         match self.state {
-            // While open, a late answer to what was sent before the trouble says nothing about now.
-            State::Closed | State::Open { .. } => Transition::None,
-            State::HalfOpen => {
+            // While open, a late answer to an earlier message proves nothing about the present.
+            BreakerState::Closed | BreakerState::Open { .. } => Transition::None,
+            BreakerState::HalfOpen => {
                 *self = Self::new();
                 Transition::Closed
             }
         }
     }
 
-    /// The trouble is known to be over.
+    /// Closes the breaker, because the failure is known to be over.
     pub fn reset(&mut self) -> Transition {
         match std::mem::take(self).state {
-            State::Closed => Transition::None,
-            State::Open { .. } | State::HalfOpen => Transition::Closed,
+            BreakerState::Closed => Transition::None,
+            BreakerState::Open { .. } | BreakerState::HalfOpen => Transition::Closed,
         }
     }
 
-    /// The probe got no answer; wait longer before the next.
+    /// Notes that the probe got no answer, so that the next one waits longer.
     pub fn probe_unanswered(&mut self, now: Instant) {
-        if self.state == State::HalfOpen {
+        if self.state == BreakerState::HalfOpen {
             self.failures += 1;
-            self.state = State::Open { until: now + PROBE.after(self.failures) };
+            self.state = BreakerState::Open { until: now + PROBE.after(self.failures) };
         }
     }
 
-    /// Everything is refused just now.
+    /// Opens the breaker, because every message is refused just now.
     pub fn fail(&mut self, closure: Closure, now: Instant) -> Transition {
         let same = self.cause.as_ref().is_some_and(|(known, _)| *known == closure);
-        // Of a volley that fails together only the first counts.
-        if !matches!(self.state, State::Open { .. }) {
+        // Of messages that fail together only the first counts.
+        if !matches!(self.state, BreakerState::Open { .. }) {
             self.failures += 1;
-            self.state = State::Open { until: now + PROBE.after(self.failures) };
+            self.state = BreakerState::Open { until: now + PROBE.after(self.failures) };
         }
         if same {
             return Transition::None;

@@ -1,50 +1,50 @@
-//! The waits between tries: growing, with a ceiling, and spread so that not all come at once.
+//! Backoff: waits between tries that grow up to a longest one, and are spread by jitter.
 
 use std::time::Duration;
 
-/// The waits between tries of something that concerns nobody else.
+/// Exponential backoff without jitter.
 #[derive(Debug, Clone, Copy)]
 pub struct Backoff {
-    /// The first wait.
+    /// First wait.
     pub first: Duration,
-    /// The longest wait.
+    /// Longest wait.
     pub longest: Duration,
 }
 
 impl Backoff {
-    /// The wait after this many failures in a row, counted from 1.
+    /// Wait after this many failures in a row, counted from 1.
     pub fn after(&self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(20);
         self.first.saturating_mul(1 << doublings).min(self.longest)
     }
 }
 
-/// How a route tries a message again that the broker did not take for its own sake.
+/// Retry policy of a route for a message that the broker refused for a reason of its own.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Policy {
-    /// Tries in all before it becomes a dead letter.
+pub struct RetryPolicy {
+    /// Attempts in all before the event becomes a dead letter.
     pub attempts: u32,
-    /// The wait after the first.
+    /// Wait after the first attempt.
     pub delay: Duration,
-    /// How the waits grow.
+    /// Growth of the waits.
     pub growth: Growth,
-    /// The part of a wait that is drawn: 0 waits exactly, 1 anything between nothing and the whole.
+    /// Random part of a wait: 0 gives the whole wait, 1 any wait from zero to the whole.
     pub jitter: f64,
-    /// The longest wait.
+    /// Longest wait.
     pub max_delay: Duration,
 }
 
-/// How waits grow.
+/// Growth of the waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Growth {
-    /// By the first wait each time.
+    /// Each wait is longer by the first one.
     Linear,
-    /// Each is twice the one before.
+    /// Each wait is twice the one before.
     Exponential,
 }
 
-impl Policy {
-    /// The wait after this many attempts, counted from 1. The same `draw` gives the same wait.
+impl RetryPolicy {
+    /// Wait after this many attempts, counted from 1. The same `draw` gives the same wait.
     pub fn wait(&self, attempts: u32, draw: u64) -> Duration {
         let whole = match self.growth {
             Growth::Linear => self.delay.saturating_mul(attempts.max(1)).min(self.max_delay),
@@ -55,13 +55,13 @@ impl Policy {
         whole.mul_f64(1.0 - self.jitter.clamp(0.0, 1.0) * share(draw ^ u64::from(attempts)))
     }
 
-    /// Whether this was the last attempt.
+    /// Whether all attempts are used up.
     pub fn is_exhausted(&self, attempts: u32) -> bool {
         attempts >= self.attempts
     }
 }
 
-impl Default for Policy {
+impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
             attempts: 20,
@@ -73,7 +73,7 @@ impl Default for Policy {
     }
 }
 
-/// A number from 0 to below 1 that looks random and depends on nothing but `draw`: splitmix64.
+/// Number from 0 to below 1 that depends on `draw` alone and looks random: splitmix64.
 fn share(draw: u64) -> f64 {
     let mut z = draw.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -86,21 +86,25 @@ fn share(draw: u64) -> f64 {
 mod tests {
     use super::*;
 
-    fn waits(policy: Policy) -> Vec<u128> {
+    fn waits(policy: RetryPolicy) -> Vec<u128> {
         (1..=5).map(|attempts| policy.wait(attempts, 7).as_millis()).collect()
     }
 
     #[test]
     fn waits_grow_as_configured_up_to_the_longest() {
-        let exact = Policy { jitter: 0.0, max_delay: Duration::from_secs(1), ..Policy::default() };
+        let exact = RetryPolicy {
+            jitter: 0.0,
+            max_delay: Duration::from_secs(1),
+            ..RetryPolicy::default()
+        };
         assert_eq!(waits(exact), [100, 200, 400, 800, 1000]);
-        let linear = Policy { growth: Growth::Linear, ..exact };
+        let linear = RetryPolicy { growth: Growth::Linear, ..exact };
         assert_eq!(waits(linear), [100, 200, 300, 400, 500]);
     }
 
     #[test]
     fn jitter_spreads_the_waits_below_the_whole_one() {
-        let policy = Policy { jitter: 0.5, ..Policy::default() };
+        let policy = RetryPolicy { jitter: 0.5, ..RetryPolicy::default() };
         let drawn: Vec<u128> = (0..1000).map(|draw| policy.wait(1, draw).as_millis()).collect();
         let (least, most) = (drawn.iter().min().unwrap(), drawn.iter().max().unwrap());
         assert!((50..55).contains(least) && (95..=100).contains(most), "{least} to {most}");

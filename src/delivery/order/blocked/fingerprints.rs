@@ -1,15 +1,15 @@
 //! A multiset of 64-bit numbers that takes little more memory than the numbers themselves.
 
-/// Shards: a change moves the numbers of one, which are few, also among millions.
+/// Number of shards. A change moves the numbers of one shard, which are few even among millions.
 const SHARDS: usize = 4_096;
 
-/// Numbers of a shard more than it needs, so that not each one that comes moves all of it.
+/// Spare capacity of a shard, so that not every insertion reallocates it.
 const SPARE: usize = 8;
 
-/// Numbers by their highest bits, each shard in order.
+/// Sorted shards of numbers, by their highest bits.
 #[derive(Debug, Default)]
 pub(super) struct Fingerprints {
-    /// Empty until the first number comes.
+    /// Shards; none before the first insertion.
     shards: Vec<Vec<u64>>,
     len: usize,
 }
@@ -23,7 +23,7 @@ impl Fingerprints {
         self.len == 0
     }
 
-    /// Bytes that the numbers take, with the room that is kept for more.
+    /// Bytes that the numbers take, spare capacity included.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         let numbers: usize = self.shards.iter().map(Vec::capacity).sum();
@@ -48,7 +48,7 @@ impl Fingerprints {
         shard.is_some_and(|shard| shard.binary_search(&number).is_ok())
     }
 
-    /// Takes a number out once; it stays as often as it was put in besides.
+    /// Removes one copy of a number; its other copies stay.
     pub(super) fn remove(&mut self, number: u64) {
         let Some(shard) = self.shards.get_mut(shard_of(number)) else { return };
         let Ok(at) = shard.binary_search(&number) else { return };

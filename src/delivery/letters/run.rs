@@ -1,0 +1,377 @@
+//! Runs of letters: the letters of a key that may be published, and the records about them.
+//!
+//! Letters share the lanes with the events of the fast path, so one of a key is in flight at a
+//! time, whichever way it came. A run is the letters of one key that are in memory, in order.
+
+use std::collections::{HashSet, VecDeque};
+
+use rustc_hash::FxHashMap;
+
+use crate::{
+    delivery::{Rejection, Retry, Ticket},
+    event::{AggregateKey, Event},
+};
+
+/// Number of a letter in its table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LetterId(pub i64);
+
+/// Number of letters in memory from which on no others are loaded. One load may exceed it by its
+/// own bounds.
+pub const LETTERS_MAX: usize = 512;
+
+/// Unresolved letter of a key, as it was read.
+#[derive(Debug, Clone)]
+pub struct StoredLetter {
+    /// Number of the letter.
+    pub id: LetterId,
+    /// Whether it may be published.
+    pub readiness: LetterReadiness,
+    /// Attempts used up.
+    pub attempts: u32,
+    /// Whether the later events of its key wait for it.
+    pub holds: bool,
+    /// Event of the letter.
+    pub event: Box<Event>,
+}
+
+/// Readiness of a letter: whether it may be published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LetterReadiness {
+    /// Ready once no letter of its key stands before it.
+    Ready,
+    /// Not due: its mark is in the future.
+    NotDue,
+    /// Dead: an operator has to decide.
+    Dead,
+}
+
+/// Mark of a letter that was due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// Number of the letter.
+    pub id: LetterId,
+    /// Time in the table, in microseconds since 2000; `None` for a mark that only we change.
+    pub at: Option<i64>,
+}
+
+/// First unresolved letters of one key, as loaded.
+#[derive(Debug, Clone)]
+pub struct KeyLetters {
+    /// Marks that were due, those of resolved letters included; at least one.
+    pub marks: Vec<Mark>,
+    /// Key of the letters; a letter without a key is loaded alone.
+    pub key: Option<AggregateKey>,
+    /// First unresolved letters, in order.
+    pub letters: Vec<StoredLetter>,
+}
+
+/// Record that is to be written about a letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Number of the letter.
+    pub id: LetterId,
+    /// Change of the letter.
+    pub change: LetterChange,
+    /// Whether its key is to be loaded again at once.
+    pub load: bool,
+}
+
+/// Change of a letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LetterChange {
+    /// The letter is published.
+    Published {
+        /// Stream sequence of the message; 0 if a scan has found it.
+        stream_seq: u64,
+    },
+    /// The letter is dead.
+    Dead {
+        /// Reason of the last refusal.
+        reason: Rejection,
+        /// Attempts used up.
+        attempts: u32,
+        /// Whether the later events of its key wait for it.
+        holds: bool,
+    },
+    /// The letter is tried again later.
+    Retrying(Retry),
+    /// The letter waits behind another of its key.
+    Held,
+    /// The letter was only seen: its mark is cleared, unless an operator has changed it since.
+    Seen {
+        /// Time of the mark that was seen; `None` clears any mark.
+        at: Option<i64>,
+    },
+}
+
+/// Records that are written together, and the runs that ended with them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Records {
+    /// Records to be written.
+    pub records: Vec<Record>,
+    /// Runs that may be loaded again once the records are committed.
+    ended: Vec<RunScope>,
+    /// Exclusive lower bound for the stream sequences of the published ones.
+    stream_floor: Option<u64>,
+}
+
+/// Scope of a run: a key, or one letter without a key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum RunScope {
+    Key(AggregateKey),
+    Letter(LetterId),
+}
+
+/// Runs of letters in memory, and the records about them.
+#[derive(Debug, Default)]
+pub(in crate::delivery) struct LetterRuns {
+    runs: FxHashMap<u64, Run>,
+    loaded_letters: FxHashMap<Ticket, LoadedLetter>,
+    /// Scopes that are in memory, or decided and not yet recorded; they are not loaded again.
+    active: HashSet<RunScope>,
+    next: u64,
+    records: Records,
+    /// Stream floor of the records that are being written.
+    written_floor: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Run {
+    scope: RunScope,
+    /// Marks that were due and are not recorded yet. A standing mark keeps the key from being lost.
+    marks: Vec<Mark>,
+    tickets: VecDeque<Ticket>,
+    stream_floor: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(in crate::delivery) struct LoadedLetter {
+    run: u64,
+    id: LetterId,
+    pub(in crate::delivery) holds: bool,
+}
+
+/// State of a key, by its loaded letters.
+enum KeyState {
+    /// No unresolved letter of the key is left.
+    Free,
+    /// These letters may be published.
+    Ready(Vec<StoredLetter>),
+    /// A letter that has to wait stands before all others.
+    Blocked,
+}
+
+impl LetterRuns {
+    /// Number of letters in memory.
+    pub(in crate::delivery) fn len(&self) -> usize {
+        self.loaded_letters.len()
+    }
+
+    /// Whether the scope of this letter is in memory already, so that a load would be in vain.
+    pub(in crate::delivery) fn is_active(&self, key: Option<&AggregateKey>, id: LetterId) -> bool {
+        self.active.contains(&scope(key, id))
+    }
+
+    /// Letter of a ticket.
+    pub(in crate::delivery) fn loaded(&self, ticket: Ticket) -> Option<LoadedLetter> {
+        self.loaded_letters.get(&ticket).copied()
+    }
+
+    /// Exclusive lower bound for the stream sequences of these letters; `None` without letters.
+    pub(in crate::delivery) fn stream_floor(&self) -> Option<u64> {
+        // A crash would also forget decisions that are not recorded.
+        let unrecorded = [self.records.stream_floor, self.written_floor].into_iter().flatten();
+        self.runs.values().map(|run| run.stream_floor).chain(unrecorded).min()
+    }
+
+    /// Takes loaded letters, and returns those that may be published, with their tickets. `free`
+    /// decides whether a key without letters may be released.
+    pub(in crate::delivery) fn take(
+        &mut self,
+        loaded: KeyLetters,
+        stream_floor: u64,
+        free: impl FnOnce(&AggregateKey) -> bool,
+    ) -> Vec<(Ticket, StoredLetter)> {
+        let KeyLetters { marks, key, letters } = loaded;
+        let Some(first) = marks.first() else { return Vec::new() };
+        let scope = scope(key.as_ref(), first.id);
+        if self.active.contains(&scope) {
+            return Vec::new();
+        }
+        // Ready letters may stand behind one that blocks the key. A letter whose time was put off
+        // since its mark was read blocks too, and keeps its mark.
+        let due = letters.iter().filter(|letter| letter.readiness == LetterReadiness::Ready);
+        let behind: Vec<LetterId> = due.map(|letter| letter.id).collect();
+        match sort_letters(letters) {
+            KeyState::Free => {
+                if key.as_ref().is_none_or(free) {
+                    self.end(scope, marks, &[]);
+                }
+                Vec::new()
+            }
+            KeyState::Blocked => {
+                self.end(scope, marks, &behind);
+                Vec::new()
+            }
+            KeyState::Ready(letters) => self.start(scope, marks, letters, stream_floor),
+        }
+    }
+
+    fn start(
+        &mut self,
+        scope: RunScope,
+        marks: Vec<Mark>,
+        letters: Vec<StoredLetter>,
+        stream_floor: u64,
+    ) -> Vec<(Ticket, StoredLetter)> {
+        self.active.insert(scope.clone());
+        let number = self.next;
+        let mut tickets = VecDeque::with_capacity(letters.len());
+        let mut admitted = Vec::with_capacity(letters.len());
+        for letter in letters {
+            let ticket = Ticket::letter(self.next);
+            self.next += 1;
+            let entry = LoadedLetter { run: number, id: letter.id, holds: letter.holds };
+            self.loaded_letters.insert(ticket, entry);
+            tickets.push_back(ticket);
+            admitted.push((ticket, letter));
+        }
+        self.runs.insert(number, Run { scope, marks, tickets, stream_floor });
+        admitted
+    }
+
+    /// Ends a run without a publish: its marks are seen, or their letters wait behind the one that
+    /// blocks the key.
+    fn end(&mut self, scope: RunScope, marks: Vec<Mark>, behind: &[LetterId]) {
+        let record = |Mark { id, at }| {
+            let waits = behind.contains(&id);
+            let change = if waits { LetterChange::Held } else { LetterChange::Seen { at } };
+            Record { id, change, load: false }
+        };
+        self.records.records.extend(marks.into_iter().map(record));
+        self.active.insert(scope.clone());
+        self.records.ended.push(scope);
+    }
+
+    /// Notes that a letter is published. The next of its run follows by itself.
+    pub(in crate::delivery) fn published(&mut self, ticket: Ticket, stream_seq: u64) {
+        let Some(LoadedLetter { run: number, id, .. }) = self.loaded_letters.remove(&ticket) else {
+            return;
+        };
+        let Some(run) = self.runs.get_mut(&number) else { return };
+        run.tickets.retain(|other| *other != ticket);
+        let floor =
+            self.records.stream_floor.map_or(run.stream_floor, |other| other.min(run.stream_floor));
+        self.records.stream_floor = Some(floor);
+        let is_last = run.tickets.is_empty();
+        // The mark stays until the run has ended, or a crash would forget the letters behind it.
+        // One more load finds the letters that came behind the run.
+        let mut load = is_last;
+        for mark in run.marks.iter_mut().filter(|mark| mark.id == id) {
+            mark.at = None;
+            load = true;
+        }
+        if is_last {
+            run.marks.retain(|mark| mark.id != id);
+        }
+        let load = load && matches!(run.scope, RunScope::Key(_));
+        self.records.records.push(Record {
+            id,
+            change: LetterChange::Published { stream_seq },
+            load,
+        });
+        if is_last {
+            self.finish(number);
+        }
+    }
+
+    /// Sets the letter back to its table and ends its run. Returns the other tickets of the run.
+    pub(in crate::delivery) fn set_back(
+        &mut self,
+        ticket: Ticket,
+        change: LetterChange,
+    ) -> Vec<Ticket> {
+        let Some(LoadedLetter { run: number, id, .. }) = self.loaded_letters.remove(&ticket) else {
+            return Vec::new();
+        };
+        let Some(run) = self.runs.get_mut(&number) else { return Vec::new() };
+        run.marks.retain(|mark| mark.id != id);
+        let left: Vec<Ticket> = run.tickets.drain(..).filter(|other| *other != ticket).collect();
+        // The key is loaded again if this letter does not block it, or gave way to a newer event.
+        let load = matches!(change, LetterChange::Dead { holds: false, .. } | LetterChange::Held)
+            && matches!(run.scope, RunScope::Key(_));
+        self.records.records.push(Record { id, change, load });
+        for other in &left {
+            // A due mark would be found again at once, behind this letter, so the letter is held.
+            if let Some(LoadedLetter { id, .. }) = self.loaded_letters.remove(other)
+                && let Some(at) = run.marks.iter().position(|mark| mark.id == id)
+            {
+                run.marks.swap_remove(at);
+                self.records.records.push(Record { id, change: LetterChange::Held, load: false });
+            }
+        }
+        self.finish(number);
+        left
+    }
+
+    fn finish(&mut self, number: u64) {
+        let Some(Run { scope, marks, .. }) = self.runs.remove(&number) else { return };
+        for Mark { id, at } in marks {
+            // A letter has one record: if its publishing is still to be written, that clears its
+            // mark.
+            let written = self.records.records.iter_mut().find(|record| record.id == id);
+            if let Some(record) = written {
+                record.load = false;
+            } else {
+                let change = LetterChange::Seen { at };
+                self.records.records.push(Record { id, change, load: false });
+            }
+        }
+        self.records.ended.push(scope);
+    }
+
+    /// Whether there are records to write.
+    pub(in crate::delivery) fn has_records(&self) -> bool {
+        !self.records.records.is_empty()
+    }
+
+    /// Takes the records to write. The caller keeps them until they are committed.
+    pub(in crate::delivery) fn take_records(&mut self) -> Records {
+        self.written_floor = self.records.stream_floor;
+        std::mem::take(&mut self.records)
+    }
+
+    /// Notes that these records are committed.
+    pub(in crate::delivery) fn recorded(&mut self, records: &Records) {
+        self.written_floor = None;
+        for scope in &records.ended {
+            self.active.remove(scope);
+        }
+    }
+}
+
+fn scope(key: Option<&AggregateKey>, id: LetterId) -> RunScope {
+    key.map_or(RunScope::Letter(id), |key| RunScope::Key(key.clone()))
+}
+
+/// Sorts the letters of a key: the first ones may be published, up to one that has to wait. (A dead
+/// letter that does not block its key is not read at all.)
+fn sort_letters(letters: Vec<StoredLetter>) -> KeyState {
+    let mut may = Vec::new();
+    let mut blocked = false;
+    for letter in letters {
+        match letter.readiness {
+            LetterReadiness::Ready => may.push(letter),
+            LetterReadiness::Dead | LetterReadiness::NotDue => {
+                blocked = true;
+                break;
+            }
+        }
+    }
+    match (may.is_empty(), blocked) {
+        (false, _) => KeyState::Ready(may),
+        (true, true) => KeyState::Blocked,
+        (true, false) => KeyState::Free,
+    }
+}

@@ -1,0 +1,273 @@
+//! Trial: measures whether atomic batches are faster than the other way, and keeps the faster one.
+//!
+//! Two things make single messages slow: a few hot keys, of which each event waits for the one
+//! before, and a broker that syncs before it acknowledges. Otherwise single messages are faster
+//! than atomic batches. No setting says which is the case, so the relay measures it under full
+//! load. When the rate is low, it tries atomic batches for a moment, and keeps them if they are
+//! clearly faster. The other way is single messages, or fast batches where the log supports them.
+
+use std::time::{Duration, Instant};
+
+/// Length of a measurement, and of the warm-up before it in which messages in flight end.
+const PERIOD: Duration = Duration::from_millis(250);
+
+/// Rate in events a second from which atomic batches are not tried.
+const FAST_RATE: f64 = 50_000.0;
+
+/// Factor by which batches have to be faster to be kept; less may be chance.
+const CLEARLY: f64 = 1.25;
+
+/// Time after which the rate is measured again: hot keys and disks change.
+const REMEASURE_AFTER: Duration = Duration::from_mins(1);
+
+/// Result of a trial, with the events a second of each way.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum TrialResult {
+    /// Atomic batches are clearly faster, and are kept.
+    BatchesFaster {
+        /// Rate in atomic batches.
+        batched: f64,
+        /// Rate of the other way.
+        otherwise: f64,
+    },
+    /// Atomic batches were tried and are not clearly faster.
+    NotFaster {
+        /// Rate in atomic batches.
+        batched: f64,
+        /// Rate of the other way.
+        otherwise: f64,
+    },
+    /// Atomic batches are left for a new measurement.
+    Restarted,
+}
+
+/// Load: whether the rate of acknowledgements is a measure of the broker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::delivery) enum Load {
+    /// More events wait than may be in flight, so the broker limits the rate.
+    Full,
+    #[default]
+    Light,
+}
+
+/// Measurement of the rate, and the present way of sending.
+#[derive(Debug, Default)]
+pub(in crate::delivery) struct Trial {
+    state: TrialState,
+    period: Option<Period>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum TrialState {
+    /// The rate without atomic batches is measured, after those in flight have ended.
+    Measuring { is_warm: bool },
+    /// No atomic batches until that time.
+    OffUntil(Instant),
+    /// Atomic batches are tried against this rate, after other messages in flight have ended.
+    Trying { otherwise: f64, is_warm: bool },
+    /// Atomic batches until that time.
+    OnUntil(Instant),
+}
+
+impl Default for TrialState {
+    fn default() -> Self {
+        Self::Measuring { is_warm: true }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Period {
+    since: Instant,
+    acked: u64,
+}
+
+impl Trial {
+    /// Whether events go in atomic batches.
+    pub(in crate::delivery) fn is_batched(&self) -> bool {
+        matches!(self.state, TrialState::Trying { .. } | TrialState::OnUntil(_))
+    }
+
+    /// Measures the rate from the total of acknowledged events.
+    pub(in crate::delivery) fn measure(
+        &mut self,
+        acked: u64,
+        load: Load,
+        now: Instant,
+    ) -> Option<TrialResult> {
+        if load == Load::Light {
+            self.interrupt();
+            return self.relax(now);
+        }
+        let period = *self.period.get_or_insert(Period { since: now, acked });
+        let took = now.saturating_duration_since(period.since);
+        // A period without an acknowledgement is no measure, so it lasts until there is one.
+        if took < PERIOD || acked == period.acked {
+            return None;
+        }
+        self.period = Some(Period { since: now, acked });
+        let events = u32::try_from(acked.saturating_sub(period.acked)).unwrap_or(u32::MAX);
+        self.judge(f64::from(events) / took.as_secs_f64(), now)
+    }
+
+    /// Discards the present period, which is no measure of the broker.
+    pub(in crate::delivery) fn interrupt(&mut self) {
+        self.period = None;
+    }
+
+    /// Ends trials and old results under light load, when no rate can be measured.
+    fn relax(&mut self, now: Instant) -> Option<TrialResult> {
+        match self.state {
+            TrialState::Trying { .. } => self.state = TrialState::default(),
+            TrialState::OnUntil(then) if then <= now => {
+                self.state = TrialState::Measuring { is_warm: false };
+                return Some(TrialResult::Restarted);
+            }
+            TrialState::Measuring { .. } | TrialState::OffUntil(_) | TrialState::OnUntil(_) => {}
+        }
+        None
+    }
+
+    fn judge(&mut self, rate: f64, now: Instant) -> Option<TrialResult> {
+        match self.state {
+            TrialState::Measuring { is_warm: false } => self.state = TrialState::default(),
+            TrialState::Measuring { .. } if rate < FAST_RATE => {
+                self.state = TrialState::Trying { otherwise: rate, is_warm: false };
+            }
+            TrialState::OffUntil(then) if then <= now => self.state = TrialState::default(),
+            TrialState::Trying { otherwise, is_warm: false } => {
+                self.state = TrialState::Trying { otherwise, is_warm: true };
+            }
+            TrialState::Trying { otherwise, .. } if rate >= otherwise * CLEARLY => {
+                self.state = TrialState::OnUntil(now + REMEASURE_AFTER);
+                return Some(TrialResult::BatchesFaster { batched: rate, otherwise });
+            }
+            TrialState::Trying { otherwise, .. } => {
+                self.state = TrialState::OffUntil(now + REMEASURE_AFTER);
+                return Some(TrialResult::NotFaster { batched: rate, otherwise });
+            }
+            TrialState::Measuring { .. } => {
+                self.state = TrialState::OffUntil(now + REMEASURE_AFTER);
+            }
+            TrialState::OnUntil(then) if then <= now => {
+                self.state = TrialState::Measuring { is_warm: false };
+                return Some(TrialResult::Restarted);
+            }
+            TrialState::OffUntil(_) | TrialState::OnUntil(_) => {}
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A broker that takes so many events a second in each way.
+    struct Broker {
+        single: u64,
+        batched: u64,
+        acked: u64,
+        now: Instant,
+        trial: Trial,
+    }
+
+    impl Broker {
+        fn new(single: u64, batched: u64) -> Self {
+            Self { single, batched, acked: 0, now: Instant::now(), trial: Trial::default() }
+        }
+
+        /// Works for so long. Returns the share of the time in which everything went in batches.
+        fn work(&mut self, time: Duration, load: Load) -> f64 {
+            const TURN: Duration = Duration::from_millis(10);
+            let (mut turns, mut batched) = (0.0, 0.0);
+            let end = self.now + time;
+            while self.now < end {
+                self.now += TURN;
+                turns += 1.0;
+                let rate = if self.trial.is_batched() { self.batched } else { self.single };
+                batched += if self.trial.is_batched() { 1.0 } else { 0.0 };
+                self.acked += rate / 100;
+                self.trial.measure(self.acked, load, self.now);
+            }
+            batched / turns
+        }
+    }
+
+    #[test]
+    fn a_broker_that_syncs_each_message_gets_batches_within_a_second() {
+        let mut broker = Broker::new(4_800, 90_000);
+        broker.work(Duration::from_secs(1), Load::Full);
+        assert!(broker.work(Duration::from_secs(10), Load::Full) > 0.99);
+        assert!(
+            broker.work(Duration::from_mins(10), Load::Full) > 0.98,
+            "measured again too often"
+        );
+    }
+
+    #[test]
+    fn a_fast_broker_never_gets_any() {
+        let mut broker = Broker::new(120_000, 200_000);
+        assert!(broker.work(Duration::from_mins(10), Load::Full) == 0.0);
+    }
+
+    #[test]
+    fn a_slow_broker_that_gains_nothing_is_left_alone() {
+        let mut broker = Broker::new(8_000, 9_000);
+        let share = broker.work(Duration::from_mins(10), Load::Full);
+        assert!(share > 0.0 && share < 0.02, "{share}");
+    }
+
+    #[test]
+    fn a_broker_that_became_fast_gets_single_messages_again() {
+        let mut broker = Broker::new(4_800, 90_000);
+        broker.work(Duration::from_secs(2), Load::Full);
+        broker.single = 130_000;
+        broker.work(REMEASURE_AFTER, Load::Full);
+        assert!(broker.work(Duration::from_mins(5), Load::Full) == 0.0);
+    }
+
+    #[test]
+    fn a_lack_of_events_says_nothing_about_the_broker() {
+        let mut broker = Broker::new(4_800, 90_000);
+        assert!(broker.work(Duration::from_mins(10), Load::Light) == 0.0);
+    }
+
+    #[test]
+    fn a_trial_ends_with_the_backlog() {
+        let mut broker = Broker::new(4_800, 90_000);
+        broker.work(PERIOD * 2, Load::Full);
+        assert!(broker.trial.is_batched());
+        assert!(broker.work(Duration::from_secs(1), Load::Light) < 0.1);
+        broker.work(Duration::from_secs(2), Load::Full);
+        assert!(broker.work(REMEASURE_AFTER / 2, Load::Light) > 0.9, "measured: kept for a while");
+        broker.work(REMEASURE_AFTER, Load::Light);
+        assert!(broker.work(REMEASURE_AFTER, Load::Light) == 0.0, "but not for ever");
+    }
+
+    /// One batch of a hot key in each round trip, and the last one ends when nothing else may go:
+    /// what arrives then must not be taken for the rate of single messages.
+    #[test]
+    fn a_long_round_trip_does_not_spoil_the_measure() {
+        const ROUND_TRIP: Duration = Duration::from_millis(240);
+        let (mut trial, mut acked, mut now) = (Trial::default(), 0, Instant::now());
+        let (mut batched, mut rounds) = (0, 0);
+        while rounds < 4_000 {
+            let is_batch = trial.is_batched();
+            for _ in 0..24 {
+                now += ROUND_TRIP / 24;
+                trial.measure(acked, Load::Full, now);
+            }
+            acked += if is_batch { 1_000 } else { 1 };
+            trial.measure(acked, Load::Full, now);
+            batched += u32::from(is_batch);
+            rounds += 1;
+        }
+        assert!(batched > rounds * 9 / 10, "{batched} of {rounds} round trips");
+    }
+
+    #[test]
+    fn silence_is_no_rate() {
+        let mut broker = Broker::new(0, 0);
+        assert!(broker.work(Duration::from_mins(1), Load::Full) == 0.0);
+    }
+}

@@ -1,0 +1,23 @@
+//! Messages and batches in flight in the simulation.
+
+use std::time::Instant;
+
+use crate::delivery::{BatchKind, Ticket};
+
+/// A message in flight. It arrives within `LATE_MAX` or never, and then nobody waits for its
+/// answer any more.
+pub(super) struct InFlight {
+    pub(super) ticket: Ticket,
+    pub(super) seq: i64,
+    pub(super) at: Instant,
+    pub(super) given_up: bool,
+}
+
+/// A batch in flight; like a single message it arrives within `LATE_MAX` or never.
+pub(super) struct InFlightBatch {
+    pub(super) kind: BatchKind,
+    pub(super) tickets: Vec<Ticket>,
+    pub(super) seqs: Vec<i64>,
+    pub(super) at: Instant,
+    pub(super) given_up: bool,
+}
