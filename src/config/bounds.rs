@@ -1,4 +1,4 @@
-//! What every number of the configuration may be, and why not less or more.
+//! The range of every number of the configuration, with the reason for both ends.
 
 use std::{fmt::Display, ops::RangeInclusive, time::Duration};
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::delivery::LEASE_MAX;
 
-/// Shorter would fail on a loaded machine, longer would look like a hang.
+/// Shorter would fail on a loaded machine, longer would resemble a hang.
 pub const CONNECT_TIMEOUT: RangeInclusive<HumanDuration> = millis(100)..=seconds(300);
 
 /// Shorter would give up healthy statements, longer would hide a dead connection.
@@ -17,14 +17,15 @@ pub const QUERY_TIMEOUT: RangeInclusive<HumanDuration> = millis(100)..=seconds(6
 /// Shorter would give up a healthy connection, longer would notice a dead one too late.
 pub const PING_INTERVAL: RangeInclusive<HumanDuration> = millis(500)..=seconds(120);
 
-/// Shorter would resend what is on its way, longer would hold a key behind one lost answer.
+/// Shorter would resend messages that are still in flight, longer would block a key behind one lost
+/// answer.
 pub const ACK_TIMEOUT: RangeInclusive<HumanDuration> = millis(100)..=seconds(300);
 
-/// What a JetStream cluster supports.
+/// Copies that a JetStream cluster supports.
 pub const REPLICAS: RangeInclusive<u8> = 1..=5;
 
-/// Shorter would forget an id before its publish is repeated, longer would fill the broker's memory.
-/// It must also cover twice `nats.ack_timeout` and a second.
+/// Shorter would forget an id before its publish is repeated, longer would fill the broker's
+/// memory. It must also cover twice `nats.ack_timeout` and a second.
 pub const DUPLICATE_WINDOW: RangeInclusive<HumanDuration> = seconds(2)..=seconds(24 * 3600);
 
 /// Zero keeps messages for ever. A stream that expires messages keeps them for its duplicate window
@@ -34,7 +35,7 @@ pub const MAX_AGE: RangeInclusive<HumanDuration> = seconds(0)..=seconds(3650 * 2
 /// Zero sets no limit.
 pub const MAX_BYTES: RangeInclusive<ByteSize> = ByteSize(0)..=ByteSize(1 << 50);
 
-/// Zero would read nothing; more would hold more rows in memory than one round trip is worth.
+/// Zero would read nothing; more would keep more rows in memory than one round trip is worth.
 pub const BATCH_EVENTS: RangeInclusive<u32> = 1..=100_000;
 
 /// Zero would publish nothing; more than the broker answers in a second only waits elsewhere.
@@ -43,14 +44,15 @@ pub const IN_FLIGHT_EVENTS: RangeInclusive<u32> = 1..=65_536;
 /// Less would send every event alone; more is memory that nobody expects of a sidecar.
 pub const BUFFER_BYTES: RangeInclusive<ByteSize> = ByteSize(1 << 10)..=ByteSize(1 << 30);
 
-/// Shorter would keep Postgres busy with looking, longer is what `idle_interval` is for.
+/// Shorter would keep Postgres busy with polls; for longer waits there is `idle_interval`.
 pub const POLL_INTERVAL: RangeInclusive<HumanDuration> = millis(1)..=seconds(1);
 
 /// Shorter would make an idle relay busy; the wake-up gate expires 15 s after it was last renewed,
 /// and it is renewed at this interval.
 pub const IDLE_INTERVAL: RangeInclusive<HumanDuration> = millis(50)..=seconds(10);
 
-/// Shorter would end at each stall of the database, longer would leave a frozen leader's place empty.
+/// Shorter would end at each stall of the database, longer would leave a frozen leader's place
+/// empty.
 pub const LEASE: RangeInclusive<HumanDuration> = seconds(3)..=HumanDuration(LEASE_MAX);
 
 /// Zero would be no flow; more would cost more sessions than one Postgres should give.
@@ -59,16 +61,16 @@ pub const SHARDS: RangeInclusive<u32> = 1..=64;
 /// Zero would try nothing; more would take years.
 pub const ATTEMPTS: RangeInclusive<u32> = 1..=1_000_000;
 
-/// A part of a wait.
+/// Jitter is a part of a wait.
 pub const JITTER: RangeInclusive<f64> = 0.0..=1.0;
 
-/// Shorter would trouble a broker that asked for patience, longer is for a person to decide.
+/// Shorter would overload a broker that is busy, longer needs the decision of a person.
 pub const RETRY_DELAY: RangeInclusive<HumanDuration> = millis(1)..=seconds(24 * 3600);
 
 /// Shorter than a second would drop rows that an operator has no chance to see.
 pub const RETENTION: RangeInclusive<HumanDuration> = seconds(1)..=seconds(3650 * 24 * 3600);
 
-/// Shorter would cut off the last acks, longer outlasts every supervisor's patience.
+/// Shorter would cut off the last acks, longer exceeds the limit of every supervisor.
 pub const GRACE: RangeInclusive<HumanDuration> = seconds(1)..=seconds(3600);
 
 const fn millis(count: u64) -> HumanDuration {
@@ -79,7 +81,7 @@ const fn seconds(count: u64) -> HumanDuration {
     HumanDuration(Duration::from_secs(count))
 }
 
-/// One key, its value and its range.
+/// A key, its value and its range.
 #[derive(Debug)]
 pub struct Bound {
     /// The key as `section.name`.
@@ -88,11 +90,11 @@ pub struct Bound {
     pub value: String,
     /// The range that it must be in, as in `100ms to 5m`.
     pub range: String,
-    /// Whether it is.
+    /// Whether the value is in the range.
     pub holds: bool,
 }
 
-/// Every key that has a range, with what `config` says.
+/// All keys with a range, each with its value in `config`.
 pub fn all(config: &Config) -> [Bound; 25] {
     let Config { database, nats, stream, relay, route, shutdown, .. } = config;
     [
@@ -124,7 +126,7 @@ pub fn all(config: &Config) -> [Bound; 25] {
     ]
 }
 
-/// The range of `key`, when it has one.
+/// The range of `key`; `None` when it has none.
 pub(super) fn range_of(key: &str) -> Option<String> {
     all(&Config::default()).into_iter().find(|bound| bound.key == key).map(|bound| bound.range)
 }

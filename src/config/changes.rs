@@ -1,17 +1,18 @@
-//! The keys in which two configurations differ, and which of them a running program takes up.
+//! The keys in which two configurations differ, and those that a reload puts into effect.
 
 use figment::value::Value;
 
 use super::{Config, keys, secret::Secret};
 
-/// The keys that a reload can put into effect; every other one needs a restart. A section followed by
-/// a dot stands for all of its keys that are not excepted.
+/// The keys that a reload puts into effect; every other one needs a restart. A section followed by
+/// a dot stands for all of its keys except [`EXCEPTED`].
 const RELOADABLE: [&str; 3] = ["database.", "nats.", "log.level"];
 
-/// Exceptions: what is built into the tables, or into a part of the program that outlives connections.
+/// Keys that need a restart although their section does not. They are built into the tables, or
+/// into a part of the program that outlives connections.
 const EXCEPTED: [&str; 2] = ["database.schema", "nats.ack_timeout"];
 
-/// Whether a running program takes the key up.
+/// Whether a reload puts the key into effect.
 pub(super) fn is_reloadable(key: &str) -> bool {
     let named = |rule: &str| key == rule || (rule.ends_with('.') && key.starts_with(rule));
     RELOADABLE.iter().any(|rule| named(rule)) && !EXCEPTED.contains(&key)
@@ -28,11 +29,11 @@ pub(super) fn changed(before: &Config, after: &Config) -> Vec<String> {
 }
 
 fn tree(config: &Config) -> Value {
-    // The tree is made of plain structs, which always serialize.
+    // Serialization cannot fail, because the tree consists of plain structs.
     Value::serialize(config).unwrap_or_else(|_| Value::from(""))
 }
 
-/// Secrets are serialized as a mask, so that they are compared themselves.
+/// The secret behind a key. Secrets serialize as a mask, so they are compared unmasked.
 fn secret<'a>(config: &'a Config, key: &str) -> Option<&'a str> {
     match key {
         "database.url" => Some(config.database.url.expose()),

@@ -1,8 +1,8 @@
-//! What is wrong with a configuration, told so that it can be put right without a manual.
+//! Problems of a configuration, described so that a person can fix them without a manual.
 
 use std::{fmt, path::PathBuf};
 
-/// Every problem that was found; there is at least one.
+/// All problems of a configuration; at least one.
 #[derive(Debug, thiserror::Error)]
 pub struct ConfigError {
     /// The problems, in the order in which they were found.
@@ -19,40 +19,40 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// One thing that is wrong: what, where, what was found there, and what to do.
+/// A problem: description, place, the value found there, and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// What is wrong, in one line.
+    /// Description of the problem in one line.
     pub primary: String,
-    /// Where it was written.
+    /// Place where the value was written.
     pub origin: Option<Origin>,
     /// More about it, free of secrets.
     pub detail: Option<String>,
-    /// What to do; may span lines.
+    /// Remedy; may have several lines.
     pub hint: Option<String>,
 }
 
 impl Problem {
-    /// A problem of which nothing but the first line is known yet.
+    /// A problem with only its first line.
     pub fn new(primary: impl Into<String>) -> Self {
         Self { primary: primary.into(), origin: None, detail: None, hint: None }
     }
 
-    /// Says where it was written.
+    /// Adds the place where the value was written.
     #[must_use]
     pub fn at(mut self, origin: Origin) -> Self {
         self.origin = Some(origin);
         self
     }
 
-    /// Says more about it.
+    /// Adds a detail.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self
     }
 
-    /// Says what to do.
+    /// Adds the remedy.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -80,10 +80,10 @@ fn indented(text: &str) -> String {
     text.replace('\n', "\n       ")
 }
 
-/// Where a value was written.
+/// Place where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Nowhere: it is built in.
+    /// Built-in default.
     Default,
     /// In a file, at this line when it could be found.
     File {

@@ -1,4 +1,4 @@
-//! Environment variables of others, read only where our own configuration is silent.
+//! Environment variables of other programs, used only where our own configuration is silent.
 
 use std::ffi::OsString;
 
@@ -7,8 +7,8 @@ use super::{
     layers::{Layer, variable},
 };
 
-/// Variables that stand for keys, in groups: one key of a group set by us silences its whole group,
-/// so that a token of the shell never mixes with the user of the file.
+/// Variables that stand for keys, in groups. When one key of a group is set in our configuration,
+/// the whole group is ignored, so that a token of the shell never mixes with the user of the file.
 const GROUPS: [Group; 4] = [
     Group { variables: &[("DATABASE_URL", "database.url")], silenced_by: &["database.url_file"] },
     Group { variables: &[("NATS_URL", "nats.url")], silenced_by: &["nats.url_file"] },
@@ -37,7 +37,7 @@ struct Group {
     silenced_by: &'static [&'static str],
 }
 
-/// A layer for each variable whose group `layers` leave alone.
+/// A layer for each variable whose group is not set in `layers`.
 pub(super) fn layers(layers: &[Layer], environment: &[(OsString, OsString)]) -> Vec<Layer> {
     let mut found = Vec::new();
     for Group { variables, silenced_by } in GROUPS {

@@ -13,10 +13,12 @@ pub(super) const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
 /// The largest secret in bytes, inclusive. A larger file is refused: it is not a secret.
 pub(super) const SECRET_BYTES_MAX: u64 = 64 * 1024;
 
-/// The largest file of certificates or revocation lists in bytes, inclusive. A larger one is refused.
+/// The largest file of certificates or revocation lists in bytes, inclusive. A larger one is
+/// refused.
 pub const CERTIFICATES_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// The largest connection service file or password file in bytes, inclusive. A larger one is refused.
+/// The largest connection service file or password file in bytes, inclusive. A larger one is
+/// refused.
 pub const LOGINS_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Reads a regular file of at most `bytes_max` bytes.
@@ -71,13 +73,13 @@ pub(super) fn is_world_readable(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
 }
 
-/// Whether anybody but the owner has any access to the file, as libpq forbids for password files.
+/// Whether any user but the owner has access to the file, which libpq forbids for password files.
 pub fn has_group_or_world_access(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
 }
 
-/// Whether a private key is as private as libpq and ssh insist on: nobody but its owner has access,
-/// or, when the owner is root, its group may read it.
+/// Whether a private key has more readers than libpq and ssh allow. Only the owner may have access;
+/// when root owns the key, its group may read it.
 pub fn is_private_key_exposed(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| {
         let forbidden = if metadata.uid() == 0 { 0o037 } else { 0o077 };

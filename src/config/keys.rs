@@ -1,11 +1,11 @@
-//! The names of all keys, what each takes, and which are secret.
+//! The names of all keys, their types, and the secret ones.
 
 use figment::value::{Dict, Value};
 
 use super::Config;
 
-/// The prefix of our environment variables. The second underscore keeps Kubernetes' own out, which
-/// injects `POSTRIDER_PORT` for a Service called postrider.
+/// The prefix of our environment variables. The second underscore excludes the variables of
+/// Kubernetes, which injects `POSTRIDER_PORT` for a Service called postrider.
 pub(super) const PREFIX: &str = "POSTRIDER__";
 
 /// Keys whose value is never shown.
@@ -21,14 +21,14 @@ pub(super) fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"))
 }
 
-/// The default of `key` as figment sees it, which tells its type.
+/// The default of `key` as a figment value, which has the type of the key.
 pub(super) fn template(key: &str) -> Option<Value> {
     Value::from(defaults()).find(key)
 }
 
 /// The whole tree with its defaults.
 pub(super) fn defaults() -> Dict {
-    // The tree is made of plain structs, which always serialize to a dictionary.
+    // Serialization cannot fail, because the tree consists of plain structs.
     Value::serialize(Config::default()).ok().and_then(Value::into_dict).unwrap_or_default()
 }
 

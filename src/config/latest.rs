@@ -1,4 +1,5 @@
-//! A section of the configuration as it is now: reloaded by a signal, its secret files read anew.
+//! The latest version of a configuration section: replaced by a reload, with its secret files read
+//! again.
 
 use std::{fmt, path::Path};
 
@@ -19,7 +20,7 @@ impl<T: Clone> Latest<T> {
         self.0.send_replace(Some(Box::new(section)));
     }
 
-    /// The section of the last reload, if there was one.
+    /// The section of the last reload; `None` before the first.
     fn get(&self) -> Option<T> {
         self.0.borrow().as_deref().cloned()
     }
@@ -42,18 +43,18 @@ impl<T> Clone for Latest<T> {
     }
 }
 
-/// Its content is shown by whoever holds it.
+/// The content is not shown, because the section shows it.
 impl<T> fmt::Debug for Latest<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Latest")
     }
 }
 
-/// Replacements of a section that are still to come.
+/// Future replacements of a section.
 pub struct Replacements<T>(watch::Receiver<Option<Box<T>>>);
 
 impl<T> Replacements<T> {
-    /// Waits for the next replacement; for ever when nobody is left who could make one.
+    /// Waits for the next replacement; forever when no sender is left.
     ///
     /// # Cancel safety
     ///
@@ -66,8 +67,8 @@ impl<T> Replacements<T> {
 }
 
 impl Database {
-    /// The section as it is now. Each new session begins with it, so that a secret file that was
-    /// rotated counts from the next session on.
+    /// The latest section, with its secret files read again. Each new session begins with it, so
+    /// that a rotated secret applies from the next session on.
     ///
     /// # Errors
     ///
@@ -82,7 +83,7 @@ impl Database {
 }
 
 impl Nats {
-    /// The section as it is now, as [`Database::current`].
+    /// The latest section, as in [`Database::current`].
     ///
     /// # Errors
     ///

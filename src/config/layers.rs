@@ -1,4 +1,5 @@
-//! The layers of a configuration: files, environment variables and flags, each value with its origin.
+//! The layers of a configuration: files, environment variables and flags, each value with its
+//! origin.
 
 use std::{
     collections::BTreeMap,
@@ -18,12 +19,12 @@ use super::{
     keys::{self, PREFIX},
 };
 
-/// One source of values: a whole file, one environment variable, or one flag.
+/// A source of values: a whole file, one environment variable, or one flag.
 #[derive(Debug, Clone)]
 pub(super) struct Layer {
     pub(super) origin: Origin,
     pub(super) values: Dict,
-    /// The line of every key, when the source is a file. Those of the second `[[route]]` begin with
+    /// The line of every key, when the source is a file. Keys of the second `[[route]]` begin with
     /// `route[1]`.
     pub(super) lines: BTreeMap<String, usize>,
 }
@@ -47,7 +48,7 @@ impl Layer {
         Ok(Self { origin, values, lines: key_lines(&text) })
     }
 
-    /// Makes a layer of one value, read as what `key` takes.
+    /// Makes a layer of one value, parsed as the type of `key`.
     pub(super) fn value(origin: Origin, key: &str, text: &str) -> Self {
         let value = coerce(text, keys::template(key).as_ref());
         let nested = key
@@ -56,12 +57,12 @@ impl Layer {
         Self { origin, values: nested.into_dict().unwrap_or_default(), lines: BTreeMap::new() }
     }
 
-    /// Whether this layer says `key`.
+    /// Whether this layer sets `key`.
     pub(super) fn holds(&self, key: &str) -> bool {
         Value::from(self.values.clone()).find(key).is_some()
     }
 
-    /// Where this layer says `key`.
+    /// Place where this layer sets `key`.
     pub(super) fn origin_of(&self, key: &str) -> Origin {
         match &self.origin {
             Origin::File { path, .. } => {
@@ -75,7 +76,7 @@ impl Layer {
     }
 }
 
-/// What figment sees of a [`Layer`]: its place in the list is its name.
+/// A [`Layer`] as a figment provider, named by its index in the list.
 pub(super) struct Numbered<'a>(pub(super) usize, pub(super) &'a Layer);
 
 impl Provider for Numbered<'_> {
@@ -107,7 +108,7 @@ pub(super) fn from_variables(variables: &[(OsString, OsString)]) -> Vec<Result<L
 /// Makes a layer of a `--set KEY=VALUE`.
 pub(super) fn from_setting(setting: &str) -> Result<Layer, Problem> {
     let Some((key, text)) = setting.split_once('=') else {
-        // Without a key the whole text might be a secret, so that it is not repeated.
+        // The text may be the secret itself when it has no key, so it is not repeated.
         return Err(
             Problem::new("--set takes KEY=VALUE").hint("for example --set relay.batch_events=500")
         );
@@ -121,7 +122,7 @@ pub(super) fn from_setting(setting: &str) -> Result<Layer, Problem> {
     Ok(Layer::value(Origin::Flag, key, text))
 }
 
-/// The variable's value, when it is set to something.
+/// The value of a variable; `None` when it is missing or empty.
 pub(super) fn variable<'a>(variables: &'a [(OsString, OsString)], name: &str) -> Option<&'a OsStr> {
     let (_, value) = variables.iter().find(|(known, _)| known == name)?;
     (!value.is_empty()).then_some(value)
@@ -149,8 +150,8 @@ pub(super) fn conf_d(file: &Path) -> Result<Vec<PathBuf>, Problem> {
     Ok(files)
 }
 
-/// Reads `text` as the type of the key's default. What does not fit stays a text, so that the error
-/// comes from where every other wrong type is told.
+/// Parses `text` as the type of the key's default. A text that does not fit stays a text, so that
+/// one place reports every wrong type.
 fn coerce(text: &str, template: Option<&Value>) -> Value {
     match template {
         Some(Value::Num(..)) => {
@@ -169,12 +170,12 @@ fn coerce(text: &str, template: Option<&Value>) -> Value {
     }
 }
 
-/// An empty optional value, for replacing a wrong one while the others are looked at.
+/// An empty optional value, which replaces a wrong one while the other keys are checked.
 pub(super) fn nothing() -> Value {
     Value::from(Empty::None)
 }
 
-/// What to do about what the TOML parser says.
+/// Remedy for an error of the TOML parser.
 fn syntax_hint(message: &str) -> &'static str {
     if message.contains("duplicate key") {
         "a table and a key may stand only once: put the two together; [route] beside [[route]] belongs into \
@@ -190,10 +191,10 @@ fn line_of(text: &str, offset: usize) -> usize {
     text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
 }
 
-/// The line of every `key = …`, found by reading table headers and names before an equals sign.
+/// The line of every `key = …`, found from table headers and names before an equals sign.
 ///
-/// It serves error texts only: what it does not find (inline tables, names in quotes with dots) is
-/// told without a line.
+/// The lines serve error texts only. Inline tables and quoted names with dots are not found, so
+/// their errors have no line.
 fn key_lines(text: &str) -> BTreeMap<String, usize> {
     let mut table = String::new();
     let mut lines = BTreeMap::new();
@@ -218,7 +219,7 @@ fn key_lines(text: &str) -> BTreeMap<String, usize> {
     lines
 }
 
-/// The name under which the lines of an element of a list of tables are known.
+/// The prefix of an element of a list of tables in the map of lines.
 pub(super) fn element(table: &str, index: usize) -> String {
     format!("{table}[{index}]")
 }

@@ -42,7 +42,7 @@ impl Libpq {
         self.home.as_ref()
     }
 
-    /// Whether the environment alone says where the database is.
+    /// Whether the environment alone names the server.
     pub fn names_a_server(&self) -> bool {
         NAMING_A_SERVER.iter().any(|name| self.variables.contains_key(*name))
     }

@@ -27,7 +27,7 @@ const SYSTEM_FILE: &str = "/etc/postrider/postrider.toml";
 /// The variable that names the file.
 const FILE_VARIABLE: &str = "POSTRIDER_CONFIG";
 
-/// From what a configuration is made.
+/// Sources of a configuration.
 #[derive(Debug, Default)]
 pub struct Sources {
     /// The file that `--config` names.
@@ -45,17 +45,17 @@ impl Sources {
     }
 }
 
-/// A configuration that holds, and how it came about.
+/// A valid configuration with its routes and origins.
 #[derive(Debug)]
 pub struct Loaded {
-    /// What all routes have in common, with what the first route says.
+    /// The configuration that all routes share, with the keys of the first route.
     pub config: Config,
-    /// Where each key of it was written.
+    /// Place where each of its keys was written.
     pub origins: Origins,
-    /// The routes, at least one, in the order in which they are written. Last, when there may be
-    /// events that none of them takes, comes the one that counts these.
+    /// The routes, at least one, in the order of the file. When some events may be outside of all
+    /// of them, the last route counts these.
     pub routes: Vec<OneRoute>,
-    /// What deserves a line in the log, when there is one.
+    /// Messages for the log.
     pub notices: Vec<Notice>,
 }
 
@@ -64,25 +64,25 @@ pub struct Loaded {
 pub struct OneRoute {
     /// The configuration.
     pub config: Config,
-    /// Where each key was written.
+    /// Place where each key was written.
     pub origins: Origins,
 }
 
 impl Loaded {
-    /// The configuration of each route, that of what no route takes among them.
+    /// The configuration of each route, including the route of unrouted events.
     pub fn configs(&self) -> Vec<Config> {
         self.routes.iter().map(|route| route.config.clone()).collect()
     }
 }
 
 impl Config {
-    /// Whether this is of the route, or of the relay, of that name.
+    /// Whether this is the route, or the relay, of that name.
     pub fn is_of(&self, name: &str) -> bool {
         self.relay.name.as_str() == name || self.route.name == name
     }
 
-    /// Loads the configuration: defaults, then the file, then `conf.d/*.toml` beside it in the order
-    /// of their names, then `POSTRIDER__SECTION__KEY` variables, then `--set`.
+    /// Loads the configuration: defaults, then the file, then `conf.d/*.toml` beside it in the
+    /// order of their names, then `POSTRIDER__SECTION__KEY` variables, then `--set`.
     ///
     /// # Errors
     ///
@@ -126,7 +126,7 @@ impl Config {
         Ok(Loaded { config, origins, routes: loaded, notices })
     }
 
-    /// Loads what one route sees of the layers.
+    /// Loads the layers of one route.
     fn load_one(
         mut layers: Vec<Layer>,
         sources: &Sources,
@@ -136,7 +136,7 @@ impl Config {
             layers.iter_mut().flat_map(unknown::take_unknown).collect();
         layers.splice(0..0, fallback::layers(&layers, &sources.variables));
         let (mut config, mut origins) = merge(&layers, &mut problems);
-        // Each step stops the next: what is missing may only follow from a name that is wrong.
+        // Each step stops the next one, because a missing key may follow from a wrong name.
         refuse(problems)?;
 
         config.database.libpq = Libpq::of(&sources.variables);
@@ -149,7 +149,7 @@ impl Config {
     }
 }
 
-/// The file that is read: the one that was asked for, else the first that exists.
+/// The configuration file: the requested one, else the first that exists.
 fn find_file(sources: &Sources, notices: &mut Vec<Notice>) -> Option<PathBuf> {
     let variable = layers::variable(&sources.variables, FILE_VARIABLE).map(PathBuf::from);
     if let Some(file) = sources.file.clone().or(variable) {
@@ -167,7 +167,7 @@ fn refuse(problems: Vec<Problem>) -> Result<(), ConfigError> {
     if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
 }
 
-/// Reads every layer, the weakest first.
+/// Reads every layer, in ascending order of precedence.
 fn read_layers(sources: &Sources, file: Option<&Path>) -> Result<Vec<Layer>, ConfigError> {
     let mut problems = Vec::new();
     let mut layers = Vec::new();
@@ -189,7 +189,7 @@ fn read_layers(sources: &Sources, file: Option<&Path>) -> Result<Vec<Layer>, Con
 }
 
 /// Merges the layers. A value of the wrong type is reported and replaced by its default, so that
-/// one run reports them all.
+/// one run reports all of them.
 fn merge(layers: &[Layer], problems: &mut Vec<Problem>) -> (Config, Origins) {
     let numbered = layers.iter().enumerate().map(|(number, layer)| Numbered(number, layer));
     let mut figment = numbered.fold(Figment::new(), Figment::merge);
@@ -202,7 +202,7 @@ fn merge(layers: &[Layer], problems: &mut Vec<Problem>) -> (Config, Origins) {
             origins.set(&key, layer.origin_of(&key));
         }
     }
-    // Every turn takes one wrong value out, so there are at most as many turns as keys.
+    // Each pass removes one wrong value, so there are at most as many passes as keys.
     for _ in keys::all() {
         match figment.extract::<Config>() {
             Ok(config) => return (config, origins),

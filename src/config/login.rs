@@ -5,7 +5,7 @@ use super::{
     secret::{Secret, SecretUrl},
 };
 
-/// Who a URL says that we are.
+/// Identity that a URL gives us.
 #[derive(Debug, Clone)]
 pub enum Login {
     /// A user with a password.
@@ -14,13 +14,13 @@ pub enum Login {
     Token(Secret),
 }
 
-/// Why a login cannot be taken from the URLs. It holds no part of them.
+/// Reason why the URLs give no login. It contains no part of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LoginError {
-    /// Two servers of one cluster know us by different names.
+    /// Two servers of one cluster have different logins.
     #[error("holds different logins; write one login, or the same with every server")]
     Different,
-    /// A character that stands for itself nowhere.
+    /// A `%` that does not begin an escape.
     #[error("holds a login with a % that begins no character; write a % as %25")]
     Encoding,
     /// A name without a password in front of a colon, or nothing in front of an `@`.
@@ -29,7 +29,7 @@ pub enum LoginError {
 }
 
 impl Nats {
-    /// The servers, each without its login, and the login that one or all of them hold.
+    /// The servers without their logins, and the login that one or all of them have.
     ///
     /// # Errors
     ///

@@ -1,10 +1,10 @@
-//! What is wrong when a value has the wrong type, told without ever showing a secret.
+//! Problems with the type of a value, described without showing a secret.
 
 use figment::error::{Actual, Kind};
 
 use super::{bounds, error::Problem, keys::is_secret};
 
-/// What is wrong with the type of a value, from figment's error about it.
+/// The problem with the type of a value, from figment's error.
 pub(super) fn problem(key: &str, kind: &Kind) -> Problem {
     let (found, expected) = match kind {
         Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
@@ -60,7 +60,7 @@ fn kind_of(actual: &Actual) -> &'static str {
     }
 }
 
-/// A value that is no secret, shortened, for the person who wrote it.
+/// Describes a value that is not secret, shortened.
 fn described(actual: &Actual) -> String {
     match actual {
         Actual::Bool(value) => format!("{value}"),
@@ -84,7 +84,7 @@ fn described(actual: &Actual) -> String {
     }
 }
 
-/// A text in quotes, without control characters, cut where it stops helping.
+/// A quoted text without control characters, cut to a readable length.
 pub(super) fn shortened(text: &str) -> String {
     const CHARS_MAX: usize = 60;
     let cut: String = text.chars().take(CHARS_MAX).collect();

@@ -37,25 +37,25 @@ use value::{ByteSize, HumanDuration, parse_text};
 
 pub use program::{Admin, Log, LogFormat, Shutdown};
 
-/// Everything that `postrider.toml` can say.
+/// The whole content of `postrider.toml`.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where the outbox is.
+    /// Address of the database with the outbox.
     pub database: Database,
-    /// Where the broker is.
+    /// Address and login of the broker.
     pub nats: Nats,
     /// The JetStream stream that takes the events.
     pub stream: Stream,
     /// How the relay reads and publishes.
     pub relay: Relay,
-    /// Where an event goes and what a dead one does to its key.
+    /// Filter, destination and retry policy of the events.
     pub route: Route,
     /// How the program stops.
     pub shutdown: Shutdown,
     /// The HTTP listener for health and metrics.
     pub admin: Admin,
-    /// What is logged, and how.
+    /// Level and format of the log.
     pub log: Log,
 }
 
@@ -64,11 +64,11 @@ pub struct Config {
 #[serde(default, deny_unknown_fields)]
 pub struct Database {
     /// A `postgresql://` URL of the primary, or a `key=value` connection string of libpq. Required,
-    /// here or in `url_file`; `DATABASE_URL` is read when neither is set, and libpq's `PG*` variables
-    /// complete what it leaves open.
+    /// here or in `url_file`; `DATABASE_URL` is read when neither is set, and libpq's `PG*`
+    /// variables complete what it leaves open.
     pub url: SecretUrl,
-    /// A file that holds the URL, so that its password is not in this file. A relative name is
-    /// looked for in `$CREDENTIALS_DIRECTORY`, in `/run/secrets`, then beside the file that names it.
+    /// A file that contains the URL, so that its password is not in this file. A relative name is
+    /// searched in `$CREDENTIALS_DIRECTORY`, in `/run/secrets`, then beside the file that names it.
     pub url_file: Option<String>,
     /// The schema that `postrider migrate` creates: up to 40 lower-case letters, digits and `_`.
     /// Default `postrider`. Change it when two outboxes share a database.
@@ -83,7 +83,7 @@ pub struct Database {
     /// The environment variables of libpq, which complete what the URL leaves open.
     #[serde(skip)]
     pub libpq: Libpq,
-    /// What a reload has put in the place of this section; see [`Database::current`].
+    /// Replacement of this section by a reload; see [`Database::current`].
     #[serde(skip)]
     pub latest: Latest<Self>,
 }
@@ -102,40 +102,41 @@ impl Default for Database {
     }
 }
 
-/// `[nats]`: where the broker is and who we are there.
+/// `[nats]`: address of the broker, and our login.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Nats {
-    /// One `nats://` or `tls://` URL, or several of one cluster separated by commas; never empty
-    /// after [`Config::load`]. It may hold a login, `user:password@` or `token@`. Required, here or in `url_file`; `NATS_URL` is read when neither is
-    /// set.
+    /// A `nats://` or `tls://` URL, or several of one cluster separated by commas; never empty
+    /// after [`Config::load`]. It may contain a login, `user:password@` or `token@`. Required, here
+    /// or in `url_file`; `NATS_URL` is read when neither is set.
     pub url: SecretUrl,
-    /// A file that holds the URL; looked for as `database.url_file` is.
+    /// A file that contains the URL; searched in the same places as `database.url_file`.
     pub url_file: Option<String>,
-    /// A `.creds` file (JWT and seed). At most one of `creds_file`, `user`, `token`, `nkey_file` and the
-    /// login in `url` says who we are.
+    /// A `.creds` file (JWT and seed). At most one of `creds_file`, `user`, `token`, `nkey_file`
+    /// and the login in `url` says who we are.
     pub creds_file: Option<String>,
     /// A user name, with `password` or `password_file`.
     pub user: Option<String>,
     /// The password that goes with `user`.
     pub password: Option<Secret>,
-    /// A file that holds the password.
+    /// A file that contains the password.
     pub password_file: Option<String>,
     /// A token.
     pub token: Option<Secret>,
-    /// A file that holds the token.
+    /// A file that contains the token.
     pub token_file: Option<String>,
-    /// A file that holds an nkey seed.
+    /// A file that contains an nkey seed.
     pub nkey_file: Option<String>,
-    /// A PEM file with the authorities to trust, instead of the system's. With it, or with `tls_cert`,
-    /// the connection is encrypted or there is none.
+    /// A PEM file with the authorities to trust, instead of the system's. With it, or with
+    /// `tls_cert`, the connection is encrypted or there is none.
     pub tls_ca: Option<String>,
     /// A PEM file with our client certificate, with `tls_key`.
     pub tls_cert: Option<String>,
     /// A PEM file with the key of `tls_cert`.
     pub tls_key: Option<String>,
-    /// Whether the TLS handshake comes before the server's first message. Default `false`; it must be
-    /// what the server's `handshake_first` says. With it the connection is encrypted or there is none.
+    /// Whether the TLS handshake comes before the server's first message. Default `false`; it must
+    /// be what the server's `handshake_first` says. With it the connection is encrypted or there is
+    /// none.
     pub tls_first: bool,
     /// The JetStream domain that has the stream, when it is not that of the server we connect to: a
     /// hub behind a leaf node, say. Acknowledgements of another domain do not count.
@@ -152,7 +153,7 @@ pub struct Nats {
     /// How long a publish may stay unanswered before it is sent again with the same id. Default
     /// `5s`; raise it when the broker is slow but alive. See [`bounds::ACK_TIMEOUT`].
     pub ack_timeout: HumanDuration,
-    /// What a reload has put in the place of this section; see [`Nats::current`].
+    /// Replacement of this section by a reload; see [`Nats::current`].
     #[serde(skip)]
     pub latest: Latest<Self>,
 }
@@ -183,9 +184,9 @@ impl Default for Nats {
     }
 }
 
-/// How long the broker has to remember ids at least, so that it recognises what is sent again at
-/// once: two unanswered attempts and the wait between them. What is older is looked for in the
-/// stream before it is sent again.
+/// Minimum duplicate window of the broker: two unanswered attempts and the wait between them, so
+/// that an immediate resend is deduplicated. Older events are scanned for in the stream before they
+/// are sent again.
 pub fn duplicate_window_needed(ack_timeout: Duration) -> Duration {
     const WAIT: Duration = Duration::from_secs(1);
     ack_timeout.saturating_mul(2).saturating_add(WAIT)
@@ -213,14 +214,14 @@ pub struct Stream {
     /// How long the stream keeps a message, used when the stream is created; 0 keeps it for ever.
     /// Default `7d`. See [`bounds::MAX_AGE`].
     pub max_age: HumanDuration,
-    /// How much the stream holds at most, used when the stream is created; 0 sets no limit. A full
-    /// stream refuses new messages, and the events wait in the outbox. Default `4GiB`. See
+    /// Maximum size of the stream, used when the stream is created; 0 sets no limit. A full stream
+    /// refuses new messages, and the events wait in the outbox. Default `4GiB`. See
     /// [`bounds::MAX_BYTES`].
     pub max_bytes: ByteSize,
-    /// What to do when the stream has lost events that it had acknowledged. Default `auto`.
+    /// Reaction when the stream has lost events that it had acknowledged. Default `auto`.
     pub heal: Heal,
-    /// Whether events go in batches: atomic ones (NATS 2.12, a stream with `allow_atomic`) or fast ones
-    /// (NATS 2.14, a stream with `allow_batched`). Default `auto`.
+    /// Whether events go in batches: atomic ones (NATS 2.12, a stream with `allow_atomic`) or fast
+    /// ones (NATS 2.14, a stream with `allow_batched`). Default `auto`.
     pub batches: Batches,
 }
 
@@ -228,14 +229,14 @@ pub struct Stream {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Batches {
-    /// Where the stream takes them: fast ones while much waits, atomic ones where that is measured to
-    /// be clearly faster. A stream that is created takes both.
+    /// Batches of a kind that the stream accepts: fast ones under backlog, atomic ones where they
+    /// are measured to be clearly faster. A stream that Postrider creates accepts both.
     Auto,
-    /// In atomic ones wherever the stream takes them, without measuring.
+    /// Atomic batches wherever the stream accepts them, without measuring.
     Always,
-    /// In fast ones wherever the stream takes them, however little waits.
+    /// Fast batches wherever the stream accepts them, also without a backlog.
     Fast,
-    /// Never.
+    /// No batches.
     Off,
 }
 
@@ -251,7 +252,7 @@ impl<'de> Deserialize<'de> for Batches {
     }
 }
 
-/// What to do when the stream has lost events that it had acknowledged.
+/// Reaction when the stream has lost events that it had acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Heal {
@@ -291,46 +292,47 @@ impl Default for Stream {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Relay {
-    /// The relay's name: its row in the position table and its lock, up to 40 letters, digits, `-`,
-    /// `_` and `.`. Default `default`. A new name starts over at the oldest row that is kept.
+    /// The relay's name, which identifies its row in the position table: up to 40 letters, digits,
+    /// `-`, `_` and `.`. Default `default`. A new name starts over at the oldest row that is kept.
     pub name: RelayName,
-    /// `ce-source` of events that name none; a URI reference such as `/orders`. Default `postrider`.
+    /// `ce-source` of events that name none; a URI reference such as `/orders`. Default
+    /// `postrider`.
     pub source: String,
     /// Rows of one fetch at most. Default 1000; lower it when memory is short. See
     /// [`bounds::BATCH_EVENTS`].
     pub batch_events: u32,
-    /// Payload bytes of one fetch at most; a single larger row still goes, alone. Default `8MiB`. See
-    /// [`bounds::BUFFER_BYTES`].
+    /// Payload bytes of one fetch at most; a single larger row still goes, alone. Default `8MiB`.
+    /// See [`bounds::BUFFER_BYTES`].
     pub batch_bytes: ByteSize,
     /// Events sent and unanswered at most. Default 1024; raise it when the broker is far away. See
     /// [`bounds::IN_FLIGHT_EVENTS`].
     pub in_flight_events: u32,
-    /// Payload bytes sent and unanswered at most; one larger event still goes, alone. Default `8MiB`.
-    /// See [`bounds::BUFFER_BYTES`].
+    /// Payload bytes sent and unanswered at most; one larger event still goes, alone. Default
+    /// `8MiB`. See [`bounds::BUFFER_BYTES`].
     pub in_flight_bytes: ByteSize,
-    /// How often the outbox is looked at while there is work. Default `2ms`; a longer one trades
-    /// latency for fewer queries. Looks get up to 5 ms apart by themselves while each brings more than 16
-    /// events. See [`bounds::POLL_INTERVAL`].
+    /// How often the outbox is polled while there is work. Default `2ms`; a longer interval trades
+    /// latency for fewer queries. The interval grows to up to 5 ms by itself while each poll brings
+    /// more than 16 events. See [`bounds::POLL_INTERVAL`].
     pub poll_interval: HumanDuration,
-    /// How often the outbox is looked at while nothing wakes the relay, the backstop of a lost
+    /// How often the outbox is polled while nothing wakes the relay, the backstop of a lost
     /// wake-up; not below `poll_interval`. Default `5s`. See [`bounds::IDLE_INTERVAL`].
     pub idle_interval: HumanDuration,
-    /// For how long an instance leads without hearing from the database. Another takes over that long
-    /// after the leader froze or lost the network; a crash is noticed within two seconds. Default
-    /// `10s`; raise it when the database stalls for longer. See [`bounds::LEASE`].
+    /// For how long an instance leads without hearing from the database. Another takes over that
+    /// long after the leader froze or lost the network; a crash is noticed within two seconds.
+    /// Default `10s`; raise it when the database stalls for longer. See [`bounds::LEASE`].
     pub lease: HumanDuration,
-    /// How an idle relay is woken. Default `gated`; `poll` never sleeps. Behind a connection pooler the
-    /// relay polls by itself.
+    /// How an idle relay is woken. Default `gated`; `poll` never sleeps. Behind a connection pooler
+    /// the relay polls by itself.
     pub wake: Wake,
     /// How long published rows stay in the outbox. Default `24h`; what is not published stays,
     /// whatever its age. See [`bounds::RETENTION`].
     pub retention: HumanDuration,
-    /// How long resolved letters stay. Default `30d`; longer while the outbox still has their rows. See
-    /// [`bounds::RETENTION`].
+    /// How long resolved letters stay. Default `30d`; longer while the outbox still has their rows.
+    /// See [`bounds::RETENTION`].
     pub letter_retention: HumanDuration,
     /// How long the record of what operators did stays. Default `365d`. See [`bounds::RETENTION`].
     pub audit_retention: HumanDuration,
-    /// What becomes of events that no route takes. Default `warn`.
+    /// Treatment of events that no route takes. Default `warn`.
     pub unrouted: Unrouted,
     /// The names of all relays of this configuration, this one included.
     #[serde(skip)]
@@ -359,13 +361,13 @@ impl Default for Relay {
     }
 }
 
-/// How an idle relay learns of a new event.
+/// Way in which an idle relay learns of a new event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Wake {
-    /// The inserting transaction notifies, but only while the relay has said that it sleeps.
+    /// The inserting transaction notifies, but only while the wake-up gate is open.
     Gated,
-    /// Nothing notifies; the relay looks every `poll_interval` × 25 while idle.
+    /// The relay polls every `poll_interval` × 25 while idle. No transaction notifies.
     Poll,
 }
 
@@ -379,15 +381,15 @@ impl<'de> Deserialize<'de> for Wake {
     }
 }
 
-/// What becomes of events that no route takes.
+/// Treatment of events that no route takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Unrouted {
-    /// They are counted and warned of.
+    /// The events are counted, and the relay warns.
     Warn,
-    /// They become dead letters.
+    /// The events become dead letters.
     Dead,
-    /// Nobody looks: other programs take them, or none is wanted.
+    /// The events are ignored: other programs take them, or no program wants them.
     Off,
 }
 
@@ -402,44 +404,45 @@ impl<'de> Deserialize<'de> for Unrouted {
     }
 }
 
-/// `[route]`: which events it takes, where they go, how one is tried again, and what a dead one does
-/// to its key. `[[route]]` is a list of such tables, each with a `name`: see [`routes`].
+/// `[route]`: filter, destination and retry policy of events, and the effect of a dead event on its
+/// key. `[[route]]` is a list of such tables, each with a `name`: see [`routes`].
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Route {
-    /// The types of the events that the route takes, such as `order.placed` or, with a `*` at the end,
-    /// `order.*`; empty for all. Default empty.
+    /// The types of the events that the route takes, such as `order.placed` or, with a `*` at the
+    /// end, `order.*`; empty for all. Default empty.
     pub types: Vec<String>,
-    /// Types that it does not take, written in the same way. Default empty.
+    /// Types that the route does not take, written in the same way. Default empty.
     pub except_types: Vec<String>,
-    /// The kinds that it takes, such as `integration`; empty for all. Default empty.
+    /// The kinds that the route takes, such as `integration`; empty for all. Default empty.
     pub kinds: Vec<String>,
-    /// The aggregate types that it takes; empty for all, and for events without a key. Default empty.
+    /// The aggregate types that the route takes; empty for all, and for events without a key.
+    /// Default empty.
     pub aggregates: Vec<String>,
-    /// The flows among which the route's keys are shared, each with a lease of its own. Default 1. See
-    /// [`bounds::SHARDS`].
+    /// The flows among which the route's keys are shared, each with a lease of its own. Default 1.
+    /// See [`bounds::SHARDS`].
     pub shards: u32,
     /// The kind of log that takes the events. Default `nats`.
     pub sink: SinkKind,
     /// The subject template. Its first token is literal. Default `events.{event_type}`.
     pub subject: String,
-    /// What the later events of a dead event's key do. Default `hold`.
+    /// The effect of a dead event on the later events of its key. Default `hold`.
     pub on_dead: OnDead,
-    /// What to do when the server forbids us a subject. Default `pause`.
+    /// The reaction when the server forbids us a subject. Default `pause`.
     pub on_denied: OnDenied,
-    /// How often a message is tried that the broker does not take for its own sake, before it becomes
-    /// a dead letter. An outage uses up no attempt. Default 20. See [`bounds::ATTEMPTS`].
+    /// The number of attempts for a message that the broker refuses, before it becomes a dead
+    /// letter. An outage uses up no attempt. Default 20. See [`bounds::ATTEMPTS`].
     pub attempts: u32,
     /// The wait after the first of these attempts. Default `100ms`. See [`bounds::RETRY_DELAY`].
     pub delay: HumanDuration,
-    /// How the waits grow. Default `exponential`.
+    /// The growth of the waits. Default `exponential`.
     pub backoff: BackoffShape,
-    /// The part of each wait that is drawn at random, from 0 (exactly that wait) to 1 (anything up to
-    /// it). Default 0.2.
+    /// The part of each wait that is drawn at random, from 0 (exactly that wait) to 1 (anything up
+    /// to it). Default 0.2.
     pub jitter: f64,
     /// The longest wait, not below `delay`. Default `5m`. See [`bounds::RETRY_DELAY`].
     pub max_delay: HumanDuration,
-    /// The filter that these rules are, or that of what no route takes.
+    /// The filter made of these rules, or the filter of unrouted events.
     #[serde(skip)]
     pub filter: Filter,
     /// The name of the route, of which the relay may be one shard.
@@ -448,7 +451,7 @@ pub struct Route {
 }
 
 impl Route {
-    /// Which events the route takes. A pattern that is none was refused.
+    /// The rules of the route. An invalid pattern was refused before.
     pub fn rules(&self) -> Rules {
         let patterns = |texts: &[String]| {
             texts.iter().filter_map(|text| Pattern::parse(text)).collect::<Vec<_>>()
@@ -492,9 +495,9 @@ impl Default for Route {
 pub enum SinkKind {
     /// The JetStream stream of `[stream]`.
     Nats,
-    /// Standard output: one CloudEvents JSON line an event, for looking and for development.
+    /// Standard output: one CloudEvents JSON line an event, for inspection and for development.
     Stdout,
-    /// Nowhere: that of the events that no route takes. No file can say this.
+    /// No log: the sink of the route of unrouted events. A file cannot set it.
     Unrouted,
 }
 
@@ -508,13 +511,14 @@ impl<'de> Deserialize<'de> for SinkKind {
     }
 }
 
-/// What to do when the server forbids us a subject.
+/// The reaction when the server forbids us a subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnDenied {
-    /// Publish nothing until it is allowed.
+    /// The route publishes nothing until the subject is allowed.
     Pause,
-    /// Try the events of that subject again as `attempts` says, and go on with the others.
+    /// The route retries the events of that subject as `attempts` says, and goes on with the
+    /// others.
     Retry,
 }
 
@@ -528,13 +532,13 @@ impl<'de> Deserialize<'de> for OnDenied {
     }
 }
 
-/// How waits grow.
+/// The growth of waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackoffShape {
-    /// By `delay` each time.
+    /// Each wait is longer by `delay`.
     Linear,
-    /// Each is twice the one before.
+    /// Each wait is twice the one before.
     Exponential,
 }
 
@@ -548,13 +552,13 @@ impl<'de> Deserialize<'de> for BackoffShape {
     }
 }
 
-/// What the later events of a dead event's key do.
+/// The effect of a dead event on the later events of its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnDead {
-    /// They wait until the dead one is redriven or discarded.
+    /// The later events wait until the dead one is redriven or discarded.
     Hold,
-    /// They go on; the gap is recorded.
+    /// The later events go on; the gap is recorded.
     Skip,
 }
 

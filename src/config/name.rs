@@ -1,4 +1,4 @@
-//! Names that are parsed once and cannot hold nonsense afterwards.
+//! Validated names of schemas and relays.
 
 use std::fmt;
 
@@ -6,7 +6,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::value::parse_text;
 
-/// Bytes of a schema name at most: `postrider_<schema>` is a notification channel, and those end at 63.
+/// Bytes of a schema name at most: `postrider_<schema>` is a notification channel, and those end at
+/// 63.
 pub const SCHEMA_BYTES_MAX: usize = 40;
 
 /// Bytes of a relay's name at most: it is part of `application_name`, which Postgres cuts at 63.
@@ -45,7 +46,7 @@ impl<'de> Deserialize<'de> for SchemaName {
     }
 }
 
-/// The relay's name: its row in the position table and its lock.
+/// The relay's name, which identifies its row in the position table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RelayName(String);
 

@@ -1,10 +1,11 @@
-//! Where each value was written, what of them a command needs, and what is to be said about them.
+//! Places of values, the scope of a command, and messages for the log.
 
 use std::collections::BTreeMap;
 
 use super::error::Origin;
 
-/// How much of the configuration a command needs; the rest may be missing, but not wrong.
+/// Part of the configuration that a command needs. Keys of the rest may be missing, but not
+/// invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// The name of the schema.
@@ -15,7 +16,7 @@ pub enum Scope {
     Everything,
 }
 
-/// Something to log once logging is up.
+/// A message to log once logging is initialized.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
     /// A fact.
@@ -24,12 +25,12 @@ pub enum Notice {
     Warning(String),
 }
 
-/// Where each key was written; what nobody wrote is a default.
+/// Place where each key was written; a key without an entry has its default.
 #[derive(Debug, Clone, Default)]
 pub struct Origins(BTreeMap<String, Origin>);
 
 impl Origins {
-    /// Where `key` was written.
+    /// Place where `key` was written.
     pub fn of(&self, key: &str) -> Origin {
         self.0.get(key).cloned().unwrap_or(Origin::Default)
     }

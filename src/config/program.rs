@@ -1,4 +1,4 @@
-//! The sections about the program itself: how it stops, who may ask it, what it logs.
+//! The sections about the program itself: shutdown, HTTP listener and log.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use super::value::{HumanDuration, Listen, parse_text};
 #[serde(default, deny_unknown_fields)]
 pub struct Shutdown {
     /// How long a stopping relay may take for its last sweep, acks and settlement. Default `30s`;
-    /// keep it below what systemd or Kubernetes waits before it kills. See [`super::bounds::GRACE`].
+    /// keep it below what systemd or Kubernetes waits before it kills. See
+    /// [`super::bounds::GRACE`].
     pub grace: HumanDuration,
 }
 
@@ -28,8 +29,8 @@ pub struct Admin {
     /// An address, or `off`. Port 0 lets the kernel choose. Default `127.0.0.1:8085`; it has no
     /// login, so think before it leaves loopback.
     pub listen: Listen,
-    /// Further host names that are answered, as the name of a Kubernetes Service; those of loopback and
-    /// the addresses that are listened on always are. Default none.
+    /// Further host names that are answered, such as the name of a Kubernetes Service. Loopback
+    /// names and the listening addresses are always answered. Default none.
     pub hosts: Vec<String>,
 }
 
@@ -59,9 +60,9 @@ impl Default for Log {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// One line for a person.
+    /// Text: one line for a person.
     Text,
-    /// One JSON object a line.
+    /// JSON: one object a line.
     Json,
 }
 

@@ -1,4 +1,4 @@
-//! Takes a changed configuration up while the program runs, or leaves everything as it was.
+//! Applies a changed configuration while the program runs, or leaves everything unchanged.
 
 use super::{
     Config,
@@ -7,33 +7,34 @@ use super::{
     load::{Notice, Scope, Sources},
 };
 
-/// Loads the configuration again and again from the same sources.
+/// Loads the configuration repeatedly from the same sources.
 #[derive(Debug)]
 pub struct Reloader {
     sources: Sources,
-    /// The only route that runs, when not all do.
+    /// Name of the only route that runs; `None` when all do.
     only: Option<String>,
-    /// The configuration of each route that the program was started with; its copies share the cells.
+    /// The configuration of each route that the program was started with; its copies share the
+    /// cells.
     started: Vec<Config>,
-    /// That which was last accepted.
+    /// The configuration of each route that was last accepted.
     accepted: Vec<Config>,
 }
 
-/// What a reload came to.
+/// Result of a reload.
 #[derive(Debug)]
 pub struct Reloaded {
-    /// Changed keys that count from now on.
+    /// Changed keys that take effect now.
     pub taken_up: Vec<String>,
-    /// Changed keys that count after a restart.
+    /// Changed keys that take effect after a restart.
     pub after_restart: Vec<String>,
-    /// What deserves a line in the log.
+    /// Messages for the log.
     pub notices: Vec<Notice>,
     /// `log.level`.
     pub log_level: String,
 }
 
 impl Reloader {
-    /// Remembers what runs and where it came from.
+    /// Creates a reloader for the running configuration and its sources.
     pub fn new(sources: Sources, only: Option<String>, started: Vec<Config>) -> Self {
         Self { sources, only, accepted: started.clone(), started }
     }
@@ -58,7 +59,7 @@ impl Reloader {
             after_restart.push("the list of routes".to_owned());
         }
         for (accepted, started) in self.accepted.iter_mut().zip(&self.started) {
-            // What a route shares with the others is in the first as well.
+            // Keys that a route shares with the others are in the first route as well.
             let same = new.iter().find(|config| config.relay.name == started.relay.name);
             let Some(new) = same.or(new.first()) else { continue };
             let is_same = same.is_some();
@@ -83,12 +84,12 @@ impl Reloader {
     }
 }
 
-/// Replaces the sections of a running route that hold one of the changed keys.
+/// Replaces the sections of a running route that contain a changed key.
 fn replace_sections(started: &Config, new: &Config, changed: &[String]) {
     let is_changed = |section| changed.iter().any(|key| key.starts_with(section));
     if is_changed("database.") {
         let mut database = new.database.clone();
-        // What is built into the program stays as it was at its start.
+        // Keys that are built into the program keep their values from the start.
         database.schema = started.database.schema.clone();
         database.latest = started.database.latest.clone();
         started.database.latest.replace(database);

@@ -1,4 +1,4 @@
-//! The rules that no single value can keep: what is required, what excludes what, and the bounds.
+//! The rules across several values: required keys, exclusions, and bounds.
 
 use std::path::Path;
 
@@ -18,16 +18,16 @@ use crate::{
     wire::{SubjectTemplate, captures},
 };
 
-/// Bytes of a stream name at most; the broker refuses longer ones.
+/// Maximum bytes of a stream name; the broker refuses longer ones.
 const STREAM_NAME_BYTES_MAX: usize = 255;
 
 /// The kinds that an event can have.
 const KINDS: [&str; 5] = ["domain", "integration", "command", "notification", "system"];
 
-/// `ce-source` in bytes at most; it travels with every event.
+/// Maximum bytes of `ce-source`, which travels with every event.
 const SOURCE_BYTES_MAX: usize = 256;
 
-/// Every broken rule.
+/// Problems of all broken rules.
 pub(super) fn problems(
     config: &Config,
     origins: &Origins,
@@ -46,7 +46,7 @@ pub(super) fn problems(
     rules.problems
 }
 
-/// One problem for all required keys that nobody set, with the lines to add.
+/// The problem of all missing required keys, with the lines to add.
 fn missing(
     config: &Config,
     origins: &Origins,
@@ -194,7 +194,7 @@ impl Rules<'_> {
         }
     }
 
-    /// The route's filter holds what can be compared with a row.
+    /// Verifies that the route's filter has only values that a row can have.
     fn filter(&mut self, config: &Config) {
         let route = &config.route;
         for (key, patterns) in

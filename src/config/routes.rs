@@ -1,9 +1,9 @@
 //! `[[route]]`: several routes in one file, each as the configuration of the one route that
 //! `[stream]` and `[route]` describe.
 //!
-//! Each element of the list becomes layers of its own: its `name` is `relay.name`, what it says of
-//! the stream belongs to `[stream]`, everything else to `[route]`. So a route is checked, and works,
-//! as a configuration with that one route would.
+//! Each element of the list becomes separate layers: its `name` is `relay.name`, its keys of the
+//! stream belong to `[stream]`, all others to `[route]`. So a route is checked, and works, as a
+//! configuration with that one route would.
 
 use std::collections::BTreeSet;
 
@@ -18,17 +18,17 @@ use super::{
 };
 use crate::event::{Filter, Rules, Shard};
 
-/// Flows of one process at most: each has two connections, and all events of the outbox are looked
-/// at for each.
+/// Maximum number of flows of one process. Each has two connections and reads all events of the
+/// outbox.
 pub const ROUTES_MAX: usize = 64;
 
 /// The relay of the events that no route takes.
 pub const UNROUTED: &str = "unrouted";
 
-/// What stands for the number of a shard.
+/// Placeholder for the number of a shard.
 pub(super) const SHARD: &str = "{shard}";
 
-/// The keys in which it does.
+/// The keys that may contain the placeholder.
 const NUMBERED: [(&str, &str); 3] =
     [("stream", "name"), ("stream", "subjects"), ("route", "subject")];
 
@@ -49,7 +49,7 @@ const ELSEWHERE: [(&str, &str, &str); 5] = [
 pub(super) fn split(layers: Vec<Layer>) -> Result<Vec<Vec<Layer>>, ConfigError> {
     let mut problems = Vec::new();
     let mut common = Vec::new();
-    // Each with its place among the common layers.
+    // Each route with its index among the common layers.
     let mut routes: Vec<(usize, Layer)> = Vec::new();
     for mut layer in layers {
         if let Some(Value::Array(_, elements)) = layer.values.get("route").cloned() {
@@ -123,12 +123,12 @@ fn route(file: &Layer, index: usize, value: Value) -> Result<Layer, Problem> {
     Ok(layer)
 }
 
-/// The layers of each shard of a route, with its number in the place of `{shard}`; the only one of a
-/// route without shards is number 0.
+/// The layers of each shard of a route, with its number in the place of `{shard}`; the only one of
+/// a route without shards is number 0.
 pub(super) fn shards(layers: &[Layer]) -> Vec<(Vec<Layer>, Option<Shard>)> {
     let said = |layer: &Layer| Value::from(layer.values.clone()).find("route.shards")?.to_i128();
     let count = layers.iter().rev().find_map(said).unwrap_or(1);
-    // Another number is refused where the bounds are.
+    // A number out of bounds is refused with the other bounds.
     let count = u32::try_from(count).ok().filter(|count| bounds::SHARDS.contains(count));
     let count = count.unwrap_or(1);
     let shard = |index| {
@@ -164,7 +164,7 @@ fn with_number(value: Value, number: u32) -> Value {
     }
 }
 
-/// The route with its filter, and as one of its shards under a name of its own.
+/// The route with its filter. A shard also gets a relay name with its number.
 ///
 /// # Errors
 /// When the name becomes too long.
@@ -186,7 +186,7 @@ pub(super) fn numbered(mut route: OneRoute, shard: Option<Shard>) -> Result<OneR
     Ok(route)
 }
 
-/// What is wrong with the routes beside each other.
+/// Problems between several routes.
 pub(super) fn problems(routes: &[OneRoute]) -> Vec<Problem> {
     let mut problems = Vec::new();
     if routes.len() > ROUTES_MAX {
@@ -227,8 +227,8 @@ pub(super) fn problems(routes: &[OneRoute]) -> Vec<Problem> {
     problems
 }
 
-/// Two routes that take the same event into one stream: the stream would keep one of the two
-/// messages, because they have the same id.
+/// The conflict of two routes that take the same event into one stream: the stream would drop one
+/// of the two messages, because they have the same id.
 fn meet(one: &OneRoute, other: &OneRoute) -> Option<Problem> {
     let (first, second) = (&one.config, &other.config);
     let is_stream = |config: &Config| config.route.sink == SinkKind::Nats;
@@ -274,7 +274,7 @@ pub(super) fn unrouted(routes: &[OneRoute]) -> Option<OneRoute> {
         if of_route.is_empty() {
             return None;
         }
-        // Those of its shards are the same.
+        // Shards of a route have the same rules.
         if !rules.contains(&of_route) {
             rules.push(of_route);
         }
@@ -282,7 +282,7 @@ pub(super) fn unrouted(routes: &[OneRoute]) -> Option<OneRoute> {
     unrouted.config.relay.name = RelayName::parse(UNROUTED)?;
     unrouted.config.route = Route {
         sink: SinkKind::Unrouted,
-        // None of them waits for another: no consumer gets any.
+        // No event waits for another, because no consumer receives any.
         on_dead: OnDead::Skip,
         filter: Filter::NoneOf(rules),
         name: UNROUTED.to_owned(),
@@ -291,8 +291,8 @@ pub(super) fn unrouted(routes: &[OneRoute]) -> Option<OneRoute> {
     Some(unrouted)
 }
 
-/// Problems of several routes: one that all of them have is one of what they share, another one is
-/// told with the name of its route.
+/// Merges the problems of several routes. A problem of all routes comes once, any other with the
+/// name of its route.
 pub(super) fn merged(of_routes: &[(String, Vec<Problem>)]) -> Vec<Problem> {
     let count = of_routes.len();
     let mut merged: Vec<Problem> = Vec::new();

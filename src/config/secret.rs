@@ -1,4 +1,4 @@
-//! Texts that are never shown, and addresses that are shown without who logs in there.
+//! Texts that are never shown, and addresses that are shown without their login.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::value::parse_text;
 
-/// What is shown in place of a secret.
+/// The text that is shown in place of a secret.
 pub const MASK: &str = "***";
 
 /// A text that is never shown: not by `Debug`, not by `config show`, not in an error.
@@ -38,7 +38,7 @@ impl Serialize for Secret {
     }
 }
 
-/// A URL that may hold a password; `Display`, `Debug` and `Serialize` show its hosts only.
+/// A URL that may contain a password; `Display`, `Debug` and `Serialize` show its hosts only.
 #[derive(Clone, Default)]
 pub struct SecretUrl(SecretString);
 
@@ -58,7 +58,7 @@ impl SecretUrl {
         self.expose().is_empty()
     }
 
-    /// Whether it names a password. A login without one is a user name.
+    /// Whether the URL contains a password. A login without one is a user name.
     pub fn holds_password(&self) -> bool {
         let text = self.expose();
         let login = text.rsplit_once('@').map_or("", |(login, _)| login);
@@ -66,7 +66,7 @@ impl SecretUrl {
         login.contains(':') || text.contains("password=")
     }
 
-    /// Whether it names anybody. In a NATS URL a login without a password is a token.
+    /// Whether the URL contains a login. In a NATS URL a login without a password is a token.
     pub fn holds_login(&self) -> bool {
         self.expose().contains('@')
     }
@@ -98,8 +98,8 @@ impl Serialize for SecretUrl {
 
 /// The scheme, hosts and path of every URL in `text`, or the mask when any part is not plain.
 ///
-/// It shows what it recognises instead of hiding what it recognises: a password with an unescaped
-/// `@`, `/` or `?` ends as `***`, never as a piece of itself.
+/// Only recognised parts are shown. So a password with an unescaped `@`, `/` or `?` ends as `***`,
+/// never as a piece of itself.
 fn redacted(text: &str) -> String {
     if text.is_empty() {
         return String::new();

@@ -1,4 +1,4 @@
-//! Secrets that stand in files of their own: where they are looked for and how they are read.
+//! Secrets in separate files: the directories that are searched, and the reading.
 
 use std::path::{Path, PathBuf};
 
@@ -10,18 +10,18 @@ use super::{
     secret::{Secret, SecretUrl},
 };
 
-/// Where Docker, Compose and Podman mount secrets.
+/// Directory in which Docker, Compose and Podman mount secrets.
 const RUN_SECRETS: &str = "/run/secrets";
 
-/// Where relative names are looked for.
+/// Directories that are searched for relative names.
 pub(super) struct Places<'a> {
     /// systemd's `$CREDENTIALS_DIRECTORY`.
     pub(super) credentials: Option<PathBuf>,
-    /// Where every key was written.
+    /// Place where every key was written.
     pub(super) origins: &'a mut Origins,
 }
 
-/// Reads what the `*_file` keys name, and makes the paths that others will read absolute.
+/// Reads the files that the `*_file` keys name, and makes the paths for later readers absolute.
 pub(super) fn read(config: &mut Config, mut places: Places<'_>) -> Vec<Problem> {
     let Config { database, nats, .. } = config;
     let mut problems = Vec::new();
@@ -39,7 +39,8 @@ pub(super) fn read(config: &mut Config, mut places: Places<'_>) -> Vec<Problem> 
     let found = take("nats.token", nats.token.is_some(), nats.token_file.as_ref());
     nats.token = found.map(Secret::new).or(nats.token.take());
 
-    // The program reads them again for each connection, wherever it was started.
+    // The program reads them again for each connection, so their paths must not depend on the
+    // working directory.
     for (key, file) in [
         ("database.url_file", &mut database.url_file),
         ("nats.url_file", &mut nats.url_file),
@@ -62,7 +63,7 @@ pub(super) fn read(config: &mut Config, mut places: Places<'_>) -> Vec<Problem> 
 }
 
 impl Places<'_> {
-    /// What is wrong when a secret is given twice.
+    /// The problem of a secret that is set twice.
     fn conflict(&self, key: &str) -> Problem {
         let file_key = format!("{key}_file");
         Problem::new(format!("{key} and {file_key} are both set"))
@@ -93,11 +94,11 @@ impl Places<'_> {
         Ok(text.to_owned())
     }
 
-    /// The first of the places where a file `name` is.
+    /// The first directory's file `name`.
     fn find(&self, key: &str, name: &str) -> Result<PathBuf, Problem> {
         let origin = self.origins.of(key);
         if name.is_empty() || name.contains(['\n', '\r', '\0']) {
-            // It might be the secret itself, so that it is not repeated.
+            // The value may be the secret itself, so it is not repeated.
             return Err(Problem::new(format!("{key} takes the name of a file"))
                 .at(origin)
                 .detail(if name.is_empty() { "found nothing" } else { "found several lines" })

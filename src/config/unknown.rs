@@ -1,4 +1,4 @@
-//! Keys and tables that nothing knows: each with the one that a typing error probably meant.
+//! Unknown keys and tables, each with the one that was probably meant.
 
 use figment::value::{Dict, Value};
 
@@ -8,7 +8,7 @@ use super::{
     layers::Layer,
 };
 
-/// Takes unknown keys and misplaced tables out of a layer and says what is wrong with each.
+/// Removes unknown keys and misplaced tables from a layer, and returns their problems.
 pub(super) fn take_unknown(layer: &mut Layer) -> Vec<Problem> {
     let known = defaults();
     let mut problems = Vec::new();
@@ -54,12 +54,12 @@ pub(super) fn take_unknown(layer: &mut Layer) -> Vec<Problem> {
     problems
 }
 
-/// Says that no key is called `key`, and which one probably was meant.
+/// The problem of an unknown key, with the one that was probably meant.
 fn unknown_key(layer: &Layer, key: &str) -> Problem {
     Problem::new(format!("unknown key {}", key.escape_debug())).hint(nearest_key(layer, key))
 }
 
-/// Says that no table is called `section`, and which one probably was meant.
+/// The problem of an unknown table, with the one that was probably meant.
 fn unknown_table(section: &str) -> Problem {
     Problem::new(format!("unknown table [{}]", section.escape_debug()))
         .hint(nearest_section(section))
@@ -95,7 +95,7 @@ fn nearest_key(layer: &Layer, key: &str) -> String {
     }
 }
 
-/// The likeliest of `known`, when one is likely at all.
+/// The most similar of `known`; `None` when all are too different.
 fn closest<'a>(text: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     const LIKELY: f64 = 0.8;
     known

@@ -1,4 +1,4 @@
-//! Values that people write: durations, sizes and listen addresses.
+//! Values with a notation for people: durations, sizes and listen addresses.
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
@@ -76,7 +76,7 @@ impl Serialize for ByteSize {
     }
 }
 
-/// Where a listener binds, or that it does not.
+/// The address of a listener, or `off`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listen {
     /// Bind here; port 0 lets the kernel choose.
@@ -102,7 +102,7 @@ impl Serialize for Listen {
     }
 }
 
-/// Deserializes a text that `parse` understands; every other value is answered with what was expected.
+/// Deserializes a text that `parse` accepts. The error for any other value says what was expected.
 pub(super) fn parse_text<'de, D: Deserializer<'de>, T>(
     deserializer: D,
     expected: &'static str,

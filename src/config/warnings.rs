@@ -1,4 +1,4 @@
-//! What a valid configuration still risks: said once in the log.
+//! Risks of a valid configuration, which the log mentions once.
 
 use std::{collections::BTreeSet, ffi::OsString, path::Path};
 
@@ -11,7 +11,7 @@ use super::{
     value::Listen,
 };
 
-/// Every risk that is worth a line.
+/// Warnings about all risks.
 pub(super) fn all(
     config: &Config,
     origins: &Origins,
@@ -23,7 +23,7 @@ pub(super) fn all(
     warnings.into_iter().map(Notice::Warning).collect()
 }
 
-/// Files that everyone on the machine can read and that hold a secret.
+/// Files that contain a secret and that every user of the machine can read.
 fn exposed_files(config: &Config, origins: &Origins) -> Vec<String> {
     let Config { database, nats, .. } = config;
     let secrets = [
@@ -86,7 +86,7 @@ fn exposed_listener(admin: &Admin) -> Option<String> {
     })
 }
 
-/// Variables that lack an underscore of the prefix, and so are not read.
+/// Variables that lack an underscore of the prefix, and are ignored.
 fn mistyped_variables(variables: &[(OsString, OsString)]) -> Vec<String> {
     let short = |key: &str| keys::variable(key).replace("__", "_");
     let known: Vec<(String, String)> =

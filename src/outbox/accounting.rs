@@ -1,4 +1,4 @@
-//! Where every committed event stands: the identity that `postrider audit` proves.
+//! Accounting of all committed events: the identity that `postrider audit` proves.
 //!
 //! Every row that the outbox retains is in exactly one of five places, of one relay at one moment:
 //!
@@ -6,7 +6,8 @@
 //! committed = published + pending + dead + discarded + filtered
 //! ```
 //!
-//! - *published*: settled and without a letter, or with a letter that was resolved as published. Only
+//! - *published*: settled and without a letter, or with a letter that was resolved as published.
+//! Only
 //!   a scan of the stream shows whether the stream contains it.
 //! - *pending*: not settled and without a letter, or with a letter that is held or tried again.
 //! - *dead*: with a letter that waits for an operator.
@@ -30,7 +31,7 @@ pub const ACCOUNTING_SETTINGS: [(&str, &str); 3] =
 pub struct Standing {
     /// The letter's state, and how it was resolved; `None` for rows without a letter.
     pub letter: Option<(String, Option<String>)>,
-    /// What became of the row.
+    /// State of the row.
     pub row: RowState,
     /// Whether the relay's filter leaves the row out.
     pub is_filtered: bool,
@@ -60,7 +61,7 @@ pub struct Accounting {
     pub strangers: u64,
 }
 
-/// One of the five places of a row.
+/// The five places of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Published,
@@ -164,7 +165,7 @@ impl Accounting {
         self.sum(|standing| standing.letter.is_some() && standing.row == RowState::Unsettled)
     }
 
-    /// Whether the five places hold every committed row, and no letter has lost its event.
+    /// Whether the five places sum up to the committed rows, and no letter has lost its event.
     pub fn is_balanced(&self) -> bool {
         let decided = self.published() + self.dead() + self.discarded() + self.filtered();
         self.committed() == decided + self.pending()

@@ -5,20 +5,20 @@ use tokio_postgres::Row;
 use super::{Inspection, Outbox, Repair};
 use crate::pg::{error::QueryError, session::Parameters};
 
-/// Remedy for a condition that does not hold.
+/// Remedy for a broken condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remedy {
     /// The relay repairs it and reads again the rows that it may have passed over.
     Repair,
     /// The relay repairs it; nothing was passed over.
     Restore,
-    /// Nothing is lost and events flow, but an operator should know.
+    /// No event is lost and events flow, but an operator should act.
     Warn,
     /// The relay does not run until an operator has acted.
     Refuse,
 }
 
-/// A condition that does not hold.
+/// A broken condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broken {
     /// Its name, for logs.
@@ -27,7 +27,7 @@ pub struct Broken {
     pub remedy: Remedy,
     /// Description of the difference from the required state.
     pub problem: String,
-    /// What an operator can do.
+    /// Remedy for an operator.
     pub fix: String,
 }
 
@@ -50,19 +50,19 @@ impl Broken {
     }
 }
 
-/// What a repair did.
+/// Result of a repair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repaired {
     /// Rows that got a new `seq`, because theirs had been drawn before.
     pub renumbered: i64,
-    /// The relays that read again from where every condition held.
+    /// The relays that read again from the place where every condition was last met.
     pub put_back: Vec<String>,
     /// The relays for which that place is unknown or too far back.
     pub uncertain: Vec<String>,
 }
 
 impl Outbox {
-    /// The conditions that do not hold. When all hold, the database records the position as sound.
+    /// The broken conditions. When there are none, the database records the position as sound.
     ///
     /// # Errors
     /// As the session's.
@@ -133,7 +133,7 @@ impl Inspection {
         self.query(include_str!("sql/repair_contract.sql"), &[]).await.map(drop)
     }
 
-    /// The conditions of a relay that do not hold.
+    /// The broken conditions of a relay.
     ///
     /// # Errors
     /// As the session's.

@@ -139,8 +139,8 @@ impl Outbox {
         let mut ceiling: i64 = row.try_get(0)?;
         let mut cursor = cursor.clone();
         let mut empty = 0;
-        // Late rows may lie below the floor, and the first stretch contains all of them. After a row
-        // that cannot be read the stretch begins at the bookmark, to find that row.
+        // Late rows may lie below the floor, and the first stretch contains all of them. After a
+        // row that cannot be read the stretch begins at the bookmark, to find that row.
         let mut begins_at = cursor.bookmark.max(cursor.floor);
         loop {
             limits.events = self.limits.page.at_most(limits.events);

@@ -143,7 +143,7 @@ pub struct Acquired {
     pub published: i64,
     /// Whether the relay reads rows again that were settled before.
     pub course: Course,
-    /// Where the position was made.
+    /// Cluster that made the position.
     pub origin: Origin,
     /// Whether inserting transactions can notify.
     pub notifies: bool,

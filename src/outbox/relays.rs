@@ -5,7 +5,7 @@ use tokio_postgres::Row;
 use super::{Inspection, Rival, Upkeep, depth::COUNT_MAX, lease::rival};
 use crate::pg::error::QueryError;
 
-/// One relay that has a position.
+/// A relay that has a position.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RelayRow {
     /// Name of the relay.

@@ -36,7 +36,7 @@ impl RowLimit {
     }
 
     /// Reduces the limit to an eighth of `rows` when a statement with this many exceeded its
-    /// deadline. Raises it by a quarter after each success.
+    /// deadline. Increases it by a quarter after each success.
     pub(super) fn learn<T>(&self, rows: usize, answer: &Result<T, QueryError>) {
         let next = match answer {
             Ok(_) => {

@@ -1,7 +1,8 @@
-//! Names the session whose lock a slow statement waits for, asked through a session of its own.
+//! Names the session whose lock a slow statement waits for, read through another session.
 //!
-//! `Lookout` belongs to one session. While one of its statements is slow it asks again and again
-//! who is in the way, so that a statement that ends by `lock_timeout` can say whose lock it was.
+//! A `LockWatch` belongs to one session. While one of its statements is slow, a task reads again
+//! and again which session blocks it. So a statement that ends by `lock_timeout` can name the
+//! holder of the lock.
 
 use std::{
     fmt,
@@ -18,26 +19,26 @@ use super::{
 };
 use crate::{config::Database, tasks};
 
-/// Age of a statement from which on it is asked about: well below the `lock_timeout` of a session,
-/// so that it still waits when the answer comes.
+/// Age at which a statement counts as slow. It is well below the `lock_timeout` of a session, so
+/// that the statement still waits when the answer comes.
 pub(super) const SLOW: Duration = Duration::from_millis(700);
 
-/// The wait between two questions. A statement waits for its lock longer than this.
+/// The wait between two reads. A statement waits for its lock longer than this.
 const AGAIN: Duration = Duration::from_millis(400);
 
-/// The longest time that a statement which has failed waits for an answer that is on its way.
+/// Maximum wait of a failed statement for an answer that is on its way.
 const ANSWER_MAX: Duration = Duration::from_millis(500);
 
-/// A session whose lock another one waits for.
+/// A session that holds a lock for which another one waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blocking {
     /// The server's process id; 0 for a prepared transaction.
     pub pid: i32,
-    /// Whose it is.
+    /// User of the session.
     pub user: String,
-    /// What it calls itself.
+    /// Application name of the session.
     pub application: String,
-    /// When its last statement began, as ISO 8601; `None` where our user may not see it.
+    /// Start of its last statement, as ISO 8601; `None` where our user may not see it.
     pub since: Option<String>,
 }
 
@@ -61,7 +62,7 @@ impl Blocking {
         })
     }
 
-    /// Whether it is a session of this program, such as one that heals.
+    /// Whether the session belongs to this program, such as one that heals.
     pub fn is_ours(&self) -> bool {
         self.application.starts_with(OURS)
     }
@@ -93,7 +94,7 @@ impl fmt::Display for Blocking {
     }
 }
 
-/// The knowledge of one session about who keeps its statements waiting.
+/// Watch of one session over the locks that its statements wait for.
 #[derive(Debug)]
 pub(super) struct Lookout {
     database: Database,
@@ -104,15 +105,15 @@ pub(super) struct Lookout {
 
 #[derive(Debug, Default)]
 struct Seen {
-    /// Statements that are slow just now.
+    /// Number of statements that are slow now.
     slow: u32,
-    /// Whether a task asks.
+    /// Whether a task is reading.
     is_asking: bool,
-    /// The last answer that named somebody.
+    /// Time and content of the last answer that named a session.
     found: Option<(Instant, Blocking)>,
 }
 
-/// A slow statement. While it exists the question is asked.
+/// A slow statement. While it exists, a task reads which session blocks it.
 pub(super) struct Slow(Arc<Mutex<Seen>>);
 
 impl Drop for Slow {
@@ -127,7 +128,7 @@ impl Lookout {
         Self { database, pid, seen: Arc::default() }
     }
 
-    /// Begins to ask for a statement that is slow, unless another one of the session is slow too.
+    /// Starts a task for a slow statement, unless one runs for another statement of the session.
     pub(super) fn begin(&self) -> Slow {
         let mut seen = locked(&self.seen);
         seen.slow += 1;
@@ -138,7 +139,7 @@ impl Lookout {
         Slow(Arc::clone(&self.seen))
     }
 
-    /// The session in the way of a slow statement that began then and has failed since.
+    /// The session that blocked a slow statement which began at `began` and has failed since.
     pub(super) async fn found(&self, slow: &Slow, began: Instant) -> Option<Blocking> {
         let found = || {
             let seen = locked(&slow.0);
@@ -161,7 +162,7 @@ fn locked(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Asks until no statement of the session `pid` is slow any more.
+/// Reads until no statement of the session `pid` is slow any more.
 async fn ask(database: Database, pid: i32, seen: Arc<Mutex<Seen>>) {
     if let Ok(connection) = connect_plainly(&database, "blocking", &[]).await {
         loop {
@@ -178,7 +179,7 @@ async fn ask(database: Database, pid: i32, seen: Arc<Mutex<Seen>>) {
     locked(&seen).is_asking = false;
 }
 
-/// Whether nobody wants to know any more. Then the next slow statement begins to ask anew.
+/// Whether no statement is slow any more. The next slow statement then starts a new task.
 fn is_over(seen: &Mutex<Seen>) -> bool {
     let mut seen = locked(seen);
     seen.is_asking = seen.slow > 0;
@@ -201,7 +202,7 @@ mod tests {
         Blocking { pid, user, application, since: None }
     }
 
-    /// An operator was told to end the session of a healing.
+    /// Regression: the hint told an operator to end the session of a healing.
     #[test]
     fn nobody_is_told_to_end_our_own_work_or_a_session_that_does_not_exist() {
         assert!(blocking(7, "alembic").hint().contains("pg_terminate_backend(7)"));

@@ -1,4 +1,4 @@
-//! Opens one session with its settings, and notices when it ends.
+//! Opens one session with its settings, and detects its end.
 
 use std::{
     future::poll_fn,
@@ -32,18 +32,18 @@ use crate::{config::Database, tasks};
 
 pub use super::session::Connection;
 
-/// How long a session that we drop may take for its farewell.
+/// Maximum time of the farewell of a session that we drop.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// The setting by which a session is recognised as one that Postgres started for us.
+/// Setting that marks a server process which Postgres started for us.
 const MARKER: &str = "postrider.session";
 
-/// The start of a session that can write, although its role or database is set to read only. The
-/// driver would take such a server for a standby.
+/// Option that makes a session writable although its role or database is set to read only. Without
+/// it the driver would take such a server for a standby.
 const WRITES: &str = "-c default_transaction_read_only=off";
 
-/// What a session of our own gets besides: the server notices within seconds that we are gone, and
-/// our statements mean the same whatever the role's or the database's defaults are.
+/// Further settings of an own session. They make the server notice within seconds that we are gone,
+/// and make our statements independent of the defaults of the role and the database.
 const ALIVE: [(&str, &str); 6] = [
     ("default_transaction_isolation", "read committed"),
     ("default_transaction_deferrable", "off"),
@@ -53,8 +53,8 @@ const ALIVE: [(&str, &str); 6] = [
     ("tcp_user_timeout", "10s"),
 ];
 
-/// The encodings of which every byte has a character in UTF-8 (a test asks Postgres). In any other
-/// one row with such a byte would make each statement fail that reads it.
+/// Encodings in which every byte has a character in UTF-8 (a test asks Postgres). In any other
+/// encoding one row with such a byte would fail each statement that reads it.
 pub const ENCODINGS: [&str; 15] = [
     "UTF8",
     "LATIN1",
@@ -73,13 +73,13 @@ pub const ENCODINGS: [&str; 15] = [
     "WIN1256",
 ];
 
-/// Why there is no session.
+/// Reason why no session was opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The URL is of no use.
+    /// The URL cannot be used.
     #[error("database.url {0}")]
     Url(#[from] UrlError),
-    /// The TLS settings in it are.
+    /// The TLS settings of the URL cannot be used.
     #[error("database.url: {0}")]
     Tls(#[from] TlsError),
     /// The file with the URL cannot be read any more.
@@ -90,7 +90,7 @@ pub enum ConnectError {
     Hosts(Vec<Failure>),
 }
 
-/// What one host answered.
+/// Answer of one host.
 #[derive(Debug)]
 pub struct Failure {
     class: Class,
@@ -99,7 +99,7 @@ pub struct Failure {
 }
 
 impl ConnectError {
-    /// What can be done about it.
+    /// Class of the error, which decides the remedy.
     pub fn class(&self) -> Class {
         match self {
             Self::Url(_) | Self::Tls(_) | Self::Secret(_) => Class::Configuration,
@@ -109,7 +109,7 @@ impl ConnectError {
         }
     }
 
-    /// What an operator can do about it; nothing when the texts say it or when it may pass.
+    /// Remedy for operators; `None` when the text says it, or when the error may pass.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Url(_) | Self::Tls(_) | Self::Secret(_) => None,
@@ -119,8 +119,8 @@ impl ConnectError {
 }
 
 /// Opens a session for `purpose`, which Postgres shows as `postrider/<purpose>`. The hosts of the
-/// URL are tried in turn, each for at most `connect_timeout` with TLS and authentication, until
-/// one can write. `settings` are set after our own and win over them.
+/// URL are tried in turn until one can write, each for at most `connect_timeout` with TLS and
+/// authentication. `settings` are set after ours and override them.
 ///
 /// # Errors
 ///
@@ -135,13 +135,13 @@ pub async fn connect(
     settings: &[(&str, &str)],
 ) -> Result<Connection, ConnectError> {
     let mut connection = connect_plainly(config, purpose, settings).await?;
-    // The process behind a pooler is another one for each statement.
+    // Behind a pooler each statement may have another server process.
     let pid = connection.pid.filter(|_| connection.sharing == Sharing::Own);
     connection.lookout = pid.map(|pid| Lookout::new(config.clone(), pid));
     Ok(connection)
 }
 
-/// As [`connect`], for a session that does not ask who keeps it waiting.
+/// Same as [`connect`], for a session that does not read which session blocks it.
 pub(super) async fn connect_plainly(
     config: &Database,
     purpose: &str,
@@ -182,7 +182,7 @@ pub(super) async fn connect_plainly(
 }
 
 fn adjust(driver: &mut Config, purpose: &str, limit: Duration) {
-    // A name with two addresses of which one is dead leaves time for the other.
+    // A name with two addresses, one of them dead, leaves time for the other.
     driver.connect_timeout(limit / 2);
     if driver.get_application_name().is_none() {
         driver.application_name(format!("postrider/{purpose}"));
@@ -204,7 +204,7 @@ async fn open(
             }
             open_encrypted(endpoint, &with_options(&driver, WRITES), mode, connector).await?
         }
-        // A pooler refuses the parameter, or knows none.
+        // A pooler may refuse or ignore startup parameters.
         Err(error) if refuses_startup_parameters(&error) => {
             open_encrypted(endpoint, &endpoint.driver, mode, connector).await?
         }
@@ -232,8 +232,8 @@ async fn open(
     Ok(connection)
 }
 
-/// The driver's configuration with startup options, which only a server sees that starts this very
-/// session.
+/// The driver's configuration with startup options. Only a server that starts this very session
+/// receives them.
 fn with_options(driver: &Config, options: &str) -> Config {
     let mut driver = driver.clone();
     let given = driver.get_options().map(|options| format!("{options} ")).unwrap_or_default();
@@ -241,7 +241,7 @@ fn with_options(driver: &Config, options: &str) -> Config {
     driver
 }
 
-/// Asks a server that refuses to write why it does.
+/// Whether a server refuses writes because of settings of the role or database.
 async fn is_read_only_by_role(
     endpoint: &Endpoint,
     mode: SslMode,
@@ -254,7 +254,7 @@ async fn is_read_only_by_role(
     connection.client.query_typed_one(asked, &[]).await?.try_get(0)
 }
 
-/// Whether whoever answers takes no such parameter. `PgBouncer` says "unsupported startup parameter".
+/// Whether the server refuses startup parameters. `PgBouncer` says "unsupported startup parameter".
 fn refuses_startup_parameters(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&SqlState::PROTOCOL_VIOLATION)
         || error
@@ -262,13 +262,13 @@ fn refuses_startup_parameters(error: &tokio_postgres::Error) -> bool {
             .is_some_and(|refusal| refusal.message().contains("startup parameter"))
 }
 
-/// A session is ours when the server process that runs our statements was started with our marker.
-/// Returns that process too.
+/// Determines the sharing and the process of a session. It is ours alone when the server process
+/// that runs our statements was started with our marker.
 async fn sharing(
     connection: &Connection,
     marker: &str,
 ) -> Result<(Sharing, i32), tokio_postgres::Error> {
-    // Settings of the role or the database are in force still: a schema before pg_catalog, too.
+    // Settings of the role or the database are still in force, such as a schema before pg_catalog.
     let asked = "SELECT pg_catalog.current_setting($1, true) OPERATOR(pg_catalog.=) $2,
                         pg_catalog.pg_backend_pid()";
     let parameters: [(&(dyn ToSql + Sync), Type); 2] =
@@ -294,7 +294,8 @@ async fn open_encrypted(
     }
 }
 
-/// `pg_hba.conf` has no line for this kind of connection, or the handshake failed.
+/// Whether another encryption may succeed: `pg_hba.conf` has no line for this kind of connection,
+/// or the handshake failed.
 fn wants_other_encryption(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
         || error.to_string() == "error performing TLS handshake"
@@ -370,10 +371,10 @@ impl Driving {
             }
         };
         debug!(reason = %ending, "postgres session ended");
-        // A reason that a statement was told is the better one, and stays.
+        // The reason that a statement received is more precise, and stays.
         drop(self.ending.set(ending));
         self.closed.cancel();
-        // Who waits for a notification looks again, and sees that the session is gone.
+        // A waiter for notifications wakes up and sees that the session is gone.
         self.notified.notify_one();
     }
 
@@ -412,7 +413,7 @@ fn failure(endpoint: &Endpoint, error: &tokio_postgres::Error) -> Failure {
         None => (describe(error), class.hint()),
     };
     let mut text = format!("{}: {text}", endpoint.name);
-    // Servers and libraries quote what they were given, and one day it may be this.
+    // Servers and libraries quote their input, so a text might contain the password.
     if let Some(password) = endpoint.driver.get_password().and_then(|it| str::from_utf8(it).ok())
         && !password.is_empty()
     {
@@ -421,7 +422,7 @@ fn failure(endpoint: &Endpoint, error: &tokio_postgres::Error) -> Failure {
     Failure { class, text, hint }
 }
 
-/// Why nobody could read all texts of this database, if so.
+/// Failure when the encoding of this database makes some texts unreadable; `None` otherwise.
 fn unreadable(endpoint: &Endpoint, connection: &Connection) -> Option<Failure> {
     let encoding = connection.encoding.as_deref()?;
     (!ENCODINGS.contains(&encoding)).then(|| Failure {
@@ -435,7 +436,7 @@ fn unreadable(endpoint: &Endpoint, connection: &Connection) -> Option<Failure> {
     })
 }
 
-/// Says once that anyone between us and a remote server could read and change what is sent.
+/// Warns once that anyone between us and a remote server could read and change the traffic.
 fn warn_if_unverified(endpoint: &Endpoint, mode: SslMode) {
     static SAID: Once = Once::new();
     let verified = matches!(mode, SslMode::VerifyCa | SslMode::VerifyFull);

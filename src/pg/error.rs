@@ -1,4 +1,4 @@
-//! What went wrong at Postgres, by what can be done about it, and a text that is safe to show.
+//! Errors of Postgres: a class that decides the remedy, and a text that is safe to show.
 
 use std::{borrow::Cow, error::Error as StdError, io, time::Duration};
 
@@ -6,12 +6,12 @@ use tokio_postgres::error::{DbError, SqlState};
 
 use super::blocking::Blocking;
 
-/// What can be done about an error. There is one classification, [`classify`].
+/// Class of an error, which decides the remedy. [`classify`] is the only classification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
     /// The same statement may work in a moment, on the same session.
     Transient,
-    /// The session is gone or of no more use: connect again.
+    /// The session is lost or unusable: connect again.
     SessionLost,
     /// A grant is missing.
     Permission,
@@ -19,12 +19,12 @@ pub enum Class {
     Schema,
     /// The address, the database, the credentials or the TLS settings are wrong.
     Configuration,
-    /// Nothing that we know: a defect here, or data that nobody foresaw.
+    /// An unexpected error: a defect of this program, or data that it cannot handle.
     Unexpected,
 }
 
 impl Class {
-    /// The remedy, for operators; `None` when the error passes by itself.
+    /// Remedy for operators; `None` when the error passes by itself.
     pub fn hint(self) -> Option<&'static str> {
         match self {
             Self::Transient | Self::SessionLost | Self::Unexpected => None,
@@ -38,16 +38,17 @@ impl Class {
     }
 }
 
-/// A statement that did not do its work.
+/// A statement that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
-    /// No answer came in time. It is not known what the server did: drop the session.
+    /// No answer came within the deadline. The server may or may not have carried the statement
+    /// out, so the session must be dropped.
     #[error("no answer from the database within {}", humantime::format_duration(*.after))]
     Timeout {
-        /// How long was waited.
+        /// The deadline.
         after: Duration,
     },
-    /// Somebody has changed a column, so that nothing could be read from it.
+    /// A column has another type, so the row cannot be read.
     #[error("column \"{column}\" of the outbox has the type {found}, and should have {wanted}")]
     Shape {
         /// The column's name.
@@ -57,10 +58,10 @@ pub enum QueryError {
         /// The type that it was made with.
         wanted: &'static str,
     },
-    /// The row that could not be read is not there any more.
+    /// The unreadable row is no longer there.
     #[error("a row that could not be read is not there any more")]
     RowGone,
-    /// A statement that always gives a row gave none: a defect of this build.
+    /// No row came from a statement that always returns one: a defect of this build.
     #[error("a statement gave no row where one was expected")]
     NoRow,
     /// A statement does not say the type of a parameter: a defect of this build.
@@ -69,10 +70,11 @@ pub enum QueryError {
         /// The parameter's number.
         number: usize,
     },
-    /// The server gave the statement up, which waited for the lock of another session.
+    /// The server gave the statement up because another session held a lock for too long.
     #[error("{0}")]
     Blocked(Box<Blocked>),
-    /// The server or the driver said no. Not a `source`, whose own text would show row values.
+    /// The server or the driver reported an error. It is not a `source`, because its own text would
+    /// show row values.
     #[error("{}", describe(.0))]
     Failed(tokio_postgres::Error),
 }
@@ -93,8 +95,8 @@ impl From<tokio_postgres::Error> for QueryError {
 }
 
 impl QueryError {
-    /// Whether the statement was given up because it took too long: by the server, or by us, who
-    /// heard nothing from it. One that waited for a known lock is none.
+    /// Whether the statement was given up because it took too long, by the server or by our
+    /// deadline. A wait for an identified lock does not count.
     pub fn is_given_up(&self) -> bool {
         match self {
             Self::Timeout { .. } => true,
@@ -107,12 +109,12 @@ impl QueryError {
         }
     }
 
-    /// Whether a single row may have caused it: damaged storage, or a value that nothing can take. Other
-    /// rows may be read all the same.
+    /// Whether a single row may have caused the error: damaged storage, or a value that cannot be
+    /// stored. Other rows may be readable.
     pub fn is_of_a_row(&self) -> bool {
         let Self::Failed(error) = self else { return false };
         match error.code() {
-            // A block that the disk does not give is as lost as one that makes no sense.
+            // An I/O error of the disk loses a block just as damaged content does.
             Some(code) => {
                 let code = code.code();
                 code == "58030" || matches!(code.get(..2), Some("XX" | "22" | "54"))
@@ -121,7 +123,8 @@ impl QueryError {
         }
     }
 
-    /// Whether the statement has waited for a lock for too long, whether or not it is known whose.
+    /// Whether the statement waited for a lock for too long, whether or not its holder is
+    /// identified.
     pub fn is_locked_out(&self) -> bool {
         match self {
             Self::Blocked(_) => true,
@@ -134,13 +137,13 @@ impl QueryError {
         }
     }
 
-    /// The session whose lock the statement has waited for, when that is the reason.
+    /// The session whose lock the statement waited for; `None` for another reason.
     pub fn blocking(&self) -> Option<&Blocking> {
         let Self::Blocked(blocked) = self else { return None };
         Some(&blocked.by)
     }
 
-    /// The remedy, for operators; `None` when the error passes by itself.
+    /// Remedy for operators; `None` when the error passes by itself.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         match self.blocking() {
             Some(by) => Some(by.hint().into()),
@@ -148,7 +151,7 @@ impl QueryError {
         }
     }
 
-    /// What can be done about it.
+    /// Class of the error, which decides the remedy.
     pub fn class(&self) -> Class {
         match self {
             Self::Timeout { .. } => Class::SessionLost,
@@ -160,7 +163,7 @@ impl QueryError {
     }
 }
 
-/// Says what can be done about a driver's error. The only place that knows.
+/// Classifies an error of the driver. No other code inspects its kind.
 pub fn classify(error: &tokio_postgres::Error) -> Class {
     if let Some(code) = error.code() {
         return classify_code(code);
@@ -168,7 +171,7 @@ pub fn classify(error: &tokio_postgres::Error) -> Class {
     if error.is_closed() {
         return Class::SessionLost;
     }
-    // The driver keeps its kinds to itself; its texts are what it shows of them.
+    // The driver does not expose its error kinds, only their texts.
     match error.to_string().as_str() {
         "error performing TLS handshake" if !is_interrupted(error) => Class::Configuration,
         "error communicating with the server"
@@ -183,10 +186,10 @@ pub fn classify(error: &tokio_postgres::Error) -> Class {
     }
 }
 
-/// By SQLSTATE: the exceptions first, then by class (its first two characters).
+/// Classifies a SQLSTATE: the exceptions first, then by its first two characters.
 fn classify_code(code: &SqlState) -> Class {
     match code.code() {
-        // Cancelled, among others by our own statement_timeout and lock_timeout.
+        // The statement was cancelled, among others by our statement_timeout and lock_timeout.
         "57014" | "55P03" | "40001" | "40P01" => Class::Transient,
         // The server is starting, stopping or in recovery: its next session may be a good one.
         "57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03" | "25P04"
@@ -209,13 +212,13 @@ fn classify_code(code: &SqlState) -> Class {
     }
 }
 
-/// Whether the server gave the statement up for its time: that of a lock, or its whole.
+/// Whether the server gave the statement up because of `statement_timeout` or `lock_timeout`.
 pub(super) fn is_given_up(error: &tokio_postgres::Error) -> bool {
     let code = error.code();
     code == Some(&SqlState::LOCK_NOT_AVAILABLE) || code == Some(&SqlState::QUERY_CANCELED)
 }
 
-/// Whether the conversation broke off, instead of being refused.
+/// Whether the connection broke off, instead of being refused.
 fn is_interrupted(error: &tokio_postgres::Error) -> bool {
     rustls_error(error).is_none()
         && error.source().and_then(|cause| cause.downcast_ref::<io::Error>()).is_some()
@@ -251,8 +254,8 @@ pub(super) fn rustls_error(error: &tokio_postgres::Error) -> Option<&rustls::Err
     None
 }
 
-/// The error as one line for people: the server's message, code, detail and hint, without values
-/// of rows, which details of data and constraint errors would show.
+/// The error as one line for people: the server's message, code, detail and hint. Row values are
+/// left out, which details of data and constraint errors would show.
 pub fn describe(error: &tokio_postgres::Error) -> String {
     if let Some(refusal) = error.as_db_error() {
         return describe_refusal(refusal);
@@ -270,11 +273,11 @@ pub fn describe(error: &tokio_postgres::Error) -> String {
     text
 }
 
-/// The same for an answer of the server.
+/// Same as [`describe`], for an error of the server.
 pub(super) fn describe_refusal(refusal: &DbError) -> String {
     let code = refusal.code().code();
     if code.starts_with("22") || code.starts_with("23") {
-        // Their messages and details quote what was in the row. The names tell enough.
+        // Messages and details of these errors quote row values. The names are enough.
         let place = [refusal.schema(), refusal.table(), refusal.column(), refusal.constraint()];
         let place = place.into_iter().flatten().collect::<Vec<_>>().join(".");
         let kind = if code.starts_with("22") { "invalid data" } else { "constraint violated" };

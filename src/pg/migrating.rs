@@ -1,5 +1,5 @@
-//! The schema's version and its migrations through one of our sessions, which names the session
-//! whose lock they wait for.
+//! The schema's version and its migrations, through a session that names the holder of a blocking
+//! lock.
 
 use std::{
     pin::pin,
@@ -31,7 +31,7 @@ pub async fn version(
     watched(lookout, migrate::version(&connection.client, schema)).await
 }
 
-/// As [`version`], which is given up after `limit`; `None` then.
+/// Same as [`version`], with a limit; `None` when it is exceeded.
 pub async fn version_within(
     connection: &Connection,
     schema: &Schema,
@@ -86,7 +86,7 @@ pub async fn migrate(connection: &mut Connection, schema: &Schema) -> Result<Rep
     watched(lookout.as_ref(), migrate::migrate(client, schema)).await
 }
 
-/// Does some work, and adds to an error of it whose lock it waited for.
+/// Does some work, and adds the holder of the blocking lock to its error.
 async fn watched<T>(
     lookout: Option<&Lookout>,
     work: impl Future<Output = Result<T, MigrateError>>,

@@ -1,4 +1,4 @@
-//! Everything that is true of any Postgres session, whatever it is used for.
+//! Postgres sessions of every purpose: connecting, statements, errors, migrations.
 
 pub mod blocking;
 pub mod connect;

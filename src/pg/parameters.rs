@@ -28,7 +28,7 @@ pub(super) fn parameter_types(sql: &str) -> Result<Vec<Type>, QueryError> {
     types.into_iter().zip(1..).map(|(found, number)| found.ok_or_else(|| missing(number))).collect()
 }
 
-/// The statement without its comments, which name parameters too.
+/// The statement without its comments, which may mention parameters too.
 fn without_comments(sql: &str) -> String {
     let code = |line: &'_ str| line.split_once("--").map_or(line, |(code, _)| code).to_owned();
     sql.lines().map(code).collect::<Vec<_>>().join("\n")

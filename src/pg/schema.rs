@@ -1,8 +1,8 @@
-//! The schema that every statement names, put into the text of a statement in one place.
+//! The schema of the outbox tables, inserted into the text of each statement.
 
 use crate::config::name::SchemaName;
 
-/// How the `.sql` files spell the schema. Nothing else in them is spelt like that.
+/// Spelling of the schema in the `.sql` files. They use this text for nothing else.
 const TOKEN: &str = "\"postrider\"";
 
 /// A schema whose name needs no quoting, neither in an identifier nor in a string.
@@ -25,7 +25,7 @@ impl Schema {
         sql.replace(TOKEN, &format!("\"{}\"", self.as_str()))
     }
 
-    /// The channel on which a leader says that it has given its lease up.
+    /// The channel of notifications about a released lease.
     pub fn lease_channel(&self) -> String {
         format!("{}_lease", self.channel())
     }

@@ -1,8 +1,9 @@
-//! One session with Postgres: how statements run on it, how long each may take, how it ends.
+//! A session with Postgres: running statements, their deadlines, and the end of the session.
 //!
-//! A session is *own* when Postgres started it for this connection, or *shared* when a pooler lends
-//! it for one transaction at a time. On a shared session nothing may outlive the transaction: each
-//! statement runs unnamed, in a transaction of its own that begins with our settings.
+//! A session is *own* when Postgres started it for this connection. It is *shared* when a pooler
+//! lends it for one transaction at a time. On a shared session no state may outlive the
+//! transaction: each statement runs unnamed, in a separate transaction that begins with our
+//! settings.
 
 use std::{
     borrow::Cow,
@@ -31,42 +32,42 @@ use crate::{
     tasks,
 };
 
-/// How much longer than the server's `statement_timeout` an answer is waited for: when both are
-/// alive the server gives up first, and the session stays usable.
+/// Additional wait for an answer beyond the server's `statement_timeout`. When both are alive the
+/// server gives up first, and the session stays usable.
 const DEADLINE_SLACK: Duration = Duration::from_secs(1);
 
-/// How long a request to cancel a statement may take.
+/// Maximum time of a request to cancel a statement.
 const CANCEL_MAX: Duration = Duration::from_secs(1);
 
-/// The values that a statement gets, in order.
+/// Parameter values of a statement, in order.
 pub type Parameters<'a> = [&'a (dyn ToSql + Sync)];
 
-/// Whose a session is.
+/// Sharing of a session with other clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sharing {
     /// Postgres started it for this connection: settings, prepared statements and `LISTEN` stay.
     Own,
-    /// A pooler may give it to somebody else after each transaction.
+    /// A pooler may lend it to another client after each transaction.
     Shared,
 }
 
-/// One session. Dropping it ends the session.
+/// A session with Postgres. Dropping it ends the session.
 pub struct Connection {
-    /// The driver's half. Statements go through the methods below, which give each its time.
+    /// The driver's half. Statements go through the methods below, which set each a deadline.
     pub(super) client: Client,
-    /// The lookout for sessions that keep statements waiting. `None` on a shared session, and on
-    /// the one that asks.
+    /// Watch for sessions that block statements. `None` on a shared session, and on the session of
+    /// the watch itself.
     pub(super) lookout: Option<Lookout>,
     /// The server's process of the session; behind a pooler the one of the first statement.
     pub(super) pid: Option<i32>,
-    /// Notified of every NOTIFY that the session listens for.
+    /// Notified of every NOTIFY on a channel that the session listens to.
     pub notified: Arc<Notify>,
     pub(super) closed: CancellationToken,
-    /// Cancelled to end the session for the settings that a reload brought.
+    /// Cancelled to end the session because a reload brought other settings.
     pub(super) end: CancellationToken,
-    /// The end of the session, in the words of the driver.
+    /// Reason for the end of the session, in the words of the driver.
     pub(super) ending: Arc<OnceLock<String>>,
-    /// The reason for it, as the server gave it to a statement.
+    /// Reason for the end of the session, as the server gave it to a statement.
     pub(super) reason: OnceLock<String>,
     pub(super) query_timeout: Duration,
     pub(super) queries: Option<QueryDurations>,
@@ -78,12 +79,12 @@ pub struct Connection {
     /// Opens the transaction of one statement on a shared session.
     pub(super) begin: String,
     pub(super) connector: MakeRustlsConnect,
-    /// When the last statement ended. The next one in the pipeline began then.
+    /// End of the last statement. The next one in the pipeline began then.
     pub(super) last_end: RwLock<Instant>,
     pub(super) _abandon: DropGuard,
 }
 
-/// One statement, ready to run on the session that prepared it.
+/// A statement, ready to run on the session that prepared it.
 #[derive(Debug, Clone)]
 pub struct Prepared {
     /// The server's handle, on an own session.
@@ -93,18 +94,18 @@ pub struct Prepared {
 }
 
 impl Connection {
-    /// Whose the session is.
+    /// Sharing of the session.
     pub fn sharing(&self) -> Sharing {
         self.sharing
     }
 
-    /// Waits for a statement, but no longer than `query_timeout` and a little. The time of a
-    /// statement begins when the one before it on this session has ended.
+    /// Waits for a statement, at most `query_timeout` and [`DEADLINE_SLACK`]. The time of a
+    /// statement begins when the previous one on this session has ended.
     ///
     /// # Errors
     ///
-    /// After [`QueryError::Timeout`] nobody knows what the server did: drop the connection. The
-    /// server has been asked to cancel the statement.
+    /// After [`QueryError::Timeout`] the server may or may not have carried the statement out: drop
+    /// the connection. The server has been asked to cancel the statement.
     ///
     /// # Cancel safety
     ///
@@ -118,7 +119,7 @@ impl Connection {
         let mut statement = pin!(statement);
         let mut slow = None;
         loop {
-            // A statement that is slow may wait for somebody's lock.
+            // A slow statement may be waiting for a lock.
             let asks = self.lookout.as_ref().filter(|_| slow.is_none() && SLOW < after);
             let until = began + asks.map_or(after, |_| SLOW);
             let answer = tokio::time::timeout_at(until.into(), &mut statement).await;
@@ -141,7 +142,7 @@ impl Connection {
         }
     }
 
-    /// The error with the session whose lock the statement has waited for.
+    /// The error, extended by the session whose lock the statement waited for.
     async fn explained(
         &self,
         error: tokio_postgres::Error,
@@ -159,7 +160,8 @@ impl Connection {
         }
     }
 
-    /// A session that the server ends while a statement runs says why to the statement only.
+    /// Keeps the reason for which the server ended the session: only the running statement receives
+    /// it.
     fn keep_reason(&self, error: &tokio_postgres::Error) {
         let fatal = error.as_db_error().filter(|it| ["FATAL", "PANIC"].contains(&it.severity()));
         if let Some(reason) = fatal {
@@ -168,7 +170,7 @@ impl Connection {
         }
     }
 
-    /// The same session, which ends when the settings of the database are replaced by a reload.
+    /// Lets the session end when a reload replaces the settings of the database.
     pub(super) fn until(self, mut replaced: Replacements<Database>) -> Self {
         let (closed, end) = (self.closed.clone(), self.end.clone());
         tasks::drive(async move {
@@ -180,7 +182,7 @@ impl Connection {
         self
     }
 
-    /// As [`deadline`](Self::deadline), and counts how long the statement took.
+    /// Same as [`deadline`](Self::deadline), and counts the duration of the statement.
     ///
     /// # Errors
     ///
@@ -206,8 +208,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// As `deadline`; class `Schema` when what it names is missing. On a shared session that shows
-    /// when it runs.
+    /// Errors of `deadline`; class `Schema` when an object of the statement is missing. On a shared
+    /// session that error comes when the statement runs.
     pub async fn prepare(&self, sql: String) -> Result<Prepared, QueryError> {
         let types = parameter_types(&sql)?;
         let own = match self.sharing {
@@ -217,7 +219,7 @@ impl Connection {
         Ok(Prepared { own, sql, types })
     }
 
-    /// Runs a prepared statement and hands each row to `take` as it comes.
+    /// Runs a prepared statement and passes each row to `take` as it comes.
     ///
     /// # Errors
     ///
@@ -272,7 +274,7 @@ impl Connection {
         Ok(rows)
     }
 
-    /// Runs a prepared statement within its deadline, and counts how long it took.
+    /// Runs a prepared statement within its deadline, and counts its duration.
     ///
     /// # Errors
     ///
@@ -290,7 +292,7 @@ impl Connection {
         self.timed(query, self.rows(statement, parameters)).await
     }
 
-    /// As [`run`](Self::run), for a statement that always gives a row.
+    /// Same as [`run`](Self::run), for a statement that always returns a row.
     ///
     /// # Errors
     ///
@@ -309,7 +311,8 @@ impl Connection {
         rows.into_iter().next().ok_or(QueryError::NoRow)
     }
 
-    /// Runs a statement once, without preparing it. Each `$n` of it has a cast, which says its type.
+    /// Runs a statement once, without preparing it. Each `$n` of it has a cast, which says its
+    /// type.
     ///
     /// # Errors
     ///
@@ -327,7 +330,7 @@ impl Connection {
         self.deadline(self.query_typed(sql, &types, parameters)).await
     }
 
-    /// As [`query`](Self::query), for as long as it takes.
+    /// Same as [`query`](Self::query), without a deadline.
     ///
     /// # Errors
     ///
@@ -351,8 +354,8 @@ impl Connection {
         }
     }
 
-    /// Does some work in this session. What comes with the answer says, where it took long, that it
-    /// is asked since who is in the way.
+    /// Runs some work in this session. When it takes long, a watch for the blocking session begins
+    /// and is returned with the result.
     async fn watched<T>(&self, work: impl Future<Output = T>) -> (T, Option<Slow>) {
         let mut work = pin!(work);
         if let Ok(done) = tokio::time::timeout(SLOW, &mut work).await {
@@ -362,7 +365,7 @@ impl Connection {
         (work.await, slow)
     }
 
-    /// Runs statements that answer with nothing, such as `LISTEN`, within one deadline.
+    /// Runs statements without a result, such as `LISTEN`, within one deadline.
     ///
     /// # Errors
     ///
@@ -395,7 +398,7 @@ impl Connection {
         &self,
         statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, tokio_postgres::Error> {
-        // Each future sends its message when it is polled first, and they are polled in this order.
+        // Each future sends its message when it is first polled, and they are polled in this order.
         let work = join(statement, self.client.batch_execute("COMMIT"));
         let (begun, (answer, committed)) = join(self.client.batch_execute(&self.begin), work).await;
         begun?;
@@ -407,7 +410,7 @@ impl Connection {
         *self.last_end.write().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// Asks the server to give up what it is doing for this session.
+    /// Asks the server to cancel the running statement of this session.
     fn cancel(&self) {
         let (token, connector) = (self.client.cancel_token(), self.connector.clone());
         tasks::drive(async move {
@@ -418,15 +421,15 @@ impl Connection {
         });
     }
 
-    /// The same session, whose [timed](Self::timed) statements are measured.
+    /// The same session, with its [timed](Self::timed) statements measured.
     #[must_use]
     pub fn measured(mut self, queries: QueryDurations) -> Self {
         self.queries = Some(queries);
         self
     }
 
-    /// The text as the database can take it: one that does not keep Unicode would refuse the whole
-    /// statement for a character that it lacks, so there everything but ASCII is escaped.
+    /// The text in a form that the database accepts. A database without Unicode would refuse the
+    /// whole statement for a character that it lacks, so for it everything but ASCII is escaped.
     pub fn storable<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let is_unicode = self.encoding.as_deref().is_none_or(|encoding| encoding == "UTF8");
         if is_unicode || text.is_ascii() {
@@ -451,14 +454,14 @@ impl Connection {
         self.closed.is_cancelled()
     }
 
-    /// Why the session ended, once it has.
+    /// Reason for the end of the session; `None` while it is open.
     pub fn ending(&self) -> Option<&str> {
         self.reason.get().or_else(|| self.ending.get()).map(String::as_str)
     }
 }
 
 impl Prepared {
-    /// The columns of the answer, where the server has described them: on an own session.
+    /// The columns of the answer, when the server has described them: on an own session.
     pub fn columns(&self) -> Option<&[tokio_postgres::Column]> {
         self.own.as_ref().map(Statement::columns)
     }

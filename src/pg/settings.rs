@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// For how long settings hold.
+/// Time for which settings last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lasts {
     Session,
@@ -19,7 +19,8 @@ pub(super) fn session_settings<'a>(
         ("client_encoding", "UTF8"),
         ("lock_timeout", "2s"),
         ("idle_in_transaction_session_timeout", "10s"),
-        // A policy that hides rows from us would lose them without a word: fail instead.
+        // A policy that hides rows from us would lose events silently. This setting makes the
+        // statement fail instead.
         ("row_security", "off"),
         ("standard_conforming_strings", "on"),
     ];
@@ -29,7 +30,7 @@ pub(super) fn session_settings<'a>(
     settings
 }
 
-/// The statement that sets them, in one round trip.
+/// The statement that makes these settings, in one round trip.
 pub(super) fn settings_of(settings: &[(&str, String)], lasts: Lasts) -> String {
     let is_local = lasts == Lasts::Transaction;
     let calls: Vec<_> = settings

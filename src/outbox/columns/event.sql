@@ -1,13 +1,13 @@
--- The columns of an event, of rows `o` of the outbox. $n is the parameter with the bytes of one
--- payload at most that comes along.
+-- The columns of an event, of rows `o` of the outbox. $n is the parameter with the maximum bytes of
+-- a payload that is returned with its row.
 --
--- The memory of a page is bounded: a payload above $n bytes does not come along, only its size, and
--- read_payloads.sql reads it when there is room. Nothing that is not returned is read: sizes come
--- from the header of the value (values that another table had compressed are the exception: these
--- are unpacked and measured). The other columns fit into a block, because outbox stores them PLAIN;
--- headers beyond 64 KiB come as a JSON string, which is no object and so is refused later. A
--- running sum of the sizes here would cost as much again as reading the rows. Each value that is
--- sent costs, so the usual ones of three columns come as null.
+-- The memory of a page is bounded: of a payload above $n bytes only the size is returned, and
+-- read_payloads.sql reads it when there is room. Sizes come from the header of the value, so the
+-- value itself is not read. Values that another table had compressed are the exception: these are
+-- unpacked and measured. The other columns fit into a block, because outbox stores them PLAIN.
+-- Headers beyond 64 KiB are returned as a JSON string, which is not an object and so is refused
+-- later. A running sum of the sizes here would cost as much as reading the rows. Each value that is
+-- sent costs, so the usual values of three columns are returned as null.
 --
 -- seq int8, event_id uuid, occurred_at timestamptz, event_type text, event_version int4 null (null
 -- = 1), kind text null (null = domain), aggregate_type text null, aggregate_id text null,

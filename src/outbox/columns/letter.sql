@@ -1,4 +1,4 @@
--- The columns of a letter `l` in lists.
+-- The columns of a letter `l` in lists of letters.
 --
 -- id int8, relay text, state text, dead_at text null, first_failed_at text, next_attempt_at text
 -- null (times as ISO 8601 in UTC), error_code text, error text, fingerprint text, attempts int4,

@@ -28,7 +28,7 @@ const DIGEST_BYTES_MAX: i64 = 64 * 1024 * 1024;
 pub enum Action {
     /// The relay tries the letters again.
     Redrive,
-    /// The letters are given up, and the letters held behind them go on.
+    /// The letters are given up, and the letters behind them go on.
     Discard,
 }
 
@@ -125,7 +125,8 @@ impl Operator {
     /// transaction.
     ///
     /// # Errors
-    /// As the session's; then nothing of this batch was done, unless the answer did not come in time.
+    /// As the session's; then nothing of this batch was done, unless the answer did not come in
+    /// time.
     pub async fn act(
         &self,
         action: Action,

@@ -74,7 +74,7 @@ impl State {
     }
 }
 
-/// Conditions that select letters; all that are set must hold.
+/// Conditions that select letters. A letter must meet all that are set.
 #[derive(Debug, Clone, Default)]
 pub struct Choice {
     /// Event type.
@@ -97,7 +97,7 @@ pub struct Choice {
     pub hopeless: bool,
 }
 
-/// One letter in a list, without its payload.
+/// A letter in a list, without its payload.
 #[derive(Debug, Clone)]
 pub struct Letter {
     /// Id, after which the next page continues.

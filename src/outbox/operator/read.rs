@@ -187,7 +187,7 @@ impl Operator {
         rows.iter().map(Letter::read).collect()
     }
 
-    /// One letter in full, of any relay; `None` when no letter has this id.
+    /// A letter in full, of any relay; `None` when no letter has this id.
     ///
     /// # Errors
     /// As the session's.

@@ -14,7 +14,7 @@ pub enum Redriven {
     Pending,
     /// The stream contains it.
     Published {
-        /// Sequence in the stream, when known.
+        /// Sequence in the stream; `None` when unknown.
         stream_seq: Option<i64>,
     },
     /// The letter died again.
@@ -37,7 +37,7 @@ pub enum Redriven {
     Behind(i64),
     /// The letter was resolved in another way, or was deleted.
     Gone {
-        /// `discarded` or `deleted`, and the person when known.
+        /// `discarded` or `deleted`, with the person if there is one.
         how: String,
     },
 }

@@ -1,5 +1,6 @@
--- Accepts the stream as it is, because an operator has asked for it: `postrider reconcile` has made
--- letters of all that it lost and the outbox has. What the outbox no longer has is noted as a loss.
+-- Accepts the stream as it is, at the request of an operator: `postrider reconcile` has made
+-- letters of all lost events that the outbox has. Events that the outbox no longer has are recorded
+-- as a loss.
 --
 -- $1 text relay, $2 bigint term, $3 bigint null when the stream was created (nanoseconds since
 -- 1970),

@@ -1,13 +1,14 @@
--- Where every committed row and every letter stands, of one moment. For `postrider audit`, off the
--- data path: it reads the whole outbox. Open the session with ACCOUNTING_SETTINGS.
+-- Counts of all committed rows and all letters, at one moment, for `postrider audit`. Off the data
+-- path: it reads the whole outbox. Open the session with ACCOUNTING_SETTINGS.
 --
--- Settled is what is visible in P, or visible in C and not above the bookmark (0002_relay.sql).
--- Before the relay's first start nothing is.
+-- Rows are settled when they are visible in P, or visible in C and not above the bookmark
+-- (0002_relay.sql). Before the relay's first start no row is settled.
 --
 -- $1 text relay
 -- Columns: state text null, resolution text null (of the letter; both null: a row without one),
 --   has_row bool (false: retention has taken the letter's row), is_settled bool (of the row; false
---   without one), is_filtered bool (the relay's filter of now leaves the row out), count int8, payloads_lost int8 (unresolved letters whose payload was left in a
+--   without one), is_filtered bool (the relay's filter of now leaves the row out), count int8,
+--   payloads_lost int8 (unresolved letters whose payload was left in a
 --   row that is gone), strangers int8 (letters that were never edited and whose row has another
 --   event)
 -- Rows: one a combination that occurs. Index: none, it reads everything once. Locks: ACCESS SHARE.

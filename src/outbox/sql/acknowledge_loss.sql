@@ -1,4 +1,4 @@
--- Notes that a person has seen the losses of a relay, with a row of the audit each.
+-- Records that a person has seen the losses of a relay, with an audit row each.
 --
 -- $1 text relay, $2 text actor, $3 text reason
 -- Columns: losses int8

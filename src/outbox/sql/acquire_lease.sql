@@ -1,12 +1,12 @@
--- Takes the lease when it is free: creates the position when missing, raises the term, and tells
--- where we are. Look at read_lease.sql first: this locks the row also when it gives none.
+-- Acquires the lease when it is free: creates the position when missing, increases the term, and
+-- returns the position. Run read_lease.sql first: this locks the row also when it returns none.
 --
--- The lease is free when it was released or has expired, when it is this process's own, and when it
--- is of a term whose session was seen to have ended ($5).
+-- The lease is free when it was released or has expired, when it belongs to this process, and when
+-- its term is $5, whose session has ended.
 --
--- A new position has settled nothing: every row that the outbox holds will be published. Rows with
--- a transaction number that this cluster has not come to are from another one: then it is made as
--- one that was restored (system_id 0).
+-- A new position has settled nothing: every row of the outbox will be published. Rows with a
+-- transaction number that this cluster has not reached come from another one. Then the position is
+-- created as a restored one (system_id 0).
 --
 -- $1 text relay, $2 text holder, $3 uuid instance, $4 float8 length of the lease in seconds,
 -- $5 bigint null (a term whose session has ended), $6 boolean (this session is the leader's own),

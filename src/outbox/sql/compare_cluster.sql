@@ -1,4 +1,4 @@
--- Whether a relay's position was made in a cluster with another identifier than this one.
+-- Tests whether a relay's position was made in a cluster with another identifier than this one.
 --
 -- $1 text relay
 -- Columns: is_foreign bool, fits bool (it is true here all the same, as after pg_upgrade)

@@ -1,4 +1,4 @@
--- Losses of a relay that nobody has acknowledged, in sum.
+-- Sum of the losses of a relay that no operator has acknowledged.
 --
 -- $1 text relay
 -- Columns: losses int8, events int8 (at most), noticed_at text null (the first, ISO 8601, UTC)

@@ -1,4 +1,4 @@
--- How many events wait for a relay that it would not publish with another filter
+-- Counts the waiting events that a relay would not publish with another filter
 -- (migrations/functions/passed_over.sql).
 --
 -- $1 text relay, $2 text null the other filter as JSON (null: everything)

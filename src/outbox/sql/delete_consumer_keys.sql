@@ -1,4 +1,4 @@
--- Forgets the consumers' dedup keys that are older than the retention. Call it every hour or so.
+-- Deletes the consumers' dedup keys that are older than the retention. Call it about every hour.
 --
 -- $1 float8 retention in seconds (1 hour to 90 days)
 -- Columns: leaves int4 (emptied), timeless int8 (rows deleted, at most 10,000 a call)

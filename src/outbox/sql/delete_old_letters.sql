@@ -1,4 +1,4 @@
--- Deletes old resolved letters and old rows of the audit, some of each.
+-- Deletes old resolved letters and old audit rows, up to a limit each.
 --
 -- $1 float8 retention of letters in seconds, $2 float8 that of the audit, $3 bigint rows of each at
 --   most

@@ -1,4 +1,4 @@
--- Changes a dead letter in place under a new event id, with its row of the audit; on request it is
+-- Changes a dead letter in place under a new event id, with its audit row. On request the letter is
 -- redriven at once (migrations/functions/operator_edit.sql).
 --
 -- $1 text the edit as a JSON object, $2 text null payload as JSON, $3 bytea null payload as bytes,

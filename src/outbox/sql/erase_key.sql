@@ -1,4 +1,4 @@
--- Erases what is kept of one key: one batch, with its row of the audit
+-- Erases the stored data of one key: one batch, with its audit row
 -- (migrations/functions/operator_erase.sql).
 --
 -- $1 to $7 as the function's

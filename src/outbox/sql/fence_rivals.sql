@@ -1,5 +1,6 @@
--- Ends the terms of leaders with another number of shards whose lease has expired: a frozen one that
--- wakes up later would renew it otherwise, because nobody has taken its own position.
+-- Ends the terms of leaders with another number of shards whose lease has expired. A frozen one
+-- that wakes up later could renew its lease otherwise, because no instance has acquired its
+-- position.
 --
 -- $1 text route, $2 int4 shards that this one has (1: it has none)
 -- Columns: relay text, durable text (as renew_lease.sql)

@@ -1,5 +1,5 @@
--- The letter that a key waits for: its first unresolved one that holds others, or else its first
--- one, and how many letters stand behind that.
+-- The letter that a key waits for, and the number of letters behind it. It is the first unresolved
+-- letter that blocks the key, or else the first unresolved one.
 --
 -- $1 text relay, $2 text aggregate type, $3 text aggregate id, $4 bigint letters to count at most
 -- Columns: those of columns/letter.sql, last_failed_at text, behind int8 (exact up to $4),

@@ -1,4 +1,4 @@
--- The conditions that the reader rests on and that do not hold, for `check`, `status` and `why`.
+-- The broken conditions among those that the reader relies on, for `check`, `status` and `why`.
 --
 -- $1 text relay
 -- Columns: code text, remedy text (repair, wake, warn or refuse), problem text, fix text

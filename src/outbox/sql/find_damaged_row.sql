@@ -1,4 +1,4 @@
--- The place of the first row whose block cannot be read: asked for when find_next_row.sql fails.
+-- The place of the first row whose block cannot be read. Run it when find_next_row.sql fails.
 --
 -- $1 bigint bookmark, $2 bigint floor of P, $3 text null late transactions
 -- Columns: seq int8 null

@@ -1,7 +1,7 @@
--- The letters whose time has come, and when the next one's will.
+-- Letters whose mark is due, and the time until the next mark.
 --
--- A letter's time makes the relay look at its key (load_letters.sql). A time that is further away
--- than any wait is one from before the database's clock was put back: it has come too.
+-- A due mark makes the relay load the key of the letter (load_letters.sql). A mark further away
+-- than the longest wait was set before the database's clock was put back. It is due too.
 --
 -- $1 text     relay
 -- $2 bigint   letters at most

@@ -1,9 +1,11 @@
--- Roles that are meant to insert events and would be refused (42501), with all that they lack.
+-- Roles that should be able to insert events and would be refused (42501), with all privileges that
+-- they lack.
 --
--- An insert runs the defaults of the table as its own role, and the trigger that wakes the relay as
--- the owner of that function; emit() and the like run what they call as the caller. Which functions
--- those are is read from their texts. A role is meant to insert when it was granted INSERT, also
--- through another role; postrider_producer when it has any right in the schema.
+-- An insert runs the defaults of the table as the inserting role. It runs the trigger that wakes
+-- the relay as the owner of that function. emit() and similar functions run their calls as the
+-- caller. The texts of the functions show which ones they call. A role should be able to insert
+-- when it was granted INSERT, also through another role. postrider_producer should be when it has
+-- any right in the schema.
 --
 -- No parameters.
 -- Columns: role text null (null: every insert is refused while the relay sleeps, because the owner

@@ -1,5 +1,5 @@
--- The late transactions of a span: read_page_late.sql looks for their rows; without any,
--- read_page.sql does.
+-- The late transactions of a span. read_page_late.sql reads their rows; without late transactions
+-- read_page.sql is used.
 --
 -- Late is a transaction that was open when the position was taken (its number is in the xip of P),
 -- has ended and has rows. Its rows may have any seq, so they are looked for by transaction. Those

@@ -1,4 +1,4 @@
--- Letters of rows that the position has not passed: those that a healing will read again.
+-- Letters of rows that the position has not passed, which a healing will read again.
 --
 -- $1 text relay
 -- Columns: seq int8

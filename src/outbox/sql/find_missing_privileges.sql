@@ -1,4 +1,4 @@
--- What the relay needs and its role may not do, for `postrider check`.
+-- Privileges that the relay needs and its role lacks, for `postrider check`.
 --
 -- Columns: object text, privilege text, statement text (grants it: to postrider_relay where there
 --   is that role; membership in it, when this user has none)

@@ -1,5 +1,5 @@
--- Whether the relay's role may use the schema at all: without that nothing in it can be asked
--- about.
+-- The privilege to use the schema, when the relay's role lacks it. Without it no other privilege in
+-- the schema can be tested.
 --
 -- Columns: object text, privilege text, statement text (grants it)
 -- Rows: 0, or 1 when the privilege is missing. Locks: none.

@@ -1,5 +1,5 @@
--- The place of the first row of a page: asked for when a page of one row could not be read. It
--- reads no value that is stored outside of the row (read_page_late.sql has the conditions).
+-- The place of the first row of a page. Run it when a page of one row could not be read. It reads
+-- no value that is stored outside of the row (read_page_late.sql has the conditions).
 --
 -- $1 text P, $2 text C, $3 bigint bookmark, $4 bigint floor of P, $5 text null late transactions,
 -- $6 bigint only rows with a lower seq

@@ -1,5 +1,6 @@
--- Transactions that have inserted into the outbox and are still open. One that looked at the gate
--- before it was opened will not notify: after open_gate.sql, poll until there is none.
+-- Transactions that have inserted into the outbox and are still open. Those that read the wake-up
+-- gate before it was opened will not notify. After open_gate.sql, poll until no such transaction is
+-- left.
 --
 -- No parameters.
 -- Columns: writers int8

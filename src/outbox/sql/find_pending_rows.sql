@@ -1,7 +1,6 @@
 -- The rows of one key that are in the outbox, taken by the relay's filter and not settled by the
--- position yet. What is not
--- settled is what measure_depth.sql says. There is no index by key, so the rows that are looked at
--- have a bound.
+-- position yet. measure_depth.sql defines unsettled rows. There is no index by key, so the number
+-- of rows that are read has a bound.
 --
 -- $1 text relay, $2 text aggregate type, $3 text aggregate id, $4 bigint rows to look at most
 -- Columns: pending int8 (of this key), oldest_age_seconds float8 null (of the one with the lowest

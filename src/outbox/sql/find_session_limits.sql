@@ -1,6 +1,6 @@
--- How many sessions this user may have, by each limit that there is, and how many there are. None of
--- the limits counts for a superuser. The kind of another user's session is hidden from this one: each
--- that has a database and a user counts.
+-- The number of sessions that this user may have by each limit, and the current number. A superuser
+-- has no limits. The kind of another user's session is hidden: each that has a database and a user
+-- counts.
 --
 -- Columns: what text (the limit, for a person), sessions_max int8, sessions int8
 -- Rows: 0 to 3. Locks: none.

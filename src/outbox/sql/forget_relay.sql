@@ -1,5 +1,4 @@
--- Gives up the position of a relay that nobody runs; migrations/functions/forget_relay.sql says
--- how.
+-- Removes the position of a relay that no instance leads (migrations/functions/forget_relay.sql).
 --
 -- $1 text relay, $2 text actor, $3 text reason, $4 bool discard its letters
 -- Columns: outcome text (forgotten, unknown, led, letters), letters int8 (unresolved ones)

@@ -1,10 +1,10 @@
--- Puts the position back to the last checkpoint that the stream still has everything of, so that
--- what it has lost since is published again; what it still has above is recognised by its id.
--- Letters that were published above are tried again. What the outbox no longer has is noted as a
--- loss.
+-- Puts the position back to the last checkpoint up to which the stream is complete, so that
+-- everything lost since is published again. Events that the stream still contains are deduplicated
+-- by their ids. Letters that were published above the checkpoint are tried again. Events that the
+-- outbox no longer has are recorded as a loss.
 --
--- Without such a checkpoint, as for a stream that was created anew, it goes back to the oldest row
--- that the outbox still has. A checkpoint whose stream is not known is none of this one.
+-- Without such a checkpoint, as for a stream that was created anew, the position goes back to the
+-- oldest row of the outbox. A checkpoint of an unknown stream does not count.
 --
 -- $1 text relay, $2 bigint term, $3 bigint null when the stream was created (nanoseconds since
 -- 1970),
@@ -53,9 +53,9 @@ WITH ours AS MATERIALIZED (
     WHERE l.relay = ours.relay AND l.resolution = 'published'
       AND (l.stream_seq IS NULL OR l.stream_seq > $4::bigint
            OR NOT EXISTS (SELECT FROM chosen))
-      -- A letter moves no position, so that a checkpoint may have been taken after it was
-      -- published. Without one every letter counts whose row is read again: rows with letters are
-      -- passed over.
+      -- A letter moves no position, so a checkpoint may have been taken after it was published.
+      -- Without a checkpoint every letter counts whose row is read again, because rows with letters
+      -- are passed over.
       AND CASE WHEN EXISTS (SELECT FROM chosen)
                THEN l.resolved_at >= (SELECT taken_at - interval '1 minute' FROM chosen)
                ELSE EXISTS (SELECT FROM "postrider".outbox AS o

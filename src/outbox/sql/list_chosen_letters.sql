@@ -1,4 +1,4 @@
--- The first letters that an action would be about, in the order of their seq.
+-- The first letters that an action would change, in ascending order of seq.
 --
 -- $1 text relay; each of the next, when not null, narrows the choice: $2 text event type,
 -- $3 and $4 text aggregate type and id, $5 text error code, $6 text fingerprint,
@@ -9,8 +9,8 @@
 SELECT l.* /* columns letter */
 FROM "postrider".letter AS l
 WHERE (l.relay = $1::text) IS TRUE AND (l.state = $10::text) IS TRUE AND l.resolved_at IS NULL
-  -- Once more as what an index can be used for: relay and state unless there are ids, state unless
-  -- there is a key. Without statistics the planner would take one index for as good as another.
+  -- The conditions again, in a form that an index supports: relay and state unless there are ids,
+  -- state unless there is a key. Without statistics the planner could choose either index.
   AND ($9::bigint[] IS NOT NULL OR l.relay = $1::text)
   AND ($9::bigint[] IS NOT NULL OR $4::text IS NOT NULL OR l.state = $10::text)
   AND ($2::text IS NULL OR l.event_type = $2::text)

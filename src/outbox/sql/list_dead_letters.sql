@@ -11,8 +11,8 @@
 SELECT l.* /* columns letter */
 FROM "postrider".letter AS l
 WHERE l.relay = $1::text AND l.resolved_at IS NULL
-  -- The state is a condition for an index unless there is a key: without statistics the planner
-  -- would take one index for as good as another.
+  -- The state is a condition for an index unless there is a key. Without statistics the planner
+  -- could choose either index.
   AND (l.state = 'dead') IS TRUE AND ($4::text IS NOT NULL OR l.state = 'dead')
   AND ($2::text IS NULL OR l.event_type = $2::text)
   AND ($4::text IS NULL

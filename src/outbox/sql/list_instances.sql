@@ -1,5 +1,5 @@
--- Sessions of instances of a relay, whether or not they lead. Who names its sessions otherwise
--- (application_name in database.url) is not found, nor is one behind a pooler by its own name.
+-- Sessions of instances of a relay, leaders and standbys. Sessions with another application_name
+-- (set in database.url) are not found, and neither are those behind a pooler by their own names.
 --
 -- $1 text relay
 -- Columns: pid int4, application_name text

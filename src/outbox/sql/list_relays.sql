@@ -1,4 +1,4 @@
--- Every relay that has a position, who runs it and how far behind it is. Off the data path.
+-- All relays that have a position, with their leader and lag. Off the data path.
 --
 -- $1 bigint letters to count at most
 -- Columns: relay text, is_led bool, holder text (the last one), idle_seconds float8 (since it last

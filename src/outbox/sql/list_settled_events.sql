@@ -1,11 +1,11 @@
--- The events that the stream has to hold, page by page: rows that the position has passed. Those
--- with a letter count only when it was published, those without one when the relay's filter takes
--- them. For `postrider audit` and `reconcile`, off the
--- data path. Open the session with ACCOUNTING_SETTINGS. What is settled stays so, so that pages
--- need no common transaction.
+-- The events that the stream should contain, page by page: rows that the position has passed. Rows
+-- with a letter count only when it was published, rows without one when the relay's filter takes
+-- them. For `postrider audit` and `reconcile`, off the data path. Open the session with
+-- ACCOUNTING_SETTINGS. Settled rows stay settled, so pages need no common transaction.
 --
--- A stream drops its oldest messages by its limits. What was settled when it ended just before the
--- first that it has now may be among those; what was settled later cannot.
+-- A stream drops its oldest messages by its limits. An event that was settled while the stream
+-- ended just before its present first message may be among those. An event that was settled later
+-- cannot.
 --
 -- $1 text relay, $2 bigint seq after which the page begins, $3 bigint rows at most,
 -- $4 bigint first sequence that the stream has (1: it dropped nothing)

@@ -1,5 +1,5 @@
--- The unresolved letters of one letter's key in order, the first of them; of a letter without a key
--- only itself. Dead letters that nothing waits for are left out.
+-- The first unresolved letters of one letter's key, in order. For a letter without a key, only the
+-- letter itself. Dead letters that no other waits for are left out.
 --
 -- $1 bigint   id of a letter
 -- $2 bigint   letters at most

@@ -1,4 +1,4 @@
--- Where a page goes on after one letter.
+-- The place after which a page of letters goes on, from the id of its predecessor.
 --
 -- $1 bigint id
 -- Columns: dead_at timestamptz null, seq int8

@@ -1,13 +1,14 @@
--- How much is not settled, for `status` and the metrics. Off the data path.
+-- Measures the unsettled events of a relay, for `status` and the metrics. Off the data path.
 --
--- Not settled is what is not visible in P, less what is settled of the span P..C: above the
--- bookmark everything that began after P; up to it what began after C; and, transaction by
--- transaction, what was late for P and what was late for C. Settled rows are visited above the last
+-- Unsettled is every row that is not visible in P, less the settled rows of the span P..C. Above
+-- the bookmark these are all rows that began after P; up to it, all that began after C. Late rows
+-- of P and of C are counted transaction by transaction. Settled rows are visited above the last
 -- fence only.
 --
 -- $1 text relay, $2 bigint rows to look at most
 -- Columns: pending int8 (of the rows looked at those that the relay's filter takes: exact while
---   looked_at is below $2), looked_at int8, pending_at_most int8 (an upper bound: seqs drawn and not
+--   looked_at is below $2), looked_at int8, pending_at_most int8 (an upper bound: seqs drawn and
+--   not
 --   settled; gaps of rolled back transactions count, late transactions do not), oldest_age_seconds
 --   float8 null (of the pending event with the lowest seq, by its occurred_at; null when nothing is
 --   pending), dead int8 (unresolved dead letters, exact up to $2), held int8 (likewise, those
@@ -90,7 +91,7 @@ CROSS JOIN LATERAL (
                   WHERE p.filter IS NULL
                      OR "postrider".takes(p.filter, e.event_type, e.kind, e.aggregate_type,
                                           e.aggregate_id, e.seq)
-                     -- What was not looked at may be as old as this.
+                     -- Rows that were not read may be as old as this.
                      OR (SELECT count(*) FROM event) >= $2::bigint
                   ORDER BY e.seq LIMIT 1) AS oldest
             WHERE isfinite(oldest.occurred_at)) AS oldest_age_seconds) AS unsettled

@@ -1,4 +1,4 @@
--- Writes down what this relay takes (migrations/functions/note_filter.sql).
+-- Stores the filter of this relay (migrations/functions/note_filter.sql).
 --
 -- $1 text relay, $2 bigint term, $3 text null the filter as JSON (null: everything)
 -- $4 bigint null (the events that waited and are passed over, when their number is known)

@@ -1,7 +1,7 @@
 -- Opens the wake-up gate for some seconds: until then a transaction that inserts events notifies
--- the channel postrider_<schema>. Before sleeping: LISTEN, open, then see find_open_writers.sql;
--- open again before the time is over. Awake again: close it, so that busy writers do not notify in
--- vain.
+-- the channel postrider_<schema>. Before sleeping: LISTEN, open the gate, then run
+-- find_open_writers.sql. Open it again before the time is over. When awake again, close it, so that
+-- busy writers do not notify in vain.
 --
 -- $1 bigint seconds to stay open; 0 closes
 -- Columns: until int8 (Unix second; 0: closed), slot int8 (where new rows go now)

@@ -1,14 +1,14 @@
--- Where the reader may go next, and what is new on the way there, when that is no more than a page:
--- one round trip, for a P at which no transaction was open, so that none can be late
--- (poll_outbox_late.sql).
+-- Polls the outbox: the current snapshot, and the new rows up to it when there are no more than one
+-- page has. This is one round trip, for a P at which no transaction was open, so that none can be
+-- late (poll_outbox_late.sql).
 --
--- C is this statement's own snapshot, so that what the statement sees is what is visible in C; but
--- for rows from another cluster, with numbers that this one has not come to.
+-- C is this statement's own snapshot, so the statement sees exactly the rows that are visible in C.
+-- Rows from another cluster are an exception: their numbers are beyond those of this one.
 --
--- The new rows are looked for by transaction: all that ended since P have numbers from xmax(P) on.
--- By seq (read_page.sql) each look would go over all rows since the floor, which moves with each
--- settlement only. They come in no order, because sorting them here would need memory for them all.
--- The row that a page has no room for says that there are too many: read_page.sql reads these.
+-- The new rows are found by transaction: all that ended since P have numbers from xmax(P) on. By
+-- seq (read_page.sql) each poll would read all rows since the floor, which moves only with a
+-- settlement. The rows come unsorted, because sorting them here would need memory for all. One row
+-- more than a page has means that there are too many: read_page.sql reads these.
 --
 -- $1 text    P, the settled snapshot, without open transactions
 -- $2 bigint  rows at most: one more than a page has

@@ -1,9 +1,9 @@
--- As poll_outbox.sql, for a P at which transactions were open: with the rows of those that have
--- ended since.
+-- Polls the outbox like poll_outbox.sql, for a P at which transactions were open: with the rows of
+-- those that have ended since.
 --
--- These are looked for by the transactions' numbers too, which are below xmax(P): so no row comes
--- twice. As find_late_transactions.sql and read_page_late.sql, but without asking first which have
--- rows.
+-- Late rows are also found by transaction number. The numbers are below xmax(P), so no row comes
+-- twice. The conditions are those of find_late_transactions.sql and read_page_late.sql, in one
+-- statement.
 --
 -- $1 text    P, the settled snapshot
 -- $2 bigint  rows at most: one more than a page has

@@ -1,5 +1,5 @@
--- The last place in the order of the outbox that was drawn. A reader with a filter looks no further:
--- no row that is visible in an earlier snapshot has a higher one.
+-- The highest seq of the outbox that was drawn. A reader with a filter reads no further: no row
+-- that is visible in an earlier snapshot has a higher one.
 --
 -- Columns: ceiling int8
 -- Rows: exactly one. Locks: none.

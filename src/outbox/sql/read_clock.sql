@@ -1,4 +1,4 @@
--- The database's clock, by which letters die.
+-- The database's clock, which gives letters their times.
 --
 -- No parameters.
 -- Columns: now timestamptz

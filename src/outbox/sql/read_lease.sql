@@ -1,7 +1,7 @@
--- Who leads a relay: for an instance that waits for its turn, for `status` and for `check`.
+-- The lease and the leader of a relay: for a standby, for `status` and for `check`.
 --
--- The session of a leader tells that it ended before its lease does. It counts only on the server
--- process that it was opened on, and only when this role may see when it began.
+-- A leader's session can end before its lease does. Its end counts only on the server process that
+-- it was opened on, and only when this role may see its start.
 --
 -- $1 text relay, $2 float8 seconds that a lease has at most
 -- Columns: term int8, holder text, instance uuid null, process text null, left_seconds float8 null

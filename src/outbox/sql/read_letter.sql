@@ -1,4 +1,4 @@
--- Everything about one letter but its payload.
+-- All columns of one letter except its payload.
 --
 -- $1 bigint id, $2 bigint letters to count at most
 -- Columns: those of columns/letter.sql, and last_failed_at text, occurred_at text, replaces uuid

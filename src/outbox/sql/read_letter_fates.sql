@@ -1,4 +1,4 @@
--- What became of some letters: why they cannot be acted on.
+-- The state of some letters, which says why an action cannot change them.
 --
 -- $1 bigint[] ids
 -- Columns: id int8, relay text, state text, resolution text null, resolved_by text null,

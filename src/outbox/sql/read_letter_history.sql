@@ -1,4 +1,4 @@
--- What operators did to one letter, the first action first.
+-- Actions of operators on one letter, the oldest first.
 --
 -- $1 bigint letter id, $2 bigint rows at most
 -- Columns: acted_at text (ISO 8601, UTC), actor text, database_user text, action text,

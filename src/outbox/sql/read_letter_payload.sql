@@ -1,4 +1,4 @@
--- The payload of one letter, or its beginning; what was left in the outbox is read there.
+-- The payload of one letter, or its beginning. A payload that stayed in the outbox is read there.
 --
 -- $1 bigint id, $2 integer characters of json and bytes of binary at most
 -- Columns: json text null, json_bytes int8 null, binary bytea null, binary_bytes int8 null

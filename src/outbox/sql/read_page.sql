@@ -1,6 +1,6 @@
 -- The next page of events between two snapshots, in seq order, when no transaction is late.
 --
--- New are the rows visible in C and not in P. Without late transactions
+-- New rows are those visible in C and not in P. Without late transactions
 -- (find_late_transactions.sql) these have tx >= xmax(P), and all rows of such transactions have a
 -- seq above the floor of P:
 --
@@ -11,9 +11,9 @@
 --   outbox). The highest seq visible in P will NOT do: xmax(P) is the last ended number + 1, and
 --   younger transactions that already run may hold smaller seqs.
 --
--- A look into a snapshot, which is unpacked for each row, costs: what is older than all of C's open
--- transactions needs none. The rows are chosen in a query of their own: else each of the eight
--- leaves would get the whole list of columns to prepare, for every page.
+-- Testing a row against a snapshot unpacks the snapshot, which costs. Rows older than all of C's
+-- open transactions need no test. The rows are chosen in a query of their own: else each of the
+-- eight leaves would get the whole list of columns to prepare, for every page.
 --
 -- $1 text    P, the settled snapshot
 -- $2 text    C, the target snapshot

@@ -1,5 +1,5 @@
--- The next page of events below a place: asked for when the block of the row at that place cannot
--- be read, so that the rows before it are not passed over (read_page_late.sql has the conditions).
+-- The next page of events below a place. Run it when the block of the row at that place cannot be
+-- read, so that the rows before it are not passed over (read_page_late.sql has the conditions).
 --
 -- $1 to $6 as read_page.sql, $7 text null late transactions, $8 bigint only rows with a lower seq
 -- Columns: those of columns/event.sql

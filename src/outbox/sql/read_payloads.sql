@@ -1,5 +1,5 @@
--- The payloads that a page left out, for the events of it that there is room for. The caller adds
--- up the sizes that the page told, so the memory is known before anything is read.
+-- The payloads that a page left out, for those of its events that there is room for. The caller
+-- adds up the sizes from the page, so the required memory is bounded before anything is read.
 --
 -- $1 bigint[] seq
 -- Columns: seq int8, payload json null, payload_binary bytea null

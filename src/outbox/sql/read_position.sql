@@ -1,4 +1,4 @@
--- How far one relay has come, for `postrider status`. Off the data path.
+-- The position of one relay, for `postrider status`. Off the data path.
 --
 -- $1 text relay
 -- Columns: term int8, holder text, acquired_at text, updated_at text (ISO 8601, UTC),

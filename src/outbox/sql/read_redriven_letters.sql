@@ -1,4 +1,4 @@
--- Letters that were redriven, as they are now.
+-- The current state of letters that were redriven.
 --
 -- $1 bigint[] ids, $2 timestamptz when they were redriven (by this server's clock)
 -- Columns: id int8, state text, resolution text null, resolved_by text null, stream_seq int8 null,

@@ -1,7 +1,6 @@
--- Tells which of the messages that a scan of the stream has seen are events of this outbox whose
--- fate is open: rows that the relay takes and has not settled, and letters that are not resolved. Several
--- outboxes may share a stream, so that an id alone says nothing; one that is settled is never sent
--- again.
+-- Finds the undecided events of this outbox among the messages of a stream scan: rows that the
+-- relay takes and has not settled, and unresolved letters. Several outboxes may share a stream, so
+-- an id alone proves nothing. A settled event is never sent again.
 --
 -- $1 text relay, $2 bigint[] seq, $3 uuid[] event id (of the same length)
 -- Columns: place int8 (in the arrays, from 1), aggregate_type text null, aggregate_id text null

@@ -1,5 +1,5 @@
--- Has events published again that the stream should hold and does not, one batch
--- (migrations/functions/operator_reconcile.sql).
+-- Makes letters of events that the stream should contain and does not, so that the relay publishes
+-- them again: one batch (migrations/functions/operator_reconcile.sql).
 --
 -- $1 to $5 as the function's
 -- Columns: letters int8 (that are tried now)

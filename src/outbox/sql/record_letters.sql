@@ -1,5 +1,5 @@
--- Writes down what became of letters. Doing it again changes nothing that matters: a letter that is
--- resolved stays so.
+-- Writes the results of letters. Writing them again changes nothing: a resolved letter stays
+-- resolved.
 --
 -- $1 text relay, $2 bigint term,
 -- $3 bigint[] id, $4 text[] change (published | dead | retrying | held | seen),

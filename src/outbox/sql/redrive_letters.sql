@@ -1,4 +1,4 @@
--- Has letters tried again: one batch, with its rows of the audit
+-- Makes the relay try letters again: one batch, with its audit rows
 -- (migrations/functions/operator_redrive.sql).
 --
 -- $1 text the choice as a JSON object, $2 timestamptz null and $3 timestamptz null its `since` and

@@ -1,4 +1,4 @@
--- Gives the lease up, so that an instance that waits takes over at once.
+-- Releases the lease, so that a standby takes over at once.
 --
 -- $1 text relay, $2 bigint term, $3 text channel on which those listen that wait
 -- Columns: none of use

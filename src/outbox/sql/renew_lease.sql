@@ -1,5 +1,5 @@
--- Renews the lease, and says how far the leader may publish. It confirms the term: without a row
--- another instance leads.
+-- Renews the lease, and stores how far the leader may publish. A returned row confirms the term:
+-- without a row another instance leads.
 --
 -- $1 text relay, $2 bigint term, $3 float8 length of the lease in seconds, $4 bigint sent_to (no
 -- row with a higher seq is handed over before this is confirmed)

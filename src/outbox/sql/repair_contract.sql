@@ -1,5 +1,5 @@
--- Repairs what verify_conditions.sql has found, and puts the relays back to where all was well.
--- Then acquire again: the terms of all relays are raised.
+-- Repairs the conditions that verify_conditions.sql reports, and puts the relays back to where all
+-- of them last held. Acquire the lease again afterwards: the terms of all relays increase.
 --
 -- No parameters.
 -- Columns: renumbered int8 (rows with a new seq), put_back text[], uncertain text[] (relays)

@@ -1,4 +1,4 @@
--- Asks a relay that waits for it to accept the stream as it is
+-- Requests that a relay which waits for an operator accepts the stream as it is
 -- (migrations/functions/operator_heal.sql).
 --
 -- $1 text relay, $2 text actor, $3 text channel that wakes the relay

@@ -1,4 +1,4 @@
--- What can be read of a row that cannot be read as a whole.
+-- The readable columns of a row that cannot be read as a whole.
 --
 -- $1 bigint seq
 -- Columns: those of columns/event.sql; headers and payloads are null

@@ -1,6 +1,6 @@
--- Notes where the relay is, from which a broker that lost messages can be healed; forgets
--- checkpoints that are older than what the outbox keeps; and ends a healing that has passed all its
--- letters.
+-- Takes a checkpoint of the position, from which a broker that lost messages can be healed. It
+-- deletes checkpoints that are older than the rows of the outbox, and ends a healing that has
+-- passed all its letters.
 --
 -- $1 text relay, $2 float8 seconds that checkpoints are kept
 -- Columns: taken int8 (1 when one was taken: the stream has moved)
@@ -25,7 +25,7 @@ WITH here AS MATERIALIZED (
 ), ended AS (
     UPDATE "postrider".position AS p SET healing_since = NULL
     FROM here
-    -- One that began again since is another healing.
+    -- A healing that began again since is another one.
     WHERE p.relay = here.relay AND p.healing_since = here.healing_since
       AND here.healing_since < now() - interval '1 minute'
       AND NOT EXISTS (

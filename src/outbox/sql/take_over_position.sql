@@ -1,5 +1,5 @@
--- Takes a position over into the cluster that pg_upgrade has made of the one it is of. Such a
--- cluster has another identifier, and its transaction numbers go on: fits_here() proves it
+-- Takes over a position into the cluster that pg_upgrade has made of its own. Such a cluster has
+-- another identifier, and its transaction numbers continue: fits_here() proves it
 -- (functions/fits_here.sql).
 --
 -- $1 text relay, $2 bigint term

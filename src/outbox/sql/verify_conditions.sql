@@ -1,5 +1,5 @@
--- Verifies the conditions that the reader rests on, and notes where the relay is when all of them
--- hold: from there it reads again when one breaks later (functions/broken_contract.sql).
+-- Verifies the conditions that the reader relies on, and records the position when all of them
+-- hold. When one breaks later, the relay reads again from there (functions/broken_contract.sql).
 --
 -- $1 text relay
 -- Columns: code text, remedy text (repair: call repair_contract.sql; wake: likewise, and nothing

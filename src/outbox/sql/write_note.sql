@@ -1,5 +1,5 @@
--- Writes for `postrider status` what the instance that leads found out itself, and why nothing is
--- published just now, or that events flow.
+-- Writes the leader's report for `postrider status`, and the reason why nothing is published, or
+-- that events flow.
 --
 -- $1 text relay, $2 bigint term, $3 text null (null: events flow), $4 text the report as JSON,
 -- $5 text null gate kind

@@ -1,12 +1,12 @@
-//! Why a migration failed, and what a person can do about it.
+//! Reasons of a failed migration, and their remedies.
 
 use super::{LOCK_WAIT, POSTGRES_MAJOR_MIN};
 use crate::pg::error::{Class, classify, describe};
 
-/// Why the schema was not brought up to date. What was applied before stays.
+/// Reason why the schema was not brought up to date. Migrations that were applied before stay.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    /// Another session migrates this schema, and has not ended in time.
+    /// Another session is migrating this schema and has not ended in time.
     #[error(
         "another migration of this schema runs for longer than {}: {holder}",
         humantime::format_duration(LOCK_WAIT)
@@ -21,14 +21,14 @@ pub enum MigrateError {
         /// The version of the server.
         have: String,
     },
-    /// A newer program has been here.
+    /// A newer program has migrated this schema.
     #[error(
         "schema version {have} is newer than version {know} of this program: update the program"
     )]
     Newer {
         /// The version of the schema.
         have: i32,
-        /// The version that this binary knows.
+        /// The newest version that this program supports.
         know: i32,
     },
     /// A newer program has replaced the functions.
@@ -46,17 +46,17 @@ pub enum MigrateError {
          database that belongs to this one"
     )]
     Changed {
-        /// Its name.
+        /// Name of the migration.
         name: String,
     },
     /// A statement failed; its migration was rolled back.
     #[error("{doing}: {text}")]
     Failed {
-        /// The act that failed, as a verb.
+        /// Description of the failed act, as a verb.
         doing: String,
         /// The class of the error, which decides the remedy.
         class: Class,
-        /// The words of Postgres or the driver.
+        /// Message of Postgres or the driver.
         text: String,
     },
     /// The runner refused its input: a defect of this build.
@@ -65,7 +65,7 @@ pub enum MigrateError {
 }
 
 impl MigrateError {
-    /// The remedy, for operators, unless the text or the server says it.
+    /// Remedy for operators, unless the text or the server says it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Failed { text, .. } if text.contains("hint: ") => None,
@@ -73,7 +73,7 @@ impl MigrateError {
                 "run it as the owner of the schema, who needs CREATE on the database; the relay's \
                  own user needs no more than postrider_relay",
             ),
-            // Migrating is what was just run.
+            // The user has just run the command that usually is the remedy.
             Self::Failed { class: Class::Schema, .. } => {
                 Some("the objects of the schema are not what migrations made: restore all of them")
             }
@@ -87,7 +87,7 @@ impl MigrateError {
         }
     }
 
-    /// The class of the error, which decides the remedy.
+    /// Class of the error, which decides the remedy.
     pub fn class(&self) -> Class {
         match self {
             Self::Locked { .. } => Class::Transient,

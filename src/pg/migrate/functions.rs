@@ -1,8 +1,9 @@
-//! The functions of the schema: a file each, replaced as a whole, and a record of those installed.
+//! The functions of the schema: one file each, replaced as a whole, and a record of those
+//! installed.
 //!
-//! A numbered migration changes tables and is never changed itself. A function's file is changed in
-//! place: when the record, the catalog and the files do not agree, all functions are replaced in
-//! one transaction. What calls a function meanwhile gets the old one or the new one.
+//! A numbered migration changes tables and is never edited. A function's file is edited in place.
+//! When the record, the catalog and the files disagree, all functions are replaced in one
+//! transaction. Concurrent callers get the old or the new function.
 
 use std::collections::BTreeSet;
 
@@ -22,8 +23,8 @@ macro_rules! files {
     };
 }
 
-/// The files, each named like the function that it defines. A function in the language SQL comes
-/// after those that it calls: they are looked up when it is created.
+/// The function files, each named like the function that it defines. A function in the language SQL
+/// comes after those that it calls, because Postgres resolves them when it is created.
 const FILES: [(&str, &str); 46] = files![
     "sequence_value" "first_gate" "wake" "uuid7"
     "unseen" "encoded_bytes" "check_kind" "check_header_value" "check_headers" "check_texts"
@@ -42,7 +43,7 @@ const FILES: [(&str, &str); 46] = files![
 /// The version of this program, which is recorded beside each function.
 const PROGRAM: &str = env!("CARGO_PKG_VERSION");
 
-/// How the recorded functions compare with the files of this program.
+/// Result of comparing the recorded functions with the files of this program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Recorded {
     /// The functions are the same.
@@ -51,28 +52,28 @@ pub(super) enum Recorded {
     Other,
     /// The functions differ, and a newer program installed them.
     Newer {
-        /// Its version.
+        /// Version of that program.
         program: String,
     },
 }
 
-/// A function whose entry in the catalog is not what `postrider migrate` made it.
+/// A function whose catalog entry differs from what `postrider migrate` installed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChangedFunction {
-    /// Its name and the types of its parameters.
+    /// Name of the function and the types of its parameters.
     pub signature: String,
-    /// In what way.
+    /// Kind of the difference.
     pub change: Change,
 }
 
-/// In what way a function is not as it was installed.
+/// Difference between a function in the catalog and its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// Somebody has dropped it.
+    /// The function was dropped.
     Missing,
-    /// Somebody has replaced or altered it.
+    /// The function was replaced or altered.
     Altered,
-    /// A role that was granted it may not execute it.
+    /// A role that was granted the function may not execute it.
     Ungranted,
 }
 
@@ -88,7 +89,7 @@ pub(super) async fn recorded(client: &Client, schema: &Schema) -> Result<Recorde
     Ok(compare(&rows, &checksums(schema)?))
 }
 
-/// The functions that are not as they were installed.
+/// The functions that differ from their record.
 ///
 /// # Errors
 ///
@@ -117,7 +118,7 @@ pub async fn changed_functions(
     Ok(rows.iter().map(read).collect())
 }
 
-/// Whether the catalog has the functions as they were recorded, with their grants to the roles that
+/// Whether the catalog contains the functions as recorded, with their grants to the roles that
 /// exist.
 pub(super) async fn are_intact(client: &Client, schema: &Schema) -> Result<bool, MigrateError> {
     let select = schema.apply(include_str!("../sql/check_role_grants.sql"));
@@ -139,7 +140,7 @@ pub(super) async fn install(
     loop {
         match replace(client, &texts, roles, &dropped_first).await {
             Ok(count) => return Ok(count),
-            // The function of this file has other columns than the one that is there.
+            // The installed function has other result columns than that of the file.
             Err((Some(name), error))
                 if error.code() == Some(&SqlState::INVALID_FUNCTION_DEFINITION)
                     && dropped_first.insert(name) => {}
@@ -151,7 +152,7 @@ pub(super) async fn install(
     }
 }
 
-/// The same as text for `psql`, to stand within a transaction on an empty schema.
+/// Renders the replacement as text for `psql`, to stand within a transaction on an empty schema.
 pub(super) fn print(schema: &Schema) -> Result<String, MigrateError> {
     let texts = Texts::of(schema)?;
     let files = texts.files.iter().map(|(_, file)| file.as_str());
@@ -190,7 +191,7 @@ impl Texts {
     }
 }
 
-/// Names the file whose statements failed.
+/// Runs the replacement. An error comes with the name of its file.
 async fn replace(
     client: &mut Client,
     texts: &Texts,
@@ -218,7 +219,7 @@ async fn replace(
     Ok(usize::try_from(count).unwrap_or_default())
 }
 
-/// The files with their checksums, which are made like those of the numbered migrations.
+/// The files with their checksums, which are computed like those of the numbered migrations.
 fn checksums(schema: &Schema) -> Result<Vec<(&'static str, String)>, MigrateError> {
     let checksum = |(name, file): &(&'static str, &str)| {
         let file = Migration::unapplied(&format!("V1__{name}"), &schema.apply(file));
@@ -245,7 +246,8 @@ fn compare(rows: &[[String; 3]], ours: &[(&'static str, String)]) -> Recorded {
     }
 }
 
-/// The numbers of a version: 1.2.3 of `1.2.3-rc.1`. Zero for what is none, so that it is old.
+/// Numbers of a version: 1.2.3 of `1.2.3-rc.1`. Parts that are not a number count as zero, and so
+/// as old.
 fn numbers(version: &str) -> [u64; 3] {
     let mut parts = version.split(['.', '-', '+']).map(|part| part.parse().unwrap_or_default());
     std::array::from_fn(|_| parts.next().unwrap_or_default())

@@ -8,7 +8,7 @@ use super::{
     error::{MigrateError, failed},
 };
 
-/// Takes the lock, or waits for whoever has it for [`LOCK_WAIT`] at most.
+/// Acquires the lock, waiting at most [`LOCK_WAIT`].
 pub(super) async fn take_lock(client: &Client, lock: &str) -> Result<(), MigrateError> {
     let end = Instant::now() + LOCK_WAIT;
     loop {

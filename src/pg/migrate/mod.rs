@@ -1,10 +1,9 @@
-//! Brings the schema to the version that this binary knows, and says which version is there.
+//! Brings the schema to the latest version, and reads the version that it has.
 //!
 //! Numbered migrations make the tables. They only go forward, and a shipped file never changes: its
-//! checksum is kept beside the tables. Each is a transaction of its own, so that it holds its locks
-//! for a moment only. Then all functions are replaced in one transaction (`functions`). Several
-//! replicas may migrate at once, because an advisory lock lets one in at a time; whoever comes
-//! later finds nothing to do.
+//! checksum is stored beside the tables. Each is a separate transaction, so that it holds its locks
+//! only briefly. Then all functions are replaced in one transaction (`functions`). Several replicas
+//! may migrate at once: an advisory lock lets one in at a time, and the others find nothing to do.
 
 mod error;
 mod functions;
@@ -27,7 +26,8 @@ use roles::{Granting, OWN, Roles, powerless};
 pub use error::MigrateError;
 pub use functions::{Change, ChangedFunction, changed_functions};
 
-/// In the order in which they are applied. A name is kept in the database: never change one.
+/// Migrations in the order in which they are applied. The database stores their names: never change
+/// one.
 const FILES: [(&str, &str); 16] = [
     ("V1__outbox", include_str!("../../../migrations/0001_outbox.sql")),
     ("V2__relay", include_str!("../../../migrations/0002_relay.sql")),
@@ -47,26 +47,26 @@ const FILES: [(&str, &str); 16] = [
     ("V16__routes", include_str!("../../../migrations/0016_routes.sql")),
 ];
 
-/// How long another replica's migration is waited for. Ours take seconds; a lock that is kept
-/// longer belongs to somebody who needs help.
+/// Maximum wait for another replica's migration. Migrations take seconds, so a longer one needs an
+/// operator.
 pub const LOCK_WAIT: Duration = Duration::from_mins(1);
 
-/// How often the lock is looked at. No blocking wait, which `statement_timeout` would break off.
+/// Interval at which the lock is tried. A blocking wait would be ended by `statement_timeout`.
 const LOCK_POLL: Duration = Duration::from_millis(100);
 
-/// The table of what was applied, in the shape that the runner gives it.
+/// Table of the applied migrations, in the shape of the runner.
 const HISTORY: &str = "\"postrider\".migration";
 
-/// The table of the functions that were installed (`migrations/0014_functions.sql`).
+/// Table of the installed functions (`migrations/0014_functions.sql`).
 const RECORD: &str = "\"postrider\".installed_function";
 
 /// The oldest server that the migrations and statements work with.
 const POSTGRES_MAJOR_MIN: i32 = 14;
 
-/// Settings of a database or a role that change what a migration's text means, pinned.
+/// Settings that pin the meaning of a migration's text, whatever the database or role sets.
 ///
-/// A comment of the first file has a character that a database without Unicode lacks, and would be
-/// refused for it: to such a database the files go byte by byte.
+/// A comment of the first file contains a character that a database without Unicode lacks and would
+/// refuse. Such a database receives the files byte by byte.
 const SESSION: &str = "SELECT pg_catalog.set_config('statement_timeout', '0', false),
     pg_catalog.set_config('standard_conforming_strings', 'on', false),
     pg_catalog.set_config('check_function_bodies', 'on', false),
@@ -77,7 +77,7 @@ const SESSION: &str = "SELECT pg_catalog.set_config('statement_timeout', '0', fa
     pg_catalog.set_config('client_encoding', CASE pg_catalog.getdatabaseencoding()
         WHEN 'UTF8' THEN 'UTF8' ELSE 'SQL_ASCII' END, false)";
 
-/// The beginning of each transaction of the printed text, with the same settings.
+/// Beginning of each transaction of the printed text, with the same settings.
 const PRINTED: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
 SET LOCAL standard_conforming_strings = on;
 SET LOCAL check_function_bodies = on;
@@ -86,54 +86,54 @@ SET LOCAL quote_all_identifiers = off;
 SET LOCAL search_path = pg_catalog, pg_temp;
 ";
 
-/// What a run has done.
+/// Result of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// The numbers and names of the migrations that were applied; empty when there was nothing to do.
+    /// Numbers and names of the applied migrations; empty when none was missing.
     pub applied: Vec<String>,
-    /// The functions that were replaced: all of them, or none when they were as they have to be.
+    /// Number of replaced functions: all of them, or 0 when they were current.
     pub functions: usize,
-    /// The version that the schema has now.
+    /// Version of the schema after the run.
     pub version: i32,
-    /// The roles that do not exist and may not be created: the schema's owner does without them.
+    /// Roles that do not exist and may not be created. The schema's owner does without them.
     pub without_roles: Vec<&'static str>,
-    /// The roles that have no right in the schema, as after a restore without them.
+    /// Roles without any right in the schema, as after a restore without them.
     pub powerless: Vec<String>,
 }
 
-/// How the schema compares with what this binary knows.
+/// Version of the schema in relation to this program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SchemaVersion {
-    /// Nothing was ever migrated: run `postrider migrate`.
+    /// No migration was ever applied: run `postrider migrate`.
     Missing,
-    /// Older than this binary: run `postrider migrate`.
+    /// Older than this program: run `postrider migrate`.
     Behind {
         /// The version of the schema.
         have: i32,
-        /// The version that this binary knows.
+        /// The newest version that this program supports.
         know: i32,
     },
-    /// The version that this binary knows, with functions of another text, or without them, as
-    /// after a migration that was interrupted: run `postrider migrate`.
+    /// The latest version, with other functions or without them, as after an interrupted migration:
+    /// run `postrider migrate`.
     OtherFunctions,
-    /// The version that this binary knows, with its functions.
+    /// The latest version, with the functions of this program.
     Current(i32),
-    /// Newer than this binary: update it.
+    /// Newer than this program: update it.
     Newer {
         /// The version of the schema.
         have: i32,
-        /// The version that this binary knows.
+        /// The newest version that this program supports.
         know: i32,
     },
-    /// The version that this binary knows, with the functions of a newer program: update this one.
+    /// The latest version, with the functions of a newer program: update this one.
     NewerFunctions {
-        /// The version of that program.
+        /// Version of that program.
         program: String,
     },
 }
 
-/// Applies what is missing, under the lock. Wants a session of its own: it takes away that
-/// session's `statement_timeout`, and needs to be the schema's owner.
+/// Applies the missing migrations under the lock. Needs a separate session, because it removes that
+/// session's `statement_timeout`. The user must own the schema.
 ///
 /// # Errors
 ///
@@ -158,7 +158,7 @@ pub async fn migrate(client: &mut Client, schema: &Schema) -> Result<Report, Mig
     Ok(report)
 }
 
-/// Says how the schema compares with this binary, without changing anything.
+/// Reads the version of the schema, without changing anything.
 ///
 /// # Errors
 ///
@@ -183,8 +183,8 @@ pub async fn version(client: &Client, schema: &Schema) -> Result<SchemaVersion, 
     })
 }
 
-/// The migrations after a version as text for `psql`, for a DBA who applies them by hand: all of them
-/// after 0, which is an empty schema. `postrider migrate` then finds nothing to do.
+/// Renders the migrations after a version as text for `psql`, for a DBA who applies them by hand. 0
+/// is an empty schema, and gives all of them. `postrider migrate` then finds nothing to do.
 ///
 /// # Errors
 ///
@@ -198,7 +198,8 @@ pub fn print(schema: &Schema, after: i32) -> Result<String, MigrateError> {
     let mut text = format!(
         "-- Postrider {}: schema \"{}\", version {}. {from}; apply with\n\
          -- psql -v ON_ERROR_STOP=1 -f FILE\n\
-         -- What a schema of an earlier version lacks: postrider migrate --print --after VERSION\n\n\
+         -- What a schema of an earlier version lacks: postrider migrate --print --after
+         -- VERSION\n\n\
          BEGIN READ WRITE;\nSET LOCAL search_path = pg_catalog, pg_temp;\nCREATE SCHEMA IF NOT EXISTS \"{1}\";\n\
          CREATE TABLE IF NOT EXISTS {history} (\n    version int4 PRIMARY KEY,\n    \
          name varchar(255),\n    applied_on varchar(255),\n    checksum varchar(255));\n\
@@ -215,7 +216,7 @@ pub fn print(schema: &Schema, after: i32) -> Result<String, MigrateError> {
         text.push('\n');
         text.push_str(PRINTED);
         text.push('\n');
-        // For a database without Unicode: there is none but in comments.
+        // A database without Unicode refuses such characters, which occur in comments only.
         text.extend(migration.sql().unwrap_or_default().chars().filter(char::is_ascii));
         let record = format!(
             "\nINSERT INTO {history} (version, name, applied_on, checksum)\n\
@@ -235,7 +236,8 @@ pub fn print(schema: &Schema, after: i32) -> Result<String, MigrateError> {
     Ok(text)
 }
 
-/// Who may migrate this schema when the session's user may not; `None` when that user may.
+/// The role that may migrate this schema when the session's user may not; `None` when that user
+/// may.
 ///
 /// # Errors
 ///
@@ -267,7 +269,7 @@ async fn refuse_old_server(client: &Client) -> Result<(), MigrateError> {
     refuse_old(row.get(0), row.get(1))
 }
 
-/// By the number that Postgres itself compares: 140005 is 14.5.
+/// Refuses a server by the number that Postgres itself compares: 140005 is 14.5.
 fn refuse_old(number: i32, have: &str) -> Result<(), MigrateError> {
     if number / 10_000 < POSTGRES_MAJOR_MIN {
         return Err(MigrateError::OldServer { have: have.to_owned() });
@@ -275,7 +277,7 @@ fn refuse_old(number: i32, have: &str) -> Result<(), MigrateError> {
     Ok(())
 }
 
-/// One row of the history.
+/// A row of the migration table.
 struct Applied {
     version: i32,
     name: String,
@@ -296,7 +298,8 @@ async fn migrate_locked(client: &mut Client, schema: &Schema) -> Result<Report, 
         create_schema(client, schema).await?;
         failpoint::pass("migrate");
     }
-    // Also when all are applied: whoever applied the last one may have died before it came to this.
+    // This runs also when all migrations are applied: the process that applied the last one may
+    // have died before the roles.
     let roles = Roles::establish(client).await.map_err(failed("create the roles"))?;
     let applied =
         if is_behind { run(client, schema, &migrations, &roles).await? } else { Vec::new() };
@@ -318,7 +321,7 @@ async fn create_schema(client: &Client, schema: &Schema) -> Result<(), MigrateEr
     client.batch_execute(&create).await.map_err(failed("create the schema"))
 }
 
-/// Applies the numbered migrations that are missing. Returns their names.
+/// Applies the missing numbered migrations. Returns their names.
 async fn run(
     client: &mut Client,
     schema: &Schema,
@@ -337,22 +340,22 @@ async fn run(
 }
 
 /// Lets the relay and the operators read the schema's version and the record of the functions,
-/// unless they may.
+/// unless they may already.
 async fn let_read_history(client: &Client, schema: &Schema) -> Result<(), MigrateError> {
     let failed = failed("let the relay read the schema version");
-    // A database may do without the roles: see roles.rs.
+    // A database may lack the roles: see roles.rs.
     let statement = "SELECT string_agg(rolname, ', ') FROM pg_catalog.pg_roles
         WHERE rolname IN ('postrider_relay', 'postrider_operator')
             AND NOT (has_table_privilege(oid, $1, 'SELECT')
                      AND has_table_privilege(oid, $2, 'SELECT'))";
     let (history, record) = (schema.apply(HISTORY), schema.apply(RECORD));
     let row = client.query_one(statement, &[&history, &record]).await.map_err(&failed)?;
-    // An up-to-date schema may be looked at by somebody who could not grant anything.
+    // A user without the right to grant may check an up-to-date schema.
     let Some(readers) = row.get::<_, Option<String>>(0) else { return Ok(()) };
     client.batch_execute(&grant_history(schema, &readers)).await.map_err(failed)
 }
 
-/// Neither a newer schema nor a changed text may be touched.
+/// Refuses a newer schema and a migration with another text.
 fn verify(applied: &[Applied], migrations: &[Migration]) -> Result<(), MigrateError> {
     let know = latest();
     if let Some(have) = applied.iter().map(|row| row.version).max().filter(|have| *have > know) {
@@ -370,10 +373,10 @@ fn verify(applied: &[Applied], migrations: &[Migration]) -> Result<(), MigrateEr
     Ok(())
 }
 
-/// What was applied; nothing when the table does not exist.
+/// The applied migrations; empty when the table does not exist.
 async fn history(client: &Client, schema: &Schema) -> Result<Vec<Applied>, MigrateError> {
     let doing = "read the schema version";
-    // Unprepared, so that it leaves nothing on a session that a pooler lends.
+    // Unprepared, so that no statement is left on a session that a pooler lends.
     let exists: bool = client
         .query_typed_one(
             "SELECT to_regclass($1) IS NOT NULL",
@@ -404,8 +407,8 @@ fn migrations(schema: &Schema) -> Result<Vec<Migration>, MigrateError> {
         .map_err(|error| MigrateError::Inconsistent(error.to_string()))
 }
 
-/// The version that this program migrates to. The files are numbered from 1 without gaps; a test says
-/// so.
+/// The version that this program migrates to. The files are numbered from 1 without gaps, which a
+/// test verifies.
 pub fn latest() -> i32 {
     i32::try_from(FILES.len()).unwrap_or(i32::MAX)
 }
@@ -414,7 +417,7 @@ fn grant_history(schema: &Schema, readers: &str) -> String {
     schema.apply(&format!("GRANT SELECT ON {HISTORY}, {RECORD} TO {readers};"))
 }
 
-/// Takes the driver's error out of the runner's.
+/// Extracts the driver's error from that of the runner.
 fn explain(error: &refinery_core::Error) -> MigrateError {
     if let Kind::Connection(doing, cause) = error.kind()
         && let Some(cause) = cause.downcast_ref::<tokio_postgres::Error>()

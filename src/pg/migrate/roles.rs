@@ -1,9 +1,9 @@
-//! The roles that migrations grant to: created where that is allowed, replaced where it is not.
+//! The roles that migrations grant to: created where allowed, replaced where not.
 //!
 //! Roles belong to the whole cluster, and creating one needs CREATEROLE. A database whose only user
-//! lacks it works without them: that user owns the schema, so it may do everything already. In the
-//! text of a migration its name stands for each role that is missing. A grant to oneself changes
-//! nothing, and what a REVOKE takes from a missing role is granted to the owner again.
+//! lacks it works without them: that user owns the schema and so has every right. In a migration's
+//! text the user's name stands in the place of each missing role. A grant to oneself changes
+//! nothing, and a REVOKE from a missing role is followed by a new grant to the owner.
 
 use refinery_core::{
     AsyncMigrate, Migration,
@@ -13,26 +13,26 @@ use tokio_postgres::{Client, Error, error::SqlState};
 
 use crate::pg::schema::Schema;
 
-/// In the order of the first migration.
+/// Roles in the order of the first migration.
 const NAMES: [&str; 4] =
     ["postrider_producer", "postrider_consumer", "postrider_relay", "postrider_operator"];
 
 /// Characters of a user's name that would end the text around it in a migration.
 const UNFIT: [char; 4] = ['\'', '"', '%', '$'];
 
-/// The roles that exist, or what stands for those that do not.
+/// The roles that exist, and the substitute for those that do not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Roles {
-    /// Empty when every role exists.
+    /// Missing roles; empty when every role exists.
     missing: Vec<&'static str>,
     user: String,
 }
 
 impl Roles {
-    /// Creates the roles that are missing, as far as the session may.
+    /// Creates the missing roles, as far as the session may.
     ///
-    /// A user whose name cannot stand in a migration's text is no substitute: the first migration
-    /// then says what a DBA has to run.
+    /// A user whose name cannot stand in a migration's text is not used as a substitute. The first
+    /// migration then says what a DBA has to run.
     pub(super) async fn establish(client: &Client) -> Result<Self, Error> {
         let rows = client
             .query(
@@ -59,14 +59,14 @@ impl Roles {
         &self.missing
     }
 
-    /// The text of a migration, with the user instead of each role that is missing.
+    /// The text of a migration, with the user in the place of each missing role.
     pub(super) fn apply(&self, sql: &str) -> String {
         self.missing.iter().fold(sql.to_owned(), |sql, name| replace(&sql, name, &self.user))
     }
 }
 
-/// The roles that exist and have no right in this schema. Each migration gives them theirs, so they
-/// were lost since: a dump that is restored where the roles do not exist loses all grants to them.
+/// Roles that exist and have no right in this schema. Each migration grants their rights, so these
+/// were lost since. A dump that is restored where the roles do not exist loses all grants to them.
 pub(super) async fn powerless(client: &Client, schema: &Schema) -> Result<Vec<String>, Error> {
     let statement = "SELECT r.rolname::text FROM pg_catalog.pg_roles AS r
         WHERE r.rolname = ANY ($1::text[]) AND NOT has_schema_privilege(r.oid, $2, 'USAGE')
@@ -75,7 +75,7 @@ pub(super) async fn powerless(client: &Client, schema: &Schema) -> Result<Vec<St
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// Whether the role exists now: another session may have created it.
+/// Whether the role exists after an attempt to create it; another session may have created it.
 async fn create(client: &Client, name: &str) -> Result<bool, Error> {
     match client.batch_execute(&format!("CREATE ROLE {name} NOLOGIN")).await {
         Ok(()) => Ok(true),
@@ -87,8 +87,8 @@ async fn create(client: &Client, name: &str) -> Result<bool, Error> {
     }
 }
 
-/// Replaces a role by a user: as a string where it is quoted as one, else as an identifier. What is
-/// part of a longer name, or a quoted identifier (a schema can have that name), stays.
+/// Replaces a role by a user: as a string where it is quoted as one, else as an identifier. Parts
+/// of a longer name and quoted identifiers stay, because a schema can have that name.
 fn replace(sql: &str, role: &str, user: &str) -> String {
     let mut text = String::with_capacity(sql.len());
     let mut rest = sql;
@@ -120,7 +120,7 @@ pub(super) struct Granting<'a> {
     pub(super) own: String,
 }
 
-/// For [`Granting::own`], with the schema's token.
+/// Statements for [`Granting::own`], with the schema's token.
 pub(super) const OWN: &str = "GRANT ALL ON SCHEMA \"postrider\" TO CURRENT_USER;
     GRANT ALL ON ALL TABLES IN SCHEMA \"postrider\" TO CURRENT_USER;
     GRANT ALL ON ALL SEQUENCES IN SCHEMA \"postrider\" TO CURRENT_USER;

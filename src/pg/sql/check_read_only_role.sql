@@ -1,5 +1,5 @@
--- Whether a server that can write has a role or a database that is set to read only. A server that
--- is read only as a whole may be a primary that somebody has fenced.
+-- Tests whether a writable server has a role or a database that is set to read only. A server that
+-- is read only as a whole may be a primary that an operator has fenced.
 --
 -- No parameters. Columns: bool. Rows: exactly one. Locks: none. Settings of the role are in force,
 -- a schema before pg_catalog too.

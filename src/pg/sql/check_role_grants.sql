@@ -1,5 +1,6 @@
--- Whether the functions can be compared with their record, which has to be of this major version of
--- Postgres, and each role that exists was granted some of them: it may have been created since.
+-- Tests whether the functions can be compared with their record. The record must be of this major
+-- version of Postgres, and each existing role must have been granted some functions: a role may
+-- have been created since.
 --
 -- No parameters. Columns: bool. Rows: exactly one. Locks: none.
 SELECT to_regprocedure('"postrider".function_digests()') IS NOT NULL

@@ -1,4 +1,4 @@
--- Whose locks a session waits for just now.
+-- Sessions that hold the locks for which another session waits now.
 --
 -- $1 int4 the waiting session
 -- Columns: pid int4, usename text, application_name text, since text null (start of its statement

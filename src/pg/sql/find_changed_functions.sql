@@ -1,12 +1,12 @@
--- The functions that are not as `postrider migrate` has installed them.
+-- Functions that differ from what `postrider migrate` has installed.
 --
 -- No parameters. Columns: signature text, change text (missing | altered | ungranted: a role that
 --   exists was granted it then and may not execute it now)
 -- Rows: one for each such function. Index: none, it reads the functions of the schema. Locks: none.
 -- Settings of the role are in force, a schema before pg_catalog too.
 --
--- A digest that another major version of Postgres has made is not compared: it is made anew by the
--- next `postrider migrate`.
+-- Digests made by another major version of Postgres are not compared. The next `postrider migrate`
+-- makes them anew.
 SELECT f.signature, CASE WHEN d.function IS NULL THEN 'missing'
                          WHEN is_altered THEN 'altered'
                          ELSE 'ungranted' END AS change

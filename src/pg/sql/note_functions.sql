@@ -1,5 +1,6 @@
--- Notes the functions that the catalog has before their files run, in a setting of the transaction:
--- an entry that a file writes anew gets another place. Begins the replacement of all functions.
+-- Records the functions of the catalog in a setting of the transaction, before their files run. A
+-- catalog entry that a file writes anew changes its place. This begins the replacement of all
+-- functions.
 --
 -- Locks: none.
 SET LOCAL lock_timeout = '5s';

@@ -1,7 +1,7 @@
--- Drops the recorded functions that no file has written anew, and records the others. Ends the
+-- Drops the recorded functions that no file has written anew, and records the others. This ends the
 -- replacement of all functions.
 --
--- A function in the schema that was never recorded is somebody else's, and is left alone.
+-- A function in the schema that was never recorded belongs to another program, and stays.
 --
 -- Settings: postrider.functions_before (note_functions.sql), postrider.functions (an array of the
 --   files as JSON: {file, checksum, program})

@@ -1,7 +1,8 @@
 //! The authorities that may sign a server's certificate, and the check that one of them did.
 //!
 //! The rules are those of libpq's TLS library: a chain ends at a self-issued authority that is
-//! valid now. A leaf or an intermediate of another authority is no end of a chain, wherever it stands.
+//! valid now. A leaf or an intermediate of another authority never ends a chain, wherever it
+//! stands.
 
 use std::{path::Path, sync::Arc};
 
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::config::file::{CERTIFICATES_BYTES_MAX, read};
 
-/// Reasons against a certificate for which the TLS library has no word.
+/// Reasons against a certificate that the TLS library cannot express.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Objection {
     #[error("the certificate of its authority has expired")]
@@ -37,10 +38,11 @@ impl From<Objection> for Error {
     }
 }
 
-/// Whom to believe, and which certificates not to believe any more.
+/// Trusted authorities, and revoked certificates.
 #[derive(Debug)]
 pub(super) struct Authorities {
-    /// Ends of chains; `None` beside one that only the TLS library can read.
+    /// Ends of chains, each with its parsed form; `None` for one that only the TLS library can
+    /// read.
     ends: Vec<(CertificateDer<'static>, Option<Certificate>)>,
     /// Self-issued certificates of the file: a server may present one of them as its own.
     pinned: Vec<CertificateDer<'static>>,
@@ -86,7 +88,7 @@ impl Authorities {
         Ok(Self { ends, pinned, others, revoked: Vec::new(), provider })
     }
 
-    /// Takes revocation lists, after which each certificate of a chain needs one that is in force.
+    /// Adds revocation lists. Each certificate of a chain then needs a list that is in force.
     pub(super) fn revoked_by(mut self, path: &Path) -> Result<Self, TlsError> {
         let failed = |reason| TlsError::file("sslcrl", path, reason);
         let bytes = read(path, CERTIFICATES_BYTES_MAX).map_err(failed)?;
@@ -99,8 +101,8 @@ impl Authorities {
         Ok(self)
     }
 
-    /// Checks that one of the authorities signed the server's certificate, directly or through others,
-    /// and that everything in between is valid now. The host's name is the caller's to check.
+    /// Verifies that an authority signed the server's certificate, directly or through others, and
+    /// that the whole chain is valid now. The caller verifies the host's name.
     pub(super) fn verify(
         &self,
         (der, server): (&CertificateDer<'_>, &Certificate),
@@ -110,7 +112,7 @@ impl Authorities {
         if !server.may_serve() {
             return Err(CertificateError::InvalidPurpose.into());
         }
-        // As libpq does, a self-issued server certificate is accepted when the file holds it.
+        // Like libpq, this accepts a self-issued server certificate that is in the file.
         if self.pinned.iter().any(|pinned| pinned.as_ref() == der.as_ref()) {
             return match server.validity(now) {
                 Validity::NotYet => Err(CertificateError::NotValidYet.into()),
@@ -138,7 +140,7 @@ impl Authorities {
         }
     }
 
-    /// The same, with only those ends of chains whose validity is this.
+    /// Same check, with only those ends of chains that have this validity.
     fn signed_by(
         &self,
         validity: Validity,
@@ -164,7 +166,8 @@ impl Authorities {
         .build()
         .map_err(|error| Error::General(error.to_string()))?;
         match verifier.verify_server_cert(der, chain, host, &[], now) {
-            // The chain is verified before the name, and names are libpq's way to compare here.
+            // The chain is verified before the name, and the name is compared by libpq's rules
+            // elsewhere.
             Ok(_)
             | Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },

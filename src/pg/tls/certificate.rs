@@ -1,4 +1,4 @@
-//! One certificate: the facts that libpq's TLS library looks at and ours does not.
+//! A certificate: the facts that libpq's TLS library checks and ours does not.
 
 use rustls::pki_types::{CertificateDer, UnixTime};
 use x509_cert::{
@@ -10,7 +10,7 @@ use x509_cert::{
 const SERVER_AUTHENTICATION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 
-/// A certificate taken apart.
+/// A parsed certificate.
 #[derive(Debug)]
 pub(super) struct Certificate(Parsed);
 
@@ -21,7 +21,7 @@ pub(super) enum Name {
     Address(Vec<u8>),
 }
 
-/// What the clock says about a certificate.
+/// Validity of a certificate at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Validity {
     Now,
@@ -30,7 +30,7 @@ pub(super) enum Validity {
 }
 
 impl Certificate {
-    /// Takes it apart; `None` when it is malformed.
+    /// Parses a certificate; `None` when it is malformed.
     pub(super) fn parse(der: &CertificateDer<'_>) -> Option<Self> {
         Parsed::from_der(der).ok().map(Self)
     }
@@ -46,12 +46,12 @@ impl Certificate {
         }
     }
 
-    /// Whether it names itself as its issuer: the end of a chain.
+    /// Whether the certificate names itself as its issuer, and so ends a chain.
     pub(super) fn is_self_issued(&self) -> bool {
         self.0.tbs_certificate.issuer == self.0.tbs_certificate.subject
     }
 
-    /// Whether it may sign others, by the rules for the end of a chain.
+    /// Whether the certificate may sign others, by the rules for the end of a chain.
     pub(super) fn is_authority(&self) -> bool {
         let signs = self.key_usage().map(|usage| usage.key_cert_sign());
         let is_old = self.0.tbs_certificate.version == Version::V1;
@@ -62,7 +62,7 @@ impl Certificate {
         }
     }
 
-    /// Whether it may stand for a TLS server.
+    /// Whether the certificate may identify a TLS server.
     pub(super) fn may_serve(&self) -> bool {
         let extended = self.0.tbs_certificate.get::<ExtendedKeyUsage>();
         let is_meant = match extended {
@@ -80,7 +80,7 @@ impl Certificate {
         self.0.tbs_certificate.get::<KeyUsage>().ok().flatten().map(|(_, usage)| usage)
     }
 
-    /// The names of the extension for that.
+    /// Names in the extension for alternative names.
     pub(super) fn alternative_names(&self) -> Vec<Name> {
         let names = self.0.tbs_certificate.get::<SubjectAltName>().ok().flatten();
         let names = names.map(|(_, SubjectAltName(names))| names).unwrap_or_default();

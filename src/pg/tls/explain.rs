@@ -4,7 +4,7 @@ use rustls::CertificateError;
 
 use super::authorities::Objection;
 
-/// What a failed handshake means, and what to set.
+/// Meaning of a failed handshake, and the setting that helps.
 pub(in crate::pg) fn explain(error: &rustls::Error) -> (String, &'static str) {
     const AUTHORITY: &str =
         "set sslrootcert=<its authority's certificate> or sslmode=require (unverified)";

@@ -1,4 +1,4 @@
-//! The client certificate and its key, by which the server knows us.
+//! The client certificate and its key, by which the server identifies us.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ pub(super) fn read_identity(settings: &TlsSettings) -> Result<Option<Identity>, 
     }
 }
 
-/// As libpq does, a key is refused that others may have read.
+/// Reads the private key. Like libpq, this refuses a key that other users may read.
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let failed = |reason| TlsError::file("sslkey", path, reason);
     let bytes = read(path, CERTIFICATES_BYTES_MAX).map_err(failed)?;

@@ -9,9 +9,9 @@
 //! | `verify-ca` | yes | its certificate is signed by an authority in `sslrootcert` |
 //! | `verify-full` | yes | the same, and it names the host; without `sslrootcert`, the system's authorities |
 //!
-//! Without a mode it is `prefer`, and `verify-full` when `sslrootcert` is given. On a Unix socket
-//! there is no TLS, whatever the mode. Where this is stricter than libpq, `tests/it/tls_agreement.rs`
-//! says so.
+//! The default mode is `prefer`, and `verify-full` when `sslrootcert` is given. On a Unix socket
+//! there is no TLS, whatever the mode. `tests/it/tls_agreement.rs` lists where this is stricter
+//! than libpq.
 
 mod authorities;
 mod certificate;
@@ -60,7 +60,8 @@ impl SslMode {
         }
     }
 
-    /// What to try, and what to try when that is refused for its encryption.
+    /// The first attempt of a mode, and the second one when the first is refused for its
+    /// encryption.
     pub(super) fn attempts(self, place: Place) -> (DriverMode, Option<DriverMode>) {
         match (self, place) {
             (_, Place::Socket) | (Self::Disable, _) => (DriverMode::Disable, None),
@@ -71,14 +72,14 @@ impl SslMode {
     }
 }
 
-/// Where the authorities are.
+/// Source of the authorities.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Roots {
     System,
     File(PathBuf),
 }
 
-/// The versions of TLS that are spoken.
+/// Supported versions of TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Versions {
     #[default]
@@ -104,14 +105,14 @@ impl Versions {
 pub(super) struct TlsSettings {
     pub(super) mode: Option<SslMode>,
     pub(super) roots: Option<Roots>,
-    /// `~/.postgresql/root.crt`, when it exists. It counts where a mode verifies or may verify, and
-    /// `sslrootcert` is not given.
+    /// Path of `~/.postgresql/root.crt`, when that exists. It is used where a mode verifies or may
+    /// verify, and `sslrootcert` is not given.
     pub(super) default_roots: Option<PathBuf>,
     pub(super) certificate: Option<PathBuf>,
     pub(super) key: Option<PathBuf>,
     /// `sslcrl`: lists of certificates that their authorities have revoked.
     pub(super) revoked: Option<PathBuf>,
-    /// Whether the handshake names the server in the clear, so that a proxy can tell it from others.
+    /// Whether the handshake names the server in the clear, so that a proxy can route by name.
     pub(super) names_server: bool,
     pub(super) versions: Versions,
 }
@@ -131,32 +132,32 @@ impl Default for TlsSettings {
     }
 }
 
-/// TLS settings that contradict each other, or files that are of no use.
+/// Contradicting TLS settings, or unusable files.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The mode verifies nothing, although authorities are named.
     #[error("sslrootcert has no effect in this sslmode; use sslmode=verify-full")]
     RootsUnused,
-    /// The system's authorities sign anyone's certificate, so the name must be checked.
+    /// The system's authorities sign for every host, so the name must be verified.
     #[error("sslrootcert=system is only safe with sslmode=verify-full")]
     SystemRootsUnnamed,
-    /// `verify-ca` without authorities of one's own.
+    /// `verify-ca` without an authority of the user.
     #[error("sslmode=verify-ca needs sslrootcert=<file with the authority's certificate>")]
     RootsMissing,
-    /// One of the two client files without the other.
+    /// A client certificate without its key, or a key without its certificate.
     #[error("sslcert and sslkey go together; set both or none")]
     HalfIdentity,
-    /// A file that cannot be read or holds nothing of the kind.
+    /// A file that cannot be read or has the wrong content.
     #[error("{parameter} {}: {reason}", path.display())]
     File {
         /// The URL parameter that names the file.
         parameter: &'static str,
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Problem with the file.
         reason: String,
     },
-    /// A private key that others may have read.
+    /// A private key that other users may read.
     #[error(
         "sslkey {} can be read by others, so it is not used; chmod 0600 it, or 0640 when root owns it",
         path.display()
@@ -205,8 +206,8 @@ impl TlsSettings {
     /// certificates are taken up.
     pub(super) fn connector(&self) -> Result<MakeRustlsConnect, TlsError> {
         let mode = self.effective_mode()?;
-        // The provider is named, because a second one among the dependencies would make the
-        // library's own choice panic.
+        // The provider is explicit: with a second one among the dependencies, the library's own
+        // choice would panic.
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let trust = match mode {
             SslMode::Disable | SslMode::Allow | SslMode::Prefer | SslMode::Require => Trust::Anyone,
@@ -217,7 +218,7 @@ impl TlsSettings {
             .with_protocol_versions(self.versions.supported())?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Verifier::new(trust, &provider)));
-        // Nothing is read of what is not used.
+        // Files that the mode does not use are not read.
         let identity = if mode == SslMode::Disable { None } else { identity::read_identity(self)? };
         let mut config = match identity {
             None => config.with_no_client_auth(),

@@ -13,14 +13,14 @@ use rustls::{
 
 use super::{authorities::Authorities, certificate::Certificate, name::is_named};
 
-/// What is asked of the server's certificate.
+/// Required verification of the server's certificate.
 #[derive(Debug)]
 pub(super) enum Trust {
-    /// Nothing: encryption against listeners, none against an impostor.
+    /// No verification: encryption protects from listeners, but not from an impostor.
     Anyone,
-    /// That an authority signed it.
+    /// An authority must have signed the certificate.
     Chain(Authorities),
-    /// The same, and that it names the host.
+    /// An authority must have signed the certificate, which must name the host.
     ChainAndName(Authorities),
 }
 
@@ -58,7 +58,7 @@ impl ServerCertVerifier for Verifier {
         Ok(ServerCertVerified::assertion())
     }
 
-    // The handshake's own signature is always checked: it proves the possession of the key.
+    // The handshake's signature is always verified: it proves the possession of the key.
     fn verify_tls12_signature(
         &self,
         message: &[u8],

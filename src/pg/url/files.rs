@@ -14,12 +14,12 @@ use crate::config::{
     libpq::Libpq,
 };
 
-/// Where packages keep the services of the whole machine, when `PGSYSCONFDIR` does not say.
+/// Directories of the machine's service file, unless `PGSYSCONFDIR` names another.
 const SYSTEM_DIRECTORIES: [&str; 2] = ["/etc/postgresql-common", "/etc"];
 
 const SERVICE_FILE: &str = "pg_service.conf";
 
-/// Completes the parameters from the connection service that they or the environment name.
+/// Adds the parameters of the connection service that the parameters or the environment name.
 pub(super) fn service(parameters: &mut Parameters, environment: &Libpq) -> Result<(), UrlError> {
     let named = parameters.get("service").or(environment.get("PGSERVICE")).map(str::to_owned);
     let Some(name) = named else { return Ok(()) };
@@ -41,7 +41,7 @@ pub(super) fn service(parameters: &mut Parameters, environment: &Libpq) -> Resul
     Err(UrlError::NoService { name, looked })
 }
 
-/// The user's file first, as in libpq.
+/// Service files in the order of libpq, the user's file first.
 fn service_files(environment: &Libpq) -> Vec<PathBuf> {
     let named = environment.get("PGSERVICEFILE").map(PathBuf::from);
     let home = environment.home().map(|home| home.join(".pg_service.conf"));
@@ -53,7 +53,7 @@ fn service_files(environment: &Libpq) -> Vec<PathBuf> {
     named.or(home).into_iter().chain(system).collect()
 }
 
-/// The lines of `[name]`.
+/// The lines of the section `[name]`; `None` without that section.
 fn definition<'a>(text: &'a str, name: &str) -> Option<Vec<&'a str>> {
     let header = format!("[{name}]");
     let mut lines = text.lines().map(str::trim);
@@ -62,12 +62,12 @@ fn definition<'a>(text: &'a str, name: &str) -> Option<Vec<&'a str>> {
     Some(lines.take_while(|line| !line.starts_with('[')).filter(is_content).collect())
 }
 
-/// The passwords of a password file. It has no `Debug`.
+/// The content of a password file. It has no `Debug`.
 pub(super) struct Passwords(String);
 
 impl Passwords {
-    /// Reads the file that the parameters or the environment name, else `~/.pgpass`. A file that is
-    /// missing has no passwords; so has one that others may read, which is warned of.
+    /// Reads the file that the parameters or the environment name, else `~/.pgpass`. A missing file
+    /// counts as empty. So does one that other users may read, with a warning.
     pub(super) fn read(parameters: &Parameters, environment: &Libpq) -> Self {
         static WARNED: Once = Once::new();
         let home = || environment.home().map(|home| home.join(".pgpass"));
@@ -92,7 +92,7 @@ impl Passwords {
         Self(String::new())
     }
 
-    /// The password of the first line that fits.
+    /// The password of the first matching line.
     pub(super) fn find(&self, wanted: [&str; 4]) -> Option<String> {
         let lines = self.0.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
         lines.map(fields).find_map(|mut fields| {
@@ -103,7 +103,8 @@ impl Passwords {
     }
 }
 
-/// The fields of a line: `:` separates, `\` escapes. There are five at least; missing ones are empty.
+/// The fields of a line: `:` separates, `\` escapes. The result has at least five; missing ones are
+/// empty.
 fn fields(line: &str) -> Vec<String> {
     const FIELDS: usize = 5;
     let mut fields = vec![String::new()];

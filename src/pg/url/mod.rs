@@ -1,7 +1,7 @@
-//! A `postgresql://` URL or connection string: where to connect, as whom, and how far to trust the server.
+//! A `postgresql://` URL or connection string: host, user, and trust in the server.
 //!
-//! Parameters have the meaning that libpq gives them, and what is left open is completed in libpq's
-//! order: the connection service, then the environment, then the password file.
+//! Parameters have libpq's meaning. Missing ones are completed in libpq's order: the connection
+//! service, then the environment, then the password file.
 
 mod files;
 mod parameters;
@@ -18,24 +18,24 @@ use self::{
 use super::tls::{Roots, SslMode, TlsSettings, Versions};
 use crate::config::{Database, libpq::Libpq};
 
-/// A URL taken apart, with one endpoint for each host in it.
+/// A parsed URL, with one endpoint for each host in it.
 pub(super) struct Target {
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) tls: TlsSettings,
-    /// What `connect_timeout` says, when it says something.
+    /// Value of `connect_timeout`; `None` when it is not set.
     pub(super) connect_timeout: Option<Duration>,
 }
 
-/// One server that may be the primary.
+/// A server that may be the primary.
 pub(super) struct Endpoint {
-    /// Everything that the driver is told, for this host alone.
+    /// Settings of the driver for this host alone.
     pub(super) driver: Config,
-    /// The host as people write it, with its port.
+    /// Name and port of the host, for people.
     pub(super) name: String,
     pub(super) place: Place,
 }
 
-/// How far the server is from us, which decides what an unverified connection means.
+/// Distance of the server, which decides the meaning of an unverified connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Socket,
@@ -43,53 +43,53 @@ pub(super) enum Place {
     Remote,
 }
 
-/// Why a URL is of no use. Never holds a part of it that could be a password.
+/// Reason why a URL cannot be used. It never contains a part of the URL that could be a password.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
-    /// Neither `database.url` nor a file with it, nor `PGHOST` or `PGSERVICE`.
+    /// No `database.url`, `database.url_file`, `PGHOST` or `PGSERVICE` is set.
     #[error("is not set; write url = \"postgresql://user@host:5432/database\" under [database]")]
     Missing,
-    /// Another scheme, and no equals signs either.
+    /// Another scheme, and no `key=value` either.
     #[error("begins neither with postgresql:// nor with key=value")]
     Scheme,
     /// More than one `@` before the parameters.
     #[error("has more than one @ before its parameters; write an @ in a password as %40")]
     At,
-    /// A `/` before the `@`.
+    /// A slash between the scheme and the `@`.
     #[error("has a / before its @; write a / in a password as %2F")]
     Slash,
-    /// A `%` that is no escape.
+    /// A `%` that does not begin an escape.
     #[error("has a % that begins no character; write a % in a password as %25")]
     Percent,
-    /// Brackets that hold no host.
+    /// Brackets without a host.
     #[error("has a host in brackets that does not end with ] or ]:port; write a [ as %5B")]
     Bracket,
-    /// A connection string that is none.
+    /// A malformed connection string.
     #[error("is not key=value with blanks between; write a value with blanks as key='a value'")]
     Pairs,
-    /// No host, and we do not guess.
+    /// No host is given. Postrider does not guess one.
     #[error(
         "names no host; write one after the @, or ?host=/var/run/postgresql for a socket, or set PGHOST"
     )]
     NoHost,
-    /// The lists of hosts, addresses and ports do not fit together.
+    /// The lists of hosts, addresses and ports have different lengths.
     #[error("has not as many {0}")]
     Count(&'static str),
-    /// A parameter that nobody knows, and whose name may be a piece of a password.
+    /// An unknown parameter whose name may be a piece of a password.
     #[error("has a parameter that is not known; write a ? in a password as %3F")]
     UnknownParameter,
-    /// A parameter that nobody knows.
+    /// An unknown parameter.
     #[error("has the unknown parameter {name}; remove it")]
     Unknown {
         /// The parameter as it was written.
         name: String,
     },
-    /// A parameter that nobody knows, but that resembles one.
+    /// An unknown parameter that resembles a supported one.
     #[error("has the unknown parameter {name}; did you mean {nearest}?")]
     Misspelt {
         /// The parameter as it was written.
         name: String,
-        /// The known one.
+        /// The supported parameter.
         nearest: &'static str,
     },
     /// A parameter of another program.
@@ -97,27 +97,27 @@ pub enum UrlError {
     Foreign {
         /// The parameter.
         name: &'static str,
-        /// Whose it is, and what to write instead.
+        /// The program that uses it, and the replacement.
         remedy: &'static str,
     },
-    /// A parameter of libpq whose meaning Postrider does not have.
+    /// A parameter of libpq that Postrider does not support.
     #[error("sets {name}{origin}, which is not supported; {remedy}")]
     Unsupported {
         /// The parameter.
         name: &'static str,
-        /// Where it was written.
+        /// Place where it was written.
         origin: Source,
-        /// What to do instead.
+        /// Replacement.
         remedy: &'static str,
     },
-    /// A parameter with a value that it cannot have.
+    /// A parameter with an invalid value.
     #[error("has a {name}{origin} that is none of {choices}")]
     Value {
         /// The parameter.
         name: &'static str,
-        /// Where it was written.
+        /// Place where it was written.
         origin: Source,
-        /// What it may be.
+        /// Valid values.
         choices: &'static str,
     },
     /// No file defines the connection service.
@@ -128,18 +128,18 @@ pub enum UrlError {
         /// The files.
         looked: String,
     },
-    /// A connection service file that is of no use.
+    /// A connection service file that cannot be used.
     #[error("names a connection service, and {} cannot be used: {reason}", path.display())]
     ServiceFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Problem with the file.
         reason: String,
     },
 }
 
 impl Target {
-    /// Takes the URL of a configuration apart and completes it from the environment.
+    /// Parses the URL of a configuration and completes it from the environment.
     pub(super) fn of(config: &Database) -> Result<Self, UrlError> {
         let environment = &config.libpq;
         let mut parameters = match config.url.expose() {
@@ -176,7 +176,7 @@ impl Target {
     }
 }
 
-/// libpq waits for 2 s at least, and for ever at 0.
+/// Timeout as libpq means it: at least 2 s, and no limit at 0.
 fn connect_timeout(parameters: &Parameters) -> Result<Option<Duration>, UrlError> {
     let seconds =
         parameters.read("connect_timeout", "a number of seconds", |it| it.parse().ok())?;
@@ -220,7 +220,7 @@ fn versions(parameters: &Parameters) -> Result<Versions, UrlError> {
         "ssl_min_protocol_version",
         "TLSv1, TLSv1.1, TLSv1.2, TLSv1.3",
         |value| match value {
-            // Nothing older than 1.2 is spoken anyway.
+            // Versions below 1.2 are never used.
             "TLSv1" | "TLSv1.1" | "TLSv1.2" => Some(false),
             "TLSv1.3" => Some(true),
             _ => None,
@@ -244,7 +244,7 @@ fn versions(parameters: &Parameters) -> Result<Versions, UrlError> {
     }
 }
 
-/// The relay writes, so a primary is wanted unless the URL insists on any server.
+/// Session attributes of a URL. The relay writes, so the default is a primary.
 fn session_attributes(value: &str) -> Option<TargetSessionAttrs> {
     match value {
         "read-write" | "primary" => Some(TargetSessionAttrs::ReadWrite),
@@ -261,7 +261,7 @@ fn flag(value: &str) -> Option<bool> {
     }
 }
 
-/// What every host has in common.
+/// Settings that all hosts share.
 fn common(parameters: &Parameters) -> Result<Config, UrlError> {
     const SECONDS: &str = "a number of seconds";
     let number = |name, choices| parameters.read(name, choices, |it| it.parse::<u32>().ok());
@@ -293,7 +293,7 @@ fn common(parameters: &Parameters) -> Result<Config, UrlError> {
             _ => None,
         })?;
     driver.ssl_negotiation(negotiation.unwrap_or(SslNegotiation::Postgres));
-    // A host that is gone shall be noticed within seconds, also while nothing is sent.
+    // A lost host shall be noticed within seconds, also while nothing is sent.
     let idle = number("keepalives_idle", SECONDS)?.unwrap_or(5);
     let interval = number("keepalives_interval", SECONDS)?.unwrap_or(3);
     let count =
@@ -308,7 +308,8 @@ fn common(parameters: &Parameters) -> Result<Config, UrlError> {
     Ok(driver)
 }
 
-/// One endpoint a host, so that each is tried with the TLS that fits it and fails with its name.
+/// The endpoints, one for each host. So each is tried with its own TLS settings and fails under its
+/// own name.
 fn endpoints(parameters: &Parameters, common: &Config) -> Result<Vec<Endpoint>, UrlError> {
     const PORTS: &str = "a number from 1 to 65535";
     let (hosts, ports) = (parameters.list("host"), parameters.list("port"));
@@ -351,7 +352,7 @@ fn endpoint(
         driver.host_path(path);
         return Endpoint { driver, name: format!("{path}/.s.PGSQL.{port}"), place: Place::Socket };
     }
-    // Without a name, the one that TLS needs is the address itself.
+    // Without a name, TLS uses the address itself as the name.
     let host =
         host.map_or_else(|| address.map(IpAddr::to_string).unwrap_or_default(), str::to_owned);
     driver.host(&host);
@@ -365,7 +366,7 @@ fn place(host: &str, address: Option<&IpAddr>) -> Place {
     if loopback { Place::Loopback } else { Place::Remote }
 }
 
-/// The password of the file, by the names that libpq looks for.
+/// The password of the file for the host names that libpq tries.
 fn password(passwords: &Passwords, driver: &Config) -> Option<String> {
     const DEFAULT_SOCKETS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
     let host = match driver.get_hosts().first() {
@@ -380,7 +381,7 @@ fn password(passwords: &Passwords, driver: &Config) -> Option<String> {
     passwords.find([host, &port, database, &user])
 }
 
-/// The name that the driver takes when none is given.
+/// The user name that the driver takes by default.
 fn system_user() -> String {
     std::env::var("USER").unwrap_or_default()
 }

@@ -1,18 +1,18 @@
-//! The connection parameters of libpq: which are honoured, and what to do about the others.
+//! The connection parameters of libpq: supported, ignored and refused ones.
 
 use std::{collections::BTreeMap, fmt};
 
 use super::UrlError;
 use crate::config::libpq::Libpq;
 
-/// What Postrider does with a parameter.
+/// Treatment of a parameter.
 #[derive(Debug, Clone, Copy)]
 enum Treatment {
-    /// It has the meaning that libpq gives it.
+    /// Parameters with libpq's meaning.
     Honoured,
-    /// Parameters that change nothing here: accepted and ignored.
+    /// Parameters without an effect here: accepted and ignored.
     Harmless,
-    /// Ignoring it would be unsafe. It is refused unless it has one of these values.
+    /// Parameters that are unsafe to ignore. They are refused unless they have one of these values.
     Refused { unless: &'static [&'static str], remedy: &'static str },
 }
 
@@ -28,7 +28,7 @@ const fn known(name: &'static str, variable: Option<&'static str>, treatment: Tr
     Known { name, variable, treatment }
 }
 
-/// Every parameter of libpq, with the environment variable that stands in for it.
+/// All parameters of libpq, each with its environment variable.
 const KNOWN: [Known; 42] = [
     known("host", Some("PGHOST"), Honoured),
     known("hostaddr", Some("PGHOSTADDR"), Honoured),
@@ -47,7 +47,7 @@ const KNOWN: [Known; 42] = [
     known("keepalives_idle", None, Honoured),
     known("keepalives_interval", None, Honoured),
     known("keepalives_count", None, Honoured),
-    // The driver's own name of the same.
+    // An alternative name that the driver uses.
     known("keepalives_retries", None, Honoured),
     known("target_session_attrs", Some("PGTARGETSESSIONATTRS"), Honoured),
     known("load_balance_hosts", Some("PGLOADBALANCEHOSTS"), Honoured),
@@ -106,7 +106,7 @@ const KNOWN: [Known; 42] = [
     ),
 ];
 
-/// Parameters of other programs' URLs, and what to do instead.
+/// Parameters of other programs' URLs, and their replacements.
 const FOREIGN: [(&str, &str); 27] = [
     ("schema", "Prisma's; remove it: the schema of the outbox is the key database.schema"),
     ("connection_limit", "Prisma's pool size; remove it: Postrider keeps two sessions"),
@@ -137,7 +137,7 @@ const FOREIGN: [(&str, &str); 27] = [
     ("charset", "another driver's; remove it: Postrider always speaks UTF8"),
 ];
 
-/// Where a value was written.
+/// Place where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// In the URL or the connection string itself.
@@ -158,15 +158,15 @@ impl fmt::Display for Source {
     }
 }
 
-/// Whether an error may repeat the name of a parameter that nobody knows.
+/// Whether an error may repeat the name of an unknown parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Naming {
     Shown,
-    /// It may be a piece of a password.
+    /// Hide the name: it may be a piece of a password.
     Hidden,
 }
 
-/// Every parameter that is given, each once. It has no `Debug`: one is a password.
+/// All given parameters, each once. It has no `Debug`, because one is a password.
 #[derive(Default)]
 pub(super) struct Parameters(BTreeMap<&'static str, (String, Source)>);
 
@@ -175,7 +175,7 @@ impl Parameters {
     ///
     /// # Errors
     ///
-    /// Nobody knows it. Its name is repeated only with [`Naming::Shown`].
+    /// The parameter is unknown. Its name is repeated only with [`Naming::Shown`].
     pub(super) fn set(
         &mut self,
         name: &str,
@@ -187,7 +187,7 @@ impl Parameters {
         Ok(())
     }
 
-    /// Sets a parameter that nothing stronger has set.
+    /// Sets a parameter that no stronger source has set.
     pub(super) fn complete(
         &mut self,
         name: &str,
@@ -199,7 +199,7 @@ impl Parameters {
         Ok(())
     }
 
-    /// Completes what is open from the environment.
+    /// Sets the parameters that are still missing from the environment.
     pub(super) fn complete_from(&mut self, environment: &Libpq) {
         for Known { name, variable, .. } in &KNOWN {
             let Some(variable) = *variable else { continue };
@@ -208,14 +208,14 @@ impl Parameters {
                 self.0.entry(name).or_insert_with(given);
             }
         }
-        // The old name, which libpq still reads.
+        // The old name of `sslmode`, which libpq still reads.
         if environment.get("PGREQUIRESSL").is_some_and(|value| value.starts_with('1')) {
             let given = || ("require".to_owned(), Source::Variable("PGREQUIRESSL"));
             self.0.entry("sslmode").or_insert_with(given);
         }
     }
 
-    /// Refuses what would be unsafe to ignore.
+    /// Refuses parameters that are unsafe to ignore.
     pub(super) fn refuse_unsafe(&self) -> Result<(), UrlError> {
         for Known { name, treatment, .. } in &KNOWN {
             let (Refused { unless, remedy }, Some((value, source))) =
@@ -231,17 +231,17 @@ impl Parameters {
         Ok(())
     }
 
-    /// The value of a parameter; an empty one counts as absent, as in libpq.
+    /// The value of a parameter. Like libpq, this treats an empty one as absent.
     pub(super) fn get(&self, name: &'static str) -> Option<&str> {
         self.0.get(name).map(|(value, _)| value.as_str()).filter(|value| !value.is_empty())
     }
 
-    /// The items of a list with commas between; empty when the parameter is absent.
+    /// The items of a comma-separated list; empty when the parameter is absent.
     pub(super) fn list(&self, name: &'static str) -> Vec<&str> {
         self.get(name).map(|value| value.split(',').collect()).unwrap_or_default()
     }
 
-    /// The value of a parameter, read by `read`.
+    /// The value of a parameter, parsed by `read`.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What a URL, a connection string, the environment and the files of libpq come to together.
+//! Tests of a URL, a connection string, the environment and the files of libpq together.
 
 use std::{ffi::OsString, fs, os::unix::fs::PermissionsExt as _, path::Path};
 

@@ -1,11 +1,11 @@
-//! The two ways in which a database is named: a `postgresql://` URL, and `key=value` pairs.
+//! The two notations for a database: a `postgresql://` URL, and `key=value` pairs.
 
 use super::{
     UrlError,
     parameters::{Naming, Parameters},
 };
 
-/// Takes a URL or a connection string apart.
+/// Parses a URL or a connection string.
 pub(super) fn parse(text: &str) -> Result<Parameters, UrlError> {
     let scheme = ["postgresql://", "postgres://"].iter().find_map(|it| text.strip_prefix(it));
     match scheme {
@@ -41,13 +41,14 @@ fn url(rest: &str) -> Result<Parameters, UrlError> {
     set("host", &joined(servers.iter().map(|(host, _)| *host).collect()))?;
     set("port", &joined(servers.iter().map(|(_, port)| *port).collect()))?;
     set("dbname", database)?;
-    // A ? in a password that was not encoded cuts the URL before its @: what follows is no parameter.
+    // An unescaped `?` in a password cuts the URL before its `@`. The text behind it is not a
+    // parameter.
     let is_whole = !query.contains('@') && (base.contains('@') || !base.contains(':'));
     let naming = if is_whole { Naming::Shown } else { Naming::Hidden };
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').ok_or(UrlError::UnknownParameter)?;
         match (decode(name)?.as_str(), decode(value)?) {
-            // libpq takes this one from JDBC.
+            // libpq accepts this parameter of JDBC.
             ("ssl", value) if value == "true" => {
                 parameters.set("sslmode", "require".to_owned(), Naming::Hidden)?;
             }
@@ -57,7 +58,7 @@ fn url(rest: &str) -> Result<Parameters, UrlError> {
     Ok(parameters)
 }
 
-/// The host and the port of one server; the brackets of an IPv6 address are taken off.
+/// The host and the port of one server, without the brackets of an IPv6 address.
 fn server(text: &str) -> Result<(&str, &str), UrlError> {
     let (host, rest) = match text.strip_prefix('[') {
         Some(inner) => inner.split_once(']').ok_or(UrlError::Bracket)?,
@@ -70,7 +71,8 @@ fn server(text: &str) -> Result<(&str, &str), UrlError> {
     }
 }
 
-/// `key=value` with blanks between. A value in single quotes may hold blanks; `\` escapes.
+/// Parses `key=value` pairs with blanks between. A value in single quotes may contain blanks; `\`
+/// escapes.
 fn pairs(text: &str) -> Result<Parameters, UrlError> {
     let mut parameters = Parameters::default();
     let mut rest = text.trim_start();
