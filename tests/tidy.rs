@@ -298,6 +298,37 @@ fn opening_complaints(sources: &[Source]) -> Vec<String> {
         .collect()
 }
 
+/// Words that say nothing about the subject of a comment, so that no doc comment begins with one.
+const EMPTY_OPENINGS: &[&str] = &[
+    "It", "None", "Nothing", "One", "Such", "There", "These", "They", "Those", "What", "Where",
+    "Who",
+];
+
+/// Folders whose doc comments begin with their subject. The others follow; each adds its own line.
+const BEGIN_WITH_A_NOUN: &[&str] = &["src/config/", "src/outbox/", "src/pg/"];
+
+fn noun_complaints(sources: &[Source]) -> Vec<String> {
+    let mut complaints = Vec::new();
+    let of_a_folder =
+        |source: &&Source| BEGIN_WITH_A_NOUN.iter().any(|folder| source.path.starts_with(folder));
+    for source in sources.iter().filter(|source| source.is("rs")).filter(of_a_folder) {
+        let mut is_inside = false;
+        for (line, number) in source.text.lines().zip(1..) {
+            let line = line.trim_start();
+            let comment = line.strip_prefix("///").or_else(|| line.strip_prefix("//!"));
+            let first = comment.unwrap_or_default().split_whitespace().next().unwrap_or_default();
+            let word = first.trim_end_matches([',', ':', '.', ';']);
+            if !is_inside && EMPTY_OPENINGS.contains(&word) {
+                let path = &source.path;
+                complaints
+                    .push(format!("{path}:{number}: begin with the subject, not with {word}"));
+            }
+            is_inside = comment.is_some();
+        }
+    }
+    complaints
+}
+
 fn sql_complaints(sources: &[Source]) -> Vec<String> {
     sources
         .iter()
@@ -438,6 +469,7 @@ fn main_only_starts_the_program() {
 fn files_open_with_a_sentence_and_name_files_that_are_there() {
     let sources = tree();
     insist(&opening_complaints(&sources));
+    insist(&noun_complaints(&sources));
     insist(&sql_complaints(&sources));
     insist(&ascii_complaints(&sources));
     insist(&reference_complaints(&sources));
@@ -520,6 +552,8 @@ fn planted_untidiness_is_seen() {
     seen(rendering_complaints, "src/cli/dlq/list.rs", "fn f() { crate::pg::connect(); }");
     seen(opening_complaints, "src/pg/mute.rs", "use std::fs;\n");
     seen(opening_complaints, "src/pg/open.rs", "//! Has no full stop\n\nuse std::fs;\n");
+    seen(noun_complaints, "src/pg/vague.rs", "//! A file.\n\n/// What it does.\nfn f() {}\n");
+    seen(noun_complaints, "src/outbox/vague.rs", "//! One, as it is.\n");
     seen(sql_complaints, "src/outbox/sql/mute.sql", "SELECT 1;\n");
     seen(ascii_complaints, "src/outbox/sql/wide.sql", "-- One …\nSELECT 1;\n");
     seen(reference_complaints, "docs/page.md", "See `sql/gone.sql`.\n");

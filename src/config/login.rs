@@ -18,13 +18,13 @@ pub enum Login {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LoginError {
     /// Two servers of one cluster have different logins.
-    #[error("holds different logins; write one login, or the same with every server")]
+    #[error("contains different logins; write one login, or the same with every server")]
     Different,
     /// A `%` that does not begin an escape.
-    #[error("holds a login with a % that begins no character; write a % as %25")]
+    #[error("contains a login with a % outside of an escape; write a % as %25")]
     Encoding,
     /// A name without a password in front of a colon, or nothing in front of an `@`.
-    #[error("holds an empty user, password or token before its @")]
+    #[error("contains an empty user, password or token before its @")]
     Empty,
 }
 

@@ -34,7 +34,7 @@ pub(super) fn problems(
     (scope, file): (Scope, Option<&Path>),
 ) -> Vec<Problem> {
     let missing = missing(config, origins, (scope, file));
-    let mut rules = Rules { origins, problems: missing.into_iter().collect() };
+    let mut rules = RuleCheck { origins, problems: missing.into_iter().collect() };
     rules.bounds(config);
     rules.urls(config);
     rules.stream(config);
@@ -100,18 +100,18 @@ fn missing(
     Some(match (file, empty.is_empty()) {
         (_, false) => problem.detail(empty.join("\n")),
         (None, true) => problem.detail(
-            "no configuration file: looked for ./postrider.toml and /etc/postrider/postrider.toml",
+            "no configuration file: there is no ./postrider.toml and no /etc/postrider/postrider.toml",
         ),
         (Some(_), true) => problem,
     })
 }
 
-struct Rules<'a> {
+struct RuleCheck<'a> {
     origins: &'a Origins,
     problems: Vec<Problem>,
 }
 
-impl Rules<'_> {
+impl RuleCheck<'_> {
     fn broken(&mut self, key: &str, problem: Problem) {
         self.problems.push(problem.at(self.origins.of(key)));
     }
@@ -162,7 +162,7 @@ impl Rules<'_> {
         }
         for subject in config.stream.subjects.iter().filter(|subject| !is_subject_filter(subject)) {
             let problem = Problem::new(format!(
-                "stream.subjects holds {}, which is no subject",
+                "stream.subjects contains {}, which is not a subject",
                 shortened(subject)
             ))
             .hint("write tokens with dots between; * stands for one token, > for the rest");
@@ -202,7 +202,7 @@ impl Rules<'_> {
         {
             let wrong = patterns.iter().filter(|text| Pattern::parse(text).is_none());
             for text in wrong {
-                let text = format!("{key} holds {}, which is no pattern", shortened(text));
+                let text = format!("{key} contains {}, which is not a pattern", shortened(text));
                 let hint = format!(
                     "write a type, or how types begin and one * at the end: \"order.*\"; at most \
                      {FILTER_TEXT_BYTES_MAX} bytes, no control characters and no backslash"
@@ -212,26 +212,28 @@ impl Rules<'_> {
         }
         let texts = [&route.types, &route.except_types, &route.aggregates].into_iter().flatten();
         if texts.into_iter().any(|text| text.contains(routes::SHARD)) {
-            let text = format!("a filter may not hold {}", routes::SHARD);
+            let text = format!("a filter may not contain {}", routes::SHARD);
             let hint = "it stands for the shard's number in the stream's name, its subjects and the \
-                        subject; which events are of a shard, the hash of their key says";
+                        subject; the hash of a key decides which shard its events belong to";
             self.broken("route.types", Problem::new(text).hint(hint));
         }
         if route.rules().takes_nothing() {
-            let text = "the route takes nothing: except_types has all that types has";
+            let text = "the route takes nothing: except_types contains all types";
             self.broken(
                 "route.except_types",
                 Problem::new(text).hint("remove the route, or one of them"),
             );
         }
         for text in route.kinds.iter().filter(|kind| !KINDS.contains(&kind.as_str())) {
-            let text = format!("route.kinds holds {}, which is no kind", shortened(text));
+            let text = format!("route.kinds contains {}, which is not a kind", shortened(text));
             let hint = format!("the kinds are {}", KINDS.join(", "));
             self.broken("route.kinds", Problem::new(text).hint(hint));
         }
         for text in route.aggregates.iter().filter(|text| !is_filter_text(text)) {
-            let text =
-                format!("route.aggregates holds {}, which is no aggregate type", shortened(text));
+            let text = format!(
+                "route.aggregates contains {}, which is not an aggregate type",
+                shortened(text)
+            );
             let hint = format!(
                 "write a whole aggregate type of 1 to {FILTER_TEXT_BYTES_MAX} bytes, without control \
                  characters and backslashes"
@@ -252,7 +254,7 @@ impl Rules<'_> {
         let set: Vec<&str> = ways.iter().filter(|(_, set)| *set).map(|(key, _)| *key).collect();
         if let [_, second, ..] = set.as_slice() {
             let problem = Problem::new(format!("{} exclude each other", enumerated(&set)))
-                .hint("keep the one way by which the broker knows us");
+                .hint("keep one of them as the login");
             let key = if *second == "the login in nats.url" { "nats.url" } else { second };
             self.broken(key, problem);
         }
@@ -307,7 +309,7 @@ impl Rules<'_> {
         }
         for host in config.admin.hosts.iter().filter(|host| !is_host_name(host)) {
             let problem = Problem::new(format!(
-                "admin.hosts holds {}, which is no host name",
+                "admin.hosts contains {}, which is not a host name",
                 shortened(host)
             ));
             self.broken(
@@ -331,7 +333,7 @@ impl Rules<'_> {
             let problem = Problem::new(format!(
                 "stream.duplicate_window {window} is too short for nats.ack_timeout {ack}"
             ))
-            .detail("an event that is sent again must find its id still remembered")
+            .detail("the stream must still deduplicate an event that is sent again")
             .hint(format!("{needed} or more; 10m is good"));
             self.broken("stream.duplicate_window", problem);
         }
@@ -357,7 +359,7 @@ impl Rules<'_> {
             let problem = Problem::new(format!(
                 "relay.poll_interval {poll} is longer than relay.idle_interval {idle}"
             ))
-            .hint("an idle relay looks less often than a busy one");
+            .hint("an idle relay polls less often than a busy one");
             self.broken("relay.poll_interval", problem);
         }
     }

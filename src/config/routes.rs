@@ -199,7 +199,7 @@ pub(super) fn problems(routes: &[OneRoute]) -> Vec<Problem> {
     if let [_, second, ..] = routes.iter().filter(is_stdout).collect::<Vec<_>>().as_slice() {
         let problem = Problem::new("two flows would write to standard output");
         let problem = problem.at(second.origins.of("route.sink"));
-        problems.push(problem.hint("one route of one shard may have sink = \"stdout\""));
+        problems.push(problem.hint("only one route with one shard may have sink = \"stdout\""));
     }
     let mut names = BTreeSet::new();
     for OneRoute { config, origins } in routes {
@@ -215,13 +215,13 @@ pub(super) fn problems(routes: &[OneRoute]) -> Vec<Problem> {
             problems.push(
                 problem
                     .at(origins.of("relay.name"))
-                    .hint("that is the name of what counts the events that no route takes"),
+                    .hint("Postrider uses the name for the events that no route takes"),
             );
         }
     }
     for (index, one) in routes.iter().enumerate() {
         for other in routes.iter().skip(index + 1) {
-            problems.extend(meet(one, other));
+            problems.extend(find_conflict(one, other));
         }
     }
     problems
@@ -229,7 +229,7 @@ pub(super) fn problems(routes: &[OneRoute]) -> Vec<Problem> {
 
 /// The conflict of two routes that take the same event into one stream: the stream would drop one
 /// of the two messages, because they have the same id.
-fn meet(one: &OneRoute, other: &OneRoute) -> Option<Problem> {
+fn find_conflict(one: &OneRoute, other: &OneRoute) -> Option<Problem> {
     let (first, second) = (&one.config, &other.config);
     let is_stream = |config: &Config| config.route.sink == SinkKind::Nats;
     let is_shared = is_stream(first) && is_stream(second);

@@ -111,7 +111,7 @@ impl Places<'_> {
         let tried: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
         Err(Problem::new(format!("the file that {key} names does not exist"))
             .at(origin)
-            .detail(format!("looked for {}", tried.join(", "))))
+            .detail(format!("there is no {}", tried.join(" and no "))))
     }
 
     fn candidates(&self, name: &str, origin: &Origin) -> Vec<PathBuf> {

@@ -40,7 +40,7 @@ fn exposed_files(config: &Config, origins: &Origins) -> Vec<String> {
             Origin::File { path, .. } if is_set && exposed(&path) => {
                 let path = path.display();
                 warnings.push(format!(
-                    "{path} holds a secret ({key}) and everyone can read it: chmod 0640 {path}, or use {key}_file"
+                    "{path} contains a secret ({key}) and everyone can read it: chmod 0640 {path}, or use {key}_file"
                 ));
             }
             Origin::SecretFile(path) if is_set && exposed(&path) => {
@@ -69,7 +69,7 @@ fn exposed_files(config: &Config, origins: &Origins) -> Vec<String> {
 fn exposed_secret(key: &str, path: &Path) -> String {
     let path = path.display();
     format!(
-        "{path}, which {key} names, holds a secret and everyone can read it: chmod 0600 {path}, or 0640 \
+        "{path}, which {key} names, contains a secret and everyone can read it: chmod 0600 {path}, or 0640 \
          with a group of ours"
     )
 }

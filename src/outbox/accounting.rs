@@ -182,7 +182,7 @@ impl Inspection {
     /// As the session's.
     pub async fn accounting(&self, relay: &str) -> Result<Accounting, QueryError> {
         let sql = self.schema().apply(include_str!("sql/account_events.sql"));
-        let rows = self.connection().query_patiently(&sql, &[&relay]).await?;
+        let rows = self.connection().query_without_deadline(&sql, &[&relay]).await?;
         let number = |row: &Row, name: &str| {
             let number: i64 = row.try_get(name)?;
             Ok::<_, QueryError>(u64::try_from(number).unwrap_or_default())

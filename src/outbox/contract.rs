@@ -110,7 +110,7 @@ impl Repair {
 
     async fn one(&self, sql: &str, parameters: &Parameters<'_>) -> Result<Row, QueryError> {
         let sql = self.schema.apply(sql);
-        let rows = self.connection.query_patiently(&sql, parameters).await?;
+        let rows = self.connection.query_without_deadline(&sql, parameters).await?;
         rows.into_iter().next().ok_or(QueryError::NoRow)
     }
 }

@@ -11,7 +11,7 @@ use crate::{
 
 /// Maximum rows of a poll, however many a page may have. A poll with more rows is discarded, and
 /// pages read the rows again.
-const LOOK_ROWS: usize = 1_000;
+const POLL_ROWS_MAX: usize = 1_000;
 
 /// The bounds of a page.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +45,7 @@ pub struct Page {
     pub complete: bool,
     /// Highest `seq` that was read, when that is beyond the last row because the filter left rows
     /// out.
-    pub looked_to: Option<Seq>,
+    pub read_to: Option<Seq>,
 }
 
 impl Outbox {
@@ -60,7 +60,7 @@ impl Outbox {
         settled: &Snapshot,
         limits: PageLimits,
     ) -> Result<(Snapshot, Option<Page>), QueryError> {
-        let limits = PageLimits { events: limits.events.min(LOOK_ROWS), ..limits };
+        let limits = PageLimits { events: limits.events.min(POLL_ROWS_MAX), ..limits };
         if self.limits.page.at_most(limits.events) < limits.events {
             return Ok((self.target().await?, None));
         }
@@ -86,7 +86,7 @@ impl Outbox {
         read?;
         // Without its first row the poll has no snapshot, so it counts as having found nothing new.
         let Some(target) = target else { return Ok((settled.clone(), None)) };
-        let mut page = Page { events, complete: true, looked_to: None };
+        let mut page = Page { events, complete: true, read_to: None };
         if page.events.len() > limits.events {
             return Ok((target, None));
         }
@@ -141,7 +141,7 @@ impl Outbox {
                 read => read?,
             };
             let complete = events.len() < limits.events;
-            return self.fill(Page { events, complete, looked_to: None }, limits).await;
+            return self.fill(Page { events, complete, read_to: None }, limits).await;
         }
     }
 

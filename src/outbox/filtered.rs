@@ -161,9 +161,9 @@ impl Outbox {
                 }
                 Err(error) if error.is_of_a_row() => {
                     let events = self.next_unreadable(&cursor, late, &error).await?;
-                    let page = Page { events, complete: false, looked_to: None };
+                    let page = Page { events, complete: false, read_to: None };
                     let mut page = self.fill(page, limits).await?;
-                    page.looked_to = page.events.last().map(|event| event.seq);
+                    page.read_to = page.events.last().map(|event| event.seq);
                     // An event whose type cannot be read passes every filter, so that one route
                     // reports it.
                     page.events.retain(|event| {
@@ -190,8 +190,8 @@ impl Outbox {
                         }
                     }
                     let complete = is_last && !is_full;
-                    let looked_to = (!is_full).then_some(Seq(to));
-                    Page { events, complete, looked_to }
+                    let read_to = (!is_full).then_some(Seq(to));
+                    Page { events, complete, read_to }
                 }
             };
             empty += usize::from(page.events.is_empty());
@@ -203,7 +203,7 @@ impl Outbox {
             let count = page.events.len();
             page = self.fill(page, limits).await?;
             if page.events.len() < count {
-                page.looked_to = None;
+                page.read_to = None;
             }
             return Ok(page);
         }

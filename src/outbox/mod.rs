@@ -54,7 +54,7 @@ pub use reconcile::{Due as SettledDue, LETTER_BYTES_MAX, RECONCILE_BATCH, Settle
 pub use relays::{GivenUp, Letters, RelayRow};
 pub use repair::{HealWhen, Healed, REPAIR_SETTINGS, Repair};
 pub use row_limit::RowLimits;
-pub use scan::Ours;
+pub use scan::RecognisedEvent;
 pub use settle::{Authority, SettleError, Written};
 pub use upkeep::{Forgotten, Retained, Upkeep};
 pub use why::{Waiting, WaitingLetter};

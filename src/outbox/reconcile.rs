@@ -66,7 +66,7 @@ impl Settled {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let first_seq = i64::try_from(first_seq).unwrap_or(i64::MAX);
         let parameters: [&(dyn ToSql + Sync); 4] = [&self.relay, &above.0, &limit, &first_seq];
-        let rows = self.connection.query_patiently(&sql, &parameters).await?;
+        let rows = self.connection.query_without_deadline(&sql, &parameters).await?;
         let read = |row: &Row| {
             Ok(SettledEvent {
                 id: row.try_get("event_id")?,
@@ -92,7 +92,7 @@ impl Settled {
         let channel = self.schema.channel();
         let parameters: [&(dyn ToSql + Sync); 5] =
             [&self.relay, &missing, &bytes_max, &actor, &channel];
-        let rows = self.connection.query_patiently(&sql, &parameters).await?;
+        let rows = self.connection.query_without_deadline(&sql, &parameters).await?;
         count(rows.first().ok_or(QueryError::NoRow)?)
     }
 
@@ -103,7 +103,7 @@ impl Settled {
     pub async fn ask_to_heal(&self, actor: &str) -> Result<(), QueryError> {
         let sql = self.schema.apply(include_str!("sql/request_healing.sql"));
         let channel = self.schema.channel();
-        self.connection.query_patiently(&sql, &[&self.relay, &actor, &channel]).await?;
+        self.connection.query_without_deadline(&sql, &[&self.relay, &actor, &channel]).await?;
         Ok(())
     }
 }

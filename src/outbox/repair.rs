@@ -83,7 +83,8 @@ impl Repair {
     }
 
     async fn row(&self, sql: &str, parameters: &Parameters<'_>) -> Result<Row, QueryError> {
-        let rows = self.connection.query_patiently(&self.schema.apply(sql), parameters).await?;
+        let rows =
+            self.connection.query_without_deadline(&self.schema.apply(sql), parameters).await?;
         rows.into_iter().next().ok_or(QueryError::NoRow)
     }
 }

@@ -8,7 +8,7 @@ use crate::{event::AggregateKey, metrics::Query, pg::error::QueryError};
 
 /// An event of this outbox among the scanned messages.
 #[derive(Debug, Clone)]
-pub struct Ours {
+pub struct RecognisedEvent {
     /// Index of the message, counted from 0.
     pub place: usize,
     /// Key of the event; `None` for an event without one.
@@ -31,7 +31,11 @@ impl Outbox {
     ///
     /// # Errors
     /// As the session's.
-    pub async fn ours(&self, seqs: &[i64], ids: &[Uuid]) -> Result<Vec<Ours>, QueryError> {
+    pub async fn recognise_events(
+        &self,
+        seqs: &[i64],
+        ids: &[Uuid],
+    ) -> Result<Vec<RecognisedEvent>, QueryError> {
         let parameters: [&(dyn ToSql + Sync); 3] = [&self.relay, &seqs, &ids];
         let rows = self
             .connection
@@ -42,7 +46,7 @@ impl Outbox {
             let place: i64 = row.try_get("place")?;
             let key = row.try_get::<_, Option<&str>>("aggregate_type")?;
             let key = key.zip(row.try_get::<_, Option<&str>>("aggregate_id")?);
-            ours.push(Ours {
+            ours.push(RecognisedEvent {
                 place: usize::try_from(place - 1).unwrap_or_default(),
                 key: key.map(|(aggregate_type, id)| AggregateKey::new(aggregate_type, id)),
             });

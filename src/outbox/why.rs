@@ -6,7 +6,7 @@ use super::{Inspection, operator::Letter};
 use crate::{event::AggregateKey, pg::error::QueryError};
 
 /// Maximum number of letters, and of rows, that are read one by one.
-const LOOK_MAX: i64 = 100_000;
+const READ_MAX: i64 = 100_000;
 
 /// The obstacle for the later events of a key.
 #[derive(Debug, Clone)]
@@ -46,7 +46,7 @@ impl Inspection {
         // Rows are read first: a row that becomes a letter in between is counted twice instead of
         // never.
         let sql = include_str!("sql/find_pending_rows.sql");
-        let rows = self.query(sql, &[&relay, &kind, &id, &LOOK_MAX]).await?;
+        let rows = self.query(sql, &[&relay, &kind, &id, &READ_MAX]).await?;
         let (mut pending, mut looked_at, mut oldest_age_seconds) = (0, 0_i64, None);
         if let Some(row) = rows.first() {
             pending = row.try_get("pending")?;
@@ -54,9 +54,9 @@ impl Inspection {
             oldest_age_seconds = row.try_get("oldest_age_seconds")?;
         }
         let sql = include_str!("sql/find_blocking_letter.sql");
-        let rows = self.query(sql, &[&relay, &kind, &id, &LOOK_MAX]).await?;
+        let rows = self.query(sql, &[&relay, &kind, &id, &READ_MAX]).await?;
         let letter = rows.first().map(WaitingLetter::read).transpose()?;
-        Ok(Waiting { letter, pending, oldest_age_seconds, is_more: looked_at >= LOOK_MAX })
+        Ok(Waiting { letter, pending, oldest_age_seconds, is_more: looked_at >= READ_MAX })
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use tokio_postgres::{Row, types::ToSql};
 
 use super::{
-    connect::{Connection, connect_plainly},
+    connect::{Connection, connect_unwatched},
     error::QueryError,
 };
 use crate::{config::Database, tasks};
@@ -24,7 +24,7 @@ use crate::{config::Database, tasks};
 pub(super) const SLOW: Duration = Duration::from_millis(700);
 
 /// The wait between two reads. A statement waits for its lock longer than this.
-const AGAIN: Duration = Duration::from_millis(400);
+const READ_INTERVAL: Duration = Duration::from_millis(400);
 
 /// Maximum wait of a failed statement for an answer that is on its way.
 const ANSWER_MAX: Duration = Duration::from_millis(500);
@@ -96,55 +96,55 @@ impl fmt::Display for Blocking {
 
 /// Watch of one session over the locks that its statements wait for.
 #[derive(Debug)]
-pub(super) struct Lookout {
+pub(super) struct LockWatch {
     database: Database,
     /// The server's process id of the session.
     pid: i32,
-    seen: Arc<Mutex<Seen>>,
+    state: Arc<Mutex<WatchState>>,
 }
 
 #[derive(Debug, Default)]
-struct Seen {
+struct WatchState {
     /// Number of statements that are slow now.
     slow: u32,
     /// Whether a task is reading.
-    is_asking: bool,
+    is_reading: bool,
     /// Time and content of the last answer that named a session.
     found: Option<(Instant, Blocking)>,
 }
 
 /// A slow statement. While it exists, a task reads which session blocks it.
-pub(super) struct Slow(Arc<Mutex<Seen>>);
+pub(super) struct Slow(Arc<Mutex<WatchState>>);
 
 impl Drop for Slow {
     fn drop(&mut self) {
-        let mut seen = locked(&self.0);
-        seen.slow = seen.slow.saturating_sub(1);
+        let mut state = locked(&self.0);
+        state.slow = state.slow.saturating_sub(1);
     }
 }
 
-impl Lookout {
+impl LockWatch {
     pub(super) fn new(database: Database, pid: i32) -> Self {
-        Self { database, pid, seen: Arc::default() }
+        Self { database, pid, state: Arc::default() }
     }
 
     /// Starts a task for a slow statement, unless one runs for another statement of the session.
     pub(super) fn begin(&self) -> Slow {
-        let mut seen = locked(&self.seen);
-        seen.slow += 1;
-        if !seen.is_asking {
-            seen.is_asking = true;
-            tasks::drive(ask(self.database.clone(), self.pid, Arc::clone(&self.seen)));
+        let mut state = locked(&self.state);
+        state.slow += 1;
+        if !state.is_reading {
+            state.is_reading = true;
+            tasks::drive(watch(self.database.clone(), self.pid, Arc::clone(&self.state)));
         }
-        Slow(Arc::clone(&self.seen))
+        Slow(Arc::clone(&self.state))
     }
 
     /// The session that blocked a slow statement which began at `began` and has failed since.
     pub(super) async fn found(&self, slow: &Slow, began: Instant) -> Option<Blocking> {
         let found = || {
-            let seen = locked(&slow.0);
-            let found = seen.found.as_ref().filter(|(at, _)| *at >= began);
-            (found.map(|(_, blocking)| blocking.clone()), seen.is_asking)
+            let state = locked(&slow.0);
+            let found = state.found.as_ref().filter(|(at, _)| *at >= began);
+            (found.map(|(_, blocking)| blocking.clone()), state.is_reading)
         };
         let waiting = async {
             loop {
@@ -158,35 +158,35 @@ impl Lookout {
     }
 }
 
-fn locked(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
-    seen.lock().unwrap_or_else(PoisonError::into_inner)
+fn locked(state: &Mutex<WatchState>) -> MutexGuard<'_, WatchState> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Reads until no statement of the session `pid` is slow any more.
-async fn ask(database: Database, pid: i32, seen: Arc<Mutex<Seen>>) {
-    if let Ok(connection) = connect_plainly(&database, "blocking", &[]).await {
+async fn watch(database: Database, pid: i32, state: Arc<Mutex<WatchState>>) {
+    if let Ok(connection) = connect_unwatched(&database, "blocking", &[]).await {
         loop {
-            let Ok(answer) = look(&connection, pid).await else { break };
+            let Ok(answer) = read_blocker(&connection, pid).await else { break };
             if let Some(blocking) = answer {
-                locked(&seen).found = Some((Instant::now(), blocking));
+                locked(&state).found = Some((Instant::now(), blocking));
             }
-            if is_over(&seen) {
+            if is_over(&state) {
                 return;
             }
-            sleep(AGAIN).await;
+            sleep(READ_INTERVAL).await;
         }
     }
-    locked(&seen).is_asking = false;
+    locked(&state).is_reading = false;
 }
 
 /// Whether no statement is slow any more. The next slow statement then starts a new task.
-fn is_over(seen: &Mutex<Seen>) -> bool {
-    let mut seen = locked(seen);
-    seen.is_asking = seen.slow > 0;
-    !seen.is_asking
+fn is_over(state: &Mutex<WatchState>) -> bool {
+    let mut state = locked(state);
+    state.is_reading = state.slow > 0;
+    !state.is_reading
 }
 
-async fn look(connection: &Connection, pid: i32) -> Result<Option<Blocking>, QueryError> {
+async fn read_blocker(connection: &Connection, pid: i32) -> Result<Option<Blocking>, QueryError> {
     let parameters: [&(dyn ToSql + Sync); 1] = [&pid];
     let rows =
         connection.query(include_str!("sql/find_blocking_sessions.sql"), &parameters).await?;

@@ -20,31 +20,31 @@ use tracing::{debug, trace, warn};
 use uuid::Uuid;
 
 use super::{
-    blocking::Lookout,
+    blocking::LockWatch,
     error::{self, Class, classify, describe, describe_refusal, rustls_error},
     server::limits_transactions,
     session::Sharing,
     settings::{Lasts, session_settings, settings_of},
     tls::{SslMode, TlsError, explain},
-    url::{Endpoint, Place, Target, UrlError},
+    url::{Distance, Endpoint, Target, UrlError},
 };
 use crate::{config::Database, tasks};
 
 pub use super::session::Connection;
 
 /// Maximum time of the farewell of a session that we drop.
-const FAREWELL: Duration = Duration::from_secs(1);
+const FAREWELL_MAX: Duration = Duration::from_secs(1);
 
 /// Setting that marks a server process which Postgres started for us.
 const MARKER: &str = "postrider.session";
 
 /// Option that makes a session writable although its role or database is set to read only. Without
 /// it the driver would take such a server for a standby.
-const WRITES: &str = "-c default_transaction_read_only=off";
+const WRITABLE_OPTION: &str = "-c default_transaction_read_only=off";
 
 /// Further settings of an own session. They make the server notice within seconds that we are gone,
 /// and make our statements independent of the defaults of the role and the database.
-const ALIVE: [(&str, &str); 6] = [
+const OWN_SESSION_SETTINGS: [(&str, &str); 6] = [
     ("default_transaction_isolation", "read committed"),
     ("default_transaction_deferrable", "off"),
     ("tcp_keepalives_idle", "5"),
@@ -134,15 +134,15 @@ pub async fn connect(
     purpose: &str,
     settings: &[(&str, &str)],
 ) -> Result<Connection, ConnectError> {
-    let mut connection = connect_plainly(config, purpose, settings).await?;
+    let mut connection = connect_unwatched(config, purpose, settings).await?;
     // Behind a pooler each statement may have another server process.
     let pid = connection.pid.filter(|_| connection.sharing == Sharing::Own);
-    connection.lookout = pid.map(|pid| Lookout::new(config.clone(), pid));
+    connection.lock_watch = pid.map(|pid| LockWatch::new(config.clone(), pid));
     Ok(connection)
 }
 
 /// Same as [`connect`], for a session that does not read which session blocks it.
-pub(super) async fn connect_plainly(
+pub(super) async fn connect_unwatched(
     config: &Database,
     purpose: &str,
     settings: &[(&str, &str)],
@@ -202,7 +202,8 @@ async fn open(
             if !is_read_only_by_role(endpoint, mode, connector).await? {
                 return Err(error);
             }
-            open_encrypted(endpoint, &with_options(&driver, WRITES), mode, connector).await?
+            open_encrypted(endpoint, &with_options(&driver, WRITABLE_OPTION), mode, connector)
+                .await?
         }
         // A pooler may refuse or ignore startup parameters.
         Err(error) if refuses_startup_parameters(&error) => {
@@ -219,7 +220,8 @@ async fn open(
     let settings = &[unlimited, settings].concat();
     match connection.sharing {
         Sharing::Own => {
-            let settings = session_settings(query_timeout, &[&ALIVE[..], settings].concat());
+            let settings =
+                session_settings(query_timeout, &[&OWN_SESSION_SETTINGS[..], settings].concat());
             connection.client.batch_execute(&settings_of(&settings, Lasts::Session)).await?;
         }
         Sharing::Shared => {
@@ -311,7 +313,7 @@ async fn open_once(
     let abandoned = CancellationToken::new();
     let connection = Connection {
         client,
-        lookout: None,
+        lock_watch: None,
         pid: None,
         encoding: session.parameter("server_encoding").map(str::to_owned),
         limits_transactions: session.parameter("server_version").is_some_and(limits_transactions),
@@ -356,7 +358,7 @@ impl Driving {
         // A server that hangs would keep the session for ever.
         let forsaken = async {
             abandoned.cancelled().await;
-            tokio::time::sleep(FAREWELL).await;
+            tokio::time::sleep(FAREWELL_MAX).await;
         };
         tokio::pin!(forsaken);
         let ending = loop {
@@ -406,8 +408,8 @@ fn failure(endpoint: &Endpoint, error: &tokio_postgres::Error) -> Failure {
         None if error::is_read_only(error) => (
             "server is a standby or read-only".to_owned(),
             Some(
-                "let database.url name the primary, or all hosts that may become it; through a \
-                 pooler see to it that default_transaction_read_only is off for the user",
+                "let database.url name the primary, or all hosts that may become it; behind a \
+                 pooler set default_transaction_read_only to off for the user",
             ),
         ),
         None => (describe(error), class.hint()),
@@ -428,8 +430,8 @@ fn unreadable(endpoint: &Endpoint, connection: &Connection) -> Option<Failure> {
     (!ENCODINGS.contains(&encoding)).then(|| Failure {
         class: Class::Configuration,
         text: format!(
-            "{}: the database has the encoding {encoding}, in which a text may hold what is no \
-             Unicode",
+            "{}: the database has the encoding {encoding}, in which a text may contain bytes \
+             that are not Unicode",
             endpoint.name
         ),
         hint: Some("move the application to a database made WITH ENCODING 'UTF8'"),
@@ -440,7 +442,7 @@ fn unreadable(endpoint: &Endpoint, connection: &Connection) -> Option<Failure> {
 fn warn_if_unverified(endpoint: &Endpoint, mode: SslMode) {
     static SAID: Once = Once::new();
     let verified = matches!(mode, SslMode::VerifyCa | SslMode::VerifyFull);
-    if endpoint.place == Place::Remote && !verified {
+    if endpoint.place == Distance::Remote && !verified {
         SAID.call_once(|| {
             warn!(
                 host = endpoint.name,

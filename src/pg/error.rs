@@ -72,7 +72,7 @@ pub enum QueryError {
     },
     /// The server gave the statement up because another session held a lock for too long.
     #[error("{0}")]
-    Blocked(Box<Blocked>),
+    Blocked(Box<BlockedStatement>),
     /// The server or the driver reported an error. It is not a `source`, because its own text would
     /// show row values.
     #[error("{}", describe(.0))]
@@ -82,7 +82,7 @@ pub enum QueryError {
 /// A statement that waited for the lock of another session for too long.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {by} holds a lock that it waits for", describe(error))]
-pub struct Blocked {
+pub struct BlockedStatement {
     /// The session that holds the lock.
     pub by: Blocking,
     pub(super) error: tokio_postgres::Error,

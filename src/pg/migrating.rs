@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    blocking::{Lookout, SLOW},
+    blocking::{LockWatch, SLOW},
     connect::Connection,
     error::Class,
     migrate::{self, ChangedFunction, MigrateError, Report, SchemaVersion},
@@ -27,8 +27,8 @@ pub async fn version(
     connection: &Connection,
     schema: &Schema,
 ) -> Result<SchemaVersion, MigrateError> {
-    let lookout = connection.lookout.as_ref();
-    watched(lookout, migrate::version(&connection.client, schema)).await
+    let lock_watch = connection.lock_watch.as_ref();
+    watched(lock_watch, migrate::version(&connection.client, schema)).await
 }
 
 /// Same as [`version`], with a limit; `None` when it is exceeded.
@@ -82,13 +82,13 @@ pub async fn rightful(
 ///
 /// As `migrate`.
 pub async fn migrate(connection: &mut Connection, schema: &Schema) -> Result<Report, MigrateError> {
-    let Connection { client, lookout, .. } = connection;
-    watched(lookout.as_ref(), migrate::migrate(client, schema)).await
+    let Connection { client, lock_watch, .. } = connection;
+    watched(lock_watch.as_ref(), migrate::migrate(client, schema)).await
 }
 
 /// Does some work, and adds the holder of the blocking lock to its error.
 async fn watched<T>(
-    lookout: Option<&Lookout>,
+    lock_watch: Option<&LockWatch>,
     work: impl Future<Output = Result<T, MigrateError>>,
 ) -> Result<T, MigrateError> {
     let began = Instant::now();
@@ -96,14 +96,16 @@ async fn watched<T>(
     if let Ok(done) = tokio::time::timeout(SLOW, &mut work).await {
         return done;
     }
-    let slow = lookout.map(|lookout| (lookout, lookout.begin()));
+    let slow = lock_watch.map(|lock_watch| (lock_watch, lock_watch.begin()));
     let result = work.await;
-    let (Err(MigrateError::Failed { doing, class: Class::Transient, text }), Some((lookout, slow))) =
-        (&result, &slow)
+    let (
+        Err(MigrateError::Failed { doing, class: Class::Transient, text }),
+        Some((lock_watch, slow)),
+    ) = (&result, &slow)
     else {
         return result;
     };
-    match lookout.found(slow, began).await {
+    match lock_watch.found(slow, began).await {
         Some(by) => Err(MigrateError::Failed {
             doing: doing.clone(),
             class: Class::Transient,

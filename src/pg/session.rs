@@ -22,8 +22,8 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    blocking::{Lookout, SLOW, Slow},
-    error::{Blocked, QueryError, describe_refusal, is_given_up},
+    blocking::{LockWatch, SLOW, Slow},
+    error::{BlockedStatement, QueryError, describe_refusal, is_given_up},
     parameters::parameter_types,
 };
 use crate::{
@@ -57,7 +57,7 @@ pub struct Connection {
     pub(super) client: Client,
     /// Watch for sessions that block statements. `None` on a shared session, and on the session of
     /// the watch itself.
-    pub(super) lookout: Option<Lookout>,
+    pub(super) lock_watch: Option<LockWatch>,
     /// The server's process of the session; behind a pooler the one of the first statement.
     pub(super) pid: Option<i32>,
     /// Notified of every NOTIFY on a channel that the session listens to.
@@ -120,7 +120,7 @@ impl Connection {
         let mut slow = None;
         loop {
             // A slow statement may be waiting for a lock.
-            let asks = self.lookout.as_ref().filter(|_| slow.is_none() && SLOW < after);
+            let asks = self.lock_watch.as_ref().filter(|_| slow.is_none() && SLOW < after);
             let until = began + asks.map_or(after, |_| SLOW);
             let answer = tokio::time::timeout_at(until.into(), &mut statement).await;
             if let Ok(answer) = answer {
@@ -133,7 +133,7 @@ impl Connection {
             let before = *self.last_end.read().unwrap_or_else(PoisonError::into_inner);
             match asks {
                 _ if before > began => began = before,
-                Some(lookout) => slow = Some(lookout.begin()),
+                Some(lock_watch) => slow = Some(lock_watch.begin()),
                 None => {
                     self.cancel();
                     return Err(QueryError::Timeout { after });
@@ -150,12 +150,12 @@ impl Connection {
         began: Instant,
     ) -> QueryError {
         self.keep_reason(&error);
-        let (Some(lookout), Some(slow)) = (&self.lookout, slow) else { return error.into() };
+        let (Some(lock_watch), Some(slow)) = (&self.lock_watch, slow) else { return error.into() };
         if !is_given_up(&error) {
             return error.into();
         }
-        match lookout.found(slow, began).await {
-            Some(by) => QueryError::Blocked(Box::new(Blocked { by, error })),
+        match lock_watch.found(slow, began).await {
+            Some(by) => QueryError::Blocked(Box::new(BlockedStatement { by, error })),
             None => error.into(),
         }
     }
@@ -339,7 +339,7 @@ impl Connection {
     /// # Cancel safety
     ///
     /// As that of the statement: the server may still carry it out.
-    pub async fn query_patiently(
+    pub async fn query_without_deadline(
         &self,
         sql: &str,
         parameters: &Parameters<'_>,
@@ -361,7 +361,7 @@ impl Connection {
         if let Ok(done) = tokio::time::timeout(SLOW, &mut work).await {
             return (done, None);
         }
-        let slow = self.lookout.as_ref().map(Lookout::begin);
+        let slow = self.lock_watch.as_ref().map(LockWatch::begin);
         (work.await, slow)
     }
 

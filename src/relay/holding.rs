@@ -256,7 +256,7 @@ impl Holding {
             if rows > 0 {
                 failpoint::pass("fetched");
             }
-            if let Some(to) = page.looked_to {
+            if let Some(to) = page.read_to {
                 self.delivery.filtered_to(to);
             }
             if complete {

@@ -315,7 +315,7 @@ mod tests {
             let nothing =
                 Reading { begin: None, late: Late::Unknown, page: None, gate: Gate::Closed };
             let plenty =
-                Reading { page: Some(Page { events, complete: true, looked_to: None }), ..nothing };
+                Reading { page: Some(Page { events, complete: true, read_to: None }), ..nothing };
             reader.absorb(plenty, began);
             assert_eq!(reader.next(), began + Duration::from_micros(next), "{rows} rows");
         }

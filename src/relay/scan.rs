@@ -18,7 +18,7 @@ use crate::{
     clock,
     delivery::{LastValues, SCANNED_IDS_MAX, ScanResult},
     event::Seq,
-    outbox::{Ours, Outbox},
+    outbox::{Outbox, RecognisedEvent},
     pg::error::QueryError,
     sink::Scan,
 };
@@ -124,7 +124,7 @@ async fn read(
         if !page.is_empty() {
             let seqs: Vec<i64> = page.iter().map(|seen| seen.seq.0).collect();
             let ids: Vec<Uuid> = page.iter().map(|seen| seen.id).collect();
-            for ours in outbox.ours(&seqs, &ids).await? {
+            for ours in outbox.recognise_events(&seqs, &ids).await? {
                 if let Some(sighting) = page.get(ours.place) {
                     collected.add(sighting, &ours);
                 }
@@ -160,7 +160,7 @@ impl Collected {
         Self { ids: Vec::new(), latest: LastValues::default(), forgotten: 0, keeps }
     }
 
-    fn add(&mut self, sighting: &Sighting, ours: &Ours) {
+    fn add(&mut self, sighting: &Sighting, ours: &RecognisedEvent) {
         if self.ids.len() >= SCANNED_IDS_MAX {
             // The oldest are the first to be settled, so they matter least.
             let half = SCANNED_IDS_MAX / 2;

@@ -97,7 +97,7 @@ async fn program_without_any_server_lives_and_says_what_it_waits_for() {
         .set("nats.url", format!("nats://app:s3cret@127.0.0.1:{nats}"))
         .admin()
         .allow_log("waiting for Postgres")
-        .allow_log("holds a secret")
+        .allow_log("contains a secret")
         .start();
     wait_ready(&daemon, 503, "postgres_down").await;
     let verbose = daemon.get("/readyz?verbose").await.unwrap().body;

@@ -331,7 +331,7 @@ fn login_in_the_url_of_nats_excludes_every_other_and_must_be_one() {
     let text = refusal("url = \"nats://me:canary@h\"\ntoken = \"canary\"\n");
     assert!(text.contains("nats.token and the login in nats.url exclude each other"), "{text}");
     let text = refusal("url = \"nats://me:canary1@h,nats://me:canary2@i\"\n");
-    assert!(text.contains("nats.url holds different logins"), "{text}");
+    assert!(text.contains("nats.url contains different logins"), "{text}");
 }
 
 #[test]

@@ -238,12 +238,12 @@ async fn routes_that_cannot_work_together_are_refused_by_name() {
         (twice, "two routes are called order"),
         (unnamed, "a [[route]] has no name"),
         (reserved, "no route may be called unrouted"),
-        (pattern, "route.types holds \"a*b\", which is no pattern"),
+        (pattern, "route.types contains \"a*b\", which is not a pattern"),
         (unknown, "did you mean route.types?"),
         (shared, "routes one and two may take the same event into"),
         (
             fixture.toml().route([("name", json!("a")), ("types", json!(["a.{shard}"]))]),
-            "a filter may not hold {shard}",
+            "a filter may not contain {shard}",
         ),
         (
             fixture.toml().route([

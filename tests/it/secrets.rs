@@ -142,7 +142,7 @@ fn file_with_a_password_that_everyone_can_read_is_warned_of() {
     assert_eq!(sandbox.run(&["config", "show"]).stderr, "");
     let finished = sandbox.expose("postrider.toml").run(&["config", "show"]);
     assert_eq!(finished.code, Some(0));
-    let text = "./postrider.toml holds a secret (database.url) and everyone can read it: \
+    let text = "./postrider.toml contains a secret (database.url) and everyone can read it: \
                 chmod 0640 ./postrider.toml, or use database.url_file";
     assert!(finished.stderr.contains(text), "{}", finished.stderr);
 }
@@ -157,7 +157,8 @@ fn secret_files_that_everyone_can_read_are_warned_of() {
     assert_eq!(sandbox.run(&["config", "show"]).stderr, "");
     let exposed = sandbox.expose("database-url").expose("nats.creds").run(&["config", "show"]);
     for (file, key) in [("database-url", "database.url_file"), ("nats.creds", "nats.creds_file")] {
-        let text = format!("./{file}, which {key} names, holds a secret and everyone can read it");
+        let text =
+            format!("./{file}, which {key} names, contains a secret and everyone can read it");
         assert!(exposed.stderr.contains(&text), "{}", exposed.stderr);
     }
     assert!(!exposed.stderr.contains("canary"), "{}", exposed.stderr);

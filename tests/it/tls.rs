@@ -167,8 +167,8 @@ async fn impostor_is_refused_with_the_parameter_to_set() {
         (
             LOCALHOST,
             "sslmode=verify-full&sslrootcert=DIR/server.pem",
-            "server certificate not verified: the file of sslrootcert holds no self-signed authority",
-            "let sslrootcert hold the authority at the end of the chain, not what it signed",
+            "server certificate not verified: the file of sslrootcert contains no self-signed authority",
+            "put the authority at the end of the chain into the file of sslrootcert",
         ),
         (
             ADDRESS,

@@ -271,7 +271,7 @@ fn say_hopeless(count: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operate::letters::{Authority, State};
+    use crate::operate::letters::{Attribution, State};
 
     #[test]
     fn a_discard_wants_its_number_typed_and_a_redrive_a_plain_yes() {
@@ -288,13 +288,13 @@ mod tests {
                 since: None,
             },
         };
-        let authority = Authority { actor: "ann".to_owned(), reason: None };
+        let attribution = Attribution { actor: "ann".to_owned(), reason: None };
         let job = |action| Job {
             act: LetterAct {
                 action,
                 state: State::Dead,
                 hopeless: false,
-                authority: authority.clone(),
+                attribution: attribution.clone(),
             },
             which: &which,
             wait: None,

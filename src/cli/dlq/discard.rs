@@ -5,7 +5,7 @@ use super::{
     bulk::{self, Job, Which},
     name, reason,
 };
-use crate::operate::letters::{Action, Authority, LetterAct, State};
+use crate::operate::letters::{Action, Attribution, LetterAct, State};
 
 /// `postrider dlq discard`
 #[derive(Debug, clap::Args)]
@@ -22,8 +22,9 @@ pub(in crate::cli) struct Args {
 
 /// Discards the letters that are meant.
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
-    let authority = Authority { actor: actor(args.actor.as_deref()), reason: args.reason.clone() };
+    let attribution =
+        Attribution { actor: actor(args.actor.as_deref()), reason: args.reason.clone() };
     let (action, state) = (Action::Discard, State::Dead);
-    let act = LetterAct { action, state, hopeless: true, authority };
+    let act = LetterAct { action, state, hopeless: true, attribution };
     bulk::run(globals, &Job { act, which: &args.which, wait: None })
 }

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use super::{Exit, Failure, Globals, actor, block_on, name, print, reason};
 use crate::{
     config::{Config, error::Problem},
-    operate::letters::{self, Authority, EditError, EditedLetter, LetterChanges},
+    operate::letters::{self, Attribution, EditError, EditedLetter, LetterChanges},
 };
 
 /// `postrider dlq edit`
@@ -73,8 +73,9 @@ async fn apply(config: &Config, changes: LetterChanges, args: &Args) -> Result<E
         print::line(&format!("would change letter {}", args.id))?;
         return Ok(Exit::Done);
     }
-    let authority = Authority { actor: actor(args.actor.as_deref()), reason: args.reason.clone() };
-    let edited = letters::edit(config, args.id, changes, &authority).await?;
+    let attribution =
+        Attribution { actor: actor(args.actor.as_deref()), reason: args.reason.clone() };
+    let edited = letters::edit(config, args.id, changes, &attribution).await?;
     let EditedLetter { id, event_id, replaces, redriven } = edited;
     print::line(&format!("changed letter {id}: event {event_id} replaces {replaces}"))?;
     if redriven {

@@ -4,7 +4,7 @@ use super::{Exit, Failure, Globals, actor, block_on, key, name, print, reason};
 use crate::{
     config::error::Problem,
     event::AggregateKey,
-    operate::letters::{self, Authority, ErasedKey},
+    operate::letters::{self, Attribution, ErasedKey},
 };
 
 /// `postrider dlq erase`
@@ -32,9 +32,10 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Usage, Problem::new(text).hint(hint)));
     }
     let loaded = globals.load_for_letters()?;
-    let authority = Authority { actor: actor(args.actor.as_deref()), reason: args.reason.clone() };
+    let attribution =
+        Attribution { actor: actor(args.actor.as_deref()), reason: args.reason.clone() };
     let erased =
-        block_on(async { Ok(letters::erase(&loaded.config, &args.key, &authority).await?) })?;
+        block_on(async { Ok(letters::erase(&loaded.config, &args.key, &attribution).await?) })?;
     let ErasedKey { rows, rows_left, letters, letters_left } = erased;
     print::line(&format!("erased {rows} rows of the outbox and {letters} letters"))?;
     if rows_left == 0 && letters_left == 0 {

@@ -6,7 +6,7 @@ use super::{
     name, reason,
     wait::WaitOptions,
 };
-use crate::operate::letters::{Action, Authority, LetterAct, State};
+use crate::operate::letters::{Action, Attribution, LetterAct, State};
 
 /// `postrider dlq redrive`
 #[derive(Debug, clap::Args)]
@@ -32,8 +32,9 @@ pub(in crate::cli) struct Args {
 
 /// Redrives the letters that are meant.
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
-    let authority = Authority { actor: actor(args.actor.as_deref()), reason: args.reason.clone() };
+    let attribution =
+        Attribution { actor: actor(args.actor.as_deref()), reason: args.reason.clone() };
     let state = if args.retrying { State::Retrying } else { State::Dead };
-    let act = LetterAct { action: Action::Redrive, state, hopeless: args.force, authority };
+    let act = LetterAct { action: Action::Redrive, state, hopeless: args.force, attribution };
     bulk::run(globals, &Job { act, which: &args.which, wait: args.waiting.wanted() })
 }

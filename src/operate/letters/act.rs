@@ -7,11 +7,11 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Action, Authority, Redriven, State, follow, open};
+use super::{Action, Attribution, Redriven, State, follow, open};
 use crate::{
     config::Config,
     operate::DatabaseError,
-    outbox::operator::{Choice, OPERATOR_SETTINGS_FOR_IDS, Operator, Outcome},
+    outbox::operator::{Choice, LetterFate, OPERATOR_SETTINGS_FOR_IDS, Operator},
 };
 
 /// An act on letters, and the person who wants it.
@@ -24,7 +24,7 @@ pub struct LetterAct {
     /// Also letters that can never be published as they are.
     pub hopeless: bool,
     /// The person who acts, and the reason.
-    pub authority: Authority,
+    pub attribution: Attribution,
 }
 
 /// Letters that are named by their ids, and what to do with them.
@@ -92,18 +92,18 @@ impl<'a> NamedLetters<'a> {
     /// # Errors
     /// As the session's; a batch that was changed before stays changed.
     pub async fn act(&self) -> Result<ActedOn, DatabaseError> {
-        let LetterAct { action, hopeless, authority, .. } = self.act;
+        let LetterAct { action, hopeless, attribution, .. } = self.act;
         let (since, before) = self.before().await?;
         let retrying = before
             .iter()
-            .filter(|(_, outcome)| *action == Action::Redrive && *outcome == Outcome::Retrying);
+            .filter(|(_, outcome)| *action == Action::Redrive && *outcome == LetterFate::Retrying);
         let retrying: Vec<i64> = retrying.map(|(id, _)| *id).collect();
         let mut changed = Vec::new();
         for (state, ids) in [(State::Dead, self.ids.clone()), (State::Retrying, retrying)] {
             let mut above = Some(0).filter(|_| !ids.is_empty());
             let choice = Choice { ids: Some(ids), state, hopeless: *hopeless, ..Choice::default() };
             while let Some(seq) = above {
-                let acted = self.operator.act(*action, &choice, seq, authority).await?;
+                let acted = self.operator.act(*action, &choice, seq, attribution).await?;
                 changed.extend(acted.ids);
                 above = acted.next;
             }
@@ -126,14 +126,14 @@ impl<'a> NamedLetters<'a> {
     }
 
     /// The state of each of them now.
-    async fn before(&self) -> Result<(SystemTime, Vec<(i64, Outcome)>), DatabaseError> {
+    async fn before(&self) -> Result<(SystemTime, Vec<(i64, LetterFate)>), DatabaseError> {
         let since = self.operator.now().await?;
         Ok((since, self.operator.outcomes(&self.ids).await?))
     }
 }
 
 impl ActedOn {
-    fn of((since, before): (SystemTime, Vec<(i64, Outcome)>), changed: Vec<i64>) -> Self {
+    fn of((since, before): (SystemTime, Vec<(i64, LetterFate)>), changed: Vec<i64>) -> Self {
         let others = before.iter().filter(|(id, _)| !changed.contains(id));
         let left_alone = others.map(|(id, outcome)| LeftAlone { id: *id, why: why_not(outcome) });
         Self { left_alone: left_alone.collect(), changed, since }
@@ -141,36 +141,37 @@ impl ActedOn {
 }
 
 impl LetterAct {
-    fn may_change(&self, outcome: &Outcome) -> bool {
+    fn may_change(&self, outcome: &LetterFate) -> bool {
         match outcome {
-            Outcome::Dead => true,
-            Outcome::Hopeless { code } => self.hopeless && code != "unreadable_row",
-            Outcome::Retrying => self.action == Action::Redrive,
-            Outcome::Held | Outcome::Resolved { .. } | Outcome::OfRelay(_) | Outcome::Unknown => {
-                false
-            }
+            LetterFate::Dead => true,
+            LetterFate::Hopeless { code } => self.hopeless && code != "unreadable_row",
+            LetterFate::Retrying => self.action == Action::Redrive,
+            LetterFate::Held
+            | LetterFate::Resolved { .. }
+            | LetterFate::OfRelay(_)
+            | LetterFate::Unknown => false,
         }
     }
 }
 
 /// Why a letter was left alone.
-fn why_not(outcome: &Outcome) -> String {
+fn why_not(outcome: &LetterFate) -> String {
     match outcome {
-        Outcome::Hopeless { code } if code == "unreadable_row" => {
+        LetterFate::Hopeless { code } if code == "unreadable_row" => {
             "its row still cannot be read: repair the table, or edit it with a payload, or discard it"
                 .to_owned()
         }
-        Outcome::Hopeless { code } => format!(
+        LetterFate::Hopeless { code } => format!(
             "it can never be published as it is ({code}): edit or discard it, or say --force"
         ),
-        Outcome::Dead => "taken by somebody else meanwhile".to_owned(),
-        Outcome::Retrying => "already being retried".to_owned(),
-        Outcome::Held => "not dead: it waits behind an earlier letter of its key".to_owned(),
-        Outcome::Resolved { resolution, by: None } => format!("already {resolution}"),
-        Outcome::Resolved { resolution, by: Some(by) } => format!("already {resolution} by {by}"),
-        Outcome::OfRelay(relay) => {
+        LetterFate::Dead => "taken by somebody else meanwhile".to_owned(),
+        LetterFate::Retrying => "already being retried".to_owned(),
+        LetterFate::Held => "not dead: it waits behind an earlier letter of its key".to_owned(),
+        LetterFate::Resolved { resolution, by: None } => format!("already {resolution}"),
+        LetterFate::Resolved { resolution, by: Some(by) } => format!("already {resolution} by {by}"),
+        LetterFate::OfRelay(relay) => {
             format!("belongs to relay {relay}: say --route {relay}")
         }
-        Outcome::Unknown => "there is none".to_owned(),
+        LetterFate::Unknown => "there is none".to_owned(),
     }
 }

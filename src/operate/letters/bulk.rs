@@ -85,8 +85,8 @@ impl<'a> ChosenLetters<'a> {
     /// As the session's; the batches before stay changed.
     pub async fn change_batch(&mut self) -> Result<Vec<i64>, DatabaseError> {
         let Some(above) = self.above else { return Ok(Vec::new()) };
-        let LetterAct { action, authority, .. } = self.act;
-        let acted = self.operator.act(*action, &self.choice, above, authority).await?;
+        let LetterAct { action, attribution, .. } = self.act;
+        let acted = self.operator.act(*action, &self.choice, above, attribution).await?;
         self.above = acted.next;
         Ok(acted.ids)
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::{Authority, PayloadPart, open};
+use super::{Attribution, PayloadPart, open};
 use crate::{
     config::Config,
     event::{Event, EventId, Payload, Seq},
@@ -151,11 +151,11 @@ pub async fn edit(
     config: &Config,
     id: i64,
     changes: LetterChanges,
-    authority: &Authority,
+    attribution: &Attribution,
 ) -> Result<EditedLetter, EditError> {
     let operator = open(config, &OPERATOR_SETTINGS).await?;
     let edit = prepare(&operator, config, (id, changes)).await?;
-    let edited = operator.edit(&edit, authority).await?;
+    let edited = operator.edit(&edit, attribution).await?;
     let event_id = edited.ok_or(EditError::Taken(id))?;
     Ok(EditedLetter { id, event_id, replaces: edit.event_id, redriven: edit.redrive })
 }

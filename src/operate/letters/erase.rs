@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Authority, open};
+use super::{Attribution, open};
 use crate::{
     config::Config, event::AggregateKey, operate::DatabaseError,
     outbox::operator::OPERATOR_SETTINGS,
@@ -28,12 +28,12 @@ pub struct ErasedKey {
 pub async fn erase(
     config: &Config,
     key: &AggregateKey,
-    authority: &Authority,
+    attribution: &Attribution,
 ) -> Result<ErasedKey, DatabaseError> {
     let operator = open(config, &OPERATOR_SETTINGS).await?;
     let (mut sum, mut above) = (ErasedKey::default(), Some(0));
     while let Some(seq) = above {
-        let erased = operator.erase(key, seq, authority).await?;
+        let erased = operator.erase(key, seq, attribution).await?;
         sum.rows += erased.rows;
         sum.rows_left += erased.rows_left;
         sum.letters += erased.letters;

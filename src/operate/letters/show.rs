@@ -10,7 +10,7 @@ use super::{ListedLetter, PayloadPart, base64::base64, open};
 use crate::{
     config::Config,
     operate::DatabaseError,
-    outbox::operator::{LetterDetail, OPERATOR_SETTINGS, Recorded},
+    outbox::operator::{AuditRow, LetterDetail, OPERATOR_SETTINGS},
     pg::error::QueryError,
 };
 
@@ -173,7 +173,7 @@ fn beginning(bytes: &[u8], bytes_max: usize) -> &[u8] {
     }
 }
 
-fn shown(detail: LetterDetail, payload: ShownPayload, history: Vec<Recorded>) -> ShownLetter {
+fn shown(detail: LetterDetail, payload: ShownPayload, history: Vec<AuditRow>) -> ShownLetter {
     ShownLetter {
         letter: detail.letter.into(),
         last_failed_at: detail.last_failed_at,
@@ -203,8 +203,8 @@ fn shown(detail: LetterDetail, payload: ShownPayload, history: Vec<Recorded>) ->
     }
 }
 
-impl From<Recorded> for AuditEntry {
-    fn from(recorded: Recorded) -> Self {
+impl From<AuditRow> for AuditEntry {
+    fn from(recorded: AuditRow) -> Self {
         Self {
             acted_at: recorded.acted_at,
             actor: recorded.actor,

@@ -14,7 +14,7 @@ use crate::{
 const BATCH: usize = 1_000;
 
 /// Number of attempts for a batch that another session blocks.
-const TRIES: usize = 5;
+const ATTEMPTS_MAX: usize = 5;
 
 /// Rows of the outbox that one batch of an erasure reads, whatever their key: there is no index on
 /// keys.
@@ -34,7 +34,7 @@ pub enum Action {
 
 /// The person who acts, and the reason.
 #[derive(Debug, Clone)]
-pub struct Authority {
+pub struct Attribution {
     /// Name that the person gave.
     pub actor: String,
     /// Reason; a discard and an edit require one.
@@ -67,7 +67,7 @@ pub struct Erased {
 
 /// State of a letter that was requested by its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum LetterFate {
     /// The letter is dead and not resolved.
     Dead,
     /// The relay already tries the letter again.
@@ -132,7 +132,7 @@ impl Operator {
         action: Action,
         choice: &Choice,
         above: i64,
-        authority: &Authority,
+        attribution: &Attribution,
     ) -> Result<Acted, QueryError> {
         let sql = match action {
             Action::Redrive => include_str!("../sql/redrive_letters.sql"),
@@ -153,9 +153,15 @@ impl Operator {
             "most": BATCH,
         });
         let (record, channel) = (record.to_string(), self.schema.channel());
-        let parameters: [&(dyn ToSql + Sync); 6] =
-            [&record, &choice.since, &choice.until, &authority.actor, &authority.reason, &channel];
-        let rows = self.again(sql, &parameters).await?;
+        let parameters: [&(dyn ToSql + Sync); 6] = [
+            &record,
+            &choice.since,
+            &choice.until,
+            &attribution.actor,
+            &attribution.reason,
+            &channel,
+        ];
+        let rows = self.query_with_retries(sql, &parameters).await?;
         let Some(row) = rows.first() else { return Ok(Acted { ids: Vec::new(), next: None }) };
         let ids: Vec<i64> = row.try_get("ids")?;
         let last: Option<i64> = row.try_get("last_seq")?;
@@ -171,7 +177,7 @@ impl Operator {
     pub async fn edit(
         &self,
         edit: &Edit,
-        authority: &Authority,
+        attribution: &Attribution,
     ) -> Result<Option<Uuid>, QueryError> {
         let (json, binary) = match &edit.payload {
             None => (None, None),
@@ -191,8 +197,9 @@ impl Operator {
         });
         let (record, channel) = (record.to_string(), self.schema.channel());
         let parameters: [&(dyn ToSql + Sync); 6] =
-            [&record, &json, &binary, &authority.actor, &authority.reason, &channel];
-        let rows = self.again(include_str!("../sql/edit_letter.sql"), &parameters).await?;
+            [&record, &json, &binary, &attribution.actor, &attribution.reason, &channel];
+        let rows =
+            self.query_with_retries(include_str!("../sql/edit_letter.sql"), &parameters).await?;
         Ok(rows.first().map(|row| row.try_get("event_id")).transpose()?.flatten())
     }
 
@@ -204,7 +211,7 @@ impl Operator {
         &self,
         key: &AggregateKey,
         above: i64,
-        authority: &Authority,
+        attribution: &Attribution,
     ) -> Result<Erased, QueryError> {
         let parameters: [&(dyn ToSql + Sync); 7] = [
             &self.relay,
@@ -212,10 +219,11 @@ impl Operator {
             &key.aggregate_id(),
             &above,
             &ERASE_ROWS,
-            &authority.actor,
-            &authority.reason,
+            &attribution.actor,
+            &attribution.reason,
         ];
-        let rows = self.again(include_str!("../sql/erase_key.sql"), &parameters).await?;
+        let rows =
+            self.query_with_retries(include_str!("../sql/erase_key.sql"), &parameters).await?;
         let row = rows.first();
         let count = |name: &str| match row {
             Some(row) => Ok::<_, QueryError>(row.try_get::<_, i64>(name)?.unsigned_abs()),
@@ -234,7 +242,7 @@ impl Operator {
     ///
     /// # Errors
     /// As the session's.
-    pub async fn outcomes(&self, ids: &[i64]) -> Result<Vec<(i64, Outcome)>, QueryError> {
+    pub async fn outcomes(&self, ids: &[i64]) -> Result<Vec<(i64, LetterFate)>, QueryError> {
         let rows = self.query(include_str!("../sql/read_letter_fates.sql"), &[&ids]).await?;
         let mut found = std::collections::HashMap::new();
         for row in &rows {
@@ -242,24 +250,24 @@ impl Operator {
             let state: &str = row.try_get("state")?;
             let resolution: Option<String> = row.try_get("resolution")?;
             let outcome = match (resolution, state) {
-                _ if relay != self.relay => Outcome::OfRelay(relay),
+                _ if relay != self.relay => LetterFate::OfRelay(relay),
                 (Some(resolution), _) => {
-                    Outcome::Resolved { resolution, by: row.try_get("resolved_by")? }
+                    LetterFate::Resolved { resolution, by: row.try_get("resolved_by")? }
                 }
                 (None, "dead") if row.try_get("is_hopeless")? => {
-                    Outcome::Hopeless { code: row.try_get("error_code")? }
+                    LetterFate::Hopeless { code: row.try_get("error_code")? }
                 }
-                (None, "dead") => Outcome::Dead,
-                (None, "held") => Outcome::Held,
-                (None, _) => Outcome::Retrying,
+                (None, "dead") => LetterFate::Dead,
+                (None, "held") => LetterFate::Held,
+                (None, _) => LetterFate::Retrying,
             };
             found.insert(row.try_get::<_, i64>("id")?, outcome);
         }
-        Ok(ids.iter().map(|id| (*id, found.remove(id).unwrap_or(Outcome::Unknown))).collect())
+        Ok(ids.iter().map(|id| (*id, found.remove(id).unwrap_or(LetterFate::Unknown))).collect())
     }
 
     /// Runs a single statement, and repeats it after a rollback.
-    async fn again(
+    async fn query_with_retries(
         &self,
         sql: &str,
         parameters: &[&(dyn ToSql + Sync)],
@@ -267,7 +275,9 @@ impl Operator {
         let mut tries = 1;
         loop {
             match self.query(sql, parameters).await {
-                Err(error) if error.class() == Class::Transient && tries < TRIES => tries += 1,
+                Err(error) if error.class() == Class::Transient && tries < ATTEMPTS_MAX => {
+                    tries += 1;
+                }
                 other => return other,
             }
         }

@@ -15,8 +15,8 @@ use crate::{
     pg::{connect::Connection, error::QueryError, schema::Schema},
 };
 
-pub use act::{Acted, Action, Authority, Edit, Erased, NewPayload, Outcome};
-pub use read::{LetterDetail, PayloadPart, Recorded};
+pub use act::{Acted, Action, Attribution, Edit, Erased, LetterFate, NewPayload};
+pub use read::{AuditRow, LetterDetail, PayloadPart};
 pub use redriven::Redriven;
 
 /// Session settings of an operator. With custom plans, unset filters fold away, and a choice joins

@@ -77,7 +77,7 @@ pub struct PayloadPart {
 
 /// An audit row.
 #[derive(Debug, Clone)]
-pub struct Recorded {
+pub struct AuditRow {
     /// Time of the action, as ISO 8601.
     pub acted_at: String,
     /// Name that the person gave.
@@ -226,10 +226,10 @@ impl Operator {
     ///
     /// # Errors
     /// As the session's.
-    pub async fn history(&self, id: i64) -> Result<Vec<Recorded>, QueryError> {
+    pub async fn history(&self, id: i64) -> Result<Vec<AuditRow>, QueryError> {
         let sql = include_str!("../sql/read_letter_history.sql");
         let rows = self.query(sql, &[&id, &HISTORY_MAX]).await?;
-        rows.iter().map(Recorded::read).collect()
+        rows.iter().map(AuditRow::read).collect()
     }
 
     /// Parameters `$1` to `$7` of the statements about a choice.
@@ -274,7 +274,7 @@ impl LetterDetail {
     }
 }
 
-impl Recorded {
+impl AuditRow {
     fn read(row: &Row) -> Result<Self, QueryError> {
         Ok(Self {
             acted_at: row.try_get("acted_at")?,

@@ -8,9 +8,8 @@
 -- Columns: state text null, resolution text null (of the letter; both null: a row without one),
 --   has_row bool (false: retention has taken the letter's row), is_settled bool (of the row; false
 --   without one), is_filtered bool (the relay's filter of now leaves the row out), count int8,
---   payloads_lost int8 (unresolved letters whose payload was left in a
---   row that is gone), strangers int8 (letters that were never edited and whose row has another
---   event)
+--   payloads_lost int8 (unresolved letters whose payload was left in a row that is gone), strangers
+--   int8 (letters that were never edited and whose row has another event)
 -- Rows: one a combination that occurs. Index: none, it reads everything once. Locks: ACCESS SHARE.
 SELECT l.state, l.resolution, o.seq IS NOT NULL AS has_row,
        coalesce(o.is_settled, false) AS is_settled, coalesce(o.is_filtered, false) AS is_filtered,

@@ -5,14 +5,13 @@
 -- of P and of C are counted transaction by transaction. Settled rows are visited above the last
 -- fence only.
 --
--- $1 text relay, $2 bigint rows to look at most
--- Columns: pending int8 (of the rows looked at those that the relay's filter takes: exact while
---   looked_at is below $2), looked_at int8, pending_at_most int8 (an upper bound: seqs drawn and
---   not
---   settled; gaps of rolled back transactions count, late transactions do not), oldest_age_seconds
---   float8 null (of the pending event with the lowest seq, by its occurred_at; null when nothing is
---   pending), dead int8 (unresolved dead letters, exact up to $2), held int8 (likewise, those
---   behind another letter), retrying int8 (likewise, those that are tried again),
+-- $1 text relay, $2 bigint rows to read at most
+-- Columns: pending int8 (of the rows read those that the relay's filter takes: exact while
+--   looked_at is below $2), looked_at int8 (rows read), pending_at_most int8 (an upper bound: seqs
+--   drawn and not settled; gaps of rolled back transactions count, late transactions do not),
+--   oldest_age_seconds float8 null (of the pending event with the lowest seq, by its occurred_at;
+--   null when no event is pending), dead int8 (unresolved dead letters, exact up to $2), held int8
+--   (likewise, those behind another letter), retrying int8 (likewise, those that are tried again),
 --   oldest_letter_age_seconds float8 null (of the first retrying or held letter, by its
 --   occurred_at)
 -- Rows: 1, or 0 when the relay has no position yet.

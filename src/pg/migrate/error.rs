@@ -8,7 +8,7 @@ use crate::pg::error::{Class, classify, describe};
 pub enum MigrateError {
     /// Another session is migrating this schema and has not ended in time.
     #[error(
-        "another migration of this schema runs for longer than {}: {holder}",
+        "another migration of this schema has been running for longer than {}: {holder}",
         humantime::format_duration(LOCK_WAIT)
     )]
     Locked {

@@ -125,7 +125,7 @@ pub(super) async fn are_intact(client: &Client, schema: &Schema) -> Result<bool,
     let row = client
         .query_typed_one(&select, &[])
         .await
-        .map_err(failed("look at the grants of the functions"))?;
+        .map_err(failed("read the grants of the functions"))?;
     Ok(row.get(0) && changed_functions(client, schema).await?.is_empty())
 }
 

@@ -36,6 +36,6 @@ async fn lock_holder(client: &Client, lock: &str) -> Result<String, MigrateError
             &[&lock],
         )
         .await
-        .map_err(failed("look for the holder of the migration lock"))?;
+        .map_err(failed("find the holder of the migration lock"))?;
     Ok(row.map_or_else(|| "it has just ended".to_owned(), |row| row.get(0)))
 }

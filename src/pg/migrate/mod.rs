@@ -256,7 +256,7 @@ pub async fn rightful(client: &Client, schema: &Schema) -> Result<Option<String>
     let row = client
         .query_typed_one(statement, &[(&schema.as_str(), Type::TEXT)])
         .await
-        .map_err(failed("look for the schema's owner"))?;
+        .map_err(failed("find the schema's owner"))?;
     let who: String = row.get(0);
     Ok(Some(who).filter(|who| !who.is_empty()))
 }

@@ -28,7 +28,7 @@ pub(super) enum Objection {
     AuthorityExpired,
     #[error("the certificate of its authority is not valid yet")]
     AuthorityNotYet,
-    #[error("the file of sslrootcert holds no self-signed authority")]
+    #[error("the file of sslrootcert contains no self-signed authority")]
     NoAuthority,
 }
 
@@ -73,7 +73,7 @@ impl Authorities {
         let (mut ends, mut pinned, mut others) = (Vec::new(), Vec::new(), Vec::new());
         for der in certificates("sslrootcert", path)? {
             let Some(certificate) = Certificate::parse(&der) else {
-                let reason = "holds a certificate that is malformed".to_owned();
+                let reason = "contains a malformed certificate".to_owned();
                 return Err(TlsError::file("sslrootcert", path, reason));
             };
             if !certificate.is_self_issued() {
@@ -96,7 +96,7 @@ impl Authorities {
             .collect::<Result<_, _>>()
             .map_err(|error| failed(error.to_string()))?;
         if self.revoked.is_empty() {
-            return Err(failed("holds no revocation list in PEM".to_owned()));
+            return Err(failed("contains no revocation list in PEM".to_owned()));
         }
         Ok(self)
     }
@@ -187,5 +187,9 @@ pub(super) fn certificates(
     let found = CertificateDer::pem_slice_iter(&bytes)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| failed(error.to_string()))?;
-    if found.is_empty() { Err(failed("holds no certificate in PEM".to_owned())) } else { Ok(found) }
+    if found.is_empty() {
+        Err(failed("contains no certificate in PEM".to_owned()))
+    } else {
+        Ok(found)
+    }
 }

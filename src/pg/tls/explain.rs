@@ -52,7 +52,7 @@ pub(in crate::pg) fn explain(error: &rustls::Error) -> (String, &'static str) {
             ),
             Some(objection @ Objection::NoAuthority) => (
                 format!("server certificate not verified: {objection}"),
-                "let sslrootcert hold the authority at the end of the chain, not what it signed",
+                "put the authority at the end of the chain into the file of sslrootcert",
             ),
             None => (format!("server certificate not verified: {error}"), AUTHORITY),
         },

@@ -34,7 +34,7 @@ use self::{
     authorities::Authorities,
     verifier::{Trust, Verifier},
 };
-use super::url::Place;
+use super::url::Distance;
 
 /// `sslmode`, as libpq means it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,9 +62,9 @@ impl SslMode {
 
     /// The first attempt of a mode, and the second one when the first is refused for its
     /// encryption.
-    pub(super) fn attempts(self, place: Place) -> (DriverMode, Option<DriverMode>) {
+    pub(super) fn attempts(self, place: Distance) -> (DriverMode, Option<DriverMode>) {
         match (self, place) {
-            (_, Place::Socket) | (Self::Disable, _) => (DriverMode::Disable, None),
+            (_, Distance::Socket) | (Self::Disable, _) => (DriverMode::Disable, None),
             (Self::Allow, _) => (DriverMode::Disable, Some(DriverMode::Require)),
             (Self::Prefer, _) => (DriverMode::Prefer, Some(DriverMode::Disable)),
             (Self::Require | Self::VerifyCa | Self::VerifyFull, _) => (DriverMode::Require, None),
@@ -273,9 +273,9 @@ mod tests {
 
     #[test]
     fn socket_is_never_encrypted_and_prefer_never_ends_at_a_refused_encryption() {
-        assert_eq!(SslMode::VerifyFull.attempts(Place::Socket), (DriverMode::Disable, None));
-        assert_eq!(SslMode::VerifyFull.attempts(Place::Remote), (DriverMode::Require, None));
-        let prefer = SslMode::Prefer.attempts(Place::Remote);
+        assert_eq!(SslMode::VerifyFull.attempts(Distance::Socket), (DriverMode::Disable, None));
+        assert_eq!(SslMode::VerifyFull.attempts(Distance::Remote), (DriverMode::Require, None));
+        let prefer = SslMode::Prefer.attempts(Distance::Remote);
         assert_eq!(prefer, (DriverMode::Prefer, Some(DriverMode::Disable)));
     }
 

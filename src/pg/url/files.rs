@@ -37,8 +37,8 @@ pub(super) fn service(parameters: &mut Parameters, environment: &Libpq) -> Resul
             return Ok(());
         }
     }
-    let looked = files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
-    Err(UrlError::NoService { name, looked })
+    let files = files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
+    Err(UrlError::NoService { name, files })
 }
 
 /// Service files in the order of libpq, the user's file first.

@@ -32,12 +32,12 @@ pub(super) struct Endpoint {
     pub(super) driver: Config,
     /// Name and port of the host, for people.
     pub(super) name: String,
-    pub(super) place: Place,
+    pub(super) place: Distance,
 }
 
 /// Distance of the server, which decides the meaning of an unverified connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Distance {
     Socket,
     Loopback,
     Remote,
@@ -59,7 +59,7 @@ pub enum UrlError {
     #[error("has a / before its @; write a / in a password as %2F")]
     Slash,
     /// A `%` that does not begin an escape.
-    #[error("has a % that begins no character; write a % in a password as %25")]
+    #[error("has a % outside of an escape; write a % in a password as %25")]
     Percent,
     /// Brackets without a host.
     #[error("has a host in brackets that does not end with ] or ]:port; write a [ as %5B")]
@@ -73,10 +73,10 @@ pub enum UrlError {
     )]
     NoHost,
     /// The lists of hosts, addresses and ports have different lengths.
-    #[error("has not as many {0}")]
+    #[error("does not have as many {0}")]
     Count(&'static str),
     /// An unknown parameter whose name may be a piece of a password.
-    #[error("has a parameter that is not known; write a ? in a password as %3F")]
+    #[error("has an unknown parameter; write a ? in a password as %3F")]
     UnknownParameter,
     /// An unknown parameter.
     #[error("has the unknown parameter {name}; remove it")]
@@ -105,28 +105,28 @@ pub enum UrlError {
     Unsupported {
         /// The parameter.
         name: &'static str,
-        /// Place where it was written.
+        /// Distance where it was written.
         origin: Source,
         /// Replacement.
         remedy: &'static str,
     },
     /// A parameter with an invalid value.
-    #[error("has a {name}{origin} that is none of {choices}")]
+    #[error("has an invalid {name}{origin}; it takes {choices}")]
     Value {
         /// The parameter.
         name: &'static str,
-        /// Place where it was written.
+        /// Distance where it was written.
         origin: Source,
         /// Valid values.
         choices: &'static str,
     },
     /// No file defines the connection service.
-    #[error("names the connection service {name}, which is in none of {looked}")]
+    #[error("names the connection service {name}, which is in none of {files}")]
     NoService {
         /// The service.
         name: String,
         /// The files.
-        looked: String,
+        files: String,
     },
     /// A connection service file that cannot be used.
     #[error("names a connection service, and {} cannot be used: {reason}", path.display())]
@@ -236,7 +236,7 @@ fn versions(parameters: &Parameters) -> Result<Versions, UrlError> {
         (Some(true), Some(false)) => Err(UrlError::Value {
             name: "ssl_max_protocol_version",
             origin: Source::Text,
-            choices: "those that ssl_min_protocol_version allows",
+            choices: "a version that ssl_min_protocol_version allows",
         }),
         (Some(true), _) => Ok(Versions::Only13),
         (_, Some(false)) => Ok(Versions::Only12),
@@ -350,7 +350,11 @@ fn endpoint(
     driver.port(port);
     if let Some(path) = host.filter(|host| host.starts_with(['/', '@'])) {
         driver.host_path(path);
-        return Endpoint { driver, name: format!("{path}/.s.PGSQL.{port}"), place: Place::Socket };
+        return Endpoint {
+            driver,
+            name: format!("{path}/.s.PGSQL.{port}"),
+            place: Distance::Socket,
+        };
     }
     // Without a name, TLS uses the address itself as the name.
     let host =
@@ -360,10 +364,10 @@ fn endpoint(
     Endpoint { driver, name: format!("{host}:{port}"), place: place(&host, address) }
 }
 
-fn place(host: &str, address: Option<&IpAddr>) -> Place {
+fn place(host: &str, address: Option<&IpAddr>) -> Distance {
     let ip = address.copied().or_else(|| host.parse().ok());
     let loopback = ip.map_or(host == "localhost", |ip| ip.is_loopback());
-    if loopback { Place::Loopback } else { Place::Remote }
+    if loopback { Distance::Loopback } else { Distance::Remote }
 }
 
 /// The password of the file for the host names that libpq tries.

@@ -12,7 +12,7 @@ fn target(url: &str, variables: &[(&str, &str)]) -> Result<Target, UrlError> {
     Target::of(&Database { url, libpq: Libpq::of(&environment), ..Database::default() })
 }
 
-fn names(url: &str) -> Vec<(String, Place)> {
+fn names(url: &str) -> Vec<(String, Distance)> {
     let target = target(url, &[]).unwrap();
     target.endpoints.into_iter().map(|endpoint| (endpoint.name, endpoint.place)).collect()
 }
@@ -35,20 +35,20 @@ fn each_host_becomes_an_endpoint_that_knows_how_far_it_is() {
     assert_eq!(
         names("postgresql://app:pw@db1:6000,localhost,[::1]:7000/app?sslmode=disable"),
         [
-            ("db1:6000".to_owned(), Place::Remote),
-            ("localhost:5432".to_owned(), Place::Loopback),
-            ("::1:7000".to_owned(), Place::Loopback),
+            ("db1:6000".to_owned(), Distance::Remote),
+            ("localhost:5432".to_owned(), Distance::Loopback),
+            ("::1:7000".to_owned(), Distance::Loopback),
         ]
     );
     assert_eq!(
         names("postgres:///app?host=/run/postgresql&port=5433"),
-        [("/run/postgresql/.s.PGSQL.5433".to_owned(), Place::Socket)]
+        [("/run/postgresql/.s.PGSQL.5433".to_owned(), Distance::Socket)]
     );
     assert_eq!(
         names("postgres://%2Frun%2Fpostgresql/app"),
-        [("/run/postgresql/.s.PGSQL.5432".to_owned(), Place::Socket)]
+        [("/run/postgresql/.s.PGSQL.5432".to_owned(), Distance::Socket)]
     );
-    assert_eq!(names("postgresql://h/?hostaddr=127.0.0.1")[0].1, Place::Loopback);
+    assert_eq!(names("postgresql://h/?hostaddr=127.0.0.1")[0].1, Distance::Loopback);
 }
 
 #[test]
@@ -126,8 +126,12 @@ fn what_cannot_be_honoured_is_refused_by_name_and_with_a_remedy() {
         ("postgresql://u@h/d?sslmod=require", &[], "sslmod; did you mean sslmode?"),
         ("postgresql://h/d?sslnegotiation=direct", &[], "sslnegotiation=direct needs"),
         ("postgresql://h/d?target_session_attrs=standby", &[], "the relay writes"),
-        ("postgresql://h:0/d", &[], "a port that is none of a number from 1 to 65535"),
-        ("postgresql://h/d?service=lost", &[], "connection service lost, which is in none of"),
+        ("postgresql://h:0/d", &[], "an invalid port; it takes a number from 1 to 65535"),
+        (
+            "postgresql://h/d?service=lost",
+            &[],
+            "connection service lost, which is in none of the files",
+        ),
         ("postgresql:///app", &[], "names no host"),
     ] {
         let error = target(url, variables).err().unwrap_or_else(|| panic!("{url}")).to_string();
