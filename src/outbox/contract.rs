@@ -125,7 +125,7 @@ impl Inspection {
         rows.iter().map(Broken::read).collect()
     }
 
-    /// As [`Outbox::restore_wake`].
+    /// Same as [`Outbox::restore_wake`].
     ///
     /// # Errors
     /// As the session's.

@@ -45,7 +45,7 @@ fn read(row: &Row) -> Result<Depth, QueryError> {
     };
     let age = |name: &str| row.try_get::<_, Option<f64>>(name);
     let counted = number("pending")?;
-    let is_exact = number("looked_at")? < COUNT_MAX.unsigned_abs();
+    let is_exact = number("rows_read")? < COUNT_MAX.unsigned_abs();
     let ages = [age("oldest_age_seconds")?, age("oldest_letter_age_seconds")?];
     Ok(Depth {
         unsettled: if is_exact { counted } else { number("pending_at_most")?.max(counted) },

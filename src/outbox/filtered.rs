@@ -1,8 +1,8 @@
 //! Reading for a route with a filter: events outside of the filter never leave the database.
 //!
-//! Such a page is read in stretches of `seq`. A stretch has at most as many rows as one statement
-//! can read within its deadline, however few of them the route takes. The page says how far it was
-//! read, so that no row is read twice.
+//! Pages of this reader are read in stretches of `seq`. A stretch has at most as many rows as one
+//! statement can read within its deadline, however few of them the route takes. The page says how
+//! far it was read, so that no row is read twice.
 
 use std::time::{Duration, Instant};
 

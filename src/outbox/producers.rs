@@ -88,7 +88,7 @@ impl Inspection {
 }
 
 impl Upkeep {
-    /// As [`Inspection::hindered_producers`].
+    /// Same as [`Inspection::hindered_producers`].
     ///
     /// # Errors
     /// As the session's.
@@ -96,7 +96,7 @@ impl Upkeep {
         self.run(HINDERED, &[]).await?.iter().map(Hindrance::read).collect()
     }
 
-    /// As [`Inspection::queue`].
+    /// Same as [`Inspection::queue`].
     ///
     /// # Errors
     /// As the session's.

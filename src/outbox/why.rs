@@ -47,16 +47,16 @@ impl Inspection {
         // never.
         let sql = include_str!("sql/find_pending_rows.sql");
         let rows = self.query(sql, &[&relay, &kind, &id, &READ_MAX]).await?;
-        let (mut pending, mut looked_at, mut oldest_age_seconds) = (0, 0_i64, None);
+        let (mut pending, mut rows_read, mut oldest_age_seconds) = (0, 0_i64, None);
         if let Some(row) = rows.first() {
             pending = row.try_get("pending")?;
-            looked_at = row.try_get("looked_at")?;
+            rows_read = row.try_get("rows_read")?;
             oldest_age_seconds = row.try_get("oldest_age_seconds")?;
         }
         let sql = include_str!("sql/find_blocking_letter.sql");
         let rows = self.query(sql, &[&relay, &kind, &id, &READ_MAX]).await?;
         let letter = rows.first().map(WaitingLetter::read).transpose()?;
-        Ok(Waiting { letter, pending, oldest_age_seconds, is_more: looked_at >= READ_MAX })
+        Ok(Waiting { letter, pending, oldest_age_seconds, is_more: rows_read >= READ_MAX })
     }
 }
 

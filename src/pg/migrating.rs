@@ -14,7 +14,7 @@ use super::{
     schema::Schema,
 };
 
-/// As [`migrate::version`].
+/// Same as [`migrate::version`], with the holder of a blocking lock in its errors.
 ///
 /// # Errors
 ///
@@ -40,7 +40,7 @@ pub async fn version_within(
     tokio::time::timeout(limit, version(connection, schema)).await.ok()
 }
 
-/// As [`migrate::changed_functions`].
+/// Same as [`migrate::changed_functions`].
 ///
 /// # Errors
 ///
@@ -56,7 +56,7 @@ pub async fn changed_functions(
     migrate::changed_functions(&connection.client, schema).await
 }
 
-/// As [`migrate::rightful`].
+/// Same as [`migrate::rightful`].
 ///
 /// # Errors
 ///
@@ -72,7 +72,7 @@ pub async fn rightful(
     migrate::rightful(&connection.client, schema).await
 }
 
-/// As [`migrate::migrate`].
+/// Same as [`migrate::migrate`], with the holder of a blocking lock in its errors.
 ///
 /// # Errors
 ///

@@ -35,11 +35,11 @@ WITH RECURSIVE home AS MATERIALIZED (
     FROM called AS c JOIN routine AS caller ON caller.oid = c.oid
     JOIN routine AS r ON strpos(caller.body, r.call) > 0
 ), own AS MATERIALIZED (
-    -- Functions of ours, and what runs them.
+    -- Functions of Postrider, and the role that runs them.
     SELECT r.oid, r.proname, r.body, c.run_by FROM called AS c JOIN routine AS r USING (oid)
 ), revoked AS MATERIALIZED (
-    -- Functions of Postgres that every database grants to everybody, and this one does not. Those
-    -- that were nobody's from the beginning are called by none of ours.
+    -- Functions of Postgres that every database grants to PUBLIC, and this one does not. Functions
+    -- that were never granted to PUBLIC are not called by those of Postrider.
     SELECT f.oid, f.oid::regprocedure::text AS name, p.run_by
     FROM pg_proc AS f
     JOIN (SELECT own.body, own.run_by FROM own

@@ -1,9 +1,9 @@
 -- The late transactions of a span. read_page_late.sql reads their rows; without late transactions
 -- read_page.sql is used.
 --
--- Late is a transaction that was open when the position was taken (its number is in the xip of P),
--- has ended and has rows. Its rows may have any seq, so they are looked for by transaction. Those
--- that ended after the span's end come too, and read_page_late.sql leaves them out.
+-- A late transaction was open when the position was taken (its number is in the xip of P), has
+-- ended and has rows. Its rows may have any seq, so they are found by transaction. Transactions
+-- that ended after the span's end are returned too, and read_page_late.sql leaves them out.
 --
 -- $1 text  P, the settled snapshot (pg_snapshot as text)
 -- Columns: late text null (the late transactions as an xid8[] literal, pass it on unread)

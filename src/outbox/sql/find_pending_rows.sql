@@ -2,12 +2,12 @@
 -- position yet. measure_depth.sql defines unsettled rows. There is no index by key, so the number
 -- of rows that are read has a bound.
 --
--- $1 text relay, $2 text aggregate type, $3 text aggregate id, $4 bigint rows to look at most
+-- $1 text relay, $2 text aggregate type, $3 text aggregate id, $4 bigint rows to read at most
 -- Columns: pending int8 (of this key), oldest_age_seconds float8 null (of the one with the lowest
---   seq), looked_at int8 (rows of any key: when it reaches $4 there may be more)
+--   seq), rows_read int8 (rows of any key: when it reaches $4 there may be more)
 -- Rows: exactly one; before the relay's first start nothing is settled.
 -- Index: as measure_depth.sql. Locks: ACCESS SHARE.
-SELECT unsettled.pending, unsettled.oldest_age_seconds, unsettled.looked_at
+SELECT unsettled.pending, unsettled.oldest_age_seconds, unsettled.rows_read
 FROM (
     SELECT k.snapshot, k.floor, k.target, k.target_floor, k.bookmark, k.filter
     FROM "postrider".position AS k WHERE k.relay = $1::text
@@ -55,7 +55,7 @@ CROSS JOIN LATERAL (
                OR "postrider".takes(p.filter, e.event_type, e.kind, e.aggregate_type,
                                     e.aggregate_id, e.seq)))
     SELECT (SELECT count(*) FROM of_key) AS pending,
-           (SELECT count(*) FROM event) AS looked_at,
+           (SELECT count(*) FROM event) AS rows_read,
            (SELECT date_part('epoch', clock_timestamp() - oldest.occurred_at)
             FROM (SELECT k.occurred_at FROM of_key AS k ORDER BY k.seq LIMIT 1) AS oldest
             WHERE isfinite(oldest.occurred_at)) AS oldest_age_seconds) AS unsettled

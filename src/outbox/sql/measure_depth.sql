@@ -7,7 +7,7 @@
 --
 -- $1 text relay, $2 bigint rows to read at most
 -- Columns: pending int8 (of the rows read those that the relay's filter takes: exact while
---   looked_at is below $2), looked_at int8 (rows read), pending_at_most int8 (an upper bound: seqs
+--   rows_read is below $2), rows_read int8, pending_at_most int8 (an upper bound: seqs
 --   drawn and not settled; gaps of rolled back transactions count, late transactions do not),
 --   oldest_age_seconds float8 null (of the pending event with the lowest seq, by its occurred_at;
 --   null when no event is pending), dead int8 (unresolved dead letters, exact up to $2), held int8
@@ -18,7 +18,7 @@
 -- Index: primary key above the fences, outbox_tx_seq for late transactions,
 --   letter_unresolved_state.
 -- Locks: ACCESS SHARE.
-SELECT unsettled.pending, unsettled.looked_at,
+SELECT unsettled.pending, unsettled.rows_read,
        greatest(0, "postrider".sequence_value('"postrider".outbox_seq_seq'::regclass)
                    - greatest(p.floor, p.bookmark)) AS pending_at_most,
        unsettled.oldest_age_seconds,
@@ -84,7 +84,7 @@ CROSS JOIN LATERAL (
             WHERE p.filter IS NULL
                OR "postrider".takes(p.filter, e.event_type, e.kind, e.aggregate_type,
                                     e.aggregate_id, e.seq)) AS pending,
-           (SELECT count(*) FROM event) AS looked_at,
+           (SELECT count(*) FROM event) AS rows_read,
            (SELECT date_part('epoch', clock_timestamp() - oldest.occurred_at)
             FROM (SELECT e.occurred_at FROM event AS e
                   WHERE p.filter IS NULL

@@ -5,8 +5,7 @@
 -- $1 text relay, $2 bigint[] seq, $3 uuid[] event id (of the same length)
 -- Columns: place int8 (in the arrays, from 1), aggregate_type text null, aggregate_id text null
 -- Rows: 0 to one a message, two for a letter whose row is not settled. Index: primary key of each
--- leaf
---   and letter_once, one probe of each a message. Locks: ACCESS SHARE.
+--   leaf and letter_once, one probe of each a message. Locks: ACCESS SHARE.
 SELECT f.place, o.aggregate_type, o.aggregate_id
 FROM "postrider".position AS p
 CROSS JOIN unnest($2::bigint[], $3::uuid[]) WITH ORDINALITY AS f (seq, event_id, place)

@@ -5,12 +5,11 @@
 -- $3 bigint[] id, $4 text[] change (published | dead | retrying | held | seen),
 -- $5 bigint[] stream sequence, $6 text[] error_code, $7 text[] error, $8 integer[] attempts,
 -- $9 boolean[] holds, $10 float8[] wait in seconds (by this server's clock),
--- $11 boolean[] look (the relay looks at the key again at once), $12 bigint[] null or the time in
--- microseconds since 2000 that was seen: another one is left alone,
+-- $11 boolean[] load_now (the relay loads the key again at once), $12 bigint[] null or the time in
+-- microseconds since 2000 that was read: a letter with another one is left alone,
 -- $13 bigint dead letters to name at most
 -- Columns: held_right int8 (1 when the term is still ours, else 0 and nothing was written), and of
--- a
---   letter that this made dead: the columns of settle_letters.sql
+--   a letter that this made dead: the columns of settle_letters.sql
 -- Rows: one for each such letter, $13 at most; one with nulls when there is none. Index: primary
 -- keys. Locks: the position's row (shared) and the letters'.
 WITH ours AS MATERIALIZED (
@@ -36,13 +35,13 @@ WITH ours AS MATERIALIZED (
             ELSE l.fingerprint END,
         last_failed_at = CASE WHEN r.change IN ('dead', 'retrying') THEN clock_timestamp()
                               ELSE l.last_failed_at END,
-        next_attempt_at = CASE WHEN r.look THEN clock_timestamp()
+        next_attempt_at = CASE WHEN r.load_now THEN clock_timestamp()
                                WHEN r.change = 'retrying'
                                    THEN clock_timestamp() + r.wait * interval '1 second' END
     FROM ours
     CROSS JOIN unnest($3::bigint[], $4::text[], $5::bigint[], $6::text[], $7::text[],
                       $8::integer[], $9::boolean[], $10::float8[], $11::boolean[], $12::bigint[])
-        AS r (id, change, stream_seq, error_code, error, attempts, holds, wait, look, seen)
+        AS r (id, change, stream_seq, error_code, error, attempts, holds, wait, load_now, seen)
     WHERE l.id = r.id AND l.relay = ours.relay
       AND (r.change = 'seen' OR l.resolved_at IS NULL)
       AND (r.seen IS NULL

@@ -4,8 +4,7 @@
 -- $1 text relay, $2 bigint term, $3 float8 length of the lease in seconds, $4 bigint sent_to (no
 -- row with a higher seq is handed over before this is confirmed)
 -- Columns: sent_to int8, durable text null (set when the bound rises: it has to survive a crash of
--- the
---   server, whatever synchronous_commit says otherwise)
+--   the server, whatever synchronous_commit says otherwise)
 -- Rows: 1 while the term is ours, else 0. Index: primary key. Locks: that row.
 UPDATE "postrider".position AS p
 SET lease_until = clock_timestamp() + $3::float8 * interval '1 second',

@@ -3,8 +3,7 @@
 --
 -- $1 text relay
 -- Columns: code text, remedy text (repair: call repair_contract.sql; wake: likewise, and nothing
--- was
---   passed over; warn: an operator should know; refuse: one has to act), problem text, fix text
+--   was passed over; warn: an operator should know; refuse: one has to act), problem text, fix text
 -- Rows: one a condition that does not hold. Index: primary keys; catalogs. Locks: its row of
 -- contract.
 WITH broken AS MATERIALIZED (

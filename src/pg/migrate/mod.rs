@@ -162,7 +162,7 @@ pub async fn migrate(client: &mut Client, schema: &Schema) -> Result<Report, Mig
 ///
 /// # Errors
 ///
-/// When the role may not look, the class is `Permission`.
+/// The class is `Permission` when the role may not read the schema.
 ///
 /// # Cancel safety
 ///

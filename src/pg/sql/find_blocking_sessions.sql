@@ -4,8 +4,7 @@
 -- Columns: pid int4, usename text, application_name text, since text null (start of its statement
 --   as ISO 8601; null where the role may not see it)
 -- Rows: one for each session in the way, directly or behind others, those that do not wait
--- themselves
---   first. Locks: none.
+--   themselves first. Locks: none.
 WITH RECURSIVE blocking (pid) AS (
     SELECT unnest(pg_blocking_pids($1::int4))
     UNION

@@ -121,7 +121,7 @@ pub enum UrlError {
         choices: &'static str,
     },
     /// No file defines the connection service.
-    #[error("names the connection service {name}, which is in none of {files}")]
+    #[error("names the connection service {name}, which is in none of the files {files}")]
     NoService {
         /// The service.
         name: String,
