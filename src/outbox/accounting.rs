@@ -7,8 +7,7 @@
 //! ```
 //!
 //! - *published*: settled and without a letter, or with a letter that was resolved as published.
-//! Only
-//!   a scan of the stream shows whether the stream contains it.
+//!   Only a scan of the stream shows whether the stream contains it.
 //! - *pending*: not settled and without a letter, or with a letter that is held or tried again.
 //! - *dead*: with a letter that waits for an operator.
 //! - *discarded*: with a letter that an operator gave up.
