@@ -10,7 +10,7 @@ use super::{
 use crate::{
     config::{Config, error::Problem, load::Scope},
     logging::printable,
-    operate::relays::{self, ForgetError, ForgottenRelay, Letters, ListedRelay},
+    operate::relays::{self, ForgetError, ForgottenRelay, LetterDisposal, ListedRelay},
 };
 
 /// `postrider relay …`
@@ -89,7 +89,7 @@ fn forget(config: &Config, args: &Forget) -> Result<Exit, Failure> {
         print::to_stderr("nothing was changed");
         return Ok(Exit::Failed);
     }
-    let letters = if args.discard_letters { Letters::Discard } else { Letters::Keep };
+    let letters = if args.discard_letters { LetterDisposal::Discard } else { LetterDisposal::Keep };
     let actor = dlq::actor(args.actor.as_deref());
     let by = (actor.as_str(), args.reason.as_deref());
     let forgotten = block_on(async { Ok(relays::forget(config, name, by, letters).await?) })?;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     findings::{Code, Facts, Finding, Link, Role, Severity, code_named, is_obstacle},
-    outbox::{Inspection, Leader, Progress},
+    outbox::{Inspection, Leader, RelayProgress},
     pg::error::QueryError,
 };
 
@@ -50,7 +50,7 @@ pub struct Leadership {
     /// The instance that leads; `None` when nobody does.
     pub leader: Option<Leader>,
     /// Its position; `None` when it has never run.
-    pub progress: Option<Progress>,
+    pub progress: Option<RelayProgress>,
     /// Sessions of instances of the relay, whether or not they lead.
     instances: Vec<String>,
     /// Whether the database could be asked.

@@ -11,7 +11,7 @@ use crate::{
     pg::error::QueryError,
 };
 
-pub use crate::outbox::Letters;
+pub use crate::outbox::LetterDisposal;
 
 const PURPOSE: &str = "relay";
 
@@ -126,7 +126,7 @@ pub async fn forget(
     config: &Config,
     relay: &str,
     (actor, reason): (&str, Option<&str>),
-    letters: Letters,
+    letters: LetterDisposal,
 ) -> Result<ForgottenRelay, ForgetError> {
     let inspection = inspect(config, PURPOSE, &SESSION_SETTINGS).await?;
     let given_up = inspection.forget_relay(relay, (actor, reason), letters).await?;

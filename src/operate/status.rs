@@ -9,7 +9,7 @@ use super::{
 use crate::{
     config::Config,
     findings::{self, Facts, Finding},
-    outbox::{Inspection, Losses, Progress, SESSION_SETTINGS},
+    outbox::{Inspection, Losses, RelayProgress, SESSION_SETTINGS},
     pg::error::QueryError,
     relay::{
         producers,
@@ -56,7 +56,7 @@ pub struct RelayStatus {
     pub findings: Vec<Finding>,
     /// The position that the figures above are of; `None` when the relay has never run.
     #[serde(skip)]
-    pub progress: Option<Progress>,
+    pub progress: Option<RelayProgress>,
     /// The age of the oldest event that is still to be published; `None` when there are none.
     #[serde(skip)]
     pub oldest_seconds: Option<f64>,

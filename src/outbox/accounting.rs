@@ -27,7 +27,7 @@ pub const ACCOUNTING_SETTINGS: [(&str, &str); 3] =
 
 /// Number of rows and letters with the same letter state, row state and filter result.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub struct AccountEntry {
     /// The letter's state, and how it was resolved; `None` for rows without a letter.
     pub letter: Option<(String, Option<String>)>,
     /// State of the row.
@@ -53,7 +53,7 @@ pub enum RowState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accounting {
     /// Every combination that occurs.
-    pub standings: Vec<Standing>,
+    pub standings: Vec<AccountEntry>,
     /// Unresolved letters whose payload was left in a row that is gone: lost.
     pub payloads_lost: u64,
     /// Letters that were never edited and whose row now contains another event.
@@ -70,7 +70,7 @@ enum Place {
     Filtered,
 }
 
-impl Standing {
+impl AccountEntry {
     fn is_without_row(&self) -> bool {
         self.letter.is_some() && self.row == RowState::Gone
     }
@@ -97,7 +97,7 @@ impl Standing {
 }
 
 impl Accounting {
-    fn sum(&self, counts: impl Fn(&Standing) -> bool) -> u64 {
+    fn sum(&self, counts: impl Fn(&AccountEntry) -> bool) -> u64 {
         self.standings.iter().filter(|standing| counts(standing)).map(|it| it.count).sum()
     }
 
@@ -190,7 +190,7 @@ impl Inspection {
         for row in &rows {
             let state: Option<String> = row.try_get("state")?;
             let resolution: Option<String> = row.try_get("resolution")?;
-            found.standings.push(Standing {
+            found.standings.push(AccountEntry {
                 letter: state.map(|state| (state, resolution)),
                 row: match (row.try_get("has_row")?, row.try_get("is_settled")?) {
                     (false, _) => RowState::Gone,
@@ -211,10 +211,10 @@ impl Inspection {
 mod tests {
     use super::*;
 
-    fn standing(letter: Option<(&str, Option<&str>)>, row: RowState, count: u64) -> Standing {
+    fn standing(letter: Option<(&str, Option<&str>)>, row: RowState, count: u64) -> AccountEntry {
         let owned = |text: &str| text.to_owned();
         let letter = letter.map(|(state, resolution)| (owned(state), resolution.map(owned)));
-        Standing { letter, row, is_filtered: false, count }
+        AccountEntry { letter, row, is_filtered: false, count }
     }
 
     #[test]
@@ -229,8 +229,8 @@ mod tests {
             standing(Some(("dead", Some("discarded"))), Settled, 32),
             standing(Some(("retrying", Some("published"))), Unsettled, 128),
             standing(Some(("dead", None)), Gone, 64),
-            Standing { is_filtered: true, ..standing(None, Settled, 256) },
-            Standing { is_filtered: true, ..standing(None, Unsettled, 512) },
+            AccountEntry { is_filtered: true, ..standing(None, Settled, 256) },
+            AccountEntry { is_filtered: true, ..standing(None, Unsettled, 512) },
         ];
         let accounting = Accounting { standings, payloads_lost: 0, strangers: 0 };
         assert_eq!((accounting.committed(), accounting.settled()), (959, 317));

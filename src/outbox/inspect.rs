@@ -18,7 +18,7 @@ pub struct Inspection {
 
 /// Position of one relay, and the circumstances in which it was last written.
 #[derive(Debug, Clone)]
-pub struct Progress {
+pub struct RelayProgress {
     /// The fencing number of the last holding.
     pub term: i64,
     /// Host and process of the last holder.
@@ -100,10 +100,10 @@ impl Inspection {
     ///
     /// # Errors
     /// As the session's.
-    pub async fn progress(&self, relay: &str) -> Result<Option<Progress>, QueryError> {
+    pub async fn progress(&self, relay: &str) -> Result<Option<RelayProgress>, QueryError> {
         let rows = self.query(include_str!("sql/read_position.sql"), &[&relay]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
-        Ok(Some(Progress {
+        Ok(Some(RelayProgress {
             term: row.try_get("term")?,
             holder: row.try_get("holder")?,
             acquired_at: row.try_get("acquired_at")?,

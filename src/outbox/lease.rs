@@ -144,7 +144,7 @@ pub struct Acquired {
     /// Whether the relay reads rows again that were settled before.
     pub course: Course,
     /// Cluster that made the position.
-    pub origin: Origin,
+    pub origin: PositionOrigin,
     /// Whether inserting transactions can notify.
     pub notifies: bool,
 }
@@ -170,7 +170,7 @@ pub enum ForeignPosition {
 
 /// The cluster that made a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub enum PositionOrigin {
     /// This cluster.
     Here,
     /// Another cluster, from which this database was restored. The position has no meaning here.
@@ -207,9 +207,9 @@ impl Acquired {
             published: row.try_get("published")?,
             course: if row.try_get("healing")? { Course::Again } else { Course::Onward },
             origin: if row.try_get::<_, i64>("system_id")? == row.try_get::<_, i64>("cluster_id")? {
-                Origin::Here
+                PositionOrigin::Here
             } else {
-                Origin::AnotherCluster
+                PositionOrigin::AnotherCluster
             },
             notifies: row.try_get("notifies")?,
         })

@@ -34,7 +34,7 @@ const KEYS_AT_ONCE: usize = 16;
 
 /// A letter whose mark is due.
 #[derive(Debug, Clone)]
-pub struct Due {
+pub struct DueLetter {
     /// Mark of the letter.
     pub mark: Mark,
     /// Key of the letter; `None` for a letter without one.
@@ -45,7 +45,7 @@ pub struct Due {
 #[derive(Debug, Clone)]
 pub struct DueLetters {
     /// The due letters, the longest waiting first.
-    pub due: Vec<Due>,
+    pub due: Vec<DueLetter>,
     /// Time until the next mark that is not due; `None` without one.
     pub next_in: Option<Duration>,
 }
@@ -219,12 +219,12 @@ fn blocked_key(row: &Row) -> Result<Option<AggregateKey>, QueryError> {
     Ok(key_of(aggregate_type, aggregate_id))
 }
 
-fn due(row: &Row) -> Result<Option<Due>, QueryError> {
+fn due(row: &Row) -> Result<Option<DueLetter>, QueryError> {
     let Some(id) = row.try_get::<_, Option<i64>>("id")?.map(LetterId) else { return Ok(None) };
     let aggregate_type: Option<&str> = row.try_get("aggregate_type")?;
     let aggregate_id: Option<&str> = row.try_get("aggregate_id")?;
     let key = key_of(aggregate_type, aggregate_id);
-    Ok(Some(Due { mark: Mark { id, at: row.try_get("at")? }, key }))
+    Ok(Some(DueLetter { mark: Mark { id, at: row.try_get("at")? }, key }))
 }
 
 /// The key that a letter may block; `None` for a letter with only half of an aggregate.

@@ -37,21 +37,22 @@ use crate::{
     metrics::Depth,
 };
 
-pub use accounting::{ACCOUNTING_SETTINGS, Accounting, RowState, Standing};
+pub use accounting::{ACCOUNTING_SETTINGS, AccountEntry, Accounting, RowState};
 pub use columns::with_columns;
 pub use contract::{Broken, Remedy, Repaired};
 pub use dead::DeadLetter;
 pub use fetch::{Page, PageLimits};
 pub use filtered::{FilterChange, PASSED_OVER_MAX};
-pub use inspect::{Inspection, MissingPrivilege, Progress, SessionLimit};
+pub use inspect::{Inspection, MissingPrivilege, RelayProgress, SessionLimit};
 pub use lease::{
-    Acquired, Candidate, Course, ForeignPosition, Leader, LeaderSession, LeaseEnd, Origin, Rival,
+    Acquired, Candidate, Course, ForeignPosition, Leader, LeaderSession, LeaseEnd, PositionOrigin,
+    Rival,
 };
-pub use letters::{BlockedKeys, Due, DueLetters};
+pub use letters::{BlockedKeys, DueLetter, DueLetters};
 pub use loss::Losses;
 pub use producers::{Hindrance, Queue};
-pub use reconcile::{Due as SettledDue, LETTER_BYTES_MAX, RECONCILE_BATCH, Settled, SettledEvent};
-pub use relays::{GivenUp, Letters, RelayRow};
+pub use reconcile::{LETTER_BYTES_MAX, RECONCILE_BATCH, Settled, SettledDue, SettledEvent};
+pub use relays::{GivenUp, LetterDisposal, RelayRow};
 pub use repair::{HealWhen, Healed, REPAIR_SETTINGS, Repair};
 pub use row_limit::RowLimits;
 pub use scan::RecognisedEvent;

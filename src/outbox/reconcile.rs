@@ -23,12 +23,12 @@ pub struct SettledEvent {
     /// Place in the outbox.
     pub seq: Seq,
     /// Place where the event should be.
-    pub due: Due,
+    pub due: SettledDue,
 }
 
 /// Place where a settled event should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Due {
+pub enum SettledDue {
     /// Neither in the stream nor anywhere: a letter that was not published, or an event outside of
     /// the filter.
     Nowhere,
@@ -72,9 +72,9 @@ impl Settled {
                 id: row.try_get("event_id")?,
                 seq: Seq(row.try_get("seq")?),
                 due: match (row.try_get("is_expected")?, row.try_get("may_be_dropped")?) {
-                    (false, _) => Due::Nowhere,
-                    (true, false) => Due::InStream,
-                    (true, true) => Due::InStreamUnlessDropped,
+                    (false, _) => SettledDue::Nowhere,
+                    (true, false) => SettledDue::InStream,
+                    (true, true) => SettledDue::InStreamUnlessDropped,
                 },
             })
         };

@@ -95,9 +95,9 @@ impl Inspection {
         &self,
         relay: &str,
         (actor, reason): (&str, Option<&str>),
-        letters: Letters,
+        letters: LetterDisposal,
     ) -> Result<GivenUp, QueryError> {
-        let discard = letters == Letters::Discard;
+        let discard = letters == LetterDisposal::Discard;
         let sql = include_str!("sql/forget_relay.sql");
         let rows = self.query(sql, &[&relay, &actor, &reason, &discard]).await?;
         let Some(row) = rows.first() else { return Ok(GivenUp::Unknown) };
@@ -113,7 +113,7 @@ impl Inspection {
 
 /// Treatment of the unresolved letters of a relay that is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Letters {
+pub enum LetterDisposal {
     /// Unresolved letters prevent the removal.
     Keep,
     /// Unresolved letters are discarded, with an audit row each.

@@ -87,12 +87,12 @@ pub enum ConnectError {
     Secret(String),
     /// No host gave a session that can write; one failure for each.
     #[error("{}", .0.iter().map(|failure| failure.text.as_str()).collect::<Vec<_>>().join("; "))]
-    Hosts(Vec<Failure>),
+    Hosts(Vec<HostFailure>),
 }
 
 /// Answer of one host.
 #[derive(Debug)]
-pub struct Failure {
+pub struct HostFailure {
     class: Class,
     text: String,
     hint: Option<&'static str>,
@@ -167,7 +167,7 @@ pub(super) async fn connect_unwatched(
                 failures.push(failure);
             }
             Ok(Err(error)) => failures.push(failure(&endpoint, &error)),
-            Err(_) => failures.push(Failure {
+            Err(_) => failures.push(HostFailure {
                 class: Class::SessionLost,
                 text: format!(
                     "{}: no session within {}",
@@ -394,7 +394,7 @@ impl Driving {
     }
 }
 
-fn failure(endpoint: &Endpoint, error: &tokio_postgres::Error) -> Failure {
+fn failure(endpoint: &Endpoint, error: &tokio_postgres::Error) -> HostFailure {
     let class = classify(error);
     let (text, hint) = match rustls_error(error) {
         Some(cause) => {
@@ -421,13 +421,13 @@ fn failure(endpoint: &Endpoint, error: &tokio_postgres::Error) -> Failure {
     {
         text = text.replace(password, "***");
     }
-    Failure { class, text, hint }
+    HostFailure { class, text, hint }
 }
 
 /// Failure when the encoding of this database makes some texts unreadable; `None` otherwise.
-fn unreadable(endpoint: &Endpoint, connection: &Connection) -> Option<Failure> {
+fn unreadable(endpoint: &Endpoint, connection: &Connection) -> Option<HostFailure> {
     let encoding = connection.encoding.as_deref()?;
-    (!ENCODINGS.contains(&encoding)).then(|| Failure {
+    (!ENCODINGS.contains(&encoding)).then(|| HostFailure {
         class: Class::Configuration,
         text: format!(
             "{}: the database has the encoding {encoding}, in which a text may contain bytes \

@@ -10,7 +10,7 @@ use super::{
     blocking::{LockWatch, SLOW},
     connect::Connection,
     error::Class,
-    migrate::{self, ChangedFunction, MigrateError, Report, SchemaVersion},
+    migrate::{self, ChangedFunction, MigrateError, MigrationReport, SchemaVersion},
     schema::Schema,
 };
 
@@ -81,7 +81,10 @@ pub async fn rightful(
 /// # Cancel safety
 ///
 /// As `migrate`.
-pub async fn migrate(connection: &mut Connection, schema: &Schema) -> Result<Report, MigrateError> {
+pub async fn migrate(
+    connection: &mut Connection,
+    schema: &Schema,
+) -> Result<MigrationReport, MigrateError> {
     let Connection { client, lock_watch, .. } = connection;
     watched(lock_watch.as_ref(), migrate::migrate(client, schema)).await
 }

@@ -18,7 +18,7 @@ pub enum RelayError {
     Contract(String),
     /// The schema was migrated by a newer program.
     #[error(
-        "the schema \"{schema}\" has version {have}, this program knows {know}: install the \
+        "the schema \"{schema}\" has version {have}, this program supports up to {supported}: install the \
          newer postrider"
     )]
     NewerSchema {
@@ -26,8 +26,8 @@ pub enum RelayError {
         schema: String,
         /// Its version.
         have: i32,
-        /// What we know.
-        know: i32,
+        /// The newest version that this program supports.
+        supported: i32,
     },
     /// A newer program has replaced the functions of the schema.
     #[error(

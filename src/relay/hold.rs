@@ -27,8 +27,8 @@ use crate::{
     failpoint,
     metrics::Dependency,
     outbox::{
-        Acquired, Authority, Course, FilterChange, Leader, LeaderSession, LeaseEnd, Origin, Outbox,
-        PASSED_OVER_MAX, Rival, SESSION_SETTINGS,
+        Acquired, Authority, Course, FilterChange, Leader, LeaderSession, LeaseEnd, Outbox,
+        PASSED_OVER_MAX, PositionOrigin, Rival, SESSION_SETTINGS,
     },
     pg::{
         connect::{ConnectError, connect},
@@ -171,8 +171,8 @@ impl Relay {
             Ok(SchemaVersion::NewerFunctions { program }) => {
                 return Err(RelayError::NewerFunctions { schema, program });
             }
-            Ok(SchemaVersion::Newer { have, know }) => {
-                return Err(RelayError::NewerSchema { schema, have, know });
+            Ok(SchemaVersion::Newer { have, supported }) => {
+                return Err(RelayError::NewerSchema { schema, have, supported });
             }
             Err(error @ MigrateError::OldServer { .. }) => {
                 return Err(RelayError::OldServer(error));
@@ -313,7 +313,7 @@ impl Relay {
             relay: settings.relay.clone(),
         };
         failpoint::pass("held");
-        if acquired.origin == Origin::AnotherCluster {
+        if acquired.origin == PositionOrigin::AnotherCluster {
             return from_elsewhere(&outbox, &outside, acquired.term, settings).await;
         }
         match contract::verify(&outbox, &outside, settings, &self.status).await? {

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     delivery::{KeyLetters, LetterId, Mark, Records, Ticket},
     event::AggregateKey,
-    outbox::{BlockedKeys, DeadLetter, Due, DueLetters, PageLimits, SettleError},
+    outbox::{BlockedKeys, DeadLetter, DueLetter, DueLetters, PageLimits, SettleError},
     pg::error::QueryError,
 };
 
@@ -166,7 +166,7 @@ impl Holding {
 
     fn take_due(&mut self, DueLetters { due, next_in }: DueLetters, now: Instant) {
         let found = !due.is_empty();
-        for Due { mark, key } in due {
+        for DueLetter { mark, key } in due {
             if self.delivery.is_active(key.as_ref(), mark.id) {
                 continue;
             }

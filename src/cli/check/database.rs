@@ -8,13 +8,13 @@ use crate::{
     config::{Config, SinkKind},
     findings::{Severity, grantor},
     outbox::{
-        Broken, ForeignPosition, Inspection, PASSED_OVER_MAX, Progress, Remedy, Rival,
+        Broken, ForeignPosition, Inspection, PASSED_OVER_MAX, RelayProgress, Remedy, Rival,
         SESSION_SETTINGS, SessionLimit,
     },
     pg::{
         connect::{Connection, connect},
         error::{Class, QueryError},
-        migrate::{Change, ChangedFunction, MigrateError, SchemaVersion},
+        migrate::{ChangedFunction, FunctionChange, MigrateError, SchemaVersion},
         migrating,
         schema::Schema,
         session::Sharing,
@@ -37,7 +37,7 @@ const FUNCTIONS: &str = "functions";
 
 /// Findings about the database, and the progress of the relay. They end with the first refusal,
 /// because the rest would follow from it.
-pub(super) async fn findings(config: &Config) -> (Vec<Finding>, Option<Progress>) {
+pub(super) async fn findings(config: &Config) -> (Vec<Finding>, Option<RelayProgress>) {
     let connection = match connect(&config.database, "check", &SESSION_SETTINGS).await {
         Ok(connection) => connection,
         Err(error) => {
@@ -112,8 +112,8 @@ async fn version(connection: &Connection, schema: &Schema) -> Finding {
             Finding::refused(SCHEMA, Exit::Configuration, format!("{name} was never migrated"))
                 .hint(migrate_hint(connection, schema).await)
         }
-        Ok(SchemaVersion::Behind { have, know }) => {
-            let text = format!("{name} has version {have}, this program needs {know}");
+        Ok(SchemaVersion::Behind { have, supported }) => {
+            let text = format!("{name} has version {have}, this program needs {supported}");
             Finding::refused(SCHEMA, Exit::Configuration, text)
                 .hint(migrate_hint(connection, schema).await)
         }
@@ -126,8 +126,9 @@ async fn version(connection: &Connection, schema: &Schema) -> Finding {
             let text = format!("{name} has the functions of postrider {program}");
             Finding::refused(SCHEMA, Exit::Configuration, text).hint("install the newer postrider")
         }
-        Ok(SchemaVersion::Newer { have, know }) => {
-            let text = format!("{name} has version {have}, this program knows {know}");
+        Ok(SchemaVersion::Newer { have, supported }) => {
+            let text =
+                format!("{name} has version {have}, this program supports up to {supported}");
             Finding::refused(SCHEMA, Exit::Configuration, text).hint("install the newer postrider")
         }
         Err(error) => {
@@ -153,9 +154,9 @@ async fn functions(connection: &Connection, schema: &Schema) -> Vec<Finding> {
     let mut findings = Vec::new();
     for ChangedFunction { signature, change } in changed {
         let what = match change {
-            Change::Missing => "was dropped",
-            Change::Altered => "was changed by hand",
-            Change::Ungranted => {
+            FunctionChange::Missing => "was dropped",
+            FunctionChange::Altered => "was changed by hand",
+            FunctionChange::Ungranted => {
                 ungranted += 1;
                 continue;
             }

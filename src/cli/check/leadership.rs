@@ -6,7 +6,7 @@ use crate::{
     config::Config,
     findings::{self, Code, is_obstacle},
     operate::leadership::Leadership,
-    outbox::{Inspection, Progress, RelayRow},
+    outbox::{Inspection, RelayProgress, RelayRow},
     pg::error::QueryError,
 };
 
@@ -57,7 +57,7 @@ pub(super) async fn findings(
     Ok(found)
 }
 
-fn left(row: &RelayRow, ours: Option<&Progress>) -> Finding {
+fn left(row: &RelayRow, ours: Option<&RelayProgress>) -> Finding {
     let RelayRow { relay, idle_seconds, behind_at_most, .. } = row;
     let text = format!(
         "nobody runs {relay}, which last wrote {} and is {behind_at_most} events behind at most; its \

@@ -5,7 +5,7 @@ use crate::{
     cli::exit::Exit,
     config::{Config, Heal},
     nats,
-    outbox::Progress,
+    outbox::RelayProgress,
 };
 
 const STREAM: &str = "stream";
@@ -17,7 +17,7 @@ const LOOKS_WITHIN_SECONDS: f64 = 30.0;
 /// The finding about a stream that is not what it was; `None` when it is.
 pub(super) fn finding(
     config: &Config,
-    progress: Option<&Progress>,
+    progress: Option<&RelayProgress>,
     seen: &Seen,
 ) -> Option<Finding> {
     let stream = &config.stream;

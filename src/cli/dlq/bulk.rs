@@ -271,7 +271,7 @@ fn say_hopeless(count: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operate::letters::{Attribution, State};
+    use crate::operate::letters::{Attribution, LetterState};
 
     #[test]
     fn a_discard_wants_its_number_typed_and_a_redrive_a_plain_yes() {
@@ -292,7 +292,7 @@ mod tests {
         let job = |action| Job {
             act: LetterAct {
                 action,
-                state: State::Dead,
+                state: LetterState::Dead,
                 hopeless: false,
                 attribution: attribution.clone(),
             },

@@ -5,7 +5,7 @@ use super::{
     bulk::{self, Job, Which},
     name, reason,
 };
-use crate::operate::letters::{Action, Attribution, LetterAct, State};
+use crate::operate::letters::{Action, Attribution, LetterAct, LetterState};
 
 /// `postrider dlq discard`
 #[derive(Debug, clap::Args)]
@@ -24,7 +24,7 @@ pub(in crate::cli) struct Args {
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     let attribution =
         Attribution { actor: actor(args.actor.as_deref()), reason: args.reason.clone() };
-    let (action, state) = (Action::Discard, State::Dead);
+    let (action, state) = (Action::Discard, LetterState::Dead);
     let act = LetterAct { action, state, hopeless: true, attribution };
     bulk::run(globals, &Job { act, which: &args.which, wait: None })
 }

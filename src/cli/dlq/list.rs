@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    operate::letters::{self, LetterPage, ListError, State, StrandedLetters},
+    operate::letters::{self, LetterPage, LetterState, ListError, StrandedLetters},
 };
 
 /// `postrider dlq list`
@@ -35,7 +35,7 @@ enum Of {
     Retrying,
 }
 
-impl From<Of> for State {
+impl From<Of> for LetterState {
     fn from(of: Of) -> Self {
         match of {
             Of::Dead => Self::Dead,
@@ -48,7 +48,7 @@ impl From<Of> for State {
 /// Prints one page of letters.
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     let loaded = globals.load_for_letters()?;
-    let (state, filter) = (State::from(args.state), args.filters.filter());
+    let (state, filter) = (LetterState::from(args.state), args.filters.filter());
     let (pages, stranded) = block_on(async {
         let pages = ask_each(&loaded, async |config: &Config| {
             letters::list(config, (state, &filter), args.after, args.limit).await
@@ -59,7 +59,7 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
         };
         Ok((pages.await?, stranded.await?))
     })?;
-    let is_plain = state == State::Dead && filter.is_empty();
+    let is_plain = state == LetterState::Dead && filter.is_empty();
     let same = if is_plain { "postrider dlq list" } else { "the same command with" };
     print_routes(&loaded, (args.json, &pages, |page: &LetterPage| text(page, state, same)))?;
     for StrandedLetters { relay, cause, .. } in stranded {
@@ -70,14 +70,14 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
 }
 
 /// A page as a table; `same` is the command that shows the next one.
-fn text(page: &LetterPage, state: State, same: &str) -> String {
+fn text(page: &LetterPage, state: LetterState, same: &str) -> String {
     if page.letters.is_empty() {
         return format!("no {} letters", state.as_str());
     }
     let time: (&str, fn(&ListedLetter) -> Option<&str>) = match state {
-        State::Dead => ("died", |letter| letter.dead_at.as_deref()),
-        State::Held => ("held since", |letter| Some(&letter.first_failed_at)),
-        State::Retrying => ("next attempt", |letter| letter.next_attempt_at.as_deref()),
+        LetterState::Dead => ("died", |letter| letter.dead_at.as_deref()),
+        LetterState::Held => ("held since", |letter| Some(&letter.first_failed_at)),
+        LetterState::Retrying => ("next attempt", |letter| letter.next_attempt_at.as_deref()),
     };
     let table = table(&page.letters, time);
     let Some(next) = page.next else { return table };

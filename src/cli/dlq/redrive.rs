@@ -6,7 +6,7 @@ use super::{
     name, reason,
     wait::WaitOptions,
 };
-use crate::operate::letters::{Action, Attribution, LetterAct, State};
+use crate::operate::letters::{Action, Attribution, LetterAct, LetterState};
 
 /// `postrider dlq redrive`
 #[derive(Debug, clap::Args)]
@@ -34,7 +34,7 @@ pub(in crate::cli) struct Args {
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     let attribution =
         Attribution { actor: actor(args.actor.as_deref()), reason: args.reason.clone() };
-    let state = if args.retrying { State::Retrying } else { State::Dead };
+    let state = if args.retrying { LetterState::Retrying } else { LetterState::Dead };
     let act = LetterAct { action: Action::Redrive, state, hopeless: args.force, attribution };
     bulk::run(globals, &Job { act, which: &args.which, wait: args.waiting.wanted() })
 }

@@ -7,7 +7,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Action, Attribution, Redriven, State, follow, open};
+use super::{Action, Attribution, LetterState, Redriven, follow, open};
 use crate::{
     config::Config,
     operate::DatabaseError,
@@ -20,7 +20,7 @@ pub struct LetterAct {
     /// Redrive or discard.
     pub action: Action,
     /// The state of the letters that are meant.
-    pub state: State,
+    pub state: LetterState,
     /// Also letters that can never be published as they are.
     pub hopeless: bool,
     /// The person who acts, and the reason.
@@ -99,7 +99,9 @@ impl<'a> NamedLetters<'a> {
             .filter(|(_, outcome)| *action == Action::Redrive && *outcome == LetterFate::Retrying);
         let retrying: Vec<i64> = retrying.map(|(id, _)| *id).collect();
         let mut changed = Vec::new();
-        for (state, ids) in [(State::Dead, self.ids.clone()), (State::Retrying, retrying)] {
+        for (state, ids) in
+            [(LetterState::Dead, self.ids.clone()), (LetterState::Retrying, retrying)]
+        {
             let mut above = Some(0).filter(|_| !ids.is_empty());
             let choice = Choice { ids: Some(ids), state, hopeless: *hopeless, ..Choice::default() };
             while let Some(seq) = above {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{LetterAct, LetterFilter, ListedLetter, Redriven, State, follow, open};
+use super::{LetterAct, LetterFilter, LetterState, ListedLetter, Redriven, follow, open};
 use crate::{
     config::Config,
     operate::DatabaseError,
@@ -33,7 +33,7 @@ impl<'a> ChosenLetters<'a> {
         let operator = open(config, &OPERATOR_SETTINGS).await?;
         let mut choice = filter.choice(&operator, act.state).await?;
         // What dies from now on was not asked about, and a letter that dies again is left alone.
-        if act.state == State::Dead {
+        if act.state == LetterState::Dead {
             choice.until = Some(operator.now().await?);
         }
         choice.hopeless = act.hopeless;

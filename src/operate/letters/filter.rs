@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::{
     event::AggregateKey,
-    outbox::operator::{Choice, Operator, State},
+    outbox::operator::{Choice, LetterState, Operator},
     pg::error::QueryError,
 };
 
@@ -40,7 +40,7 @@ impl LetterFilter {
     pub(super) async fn choice(
         &self,
         operator: &Operator,
-        state: State,
+        state: LetterState,
     ) -> Result<Choice, QueryError> {
         let since = match &self.since {
             None => None,

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use super::{LetterFilter, ListedLetter, PURPOSE, State, open};
+use super::{LetterFilter, LetterState, ListedLetter, PURPOSE, open};
 use crate::{
     config::Config,
     findings,
@@ -40,12 +40,12 @@ pub enum ListError {
     #[error(transparent)]
     Database(#[from] DatabaseError),
     /// The letter that the page should go on after is not there.
-    #[error("no {}letter has the id {id}", if *.state == State::Dead { "dead " } else { "" })]
+    #[error("no {}letter has the id {id}", if *.state == LetterState::Dead { "dead " } else { "" })]
     NothingBefore {
         /// The letter's id.
         id: i64,
         /// The state of the letters that were asked for.
-        state: State,
+        state: LetterState,
     },
 }
 
@@ -72,7 +72,7 @@ impl ListError {
 /// As the session's, and that there is no letter `after`.
 pub async fn list(
     config: &Config,
-    (state, filter): (State, &LetterFilter),
+    (state, filter): (LetterState, &LetterFilter),
     after: Option<i64>,
     limit: u16,
 ) -> Result<LetterPage, ListError> {

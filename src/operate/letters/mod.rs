@@ -21,7 +21,7 @@ use crate::{
     pg::{connect::connect, schema::Schema},
 };
 
-pub use crate::outbox::operator::{Action, Attribution, PayloadPart, Redriven, State};
+pub use crate::outbox::operator::{Action, Attribution, LetterState, PayloadPart, Redriven};
 pub use act::{ActedOn, LeftAlone, LetterAct, NamedLetters};
 pub use bulk::ChosenLetters;
 pub use edit::{EditError, EditedLetter, LetterChanges, edit, rehearse_edit};

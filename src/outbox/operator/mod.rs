@@ -53,7 +53,7 @@ pub struct Operator {
 
 /// The reason for which an unresolved letter waits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum State {
+pub enum LetterState {
     /// The letter waits for an operator.
     #[default]
     Dead,
@@ -63,7 +63,7 @@ pub enum State {
     Retrying,
 }
 
-impl State {
+impl LetterState {
     /// Spelling in the column.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -92,7 +92,7 @@ pub struct Choice {
     /// Ids.
     pub ids: Option<Vec<i64>>,
     /// State.
-    pub state: State,
+    pub state: LetterState,
     /// Whether to include letters that cannot be published unless they are edited.
     pub hopeless: bool,
 }

@@ -9,7 +9,7 @@ use tokio_postgres::{
 };
 use uuid::Uuid;
 
-use super::{COUNT_MAX, Choice, Letter, Operator, State, narrowing};
+use super::{COUNT_MAX, Choice, Letter, LetterState, Operator, narrowing};
 use crate::pg::error::QueryError;
 
 /// Maximum number of audit rows for one letter.
@@ -126,7 +126,7 @@ impl Operator {
     /// As the session's.
     pub async fn letters(
         &self,
-        (state, choice): (State, &Choice),
+        (state, choice): (LetterState, &Choice),
         after: Option<i64>,
         limit: i64,
     ) -> Result<Option<Vec<Letter>>, QueryError> {
@@ -135,7 +135,7 @@ impl Operator {
             let rows = self.query(include_str!("../sql/locate_letter.sql"), &[&after]).await?;
             let Some(row) = rows.first() else { return Ok(None) };
             (died_at, seq) = (row.try_get("dead_at")?, Some(row.try_get("seq")?));
-            if state == State::Dead && died_at.is_none() {
+            if state == LetterState::Dead && died_at.is_none() {
                 return Ok(None);
             }
         }
@@ -143,11 +143,11 @@ impl Operator {
         let mut parameters = self.common(&narrowing, choice);
         let state_text = state.as_str();
         let sql = match state {
-            State::Dead => {
+            LetterState::Dead => {
                 parameters.extend([&died_at as &(dyn ToSql + Sync), &after]);
                 include_str!("../sql/list_dead_letters.sql")
             }
-            State::Held | State::Retrying => {
+            LetterState::Held | LetterState::Retrying => {
                 parameters.extend([&state_text as &(dyn ToSql + Sync), &seq]);
                 include_str!("../sql/list_waiting_letters.sql")
             }

@@ -23,13 +23,13 @@ pub enum MigrateError {
     },
     /// A newer program has migrated this schema.
     #[error(
-        "schema version {have} is newer than version {know} of this program: update the program"
+        "schema version {have} is newer than version {supported} of this program: update the program"
     )]
     Newer {
         /// The version of the schema.
         have: i32,
         /// The newest version that this program supports.
-        know: i32,
+        supported: i32,
     },
     /// A newer program has replaced the functions.
     #[error(

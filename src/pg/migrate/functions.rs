@@ -63,12 +63,12 @@ pub struct ChangedFunction {
     /// Name of the function and the types of its parameters.
     pub signature: String,
     /// Kind of the difference.
-    pub change: Change,
+    pub change: FunctionChange,
 }
 
 /// Difference between a function in the catalog and its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub enum FunctionChange {
     /// The function was dropped.
     Missing,
     /// The function was replaced or altered.
@@ -110,9 +110,9 @@ pub async fn changed_functions(
     let read = |row: &Row| ChangedFunction {
         signature: row.get(0),
         change: match row.get::<_, &str>(1) {
-            "missing" => Change::Missing,
-            "altered" => Change::Altered,
-            _ => Change::Ungranted,
+            "missing" => FunctionChange::Missing,
+            "altered" => FunctionChange::Altered,
+            _ => FunctionChange::Ungranted,
         },
     };
     Ok(rows.iter().map(read).collect())

@@ -24,7 +24,7 @@ use lock::take_lock;
 use roles::{Granting, OWN, Roles, powerless};
 
 pub use error::MigrateError;
-pub use functions::{Change, ChangedFunction, changed_functions};
+pub use functions::{ChangedFunction, FunctionChange, changed_functions};
 
 /// Migrations in the order in which they are applied. The database stores their names: never change
 /// one.
@@ -88,7 +88,7 @@ SET LOCAL search_path = pg_catalog, pg_temp;
 
 /// Result of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
+pub struct MigrationReport {
     /// Numbers and names of the applied migrations; empty when none was missing.
     pub applied: Vec<String>,
     /// Number of replaced functions: all of them, or 0 when they were current.
@@ -111,7 +111,7 @@ pub enum SchemaVersion {
         /// The version of the schema.
         have: i32,
         /// The newest version that this program supports.
-        know: i32,
+        supported: i32,
     },
     /// The latest version, with other functions or without them, as after an interrupted migration:
     /// run `postrider migrate`.
@@ -123,7 +123,7 @@ pub enum SchemaVersion {
         /// The version of the schema.
         have: i32,
         /// The newest version that this program supports.
-        know: i32,
+        supported: i32,
     },
     /// The latest version, with the functions of a newer program: update this one.
     NewerFunctions {
@@ -143,7 +143,10 @@ pub enum SchemaVersion {
 /// # Cancel safety
 ///
 /// Drop the session too: it may still hold the lock. No migration stays half applied.
-pub async fn migrate(client: &mut Client, schema: &Schema) -> Result<Report, MigrateError> {
+pub async fn migrate(
+    client: &mut Client,
+    schema: &Schema,
+) -> Result<MigrationReport, MigrateError> {
     refuse_old_server(client).await?;
     client.batch_execute(SESSION).await.map_err(failed("prepare the session"))?;
     let lock = format!("\"{}\" migrate", schema.as_str());
@@ -169,12 +172,12 @@ pub async fn migrate(client: &mut Client, schema: &Schema) -> Result<Report, Mig
 /// Only reads.
 pub async fn version(client: &Client, schema: &Schema) -> Result<SchemaVersion, MigrateError> {
     refuse_old_server(client).await?;
-    let know = latest();
+    let supported = latest();
     let applied = history(client, schema).await?;
     Ok(match applied.iter().map(|row| row.version).max() {
         None => SchemaVersion::Missing,
-        Some(have) if have < know => SchemaVersion::Behind { have, know },
-        Some(have) if have > know => SchemaVersion::Newer { have, know },
+        Some(have) if have < supported => SchemaVersion::Behind { have, supported },
+        Some(have) if have > supported => SchemaVersion::Newer { have, supported },
         Some(have) => match functions::recorded(client, schema).await? {
             Recorded::Same => SchemaVersion::Current(have),
             Recorded::Other => SchemaVersion::OtherFunctions,
@@ -284,7 +287,10 @@ struct Applied {
     checksum: String,
 }
 
-async fn migrate_locked(client: &mut Client, schema: &Schema) -> Result<Report, MigrateError> {
+async fn migrate_locked(
+    client: &mut Client,
+    schema: &Schema,
+) -> Result<MigrationReport, MigrateError> {
     let migrations = migrations(schema)?;
     let applied = history(client, schema).await?;
     verify(&applied, &migrations)?;
@@ -310,7 +316,7 @@ async fn migrate_locked(client: &mut Client, schema: &Schema) -> Result<Report, 
     let_read_history(client, schema).await?;
     let powerless = powerless(client, schema).await.map_err(failed("ask for rights"))?;
     let without_roles = roles.missing().to_vec();
-    Ok(Report { applied, functions, version: latest(), without_roles, powerless })
+    Ok(MigrationReport { applied, functions, version: latest(), without_roles, powerless })
 }
 
 async fn create_schema(client: &Client, schema: &Schema) -> Result<(), MigrateError> {
@@ -357,9 +363,10 @@ async fn let_read_history(client: &Client, schema: &Schema) -> Result<(), Migrat
 
 /// Refuses a newer schema and a migration with another text.
 fn verify(applied: &[Applied], migrations: &[Migration]) -> Result<(), MigrateError> {
-    let know = latest();
-    if let Some(have) = applied.iter().map(|row| row.version).max().filter(|have| *have > know) {
-        return Err(MigrateError::Newer { have, know });
+    let supported = latest();
+    if let Some(have) = applied.iter().map(|row| row.version).max().filter(|have| *have > supported)
+    {
+        return Err(MigrateError::Newer { have, supported });
     }
     for row in applied {
         let ours = migrations.iter().find(|migration| migration.version() == row.version);

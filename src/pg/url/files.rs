@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     UrlError,
-    parameters::{Parameters, Source},
+    parameters::{Source, UrlParameters},
 };
 use crate::config::{
     file::{LOGINS_BYTES_MAX, has_group_or_world_access, read_text},
@@ -20,7 +20,7 @@ const SYSTEM_DIRECTORIES: [&str; 2] = ["/etc/postgresql-common", "/etc"];
 const SERVICE_FILE: &str = "pg_service.conf";
 
 /// Adds the parameters of the connection service that the parameters or the environment name.
-pub(super) fn service(parameters: &mut Parameters, environment: &Libpq) -> Result<(), UrlError> {
+pub(super) fn service(parameters: &mut UrlParameters, environment: &Libpq) -> Result<(), UrlError> {
     let named = parameters.get("service").or(environment.get("PGSERVICE")).map(str::to_owned);
     let Some(name) = named else { return Ok(()) };
     let files = service_files(environment);
@@ -68,7 +68,7 @@ pub(super) struct Passwords(String);
 impl Passwords {
     /// Reads the file that the parameters or the environment name, else `~/.pgpass`. A missing file
     /// counts as empty. So does one that other users may read, with a warning.
-    pub(super) fn read(parameters: &Parameters, environment: &Libpq) -> Self {
+    pub(super) fn read(parameters: &UrlParameters, environment: &Libpq) -> Self {
         static WARNED: Once = Once::new();
         let home = || environment.home().map(|home| home.join(".pgpass"));
         let Some(path) = parameters.get("passfile").map(PathBuf::from).or_else(home) else {

@@ -13,7 +13,7 @@ use tokio_postgres::config::{ChannelBinding, Config, Host, SslNegotiation, Targe
 
 use self::{
     files::Passwords,
-    parameters::{Parameters, Source},
+    parameters::{Source, UrlParameters},
 };
 use super::tls::{Roots, SslMode, TlsSettings, Versions};
 use crate::config::{Database, libpq::Libpq};
@@ -143,7 +143,7 @@ impl Target {
     pub(super) fn of(config: &Database) -> Result<Self, UrlError> {
         let environment = &config.libpq;
         let mut parameters = match config.url.expose() {
-            "" if environment.names_a_server() => Parameters::default(),
+            "" if environment.names_a_server() => UrlParameters::default(),
             "" => return Err(UrlError::Missing),
             url => text::parse(url)?,
         };
@@ -177,13 +177,13 @@ impl Target {
 }
 
 /// Timeout as libpq means it: at least 2 s, and no limit at 0.
-fn connect_timeout(parameters: &Parameters) -> Result<Option<Duration>, UrlError> {
+fn connect_timeout(parameters: &UrlParameters) -> Result<Option<Duration>, UrlError> {
     let seconds =
         parameters.read("connect_timeout", "a number of seconds", |it| it.parse().ok())?;
     Ok(seconds.filter(|seconds: &u32| *seconds > 0).map(|it| Duration::from_secs(it.max(2).into())))
 }
 
-fn tls(parameters: &Parameters, environment: &Libpq) -> Result<TlsSettings, UrlError> {
+fn tls(parameters: &UrlParameters, environment: &Libpq) -> Result<TlsSettings, UrlError> {
     const MODES: &str = "disable, allow, prefer, require, verify-ca, verify-full";
     let home = environment.home().map(|home| home.join(".postgresql"));
     let by_default =
@@ -215,7 +215,7 @@ fn tls(parameters: &Parameters, environment: &Libpq) -> Result<TlsSettings, UrlE
     Ok(settings)
 }
 
-fn versions(parameters: &Parameters) -> Result<Versions, UrlError> {
+fn versions(parameters: &UrlParameters) -> Result<Versions, UrlError> {
     let least = parameters.read(
         "ssl_min_protocol_version",
         "TLSv1, TLSv1.1, TLSv1.2, TLSv1.3",
@@ -262,7 +262,7 @@ fn flag(value: &str) -> Option<bool> {
 }
 
 /// Settings that all hosts share.
-fn common(parameters: &Parameters) -> Result<Config, UrlError> {
+fn common(parameters: &UrlParameters) -> Result<Config, UrlError> {
     const SECONDS: &str = "a number of seconds";
     let number = |name, choices| parameters.read(name, choices, |it| it.parse::<u32>().ok());
     let mut driver = Config::new();
@@ -310,7 +310,7 @@ fn common(parameters: &Parameters) -> Result<Config, UrlError> {
 
 /// The endpoints, one for each host. So each is tried with its own TLS settings and fails under its
 /// own name.
-fn endpoints(parameters: &Parameters, common: &Config) -> Result<Vec<Endpoint>, UrlError> {
+fn endpoints(parameters: &UrlParameters, common: &Config) -> Result<Vec<Endpoint>, UrlError> {
     const PORTS: &str = "a number from 1 to 65535";
     let (hosts, ports) = (parameters.list("host"), parameters.list("port"));
     let read =

@@ -168,9 +168,9 @@ pub(super) enum Naming {
 
 /// All given parameters, each once. It has no `Debug`, because one is a password.
 #[derive(Default)]
-pub(super) struct Parameters(BTreeMap<&'static str, (String, Source)>);
+pub(super) struct UrlParameters(BTreeMap<&'static str, (String, Source)>);
 
-impl Parameters {
+impl UrlParameters {
     /// Sets a parameter of the text itself; a later value replaces an earlier one.
     ///
     /// # Errors

@@ -2,11 +2,11 @@
 
 use super::{
     UrlError,
-    parameters::{Naming, Parameters},
+    parameters::{Naming, UrlParameters},
 };
 
 /// Parses a URL or a connection string.
-pub(super) fn parse(text: &str) -> Result<Parameters, UrlError> {
+pub(super) fn parse(text: &str) -> Result<UrlParameters, UrlError> {
     let scheme = ["postgresql://", "postgres://"].iter().find_map(|it| text.strip_prefix(it));
     match scheme {
         Some(rest) => url(rest),
@@ -15,7 +15,7 @@ pub(super) fn parse(text: &str) -> Result<Parameters, UrlError> {
     }
 }
 
-fn url(rest: &str) -> Result<Parameters, UrlError> {
+fn url(rest: &str) -> Result<UrlParameters, UrlError> {
     let (base, query) = rest.split_once('?').unwrap_or((rest, ""));
     if base.matches('@').count() > 1 {
         return Err(UrlError::At);
@@ -24,7 +24,7 @@ fn url(rest: &str) -> Result<Parameters, UrlError> {
     if login.contains('/') {
         return Err(UrlError::Slash);
     }
-    let mut parameters = Parameters::default();
+    let mut parameters = UrlParameters::default();
     let mut set = |name, value: &str| {
         let value = decode(value)?;
         if value.is_empty() { Ok(()) } else { parameters.set(name, value, Naming::Hidden) }
@@ -73,8 +73,8 @@ fn server(text: &str) -> Result<(&str, &str), UrlError> {
 
 /// Parses `key=value` pairs with blanks between. A value in single quotes may contain blanks; `\`
 /// escapes.
-fn pairs(text: &str) -> Result<Parameters, UrlError> {
-    let mut parameters = Parameters::default();
+fn pairs(text: &str) -> Result<UrlParameters, UrlError> {
+    let mut parameters = UrlParameters::default();
     let mut rest = text.trim_start();
     while !rest.is_empty() {
         let (name, after) = rest.split_once('=').ok_or(UrlError::Pairs)?;
