@@ -1,9 +1,9 @@
 //! The composition root: builds every part from the configuration, owns start and stop order.
 
 mod flow;
+mod monitor;
 mod reload;
 mod supervise;
-mod telling;
 
 use std::{sync::Arc, time::Duration};
 
@@ -48,7 +48,7 @@ pub enum RunError {
     /// Standard output cannot be written to.
     #[error("route.sink = \"stdout\": cannot write to standard output: {0}")]
     Stdout(std::io::Error),
-    /// The system refuses to tell us of signals.
+    /// The system refuses to deliver signals to this program.
     #[error("cannot register for signals: {0}")]
     Signals(std::io::Error),
     /// The relay needs a person.
@@ -59,8 +59,8 @@ pub enum RunError {
 /// Runs the flows of these routes, at least one, until a signal asks to stop.
 ///
 /// # Errors
-/// [`RunError`]: what only a person can mend. Servers that are down are waited for. One of several
-/// routes that fails is started again, and the others go on.
+/// [`RunError`]: a fault that only a person can repair. Servers that are down are waited for. One
+/// of several routes that fails is started again, and the others go on.
 pub async fn run(
     routes: Vec<Config>,
     options: Options,
@@ -80,7 +80,7 @@ pub async fn run(
     let shown = Flows(flows.iter().map(|flow| flow.shown()).collect());
 
     let tasks = Tasks::new();
-    // It ends by itself only at a second signal.
+    // The task of the signals ends by itself only at a second signal.
     let listening = tasks.cancelled();
     tasks.spawn("signals", async move {
         listening.run_until_cancelled(signals).await;
@@ -88,7 +88,8 @@ pub async fn run(
     if let Listen::Address(address) = config.admin.listen {
         let pages = (shown.clone(), Arc::clone(&program));
         let hosts = config.admin.hosts.clone();
-        // The first attempt is made at once, so that a listener is there when we say that we are ready.
+        // The first attempt is made at once, so that a listener is there when we say that we are
+        // ready.
         let listener = admin::bind(address).await;
         // The admin page outlives the flows: it shows how the stop goes.
         tasks.spawn("admin", admin::serve(listener, address, hosts, pages, tasks.cancelled()));
@@ -106,12 +107,12 @@ pub async fn run(
         letter_retention: config.relay.letter_retention.0,
         audit_retention: config.relay.audit_retention.0,
     };
-    let looked_after = flows.iter().map(|flow| flow.looked_after()).collect();
-    tasks.spawn("chores", chores::run(upkeep, looked_after, shutdown.clone()));
+    let maintained = flows.iter().map(|flow| flow.maintained()).collect();
+    tasks.spawn("chores", chores::run(upkeep, maintained, shutdown.clone()));
     let watched = flows.iter().map(|flow| flow.watched()).collect();
     tasks.spawn("contract", contract::watch(watched, shutdown.clone()));
-    tasks.spawn("outages", telling::tell_of_outages(shown.clone(), tasks.cancelled()));
-    tasks.spawn("systemd", telling::tell_systemd(shown, tasks.cancelled()));
+    tasks.spawn("outages", monitor::log_outages(shown.clone(), tasks.cancelled()));
+    tasks.spawn("systemd", monitor::report_to_systemd(shown, tasks.cancelled()));
     systemd::ready();
 
     let result = supervise::run(flows).await;

@@ -108,8 +108,8 @@ fn filter(level: &str) -> (EnvFilter, Option<String>) {
     }
 }
 
-/// A bare level is about us; what libraries say below a warning helps only who asks for it, and what
-/// the broker's client takes for an error is how each connection ends: `nats` tells it.
+/// A bare level is about us; what libraries say below a warning helps only who asks for it, and
+/// what the broker's client takes for an error is how each connection ends: `nats` logs that.
 fn directives(level: &str) -> String {
     if level.contains(['=', ',']) {
         level.to_owned()
@@ -118,7 +118,7 @@ fn directives(level: &str) -> String {
     }
 }
 
-/// Who reads the standard error.
+/// The reader of the standard error.
 #[derive(Debug, Clone, Copy)]
 enum Reader {
     /// A person at a terminal.
@@ -177,13 +177,14 @@ where
     Levels(handle)
 }
 
-/// The broker's client shows headers and payloads at its lowest level: that is never logged, whatever
-/// the filter says.
+/// The broker's client shows headers and payloads at its lowest level: that is never logged,
+/// whatever the filter says.
 fn is_free_of_content(metadata: &Metadata<'_>) -> bool {
     !(metadata.target().starts_with("async_nats") && *metadata.level() == Level::TRACE)
 }
 
-/// Events with the priority prefix that journald understands, so that `journalctl -p warning` works.
+/// Events with the priority prefix that journald understands, so that `journalctl -p warning`
+/// works.
 struct Prioritized<F>(F);
 
 impl<S, N, F> FormatEvent<S, N> for Prioritized<F>

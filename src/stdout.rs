@@ -1,4 +1,4 @@
-//! The sink of standard output: one CloudEvents JSON line an event, for looking and for
+//! The sink of standard output: one CloudEvents JSON line an event, for reading and for
 //! development.
 //!
 //! A thread of its own writes, because a reader may be slow or stand still; an event is
@@ -108,7 +108,7 @@ impl Sink {
         NAME.to_owned()
     }
 
-    /// Says whether lines can be written. `mark` is what is known of the lines of earlier
+    /// Verifies that lines can be written. `mark` is the recorded end of the lines of earlier
     /// processes.
     pub fn verify(&self, mark: StreamMark) -> BoxFuture<'static, Result<Seen, BrokerError>> {
         let verified = match &self.news.borrow().failure {

@@ -1,4 +1,5 @@
-//! What we tell systemd: ready, status, alive, stopping. Without `NOTIFY_SOCKET` nothing happens.
+//! Notifications to systemd: ready, status, alive, stopping. Without `NOTIFY_SOCKET` nothing
+//! happens.
 
 use std::time::Duration;
 

@@ -27,7 +27,7 @@ pub struct Tasks {
 pub struct Unfinished {
     /// Their names; each once, however many of that name there are.
     pub names: Vec<&'static str>,
-    /// How long was waited for them.
+    /// The length of the wait for them.
     pub waited: Duration,
 }
 
@@ -42,7 +42,7 @@ impl Tasks {
         self.cancelled.clone()
     }
 
-    /// Tells every task to end; those that watch [`cancelled`](Self::cancelled) do.
+    /// Signals every task to end; those that watch [`cancelled`](Self::cancelled) do.
     pub fn cancel(&self) {
         self.cancelled.cancel();
     }

@@ -1,5 +1,5 @@
-//! The sink of the events that no route takes: it keeps nothing, counts each, and says of what types
-//! they are.
+//! The sink of the events that no route takes: it keeps nothing, counts each, and says of what
+//! types they are.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -44,7 +44,7 @@ impl Sink {
         NAME.to_owned()
     }
 
-    /// Says that events can be counted. `mark` is what was counted before.
+    /// Succeeds always: events can be counted. `mark` is the count of earlier holdings.
     pub fn verify(&self, mark: StreamMark) -> BoxFuture<'static, Result<Seen, BrokerError>> {
         // Without room for a payload none is read from the outbox.
         let facts = Facts::out_of_reach(NAME, self.number.max(mark.acked), 0);

@@ -15,8 +15,8 @@ use axum::{
 
 use super::problem::Problem;
 
-/// The names that this listener answers to: loopback's, the address that it is bound to, and those of
-/// `admin.hosts`.
+/// The names that this listener answers to: loopback's, the address that it is bound to, and those
+/// of `admin.hosts`.
 #[derive(Debug, Clone)]
 pub(super) struct Names {
     bound: IpAddr,
@@ -53,8 +53,8 @@ pub(super) async fn check(State(names): State<Names>, request: Request, next: Ne
     response
 }
 
-/// One request a connection keeps its life short; the rest keeps a browser from making a page of
-/// the answer.
+/// Sets headers: `Connection: close` keeps the life of a connection short, and the others keep a
+/// browser from rendering, caching or passing on the answer.
 fn harden(headers: &mut HeaderMap) {
     let fixed = [
         (header::CONNECTION, "close"),

@@ -49,7 +49,7 @@ pub(super) async fn readyz(
     (code, line(&status, &findings)).into_response()
 }
 
-/// One line that names no host: ready, or why not, and what else there is.
+/// A line without names of hosts: ready, or why not, and what else there is.
 fn line(status: &Status, findings: &[Finding]) -> String {
     let names = |is_obstacle: bool| {
         let codes = findings

@@ -1,4 +1,5 @@
-//! Binds the listener, and bounds what a client can hold: connections, and the life of each.
+//! Binds the listener, and bounds what a client can occupy: the number of connections, and the life
+//! of each.
 
 use std::{
     collections::VecDeque,
@@ -17,15 +18,16 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
-/// Connections at a time. At the bound the oldest one is closed for the next, so that those who open
-/// many and say nothing keep nobody else out.
+/// Connections at a time. At the bound the oldest one is closed for the next, so that those who
+/// open many and say nothing keep nobody else out.
 const CONNECTIONS_MAX: usize = 64;
 
 /// How long a client may take for the head of its request; a probe takes milliseconds. Then its
 /// connection is closed.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a client may take for the answer, from its first byte on. Then its connection is closed.
+/// How long a client may take for the answer, from its first byte on. Then its connection is
+/// closed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why there is no admin listener.
@@ -36,7 +38,7 @@ pub enum AdminError {
     Bind {
         /// The address of the configuration.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 }
@@ -63,7 +65,7 @@ pub struct Listener {
     open: VecDeque<Place>,
 }
 
-/// What the listener keeps of a connection.
+/// The listener's record of a connection.
 struct Place {
     evict: CancellationToken,
     /// Cancelled when the connection has ended.

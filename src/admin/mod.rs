@@ -44,14 +44,15 @@ const BIND_AGAIN: Duration = Duration::from_secs(1);
 /// How often it is said again that the address cannot be bound.
 const REMIND: Duration = Duration::from_mins(1);
 
-/// What the pages show.
+/// The state that the pages show.
 #[derive(Clone)]
 struct Shown {
     flows: Flows,
     program: Arc<Program>,
 }
 
-/// Who asks. Names of hosts and the words of servers are for people on this machine.
+/// The asking client. Names of hosts and texts of servers are shown to clients on this machine
+/// only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Audience {
     Local,

@@ -7,7 +7,7 @@ use axum::{
 };
 use serde::Serialize;
 
-/// One problem document.
+/// A problem document.
 #[derive(Debug, Serialize)]
 pub(super) struct Problem {
     title: &'static str,

@@ -18,7 +18,7 @@ pub(super) struct ReadinessView {
     obstacles: Vec<&'static str>,
     findings: Vec<FindingView>,
     phase: &'static str,
-    /// Who leads, while this instance stands by.
+    /// The instance that leads, while this one stands by.
     leader: Option<String>,
     dependencies: [LinkView; 2],
     gate: Option<GateView>,
@@ -57,7 +57,7 @@ pub(super) struct StatusView {
     routes: Vec<RouteView>,
 }
 
-/// One route.
+/// The state of a route.
 #[derive(Debug, Serialize)]
 struct RouteView {
     route: String,
@@ -130,7 +130,7 @@ impl FlowView {
     }
 }
 
-/// One thing that is wrong; its sentences are for people on this machine.
+/// A finding. Its sentences are shown to clients on this machine only.
 #[derive(Debug, Serialize)]
 struct FindingView {
     code: &'static str,

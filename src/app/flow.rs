@@ -1,4 +1,4 @@
-//! One flow: its settings, its sink, and the relay between the outbox and it.
+//! A flow: its settings, its sink, and the relay between the outbox and that sink.
 
 use std::{
     sync::Arc,
@@ -24,7 +24,7 @@ use crate::{
     pg::schema::Schema,
     relay::{
         self, Relay,
-        chores::Looked,
+        chores::Maintained,
         contract::Watched,
         flows,
         status::{Counted, Link, Status},
@@ -37,8 +37,9 @@ use crate::{
     wire::{Mode, SubjectTemplate},
 };
 
-/// Events in memory for each one that may be on its way: the rest waits behind its key, or for its turn.
-/// More would leave the processor's cache before they go, which costs a sixth of the relay's time.
+/// Events in memory for each one that may be on its way: the rest waits behind its key, or for its
+/// turn. More would leave the processor's cache before they go, which costs a sixth of the relay's
+/// time.
 const MEMORY_PER_IN_FLIGHT: usize = 2;
 
 /// Messages that a scan of the stream may have on their way.
@@ -47,10 +48,10 @@ const SCAN_AHEAD: usize = 2048;
 /// How long the tasks beside a relay may take to end.
 const TASKS_GRACE: Duration = Duration::from_secs(5);
 
-/// How often it is said again that NATS is waited for.
+/// Interval between two warnings while there is no connection to NATS.
 const REMIND: Duration = Duration::from_secs(30);
 
-/// One flow from the outbox to a log.
+/// A flow from the outbox to a log.
 pub(super) struct Flow {
     config: Config,
     settings: relay::Settings,
@@ -77,7 +78,7 @@ impl Flow {
             SinkKind::Nats | SinkKind::Stdout => Counted::Published,
             SinkKind::Unrouted => Counted::Unrouted,
         };
-        // Who needs no broker has not lost it.
+        // A sink without a broker cannot lose its connection.
         let nats = match config.route.sink {
             SinkKind::Nats => Status::starting().nats,
             SinkKind::Stdout | SinkKind::Unrouted => {
@@ -90,10 +91,10 @@ impl Flow {
         Ok(Self { config, settings, status, metrics, shutdown })
     }
 
-    /// Looks whether the settings of the connection can work, while nothing runs yet.
+    /// Verifies that the settings of the connection can work, before anything runs.
     ///
     /// # Errors
-    /// [`RunError::Nats`] says what cannot.
+    /// [`RunError::Nats`] names the setting that cannot work.
     pub(super) async fn verify_settings(&self) -> Result<(), RunError> {
         if self.config.route.sink == SinkKind::Nats {
             Connector::new(&self.config.nats, String::new(), 1).await?;
@@ -106,19 +107,19 @@ impl Flow {
         &self.settings.relay
     }
 
-    /// The flow as those see it who look from outside.
+    /// The flow as readiness, the admin pages and systemd see it.
     pub(super) fn shown(&self) -> flows::Flow {
         let (status, metrics) = (self.status.subscribe(), Arc::clone(&self.metrics));
         flows::Flow { route: self.name().to_owned(), status, metrics }
     }
 
-    /// The flow as the chores see it.
-    pub(super) fn looked_after(&self) -> Looked {
+    /// The flow as the chores maintain it.
+    pub(super) fn maintained(&self) -> Maintained {
         let (status, metrics) = (Arc::clone(&self.status), Arc::clone(&self.metrics));
-        Looked { relay: self.name().to_owned(), status, metrics }
+        Maintained { relay: self.name().to_owned(), status, metrics }
     }
 
-    /// The flow as one whose conditions are verified.
+    /// The flow as the watch over the outbox's conditions sees it.
     pub(super) fn watched(&self) -> Watched {
         Watched::new(self.settings.clone(), Arc::clone(&self.status))
     }
@@ -126,7 +127,7 @@ impl Flow {
     /// Runs until asked to stop.
     ///
     /// # Errors
-    /// [`RunError`]: what only a person can mend. Servers that are down are waited for.
+    /// [`RunError`]: a fault that only a person can repair. Servers that are down are waited for.
     pub(super) async fn run(&self) -> Result<(), RunError> {
         let tasks = Tasks::new();
         let result = Box::pin(self.relay(&tasks)).await;
@@ -167,8 +168,8 @@ impl Flow {
             kept.run_until_cancelled(keep_connected(connector, sender, standing)).await;
         });
         let servers = config.nats.url.to_string();
-        let told = (Arc::clone(&self.status), Arc::clone(&self.metrics));
-        tasks.spawn("nats", tell_of_nats(nats, servers, told, tasks.cancelled()));
+        let shown = (Arc::clone(&self.status), Arc::clone(&self.metrics));
+        tasks.spawn("nats", monitor_nats(nats, servers, shown, tasks.cancelled()));
         let (stream, template) = (config.stream.clone(), settings.template.clone());
         Ok(nats::Sink::new(connections, stream, template, settings.ack_timeout, Instant::now()))
     }
@@ -258,16 +259,16 @@ fn rules(route: &config::Route) -> DeliveryRules {
     }
 }
 
-/// Says now and then that NATS is waited for, and keeps its line in the status, also while the relay
-/// itself waits for Postgres.
-async fn tell_of_nats(
+/// Logs every 30 s that there is no connection to NATS, and keeps that connection's state in the
+/// status. A task of its own does so, because the relay itself may be waiting for Postgres.
+async fn monitor_nats(
     standing: watch::Receiver<Standing>,
     servers: String,
     (status, metrics): (Arc<watch::Sender<Status>>, Arc<Metrics>),
     cancelled: CancellationToken,
 ) {
     let mut ticks = interval(Duration::from_secs(1));
-    // The first connection takes a moment; nobody needs to hear of that.
+    // The first connection takes a moment, which deserves no warning.
     let mut remind_at = Instant::now() + Duration::from_secs(1);
     loop {
         tokio::select! {

@@ -1,7 +1,8 @@
 //! Keeps the flows running: one alone ends the program when it fails, one of several starts again.
 //!
-//! Each of several flows has a thread with a runtime of its own, and so everything of it, its sessions
-//! and its connection, stays on one core: a flow that is busy, or fails, is no matter of the others.
+//! Each of several flows has a thread with a runtime of its own, and so everything of it, its
+//! sessions and its connection, stays on one core: a flow that is busy, or fails, does not slow the
+//! others.
 
 use std::{
     io,
@@ -20,7 +21,7 @@ use crate::{delivery::Backoff, relay::status::Phase};
 /// The waits before a flow that failed is started again.
 const RESTART: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_mins(1) };
 
-/// How often a flow that waits to be started again says that somebody looks after it.
+/// Interval at which a flow that waits to be started again gives systemd a sign of life.
 const TURN: Duration = Duration::from_secs(1);
 
 /// Runs the flows until all were asked to stop.

@@ -34,7 +34,7 @@ pub enum Absorbed {
         /// Whether nothing at all was answered for as long as one answer may take.
         silent: bool,
     },
-    /// There is a connection, a new one.
+    /// A new connection stands.
     Connected,
     /// The connection is gone; everything in flight is unconfirmed.
     Disconnected,
@@ -65,8 +65,9 @@ pub enum Forbidden {
 /// The reason why a message was not handed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotSent {
-    /// There is no connection, or its buffer is full: later.
+    /// No connection stands, or its buffer is full: the message may go later.
     NotNow,
-    /// The broker's limit is lower than the one that was known; it would be refused again.
+    /// The broker's limit is lower than when the log was verified: the broker would refuse it
+    /// again.
     TooLarge,
 }

@@ -17,7 +17,7 @@ pub enum BrokerError {
         /// The remedy, for people.
         hint: &'static str,
     },
-    /// There is no such log, and it may not be created.
+    /// No log of this name exists, and it may not be created.
     #[error("{log} does not exist{but}")]
     Missing {
         /// The log, as it is named in texts.

@@ -25,7 +25,7 @@ pub struct Facts {
     pub identity: Option<i64>,
     /// The domain that every acknowledgement has to name besides the log, where brokers have such.
     pub domain: Option<String>,
-    /// The first sequence; what was below is gone by the log's own limits, or purged.
+    /// The first sequence. Messages below it were dropped by the log's own limits, or purged.
     pub first_seq: u64,
     /// The last sequence.
     pub last_seq: u64,
@@ -64,15 +64,15 @@ impl Facts {
     }
 }
 
-/// How long a log keeps a message, and so what a scan of it can tell.
+/// The rule by which a log keeps a message, and so what a scan of it proves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keeps {
-    /// Until its limits are reached: what it does not hold, it has lost or dropped.
+    /// Until its limits are reached: a message that is missing was lost or dropped.
     UntilItsLimits,
     /// Until later messages of its subject have taken its place (`max_msgs_per_subject`).
     UntilReplaced,
-    /// Until its consumers have acknowledged it (a work queue, or retention by interest): what it
-    /// does not hold may have served its time. Such a log is never scanned: a work queue refuses a
+    /// Until its consumers have acknowledged it (a work queue, or retention by interest): a message
+    /// that is missing may have been consumed. Such a log is never scanned: a work queue refuses a
     /// second reader, and a reader would change what a stream by interest keeps.
     UntilConsumed,
     /// The log cannot be read back at all, so that it is never scanned.
@@ -80,7 +80,7 @@ pub enum Keeps {
 }
 
 impl Keeps {
-    /// Whether a scan can tell what the log contains.
+    /// Whether a scan shows reliably what the log contains.
     pub fn can_be_scanned(self) -> bool {
         match self {
             Self::UntilItsLimits | Self::UntilReplaced => true,
@@ -92,7 +92,7 @@ impl Keeps {
 /// How many servers have a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Copies {
-    /// One.
+    /// A single server.
     One,
     /// Several, of which one leads.
     Several,
@@ -116,14 +116,14 @@ pub enum Creation {
     Forbidden,
 }
 
-/// A verified log, beside what was known of it.
+/// A verified log, compared with its state at the verification before.
 #[derive(Debug)]
 pub struct Seen {
     /// Its facts.
     pub facts: Facts,
-    /// The highest sequence that was known when it was asked for.
+    /// The highest acknowledged sequence at the time of the request.
     pub acked: u64,
-    /// Under the last sequence that was known there is another message.
+    /// Whether another message stands under the last acknowledged sequence.
     pub is_rewritten: bool,
 }
 

@@ -31,10 +31,10 @@ const LETTERS_INTERVAL: Duration = Duration::from_millis(500);
 /// How long the relay may take to create the stream.
 const STREAM_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Between two looks for the stream.
+/// Interval between two requests for the stream, until it exists.
 const STREAM_WAIT: Duration = Duration::from_millis(50);
 
-/// Where every event is when the demo ends.
+/// The places of all events when the demo ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {
     /// Rows of the outbox.

@@ -1,4 +1,4 @@
-//! What a developer's machine needs: throwaway servers, a workload, its ledger and the checker.
+//! Development tools: throwaway servers, a workload, its ledger and the checker.
 
 pub mod checker;
 pub mod demo;

@@ -20,7 +20,7 @@ use crate::tasks;
 /// How long nothing may arrive before the rest is given up.
 const STANDSTILL_MAX: Duration = Duration::from_secs(30);
 
-/// What a run was, and what the checker says about it.
+/// The report of a run: its figures, and the checker's findings.
 #[derive(Debug)]
 pub struct Outcome {
     /// The comparison.
@@ -33,9 +33,9 @@ pub struct Outcome {
     pub keys: u64,
     /// From the first insert to the last arrival.
     pub elapsed: Duration,
-    /// The most memory that the relay had, in bytes, where the system tells.
+    /// The relay's peak memory in bytes, where the system reports it.
     pub relay_memory_bytes: Option<u64>,
-    /// What the relay logged as errors.
+    /// The errors in the relay's log.
     pub relay_errors: Vec<String>,
     /// How the relay ended when it was asked to stop; `None` when a signal ended it.
     pub relay_exit: Option<i32>,
@@ -85,9 +85,10 @@ pub enum OnceError {
     Stop(#[from] io::Error),
 }
 
-/// Sends a workload through the stage's relay, stops the relay, and checks what the stream holds.
+/// Sends a workload through the stage's relay, stops the relay, and checks what the stream
+/// contains.
 ///
-/// `progress` is told now and then how many events are committed and how many are stored.
+/// `progress` is called at intervals with the numbers of committed and of stored events.
 ///
 /// # Errors
 /// When the run cannot be brought to a comparison at all. Whatever the comparison finds, and events

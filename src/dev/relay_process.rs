@@ -68,7 +68,7 @@ impl RelayProcess {
         lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n")
     }
 
-    /// The most memory that it has had so far, in bytes; `None` where the system does not tell.
+    /// The process's peak memory so far, in bytes; `None` where the system does not report it.
     pub fn memory_bytes_max(&self) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -81,7 +81,7 @@ impl RelayProcess {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Stops it with SIGTERM and tells its exit code; `None` when a signal ended it.
+    /// Stops the process with SIGTERM and returns its exit code; `None` when a signal ended it.
     ///
     /// # Errors
     /// When it cannot be signalled, or does not stop in time.

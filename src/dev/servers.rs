@@ -25,15 +25,15 @@ pub enum ServerError {
     /// No suitable program on this machine.
     #[error("{program} not found{seen}; run deploy/dev/install-services.sh")]
     Missing {
-        /// What was looked for, with the lowest version that will do.
+        /// The program that was searched, with the lowest version that will do.
         program: &'static str,
-        /// What was found instead, if anything, as ` (found …)`.
+        /// The version that was found instead, as ` (found …)`; empty when there was none.
         seen: String,
     },
     /// The operating system refused something.
     #[error("{action}: {source}")]
     Io {
-        /// What was attempted.
+        /// The attempted step.
         action: String,
         /// The system's answer.
         source: io::Error,

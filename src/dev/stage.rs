@@ -49,7 +49,7 @@ pub enum StageError {
     /// The program cannot be run as a child, or its `migrate` failed.
     #[error("{doing}: {source}")]
     Program {
-        /// What was attempted.
+        /// The attempted step.
         doing: &'static str,
         /// The system's answer, or what the command printed.
         source: io::Error,
@@ -142,7 +142,7 @@ impl Stage {
         self.relay.config_path()
     }
 
-    /// Where the relay answers health and metrics requests.
+    /// The address at which the relay answers health and metrics requests.
     pub fn admin_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.admin_port)
     }

@@ -34,7 +34,7 @@ pub enum ReadError {
     Nats {
         /// The stream's name.
         stream: String,
-        /// What the client said.
+        /// The message of the client.
         detail: String,
     },
     /// The server says that there is more, and does not send it.
@@ -50,9 +50,9 @@ pub enum ReadError {
     Count {
         /// The stream's name.
         stream: String,
-        /// What the server says: first the count, then what its sequence numbers leave.
+        /// Two numbers of the server: its count of messages, then what its sequence numbers leave.
         said: String,
-        /// What was read.
+        /// The messages that were read.
         counted: u64,
     },
 }
@@ -60,7 +60,7 @@ pub enum ReadError {
 /// Reads all messages of a stream, from the first to the one that is last when the reading begins.
 ///
 /// # Errors
-/// When the stream does not exist, does not answer, or did not send what it says that it holds.
+/// When the stream does not exist, does not answer, or did not send as many messages as it counts.
 ///
 /// # Cancel safety
 /// Nothing is changed in the stream; the server forgets the consumer by itself.
@@ -115,7 +115,7 @@ pub async fn read_renamed(
     Ok(stored)
 }
 
-/// How many messages a stream holds now; 0 when it does not exist yet.
+/// The number of messages in a stream now; 0 when it does not exist yet.
 ///
 /// # Errors
 /// When the server cannot be reached.

@@ -1,7 +1,7 @@
-//! Which events a route takes: a filter on the columns that describe an event.
+//! Filter: the choice of a route's events, by the columns that describe an event.
 //!
-//! The reader applies a filter in SQL, so that what a route leaves out is never sent to it. The same
-//! decision stands here for whoever holds an event, and a property test compares the two.
+//! The reader applies a filter in SQL, so that what a route leaves out is never sent to it. The
+//! same decision stands here for whoever holds an event, and a property test compares the two.
 
 use std::fmt;
 
@@ -15,13 +15,13 @@ pub const FILTER_TEXT_BYTES_MAX: usize = 200;
 /// A condition on an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Filter {
-    /// What a route says about the events it takes.
+    /// The events that fit the rules of a route.
     Rules(Rules),
-    /// What none of these filters takes.
+    /// The events that fit none of these rules.
     NoneOf(Vec<Rules>),
 }
 
-/// The rules of one route; all of them have to hold. A rule without an entry holds for every event.
+/// The rules of a route. An event has to fit all of them; a rule without an entry fits every event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rules {
     /// The type of the event matches one of these.
@@ -98,7 +98,7 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// Whether a filter may hold this text.
+/// Whether this text may stand in a filter.
 pub fn is_filter_text(text: &str) -> bool {
     let is_plain = !text.contains(|c: char| c.is_control() || c == '\\');
     (1..=FILTER_TEXT_BYTES_MAX).contains(&text.len()) && is_plain
@@ -167,7 +167,7 @@ impl Rules {
         *self == Self::default()
     }
 
-    /// Whether all rules hold for the event.
+    /// Whether the event fits all rules.
     fn take(&self, event: &Event) -> bool {
         let kind = Some(event.kind.as_ref());
         let aggregate = event.key.as_ref().map(super::AggregateKey::aggregate_type);
@@ -271,7 +271,7 @@ fn joined(conditions: &[String], with: &str) -> String {
     if conditions.is_empty() { "true".to_owned() } else { conditions.join(with) }
 }
 
-/// A text as a literal. It holds no backslash, so that it means the same whatever
+/// A text as a literal. It has no backslash, so that it means the same whatever
 /// `standard_conforming_strings` is.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))

@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc};
 /// Clones share one text, so that lanes, blocked keys and events cost one allocation together.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct AggregateKey {
-    /// `type/id`; the length of the type keeps `a/b` + `c` apart from `a` + `b/c`.
+    /// `type/id`; the length of the type distinguishes `a/b` + `c` from `a` + `b/c`.
     text: Arc<str>,
     type_bytes: usize,
 }

@@ -1,4 +1,4 @@
-//! One row of the outbox as it was read: typed identities, optional metadata, opaque payload.
+//! A row of the outbox as it was read: typed identities, optional metadata, opaque payload.
 
 mod filter;
 mod key;
@@ -36,18 +36,18 @@ impl fmt::Display for Seq {
     }
 }
 
-/// What an event carries.
+/// The payload of an event, or why there is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Payload {
     /// The bytes as they were inserted, never parsed.
     Bytes(Bytes),
     /// No payload at all: a tombstone.
     Null,
-    /// Both payload columns are set, and which one is meant nobody knows.
+    /// Both payload columns are set, so that the intended one is unknown: the event is refused.
     Both,
     /// The database does not give the row or a part of it: its storage is damaged.
     Unreadable {
-        /// What the database or the driver said.
+        /// The message of the database or the driver.
         reason: Box<str>,
     },
     /// More bytes than can be published; they were left in the database.
@@ -66,39 +66,41 @@ impl Payload {
         }
     }
 
-    /// Whether it takes none.
+    /// Whether the payload takes no memory.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// One row of the outbox.
+/// A row of the outbox.
 #[derive(Debug, Clone)]
 pub struct Event {
     /// Its place in the order of its key.
     pub seq: Seq,
     /// Its identity.
     pub id: EventId,
-    /// When it happened; `None` when the column holds what no RFC 3339 text can say.
+    /// The time at which the event happened. `None` when RFC 3339 cannot express the column's
+    /// value, such as `infinity`.
     pub occurred_at: Option<Timestamp>,
-    /// What happened, such as `order.placed`.
+    /// The type of the event, such as `order.placed`.
     pub event_type: String,
     /// The version of the payload's schema.
     pub event_version: i32,
     /// `domain`, `integration`, `command`, `notification` or `system`.
     pub kind: Cow<'static, str>,
-    /// What it is about; `None` means that it is ordered against nothing. A part is empty when the
-    /// row names only the other: such an event is refused.
+    /// The aggregate that the event is about, inside which events are ordered. `None` for an event
+    /// without an order. A part is empty when the row names only the other: such an event is
+    /// refused.
     pub key: Option<AggregateKey>,
     /// The version of the aggregate after this event.
     pub aggregate_version: Option<i64>,
-    /// Who produced it, when not the configured source.
+    /// The producer of the event, when it is another than the configured source.
     pub source: Option<String>,
     /// The subject, when not the route's template.
     pub subject: Option<String>,
     /// The media type of the payload.
     pub content_type: Cow<'static, str>,
-    /// What it carries.
+    /// The payload.
     pub payload: Payload,
     /// The custom headers as JSON text; `None` when there are none.
     pub headers: Option<String>,
@@ -106,20 +108,21 @@ pub struct Event {
     pub correlation_id: Option<String>,
     /// The message that caused it.
     pub causation_id: Option<String>,
-    /// Who did it.
+    /// The person or program that caused the event.
     pub actor: Option<String>,
 }
 
 impl Event {
-    /// The key whose order it keeps. A row that names half of an aggregate has none: it is refused,
-    /// and what comes after it cannot tell behind what it would have to wait.
+    /// The key whose order the event keeps. `None` for a row without an aggregate, and for one that
+    /// names only half of it: that one is refused, and no later event can be ordered behind it.
     pub fn lane(&self) -> Option<&AggregateKey> {
         self.key
             .as_ref()
             .filter(|key| !key.aggregate_type().is_empty() && !key.aggregate_id().is_empty())
     }
 
-    /// What the event costs in memory, roughly: its payload, its texts and a constant for the rest.
+    /// The event's approximate cost in bytes of memory: its payload, its headers, and a constant
+    /// for the rest.
     pub fn footprint(&self) -> usize {
         const FIXED: usize = 512;
         let headers = self.headers.as_ref().map_or(0, String::len);

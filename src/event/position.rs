@@ -1,4 +1,5 @@
-//! How far an outbox has been settled: a pair of snapshots and a bookmark between them.
+//! Position: how far an outbox has been settled, as a pair of snapshots and a bookmark between
+//! them.
 
 use std::fmt;
 
@@ -14,7 +15,7 @@ impl Snapshot {
         Self(text)
     }
 
-    /// Whether a transaction was open at that moment that ends below its end. In doubt it was.
+    /// Whether the snapshot lists transactions as in progress (`xip` is not empty).
     pub fn has_open(&self) -> bool {
         !self.0.ends_with(':')
     }

@@ -1,12 +1,12 @@
 //! Shards: the part of the keys that one of several flows of a route takes.
 //!
-//! The hash is the one by which Postgres spreads text over partitions, `hashtextextended`, so that a
-//! statement can choose the rows of a shard for a few nanoseconds each. It stands here as well, for
-//! whoever wants to know the shard of a key without asking.
+//! The hash is the one by which Postgres spreads text over partitions, `hashtextextended`, so that
+//! a statement can choose the rows of a shard for a few nanoseconds each. It stands here as well,
+//! for whoever wants to know the shard of a key without asking.
 
 use super::{AggregateKey, Seq};
 
-/// One of several shards.
+/// A shard, one of several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shard {
     /// Which one, from 0.
@@ -43,8 +43,8 @@ impl Shard {
     }
 }
 
-/// `hashtextextended` of Postgres: Bob Jenkins' lookup3 with a seed, over the bytes of a text in UTF-8
-/// on a machine of little endian.
+/// `hashtextextended` of Postgres: Bob Jenkins' lookup3 with a seed, over the bytes of a text in
+/// UTF-8 on a machine of little endian.
 fn hash(bytes: &[u8], seed: u64) -> u64 {
     const GOLDEN: u32 = 0x9e37_79b9;
     const ARBITRARY: u32 = 3_923_095;

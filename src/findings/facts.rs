@@ -1,4 +1,4 @@
-//! Facts about a relay, as plain values. An observer leaves out the facts that it does not know.
+//! Facts about a relay, as plain values. An observer fills in the facts that it can see.
 
 use super::{Chore, Code, Depth, Finding};
 
@@ -7,21 +7,21 @@ use super::{Chore, Code, Depth, Finding};
 pub struct Facts {
     /// The relay's name.
     pub relay: String,
-    /// Who runs it.
+    /// The instance or program that runs the relay.
     pub role: Role,
-    /// Why the flow failed, while it waits to be started again.
+    /// The error of the flow, while it waits to be started again.
     pub failed: Option<String>,
-    /// Sessions of its instances, as far as they are known.
+    /// Sessions of the relay's instances that the observer sees.
     pub instances: Vec<String>,
     /// The session with Postgres.
     pub postgres: Link,
     /// The connection to NATS.
     pub nats: Link,
-    /// Why nothing is published, when the publishing gate is closed.
+    /// The reason for which the publishing gate is closed; `None` while it is open.
     pub gate: Option<Closed>,
-    /// Why the leader hands no message over, whatever explains it.
+    /// The condition that keeps the leader from handing messages over; `None` while it may.
     pub unready: Option<Unready>,
-    /// What waits; `None` when it could not be measured.
+    /// The numbers of waiting events and letters; `None` when they could not be measured.
     pub depth: Option<Depth>,
     /// The age in seconds of the oldest event that waits, as of now.
     pub oldest_seconds: f64,
@@ -29,7 +29,7 @@ pub struct Facts {
     pub unrouted: Option<u64>,
     /// How old the figures are, in seconds; `None` when they were asked for just now.
     pub measured_seconds_ago: Option<f64>,
-    /// For how long the stream has confirmed nothing, in seconds, when that is known.
+    /// Seconds since the stream last confirmed a message; `None` when the observer cannot see it.
     pub unconfirmed_seconds: Option<f64>,
     /// The session that keeps ours waiting.
     pub blocker: Option<Blocker>,
@@ -37,15 +37,15 @@ pub struct Facts {
     pub missing_grants: Vec<String>,
     /// Chores, and how often they failed in a row.
     pub failing: Vec<(Chore, u32)>,
-    /// Other relays whose position nobody holds, and for how many seconds.
+    /// Other relays that no instance runs, and for how many seconds.
     pub abandoned: Vec<(String, f64)>,
-    /// What the instance that leads found out itself.
+    /// Findings that the leading instance has reported.
     pub reported: Vec<Finding>,
-    /// What other parts of the program found out.
+    /// Findings of other parts of the program.
     pub alarms: Vec<Finding>,
 }
 
-/// Who runs a relay.
+/// The role of this instance, or the program that the database names as leader.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum Role {
     /// This instance gets its session and its position.
@@ -62,7 +62,7 @@ pub enum Role {
     Stopping,
     /// Another program, as the database says.
     Led {
-        /// Who that is.
+        /// The leader's host and process.
         by: String,
         /// How long ago it reported under its term, or took the lease.
         silent_seconds: Option<f64>,
@@ -77,36 +77,36 @@ pub enum Role {
     Unknown,
 }
 
-/// One connection.
+/// The state of a connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Link {
-    /// Nobody who knows has said.
+    /// Not observed.
     #[default]
     Unknown,
     /// Working.
     Up,
     /// Being made.
     Connecting {
-        /// What is waited for.
+        /// The step that is waited for.
         detail: String,
     },
     /// Lost or refused.
     Down {
-        /// Why.
+        /// The cause.
         detail: String,
-        /// What to do about it, when that is known.
+        /// The remedy, where the program has one to suggest.
         hint: Option<String>,
     },
 }
 
-/// Why nothing is published.
+/// The closure of the publishing gate: nothing is published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closed {
     /// The kind of the closure, a code of findings.
     pub kind: String,
-    /// What is wrong.
+    /// The fault.
     pub text: String,
-    /// What to do.
+    /// The remedy.
     pub hint: String,
 }
 
@@ -115,7 +115,7 @@ pub struct Closed {
 pub struct Unready {
     /// The finding that stands for it.
     pub code: Code,
-    /// What is wrong.
+    /// The cause, in one sentence.
     pub cause: &'static str,
     /// How long it has lasted.
     pub seconds: f64,
@@ -126,7 +126,7 @@ pub struct Unready {
 pub struct Blocker {
     /// The session: its process, its user, and its name.
     pub session: String,
-    /// What to do about it.
+    /// The remedy.
     pub next: String,
 }
 

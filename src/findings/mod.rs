@@ -1,9 +1,9 @@
 //! Findings, each with its cause and the next command: one list, computed here
 //! from plain facts.
 //!
-//! Readiness, `/api/v1/status`, `postrider status`, `status --check`, `why`, systemd's line, a metric and
-//! the note in the database all show this list. Each finding has one cause and one next command.
-//! No I/O and no clock, so that every case stands in a table: see the tests.
+//! Readiness, `/api/v1/status`, `postrider status`, `status --check`, `why`, systemd's line, a
+//! metric and the note in the database all show this list. Each finding has one cause and one next
+//! command. No I/O and no clock, so that every case stands in a table: see the tests.
 
 mod facts;
 mod remedy;
@@ -23,7 +23,7 @@ pub use texts::{contract, grantor, lost, queued, refused, stranded, within_check
 pub use crate::metrics::FindingCode as Code;
 use crate::metrics::{Chore, Depth};
 
-/// From this age of the oldest waiting event on there is a warning.
+/// Age of the oldest waiting event in seconds, inclusive, from which there is a warning.
 pub const LAG_WARNING_SECONDS: f64 = 60.0;
 
 /// From this age on it is critical.
@@ -35,7 +35,7 @@ pub const REPORT_MAX_SECONDS: f64 = 25.0;
 /// Figures that are older than this say nothing about now.
 const MEASURED_WARNING_SECONDS: f64 = 15.0;
 
-/// From this age of the figures on nobody knows whether events flow.
+/// Age of the figures in seconds from which they say nothing about whether events flow.
 const MEASURED_CRITICAL_SECONDS: f64 = 120.0;
 
 /// A leader that may hand nothing over for so long is a finding, whatever the reason.
@@ -44,17 +44,17 @@ pub const UNREADY_SECONDS: f64 = 5.0;
 /// Failures of a chore in a row that are a finding.
 const CHORE_FAILURES: u32 = 3;
 
-/// One thing that is wrong.
+/// A fault or a state that a person should see.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Which of the known things it is.
+    /// The kind of the finding.
     #[serde(serialize_with = "code_name")]
     pub code: Code,
     /// How bad it is.
     pub severity: Severity,
-    /// What is wrong, in one sentence; may name hosts and quote servers, and holds no secret.
+    /// The cause, in one sentence. It may name hosts and quote servers, and contains no secret.
     pub cause: String,
-    /// What to type or to do next.
+    /// The next command or act.
     pub next: String,
 }
 
@@ -67,7 +67,7 @@ fn code_name<S: Serializer>(code: &Code, serializer: S) -> Result<S::Ok, S::Erro
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Events flow, or nobody knows better; somebody should look.
+    /// Events flow, as far as can be seen; a person should read the finding.
     Warning,
     /// Events do not flow, or will not arrive by themselves.
     Critical,
@@ -224,7 +224,7 @@ fn nats(facts: &Facts) -> Option<Finding> {
     Some(finding)
 }
 
-/// What waits to be published, and for how long.
+/// The finding about events that wait to be published, and for how long.
 fn waiting(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
     let Some(depth) = &facts.depth else { return found };

@@ -107,7 +107,7 @@ pub(super) fn failed(why: &str) -> Finding {
     critical(
         Code::RouteFailed,
         format!("the route has stopped: {why}"),
-        "mend that; the route starts again by itself within a minute, and the others go on",
+        "repair that; the route starts again by itself within a minute, and the others go on",
     )
 }
 
@@ -223,7 +223,7 @@ pub(super) fn closed(closed: &Closed) -> Finding {
     critical(code, closed.text.clone(), closed.hint.clone())
 }
 
-/// A condition of the outbox that does not hold, or rows of another cluster that wait.
+/// A condition of the outbox that is violated, or rows of another cluster that wait.
 /// `severity` is a warning when the relay restores it by itself and no event can be passed over.
 pub fn contract(severity: Severity, problem: &str, fix: &str) -> Finding {
     Finding { severity, ..critical(Code::ContractBroken, problem, fix) }
@@ -294,7 +294,8 @@ pub(super) fn dead(count: u64) -> Finding {
     )
 }
 
-/// Letters of a relay that nobody runs, and that is not one of ours: after its name was changed, say.
+/// Letters of a relay that nobody runs, and that is not one of ours: after its name was changed,
+/// say.
 pub fn stranded(relay: &str, letters: i64) -> Finding {
     let letters = match letters {
         1 => "1 letter belongs".to_owned(),

@@ -10,7 +10,7 @@ use super::{
     labels::{Chore, ChoreLabel, FindingCode, FindingLabel},
 };
 
-/// What is looked after beside the data path.
+/// The metrics of the chores beside the data path, and of the findings.
 #[derive(Debug)]
 pub struct Chores {
     failures: Family<ChoreLabel, Counter>,
@@ -43,7 +43,7 @@ impl Chores {
         this
     }
 
-    /// These are wrong now, and nothing else.
+    /// Sets the findings of the moment: 1 for each of these, 0 for every other.
     pub fn found(&self, codes: &[FindingCode]) {
         for code in FindingCode::ALL {
             let gauge = self.findings.get_or_create(&FindingLabel { code: *code });
@@ -51,18 +51,18 @@ impl Chores {
         }
     }
 
-    /// So many positions are abandoned.
+    /// Sets the number of abandoned positions.
     pub fn abandoned(&self, positions: usize) {
         self.abandoned.set(count(positions));
     }
 
-    /// A chore failed, for the time of this number in a row.
+    /// Counts a failure of a chore, the `in_a_row`-th without a success between.
     pub fn failed(&self, chore: Chore, in_a_row: u32) {
         self.failures.get_or_create(&ChoreLabel { chore }).inc();
         self.failing.get_or_create(&ChoreLabel { chore }).set(count(in_a_row));
     }
 
-    /// A chore was done.
+    /// Notes the success of a chore.
     pub fn done(&self, chore: Chore) {
         self.failing.get_or_create(&ChoreLabel { chore }).set(0);
     }

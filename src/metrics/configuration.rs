@@ -1,4 +1,5 @@
-//! The configuration: whether the last reload was taken up, and when one last was.
+//! Metrics of the configuration: whether the last reload succeeded, and the time of the last
+//! success.
 
 use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 

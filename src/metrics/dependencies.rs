@@ -60,7 +60,7 @@ impl Dependencies {
         this
     }
 
-    /// A connection stands; saying so again changes nothing.
+    /// Notes that a connection stands. A second call changes nothing.
     pub fn connected(&self, dependency: Dependency) {
         let link = self.link(dependency);
         let was_down = link.up.set(1) == 0;
@@ -69,12 +69,12 @@ impl Dependencies {
         }
     }
 
-    /// A connection is gone.
+    /// Notes the loss of a connection.
     pub fn lost(&self, dependency: Dependency) {
         self.link(dependency).up.set(0);
     }
 
-    /// The breaker in front of the broker is in this state.
+    /// Sets the state of the breaker in front of the broker.
     pub fn circuit(&self, now: CircuitState) {
         for state in CircuitState::ALL {
             let label = CircuitLabel { dependency: Dependency::Nats, state: *state };
@@ -82,14 +82,14 @@ impl Dependencies {
         }
     }
 
-    /// This instance took the lease.
+    /// Notes that this instance acquired the lease.
     pub fn leading(&self) {
         if self.leader.set(1) == 0 {
             self.leader_transitions.inc();
         }
     }
 
-    /// This instance does not have the lock, or no longer.
+    /// Notes that this instance does not have the lease, or no longer.
     pub fn standing_by(&self) {
         if self.leader.set(0) == 1 {
             self.leader_transitions.inc();

@@ -29,7 +29,7 @@ macro_rules! label {
 }
 
 label! {
-    /// What the program needs to do its work.
+    /// A server that the program needs.
     Dependency {
         /// The database with the outbox.
         Postgres = "postgres",
@@ -39,11 +39,12 @@ label! {
 }
 
 label! {
-    /// Why a publish was not confirmed. Which of them are retryable is decided here, once.
+    /// The reason for which a publish was not confirmed. [`Failure::retryable`] alone decides which
+    /// of them may succeed later.
     Failure {
         /// No answer in time, or the connection broke: sent again under the same id.
         Unconfirmed = "unconfirmed",
-        /// The broker asked for patience.
+        /// The broker refused the message for now; it is published again after a wait.
         Busy = "busy",
         /// The stream does not answer.
         StreamUnavailable = "stream_unavailable",
@@ -51,9 +52,9 @@ label! {
         Misconfigured = "misconfigured",
         /// The server forbids us to publish.
         PermissionDenied = "permission_denied",
-        /// Connected, and nothing is answered.
+        /// The connection stands, and the broker answers nothing.
         BrokerStalled = "broker_stalled",
-        /// Questions are answered, and no publish is.
+        /// The broker answers requests, and no publish.
         StoreStalled = "store_stalled",
         /// The stream lost messages that it had acknowledged.
         BrokerRegressed = "broker_regressed",
@@ -82,14 +83,14 @@ impl Failure {
 }
 
 label! {
-    /// What became of a batch.
+    /// The result of a batch.
     BatchResult {
-        /// The stream holds all of it.
+        /// The stream contains the whole batch.
         Committed = "committed",
         /// The broker took none of it, of a fast one maybe a part; its events went one by one.
         Refused = "refused",
-        /// No answer in time or one that leaves open what is stored, or the connection broke; its events
-        /// went one by one, under the same ids.
+        /// No answer in time or one that leaves open what is stored, or the connection broke; its
+        /// events went one by one, under the same ids.
         Unconfirmed = "unconfirmed",
     }
 }
@@ -97,9 +98,9 @@ label! {
 label! {
     /// Whether the same message may be stored later.
     Retryable {
-        /// It stays pending.
+        /// Yes: the event stays pending.
         Yes = "true",
-        /// It becomes a dead letter.
+        /// No: the event becomes a dead letter.
         No = "false",
     }
 }
@@ -109,9 +110,9 @@ label! {
     CircuitState {
         /// Traffic flows.
         Closed = "closed",
-        /// Nothing is sent.
+        /// No message is sent.
         Open = "open",
-        /// One probe is under way.
+        /// A single message is in flight, as a probe.
         HalfOpen = "half_open",
     }
 }
@@ -125,7 +126,7 @@ label! {
         Settle = "settle",
         /// The letters that are tried again.
         Letters = "letters",
-        /// The lock and the term.
+        /// The lease and the term.
         Lock = "lock",
         /// Backlog, lag and dead letters for these metrics.
         Depth = "depth",
@@ -133,37 +134,37 @@ label! {
         Gate = "gate",
         /// Truncating what is settled and old.
         Retention = "retention",
-        /// Which messages of the stream are events of this outbox.
+        /// The search for messages of the stream that are events of this outbox.
         Scan = "scan",
     }
 }
 
 label! {
-    /// What is looked after beside the data path, each by itself.
+    /// A chore: work beside the data path. Each chore fails alone.
     Chore {
-        /// How much waits, for these metrics.
+        /// Measures how much waits, for these metrics.
         Depth = "depth",
-        /// What `postrider status` shows of the relay that runs.
+        /// Writes the leader's state for `postrider status`.
         Note = "note",
-        /// The positions from which a broker can be healed.
+        /// Takes the checkpoints from which a broker can be healed.
         Checkpoint = "checkpoint",
-        /// Emptying what is published and old.
+        /// Truncates published, old rows of the outbox.
         Retention = "retention",
-        /// Deleting old resolved letters and rows of the audit.
+        /// Deletes old resolved letters and old rows of the audit.
         Letters = "letters",
-        /// The keys by which consumers recognise events.
+        /// Deletes old keys by which consumers recognise events.
         ConsumerKeys = "consumer_keys",
-        /// What the relay's user lacks.
+        /// Finds the grants that the relay's user lacks.
         Grants = "grants",
-        /// Positions of other relays that nobody holds.
+        /// Finds positions of other relays that no instance runs.
         Positions = "positions",
-        /// Applications that cannot insert events.
+        /// Finds applications that cannot insert events.
         Producers = "producers",
     }
 }
 
 label! {
-    /// What is measured from time to time.
+    /// A measurement that is repeated at an interval.
     Measurement {
         /// How much waits, and how many letters there are.
         Depth = "depth",
@@ -171,7 +172,7 @@ label! {
 }
 
 label! {
-    /// What can be wrong; `docs/operations.md` has a section for each.
+    /// The code of a finding. `docs/operations.md` has a section for each.
     FindingCode {
         /// The relay has never run.
         NeverStarted = "never_started",
@@ -185,7 +186,7 @@ label! {
         RouteFailed = "route_failed",
         /// The instance ends.
         Stopping = "stopping",
-        /// There is no session with Postgres.
+        /// No session with Postgres stands.
         PostgresDown = "postgres_down",
         /// Postgres is up and a grant is missing.
         PermissionMissing = "permission_missing",
@@ -193,7 +194,7 @@ label! {
         PostgresLocked = "postgres_locked",
         /// Applications cannot insert events.
         ProducersHindered = "producers_hindered",
-        /// There is no connection to NATS.
+        /// No connection to NATS stands.
         NatsDown = "nats_down",
         /// The stream does not take messages now.
         StreamUnavailable = "stream_unavailable",
@@ -211,9 +212,9 @@ label! {
         Scanning = "scanning",
         /// Published events are gone from the stream and from the outbox.
         EventsLost = "events_lost",
-        /// A condition that the reader rests on does not hold.
+        /// The outbox violates a condition that the reader depends on.
         ContractBroken = "contract_broken",
-        /// Something that is reported and that this program has no name for.
+        /// A reported finding whose code this version of the program does not have.
         Other = "other",
         /// Events wait, and the stream confirms none.
         Stalled = "stalled",
@@ -225,19 +226,19 @@ label! {
         DeadLetters = "dead_letters",
         /// Events were committed that no route takes.
         Unrouted = "unrouted",
-        /// Backlog and age are not known any more.
+        /// Backlog and age were last measured too long ago to be trusted.
         Unmeasured = "unmeasured",
         /// A chore fails again and again.
         ChoreFailing = "chore_failing",
-        /// A position that nobody holds keeps the outbox from being emptied.
+        /// A position that no instance runs keeps the outbox from being truncated.
         PositionAbandoned = "position_abandoned",
     }
 }
 
 label! {
-    /// What an unresolved letter waits for.
+    /// The state of an unresolved letter, by what it waits for.
     LetterState {
-        /// Its next attempt.
+        /// The letter's next attempt.
         Retrying = "retrying",
         /// An earlier letter of its key.
         Held = "held",

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 /// From this age on a measurement is overdue: three intervals of the chore that takes it.
 pub const OVERDUE: Duration = Duration::from_secs(15);
 
-/// How much waits, as last measured. Before the first measurement: nothing, as of the program's start.
+/// How much waits, as last measured. Before the first measurement: nothing, as of the program's
+/// start.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Measured {
-    /// When it was measured.
+    /// The time of the measurement.
     pub at: Instant,
     /// The figures.
     pub depth: Depth,
@@ -37,12 +38,12 @@ impl Depth {
 }
 
 impl Measured {
-    /// Nothing is known yet.
+    /// The state before the first measurement, at the program's start.
     pub fn never(now: Instant) -> Self {
         Self { at: now, depth: Depth::default() }
     }
 
-    /// How old the figures are.
+    /// The age of the figures.
     pub fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.at)
     }

@@ -1,4 +1,4 @@
-//! One page of several: a family stands once, with the samples of every page.
+//! Merges pages of metrics: each family appears once, with the samples of every page.
 
 /// A family of metrics as it stands on a page.
 struct Family<'a> {

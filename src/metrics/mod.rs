@@ -1,4 +1,5 @@
-//! Everything that is counted: one value of typed handles, made at start and passed down.
+//! Metrics: everything that is counted, in one value of typed handles, made at start and passed
+//! down.
 //!
 //! Names are those of Prometheus: base units, `_total`, no ids as labels. Every labelled series
 //! exists from the start with 0, so that an alert on its rate sees the first increase. What each
@@ -51,7 +52,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 
 type SecondsGauge = Gauge<f64, AtomicU64>;
 
-/// What is counted once for the program, and the page with everything.
+/// The metrics that exist once for the program, and the page with all metrics.
 #[derive(Debug)]
 pub struct Program {
     registry: Registry,
@@ -64,13 +65,13 @@ pub struct Program {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// What happens to messages.
+    /// Messages, from the outbox to the stream.
     pub publishing: Publishing,
-    /// What happens at the tables.
+    /// The tables, and the relay's statements on them.
     pub outbox: Outbox,
     /// Connections, the breaker and the lease.
     pub dependencies: Dependencies,
-    /// What is looked after beside the data path.
+    /// The chores beside the data path, and the findings.
     pub chores: Chores,
 }
 
@@ -81,7 +82,7 @@ impl Default for Program {
 }
 
 impl Program {
-    /// Registers what the program has once.
+    /// Registers the metrics that the program has once.
     pub fn new() -> Self {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(process::Process));
@@ -136,7 +137,7 @@ fn unix_seconds() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
-/// For a gauge that counts: what does not fit does not exist either.
+/// The value of a gauge that counts. A count above `i64::MAX` cannot occur, and becomes that.
 fn count(value: impl TryInto<i64>) -> i64 {
     value.try_into().unwrap_or(i64::MAX)
 }

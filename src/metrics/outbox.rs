@@ -1,4 +1,4 @@
-//! What happens at the tables, and what it costs the application's database.
+//! Metrics of the tables, and of the relay's cost to the application's database.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -21,7 +21,7 @@ use super::{
 
 const TABLE: TableLabel = TableLabel { table: Table::Outbox };
 
-/// What happens at the tables.
+/// The metrics of the tables.
 #[derive(Debug)]
 pub struct Outbox {
     fetched: Counter,
@@ -55,7 +55,7 @@ impl QueryDurations {
         Self(queries)
     }
 
-    /// A statement was answered, or given up.
+    /// Counts a statement that was answered or given up.
     pub fn queried(&self, query: Query, took: Duration) {
         self.0.get_or_create(&QueryLabel { query }).observe(took.as_secs_f64());
     }
@@ -104,17 +104,17 @@ impl Outbox {
         this
     }
 
-    /// Rows were read.
+    /// Counts rows that were read.
     pub fn fetched(&self, rows: usize) {
         self.fetched.inc_by(u64::try_from(rows).unwrap_or(u64::MAX));
     }
 
-    /// It was measured what waits.
+    /// Notes a measurement of how much waits.
     pub fn measured(&self, measured: Measured) {
         *self.measured.lock().unwrap_or_else(PoisonError::into_inner) = measured;
     }
 
-    /// Sets the gauges to what the last measurement means now.
+    /// Sets the gauges to the values that follow from the last measurement and its age.
     pub(super) fn refresh(&self, now: Instant) {
         let measured = *self.measured.lock().unwrap_or_else(PoisonError::into_inner);
         let depth = measured.depth;
@@ -138,12 +138,12 @@ impl Outbox {
         self.lost.set(count(events));
     }
 
-    /// Retention removed rows.
+    /// Counts rows that retention removed.
     pub fn retired(&self, rows: u64) {
         self.retention_deleted.inc_by(rows);
     }
 
-    /// What measures the statements of a session.
+    /// The measure for the statements of a session.
     pub fn queries(&self) -> QueryDurations {
         self.queries.clone()
     }

@@ -1,4 +1,4 @@
-//! What happens to messages between the outbox and the stream.
+//! Metrics of messages between the outbox and the stream.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ const REASONS: [&str; 13] = [
     "rejected",
 ];
 
-/// What happens to messages.
+/// The metrics of messages.
 #[derive(Debug)]
 pub struct Publishing {
     published: Counter,
@@ -69,7 +69,7 @@ impl PublishedBatch {
         self.latency_seconds.extend(since_written.map(|since| since.as_secs_f64()));
     }
 
-    /// Notes a confirmation that says that the stream held the message already.
+    /// Notes a confirmation that names the message a duplicate: the stream contained it already.
     pub fn deduplicated(&mut self, since_sent: Duration, since_written: Option<Duration>) {
         self.deduplicated += 1;
         self.stored(since_sent, since_written);
@@ -167,7 +167,7 @@ impl Publishing {
         self.last_published.set(unix_seconds());
     }
 
-    /// An attempt was not confirmed.
+    /// Counts an attempt that was not confirmed.
     pub fn failed(&self, failure: Failure) {
         self.failures.get_or_create(&FailureLabel::of(failure)).inc();
     }
@@ -192,7 +192,7 @@ impl Publishing {
         self.left_out.inc_by(headers);
     }
 
-    /// What became of a batch is known.
+    /// Counts the result of a batch.
     pub fn batch(&self, result: BatchResult) {
         self.batches.get_or_create(&BatchLabel { result }).inc();
     }

@@ -17,7 +17,7 @@ fn page_of(routes: &[&str]) -> String {
     program.encode(&flows)
 }
 
-/// What the registry exports, by the name that a query uses.
+/// Metrics that the registry exports, by the name that a query uses.
 fn exported(page: &str) -> BTreeMap<String, Described> {
     let mut found: BTreeMap<String, Described> = BTreeMap::new();
     let mut help = "";

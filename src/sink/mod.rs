@@ -1,4 +1,4 @@
-//! The seam between a flow and its broker: one variant a broker, and what each of them can do.
+//! The seam between a flow and its broker: an enum with a variant for each broker.
 //!
 //! A flow speaks to this enum alone. A broker's own words, errors and client stay in its module.
 
@@ -23,7 +23,7 @@ pub enum Sink {
     Nats(nats::Sink),
     /// Standard output.
     Stdout(stdout::Sink),
-    /// Nowhere: the events that no route takes are counted.
+    /// The count of the events that no route takes. They are not published.
     Unrouted(unrouted::Sink),
 }
 
@@ -58,8 +58,8 @@ impl Sink {
         }
     }
 
-    /// Verifies the log, and creates it when it may. `None` without a
-    /// connection. `mark` is what is known of the log.
+    /// Verifies the log, and creates it when it may. `mark` is the log's state at the last
+    /// verification. Returns `None` while there is no connection.
     pub fn verify(
         &self,
         mark: StreamMark,
@@ -72,7 +72,7 @@ impl Sink {
         }
     }
 
-    /// Takes over what was learned from the log.
+    /// Takes over the facts that were learned from the log.
     pub fn adopt(&mut self, facts: &Facts) {
         match self {
             Self::Nats(sink) => sink.adopt(facts),
@@ -167,7 +167,7 @@ impl Sink {
         }
     }
 
-    /// No answer is waited for to the batches with such an event.
+    /// Stops waiting for the answers to the batches with such an event.
     pub fn give_up_batches(&mut self, has: impl Fn(Ticket) -> bool) {
         match self {
             Self::Nats(sink) => sink.give_up_batches(has),
@@ -175,7 +175,7 @@ impl Sink {
         }
     }
 
-    /// The outcome of a publish is known from elsewhere: no answer is waited for.
+    /// Stops waiting for the answer to a publish whose outcome another source has given.
     pub fn answered_otherwise(&mut self, ticket: Ticket) {
         match self {
             Self::Nats(sink) => sink.answered_otherwise(ticket),

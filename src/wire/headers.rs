@@ -23,10 +23,10 @@ pub const HEADER_NAME_BYTES_MAX: usize = 128;
 /// The longest header value, in bytes.
 pub const HEADER_VALUE_BYTES_MAX: usize = 4096;
 
-/// What the outbox gives in place of headers of which no limit here could leave anything.
+/// The text that the outbox returns in place of headers that exceed every limit here.
 const LEFT_OUT: &str = "\"too large\"";
 
-/// What tracing adds by itself: no event shall die of it.
+/// Headers that tracing adds by itself. They never make an event a dead letter.
 const TRACE_CONTEXT: [&str; 3] = ["traceparent", "tracestate", "baggage"];
 
 /// The length of an id.
@@ -38,7 +38,8 @@ const SEQUENCE_DIGITS: usize = 20;
 /// Room for the headers of a usual event.
 const USUAL_BYTES: usize = 640;
 
-/// The headers of one message, as they go on the wire: a line for each, in the order they were added.
+/// The headers of one message, as they go on the wire: a line for each, in the order they were
+/// added.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Headers {
     /// The message id, and for each header `\r\nName: value`.
@@ -46,7 +47,7 @@ pub struct Headers {
 }
 
 impl Headers {
-    /// Nothing but the message id.
+    /// Headers with the message id alone.
     pub fn new(id: EventId) -> Self {
         let mut headers = Self { block: String::with_capacity(USUAL_BYTES) };
         headers.block.push_str(id.0.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()));
@@ -80,7 +81,7 @@ impl Headers {
         self.block.len()
     }
 
-    /// Adds one. The caller knows that neither part has a line break.
+    /// Adds a header. The caller makes sure that neither part has a line break.
     pub(crate) fn add(&mut self, name: &str, value: impl Display) {
         let before = self.block.len() + 2;
         self.begin(name);
@@ -119,8 +120,8 @@ impl Headers {
     }
 }
 
-/// Writes the event's attributes and its custom headers. With them comes how many headers of the trace
-/// context could not be sent.
+/// Writes the event's attributes and its custom headers. With them comes how many headers of the
+/// trace context could not be sent.
 pub(super) fn headers_of(event: &Event, source: &str) -> Result<(Headers, u64), Refusal> {
     let mut headers = Headers::new(event.id);
     headers.begin("ce-id");
@@ -165,8 +166,8 @@ pub(super) fn headers_of(event: &Event, source: &str) -> Result<(Headers, u64), 
 }
 
 impl Headers {
-    /// Adds the row's own headers: an object of strings, numbers, booleans or lists of strings. Returns
-    /// how many of the trace context were left out.
+    /// Adds the row's own headers: an object of strings, numbers, booleans or lists of strings.
+    /// Returns how many of the trace context were left out.
     fn add_custom(&mut self, json: &str) -> Result<u64, Refusal> {
         let too_large = |what| Err(Refusal::HeadersTooLarge { what });
         let mut left_out = 0;

@@ -20,7 +20,7 @@ pub use subject::{SUBJECT_BYTES_MAX, SubjectTemplate, TemplateError, captures};
 pub struct Message {
     /// The event's id, which is the message id too.
     pub id: EventId,
-    /// Where it goes.
+    /// The subject under which the message is published.
     pub subject: String,
     /// CloudEvents attributes, identities and custom headers.
     pub headers: Headers,
@@ -30,7 +30,7 @@ pub struct Message {
     pub left_out: u64,
 }
 
-/// What the broker accepts, learned from the server and the stream.
+/// The bounds of a message, learned from the server and the stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limits {
     /// The stream's name, for texts.
@@ -51,8 +51,8 @@ pub enum Mode {
     Binary,
     /// The whole event is the body, as one line of JSON; there is no header but the id.
     Structured,
-    /// Nothing is carried, and nothing is refused: the subject is the event's type. For events that
-    /// are only counted.
+    /// Events are only counted. The subject is the event's type, there is no payload, and no event
+    /// is refused.
     Counted,
     /// Every event is refused as one that no route takes.
     Refused,

@@ -1,4 +1,4 @@
-//! Why an event cannot become a message: known before anything is sent.
+//! Refusal: the reason for which an event cannot become a message, found before anything is sent.
 
 use thiserror::Error;
 
@@ -10,7 +10,7 @@ pub enum Refusal {
     InvalidSubject {
         /// The subject as it would have been.
         subject: String,
-        /// What is wrong with it.
+        /// The fault, as the end of a sentence.
         reason: &'static str,
     },
     /// The subject is longer than [`crate::wire::SUBJECT_BYTES_MAX`].
@@ -24,7 +24,7 @@ pub enum Refusal {
     SubjectOutsidePrefix {
         /// The row's subject.
         subject: String,
-        /// What the template starts with.
+        /// The beginning of the template, which stays the same for every event.
         prefix: String,
     },
     /// The stream does not capture the subject, so the broker would answer as if it were down.
@@ -47,7 +47,7 @@ pub enum Refusal {
     /// The database cannot give the row, or a part of it.
     #[error("the database cannot read this row: {reason}")]
     UnreadableRow {
-        /// What the database or the driver said.
+        /// The message of the database or the driver.
         reason: String,
     },
     /// A field that is needed is null or empty in this row.
@@ -67,7 +67,7 @@ pub enum Refusal {
     InvalidHeader {
         /// The header's name, escaped and shortened.
         name: String,
-        /// What is wrong with it.
+        /// The fault, as the end of a sentence.
         reason: &'static str,
     },
     /// More headers, or more bytes of them, than allowed.

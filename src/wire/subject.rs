@@ -55,13 +55,13 @@ pub enum TemplateError {
     /// A field that does not exist.
     #[error("unknown field \"{{{name}}}\"; there are {}", field_names())]
     UnknownField {
-        /// What was written.
+        /// The text between the braces.
         name: String,
     },
     /// Literal text that is no subject.
     #[error("it is not a valid subject: {reason}")]
     Invalid {
-        /// What is wrong with it.
+        /// The fault, as the end of a sentence.
         reason: &'static str,
     },
 }
@@ -202,7 +202,7 @@ fn push_token(subject: &mut String, text: &str) {
     }
 }
 
-/// What makes a subject impossible to publish, or `None`.
+/// The fault that makes a subject impossible to publish. `None` for a valid subject.
 fn subject_fault(subject: &str) -> Option<&'static str> {
     if subject.starts_with('$') || subject.starts_with("_INBOX") {
         return Some("subjects that start with $ or _INBOX belong to the server");
@@ -228,8 +228,8 @@ fn fault_of_token(subject: &str) -> Option<&'static str> {
     None
 }
 
-/// Whether a subject is fine at first sight, as most are: printable ASCII without wildcards and without
-/// empty tokens.
+/// Whether a subject is fine at first sight, as most are: printable ASCII without wildcards and
+/// without empty tokens.
 fn is_plain(subject: &str) -> bool {
     let mut previous = b'.';
     for byte in subject.bytes() {

@@ -1,4 +1,4 @@
-//! What an event looks like on the wire, and what is refused before it gets there.
+//! Tests of the encoder: messages as they are on the wire, and refused events.
 
 use std::fmt::Write as _;
 
@@ -197,7 +197,7 @@ fn json_value() -> impl Strategy<Value = serde_json::Value> {
     })
 }
 
-/// What the server and the protocol ask of a message, whoever wrote the row.
+/// The demands of the server and the protocol on a message, whoever wrote the row.
 fn assert_sendable(message: &super::Message) -> Result<(), TestCaseError> {
     let subject = message.subject.as_str();
     prop_assert!(subject.starts_with("events.") && subject.len() <= 512, "{subject:?}");
@@ -247,8 +247,8 @@ proptest! {
                 Ok(message) => assert_sendable(&message)?,
                 Err(refusal) => {
                     let text = refusal.to_string();
-                    let told = !text.contains(|c: char| c.is_control() || c == '\u{202e}');
-                    prop_assert!(told, "{text:?}");
+                    let printable = !text.contains(|c: char| c.is_control() || c == '\u{202e}');
+                    prop_assert!(printable, "{text:?}");
                 }
             }
         }

@@ -10,23 +10,23 @@ use super::Digest;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Nanos(pub u64);
 
-/// How a transaction ended, as far as its writer knows.
+/// The end of a transaction, as its writer saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// The database reported success: every row of it has to arrive.
     Committed,
-    /// It was given up, wholly or to a savepoint: no row of it may ever arrive.
+    /// Rolled back, wholly or to a savepoint: no row of it may ever arrive.
     RolledBack,
     /// The connection broke during COMMIT and nobody found out: its rows may arrive or not.
     Unknown,
 }
 
-/// One row as it was inserted, and how its message has to look.
+/// A row as it was inserted, and the message that has to come of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     /// The event's id.
     pub id: Uuid,
-    /// What it is ordered with; `None` for an event without a key.
+    /// The key inside which the event is ordered; `None` for an event without a key.
     pub key: Option<Digest>,
     /// Its number among the events of its key, drawn under the key's lock. Only compared in
     /// [`super::Order::Serial`].
@@ -39,7 +39,7 @@ pub struct Row {
     pub headers: Digest,
 }
 
-/// One transaction, or the part of one that a savepoint took back.
+/// A transaction, or the part of one that was rolled back to a savepoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transaction {
     /// Which writer ran it.
@@ -54,7 +54,7 @@ pub struct Transaction {
     pub rows: Vec<Row>,
 }
 
-/// What all the writers did. It grows by about a hundred bytes an event.
+/// The record of all that the writers did. It grows by about a hundred bytes an event.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
     /// The transactions, in any order.

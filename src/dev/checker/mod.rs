@@ -1,6 +1,6 @@
-//! Checker: compares the ledger of what was committed with what the stream holds.
+//! Checker: compares the ledger of what was committed with what the stream contains.
 //!
-//! It knows nothing of how the events travelled: no type of the relay, no clock, no I/O. What it
+//! It is independent of how the events travelled: no type of the relay, no clock, no I/O. What it
 //! promises to find, each as its own figure in the [`Report`]:
 //!
 //! - *lost*: committed, and neither stored nor dead nor pending;
@@ -27,7 +27,7 @@ pub use digest::Digest;
 pub use ledger::{Fate, Ledger, Nanos, Row, Transaction};
 pub use report::{Altered, Finding, Lost, Report};
 
-/// What the writers promised about events of one key, and so what order can be demanded.
+/// The writers' promise about events of one key, and so the order that can be demanded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     /// Writers lock the key before they insert: events arrive in the order of their `key_seq`.
@@ -38,7 +38,7 @@ pub enum Order {
     Overlap,
 }
 
-/// One message as it was read back from the stream.
+/// A message as it was read back from the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     /// Its sequence number in the stream.
@@ -55,7 +55,7 @@ pub struct Stored {
     pub headers: Digest,
 }
 
-/// Where events were found once everything had come to rest.
+/// The places of events once everything had come to rest.
 #[derive(Debug, Clone, Default)]
 pub struct Observed {
     /// The whole stream, in any order.

@@ -4,15 +4,15 @@ use std::collections::HashMap;
 
 use super::{Digest, Fate, Nanos, Order, Origin};
 
-/// What has been seen of each key, in stream order.
+/// The state of the order check: the rows of each key, as they come in stream order.
 pub(super) struct Lanes {
     order: Order,
     by_key: HashMap<Digest, Lane>,
-    /// The highest row seen of one key in one transaction, which is known by its address.
+    /// The highest row so far of a key in a transaction, which its address identifies.
     places: HashMap<(Digest, *const super::Transaction), usize>,
 }
 
-/// What has been seen of one key.
+/// The rows of a key that have come so far.
 #[derive(Default)]
 struct Lane {
     /// The latest moment at which an insert began.

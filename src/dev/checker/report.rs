@@ -7,7 +7,7 @@ use uuid::Uuid;
 /// How many offending events a finding names.
 const NAMED_MAX: usize = 5;
 
-/// One kind of fault: how often, and where first.
+/// A kind of fault: how often it occurred, and where first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Finding {
     /// How many events have the fault.
@@ -27,7 +27,7 @@ impl Finding {
     }
 }
 
-/// Where in the order of commits the lost events are: it tells the causes apart.
+/// The place of the lost events in the order of commits, which distinguishes the causes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lost {
     /// Before the first committed event that did arrive: the reader began too late.
@@ -50,15 +50,15 @@ impl Lost {
 pub struct Altered {
     /// The body differs.
     pub payload: Finding,
-    /// It was stored under another subject.
+    /// The message was stored under another subject.
     pub subject: Finding,
-    /// It names another ordering key.
+    /// The message names another ordering key.
     pub key: Finding,
     /// A header is missing, superfluous or differs.
     pub headers: Finding,
 }
 
-/// What a check found.
+/// The findings of a check.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     /// Events whose transaction committed, or turned out to have committed.
@@ -67,7 +67,7 @@ pub struct Report {
     pub stored: u64,
     /// Events in the dead letters.
     pub dead: u64,
-    /// Events of transactions whose end nobody knows and that arrived nowhere. Not a fault.
+    /// Events that arrived nowhere, of transactions whose end is uncertain. Not a fault.
     pub limbo: u64,
     /// Committed, and neither in the stream nor dead nor pending.
     pub lost: Lost,

@@ -116,7 +116,7 @@ impl Guard {
         self.say(&pid.to_string())
     }
 
-    /// There is no process to end any more; call it once the process was waited for.
+    /// Keeps the guard from ending the process. Call it once the process was waited for.
     ///
     /// # Errors
     /// When the guard is gone.

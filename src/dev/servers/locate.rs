@@ -19,7 +19,7 @@ const POSTGRES_CHOICE: &str = "POSTRIDER_TEST_PG_BIN";
 /// Names the `nats-server` program to use, whatever else is there.
 const NATS_CHOICE: &str = "POSTRIDER_TEST_NATS";
 
-/// Directories that hold one directory a Postgres version: Debian, Homebrew, PGDG's RPMs.
+/// Directories with a directory for each Postgres version: Debian, Homebrew, PGDG's RPMs.
 const POSTGRES_PARENTS: [&str; 5] =
     ["/usr/lib/postgresql", "/opt/homebrew/opt", "/usr/local/opt", "/usr/local/Cellar", "/usr"];
 
@@ -136,7 +136,7 @@ fn children(parent: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Major and minor version as `program --version` tells them; `None` when it cannot be run.
+/// Major and minor version as `program --version` prints them; `None` when it cannot be run.
 fn version(program: &Path) -> Option<(u32, u32)> {
     if !program.is_file() {
         return None;

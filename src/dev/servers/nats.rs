@@ -28,7 +28,7 @@ pub struct NatsOptions {
     pub extra: String,
     /// The port to take while it is free. Default: any free one.
     pub port: Option<u16>,
-    /// Where the temporary directory is made. Default: the system's place for such.
+    /// The directory in which the temporary one is made. Default: the system's place for such.
     pub parent: Option<PathBuf>,
 }
 
@@ -181,7 +181,7 @@ impl Nats {
         &mut self.options
     }
 
-    /// Writes the configuration file anew, tells the server to read it, and waits until the
+    /// Writes the configuration file anew, signals the server to read it, and waits until the
     /// server's log says that it has: a signal alone says nothing of when.
     ///
     /// # Errors

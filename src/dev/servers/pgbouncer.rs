@@ -42,8 +42,8 @@ pub struct PgbouncerOptions {
     pub pool_size: u32,
     /// The users that may connect. Default `postgres`, without a password.
     ///
-    /// PgBouncer knows no other users. When every password is empty it asks for none (`auth_type =
-    /// trust`); otherwise each client proves its password by SCRAM. Postgres is asked in the same
+    /// PgBouncer accepts no other users. When every password is empty it asks for none (`auth_type
+    /// = trust`); otherwise each client proves its password by SCRAM. Postgres is asked in the same
     /// way, but the throwaway one trusts everybody.
     pub users: Vec<(String, String)>,
     /// Further settings of the `[pgbouncer]` section, by name; they override those above.
@@ -61,7 +61,7 @@ impl Default for PgbouncerOptions {
     }
 }
 
-/// One row of the console's answer: a column's name and its text.
+/// A row of the console's answer: a column's name and its text.
 pub type ConsoleRow = BTreeMap<String, String>;
 
 /// A running (or deliberately disturbed) throwaway PgBouncer.
@@ -172,7 +172,7 @@ impl Pgbouncer {
 
     /// The URL of a database, as the superuser `postgres`, through the pooler.
     ///
-    /// When the pooler asks for passwords, the URL holds that of `postgres`.
+    /// When the pooler asks for passwords, the URL contains that of `postgres`.
     pub fn url(&self, database: &str) -> String {
         self.url_as("postgres", database)
     }
@@ -340,7 +340,7 @@ impl Pgbouncer {
     }
 }
 
-/// One line for each item.
+/// A line for each item.
 fn lines<T>(items: impl Iterator<Item = T>, line: impl Fn(T) -> String) -> String {
     items.fold(String::new(), |text, item| text + &line(item) + "\n")
 }

@@ -23,7 +23,7 @@ pub struct PostgresOptions {
     pub settings: Vec<(String, String)>,
     /// The port to take while it is free. Default: any free one.
     pub port: Option<u16>,
-    /// Where the temporary directory is made. Default: the system's place for such.
+    /// The directory in which the temporary one is made. Default: the system's place for such.
     pub parent: Option<PathBuf>,
 }
 

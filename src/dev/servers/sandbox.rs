@@ -190,7 +190,7 @@ impl Sandbox {
         self.directory.join("server.log")
     }
 
-    /// What the server has written so far.
+    /// The server's output so far.
     pub(super) fn log(&self) -> String {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }

@@ -1,11 +1,11 @@
-//! Expected: how the message of a row has to look, written down independently of the encoder.
+//! Expected: the message that has to come of a row, written down independently of the encoder.
 
 use uuid::Uuid;
 
 use super::{Options, plan::PlannedRow};
 use crate::dev::checker::{Digest, Row};
 
-/// What stands for a header whose value the database chooses; only its shape can be checked.
+/// The placeholder for a header whose value the database chooses. Only its shape can be checked.
 pub(in crate::dev) const ANY_TIME: &str = "<an RFC 3339 time>";
 /// As [`ANY_TIME`], for the row number.
 pub(in crate::dev) const ANY_SEQUENCE: &str = "<20 digits>";

@@ -16,7 +16,7 @@ use crate::dev::checker::Row;
 /// Rows with their numbers, ready to be inserted.
 pub(super) struct Rows {
     pub(super) way: Way,
-    /// How the ledger will know them.
+    /// The rows as they enter the ledger.
     pub(super) ledger: Vec<Row>,
     columns: Columns,
     /// The whole as one JSON array, for `emit_many` only.
@@ -37,7 +37,7 @@ struct Columns {
     correlation: String,
 }
 
-/// One element of the array that `emit_many` takes.
+/// An element of the array that `emit_many` takes.
 #[derive(Serialize)]
 struct Element<'a> {
     event_id: Uuid,

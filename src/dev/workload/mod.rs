@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::checker::{Ledger, Nanos, Order};
 pub(in crate::dev) use expected::{ANY_SEQUENCE, ANY_TIME};
 
-/// What a workload does. The default is 10,000 events by 8 writers, as fast as they can.
+/// The settings of a workload. The default is 10,000 events by 8 writers, as fast as they can.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The database, with the outbox in it.
@@ -43,7 +43,7 @@ pub struct Options {
     pub payload_bytes: RangeInclusive<u32>,
     /// Committed events a second at most, all writers together.
     pub events_per_second: Option<u32>,
-    /// Where the draws start.
+    /// The seed of the draws.
     pub seed: u64,
     /// Whether writers lock the keys that they write to.
     pub order: Order,
@@ -65,7 +65,7 @@ pub struct Options {
     pub hold_max: Duration,
     /// How long a writer tries to connect again before the run fails.
     pub patience: Duration,
-    /// What the subjects have to start with: the part of the route before `{event_type}`.
+    /// The beginning of every subject: the part of the route before `{event_type}`.
     pub subject_prefix: String,
     /// The `ce-source` to expect: the relay's configured source.
     pub source: String,
@@ -101,12 +101,12 @@ impl Default for Options {
 /// Why a workload could not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkloadError {
-    /// The database stayed away for longer than the writers' patience.
+    /// The database was away for longer than the writers retry.
     #[error("connect to the database within {} s: {source}", .patience.as_secs())]
     Unreachable {
         /// How long was tried.
         patience: Duration,
-        /// What the last attempt said.
+        /// The error of the last attempt.
         source: tokio_postgres::Error,
     },
     /// A statement failed for a reason that trying again does not change.
@@ -148,7 +148,7 @@ pub struct Workload {
     shared: Arc<Shared>,
 }
 
-/// What the writers of one workload have in common.
+/// The state that the writers of a workload share.
 #[derive(Debug)]
 struct Shared {
     options: Options,
@@ -207,7 +207,7 @@ impl Shared {
         Nanos(u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 
-    /// Undertakes to commit up to so many events; tells how many it may be.
+    /// Reserves up to so many events of the workload; returns how many may be committed.
     fn claim(&self, wanted: u64) -> u64 {
         let rest = |unclaimed: u64| Some(unclaimed.saturating_sub(wanted));
         let before = self.unclaimed.fetch_update(Relaxed, Relaxed, rest);
@@ -219,7 +219,7 @@ impl Shared {
         self.unclaimed.fetch_add(events, Relaxed);
     }
 
-    /// The next number within a key. In serial order the caller holds the key's lock.
+    /// The next number within a key. In serial order the caller has the key's lock.
     fn next_key_seq(&self, key: u32) -> u64 {
         self.key_seqs.get(key as usize).map_or(0, |last| last.fetch_add(1, Relaxed) + 1)
     }

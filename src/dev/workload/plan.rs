@@ -15,7 +15,7 @@ const PAD: &str = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXY
 const EVENT_TYPES: [&str; 5] =
     ["order.placed", "order.paid", "order.line.added", "order.shipped", "invoice.sent"];
 
-/// One transaction to be.
+/// The plan of a transaction.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     /// The inserts, in this order.
@@ -35,7 +35,7 @@ pub(super) struct Plan {
 pub(super) enum Way {
     /// `emit`, once a row.
     Emit,
-    /// One `emit_many` for all.
+    /// A single `emit_many` for all rows.
     EmitMany,
     /// A plain INSERT.
     Insert,
@@ -66,7 +66,7 @@ impl Ending {
     }
 }
 
-/// One row to be. Its number within its key is drawn later, under the key's lock.
+/// The plan of a row. Its number within its key is drawn later, under the key's lock.
 #[derive(Debug, Clone)]
 pub(super) struct PlannedRow {
     pub(super) id: Uuid,

@@ -17,7 +17,7 @@ use crate::tasks;
 /// The class of the advisory locks, so that they meet no other locks of the database.
 const LOCK_CLASS: i32 = 0x0057_4b4c;
 
-/// One connection with the statements of the workload.
+/// A connection with the statements of the workload.
 pub(super) struct Session {
     client: Client,
     statements: Statements,
@@ -40,7 +40,7 @@ pub(super) struct Work {
 }
 
 impl Session {
-    /// Connects, and goes on trying until the patience is over.
+    /// Connects, and tries again until the time for retries is used up.
     pub(super) async fn open(options: &Options) -> Result<Self, WorkloadError> {
         let deadline = Instant::now() + options.patience;
         loop {

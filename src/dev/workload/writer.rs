@@ -17,7 +17,7 @@ use crate::dev::{
     random::Random,
 };
 
-/// One writer.
+/// A writer of the workload.
 pub(super) struct Writer {
     shared: Arc<Shared>,
     number: u32,
@@ -58,7 +58,7 @@ impl Writer {
         Ok(self.ledger)
     }
 
-    /// Runs one transaction and tells how many events it committed.
+    /// Runs a transaction and returns how many events it committed.
     async fn transact(&mut self, session: &mut Session, plan: &Plan) -> Result<u64, WorkloadError> {
         let shared = Arc::clone(&self.shared);
         let keys: Vec<i32> = match shared.options.order {
@@ -93,7 +93,7 @@ impl Writer {
         Ok(committed)
     }
 
-    /// What became of a transaction whose end came back as an error.
+    /// The end of a transaction whose commit returned an error.
     async fn find_out(
         &self,
         session: &mut Session,

@@ -69,20 +69,20 @@ pub struct Settings {
     pub audit_retention: Duration,
 }
 
-/// A flow that the chores look after.
+/// A flow that the chores maintain.
 #[derive(Debug, Clone)]
-pub struct Looked {
+pub struct Maintained {
     /// The relay's name.
     pub relay: String,
-    /// What the flow says about itself, and the chores add to.
+    /// The status of the flow, to which the chores add.
     pub status: Arc<watch::Sender<Status>>,
-    /// What is counted of it.
+    /// The metrics of the flow.
     pub metrics: Arc<Metrics>,
 }
 
 /// Does the chores of all flows until asked to stop.
-pub async fn run(settings: Settings, flows: Vec<Looked>, shutdown: Shutdown) {
-    let flow = |Looked { relay, status, metrics }| {
+pub async fn run(settings: Settings, flows: Vec<Maintained>, shutdown: Shutdown) {
+    let flow = |Maintained { relay, status, metrics }| {
         status.send_modify(|status| status.relay.clone_from(&relay));
         Flow {
             changes: status.subscribe(),

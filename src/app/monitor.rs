@@ -1,4 +1,4 @@
-//! Tells systemd how the flows are, and people when an outage is over.
+//! Monitors the flows: reports their state to systemd, and logs the end of an outage.
 
 use std::time::{Duration, Instant};
 
@@ -12,17 +12,18 @@ use crate::{
     systemd,
 };
 
-/// How often systemd is told how it goes.
+/// Longest interval between two reports to systemd.
 const NOTIFY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How often it is looked whether events flow.
+/// Interval at which the findings are read for outages.
 const OUTAGE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long a relay's loop may not turn before systemd hears nothing of us any more.
+/// Longest pause of a relay's loop, exclusive. From then on systemd's watchdog gets no sign of
+/// life, and systemd restarts the program.
 const STUCK: Duration = Duration::from_secs(15);
 
-/// Tells systemd how it goes, and that the loop turns; says nothing once it does not.
-pub(super) async fn tell_systemd(flows: Flows, cancelled: CancellationToken) {
+/// Reports the state to systemd, and a sign of life for its watchdog as long as every loop turns.
+pub(super) async fn report_to_systemd(flows: Flows, cancelled: CancellationToken) {
     let every = systemd::watchdog_interval().map_or(NOTIFY_INTERVAL, |watchdog| watchdog / 2);
     let mut ticks = interval(every.min(NOTIFY_INTERVAL));
     let mut before = (Instant::now(), 0);
@@ -59,8 +60,8 @@ pub(super) async fn tell_systemd(flows: Flows, cancelled: CancellationToken) {
     }
 }
 
-/// Says when an outage of a route is over how long it was, and how many events waited.
-pub(super) async fn tell_of_outages(flows: Flows, cancelled: CancellationToken) {
+/// Logs at the end of a route's outage how long it took, and how many events waited.
+pub(super) async fn log_outages(flows: Flows, cancelled: CancellationToken) {
     let mut ticks = interval(OUTAGE_INTERVAL);
     let mut outages: Vec<_> = flows.0.iter().map(|_| Outages::default()).collect();
     loop {
@@ -71,7 +72,7 @@ pub(super) async fn tell_of_outages(flows: Flows, cancelled: CancellationToken) 
         let now = Instant::now();
         for (flow, outages) in flows.0.iter().zip(&mut outages) {
             let seen = flow.status.borrow().clone();
-            // Once the database answers again the figures are fresh: those count too.
+            // Fresh figures, once the database answers again, count too.
             let in_memory = u64::try_from(seen.waiting + seen.in_flight).unwrap_or(u64::MAX);
             let waiting = seen.measured.depth.backlog().max(in_memory);
             if let Some((outage, took)) = outages.observe(&seen.findings(now), waiting, now) {
