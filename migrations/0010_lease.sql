@@ -18,9 +18,9 @@ ALTER TABLE "postrider".position
     -- Its session on this server, whose end is seen before the lease ends; null behind a pooler.
     ADD COLUMN backend_pid integer,
     ADD COLUMN backend_start timestamptz,
-    -- When this server started: after a restart or a failover the two above mean nothing.
+    -- The start of this server: after a restart or a failover the two above mean nothing.
     ADD COLUMN server_start timestamptz,
-    -- Where that process runs, as only that machine can tell whether it still does.
+    -- The place of that process: only the same machine can see whether it still runs.
     ADD COLUMN process text,
     -- No row with a higher seq has been handed to the broker by this leader or an earlier one; null
     -- when a program without leases has led.
@@ -44,7 +44,7 @@ ALTER TABLE "postrider".position
     ADD COLUMN report jsonb,
     ADD COLUMN reported_at timestamptz CHECK (isfinite(reported_at));
 
--- What is done to a relay as a whole is audited too, and has no letter.
+-- Acts on a relay as a whole are audited too, and have no letter.
 ALTER TABLE "postrider".audit
     ALTER COLUMN letter_id DROP NOT NULL,
     ALTER COLUMN seq DROP NOT NULL,

@@ -44,7 +44,7 @@ ALTER TABLE "postrider".position
 ALTER TABLE "postrider".checkpoint
     ADD COLUMN stream_created_ns bigint,
     ADD COLUMN published bigint NOT NULL DEFAULT 0,
-    -- Programs of before this migration write it as long as they run; nobody reads it any more.
+    -- Programs of before this migration write it as long as they run; no program reads it any more.
     ALTER COLUMN stream_created DROP NOT NULL;
 
 COMMENT ON COLUMN "postrider".position.stream_created_ns IS
@@ -54,7 +54,7 @@ COMMENT ON COLUMN "postrider".position.published IS
 COMMENT ON COLUMN "postrider".position.stream_created IS
     'Written by programs older than stream_created_ns; read by none.';
 
--- Nobody has counted before: no more were published than the stream had given sequences.
+-- No program has counted before: no more were published than the stream had given sequences.
 UPDATE "postrider".position
 SET stream_created_ns = pg_temp.nanoseconds(stream_created), published = stream_seq;
 UPDATE "postrider".checkpoint

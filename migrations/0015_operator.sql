@@ -1,4 +1,4 @@
--- Operators change nothing directly.
+-- Acts of operators: functions alone may change letters, and each leaves a row of the audit.
 --
 -- Why: an operator who may change the table of letters may do so past the audit. So each act is a
 --   function (functions/operator_*.sql) that writes its rows of the audit in the statement that
@@ -8,7 +8,7 @@
 
 SET LOCAL lock_timeout = '5s';
 
--- Why nothing is published, as one word; set and cleared with the note, which is for people.
+-- The reason for which nothing is published, as a word; set and cleared with the note, which is for people.
 ALTER TABLE "postrider".position ADD COLUMN gate_kind text;
 
 REVOKE INSERT, UPDATE, DELETE ON "postrider".letter, "postrider".audit, "postrider".position

@@ -1,4 +1,4 @@
--- broken_contract(): every condition of docs/guarantees.md that does not hold. `remedy` is repair
+-- broken_contract(): every condition of docs/guarantees.md that is violated. `remedy` is repair
 -- (repair_contract() repairs it, and rows may have been passed over), wake (the same function
 -- repairs it, and nothing was passed over), warn (rows wait, and an operator decides) or refuse (an
 -- operator has to act before events flow). The relay calls it at each start and each minute,
@@ -17,7 +17,7 @@ AS $body$
     ), last AS MATERIALIZED (
         SELECT "postrider".sequence_value('"postrider".outbox_seq_seq'::regclass) AS value
     ), sequence AS MATERIALIZED (
-        -- Of the rows only those above the sequence are looked for: there are none, unless somebody
+        -- Of the rows only those above the sequence are searched: there are none, unless somebody
         -- chose their numbers. From the highest down it would go over all that is not committed
         -- yet.
         SELECT s.seqcache, s.seqincrement, s.seqcycle, last.value AS last_value,

@@ -1,5 +1,5 @@
--- check_event(): says what the relay would have to set aside as a dead letter (22023), or returns
--- true. The application learns of it in its own transaction.
+-- check_event(): refuses an event that the relay would have to set aside as a dead letter (22023),
+-- or returns true. So the application learns of it in its own transaction.
 
 CREATE OR REPLACE FUNCTION "postrider".check_event(
     event_type text, subject text, aggregate_type text, aggregate_id text,

@@ -28,8 +28,8 @@ BEGIN
                       HINT = 'names that start with Nats-, ce- or Postrider- are set by the relay; choose another name';
         ELSIF lower(name) IN ('traceparent', 'tracestate', 'baggage')
               AND octet_length(value::text) <= 8192 THEN
-            -- Nobody's transaction shall fail for it: what cannot be sent of it, the relay leaves
-            -- out.
+            -- A trace context must not fail a transaction: the relay leaves out the part that cannot
+            -- be sent.
             CONTINUE;
         ELSIF jsonb_typeof(value) NOT IN ('string', 'number', 'boolean', 'array') THEN
             RAISE EXCEPTION 'header "%" has a JSON % as its value', name, jsonb_typeof(value)

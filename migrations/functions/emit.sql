@@ -1,5 +1,5 @@
--- emit(): adds one event to the outbox. It refuses, with SQLSTATE 22023 and a text that says what
--- to do, what could never be published, and fills in what context() has set.
+-- emit(): adds an event to the outbox, and fills in what context() has set. An event that could
+-- never be published is refused with SQLSTATE 22023 and a text that says what to do.
 --
 -- Nine functions share one body: a driver sends a document as text, json or jsonb, and a key as
 -- text, uuid or bigint. Each needs a function of its own, because Postgres has no implicit cast
@@ -47,7 +47,7 @@ DECLARE
     is_valid boolean;%4$s
 BEGIN
     -- The usual event passes in one expression: each one more is prepared anew in every
-    -- transaction. Whatever is not true or not known takes the long way.
+    -- transaction. An event for which it is false or null takes the long way.
     IF kind OPERATOR(pg_catalog.=) 'domain' AND headers IS NULL AND event_id IS NULL
        AND event_version OPERATOR(pg_catalog.>=) 1
        AND aggregate_type OPERATOR(pg_catalog.<>) '' AND %3$s OPERATOR(pg_catalog.<>) ''

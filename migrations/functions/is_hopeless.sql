@@ -1,6 +1,6 @@
 -- is_hopeless(): whether a dead letter can never be published as it is: the fault is in the row,
--- and nobody has edited the letter since it died. What a configuration or a limit may have refused
--- is not hopeless.
+-- and nobody has edited the letter since it died. A letter that a configuration or a
+-- limit may have refused is not hopeless.
 
 CREATE OR REPLACE FUNCTION "postrider".is_hopeless(
     letter_id bigint, error_code text, subject text, dead_at timestamptz) RETURNS boolean

@@ -1,6 +1,6 @@
--- is_rival(): whether this is the name of a relay of a route with another number of shards: the name
--- of the route itself (one shard), or `ROUTE.INDEX-of-COUNT`. Two numbers of shards at once would
--- publish the same events, each in its own order.
+-- is_rival(): whether this name is that of a relay of a route with another number of shards: the
+-- name of the route itself (one shard), or `ROUTE.INDEX-of-COUNT`. Two numbers of shards at once
+-- would publish the same events, each in its own order.
 
 CREATE OR REPLACE FUNCTION "postrider".is_rival(relay text, route text, shards integer)
 RETURNS boolean

@@ -1,5 +1,5 @@
--- legible(): a text that every driver can read: as it is, or with each odd byte escaped when the
--- storage is damaged and the text holds what is no character.
+-- legible(): a text that every driver can read. A text with bytes that are no characters, as in
+-- damaged storage, has each odd byte escaped; every other text stays as it is.
 
 CREATE OR REPLACE FUNCTION "postrider".legible(value text) RETURNS text
 LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $body$

@@ -1,5 +1,5 @@
--- next_damaged(): the first row above the bookmark whose block cannot be read, or null. Nothing but
--- its place can be known of such a row: not even whether its transaction was committed.
+-- next_damaged(): the first row above the bookmark whose block cannot be read, or null. Only
+-- the place of such a row can be learned, and not even whether its transaction was committed.
 
 CREATE OR REPLACE FUNCTION "postrider".next_damaged(bookmark bigint, floor bigint, late xid8[])
 RETURNS bigint

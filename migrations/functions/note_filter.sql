@@ -1,7 +1,7 @@
--- note_filter(): writes down what the relay of this term takes. A change is a row of the audit, with
--- the position at which it was made: what is before it was decided by the filter before. `passed_over`
--- is the number of events that waited and are passed over, null when it is not known. Returns
--- whether there was a change.
+-- note_filter(): records the filter of the relay of this term. A change is a row of the audit, with
+-- the position at which it was made: events before that position were decided by the filter
+-- before. `passed_over` is the number of events that waited and are passed over, null when it was
+-- not counted. Returns whether there was a change.
 
 CREATE OR REPLACE FUNCTION "postrider".note_filter(
     name text, our_term bigint, new_filter jsonb, passed_over bigint)

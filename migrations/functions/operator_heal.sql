@@ -1,5 +1,5 @@
--- operator_heal(): asks a relay that waits for it to accept the stream as it is. A relay that does
--- not wait is not asked, or it would accept a later loss without anybody knowing. $1 relay, $2
+-- operator_heal(): asks a relay that waits for an operator to accept the stream as it is. A relay
+-- that does not wait is not asked: it would silently accept a later loss. $1 relay, $2
 -- actor, $3 channel that wakes the relay. Returns whether it was asked.
 
 CREATE OR REPLACE FUNCTION "postrider".operator_heal(text, text, text) RETURNS boolean

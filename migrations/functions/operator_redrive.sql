@@ -1,5 +1,5 @@
 -- operator_redrive(): has letters tried again: one batch. The letters' rows are locked in the order
--- of their seq, so that two operators wait for each other and never in a circle. Who comes second
+-- of their seq, so that two operators wait for each other and never in a circle. The second one
 -- finds the rows changed, and takes the next ones.
 --
 -- `choice` has the fields below; whatever is null, from event_type to ids, does not narrow it.

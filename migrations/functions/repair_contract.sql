@@ -1,14 +1,14 @@
 -- repair_contract(): repairs what broken_contract() calls repair or wake, and puts every relay back
--- to where it was when everything was last in order, so that rows that were passed over since are
+-- to the last position at which every condition held, so that rows that were passed over since are
 -- read. Rows whose number another row or its letter has get a new one.
 --
 -- ALTER SEQUENCE waits for all transactions that have drawn a number, for 100 ms at most, and makes
 -- every session forget the numbers that it has cached. Who inserts waits until the repair is
 -- committed: where the sequence went back that is one reading of the whole outbox.
 --
--- Returns the number of rows that were given a new number; the relays that read again from where
--- all was well; and those for which that is not known or too long ago: for these only what comes
--- from now on is certain, and `postrider reconcile` finds the rest. SECURITY DEFINER: the relay's
+-- Returns the number of rows that were given a new number; the relays that read again from that
+-- position; and the relays whose position is not recorded or too old. For these only rows that come
+-- from now on are certain, and `postrider reconcile` finds the rest. SECURITY DEFINER: the relay's
 -- role owns nothing.
 
 CREATE OR REPLACE FUNCTION "postrider".repair_contract(
@@ -17,7 +17,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET row_security = off SET lock_timeout = '100ms'
 AS $body$
 DECLARE
-    -- As many ids as the relay remembers of a stream: more could not be told from new ones.
+    -- As many ids as the relay remembers of a stream: it could not distinguish more from new ones.
     reread_max CONSTANT bigint := 1000000;
     sequence CONSTANT regclass := '"postrider".outbox_seq_seq';
     cluster_id CONSTANT bigint := (SELECT system_identifier FROM pg_control_system());
@@ -63,7 +63,7 @@ BEGIN
         RETURN;
     END IF;
 
-    -- What went back has to be known before the sequence is changed.
+    -- The relays that went back have to be determined before the sequence is changed.
     known := "postrider".sequence_value(sequence);
     went_back := EXISTS (SELECT FROM "postrider".outbox AS o WHERE o.seq > known)
         OR known < greatest(
@@ -80,7 +80,7 @@ BEGIN
         RAISE EXCEPTION 'the sequence of outbox.seq cannot be repaired while transactions that have inserted events are open'
             USING ERRCODE = '55P03', HINT = 'end them; it is tried again';
     END;
-    -- From here on nobody has a number that is not visible.
+    -- From here on no transaction has a number that is not visible.
     SELECT greatest("postrider".sequence_value(sequence),
                     (SELECT max(p.drawn) FROM "postrider".position AS p WHERE p.system_id = cluster_id),
                     (SELECT max(k.drawn) FROM "postrider".contract AS k),
@@ -88,10 +88,10 @@ BEGIN
                     (SELECT o.seq FROM "postrider".outbox AS o ORDER BY o.seq DESC LIMIT 1), 0)
     INTO known;
     EXECUTE format('ALTER SEQUENCE "postrider".outbox_seq_seq RESTART WITH %s', known + 1);
-    -- A sequence that has given nothing yet is at its floor all the same.
+    -- A sequence that has given no number yet counts as being at its floor.
     PERFORM setval(sequence, known + 1);
 
-    -- The newest position at which all was well.
+    -- The newest position at which every condition held.
     SELECT coalesce(k.snapshot, p.snapshot) AS snapshot, coalesce(k.floor, p.floor) AS floor
     INTO base
     FROM "postrider".position AS p LEFT JOIN "postrider".contract AS k USING (relay)

@@ -48,7 +48,7 @@ BEGIN
     LOOP
         BEGIN
             IF due.sealed_at IS NULL THEN
-                -- Shuts writers out, so that every row there is visible to the look that follows.
+                -- Shuts writers out, so that every row there is visible to the statement that follows.
                 EXECUTE format('LOCK TABLE %s IN SHARE MODE NOWAIT', due.leaves);
                 IF "postrider".turn_settled(due.turn) THEN
                     UPDATE "postrider".turn SET sealed_at = now_at WHERE turn = due.turn;
@@ -58,7 +58,7 @@ BEGIN
                               WHERE l.slot IN (due.turn, due.turn + 4) AND l.payload_omitted
                                 AND l.resolved_at IS NULL) THEN
                 EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE NOWAIT', due.leaves);
-                -- Looked at again: a writer may have chosen the slot just before it was left, and a
+                -- Measured again: a writer may have chosen the slot just before it was left, and a
                 -- letter that refers to a row here may have been written while we waited.
                 IF EXISTS (SELECT FROM "postrider".letter AS l
                            WHERE l.slot IN (due.turn, due.turn + 4) AND l.payload_omitted

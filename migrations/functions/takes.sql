@@ -1,9 +1,10 @@
 -- takes(): whether a relay's filter takes an event of this type, kind, key and place.
 --
--- A filter is null, which takes everything, or an object whose rules all have to hold: `types` and
--- `except_types` (a type, or how types begin and `*`), `kinds`, `aggregates`, `shard` (which one, of how
--- many); or `none_of`, a list of such objects of which none may take the event. The relay itself decides with a condition made of
--- the same rules (`src/event/filter.rs`), which costs less a row.
+-- A filter is null, which takes everything, or an object of rules. An event has to fit each of
+-- them: `types` and `except_types` (a type, or its beginning and `*`), `kinds`, `aggregates`,
+-- `shard` (which one, of how many). Or it is `none_of`, a list of such objects of which none may
+-- take the event. The relay itself decides with a condition made of the same rules
+-- (`src/event/filter.rs`), which costs less a row.
 
 CREATE OR REPLACE FUNCTION "postrider".takes(
     filter jsonb, event_type text, kind text, aggregate_type text, aggregate_id text, seq bigint)

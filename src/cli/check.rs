@@ -31,7 +31,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// What one check found.
+/// The finding of a check.
 #[derive(Debug, Clone)]
 struct Finding {
     subject: &'static str,
@@ -45,9 +45,9 @@ struct Finding {
 enum CheckResult {
     /// As it should be.
     Fine,
-    /// It works, and might lose events or time.
+    /// Works, and might lose events or time.
     Risky,
-    /// It does not work; the exit code says why.
+    /// Does not work; the exit code says why.
     Refused(Exit),
 }
 

@@ -34,7 +34,7 @@ pub(super) struct Args {
     workload: WorkloadArgs,
 }
 
-/// What a stage to play with can be told.
+/// The options of a stage to play with.
 #[derive(Debug, clap::Args)]
 struct PlayArgs {
     /// Without the small shop that shows events: servers and a relay, and nothing else
@@ -42,7 +42,7 @@ struct PlayArgs {
     no_demo: bool,
 }
 
-/// What a checked run can be told.
+/// The options of a checked run.
 #[derive(Debug, clap::Args)]
 struct WorkloadArgs {
     /// How many events the workload commits
@@ -103,7 +103,7 @@ async fn once(stage: &mut Stage, args: &WorkloadArgs) -> Result<Exit, Failure> {
     Ok(Exit::Failed)
 }
 
-/// What a person is told, but not a program.
+/// Prints a text for a person. With `--json`, which a program reads, it prints nothing.
 fn say(args: &WorkloadArgs, text: &str) {
     if !args.json {
         print::to_stderr(text);

@@ -40,16 +40,16 @@ pub enum Exit {
     Checked(Level),
 }
 
-/// What a monitoring plugin answers.
+/// The answer of a monitoring plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
     /// Events flow.
     Ok,
-    /// Somebody should look.
+    /// A person should read the findings.
     Warning,
     /// Events do not flow.
     Critical,
-    /// It cannot be found out.
+    /// The state cannot be determined.
     Unknown,
 }
 
@@ -190,7 +190,7 @@ pub(super) const COMMANDS: [(&str, &[Meaning]); 12] = [
     ("config", &[DONE, FAILED, USAGE, CONFIGURATION]),
 ];
 
-/// What `--help` says of a command's exit codes; the command is named by its words.
+/// The paragraph of `--help` about a command's exit codes. The command is named by its words.
 pub(super) fn help(command: &str) -> Option<String> {
     let parent = command.split(' ').next().unwrap_or_default();
     let listed = |name: &str| COMMANDS.iter().find(|(listed, _)| *listed == name);
@@ -243,7 +243,7 @@ const OPERATOR_HINT: &str = "this command needs the role postrider_operator: GRA
 pub struct Failure {
     /// How to end.
     pub exit: Exit,
-    /// What to print, one paragraph each.
+    /// The problems to print, one paragraph each.
     pub problems: Vec<Problem>,
 }
 
@@ -259,7 +259,7 @@ impl Failure {
         Self::new(exit, Problem { hint, ..Problem::new(error.to_string()) })
     }
 
-    /// Says it in the log, where a daemon's reader looks, in place of printing it.
+    /// Writes the failure to the log, which a daemon's reader follows, in place of printing it.
     pub(super) fn log(self) -> Exit {
         for Problem { primary, hint, .. } in self.problems {
             tracing::error!(hint, "{primary}");

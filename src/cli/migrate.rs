@@ -1,4 +1,4 @@
-//! `postrider migrate`: brings the schema to the version that this program knows.
+//! `postrider migrate`: brings the schema to the version of this program.
 
 use super::{
     Globals, block_on,

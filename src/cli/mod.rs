@@ -41,7 +41,7 @@ struct Cli {
     command: Command,
 }
 
-/// What every command understands.
+/// The options of every command.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Configuration")]
 struct Globals {

@@ -14,8 +14,8 @@ pub(super) fn line(text: &str) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{text}")
 }
 
-/// Writes a text to the standard error; when even that is closed there is nobody to tell. It may
-/// quote what a server said, so that a terminal gets none of its control characters.
+/// Writes a text to the standard error, line by line, without control characters: the text may
+/// quote a server. A closed standard error is ignored, because no other place is left.
 pub(super) fn to_stderr(text: &str) {
     let lines: Vec<_> = text.lines().map(printable).collect();
     drop(writeln!(io::stderr().lock(), "{}", lines.join("\n")));
@@ -65,7 +65,7 @@ fn escaped(json: &str) -> String {
     text
 }
 
-/// A figure with its thousands apart.
+/// A figure with its thousands separated.
 pub(super) fn number(figure: u64) -> String {
     let digits = figure.to_string();
     let mut text = String::with_capacity(digits.len() + 6);

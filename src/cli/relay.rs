@@ -1,4 +1,4 @@
-//! `postrider relay`: the relays that this outbox knows, and giving one up that nobody runs.
+//! `postrider relay`: the relays of this outbox, and giving one up that nobody runs.
 
 use std::io::{self, BufRead as _, IsTerminal as _};
 

@@ -15,10 +15,11 @@ use crate::{
     relay::RelayError,
 };
 
-/// What `postrider run` understands.
+/// The options of `postrider run`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Accept a database that was restored into another Postgres cluster: publish what was not settled
+    /// Accept a database that was restored into another Postgres cluster: publish what was not
+    /// settled
     #[arg(long)]
     rescan: bool,
 }

@@ -77,7 +77,7 @@ fn lines(status: &KeyStatus) -> Vec<String> {
     lines
 }
 
-/// What there is to say of a letter.
+/// The lines about a letter.
 fn about(key: &AggregateKey, head: &FrontLetter) -> Vec<String> {
     let letter = &head.letter;
     let (behind, id) = (events(head.behind), letter.id);

@@ -44,7 +44,7 @@ pub struct Audit {
     /// The losses that `lost` counts.
     #[serde(skip)]
     pub losses: Losses,
-    /// Where the route's events go.
+    /// The sink of the route's events.
     #[serde(skip)]
     pub sink: SinkKind,
 }

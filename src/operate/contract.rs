@@ -1,4 +1,4 @@
-//! Conditions of the outbox that do not hold, as findings.
+//! Violated conditions of the outbox, as findings.
 
 use crate::{
     findings::Finding,

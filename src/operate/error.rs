@@ -11,7 +11,7 @@ use crate::{
 /// Postgres did not answer, or refused.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
-    /// There is no session.
+    /// No session with Postgres.
     #[error("could not connect to postgres: {0}")]
     Connect(#[from] ConnectError),
     /// A statement failed.
@@ -53,10 +53,10 @@ pub enum CompareError {
     /// The settings of the connection to NATS are of no use.
     #[error("{0}")]
     Settings(nats::ConnectError),
-    /// There is no connection to NATS.
+    /// No connection to NATS.
     #[error("no connection to {url}: {error}")]
     Unreachable {
-        /// Where the server should be.
+        /// The address of the server.
         url: String,
         /// Why there is none.
         error: nats::ConnectError,

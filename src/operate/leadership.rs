@@ -1,4 +1,5 @@
-//! Leadership of a relay as the database tells it: who leads, how far, and what the leader reports.
+//! Leadership of a relay, as the database records it: who leads, how far, and what the leader
+//! reports.
 
 use serde::{Deserialize, Serialize};
 
@@ -98,7 +99,8 @@ impl Leadership {
         self.leader.is_some() || !self.instances.is_empty()
     }
 
-    /// Why nothing is published; what the last holder noted counts only while somebody holds it.
+    /// The leader's note of why nothing is published. `None` without a leader: the note of an
+    /// earlier one does not count.
     pub fn note(&self) -> Option<&str> {
         self.leader.as_ref()?;
         self.progress.as_ref()?.note.as_deref()

@@ -24,7 +24,7 @@ use crate::{
 
 const POSTGRES: &str = "postgres";
 
-/// What a pooler costs.
+/// The cost of a pooler, for the report.
 const POOLED: &str = "through a connection pooler: the relay polls every 25 poll_intervals while idle, plans \
                       each statement anew, and a crashed leader is replaced when its lease is over";
 
@@ -173,7 +173,7 @@ async fn functions(connection: &Connection, schema: &Schema) -> Vec<Finding> {
     findings
 }
 
-/// What to run, and as whom when it may not be this user.
+/// The command that migrates, and the user for it when this one may not.
 async fn migrate_hint(connection: &Connection, schema: &Schema) -> String {
     match migrating::rightful(connection, schema).await {
         Ok(Some(who)) => format!("run `postrider migrate` as {who}: this user may not"),
@@ -197,8 +197,8 @@ async fn privileges(inspection: &Inspection) -> Finding {
         .hint(granting(&statements))
 }
 
-/// Limits that leave too few sessions to a start: one for each route, one for the chores and one for
-/// what is asked now and then.
+/// Limits that leave too few sessions to a start: one for each route, one for the chores and one
+/// for what is asked now and then.
 async fn sessions(inspection: &Inspection, config: &Config) -> Vec<Finding> {
     let limits = match inspection.session_limits().await {
         Ok(limits) => limits,
@@ -242,7 +242,8 @@ async fn cluster(inspection: &Inspection, relay: &str) -> Option<Finding> {
     }
 }
 
-/// What the reader rests on, and who may not insert although it looks so.
+/// The findings about the conditions that the reader depends on, and about roles whose inserts are
+/// refused in spite of their grants.
 async fn contract(inspection: &Inspection, relay: &str) -> Vec<Finding> {
     let broken = match inspection.broken_contract(relay).await {
         Ok(broken) => broken,
@@ -294,7 +295,7 @@ async fn holder(inspection: &Inspection, relay: &str) -> Finding {
     }
 }
 
-/// What of the route is not as at its last run.
+/// The findings about a route that differs from its last run.
 async fn route(inspection: &Inspection, config: &Config) -> Vec<Finding> {
     let (name, filter) = (&config.route.name, &config.route.filter);
     let mut findings = Vec::new();

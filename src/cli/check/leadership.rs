@@ -12,7 +12,7 @@ use crate::{
 
 const RELAY: &str = "relay";
 
-/// What there is to say.
+/// The findings about the relay's leadership.
 ///
 /// # Errors
 /// As the session's.

@@ -1,5 +1,5 @@
-//! Requests that a start sends to JetStream: whether our user may send them, and whether a stream that
-//! does not exist yet could be created. Nothing is created: see `nats::ask`.
+//! Requests that a start sends to JetStream: whether our user may send them, and whether a stream
+//! that does not exist yet could be created. Nothing is created: see `nats::ask`.
 
 use super::Finding;
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
 const PERMISSIONS: &str = "permissions";
 const STREAM: &str = "stream";
 
-/// What is asked first: whether the stream may be asked for at all. `None` when it may.
+/// The finding of the first request: this user may not ask for the stream. `None` when it may.
 pub(super) async fn access(connection: &mut nats::Connection, stream: &str) -> Option<Finding> {
     match nats::ask(connection, Request::Info, stream).await {
         // Whatever is wrong besides a permission the answer itself says.
@@ -84,7 +84,7 @@ pub(super) async fn creation(
     findings
 }
 
-/// Who would take a message to this subject.
+/// The finding about the stream that would take a message to this subject.
 pub(super) async fn taker(
     connection: &mut nats::Connection,
     subject: &str,

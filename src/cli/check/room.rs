@@ -14,7 +14,7 @@ const NEARLY: f64 = 0.8;
 /// From this part on the next message may be refused.
 const FULL: f64 = 0.99;
 
-/// What there is to say about a stream that fits.
+/// The findings about the room in a stream that fits.
 pub(super) async fn findings(connection: &nats::Connection, stream: &str) -> Vec<Finding> {
     match nats::room(&connection.jetstream, stream).await {
         Ok(room) => about(stream, &room),

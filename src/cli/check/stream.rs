@@ -1,4 +1,5 @@
-//! The stream beside what the relay knows of it: whether it is there, and is the one that it was.
+//! The stream, compared with the relay's record of it: whether it exists, and is the one that it
+//! was.
 
 use super::{Finding, broker::Seen};
 use crate::{
@@ -10,9 +11,9 @@ use crate::{
 
 const STREAM: &str = "stream";
 
-/// The longest time between the two looks of a check, at the stream and at the position. What was
-/// acknowledged in between is above the stream's end as it was seen.
-const LOOKS_WITHIN_SECONDS: f64 = 30.0;
+/// Longest time in seconds between the two readings of a check, of the stream and of the position.
+/// Messages that were acknowledged in between are above the stream's end as it was read.
+const READINGS_WITHIN_SECONDS: f64 = 30.0;
 
 /// The finding about a stream that is not what it was; `None` when it is.
 pub(super) fn finding(
@@ -45,7 +46,7 @@ pub(super) fn finding(
             let text = if created.is_some_and(|(before, now)| before != now) {
                 format!("{name} was created anew since events were published to it")
             } else if facts.last_seq < before.stream_seq.unsigned_abs()
-                && before.updated_seconds_ago > LOOKS_WITHIN_SECONDS
+                && before.updated_seconds_ago > READINGS_WITHIN_SECONDS
             {
                 let (now, then) = (facts.last_seq, before.stream_seq);
                 format!("{name} went back to sequence {now}; it had acknowledged {then}")

@@ -1,4 +1,5 @@
-//! The part of `postrider dev` that stays: servers, a relay, a small shop, lines to copy, a summary.
+//! The part of `postrider dev` that stays: servers, a relay, a small shop, lines to copy, a
+//! summary.
 
 use std::{
     convert::Infallible,
@@ -152,7 +153,7 @@ Or with nothing but SQL's own words:
 What arrives in the stream:
 ";
 
-/// Where this program is, so that `postrider` means it.
+/// The directory of this program, so that `postrider` runs it.
 fn program_directory() -> PathBuf {
     let program = env::current_exe().ok();
     program.and_then(|program| program.parent().map(Path::to_owned)).unwrap_or_default()

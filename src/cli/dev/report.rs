@@ -89,7 +89,7 @@ impl fmt::Display for Text<'_> {
     }
 }
 
-/// What is wrong with a run, and how to see it again.
+/// The faults of a run, and how to reproduce them.
 pub(super) fn faults(outcome: &Outcome, seed: u64) -> String {
     let mut lines = vec![format!("the run is not clean: {}", outcome.report)];
     lines.extend(outcome.relay_errors.iter().take(10).map(|line| format!("relay: {line}")));

@@ -1,4 +1,5 @@
-//! What redrive and discard share: which letters, the question before, the batches, the report.
+//! Parts that redrive and discard share: the choice of letters, the question before, the batches,
+//! the report.
 
 use std::{
     io::{self, BufRead as _, IsTerminal as _},

@@ -103,7 +103,8 @@ pub(super) fn reason(text: &str) -> Result<String, String> {
     }
 }
 
-/// Who acts: what `--actor` says, else the user of the system. The database adds its own user.
+/// The acting person: the value of `--actor`, else the user of the system. The database adds its
+/// own user.
 pub(super) fn actor(given: Option<&str>) -> String {
     if let Some(name) = given {
         return name.to_owned();
@@ -154,7 +155,7 @@ fn table(letters: &[ListedLetter], time: (&str, fn(&ListedLetter) -> Option<&str
     print::columns(&rows)
 }
 
-/// A time for a person; the microseconds order letters, they tell nothing.
+/// A time for a person, without its microseconds, which only order letters.
 fn moment(iso: &str) -> String {
     iso.split('.').next().unwrap_or_default().replace('T', " ")
 }

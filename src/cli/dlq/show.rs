@@ -128,7 +128,7 @@ fn fields(shown: &ShownLetter) -> Vec<(&'static str, Option<String>)> {
     ]
 }
 
-/// One header a line as `name: value`; what is no object stands as it is.
+/// The headers, each on a line as `name: value`. A value that is no object is shown as it is.
 fn headers(shown: &ShownLetter) -> Vec<String> {
     let Value::Object(headers) = &shown.headers else {
         return vec![printable(&shown.headers_text).into_owned()];

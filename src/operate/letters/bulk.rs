@@ -16,7 +16,7 @@ pub struct ChosenLetters<'a> {
     choice: Choice,
     count: u64,
     hopeless: u64,
-    /// Where the next batch begins; `None` behind the last one.
+    /// Exclusive lower bound of the next batch; `None` after the last one.
     above: Option<i64>,
 }
 

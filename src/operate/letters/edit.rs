@@ -233,7 +233,8 @@ impl LetterChanges {
     }
 }
 
-/// The new payload, of the kind that the old one has; where that does not tell, the media type does.
+/// The new payload, of the same kind as the old one. Where the old one has no kind, the media type
+/// decides.
 fn payload(
     bytes: Vec<u8>,
     detail: &LetterDetail,
@@ -257,8 +258,8 @@ fn is_json(content_type: &str) -> bool {
     kind == "application/json" || kind.ends_with("+json")
 }
 
-/// Makes the message as the relay would; what cannot become one would only die again. The broker's
-/// own limits are known to the relay alone.
+/// Encodes the message as the relay would, because an event that cannot be encoded would only die
+/// again. The broker's own limits are not checked: only the relay learns them.
 fn check(
     config: &Config,
     detail: &LetterDetail,

@@ -33,7 +33,7 @@ pub struct StrandedLetters {
     pub cause: String,
 }
 
-/// There is no page.
+/// Error of a page that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
     /// Postgres did not answer, or refused.

@@ -37,7 +37,7 @@ pub struct ShownLetter {
     pub resolved_at: Option<String>,
     /// Why it was discarded.
     pub reason: Option<String>,
-    /// Where the stream has it.
+    /// The sequence of the message in the stream.
     pub stream_seq: Option<i64>,
     /// The version of the payload's schema.
     pub event_version: i32,
@@ -110,7 +110,7 @@ pub enum ShownExtent {
     Beginning,
 }
 
-/// There is nothing to show.
+/// Error of a letter that cannot be shown.
 #[derive(Debug, thiserror::Error)]
 pub enum ShowError {
     /// Postgres did not answer, or refused.
