@@ -305,7 +305,8 @@ const EMPTY_OPENINGS: &[&str] = &[
 ];
 
 /// Folders whose doc comments begin with their subject. The others follow; each adds its own line.
-const BEGIN_WITH_A_NOUN: &[&str] = &["src/config/", "src/outbox/", "src/pg/"];
+const BEGIN_WITH_A_NOUN: &[&str] =
+    &["src/config/", "src/delivery/", "src/nats/", "src/outbox/", "src/pg/", "src/relay/"];
 
 fn noun_complaints(sources: &[Source]) -> Vec<String> {
     let mut complaints = Vec::new();

@@ -19,7 +19,7 @@ use crate::{
     config::{self, Config, SinkKind},
     delivery::{DeliveryRules, Growth, OnDead, RetryPolicy, WindowLimits},
     metrics::{Dependency, Metrics, Program},
-    nats::{self, Connector, Standing, keep_connected},
+    nats::{self, ConnectionState, Connector, keep_connected},
     outbox::{Candidate, LETTER_BYTES_MAX},
     pg::schema::Schema,
     relay::{
@@ -162,7 +162,7 @@ impl Flow {
         let capacity = (settings.limits.in_flight_events * 2).max(SCAN_AHEAD) + 64;
         let connector = Connector::new(&config.nats, name, capacity).await?;
         let (sender, connections) = mpsc::channel(1);
-        let (standing, nats) = watch::channel(Standing::Disconnected(None));
+        let (standing, nats) = watch::channel(ConnectionState::Disconnected(None));
         let kept = tasks.cancelled();
         tasks.spawn("nats connection", async move {
             kept.run_until_cancelled(keep_connected(connector, sender, standing)).await;
@@ -262,7 +262,7 @@ fn rules(route: &config::Route) -> DeliveryRules {
 /// Logs every 30 s that there is no connection to NATS, and keeps that connection's state in the
 /// status. A task of its own does so, because the relay itself may be waiting for Postgres.
 async fn monitor_nats(
-    standing: watch::Receiver<Standing>,
+    standing: watch::Receiver<ConnectionState>,
     servers: String,
     (status, metrics): (Arc<watch::Sender<Status>>, Arc<Metrics>),
     cancelled: CancellationToken,
@@ -278,7 +278,7 @@ async fn monitor_nats(
         let now = Instant::now();
         let seen = standing.borrow().clone();
         match seen {
-            Standing::Connected => {
+            ConnectionState::Connected => {
                 remind_at = now + Duration::from_secs(1);
                 metrics.dependencies.connected(Dependency::Nats);
                 status.send_if_modified(|status| {
@@ -286,7 +286,7 @@ async fn monitor_nats(
                     before != Link::Up
                 });
             }
-            Standing::Disconnected(why) if now >= remind_at => {
+            ConnectionState::Disconnected(why) if now >= remind_at => {
                 remind_at = now + REMIND;
                 metrics.dependencies.lost(Dependency::Nats);
                 let (why, hint) = match why {
@@ -298,7 +298,7 @@ async fn monitor_nats(
                 let hint = Some(hint.to_owned());
                 status.send_modify(|status| status.nats = Link::Down { detail, hint });
             }
-            Standing::Disconnected(_) => {}
+            ConnectionState::Disconnected(_) => {}
         }
     }
 }

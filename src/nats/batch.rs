@@ -1,9 +1,9 @@
 //! Batches: messages that are answered together.
 //!
-//! Each message names its batch and its place in it, and the last says that the batch is complete: those
-//! of an atomic batch in headers, those of a fast one in the subject for its answers. An atomic
-//! batch is stored as a whole and answered once. Of a fast one each message is stored
-//! as it comes, up to the first gap or fault; what is answered before its end says how far it is.
+//! Each message names its batch and its place in it, and the last says that the batch is complete:
+//! those of an atomic batch in headers, those of a fast one in the subject for its answers. An
+//! atomic batch is stored as a whole and answered once. Of a fast one each message is stored as it
+//! comes, up to the first gap or fault; what is answered before its end says how far it is.
 
 use std::{collections::VecDeque, time::Instant};
 
@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 use tokio::task::coop::unconstrained;
 
 use super::{
-    error::{Answer, PubAck, Wanted},
+    error::{Answer, ExpectedStream, PubAck},
     publish::{Live, Publisher, map_of},
 };
 use crate::{
@@ -31,25 +31,25 @@ const FAST_FLOW: u16 = u16::MAX;
 /// How the answer to a message of a fast batch begins that says how far the server is.
 const PROGRESS: &[u8] = br#"{"type":"ack""#;
 
-/// A batch on its way.
+/// Batch in flight.
 #[derive(Debug)]
-pub(super) struct Sent {
+pub(super) struct SentBatch {
     kind: BatchKind,
     pub(super) tickets: Box<[Ticket]>,
 }
 
-/// The batches among what was sent.
+/// Batches in flight, and those that were given up.
 #[derive(Debug, Default)]
-pub(super) struct Batches {
+pub(super) struct BatchesInFlight {
     /// On their way, each by its number among what was sent.
-    sent: FxHashMap<u64, Sent>,
-    /// Those that ended without an answer and are yet to be told.
+    sent: FxHashMap<u64, SentBatch>,
+    /// Batches that ended without an answer and are yet to be reported.
     given_up: VecDeque<Box<[Ticket]>>,
 }
 
-impl Batches {
+impl BatchesInFlight {
     /// The events of a number that is a batch's; nobody waits for it any more.
-    pub(super) fn take(&mut self, number: u64) -> Option<Sent> {
+    pub(super) fn take(&mut self, number: u64) -> Option<SentBatch> {
         if self.sent.is_empty() { None } else { self.sent.remove(&number) }
     }
 
@@ -75,7 +75,8 @@ impl Publisher {
     /// Hands a batch to the client and returns at once.
     ///
     /// # Errors
-    /// When it was handed over in part only, or not at all: of an atomic one the server stores nothing.
+    /// When it was handed over in part only, or not at all: of an atomic one the server stores
+    /// nothing.
     pub fn publish_batch(
         &mut self,
         kind: BatchKind,
@@ -93,7 +94,7 @@ impl Publisher {
             self.skip_number();
             return Err(why);
         }
-        self.batches.sent.insert(number, Sent { kind, tickets });
+        self.batches.sent.insert(number, SentBatch { kind, tickets });
         self.wait_for(first, now);
         Ok(())
     }
@@ -109,15 +110,15 @@ impl Publisher {
         }
     }
 
-    /// What the answer to a batch means.
+    /// Outcome of a batch, by its answer.
     pub(super) fn batch_outcome(
         &self,
         answer: Answer<'_>,
         number: u64,
-        batch: &Sent,
+        batch: &SentBatch,
     ) -> BatchOutcome {
         let id = self.live.as_ref().map(|live| batch_id(&live.reply_prefix, number));
-        let Sent { kind, tickets } = batch;
+        let SentBatch { kind, tickets } = batch;
         classify(answer, self.wanted(), id.as_deref(), (*kind, tickets.len()))
     }
 }
@@ -156,7 +157,8 @@ pub(super) fn is_progress(answer: &[u8]) -> bool {
 struct Naming {
     kind: BatchKind,
     id: String,
-    /// Of an atomic batch the subject for its answer, of a fast one what all its subjects begin with.
+    /// Of an atomic batch the subject for its answer, of a fast one what all its subjects begin
+    /// with.
     reply: String,
     last: usize,
 }
@@ -195,8 +197,8 @@ impl Naming {
     }
 }
 
-/// A name for a batch that no other one has: that of the inbox, which no other connection has, and the
-/// number of the publish. At most 64 bytes, as the protocol wants it.
+/// A name for a batch that no other one has: that of the inbox, which no other connection has, and
+/// the number of the publish. At most 64 bytes, as the protocol wants it.
 fn batch_id(reply_prefix: &str, number: u64) -> String {
     let inbox = reply_prefix.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
     format!("{inbox}-{number}")
@@ -204,7 +206,7 @@ fn batch_id(reply_prefix: &str, number: u64) -> String {
 
 fn classify(
     answer: Answer<'_>,
-    wanted: Wanted<'_>,
+    wanted: ExpectedStream<'_>,
     id: Option<&str>,
     (kind, messages): (BatchKind, usize),
 ) -> BatchOutcome {
@@ -249,7 +251,7 @@ fn not_taken(kind: BatchKind, text: String) -> BatchOutcome {
 mod tests {
     use super::*;
 
-    const EVENTS: Wanted<'_> = Wanted { stream: "EVENTS", domain: None };
+    const EVENTS: ExpectedStream<'_> = ExpectedStream { stream: "EVENTS", domain: None };
 
     fn answer(json: &str) -> BatchOutcome {
         to(BatchKind::Atomic, json)

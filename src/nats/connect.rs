@@ -52,7 +52,7 @@ pub struct Connector {
     capacity: usize,
     /// The servers of the last attempt, without their logins.
     configured: Vec<ServerAddr>,
-    /// What the cluster has told of itself: a configured server may be the one that is down.
+    /// Servers that the cluster has advertised; a configured one may be down.
     advertised: Vec<ServerAddr>,
 }
 
@@ -61,22 +61,22 @@ pub struct Connector {
 pub struct Connection {
     /// The client. It never connects again.
     pub client: Client,
-    /// Its requests to JetStream, in the configured domain.
+    /// Context for requests to JetStream, in the configured domain.
     pub jetstream: Context,
-    /// What the subjects of these begin with.
+    /// Prefix of the subjects of these requests.
     pub api_prefix: String,
-    /// What the server complains about.
+    /// Events of the client, with the complaints of the server.
     pub events: mpsc::Receiver<Event>,
     /// Cancelled when the connection has ended; cancel it to say that it is of no use any more.
     pub ended: CancellationToken,
 }
 
-/// Whether there is a connection.
+/// State of the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
-    /// There is.
+pub enum ConnectionState {
+    /// The connection stands.
     Connected,
-    /// There is none; with what the last attempt failed, if one has, and what to do about it.
+    /// No connection stands; with the failure of the last attempt, if any, and advice.
     Disconnected(Option<(String, &'static str)>),
 }
 
@@ -149,7 +149,7 @@ impl Connector {
         Ok(Connection { client, jetstream, api_prefix, events, ended })
     }
 
-    /// What the subjects of requests to JetStream begin with.
+    /// Prefix of the subjects of requests to JetStream.
     fn api_prefix(&self) -> String {
         match (&self.config.api_prefix, &self.config.domain) {
             (Some(prefix), _) => prefix.clone(),
@@ -205,29 +205,29 @@ fn addresses(config: &config::Nats) -> Result<Vec<ServerAddr>, ConnectError> {
     servers.iter().map(|server| server.parse()).collect::<Result<_, _>>().map_err(ConnectError::Url)
 }
 
-/// Keeps a connection for as long as somebody takes them: opens one, hands it over, waits for its end,
-/// opens the next.
+/// Keeps a connection for as long as somebody takes them: opens one, hands it over, waits for its
+/// end, opens the next.
 pub async fn keep_connected(
     mut connector: Connector,
     connections: mpsc::Sender<Connection>,
-    standing: watch::Sender<Standing>,
+    standing: watch::Sender<ConnectionState>,
 ) {
     let mut replaced = connector.config.latest.watch();
     let mut failures = 0;
     while !connections.is_closed() {
         match connector.connect().await {
             Ok(connection) => {
-                standing.send_replace(Standing::Connected);
+                standing.send_replace(ConnectionState::Connected);
                 let since = Instant::now();
                 outlive(connection, &connections, &mut replaced).await;
-                standing.send_replace(Standing::Disconnected(None));
+                standing.send_replace(ConnectionState::Disconnected(None));
                 // One that ends at once is no success: there may be many more of it.
                 failures = if since.elapsed() < RECONNECT.longest { failures + 1 } else { 0 };
             }
             Err(error) => {
                 tracing::debug!(%error, "cannot connect to NATS");
                 let failed = Some((error.to_string(), error.hint()));
-                standing.send_replace(Standing::Disconnected(failed));
+                standing.send_replace(ConnectionState::Disconnected(failed));
                 failures += 1;
             }
         }

@@ -8,7 +8,7 @@ use crate::{
     delivery::{Attempt, Closure, ClosureKind, Outcome, Rejection},
 };
 
-/// What a PubAck holds, or an error in its place.
+/// PubAck, or an error in its place.
 #[derive(Debug, Deserialize)]
 pub(super) struct PubAck<'a> {
     #[serde(borrow, default)]
@@ -40,25 +40,25 @@ pub(super) struct ApiError {
     pub(super) description: String,
 }
 
-/// What came back for a publish.
+/// Answer to a publish.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Answer<'a> {
     /// The server says that nobody listens on the subject.
     NoResponders,
-    /// Somebody answered with these bytes.
+    /// A responder answered with these bytes.
     Payload(&'a [u8]),
 }
 
-/// Which stream has to have taken a message: two domains may each have one of the same name.
+/// Stream that has to answer a publish. Two domains may each have one of the same name.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted<'a> {
+pub struct ExpectedStream<'a> {
     /// The stream's name.
     pub stream: &'a str,
     /// The JetStream domain of its server.
     pub domain: Option<&'a str>,
 }
 
-impl Wanted<'_> {
+impl ExpectedStream<'_> {
     /// Whether this is the stream that answers.
     pub fn is(self, stream: &str, domain: Option<&str>) -> bool {
         self.stream == stream && self.domain == domain
@@ -73,9 +73,9 @@ fn named(stream: &str, domain: Option<&str>) -> String {
     }
 }
 
-/// What an answer to a publish means. Only the wanted stream may take the message.
-pub(super) fn classify_answer(answer: Answer<'_>, wanted: Wanted<'_>) -> Outcome {
-    let Wanted { stream, domain } = wanted;
+/// Outcome of a publish, by its answer. Only the expected stream may take the message.
+pub(super) fn classify_answer(answer: Answer<'_>, wanted: ExpectedStream<'_>) -> Outcome {
+    let ExpectedStream { stream, domain } = wanted;
     let Answer::Payload(payload) = answer else {
         // Subjects were validated against the stream before, so this is no malformed one.
         return unavailable(
@@ -109,7 +109,7 @@ pub(super) fn classify_answer(answer: Answer<'_>, wanted: Wanted<'_>) -> Outcome
     }
 }
 
-/// What an API error means for the message and for the stream.
+/// Outcome of a publish, by an API error.
 pub(super) fn classify_error(error: &ApiError) -> Outcome {
     let text = format!("{} (JetStream code {})", error.description, error.err_code);
     match error.err_code {
@@ -182,7 +182,7 @@ mod tests {
 
     use super::*;
 
-    const EVENTS: Wanted<'_> = Wanted { stream: "EVENTS", domain: None };
+    const EVENTS: ExpectedStream<'_> = ExpectedStream { stream: "EVENTS", domain: None };
 
     fn answer(json: &str) -> Outcome {
         classify_answer(Answer::Payload(json.as_bytes()), EVENTS)
@@ -210,7 +210,7 @@ mod tests {
     /// Another domain has a stream of the same name; its acknowledgements were taken for ours.
     #[test]
     fn only_an_ack_of_our_domain_counts() {
-        let hub = Wanted { stream: "EVENTS", domain: Some("hub") };
+        let hub = ExpectedStream { stream: "EVENTS", domain: Some("hub") };
         let of = |domain: &str| format!(r#"{{"stream":"EVENTS","seq":7{domain}}}"#);
         let (ours, other) = (of(r#","domain":"hub""#), of(r#","domain":"leaf""#));
         for (wanted, json, is_ours) in [

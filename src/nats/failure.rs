@@ -20,7 +20,7 @@ pub enum ConnectError {
         key: &'static str,
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Failure of the file.
         reason: String,
     },
     /// A private key that others may have read.
@@ -41,18 +41,18 @@ pub enum ConnectError {
     /// The server refuses the login.
     #[error("the server refuses the login: {0}")]
     Login(String),
-    /// There is no encrypted connection.
+    /// No encrypted connection was made.
     #[error("{text}")]
     Tls {
-        /// What the TLS library or the server said.
+        /// Words of the TLS library or the server.
         text: String,
-        /// What to do about it.
+        /// Advice for an operator.
         hint: &'static str,
     },
     /// No host has the name.
     #[error("the host is unknown: {0}")]
     UnknownHost(String),
-    /// Nothing listens on the port.
+    /// The port is closed.
     #[error("nothing listens there: {0}")]
     Closed(String),
     /// A server took the connection and was silent, or the network swallowed everything.
@@ -89,7 +89,7 @@ impl ConnectError {
         }
     }
 
-    /// What an operator can do about it.
+    /// Advice for an operator.
     pub fn hint(&self) -> &'static str {
         match self {
             Self::File { .. } | Self::Secret(_) => {
@@ -123,7 +123,7 @@ const SPEAK_TLS: &str = "give nats-server a tls block (with handshake_first for 
 
 const CERTIFICATES: &str = "check the PEM files of nats.tls_ca, tls_cert and tls_key";
 
-/// What a failed handshake means, and what to set.
+/// Explains a failed handshake, with the setting to change.
 fn explain(error: &rustls::Error) -> (String, &'static str) {
     #[expect(clippy::wildcard_enum_match_arm, reason = "the rest has one remedy")]
     match error {

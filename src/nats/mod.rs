@@ -17,8 +17,8 @@ mod stream;
 mod version;
 
 pub use account::obstacles;
-pub use connect::{Connection, Connector, Standing, keep_connected};
-pub use error::Wanted;
+pub use connect::{Connection, ConnectionState, Connector, keep_connected};
+pub use error::ExpectedStream;
 pub use failure::ConnectError;
 pub use message::{kept, message_at};
 pub use permission::{

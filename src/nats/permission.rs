@@ -2,10 +2,11 @@
 //!
 //! A server answers a request that our user may send, and complains of one that it forbids. So each
 //! request is sent with content that JetStream refuses: the answer that it is refused proves the
-//! permission, and nothing is created, read or deleted. nats-server compares the name of the stream in
-//! the subject and in the content before anything else of a creation (`jsStreamCreateRequest`,
+//! permission, and nothing is created, read or deleted. nats-server compares the name of the stream
+//! in the subject and in the content before anything else of a creation (`jsStreamCreateRequest`,
 //! `jsConsumerCreateRequest`), refuses to read the message of sequence 0 (`jsMsgGetRequest`) and a
-//! message that expects another stream (`processJetStreamMsg`), and finds no consumer of a random name.
+//! message that expects another stream (`processJetStreamMsg`), and finds no consumer of a random
+//! name.
 
 use async_nats::{Event, HeaderMap, Request as Message, RequestErrorKind, ServerError};
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use uuid::Uuid;
 
 use super::{
     Connection,
-    error::{ApiError, PubAck, Wanted},
+    error::{ApiError, ExpectedStream, PubAck},
     info::API_TIMEOUT,
     publish::{denied_subject, is_denial},
 };
@@ -67,8 +68,8 @@ impl Request {
         }
     }
 
-    /// Content that JetStream refuses. A stream's name that is not the subject's, a sequence that no
-    /// message has, and the name of a consumer that nobody has made each do.
+    /// Content that JetStream refuses. A stream's name that is not the subject's, a sequence that
+    /// no message has, and the name of a consumer that nobody has made each do.
     fn content(self) -> String {
         match self {
             Self::Create => format!(r#"{{"name":"{NO_STREAM}"}}"#),
@@ -124,24 +125,29 @@ async fn ask_api(connection: &mut Connection, request: &str, content: String) ->
     send(connection, subject, message).await
 }
 
-/// Who takes a message on a subject.
+/// Taker of a message on a subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Taker {
     /// The stream.
     Ours,
-    /// Nobody listens, as before the stream exists.
+    /// No one listens, as before the stream exists.
     Nobody,
     /// Another stream, or something that is not JetStream.
     Other(String),
-    /// Nobody can, because the server forbids the message, in these words.
+    /// No one can, because the server forbids the message, in these words.
     Denied(String),
     /// Neither an answer nor a complaint came in time.
     Silent,
 }
 
-/// Asks who would take a message on this subject, with one that no stream stores: it expects a stream
-/// that does not exist. Whoever subscribes to the subject without JetStream sees an empty message.
-pub async fn ask_taker(connection: &mut Connection, subject: &str, wanted: Wanted<'_>) -> Taker {
+/// Asks who would take a message on this subject, with one that no stream stores: it expects a
+/// stream that does not exist. Whoever subscribes to the subject without JetStream sees an empty
+/// message.
+pub async fn ask_taker(
+    connection: &mut Connection,
+    subject: &str,
+    wanted: ExpectedStream<'_>,
+) -> Taker {
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Expected-Stream", NO_STREAM);
     let message = Message::new().headers(headers).payload(Bytes::new()).timeout(Some(API_TIMEOUT));
@@ -154,7 +160,7 @@ pub async fn ask_taker(connection: &mut Connection, subject: &str, wanted: Wante
 }
 
 /// The sender of an answer to a message that every stream refuses.
-fn taker(payload: &[u8], wanted: Wanted<'_>) -> Taker {
+fn taker(payload: &[u8], wanted: ExpectedStream<'_>) -> Taker {
     match serde_json::from_slice::<PubAck<'_>>(payload) {
         Ok(PubAck { stream: Some(name), domain, .. }) if wanted.is(name, domain) => Taker::Ours,
         Ok(PubAck { stream: Some(name), domain: None, .. }) => {
@@ -209,7 +215,7 @@ fn concerns(denial: &str, subject: &str) -> bool {
 mod tests {
     use super::*;
 
-    const EVENTS: Wanted<'_> = Wanted { stream: "EVENTS", domain: None };
+    const EVENTS: ExpectedStream<'_> = ExpectedStream { stream: "EVENTS", domain: None };
 
     #[test]
     fn an_answer_says_who_takes_the_message() {

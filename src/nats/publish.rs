@@ -1,10 +1,10 @@
-//! Sends messages and tells what became of each, over one inbox of our own.
+//! Publisher: sends messages and returns the outcome of each, over one inbox of our own.
 //!
-//! Each publish carries a reply subject `<inbox>.<n>`, to which a message of a fast batch adds more; the
-//! answers come back on one subscription.
-//! That costs half of what the client's own acknowledgements do, and leaves nothing behind for an
-//! answer that never comes. What is unanswered when its deadline passes, or when the connection
-//! ends, is unconfirmed: it may be stored, and is sent again under the same id.
+//! Each publish carries a reply subject `<inbox>.<n>`, to which a message of a fast batch adds
+//! more; the answers come back on one subscription. That costs half of what the client's own
+//! acknowledgements do, and leaves nothing behind for an answer that never comes. What is
+//! unanswered when its deadline passes, or when the connection ends, is unconfirmed: it may be
+//! stored, and is sent again under the same id.
 
 use std::{
     collections::VecDeque,
@@ -28,9 +28,9 @@ use tokio::{sync::mpsc, task::coop::unconstrained};
 
 use super::{
     Connection,
-    batch::{Batches, is_progress},
-    error::{Answer, Wanted, classify_answer},
-    sent::{Sent, Unanswered},
+    batch::{BatchesInFlight, is_progress},
+    error::{Answer, ExpectedStream, classify_answer},
+    sent::{SentMessage, Unanswered},
 };
 use crate::{
     broker::{Absorbed, Forbidden, NotSent},
@@ -57,8 +57,8 @@ pub struct Publisher {
     domain: Option<String>,
     ack_timeout: Duration,
     sent: Unanswered,
-    pub(super) batches: Batches,
-    /// What ended without an answer and is yet to be told.
+    pub(super) batches: BatchesInFlight,
+    /// Publishes that ended without an answer and are yet to be reported.
     unconfirmed: VecDeque<Ticket>,
     last_answer: Instant,
 }
@@ -87,7 +87,7 @@ impl Publisher {
             domain: None,
             ack_timeout,
             sent: Unanswered::default(),
-            batches: Batches::default(),
+            batches: BatchesInFlight::default(),
             unconfirmed: VecDeque::new(),
             last_answer: now,
         }
@@ -103,9 +103,9 @@ impl Publisher {
         self.domain = domain;
     }
 
-    /// Which stream has to answer.
-    pub(super) fn wanted(&self) -> Wanted<'_> {
-        Wanted { stream: &self.stream, domain: self.domain.as_deref() }
+    /// Stream that has to answer.
+    pub(super) fn wanted(&self) -> ExpectedStream<'_> {
+        ExpectedStream { stream: &self.stream, domain: self.domain.as_deref() }
     }
 
     /// Gives up a connection over which nothing is answered, for another one.
@@ -172,12 +172,12 @@ impl Publisher {
         self.sent.push(ticket, now);
     }
 
-    /// What was handed over in part only may be answered under the next number: nothing else gets it.
+    /// Skips the next number, under which a batch that was handed over in part may be answered.
     pub(super) fn skip_number(&mut self) {
         self.sent.skip();
     }
 
-    /// What came back, as soon as something did.
+    /// Waits for the next answer or event.
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
@@ -225,7 +225,7 @@ impl Publisher {
         }
     }
 
-    /// What came back already, without waiting.
+    /// Next answer or event that came already, without waiting.
     pub fn try_next(&mut self, now: Instant) -> Option<Absorbed> {
         let silent = now.duration_since(self.last_answer) >= self.ack_timeout;
         if let Some(ticket) = self.unconfirmed.pop_front() {
@@ -263,7 +263,7 @@ impl Publisher {
         // What follows the number in the subject is the server's, of a message of a fast batch.
         let number = place.split_once('.').map_or(place, |(number, _)| number);
         let number: u64 = number.parse().ok()?;
-        let Sent { ticket, at } = self.sent.take(number)?;
+        let SentMessage { ticket, at } = self.sent.take(number)?;
         self.last_answer = now;
         let answer = match answer.status {
             Some(StatusCode::NO_RESPONDERS) => Answer::NoResponders,
@@ -286,7 +286,7 @@ impl Publisher {
         self.unconfirmed.clear();
     }
 
-    /// What became of a publish is known from elsewhere: no answer is waited for.
+    /// Drops a publish whose outcome is known from elsewhere.
     pub fn answered_otherwise(&mut self, ticket: Ticket) {
         self.sent.take_ticket(ticket);
     }
@@ -319,14 +319,14 @@ impl Live {
         Some(Self { connection, answers, reply_prefix: format!("{inbox}.") })
     }
 
-    /// Where the answer to a publish goes.
+    /// Subject to which the answer to a publish goes.
     pub(super) fn reply_to(&self, number: u64) -> String {
         let mut digits = itoa::Buffer::new();
         [self.reply_prefix.as_str(), digits.format(number)].concat()
     }
 }
 
-/// What an event of the client means for us.
+/// Translates an event of the client.
 fn happened(event: Event, api_prefix: &str) -> Option<Absorbed> {
     match event {
         // The connection tells its end by itself.

@@ -22,17 +22,17 @@ pub struct Used {
     pub max: u64,
 }
 
-/// What `check` asks of a stream beyond whether it fits.
+/// Room of a stream, for `check`.
 #[derive(Debug, Clone, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "settings of the stream, each by itself")]
 pub struct Room {
-    /// What the stream, and its account when that could be asked, have limits for.
+    /// Limits of the stream, and of its account if that could be asked.
     pub used: Vec<Used>,
     /// The stream refuses what does not fit, instead of dropping its oldest messages.
     pub refuses: bool,
     /// Each subject has a limit, at which its messages are refused.
     pub refuses_per_subject: bool,
-    /// It counts, and takes nothing but increments.
+    /// The stream is a counter, and takes nothing but increments.
     pub is_counter: bool,
 }
 

@@ -36,7 +36,7 @@ const MESSAGES_MAX: usize = 65_536;
 const NO_ROOM: [ErrorCode; 2] =
     [ErrorCode::MAXIMUM_CONSUMERS_LIMIT, ErrorCode::ACCOUNT_RESOURCES_EXCEEDED];
 
-/// What a work queue says to a consumer such as ours.
+/// Answers of a work queue to a consumer like ours.
 const WORK_QUEUE: [ErrorCode; 3] = [
     ErrorCode::CONSUMER_PULL_REQUIRES_ACK,
     ErrorCode::CONSUMER_WQ_MULTIPLE_UNFILTERED,
@@ -225,7 +225,7 @@ fn is_one_of(error: &ConsumerError, codes: &[ErrorCode]) -> bool {
     matches!(error.kind(), ConsumerErrorKind::JetStream(api) if codes.contains(&api.error_code()))
 }
 
-/// Which event a message is; `None` for a message without an event's identity.
+/// Identity of the event of a message; `None` for a message without one.
 pub fn identity(headers: &HeaderMap) -> Option<(Uuid, Seq)> {
     let text = |name: &str| headers.get(name).map(async_nats::HeaderValue::as_str);
     let id = Uuid::try_parse(text("Nats-Msg-Id")?).ok()?;

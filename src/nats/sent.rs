@@ -16,9 +16,9 @@ use crate::delivery::Ticket;
 /// apart.
 const QUEUE_MAX: usize = 8_192;
 
-/// One publish.
+/// Publish that was sent.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sent {
+pub(super) struct SentMessage {
     pub(super) ticket: Ticket,
     pub(super) at: Instant,
 }
@@ -28,11 +28,11 @@ pub(super) struct Sent {
 pub(super) struct Unanswered {
     /// In the order of their numbers; `None` once answered. A batch is one of them, by its first
     /// event.
-    queue: VecDeque<Option<Sent>>,
+    queue: VecDeque<Option<SentMessage>>,
     /// The number of the first in the queue.
     first: u64,
-    /// Those before it.
-    apart: BTreeMap<u64, Sent>,
+    /// Unanswered publishes before it.
+    apart: BTreeMap<u64, SentMessage>,
 }
 
 impl Unanswered {
@@ -48,7 +48,7 @@ impl Unanswered {
 
     /// A publish went under the next number.
     pub(super) fn push(&mut self, ticket: Ticket, at: Instant) {
-        self.queue.push_back(Some(Sent { ticket, at }));
+        self.queue.push_back(Some(SentMessage { ticket, at }));
         self.shorten();
     }
 
@@ -59,7 +59,7 @@ impl Unanswered {
     }
 
     /// The publish of a number is answered, or nobody waits for its answer any more.
-    pub(super) fn take(&mut self, number: u64) -> Option<Sent> {
+    pub(super) fn take(&mut self, number: u64) -> Option<SentMessage> {
         let sent = match number.checked_sub(self.first) {
             None => self.apart.remove(&number),
             Some(place) => {
@@ -71,9 +71,9 @@ impl Unanswered {
         sent
     }
 
-    /// Nobody waits for the answer to this event's publish any more.
+    /// Drops the publish of an event, whose answer is given up.
     pub(super) fn take_ticket(&mut self, ticket: Ticket) {
-        let is_it = |sent: &Sent| sent.ticket == ticket;
+        let is_it = |sent: &SentMessage| sent.ticket == ticket;
         let apart = self.apart.iter().find(|(_, sent)| is_it(sent)).map(|(number, _)| *number);
         let queued = || self.queue.iter().position(|sent| sent.as_ref().is_some_and(is_it));
         if let Some(number) = apart.or_else(|| queued().map(|place| self.first + place as u64)) {

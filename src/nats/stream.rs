@@ -30,7 +30,7 @@ pub(super) fn keeps(config: &Config) -> Keeps {
     }
 }
 
-/// Which batches the stream takes.
+/// Batches that the stream supports.
 fn batching_of(version: Version, config: &Config) -> Batching {
     let atomic = config.allow_atomic_publish && version.has_atomic();
     let fast = config.allow_batch_publish && version.has_fast();
@@ -50,7 +50,7 @@ const NO_STORAGE: [ErrorCode; 2] =
 /// The cause of a stream being unavailable, as JetStream has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing was answered at all, over a connection that stands.
+    /// No answer came at all, over a connection that stands.
     Silent,
     /// No server answers requests to JetStream.
     NoJetStream,
@@ -65,7 +65,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// What to do about it.
+    /// Advice for an operator.
     pub fn hint(self) -> &'static str {
         match self {
             Self::Silent => {
@@ -246,7 +246,7 @@ async fn create(
     }
 }
 
-/// What makes a stream unusable, and what to do about it.
+/// Fault that makes a stream unusable, and advice.
 fn fault(
     config: &Config,
     template: &SubjectTemplate,
@@ -296,7 +296,7 @@ fn fault(
     None
 }
 
-/// What might lose events.
+/// Settings of a stream that might lose events.
 fn warnings(info: &Info) -> Vec<Warning> {
     let config = &info.config;
     let mut warnings = Vec::new();

@@ -81,7 +81,7 @@ impl Relay {
         }
     }
 
-    /// Judges what the broker told us about one event. What concerns its subject names it.
+    /// Judges the broker's answer about an event. An answer about a subject gets its name.
     pub(super) fn resolve(
         &mut self,
         holding: &mut Holding,
@@ -114,7 +114,7 @@ impl Relay {
         self.report.gate(&mut holding.delivery, transition, now);
     }
 
-    /// What the stream holds in place of an event that it called a duplicate without our knowing.
+    /// Absorbs the comparison of an unexplained duplicate with the message in the log.
     pub(super) fn checked(&mut self, holding: &mut Holding, (ticket, outcome): (Ticket, Outcome)) {
         let now = self.report.note_the_time();
         self.resolve(holding, ticket, outcome, (Duration::ZERO, now));

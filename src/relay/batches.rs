@@ -13,8 +13,8 @@ use crate::{
 };
 
 impl Relay {
-    /// Sends these in a batch, as far as they can become messages. Returns whether any of them went; if
-    /// not, the first is to go by itself.
+    /// Sends these in a batch, as far as they can become messages. Returns whether any of them
+    /// went; if not, the first is to go by itself.
     pub(super) fn send_batch(
         &mut self,
         holding: &mut Holding,

@@ -1,4 +1,4 @@
-//! The broker as the relay sees it: connected, its log verified and scanned, its last complaints.
+//! Broker as the relay sees it: its connection, the verified and scanned log, its last complaints.
 
 mod regression;
 mod scanning;
@@ -11,9 +11,9 @@ use std::{
 use tracing::{info, warn};
 
 use super::{
-    duplicate::{Duplicates, Gone},
+    duplicate::{Absence, Duplicates},
     readiness::Readiness,
-    scan::{Progress, ScanError, Scanned},
+    scan::{ScanError, ScanProgress, Scanned},
     slot::Slot,
 };
 use crate::{
@@ -44,9 +44,9 @@ pub(super) struct Broker {
     pub(super) verifying: Slot<Result<Seen, BrokerError>>,
     pub(super) scanning: Slot<Result<Scanned, ScanError>>,
     /// The scan that is on its way, and since when.
-    scan: Option<(Arc<Progress>, Instant)>,
+    scan: Option<(Arc<ScanProgress>, Instant)>,
     ack_timeout: Duration,
-    state: State,
+    state: LogState,
     failures: u32,
     facts: Option<Facts>,
     warned: Vec<Warning>,
@@ -67,7 +67,7 @@ pub(super) struct Broker {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum LogState {
     Disconnected,
     /// Connected, and the log is to be verified then.
     Unverified {
@@ -80,13 +80,13 @@ enum State {
 
 /// The meaning of the verified log for the publishing gate.
 pub(super) enum Verified {
-    /// It may be used.
+    /// The log may be used.
     Sound,
-    /// Not now.
+    /// The log may not be used for now.
     Closed(Closure),
-    /// It has lost what it had acknowledged.
+    /// The log has lost what it had acknowledged.
     Regressed(Regression),
-    /// Not at all, and it never was since we started: a person has to act before this can run.
+    /// The log was never usable since the start, so a person has to act.
     Unusable(BrokerError),
 }
 
@@ -100,7 +100,7 @@ impl Broker {
             scanning: Slot::new(),
             scan: None,
             ack_timeout,
-            state: State::Disconnected,
+            state: LogState::Disconnected,
             failures: 0,
             facts: None,
             warned: Vec::new(),
@@ -137,11 +137,11 @@ impl Broker {
             Some((message, reading)) => {
                 let keeps = self.facts.as_ref().map(|facts| facts.keeps);
                 let is_wanted = ticket.is_letter() && keeps == Some(Keeps::UntilItsLimits);
-                let gone = if is_wanted { Gone::IsWanted } else { Gone::WasThere };
+                let gone = if is_wanted { Absence::IsWanted } else { Absence::WasThere };
                 self.duplicates.check(ticket, message, (stream_seq, reading), gone);
             }
-            // The limits changed since: it is refused when it goes again, unless the stream has it. Or
-            // there is no connection any more.
+            // The limits changed since: it is refused when it goes again, unless the stream has it.
+            // Or there is no connection any more.
             None => self.duplicates.unconfirmed(ticket),
         }
     }
@@ -149,9 +149,9 @@ impl Broker {
     /// The condition of the broker that keeps all messages back; `None` when they may go.
     pub(super) fn obstacle(&self) -> Option<Readiness> {
         match self.state {
-            State::Disconnected => Some(Readiness::Disconnected),
-            State::Unverified { .. } => Some(Readiness::Unverified),
-            State::Verified { .. } => self.scan_above.map(|_| Readiness::Scanning),
+            LogState::Disconnected => Some(Readiness::Disconnected),
+            LogState::Unverified { .. } => Some(Readiness::Unverified),
+            LogState::Verified { .. } => self.scan_above.map(|_| Readiness::Scanning),
         }
     }
 
@@ -161,7 +161,7 @@ impl Broker {
     }
 
     fn is_verified(&self) -> bool {
-        matches!(self.state, State::Verified { .. })
+        matches!(self.state, LogState::Verified { .. })
     }
 
     /// The identity of the log that is published to.
@@ -171,10 +171,10 @@ impl Broker {
 
     /// Whether there is a connection.
     pub(super) fn is_connected(&self) -> bool {
-        self.state != State::Disconnected
+        self.state != LogState::Disconnected
     }
 
-    /// What was learned from the stream the last time it was sound.
+    /// Facts of the log from the last time it was sound.
     pub(super) fn facts(&self) -> Option<&Facts> {
         self.facts.as_ref()
     }
@@ -186,22 +186,24 @@ impl Broker {
 
     fn verify_due(&self) -> Option<Instant> {
         match self.state {
-            State::Unverified { at } | State::Verified { again_at: at }
+            LogState::Unverified { at } | LogState::Verified { again_at: at }
                 if self.verifying.is_idle() =>
             {
                 Some(at)
             }
-            State::Unverified { .. } | State::Disconnected | State::Verified { .. } => None,
+            LogState::Unverified { .. } | LogState::Disconnected | LogState::Verified { .. } => {
+                None
+            }
         }
     }
 
-    /// There is a new connection: the log is verified before anything goes over it.
+    /// Notes a new connection; the log is verified before messages go over it.
     pub(super) fn connected(&mut self, now: Instant) {
         self.failures = 0;
         self.behind_since = None;
         self.silent_since = None;
         self.denials.clear();
-        self.state = State::Unverified { at: now };
+        self.state = LogState::Unverified { at: now };
     }
 
     /// Gives the connection up, with what waits in the client's queue.
@@ -212,21 +214,21 @@ impl Broker {
 
     /// The connection is gone.
     pub(super) fn disconnected(&mut self) {
-        self.state = State::Disconnected;
+        self.state = LogState::Disconnected;
         self.verifying.clear();
         self.scanning.clear();
         self.scan = None;
     }
 
-    /// Something about the log is in doubt: it is verified again.
+    /// Verifies the log again, because its state is uncertain.
     pub(super) fn doubt(&mut self, now: Instant) {
         if self.is_verified() {
             self.failures = 0;
-            self.state = State::Unverified { at: now };
+            self.state = LogState::Unverified { at: now };
         }
     }
 
-    /// A publish was answered.
+    /// Notes an answer to a publish.
     pub(super) fn answered(&mut self) {
         self.silent_since = None;
     }
@@ -263,7 +265,7 @@ impl Broker {
         false
     }
 
-    /// What it means that the server forbids a request.
+    /// Error for a request that the server forbids.
     pub(super) fn denied(&self, complaint: String) -> BrokerError {
         self.sink.denied(complaint)
     }
@@ -295,7 +297,7 @@ impl Broker {
         }
     }
 
-    /// Takes in what verifying gave.
+    /// Absorbs the result of a verification.
     pub(super) fn verified(&mut self, result: Result<Seen, BrokerError>, now: Instant) -> Verified {
         let error = match result {
             Ok(seen) => {
@@ -308,8 +310,8 @@ impl Broker {
             Err(error) => error,
         };
         self.failures += 1;
-        if self.state != State::Disconnected {
-            self.state = State::Unverified { at: now + VERIFY.after(self.failures) };
+        if self.state != LogState::Disconnected {
+            self.state = LogState::Unverified { at: now + VERIFY.after(self.failures) };
         }
         match &error {
             BrokerError::Refused { .. } if self.facts.is_none() => {
@@ -328,8 +330,8 @@ impl Broker {
     }
 
     fn sound(&mut self, facts: Facts, now: Instant) {
-        if self.state != State::Disconnected {
-            self.state = State::Verified { again_at: now + VERIFY_AGAIN };
+        if self.state != LogState::Disconnected {
+            self.state = LogState::Verified { again_at: now + VERIFY_AGAIN };
         }
         if self.scan_above.is_some() {
             self.scan_at.get_or_insert(now);

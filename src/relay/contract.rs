@@ -1,4 +1,5 @@
-//! What the reader rests on: verified at each start and each minute, repaired, or refused by name.
+//! Contract of the reader with the outbox: verified at each start and each minute, and repaired or
+//! refused by name.
 //!
 //! The sequence of `outbox.seq`, the defaults and the partitions of the table, its triggers and
 //! indexes: `docs/guarantees.md` lists them. When one breaks while the relay runs, `watch` ends
@@ -12,7 +13,7 @@ use tracing::{debug, warn};
 use super::{
     Settings,
     hold::NotYet,
-    holding::Place,
+    holding::OutboxPlace,
     shards,
     status::{Phase, Status},
 };
@@ -26,8 +27,8 @@ use crate::{
 /// How often a running relay verifies what it rests on.
 const INTERVAL: Duration = Duration::from_mins(1);
 
-/// What verifying came to.
-pub(super) enum Verdict {
+/// Verdict of a verification.
+pub(super) enum ContractVerdict {
     /// Every condition holds, or none that matters is broken.
     Sound,
     /// Something was repaired and the term is gone: acquire again, with another session.
@@ -59,15 +60,15 @@ fn note(status: &watch::Sender<Status>, broken: &[Broken]) {
 /// Verifies the conditions before anything is read, and repairs what can be repaired.
 pub(super) async fn verify(
     outbox: &Outbox,
-    outside: &Place,
+    outside: &OutboxPlace,
     settings: &Settings,
     status: &watch::Sender<Status>,
-) -> Result<Verdict, NotYet> {
+) -> Result<ContractVerdict, NotYet> {
     let broken = outbox.verify_contract().await?;
     note(status, &broken);
     let refused = texts(&broken, Remedy::Refuse);
     if !refused.is_empty() {
-        return Ok(Verdict::Refused(refused.join("; ")));
+        return Ok(ContractVerdict::Refused(refused.join("; ")));
     }
     if settings.rescan && broken.iter().any(|it| it.code == Broken::FOREIGN_ROWS) {
         let adopted = outside.repair().await?.adopt_rows().await?;
@@ -75,7 +76,7 @@ pub(super) async fn verify(
             rows = adopted,
             "gave rows of another cluster numbers of this one; they are published"
         );
-        return Ok(Verdict::Repaired);
+        return Ok(ContractVerdict::Repaired);
     }
     for warning in texts(&broken, Remedy::Warn) {
         warn!("{warning}");
@@ -85,7 +86,7 @@ pub(super) async fn verify(
             outbox.restore_wake().await?;
             tell_restored(&broken);
         }
-        return Ok(Verdict::Sound);
+        return Ok(ContractVerdict::Sound);
     }
     let Repaired { renumbered, put_back, uncertain } =
         outside.repair().await?.repair_contract().await?;
@@ -105,7 +106,7 @@ pub(super) async fn verify(
             "events that were inserted while that was so may have been passed over"
         );
     }
-    Ok(Verdict::Repaired)
+    Ok(ContractVerdict::Repaired)
 }
 
 fn tell_restored(broken: &[Broken]) {
@@ -122,9 +123,9 @@ fn texts(broken: &[Broken], remedy: Remedy) -> Vec<String> {
 /// A flow whose conditions are verified while it runs.
 #[derive(Debug)]
 pub struct Watched {
-    /// What the flow was told.
+    /// Settings of the flow.
     pub settings: Settings,
-    /// What it says about itself.
+    /// Status of the flow.
     pub status: Arc<watch::Sender<Status>>,
     /// Conditions that were warned of.
     warned: Vec<String>,
@@ -137,8 +138,8 @@ impl Watched {
     }
 }
 
-/// Verifies the conditions each minute while a flow runs, in a session of a moment's life, and wakes
-/// [`Settings::recheck`] of the flow for which one is broken.
+/// Verifies the conditions each minute while a flow runs, in a session of a moment's life, and
+/// wakes [`Settings::recheck`] of the flow for which one is broken.
 pub async fn watch(mut flows: Vec<Watched>, shutdown: Shutdown) {
     loop {
         tokio::select! {
@@ -173,7 +174,8 @@ pub async fn watch(mut flows: Vec<Watched>, shutdown: Shutdown) {
     }
 }
 
-/// What the relay has to deal with itself. A trigger is restored here, and a warning is given once.
+/// Conditions that the relay has to treat itself. A trigger is restored here, and each warning is
+/// given once.
 async fn broken_now(
     inspection: &Inspection,
     flow: &mut Watched,

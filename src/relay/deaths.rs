@@ -33,7 +33,8 @@ pub(super) enum Answers {
     Missing,
 }
 
-/// What the log says of dead letters, and what it still has to say.
+/// Counts of dead letters for the log: those without a line so far, and those not known to be
+/// written.
 #[derive(Debug, Default)]
 pub(super) struct Deaths {
     /// Events that are to become dead letters and are not known to be written.
@@ -45,12 +46,12 @@ pub(super) struct Deaths {
 }
 
 impl Deaths {
-    /// An event is to become a dead letter, once that is written.
+    /// Counts an event that becomes a dead letter once that is written.
     pub(super) fn decided(&mut self, code: &str) {
         add(&mut self.decided, code, 1);
     }
 
-    /// Dead letters are written: `codes` of all of them, and the first of them in full.
+    /// Logs dead letters that are written: `codes` of all of them, and the first of them in full.
     pub(super) fn written<'a>(
         &mut self,
         codes: impl Iterator<Item = &'a str>,

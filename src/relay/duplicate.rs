@@ -13,12 +13,12 @@ use crate::{
     wire::Message,
 };
 
-/// What it means when the stream recognises an id and does not hold the message.
+/// Reading of a log that recognises an id and does not contain the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Gone {
-    /// It was there, and was consumed or dropped since.
+pub(super) enum Absence {
+    /// The message was there, and was consumed or dropped since.
     WasThere,
-    /// It is to be there again, as an operator or a healing wants it.
+    /// The message is to be there again, as an operator or a healing wants it.
     IsWanted,
 }
 
@@ -38,13 +38,13 @@ impl Duplicates {
         ticket: Ticket,
         message: Message,
         (stream_seq, reading): (u64, Reading),
-        gone: Gone,
+        gone: Absence,
     ) {
         let check = async move { (ticket, judge(&message, stream_seq, reading.await, gone)) };
         self.checks.push(check.boxed());
     }
 
-    /// It cannot be compared: it has to go again.
+    /// Reports a message that cannot be compared as unconfirmed, so that it is sent again.
     pub(super) fn unconfirmed(&mut self, ticket: Ticket) {
         self.checks.push(ready((ticket, Outcome::Unconfirmed)).boxed());
     }
@@ -60,23 +60,23 @@ impl Duplicates {
         }
     }
 
-    /// Nobody waits for these any more.
+    /// Drops all comparisons.
     pub(super) fn forget(&mut self) {
         self.checks.clear();
     }
 }
 
-/// What an unexplained duplicate is: the same message, stored by an earlier run or by a copy of this
+/// Judges an unexplained duplicate: the same message, stored by an earlier run or by a copy of this
 /// database; or another one under the same id, in whose place this one would be lost.
 fn judge(
     message: &Message,
     stream_seq: u64,
     held: Result<Option<StoredMessage>, BrokerError>,
-    gone: Gone,
+    gone: Absence,
 ) -> Outcome {
     let known = Outcome::Acked { stream_seq, duplicate: true };
     let held = match held {
-        Ok(None) if gone == Gone::WasThere => return known,
+        Ok(None) if gone == Absence::WasThere => return known,
         Ok(None) => {
             let text =
                 "the stream does not hold the event and still recognises its id; it takes the \

@@ -24,7 +24,7 @@ pub enum RelayError {
     NewerSchema {
         /// The schema.
         schema: String,
-        /// Its version.
+        /// Version of the schema.
         have: i32,
         /// The newest version that this program supports.
         supported: i32,

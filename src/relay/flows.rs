@@ -15,9 +15,9 @@ use crate::{
 pub struct Flow {
     /// The name of its route.
     pub route: String,
-    /// What it says about itself.
+    /// Status of the flow.
     pub status: watch::Receiver<Status>,
-    /// What is counted of it.
+    /// Metrics of the flow.
     pub metrics: Arc<Metrics>,
 }
 

@@ -1,4 +1,4 @@
-//! Getting the right to run: a session, a schema that fits, the lease, the position.
+//! Acquisition of a holding: a session, a schema that fits, the lease, the position.
 
 use std::{
     borrow::Cow,
@@ -14,9 +14,9 @@ use uuid::Uuid;
 
 use super::{
     RELEASE_MAX, Relay, RelayError, Settings, chores, contract,
-    holding::{Holding, Place},
+    holding::{Holding, OutboxPlace},
     letters, process,
-    reader::{Pace, Reader},
+    reader::{PollIntervals, Reader},
     status::{Heartbeat, Link, Phase, blocker_of},
 };
 use crate::{
@@ -47,11 +47,11 @@ const CONNECT: Backoff =
 /// statement a second, over one session.
 const STANDBY: Duration = Duration::from_millis(1100);
 
-/// How long after its session was seen to have ended a leader that lives hands nothing over any more:
-/// it has to be heard of within less, and a turn that comes late counts as nothing heard.
+/// How long after its session was seen to have ended a leader that lives hands nothing over any
+/// more: it has to be heard of within less, and a turn that comes late counts as nothing heard.
 const NOTICES_WITHIN: Duration = HEARD_WITHIN.saturating_add(Duration::from_millis(100));
 
-/// How often the same trouble is logged again.
+/// Interval at which the same failure is logged again.
 const REMIND: Duration = Duration::from_secs(30);
 
 /// Why there is no holding yet.
@@ -126,15 +126,15 @@ impl Relay {
         };
         let (term, taken_by) = (acquired.term, Arc::clone(&outbox));
         let taken = self.take(outbox, acquired, asked).await;
-        if matches!(taken, Ok(Taken::Foreign | Taken::Refused(_)) | Err(_)) {
+        if matches!(taken, Ok(TakenPosition::Foreign | TakenPosition::Refused(_)) | Err(_)) {
             // It ends by itself otherwise.
             drop(tokio::time::timeout(RELEASE_MAX, taken_by.release(term)).await);
         }
         match taken {
-            Ok(Taken::Holding(holding)) => Ok(Ok(*holding)),
-            Ok(Taken::Foreign) => Err(RelayError::ForeignCluster),
-            Ok(Taken::Refused(text)) => Err(RelayError::Contract(text)),
-            Ok(Taken::Rescanned) => Box::pin(self.try_hold()).await,
+            Ok(TakenPosition::Holding(holding)) => Ok(Ok(*holding)),
+            Ok(TakenPosition::Foreign) => Err(RelayError::ForeignCluster),
+            Ok(TakenPosition::Refused(text)) => Err(RelayError::Contract(text)),
+            Ok(TakenPosition::Rescanned) => Box::pin(self.try_hold()).await,
             Err(error) => Ok(Err(error)),
         }
     }
@@ -142,8 +142,8 @@ impl Relay {
     /// Opens a session whose schema fits this binary.
     async fn open(&self) -> Result<Result<Arc<Outbox>, NotYet>, RelayError> {
         let settings = &self.settings;
-        // The server gives a session up that is cut off, but not before the leader has stopped trusting
-        // its lease: a standby takes over when it sees the session gone.
+        // The server gives a session up that is cut off, but not before the leader has stopped
+        // trusting its lease: a standby takes over when it sees the session gone.
         let silent = format!("{}s", settings.candidate.length.as_secs().max(10));
         let own = [("tcp_user_timeout", silent.as_str()), ("tcp_keepalives_idle", silent.as_str())];
         let session = [&SESSION_SETTINGS[..], &own].concat();
@@ -185,17 +185,18 @@ impl Relay {
         Ok(outbox.map_err(NotYet::from))
     }
 
-    /// Waits until the lease is ours. Tells what came with it, and when it was asked for.
+    /// Waits until the lease is ours. Returns the position with it, and the time of the statement.
     ///
     /// The protocol is in `docs/leadership.md`.
     async fn wait_for_lease(&mut self, outbox: &Outbox) -> Result<(Acquired, Instant), QueryError> {
         outbox.listen_for_lease().await?;
         let instance = self.settings.candidate.instance;
-        let mut seen_gone: Option<Gone> = None;
+        let mut seen_gone: Option<EndedSession> = None;
         let mut figures = chores::Standby::default();
         loop {
             let leader = outbox.leader().await?;
-            let gone = seen_gone.as_ref().and_then(|gone: &Gone| gone.is_certain(clock::now()));
+            let gone =
+                seen_gone.as_ref().and_then(|gone: &EndedSession| gone.is_certain(clock::now()));
             let claim = claim(leader.as_ref(), instance, gone);
             let wait = match claim {
                 Claim::Free { ended } => {
@@ -209,7 +210,7 @@ impl Relay {
                     }
                 }
                 Claim::Doubtful { term } => {
-                    let seen_gone = Gone::of(&mut seen_gone, term);
+                    let seen_gone = EndedSession::of(&mut seen_gone, term);
                     (seen_gone + NOTICES_WITHIN).saturating_duration_since(clock::now())
                 }
                 Claim::Led { left } => left.map_or(STANDBY, |left| left.min(STANDBY)),
@@ -234,11 +235,11 @@ impl Relay {
         }
     }
 
-    /// Takes the lease, unless another instance was faster, or the route is led with another number of
-    /// shards; then it tells how long to wait.
+    /// Takes the lease, unless another instance was faster, or the route is led with another number
+    /// of shards; then it tells how long to wait.
     ///
-    /// Whoever has taken a lease asks for rivals once more: of two that took theirs at the same time
-    /// neither had seen the other. Before that it ends the terms of those that are late.
+    /// Whoever has taken a lease asks for rivals once more: of two that took theirs at the same
+    /// time neither had seen the other. Before that it ends the terms of those that are late.
     async fn acquire(
         &self,
         outbox: &Outbox,
@@ -305,9 +306,9 @@ impl Relay {
         outbox: Arc<Outbox>,
         acquired: Acquired,
         asked: Instant,
-    ) -> Result<Taken, NotYet> {
+    ) -> Result<TakenPosition, NotYet> {
         let settings = &self.settings;
-        let outside = Place {
+        let outside = OutboxPlace {
             database: settings.database.clone(),
             schema: settings.schema.clone(),
             relay: settings.relay.clone(),
@@ -317,9 +318,9 @@ impl Relay {
             return from_elsewhere(&outbox, &outside, acquired.term, settings).await;
         }
         match contract::verify(&outbox, &outside, settings, &self.status).await? {
-            contract::Verdict::Sound => {}
-            contract::Verdict::Repaired => return Ok(Taken::Rescanned),
-            contract::Verdict::Refused(text) => return Ok(Taken::Refused(text)),
+            contract::ContractVerdict::Sound => {}
+            contract::ContractVerdict::Repaired => return Ok(TakenPosition::Rescanned),
+            contract::ContractVerdict::Refused(text) => return Ok(TakenPosition::Refused(text)),
         }
         if let Some(FilterChange { passed_over }) = outbox.note_filter(acquired.term).await? {
             report_filter(passed_over, &self.settings.route);
@@ -346,12 +347,12 @@ impl Relay {
         let earlier = earlier(term, &position, course, (fence, sent_to));
         let scan_above = (earlier != EarlierRun::None).then_some(stream.floor);
         self.broker.begin(created, scan_above, now);
-        let pace = Pace {
+        let pace = PollIntervals {
             poll_interval: settings.poll_interval,
             idle_interval: settings.idle_interval,
             notified,
         };
-        let letters = letters::Pace::new(pace, settings.rules.retry.max_delay, now);
+        let letters = letters::LetterSchedule::new(pace, settings.rules.retry.max_delay, now);
         let resume = Resume { position, lettered, stream, earlier, sent_to };
         let delivery = Delivery::resume(resume, settings.limits, settings.rules, now);
         let authority = Authority {
@@ -373,7 +374,7 @@ impl Relay {
         let lease = Lease::taken(settings.candidate.length, asked, now);
         let holding =
             Holding::new((outbox, outside), (authority, lease), delivery, (reader, letters), fence);
-        Ok(Taken::Holding(Box::new(holding)))
+        Ok(TakenPosition::Holding(Box::new(holding)))
     }
 }
 
@@ -398,43 +399,43 @@ fn report_filter(passed_over: Option<i64>, route: &str) {
     );
 }
 
-/// What is done about a position that was made in another cluster.
+/// Handles a position that was made in another cluster.
 async fn from_elsewhere(
     outbox: &Outbox,
-    outside: &Place,
+    outside: &OutboxPlace,
     term: i64,
     settings: &Settings,
-) -> Result<Taken, NotYet> {
+) -> Result<TakenPosition, NotYet> {
     if outbox.take_over_upgrade(term).await? {
         info!("Postgres was upgraded by pg_upgrade: the relay goes on where it was");
-        return Ok(Taken::Rescanned);
+        return Ok(TakenPosition::Rescanned);
     }
     if !settings.rescan {
-        return Ok(Taken::Foreign);
+        return Ok(TakenPosition::Foreign);
     }
     let pending = outside.repair().await?.rescan(term).await?;
     warn!(pending, "accepted a restored database: what was not settled is published");
-    Ok(Taken::Rescanned)
+    Ok(TakenPosition::Rescanned)
 }
 
 /// The options that an instance has about the lease.
 #[derive(Debug, PartialEq, Eq)]
 enum Claim {
-    /// Nobody leads, or this very process did before; or the session of that term has ended.
+    /// No instance leads, or this very process did before; or the session of that term has ended.
     Free { ended: Option<i64> },
     /// The leader's session has ended, and the leader may not have noticed yet.
     Doubtful { term: i64 },
-    /// Somebody leads.
+    /// Another instance leads.
     Led { left: Option<Duration> },
 }
 
 /// A session of a leader that was seen to have ended.
-struct Gone {
+struct EndedSession {
     term: i64,
     seen: Instant,
 }
 
-impl Gone {
+impl EndedSession {
     /// When the session of this term was seen to have ended first.
     fn of(seen: &mut Option<Self>, term: i64) -> Instant {
         let known = seen.take().filter(|gone| gone.term == term);
@@ -476,7 +477,7 @@ async fn keep_turning<T>(heartbeat: &Heartbeat) -> T {
     }
 }
 
-/// Which events may be in the stream without our knowing. In its first pass over the outbox a relay
+/// Earlier run whose events may be in the log without our knowing. In its first pass a relay
 /// may meet any row that another name has published, and a healing meets all that it publishes
 /// again.
 fn earlier(
@@ -494,14 +495,14 @@ fn earlier(
     EarlierRun::Some { sent_to }
 }
 
-/// What taking the position came to.
-enum Taken {
+/// Result of taking the position.
+enum TakenPosition {
     Holding(Box<Holding>),
-    /// The position was made in another cluster, and nobody said that this is fine.
+    /// The position was made in another cluster, and no `--rescan` accepts that.
     Foreign,
-    /// Something that the reader rests on is broken, and an operator has to act.
+    /// A condition of the contract is broken, and an operator has to act.
     Refused(String),
-    /// It was, and everything is as if the relay were new; with another session.
+    /// The position was accepted or repaired; acquire again, with another session.
     Rescanned,
 }
 
@@ -536,12 +537,12 @@ mod tests {
     #[test]
     fn a_session_is_certainly_gone_only_after_its_leader_has_noticed() {
         let mut seen = None;
-        let first = Gone::of(&mut seen, 7);
+        let first = EndedSession::of(&mut seen, 7);
         let gone = seen.as_ref().unwrap();
         assert_eq!(gone.is_certain(first + NOTICES_WITHIN / 2), None);
         assert_eq!(gone.is_certain(first + NOTICES_WITHIN), Some(7));
-        assert_eq!(Gone::of(&mut seen, 7), first, "it was seen again");
-        assert!(Gone::of(&mut seen, 8) >= first);
+        assert_eq!(EndedSession::of(&mut seen, 7), first, "it was seen again");
+        assert!(EndedSession::of(&mut seen, 8) >= first);
         assert_eq!(seen.unwrap().term, 8);
     }
 

@@ -1,4 +1,4 @@
-//! One holding of the relay's right: the session, the term, and the events in our hands.
+//! Holding: the session, the term, and the events in memory of one time as the leader.
 
 use std::{
     collections::VecDeque,
@@ -11,7 +11,7 @@ use tracing::warn;
 use super::{
     deaths::{Answers, LINES_MAX},
     letters::{self, Loading},
-    reader::{Read, Reader, Reading, Start},
+    reader::{ReadResult, Reader, Reading, Start},
     slot::Slot,
 };
 use crate::{
@@ -39,7 +39,7 @@ const MOVE_INTERVAL: Duration = Duration::from_secs(10);
 /// The wait before a failed settlement or reading is tried again on the same session.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
 
-/// One holding of the relay's right.
+/// Holding: one time of being the leader.
 pub(super) struct Holding {
     pub(super) outbox: Arc<Outbox>,
     pub(super) authority: Authority,
@@ -49,12 +49,12 @@ pub(super) struct Holding {
     pub(super) reader: Reader,
     pub(super) fetching: Slot<Result<Reading, QueryError>>,
     pub(super) settling: Slot<(Settlement, Result<Written, SettleError>)>,
-    pub(super) letters: letters::Pace,
+    pub(super) letters: letters::LetterSchedule,
     pub(super) loading: Slot<Loading>,
     pub(super) recording: Slot<(Records, Result<Vec<DeadLetter>, SettleError>)>,
     pub(super) healing: Slot<Result<Option<Healed>, String>>,
-    place: Place,
-    /// What begins from now on has a higher `seq`; read before anything that begins later.
+    place: OutboxPlace,
+    /// Exclusive lower bound for the `seq` of rows whose transaction begins from now on.
     pub(super) fence: Seq,
     /// When the settlement on its way was sent.
     settle_asked: Instant,
@@ -66,7 +66,7 @@ pub(super) struct Holding {
     pub(super) answers: Answers,
     settle_at: Instant,
     last_settled: Instant,
-    sweep: Sweep,
+    final_poll: FinalPoll,
 }
 
 /// A renewal of the lease.
@@ -78,15 +78,15 @@ pub(super) struct Renewal {
     sent_to: Seq,
 }
 
-/// Where the outbox is, for a session besides the relay's own.
+/// Place of the outbox, for a session besides the relay's own.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(super) struct OutboxPlace {
     pub(super) database: config::Database,
     pub(super) schema: Schema,
     pub(super) relay: String,
 }
 
-impl Place {
+impl OutboxPlace {
     /// Opens a session for a repair, which may take as long as there are rows.
     pub(super) async fn repair(&self) -> Result<Repair, ConnectError> {
         let connection = connect(&self.database, "repair", &REPAIR_SETTINGS).await?;
@@ -94,9 +94,9 @@ impl Place {
     }
 }
 
-/// How far a stopping relay is with its last poll for committed rows.
+/// State of the last poll for committed rows, in a stopping relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sweep {
+enum FinalPoll {
     NotStopping,
     /// Rows that were committed before the stop are still to be polled for.
     Wanted,
@@ -105,12 +105,12 @@ enum Sweep {
     Done,
 }
 
-/// Why a holding ended.
+/// Reason for which a holding ended.
 #[derive(Debug)]
 pub(super) enum Ended {
     /// We were asked to stop, and did.
     Stopped,
-    /// What is in memory is out of date: the rows are to be read again, from another position or with
+    /// Memory is out of date: the rows are to be read again, from another position or with
     /// larger payloads.
     Again,
     /// The session is gone; another one may be had.
@@ -126,10 +126,10 @@ pub(super) enum Ended {
 impl Holding {
     /// A holding that has read nothing yet.
     pub(super) fn new(
-        (outbox, place): (Arc<Outbox>, Place),
+        (outbox, place): (Arc<Outbox>, OutboxPlace),
         (authority, lease): (Authority, Lease),
         delivery: Delivery,
-        (reader, letters): (Reader, letters::Pace),
+        (reader, letters): (Reader, letters::LetterSchedule),
         fence: Seq,
     ) -> Self {
         let now = reader.next();
@@ -154,21 +154,21 @@ impl Holding {
             answers: Answers::Complete,
             settle_at: now,
             last_settled: now,
-            sweep: Sweep::NotStopping,
+            final_poll: FinalPoll::NotStopping,
         }
     }
 
     /// Asks for one last poll for what was committed before now.
     pub(super) fn stop(&mut self, now: Instant) {
-        if self.sweep == Sweep::NotStopping {
-            self.sweep = Sweep::Wanted;
+        if self.final_poll == FinalPoll::NotStopping {
+            self.final_poll = FinalPoll::Wanted;
             self.reader.wake(now);
         }
     }
 
     /// Whether nothing new is begun.
     pub(super) fn is_stopping(&self) -> bool {
-        self.sweep != Sweep::NotStopping
+        self.final_poll != FinalPoll::NotStopping
     }
 
     /// Puts the position back to where the stream still had everything.
@@ -190,9 +190,9 @@ impl Holding {
         !self.healing.is_idle()
     }
 
-    /// Gives up the last poll: its time is over.
+    /// Gives up the last poll, because its time is over.
     pub(super) fn stop_sweeping(&mut self) {
-        self.sweep = Sweep::Done;
+        self.final_poll = FinalPoll::Done;
     }
 
     /// Starts reading when it is time to and there is room.
@@ -207,8 +207,8 @@ impl Holding {
             ..limits
         };
         let cursor = self.delivery.cursor();
-        if self.sweep == Sweep::Wanted && cursor.is_complete() {
-            self.sweep = Sweep::Reading;
+        if self.final_poll == FinalPoll::Wanted && cursor.is_complete() {
+            self.final_poll = FinalPoll::Reading;
         }
         let outbox = Arc::clone(&self.outbox);
         self.fetching.start(self.reader.read(
@@ -224,11 +224,11 @@ impl Holding {
         let knows_keys = self.letters.knows_blocked_keys();
         knows_keys
             && self.fetching.is_idle()
-            && self.sweep != Sweep::Done
+            && self.final_poll != FinalPoll::Done
             && self.delivery.room().events > 0
     }
 
-    /// Takes in a reading. Returns how many rows it brought.
+    /// Absorbs a reading, and returns its number of rows.
     pub(super) fn fetched(
         &mut self,
         reading: Result<Reading, QueryError>,
@@ -243,7 +243,7 @@ impl Holding {
             }
         };
         self.lease.heard(self.reader.began(), now);
-        let Read { begin, page } = self.reader.absorb(reading, now);
+        let ReadResult { begin, page } = self.reader.absorb(reading, now);
         if let Some((target, floor)) = begin {
             self.delivery.begin(target, floor);
         }
@@ -263,13 +263,13 @@ impl Holding {
                 self.delivery.exhausted();
             }
         }
-        if complete && self.sweep == Sweep::Reading {
-            self.sweep = Sweep::Done;
+        if complete && self.final_poll == FinalPoll::Reading {
+            self.final_poll = FinalPoll::Done;
         }
         Ok(rows)
     }
 
-    /// Starts writing what it is time to write.
+    /// Starts the writes that are due.
     pub(super) fn write(&mut self, now: Instant) {
         self.settle(now);
         self.renew(now);
@@ -318,14 +318,14 @@ impl Holding {
         if !self.delivery.has_moved() {
             return None;
         }
-        if self.sweep != Sweep::NotStopping || self.delivery.is_full() {
+        if self.final_poll != FinalPoll::NotStopping || self.delivery.is_full() {
             return Some(self.last_settled);
         }
         let wait = if self.delivery.settleable() > 0 { SETTLE_INTERVAL } else { MOVE_INTERVAL };
         Some(self.last_settled + wait)
     }
 
-    /// Takes in what became of a settlement. Returns it once it is committed.
+    /// Absorbs the result of a settlement. Returns the settlement once it is committed.
     pub(super) fn settled(
         &mut self,
         settlement: Settlement,
@@ -383,7 +383,7 @@ impl Holding {
         })
     }
 
-    /// Takes in what became of a renewal.
+    /// Absorbs the result of a renewal.
     pub(super) fn renewed(
         &mut self,
         renewal: Renewal,
@@ -413,7 +413,7 @@ impl Holding {
 
     /// Whether a stopping relay has nothing left to do.
     pub(super) fn is_drained(&self) -> bool {
-        let swept = self.sweep == Sweep::Done && self.fetching.is_idle();
+        let swept = self.final_poll == FinalPoll::Done && self.fetching.is_idle();
         swept && self.delivery.events() == 0 && self.is_settled()
     }
 

@@ -28,19 +28,19 @@ const UNNOTIFIED: Duration = Duration::from_secs(1);
 /// How long records may wait for others: a crash sends these letters again under the same ids.
 const RECORD_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What one reading of the letters gave.
+/// Result of one load of letters.
 pub(super) enum Loading {
     /// Some of the keys that are blocked.
     Blocked(Result<BlockedKeys, QueryError>),
-    /// Which are due.
+    /// Letters that are due.
     Due(Result<DueLetters, QueryError>),
-    /// What stands in their keys, as of when everything below the ticket was settled.
+    /// Letters of these keys, as of the time when everything below the ticket was settled.
     Keys(Result<Vec<KeyLetters>, QueryError>, Ticket),
 }
 
-/// When letters are loaded.
+/// Schedule of the loads of letters.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct LetterSchedule {
     /// The letter after which the next page of blocked keys begins, until all of them are loaded.
     load_after: Option<LetterId>,
     load_at: Instant,
@@ -49,14 +49,14 @@ pub(super) struct Pace {
     /// The longest wait of the policy: a time further away is a mistake of some clock.
     wait_max: Duration,
     record_at: Instant,
-    /// What was due and is to be read next.
+    /// Keys that were due and are loaded next.
     keys: Vec<(Option<AggregateKey>, Vec<Mark>)>,
     /// Records that could not be written and are tried again.
     failed: Option<Records>,
 }
 
-impl Pace {
-    pub(super) fn new(reader: reader::Pace, wait_max: Duration, now: Instant) -> Self {
+impl LetterSchedule {
+    pub(super) fn new(reader: reader::PollIntervals, wait_max: Duration, now: Instant) -> Self {
         let interval = if reader.notified { reader.idle_interval } else { UNNOTIFIED };
         let load_after = Some(LetterId(0));
         let (keys, failed) = (Vec::new(), None);
@@ -70,7 +70,7 @@ impl Pace {
 }
 
 impl Holding {
-    /// Somebody notified: of events, or of letters.
+    /// Wakes the reader after a notification of events or letters.
     pub(super) fn notified(&mut self, now: Instant) {
         self.reader.wake(now);
         self.letters.load_at = now;
@@ -119,7 +119,7 @@ impl Holding {
         (self.loading.is_idle() && self.may_load()).then_some(self.letters.load_at)
     }
 
-    /// Takes in what a reading of the letters gave.
+    /// Absorbs the result of a load.
     pub(super) fn loaded(&mut self, loading: Loading, now: Instant) -> Result<(), Ended> {
         let error = match loading {
             Loading::Blocked(Ok(BlockedKeys { keys, next })) => {
@@ -187,7 +187,7 @@ impl Holding {
         }
     }
 
-    /// Starts writing down what became of letters, when it is time to.
+    /// Starts writing the records of letters when they are due.
     pub(super) fn record_letters(&mut self, now: Instant) {
         if self.record_due().is_none_or(|due| due > now) {
             return;
@@ -208,7 +208,7 @@ impl Holding {
         (wanted && may).then_some(self.letters.record_at)
     }
 
-    /// Takes in what became of records. Returns them once they are committed.
+    /// Absorbs the result of writing records. Returns them once they are committed.
     pub(super) fn recorded(
         &mut self,
         records: Records,
@@ -238,7 +238,7 @@ impl Holding {
         }
     }
 
-    /// Whether nothing about letters is left to be written.
+    /// Whether all records of letters are written.
     pub(super) fn is_recorded(&self) -> bool {
         self.recording.is_idle() && self.letters.failed.is_none() && !self.delivery.has_records()
     }

@@ -89,15 +89,15 @@ const YIELD: Duration = Duration::from_secs(3);
 /// How long giving the lease up may take; it ends by itself otherwise.
 const RELEASE_MAX: Duration = Duration::from_secs(1);
 
-/// How long after the trust in the lease has ended people are told.
+/// Time after the end of the trust in the lease at which it is reported.
 const UNTRUSTED_SAID: Duration = Duration::from_secs(1);
 
-/// What a relay is to do, taken from the configuration.
+/// Settings of a relay, from the configuration.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where the outbox is.
+    /// Database of the outbox.
     pub database: config::Database,
-    /// Its schema.
+    /// Schema of the outbox.
     pub schema: Schema,
     /// The relay's name.
     pub relay: String,
@@ -105,7 +105,7 @@ pub struct Settings {
     pub route: String,
     /// The events that it takes.
     pub filter: Filter,
-    /// Who we are when we ask for the lease.
+    /// Candidate for the lease: this instance.
     pub candidate: Candidate,
     /// The stream.
     pub stream: config::Stream,
@@ -127,7 +127,7 @@ pub struct Settings {
     pub letter_bytes_max: u64,
     /// How an event is tried again, and what a dead letter does to its key.
     pub rules: DeliveryRules,
-    /// What to do when the server forbids a subject.
+    /// Consequence when the server forbids a subject.
     pub on_denied: OnDenied,
     /// The pause between polls while there is work; longer while each brings plenty.
     pub poll_interval: Duration,
@@ -139,9 +139,9 @@ pub struct Settings {
     pub grace: Duration,
     /// Accept a database that was restored into another cluster.
     pub rescan: bool,
-    /// Tells that something the reader rests on is broken.
+    /// Notifies that a condition of the contract is broken.
     pub recheck: Arc<Notify>,
-    /// Tells that another instance shall lead.
+    /// Notifies that another instance shall lead.
     pub yielding: Arc<Notify>,
 }
 
@@ -189,7 +189,7 @@ impl Relay {
     /// Relays until asked to stop.
     ///
     /// # Errors
-    /// [`RelayError`]: what only a person can mend. Everything else is waited for.
+    /// [`RelayError`] for a failure that only a person can repair. Other failures are waited out.
     pub async fn run(mut self) -> Result<(), RelayError> {
         let mut fruitless = 0;
         while let Some(mut holding) = Box::pin(self.hold()).await? {
@@ -441,7 +441,7 @@ impl Relay {
         self.say_whether_trusted(holding, now);
     }
 
-    /// Tells people when the lease cannot be renewed, so that nothing is published.
+    /// Logs and reports that the lease cannot be renewed, so that nothing is published.
     fn say_whether_trusted(&mut self, holding: &Holding, now: Instant) {
         if now < holding.lease.trusted_until() {
             self.report.untrusted_since = None;

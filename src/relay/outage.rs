@@ -13,12 +13,12 @@ pub struct Outages {
     now: Option<Outage>,
 }
 
-/// One time in which events did not flow.
+/// Outage: a time in which events did not flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outage {
     /// When it began.
     since: Instant,
-    /// What was wrong, each once, in the order in which it was seen.
+    /// Failures of the outage, each once, in the order in which they were seen.
     pub codes: Vec<Code>,
     /// The most events that waited, as far as it could be seen.
     pub waited_at_least: u64,
@@ -61,7 +61,7 @@ impl Outages {
     }
 }
 
-/// What belongs to every start and stop.
+/// Whether the code belongs to every start and stop.
 fn is_wanted(code: Code) -> bool {
     matches!(code, Code::Starting | Code::Stopping)
 }

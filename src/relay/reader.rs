@@ -39,9 +39,9 @@ const LONGEST_POLL: Duration = Duration::from_millis(5);
 /// The pause between polls while idle when nobody notifies, as a multiple of `poll_interval`.
 const UNNOTIFIED_FACTOR: u32 = 25;
 
-/// How the reader waits.
+/// Intervals at which the reader polls.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
+pub(super) struct PollIntervals {
     /// The pause between polls while there is work.
     pub(super) poll_interval: Duration,
     /// The pause between polls while asleep.
@@ -50,11 +50,11 @@ pub(super) struct Pace {
     pub(super) notified: bool,
 }
 
-/// When to read next, and how.
+/// Reader: when the outbox is read next, and how.
 #[derive(Debug)]
 pub(super) struct Reader {
-    pace: Pace,
-    state: State,
+    pace: PollIntervals,
+    state: ReaderState,
     next: Instant,
     /// When the last reading began.
     began: Instant,
@@ -64,12 +64,12 @@ pub(super) struct Reader {
     drowsy: u32,
     /// Whether somebody woke us since the last reading began: it may not have seen why.
     woken: bool,
-    /// Those of the span that is being read, once they were asked for.
+    /// Late transactions of the present span, once they were asked for.
     late: Late,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum ReaderState {
     Awake,
     /// The wake-up gate is open; a writer that may not have seen it open is not done yet.
     Drowsy,
@@ -77,7 +77,7 @@ enum State {
     Asleep,
 }
 
-/// What one reading of the outbox gave.
+/// Result of one reading of the outbox.
 pub(super) struct Reading {
     /// A new target, when the one before was complete, with its floor.
     begin: Option<(Snapshot, Seq)>,
@@ -86,15 +86,15 @@ pub(super) struct Reading {
     gate: Gate,
 }
 
-/// Where a reading begins.
+/// Start of a reading.
 pub(super) struct Start {
-    /// What is read already.
+    /// Position up to which rows are read.
     pub(super) cursor: Position,
-    /// What begins from now on has a higher `seq`.
+    /// Exclusive lower bound for the `seq` of rows whose transaction begins from now on.
     pub(super) fence: Seq,
 }
 
-/// What a reading did about the wake-up gate.
+/// State in which a reading left the wake-up gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Gate {
     /// Left or made it closed.
@@ -112,8 +112,8 @@ enum Late {
     Unknown,
 }
 
-/// What the loop does with a reading.
-pub(super) struct Read {
+/// Absorbed reading, for the loop.
+pub(super) struct ReadResult {
     /// A new target, when the one before was complete, with its floor.
     pub(super) begin: Option<(Snapshot, Seq)>,
     /// Rows, when there was a reason to read some.
@@ -122,10 +122,10 @@ pub(super) struct Read {
 
 impl Reader {
     /// A reader that reads at once.
-    pub(super) fn new(pace: Pace, now: Instant) -> Self {
+    pub(super) fn new(pace: PollIntervals, now: Instant) -> Self {
         Self {
             pace,
-            state: State::Awake,
+            state: ReaderState::Awake,
             next: now,
             began: now,
             last_work: now,
@@ -145,7 +145,7 @@ impl Reader {
         self.began
     }
 
-    /// When it will be.
+    /// Time of the next reading.
     pub(super) fn next(&self) -> Instant {
         self.next
     }
@@ -187,7 +187,7 @@ impl Reader {
         let quiet = now.duration_since(self.last_work) >= QUIET;
         let sleepy = self.pace.notified && quiet && start.cursor.is_complete();
         let open_for = self.pace.idle_interval + GATE_SLACK;
-        let was_open = self.state != State::Awake;
+        let was_open = self.state != ReaderState::Awake;
         self.woken = false;
         self.began = now;
         let late = self.late.clone();
@@ -205,8 +205,8 @@ impl Reader {
         }
     }
 
-    /// Takes in what a reading gave and decides when to read next.
-    pub(super) fn absorb(&mut self, reading: Reading, now: Instant) -> Read {
+    /// Absorbs a reading and decides when to read next.
+    pub(super) fn absorb(&mut self, reading: Reading, now: Instant) -> ReadResult {
         let Reading { begin, late, page, gate } = reading;
         let (rows, complete) =
             page.as_ref().map_or((0, true), |page| (page.events.len(), page.complete));
@@ -215,23 +215,23 @@ impl Reader {
             self.last_work = now;
         }
         self.state = match gate {
-            Gate::Closed => State::Awake,
-            Gate::Open if rows == 0 => State::Asleep,
-            Gate::Open | Gate::OpenTooLate => State::Drowsy,
+            Gate::Closed => ReaderState::Awake,
+            Gate::Open if rows == 0 => ReaderState::Asleep,
+            Gate::Open | Gate::OpenTooLate => ReaderState::Drowsy,
         };
-        self.drowsy = if self.state == State::Drowsy { self.drowsy + 1 } else { 0 };
+        self.drowsy = if self.state == ReaderState::Drowsy { self.drowsy + 1 } else { 0 };
         let quiet = now.duration_since(self.last_work) >= QUIET;
         self.next = now
             + match self.state {
                 _ if self.woken || !complete => Duration::ZERO,
-                State::Asleep => self.pace.idle_interval,
-                State::Drowsy if quiet => DROWSY.after(self.drowsy),
-                State::Awake if quiet && !self.pace.notified => {
+                ReaderState::Asleep => self.pace.idle_interval,
+                ReaderState::Drowsy if quiet => DROWSY.after(self.drowsy),
+                ReaderState::Awake if quiet && !self.pace.notified => {
                     self.pace.poll_interval * UNNOTIFIED_FACTOR
                 }
-                State::Awake | State::Drowsy => self.until_next_poll(rows, now),
+                ReaderState::Awake | ReaderState::Drowsy => self.until_next_poll(rows, now),
             };
-        Read { begin, page }
+        ReadResult { begin, page }
     }
 }
 
@@ -275,7 +275,7 @@ mod tests {
     /// to be forgotten: the relay slept on a committed event until the slow poll.
     #[test]
     fn a_wake_up_during_a_reading_is_not_forgotten_by_what_the_reading_gave() {
-        let pace = Pace {
+        let pace = PollIntervals {
             poll_interval: Duration::from_millis(2),
             idle_interval: Duration::from_secs(5),
             notified: true,
@@ -293,7 +293,7 @@ mod tests {
     #[test]
     fn polls_keep_their_pace_and_pause_for_half_of_it_at_least() {
         let (poll, ms) = (Duration::from_millis(4), Duration::from_millis);
-        let pace = Pace { poll_interval: poll, idle_interval: ms(5000), notified: true };
+        let pace = PollIntervals { poll_interval: poll, idle_interval: ms(5000), notified: true };
         let began = Instant::now();
         for (took, next) in [(ms(0), 3500), (ms(1), 3500), (ms(3), 4750), (ms(9), 10_750)] {
             let mut reader = Reader::new(pace, began);
@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn polls_that_bring_plenty_come_less_often_up_to_a_bound() {
         let (poll, ms) = (Duration::from_millis(2), Duration::from_millis);
-        let pace = Pace { poll_interval: poll, idle_interval: ms(5000), notified: true };
+        let pace = PollIntervals { poll_interval: poll, idle_interval: ms(5000), notified: true };
         let began = Instant::now();
         for (rows, next) in [(0, 1500), (16, 1500), (32, 3000), (54, 5000), (1000, 5000)] {
             let mut reader = Reader::new(pace, began);
@@ -320,7 +320,7 @@ mod tests {
             assert_eq!(reader.next(), began + Duration::from_micros(next), "{rows} rows");
         }
         // Whoever polls less often anyway notices nothing.
-        let slow = Reader::new(Pace { poll_interval: ms(100), ..pace }, began);
+        let slow = Reader::new(PollIntervals { poll_interval: ms(100), ..pace }, began);
         assert_eq!(slow.until_next_poll(1000, began), Duration::from_micros(99_500));
     }
 }

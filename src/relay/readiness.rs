@@ -18,8 +18,8 @@ pub enum Readiness {
     Scanning,
     /// The session with Postgres has ended; another one is being opened.
     SessionEnded,
-    /// The lease holds, and nothing was heard of the database for a while: it is asked before the next
-    /// message goes. An idle leader is in this state most of the time.
+    /// The lease holds, and nothing was heard of the database for a while: it is asked before the
+    /// next message goes. An idle leader is in this state most of the time.
     LeaseUnheard,
     /// The lease is over as far as this instance knows, so another one may lead.
     LeaseUnconfirmed,

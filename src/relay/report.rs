@@ -1,4 +1,4 @@
-//! What the relay tells people: log lines, metrics, the status snapshot.
+//! Report of the relay: log lines, metrics, the status snapshot.
 
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(1);
 /// How often it is logged at most that the publishing gate closed as misconfigured.
 const FOREIGN_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What is collected between two reports.
+/// State of the report: figures between two snapshots, and the lines logged last.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     pub(super) batch: PublishedBatch,
@@ -134,8 +134,8 @@ impl Report {
         debug!(state = delivery.breaker().state_name(), ?now, "gate");
     }
 
-    /// Whether it is logged that the publishing gate has closed: of foreign answers not again within a
-    /// while.
+    /// Whether it is logged that the publishing gate has closed: of foreign answers not again
+    /// within a while.
     fn may_tell_gate(&mut self, kind: ClosureKind, now: Instant) -> bool {
         let is_again =
             self.foreign_told.is_some_and(|at| now.duration_since(at) < FOREIGN_INTERVAL);
@@ -274,7 +274,8 @@ fn failure(kind: ClosureKind) -> Failure {
     }
 }
 
-/// How long ago the row was written, by two clocks: it is a measure for people, nothing rests on it.
+/// How long ago the row was written, by two clocks: it is a measure for people, nothing rests on
+/// it.
 fn since_written(event: &Event, now: Timestamp) -> Option<Duration> {
     now.duration_since(event.occurred_at?).try_into().ok()
 }

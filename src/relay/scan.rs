@@ -26,14 +26,14 @@ use crate::{
 /// How often a scan logs how far it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What was read longer ago than this says too little of what has come since: the scan goes on with
-/// that.
+/// Age from which a pass is too old, because messages may have come since. The scan goes on with
+/// another pass.
 const FRESH: Duration = Duration::from_millis(500);
 
 /// How often a scan goes on at most, beside publishers that are as fast as it is.
 const PASSES_MAX: u32 = 10;
 
-/// What a scan has found.
+/// Result of a scan.
 #[derive(Debug)]
 pub(super) struct Scanned {
     /// Our events among the messages.
@@ -44,7 +44,8 @@ pub(super) struct Scanned {
     pub(super) last_seq: u64,
     /// Messages that were read.
     pub(super) messages: u64,
-    /// Events of ours that were found and forgotten, because there were more than [`SCANNED_IDS_MAX`].
+    /// Events of ours that were found and forgotten, because there were more than
+    /// [`SCANNED_IDS_MAX`].
     pub(super) forgotten: u64,
     /// For how long the stream keeps a message.
     pub(super) keeps: Keeps,
@@ -61,15 +62,15 @@ pub(super) enum ScanError {
     Outbox(#[from] QueryError),
 }
 
-/// How far a scan is, for the status.
+/// Progress of a scan, for the status.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(super) struct ScanProgress {
     read: AtomicU64,
     expected: AtomicU64,
 }
 
-impl Progress {
-    /// Says how far it is.
+impl ScanProgress {
+    /// Progress in words.
     pub(super) fn text(&self) -> String {
         let (read, expected) =
             (self.read.load(Ordering::Relaxed), self.expected.load(Ordering::Relaxed));
@@ -84,7 +85,7 @@ impl Progress {
 pub(super) async fn scan(
     mut scan: Scan,
     outbox: Arc<Outbox>,
-    progress: Arc<Progress>,
+    progress: Arc<ScanProgress>,
 ) -> Result<Scanned, ScanError> {
     let mut began = clock::now();
     scan.advance().await?;
@@ -114,7 +115,7 @@ async fn read(
     scan: &mut Scan,
     outbox: &Outbox,
     collected: &mut Collected,
-    progress: &Progress,
+    progress: &ScanProgress,
 ) -> Result<(), ScanError> {
     progress.expected.store(scan.expected(), Ordering::Relaxed);
     let mut page = Vec::with_capacity(SIGHTINGS_MAX);
@@ -147,7 +148,7 @@ async fn read(
     }
 }
 
-/// What a scan has found so far.
+/// Events that a scan has found so far.
 struct Collected {
     ids: Vec<(Uuid, Seq)>,
     latest: LastValues,

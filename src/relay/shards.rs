@@ -1,4 +1,5 @@
-//! Spreads the shards of a route over its instances: one that leads more than its part gives some up.
+//! Spreads the shards of a route over its instances: one that leads more than its part gives some
+//! up.
 
 use std::collections::BTreeMap;
 

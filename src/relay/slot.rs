@@ -1,8 +1,8 @@
-//! Room for one piece of I/O on its way, so that the loop can start it and absorb its result.
+//! Slot for one piece of I/O in progress: the loop starts it and absorbs its result.
 
 use futures_util::future::{BoxFuture, FutureExt, pending};
 
-/// Room for one future. While it is empty, [`Slot::done`] never completes.
+/// Slot for one future. While it is empty, [`Slot::done`] never completes.
 pub(super) struct Slot<T> {
     future: Option<BoxFuture<'static, T>>,
 }
@@ -13,25 +13,25 @@ impl<T> Slot<T> {
         Self { future: None }
     }
 
-    /// Whether nothing is on its way.
+    /// Whether the slot is empty.
     pub(super) fn is_idle(&self) -> bool {
         self.future.is_none()
     }
 
-    /// Starts something. What was on its way before is dropped.
+    /// Starts a future, and drops the one before.
     pub(super) fn start(&mut self, future: impl Future<Output = T> + Send + 'static) {
         self.future = Some(future.boxed());
     }
 
-    /// Gives up what is on its way.
+    /// Drops the future.
     pub(super) fn clear(&mut self) {
         self.future = None;
     }
 
-    /// Waits for what is on its way, and empties the slot.
+    /// Waits for the future, and empties the slot.
     ///
     /// # Cancel safety
-    /// What is on its way stays there when this is dropped.
+    /// The future stays in the slot when this is dropped.
     pub(super) async fn done(&mut self) -> T {
         match &mut self.future {
             None => pending().await,

@@ -1,4 +1,4 @@
-//! What the relay says about itself: a plain snapshot for health pages, `status` and systemd.
+//! Status of the relay: a plain snapshot for health pages, `status` and systemd.
 
 use std::{
     sync::{
@@ -19,10 +19,10 @@ use crate::{
 /// lease for longer than a lease and this reports that nobody leads.
 const TAKE_OVER_MAX: Duration = Duration::from_secs(2);
 
-/// One snapshot, published through a `tokio::sync::watch` channel.
+/// Snapshot, published through a `tokio::sync::watch` channel.
 #[derive(Debug, Clone)]
 pub struct Status {
-    /// What the relay is doing.
+    /// Phase of the relay.
     pub phase: Phase,
     /// The connection to Postgres.
     pub postgres: Link,
@@ -37,19 +37,19 @@ pub struct Status {
     pub in_flight: usize,
     /// Events in memory that wait for their turn.
     pub waiting: usize,
-    /// What waits to be published, as last measured.
+    /// Backlog, as last measured.
     pub measured: Measured,
     /// The fencing number of the present holding of the lease; 0 before the first.
     pub term: i64,
     /// Messages that the stream has confirmed since the program started.
     pub published_total: u64,
-    /// What those messages are.
+    /// Use of those messages.
     pub counts: Counted,
     /// When the loop last turned.
     pub last_turn: Heartbeat,
     /// The relay's name.
     pub relay: String,
-    /// Who leads while this instance stands by, when that is known.
+    /// Leader while this instance stands by, if known.
     pub leader: Option<String>,
     /// When this instance, standing by, last saw a valid lease.
     pub led_at: Instant,
@@ -67,7 +67,7 @@ pub struct Status {
     pub failing: Vec<(Chore, u32)>,
     /// Other relays whose position nobody holds, and for how many seconds.
     pub abandoned: Vec<(String, f64)>,
-    /// What other parts of the program found out.
+    /// Findings of other parts of the program.
     pub alarms: Vec<Finding>,
     /// Conditions of the outbox that do not hold and that the relay does not repair itself.
     pub broken: Vec<Finding>,
@@ -186,16 +186,16 @@ pub fn blocker_of(error: &QueryError) -> Option<Blocker> {
     }
 }
 
-/// What becomes of the messages that a flow counts.
+/// Use of the messages that a flow counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counted {
-    /// They are published.
+    /// The messages are published.
     Published,
-    /// They go nowhere: no route takes them.
+    /// The messages go nowhere, because no route takes them.
     Unrouted,
 }
 
-/// What the relay is doing.
+/// Phase of the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// Not connected to everything yet.
@@ -223,12 +223,12 @@ impl Phase {
     }
 }
 
-/// One connection's state.
+/// State of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Link {
     /// Being connected; the detail says what is waited for.
     Connecting {
-        /// What is waited for, free of secrets.
+        /// Awaited event, free of secrets.
         detail: String,
     },
     /// Working.
@@ -237,7 +237,7 @@ pub enum Link {
     Down {
         /// Why, free of secrets.
         detail: String,
-        /// What to do about that, when the cause tells.
+        /// Advice for an operator, if the cause is known.
         hint: Option<String>,
     },
 }
@@ -260,9 +260,9 @@ pub struct GateStatus {
     /// `stream_unavailable`, `misconfigured`, `permission_denied`, `broker_stalled`,
     /// `store_stalled`, `broker_regressed` or `scanning`.
     pub kind: &'static str,
-    /// What is wrong, free of secrets.
+    /// Failure in words, free of secrets.
     pub text: String,
-    /// What to do about it.
+    /// Advice for an operator.
     pub hint: String,
     /// When the publishing gate closed.
     pub since: Instant,

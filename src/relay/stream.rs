@@ -1,4 +1,4 @@
-//! The verified and scanned log: what the relay makes of either.
+//! Results of verifying and of scanning the log, as the relay absorbs them.
 
 use std::time::Instant;
 
@@ -38,7 +38,7 @@ fn batching(wanted: Batches, stream: Batching) -> Batching {
 }
 
 impl Relay {
-    /// Takes in what verifying the log gave.
+    /// Absorbs the result of a verification.
     pub(super) fn verified(
         &mut self,
         holding: &mut Holding,
@@ -84,7 +84,7 @@ impl Relay {
         Ok(None)
     }
 
-    /// Takes in what the stream holds of what may have been sent before.
+    /// Absorbs the result of a scan.
     pub(super) fn scanned(
         &mut self,
         holding: &mut Holding,
@@ -110,7 +110,7 @@ impl Relay {
         Ok(())
     }
 
-    /// The stream has lost what it had acknowledged: nothing goes on top of that before it is healed.
+    /// Closes the gate and heals: the log has lost what it had acknowledged.
     pub(super) fn regressed(
         &mut self,
         holding: &mut Holding,
@@ -131,7 +131,7 @@ impl Relay {
         self.close_gate(holding, Closure::new(kind, text), now);
     }
 
-    /// The position was put back to where the stream still had everything: begin again from there.
+    /// Ends the holding after a healing; the next one begins at the position that was put back.
     pub(super) fn healed(healed: Result<Option<Healed>, String>) -> Option<Ended> {
         failpoint::pass("healed");
         match healed {

@@ -1,11 +1,11 @@
-//! Whether the loop turns in time: a turn that comes late may be one of a process that stood still.
+//! Turns of the loop: whether they come in time. After a stand-still of the process one comes late.
 
 use std::time::{Duration, Instant};
 
 use crate::clock::WallClock;
 
-/// From this lateness on nothing is handed over before the database has confirmed the lease. Another
-/// instance takes over no sooner than that after it saw our session end.
+/// From this lateness on nothing is handed over before the database has confirmed the lease.
+/// Another instance takes over no sooner than that after it saw our session end.
 const LATE: Duration = Duration::from_millis(250);
 
 /// From this lateness on the connection to the broker is given up, with what waits in its queue: it
@@ -15,7 +15,7 @@ const STOOD_STILL: Duration = Duration::from_millis(2500);
 /// How often the time of day is read.
 const WALL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// When the next turn was to begin.
+/// Plan of the next turn.
 #[derive(Debug)]
 pub(super) struct Turns {
     planned: Instant,
@@ -32,7 +32,8 @@ pub(super) enum Passed {
     Late,
     /// The process or the machine stood still for so long.
     StoodStill(Duration),
-    /// The time of day jumped: a virtual machine may have stood still without any clock counting it.
+    /// The time of day jumped: a virtual machine may have stood still without any clock counting
+    /// it.
     Jumped,
 }
 
@@ -42,7 +43,7 @@ impl Turns {
         Self { planned: now, wall: WallClock::start(), wall_at: now + WALL_INTERVAL }
     }
 
-    /// A turn begins.
+    /// Begins a turn, and returns how the time since the last one passed.
     pub(super) fn begin(&mut self, now: Instant) -> Passed {
         let late = now.saturating_duration_since(self.planned);
         if late >= STOOD_STILL {
@@ -57,7 +58,7 @@ impl Turns {
         if late >= LATE { Passed::Late } else { Passed::AsPlanned }
     }
 
-    /// The next turn begins then at the latest.
+    /// Plans the next turn for `at` at the latest.
     pub(super) fn plan(&mut self, at: Instant) {
         self.planned = at;
     }

@@ -37,7 +37,7 @@ mod system {
 
     use super::{EXIT_CODE, SET_AFTER};
 
-    /// What stops a timer.
+    /// Expiration that stops a timer.
     const NEVER: Expiration = Expiration::OneShot(TimeSpec::new(0, 0));
 
     /// Timer that ends the process unless the loop turns, while messages may wait to be written.
@@ -100,8 +100,8 @@ mod system {
         /// or ends with a connection that leaves two pings unanswered.
         pub(in crate::relay) fn rest(&mut self) {
             self.is_guarding.store(false, SeqCst);
-            // Every flow of the process hears the signal: a timer that went on would end the process
-            // while another flow guards.
+            // Every flow of the process hears the signal: a timer that went on would end the
+            // process while another flow guards.
             if let (Some(timer), Some(_)) = (&mut self.timer, self.set.take())
                 && let Err(error) = timer.set(NEVER, TimerSetTimeFlags::empty())
             {

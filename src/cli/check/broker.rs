@@ -12,7 +12,7 @@ use crate::{
     cli::exit::Exit,
     config::{self, Config, SinkKind},
     delivery::{BatchKind, BatchSupport, Batching},
-    nats::{self, ConnectError, Connector, Wanted},
+    nats::{self, ConnectError, Connector, ExpectedStream},
     wire::SubjectTemplate,
 };
 
@@ -82,14 +82,14 @@ pub(super) async fn findings(config: &Config) -> (Vec<Finding>, Option<Seen>) {
             }));
             findings.extend(room::findings(&connection, stream).await);
             findings.extend(requests::findings(&mut connection, stream, &facts).await);
-            let wanted = Wanted { stream, domain: facts.domain.as_deref() };
+            let wanted = ExpectedStream { stream, domain: facts.domain.as_deref() };
             findings.extend(requests::taker(&mut connection, &template.sample(), wanted).await);
             (findings, Some(Seen::Exists(Box::new(facts))))
         }
         Err(BrokerError::Missing { .. }) => {
             if config.stream.create {
                 findings.extend(requests::creation(&mut connection, &config.stream).await);
-                let wanted = Wanted { stream: name, domain: None };
+                let wanted = ExpectedStream { stream: name, domain: None };
                 findings.extend(requests::taker(&mut connection, &template.sample(), wanted).await);
             }
             (findings, Some(Seen::Missing))

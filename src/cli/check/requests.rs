@@ -6,7 +6,7 @@ use crate::{
     broker::{BrokerError, Facts},
     cli::exit::Exit,
     config,
-    nats::{self, Reply, Request, Taker, Wanted},
+    nats::{self, ExpectedStream, Reply, Request, Taker},
 };
 
 const PERMISSIONS: &str = "permissions";
@@ -88,7 +88,7 @@ pub(super) async fn creation(
 pub(super) async fn taker(
     connection: &mut nats::Connection,
     subject: &str,
-    wanted: Wanted<'_>,
+    wanted: ExpectedStream<'_>,
 ) -> Option<Finding> {
     let text_and_hint = match nats::ask_taker(connection, subject, wanted).await {
         Taker::Ours | Taker::Nobody => return None,

@@ -156,7 +156,7 @@ pub(in crate::delivery) struct LoadedLetter {
 enum KeyState {
     /// No unresolved letter of the key is left.
     Free,
-    /// These letters may be published.
+    /// The first letters, which may be published.
     Ready(Vec<StoredLetter>),
     /// A letter that has to wait stands before all others.
     Blocked,

@@ -13,7 +13,7 @@ const PROBE: Backoff =
 pub enum Permit {
     /// Every event.
     Flow,
-    /// One message, as a probe whether the failure is over.
+    /// A single message, as a probe whether the failure is over.
     Probe,
     /// No event, at least until that time; `None` while a probe is in flight.
     No(Option<Instant>),

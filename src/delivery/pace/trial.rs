@@ -244,8 +244,8 @@ mod tests {
         assert!(broker.work(REMEASURE_AFTER, Load::Light) == 0.0, "but not for ever");
     }
 
-    /// One batch of a hot key in each round trip, and the last one ends when nothing else may go:
-    /// what arrives then must not be taken for the rate of single messages.
+    /// A batch of a hot key goes in each round trip, and the last one ends when nothing else may
+    /// go: what arrives then must not be taken for the rate of single messages.
     #[test]
     fn a_long_round_trip_does_not_spoil_the_measure() {
         const ROUND_TRIP: Duration = Duration::from_millis(240);

@@ -88,7 +88,7 @@ impl Database {
         Self { rows: Vec::new(), commits: 0, position, mark, sent_to, letters: BTreeMap::new() }
     }
 
-    /// One transaction draws sequence numbers, another overtakes it, then both commit.
+    /// Two transactions draw sequence numbers, the later one overtakes the other, then both commit.
     pub(super) fn write(&mut self, random: &mut Random) {
         let first = i64::try_from(self.rows.len()).unwrap() + 1;
         let count = 1 + random.below(4);

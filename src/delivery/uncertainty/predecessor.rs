@@ -9,14 +9,14 @@ use crate::event::Seq;
 pub enum EarlierRun {
     /// No earlier run.
     None,
-    /// One earlier run of this relay.
+    /// An earlier run of this relay.
     Some {
         /// Inclusive upper bound for the `seq` of rows that the earlier run has sent.
         sent_to: Seq,
     },
     /// No earlier run of this relay, but other relays may have published any row.
     OtherRelays,
-    /// One earlier run of this relay, and any other row may be in the log too. Other relays may
+    /// An earlier run of this relay, and any other row may be in the log too. Other relays may
     /// have published it, or it is read again to heal the log.
     AnyRow {
         /// Inclusive upper bound for the `seq` of rows that the earlier run has sent.

@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(publish_all(&mut delivery, now), [2, 3, 5]);
     }
 
-    /// What was found at the start was believed for as long as the program ran: an event that the
+    /// The result of the first scan was believed for as long as the program ran: an event that the
     /// stream lost later, and that came again as a letter, was recorded as published and not sent.
     #[test]
     fn what_a_scan_has_found_is_forgotten_once_all_is_read_that_may_have_been_sent() {

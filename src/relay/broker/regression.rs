@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::{Broker, State, VERIFY, Verified};
+use super::{Broker, LogState, VERIFY, Verified};
 use crate::{
     broker::{Copies, Facts, Seen},
     delivery::{Closure, ClosureKind},
@@ -25,7 +25,7 @@ const BEHIND_LOOK: Duration = Duration::from_millis(500);
 pub(in crate::relay) struct Regression {
     /// The identity of the log that is there now.
     pub(in crate::relay) identity: Option<i64>,
-    /// Its last sequence: what we published above is gone.
+    /// Last sequence of the log: our messages above it are gone.
     pub(in crate::relay) last_seq: u64,
     /// The event in words, for people.
     pub(in crate::relay) text: String,
@@ -46,8 +46,8 @@ impl Broker {
         };
         let is_early = may_catch_up && now.duration_since(since) < patience;
         let wait = if is_early { BEHIND_LOOK } else { VERIFY.after(self.failures) };
-        if self.state != State::Disconnected {
-            self.state = State::Unverified { at: now + wait };
+        if self.state != LogState::Disconnected {
+            self.state = LogState::Unverified { at: now + wait };
         }
         if is_early {
             let text =

@@ -14,7 +14,7 @@ use crate::{
     outbox::Outbox,
     pg::error::QueryError,
     relay::{
-        scan::{self, Progress, ScanError, Scanned},
+        scan::{self, ScanError, ScanProgress, Scanned},
         status::GateStatus,
     },
 };
@@ -50,7 +50,7 @@ impl Broker {
         let Some(above) = self.scan_above else { return };
         let Some(scan) = self.sink.scan(above) else { return };
         let outbox = Arc::clone(outbox);
-        let progress = Arc::new(Progress::default());
+        let progress = Arc::new(ScanProgress::default());
         self.scan = Some((Arc::clone(&progress), now));
         self.scanning.start(scan::scan(scan, outbox, progress));
     }

@@ -1,4 +1,4 @@
-//! Which chore is next, and how long one that failed waits: decisions without I/O.
+//! Agenda of the chores: which is next, and how long a failed one waits. No I/O.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ const FAILED: Backoff = Backoff { first: Duration::from_secs(5), longest: Durati
 /// The chores of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Duty {
-    /// There is no right to run yet, and the database may be why.
+    /// No right to run is held yet, and the database may be why.
     Waiting,
     /// Everything.
     Leading,
@@ -27,8 +27,8 @@ const SHARED: [Chore; 5] =
     [Chore::Retention, Chore::Letters, Chore::ConsumerKeys, Chore::Grants, Chore::Producers];
 
 impl Duty {
-    /// The duty of an instance; `None` while it starts or ends, and for a standby, which measures over
-    /// the one session that it has.
+    /// The duty of an instance; `None` while it starts or ends, and for a standby, which measures
+    /// over the one session that it has.
     pub(super) fn of(status: &Status) -> Option<Self> {
         match status.phase {
             Phase::Starting if matches!(status.postgres, Link::Down { .. }) => Some(Self::Waiting),
@@ -149,7 +149,7 @@ fn interval(duty: Duty, chore: Chore) -> Duration {
     }
 }
 
-/// What a chore that fails for long means to an operator.
+/// Consequence of a chore that fails for long, for an operator.
 pub(super) fn consequence(chore: Chore) -> &'static str {
     match chore {
         Chore::Depth => "backlog and age are not measured, see postrider_measurement_age_seconds",
@@ -168,7 +168,7 @@ pub(super) fn consequence(chore: Chore) -> &'static str {
 mod tests {
     use super::*;
 
-    /// One that failed stopped all that came after it in the chain.
+    /// A failed chore stopped all that came after it in the chain.
     #[test]
     fn a_chore_that_always_fails_delays_no_other() {
         let start = Instant::now();

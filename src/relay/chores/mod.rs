@@ -52,12 +52,12 @@ const TOLD_AGAIN: u32 = 60;
 /// The wait before another session is tried.
 const RECONNECT: Duration = Duration::from_secs(2);
 
-/// What the chores work on.
+/// Settings of the chores.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where the outbox is.
+    /// Database of the outbox.
     pub database: config::Database,
-    /// Its schema.
+    /// Schema of the outbox.
     pub schema: Schema,
     /// The names of all relays of this program.
     pub relays: Vec<String>,
@@ -117,9 +117,9 @@ struct Chores {
 /// The part of a flow in the chores.
 #[derive(Debug, Clone, Copy)]
 enum Part {
-    /// Its own, and what is done once for the whole outbox.
+    /// Chores of its own, and those that run once for the whole outbox.
     All,
-    /// Its own: another flow does the rest.
+    /// Chores of its own; another flow runs the rest.
     Beside,
 }
 
@@ -130,7 +130,7 @@ struct Flow {
     metrics: Arc<Metrics>,
     changes: watch::Receiver<Status>,
     agenda: Agenda,
-    /// What `postrider status` shows by now.
+    /// Text that `postrider status` shows by now.
     noted: Option<String>,
     /// The tables through the session of all.
     upkeep: Option<Upkeep>,

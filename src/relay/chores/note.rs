@@ -45,13 +45,13 @@ fn is_ours(code: Code) -> bool {
     )
 }
 
-/// What `postrider status` shows of the publishing gate; nothing while events flow.
+/// Text of the publishing gate for `postrider status`; empty while events flow.
 fn text_of(status: &Status) -> String {
     let text = |gate: &GateStatus| format!("{}: {} ({})", gate.kind, gate.text, gate.hint);
     status.gate.as_ref().map(text).unwrap_or_default()
 }
 
-/// What has to be noted at once when it changes; not the times in it, which always do.
+/// Summary whose change is noted at once. Times are left out, because they always change.
 pub(super) fn summary(status: &Status) -> String {
     let findings = status.findings(Instant::now());
     let codes = findings.iter().filter(|finding| is_ours(finding.code));

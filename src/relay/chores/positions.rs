@@ -1,4 +1,5 @@
-//! Finds positions of other relays that nobody holds: they keep published rows in the outbox for ever.
+//! Finds positions of other relays that nobody holds: they keep published rows in the outbox for
+//! ever.
 
 use std::time::Duration;
 

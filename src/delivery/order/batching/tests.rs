@@ -1,4 +1,4 @@
-//! What an answer to a batch means, and which events go in one.
+//! Tests of batching: the meaning of an answer to a batch, and the events of one.
 
 use super::*;
 use crate::{
@@ -25,7 +25,7 @@ fn full_of_two_keys(now: Instant) -> Delivery {
     delivery
 }
 
-/// What was published used to leave the places of its batch behind among those that may go: the
+/// Published events used to leave the places of their batch behind among the ready ones: the
 /// next batches were small, and now and then one key had all of them.
 #[test]
 fn hot_keys_share_every_batch() {
