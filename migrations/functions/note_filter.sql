@@ -10,6 +10,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $body$
 DECLARE
     found_position "postrider".position;
+    is_change boolean;
 BEGIN
     SELECT p.* INTO found_position FROM "postrider".position AS p
     WHERE p.relay = name AND p.term = our_term AND p.filter IS DISTINCT FROM new_filter
@@ -17,8 +18,10 @@ BEGIN
     IF found_position.relay IS NULL THEN
         RETURN false;
     END IF;
-    -- A position of the first term has passed nothing under another filter.
-    IF our_term > 1 THEN
+    -- A position that has settled nothing without a filter has just begun.
+    is_change := found_position.filter IS NOT NULL OR found_position.bookmark > 0
+                 OR found_position.snapshot::text <> '3:3:';
+    IF is_change THEN
         INSERT INTO "postrider".audit (actor, action, reason, relay, before, after)
         VALUES ('postrider run', 'filter', 'the configuration of the route was changed', name,
                 jsonb_build_object('filter', found_position.filter,
@@ -28,7 +31,7 @@ BEGIN
                 jsonb_build_object('filter', new_filter, 'passed_over', passed_over));
     END IF;
     UPDATE "postrider".position AS p SET filter = new_filter WHERE p.relay = name;
-    RETURN our_term > 1;
+    RETURN is_change;
 END
 $body$;
 

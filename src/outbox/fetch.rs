@@ -78,7 +78,7 @@ impl Outbox {
             Ok(())
         });
         let read = self.connection.timed(Query::Fetch, read).await;
-        self.limits.page.learn(limits.events, &read);
+        self.limits.page.learn(if read.is_ok() { events.len() } else { limits.events }, &read);
         if read.as_ref().is_err_and(QueryError::is_of_a_row) {
             // The pages find the row that cannot be read.
             return Ok((self.target().await?, None));
@@ -129,7 +129,7 @@ impl Outbox {
         }
         loop {
             let read = self.page_once(cursor, late, limits, None).await;
-            self.limits.page.learn(limits.events, &read);
+            self.limits.page.learn(read.as_ref().map_or(limits.events, Vec::len), &read);
             let events = match read {
                 Err(error) if error.is_of_a_row() && limits.events > 1 => {
                     limits.events = self.limits.page.at_most(limits.events - 1);

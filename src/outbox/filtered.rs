@@ -4,7 +4,10 @@
 //! statement can read within its deadline, however few of them the route takes. The page says how
 //! far it was read, so that no row is read twice.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use tokio_postgres::{Row, types::ToSql};
 
@@ -24,10 +27,6 @@ const EMPTY_STRETCHES_MAX: usize = 8;
 
 /// Time after which a page is returned without an event, even when unread rows are left.
 const LONG: Duration = Duration::from_millis(500);
-
-/// Highest number of waiting events that are counted as passed over by a changed filter
-/// (`migrations/functions/passed_over.sql`).
-pub const PASSED_OVER_MAX: i64 = 10_000;
 
 /// Type of an event whose own type cannot be read (migrations/functions/salvage.sql).
 const UNREADABLE: &str = "unreadable";
@@ -78,28 +77,58 @@ impl Filtered {
 /// A change of a relay's filter since its last run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FilterChange {
-    /// The number of events that waited and are passed over now, up to [`PASSED_OVER_MAX`]; `None`
-    /// when they could not be counted in time.
-    pub passed_over: Option<i64>,
+    /// The waiting events that are passed over now; `None` when they could not be counted in time.
+    pub passed_over: Option<PassedOver>,
+}
+
+/// Waiting events that a relay passes over with another filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PassedOver {
+    /// Their number among the first 1,000 that wait.
+    pub counted: i64,
+    /// Whether no more than these wait.
+    pub is_all: bool,
+}
+
+impl PassedOver {
+    /// Whether no event is passed over for certain.
+    pub fn is_none(self) -> bool {
+        self.is_all && self.counted == 0
+    }
+}
+
+impl fmt::Display for PassedOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self { counted, is_all: true } => write!(f, "{counted} events that wait"),
+            Self { counted, is_all: false } => {
+                write!(f, "{counted} of the first 1,000 events that wait, and maybe more")
+            }
+        }
+    }
 }
 
 const COUNT: &str = include_str!("sql/count_passed_over.sql");
 
 impl Inspection {
-    /// Counts the events that wait for a relay and that this filter would not publish, up to
-    /// [`PASSED_OVER_MAX`].
+    /// Counts the events that wait for a relay and that this filter would not publish; `None` when
+    /// the filter is its present one.
     ///
     /// # Errors
     /// As the session's.
-    pub async fn passed_over(&self, relay: &str, filter: &Filter) -> Result<i64, QueryError> {
+    pub async fn passed_over(
+        &self,
+        relay: &str,
+        filter: &Filter,
+    ) -> Result<Option<PassedOver>, QueryError> {
         let filter = filter.json().map(|filter| filter.to_string());
-        Ok(counted(&self.query(COUNT, &[&relay, &filter]).await?)?.unwrap_or(0))
+        counted(&self.query(COUNT, &[&relay, &filter]).await?)
     }
 }
 
-fn counted(rows: &[Row]) -> Result<Option<i64>, QueryError> {
-    let count = rows.first().map(|row| row.try_get::<_, Option<i64>>("passed_over"));
-    Ok(count.transpose()?.flatten())
+fn counted(rows: &[Row]) -> Result<Option<PassedOver>, QueryError> {
+    let Some(row) = rows.first() else { return Ok(None) };
+    Ok(Some(PassedOver { counted: row.try_get("counted")?, is_all: row.try_get("is_all")? }))
 }
 
 impl Outbox {
@@ -118,7 +147,8 @@ impl Outbox {
             Err(error) => return Err(error),
         };
         let sql = self.schema.apply(include_str!("sql/note_filter.sql"));
-        let parameters: [&(dyn ToSql + Sync); 4] = [&self.relay, &term, &filter, &passed_over];
+        let number = passed_over.map(|passed_over| passed_over.counted);
+        let parameters: [&(dyn ToSql + Sync); 4] = [&self.relay, &term, &filter, &number];
         let rows = self.connection.query(&sql, &parameters).await?;
         let changed = rows.first().map(|row| row.try_get("changed")).transpose()?;
         Ok((changed == Some(true)).then_some(FilterChange { passed_over }))
@@ -151,7 +181,7 @@ impl Outbox {
             let mut is_last = to >= ceiling;
             let read = self.page_once(&cursor, late, limits, Some(Seq(to))).await;
             self.limits.stretch.learn(stretch, &read);
-            self.limits.page.learn(limits.events, &read);
+            self.limits.page.learn(read.as_ref().map_or(limits.events, Vec::len), &read);
             let mut page = match read {
                 Err(error)
                     if error.is_of_a_row() && (stretch > 1 || begins_at > cursor.bookmark) =>

@@ -316,6 +316,29 @@ impl Outbox {
         self.connection.query(&sql, &[&route, &shards]).await.map(drop)
     }
 
+    /// Shortens leases of the route with another number of shards that end later than any instance can
+    /// have written. Returns whether there was one.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn shorten_rivals(&self, (route, shards): (&str, u32)) -> Result<bool, QueryError> {
+        let shards = i32::try_from(shards).unwrap_or(i32::MAX);
+        let sql = self.schema.apply(include_str!("sql/shorten_rivals.sql"));
+        let longest = LEASE_MAX.as_secs_f64();
+        Ok(!self.connection.query(&sql, &[&route, &shards, &longest]).await?.is_empty())
+    }
+
+    /// Whether the route has positions of another number of shards.
+    ///
+    /// # Errors
+    /// As the session's.
+    pub async fn has_rivals(&self, (route, shards): (&str, u32)) -> Result<bool, QueryError> {
+        let shards = i32::try_from(shards).unwrap_or(i32::MAX);
+        let sql = self.schema.apply(include_str!("sql/has_rivals.sql"));
+        let rows = self.connection.query(&sql, &[&route, &shards]).await?;
+        rows.first().map_or(Ok(false), |row| Ok(row.try_get("has_rivals")?))
+    }
+
     /// Listens for released leases, on an own session. A shared session cannot listen.
     ///
     /// # Errors

@@ -42,7 +42,7 @@ pub use columns::with_columns;
 pub use contract::{Broken, Remedy, Repaired};
 pub use dead::DeadLetter;
 pub use fetch::{Page, PageLimits};
-pub use filtered::{FilterChange, PASSED_OVER_MAX};
+pub use filtered::{FilterChange, PassedOver};
 pub use inspect::{Inspection, MissingPrivilege, RelayProgress, SessionLimit};
 pub use lease::{
     Acquired, Candidate, Course, ForeignPosition, Leader, LeaderSession, LeaseEnd, PositionOrigin,

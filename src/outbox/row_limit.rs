@@ -36,11 +36,14 @@ impl RowLimit {
     }
 
     /// Reduces the limit to an eighth of `rows` when a statement with this many exceeded its
-    /// deadline. Increases it by a quarter after each success.
+    /// deadline. Increases it by a quarter after each success with at least as many as the limit.
     pub(super) fn learn<T>(&self, rows: usize, answer: &Result<T, QueryError>) {
         let next = match answer {
             Ok(_) => {
                 let now = self.0.load(Ordering::Relaxed);
+                if rows < now {
+                    return;
+                }
                 now.saturating_add(now / 4 + 1)
             }
             Err(error) if error.is_given_up() || error.is_of_a_row() => (rows / 8).max(1),
@@ -71,11 +74,14 @@ mod tests {
         limit.learn(1, &late());
         assert_eq!(limit.at_most(1_000), 1);
         let grown = (0..40).find(|_| {
-            limit.learn(1, &Ok(()));
+            limit.learn(limit.at_most(1_000), &Ok(()));
             limit.at_most(1_000) == 1_000
         });
         assert!(grown.is_some());
         limit.learn(1_000, &Err::<(), _>(QueryError::NoRow));
-        assert_eq!(limit.at_most(1_000), 1_000, "what says nothing about the size");
+        assert_eq!(limit.at_most(1_000), 1_000, "an error that says nothing about the size");
+        limit.learn(1_000, &late());
+        limit.learn(3, &Ok(()));
+        assert_eq!(limit.at_most(1_000), 125, "a small success says nothing either");
     }
 }

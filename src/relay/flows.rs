@@ -71,7 +71,7 @@ fn add(one: Status, other: Status) -> Status {
         postgres: worse(one.postgres, other.postgres),
         nats: worse(one.nats, other.nats),
         gate: one.gate.or(other.gate),
-        unready: one.unready.or(other.unready),
+        unready: [one.unready, other.unready].into_iter().flatten().min_by_key(|(_, since)| *since),
         in_flight: one.in_flight + other.in_flight,
         waiting: one.waiting + other.waiting,
         measured: Measured {

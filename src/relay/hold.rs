@@ -28,7 +28,7 @@ use crate::{
     metrics::Dependency,
     outbox::{
         Acquired, Authority, Course, FilterChange, Leader, LeaderSession, LeaseEnd, Outbox,
-        PASSED_OVER_MAX, PositionOrigin, Rival, SESSION_SETTINGS,
+        PassedOver, PositionOrigin, Rival, SESSION_SETTINGS,
     },
     pg::{
         connect::{ConnectError, connect},
@@ -218,14 +218,12 @@ impl Relay {
             if leader.as_ref().is_some_and(|leader| leader.end == LeaseEnd::TooLate)
                 && outbox.shorten_lease().await?
             {
-                warn!(
-                    hint = "has somebody changed the position by hand, or was the server's clock ahead?",
-                    "the lease was longer than any instance takes one for; it ends in {} now",
-                    humantime::format_duration(LEASE_MAX)
-                );
+                warn_of_overlong_lease();
             }
             if let Some(leader) = leader.filter(Leader::leads) {
                 self.stands_by(&leader.holder);
+            }
+            if self.status.borrow().phase == Phase::Standby {
                 figures.measure(outbox, &self.status, &self.metrics).await?;
             }
             tokio::select! {
@@ -251,19 +249,32 @@ impl Relay {
         let [draw, ..] = candidate.instance.into_bytes();
         let wait = STANDBY + STANDBY * u32::from(draw) / 256;
         if let Some(rival) = outbox.rival(route).await? {
+            if outbox.shorten_rivals(route).await? {
+                warn_of_overlong_lease();
+            }
             self.stands_by_for(&rival);
             return Ok(Err(wait));
         }
         let Some(acquired) = outbox.acquire(candidate, ended).await? else {
             return Ok(Err(STANDBY));
         };
-        outbox.fence_rivals(route).await?;
-        if let Some(rival) = outbox.rival(route).await? {
-            outbox.release(acquired.term).await?;
-            self.stands_by_for(&rival);
-            return Ok(Err(wait));
+        let rival = match outbox.fence_rivals(route).await {
+            Ok(()) => outbox.rival(route).await,
+            Err(error) => Err(error),
+        };
+        match rival {
+            Ok(None) => Ok(Ok(acquired)),
+            Ok(Some(rival)) => {
+                outbox.release(acquired.term).await?;
+                self.stands_by_for(&rival);
+                Ok(Err(wait))
+            }
+            Err(error) => {
+                // The other number of shards would wait for the lease to end.
+                drop(outbox.release(acquired.term).await);
+                Err(error)
+            }
         }
-        Ok(Ok(acquired))
     }
 
     /// Another instance leads the route, with another number of shards.
@@ -344,7 +355,15 @@ impl Relay {
         info!(term, stream_seq = stream.acked, "relaying");
         let now = clock::now();
         let created = ours.and_then(|(_, created)| created);
-        let earlier = earlier(term, &position, course, (fence, sent_to));
+        let route = (settings.route.as_str(), settings.filter.shards());
+        let bounds = (fence, sent_to);
+        let earlier = match earlier(term, &position, course, bounds) {
+            // Another number of shards may have published events above our own bound since.
+            EarlierRun::Some { sent_to } if outbox.has_rivals(route).await? => {
+                EarlierRun::AnyRow { sent_to }
+            }
+            earlier => earlier,
+        };
         let scan_above = (earlier != EarlierRun::None).then_some(stream.floor);
         self.broker.begin(created, scan_above, now);
         let pace = PollIntervals {
@@ -378,19 +397,26 @@ impl Relay {
     }
 }
 
+fn warn_of_overlong_lease() {
+    warn!(
+        hint = "has somebody changed the position by hand, or was the server's clock ahead?",
+        "the lease was longer than any instance takes one for; it ends in {} now",
+        humantime::format_duration(LEASE_MAX)
+    );
+}
+
 /// Says that the route takes other events than before.
 ///
 /// What the events without a route gave up, a route has taken.
-fn report_filter(passed_over: Option<i64>, route: &str) {
-    if passed_over == Some(0) || route == UNROUTED {
+fn report_filter(passed_over: Option<PassedOver>, route: &str) {
+    if passed_over.is_some_and(PassedOver::is_none) || route == UNROUTED {
         info!("the route takes other events from here on; the audit has what it took before");
         return;
     }
-    let count = match passed_over {
-        Some(count @ PASSED_OVER_MAX..) => format!("{count} or more events that waited"),
-        Some(count) => format!("{count} events that waited"),
-        None => "what waited of the others, which could not be counted in time".to_owned(),
-    };
+    let count = passed_over.map_or_else(
+        || "what waited of the others, which could not be counted in time".to_owned(),
+        |passed_over| passed_over.to_string(),
+    );
     warn!(
         hint = "an event that no other route takes is published by nobody: to publish these, take \
                 their types again, then `postrider reconcile --route NAME`",

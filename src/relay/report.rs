@@ -187,8 +187,8 @@ impl Relay {
         let connected = self.broker.is_connected();
         let readiness = self.readiness(holding, now);
         self.status.send_modify(|status| {
-            let since = status.unready.filter(|(before, _)| *before == readiness);
-            let since = since.map_or(now, |(_, since)| since);
+            // Conditions that follow each other are one pause.
+            let since = status.unready.map_or(now, |(_, since)| since);
             status.unready = readiness.finding().is_some().then_some((readiness, since));
             if !connected && matches!(status.nats, Link::Up) {
                 status.nats = Link::Connecting { detail: "no connection yet".to_owned() };

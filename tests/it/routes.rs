@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 use crate::support::{
     DEADLINE, Fixture, app,
     daemon::{self, Daemon, DaemonBuilder},
-    eventually, letters,
+    eventually, let_pass, letters,
     stopwatch::Stopwatch,
     toml::Toml,
 };
@@ -368,12 +368,12 @@ async fn a_filter_that_takes_less_says_how_many_events_it_passes_over() {
     let narrower = types(json!(["order.placed"]));
     let checked = daemon::run(&narrower, &["check"]).await;
     let mut daemon = relay(narrower.clone())
-        .allow_log("passes over 2 events that")
+        .allow_log("passes over 2 events that wait")
         .allow_log("no route takes")
         .start();
-    daemon.wait_log("passes over 2 events that waited", DEADLINE).await;
+    daemon.wait_log("passes over 2 events that wait", DEADLINE).await;
 
-    assert!(checked.stdout.contains("2 events that wait would be passed over"), "{checked:?}");
+    assert!(checked.stdout.contains("2 events that wait, would be passed over"), "{checked:?}");
     assert_eq!(held(&fixture, "order", 2).await, ["order.placed", "order.placed"]);
     let audited = r#"SELECT after ->> 'passed_over' FROM "postrider".audit
         WHERE action = 'filter' AND relay = 'order'"#;
@@ -673,6 +673,75 @@ async fn a_frozen_leader_of_another_number_of_shards_does_not_go_on() {
     assert_each_once_in_order(&fixture, 1_000).await;
     old.wait_log("is led with another number of shards", DEADLINE).await;
     assert_eq!((leads(&old).await, leads(&new).await), (0, 3));
+}
+
+/// A number of shards that was used before has positions of its own, which know nothing of what another
+/// number has published since.
+#[tokio::test]
+async fn going_back_to_an_earlier_number_of_shards_repeats_nothing() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let shards = |count: i64| {
+        sharded(&fixture)
+            .set("route.shards", count)
+            .set("stream.duplicate_window", "2s")
+            .set("nats.ack_timeout", "500ms")
+    };
+    let insert = "INSERT INTO postrider.outbox (event_type, aggregate_type, aggregate_id)
+        SELECT 'load.made', 'order', n FROM generate_series(1, 100) AS n";
+    let mut daemon = shards(4).start();
+    client.batch_execute(insert).await.unwrap();
+    fixture.wait_stored(100, DEADLINE).await;
+    daemon.terminate();
+    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0), "{}", daemon.log());
+    let mut daemon = shards(3).start();
+    daemon.wait_log("relaying", DEADLINE).await;
+    for round in 2..=4 {
+        // Beyond what the first number of shards may have sent by its own account.
+        let far = "SELECT setval('postrider.outbox_seq_seq',
+            (SELECT last_value + 150000 FROM postrider.outbox_seq_seq))";
+        client.batch_execute(far).await.unwrap();
+        client.batch_execute(insert).await.unwrap();
+        fixture.wait_stored(round * 100, DEADLINE).await;
+    }
+    daemon.terminate();
+    assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0), "{}", daemon.log());
+    // The stream's own memory of ids.
+    let_pass(Duration::from_secs(4)).await;
+
+    let _daemon = shards(4).start();
+    for shard in 0..4 {
+        let relay = format!("default.{shard}-of-4");
+        eventually("everything settled", DEADLINE, async || {
+            fixture.unsettled_of(&client, &relay).await == Some(0)
+        })
+        .await;
+    }
+    assert_eq!(fixture.read_stream().await.len(), 400);
+}
+
+/// A server's clock that was ahead leaves a lease that nobody holds for hours.
+#[tokio::test]
+async fn an_overlong_lease_of_another_number_of_shards_is_shortened() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    let mut old = fixture.daemon().start();
+    old.wait_log("relaying", DEADLINE).await;
+    old.kill9();
+    let ahead = "UPDATE postrider.position SET reported_at = clock_timestamp() + interval '23 h',
+        lease_until = clock_timestamp() + interval '1 day'";
+    client.batch_execute(ahead).await.unwrap();
+    let daemon = sharded(&fixture).set("route.shards", 2).start();
+    let lease = "SELECT lease_until < clock_timestamp() + interval '6 minutes'
+        FROM postrider.position WHERE relay = 'default'";
+    eventually("a shorter lease", DEADLINE, async || {
+        client.query_one(lease, &[]).await.unwrap().get::<_, bool>(0)
+    })
+    .await;
+    assert!(daemon.log().contains("longer than any instance takes one for"), "{}", daemon.log());
+    // Meanwhile the standby measures what waits.
+    let measured = r#"postrider_finding{route="default.0-of-2",code="unmeasured"}"#;
+    assert!(daemon.metric_if_up(measured).await.unwrap_or(0.0) < 0.5);
 }
 
 /// A sequence that was set back says nothing about where the rows end.

@@ -8,8 +8,8 @@ use crate::{
     config::{Config, SinkKind},
     findings::{Severity, grantor},
     outbox::{
-        Broken, ForeignPosition, Inspection, PASSED_OVER_MAX, RelayProgress, Remedy, Rival,
-        SESSION_SETTINGS, SessionLimit,
+        Broken, ForeignPosition, Inspection, RelayProgress, Remedy, Rival, SESSION_SETTINGS,
+        SessionLimit,
     },
     pg::{
         connect::{Connection, connect},
@@ -316,17 +316,16 @@ async fn route(inspection: &Inspection, config: &Config) -> Vec<Finding> {
         return findings;
     }
     match inspection.passed_over(config.relay.name.as_str(), filter).await {
-        Ok(0) => {}
-        Ok(count) => {
-            let or_more = if count < PASSED_OVER_MAX { "" } else { " or more" };
+        Ok(Some(passed_over)) if !passed_over.is_none() => {
             let text = format!(
-                "the filter takes less than at the last run: {count}{or_more} events that wait would be passed over"
+                "the filter takes less than at the last run: {passed_over}, would be passed over"
             );
             findings.push(Finding::risky(RELAY, text).hint(
                 "an event that no other route takes is published by nobody: keep the types until \
                  nothing waits, or publish them later with `postrider reconcile --route NAME`",
             ));
         }
+        Ok(_) => {}
         Err(error) => findings.push(refused(RELAY, &error)),
     }
     findings

@@ -2,6 +2,6 @@
 -- (migrations/functions/passed_over.sql).
 --
 -- $1 text relay, $2 text null the other filter as JSON (null: everything)
--- Columns: passed_over int8 null (up to 10,000; null when the filter is the present one)
--- Rows: exactly one. Index: primary key. Locks: ACCESS SHARE.
-SELECT "postrider".passed_over($1::text, $2::text::jsonb) AS passed_over
+-- Columns: counted int8 (of the first 1,000 that wait), is_all bool (there are no more)
+-- Rows: 1, or 0 when the filter is the present one. Index: primary key. Locks: ACCESS SHARE.
+SELECT p.counted, p.is_all FROM "postrider".passed_over($1::text, $2::text::jsonb) AS p

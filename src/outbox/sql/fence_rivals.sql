@@ -1,6 +1,6 @@
--- Ends the terms of leaders with another number of shards whose lease has expired. A frozen one
--- that wakes up later could renew its lease otherwise, because no instance has acquired its
--- position.
+-- Ends the terms of leaders with another number of shards whose lease is not in force, by the rule of
+-- functions/is_led.sql. A frozen one that wakes up later could renew its lease otherwise, because no
+-- instance has acquired its position.
 --
 -- $1 text route, $2 int4 shards that this one has (1: it has none)
 -- Columns: relay text, durable text (as renew_lease.sql)
@@ -8,5 +8,8 @@
 UPDATE "postrider".position AS p
 SET term = p.term + 1, lease_until = NULL
 WHERE "postrider".is_rival(p.relay, $1::text, $2::integer)
-  AND p.lease_until <= clock_timestamp()
+  AND p.lease_until IS NOT NULL
+  AND NOT (p.lease_until > clock_timestamp()
+           AND (p.lease_until <= clock_timestamp() + interval '5 minutes'
+                OR p.reported_at > clock_timestamp() - interval '5 minutes'))
 RETURNING p.relay, set_config('synchronous_commit', 'local', true) AS durable
