@@ -277,6 +277,25 @@ impl Relay {
         }
     }
 
+    /// The earlier run, with the events that another number of shards may have published above its
+    /// bound.
+    async fn with_rivals(
+        &self,
+        earlier: EarlierRun,
+        outbox: &Outbox,
+    ) -> Result<EarlierRun, QueryError> {
+        let route = (self.settings.route.as_str(), self.settings.filter.shards());
+        match earlier {
+            EarlierRun::Some { sent_to } if outbox.has_rivals(route).await? => {
+                Ok(EarlierRun::AnyRow { sent_to })
+            }
+            EarlierRun::None
+            | EarlierRun::Some { .. }
+            | EarlierRun::OtherRelays
+            | EarlierRun::AnyRow { .. } => Ok(earlier),
+        }
+    }
+
     /// Another instance leads the route, with another number of shards.
     fn stands_by_for(&self, Rival { relay, holder }: &Rival) {
         let by = format!("{holder}, as {relay}");
@@ -355,15 +374,8 @@ impl Relay {
         info!(term, stream_seq = stream.acked, "relaying");
         let now = clock::now();
         let created = ours.and_then(|(_, created)| created);
-        let route = (settings.route.as_str(), settings.filter.shards());
-        let bounds = (fence, sent_to);
-        let earlier = match earlier(term, &position, course, bounds) {
-            // Another number of shards may have published events above our own bound since.
-            EarlierRun::Some { sent_to } if outbox.has_rivals(route).await? => {
-                EarlierRun::AnyRow { sent_to }
-            }
-            earlier => earlier,
-        };
+        let earlier = earlier(term, &position, course, (fence, sent_to));
+        let earlier = self.with_rivals(earlier, &outbox).await?;
         let scan_above = (earlier != EarlierRun::None).then_some(stream.floor);
         self.broker.begin(created, scan_above, now);
         let pace = PollIntervals {
