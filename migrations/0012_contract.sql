@@ -11,7 +11,8 @@
 
 SET LOCAL lock_timeout = '5s';
 
--- This function is here because the default below refers to it; functions/first_gate.sql says what it is.
+-- This function is here because the default below refers to it. functions/first_gate.sql says what
+-- it is.
 CREATE FUNCTION "postrider".first_gate() RETURNS bigint
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 RETURN CASE WHEN has_sequence_privilege('"postrider".gate'::regclass::oid, 'USAGE, SELECT') THEN 0

@@ -8,7 +8,8 @@
 
 SET LOCAL lock_timeout = '5s';
 
--- The reason for which nothing is published, as a word; set and cleared with the note, which is for people.
+-- The reason for which nothing is published, as a word; set and cleared with the note, which is
+-- for people.
 ALTER TABLE "postrider".position ADD COLUMN gate_kind text;
 
 REVOKE INSERT, UPDATE, DELETE ON "postrider".letter, "postrider".audit, "postrider".position
