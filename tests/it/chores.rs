@@ -151,7 +151,7 @@ async fn letters_that_are_tried_again_count_as_backlog_and_by_their_age() {
 /// Each measurement prepared its statement anew: leader, standby and `status` alike.
 #[tokio::test]
 async fn what_waits_is_measured_with_a_statement_that_is_prepared_once() {
-    const STATEMENT: &str = "How much is not settled, for `status`";
+    const STATEMENT: &str = "Measures the unsettled events of a relay";
     let fixture = Fixture::own_postgres().await;
     let log = || std::fs::read_to_string(fixture.postgres.log_path()).unwrap();
     let times = |step: &str| {

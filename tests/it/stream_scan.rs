@@ -133,8 +133,11 @@ async fn a_stream_that_removes_what_is_consumed_is_not_scanned_and_publishing_go
         emit(&fixture, 20).await;
         fixture.wait_stored_in(20).await;
         // One is delivered as often as it may be, and stays.
-        let mut poisoned = worker.fetch().max_messages(1).messages().await.unwrap();
-        poisoned.next().await.unwrap().unwrap();
+        let poisoned = eventually("a delivery", DEADLINE, async || {
+            worker.fetch().max_messages(1).messages().await.unwrap().next().await
+        })
+        .await;
+        poisoned.unwrap();
         daemon.kill9();
         allow(&client).await;
         daemon.start_again();
