@@ -29,7 +29,7 @@ use crate::{
 /// How long the tasks beside the flows may take to end.
 const TASKS_GRACE: Duration = Duration::from_secs(5);
 
-/// What the command line adds to the configuration.
+/// Options of the command line beside the configuration.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
     /// Accept a database that was restored into another cluster.

@@ -18,7 +18,7 @@ pub fn reloading() {
     }
 }
 
-/// One line for `systemctl status`.
+/// Sends the line that `systemctl status` shows.
 pub fn status(text: &str) {
     // A line break would start another assignment.
     notify(NotifyState::Status(&text.replace(['\r', '\n'], " ")));

@@ -95,7 +95,7 @@ async fn abort_on_panic(task: impl Future<Output = ()>) {
     }
 }
 
-/// One running task's entry among the names.
+/// Entry of a running task among the names.
 #[derive(Debug)]
 struct Presence {
     name: &'static str,

@@ -74,8 +74,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
 
 const EVERYTHING_BUT_CLI: &[&str] = &["*", "!cli"];
 
-/// The outbox and the brokers meet in `relay`, by way of the seam, in `operate`, which compares what
-/// is in both, and in those that put the program together.
+/// The outbox and the brokers meet in `relay`, by way of the seam, in `operate`, which compares
+/// both, and in those that put the program together.
 const OUTBOX_MEETS_SINK: &[&str] = &["relay", "operate", "app", "cli", "dev"];
 
 /// The modules of the program that may name the NATS client: its own, and the throwaway servers and
@@ -86,7 +86,7 @@ const NAMES_NATS_CLIENT: &[&str] = &["src/nats/", "src/dev/"];
 /// Every other command renders what `operate` answers.
 const ASKS_ITSELF: &[&str] = &["check", "dev", "exit", "migrate", "run"];
 
-/// What a command that renders does not name.
+/// Modules that a command that renders does not name.
 const ANSWERS_COME_FROM: &[&str] = &["broker", "nats", "outbox", "pg", "relay", "sink", "wire"];
 
 const MAIN_LINES_MAX: usize = 40;
@@ -304,15 +304,13 @@ const EMPTY_OPENINGS: &[&str] = &[
     "Who",
 ];
 
-/// Folders whose doc comments begin with their subject. The others follow; each adds its own line.
-const BEGIN_WITH_A_NOUN: &[&str] =
-    &["src/config/", "src/delivery/", "src/nats/", "src/outbox/", "src/pg/", "src/relay/"];
+/// Tree whose doc comments begin with their subject.
+const BEGINS_WITH_A_NOUN: &str = "src/";
 
 fn noun_complaints(sources: &[Source]) -> Vec<String> {
     let mut complaints = Vec::new();
-    let of_a_folder =
-        |source: &&Source| BEGIN_WITH_A_NOUN.iter().any(|folder| source.path.starts_with(folder));
-    for source in sources.iter().filter(|source| source.is("rs")).filter(of_a_folder) {
+    let of_the_tree = |source: &&Source| source.path.starts_with(BEGINS_WITH_A_NOUN);
+    for source in sources.iter().filter(|source| source.is("rs")).filter(of_the_tree) {
         let mut is_inside = false;
         for (line, number) in source.text.lines().zip(1..) {
             let line = line.trim_start();

@@ -1,4 +1,4 @@
-//! Where a report goes: a table for people, JSON for machines, charts for pages.
+//! Output of a report: a table for people, JSON for machines, charts for pages.
 
 use std::{
     fs,

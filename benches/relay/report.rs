@@ -1,4 +1,4 @@
-//! What was measured: measures with their goals, and a line for each drain.
+//! Report of a run: measures with their goals, and a line for each drain.
 
 use crate::measure::Measure;
 

@@ -1,8 +1,8 @@
 -- passed_over(): the number of events that wait for a relay and that it would not publish with this
--- filter: its present filter takes them, and the new one does not. Counted among the first 1,000 rows
--- that wait; `is_all` says whether there are no more. Rows of transactions that were open at its
--- position do not count. No row when the filter is the present one, and for a relay that has settled
--- nothing without a filter: it has just begun.
+-- filter: its present filter takes them, and the new one does not. Counted among the first 1,000
+-- rows that wait; `is_all` says whether there are no more. Rows of transactions that were open at
+-- its position do not count. No row when the filter is the present one, and for a relay that has
+-- settled nothing without a filter: it has just begun.
 
 CREATE OR REPLACE FUNCTION "postrider".passed_over(
     name text, new_filter jsonb, OUT counted bigint, OUT is_all boolean)

@@ -27,7 +27,7 @@ pub(super) struct Args {
     /// Why that is accepted, or where the events were restored from
     #[arg(long, value_name = "TEXT", requires = "acknowledge_loss")]
     reason: Option<String>,
-    /// Who you are, for the audit [default: the user of the system]
+    /// Your name, for the audit [default: the user of the system]
     #[arg(long, value_name = "NAME", requires = "acknowledge_loss", value_parser = dlq::name)]
     actor: Option<String>,
 }

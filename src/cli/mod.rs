@@ -189,7 +189,7 @@ impl Globals {
         Ok(loaded)
     }
 
-    /// Where the configuration is.
+    /// The sources of the configuration.
     fn sources(self) -> Sources {
         Sources::from_environment(self.config, self.settings)
     }

@@ -21,7 +21,7 @@ pub(super) struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Who you are, for the audit [default: the user of the system]
+    /// Your name, for the audit [default: the user of the system]
     #[arg(long, value_name = "NAME", value_parser = dlq::name)]
     actor: Option<String>,
 }

@@ -40,7 +40,7 @@ pub(super) struct Forget {
     /// Why, for the audit
     #[arg(long, value_name = "TEXT", value_parser = dlq::reason)]
     reason: Option<String>,
-    /// Who you are, for the audit [default: the user of the system]
+    /// Your name, for the audit [default: the user of the system]
     #[arg(long, value_name = "NAME", value_parser = dlq::name)]
     actor: Option<String>,
     /// Discard its unresolved letters too

@@ -153,9 +153,11 @@ impl Filter {
 
 impl Filter {
     /// How many shards share the route; 1 for a route without shards.
-    pub fn shards(&self) -> u32 {
+    pub fn shards(&self) -> i32 {
         match self {
-            Self::Rules(Rules { shard: Some(shard), .. }) => shard.count,
+            Self::Rules(Rules { shard: Some(shard), .. }) => {
+                i32::try_from(shard.count).unwrap_or(i32::MAX)
+            }
             Self::Rules(_) | Self::NoneOf(_) => 1,
         }
     }

@@ -80,7 +80,7 @@ pub enum Role {
 /// The state of a connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Link {
-    /// Not observed.
+    /// State that was not observed.
     #[default]
     Unknown,
     /// Working.

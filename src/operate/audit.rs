@@ -23,15 +23,15 @@ pub struct Audit {
     pub fine: bool,
     /// Rows that the outbox retains.
     pub committed: u64,
-    /// Of these, those that were acknowledged.
+    /// Rows that were acknowledged.
     pub published: u64,
-    /// Of these, those that are still to be published.
+    /// Rows that are still to be published.
     pub pending: u64,
-    /// Of these, those that wait for an operator.
+    /// Rows that wait for an operator.
     pub dead: u64,
-    /// Of these, those that an operator gave up.
+    /// Rows that an operator gave up.
     pub discarded: u64,
-    /// Of these, those that the relay's filter leaves out.
+    /// Rows that the relay's filter leaves out.
     pub filtered: u64,
     /// Unresolved letters whose payload was in a row that is gone.
     pub payloads_lost: u64,

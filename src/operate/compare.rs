@@ -35,11 +35,12 @@ pub struct Compared {
     pub messages: u64,
     /// Events that the stream has to contain.
     pub expected: u64,
-    /// Of these, those that it contains.
+    /// Expected events that the stream contains.
     pub held: u64,
-    /// Of these, those that it may have dropped by its own limits or by a purge.
+    /// Expected events that the stream may have dropped by its own limits or by a purge.
     pub dropped: u64,
-    /// The rest, by `seq` in the order of the outbox; 1,000,000 at most. Serialised as their number.
+    /// Expected events that are missing, by `seq` in the order of the outbox; 1,000,000 at most.
+    /// Serialised as their number.
     #[serde(serialize_with = "number_of")]
     pub missing: Vec<i64>,
 }

@@ -21,9 +21,9 @@ pub struct Reconciliation {
     pub relay: String,
     /// Events that the stream has to contain.
     pub expected: u64,
-    /// Of these, those that it contains.
+    /// Expected events that the stream contains.
     pub held: u64,
-    /// Of these, those that it may have dropped by its own limits or by a purge.
+    /// Expected events that the stream may have dropped by its own limits or by a purge.
     pub dropped: u64,
     /// The rest; 1,000,000 at most.
     pub missing: u64,

@@ -1,4 +1,5 @@
-//! Status of a relay: how far it is and what is wrong, read from the database, whether or not it runs.
+//! Status of a relay: how far it is and what is wrong, read from the database, whether or not it
+//! runs.
 
 use serde::Serialize;
 

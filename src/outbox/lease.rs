@@ -67,9 +67,8 @@ pub struct Rival {
 pub(super) async fn rival(
     connection: &Connection,
     schema: &Schema,
-    (route, shards): (&str, u32),
+    (route, shards): (&str, i32),
 ) -> Result<Option<Rival>, QueryError> {
-    let shards = i32::try_from(shards).unwrap_or(i32::MAX);
     let sql = schema.apply(include_str!("sql/find_rival.sql"));
     let rows = connection.query(&sql, &[&route, &shards]).await?;
     let read =
@@ -171,7 +170,7 @@ pub enum ForeignPosition {
 /// The cluster that made a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PositionOrigin {
-    /// This cluster.
+    /// The cluster of this server.
     Here,
     /// Another cluster, from which this database was restored. The position has no meaning here.
     AnotherCluster,
@@ -301,7 +300,7 @@ impl Outbox {
     ///
     /// # Errors
     /// As the session's.
-    pub async fn rival(&self, route: (&str, u32)) -> Result<Option<Rival>, QueryError> {
+    pub async fn rival(&self, route: (&str, i32)) -> Result<Option<Rival>, QueryError> {
         rival(&self.connection, &self.schema, route).await
     }
 
@@ -310,19 +309,17 @@ impl Outbox {
     ///
     /// # Errors
     /// As the session's.
-    pub async fn fence_rivals(&self, (route, shards): (&str, u32)) -> Result<(), QueryError> {
-        let shards = i32::try_from(shards).unwrap_or(i32::MAX);
+    pub async fn fence_rivals(&self, (route, shards): (&str, i32)) -> Result<(), QueryError> {
         let sql = self.schema.apply(include_str!("sql/fence_rivals.sql"));
         self.connection.query(&sql, &[&route, &shards]).await.map(drop)
     }
 
-    /// Shortens leases of the route with another number of shards that end later than any instance can
-    /// have written. Returns whether there was one.
+    /// Shortens leases of the route with another number of shards that end later than any instance
+    /// can have written. Returns whether there was one.
     ///
     /// # Errors
     /// As the session's.
-    pub async fn shorten_rivals(&self, (route, shards): (&str, u32)) -> Result<bool, QueryError> {
-        let shards = i32::try_from(shards).unwrap_or(i32::MAX);
+    pub async fn shorten_rivals(&self, (route, shards): (&str, i32)) -> Result<bool, QueryError> {
         let sql = self.schema.apply(include_str!("sql/shorten_rivals.sql"));
         let longest = LEASE_MAX.as_secs_f64();
         Ok(!self.connection.query(&sql, &[&route, &shards, &longest]).await?.is_empty())
@@ -332,8 +329,7 @@ impl Outbox {
     ///
     /// # Errors
     /// As the session's.
-    pub async fn has_rivals(&self, (route, shards): (&str, u32)) -> Result<bool, QueryError> {
-        let shards = i32::try_from(shards).unwrap_or(i32::MAX);
+    pub async fn has_rivals(&self, (route, shards): (&str, i32)) -> Result<bool, QueryError> {
         let sql = self.schema.apply(include_str!("sql/has_rivals.sql"));
         let rows = self.connection.query(&sql, &[&route, &shards]).await?;
         rows.first().map_or(Ok(false), |row| Ok(row.try_get("has_rivals")?))

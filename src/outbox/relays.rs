@@ -74,7 +74,7 @@ impl Inspection {
     ///
     /// # Errors
     /// As the session's.
-    pub async fn rival(&self, route: (&str, u32)) -> Result<Option<Rival>, QueryError> {
+    pub async fn rival(&self, route: (&str, i32)) -> Result<Option<Rival>, QueryError> {
         rival(self.connection(), self.schema(), route).await
     }
 

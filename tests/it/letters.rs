@@ -134,7 +134,7 @@ async fn an_event_that_is_denied_waits_among_the_letters_and_its_key_behind_it()
         daemon.metric(r#"postrider_blocked_aggregates{route="default"}"#).await < 0.5
     })
     .await;
-    // What comes now takes the fast path, in order.
+    // Events of the free key take the fast path, in order.
     emit(&client, "order.placed", "o-1", 5).await;
     fixture.wait_stored(48, DEADLINE).await;
     assert!(stored_of(&fixture, "o-1").await.is_sorted());

@@ -12,7 +12,7 @@ use super::support::{
     proxy::{Mode, Modes, Proxy},
 };
 
-/// What the program says when a statement is given up.
+/// The program, with the log lines of a statement that is given up.
 fn giving_up(daemon: DaemonBuilder) -> DaemonBuilder {
     daemon
         .allow_log("canceling statement due to statement timeout")
@@ -62,7 +62,7 @@ async fn a_settlement_of_more_letters_than_a_statement_can_write_is_written_in_p
     assert!(daemon.log().contains("could not settle"), "{}", daemon.log());
 }
 
-/// A relay whose database is behind a narrow link, with more waiting than it brings in one deadline.
+/// A relay whose database is behind a narrow link. More waits than the link brings in one deadline.
 async fn behind_a_narrow_link(
     fixture: &Fixture,
     change: impl FnOnce(DaemonBuilder) -> DaemonBuilder,
@@ -84,7 +84,8 @@ async fn behind_a_narrow_link(
     (proxy, change(daemon).start())
 }
 
-/// The size of a page was learned from what the server gave up, and forgotten with the session: over a
+/// The size of a page was learned from statements that the server gave up, and forgotten with the
+/// session. Over a
 /// link that brings less than a page within the deadline nothing was ever read.
 #[tokio::test]
 async fn a_page_that_a_narrow_link_does_not_bring_in_time_is_read_in_parts() {

@@ -20,7 +20,7 @@ pub(in crate::cli) struct Args {
     /// Why, for the audit: 1 to 1,000 characters
     #[arg(long, value_name = "TEXT", value_parser = reason, required = true)]
     reason: Option<String>,
-    /// Who you are, for the audit [default: the user of the system]
+    /// Your name, for the audit [default: the user of the system]
     #[arg(long, value_name = "NAME", value_parser = name)]
     actor: Option<String>,
     /// Have it tried again at once

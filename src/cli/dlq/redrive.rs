@@ -15,7 +15,7 @@ pub(in crate::cli) struct Args {
     /// Why, for the audit: 1 to 1,000 characters
     #[arg(long, value_name = "TEXT", value_parser = reason)]
     reason: Option<String>,
-    /// Who you are, for the audit [default: the user of the system]
+    /// Your name, for the audit [default: the user of the system]
     #[arg(long, value_name = "NAME", value_parser = name)]
     actor: Option<String>,
     /// Also letters that can never be published as they are

@@ -36,7 +36,7 @@ const AFTER_FAILURE: Backoff =
 pub enum Grouping {
     /// As a message of its own.
     Single,
-    /// In a batch of these events, of which it is the first.
+    /// The first event of a batch of these events.
     Batch(BatchKind, Vec<Ticket>),
     /// Later, when the window has room for a batch. The event was given back.
     Wait,

@@ -81,7 +81,7 @@ struct Waiting {
 enum Transit {
     NotSent,
     Alone,
-    /// In a batch, whose events are answered together.
+    /// Part of a batch, whose events are answered together.
     InBatch,
 }
 

@@ -1,7 +1,7 @@
 //! Checker: compares the ledger of what was committed with what the stream contains.
 //!
-//! It is independent of how the events travelled: no type of the relay, no clock, no I/O. What it
-//! promises to find, each as its own figure in the [`Report`]:
+//! The comparison is independent of how the events travelled: no type of the relay, no clock, no
+//! I/O. Kinds of faults that it promises to find, each as its own figure in the [`Report`]:
 //!
 //! - *lost*: committed, and neither stored nor dead nor pending;
 //! - *phantom*: stored or dead, and never committed;

@@ -13,13 +13,13 @@ use crate::{
 /// Which letters are meant; everything that is set narrows it.
 #[derive(Debug, Clone, Default)]
 pub struct LetterFilter {
-    /// Of this event type.
+    /// The event type.
     pub event_type: Option<String>,
-    /// Of this key.
+    /// The key.
     pub key: Option<AggregateKey>,
-    /// With this error code.
+    /// The error code.
     pub error_code: Option<String>,
-    /// With this fingerprint.
+    /// The fingerprint.
     pub fingerprint: Option<String>,
     /// Dead since then at the earliest; of letters that are not dead, failed first.
     pub since: Option<Since>,

@@ -18,7 +18,7 @@ const COUNT_MAX: i64 = 10;
 /// Long enough for a relay that gets anything done.
 const DRAIN_DEADLINE: Duration = Duration::from_mins(4);
 
-/// So many events a second over so many keys.
+/// Workload of so many events a second over so many keys.
 pub(crate) fn steady(events_per_second: u32, keys: u32) -> Options {
     Options { events_per_second: Some(events_per_second), keys, ..Options::default() }
 }

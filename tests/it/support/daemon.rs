@@ -150,7 +150,7 @@ impl DaemonBuilder {
     }
 }
 
-/// What an instance logs that waits for the leader's lease to end.
+/// Log line of an instance that waits for the leader's lease to end.
 pub(crate) const STANDS_BY: &str = "another instance leads this relay";
 
 /// Two instances, of which the first leads and the second stands by.

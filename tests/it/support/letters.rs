@@ -58,12 +58,12 @@ impl Letters {
         daemon::run(&self.toml, args).await
     }
 
-    /// What `dlq show` prints of a letter.
+    /// Output of `dlq show` about a letter.
     pub(crate) async fn show(&self, id: &str) -> String {
         self.done(&["dlq", "show", id]).await
     }
 
-    /// What `dlq show --json` prints of a letter.
+    /// Output of `dlq show --json` about a letter.
     pub(crate) async fn show_json(&self, id: &str) -> Value {
         self.json(&["dlq", "show", id]).await
     }

@@ -44,7 +44,7 @@ pub(crate) enum Mode {
     Delay(Duration, Duration),
     /// They pass in pieces of so many bytes.
     Slice(usize),
-    /// They pass as fast as so many bytes a second come: a narrow link.
+    /// Bytes pass at a rate of so many a second: a narrow link.
     Narrow(u32),
     /// Nothing is taken from the sender and nothing of it arrives, not even its end: a network that
     /// drops packets. What was sent arrives when it is over, if both sides still wait.
@@ -54,7 +54,7 @@ pub(crate) enum Mode {
     Hold,
     /// So many bytes pass, then both sides see a reset.
     CutAfter(u64),
-    /// What a NATS server says passes, a whole frame at a time. A connection that is to hold
+    /// Frames of a NATS server pass, each as a whole. A connection that is to hold
     /// messages later has to begin in this mode.
     Frames,
     /// The messages of a NATS server are kept; its other frames pass them. The messages go on
@@ -392,7 +392,7 @@ impl Direction {
     }
 }
 
-/// What a NATS server has said: lines, each with the payload that a message's line announces.
+/// Frames of a NATS server: lines, each with the payload that a message's line announces.
 #[derive(Default)]
 struct Frames {
     /// The beginning of a frame whose end is still to come.

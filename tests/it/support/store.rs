@@ -29,7 +29,7 @@ impl StoreCopy {
     }
 }
 
-/// With owners and all.
+/// Copies a directory with owners and modes.
 fn copy_tree(from: &Path, to: &Path) {
     let status = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
     assert!(status.success(), "cp -a {} {}", from.display(), to.display());
