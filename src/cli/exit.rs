@@ -374,10 +374,9 @@ mod tests {
     /// The README lists the codes that every script meets, in the words of `--help`.
     #[test]
     fn the_readme_lists_the_common_codes_and_links_to_all() {
-        let page = include_str!("../../README.md");
-        let (_, sentence) = page.split_once("Exit codes, which scripts may rest").unwrap();
-        let (sentence, _) = sentence.split_once("\n## ").unwrap();
-        let sentence = sentence.split_whitespace().collect::<Vec<_>>().join(" ");
+        let page = include_str!("../../README.md").split_whitespace().collect::<Vec<_>>().join(" ");
+        let (_, sentence) = page.split_once("Exit codes, which scripts may rest on:").unwrap();
+        let (sentence, _) = sentence.split_once(" ## ").unwrap();
         let brief = |meaning: &str| {
             let meaning = meaning.split(':').next().unwrap_or_default();
             meaning.trim_end_matches(" of this program").to_owned()
