@@ -28,7 +28,7 @@ use uncertainty::predecessor::Predecessor;
 pub use lease::{HEARD_WITHIN, LEASE_MAX, Lease, trusted_for};
 pub use letters::run::{
     KeyLetters, LETTERS_MAX, LetterChange, LetterId, LetterReadiness, Mark, Record, Records,
-    StoredLetter,
+    RecordsPart, StoredLetter,
 };
 pub use order::{
     batching::{BATCH_EVENTS_MAX, BatchKind, BatchOutcome, BatchSupport, Batching, Grouping},

@@ -171,6 +171,11 @@ impl Outbox {
         Ok(())
     }
 
+    /// Maximum number of records that one statement writes.
+    pub fn records_max(&self) -> usize {
+        self.limits.records.at_most(usize::MAX)
+    }
+
     /// Writes the results of letters. Writing them again changes nothing.
     ///
     /// At most `named_max` of the letters that became dead are returned.
@@ -208,8 +213,9 @@ impl Outbox {
                     &named_max,
                 ],
             )
-            .await?;
-        dead_letters(&rows, "held_right", authority.term)
+            .await;
+        self.limits.records.learn(records.len(), &rows);
+        dead_letters(&rows?, "held_right", authority.term)
     }
 }
 

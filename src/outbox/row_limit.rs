@@ -16,6 +16,8 @@ pub struct RowLimits {
     pub(super) blocked_keys: RowLimit,
     /// Letters of a settlement.
     pub(super) letters: RowLimit,
+    /// Records of letters that one statement writes.
+    pub(super) records: RowLimit,
 }
 
 /// Adaptive row limit of one kind of statement. Rows that must be unpacked to be measured, or

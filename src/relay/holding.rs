@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     config,
-    delivery::{Delivery, Lease, Records, Settlement},
+    delivery::{Delivery, Lease, Records, RecordsPart, Settlement},
     event::Seq,
     failpoint,
     outbox::{
@@ -51,7 +51,7 @@ pub(super) struct Holding {
     pub(super) settling: Slot<(Settlement, Result<Written, SettleError>)>,
     pub(super) letters: letters::LetterSchedule,
     pub(super) loading: Slot<Loading>,
-    pub(super) recording: Slot<(Records, Result<Vec<DeadLetter>, SettleError>)>,
+    pub(super) recording: Slot<(Records, RecordsPart, Result<Vec<DeadLetter>, SettleError>)>,
     pub(super) healing: Slot<Result<Option<Healed>, String>>,
     place: OutboxPlace,
     /// Exclusive lower bound for the `seq` of rows whose transaction begins from now on.

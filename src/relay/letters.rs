@@ -13,7 +13,7 @@ use super::{
     reader,
 };
 use crate::{
-    delivery::{KeyLetters, LetterId, Mark, Records, Ticket},
+    delivery::{KeyLetters, LetterId, Mark, Records, RecordsPart, Ticket},
     event::AggregateKey,
     outbox::{BlockedKeys, DeadLetter, DueLetter, DueLetters, PageLimits, SettleError},
     pg::error::QueryError,
@@ -51,16 +51,16 @@ pub(super) struct LetterSchedule {
     record_at: Instant,
     /// Keys that were due and are loaded next.
     keys: Vec<(Option<AggregateKey>, Vec<Mark>)>,
-    /// Records that could not be written and are tried again.
-    failed: Option<Records>,
+    /// Records that are not written yet, or only the first ones of them.
+    unwritten: Option<Records>,
 }
 
 impl LetterSchedule {
     pub(super) fn new(reader: reader::PollIntervals, wait_max: Duration, now: Instant) -> Self {
         let interval = if reader.notified { reader.idle_interval } else { UNNOTIFIED };
         let load_after = Some(LetterId(0));
-        let (keys, failed) = (Vec::new(), None);
-        Self { load_after, load_at: now, interval, wait_max, record_at: now, keys, failed }
+        let (keys, unwritten) = (Vec::new(), None);
+        Self { load_after, load_at: now, interval, wait_max, record_at: now, keys, unwritten }
     }
 
     /// Whether the keys that are blocked are known: before that, no event may go.
@@ -192,47 +192,56 @@ impl Holding {
         if self.record_due().is_none_or(|due| due > now) {
             return;
         }
-        let records = self.letters.failed.take().unwrap_or_else(|| self.delivery.take_records());
+        let waiting = self.letters.unwritten.take();
+        let records = waiting.unwrap_or_else(|| self.delivery.take_records());
+        let part = records.part(self.outbox.records_max());
         self.letters.record_at = now + RECORD_INTERVAL;
         let (outbox, authority) = (Arc::clone(&self.outbox), self.authority.clone());
         self.recording.start(async move {
-            let result = outbox.record_letters(&records.records, &authority, LINES_MAX).await;
-            (records, result)
+            let result = outbox.record_letters(&part.records, &authority, LINES_MAX).await;
+            (records, part, result)
         });
     }
 
     /// When records are written next.
     pub(super) fn record_due(&self) -> Option<Instant> {
-        let wanted = self.letters.failed.is_some() || self.delivery.has_records();
+        let wanted = self.letters.unwritten.is_some() || self.delivery.has_records();
         let may = self.recording.is_idle() && !self.is_healing();
         (wanted && may).then_some(self.letters.record_at)
     }
 
-    /// Absorbs the result of writing records. Returns them once they are committed.
+    /// Absorbs the result of writing a part of records.
     pub(super) fn recorded(
         &mut self,
-        records: Records,
+        mut records: Records,
+        part: &RecordsPart,
         result: &Result<Vec<DeadLetter>, SettleError>,
         now: Instant,
-    ) -> Result<Option<Records>, Ended> {
+    ) -> Result<(), Ended> {
         match result {
             Ok(_) => {
+                records.part_written(part);
+                if part.records.iter().any(|record| record.load) {
+                    self.letters.load_at = now;
+                }
+                if !records.are_written() {
+                    self.letters.unwritten = Some(records);
+                    self.letters.record_at = now;
+                    return Ok(());
+                }
                 self.delivery.letters_recorded(&records);
                 if self.delivery.wants_blocked_keys() {
                     info!("few enough keys are blocked again: loading them anew");
                     return Err(Ended::Again);
                 }
-                if records.records.iter().any(|record| record.load) {
-                    self.letters.load_at = now;
-                }
-                Ok(Some(records))
+                Ok(())
             }
             Err(SettleError::Query(error)) => {
                 self.answers = Answers::Missing;
                 survive("record what became of letters", error)?;
-                self.letters.failed = Some(records);
+                self.letters.unwritten = Some(records);
                 self.letters.record_at = now + RETRY;
-                Ok(None)
+                Ok(())
             }
             Err(lost @ SettleError::TermLost { .. }) => Err(Ended::Deposed(lost.to_string())),
         }
@@ -240,6 +249,6 @@ impl Holding {
 
     /// Whether all records of letters are written.
     pub(super) fn is_recorded(&self) -> bool {
-        self.recording.is_idle() && self.letters.failed.is_none() && !self.delivery.has_records()
+        self.recording.is_idle() && self.letters.unwritten.is_none() && !self.delivery.has_records()
     }
 }

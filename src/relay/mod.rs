@@ -319,8 +319,8 @@ impl Relay {
                     holding.renewed(renewal, result, clock::now()).err()
                 }
                 reading = holding.fetching.done() => self.fetched(holding, reading).err(),
-                (records, result) = holding.recording.done() => {
-                    self.recorded(holding, records, &result).err()
+                (records, part, result) = holding.recording.done() => {
+                    self.recorded(holding, records, &part, &result).err()
                 }
                 loading = holding.loading.done() => holding.loaded(loading, clock::now()).err(),
                 seen = verifying.done() => self.verified(holding, seen)?,

@@ -15,8 +15,8 @@ use super::{
 use crate::{
     clock,
     delivery::{
-        ClosureKind, DeadEvent, Delivery, LetterChange, Outcome, Record, Records, Settlement,
-        Transition,
+        ClosureKind, DeadEvent, Delivery, LetterChange, Outcome, Record, Records, RecordsPart,
+        Settlement, Transition,
     },
     event::Event,
     metrics::{CircuitState, Failure, Metrics, PublishedBatch},
@@ -241,25 +241,24 @@ impl Relay {
         Ok(())
     }
 
-    /// Takes in what became of records about letters.
+    /// Takes in what became of a part of the records about letters.
     pub(super) fn recorded(
         &mut self,
         holding: &mut Holding,
         records: Records,
+        part: &RecordsPart,
         result: &Result<Vec<DeadLetter>, SettleError>,
     ) -> Result<(), Ended> {
         let now = clock::now();
         if let Ok(dead) = result {
-            self.report.deaths.written(deaths::of_records(&records.records), dead, now);
-        }
-        if let Some(committed) = holding.recorded(records, result, now)? {
+            self.report.deaths.written(deaths::of_records(&part.records), dead, now);
             let published = |record: &&_| {
                 matches!(record, Record { change: LetterChange::Published { .. }, .. })
             };
-            let published = committed.records.iter().filter(published).count();
-            debug!(records = committed.records.len(), published, "recorded what became of letters");
+            let published = part.records.iter().filter(published).count();
+            debug!(records = part.records.len(), published, "recorded what became of letters");
         }
-        Ok(())
+        holding.recorded(records, part, result, now)
     }
 }
 

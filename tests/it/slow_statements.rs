@@ -1,7 +1,7 @@
 //! Statements that cannot be done within their deadline are divided: work that waits never stands
 //! still for its size.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use tokio_postgres::Client;
 
@@ -26,12 +26,12 @@ async fn count(client: &Client, sql: &str) -> i64 {
     client.query_one(sql, &[]).await.unwrap().get(0)
 }
 
-/// Each new letter takes its time, as on a slow disk.
-async fn slow_letters(client: &Client, each: Duration) {
+/// Each letter that is written so takes its time, as on a slow disk.
+async fn slow_letters(client: &Client, act: &str, each: Duration) {
     let sql = format!(
         "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
              $$BEGIN PERFORM pg_catalog.pg_sleep({}); RETURN NEW; END$$;
-         CREATE TRIGGER slow BEFORE INSERT ON postrider.letter
+         CREATE TRIGGER slow BEFORE {act} ON postrider.letter
              FOR EACH ROW EXECUTE FUNCTION slow()",
         each.as_secs_f64()
     );
@@ -43,7 +43,7 @@ async fn slow_letters(client: &Client, each: Duration) {
 async fn a_settlement_of_more_letters_than_a_statement_can_write_is_written_in_parts() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
-    slow_letters(&client, Duration::from_millis(100)).await;
+    slow_letters(&client, "INSERT", Duration::from_millis(100)).await;
     let insert = "INSERT INTO postrider.outbox (event_type, aggregate_type, aggregate_id)
         SELECT CASE WHEN n % 4 = 0 THEN 'order.placed' ELSE 'no subject' END, 'order', n
         FROM generate_series(1, 160) AS n";
@@ -60,6 +60,47 @@ async fn a_settlement_of_more_letters_than_a_statement_can_write_is_written_in_p
     .await;
     assert_eq!(fixture.wait_stored(40, DEADLINE).await.len(), 40);
     assert!(daemon.log().contains("could not settle"), "{}", daemon.log());
+}
+
+/// What became of letters used to be written in one statement, and that one again, for ever.
+#[tokio::test]
+async fn records_of_more_letters_than_a_statement_can_write_are_written_in_parts() {
+    let fixture = Fixture::new().await;
+    let client = fixture.connect().await;
+    // Of each key the first event is refused, and the others wait behind it: many keys with few
+    // letters, and one key with more of them than a part has.
+    let insert = "INSERT INTO postrider.outbox (event_type, aggregate_type, aggregate_id, payload)
+        SELECT CASE n WHEN 1 THEN 'no subject' ELSE 'order.placed' END, 'order', key, to_jsonb(n)
+        FROM generate_series(0, 10) AS key, generate_series(1, 60) AS n
+        WHERE key = 0 OR n <= 6 ORDER BY n, key";
+    client.batch_execute(insert).await.unwrap();
+    let daemon = giving_up(fixture.daemon()).set("database.query_timeout", "1s").start();
+    let letters = "SELECT count(*) FROM postrider.letter";
+    eventually("120 letters", DEADLINE, async || count(&client, letters).await == 120).await;
+
+    client.batch_execute("BEGIN").await.unwrap();
+    let mend = "UPDATE postrider.letter
+        SET event_type = 'order.placed', state = 'retrying', dead_at = NULL,
+            next_attempt_at = clock_timestamp()
+        WHERE state = 'dead'";
+    client.batch_execute(mend).await.unwrap();
+    slow_letters(&client, "UPDATE", Duration::from_millis(100)).await;
+    client.batch_execute("COMMIT").await.unwrap();
+
+    // Each takes 100 ms, and a statement has one second.
+    let open = "SELECT count(*) FROM postrider.letter
+        WHERE resolved_at IS NULL OR next_attempt_at IS NOT NULL";
+    eventually("all recorded", DEADLINE, async || count(&client, open).await == 0).await;
+    let mut last = HashMap::new();
+    for message in fixture.wait_stored(120, DEADLINE).await {
+        let number: u32 = str::from_utf8(&message.payload).unwrap().parse().unwrap();
+        let key = message.header("ce-subject").unwrap().to_owned();
+        let before = last.insert(key, number).unwrap_or(0);
+        assert_eq!(number, before + 1);
+    }
+    assert_eq!(last.len(), 11);
+    let given_up = "could not record what became of letters";
+    assert!(daemon.log().contains(given_up), "{}", daemon.log());
 }
 
 /// A relay whose database is behind a narrow link. More waits than the link brings in one deadline.
@@ -85,8 +126,7 @@ async fn behind_a_narrow_link(
 }
 
 /// The size of a page was learned from statements that the server gave up, and forgotten with the
-/// session. Over a
-/// link that brings less than a page within the deadline nothing was ever read.
+/// session. Over a link that brings less than a page within the deadline nothing was ever read.
 #[tokio::test]
 async fn a_page_that_a_narrow_link_does_not_bring_in_time_is_read_in_parts() {
     let fixture = Fixture::new().await;

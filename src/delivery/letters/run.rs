@@ -105,15 +105,58 @@ pub enum LetterChange {
     },
 }
 
-/// Records that are written together, and the runs that ended with them.
+/// Records that are written together or in parts, and the runs that ended with them.
+///
+/// Their order is what makes parts safe: a run's marks are cleared after its other records, so a
+/// crash between two parts leaves a mark at each run that is written in part.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Records {
-    /// Records to be written.
-    pub records: Vec<Record>,
-    /// Runs that may be loaded again once the records are committed.
+    /// Records that are not committed, in order. A published letter may have a second one, which
+    /// clears its mark.
+    unwritten: VecDeque<Record>,
+    /// Runs that may be loaded again once all records are committed.
     ended: Vec<RunScope>,
     /// Exclusive lower bound for the stream sequences of the published ones.
     stream_floor: Option<u64>,
+}
+
+/// Records that one statement writes, one for each letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordsPart {
+    /// The records.
+    pub records: Vec<Record>,
+    /// Number of records that it covers.
+    covers: usize,
+}
+
+impl Records {
+    /// The next part to write, of at most `count` records, and at least one.
+    pub fn part(&self, count: usize) -> RecordsPart {
+        let covers = count.max(1).min(self.unwritten.len());
+        let mut records: Vec<Record> = Vec::with_capacity(covers);
+        let mut places: FxHashMap<LetterId, usize> = FxHashMap::default();
+        for record in self.unwritten.iter().take(covers) {
+            let place = places.get(&record.id).and_then(|place| records.get_mut(*place));
+            // A second record clears the mark, so the first one leaves none.
+            if let Some(first) = place {
+                first.load = false;
+            } else {
+                places.insert(record.id, records.len());
+                records.push(record.clone());
+            }
+        }
+        RecordsPart { records, covers }
+    }
+
+    /// Notes that this part is committed.
+    pub fn part_written(&mut self, part: &RecordsPart) {
+        self.unwritten.drain(..part.covers.min(self.unwritten.len()));
+    }
+
+    /// Whether all of them are committed.
+    pub fn are_written(&self) -> bool {
+        self.unwritten.is_empty()
+    }
 }
 
 /// Scope of a run: a key, or one letter without a key.
@@ -249,7 +292,7 @@ impl LetterRuns {
             let change = if waits { LetterChange::Held } else { LetterChange::Seen { at } };
             Record { id, change, load: false }
         };
-        self.records.records.extend(marks.into_iter().map(record));
+        self.records.unwritten.extend(marks.into_iter().map(record));
         self.active.insert(scope.clone());
         self.records.ended.push(scope);
     }
@@ -276,7 +319,7 @@ impl LetterRuns {
             run.marks.retain(|mark| mark.id != id);
         }
         let load = load && matches!(run.scope, RunScope::Key(_));
-        self.records.records.push(Record {
+        self.records.unwritten.push_back(Record {
             id,
             change: LetterChange::Published { stream_seq },
             load,
@@ -301,14 +344,18 @@ impl LetterRuns {
         // The key is loaded again if this letter does not block it, or gave way to a newer event.
         let load = matches!(change, LetterChange::Dead { holds: false, .. } | LetterChange::Held)
             && matches!(run.scope, RunScope::Key(_));
-        self.records.records.push(Record { id, change, load });
+        self.records.unwritten.push_back(Record { id, change, load });
         for other in &left {
             // A due mark would be found again at once, behind this letter, so the letter is held.
             if let Some(LoadedLetter { id, .. }) = self.loaded_letters.remove(other)
                 && let Some(at) = run.marks.iter().position(|mark| mark.id == id)
             {
                 run.marks.swap_remove(at);
-                self.records.records.push(Record { id, change: LetterChange::Held, load: false });
+                self.records.unwritten.push_back(Record {
+                    id,
+                    change: LetterChange::Held,
+                    load: false,
+                });
             }
         }
         self.finish(number);
@@ -317,26 +364,20 @@ impl LetterRuns {
 
     fn finish(&mut self, number: u64) {
         let Some(Run { scope, marks, .. }) = self.runs.remove(&number) else { return };
-        for Mark { id, at } in marks {
-            // A letter has one record: if its publishing is still to be written, that clears its
-            // mark.
-            let written = self.records.records.iter_mut().find(|record| record.id == id);
-            if let Some(record) = written {
-                record.load = false;
-            } else {
-                let change = LetterChange::Seen { at };
-                self.records.records.push(Record { id, change, load: false });
-            }
-        }
+        let seen = |Mark { id, at }| {
+            let change = LetterChange::Seen { at };
+            Record { id, change, load: false }
+        };
+        self.records.unwritten.extend(marks.into_iter().map(seen));
         self.records.ended.push(scope);
     }
 
     /// Whether there are records to write.
     pub(in crate::delivery) fn has_records(&self) -> bool {
-        !self.records.records.is_empty()
+        !self.records.unwritten.is_empty()
     }
 
-    /// Takes the records to write. The caller keeps them until they are committed.
+    /// Takes the records to write. The caller keeps them until all are committed.
     pub(in crate::delivery) fn take_records(&mut self) -> Records {
         self.written_floor = self.records.stream_floor;
         std::mem::take(&mut self.records)

@@ -146,13 +146,13 @@ impl Delivery {
         self.letters.has_records()
     }
 
-    /// Takes the records about letters. The caller keeps them until they are committed.
+    /// Takes the records about letters. The caller keeps them until all are committed.
     pub fn take_records(&mut self) -> Records {
         self.blocked.being_recorded();
         self.letters.take_records()
     }
 
-    /// Notes that these records are committed.
+    /// Notes that all of these records are committed.
     pub fn letters_recorded(&mut self, records: &Records) {
         self.letters.recorded(records);
         self.blocked.recorded();

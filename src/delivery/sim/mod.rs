@@ -90,6 +90,7 @@ struct Sometimes {
     repeated: u64,
     stale: u64,
     divided: u64,
+    recorded_in_parts: u64,
 }
 
 impl AddAssign for Sometimes {
@@ -101,7 +102,7 @@ impl AddAssign for Sometimes {
 }
 
 impl Sometimes {
-    fn each(&mut self) -> [(&'static str, &mut u64); 38] {
+    fn each(&mut self) -> [(&'static str, &mut u64); 39] {
         [
             ("stored", &mut self.stored),
             ("duplicate on a retry", &mut self.duplicate_on_retry),
@@ -124,6 +125,7 @@ impl Sometimes {
             ("resumed with more blocked keys than memory may hold", &mut self.overflown),
             ("loaded the blocked keys anew", &mut self.loaded_anew),
             ("a settlement written in parts", &mut self.divided),
+            ("records of letters written in parts", &mut self.recorded_in_parts),
             ("scanned again because every key was suspected", &mut self.scanned_again),
             ("gone on behind a dead one", &mut self.skipped),
             ("a batch committed", &mut self.committed),

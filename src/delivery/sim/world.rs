@@ -423,8 +423,11 @@ impl World {
         if self.random.chance(self.trouble) {
             return;
         }
-        let Some(records) = self.recording.take() else { return };
-        for record in &records.records {
+        let Some(mut records) = self.recording.take() else { return };
+        // Those that were given up are written in parts.
+        let count = if self.random.chance(50) { self.random.below(4) } else { u64::MAX };
+        let part = records.part(usize::try_from(count).unwrap());
+        for record in &part.records {
             let LetterId(seq) = record.id;
             let is_published =
                 matches!(record.change, crate::delivery::LetterChange::Published { .. });
@@ -432,7 +435,13 @@ impl World {
             assert!(!is_published || self.stream.holds(seq), "letter {seq} is nowhere");
             self.sometimes.held_and_published += u64::from(is_published && held);
         }
-        self.database.record(&records.records, self.now);
+        self.database.record(&part.records, self.now);
+        records.part_written(&part);
+        if !records.are_written() {
+            self.sometimes.recorded_in_parts += 1;
+            self.recording = Some(records);
+            return;
+        }
         self.delivery.letters_recorded(&records);
         // As the relay: a new holding loads the keys anew.
         if self.delivery.wants_blocked_keys() {
