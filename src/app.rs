@@ -19,7 +19,7 @@ use crate::{
     metrics::Program,
     nats,
     pg::schema::Schema,
-    relay::{RelayError, chores, contract, flows::Flows},
+    relay::{RelayError, chores, leadership::contract, report::flows::Flows},
     shutdown::Shutdown,
     systemd,
     tasks::Tasks,

@@ -17,7 +17,7 @@
 //!
 //! | step | where | what |
 //! |---|---|---|
-//! | wake | [`outbox::Outbox::notified`], `relay/reader.rs` | a notification, or the next poll |
+//! | wake | [`outbox::Outbox::notified`], `relay/holding/reader.rs` | a notification, or the next poll |
 //! | fetch | [`outbox::Outbox::poll`], [`outbox::Outbox::page`] | the rows that became visible since the last snapshot, in `seq` order |
 //! | admit | [`delivery::Delivery::admit`] | the event queues behind the earlier ones of its key |
 //! | dispatch | [`delivery::Delivery::next`] | heads of lanes, as the window and the breaker permit |

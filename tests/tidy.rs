@@ -60,13 +60,13 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "nats",
             "outbox",
             "pg",
-            "relay::contract",
-            "relay::producers",
-            "relay::status",
+            "relay::leadership::contract",
+            "relay::report::producers",
+            "relay::report::status",
             "wire",
         ],
     ),
-    ("admin", &["config", "findings", "metrics", "relay::flows", "relay::status", "tasks"]),
+    ("admin", &["config", "findings", "metrics", "relay::report", "tasks"]),
     ("app", EVERYTHING_BUT_CLI),
     ("dev", EVERYTHING_BUT_CLI),
     ("cli", &["*"]),
@@ -166,7 +166,7 @@ fn insist(complaints: &[String]) {
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
 }
 
-/// Every path of our own that the code names, as `relay::status::Phase`.
+/// Every path of our own that the code names, as `relay::report::status::Phase`.
 fn named_paths(code: &str) -> Vec<String> {
     let mut paths = Vec::new();
     for (at, found) in code.match_indices("crate::") {
@@ -516,7 +516,8 @@ fn a_planted_import_is_seen_in_every_spelling() {
     }
     let climbing = Source::planted("src/outbox/fetch.rs", "use super::super::nats::Publisher;");
     assert_eq!(import_complaints(&[climbing]).len(), 1);
-    let whole_relay = Source::planted("src/admin.rs", "use crate::relay::{status::Status, Relay};");
+    let whole_relay =
+        Source::planted("src/admin.rs", "use crate::relay::{report::status::Status, Relay};");
     assert_eq!(import_complaints(&[whole_relay]).len(), 1);
     let unknown = Source::planted("src/common.rs", "//! Odds and ends.\n");
     assert_eq!(import_complaints(&[unknown]).len(), 1);
@@ -531,8 +532,11 @@ fn an_allowed_import_is_no_complaint() {
         ),
         ("src/outbox/fetch.rs", "/// As [`crate::nats`] does.\nfn f() {}"),
         ("src/outbox/fetch.rs", "mod tests {\n    use super::super::letters;\n}"),
-        ("src/admin.rs", "use crate::relay::status::Status;"),
-        ("src/admin.rs", "use crate::relay::{\n    flows::Seen,\n    status::{Status},\n};"),
+        ("src/admin.rs", "use crate::relay::report::status::Status;"),
+        (
+            "src/admin.rs",
+            "use crate::relay::report::{\n    flows::Seen,\n    status::{Status},\n};",
+        ),
         ("src/dev/demo.rs", "use crate::{app, nats, outbox, relay::Relay};"),
     ] {
         insist(&import_complaints(&[Source::planted(path, text)]));

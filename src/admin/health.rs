@@ -12,7 +12,7 @@ use axum::{
 use super::{Audience, Shown, view::ReadinessView};
 use crate::{
     findings::{self, Finding},
-    relay::status::{Phase, Status},
+    relay::report::status::{Phase, Status},
 };
 
 /// How long the loop may be silent. It turns at least every `idle_interval` (5 s), whatever

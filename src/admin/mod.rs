@@ -35,7 +35,7 @@ use problem::Problem;
 
 use crate::{
     metrics::{CONTENT_TYPE, Program},
-    relay::flows::Flows,
+    relay::report::flows::Flows,
 };
 
 /// The wait between attempts to bind the address.

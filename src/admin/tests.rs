@@ -12,8 +12,11 @@ use tokio::{
 use super::*;
 use crate::{
     metrics::{Depth, Measured},
-    relay::flows::{Flow, Seen},
-    relay::status::{GateStatus, Heartbeat, Link, Phase, Status},
+    relay::report::{
+        flows::{Flow, Seen},
+        heartbeat::Heartbeat,
+        status::{GateStatus, Link, Phase, Status},
+    },
     tasks,
 };
 

@@ -7,8 +7,10 @@ use serde::Serialize;
 use super::Audience;
 use crate::{
     findings::{self, Finding},
-    relay::flows::Seen,
-    relay::status::{GateStatus, Link, Phase, Status},
+    relay::report::{
+        flows::Seen,
+        status::{GateStatus, Link, Phase, Status},
+    },
 };
 
 /// The answer of `/readyz?verbose`: a line for each dependency.

@@ -25,9 +25,11 @@ use crate::{
     relay::{
         self, Relay,
         chores::Maintained,
-        contract::Watched,
-        flows,
-        status::{Counted, Link, Status},
+        leadership::contract::Watched,
+        report::{
+            flows,
+            status::{Counted, Link, Status},
+        },
     },
     shutdown::Shutdown,
     sink::Sink,
@@ -192,7 +194,7 @@ fn settings(config: &Config, options: Options, template: SubjectTemplate) -> rel
         candidate: Candidate {
             holder: format!("{}, process {}", host_name(), std::process::id()),
             instance: Uuid::new_v4(),
-            process: relay::process::identity(),
+            process: relay::leadership::process::identity(),
             length: config.relay.lease.0,
         },
         stream,

@@ -8,7 +8,7 @@ use tracing::info;
 
 use crate::{
     findings::Finding,
-    relay::{flows::Flows, outage::Outages},
+    relay::report::{flows::Flows, outage::Outages},
     systemd,
 };
 

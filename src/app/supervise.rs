@@ -16,7 +16,7 @@ use tokio::{sync::oneshot, time::sleep};
 use tracing::{error, info_span};
 
 use super::{Flow, RunError};
-use crate::{delivery::Backoff, relay::status::Phase};
+use crate::{delivery::Backoff, relay::report::status::Phase};
 
 /// The waits before a flow that failed is started again.
 const RESTART: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_mins(1) };

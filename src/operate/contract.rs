@@ -4,7 +4,7 @@ use crate::{
     findings::Finding,
     outbox::Inspection,
     pg::error::{Class, QueryError},
-    relay::contract,
+    relay::leadership::contract,
 };
 
 /// The broken conditions. A user who may not ask gets none.

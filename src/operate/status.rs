@@ -12,7 +12,7 @@ use crate::{
     findings::{self, Facts, Finding},
     outbox::{Inspection, Losses, RelayProgress, SESSION_SETTINGS},
     pg::error::QueryError,
-    relay::{
+    relay::report::{
         producers,
         status::{blocker, blocker_of},
     },

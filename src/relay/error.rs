@@ -1,4 +1,4 @@
-//! Why a relay ends by itself: what only a person can change.
+//! Errors that end a relay: conditions that only a person can change.
 
 use thiserror::Error;
 

@@ -1,36 +1,27 @@
-//! The loop of the producing half: from the outbox to the stream.
+//! Relay: a flow from the outbox to the log of a broker, and the loop that drives it.
 //!
-//! One task owns all delivery state. Each turn starts what I/O can start, then absorbs in one
-//! `select!` what happened; no arm awaits. So reading, answers and commits overlap, and there is
-//! no lock and no question of cancel safety.
+//! One task owns all delivery state. Each turn starts the I/O that can start, then absorbs in one
+//! `select!` what happened; no arm awaits. So reading, answers and commits overlap, without a lock
+//! and without a question of cancel safety.
+//!
+//! | place | subject |
+//! |---|---|
+//! | `mod.rs` | [`Relay::run`] from holding to holding, and the loop of one holding |
+//! | `leadership/` | which instance leads, and how long it trusts its lease |
+//! | `holding/` | one time of being the leader: the session, the events in memory, the letters |
+//! | `log/` | the connection to the broker, and what the relay has found out about its log |
+//! | `publishing/` | whether and which messages are handed over, and what their answers mean |
+//! | `report/` | log lines, metrics, the status, findings |
+//! | `chores/` | measuring, notes, checkpoints, retention, beside the data path |
 
-mod answers;
-mod batches;
-mod broker;
 pub mod chores;
-pub mod contract;
-mod deaths;
-mod denial;
-mod dispatch;
-mod duplicate;
 mod error;
-pub mod flows;
-mod hold;
 mod holding;
-mod letters;
-pub mod outage;
-pub(crate) mod process;
-pub mod producers;
-mod reader;
-pub mod readiness;
-mod report;
-mod scan;
-mod shards;
-mod slot;
-pub mod status;
-mod stream;
-mod turns;
-pub mod watchdog;
+pub mod leadership;
+mod log;
+mod operation;
+mod publishing;
+pub mod report;
 
 use std::{
     sync::Arc,
@@ -46,12 +37,14 @@ use tracing::{info, warn};
 pub use error::RelayError;
 
 use self::{
-    broker::Broker,
     holding::{Ended, Holding},
-    report::Report,
-    status::{Heartbeat, Link, Phase, Status},
-    turns::{Passed, Turns},
-    watchdog::Watchdog,
+    leadership::{turns::Turns, watchdog::Watchdog},
+    log::BrokerLog,
+    report::{
+        Report,
+        heartbeat::Heartbeat,
+        status::{Link, Phase, Status},
+    },
 };
 use crate::{
     clock,
@@ -88,9 +81,6 @@ const YIELD: Duration = Duration::from_secs(3);
 
 /// How long giving the lease up may take; it ends by itself otherwise.
 const RELEASE_MAX: Duration = Duration::from_secs(1);
-
-/// Time after the end of the trust in the lease at which it is reported.
-const UNTRUSTED_SAID: Duration = Duration::from_secs(1);
 
 /// Settings of a relay, from the configuration.
 #[derive(Debug, Clone)]
@@ -148,7 +138,7 @@ pub struct Settings {
 /// The producing half.
 pub struct Relay {
     settings: Settings,
-    broker: Broker,
+    log: BrokerLog,
     status: Arc<watch::Sender<Status>>,
     heartbeat: Heartbeat,
     metrics: Arc<Metrics>,
@@ -170,20 +160,10 @@ impl Relay {
         let heartbeat = status.borrow().last_turn.clone();
         let encoder = Encoder::new(settings.template.clone(), settings.source.clone());
         let encoder = encoder.with_mode(settings.mode);
-        let broker = Broker::new(sink, encoder, settings.ack_timeout);
+        let log = BrokerLog::new(sink, encoder, settings.ack_timeout);
         let watchdog = Watchdog::new(trusted_for(settings.candidate.length));
         let (report, row_limits) = (Report::default(), Arc::default());
-        Self {
-            settings,
-            broker,
-            status,
-            heartbeat,
-            metrics,
-            shutdown,
-            report,
-            watchdog,
-            row_limits,
-        }
+        Self { settings, log, status, heartbeat, metrics, shutdown, report, watchdog, row_limits }
     }
 
     /// Relays until asked to stop.
@@ -216,14 +196,14 @@ impl Relay {
                 }
                 Ended::Yielded => {
                     // What waits in the client's queue goes before the lease.
-                    self.broker.abandon_connection();
+                    self.log.abandon_connection();
                     release(&holding).await;
                     self.yielded();
                     YIELD
                 }
                 Ended::Deposed(why) => {
                     // What waits in the client's queue was handed over under a term that is over.
-                    self.broker.abandon_connection();
+                    self.log.abandon_connection();
                     self.lost(why);
                     Duration::ZERO
                 }
@@ -309,7 +289,7 @@ impl Relay {
             self.report(holding, now);
             let due = self.next_due(holding, now);
             turns.plan(due.max(now));
-            let Broker { verifying, scanning, duplicates, sink, .. } = &mut self.broker;
+            let BrokerLog { verifying, scanning, duplicates, sink, .. } = &mut self.log;
             let ended = tokio::select! { biased;
                 () = shutdown.at_once() => Some(Ended::Stopped),
                 (settlement, result) = holding.settling.done() => {
@@ -356,17 +336,17 @@ impl Relay {
 
     /// Starts verifying the log, or scanning it, when it is time to.
     fn ask_broker(&mut self, holding: &Holding, now: Instant) {
-        self.broker.verify(holding.delivery.stream_mark(), now);
+        self.log.verify(holding.delivery.stream_mark(), now);
         if holding.delivery.scan_again_at().is_some_and(|at| at <= now) {
-            self.broker.want_scan(holding.delivery.scan_above(), now);
+            self.log.want_scan(holding.delivery.scan_above(), now);
         }
-        self.broker.start_scan(&holding.outbox, now);
+        self.log.start_scan(&holding.outbox, now);
     }
 
     /// The bounds of a page; `None` before the stream has told how large a message may be, and what
     /// it holds of what was sent before.
     fn page_limits(&self) -> Option<PageLimits> {
-        let facts = self.broker.facts().filter(|_| self.broker.is_scanned());
+        let facts = self.log.facts().filter(|_| self.log.is_scanned());
         facts.map(|facts| PageLimits {
             events: self.settings.batch_events,
             bytes: self.settings.batch_bytes,
@@ -376,13 +356,13 @@ impl Relay {
 
     /// When the loop has to turn although nothing happens.
     fn next_due(&self, holding: &Holding, now: Instant) -> Instant {
-        let may_go = self.broker.obstacle().is_none();
+        let may_go = self.log.obstacle().is_none();
         let delayed = if may_go { holding.delivery.next_due(now) } else { None };
         let read = self.page_limits().and_then(|_| holding.read_due());
         let load = self.page_limits().and_then(|_| holding.load_due());
         let turn = if holding.delivery.events() > 0 { BUSY_TURN } else { TURN };
         let written = [holding.settle_due(), holding.renew_due(), holding.record_due()];
-        let read = [load, read, delayed, self.broker.next_due()];
+        let read = [load, read, delayed, self.log.next_due()];
         let due = written.into_iter().chain(read).flatten().min();
         due.map_or(now + turn, |due| due.min(now + turn))
     }
@@ -400,7 +380,7 @@ impl Relay {
             before != Phase::Stopping
         });
         let reachable =
-            self.broker.obstacle().is_none() && holding.delivery.breaker().cause().is_none();
+            self.log.obstacle().is_none() && holding.delivery.breaker().cause().is_none();
         let done = if reachable { holding.is_drained() } else { holding.is_stranded() };
         if done {
             info!("everything that was sent is settled");
@@ -415,49 +395,6 @@ impl Relay {
             );
         }
         over
-    }
-
-    /// Draws the consequences of a turn that comes late.
-    fn take_note_of(&mut self, holding: &mut Holding, passed: Passed, now: Instant) {
-        match passed {
-            Passed::AsPlanned => {}
-            Passed::Late => holding.lease.distrust(now),
-            Passed::StoodStill(length) => {
-                info!(
-                    seconds = length.as_secs_f64(),
-                    "the process stood still; publishing goes on once the lease is confirmed"
-                );
-                holding.lease.distrust(now);
-                self.broker.abandon_connection();
-            }
-            Passed::Jumped => {
-                info!(
-                    "the time of day jumped; what may be stored is scanned for before it goes again"
-                );
-                holding.lease.distrust(now);
-                holding.delivery.require_scan();
-            }
-        }
-        self.say_whether_trusted(holding, now);
-    }
-
-    /// Logs and reports that the lease cannot be renewed, so that nothing is published.
-    fn say_whether_trusted(&mut self, holding: &Holding, now: Instant) {
-        if now < holding.lease.trusted_until() {
-            self.report.untrusted_since = None;
-            if std::mem::take(&mut self.report.untrusted) {
-                info!("the lease is confirmed again; publishing goes on");
-                self.status.send_modify(|status| status.postgres = Link::Up);
-            }
-            return;
-        }
-        let since = *self.report.untrusted_since.get_or_insert(now);
-        if now >= since + UNTRUSTED_SAID && !self.report.untrusted {
-            self.report.untrusted = true;
-            let detail = "the lease cannot be renewed: postgres does not answer in time".to_owned();
-            warn!(error = %detail, "publishing pauses until postgres confirms the lease");
-            self.status.send_modify(|status| status.postgres = Link::Down { detail, hint: None });
-        }
     }
 }
 

@@ -584,7 +584,12 @@ async fn a_route_at_rest_ends_no_program_whose_other_route_is_busy() {
     let client = fixture.connect().await;
     let toml = routes(&fixture, &["order", "invoice"]).set("relay.lease", "3s");
     let mut daemon = relay(toml).start();
-    daemon.wait_log("route{name=\"invoice\"}: postrider::relay::hold: relaying", DEADLINE).await;
+    daemon
+        .wait_log(
+            "route{name=\"invoice\"}: postrider::relay::leadership::resume: relaying",
+            DEADLINE,
+        )
+        .await;
     // What takes longer than a lease is trusted for.
     let insert = r#"INSERT INTO "postrider".outbox (event_type, payload)
         SELECT 'invoice.sent', '{}' FROM generate_series(1, 150000)"#;

@@ -19,7 +19,7 @@ use crate::{
         schema::Schema,
         session::Sharing,
     },
-    relay::{RelayError, producers},
+    relay::{RelayError, report::producers},
 };
 
 const POSTGRES: &str = "postgres";

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::{
     delivery::Backoff,
     metrics::Chore,
-    relay::status::{Link, Phase, Status},
+    relay::report::status::{Link, Phase, Status},
 };
 
 /// The waits of a chore that failed; a chore with a shorter interval waits at least for that.

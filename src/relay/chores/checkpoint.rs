@@ -1,4 +1,4 @@
-//! Notes where the relay is, so that a broker that loses messages can be healed from there.
+//! Checkpoints: notes of the position, from which a log that has lost messages can be healed.
 
 use std::time::Duration;
 

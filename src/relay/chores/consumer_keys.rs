@@ -1,4 +1,4 @@
-//! Forgets the keys by which consumers recognise events, once no redrive can come as late.
+//! Consumers' dedup keys: deleted once no redrive can come as late.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Measures how much waits to be published, and how much is lost, for the metrics and the status.
+//! Measurement of the backlog and of the losses, for the metrics and the status.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::{
     metrics::{Depth, Measured, Metrics},
     outbox::{Outbox, Upkeep},
     pg::error::{Class, QueryError},
-    relay::status::Status,
+    relay::report::status::Status,
 };
 
 /// How often a standby measures: before the figures are overdue.

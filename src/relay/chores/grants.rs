@@ -1,9 +1,9 @@
-//! Finds out which grants the relay's user lacks, so that a lost one is named and not guessed.
+//! Missing grants: the privileges that the relay's user lacks, so that a revoked one is named.
 
 use tokio::sync::watch;
 use tracing::{error, info};
 
-use crate::{outbox::Upkeep, pg::error::QueryError, relay::status::Status};
+use crate::{outbox::Upkeep, pg::error::QueryError, relay::report::status::Status};
 
 pub(super) async fn find_missing(
     session: &Upkeep,

@@ -1,4 +1,4 @@
-//! Deletes resolved letters and rows of the audit that are old, some at a time.
+//! Retention of letters: resolved letters and audit rows that are old are deleted, some at a time.
 
 use tracing::info;
 

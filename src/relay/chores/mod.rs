@@ -28,7 +28,7 @@ use tracing::{debug, info, warn};
 
 use self::agenda::{Agenda, Duty};
 pub(super) use self::depth::Standby;
-use super::status::{Status, blocker_of};
+use super::report::status::{Status, blocker_of};
 use crate::{
     config,
     metrics::{Chore, Metrics},

@@ -1,4 +1,4 @@
-//! Writes for `postrider status` what this instance found out itself, and that it lives.
+//! Note for `postrider status`: this instance's own findings, and a sign of life.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use crate::{
     findings::Code,
     outbox::Upkeep,
     pg::error::QueryError,
-    relay::status::{GateStatus, Status},
+    relay::report::status::{GateStatus, Status},
 };
 
 /// Writes the note. Returns what it says.

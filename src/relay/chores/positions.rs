@@ -1,12 +1,13 @@
-//! Finds positions of other relays that nobody holds: they keep published rows in the outbox for
-//! ever.
+//! Abandoned positions: other relays that no instance runs keep published rows in the outbox for ever.
 
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tracing::warn;
 
-use crate::{metrics::Metrics, outbox::Upkeep, pg::error::QueryError, relay::status::Status};
+use crate::{
+    metrics::Metrics, outbox::Upkeep, pg::error::QueryError, relay::report::status::Status,
+};
 
 pub(super) async fn find_abandoned(
     session: &Upkeep,

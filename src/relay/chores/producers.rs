@@ -1,4 +1,5 @@
-//! Finds out whether applications can insert events: what they lack, and whose lock they wait for.
+//! Hindered producers: the privileges that applications lack to insert events, and the locks that they
+//! wait for.
 
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -7,7 +8,7 @@ use crate::{
     findings::Finding,
     outbox::Upkeep,
     pg::error::QueryError,
-    relay::{producers, status::Status},
+    relay::report::{producers, status::Status},
 };
 
 pub(super) async fn find_hindered(

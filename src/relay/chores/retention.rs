@@ -1,4 +1,4 @@
-//! Empties the turns of the outbox that are published and old.
+//! Retention of the outbox: slots whose rows are all published and old are emptied.
 
 use std::time::Duration;
 

@@ -21,7 +21,7 @@ use tokio::{
 use super::{DEADLINE, eventually, toml::Toml};
 
 /// Exit code of a program that was frozen at work for longer than its lease is trusted.
-pub(crate) const WATCHDOG: i32 = postrider::relay::watchdog::EXIT_CODE;
+pub(crate) const WATCHDOG: i32 = postrider::relay::leadership::watchdog::EXIT_CODE;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_postrider");
 

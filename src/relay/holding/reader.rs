@@ -1,0 +1,326 @@
+//! Reader of the outbox: it reads at once while there is more, often while there is work, and sleeps
+//! behind the wake-up gate when there is none.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::try_join;
+
+use crate::{
+    delivery::Backoff,
+    event::{Position, Seq, Snapshot},
+    outbox::{Outbox, Page, PageLimits},
+    pg::error::QueryError,
+};
+
+/// How long nothing may have come before the relay prepares to sleep.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// How much longer than the slow poll the wake-up gate stays open: a late poll must not find it
+/// closed.
+const GATE_SLACK: Duration = Duration::from_secs(10);
+
+/// The waits while a writer that may have missed the wake-up gate is still open.
+const DROWSY: Backoff =
+    Backoff { first: Duration::from_millis(20), longest: Duration::from_millis(250) };
+
+/// The granularity of timers, which round up.
+const TIMER_TICK: Duration = Duration::from_millis(1);
+
+/// Rows of a poll at most before polls come less often: what a poll costs is then little beside
+/// them.
+const PLENTY: u32 = 16;
+
+/// How far apart polls get when each brings plenty.
+const LONGEST_POLL: Duration = Duration::from_millis(5);
+
+/// The pause between polls while idle when nobody notifies, as a multiple of `poll_interval`.
+const UNNOTIFIED_FACTOR: u32 = 25;
+
+/// Intervals at which the reader polls.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::relay) struct PollIntervals {
+    /// The pause between polls while there is work.
+    pub(in crate::relay) poll_interval: Duration,
+    /// The pause between polls while asleep.
+    pub(in crate::relay) idle_interval: Duration,
+    /// Whether inserting transactions notify a sleeping relay.
+    pub(in crate::relay) notified: bool,
+}
+
+/// Reader: when the outbox is read next, and how.
+#[derive(Debug)]
+pub(in crate::relay) struct Reader {
+    pace: PollIntervals,
+    state: ReaderState,
+    next: Instant,
+    /// When the last reading began.
+    began: Instant,
+    /// When rows came last, or somebody said that some would.
+    last_work: Instant,
+    /// Readings in a row that found the wake-up gate open and a writer too.
+    drowsy: u32,
+    /// Whether somebody woke us since the last reading began: it may not have seen why.
+    woken: bool,
+    /// Late transactions of the present span, once they were asked for.
+    late: Late,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ReaderState {
+    Awake,
+    /// The wake-up gate is open; a writer that may not have seen it open is not done yet.
+    Drowsy,
+    /// The wake-up gate is open and everybody who inserts will notify.
+    Asleep,
+}
+
+/// Result of one reading of the outbox.
+pub(in crate::relay) struct Reading {
+    /// A new target, when the one before was complete, with its floor.
+    begin: Option<(Snapshot, Seq)>,
+    late: Late,
+    page: Option<Page>,
+    gate: Gate,
+}
+
+/// Start of a reading.
+pub(in crate::relay) struct Start {
+    /// Position up to which rows are read.
+    pub(in crate::relay) cursor: Position,
+    /// Exclusive lower bound for the `seq` of rows whose transaction begins from now on.
+    pub(in crate::relay) fence: Seq,
+}
+
+/// State in which a reading left the wake-up gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    /// Left or made it closed.
+    Closed,
+    /// Opened it, and everybody who inserts will see it open.
+    Open,
+    /// Opened it, and somebody who may have seen it closed has not committed yet.
+    OpenTooLate,
+}
+
+/// The late transactions of the span that is read on.
+#[derive(Debug, Clone)]
+enum Late {
+    Known(Option<String>),
+    Unknown,
+}
+
+/// Absorbed reading, for the loop.
+pub(in crate::relay) struct ReadResult {
+    /// A new target, when the one before was complete, with its floor.
+    pub(in crate::relay) begin: Option<(Snapshot, Seq)>,
+    /// Rows, when there was a reason to read some.
+    pub(in crate::relay) page: Option<Page>,
+}
+
+impl Reader {
+    /// A reader that reads at once.
+    pub(in crate::relay) fn new(pace: PollIntervals, now: Instant) -> Self {
+        Self {
+            pace,
+            state: ReaderState::Awake,
+            next: now,
+            began: now,
+            last_work: now,
+            drowsy: 0,
+            woken: false,
+            late: Late::Unknown,
+        }
+    }
+
+    /// Whether it is time to read.
+    pub(in crate::relay) fn is_due(&self, now: Instant) -> bool {
+        self.next <= now
+    }
+
+    /// When the last reading began.
+    pub(in crate::relay) fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Time of the next reading.
+    pub(in crate::relay) fn next(&self) -> Instant {
+        self.next
+    }
+
+    /// Reads at the next opportunity: somebody notified, or we are stopping.
+    pub(in crate::relay) fn wake(&mut self, now: Instant) {
+        self.next = now;
+        self.last_work = now;
+        self.woken = true;
+    }
+
+    /// Reads not before then: the last reading failed.
+    pub(in crate::relay) fn retry_at(&mut self, at: Instant) {
+        self.next = at;
+        self.late = Late::Unknown;
+    }
+
+    /// Polls keep their pace, however long one takes; but half of the time at most is spent
+    /// on them. Early by half of the timer's tick, which is late by half of it on average.
+    ///
+    /// A poll that brought plenty is followed by a later one, in proportion to its rows: at such a
+    /// rate the processors are what everybody waits for, and a row costs least among many.
+    fn until_next_poll(&self, rows: usize, now: Instant) -> Duration {
+        let interval = self.pace.poll_interval.saturating_sub(TIMER_TICK / 2);
+        let longest = interval.max(LONGEST_POLL);
+        let rows = u32::try_from(rows).unwrap_or(u32::MAX);
+        let interval = (interval.saturating_mul(rows) / PLENTY).clamp(interval, longest);
+        (self.began + interval).saturating_duration_since(now).max(interval / 2)
+    }
+
+    /// The I/O of one reading.
+    pub(in crate::relay) fn read(
+        &mut self,
+        outbox: Arc<Outbox>,
+        start: Start,
+        limits: PageLimits,
+        now: Instant,
+    ) -> impl Future<Output = Result<Reading, QueryError>> + Send + 'static {
+        let quiet = now.duration_since(self.last_work) >= QUIET;
+        let sleepy = self.pace.notified && quiet && start.cursor.is_complete();
+        let open_for = self.pace.idle_interval + GATE_SLACK;
+        let was_open = self.state != ReaderState::Awake;
+        self.woken = false;
+        self.began = now;
+        let late = self.late.clone();
+        async move {
+            if sleepy {
+                outbox.open_gate(open_for).await?;
+                let writers = outbox.has_open_writers().await?;
+                let gate = if writers { Gate::OpenTooLate } else { Gate::Open };
+                let reading = read_page(&outbox, start, late, limits).await?;
+                return Ok(Reading { gate, ..reading });
+            }
+            let close = async { if was_open { outbox.close_gate().await } else { Ok(()) } };
+            let ((), reading) = try_join(close, read_page(&outbox, start, late, limits)).await?;
+            Ok(reading)
+        }
+    }
+
+    /// Absorbs a reading and decides when to read next.
+    pub(in crate::relay) fn absorb(&mut self, reading: Reading, now: Instant) -> ReadResult {
+        let Reading { begin, late, page, gate } = reading;
+        let (rows, complete) =
+            page.as_ref().map_or((0, true), |page| (page.events.len(), page.complete));
+        self.late = if complete { Late::Unknown } else { late };
+        if rows > 0 {
+            self.last_work = now;
+        }
+        self.state = match gate {
+            Gate::Closed => ReaderState::Awake,
+            Gate::Open if rows == 0 => ReaderState::Asleep,
+            Gate::Open | Gate::OpenTooLate => ReaderState::Drowsy,
+        };
+        self.drowsy = if self.state == ReaderState::Drowsy { self.drowsy + 1 } else { 0 };
+        let quiet = now.duration_since(self.last_work) >= QUIET;
+        self.next = now
+            + match self.state {
+                _ if self.woken || !complete => Duration::ZERO,
+                ReaderState::Asleep => self.pace.idle_interval,
+                ReaderState::Drowsy if quiet => DROWSY.after(self.drowsy),
+                ReaderState::Awake if quiet && !self.pace.notified => {
+                    self.pace.poll_interval * UNNOTIFIED_FACTOR
+                }
+                ReaderState::Awake | ReaderState::Drowsy => self.until_next_poll(rows, now),
+            };
+        ReadResult { begin, page }
+    }
+}
+
+async fn read_page(
+    outbox: &Outbox,
+    start: Start,
+    late: Late,
+    limits: PageLimits,
+) -> Result<Reading, QueryError> {
+    let Start { mut cursor, fence } = start;
+    let nothing = Reading { begin: None, late: Late::Unknown, page: None, gate: Gate::Closed };
+    let mut begin = None;
+    if cursor.is_complete() {
+        let (target, page) = outbox.poll(&cursor.settled, limits).await?;
+        if target == cursor.settled {
+            return Ok(nothing);
+        }
+        begin = Some((target.clone(), fence));
+        if page.is_some() {
+            return Ok(Reading { begin, page, ..nothing });
+        }
+        cursor.target = target;
+        cursor.target_floor = fence;
+    }
+    let late = match late {
+        Late::Known(late) => late,
+        // Late transactions were not asked for yet: a poll has found too much, or the reading goes
+        // on inside of a span.
+        Late::Unknown => outbox.late(&cursor.settled).await?,
+    };
+    let page = outbox.page(&cursor, late.as_deref(), limits).await?;
+    Ok(Reading { begin, late: Late::Known(late), page: Some(page), ..nothing })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::sim::event;
+
+    /// A notification that came between taking the snapshot and the end of the reading used
+    /// to be forgotten: the relay slept on a committed event until the slow poll.
+    #[test]
+    fn a_wake_up_during_a_reading_is_not_forgotten_by_what_the_reading_gave() {
+        let pace = PollIntervals {
+            poll_interval: Duration::from_millis(2),
+            idle_interval: Duration::from_secs(5),
+            notified: true,
+        };
+        let now = Instant::now();
+        let mut reader = Reader::new(pace, now);
+        let nothing = || Reading { begin: None, late: Late::Unknown, page: None, gate: Gate::Open };
+        reader.absorb(nothing(), now);
+        assert_eq!(reader.next(), now + pace.idle_interval);
+        reader.wake(now);
+        reader.absorb(nothing(), now);
+        assert_eq!(reader.next(), now);
+    }
+
+    #[test]
+    fn polls_keep_their_pace_and_pause_for_half_of_it_at_least() {
+        let (poll, ms) = (Duration::from_millis(4), Duration::from_millis);
+        let pace = PollIntervals { poll_interval: poll, idle_interval: ms(5000), notified: true };
+        let began = Instant::now();
+        for (took, next) in [(ms(0), 3500), (ms(1), 3500), (ms(3), 4750), (ms(9), 10_750)] {
+            let mut reader = Reader::new(pace, began);
+            let nothing =
+                Reading { begin: None, late: Late::Unknown, page: None, gate: Gate::Closed };
+            reader.absorb(nothing, began + took);
+            assert_eq!(reader.next(), began + Duration::from_micros(next), "it took {took:?}");
+        }
+    }
+
+    #[test]
+    fn polls_that_bring_plenty_come_less_often_up_to_a_bound() {
+        let (poll, ms) = (Duration::from_millis(2), Duration::from_millis);
+        let pace = PollIntervals { poll_interval: poll, idle_interval: ms(5000), notified: true };
+        let began = Instant::now();
+        for (rows, next) in [(0, 1500), (16, 1500), (32, 3000), (54, 5000), (1000, 5000)] {
+            let mut reader = Reader::new(pace, began);
+            let events = (0..rows).map(|seq| Box::new(event(seq, None))).collect();
+            let nothing =
+                Reading { begin: None, late: Late::Unknown, page: None, gate: Gate::Closed };
+            let plenty =
+                Reading { page: Some(Page { events, complete: true, read_to: None }), ..nothing };
+            reader.absorb(plenty, began);
+            assert_eq!(reader.next(), began + Duration::from_micros(next), "{rows} rows");
+        }
+        // Whoever polls less often anyway notices nothing.
+        let slow = Reader::new(PollIntervals { poll_interval: ms(100), ..pace }, began);
+        assert_eq!(slow.until_next_poll(1000, began), Duration::from_micros(99_500));
+    }
+}

@@ -1,0 +1,178 @@
+//! Acquisition of a holding: a session, a schema that fits, the lease, the position.
+
+use std::{
+    borrow::Cow,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use thiserror::Error;
+use tokio::time::sleep;
+use tracing::warn;
+
+use super::{resume::TakenPosition, standby::keep_turning};
+use crate::{
+    clock,
+    delivery::Backoff,
+    metrics::Dependency,
+    outbox::{Outbox, SESSION_SETTINGS},
+    pg::{
+        connect::{ConnectError, connect},
+        error::{Class, QueryError},
+        migrate::{MigrateError, SchemaVersion},
+        migrating::version_within,
+    },
+    relay::{
+        RELEASE_MAX, Relay, RelayError,
+        holding::Holding,
+        report::status::{Link, blocker_of},
+    },
+};
+
+/// The waits between attempts to get a session.
+const CONNECT: Backoff =
+    Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(2) };
+
+/// Interval at which the same failure is logged again.
+const REMIND: Duration = Duration::from_secs(30);
+
+/// Why there is no holding yet.
+#[derive(Debug, Error)]
+pub(in crate::relay) enum NotYet {
+    #[error("{0}")]
+    Connect(#[from] ConnectError),
+    #[error("{0}")]
+    Query(#[from] QueryError),
+    #[error("{0}")]
+    Migrate(#[from] MigrateError),
+    #[error("the schema \"{schema}\" is {state}; run `postrider migrate`")]
+    Schema { schema: String, state: &'static str },
+}
+
+impl Relay {
+    /// Waits for the right to run this relay. `None` when asked to stop while waiting.
+    pub(in crate::relay) async fn hold(&mut self) -> Result<Option<Holding>, RelayError> {
+        let mut failures = 0;
+        let mut reminded: Option<(String, Instant)> = None;
+        loop {
+            let shutdown = self.shutdown.clone();
+            let heartbeat = self.heartbeat.clone();
+            let attempt = tokio::select! {
+                attempt = self.try_hold() => attempt?,
+                never = keep_turning(&heartbeat) => never,
+                () = shutdown.stopping() => return Ok(None),
+            };
+            let error = match attempt {
+                Ok(holding) => {
+                    self.status.send_modify(|status| status.held_up = None);
+                    return Ok(Some(holding));
+                }
+                Err(error) => error,
+            };
+            failures += 1;
+            let text = error.to_string();
+            let now = clock::now();
+            self.heartbeat.turn(now);
+            let hint = hint(&error);
+            if reminded.as_ref().is_none_or(|(said, at)| *said != text || *at + REMIND <= now) {
+                warn!(error = %text, hint = hint.as_deref(), "waiting for Postgres");
+                reminded = Some((text.clone(), now));
+            }
+            self.metrics.dependencies.lost(Dependency::Postgres);
+            let held_up = match &error {
+                NotYet::Query(error) => blocker_of(error),
+                NotYet::Connect(_) | NotYet::Migrate(_) | NotYet::Schema { .. } => None,
+            };
+            self.status.send_modify(|status| {
+                let hint = hint.map(Cow::into_owned);
+                status.postgres = Link::Down { detail: text, hint };
+                status.held_up = held_up;
+            });
+            tokio::select! {
+                () = sleep(CONNECT.after(failures)) => {}
+                () = shutdown.stopping() => return Ok(None),
+            }
+        }
+    }
+
+    async fn try_hold(&mut self) -> Result<Result<Holding, NotYet>, RelayError> {
+        let outbox = match self.open().await? {
+            Ok(outbox) => outbox,
+            Err(error) => return Ok(Err(error)),
+        };
+        self.metrics.dependencies.connected(Dependency::Postgres);
+        self.status.send_modify(|status| status.postgres = Link::Up);
+        let (acquired, asked) = match self.wait_for_lease(&outbox).await {
+            Ok(acquired) => acquired,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        let (term, taken_by) = (acquired.term, Arc::clone(&outbox));
+        let taken = self.take(outbox, acquired, asked).await;
+        if matches!(taken, Ok(TakenPosition::Foreign | TakenPosition::Refused(_)) | Err(_)) {
+            // It ends by itself otherwise.
+            drop(tokio::time::timeout(RELEASE_MAX, taken_by.release(term)).await);
+        }
+        match taken {
+            Ok(TakenPosition::Holding(holding)) => Ok(Ok(*holding)),
+            Ok(TakenPosition::Foreign) => Err(RelayError::ForeignCluster),
+            Ok(TakenPosition::Refused(text)) => Err(RelayError::Contract(text)),
+            Ok(TakenPosition::Rescanned) => Box::pin(self.try_hold()).await,
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// Opens a session whose schema fits this binary.
+    async fn open(&self) -> Result<Result<Arc<Outbox>, NotYet>, RelayError> {
+        let settings = &self.settings;
+        // The server gives a session up that is cut off, but not before the leader has stopped
+        // trusting its lease: a standby takes over when it sees the session gone.
+        let silent = format!("{}s", settings.candidate.length.as_secs().max(10));
+        let own = [("tcp_user_timeout", silent.as_str()), ("tcp_keepalives_idle", silent.as_str())];
+        let session = [&SESSION_SETTINGS[..], &own].concat();
+        let purpose = format!("relay/{}", settings.relay);
+        let connection = match connect(&settings.database, &purpose, &session).await {
+            Ok(connection) => connection.measured(self.metrics.outbox.queries()),
+            Err(error) => return Ok(Err(error.into())),
+        };
+        let schema = settings.schema.as_str().to_owned();
+        let after = settings.database.query_timeout.0;
+        let asked = version_within(&connection, &settings.schema, after).await;
+        let Some(asked) = asked else { return Ok(Err(QueryError::Timeout { after }.into())) };
+        match asked {
+            Ok(SchemaVersion::Current(_)) => {}
+            Ok(SchemaVersion::Missing) => {
+                return Ok(Err(NotYet::Schema { schema, state: "not there" }));
+            }
+            Ok(SchemaVersion::Behind { .. }) => {
+                return Ok(Err(NotYet::Schema { schema, state: "older than this program" }));
+            }
+            Ok(SchemaVersion::OtherFunctions) => {
+                let state = "without the functions of this program";
+                return Ok(Err(NotYet::Schema { schema, state }));
+            }
+            Ok(SchemaVersion::NewerFunctions { program }) => {
+                return Err(RelayError::NewerFunctions { schema, program });
+            }
+            Ok(SchemaVersion::Newer { have, supported }) => {
+                return Err(RelayError::NewerSchema { schema, have, supported });
+            }
+            Err(error @ MigrateError::OldServer { .. }) => {
+                return Err(RelayError::OldServer(error));
+            }
+            Err(error) => return Ok(Err(error.into())),
+        }
+        let of = (settings.relay.clone(), settings.filter.clone());
+        let limits = Arc::clone(&self.row_limits);
+        let outbox = Outbox::open(connection, settings.schema.clone(), of, limits).await;
+        Ok(outbox.map_err(NotYet::from))
+    }
+}
+
+fn hint(error: &NotYet) -> Option<Cow<'static, str>> {
+    match error {
+        NotYet::Connect(error) => error.hint().map(Cow::Borrowed),
+        NotYet::Query(error) => error.hint(),
+        NotYet::Migrate(error) => error.class().hint().map(Cow::Borrowed),
+        NotYet::Schema { .. } => Class::Schema.hint().map(Cow::Borrowed),
+    }
+}

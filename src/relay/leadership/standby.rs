@@ -1,0 +1,282 @@
+//! Standby: waiting for the lease while another instance leads.
+//!
+//! The protocol is in `docs/leadership.md`.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::process;
+use crate::{
+    clock,
+    delivery::{HEARD_WITHIN, LEASE_MAX},
+    outbox::{Acquired, Leader, LeaderSession, LeaseEnd, Outbox, Rival},
+    pg::error::QueryError,
+    relay::{
+        Relay, Settings, chores,
+        report::{heartbeat::Heartbeat, status::Phase},
+    },
+};
+
+/// How often an instance that stands by asks who leads. With what it measures that is less than one
+/// statement a second, over one session.
+const STANDBY: Duration = Duration::from_millis(1100);
+
+/// How long after its session was seen to have ended a leader that lives hands nothing over any
+/// more: it has to be heard of within less, and a turn that comes late counts as nothing heard.
+const NOTICES_WITHIN: Duration = HEARD_WITHIN.saturating_add(Duration::from_millis(100));
+
+impl Relay {
+    /// Waits until the lease is ours. Returns the position with it, and the time of the statement.
+    ///
+    /// The protocol is in `docs/leadership.md`.
+    pub(super) async fn wait_for_lease(
+        &mut self,
+        outbox: &Outbox,
+    ) -> Result<(Acquired, Instant), QueryError> {
+        outbox.listen_for_lease().await?;
+        let instance = self.settings.candidate.instance;
+        let mut seen_gone: Option<EndedSession> = None;
+        let mut figures = chores::Standby::default();
+        loop {
+            let leader = outbox.leader().await?;
+            let gone =
+                seen_gone.as_ref().and_then(|gone: &EndedSession| gone.is_certain(clock::now()));
+            let claim = claim(leader.as_ref(), instance, gone);
+            let wait = match claim {
+                Claim::Free { ended } => {
+                    let asked = clock::now();
+                    match self.acquire(outbox, ended).await? {
+                        Ok(acquired) => {
+                            self.metrics.dependencies.leading();
+                            return Ok((acquired, asked));
+                        }
+                        Err(wait) => wait,
+                    }
+                }
+                Claim::Doubtful { term } => {
+                    let seen_gone = EndedSession::of(&mut seen_gone, term);
+                    (seen_gone + NOTICES_WITHIN).saturating_duration_since(clock::now())
+                }
+                Claim::Led { left } => left.map_or(STANDBY, |left| left.min(STANDBY)),
+            };
+            if leader.as_ref().is_some_and(|leader| leader.end == LeaseEnd::TooLate)
+                && outbox.shorten_lease().await?
+            {
+                warn_of_overlong_lease();
+            }
+            if let Some(leader) = leader.filter(Leader::leads) {
+                self.stands_by(&leader.holder);
+            }
+            if self.status.borrow().phase == Phase::Standby {
+                figures.measure(outbox, &self.status, &self.metrics).await?;
+            }
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = outbox.notified() => {}
+            }
+        }
+    }
+
+    /// Takes the lease, unless another instance was faster, or the route is led with another number
+    /// of shards; then it tells how long to wait.
+    ///
+    /// Whoever has taken a lease asks for rivals once more: of two that took theirs at the same
+    /// time neither had seen the other. Before that it ends the terms of those that are late.
+    async fn acquire(
+        &self,
+        outbox: &Outbox,
+        ended: Option<i64>,
+    ) -> Result<Result<Acquired, Duration>, QueryError> {
+        let Settings { route, filter, candidate, .. } = &self.settings;
+        let route = (route.as_str(), filter.shards());
+        // Two that let go of what keeps the other back do so at times of their own.
+        let [draw, ..] = candidate.instance.into_bytes();
+        let wait = STANDBY + STANDBY * u32::from(draw) / 256;
+        if let Some(rival) = outbox.rival(route).await? {
+            if outbox.shorten_rivals(route).await? {
+                warn_of_overlong_lease();
+            }
+            self.stands_by_for(&rival);
+            return Ok(Err(wait));
+        }
+        let Some(acquired) = outbox.acquire(candidate, ended).await? else {
+            return Ok(Err(STANDBY));
+        };
+        let rival = match outbox.fence_rivals(route).await {
+            Ok(()) => outbox.rival(route).await,
+            Err(error) => Err(error),
+        };
+        match rival {
+            Ok(None) => Ok(Ok(acquired)),
+            Ok(Some(rival)) => {
+                outbox.release(acquired.term).await?;
+                self.stands_by_for(&rival);
+                Ok(Err(wait))
+            }
+            Err(error) => {
+                // The other number of shards would wait for the lease to end.
+                drop(outbox.release(acquired.term).await);
+                Err(error)
+            }
+        }
+    }
+
+    /// Another instance leads the route, with another number of shards.
+    fn stands_by_for(&self, Rival { relay, holder }: &Rival) {
+        let by = format!("{holder}, as {relay}");
+        if self.becomes_standby(&by) {
+            warn!(
+                relay,
+                leader = holder,
+                hint =
+                    "stop every instance that has the other number of shards, see docs/scaling.md",
+                "the route is led with another number of shards; standing by until that ends"
+            );
+        }
+    }
+
+    /// Another instance leads.
+    fn stands_by(&self, leader: &str) {
+        if self.becomes_standby(leader) {
+            info!(leader, "another instance leads this relay; standing by");
+        }
+    }
+
+    /// Whether that is news.
+    fn becomes_standby(&self, leader: &str) -> bool {
+        self.metrics.dependencies.standing_by();
+        self.status.send_if_modified(|status| {
+            let is_news =
+                status.phase != Phase::Standby || status.leader.as_deref() != Some(leader);
+            status.phase = Phase::Standby;
+            status.leader = Some(leader.to_owned());
+            status.led_at = clock::now();
+            status.lease = self.settings.candidate.length;
+            is_news
+        })
+    }
+}
+
+fn warn_of_overlong_lease() {
+    warn!(
+        hint = "has somebody changed the position by hand, or was the server's clock ahead?",
+        "the lease was longer than any instance takes one for; it ends in {} now",
+        humantime::format_duration(LEASE_MAX)
+    );
+}
+
+/// The options that an instance has about the lease.
+#[derive(Debug, PartialEq, Eq)]
+enum Claim {
+    /// No instance leads, or this very process did before; or the session of that term has ended.
+    Free { ended: Option<i64> },
+    /// The leader's session has ended, and the leader may not have noticed yet.
+    Doubtful { term: i64 },
+    /// Another instance leads.
+    Led { left: Option<Duration> },
+}
+
+/// A session of a leader that was seen to have ended.
+struct EndedSession {
+    term: i64,
+    seen: Instant,
+}
+
+impl EndedSession {
+    /// When the session of this term was seen to have ended first.
+    fn of(seen: &mut Option<Self>, term: i64) -> Instant {
+        let known = seen.take().filter(|gone| gone.term == term);
+        seen.insert(known.unwrap_or_else(|| Self { term, seen: clock::now() })).seen
+    }
+
+    /// The term, once a leader that lives has noticed too. A notification changes nothing about
+    /// that.
+    fn is_certain(&self, now: Instant) -> Option<i64> {
+        (now >= self.seen + NOTICES_WITHIN).then_some(self.term)
+    }
+}
+
+/// The option of `instance`; `seen_gone` is the term whose session has certainly ended.
+fn claim(leader: Option<&Leader>, instance: Uuid, seen_gone: Option<i64>) -> Claim {
+    let Some(leader) = leader.filter(|leader| leader.leads()) else {
+        return Claim::Free { ended: None };
+    };
+    if leader.instance == Some(instance) {
+        return Claim::Free { ended: None };
+    }
+    if leader.process.as_deref().is_some_and(process::has_ended) {
+        return Claim::Free { ended: Some(leader.term) };
+    }
+    match leader.session {
+        LeaderSession::Gone if seen_gone == Some(leader.term) => {
+            Claim::Free { ended: Some(leader.term) }
+        }
+        LeaderSession::Gone => Claim::Doubtful { term: leader.term },
+        LeaderSession::Alive | LeaderSession::Unknown => Claim::Led { left: leader.left },
+    }
+}
+
+/// Waiting is a way of being alive.
+pub(super) async fn keep_turning<T>(heartbeat: &Heartbeat) -> T {
+    loop {
+        heartbeat.turn(clock::now());
+        sleep(STANDBY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leader(session: LeaderSession, left: Option<u64>) -> Leader {
+        Leader {
+            term: 7,
+            holder: "host, process 1".to_owned(),
+            instance: Some(Uuid::from_u128(1)),
+            process: None,
+            left: left.map(Duration::from_secs),
+            backend_pid: Some(1),
+            session,
+            is_locked: false,
+            end: LeaseEnd::Plausible,
+        }
+    }
+
+    /// A notification, which anybody may send, let a standby take over at once.
+    #[test]
+    fn a_session_is_certainly_gone_only_after_its_leader_has_noticed() {
+        let mut seen = None;
+        let first = EndedSession::of(&mut seen, 7);
+        let gone = seen.as_ref().unwrap();
+        assert_eq!(gone.is_certain(first + NOTICES_WITHIN / 2), None);
+        assert_eq!(gone.is_certain(first + NOTICES_WITHIN), Some(7));
+        assert_eq!(EndedSession::of(&mut seen, 7), first, "it was seen again");
+        assert!(EndedSession::of(&mut seen, 8) >= first);
+        assert_eq!(seen.unwrap().term, 8);
+    }
+
+    #[test]
+    fn a_lease_is_free_when_it_is_over_or_ours_or_its_session_was_seen_gone_twice() {
+        let other = Uuid::from_u128(2);
+        let free = Claim::Free { ended: None };
+        assert_eq!(claim(None, other, None), free);
+        assert_eq!(claim(Some(&leader(LeaderSession::Alive, None)), other, None), free);
+        assert_eq!(
+            claim(Some(&leader(LeaderSession::Alive, Some(5))), Uuid::from_u128(1), None),
+            free
+        );
+        for session in [LeaderSession::Alive, LeaderSession::Unknown] {
+            let led = Claim::Led { left: Some(Duration::from_secs(5)) };
+            assert_eq!(claim(Some(&leader(session, Some(5))), other, Some(7)), led);
+        }
+        let gone = leader(LeaderSession::Gone, Some(5));
+        assert_eq!(claim(Some(&gone), other, None), Claim::Doubtful { term: 7 });
+        assert_eq!(claim(Some(&gone), other, Some(6)), Claim::Doubtful { term: 7 });
+        assert_eq!(claim(Some(&gone), other, Some(7)), Claim::Free { ended: Some(7) });
+        let locked = Leader { is_locked: true, ..leader(LeaderSession::Unknown, None) };
+        assert_eq!(claim(Some(&locked), other, None), Claim::Led { left: None });
+    }
+}

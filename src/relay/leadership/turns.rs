@@ -1,0 +1,83 @@
+//! Turns of the loop: whether they come in time. After a stand-still of the process one comes late.
+
+use std::time::{Duration, Instant};
+
+use crate::clock::WallClock;
+
+/// From this lateness on nothing is handed over before the database has confirmed the lease.
+/// Another instance takes over no sooner than that after it saw our session end.
+const LATE: Duration = Duration::from_millis(250);
+
+/// From this lateness on the connection to the broker is given up, with what waits in its queue: it
+/// was meant for an earlier time.
+const STOOD_STILL: Duration = Duration::from_millis(2500);
+
+/// How often the time of day is read.
+const WALL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Plan of the next turn.
+#[derive(Debug)]
+pub(in crate::relay) struct Turns {
+    planned: Instant,
+    wall: WallClock,
+    wall_at: Instant,
+}
+
+/// The time since the last turn, as a turn finds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::relay) enum Passed {
+    /// Time went by as planned.
+    AsPlanned,
+    /// The turn comes late, but not by much: the machine is busy, or the process was stopped.
+    Late,
+    /// The process or the machine stood still for so long.
+    StoodStill(Duration),
+    /// The time of day jumped: a virtual machine may have stood still without any clock counting
+    /// it.
+    Jumped,
+}
+
+impl Turns {
+    /// The first turn begins now.
+    pub(in crate::relay) fn start(now: Instant) -> Self {
+        Self { planned: now, wall: WallClock::start(), wall_at: now + WALL_INTERVAL }
+    }
+
+    /// Begins a turn, and returns how the time since the last one passed.
+    pub(in crate::relay) fn begin(&mut self, now: Instant) -> Passed {
+        let late = now.saturating_duration_since(self.planned);
+        if late >= STOOD_STILL {
+            return Passed::StoodStill(late);
+        }
+        if now >= self.wall_at {
+            self.wall_at = now + WALL_INTERVAL;
+            if self.wall.has_jumped() {
+                return Passed::Jumped;
+            }
+        }
+        if late >= LATE { Passed::Late } else { Passed::AsPlanned }
+    }
+
+    /// Plans the next turn for `at` at the latest.
+    pub(in crate::relay) fn plan(&mut self, at: Instant) {
+        self.planned = at;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_is_late_by_what_it_comes_after_its_plan() {
+        let now = Instant::now();
+        let mut turns = Turns::start(now);
+        turns.plan(now + Duration::from_secs(1));
+        let at = |millis| now + Duration::from_millis(millis);
+        assert_eq!(turns.begin(at(10)), Passed::AsPlanned);
+        turns.wall_at = at(60_000);
+        assert_eq!(turns.begin(at(1_249)), Passed::AsPlanned);
+        assert_eq!(turns.begin(at(1_250)), Passed::Late);
+        assert_eq!(turns.begin(at(5_000)), Passed::StoodStill(Duration::from_secs(4)));
+    }
+}

@@ -1,0 +1,66 @@
+//! Healing: a log that has lost what it had acknowledged gets it again, from a checkpoint on.
+
+use std::time::Instant;
+
+use tracing::{error, warn};
+
+use super::Regression;
+use crate::{
+    config::Heal,
+    delivery::{Closure, ClosureKind},
+    failpoint,
+    metrics::Failure,
+    outbox::{HealWhen, Healed},
+    relay::{
+        Relay,
+        holding::{Ended, Holding},
+    },
+};
+
+impl Relay {
+    /// Closes the gate and heals: the log has lost what it had acknowledged.
+    pub(in crate::relay) fn regressed(
+        &mut self,
+        holding: &mut Holding,
+        regression: Regression,
+        now: Instant,
+    ) {
+        let Regression { identity, last_seq, text, is_rewritten, .. } = regression;
+        if self.report.regressed(&text) {
+            self.metrics.publishing.failed(Failure::BrokerRegressed);
+        }
+        let when = match self.settings.stream.heal {
+            // Of a stream that others wrote over it is not known where it still had everything.
+            Heal::Auto if !is_rewritten => HealWhen::AtOnce,
+            Heal::Auto | Heal::Manual => HealWhen::Asked,
+        };
+        holding.heal(identity, last_seq, when);
+        let kind = ClosureKind::BrokerRegressed;
+        self.close_gate(holding, Closure::new(kind, text), now);
+    }
+
+    /// Ends the holding after a healing; the next one begins at the position that was put back.
+    pub(in crate::relay) fn healed(healed: Result<Option<Healed>, String>) -> Option<Ended> {
+        failpoint::pass("healed");
+        match healed {
+            Ok(None) => None,
+            Ok(Some(Healed { letters, lost })) => {
+                if lost > 0 {
+                    error!(
+                        events_at_most = lost,
+                        hint = "restore them from a backup or accept it, then acknowledge it: postrider \
+                                audit --acknowledge-loss --reason …",
+                        "the stream has lost published events that the outbox no longer has: they cannot \
+                         be published again"
+                    );
+                }
+                warn!(
+                    letters,
+                    "beginning again from a checkpoint: the stream gets what it lost and the outbox has"
+                );
+                Some(Ended::Again)
+            }
+            Err(error) => Some(Ended::Failed(format!("could not heal the stream: {error}"))),
+        }
+    }
+}

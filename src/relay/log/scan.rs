@@ -1,0 +1,177 @@
+//! Scan of the log: pages of messages, and the question to the outbox which of them are its events.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use thiserror::Error;
+use tracing::info;
+use uuid::Uuid;
+
+use crate::{
+    broker::{BrokerError, Keeps, SIGHTINGS_MAX, Sighting},
+    clock,
+    delivery::{LastValues, SCANNED_IDS_MAX, ScanResult},
+    event::Seq,
+    outbox::{Outbox, RecognisedEvent},
+    pg::error::QueryError,
+    sink::Scan,
+};
+
+/// How often a scan logs how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Age from which a pass is too old, because messages may have come since. The scan goes on with
+/// another pass.
+const FRESH: Duration = Duration::from_millis(500);
+
+/// How often a scan goes on at most, beside publishers that are as fast as it is.
+const PASSES_MAX: u32 = 10;
+
+/// Result of a scan.
+#[derive(Debug)]
+pub(in crate::relay) struct Scanned {
+    /// Our events among the messages.
+    pub(in crate::relay) found: ScanResult,
+    /// As of when everything was found: when the last pass of the scan began.
+    pub(in crate::relay) began: Instant,
+    /// The last sequence that the stream had then.
+    pub(in crate::relay) last_seq: u64,
+    /// Messages that were read.
+    pub(in crate::relay) messages: u64,
+    /// Events of ours that were found and forgotten, because there were more than
+    /// [`SCANNED_IDS_MAX`].
+    pub(in crate::relay) forgotten: u64,
+    /// For how long the stream keeps a message.
+    pub(in crate::relay) keeps: Keeps,
+}
+
+/// Why a scan did not come to its end.
+#[derive(Debug, Error)]
+pub(in crate::relay) enum ScanError {
+    /// The stream cannot be read.
+    #[error(transparent)]
+    Stream(#[from] BrokerError),
+    /// The outbox cannot be asked.
+    #[error(transparent)]
+    Outbox(#[from] QueryError),
+}
+
+/// Progress of a scan, for the status.
+#[derive(Debug, Default)]
+pub(in crate::relay) struct ScanProgress {
+    read: AtomicU64,
+    expected: AtomicU64,
+}
+
+impl ScanProgress {
+    /// Progress in words.
+    pub(in crate::relay) fn text(&self) -> String {
+        let (read, expected) =
+            (self.read.load(Ordering::Relaxed), self.expected.load(Ordering::Relaxed));
+        format!(
+            "scanning the stream for events that may have been published before: read {read} of \
+             {expected} messages"
+        )
+    }
+}
+
+/// Scans the stream above a sequence for events of ours that are not settled.
+pub(in crate::relay) async fn scan(
+    mut scan: Scan,
+    outbox: Arc<Outbox>,
+    progress: Arc<ScanProgress>,
+) -> Result<Scanned, ScanError> {
+    let mut began = clock::now();
+    scan.advance().await?;
+    let mut collected = Collected::new(scan.keeps());
+    for pass in 1..=PASSES_MAX {
+        read(&mut scan, &outbox, &mut collected, &progress).await?;
+        let now = clock::now();
+        if now < began + FRESH || pass == PASSES_MAX {
+            break;
+        }
+        began = now;
+        scan.advance().await?;
+    }
+    let Collected { ids, latest, forgotten, .. } = collected;
+    Ok(Scanned {
+        found: ScanResult::of_last_values(ids, latest),
+        began,
+        last_seq: scan.last_seq(),
+        messages: scan.messages(),
+        forgotten,
+        keeps: scan.keeps(),
+    })
+}
+
+/// Reads a scan to its end.
+async fn read(
+    scan: &mut Scan,
+    outbox: &Outbox,
+    collected: &mut Collected,
+    progress: &ScanProgress,
+) -> Result<(), ScanError> {
+    progress.expected.store(scan.expected(), Ordering::Relaxed);
+    let mut page = Vec::with_capacity(SIGHTINGS_MAX);
+    let mut told = Instant::now();
+    loop {
+        let is_more = scan.page(&mut page).await?;
+        if !page.is_empty() {
+            let seqs: Vec<i64> = page.iter().map(|seen| seen.seq.0).collect();
+            let ids: Vec<Uuid> = page.iter().map(|seen| seen.id).collect();
+            for ours in outbox.recognise_events(&seqs, &ids).await? {
+                if let Some(sighting) = page.get(ours.place) {
+                    collected.add(sighting, &ours);
+                }
+            }
+        }
+        if !is_more {
+            return Ok(());
+        }
+        if told.elapsed() >= PROGRESS_INTERVAL {
+            told = Instant::now();
+            // Not oftener than that: each change is written down for `status`.
+            progress.read.store(scan.messages(), Ordering::Relaxed);
+            info!(
+                messages = scan.messages(),
+                of = scan.expected(),
+                ours = collected.ids.len(),
+                "scanning the stream for events that may have been published before"
+            );
+        }
+    }
+}
+
+/// Events that a scan has found so far.
+struct Collected {
+    ids: Vec<(Uuid, Seq)>,
+    latest: LastValues,
+    forgotten: u64,
+    keeps: Keeps,
+}
+
+impl Collected {
+    fn new(keeps: Keeps) -> Self {
+        Self { ids: Vec::new(), latest: LastValues::default(), forgotten: 0, keeps }
+    }
+
+    fn add(&mut self, sighting: &Sighting, ours: &RecognisedEvent) {
+        if self.ids.len() >= SCANNED_IDS_MAX {
+            // The oldest are the first to be settled, so they matter least.
+            let half = SCANNED_IDS_MAX / 2;
+            self.forgotten += half as u64;
+            drop(self.ids.drain(..half));
+        }
+        self.ids.push((sighting.id, sighting.seq));
+        if let (Keeps::UntilReplaced, Some(key)) = (self.keeps, &ours.key)
+            && !self.latest.note(key, &sighting.subject, sighting.seq)
+        {
+            self.forgotten += 1;
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Batches of messages: how they are handed over, and what follows from their answers.
+
+use std::time::{Duration, Instant};
+
+use tracing::{debug, info};
+
+use crate::{
+    delivery::{BatchKind, BatchOutcome, Outcome, Ticket, Transition, TrialResult},
+    failpoint,
+    metrics::{BatchResult, Failure},
+    relay::{Relay, holding::Holding},
+    wire::Message,
+};
+
+impl Relay {
+    /// Sends these in a batch, as far as they can become messages. Returns whether any of them
+    /// went; if not, the first is to go by itself.
+    pub(in crate::relay) fn send_batch(
+        &mut self,
+        holding: &mut Holding,
+        (kind, batch): (BatchKind, &[Ticket]),
+        now: Instant,
+    ) -> bool {
+        let mut messages: Vec<Message> = Vec::with_capacity(batch.len());
+        for ticket in batch {
+            let Some((event, _)) = holding.delivery.event(*ticket) else { break };
+            // What cannot become one has its turn when it is the first of its lane.
+            let Ok(message) = self.log.encoder.encode(event) else { break };
+            messages.push(message);
+        }
+        let (goes, waits) = batch.split_at(messages.len());
+        if goes.len() < 2 {
+            holding.delivery.give_back_batch(batch.get(1..).unwrap_or_default());
+            return false;
+        }
+        self.metrics.publishing.left_out(messages.iter().map(|message| message.left_out).sum());
+        failpoint::pass("publish");
+        match self.log.sink.publish_batch(kind, goes.into(), messages, now) {
+            Ok(()) => holding.delivery.batch_sent(kind, goes, now),
+            Err(why) => {
+                debug!(?why, events = goes.len(), "a batch could not be handed over");
+                holding.delivery.batch_cut_short(kind, goes, now);
+            }
+        }
+        failpoint::pass("handed-over");
+        holding.delivery.give_back_batch(waits);
+        true
+    }
+
+    /// Measures which way events go faster.
+    pub(in crate::relay) fn measure(holding: &mut Holding, now: Instant) {
+        match holding.delivery.measure(now) {
+            Some(TrialResult::BatchesFaster { batched, otherwise }) => info!(
+                batched_per_second = batched.round(),
+                otherwise_per_second = otherwise.round(),
+                "events go in atomic batches, which is clearly faster now"
+            ),
+            Some(TrialResult::NotFaster { batched, otherwise }) => debug!(
+                batched_per_second = batched.round(),
+                otherwise_per_second = otherwise.round(),
+                "atomic batches were tried and are not clearly faster"
+            ),
+            Some(TrialResult::Restarted) => {
+                info!("events go in no atomic batches again, to measure which way is faster");
+            }
+            None => {}
+        }
+    }
+
+    /// Judges what the broker told us about a batch.
+    pub(in crate::relay) fn batch_answered(
+        &mut self,
+        holding: &mut Holding,
+        batch: &[Ticket],
+        outcome: &BatchOutcome,
+        (took, now): (Duration, Instant),
+    ) {
+        let result = match (holding.delivery.all_stored(batch, outcome), outcome) {
+            (Some(stream_seq), _) => {
+                let acked = Outcome::Acked { stream_seq, duplicate: false };
+                for ticket in batch {
+                    let event = holding.delivery.event(*ticket);
+                    self.report.outcome(&self.metrics, event, &acked, took);
+                }
+                BatchResult::Committed
+            }
+            (None, BatchOutcome::Refused { text } | BatchOutcome::Broken { text }) => {
+                info!(answer = %text, events = batch.len(), "a batch was refused; its events go one by one");
+                BatchResult::Refused
+            }
+            (None, outcome) => {
+                if let BatchOutcome::Seen { last_seq } = outcome {
+                    info!(
+                        last_seq,
+                        events = batch.len(),
+                        "others wrote into the stream, or it recognised an id: the events of a batch go one by one"
+                    );
+                }
+                for _ in batch {
+                    self.metrics.publishing.failed(Failure::Unconfirmed);
+                }
+                BatchResult::Unconfirmed
+            }
+        };
+        self.metrics.publishing.batch(result);
+        let transition = holding.delivery.resolve_batch(batch, outcome, now);
+        failpoint::pass("answered");
+        if transition == Transition::WentBack {
+            self.log.doubt(now);
+        }
+        self.report.gate(&mut holding.delivery, transition, now);
+    }
+}

@@ -1,0 +1,130 @@
+//! Readiness: whether messages may be handed over now. The one place that decides it.
+
+use std::time::Instant;
+
+use crate::{
+    findings::Code,
+    relay::{Relay, holding::Holding},
+};
+
+/// Whether messages may be handed over, or the first condition that keeps all of them back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// Messages may be handed over.
+    Ready,
+    /// No connection to the broker.
+    Disconnected,
+    /// The log has not been verified since the connection was made.
+    Unverified,
+    /// The log is scanned for events that may have been published before.
+    Scanning,
+    /// The session with Postgres has ended; another one is being opened.
+    SessionEnded,
+    /// The lease holds, and nothing was heard of the database for a while: it is asked before the
+    /// next message goes. An idle leader is in this state most of the time.
+    LeaseUnheard,
+    /// The lease is over as far as this instance knows, so another one may lead.
+    LeaseUnconfirmed,
+    /// The publishing gate is closed; a single message may be tried.
+    GateClosed,
+}
+
+impl Readiness {
+    /// The name in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Disconnected => "disconnected",
+            Self::Unverified => "unverified",
+            Self::Scanning => "scanning",
+            Self::SessionEnded => "session_ended",
+            Self::LeaseUnheard => "lease_unheard",
+            Self::LeaseUnconfirmed => "lease_unconfirmed",
+            Self::GateClosed => "gate_closed",
+        }
+    }
+
+    /// The finding and its cause that stand for the condition when it lasts and no other finding
+    /// explains it; `None` when messages may go.
+    pub fn finding(self) -> Option<(Code, &'static str)> {
+        match self {
+            Self::Ready | Self::LeaseUnheard => None,
+            Self::Disconnected => Some((Code::NatsDown, "no connection to the broker")),
+            Self::Unverified => Some((
+                Code::StreamUnavailable,
+                "the broker has not answered what its stream is like",
+            )),
+            Self::Scanning => {
+                Some((Code::Scanning, "the stream is scanned for what was published before"))
+            }
+            Self::SessionEnded => Some((Code::PostgresDown, "the session with Postgres has ended")),
+            Self::LeaseUnconfirmed => {
+                Some((Code::PostgresDown, "Postgres has not confirmed the lease in time"))
+            }
+            Self::GateClosed => Some((Code::Other, "the publishing gate is closed")),
+        }
+    }
+}
+
+impl Relay {
+    /// Whether messages may be handed over at `now`.
+    pub(in crate::relay) fn readiness(&self, holding: &Holding, now: Instant) -> Readiness {
+        if let Some(obstacle) = self.log.obstacle() {
+            return obstacle;
+        }
+        if holding.outbox.is_closed() {
+            Readiness::SessionEnded
+        } else if now >= holding.lease.trusted_until() {
+            Readiness::LeaseUnconfirmed
+        } else if !holding.lease.is_trusted(now) {
+            Readiness::LeaseUnheard
+        } else if holding.delivery.breaker().cause().is_some() {
+            Readiness::GateClosed
+        } else {
+            Readiness::Ready
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::findings::{self, Closed, Facts, Link, Role, UNREADY_SECONDS, Unready};
+
+    const ALL: [Readiness; 8] = [
+        Readiness::Ready,
+        Readiness::Disconnected,
+        Readiness::Unverified,
+        Readiness::Scanning,
+        Readiness::SessionEnded,
+        Readiness::LeaseUnheard,
+        Readiness::LeaseUnconfirmed,
+        Readiness::GateClosed,
+    ];
+
+    /// A leader about which nothing else is known than that it hands nothing over.
+    fn facts(readiness: Readiness, seconds: f64) -> Facts {
+        let unready = readiness.finding().map(|(code, cause)| Unready { code, cause, seconds });
+        let (postgres, nats) = (Link::Up, Link::Up);
+        Facts { role: Role::Leading, postgres, nats, unready, ..Facts::default() }
+    }
+
+    #[test]
+    fn a_condition_that_lasts_makes_an_instance_unready_whatever_else_is_known() {
+        for readiness in ALL {
+            let found = findings::of(&facts(readiness, UNREADY_SECONDS));
+            let code = readiness.finding().map(|(code, _)| code);
+            assert_eq!(found.first().map(|it| it.code), code, "{readiness:?}");
+            assert_eq!(findings::is_ready(&found), code.is_none(), "{readiness:?}");
+            assert_eq!(findings::of(&facts(readiness, UNREADY_SECONDS - 0.1)), [], "{readiness:?}");
+        }
+    }
+
+    #[test]
+    fn a_finding_that_says_more_stands_alone() {
+        let (kind, text) = ("store_stalled".to_owned(), "publishes stay unanswered".to_owned());
+        let gate = Some(Closed { kind, text, hint: "look at the disk".to_owned() });
+        let found = findings::of(&Facts { gate, ..facts(Readiness::GateClosed, 60.0) });
+        assert_eq!(found.iter().map(|it| it.code).collect::<Vec<_>>(), [Code::StoreStalled]);
+    }
+}

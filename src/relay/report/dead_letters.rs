@@ -1,0 +1,215 @@
+//! Log lines about dead letters: one each, and a summary when very many die within seconds.
+
+use std::{
+    collections::BTreeMap,
+    mem,
+    time::{Duration, Instant},
+};
+
+use tracing::{error, warn};
+
+use crate::{
+    clock,
+    delivery::{Fate, LetterChange, LetterId, Record, Settlement},
+    outbox::DeadLetter,
+};
+
+/// Dead letters that have a line of their own within [`WINDOW`]. The others are counted by code,
+/// and one line at the end of the window has the counts.
+pub(in crate::relay) const LINES_MAX: usize = 20;
+
+/// The time within which [`LINES_MAX`] counts, from the first line on.
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// How many events each code concerns. There are only as many codes as the program has.
+type Counts = BTreeMap<String, u64>;
+
+/// The answers to the writes of a holding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::relay) enum Answers {
+    /// Every write was answered.
+    Complete,
+    /// A write was not answered: the server may have carried it out.
+    Missing,
+}
+
+/// Counts of dead letters for the log: those without a line so far, and those not known to be
+/// written.
+#[derive(Debug, Default)]
+pub(in crate::relay) struct Deaths {
+    /// Events that are to become dead letters and are not known to be written.
+    decided: Counts,
+    window_began: Option<Instant>,
+    lines: usize,
+    /// Dead letters of this window without a line of their own.
+    unnamed: Counts,
+}
+
+impl Deaths {
+    /// Counts an event that becomes a dead letter once that is written.
+    pub(in crate::relay) fn decided(&mut self, code: &str) {
+        add(&mut self.decided, code, 1);
+    }
+
+    /// Logs dead letters that are written: `codes` of all of them, and the first of them in full.
+    pub(in crate::relay) fn written<'a>(
+        &mut self,
+        codes: impl Iterator<Item = &'a str>,
+        named: &[DeadLetter],
+        now: Instant,
+    ) {
+        let mut rest = Counts::new();
+        for code in codes {
+            add(&mut rest, code, 1);
+            subtract(&mut self.decided, code);
+        }
+        if rest.is_empty() {
+            return;
+        }
+        self.sum_up(now);
+        let room = LINES_MAX.saturating_sub(self.lines);
+        for letter in named.iter().take(room) {
+            say(letter);
+            subtract(&mut rest, &letter.code);
+            self.lines += 1;
+            self.window_began.get_or_insert(now);
+        }
+        for (code, count) in rest {
+            add(&mut self.unnamed, &code, count);
+            self.window_began.get_or_insert(now);
+        }
+    }
+
+    /// Says what a window has left unsaid, once it is over.
+    pub(in crate::relay) fn sum_up(&mut self, now: Instant) {
+        if let Some((count, codes)) = self.close(now) {
+            error!(
+                count,
+                codes, "each of so many more events became a dead letter; see `postrider dlq list`"
+            );
+        }
+    }
+
+    /// Ends the window when it is over. Returns how many dead letters it left unsaid, and their
+    /// codes.
+    fn close(&mut self, now: Instant) -> Option<(u64, String)> {
+        self.window_began.filter(|began| now.saturating_duration_since(*began) >= WINDOW)?;
+        (self.window_began, self.lines) = (None, 0);
+        summary(&mem::take(&mut self.unnamed))
+    }
+
+    /// A holding has ended: nothing more is learned of what it wrote.
+    pub(in crate::relay) fn holding_ended(&mut self, answers: Answers) {
+        // The window ends early, so that a stop leaves nothing unsaid.
+        self.sum_up(self.window_began.map_or_else(clock::now, |began| began + WINDOW));
+        let decided = summary(&mem::take(&mut self.decided));
+        if let Some((count, codes)) = decided.filter(|_| answers == Answers::Missing) {
+            warn!(
+                count,
+                codes,
+                "the session ended while so many events were written as dead letters: those that are \
+                 not written are tried again; `postrider dlq list` has the others"
+            );
+        }
+    }
+}
+
+/// The codes of the dead letters of a settlement.
+pub(in crate::relay) fn of_settlement(settlement: &Settlement) -> impl Iterator<Item = &str> {
+    settlement.letters.iter().filter_map(|letter| match &letter.fate {
+        Fate::Dead { reason, .. } => Some(reason.code),
+        Fate::Retrying(_) | Fate::Held(_) => None,
+    })
+}
+
+/// The codes of the letters that died once more.
+pub(in crate::relay) fn of_records(records: &[Record]) -> impl Iterator<Item = &str> {
+    records.iter().filter_map(|record| match &record.change {
+        LetterChange::Dead { reason, .. } => Some(reason.code),
+        LetterChange::Published { .. }
+        | LetterChange::Retrying(_)
+        | LetterChange::Held
+        | LetterChange::Seen { .. } => None,
+    })
+}
+
+fn say(letter: &DeadLetter) {
+    let DeadLetter { id: LetterId(id), event_id, event_type, key, code, error } = letter;
+    // A row may hold what a terminal obeys. The error quotes it escaped already.
+    let event_type = event_type.escape_debug().to_string();
+    let key = key.as_deref().unwrap_or("-").escape_debug().to_string();
+    error!(
+        letter = id, code, event_type, key, %event_id, error,
+        "an event became a dead letter; look at it and decide: postrider dlq show {id}"
+    );
+}
+
+fn add(counts: &mut Counts, code: &str, more: u64) {
+    *counts.entry(code.to_owned()).or_default() += more;
+}
+
+fn subtract(counts: &mut Counts, code: &str) {
+    if let Some(count) = counts.get_mut(code) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(code);
+        }
+    }
+}
+
+/// How many in all, and how many of each code, the most frequent first; `None` for none.
+fn summary(counts: &Counts) -> Option<(u64, String)> {
+    let mut codes: Vec<_> = counts.iter().collect();
+    codes.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let texts: Vec<_> = codes.iter().map(|(code, count)| format!("{code}: {count}")).collect();
+    let count = counts.values().sum();
+    (count > 0).then(|| (count, texts.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter(id: i64) -> DeadLetter {
+        DeadLetter {
+            id: LetterId(id),
+            event_id: uuid::Uuid::nil(),
+            event_type: "order.placed".to_owned(),
+            key: None,
+            code: "busy".to_owned(),
+            error: "the queue is full".to_owned(),
+        }
+    }
+
+    fn die(deaths: &mut Deaths, codes: &[&str], named: usize, now: Instant) {
+        for code in codes {
+            deaths.decided(code);
+        }
+        let named: Vec<_> = (0_i64..).take(named).map(letter).collect();
+        deaths.written(codes.iter().copied(), &named, now);
+    }
+
+    #[test]
+    fn each_dead_letter_has_a_line_or_is_counted_in_the_summary_of_its_window() {
+        let (mut deaths, start) = (Deaths::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        for second in 0..3 {
+            die(&mut deaths, &["busy"; 10], LINES_MAX.min(10), at(second));
+        }
+        die(&mut deaths, &["rejected", "busy"], 1, at(9));
+        assert_eq!(deaths.lines, LINES_MAX);
+        assert_eq!(deaths.close(at(9)), None);
+        assert_eq!(deaths.close(at(10)), Some((12, "busy: 11, rejected: 1".to_owned())));
+        assert_eq!(deaths.close(at(60)), None);
+        die(&mut deaths, &["busy"], 1, at(61));
+        assert_eq!((deaths.lines, deaths.unnamed.len(), deaths.decided.len()), (1, 0, 0));
+    }
+
+    /// A letter whose row was gone before it was written is not returned by the statement.
+    #[test]
+    fn what_the_statement_does_not_name_is_counted() {
+        let (mut deaths, start) = (Deaths::default(), Instant::now());
+        die(&mut deaths, &["busy", "busy"], 0, start);
+        assert_eq!(deaths.close(start + WINDOW), Some((2, "busy: 2".to_owned())));
+    }
+}

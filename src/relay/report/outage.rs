@@ -1,0 +1,108 @@
+//! Outages: how long events did not flow and how many waited, for one log line at the end. No I/O, no
+//! clock.
+
+use std::time::{Duration, Instant};
+
+use crate::findings::{Code, Finding, is_obstacle};
+
+/// A shorter interruption is no outage: nobody saw it.
+const OUTAGE_MIN: Duration = Duration::from_secs(1);
+
+/// Watches for the begin and the end of outages.
+#[derive(Debug, Default)]
+pub struct Outages {
+    now: Option<Outage>,
+}
+
+/// Outage: a time in which events did not flow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outage {
+    /// When it began.
+    since: Instant,
+    /// Failures of the outage, each once, in the order in which they were seen.
+    pub codes: Vec<Code>,
+    /// The most events that waited, as far as it could be seen.
+    pub waited_at_least: u64,
+}
+
+impl Outages {
+    /// Takes in what is wrong now. Returns an outage that is over, and how long it was.
+    pub fn observe(
+        &mut self,
+        findings: &[Finding],
+        waiting: u64,
+        now: Instant,
+    ) -> Option<(Outage, Duration)> {
+        let mut codes = findings
+            .iter()
+            .filter(|finding| is_obstacle(finding) && !is_wanted(finding.code))
+            .map(|finding| finding.code)
+            .peekable();
+        if codes.peek().is_none() {
+            // An instance that starts over in an outage has not ended it.
+            if findings.iter().any(|finding| is_wanted(finding.code)) {
+                return None;
+            }
+            let outage = self.now.take()?;
+            let took = now.saturating_duration_since(outage.since);
+            return (took >= OUTAGE_MIN).then_some((outage, took));
+        }
+        let outage = self.now.get_or_insert_with(|| Outage {
+            since: now,
+            codes: Vec::new(),
+            waited_at_least: 0,
+        });
+        for code in codes {
+            if !outage.codes.contains(&code) {
+                outage.codes.push(code);
+            }
+        }
+        outage.waited_at_least = outage.waited_at_least.max(waiting);
+        None
+    }
+}
+
+/// Whether the code belongs to every start and stop.
+fn is_wanted(code: Code) -> bool {
+    matches!(code, Code::Starting | Code::Stopping)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::findings::Severity;
+
+    fn finding(code: Code) -> Finding {
+        let (cause, next) = (String::new(), String::new());
+        Finding { code, severity: Severity::Critical, cause, next }
+    }
+
+    #[test]
+    fn an_outage_ends_once_with_its_length_its_causes_and_the_most_that_waited() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut outages = Outages::default();
+        assert_eq!(outages.observe(&[], 0, start), None);
+        let nats = [finding(Code::NatsDown)];
+        let both = [finding(Code::PostgresDown), finding(Code::NatsDown)];
+        assert_eq!(outages.observe(&nats, 3, start), None);
+        assert_eq!(outages.observe(&both, 40, after(10)), None);
+        assert_eq!(outages.observe(&nats, 7, after(20)), None);
+        assert_eq!(outages.observe(&[finding(Code::Starting)], 7, after(29)), None);
+        let (outage, took) = outages.observe(&[], 7, after(30)).expect("an end");
+        assert_eq!(took, Duration::from_secs(30));
+        assert_eq!(outage.codes, [Code::NatsDown, Code::PostgresDown]);
+        assert_eq!(outage.waited_at_least, 40);
+        assert_eq!(outages.observe(&[], 7, after(31)), None);
+    }
+
+    #[test]
+    fn a_start_and_a_blink_are_no_outage() {
+        let start = Instant::now();
+        let mut outages = Outages::default();
+        assert_eq!(outages.observe(&[finding(Code::Starting)], 0, start), None);
+        assert_eq!(outages.observe(&[], 0, start + Duration::from_secs(5)), None);
+        assert_eq!(outages.observe(&[finding(Code::NatsDown)], 0, start), None);
+        assert_eq!(outages.observe(&[], 0, start + Duration::from_millis(900)), None);
+    }
+}
