@@ -111,24 +111,19 @@ impl ClosureKind {
     pub fn hint(self) -> &'static str {
         match self {
             Self::StreamUnavailable => {
-                "events wait and nothing is lost; see with `nats stream info` whether the stream \
-                 exists and has a leader"
+                "events wait and nothing is lost; run `postrider check`, which asks for the stream"
             }
             Self::Misconfigured => {
                 "change the stream, or [stream] and [route] to match it, then run `postrider check`"
             }
             Self::PermissionDenied => {
-                "allow this user to publish to the route's subjects and, of the stream, to \
-                 $JS.API.STREAM.INFO, STREAM.MSG.GET, CONSUMER.CREATE, CONSUMER.MSG.NEXT and \
-                 CONSUMER.DELETE, and to subscribe to its inbox"
+                "allow the relay's user at the broker to publish, and to verify and scan the stream: \
+                 `postrider check` names each request"
             }
-            Self::BrokerStalled => {
-                "the server is connected but silent: look at its disk and its log; after a full \
-                 JetStream disk it needs a restart"
-            }
+            Self::BrokerStalled => "the broker is connected but silent: check its disk and its log",
             Self::StoreStalled => {
-                "look at the free space of the broker's disk and at its log; with the disk full, make \
-                 room and restart the server, which does not go on by itself"
+                "check the free space of the broker's disk and its log; with the disk full, make room \
+                 and restart the server, which does not go on by itself"
             }
             Self::BrokerRegressed => {
                 "see with `postrider reconcile --dry-run` what is missing; `postrider reconcile` \

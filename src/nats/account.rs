@@ -5,7 +5,7 @@ use async_nats::jetstream::{
     response::Response,
 };
 
-use super::stream::{Fault, refused, unavailable};
+use super::fault::{Fault, refused, unavailable};
 use crate::{broker::BrokerError, config};
 
 /// The account's use of what it has limits for.

@@ -5,16 +5,13 @@
 //! atomic batch is stored as a whole and answered once. Of a fast one each message is stored as it
 //! comes, up to the first gap or fault; what is answered before its end says how far it is.
 
-use std::{collections::VecDeque, time::Instant};
+use std::collections::VecDeque;
 
-use async_nats::client::PublishErrorKind;
-use futures_util::FutureExt;
 use rustc_hash::FxHashMap;
-use tokio::task::coop::unconstrained;
 
 use super::{
-    error::{Answer, ExpectedStream, PubAck},
-    publish::{Live, Publisher, map_of},
+    answer::{Answer, ExpectedStream, PubAck},
+    live::LiveConnection,
 };
 use crate::{
     broker::NotSent,
@@ -48,6 +45,37 @@ pub(super) struct BatchesInFlight {
 }
 
 impl BatchesInFlight {
+    /// Hands a batch to the client, to be answered under this number.
+    ///
+    /// # Errors
+    /// When it was handed over in part only, or not at all.
+    pub(super) fn hand_over(
+        &mut self,
+        live: &LiveConnection,
+        number: u64,
+        (kind, tickets): (BatchKind, Box<[Ticket]>),
+        messages: Vec<Message>,
+    ) -> Result<(), NotSent> {
+        let naming = Naming::new(kind, live, number, messages.len());
+        for (place, mut message) in (1..).zip(messages) {
+            let reply = naming.name(place, &mut message.headers);
+            live.hand_over(message, reply)?;
+        }
+        self.sent.insert(number, SentBatch { kind, tickets });
+        Ok(())
+    }
+
+    /// Gives the batches with such an event up. Returns their numbers.
+    pub(super) fn give_up_with(&mut self, has: impl Fn(Ticket) -> bool) -> Vec<u64> {
+        let sent = self.sent.iter();
+        let such = sent.filter(|(_, batch)| batch.tickets.iter().any(|ticket| has(*ticket)));
+        let numbers: Vec<u64> = such.map(|(number, _)| *number).collect();
+        for number in &numbers {
+            self.give_up(*number);
+        }
+        numbers
+    }
+
     /// The events of a number that is a batch's; nobody waits for it any more.
     pub(super) fn take(&mut self, number: u64) -> Option<SentBatch> {
         if self.sent.is_empty() { None } else { self.sent.remove(&number) }
@@ -71,81 +99,16 @@ impl BatchesInFlight {
     }
 }
 
-impl Publisher {
-    /// Hands a batch to the client and returns at once.
-    ///
-    /// # Errors
-    /// When it was handed over in part only, or not at all: of an atomic one the server stores
-    /// nothing.
-    pub fn publish_batch(
-        &mut self,
-        kind: BatchKind,
-        tickets: Box<[Ticket]>,
-        messages: Vec<Message>,
-        now: Instant,
-    ) -> Result<(), NotSent> {
-        let number = self.next_number();
-        let (Some(live), Some(first)) = (&self.live, tickets.first().copied()) else {
-            return Err(NotSent::NotNow);
-        };
-        if let Err(why) =
-            hand_over(live, &Naming::new(kind, live, number, messages.len()), messages)
-        {
-            self.skip_number();
-            return Err(why);
-        }
-        self.batches.sent.insert(number, SentBatch { kind, tickets });
-        self.wait_for(first, now);
-        Ok(())
-    }
-
-    /// No answer is waited for to the batches that hold such an event.
-    pub fn give_up_batches(&mut self, holds: impl Fn(Ticket) -> bool) {
-        let sent = self.batches.sent.iter();
-        let such = sent.filter(|(_, batch)| batch.tickets.iter().any(|ticket| holds(*ticket)));
-        let numbers: Vec<u64> = such.map(|(number, _)| *number).collect();
-        for number in numbers {
-            self.batches.give_up(number);
-            self.give_up_number(number);
-        }
-    }
-
-    /// Outcome of a batch, by its answer.
-    pub(super) fn batch_outcome(
+impl SentBatch {
+    /// Outcome of the batch, by its answer.
+    pub(super) fn outcome(
         &self,
         answer: Answer<'_>,
-        number: u64,
-        batch: &SentBatch,
+        wanted: ExpectedStream<'_>,
+        id: &str,
     ) -> BatchOutcome {
-        let id = self.live.as_ref().map(|live| batch_id(&live.reply_prefix, number));
-        let SentBatch { kind, tickets } = batch;
-        classify(answer, self.wanted(), id.as_deref(), (*kind, tickets.len()))
+        classify(answer, wanted, id, (self.kind, self.tickets.len()))
     }
-}
-
-fn hand_over(live: &Live, batch: &Naming, messages: Vec<Message>) -> Result<(), NotSent> {
-    let client = &live.connection.client;
-    for (place, message) in (1..).zip(messages) {
-        let Message { subject, mut headers, payload, .. } = message;
-        let reply = batch.name(place, &mut headers);
-        let headers = map_of(&headers);
-        // The client's queue has room for two windows, and a batch is no more than one.
-        let handed = if let Some(reply) = reply {
-            let handing = client.publish_with_reply_and_headers(subject, reply, headers, payload);
-            unconstrained(handing).now_or_never()
-        } else {
-            let handing = client.publish_with_headers(subject, headers, payload);
-            unconstrained(handing).now_or_never()
-        };
-        match handed {
-            Some(Ok(())) => {}
-            Some(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
-                return Err(NotSent::TooLarge);
-            }
-            Some(Err(_)) | None => return Err(NotSent::NotNow),
-        }
-    }
-    Ok(())
 }
 
 /// Whether an answer only says how far the server is with a fast batch.
@@ -164,8 +127,8 @@ struct Naming {
 }
 
 impl Naming {
-    fn new(kind: BatchKind, live: &Live, number: u64, messages: usize) -> Self {
-        let (id, reply) = (batch_id(&live.reply_prefix, number), live.reply_to(number));
+    fn new(kind: BatchKind, live: &LiveConnection, number: u64, messages: usize) -> Self {
+        let (id, reply) = (live.batch_id(number), live.reply_to(number));
         let reply = match kind {
             BatchKind::Atomic => reply,
             BatchKind::Fast => format!("{reply}.{id}.{FAST_FLOW}.{FAST_RULES}."),
@@ -197,17 +160,10 @@ impl Naming {
     }
 }
 
-/// A name for a batch that no other one has: that of the inbox, which no other connection has, and
-/// the number of the publish. At most 64 bytes, as the protocol wants it.
-fn batch_id(reply_prefix: &str, number: u64) -> String {
-    let inbox = reply_prefix.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
-    format!("{inbox}-{number}")
-}
-
 fn classify(
     answer: Answer<'_>,
     wanted: ExpectedStream<'_>,
-    id: Option<&str>,
+    id: &str,
     (kind, messages): (BatchKind, usize),
 ) -> BatchOutcome {
     let Answer::Payload(payload) = answer else {
@@ -225,7 +181,7 @@ fn classify(
         // Our stream has all of it.
         Ok(PubAck { stream: Some(name), domain, seq, batch, count, .. })
             if wanted.is(name, domain)
-                && batch == id
+                && batch == Some(id)
                 && count == messages as u64
                 && seq >= count =>
         {
@@ -258,7 +214,7 @@ mod tests {
     }
 
     fn to(kind: BatchKind, json: &str) -> BatchOutcome {
-        classify(Answer::Payload(json.as_bytes()), EVENTS, Some("b-7"), (kind, 3))
+        classify(Answer::Payload(json.as_bytes()), EVENTS, "b-7", (kind, 3))
     }
 
     #[test]
@@ -316,14 +272,7 @@ mod tests {
             refused,
             BatchOutcome::Refused { text: "duplicate (JetStream code 10201)".to_owned() }
         );
-        let nobody = classify(Answer::NoResponders, EVENTS, Some("b-7"), (BatchKind::Atomic, 3));
+        let nobody = classify(Answer::NoResponders, EVENTS, "b-7", (BatchKind::Atomic, 3));
         assert!(matches!(nobody, BatchOutcome::Refused { .. }));
-    }
-
-    #[test]
-    fn the_name_of_a_batch_is_short_enough() {
-        let id = batch_id("_INBOX.0123456789012345678901.", u64::MAX);
-        assert_eq!(id, format!("0123456789012345678901-{}", u64::MAX));
-        assert!(id.len() <= 64);
     }
 }

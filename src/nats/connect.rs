@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{failure::ConnectError, info::API_TIMEOUT};
+use super::{connect_error::ConnectError, stream_info::API_TIMEOUT};
 use crate::{
     config::{
         self,

@@ -1,31 +1,36 @@
 //! The broker: connect, verify the stream, publish, classify what it answers.
 
 mod account;
+mod answer;
 mod batch;
+mod capacity;
 mod connect;
-mod error;
-mod failure;
-mod info;
-mod message;
+mod connect_error;
+mod denial;
+mod fault;
+mod headers;
+mod live;
 mod permission;
 mod publish;
-mod room;
 mod scan;
-mod sent;
 mod sink;
+mod stored_message;
 mod stream;
+mod stream_info;
+mod unanswered;
 mod version;
 
 pub use account::obstacles;
+pub use answer::ExpectedStream;
+pub use capacity::{Capacity, Used, capacity};
 pub use connect::{Connection, ConnectionState, Connector, keep_connected};
-pub use error::ExpectedStream;
-pub use failure::ConnectError;
-pub use message::{kept, message_at};
+pub use connect_error::ConnectError;
+pub use fault::{gone, missing};
 pub use permission::{
     Reply, Request, Taker, ask, ask_account, ask_overlapping, ask_taker, is_clustered, stream_names,
 };
 pub use publish::Publisher;
-pub use room::{Room, Used, room};
 pub use scan::{Scan, identity};
 pub use sink::Sink;
-pub use stream::{Fault, gone, missing, verify};
+pub use stored_message::{kept, message_at};
+pub use stream::verify;

@@ -14,9 +14,9 @@ use uuid::Uuid;
 
 use super::{
     Connection,
-    error::{ApiError, ExpectedStream, PubAck},
-    info::API_TIMEOUT,
-    publish::{denied_subject, is_denial},
+    answer::{ApiError, ExpectedStream, PubAck},
+    denial::{denied_subject, is_denial},
+    stream_info::API_TIMEOUT,
 };
 
 /// The name of a stream that cannot be ours, in requests that are to be refused for it.

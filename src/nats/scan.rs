@@ -19,8 +19,9 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{
-    info::{API_TIMEOUT, find},
-    stream::{Fault, keeps, unavailable},
+    fault::{Fault, unavailable},
+    stream::keeps,
+    stream_info::{API_TIMEOUT, find},
 };
 use crate::{
     broker::{BrokerError, Keeps, SIGHTINGS_MAX, Sighting},

@@ -9,8 +9,9 @@ use tracing::debug;
 
 use super::{
     Connection, Publisher, Scan,
-    message::message_at,
-    stream::{Fault, gone, named, unavailable, verify},
+    fault::{Fault, gone, named, unavailable},
+    stored_message::message_at,
+    stream::verify,
 };
 use crate::{
     broker::{Absorbed, BrokerError, Creation, Facts, NotSent, Seen, StoredMessage},

@@ -10,12 +10,13 @@ use async_nats::jetstream::{
 use tokio::time::timeout;
 
 use super::{
-    info::{API_TIMEOUT, Info, find},
-    publish::FRAMING_BYTES,
+    fault::{Fault, refused, unavailable},
+    headers::FRAMING_BYTES,
+    stream_info::{API_TIMEOUT, StreamInfo, find},
     version::Version,
 };
 use crate::{
-    broker::{BrokerError, Cause, Copies, Facts, Keeps, Warning},
+    broker::{BrokerError, Copies, Facts, Keeps, Warning},
     config,
     delivery::{BatchSupport, Batching},
     wire::{Limits, SubjectTemplate, captures},
@@ -46,90 +47,6 @@ fn batching_of(version: Version, config: &Config) -> Batching {
 /// Answers of a server that cannot reserve what a stream may take.
 const NO_STORAGE: [ErrorCode; 2] =
     [ErrorCode::STORAGE_RESOURCES_EXCEEDED, ErrorCode::MEMORY_RESOURCES_EXCEEDED];
-
-/// The cause of a stream being unavailable, as JetStream has them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// No answer came at all, over a connection that stands.
-    Silent,
-    /// No server answers requests to JetStream.
-    NoJetStream,
-    /// The server forbids the request.
-    Denied,
-    /// The stream, or the account, has no room for another consumer.
-    NoConsumer,
-    /// The account, or the server, has no room for a stream of this size.
-    NoStorage,
-    /// The server answered with an error.
-    Answered,
-}
-
-impl Fault {
-    /// Advice for an operator.
-    pub fn hint(self) -> &'static str {
-        match self {
-            Self::Silent => {
-                "look at the server's log and its disk; does the cluster have a leader?"
-            }
-            Self::NoJetStream => {
-                "enable JetStream on the server and for this account; of another JetStream domain, \
-                 name it in nats.domain"
-            }
-            Self::Denied => "allow this user to publish to that subject of the API",
-            Self::NoConsumer => {
-                "raise max_consumers of the stream or of the account by one, or delete a consumer \
-                 that nobody uses"
-            }
-            Self::NoStorage => {
-                "lower stream.max_bytes, which is reserved, or raise the account's or the server's \
-                 limit: `nats account info` shows it"
-            }
-            Self::Answered => "see with `nats stream info` whether the stream has a leader",
-        }
-    }
-
-    fn cause(self) -> Cause {
-        match self {
-            Self::Silent => Cause::Silent,
-            Self::Denied => Cause::Denied,
-            Self::NoJetStream | Self::NoConsumer | Self::NoStorage | Self::Answered => {
-                Cause::Answered
-            }
-        }
-    }
-}
-
-/// A stream, as it is named in texts.
-pub(super) fn named(stream: &str) -> String {
-    format!("stream \"{stream}\"")
-}
-
-pub(super) fn unavailable(stream: &str, fault: Fault, reason: String) -> BrokerError {
-    let (log, cause, hint) = (named(stream), fault.cause(), fault.hint());
-    BrokerError::Unavailable { log, reason, cause, hint }
-}
-
-/// The error of a stream that does not exist.
-pub fn missing(stream: &str) -> BrokerError {
-    let hint = "create it, or let postrider do so with [stream] create = true".to_owned();
-    BrokerError::Missing { log: named(stream), but: "", hint }
-}
-
-/// The error of a stream that is gone although events were published to it.
-pub fn gone(stream: &config::Stream) -> BrokerError {
-    let config::Stream { name, subjects, .. } = stream;
-    let subjects = if subjects.is_empty() { "…".to_owned() } else { subjects.join(",") };
-    let hint = format!(
-        "it is for a person to restore or to create anew: nats stream restore, or nats stream add \
-         {name} --subjects \"{subjects}\" --discard new; the relay then publishes again what the \
-         outbox has"
-    );
-    BrokerError::Missing { log: named(name), but: ", and events were published to it", hint }
-}
-
-pub(super) fn refused(stream: &str, fault: String, hint: String) -> BrokerError {
-    BrokerError::Refused { log: named(stream), fault, hint }
-}
 
 /// Asks for the stream, creates it when allowed, and verifies it.
 ///
@@ -297,7 +214,7 @@ fn fault(
 }
 
 /// Settings of a stream that might lose events.
-fn warnings(info: &Info) -> Vec<Warning> {
+fn warnings(info: &StreamInfo) -> Vec<Warning> {
     let config = &info.config;
     let mut warnings = Vec::new();
     let mut warn = |text: &str, hint| warnings.push(Warning { text: text.to_owned(), hint });

@@ -1,9 +1,9 @@
-//! Room of the stream for what comes.
+//! Capacity of the stream for what comes.
 
 use super::Finding;
 use crate::{
     cli::{exit::Exit, print::number},
-    nats::{self, Room, Used},
+    nats::{self, Capacity, Used},
 };
 
 const STREAM: &str = "stream";
@@ -16,23 +16,23 @@ const FULL: f64 = 0.99;
 
 /// The findings about the room in a stream that fits.
 pub(super) async fn findings(connection: &nats::Connection, stream: &str) -> Vec<Finding> {
-    match nats::room(&connection.jetstream, stream).await {
-        Ok(room) => about(stream, &room),
+    match nats::capacity(&connection.jetstream, stream).await {
+        Ok(capacity) => about(stream, &capacity),
         Err(error) => {
             vec![Finding::refused(STREAM, Exit::Unavailable, error.to_string()).hint(error.hint())]
         }
     }
 }
 
-fn about(stream: &str, room: &Room) -> Vec<Finding> {
+fn about(stream: &str, capacity: &Capacity) -> Vec<Finding> {
     let mut findings: Vec<_> =
-        room.used.iter().filter_map(|used| limited(stream, room, *used)).collect();
-    if room.is_counter {
+        capacity.used.iter().filter_map(|used| limited(stream, capacity, *used)).collect();
+    if capacity.is_counter {
         let text = format!("{stream} is a counter (allow_msg_counter) and takes no events");
         let hint = "name another stream in [stream] name";
         findings.push(Finding::refused(STREAM, Exit::Configuration, text).hint(hint));
     }
-    if room.refuses_per_subject {
+    if capacity.refuses_per_subject {
         let text = format!(
             "{stream} refuses messages of a subject that is full (discard_new_per_subject)"
         );
@@ -43,12 +43,12 @@ fn about(stream: &str, room: &Room) -> Vec<Finding> {
     findings
 }
 
-fn limited(stream: &str, room: &Room, Used { what, used, max }: Used) -> Option<Finding> {
+fn limited(stream: &str, capacity: &Capacity, Used { what, used, max }: Used) -> Option<Finding> {
     #[expect(clippy::cast_precision_loss, reason = "a share for people")]
     let share = used as f64 / max as f64;
     let counts_consumers = what.starts_with("consumers");
     // A stream that drops its oldest messages is never full; that is warned of already.
-    let is_concerned = room.refuses || counts_consumers || what.contains("account");
+    let is_concerned = capacity.refuses || counts_consumers || what.contains("account");
     if share < NEARLY || !is_concerned {
         return None;
     }
@@ -77,12 +77,12 @@ mod tests {
     use super::*;
     use crate::cli::check::CheckResult;
 
-    fn judge(room: &Room) -> Vec<CheckResult> {
-        about("EVENTS", room).into_iter().map(|finding| finding.result).collect()
+    fn judge(capacity: &Capacity) -> Vec<CheckResult> {
+        about("EVENTS", capacity).into_iter().map(|finding| finding.result).collect()
     }
 
-    fn used(what: &'static str, used: u64, max: u64) -> Room {
-        Room { used: vec![Used { what, used, max }], refuses: true, ..Room::default() }
+    fn used(what: &'static str, used: u64, max: u64) -> Capacity {
+        Capacity { used: vec![Used { what, used, max }], refuses: true, ..Capacity::default() }
     }
 
     #[test]
@@ -93,11 +93,11 @@ mod tests {
         assert_eq!(judge(&used("bytes", 995, 1_000)), [full]);
         assert_eq!(judge(&used("consumers", 9, 10)), [CheckResult::Risky]);
         assert_eq!(judge(&used("consumers", 10, 10)), [full]);
-        let drops = Room { refuses: false, ..used("bytes", 1_000, 1_000) };
+        let drops = Capacity { refuses: false, ..used("bytes", 1_000, 1_000) };
         assert_eq!(judge(&drops), []);
         let account = "bytes of the account's storage";
-        assert_eq!(judge(&Room { refuses: false, ..used(account, 1_000, 1_000) }), [full]);
-        let counter = Room { is_counter: true, ..Room::default() };
+        assert_eq!(judge(&Capacity { refuses: false, ..used(account, 1_000, 1_000) }), [full]);
+        let counter = Capacity { is_counter: true, ..Capacity::default() };
         assert_eq!(judge(&counter), [CheckResult::Refused(Exit::Configuration)]);
     }
 }

@@ -331,8 +331,8 @@ impl BrokerLog {
             }
             BrokerError::Unavailable { cause: Cause::Silent, .. } if self.is_connected() => {
                 self.sink.reconnect();
-                let text = error.to_string();
-                return Verified::Closed(Closure::new(ClosureKind::BrokerStalled, text));
+                let (kind, hint) = (ClosureKind::BrokerStalled, error.hint().to_owned());
+                return Verified::Closed(Closure::with_hint(kind, error.to_string(), hint));
             }
             BrokerError::Missing { .. }
             | BrokerError::Refused { .. }

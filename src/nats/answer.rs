@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::stream::Fault;
+use super::fault::Fault;
 use crate::{
     broker::SUBJECT_FULL,
     delivery::{Attempt, Closure, ClosureKind, Outcome, Rejection},
@@ -78,12 +78,9 @@ pub(super) fn classify_answer(answer: Answer<'_>, wanted: ExpectedStream<'_>) ->
     let ExpectedStream { stream, domain } = wanted;
     let Answer::Payload(payload) = answer else {
         // Subjects were validated against the stream before, so this is no malformed one.
-        return unavailable(
-            ClosureKind::StreamUnavailable,
-            format!(
-                "no stream answers for the subject (stream \"{stream}\" missing or leaderless)"
-            ),
-        );
+        return unavailable(format!(
+            "no stream answers for the subject (stream \"{stream}\" missing or leaderless)"
+        ));
     };
     match serde_json::from_slice::<PubAck<'_>>(payload) {
         Ok(PubAck { error: Some(error), .. }) => classify_error(&error),
@@ -129,17 +126,17 @@ pub(super) fn classify_error(error: &ApiError) -> Outcome {
             text,
             Fault::NoJetStream.hint(),
         )),
-        10118 | 10194 => unavailable(ClosureKind::StreamUnavailable, text),
+        10118 | 10194 => unavailable(text),
         // Not found, not enabled, sealed, features that the stream lacks: somebody must act.
         10059 | 10060 | 10109 | 10166 | 10174 | 10188 | 10205 => {
-            unavailable(ClosureKind::Misconfigured, text)
+            Outcome::Unavailable(Closure::new(ClosureKind::Misconfigured, text))
         }
         // Asked for patience with this message.
         // Our own earlier publish of it is under way, which says nothing against the message.
         10158 => busy("busy", text, Attempt::IsFree),
         10163 | 10164 | 10167 | 10210 | 10211 => busy("busy", text, Attempt::Counts),
         // JetStream as a whole is not available: no judgement about this message.
-        _ if error.code == 503 => unavailable(ClosureKind::StreamUnavailable, text),
+        _ if error.code == 503 => unavailable(text),
         // Never a dead letter for what we do not understand.
         _ => busy("unknown_answer", text, Attempt::IsFree),
     }
@@ -162,8 +159,9 @@ fn busy(code: &'static str, text: String, attempt: Attempt) -> Outcome {
     Outcome::Busy { reason: Rejection { code, text }, attempt }
 }
 
-fn unavailable(kind: ClosureKind, text: String) -> Outcome {
-    Outcome::Unavailable(Closure::new(kind, text))
+fn unavailable(text: String) -> Outcome {
+    let hint = Fault::Answered.hint();
+    Outcome::Unavailable(Closure::with_hint(ClosureKind::StreamUnavailable, text, hint))
 }
 
 fn misconfigured(text: String, hint: &'static str) -> Outcome {

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use super::stream::{Fault, missing, unavailable};
+use super::fault::{Fault, missing, unavailable};
 use crate::broker::BrokerError;
 
 /// How long the API may take to answer.
@@ -23,7 +23,7 @@ pub(super) const API_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A stream's answer to `STREAM.INFO`.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct Info {
+pub(super) struct StreamInfo {
     pub(super) config: Config,
     pub(super) state: State,
     #[serde(default)]
@@ -33,7 +33,7 @@ pub(super) struct Info {
     pub(super) domain: Option<String>,
 }
 
-impl Info {
+impl StreamInfo {
     /// When the stream was created, in nanoseconds since the Unix epoch. `None` when the server
     /// gives no time that we can read: then the stream's identity is unknown.
     pub(super) fn created_ns(&self) -> Option<i64> {
@@ -47,10 +47,10 @@ fn nanoseconds(rfc3339: &str) -> Option<i64> {
 }
 
 /// Asks for a stream.
-pub(super) async fn find(jetstream: &Context, name: &str) -> Result<Info, BrokerError> {
+pub(super) async fn find(jetstream: &Context, name: &str) -> Result<StreamInfo, BrokerError> {
     let unavailable = |fault, reason| unavailable(name, fault, reason);
     let request = jetstream.request(format!("STREAM.INFO.{name}"), &());
-    let response: Response<Info> = match timeout(API_TIMEOUT, request).await {
+    let response: Response<StreamInfo> = match timeout(API_TIMEOUT, request).await {
         Err(_) => {
             return Err(unavailable(Fault::Silent, format!("no answer within {API_TIMEOUT:?}")));
         }

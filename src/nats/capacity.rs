@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::jetstream;
 use tokio::time::timeout;
 
-use super::info::find;
+use super::stream_info::find;
 use crate::broker::BrokerError;
 
 /// The account may be asked about by few users; without permission there is no answer.
@@ -25,7 +25,7 @@ pub struct Used {
 /// Room of a stream, for `check`.
 #[derive(Debug, Clone, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "settings of the stream, each by itself")]
-pub struct Room {
+pub struct Capacity {
     /// Limits of the stream, and of its account if that could be asked.
     pub used: Vec<Used>,
     /// The stream refuses what does not fit, instead of dropping its oldest messages.
@@ -40,7 +40,7 @@ pub struct Room {
 ///
 /// # Errors
 /// As the stream's.
-pub async fn room(context: &jetstream::Context, name: &str) -> Result<Room, BrokerError> {
+pub async fn capacity(context: &jetstream::Context, name: &str) -> Result<Capacity, BrokerError> {
     let info = find(context, name).await?;
     let (config, state) = (&info.config, &info.state);
     let mut used = Vec::new();
@@ -65,7 +65,7 @@ pub async fn room(context: &jetstream::Context, name: &str) -> Result<Room, Brok
             limits.max_consumers.unwrap_or_default(),
         );
     }
-    Ok(Room {
+    Ok(Capacity {
         used,
         refuses: config.discard == jetstream::stream::DiscardPolicy::New,
         refuses_per_subject: config.discard_new_per_subject,

@@ -7,9 +7,10 @@ use async_nats::jetstream::{
 use tokio::time::timeout;
 
 use super::{
-    info::{API_TIMEOUT, find},
+    fault::{Fault, unavailable},
     scan::identity,
-    stream::{Fault, keeps, unavailable},
+    stream::keeps,
+    stream_info::{API_TIMEOUT, find},
 };
 use crate::{
     broker::{BrokerError, Keeps, StoredMessage},
