@@ -56,7 +56,8 @@ pub(in crate::relay) struct Holding {
     pub(in crate::relay) settling: Operation<(Settlement, Result<Written, SettleError>)>,
     pub(in crate::relay) letters: letters::LetterSchedule,
     pub(in crate::relay) loading: Operation<Loading>,
-    pub(in crate::relay) recording: Operation<(Records, RecordsPart, Result<Vec<DeadLetter>, SettleError>)>,
+    pub(in crate::relay) recording:
+        Operation<(Records, RecordsPart, Result<Vec<DeadLetter>, SettleError>)>,
     pub(in crate::relay) healing: Operation<Result<Option<Healed>, String>>,
     place: OutboxPlace,
     /// Exclusive lower bound for the `seq` of rows whose transaction begins from now on.
