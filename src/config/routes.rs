@@ -167,12 +167,19 @@ fn with_number(value: Value, number: u32) -> Value {
 /// The route with its filter. A shard also gets a relay name with its number.
 ///
 /// # Errors
-/// When the name becomes too long.
+/// When the name becomes too long, or a route has the name of a shard.
 pub(super) fn numbered(mut route: OneRoute, shard: Option<Shard>) -> Result<OneRoute, ConfigError> {
     let OneRoute { config, origins } = &mut route;
     config.route.name = config.relay.name.as_str().to_owned();
-    if let Some(Shard { index, count }) = shard {
-        let name = format!("{}.{index}-of-{count}", config.route.name);
+    if Shard::is_name(&config.route.name) {
+        let text = format!("the name {} is that of a shard", config.route.name);
+        let problem = Problem::new(text).at(origins.of("relay.name")).hint(
+            "choose one that does not end as .0-of-4 does: the shards of a route are called so",
+        );
+        return Err(ConfigError { problems: vec![problem] });
+    }
+    if let Some(shard) = shard {
+        let name = shard.relay(&config.route.name);
         let Some(parsed) = RelayName::parse(&name) else {
             let problem = Problem::new(format!("the name of the shard {name} is too long"));
             let problem = problem.at(origins.of("relay.name")).hint(format!(

@@ -16,6 +16,19 @@ pub struct Shard {
 }
 
 impl Shard {
+    /// Name of the shard's relay.
+    pub fn relay(self, route: &str) -> String {
+        let Self { index, count } = self;
+        format!("{route}.{index}-of-{count}")
+    }
+
+    /// Whether the name of a relay is that of a shard.
+    pub fn is_name(relay: &str) -> bool {
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        let last = relay.rsplit_once('.').and_then(|(_, last)| last.split_once("-of-"));
+        last.is_some_and(|(index, count)| is_number(index) && is_number(count))
+    }
+
     /// Whether an event of this key and place is of the shard. Events without a key are ordered
     /// against nothing, and are spread by their place.
     pub fn takes(self, key: Option<&AggregateKey>, seq: Seq) -> bool {

@@ -229,15 +229,19 @@ async fn routes_that_cannot_work_together_are_refused_by_name() {
     let twice = routes(&fixture, &["order", "order"]);
     let unnamed = fixture.toml().route([("types", json!(["a"]))]);
     let reserved = routes(&fixture, &["unrouted"]);
+    let subject = json!(fixture.subject("{event_type}"));
+    let of_a_shard =
+        fixture.toml().route([("name", json!("order.0-of-4")), ("subject", subject.clone())]);
     let pattern = fixture.toml().route([("name", json!("a")), ("types", json!(["a*b"]))]);
     let unknown = fixture.toml().route([("name", json!("a")), ("typs", json!(["a"]))]);
     let shared = ["one", "two"].iter().fold(fixture.toml(), |toml, name| {
-        toml.route([("name", json!(name)), ("subject", json!(fixture.subject("{event_type}")))])
+        toml.route([("name", json!(name)), ("subject", subject.clone())])
     });
     for (toml, text) in [
         (twice, "two routes are called order"),
         (unnamed, "a [[route]] has no name"),
         (reserved, "no route may be called unrouted"),
+        (of_a_shard, "the name order.0-of-4 is that of a shard"),
         (pattern, "route.types contains \"a*b\", which is not a pattern"),
         (unknown, "did you mean route.types?"),
         (shared, "routes one and two may take the same event into"),
