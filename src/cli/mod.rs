@@ -69,7 +69,7 @@ The --help of each command lists its exit codes.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Carry events from the outbox to the stream until told to stop
+    /// Carry events from the outbox to the stream until stopped
     Run(run::Args),
     /// Create or update the tables and functions in the database
     Migrate(migrate::Args),
