@@ -1,4 +1,4 @@
-//! Lease as its holder knows it: until when it is trusted, and when it is renewed.
+//! Lease as its holder sees it: how long it is trusted, and when it is renewed.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ pub fn trusted_for(length: Duration) -> Duration {
     length.mul_f64(TRUSTED_FOR)
 }
 
-/// A lease as its holder knows it.
+/// Lease as its holder sees it.
 ///
 /// The database confirms it by a statement that was sent at a time by our clock. The lease ends no
 /// earlier than its length after that time, whatever the database's clock shows. The session has to

@@ -2,7 +2,7 @@
 //!
 //! The hash is the one by which Postgres spreads text over partitions, `hashtextextended`, so that
 //! a statement can choose the rows of a shard for a few nanoseconds each. It stands here as well,
-//! for whoever wants to know the shard of a key without asking.
+//! for a program that computes the shard of a key without a database.
 
 use super::{AggregateKey, Seq};
 

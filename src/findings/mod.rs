@@ -143,7 +143,7 @@ pub fn of(facts: &Facts) -> Vec<Finding> {
     );
     found.extend(facts.abandoned.iter().map(|(relay, seconds)| texts::abandoned(relay, *seconds)));
     found.extend(facts.alarms.iter().cloned());
-    // Of two that say the same the first is the one that knows more.
+    // Of two findings with one meaning the first has more detail.
     let mut seen = Vec::new();
     found.retain(|finding| {
         let is_new = !seen.contains(&(finding.code, finding.cause.clone()));

@@ -187,7 +187,7 @@ fn of_the_broker() -> Vec<(&'static str, Facts)> {
             ),
         ),
         (
-            "a kind that this program does not know",
+            "a kind that this program has no name for",
             Facts {
                 gate: Some(Closed {
                     kind: "frozen".to_owned(),
@@ -237,7 +237,7 @@ fn of_what_waits() -> Vec<(&'static str, Facts)> {
     vec![
         ("a healthy burst", waits(50_000, 0, 0, 4.0)),
         ("a backlog that is being worked off", waits(50_000, 0, 0, 70.0)),
-        ("events wait and nobody knows why", silent(waits(1_201, 0, 0, 190.0))),
+        ("events wait and nothing explains it", silent(waits(1_201, 0, 0, 190.0))),
         ("on_denied = retry: all are letters", waits(0, 1_200, 1, 130.0)),
         ("one event is tried again", waits(0, 1, 0, 8.0)),
         ("dead letters", Facts { depth: Some(dead), ..leading() }),

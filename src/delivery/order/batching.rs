@@ -315,11 +315,11 @@ impl Delivery {
     /// events are sent again one by one.
     pub fn batch_cut_short(&mut self, kind: BatchKind, batch: &[Ticket], now: Instant) {
         self.batch_sent(kind, batch, now);
-        let doubt = match kind {
+        let uncertainty = match kind {
             BatchKind::Atomic => Uncertainty::EarlierRun,
             BatchKind::Fast => Uncertainty::Unanswered,
         };
-        self.split_batch(batch, doubt, now);
+        self.split_batch(batch, uncertainty, now);
     }
 
     /// Stream sequence of the last message, if the answer proves that the log contains the whole
@@ -396,7 +396,12 @@ impl Delivery {
         if went_back { Transition::WentBack } else { transition }
     }
 
-    fn split_batch(&mut self, batch: &[Ticket], doubt: Uncertainty, now: Instant) -> Transition {
+    fn split_batch(
+        &mut self,
+        batch: &[Ticket],
+        uncertainty: Uncertainty,
+        now: Instant,
+    ) -> Transition {
         if let Some(sent) = self.batcher.answered(batch) {
             self.batcher.failed(sent.kind, now);
         }
@@ -404,7 +409,7 @@ impl Delivery {
             let Some((event, _)) = self.lanes.event(*ticket) else { continue };
             self.window.release(event.payload.len());
         }
-        self.lanes.split_batch(batch, doubt, now);
+        self.lanes.split_batch(batch, uncertainty, now);
         Transition::None
     }
 }

@@ -316,7 +316,7 @@ mod tests {
         assert_eq!(check(&mut blocked, 2, 3), Some(Certainty::Suspected));
         assert_eq!(check(&mut blocked, 3, 3), Some(Certainty::Known));
         assert_eq!(check(&mut blocked, 4, 9), None);
-        // No room to keep a second suspect: each of its events has a mark.
+        // There is no room to keep a second suspect, so each of its events has a mark.
         assert_eq!(check(&mut blocked, 5, 2), Some(Certainty::Suspected));
         assert_eq!(check(&mut blocked, 6, 2), Some(Certainty::Suspected));
         let later = blocked.check_event(Ticket(7), &event(1, Some(2)), Ticket(7));
@@ -357,7 +357,7 @@ mod tests {
             assert!(blocked.release(&aggregate(key), Ticket(9)));
         }
         blocked.recorded();
-        assert!(!blocked.wants_reload(), "the database does not know yet");
+        assert!(!blocked.wants_reload(), "the database does not have the releases yet");
         blocked.being_recorded();
         blocked.recorded();
         assert!(blocked.wants_reload());

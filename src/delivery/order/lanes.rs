@@ -340,8 +340,10 @@ impl Lanes {
     /// Delays an uncertain event until a conclusive scan, before it leaves for the letters. Returns
     /// whether it was uncertain.
     pub fn scan_first(&mut self, ticket: Ticket, late_max: Duration, now: Instant) -> bool {
-        let in_doubt = |waiting: &&mut Waiting| waiting.uncertainty != Uncertainty::None;
-        let Some(waiting) = self.waiting.get_mut(&ticket).filter(in_doubt) else { return false };
+        let is_uncertain = |waiting: &&mut Waiting| waiting.uncertainty != Uncertainty::None;
+        let Some(waiting) = self.waiting.get_mut(&ticket).filter(is_uncertain) else {
+            return false;
+        };
         waiting.transit = Transit::NotSent;
         waiting.uncertainty = Uncertainty::ScanFirst;
         let at = waiting.last_sent.map_or(now, |sent| sent + late_max);

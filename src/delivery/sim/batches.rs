@@ -11,7 +11,7 @@ use crate::{
 
 impl World {
     pub(super) fn choose_grouping(&mut self, first: Ticket) -> Grouping {
-        // Now and then another way is found faster.
+        // Now and then the trial finds the other way faster.
         let kind = if self.random.chance(50) { BatchKind::Atomic } else { BatchKind::Fast };
         let are_wanted = self.takes_batches && self.random.chance(80);
         self.delivery.set_batches(if are_wanted { Batching::Always(kind) } else { Batching::Off });
@@ -32,7 +32,7 @@ impl World {
         }
         let goes = if self.random.chance(10) { batch.len() - 1 } else { batch.len() };
         let (goes, waits) = batch.split_at(goes);
-        if self.random.chance(self.trouble / 4) {
+        if self.random.chance(self.failure_percent / 4) {
             self.delivery.batch_cut_short(kind, goes, self.now);
             self.sometimes.broken_off += 1;
             if kind == BatchKind::Fast {
@@ -87,7 +87,7 @@ impl World {
         let InFlightBatch { kind, tickets, seqs, given_up, .. } = self.batches.swap_remove(index);
         let outcome = if given_up {
             BatchOutcome::Unconfirmed
-        } else if self.random.chance(self.trouble) {
+        } else if self.random.chance(self.failure_percent) {
             self.bad_batch_outcome(kind, seqs)
         } else if kind == BatchKind::Fast {
             self.store_in_order(&seqs)

@@ -308,7 +308,7 @@ impl Database {
 }
 
 fn microseconds(at: Instant) -> i64 {
-    // Any number that is another one at another time; instants have no number of their own.
+    // Instants have no number of their own: any number does that differs at another time.
     static START: OnceLock<Instant> = OnceLock::new();
     i64::try_from(at.duration_since(*START.get_or_init(|| at)).as_micros()).unwrap()
 }

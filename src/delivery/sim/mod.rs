@@ -210,7 +210,7 @@ fn ten_thousand_histories_end_with_every_event_once_and_in_order() {
     assert_reached(run_all(LogKind::Remembers), |state| state == "stored more often than once");
 }
 
-/// No id is recognised, so that a scan has to tell before anything goes again.
+/// The log recognises no id, so a scan has to come before an event is sent again.
 #[test]
 fn a_log_without_a_memory_for_ids_has_every_event_once_and_in_order_when_it_is_scanned() {
     let never = |state: &str| {

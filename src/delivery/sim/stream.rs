@@ -100,7 +100,7 @@ impl Stream {
 
     /// Whether the log contains the event.
     pub(super) fn holds(&self, seq: i64) -> bool {
-        // Recognised or not: what was stored once has its time here.
+        // A message that was stored once has its time here, whether or not its id is recognised.
         self.recognised.contains_key(&seq)
     }
 

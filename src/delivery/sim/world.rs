@@ -67,7 +67,7 @@ pub(super) struct World {
     /// no answer, or was not settled when the process died.
     pub(super) may_repeat: HashSet<i64>,
     /// Percent of answers that are bad: each history has its own.
-    pub(super) trouble: u64,
+    pub(super) failure_percent: u64,
     /// Events that the broker refuses for good, and those that it is busy for.
     pub(super) poison: HashSet<i64>,
     pub(super) tough: HashSet<i64>,
@@ -109,7 +109,7 @@ impl World {
         };
         Self {
             delivery: resumed(&database, (rules, bounds, kind), now),
-            trouble: random.below(70),
+            failure_percent: random.below(70),
             // Only a log with a memory for ids takes batches.
             takes_batches: random.chance(70) && kind == LogKind::Remembers,
             random,
@@ -190,7 +190,7 @@ impl World {
     fn fetch(&mut self) {
         let mut cursor = self.delivery.cursor();
         let room = self.delivery.room();
-        // As the relay: nothing is read before it is known what the stream holds of it.
+        // As in the relay, the outbox is not read before a scan has found what the stream contains.
         if room.events == 0 || (self.is_start && self.scan_above.is_some()) {
             return;
         }
@@ -243,7 +243,10 @@ impl World {
         let late_max = Duration::from_millis(LATE_MAX);
         let at = self.delivery.lanes.conclusive_at(ticket, late_max);
         let is_certain = at.is_none_or(|at| at <= self.now);
-        assert!(self.kind == LogKind::Remembers || is_certain, "a scan that cannot tell yet");
+        assert!(
+            self.kind == LogKind::Remembers || is_certain,
+            "a scan that cannot be conclusive yet"
+        );
     }
 
     /// Answers one message on its way, well or badly.
@@ -255,7 +258,7 @@ impl World {
         let InFlight { ticket, seq, given_up, .. } = self.in_flight.swap_remove(index);
         let outcome = if given_up {
             Outcome::Unconfirmed
-        } else if self.random.chance(self.trouble) {
+        } else if self.random.chance(self.failure_percent) {
             self.bad_outcome(seq)
         } else if self.poison.contains(&seq) {
             rejected()
@@ -320,10 +323,10 @@ impl World {
             }
             return;
         };
-        if self.random.chance(self.trouble / 2) {
+        if self.random.chance(self.failure_percent / 2) {
             return;
         }
-        // What is on its way from before has arrived by then, or is recognised.
+        // A message that was sent before has arrived by then, or its id is recognised.
         let (found, last) = self.stream.scan(above);
         let found_some = u64::from(!found.is_empty());
         if self.is_start {
@@ -341,11 +344,11 @@ impl World {
         if self.settling.is_none() {
             self.settling = self.delivery.take_settlement();
         }
-        if self.random.chance(self.trouble) {
+        if self.random.chance(self.failure_percent) {
             return;
         }
         let Some(settlement) = self.settling.take() else { return };
-        // One that was given up is written in parts.
+        // A settlement that was given up is written in parts.
         let (settlement, rest) = if self.random.chance(50) {
             let letters = self.random.below(4);
             settlement.divide(usize::try_from(letters).unwrap_or(1))
@@ -420,11 +423,11 @@ impl World {
         if self.recording.is_none() && self.delivery.has_records() {
             self.recording = Some(self.delivery.take_records());
         }
-        if self.random.chance(self.trouble) {
+        if self.random.chance(self.failure_percent) {
             return;
         }
         let Some(mut records) = self.recording.take() else { return };
-        // Those that were given up are written in parts.
+        // Records that were given up are written in parts.
         let count = if self.random.chance(50) { self.random.below(4) } else { u64::MAX };
         let part = records.part(usize::try_from(count).unwrap());
         for record in &part.records {
@@ -443,7 +446,7 @@ impl World {
             return;
         }
         self.delivery.letters_recorded(&records);
-        // As the relay: a new holding loads the keys anew.
+        // As in the relay, a new holding loads the keys anew.
         if self.delivery.wants_blocked_keys() {
             self.sometimes.loaded_anew += 1;
             self.kill();
@@ -452,10 +455,10 @@ impl World {
 
     /// Everything works, the operator resolves all, and time passes until nothing is left to do.
     pub(super) fn heal(&mut self) {
-        self.trouble = 0;
+        self.failure_percent = 0;
         self.database.commit_all();
         for round in 0..self.database.rows.len() * 20 + 200 {
-            // Later than the last kill, so that retries are interrupted by kills too.
+            // This is later than the last kill, so that kills interrupt retries too.
             if round == TOUGH_ROUNDS {
                 self.tough.clear();
             }

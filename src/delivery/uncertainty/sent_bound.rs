@@ -1,4 +1,5 @@
-//! Sent bound: the `seq` up to which a leader may send, recorded before so that the next one knows.
+//! Sent bound: the `seq` up to which a leader may send, recorded first, so that its successor
+//! has it.
 
 use crate::{delivery::Delivery, event::Seq};
 

@@ -74,7 +74,7 @@ fn a_fast_batch_counts_only_when_the_stream_has_grown_by_it() {
             panic!("no batch");
         };
         delivery.batch_sent(kind, &batch, now);
-        // What is seen while something is on its way may be a part of it.
+        // A sequence that is seen while a batch is on its way may be part of it.
         delivery.stream_reaches(101);
         let last_seq = (100 + batch.len() as u64).strict_add_signed(grown);
         let outcome = BatchOutcome::Seen { last_seq };
@@ -130,7 +130,7 @@ fn fast_batches_take_over_from_atomic_ones_that_fail() {
     delivery.set_batches(Batching::IfFaster(BatchSupport::Both));
     delivery.batcher.load = Load::Full;
     assert_eq!(delivery.batcher.kind(now), Some(BatchKind::Fast), "nothing is measured yet");
-    // Slowly, so that atomic ones are tried.
+    // The fast ones are slow, so that atomic ones are tried.
     let at = now + Duration::from_millis(250);
     delivery.batcher.trial.measure(0, Load::Full, now);
     delivery.batcher.trial.measure(100, Load::Full, at);
