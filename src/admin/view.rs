@@ -41,7 +41,7 @@ impl ReadinessView {
             phase: status.phase.as_str(),
             leader: status.leader.clone().filter(|_| status.phase == Phase::Standby),
             dependencies: [
-                LinkView::of("postgres", &status.postgres, audience),
+                LinkView::of("postgres", &status.postgres_link(now), audience),
                 LinkView::of("nats", &status.nats, audience),
             ],
             gate: status.gate.as_ref().map(|gate| GateView::of(gate, now, audience)),
@@ -111,11 +111,11 @@ impl FlowView {
         Self {
             phase: status.phase.as_str(),
             dependencies: [
-                LinkView::of("postgres", &status.postgres, audience),
+                LinkView::of("postgres", &status.postgres_link(now), audience),
                 LinkView::of("nats", &status.nats, audience),
             ],
             gate: status.gate.as_ref().map(|gate| GateView::of(gate, now, audience)),
-            unready: status.unready.map(|(readiness, _)| readiness.as_str()),
+            unready: status.unready.map(|pause| pause.readiness.as_str()),
             in_flight: status.in_flight,
             waiting: status.waiting,
             backlog: depth.backlog(),

@@ -39,12 +39,8 @@ pub use error::RelayError;
 use self::{
     holding::{Ended, Holding},
     leadership::{turns::Turns, watchdog::Watchdog},
-    log::BrokerLog,
-    report::{
-        Report,
-        heartbeat::Heartbeat,
-        status::{Link, Phase, Status},
-    },
+    log::{BrokerLog, healing},
+    report::{Report, status::Status},
 };
 use crate::{
     clock,
@@ -52,7 +48,7 @@ use crate::{
     delivery::{Backoff, DeliveryRules, WindowLimits, trusted_for},
     event::Filter,
     failpoint,
-    metrics::{Dependency, Metrics},
+    metrics::Metrics,
     outbox::{Candidate, PageLimits, RowLimits},
     pg::schema::Schema,
     shutdown::Shutdown,
@@ -139,11 +135,8 @@ pub struct Settings {
 pub struct Relay {
     settings: Settings,
     log: BrokerLog,
-    status: Arc<watch::Sender<Status>>,
-    heartbeat: Heartbeat,
-    metrics: Arc<Metrics>,
-    shutdown: Shutdown,
     report: Report,
+    shutdown: Shutdown,
     watchdog: Watchdog,
     row_limits: Arc<RowLimits>,
 }
@@ -157,13 +150,12 @@ impl Relay {
         metrics: Arc<Metrics>,
         shutdown: Shutdown,
     ) -> Self {
-        let heartbeat = status.borrow().last_turn.clone();
         let encoder = Encoder::new(settings.template.clone(), settings.source.clone());
         let encoder = encoder.with_mode(settings.mode);
         let log = BrokerLog::new(sink, encoder, settings.ack_timeout);
         let watchdog = Watchdog::new(trusted_for(settings.candidate.length));
-        let (report, row_limits) = (Report::default(), Arc::default());
-        Self { settings, log, status, heartbeat, metrics, shutdown, report, watchdog, row_limits }
+        let report = Report::new(status, metrics);
+        Self { settings, log, report, shutdown, watchdog, row_limits: Arc::default() }
     }
 
     /// Relays until asked to stop.
@@ -172,18 +164,18 @@ impl Relay {
     /// [`RelayError`] for a failure that only a person can repair. Other failures are waited out.
     pub async fn run(mut self) -> Result<(), RelayError> {
         let mut fruitless = 0;
-        while let Some(mut holding) = Box::pin(self.hold()).await? {
+        while let Some(mut holding) = Box::pin(self.acquire_holding()).await? {
             let ended = Box::pin(self.relay(&mut holding)).await;
             self.watchdog.rest();
             let ended = match ended {
                 Ok(ended) => ended,
                 Err(error) => {
-                    self.report.deaths.holding_ended(holding.answers());
+                    self.report.dead_letters.holding_ended(holding.answers());
                     release(&holding).await;
                     return Err(error);
                 }
             };
-            self.report.deaths.holding_ended(holding.answers());
+            self.report.dead_letters.holding_ended(holding.answers());
             fruitless = if holding.has_settled { 0 } else { fruitless + 1 };
             let wait = match ended {
                 Ended::Stopped => {
@@ -191,68 +183,43 @@ impl Relay {
                     break;
                 }
                 Ended::Again => {
-                    self.status.send_modify(|status| status.phase = Phase::Starting);
+                    self.report.starting_again();
                     Duration::ZERO
                 }
                 Ended::Yielded => {
-                    // What waits in the client's queue goes before the lease.
+                    // Publishes in the client's queue are dropped before the lease is released.
                     self.log.abandon_connection();
                     release(&holding).await;
-                    self.yielded();
+                    self.report.yielded(self.settings.candidate.length);
                     YIELD
                 }
                 Ended::Deposed(why) => {
-                    // What waits in the client's queue was handed over under a term that is over.
+                    // Publishes in the client's queue belong to a term that is over.
                     self.log.abandon_connection();
-                    self.lost(why);
+                    self.report.session_lost(why);
                     Duration::ZERO
                 }
                 Ended::Lost(why) => {
-                    self.lost(why);
+                    self.report.session_lost(why);
                     SESSIONS.after(fruitless)
                 }
                 Ended::Failed(why) => {
-                    self.lost(why);
+                    self.report.session_lost(why);
                     FRUITLESS.after(fruitless.max(1))
                 }
             };
             drop(holding);
             self.rest(wait).await;
         }
-        self.status.send_modify(|status| status.phase = Phase::Stopped);
+        self.report.stopped();
         Ok(())
-    }
-
-    /// The holding has ended, and another one is needed.
-    fn lost(&self, why: String) {
-        warn!(error = %why, "lost the relay's session; getting another");
-        self.metrics.dependencies.lost(Dependency::Postgres);
-        self.metrics.dependencies.standing_by();
-        self.status.send_modify(|status| {
-            status.postgres = Link::Down { detail: why, hint: None };
-            status.phase = Phase::Starting;
-            status.unready = None;
-        });
-    }
-
-    /// The lease is for another instance to take.
-    fn yielded(&self) {
-        info!("gave the lease up for another instance, which leads fewer shards");
-        self.metrics.dependencies.standing_by();
-        self.status.send_modify(|status| {
-            status.phase = Phase::Standby;
-            status.unready = None;
-            status.leader = None;
-            status.led_at = clock::now();
-            status.lease = self.settings.candidate.length;
-        });
     }
 
     /// Waits between two holdings, and goes on turning meanwhile.
     async fn rest(&self, wait: Duration) {
         let until = clock::now() + wait;
         while !self.shutdown.is_stopping() && clock::now() < until {
-            self.heartbeat.turn(clock::now());
+            self.report.turned(clock::now());
             let left = until.saturating_duration_since(clock::now());
             tokio::select! {
                 () = sleep(left.min(TURN)) => {}
@@ -270,7 +237,7 @@ impl Relay {
         let mut turns = Turns::start(clock::now());
         loop {
             let now = clock::now();
-            self.heartbeat.turn(now);
+            self.report.turned(now);
             self.watchdog.turn(now, holding.delivery.events());
             self.take_note_of(holding, turns.begin(now), now);
             if shutdown.is_stopping() {
@@ -279,33 +246,33 @@ impl Relay {
                     return Ok(Ended::Stopped);
                 }
             }
-            self.ask_broker(holding, now);
+            self.log.start_due(holding, now);
             holding.write(now);
             if let Some(limits) = self.page_limits() {
                 holding.fetch(limits, now);
                 holding.load_letters(limits, now);
             }
             let more = self.dispatch(holding, now);
-            self.report(holding, now);
+            self.report.snapshot(&self.log, holding, now);
             let due = self.next_due(holding, now);
             turns.plan(due.max(now));
             let BrokerLog { verifying, scanning, duplicates, sink, .. } = &mut self.log;
             let ended = tokio::select! { biased;
                 () = shutdown.at_once() => Some(Ended::Stopped),
                 (settlement, result) = holding.settling.done() => {
-                    self.settled(holding, settlement, &result).err()
+                    holding.settled(settlement, &result, &mut self.report).err()
                 }
                 (renewal, result) = holding.renewing.done() => {
-                    holding.renewed(renewal, result, clock::now()).err()
+                    holding.renewed(renewal, result).err()
                 }
-                reading = holding.fetching.done() => self.fetched(holding, reading).err(),
+                reading = holding.fetching.done() => holding.fetched(reading, &self.report).err(),
                 (records, part, result) = holding.recording.done() => {
-                    self.recorded(holding, records, &part, &result).err()
+                    holding.recorded(records, &part, &result, &mut self.report).err()
                 }
                 loading = holding.loading.done() => holding.loaded(loading, clock::now()).err(),
                 seen = verifying.done() => self.verified(holding, seen)?,
                 scanned = scanning.done() => self.scanned(holding, scanned).err(),
-                healed = holding.healing.done() => Self::healed(healed),
+                healed = holding.healing.done() => healing::after(healed),
                 checked = duplicates.done() => {
                     self.checked(holding, checked);
                     None
@@ -332,15 +299,6 @@ impl Relay {
                 return Ok(ended);
             }
         }
-    }
-
-    /// Starts verifying the log, or scanning it, when it is time to.
-    fn ask_broker(&mut self, holding: &Holding, now: Instant) {
-        self.log.verify(holding.delivery.stream_mark(), now);
-        if holding.delivery.scan_again_at().is_some_and(|at| at <= now) {
-            self.log.want_scan(holding.delivery.scan_above(), now);
-        }
-        self.log.start_scan(&holding.outbox, now);
     }
 
     /// The bounds of a page; `None` before the stream has told how large a message may be, and what
@@ -374,11 +332,7 @@ impl Relay {
         if now.duration_since(since) >= self.settings.grace / 2 {
             holding.stop_sweeping();
         }
-        self.status.send_if_modified(|status| {
-            let before = status.phase;
-            status.phase = Phase::Stopping;
-            before != Phase::Stopping
-        });
+        self.report.stopping();
         let reachable =
             self.log.obstacle().is_none() && holding.delivery.breaker().cause().is_none();
         let done = if reachable { holding.is_drained() } else { holding.is_stranded() };

@@ -58,11 +58,11 @@ fn take(at: Instant, depth: Option<Depth>, status: &watch::Sender<Status>, metri
 
 /// The figures of a standby, which measures over the session with which it waits.
 #[derive(Debug, Default)]
-pub(in crate::relay) struct Standby {
+pub(in crate::relay) struct StandbyFigures {
     measured_at: Option<Instant>,
 }
 
-impl Standby {
+impl StandbyFigures {
     /// Measures when it is time to. A failure shows as figures that grow old.
     ///
     /// # Errors

@@ -27,7 +27,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use self::agenda::{Agenda, Duty};
-pub(super) use self::depth::Standby;
+pub(super) use self::depth::StandbyFigures;
 use super::report::status::{Status, blocker_of};
 use crate::{
     config,

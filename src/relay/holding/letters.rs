@@ -5,15 +5,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{Ended, Holding, RETRY, reader, survive};
 use crate::{
+    clock,
     delivery::{KeyLetters, LetterId, Mark, Records, RecordsPart, Ticket},
     event::AggregateKey,
     outbox::{BlockedKeys, DeadLetter, DueLetter, DueLetters, PageLimits, SettleError},
     pg::error::QueryError,
-    relay::report::dead_letters::{Answers, LINES_MAX},
+    relay::report::{
+        Report,
+        dead_letters::{self, Answers, LINES_MAX},
+    },
 };
 
 /// The wait before a key is loaded again whose letters are not all recorded yet.
@@ -217,10 +221,14 @@ impl Holding {
         mut records: Records,
         part: &RecordsPart,
         result: &Result<Vec<DeadLetter>, SettleError>,
-        now: Instant,
+        report: &mut Report,
     ) -> Result<(), Ended> {
+        let now = clock::now();
         match result {
-            Ok(_) => {
+            Ok(dead) => {
+                let codes = dead_letters::of_records(&part.records);
+                report.dead_letters.written(codes, dead, now);
+                debug!(records = part.records.len(), "recorded what became of letters");
                 records.part_written(part);
                 if part.records.iter().any(|record| record.load) {
                     self.letters.load_at = now;

@@ -1,7 +1,10 @@
 //! Holding: the session, the term, and the events in memory of one time as the leader.
 
+mod fetching;
 pub(super) mod letters;
 pub(super) mod reader;
+mod renewal;
+mod settling;
 
 use std::{
     collections::VecDeque,
@@ -13,33 +16,24 @@ use tracing::warn;
 
 use self::{
     letters::Loading,
-    reader::{ReadResult, Reader, Reading, Start},
+    reader::{Reader, Reading},
+    renewal::Renewal,
 };
 use crate::{
     config,
     delivery::{Delivery, Lease, Records, RecordsPart, Settlement},
     event::Seq,
-    failpoint,
     outbox::{
-        Authority, DeadLetter, HealWhen, Healed, Outbox, PageLimits, REPAIR_SETTINGS, Repair,
-        SettleError, Written,
+        Authority, DeadLetter, HealWhen, Healed, Outbox, REPAIR_SETTINGS, Repair, SettleError,
+        Written,
     },
     pg::{
         connect::{ConnectError, connect},
         error::{Class, QueryError},
         schema::Schema,
     },
-    relay::{
-        operation::Operation,
-        report::dead_letters::{Answers, LINES_MAX},
-    },
+    relay::{operation::Operation, report::dead_letters::Answers},
 };
-
-/// How long decided events may wait to be settled: a crash sends them again under the same ids.
-const SETTLE_INTERVAL: Duration = Duration::from_millis(100);
-
-/// How long a position may move over nothing but other tables' commits before it is written.
-const MOVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The wait before a failed settlement or reading is tried again on the same session.
 pub(in crate::relay) const RETRY: Duration = Duration::from_secs(1);
@@ -73,15 +67,6 @@ pub(in crate::relay) struct Holding {
     settle_at: Instant,
     last_settled: Instant,
     final_poll: FinalPoll,
-}
-
-/// A renewal of the lease.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::relay) struct Renewal {
-    /// When it was sent.
-    asked: Instant,
-    /// The bound that it writes down.
-    sent_to: Seq,
 }
 
 /// Place of the outbox, for a session besides the relay's own.
@@ -201,214 +186,11 @@ impl Holding {
         self.final_poll = FinalPoll::Done;
     }
 
-    /// Starts reading when it is time to and there is room.
-    pub(in crate::relay) fn fetch(&mut self, limits: PageLimits, now: Instant) {
-        if !self.can_fetch() || !self.reader.is_due(now) {
-            return;
-        }
-        let room = self.delivery.room();
-        let limits = PageLimits {
-            events: limits.events.min(room.events),
-            bytes: limits.bytes.min(room.bytes),
-            ..limits
-        };
-        let cursor = self.delivery.cursor();
-        if self.final_poll == FinalPoll::Wanted && cursor.is_complete() {
-            self.final_poll = FinalPoll::Reading;
-        }
-        let outbox = Arc::clone(&self.outbox);
-        self.fetching.start(self.reader.read(
-            outbox,
-            Start { cursor, fence: self.fence },
-            limits,
-            now,
-        ));
-    }
-
-    /// Whether reading waits for nothing but its time.
-    fn can_fetch(&self) -> bool {
-        let knows_keys = self.letters.knows_blocked_keys();
-        knows_keys
-            && self.fetching.is_idle()
-            && self.final_poll != FinalPoll::Done
-            && self.delivery.room().events > 0
-    }
-
-    /// Absorbs a reading, and returns its number of rows.
-    pub(in crate::relay) fn fetched(
-        &mut self,
-        reading: Result<Reading, QueryError>,
-        now: Instant,
-    ) -> Result<usize, Ended> {
-        let reading = match reading {
-            Ok(reading) => reading,
-            Err(error) => {
-                survive("read the outbox", &error)?;
-                self.reader.retry_at(now + RETRY);
-                return Ok(0);
-            }
-        };
-        self.lease.heard(self.reader.began(), now);
-        let ReadResult { begin, page } = self.reader.absorb(reading, now);
-        if let Some((target, floor)) = begin {
-            self.delivery.begin(target, floor);
-        }
-        let mut complete = true;
-        let mut rows = 0;
-        if let Some(page) = page {
-            rows = page.events.len();
-            complete = page.complete;
-            self.delivery.admit(page.events);
-            if rows > 0 {
-                failpoint::pass("fetched");
-            }
-            if let Some(to) = page.read_to {
-                self.delivery.filtered_to(to);
-            }
-            if complete {
-                self.delivery.exhausted();
-            }
-        }
-        if complete && self.final_poll == FinalPoll::Reading {
-            self.final_poll = FinalPoll::Done;
-        }
-        Ok(rows)
-    }
-
     /// Starts the writes that are due.
     pub(in crate::relay) fn write(&mut self, now: Instant) {
         self.settle(now);
         self.renew(now);
         self.record_letters(now);
-    }
-
-    /// The next settlement, or the next part of one that cannot be written at once.
-    fn next_settlement(&mut self) -> Option<Settlement> {
-        let next = self.unwritten.pop_front().or_else(|| self.delivery.take_settlement())?;
-        let (part, rest) = next.divide(self.outbox.letters_max());
-        if let Some(rest) = rest {
-            self.unwritten.push_front(rest);
-        }
-        Some(part)
-    }
-
-    /// Starts writing back what was decided, when it is time to.
-    fn settle(&mut self, now: Instant) {
-        if self.settle_due().is_none_or(|due| due > now) {
-            return;
-        }
-        let Some(settlement) = self.next_settlement() else { return };
-        self.settle_asked = now;
-        let (outbox, authority) = (Arc::clone(&self.outbox), self.authority.clone());
-        self.settling.start(async move {
-            let (before, after) = if settlement.letters.is_empty() {
-                ("settle", "settled")
-            } else {
-                ("settle-letters", "settled-letters")
-            };
-            failpoint::pass(before);
-            let result = outbox.settle(&settlement, &authority, LINES_MAX).await;
-            failpoint::pass(after);
-            (settlement, result)
-        });
-    }
-
-    /// When the next settlement is due.
-    pub(in crate::relay) fn settle_due(&self) -> Option<Instant> {
-        if !self.settling.is_idle() || self.is_healing() {
-            return None;
-        }
-        if !self.unwritten.is_empty() {
-            return Some(self.settle_at);
-        }
-        if !self.delivery.has_moved() {
-            return None;
-        }
-        if self.final_poll != FinalPoll::NotStopping || self.delivery.is_full() {
-            return Some(self.last_settled);
-        }
-        let wait = if self.delivery.settleable() > 0 { SETTLE_INTERVAL } else { MOVE_INTERVAL };
-        Some(self.last_settled + wait)
-    }
-
-    /// Absorbs the result of a settlement. Returns the settlement once it is committed.
-    pub(in crate::relay) fn settled(
-        &mut self,
-        settlement: Settlement,
-        result: &Result<Written, SettleError>,
-        now: Instant,
-    ) -> Result<Option<Settlement>, Ended> {
-        self.last_settled = now;
-        match result {
-            Ok(Written { fence: Some(fence), .. }) if *fence < self.fence => {
-                let (now, before) = (fence.0, self.fence.0);
-                warn!(now, before, "the sequence of outbox.seq went back; starting anew");
-                Err(Ended::Again)
-            }
-            Ok(Written { fence, .. }) => {
-                self.fence = fence.unwrap_or(self.fence);
-                self.lease.confirmed(self.settle_asked, now);
-                self.has_settled = true;
-                self.authority.published = self.authority.published_with(&settlement);
-                self.delivery.settled(&settlement);
-                Ok(Some(settlement))
-            }
-            Err(SettleError::Query(error)) => {
-                self.answers = Answers::Missing;
-                survive("settle", error)?;
-                self.unwritten.push_front(settlement);
-                self.settle_at = now + RETRY;
-                Ok(None)
-            }
-            Err(lost @ SettleError::TermLost { .. }) => Err(Ended::Deposed(lost.to_string())),
-        }
-    }
-
-    /// Starts renewing the lease when it is time to, or when rows were read beyond its bound.
-    pub(in crate::relay) fn renew(&mut self, now: Instant) {
-        if self.renew_due().is_none_or(|due| due > now) {
-            return;
-        }
-        let renewal = Renewal { asked: now, sent_to: self.delivery.next_sent_to() };
-        let (outbox, authority) = (Arc::clone(&self.outbox), self.authority.clone());
-        self.renewing
-            .start(async move { (renewal, outbox.renew(&authority, renewal.sent_to).await) });
-    }
-
-    /// When the lease is renewed next, unless a settlement does it before.
-    pub(in crate::relay) fn renew_due(&self) -> Option<Instant> {
-        // A healing keeps the row, and nothing is published while it runs.
-        if !self.renewing.is_idle() || self.is_healing() {
-            return None;
-        }
-        let at_once = self.delivery.is_bound_near();
-        Some(if at_once {
-            self.lease.not_before(self.reader.began())
-        } else {
-            self.lease.renew_due()
-        })
-    }
-
-    /// Absorbs the result of a renewal.
-    pub(in crate::relay) fn renewed(
-        &mut self,
-        renewal: Renewal,
-        result: Result<(), SettleError>,
-        now: Instant,
-    ) -> Result<(), Ended> {
-        match result {
-            Ok(()) => {
-                self.lease.confirmed(renewal.asked, now);
-                self.delivery.bound_recorded(renewal.sent_to);
-                Ok(())
-            }
-            Err(SettleError::Query(error)) => {
-                survive("renew the lease", &error)?;
-                self.lease.retry_at(now + RETRY);
-                Ok(())
-            }
-            Err(lost @ SettleError::TermLost { .. }) => Err(Ended::Deposed(lost.to_string())),
-        }
     }
 
     /// The answers to everything that was written, also to what is on its way.
@@ -431,11 +213,6 @@ impl Holding {
     fn is_settled(&self) -> bool {
         let position = self.settling.is_idle() && self.unwritten.is_empty();
         position && !self.delivery.has_moved() && self.is_recorded()
-    }
-
-    /// When the outbox is read next, if nothing but time is waited for.
-    pub(in crate::relay) fn read_due(&self) -> Option<Instant> {
-        self.can_fetch().then(|| self.reader.next())
     }
 }
 

@@ -10,11 +10,13 @@ use thiserror::Error;
 use tokio::time::sleep;
 use tracing::warn;
 
-use super::{resume::TakenPosition, standby::keep_turning};
+use super::{
+    resume::{Resumed, resume},
+    standby::{Standby, keep_turning},
+};
 use crate::{
     clock,
     delivery::Backoff,
-    metrics::Dependency,
     outbox::{Outbox, SESSION_SETTINGS},
     pg::{
         connect::{ConnectError, connect},
@@ -22,11 +24,7 @@ use crate::{
         migrate::{MigrateError, SchemaVersion},
         migrating::version_within,
     },
-    relay::{
-        RELEASE_MAX, Relay, RelayError,
-        holding::Holding,
-        report::status::{Link, blocker_of},
-    },
+    relay::{RELEASE_MAX, Relay, RelayError, holding::Holding, report::status::blocker_of},
 };
 
 /// The waits between attempts to get a session.
@@ -50,44 +48,38 @@ pub(in crate::relay) enum NotYet {
 }
 
 impl Relay {
-    /// Waits for the right to run this relay. `None` when asked to stop while waiting.
-    pub(in crate::relay) async fn hold(&mut self) -> Result<Option<Holding>, RelayError> {
+    /// Waits for a session, the lease and the position. `None` when asked to stop while waiting.
+    pub(in crate::relay) async fn acquire_holding(
+        &mut self,
+    ) -> Result<Option<Holding>, RelayError> {
         let mut failures = 0;
         let mut reminded: Option<(String, Instant)> = None;
         loop {
             let shutdown = self.shutdown.clone();
-            let heartbeat = self.heartbeat.clone();
+            let heartbeat = self.report.heartbeat();
             let attempt = tokio::select! {
-                attempt = self.try_hold() => attempt?,
+                attempt = self.try_acquire() => attempt?,
                 never = keep_turning(&heartbeat) => never,
                 () = shutdown.stopping() => return Ok(None),
             };
             let error = match attempt {
-                Ok(holding) => {
-                    self.status.send_modify(|status| status.held_up = None);
-                    return Ok(Some(holding));
-                }
+                Ok(holding) => return Ok(Some(holding)),
                 Err(error) => error,
             };
             failures += 1;
             let text = error.to_string();
             let now = clock::now();
-            self.heartbeat.turn(now);
+            self.report.turned(now);
             let hint = hint(&error);
             if reminded.as_ref().is_none_or(|(said, at)| *said != text || *at + REMIND <= now) {
                 warn!(error = %text, hint = hint.as_deref(), "waiting for Postgres");
                 reminded = Some((text.clone(), now));
             }
-            self.metrics.dependencies.lost(Dependency::Postgres);
             let held_up = match &error {
                 NotYet::Query(error) => blocker_of(error),
                 NotYet::Connect(_) | NotYet::Migrate(_) | NotYet::Schema { .. } => None,
             };
-            self.status.send_modify(|status| {
-                let hint = hint.map(Cow::into_owned);
-                status.postgres = Link::Down { detail: text, hint };
-                status.held_up = held_up;
-            });
+            self.report.waits_for_postgres(text, hint.map(Cow::into_owned), held_up);
             tokio::select! {
                 () = sleep(CONNECT.after(failures)) => {}
                 () = shutdown.stopping() => return Ok(None),
@@ -95,34 +87,35 @@ impl Relay {
         }
     }
 
-    async fn try_hold(&mut self) -> Result<Result<Holding, NotYet>, RelayError> {
-        let outbox = match self.open().await? {
+    async fn try_acquire(&mut self) -> Result<Result<Holding, NotYet>, RelayError> {
+        let outbox = match self.open_outbox().await? {
             Ok(outbox) => outbox,
             Err(error) => return Ok(Err(error)),
         };
-        self.metrics.dependencies.connected(Dependency::Postgres);
-        self.status.send_modify(|status| status.postgres = Link::Up);
-        let (acquired, asked) = match self.wait_for_lease(&outbox).await {
-            Ok(acquired) => acquired,
-            Err(error) => return Ok(Err(error.into())),
-        };
-        let (term, taken_by) = (acquired.term, Arc::clone(&outbox));
-        let taken = self.take(outbox, acquired, asked).await;
-        if matches!(taken, Ok(TakenPosition::Foreign | TakenPosition::Refused(_)) | Err(_)) {
-            // It ends by itself otherwise.
+        self.report.session_opened();
+        let acquired =
+            match Standby::new(&self.settings, &self.report, &outbox).wait_for_lease().await {
+                Ok(acquired) => acquired,
+                Err(error) => return Ok(Err(error.into())),
+            };
+        let (term, taken_by) = (acquired.0.term, Arc::clone(&outbox));
+        let Self { settings, report, log, .. } = self;
+        let resumed = resume((settings, report), log, outbox, acquired).await;
+        if matches!(resumed, Ok(Resumed::Foreign | Resumed::Refused(_)) | Err(_)) {
+            // A lease that cannot be released ends by itself.
             drop(tokio::time::timeout(RELEASE_MAX, taken_by.release(term)).await);
         }
-        match taken {
-            Ok(TakenPosition::Holding(holding)) => Ok(Ok(*holding)),
-            Ok(TakenPosition::Foreign) => Err(RelayError::ForeignCluster),
-            Ok(TakenPosition::Refused(text)) => Err(RelayError::Contract(text)),
-            Ok(TakenPosition::Rescanned) => Box::pin(self.try_hold()).await,
+        match resumed {
+            Ok(Resumed::Holding(holding)) => Ok(Ok(*holding)),
+            Ok(Resumed::Foreign) => Err(RelayError::ForeignCluster),
+            Ok(Resumed::Refused(text)) => Err(RelayError::Contract(text)),
+            Ok(Resumed::Rescanned) => Box::pin(self.try_acquire()).await,
             Err(error) => Ok(Err(error)),
         }
     }
 
     /// Opens a session whose schema fits this binary.
-    async fn open(&self) -> Result<Result<Arc<Outbox>, NotYet>, RelayError> {
+    async fn open_outbox(&self) -> Result<Result<Arc<Outbox>, NotYet>, RelayError> {
         let settings = &self.settings;
         // The server gives a session up that is cut off, but not before the leader has stopped
         // trusting its lease: a standby takes over when it sees the session gone.
@@ -131,7 +124,7 @@ impl Relay {
         let session = [&SESSION_SETTINGS[..], &own].concat();
         let purpose = format!("relay/{}", settings.relay);
         let connection = match connect(&settings.database, &purpose, &session).await {
-            Ok(connection) => connection.measured(self.metrics.outbox.queries()),
+            Ok(connection) => connection.measured(self.report.metrics.outbox.queries()),
             Err(error) => return Ok(Err(error.into())),
         };
         let schema = settings.schema.as_str().to_owned();

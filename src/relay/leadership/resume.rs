@@ -14,17 +14,18 @@ use crate::{
     outbox::{Acquired, Authority, Course, FilterChange, Outbox, PassedOver, PositionOrigin},
     pg::{error::QueryError, session::Sharing},
     relay::{
-        Relay, Settings,
+        Settings,
         holding::{
             Holding, OutboxPlace, letters,
             reader::{PollIntervals, Reader},
         },
-        report::status::Phase,
+        log::BrokerLog,
+        report::Report,
     },
 };
 
-/// Result of taking the position.
-pub(super) enum TakenPosition {
+/// Result of resuming at the position.
+pub(super) enum Resumed {
     Holding(Box<Holding>),
     /// The position was made in another cluster, and no `--rescan` accepts that.
     Foreign,
@@ -34,101 +35,93 @@ pub(super) enum TakenPosition {
     Rescanned,
 }
 
-impl Relay {
-    pub(super) async fn take(
-        &mut self,
-        outbox: Arc<Outbox>,
-        acquired: Acquired,
-        asked: Instant,
-    ) -> Result<TakenPosition, NotYet> {
-        let settings = &self.settings;
-        let outside = OutboxPlace {
-            database: settings.database.clone(),
-            schema: settings.schema.clone(),
-            relay: settings.relay.clone(),
-        };
-        failpoint::pass("held");
-        if acquired.origin == PositionOrigin::AnotherCluster {
-            return from_elsewhere(&outbox, &outside, acquired.term, settings).await;
-        }
-        match contract::verify(&outbox, &outside, settings, &self.status).await? {
-            contract::ContractVerdict::Sound => {}
-            contract::ContractVerdict::Repaired => return Ok(TakenPosition::Rescanned),
-            contract::ContractVerdict::Refused(text) => return Ok(TakenPosition::Refused(text)),
-        }
-        if let Some(FilterChange { passed_over }) = outbox.note_filter(acquired.term).await? {
-            report_filter(passed_over, &self.settings.route);
-        }
-        // Behind a pooler nobody can be notified.
-        let may_sleep = settings.wake == Wake::Gated && outbox.sharing() == Sharing::Own;
-        let notified = may_sleep && acquired.notifies;
-        if notified {
-            outbox.listen().await?;
-        }
-        let Acquired { term, position, fence, sent_to, stream, stream_identity, course, .. } =
-            acquired;
-        let published = acquired.published;
-        let lettered = match course {
-            Course::Onward => HashSet::new(),
-            Course::Again => outbox.lettered().await?,
-        };
-        // What is known of another stream says nothing about this one.
-        let ours = stream_identity.filter(|(name, _)| *name == settings.stream.name);
-        let stream = if ours.is_some() { stream } else { StreamMark::default() };
-        info!(term, stream_seq = stream.acked, "relaying");
-        let now = clock::now();
-        let created = ours.and_then(|(_, created)| created);
-        let earlier = earlier(term, &position, course, (fence, sent_to));
-        let earlier = self.with_rivals(earlier, &outbox).await?;
-        let scan_above = (earlier != EarlierRun::None).then_some(stream.floor);
-        self.log.begin(created, scan_above, now);
-        let pace = PollIntervals {
-            poll_interval: settings.poll_interval,
-            idle_interval: settings.idle_interval,
-            notified,
-        };
-        let letters = letters::LetterSchedule::new(pace, settings.rules.retry.max_delay, now);
-        let resume = Resume { position, lettered, stream, earlier, sent_to };
-        let delivery = Delivery::resume(resume, settings.limits, settings.rules, now);
-        let authority = Authority {
-            term,
-            stream: settings.stream.name.clone(),
-            stream_created: self.log.identity(),
-            published,
-            on_dead: settings.rules.on_dead,
-            letter_bytes_max: settings.letter_bytes_max,
-            lease: settings.candidate.length,
-        };
-        self.status.send_modify(|status| {
-            status.phase = Phase::Relaying;
-            status.failed = None;
-            status.leader = None;
-            status.term = term;
-        });
-        let reader = Reader::new(pace, now);
-        let lease = Lease::taken(settings.candidate.length, asked, now);
-        let holding =
-            Holding::new((outbox, outside), (authority, lease), delivery, (reader, letters), fence);
-        Ok(TakenPosition::Holding(Box::new(holding)))
+/// Resumes at the position that came with the lease, which `asked` asked for.
+pub(super) async fn resume(
+    (settings, report): (&Settings, &Report),
+    log: &mut BrokerLog,
+    outbox: Arc<Outbox>,
+    (acquired, asked): (Acquired, Instant),
+) -> Result<Resumed, NotYet> {
+    let outside = OutboxPlace {
+        database: settings.database.clone(),
+        schema: settings.schema.clone(),
+        relay: settings.relay.clone(),
+    };
+    failpoint::pass("held");
+    if acquired.origin == PositionOrigin::AnotherCluster {
+        return from_elsewhere(&outbox, &outside, acquired.term, settings).await;
     }
+    match contract::verify(&outbox, &outside, settings, &report.status).await? {
+        contract::ContractVerdict::Sound => {}
+        contract::ContractVerdict::Repaired => return Ok(Resumed::Rescanned),
+        contract::ContractVerdict::Refused(text) => return Ok(Resumed::Refused(text)),
+    }
+    if let Some(FilterChange { passed_over }) = outbox.note_filter(acquired.term).await? {
+        report_filter(passed_over, &settings.route);
+    }
+    // Behind a pooler nobody can be notified.
+    let may_sleep = settings.wake == Wake::Gated && outbox.sharing() == Sharing::Own;
+    let notified = may_sleep && acquired.notifies;
+    if notified {
+        outbox.listen().await?;
+    }
+    let Acquired { term, position, fence, sent_to, stream, stream_identity, course, .. } = acquired;
+    let published = acquired.published;
+    let lettered = match course {
+        Course::Onward => HashSet::new(),
+        Course::Again => outbox.lettered().await?,
+    };
+    // What is known of another stream says nothing about this one.
+    let ours = stream_identity.filter(|(name, _)| *name == settings.stream.name);
+    let stream = if ours.is_some() { stream } else { StreamMark::default() };
+    info!(term, stream_seq = stream.acked, "relaying");
+    let now = clock::now();
+    let created = ours.and_then(|(_, created)| created);
+    let earlier = earlier(term, &position, course, (fence, sent_to));
+    let earlier = with_rivals(earlier, &outbox, settings).await?;
+    let scan_above = (earlier != EarlierRun::None).then_some(stream.floor);
+    log.begin(created, scan_above, now);
+    let pace = PollIntervals {
+        poll_interval: settings.poll_interval,
+        idle_interval: settings.idle_interval,
+        notified,
+    };
+    let letters = letters::LetterSchedule::new(pace, settings.rules.retry.max_delay, now);
+    let resume = Resume { position, lettered, stream, earlier, sent_to };
+    let delivery = Delivery::resume(resume, settings.limits, settings.rules, now);
+    let authority = Authority {
+        term,
+        stream: settings.stream.name.clone(),
+        stream_created: log.identity(),
+        published,
+        on_dead: settings.rules.on_dead,
+        letter_bytes_max: settings.letter_bytes_max,
+        lease: settings.candidate.length,
+    };
+    report.leads(term);
+    let reader = Reader::new(pace, now);
+    let lease = Lease::taken(settings.candidate.length, asked, now);
+    let holding =
+        Holding::new((outbox, outside), (authority, lease), delivery, (reader, letters), fence);
+    Ok(Resumed::Holding(Box::new(holding)))
+}
 
-    /// The earlier run, with the events that another number of shards may have published above its
-    /// bound.
-    async fn with_rivals(
-        &self,
-        earlier: EarlierRun,
-        outbox: &Outbox,
-    ) -> Result<EarlierRun, QueryError> {
-        let route = (self.settings.route.as_str(), self.settings.filter.shards());
-        match earlier {
-            EarlierRun::Some { sent_to } if outbox.has_rivals(route).await? => {
-                Ok(EarlierRun::AnyRow { sent_to })
-            }
-            EarlierRun::None
-            | EarlierRun::Some { .. }
-            | EarlierRun::OtherRelays
-            | EarlierRun::AnyRow { .. } => Ok(earlier),
+/// The earlier run, with the events that another number of shards may have published above its
+/// bound.
+async fn with_rivals(
+    earlier: EarlierRun,
+    outbox: &Outbox,
+    settings: &Settings,
+) -> Result<EarlierRun, QueryError> {
+    let route = (settings.route.as_str(), settings.filter.shards());
+    match earlier {
+        EarlierRun::Some { sent_to } if outbox.has_rivals(route).await? => {
+            Ok(EarlierRun::AnyRow { sent_to })
         }
+        EarlierRun::None
+        | EarlierRun::Some { .. }
+        | EarlierRun::OtherRelays
+        | EarlierRun::AnyRow { .. } => Ok(earlier),
     }
 }
 
@@ -158,17 +151,17 @@ async fn from_elsewhere(
     outside: &OutboxPlace,
     term: i64,
     settings: &Settings,
-) -> Result<TakenPosition, NotYet> {
+) -> Result<Resumed, NotYet> {
     if outbox.take_over_upgrade(term).await? {
         info!("Postgres was upgraded by pg_upgrade: the relay goes on where it was");
-        return Ok(TakenPosition::Rescanned);
+        return Ok(Resumed::Rescanned);
     }
     if !settings.rescan {
-        return Ok(TakenPosition::Foreign);
+        return Ok(Resumed::Foreign);
     }
     let pending = outside.repair().await?.rescan(term).await?;
     warn!(pending, "accepted a restored database: what was not settled is published");
-    Ok(TakenPosition::Rescanned)
+    Ok(Resumed::Rescanned)
 }
 
 /// Earlier run whose events may be in the log without our knowing. In its first pass a relay

@@ -15,8 +15,9 @@ use crate::{
     outbox::{Acquired, Leader, LeaderSession, LeaseEnd, Outbox, Rival},
     pg::error::QueryError,
     relay::{
-        Relay, Settings, chores,
-        report::{heartbeat::Heartbeat, status::Phase},
+        Settings,
+        chores::StandbyFigures,
+        report::{Report, heartbeat::Heartbeat, status::Phase},
     },
 };
 
@@ -28,78 +29,88 @@ const STANDBY: Duration = Duration::from_millis(1100);
 /// more: it has to be heard of within less, and a turn that comes late counts as nothing heard.
 const NOTICES_WITHIN: Duration = HEARD_WITHIN.saturating_add(Duration::from_millis(100));
 
-impl Relay {
-    /// Waits until the lease is ours. Returns the position with it, and the time of the statement.
-    ///
-    /// The protocol is in `docs/leadership.md`.
-    pub(super) async fn wait_for_lease(
-        &mut self,
-        outbox: &Outbox,
-    ) -> Result<(Acquired, Instant), QueryError> {
-        outbox.listen_for_lease().await?;
+/// Standby: an instance that waits for the lease, over one session.
+pub(super) struct Standby<'a> {
+    settings: &'a Settings,
+    report: &'a Report,
+    outbox: &'a Outbox,
+    /// The leader's session that was last seen to have ended.
+    ended: Option<EndedSession>,
+    figures: StandbyFigures,
+}
+
+impl<'a> Standby<'a> {
+    /// A standby that has not asked who leads yet.
+    pub(super) fn new(settings: &'a Settings, report: &'a Report, outbox: &'a Outbox) -> Self {
+        Self { settings, report, outbox, ended: None, figures: StandbyFigures::default() }
+    }
+
+    /// Waits until this instance has the lease. Returns the position with it, and the time at which
+    /// the statement was sent.
+    pub(super) async fn wait_for_lease(&mut self) -> Result<(Acquired, Instant), QueryError> {
+        self.outbox.listen_for_lease().await?;
         let instance = self.settings.candidate.instance;
-        let mut seen_gone: Option<EndedSession> = None;
-        let mut figures = chores::Standby::default();
         loop {
-            let leader = outbox.leader().await?;
-            let gone =
-                seen_gone.as_ref().and_then(|gone: &EndedSession| gone.is_certain(clock::now()));
-            let claim = claim(leader.as_ref(), instance, gone);
-            let wait = match claim {
+            let leader = self.outbox.leader().await?;
+            let ended = self.ended.as_ref().and_then(|ended| ended.is_certain(clock::now()));
+            let wait = match claim(leader.as_ref(), instance, ended) {
                 Claim::Free { ended } => {
                     let asked = clock::now();
-                    match self.acquire(outbox, ended).await? {
+                    match self.acquire_lease(ended).await? {
                         Ok(acquired) => {
-                            self.metrics.dependencies.leading();
+                            self.report.metrics.dependencies.leading();
                             return Ok((acquired, asked));
                         }
                         Err(wait) => wait,
                     }
                 }
                 Claim::Doubtful { term } => {
-                    let seen_gone = EndedSession::of(&mut seen_gone, term);
-                    (seen_gone + NOTICES_WITHIN).saturating_duration_since(clock::now())
+                    let seen = EndedSession::of(&mut self.ended, term);
+                    (seen + NOTICES_WITHIN).saturating_duration_since(clock::now())
                 }
                 Claim::Led { left } => left.map_or(STANDBY, |left| left.min(STANDBY)),
             };
             if leader.as_ref().is_some_and(|leader| leader.end == LeaseEnd::TooLate)
-                && outbox.shorten_lease().await?
+                && self.outbox.shorten_lease().await?
             {
                 warn_of_overlong_lease();
             }
-            if let Some(leader) = leader.filter(Leader::leads) {
-                self.stands_by(&leader.holder);
+            if let Some(Leader { holder: leader, .. }) = leader.filter(Leader::leads)
+                && self.report.stands_by(&leader, self.settings.candidate.length)
+            {
+                info!(leader, "another instance leads this relay; standing by");
             }
-            if self.status.borrow().phase == Phase::Standby {
-                figures.measure(outbox, &self.status, &self.metrics).await?;
+            if self.report.status.borrow().phase == Phase::Standby {
+                let Report { status, metrics, .. } = self.report;
+                self.figures.measure(self.outbox, status, metrics).await?;
             }
             tokio::select! {
                 () = sleep(wait) => {}
-                () = outbox.notified() => {}
+                () = self.outbox.notified() => {}
             }
         }
     }
 
-    /// Takes the lease, unless another instance was faster, or the route is led with another number
-    /// of shards; then it tells how long to wait.
+    /// Takes the lease. Returns how long to wait when another instance was faster, or leads the
+    /// route with another number of shards.
     ///
-    /// Whoever has taken a lease asks for rivals once more: of two that took theirs at the same
-    /// time neither had seen the other. Before that it ends the terms of those that are late.
-    async fn acquire(
+    /// An instance that has taken the lease asks for rivals once more: of two instances that took
+    /// theirs at the same time neither had seen the other. Before that it ends the terms of rivals
+    /// that come late.
+    async fn acquire_lease(
         &self,
-        outbox: &Outbox,
         ended: Option<i64>,
     ) -> Result<Result<Acquired, Duration>, QueryError> {
-        let Settings { route, filter, candidate, .. } = &self.settings;
+        let (outbox, Settings { route, filter, candidate, .. }) = (self.outbox, self.settings);
         let route = (route.as_str(), filter.shards());
-        // Two that let go of what keeps the other back do so at times of their own.
+        // Two rivals release at different times, so that they do not meet again and again.
         let [draw, ..] = candidate.instance.into_bytes();
         let wait = STANDBY + STANDBY * u32::from(draw) / 256;
         if let Some(rival) = outbox.rival(route).await? {
             if outbox.shorten_rivals(route).await? {
                 warn_of_overlong_lease();
             }
-            self.stands_by_for(&rival);
+            self.stand_by_for(&rival);
             return Ok(Err(wait));
         }
         let Some(acquired) = outbox.acquire(candidate, ended).await? else {
@@ -113,21 +124,21 @@ impl Relay {
             Ok(None) => Ok(Ok(acquired)),
             Ok(Some(rival)) => {
                 outbox.release(acquired.term).await?;
-                self.stands_by_for(&rival);
+                self.stand_by_for(&rival);
                 Ok(Err(wait))
             }
             Err(error) => {
-                // The other number of shards would wait for the lease to end.
+                // Without a release the rival would wait for the lease to end.
                 drop(outbox.release(acquired.term).await);
                 Err(error)
             }
         }
     }
 
-    /// Another instance leads the route, with another number of shards.
-    fn stands_by_for(&self, Rival { relay, holder }: &Rival) {
+    /// Stands by for an instance that leads the route with another number of shards.
+    fn stand_by_for(&self, Rival { relay, holder }: &Rival) {
         let by = format!("{holder}, as {relay}");
-        if self.becomes_standby(&by) {
+        if self.report.stands_by(&by, self.settings.candidate.length) {
             warn!(
                 relay,
                 leader = holder,
@@ -136,27 +147,6 @@ impl Relay {
                 "the route is led with another number of shards; standing by until that ends"
             );
         }
-    }
-
-    /// Another instance leads.
-    fn stands_by(&self, leader: &str) {
-        if self.becomes_standby(leader) {
-            info!(leader, "another instance leads this relay; standing by");
-        }
-    }
-
-    /// Whether that is news.
-    fn becomes_standby(&self, leader: &str) -> bool {
-        self.metrics.dependencies.standing_by();
-        self.status.send_if_modified(|status| {
-            let is_news =
-                status.phase != Phase::Standby || status.leader.as_deref() != Some(leader);
-            status.phase = Phase::Standby;
-            status.leader = Some(leader.to_owned());
-            status.led_at = clock::now();
-            status.lease = self.settings.candidate.length;
-            is_news
-        })
     }
 }
 

@@ -31,7 +31,7 @@ impl Relay {
             }
             Forbidden::Subject(subject) if self.settings.on_denied == OnDenied::Retry => subject,
             Forbidden::Subject(_) | Forbidden::Everything => {
-                self.metrics.publishing.failed(Failure::PermissionDenied);
+                self.report.metrics.publishing.failed(Failure::PermissionDenied);
                 self.close_gate(holding, closure, now);
                 return;
             }
@@ -68,14 +68,14 @@ impl Relay {
         let is_scanning = !self.log.scanning.is_idle();
         match forbidden {
             Forbidden::Verifying if is_verifying => {
-                self.metrics.publishing.failed(Failure::PermissionDenied);
+                self.report.metrics.publishing.failed(Failure::PermissionDenied);
                 self.log.verifying.clear();
                 if let Verified::Closed(closure) = self.log.verified(Err(error), now) {
                     self.close_gate(holding, closure, now);
                 }
             }
             Forbidden::Verifying | Forbidden::Scanning if is_scanning => {
-                self.metrics.publishing.failed(Failure::PermissionDenied);
+                self.report.metrics.publishing.failed(Failure::PermissionDenied);
                 self.log.scanning.clear();
                 if let Err(ended) = self.scanned(holding, Err(ScanError::Stream(error))) {
                     warn!(?ended, "a scan that was denied ended the holding");

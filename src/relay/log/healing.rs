@@ -27,7 +27,7 @@ impl Relay {
     ) {
         let Regression { identity, last_seq, text, is_rewritten, .. } = regression;
         if self.report.regressed(&text) {
-            self.metrics.publishing.failed(Failure::BrokerRegressed);
+            self.report.metrics.publishing.failed(Failure::BrokerRegressed);
         }
         let when = match self.settings.stream.heal {
             // Of a stream that others wrote over it is not known where it still had everything.
@@ -38,29 +38,29 @@ impl Relay {
         let kind = ClosureKind::BrokerRegressed;
         self.close_gate(holding, Closure::new(kind, text), now);
     }
+}
 
-    /// Ends the holding after a healing; the next one begins at the position that was put back.
-    pub(in crate::relay) fn healed(healed: Result<Option<Healed>, String>) -> Option<Ended> {
-        failpoint::pass("healed");
-        match healed {
-            Ok(None) => None,
-            Ok(Some(Healed { letters, lost })) => {
-                if lost > 0 {
-                    error!(
-                        events_at_most = lost,
-                        hint = "restore them from a backup or accept it, then acknowledge it: postrider \
-                                audit --acknowledge-loss --reason …",
-                        "the stream has lost published events that the outbox no longer has: they cannot \
-                         be published again"
-                    );
-                }
-                warn!(
-                    letters,
-                    "beginning again from a checkpoint: the stream gets what it lost and the outbox has"
+/// Ends the holding after a healing; the next one begins at the position that was put back.
+pub(in crate::relay) fn after(healed: Result<Option<Healed>, String>) -> Option<Ended> {
+    failpoint::pass("healed");
+    match healed {
+        Ok(None) => None,
+        Ok(Some(Healed { letters, lost })) => {
+            if lost > 0 {
+                error!(
+                    events_at_most = lost,
+                    hint = "restore them from a backup or accept it, then acknowledge it: postrider \
+                            audit --acknowledge-loss --reason …",
+                    "the stream has lost published events that the outbox no longer has: they cannot \
+                     be published again"
                 );
-                Some(Ended::Again)
             }
-            Err(error) => Some(Ended::Failed(format!("could not heal the stream: {error}"))),
+            warn!(
+                letters,
+                "beginning again from a checkpoint: the stream gets what it lost and the outbox has"
+            );
+            Some(Ended::Again)
         }
+        Err(error) => Some(Ended::Failed(format!("could not heal the stream: {error}"))),
     }
 }

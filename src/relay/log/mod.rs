@@ -2,7 +2,7 @@
 
 mod denial;
 mod duplicates;
-mod healing;
+pub(super) mod healing;
 mod regression;
 mod scan;
 mod scan_schedule;
@@ -23,7 +23,7 @@ use crate::{
     broker::{BrokerError, Cause, Creation, Facts, Keeps, Seen, Warning},
     delivery::{Backoff, Closure, ClosureKind, Rejection, StreamMark, Ticket},
     event::Event,
-    relay::{operation::Operation, publishing::readiness::Readiness},
+    relay::{holding::Holding, operation::Operation, publishing::readiness::Readiness},
     sink::Sink,
     wire::Encoder,
 };
@@ -136,6 +136,15 @@ impl BrokerLog {
         self.silent_since = None;
         self.behind_since = None;
         self.doubt(now);
+    }
+
+    /// Starts verifying the log, or scanning it, when it is time to.
+    pub(in crate::relay) fn start_due(&mut self, holding: &Holding, now: Instant) {
+        self.verify(holding.delivery.stream_mark(), now);
+        if holding.delivery.scan_again_at().is_some_and(|at| at <= now) {
+            self.want_scan(holding.delivery.scan_above(), now);
+        }
+        self.start_scan(&holding.outbox, now);
     }
 
     /// The stream says that it holds this event, under a sequence, and we do not know since when.

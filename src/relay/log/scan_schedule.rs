@@ -140,7 +140,7 @@ impl Relay {
                     );
                 }
                 holding.delivery.take_scan_result(found, last_seq, began);
-                self.report.deaths(&self.metrics, &mut holding.delivery);
+                self.report.dead_events(&mut holding.delivery);
                 failpoint::pass("scanned");
             }
             Err(NotScanned::Stream(closure)) => self.close_gate(holding, closure, now),

@@ -6,11 +6,10 @@ use crate::{
     clock,
     config::Batches,
     delivery::{BatchKind, Batching, Capabilities},
-    metrics::{Dependency, Failure},
+    metrics::Failure,
     relay::{
         Relay, RelayError,
         holding::{Ended, Holding},
-        report::status::Link,
     },
 };
 
@@ -61,11 +60,10 @@ impl Relay {
                         return Ok(Some(Ended::Again));
                     }
                 }
-                self.status.send_modify(|status| status.nats = Link::Up);
-                self.metrics.dependencies.connected(Dependency::Nats);
+                self.report.log_verified();
                 let is_open = holding.delivery.breaker().cause().is_none();
                 if let Some(closure) = self.log.store_stalled(now).filter(|_| is_open) {
-                    self.metrics.publishing.failed(Failure::StoreStalled);
+                    self.report.metrics.publishing.failed(Failure::StoreStalled);
                     self.close_gate(holding, closure, now);
                 }
                 if holding.delivery.events() == 0 {

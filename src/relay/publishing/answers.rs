@@ -8,8 +8,8 @@ use crate::{
     broker::{Absorbed, SUBJECT_FULL},
     delivery::{BatchOutcome, Closure, ClosureKind, Outcome, Ticket, Transition},
     failpoint,
-    metrics::{Dependency, Failure},
-    relay::{Relay, holding::Holding, report::status::Link},
+    metrics::Failure,
+    relay::{Relay, holding::Holding},
 };
 
 /// Answers absorbed in one turn at most, so that sending goes on in between.
@@ -27,7 +27,7 @@ impl Relay {
         if let Some(last) = next {
             self.absorb_one(holding, last, now);
         }
-        self.metrics.publishing.published(&mut self.report.batch);
+        self.report.metrics.publishing.published(&mut self.report.batch);
     }
 
     fn absorb_one(&mut self, holding: &mut Holding, absorbed: Absorbed, now: Instant) {
@@ -44,7 +44,7 @@ impl Relay {
                 self.resolve(holding, ticket, outcome, (took, now));
             }
             Absorbed::Unconfirmed { ticket, silent } => {
-                self.metrics.publishing.failed(Failure::Unconfirmed);
+                self.report.metrics.publishing.failed(Failure::Unconfirmed);
                 holding.delivery.resolve(ticket, Outcome::Unconfirmed, now);
                 if silent {
                     self.log.unanswered(now);
@@ -71,9 +71,7 @@ impl Relay {
                     self.log.sink.broker()
                 );
                 self.log.disconnected();
-                self.metrics.dependencies.lost(Dependency::Nats);
-                let detail = "connection lost, connecting again".to_owned();
-                self.status.send_modify(|status| status.nats = Link::Down { detail, hint: None });
+                self.report.connection_lost();
             }
             Absorbed::Denied { closure, forbidden } => {
                 self.denied(holding, closure, forbidden, now);
@@ -104,13 +102,13 @@ impl Relay {
             }
             (outcome, _) => outcome,
         };
-        self.report.outcome(&self.metrics, event, &outcome, took);
+        self.report.outcome(event, &outcome, took);
         let transition = holding.delivery.resolve(ticket, outcome, now);
         failpoint::pass("answered");
         if matches!(transition, Transition::Opened | Transition::WentBack) {
             self.log.doubt(now);
         }
-        self.report.deaths(&self.metrics, &mut holding.delivery);
+        self.report.dead_events(&mut holding.delivery);
         self.report.gate(&mut holding.delivery, transition, now);
     }
 
@@ -122,7 +120,7 @@ impl Relay {
     ) {
         let now = self.report.note_the_time();
         self.resolve(holding, ticket, outcome, (Duration::ZERO, now));
-        self.metrics.publishing.published(&mut self.report.batch);
+        self.report.metrics.publishing.published(&mut self.report.batch);
     }
 
     pub(in crate::relay) fn close_gate(

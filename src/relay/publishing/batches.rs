@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tracing::{debug, info};
 
 use crate::{
-    delivery::{BatchKind, BatchOutcome, Outcome, Ticket, Transition, TrialResult},
+    delivery::{BatchKind, BatchOutcome, Delivery, Outcome, Ticket, Transition, TrialResult},
     failpoint,
     metrics::{BatchResult, Failure},
     relay::{Relay, holding::Holding},
@@ -33,7 +33,10 @@ impl Relay {
             holding.delivery.give_back_batch(batch.get(1..).unwrap_or_default());
             return false;
         }
-        self.metrics.publishing.left_out(messages.iter().map(|message| message.left_out).sum());
+        self.report
+            .metrics
+            .publishing
+            .left_out(messages.iter().map(|message| message.left_out).sum());
         failpoint::pass("publish");
         match self.log.sink.publish_batch(kind, goes.into(), messages, now) {
             Ok(()) => holding.delivery.batch_sent(kind, goes, now),
@@ -45,26 +48,6 @@ impl Relay {
         failpoint::pass("handed-over");
         holding.delivery.give_back_batch(waits);
         true
-    }
-
-    /// Measures which way events go faster.
-    pub(in crate::relay) fn measure(holding: &mut Holding, now: Instant) {
-        match holding.delivery.measure(now) {
-            Some(TrialResult::BatchesFaster { batched, otherwise }) => info!(
-                batched_per_second = batched.round(),
-                otherwise_per_second = otherwise.round(),
-                "events go in atomic batches, which is clearly faster now"
-            ),
-            Some(TrialResult::NotFaster { batched, otherwise }) => debug!(
-                batched_per_second = batched.round(),
-                otherwise_per_second = otherwise.round(),
-                "atomic batches were tried and are not clearly faster"
-            ),
-            Some(TrialResult::Restarted) => {
-                info!("events go in no atomic batches again, to measure which way is faster");
-            }
-            None => {}
-        }
     }
 
     /// Judges what the broker told us about a batch.
@@ -80,7 +63,7 @@ impl Relay {
                 let acked = Outcome::Acked { stream_seq, duplicate: false };
                 for ticket in batch {
                     let event = holding.delivery.event(*ticket);
-                    self.report.outcome(&self.metrics, event, &acked, took);
+                    self.report.outcome(event, &acked, took);
                 }
                 BatchResult::Committed
             }
@@ -97,17 +80,37 @@ impl Relay {
                     );
                 }
                 for _ in batch {
-                    self.metrics.publishing.failed(Failure::Unconfirmed);
+                    self.report.metrics.publishing.failed(Failure::Unconfirmed);
                 }
                 BatchResult::Unconfirmed
             }
         };
-        self.metrics.publishing.batch(result);
+        self.report.metrics.publishing.batch(result);
         let transition = holding.delivery.resolve_batch(batch, outcome, now);
         failpoint::pass("answered");
         if transition == Transition::WentBack {
             self.log.doubt(now);
         }
         self.report.gate(&mut holding.delivery, transition, now);
+    }
+}
+
+/// Measures whether events go faster in atomic batches, and logs a change.
+pub(super) fn measure_trial(delivery: &mut Delivery, now: Instant) {
+    match delivery.measure(now) {
+        Some(TrialResult::BatchesFaster { batched, otherwise }) => info!(
+            batched_per_second = batched.round(),
+            otherwise_per_second = otherwise.round(),
+            "events go in atomic batches, which is clearly faster now"
+        ),
+        Some(TrialResult::NotFaster { batched, otherwise }) => debug!(
+            batched_per_second = batched.round(),
+            otherwise_per_second = otherwise.round(),
+            "atomic batches were tried and are not clearly faster"
+        ),
+        Some(TrialResult::Restarted) => {
+            info!("events go in no atomic batches again, to measure which way is faster");
+        }
+        None => {}
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::readiness::Readiness;
+use super::{batches, readiness::Readiness};
 use crate::{
     broker::NotSent,
     clock,
@@ -25,7 +25,7 @@ impl Relay {
         if holding.delivery.in_flight() > 0 {
             failpoint::pass("in-flight");
         }
-        match self.readiness(holding, now) {
+        match Readiness::of(&self.log, holding, now) {
             // Through a closed gate goes what it is tried with.
             Readiness::Ready | Readiness::GateClosed => {}
             Readiness::Disconnected | Readiness::Unverified | Readiness::Scanning => {
@@ -42,7 +42,7 @@ impl Relay {
                 return false;
             }
         }
-        Self::measure(holding, now);
+        batches::measure_trial(&mut holding.delivery, now);
         (0..DISPATCH_MAX).all(|number| {
             // Time passes here too, and the process may stand still.
             let is_trusted = number % DISPATCH_CHUNK != 0 || holding.lease.is_trusted(clock::now());
@@ -67,7 +67,7 @@ impl Relay {
         }
         let Some((event, sent_before)) = holding.delivery.event(ticket) else { return true };
         if sent_before {
-            self.metrics.publishing.retried();
+            self.report.metrics.publishing.retried();
         }
         match self.log.encoder.encode(event) {
             Err(refusal) => {
@@ -94,7 +94,7 @@ impl Relay {
     }
 
     fn hand_over(&mut self, ticket: Ticket, message: Message, now: Instant) -> Result<(), NotSent> {
-        self.metrics.publishing.left_out(message.left_out);
+        self.report.metrics.publishing.left_out(message.left_out);
         failpoint::pass("publish");
         let handed = self.log.sink.publish(ticket, message, now);
         failpoint::pass("handed-over");
@@ -108,8 +108,8 @@ impl Relay {
         rejection: Rejection,
         now: Instant,
     ) {
-        self.metrics.publishing.failed(Failure::Refused);
+        self.report.metrics.publishing.failed(Failure::Refused);
         holding.delivery.refuse(ticket, rejection, now);
-        self.report.deaths(&self.metrics, &mut holding.delivery);
+        self.report.dead_events(&mut holding.delivery);
     }
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::{
     findings::Code,
-    relay::{Relay, holding::Holding},
+    relay::{holding::Holding, log::BrokerLog},
 };
 
 /// Whether messages may be handed over, or the first condition that keeps all of them back.
@@ -30,6 +30,26 @@ pub enum Readiness {
 }
 
 impl Readiness {
+    /// Whether messages may be handed over at `now`.
+    ///
+    /// A condition of Postgres that keeps messages back comes before the conditions of the broker,
+    /// because nothing else shows that Postgres is silent.
+    pub(in crate::relay) fn of(log: &BrokerLog, holding: &Holding, now: Instant) -> Self {
+        if holding.outbox.is_closed() {
+            Self::SessionEnded
+        } else if now >= holding.lease.trusted_until() {
+            Self::LeaseUnconfirmed
+        } else if let Some(obstacle) = log.obstacle() {
+            obstacle
+        } else if !holding.lease.is_trusted(now) {
+            Self::LeaseUnheard
+        } else if holding.delivery.breaker().cause().is_some() {
+            Self::GateClosed
+        } else {
+            Self::Ready
+        }
+    }
+
     /// The name in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -62,26 +82,6 @@ impl Readiness {
                 Some((Code::PostgresDown, "Postgres has not confirmed the lease in time"))
             }
             Self::GateClosed => Some((Code::Other, "the publishing gate is closed")),
-        }
-    }
-}
-
-impl Relay {
-    /// Whether messages may be handed over at `now`.
-    pub(in crate::relay) fn readiness(&self, holding: &Holding, now: Instant) -> Readiness {
-        if let Some(obstacle) = self.log.obstacle() {
-            return obstacle;
-        }
-        if holding.outbox.is_closed() {
-            Readiness::SessionEnded
-        } else if now >= holding.lease.trusted_until() {
-            Readiness::LeaseUnconfirmed
-        } else if !holding.lease.is_trusted(now) {
-            Readiness::LeaseUnheard
-        } else if holding.delivery.breaker().cause().is_some() {
-            Readiness::GateClosed
-        } else {
-            Readiness::Ready
         }
     }
 }

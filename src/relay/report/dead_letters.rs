@@ -36,7 +36,7 @@ pub(in crate::relay) enum Answers {
 /// Counts of dead letters for the log: those without a line so far, and those not known to be
 /// written.
 #[derive(Debug, Default)]
-pub(in crate::relay) struct Deaths {
+pub(in crate::relay) struct DeadLetterLog {
     /// Events that are to become dead letters and are not known to be written.
     decided: Counts,
     window_began: Option<Instant>,
@@ -45,7 +45,7 @@ pub(in crate::relay) struct Deaths {
     unnamed: Counts,
 }
 
-impl Deaths {
+impl DeadLetterLog {
     /// Counts an event that becomes a dead letter once that is written.
     pub(in crate::relay) fn decided(&mut self, code: &str) {
         add(&mut self.decided, code, 1);
@@ -181,35 +181,35 @@ mod tests {
         }
     }
 
-    fn die(deaths: &mut Deaths, codes: &[&str], named: usize, now: Instant) {
+    fn die(log: &mut DeadLetterLog, codes: &[&str], named: usize, now: Instant) {
         for code in codes {
-            deaths.decided(code);
+            log.decided(code);
         }
         let named: Vec<_> = (0_i64..).take(named).map(letter).collect();
-        deaths.written(codes.iter().copied(), &named, now);
+        log.written(codes.iter().copied(), &named, now);
     }
 
     #[test]
     fn each_dead_letter_has_a_line_or_is_counted_in_the_summary_of_its_window() {
-        let (mut deaths, start) = (Deaths::default(), Instant::now());
+        let (mut log, start) = (DeadLetterLog::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         for second in 0..3 {
-            die(&mut deaths, &["busy"; 10], LINES_MAX.min(10), at(second));
+            die(&mut log, &["busy"; 10], LINES_MAX.min(10), at(second));
         }
-        die(&mut deaths, &["rejected", "busy"], 1, at(9));
-        assert_eq!(deaths.lines, LINES_MAX);
-        assert_eq!(deaths.close(at(9)), None);
-        assert_eq!(deaths.close(at(10)), Some((12, "busy: 11, rejected: 1".to_owned())));
-        assert_eq!(deaths.close(at(60)), None);
-        die(&mut deaths, &["busy"], 1, at(61));
-        assert_eq!((deaths.lines, deaths.unnamed.len(), deaths.decided.len()), (1, 0, 0));
+        die(&mut log, &["rejected", "busy"], 1, at(9));
+        assert_eq!(log.lines, LINES_MAX);
+        assert_eq!(log.close(at(9)), None);
+        assert_eq!(log.close(at(10)), Some((12, "busy: 11, rejected: 1".to_owned())));
+        assert_eq!(log.close(at(60)), None);
+        die(&mut log, &["busy"], 1, at(61));
+        assert_eq!((log.lines, log.unnamed.len(), log.decided.len()), (1, 0, 0));
     }
 
     /// A letter whose row was gone before it was written is not returned by the statement.
     #[test]
     fn what_the_statement_does_not_name_is_counted() {
-        let (mut deaths, start) = (Deaths::default(), Instant::now());
-        die(&mut deaths, &["busy", "busy"], 0, start);
-        assert_eq!(deaths.close(start + WINDOW), Some((2, "busy: 2".to_owned())));
+        let (mut log, start) = (DeadLetterLog::default(), Instant::now());
+        die(&mut log, &["busy", "busy"], 0, start);
+        assert_eq!(log.close(start + WINDOW), Some((2, "busy: 2".to_owned())));
     }
 }

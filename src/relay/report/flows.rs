@@ -65,13 +65,14 @@ impl Seen {
 /// The sum of two flows.
 fn add(one: Status, other: Status) -> Status {
     let phase = if rank(other.phase) < rank(one.phase) { other.phase } else { one.phase };
-    let is_older = other.last_turn.age(Instant::now()) > one.last_turn.age(Instant::now());
+    let now = Instant::now();
+    let is_older = other.last_turn.age(now) > one.last_turn.age(now);
     Status {
         phase,
-        postgres: worse(one.postgres, other.postgres),
+        postgres: worse(one.postgres_link(now), other.postgres_link(now)),
         nats: worse(one.nats, other.nats),
         gate: one.gate.or(other.gate),
-        unready: [one.unready, other.unready].into_iter().flatten().min_by_key(|(_, since)| *since),
+        unready: [one.unready, other.unready].into_iter().flatten().min_by_key(|pause| pause.since),
         in_flight: one.in_flight + other.in_flight,
         waiting: one.waiting + other.waiting,
         measured: Measured {

@@ -6,30 +6,28 @@ pub mod heartbeat;
 pub mod outage;
 pub mod producers;
 pub mod status;
+mod transitions;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use self::{
-    dead_letters::Deaths,
-    status::{GateStatus, Link},
+    dead_letters::DeadLetterLog,
+    heartbeat::Heartbeat,
+    status::{GateStatus, LEASE_UNCONFIRMED, Link, Status},
 };
 use crate::{
     clock,
-    delivery::{
-        ClosureKind, DeadEvent, Delivery, LetterChange, Outcome, Record, Records, RecordsPart,
-        Settlement, Transition,
-    },
+    delivery::{ClosureKind, DeadEvent, Delivery, Outcome, Settlement, Transition},
     event::Event,
     metrics::{CircuitState, Failure, Metrics, PublishedBatch},
-    outbox::{DeadLetter, SettleError, Written},
-    pg::error::QueryError,
-    relay::{
-        Relay,
-        holding::{Ended, Holding, reader::Reading},
-    },
+    relay::{holding::Holding, log::BrokerLog, publishing::readiness::Readiness},
 };
 
 /// How often the status snapshot is taken at most.
@@ -42,10 +40,13 @@ const LOG_INTERVAL: Duration = Duration::from_secs(1);
 const FOREIGN_INTERVAL: Duration = Duration::from_secs(5);
 
 /// State of the report: figures between two snapshots, and the lines logged last.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::relay) struct Report {
+    pub(in crate::relay) status: Arc<watch::Sender<Status>>,
+    pub(in crate::relay) metrics: Arc<Metrics>,
+    heartbeat: Heartbeat,
     pub(in crate::relay) batch: PublishedBatch,
-    pub(in crate::relay) deaths: Deaths,
+    pub(in crate::relay) dead_letters: DeadLetterLog,
     /// The time of day: reading the clock for each event would cost more than what it tells.
     time_of_day: Timestamp,
     published_total: u64,
@@ -55,13 +56,31 @@ pub(in crate::relay) struct Report {
     regression: Option<String>,
     /// When the publishing gate, closed as misconfigured, was logged last.
     foreign_told: Option<Instant>,
-    /// Since when the trust in the lease is seen to have ended.
-    pub(in crate::relay) untrusted_since: Option<Instant>,
-    /// Whether people were told that the lease cannot be renewed.
-    pub(in crate::relay) untrusted: bool,
+    /// Whether the lease is trusted, as far as the log has it.
+    is_trusted: bool,
 }
 
 impl Report {
+    /// A report that nothing has been written to.
+    pub(in crate::relay) fn new(status: Arc<watch::Sender<Status>>, metrics: Arc<Metrics>) -> Self {
+        let heartbeat = status.borrow().last_turn.clone();
+        Self {
+            status,
+            metrics,
+            heartbeat,
+            batch: PublishedBatch::default(),
+            dead_letters: DeadLetterLog::default(),
+            time_of_day: Timestamp::default(),
+            published_total: 0,
+            last_status: None,
+            last_line: None,
+            suppressed: 0,
+            regression: None,
+            foreign_told: None,
+            is_trusted: true,
+        }
+    }
+
     /// Reads both clocks before answers are taken in.
     pub(in crate::relay) fn note_the_time(&mut self) -> Instant {
         self.time_of_day = Timestamp::now();
@@ -69,11 +88,24 @@ impl Report {
     }
 
     /// Events are to become dead letters. The log names them once they are written.
-    pub(in crate::relay) fn deaths(&mut self, metrics: &Metrics, delivery: &mut Delivery) {
+    pub(in crate::relay) fn dead_events(&mut self, delivery: &mut Delivery) {
         for DeadEvent { reason, .. } in delivery.take_dead_events() {
-            metrics.publishing.dead_lettered(reason.code);
-            self.deaths.decided(reason.code);
+            self.metrics.publishing.dead_lettered(reason.code);
+            self.dead_letters.decided(reason.code);
         }
+    }
+
+    /// A settlement is committed.
+    pub(in crate::relay) fn settled(&self, settlement: &Settlement) {
+        if settlement.events > 0 {
+            self.metrics.publishing.settled(settlement.events);
+        }
+        debug!(
+            events = settlement.events,
+            letters = settlement.letters.len(),
+            bookmark = settlement.position.bookmark.0,
+            "settled"
+        );
     }
 
     /// The stream has lost what it had acknowledged. Returns whether that is news.
@@ -93,7 +125,6 @@ impl Report {
     /// The broker answered.
     pub(in crate::relay) fn outcome(
         &mut self,
-        metrics: &Metrics,
         event: Option<(&Event, bool)>,
         outcome: &Outcome,
         took: Duration,
@@ -109,17 +140,17 @@ impl Report {
                 }
             }
             Outcome::Rejected(rejection) => {
-                metrics.publishing.failed(Failure::Rejected);
+                self.metrics.publishing.failed(Failure::Rejected);
                 debug!(code = rejection.code, "rejected");
             }
             Outcome::Busy { reason, .. } => {
-                metrics.publishing.failed(Failure::Busy);
+                self.metrics.publishing.failed(Failure::Busy);
                 if let Some(suppressed) = self.may_log() {
                     warn!(answer = %reason.text, suppressed, "the broker asks for patience");
                 }
             }
-            Outcome::Unconfirmed => metrics.publishing.failed(Failure::Unconfirmed),
-            Outcome::Unavailable(closure) => metrics.publishing.failed(failure(closure.kind)),
+            Outcome::Unconfirmed => self.metrics.publishing.failed(Failure::Unconfirmed),
+            Outcome::Unavailable(closure) => self.metrics.publishing.failed(failure(closure.kind)),
         }
     }
 
@@ -173,15 +204,15 @@ impl Report {
     }
 }
 
-impl Relay {
-    /// Takes the status snapshot and sets the gauges, from time to time.
-    pub(in crate::relay) fn report(&mut self, holding: &Holding, now: Instant) {
-        let last = self.report.last_status;
+impl Report {
+    /// Takes the status snapshot and sets the gauges, at most every [`STATUS_INTERVAL`].
+    pub(in crate::relay) fn snapshot(&mut self, log: &BrokerLog, holding: &Holding, now: Instant) {
+        let last = self.last_status;
         if last.is_some_and(|last| now.duration_since(last) < STATUS_INTERVAL) {
             return;
         }
-        self.report.last_status = Some(now);
-        self.report.deaths.sum_up(now);
+        self.last_status = Some(now);
+        self.dead_letters.sum_up(now);
         let delivery = &holding.delivery;
         self.metrics.publishing.held(delivery.in_flight(), delivery.blocked_keys());
         self.metrics.dependencies.circuit(match delivery.breaker().state_name() {
@@ -196,82 +227,38 @@ impl Relay {
             since: *since,
         });
         // A closed publishing gate says more than a scan that goes on beside it.
-        let gate = gate.or_else(|| self.log.scan_status(now));
-        let connected = self.log.is_connected();
-        let readiness = self.readiness(holding, now);
+        let gate = gate.or_else(|| log.scan_status(now));
+        let readiness = Readiness::of(log, holding, now);
+        let published_total = self.published_total;
         self.status.send_modify(|status| {
-            // Conditions that follow each other are one pause.
-            let since = status.unready.map_or(now, |(_, since)| since);
-            status.unready = readiness.finding().is_some().then_some((readiness, since));
-            if !connected && matches!(status.nats, Link::Up) {
+            status.note_readiness(readiness, now);
+            if !log.is_connected() && matches!(status.nats, Link::Up) {
                 status.nats = Link::Connecting { detail: "no connection yet".to_owned() };
             }
             status.gate = gate;
             status.in_flight = delivery.in_flight();
             status.waiting = delivery.events().saturating_sub(delivery.in_flight());
-            if status.published_total != self.report.published_total {
-                status.published_total = self.report.published_total;
+            if status.published_total != published_total {
+                status.published_total = published_total;
                 status.confirmed_at = now;
             }
         });
+        self.log_trust(now);
     }
 
-    /// Takes in a reading of the outbox.
-    pub(in crate::relay) fn fetched(
-        &mut self,
-        holding: &mut Holding,
-        reading: Result<Reading, QueryError>,
-    ) -> Result<(), Ended> {
-        let rows = holding.fetched(reading, clock::now())?;
-        if rows > 0 {
-            self.metrics.outbox.fetched(rows);
+    /// Logs once that the lease cannot be confirmed, and once that it is confirmed again.
+    fn log_trust(&mut self, now: Instant) {
+        let link = self.status.borrow().postgres_link(now);
+        let is_trusted = !matches!(link, Link::Down { .. });
+        if is_trusted == self.is_trusted {
+            return;
         }
-        Ok(())
-    }
-
-    /// Takes in what became of a settlement.
-    pub(in crate::relay) fn settled(
-        &mut self,
-        holding: &mut Holding,
-        settlement: Settlement,
-        result: &Result<Written, SettleError>,
-    ) -> Result<(), Ended> {
-        let now = clock::now();
-        if let Ok(Written { dead, .. }) = result {
-            self.report.deaths.written(dead_letters::of_settlement(&settlement), dead, now);
+        self.is_trusted = is_trusted;
+        if is_trusted {
+            info!("the lease is confirmed again; publishing goes on");
+        } else {
+            warn!(error = LEASE_UNCONFIRMED, "publishing pauses until postgres confirms the lease");
         }
-        if let Some(committed) = holding.settled(settlement, result, now)? {
-            if committed.events > 0 {
-                self.metrics.publishing.settled(committed.events);
-            }
-            debug!(
-                events = committed.events,
-                letters = committed.letters.len(),
-                bookmark = committed.position.bookmark.0,
-                "settled"
-            );
-        }
-        Ok(())
-    }
-
-    /// Takes in what became of a part of the records about letters.
-    pub(in crate::relay) fn recorded(
-        &mut self,
-        holding: &mut Holding,
-        records: Records,
-        part: &RecordsPart,
-        result: &Result<Vec<DeadLetter>, SettleError>,
-    ) -> Result<(), Ended> {
-        let now = clock::now();
-        if let Ok(dead) = result {
-            self.report.deaths.written(dead_letters::of_records(&part.records), dead, now);
-            let published = |record: &&_| {
-                matches!(record, Record { change: LetterChange::Published { .. }, .. })
-            };
-            let published = part.records.iter().filter(published).count();
-            debug!(records = part.records.len(), published, "recorded what became of letters");
-        }
-        holding.recorded(records, part, result, now)
     }
 }
 

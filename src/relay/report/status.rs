@@ -14,6 +14,13 @@ use crate::{
 /// lease for longer than a lease and this reports that nobody leads.
 const TAKE_OVER_MAX: Duration = Duration::from_secs(2);
 
+/// Time for which messages wait for the lease to be confirmed before that is reported.
+const UNCONFIRMED_MAX: Duration = Duration::from_secs(1);
+
+/// Text about a lease that is not confirmed for longer than [`UNCONFIRMED_MAX`].
+pub(super) const LEASE_UNCONFIRMED: &str =
+    "the lease cannot be renewed: postgres does not answer in time";
+
 /// Snapshot, published through a `tokio::sync::watch` channel.
 #[derive(Debug, Clone)]
 pub struct Status {
@@ -25,9 +32,8 @@ pub struct Status {
     pub nats: Link,
     /// Why nothing is published just now, when the publishing gate is closed.
     pub gate: Option<GateStatus>,
-    /// Why no message may be handed over while this instance leads, and since when; `None` when
-    /// messages may go.
-    pub unready: Option<(Readiness, Instant)>,
+    /// Why no message may be handed over while this instance leads; `None` when messages may go.
+    pub unready: Option<Pause>,
     /// Messages sent and not yet answered.
     pub in_flight: usize,
     /// Events in memory that wait for their turn.
@@ -106,6 +112,27 @@ impl Status {
         }
     }
 
+    /// Notes whether messages may be handed over. Conditions that follow each other are one pause.
+    pub(in crate::relay) fn note_readiness(&mut self, readiness: Readiness, now: Instant) {
+        let before = self.unready.unwrap_or(Pause { readiness, since: now, condition_since: now });
+        let is_same = before.readiness == readiness;
+        let condition_since = if is_same { before.condition_since } else { now };
+        let pause = Pause { readiness, condition_since, ..before };
+        self.unready = readiness.finding().is_some().then_some(pause);
+    }
+
+    /// The session with Postgres. A session that does not confirm the lease counts as down.
+    pub fn postgres_link(&self, now: Instant) -> Link {
+        match self.unready {
+            Some(Pause { readiness: Readiness::LeaseUnconfirmed, condition_since, .. })
+                if now >= condition_since + UNCONFIRMED_MAX =>
+            {
+                Link::Down { detail: LEASE_UNCONFIRMED.to_owned(), hint: None }
+            }
+            _ => self.postgres.clone(),
+        }
+    }
+
     /// Everything that is wrong as seen from this instance, the worst first.
     pub fn findings(&self, now: Instant) -> Vec<Finding> {
         findings::of(&self.facts(now))
@@ -126,7 +153,7 @@ impl Status {
         Facts {
             relay: self.relay.clone(),
             role,
-            postgres: self.postgres.fact(),
+            postgres: self.postgres_link(now).fact(),
             nats: self.nats.fact(),
             gate: self.gate.as_ref().map(|gate| Closed {
                 kind: gate.kind.to_owned(),
@@ -134,7 +161,7 @@ impl Status {
                 hint: gate.hint.clone(),
             }),
             unready: self.unready.filter(|_| self.phase == Phase::Relaying).and_then(
-                |(readiness, since)| {
+                |Pause { readiness, since, .. }| {
                     let (code, cause) = readiness.finding()?;
                     Some(Unready {
                         code,
@@ -188,6 +215,17 @@ pub enum Counted {
     Published,
     /// The messages go nowhere, because no route takes them.
     Unrouted,
+}
+
+/// Pause of publishing: a time in which no message may be handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pause {
+    /// The condition that keeps messages back now.
+    pub readiness: Readiness,
+    /// When the pause began, with this condition or with one before.
+    pub since: Instant,
+    /// When this condition began.
+    pub condition_since: Instant,
 }
 
 /// Phase of the relay.
@@ -261,4 +299,37 @@ pub struct GateStatus {
     pub hint: String,
     /// When the publishing gate closed.
     pub since: Instant,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::findings::Code;
+
+    #[test]
+    fn a_session_that_does_not_confirm_the_lease_is_down_after_a_second() {
+        let start = Instant::now();
+        let late = start + UNCONFIRMED_MAX;
+        let mut status = Status {
+            phase: Phase::Relaying,
+            postgres: Link::Up,
+            nats: Link::Up,
+            ..Status::starting()
+        };
+        let codes = |status: &Status, now| {
+            status.findings(now).iter().map(|finding| finding.code).collect::<Vec<_>>()
+        };
+        // An earlier condition belongs to the same pause and says nothing about the lease.
+        let long_ago = start.checked_sub(Duration::from_secs(4)).unwrap();
+        status.note_readiness(Readiness::Scanning, long_ago);
+        status.note_readiness(Readiness::LeaseUnconfirmed, start);
+        assert_eq!(status.unready.map(|pause| pause.since), Some(long_ago));
+        assert_eq!(status.postgres_link(start), Link::Up);
+        assert_eq!(codes(&status, start), []);
+        let down = Link::Down { detail: LEASE_UNCONFIRMED.to_owned(), hint: None };
+        assert_eq!(status.postgres_link(late), down);
+        assert_eq!(codes(&status, late), [Code::PostgresDown]);
+        status.note_readiness(Readiness::Ready, late);
+        assert_eq!((status.postgres_link(late), status.unready), (Link::Up, None));
+    }
 }

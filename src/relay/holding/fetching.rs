@@ -1,0 +1,92 @@
+//! Fetching of rows: a reading is started when there is room, and its rows are admitted.
+
+use std::{sync::Arc, time::Instant};
+
+use super::{
+    Ended, FinalPoll, Holding, RETRY,
+    reader::{ReadResult, Reading, Start},
+    survive,
+};
+use crate::{clock, failpoint, outbox::PageLimits, pg::error::QueryError, relay::report::Report};
+
+impl Holding {
+    /// Starts reading when it is time to and there is room.
+    pub(in crate::relay) fn fetch(&mut self, limits: PageLimits, now: Instant) {
+        if !self.can_fetch() || !self.reader.is_due(now) {
+            return;
+        }
+        let room = self.delivery.room();
+        let limits = PageLimits {
+            events: limits.events.min(room.events),
+            bytes: limits.bytes.min(room.bytes),
+            ..limits
+        };
+        let cursor = self.delivery.cursor();
+        if self.final_poll == FinalPoll::Wanted && cursor.is_complete() {
+            self.final_poll = FinalPoll::Reading;
+        }
+        let outbox = Arc::clone(&self.outbox);
+        self.fetching.start(self.reader.read(
+            outbox,
+            Start { cursor, fence: self.fence },
+            limits,
+            now,
+        ));
+    }
+
+    /// Whether reading waits for nothing but its time.
+    fn can_fetch(&self) -> bool {
+        let knows_keys = self.letters.knows_blocked_keys();
+        knows_keys
+            && self.fetching.is_idle()
+            && self.final_poll != FinalPoll::Done
+            && self.delivery.room().events > 0
+    }
+
+    /// Absorbs a reading.
+    pub(in crate::relay) fn fetched(
+        &mut self,
+        reading: Result<Reading, QueryError>,
+        report: &Report,
+    ) -> Result<(), Ended> {
+        let now = clock::now();
+        let reading = match reading {
+            Ok(reading) => reading,
+            Err(error) => {
+                survive("read the outbox", &error)?;
+                self.reader.retry_at(now + RETRY);
+                return Ok(());
+            }
+        };
+        self.lease.heard(self.reader.began(), now);
+        let ReadResult { begin, page } = self.reader.absorb(reading, now);
+        if let Some((target, floor)) = begin {
+            self.delivery.begin(target, floor);
+        }
+        let mut complete = true;
+        if let Some(page) = page {
+            let rows = page.events.len();
+            complete = page.complete;
+            self.delivery.admit(page.events);
+            if rows > 0 {
+                report.metrics.outbox.fetched(rows);
+                failpoint::pass("fetched");
+            }
+            if let Some(to) = page.read_to {
+                self.delivery.filtered_to(to);
+            }
+            if complete {
+                self.delivery.exhausted();
+            }
+        }
+        if complete && self.final_poll == FinalPoll::Reading {
+            self.final_poll = FinalPoll::Done;
+        }
+        Ok(())
+    }
+
+    /// When the outbox is read next, if nothing but time is waited for.
+    pub(in crate::relay) fn read_due(&self) -> Option<Instant> {
+        self.can_fetch().then(|| self.reader.next())
+    }
+}

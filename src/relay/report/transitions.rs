@@ -1,0 +1,126 @@
+//! Transitions of an instance, as they enter its status, its metrics and the log.
+
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use super::{
+    Report,
+    heartbeat::Heartbeat,
+    status::{Link, Phase},
+};
+use crate::{clock, findings::Blocker, metrics::Dependency};
+
+impl Report {
+    /// Notes a turn of the loop.
+    pub(in crate::relay) fn turned(&self, now: Instant) {
+        self.heartbeat.turn(now);
+    }
+
+    /// The heartbeat, for a wait outside of the loop.
+    pub(in crate::relay) fn heartbeat(&self) -> Heartbeat {
+        self.heartbeat.clone()
+    }
+
+    /// Notes why there is no session with Postgres, or no holding over it.
+    pub(in crate::relay) fn waits_for_postgres(
+        &self,
+        detail: String,
+        hint: Option<String>,
+        held_up: Option<Blocker>,
+    ) {
+        self.metrics.dependencies.lost(Dependency::Postgres);
+        self.status.send_modify(|status| {
+            status.postgres = Link::Down { detail, hint };
+            status.held_up = held_up;
+        });
+    }
+
+    /// Notes a session with Postgres.
+    pub(in crate::relay) fn session_opened(&self) {
+        self.metrics.dependencies.connected(Dependency::Postgres);
+        self.status.send_modify(|status| status.postgres = Link::Up);
+    }
+
+    /// Notes the end of a holding for a reason of Postgres; another holding is needed.
+    pub(in crate::relay) fn session_lost(&self, why: String) {
+        warn!(error = %why, "lost the relay's session; getting another");
+        self.metrics.dependencies.lost(Dependency::Postgres);
+        self.metrics.dependencies.standing_by();
+        self.status.send_modify(|status| {
+            status.postgres = Link::Down { detail: why, hint: None };
+            status.phase = Phase::Starting;
+            status.unready = None;
+        });
+    }
+
+    /// Notes another instance as the leader. Returns whether that is news.
+    pub(in crate::relay) fn stands_by(&self, leader: &str, lease: Duration) -> bool {
+        self.metrics.dependencies.standing_by();
+        self.status.send_if_modified(|status| {
+            let is_news =
+                status.phase != Phase::Standby || status.leader.as_deref() != Some(leader);
+            status.phase = Phase::Standby;
+            status.leader = Some(leader.to_owned());
+            status.led_at = clock::now();
+            status.lease = lease;
+            is_news
+        })
+    }
+
+    /// Notes that this instance gave its lease up for another one, which is not known yet.
+    pub(in crate::relay) fn yielded(&self, lease: Duration) {
+        info!("gave the lease up for another instance, which leads fewer shards");
+        self.metrics.dependencies.standing_by();
+        self.status.send_modify(|status| {
+            status.phase = Phase::Standby;
+            status.unready = None;
+            status.leader = None;
+            status.led_at = clock::now();
+            status.lease = lease;
+        });
+    }
+
+    /// Notes that this instance leads under a new term.
+    pub(in crate::relay) fn leads(&self, term: i64) {
+        self.status.send_modify(|status| {
+            status.phase = Phase::Relaying;
+            status.failed = None;
+            status.leader = None;
+            status.held_up = None;
+            status.term = term;
+        });
+    }
+
+    /// Notes a connection over which the log was verified.
+    pub(in crate::relay) fn log_verified(&self) {
+        self.status.send_modify(|status| status.nats = Link::Up);
+        self.metrics.dependencies.connected(Dependency::Nats);
+    }
+
+    /// Notes the end of the connection to the broker.
+    pub(in crate::relay) fn connection_lost(&self) {
+        self.metrics.dependencies.lost(Dependency::Nats);
+        let detail = "connection lost, connecting again".to_owned();
+        self.status.send_modify(|status| status.nats = Link::Down { detail, hint: None });
+    }
+
+    /// Notes that the next holding begins at once.
+    pub(in crate::relay) fn starting_again(&self) {
+        self.status.send_modify(|status| status.phase = Phase::Starting);
+    }
+
+    /// Notes that the relay was asked to stop.
+    pub(in crate::relay) fn stopping(&self) {
+        self.status.send_if_modified(|status| {
+            let before = status.phase;
+            status.phase = Phase::Stopping;
+            before != Phase::Stopping
+        });
+    }
+
+    /// Notes the end of the relay.
+    pub(in crate::relay) fn stopped(&self) {
+        self.status.send_modify(|status| status.phase = Phase::Stopped);
+    }
+}
