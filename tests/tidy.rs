@@ -79,7 +79,7 @@ const EVERYTHING_BUT_CLI: &[&str] = &["*", "!cli"];
 const OUTBOX_MEETS_SINK: &[&str] = &["relay", "operate", "app", "cli", "dev"];
 
 /// The modules of the program that may name the NATS client: its own, and the throwaway servers and
-/// readers of `postrider dev`, which look at a stream as a stranger does.
+/// readers of `postrider dev`, which read a stream as a stranger does.
 const NAMES_NATS_CLIENT: &[&str] = &["src/nats/", "src/dev/"];
 
 /// The commands that ask Postgres and NATS themselves, and what turns their errors into exit codes.
@@ -268,8 +268,9 @@ fn climbing_complaints(source: &Source) -> Vec<String> {
         let limit = if line.starts_with(' ') { depth + 1 } else { depth };
         line.contains(&"super::".repeat(limit))
     };
-    let told = |line: &str| format!("{}: reaches the crate's root: `{}`", source.path, line.trim());
-    source.code().lines().filter(climbs).map(told).collect()
+    let report =
+        |line: &str| format!("{}: reaches the crate's root: `{}`", source.path, line.trim());
+    source.code().lines().filter(climbs).map(report).collect()
 }
 
 fn size_complaints(sources: &[Source]) -> Vec<String> {

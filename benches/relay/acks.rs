@@ -1,7 +1,7 @@
 //! Sees the broker's acknowledgements from outside, with the time at which each came.
 //!
 //! A message that a stream stores is also routed to plain subscribers, with its reply subject; the
-//! acknowledgement goes to that subject. One who listens to both can tell which event was
+//! acknowledgement goes to that subject. A listener to both knows which event was
 //! acknowledged when, without a word from the relay.
 
 use std::{collections::HashMap, time::Instant};

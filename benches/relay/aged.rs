@@ -84,7 +84,7 @@ fn ensure_space(bytes: u64) -> Result<()> {
     let output = Command::new("df").arg("-Pk").arg(&directory).output().context("run df")?;
     let text = String::from_utf8_lossy(&output.stdout);
     let kib = text.lines().nth(1).and_then(|line| line.split_whitespace().nth(3));
-    let free = kib.context("df tells no free space")?.parse::<u64>()? * 1024;
+    let free = kib.context("df prints no free space")?.parse::<u64>()? * 1024;
     let needed = (bytes + BYTES_BESIDES) / 1_000_000_000;
     ensure!(
         free / 1_000_000_000 >= needed,

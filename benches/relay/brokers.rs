@@ -57,7 +57,7 @@ impl Brokers {
         Ok(self.servers.first().context("there is a server")?.url())
     }
 
-    /// How the publisher is told of them.
+    /// How the publisher learns of them.
     pub(crate) fn config(&self) -> config::Nats {
         config::Nats { url: SecretUrl::new(self.url()), ..Default::default() }
     }

@@ -150,7 +150,7 @@ impl Source {
     /// What differs from event to event.
     fn renew(&mut self, number: u64) {
         self.event.seq = Seq(i64::try_from(number).unwrap_or_default());
-        // Ids that look random to the broker's table of them.
+        // Ids that are as good as random to the broker's table of them.
         let random = u128::from(number.wrapping_mul(0x9E37_79B9_7F4A_7C15)) << 64;
         self.event.id = EventId(Uuid::from_u128(random | u128::from(number)));
         let key = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;

@@ -137,7 +137,7 @@ impl Rounds {
         ensure!(extent == Extent::Part || stored == count, "{stored} messages, expected {count}");
         self.rate.push(stream::rate(&stage.jetstream, STREAM).await?.1);
         stream::remove(&stage.jetstream, STREAM).await?;
-        // The sessions have ended, and so told what they did.
+        // The sessions have ended, and so reported what they did.
         self.dead_tuples.push(dead_tuples(client).await? - dead_before);
         Ok(())
     }

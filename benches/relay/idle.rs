@@ -27,7 +27,7 @@ pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Report> {
     let mut daemon = stage.relay(DATABASE, STREAM)?;
     let backends = wait_for_relay(&client, &mut daemon).await?;
     drop(client);
-    // A look from another database is no transaction of this one.
+    // A query from another database is no transaction of this one.
     let outside = stage.connect("postgres").await?;
     sleep(LULL).await;
     let (mut queries, mut relay, mut postgres) = (Vec::new(), Vec::new(), Vec::new());

@@ -25,7 +25,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn look(options: &Options) -> Result<Self> {
+    pub(crate) fn examine(options: &Options) -> Result<Self> {
         let cpus = fs::read_to_string("/proc/cpuinfo").context("read /proc: Linux is needed")?;
         let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();

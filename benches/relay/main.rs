@@ -65,7 +65,7 @@ fn main() -> ExitCode {
 
 async fn bench() -> Result<()> {
     let options = Options::read();
-    let machine = Machine::look(&options)?;
+    let machine = Machine::examine(&options)?;
     let mut report = Report::default();
     let mut stage = None;
     let mut unmeasured = Vec::new();

@@ -13,7 +13,7 @@ pub(crate) struct Measure {
 }
 
 impl Measure {
-    /// A measure that is told and not judged. `values` has one for each round.
+    /// A measure that is reported and not judged. `values` has one for each round.
     pub(crate) fn new(name: impl Into<String>, unit: &'static str, values: Vec<f64>) -> Self {
         Self { name: name.into(), unit, values, goal: None }
     }
@@ -60,7 +60,7 @@ pub(crate) fn ratios(values: &[f64], by: &[f64]) -> Vec<f64> {
     values.iter().zip(by).map(|(value, by)| value / by).collect()
 }
 
-/// The last round's value, for the line that tells how it goes.
+/// The last round's value, for the line of progress.
 pub(crate) fn last(values: &[f64]) -> f64 {
     values.last().copied().unwrap_or(f64::NAN)
 }

@@ -51,7 +51,7 @@ async fn run(url: &str, clients: u32, time: Duration, script: &[&str]) -> Result
     arguments.push(url);
     let text = output(&arguments).await?;
     let line = text.lines().find_map(|line| line.strip_prefix("tps = "));
-    let number = line.and_then(|line| line.split(' ').next()).context("pgbench tells no tps")?;
+    let number = line.and_then(|line| line.split(' ').next()).context("pgbench prints no tps")?;
     Ok(number.parse()?)
 }
 

@@ -11,7 +11,7 @@ pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task"));
     let mut nanoseconds = 0;
     for task in tasks.with_context(|| format!("read the threads of process {pid}"))? {
-        // A thread may end between the listing and the look at it.
+        // A thread may end between the listing and the reading of it.
         let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
         let first = text.split(' ').next().and_then(|first| first.parse::<u64>().ok());
         nanoseconds += first.context("read schedstat")?;

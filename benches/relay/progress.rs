@@ -4,6 +4,6 @@ use std::io::Write as _;
 
 /// A line about how it goes, on standard error.
 pub(crate) fn note(text: &str) {
-    // Nobody is there to be told that nobody listens.
+    // Without a listener nobody receives the error either.
     drop(writeln!(std::io::stderr(), "{text}"));
 }

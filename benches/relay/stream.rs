@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::{daemon::Daemon, measure::float};
 
-/// Between two looks; what is measured comes from the messages' own times.
+/// Time between two polls; what is measured comes from the messages' own times.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How long a stream may stay as it is while more is expected.
@@ -76,7 +76,7 @@ pub(crate) async fn stored_at(
     UNIX_EPOCH.checked_add(Duration::from_nanos(nanoseconds)).context("a time after 1970")
 }
 
-/// Removes a stream and waits for the disk to be told.
+/// Removes a stream and waits for the disk to have it.
 pub(crate) async fn remove(jetstream: &jetstream::Context, stream: &str) -> Result<()> {
     jetstream.delete_stream(stream).await?;
     Ok(())

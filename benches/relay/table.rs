@@ -23,7 +23,7 @@ const DRAIN_HEADINGS: [&str; 10] = [
     "RSS MiB",
 ];
 
-/// More rounds than that are told by the lowest and the highest.
+/// More rounds than that are shown as the lowest and the highest.
 const ROUNDS_SHOWN: usize = 5;
 
 /// All of it.

@@ -39,7 +39,7 @@ const ID_ONLY: &str = "CREATE TABLE id_only (
     payload        json);
     ALTER TABLE id_only ALTER COLUMN payload SET STORAGE EXTERNAL";
 
-/// What the gate of a relay looks like that was killed in its sleep some time ago.
+/// The gate as a relay leaves it that was killed in its sleep some time ago.
 const EXPIRE: &str = "SELECT setval('postrider.wake_until'::regclass,
     floor(date_part('epoch', clock_timestamp()))::bigint - 1)";
 

@@ -81,7 +81,7 @@ postgres_found() {
     return 1
 }
 
-# Debian makes and starts a cluster at installation unless told otherwise; we want the programs
+# Debian makes and starts a cluster at installation unless configured otherwise; we want the programs
 # only. The setting is put back afterwards.
 apt_install_postgres() {
     setting=/etc/postgresql-common/createcluster.conf
@@ -123,7 +123,7 @@ python_environment() {
     fi
 }
 
-# A file with the packages' names tells that they are there: asking pip takes a second.
+# A file with the packages' names says that they are there: asking pip takes a second.
 pip_install() {
     stamp=$tools/venv/$1.installed
     shift

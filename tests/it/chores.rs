@@ -25,11 +25,11 @@ const OLDEST: &str = r#"postrider_oldest_pending_age_seconds{route="default",tab
 /// All chores were one chain: what failed in it stopped everything after it, retention first of all.
 #[tokio::test]
 async fn a_chore_that_fails_is_named_and_stops_no_other() {
-    const TOLD: &str = "a chore fails again and again";
+    const FAILING: &str = "a chore fails again and again";
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
     track_functions(&fixture, &client).await;
-    let mut daemon = fixture.daemon().admin().allow_log(TOLD).start();
+    let mut daemon = fixture.daemon().admin().allow_log(FAILING).start();
     app::emit(&client, "order.placed", None, "{}").await;
     fixture.wait_stored(1, DEADLINE).await;
     assert!(fixture.wait_drained(DEADLINE).await);
@@ -42,7 +42,7 @@ async fn a_chore_that_fails_is_named_and_stops_no_other() {
         calls(&client, "retain").await > before && calls(&client, "processed_maintain").await > 0
     })
     .await;
-    let line = daemon.wait_log(TOLD, DEADLINE).await;
+    let line = daemon.wait_log(FAILING, DEADLINE).await;
     assert!(line.contains("chore=\"checkpoint\""), "{line}");
     assert!(
         daemon.metric(r#"postrider_chore_failing{route="default",chore="checkpoint"}"#).await
@@ -59,7 +59,7 @@ async fn a_chore_that_fails_is_named_and_stops_no_other() {
     .await;
 }
 
-/// What the note had to say stayed news, and was looked at again at once, for ever: a whole core.
+/// What the note had to say counted as new and was written again at once, for ever: a whole core.
 #[tokio::test]
 async fn a_note_that_fails_costs_no_processor_time() {
     let fixture = Fixture::new().await;

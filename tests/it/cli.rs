@@ -304,7 +304,7 @@ async fn check_names_the_privileges_that_are_missing() {
 }
 
 #[tokio::test]
-async fn check_tells_a_login_that_nats_refuses_from_a_server_that_is_down() {
+async fn check_distinguishes_a_login_that_nats_refuses_from_a_server_that_is_down() {
     let extra = "authorization { user: me, password: right }".to_owned();
     let options = NatsOptions { extra, ..NatsOptions::default() };
     let fixture = Fixture::with(None, Some(options)).await;

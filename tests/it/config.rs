@@ -103,7 +103,7 @@ const MISTAKEN_FILES: &[(&str, &[&str])] = &[
 ];
 
 #[test]
-fn every_mistake_is_told_with_its_place_and_its_remedy() {
+fn every_mistake_is_reported_with_its_place_and_its_remedy() {
     let mut table = String::new();
     for (name, text, variables) in MISTAKES {
         // What stands before the first table belongs to the top.

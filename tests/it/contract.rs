@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 
 use crate::support::{DEADLINE, Fixture, app, daemon, eventually, postgres};
 
-/// The lines that tell of a repair.
+/// The log lines of a repair.
 const REPAIRED: &str = "repaired, and what was inserted";
 
 /// Whether every event from 0 to `count` is in the stream exactly once.
@@ -59,7 +59,7 @@ async fn a_sequence_with_a_cache_costs_no_event() {
     insert(&other, 10, 20).await;
     fixture.wait_stored(20, DEADLINE).await;
     assert!(fixture.wait_drained(DEADLINE).await);
-    // More than a look has room for, so that pages are read, and some with low numbers among them.
+    // More rows than a poll has room for, so that pages are read, and some with low numbers among them.
     daemon.freeze();
     insert(&other, 20, 1_480).await;
     insert(&one, 1_480, 1_552).await;
@@ -310,7 +310,7 @@ async fn a_repair_that_has_to_wait_keeps_nobody_from_inserting() {
 
 /// Copied rows have numbers that this cluster has not come to: they waited, and nobody said why.
 #[tokio::test]
-async fn rows_of_another_cluster_are_named_and_published_when_told_to() {
+async fn rows_of_another_cluster_are_named_and_published_when_asked_to() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
     let waits = "2 rows have transaction numbers that this cluster has not come to";
@@ -340,8 +340,9 @@ async fn rows_of_another_cluster_are_named_and_published_when_told_to() {
     let broken = r#"postrider_finding{route="default",code="contract_broken"}"#;
     assert!(daemon.metric(broken).await > 0.0);
     daemon.kill9();
-    let mut told = fixture.daemon().arg("--rescan").allow_log("rows of another cluster").start();
-    told.wait_log("rows=2", DEADLINE).await;
+    let mut rescanning =
+        fixture.daemon().arg("--rescan").allow_log("rows of another cluster").start();
+    rescanning.wait_log("rows=2", DEADLINE).await;
     assert_each_once(&fixture.wait_stored(12, DEADLINE).await, 12);
 }
 

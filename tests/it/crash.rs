@@ -10,7 +10,7 @@ use super::support::{
 };
 
 /// For a million rows on a machine that has other things to do.
-const PATIENCE: Duration = Duration::from_mins(8);
+const LONG_DEADLINE: Duration = Duration::from_mins(8);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn thirty_kills_under_load_lose_repeat_and_reorder_nothing() {
@@ -47,7 +47,6 @@ async fn everything_killed_at_random_costs_nothing() {
         .allow_log("lost the relay's session")
         .allow_log("waiting for")
         .allow_log("trying again")
-        .allow_log("were not looked after")
         .allow_log("nothing can be published just now")
         .allow_log("lost the connection to NATS")
         .start();
@@ -106,7 +105,7 @@ async fn a_kill_while_a_million_rows_drain_repeats_none_of_them() {
     let count = async || count_messages(&jetstream, &fixture.stream).await.unwrap();
     let mut daemon = fixture.daemon().start();
     let half = ROWS.unsigned_abs() / 2;
-    eventually("half of the rows", PATIENCE, async || count().await >= half).await;
+    eventually("half of the rows", LONG_DEADLINE, async || count().await >= half).await;
 
     daemon.kill9();
     let at_kill = count().await;
@@ -115,7 +114,7 @@ async fn a_kill_while_a_million_rows_drain_repeats_none_of_them() {
     eventually("the first new row", DEADLINE, async || count().await > at_kill).await;
     let resumed = watch.stop();
 
-    assert!(fixture.wait_drained(PATIENCE).await, "{} stored", count().await);
+    assert!(fixture.wait_drained(LONG_DEADLINE).await, "{} stored", count().await);
     assert!(at_kill < ROWS.unsigned_abs(), "the kill came too late");
     assert!(resumed <= Duration::from_secs(2), "resumed after {resumed:?}");
     check_backlog(&fixture, ROWS).await;

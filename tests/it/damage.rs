@@ -24,7 +24,7 @@ async fn file_of(fixture: &Fixture, client: &Client, table: &str) -> PathBuf {
     directory.parent().unwrap().join("data").join(text(client, &path).await)
 }
 
-/// Overwrites blocks of a file, so that none of them looks like a page.
+/// Overwrites blocks of a file, so that none of them is a valid page.
 fn destroy(file: &PathBuf, first: u64, blocks: u64) {
     let mut file = OpenOptions::new().write(true).open(file).unwrap();
     assert!(file.metadata().unwrap().len() >= (first + blocks) * BLOCK);

@@ -100,7 +100,7 @@ async fn a_stop_leaves_no_dead_letter_unsaid() {
 
 /// The answer that has the numbers is lost with the session.
 #[tokio::test]
-async fn a_session_lost_while_letters_are_written_is_told_with_their_codes() {
+async fn a_session_lost_while_letters_are_written_is_logged_with_their_codes() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
     let mut daemon = fixture.daemon().allow_log(" WARN ").allow_log(DIED).start();

@@ -83,7 +83,7 @@ async fn an_idle_relay_is_woken_by_emit_and_by_a_plain_insert() {
 }
 
 #[tokio::test]
-async fn a_relay_that_nobody_may_notify_looks_often_enough() {
+async fn a_relay_that_nobody_may_notify_polls_often_enough() {
     let fixture = Fixture::two_phase_commit().await;
     let _daemon = fixture.daemon().set("relay.idle_interval", "10s").start();
     let client = fixture.connect().await;
@@ -145,7 +145,7 @@ async fn an_event_that_comes_while_the_relay_falls_asleep_does_not_wait_for_the_
             let_pass(Duration::from_micros(micros.into())).await;
         }
     };
-    // Transactions without events, so that each look of the relay has something to look at.
+    // Transactions without events, so that each poll of the relay finds a new snapshot.
     let noise = async {
         loop {
             others.batch_execute("SELECT pg_current_xact_id()").await.unwrap();

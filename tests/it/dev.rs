@@ -149,18 +149,18 @@ fn child_of(parent: u32, program: &str) -> u32 {
     pids.into_iter().find(is_it).unwrap_or_else(|| panic!("no {program}"))
 }
 
-/// The first thing that one tries; it ended everything, and removed what could have told why.
+/// The first thing that one tries; it ended everything, and removed what could have explained why.
 #[tokio::test]
 async fn the_demo_outlives_a_broker_that_is_killed() {
     let mut dev = Dev::start().await;
     line_with(&mut dev.lines, "events.order.placed").await;
     send_signal(child_of(dev.child.id().unwrap(), "nats-server"), Signal::Kill).unwrap();
-    let told = eventually("the broker to be missed", DEADLINE, async || {
+    let report = eventually("the broker to be missed", DEADLINE, async || {
         let text = dev.shell("postrider status --check || true").await;
         text.contains("nats_down").then_some(text)
     })
     .await;
-    assert!(told.contains("CRITICAL"), "{told}");
+    assert!(report.contains("CRITICAL"), "{report}");
     // After the heartbeats that it misses.
     line_with(&mut dev.errors, "consumer: could not read the demo's stream").await;
     assert!(dev.shell("postrider status").await.contains("nats_down"));

@@ -136,8 +136,8 @@ async fn a_letter_that_somebody_keeps_open_stops_a_batch_with_what_is_done_so_fa
     lock.batch_execute(open).await.unwrap();
     let (code, stderr) = letters.refused(&["dlq", "redrive", "--all", "--yes"]).await;
     assert_eq!(code, Some(69), "{stderr}");
-    let told = "why: redriven 1,000 of 1,500; run the same again for the rest";
-    assert!(stderr.contains(told), "{stderr}");
+    let progress = "why: redriven 1,000 of 1,500; run the same again for the rest";
+    assert!(stderr.contains(progress), "{stderr}");
     assert_eq!(letters.number(RETRYING).await, 1_000);
     lock.rollback().await.unwrap();
 }

@@ -97,7 +97,7 @@ async fn pages_go_on_where_the_last_one_ended_whatever_the_state() {
 }
 
 #[tokio::test]
-async fn show_tells_everything_of_a_letter() {
+async fn show_prints_everything_of_a_letter() {
     let fixture = Fixture::new().await;
     let rows = r#"
         INSERT INTO "postrider".outbox (event_type, aggregate_type, aggregate_id, payload, subject,
@@ -352,7 +352,7 @@ async fn the_operators_role_is_enough_and_no_more_than_that() {
         assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{forbidden}");
     }
 
-    // A reader who is no operator is told what is missing.
+    // A reader who is no operator learns what is missing.
     let role = format!("{}_reader", fixture.database);
     let create = format!(
         "RESET ROLE; CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA postrider TO {role};
@@ -366,7 +366,7 @@ async fn the_operators_role_is_enough_and_no_more_than_that() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_down_and_one_without_tables_are_told_apart() {
+async fn a_database_that_is_down_and_one_without_tables_are_distinguished() {
     let fixture = Fixture::new().await;
     let nobody = format!("postgresql://postgres@127.0.0.1:{}/x", free_port().unwrap());
     let down = fixture.toml().set("database.url", nobody);

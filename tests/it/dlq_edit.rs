@@ -1,4 +1,4 @@
-//! `postrider dlq edit`: a dead letter mended in place, under a new id.
+//! `postrider dlq edit`: a dead letter corrected in place, under a new id.
 
 use std::fs;
 

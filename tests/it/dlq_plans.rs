@@ -80,7 +80,7 @@ async fn a_page_a_key_and_an_id_touch_few_blocks_beside_very_many_letters() {
     let mut key = 100;
     for (state, change) in [("missing", forget), ("fresh", fresh)] {
         fixture.postgres.execute(&fixture.database, change).await.unwrap();
-        // The first look sets hint bits and warms caches of the catalogue.
+        // The first reader sets hint bits and warms caches of the catalogue.
         done(&toml, &["dlq", "list"]).await;
         for command in cheap {
             let before = blocks(&client).await;

@@ -109,7 +109,7 @@ impl Shop {
 
 impl Shop {
     /// Kills the consumer, if it can be caught, after it has committed an effect and before the
-    /// broker has its acknowledgement. Tells whether it was caught there.
+    /// broker has its acknowledgement. Returns whether it was caught there.
     async fn kill_before_ack(&self, consumer: &mut Example) -> bool {
         for _ in 0..100 {
             consumer.signal(Signal::Stop);

@@ -83,7 +83,7 @@ async fn without_nats_no_relay_is_running_fine() {
     assert!(line.contains("nats_down") && line.contains("waited_at_least=1"), "{line}");
 }
 
-/// The metric froze, and nobody could tell whose lock it was.
+/// The metric froze, and nothing said whose lock it was.
 #[tokio::test]
 async fn a_lock_names_the_session_that_holds_it() {
     let fixture = Fixture::new().await;

@@ -391,7 +391,7 @@ async fn grants_that_are_missing_are_given_again_and_a_dbas_own_are_kept() {
 }
 
 #[tokio::test]
-async fn whoever_may_only_look_finds_an_up_to_date_schema() {
+async fn whoever_may_only_read_finds_an_up_to_date_schema() {
     let fixture = Fixture::new().await;
     let admin = fixture.connect().await;
     let url = fixture.login("relay").await.url;

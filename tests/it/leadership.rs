@@ -139,7 +139,7 @@ async fn insert_large(client: &tokio_postgres::Client, count: u64) {
 }
 
 /// A crash of the server took the last half second of asynchronous commits with it: how far a
-/// leader may have sent, too, so that the next one did not look for all of it.
+/// leader may have sent, too, so that the next one did not scan for all of it.
 #[tokio::test]
 async fn how_far_a_leader_may_send_survives_a_crash_of_the_server() {
     let fixture = Fixture::own_postgres().await;
@@ -180,10 +180,10 @@ async fn a_leader_without_messages_goes_on_after_it_was_frozen() {
     assert_eq!(fixture.read_stream().await.len(), 20);
 }
 
-/// Doubt was dated by a clock that stands still while the machine sleeps: what had been sent before
-/// looked young, and went again although the stream had forgotten its id.
+/// Uncertainty was dated by a clock that stands still while the machine sleeps: what had been sent
+/// before counted as young, and went again although the stream had forgotten its id.
 #[tokio::test]
-async fn what_was_sent_before_the_machine_slept_is_looked_for_before_it_goes_again() {
+async fn what_was_sent_before_the_machine_slept_is_scanned_for_before_it_goes_again() {
     let mut fixture = Fixture::own_nats().await;
     let directory = tempfile::tempdir().unwrap();
     let slept = directory.path().join("slept");
@@ -212,7 +212,7 @@ async fn what_was_sent_before_the_machine_slept_is_looked_for_before_it_goes_aga
     assert!(daemon.log().contains("stood still"), "{}", daemon.log());
 }
 
-/// A run before looked at as many rows as an earlier one can have had in its hands, and took that for
+/// A run read as many rows as an earlier one can have had in memory, and took that for
 /// all it can have sent; a large transaction that was open until then went in between.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_transaction_does_not_hide_what_an_earlier_run_has_sent() {
@@ -315,7 +315,7 @@ async fn frozen_and_thawed_under_load_nothing_is_lost_or_repeated() {
             second.wait_log("relaying", DEADLINE).await;
             let_pass(Duration::from_millis(300)).await;
             if !first.thaw_at_work(STANDS_BY, DEADLINE).await {
-                // A log is looked at from the last start on.
+                // A log counts from the last start on.
                 first.kill9();
                 first.start_again();
             }

@@ -204,9 +204,10 @@ async fn a_redriven_letter_is_published_and_its_key_follows_in_order() {
     .await;
     assert_eq!(stored_of(&fixture, "o-1").await, [0; 0]);
 
-    // Mended and redriven it goes, and the others behind it; new ones come meanwhile.
-    let mend = r#"UPDATE "postrider".letter SET event_type = 'order.placed' WHERE state = 'dead'"#;
-    client.batch_execute(mend).await.unwrap();
+    // Corrected and redriven it goes, and the others behind it; new ones come meanwhile.
+    let correct =
+        r#"UPDATE "postrider".letter SET event_type = 'order.placed' WHERE state = 'dead'"#;
+    client.batch_execute(correct).await.unwrap();
     redrive(&client).await;
     emit(&client, "order.placed", "o-1", 20).await;
     fixture.wait_stored(61, DEADLINE).await;
@@ -261,7 +262,7 @@ async fn letters_survive_kills_of_the_program_in_the_middle_of_their_key() {
 }
 
 /// The letter gave way to a newer event of its key that had to wait itself, and its mark went before
-/// that event was recorded. When the program died in between, nothing was left that made anybody look
+/// that event was recorded. When the program died in between, nothing was left that made a relay load
 /// at it.
 #[tokio::test]
 async fn a_letter_that_gave_way_is_not_forgotten_when_what_it_gave_way_to_is_never_recorded() {
@@ -278,8 +279,8 @@ async fn a_letter_that_gave_way_is_not_forgotten_when_what_it_gave_way_to_is_nev
         .start();
     insert_poison(&client, "o-1").await;
     wait_state(&client, "dead", 1).await;
-    let mend = r#"UPDATE "postrider".letter SET event_type = 'order.placed'"#;
-    client.batch_execute(mend).await.unwrap();
+    let correct = r#"UPDATE "postrider".letter SET event_type = 'order.placed'"#;
+    client.batch_execute(correct).await.unwrap();
     refuse(&client, r#"BEFORE INSERT ON "postrider".letter FOR EACH ROW"#).await;
     emit(&client, "denied.at_first", "o-1", 1).await;
     eventually("a denial", DEADLINE, async || {

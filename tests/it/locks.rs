@@ -101,22 +101,25 @@ async fn a_command_that_waits_for_a_lock_names_the_session_that_holds_it() {
         }
         (table, named)
     };
-    let mut told = Vec::new();
+    let mut reports = Vec::new();
     // Some at a time: each makes a database.
     for tables in TABLES.chunks(3) {
-        told.extend(join_all(tables.iter().map(|table| of_table(*table))).await);
+        reports.extend(join_all(tables.iter().map(|table| of_table(*table))).await);
     }
-    for (table, named) in told {
+    for (table, named) in reports {
         // A command that does not read the table has nothing to say about it.
-        let is_told = |command| named.contains(&command);
+        let is_reported = |command| named.contains(&command);
         if !["checkpoint", "audit", "migration"].contains(&table) {
-            assert!(is_told("status"), "{table}: {named:?}");
+            assert!(is_reported("status"), "{table}: {named:?}");
         }
         if !["checkpoint", "audit"].contains(&table) {
-            assert!(is_told("check") || table == "loss", "{table}: {named:?}");
+            assert!(is_reported("check") || table == "loss", "{table}: {named:?}");
         }
-        assert!(table != "migration" || is_told("migrate"), "{table}: {named:?}");
-        assert!(table != "letter" || is_told("dlq list") && is_told("why order/o-1"), "{named:?}");
+        assert!(table != "migration" || is_reported("migrate"), "{table}: {named:?}");
+        assert!(
+            table != "letter" || is_reported("dlq list") && is_reported("why order/o-1"),
+            "{named:?}"
+        );
     }
 }
 

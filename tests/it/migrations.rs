@@ -256,7 +256,7 @@ async fn no_function_rests_on_settings_of_the_session() {
 }
 
 #[tokio::test]
-async fn a_user_who_may_not_migrate_is_told_so_by_check_and_gets_one_hint() {
+async fn a_user_who_may_not_migrate_learns_it_from_check_and_gets_one_hint() {
     let fixture = Fixture::new().await;
     let admin = fixture.connect().await;
     let role = format!("{}_app", fixture.database);

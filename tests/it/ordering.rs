@@ -181,7 +181,7 @@ async fn a_large_transaction_arrives_whole_beside_small_ones() {
     assert_eq!(messages.len(), 5_100);
 }
 
-/// A look reads them all, and keeps what there is room for: the rest comes by pages of late rows.
+/// A poll reads them all, and keeps what there is room for: the rest comes by pages of late rows.
 #[tokio::test]
 async fn a_late_transaction_of_more_bytes_than_a_page_arrives_whole_and_in_order() {
     let fixture = Fixture::new().await;
@@ -199,8 +199,8 @@ async fn a_late_transaction_of_more_bytes_than_a_page_arrives_whole_and_in_order
     assert!(numbers.eq(0..600), "600 in order");
 }
 
-/// A look at what is new goes over the rows of open transactions as well. Of these there can be so many that
-/// no look ends in time; pages do.
+/// A poll of what is new goes over the rows of open transactions as well. Of these there can be so many that
+/// no poll ends in time; pages do.
 #[tokio::test]
 async fn an_open_transaction_of_very_many_rows_does_not_stop_the_others() {
     let fixture = Fixture::new().await;
@@ -225,7 +225,7 @@ async fn an_open_transaction_of_very_many_rows_does_not_stop_the_others() {
     open.rollback().await.unwrap();
     emit(&client, "o-1").await;
     assert_eq!(fixture.wait_stored(2_001, DEADLINE).await.len(), 2_001);
-    assert!(daemon.log().contains("could not read the outbox"), "no look took long");
+    assert!(daemon.log().contains("could not read the outbox"), "no poll took long");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::support::{DEADLINE, Fixture, app, eventually, let_pass};
 
 /// Long enough for a hundred thousand rows on a machine that has other things to do.
-const PATIENCE: Duration = Duration::from_mins(8);
+const LONG_DEADLINE: Duration = Duration::from_mins(8);
 
 /// How long the broker stays away: `OUTAGE_SECONDS=600` for the real ten minutes.
 fn outage() -> Duration {
@@ -38,7 +38,7 @@ async fn watch_memory(pid: u32, time: Duration) -> (u64, u64) {
 }
 
 /// The broker forgets ids after three seconds, and is away for longer: what was on its way when it
-/// went cannot be sent again without a look.
+/// went cannot be sent again without a scan.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_longer_than_the_brokers_memory_repeats_and_kills_nothing() {
     let mut fixture = Fixture::own_nats().await;
@@ -56,7 +56,7 @@ async fn an_outage_longer_than_the_brokers_memory_repeats_and_kills_nothing() {
     let jetstream = fixture.jetstream().await;
     let (url, stream) = (fixture.nats.url(), fixture.stream.clone());
     drop(jetstream);
-    app::wait_stored(&url, &stream, 2_000, PATIENCE).await;
+    app::wait_stored(&url, &stream, 2_000, LONG_DEADLINE).await;
     // Killed in the middle of a drain: hundreds of messages are on their way.
     fixture.nats.own().kill9().unwrap();
     let arriving = async {
@@ -67,8 +67,8 @@ async fn an_outage_longer_than_the_brokers_memory_repeats_and_kills_nothing() {
     };
     let (memory, ()) = tokio::join!(watch_memory(daemon.pid(), outage()), arriving);
     fixture.nats.own().start_again().await.unwrap();
-    let messages = fixture.wait_stored(100_000, PATIENCE).await;
-    assert!(fixture.wait_drained(PATIENCE).await);
+    let messages = fixture.wait_stored(100_000, LONG_DEADLINE).await;
+    assert!(fixture.wait_drained(LONG_DEADLINE).await);
 
     let mut places: Vec<u64> = Vec::with_capacity(messages.len());
     let mut last_of_key = std::collections::HashMap::new();
@@ -117,7 +117,7 @@ async fn fifty_thousand_unanswered_publishes_leave_nothing_behind() {
     };
     app::insert_backlog(&client, 30_000, 30_000).await;
     let (mut first, mut last) = (0, 0);
-    let end = tokio::time::Instant::now() + PATIENCE;
+    let end = tokio::time::Instant::now() + LONG_DEADLINE;
     while unconfirmed().await < WANTED && tokio::time::Instant::now() < end {
         fixture.nats.own().freeze().unwrap();
         let_pass(Duration::from_millis(400)).await;
@@ -133,7 +133,7 @@ async fn fifty_thousand_unanswered_publishes_leave_nothing_behind() {
     println!("{count} unanswered publishes: {first} KiB after a quarter, {last} KiB at the end");
     assert!(count >= WANTED, "only {count} publishes stayed unanswered");
     assert!(last < first + first / 5 + 1024, "{first} KiB, then {last} KiB");
-    assert!(fixture.wait_drained(PATIENCE).await);
+    assert!(fixture.wait_drained(LONG_DEADLINE).await);
     eventually("nothing is on its way", DEADLINE, async || {
         let body = daemon.get("/metrics").await.unwrap().body;
         body.contains("postrider_in_flight_messages{route=\"default\"} 0")

@@ -54,7 +54,7 @@ fn the_unit_is_exposed_to_no_more_than_it_needs() {
 }
 
 #[test]
-fn the_unit_does_not_restart_what_a_restart_cannot_mend() {
+fn the_unit_does_not_restart_what_a_restart_cannot_repair() {
     // The exit codes of a wrong command line, usage, missing permission and bad configuration.
     assert!(UNIT.contains("\nRestartPreventExitStatus=2 64 77 78\n"));
     assert!(UNIT.contains("\nType=notify\n"));

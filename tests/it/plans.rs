@@ -44,7 +44,7 @@ async fn session(fixture: &Fixture) -> Client {
             "text, text, bigint, bigint, bigint, integer, text",
             include_str!("../../src/outbox/sql/read_page_late.sql"),
         ),
-        ("look", "text, bigint, integer", include_str!("../../src/outbox/sql/poll_outbox.sql")),
+        ("poll", "text, bigint, integer", include_str!("../../src/outbox/sql/poll_outbox.sql")),
         (
             "look_late",
             "text, bigint, integer",
@@ -147,8 +147,8 @@ async fn situations(fixture: &Fixture, client: &Client) -> Vec<Situation> {
     let (floor_c, c) = (text(client, FENCE).await, text(client, SNAPSHOT).await);
     insert(client, 200).await;
     let d = text(client, SNAPSHOT).await;
-    let looked = client.simple_query(&format!("EXECUTE late ('{p}')")).await.unwrap();
-    let row = looked.iter().find_map(|message| {
+    let polled = client.simple_query(&format!("EXECUTE late ('{p}')")).await.unwrap();
+    let row = polled.iter().find_map(|message| {
         if let SimpleQueryMessage::Row(row) = message { Some(row) } else { None }
     });
     let late = row.and_then(|row| row.get(0)).expect("a late transaction");
@@ -166,7 +166,7 @@ async fn situations(fixture: &Fixture, client: &Client) -> Vec<Situation> {
     let left_out = format!("'{{{}}}'", left_out.join(","));
     let payloads = Prepared { name: "payloads", arguments: left_out };
     let late = |from: &str| Prepared { name: "late", arguments: format!("'{from}'") };
-    let look = |name, from: &str, rows| {
+    let poll = |name, from: &str, rows| {
         let arguments = format!("'{from}', {rows}, 8388");
         Prepared { name, arguments }
     };
@@ -176,14 +176,14 @@ async fn situations(fixture: &Fixture, client: &Client) -> Vec<Situation> {
     vec![
         situation("no late transaction", late(&d), 1, 30),
         situation("a late transaction", late(&p), 1, 60),
-        situation("a look and nothing new", look("look", &d, 1_001), 1, 60),
-        situation("a look and a few new rows", look("look", &c, 1_001), 201, 300),
-        situation("a look at a backlog", look("look", begin, 1_001), 1_002, 400),
-        situation("a look and late rows", look("look_late", &p, 1_001), 404, 800),
-        situation("a look at more late rows than it may have", look("look_late", &p, 2), 3, 400),
+        situation("a poll and nothing new", poll("poll", &d, 1_001), 1, 60),
+        situation("a poll and a few new rows", poll("poll", &c, 1_001), 201, 300),
+        situation("a poll at a backlog", poll("poll", begin, 1_001), 1_002, 400),
+        situation("a poll and late rows", poll("poll_late", &p, 1_001), 404, 800),
+        situation("a poll at more late rows than it may have", poll("poll_late", &p, 2), 3, 400),
         situation(
-            "a look at more late and new rows than it may have",
-            look("look_late", &p, 9),
+            "a poll at more late and new rows than it may have",
+            poll("poll_late", &p, 9),
             10,
             400,
         ),
@@ -242,7 +242,7 @@ async fn the_fetch_stays_on_its_indexes_in_every_situation() {
         admin.batch_execute(change).await.unwrap();
         let client = session(&fixture).await;
         for Situation { name, statement, rows, buffers_max } in &situations {
-            // The first look sets hint bits and warms caches of the catalogue.
+            // The first reader sets hint bits and warms caches of the catalogue.
             explain(&client, statement).await;
             let plan = explain(&client, statement).await;
             let context = || format!("statistics {state}, {name}:\n{}", plan.text);

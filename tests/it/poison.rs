@@ -13,7 +13,7 @@ use super::support::{
 };
 
 /// For a hundred thousand rows on a machine that has other things to do.
-const PATIENCE: Duration = Duration::from_mins(8);
+const LONG_DEADLINE: Duration = Duration::from_mins(8);
 
 fn from_env(name: &str, usual: i64) -> i64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
@@ -68,7 +68,7 @@ async fn drained_in(rows: i64, head: Head) -> Duration {
     insert(&client, rows, 200).await;
     let began = Instant::now();
     let _daemon = daemon.start();
-    assert!(fixture.wait_drained(PATIENCE).await);
+    assert!(fixture.wait_drained(LONG_DEADLINE).await);
     let took = began.elapsed();
     let waiting = unresolved(&client, "held").await;
     assert_eq!(waiting, if head == Head::Poison { rows / 1000 } else { 0 });
@@ -100,7 +100,8 @@ async fn flood(fixture: &Fixture, daemon: &DaemonBuilder, client: &Client, rows:
     jetstream.update_stream(&small).await.unwrap();
     let mut relay = daemon.clone().start();
     insert(client, rows, 1_000).await;
-    eventually("all are dead", PATIENCE, async || unresolved(client, "dead").await == rows).await;
+    eventually("all are dead", LONG_DEADLINE, async || unresolved(client, "dead").await == rows)
+        .await;
     relay.stop().await;
     jetstream.update_stream(Config { max_message_size: -1, ..small }).await.unwrap();
 }
@@ -133,7 +134,7 @@ async fn a_flood_of_dead_letters_is_redriven_in_the_order_of_its_keys_in_several
     let again = run(&toml, &["dlq", "redrive", "--all", "--yes"]).await;
     assert_eq!(again.code, Some(0), "{}", again.stderr);
     let commanded = began.elapsed();
-    fixture.wait_stored(rows.unsigned_abs(), PATIENCE).await;
+    fixture.wait_stored(rows.unsigned_abs(), LONG_DEADLINE).await;
     println!("{rows} redriven in {commanded:?}, published in {:?}", began.elapsed());
     assert_in_order(&fixture, 1000).await;
     let audited = r#"SELECT count(*), count(DISTINCT letter_id) FROM "postrider".audit"#;

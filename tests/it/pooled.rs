@@ -164,7 +164,7 @@ async fn a_limit_of_sessions_that_a_pool_keeps_within_is_no_obstacle() {
     fixture.wait_stored(10, DEADLINE).await;
 }
 
-/// A pooler that is told to reconnect, to kill or to pause, over and over.
+/// A pooler that gets the commands to reconnect, to kill or to pause, over and over.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pooler_that_reconnects_kills_and_pauses_costs_nothing() {
     let mut fixture = Fixture::new().await;

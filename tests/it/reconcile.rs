@@ -1,4 +1,4 @@
-//! What the stream has lost is found, told and published again, in order and under the same ids.
+//! What the stream has lost is found, reported and published again, in order and under the same ids.
 
 use std::time::Duration;
 
@@ -46,17 +46,18 @@ async fn publish_others(fixture: &Fixture, count: usize) {
 /// it waits to be asked to go on.
 async fn wait_regressed(fixture: &Fixture, daemon: &Daemon) {
     let client = fixture.connect().await;
-    let told = r#"SELECT count(*) FROM "postrider".position WHERE note LIKE 'broker_regressed%'"#;
+    let regressed =
+        r#"SELECT count(*) FROM "postrider".position WHERE note LIKE 'broker_regressed%'"#;
     eventually("a gate that says why", DEADLINE, async || {
         let answer = daemon.get("/readyz?verbose").await;
         answer.is_some_and(|answer| answer.body.contains("broker_regressed"))
-            && client.query_one(told, &[]).await.unwrap().get::<_, i64>(0) == 1
+            && client.query_one(regressed, &[]).await.unwrap().get::<_, i64>(0) == 1
     })
     .await;
 }
 
 /// What a command prints as JSON, and its exit code.
-async fn told(toml: &Toml, command: &[&str]) -> (Option<i32>, Value) {
+async fn outcome_of(toml: &Toml, command: &[&str]) -> (Option<i32>, Value) {
     let finished = run(toml, command).await;
     let value = serde_json::from_str(&finished.stdout)
         .unwrap_or_else(|error| panic!("{error}: {} {}", finished.stdout, finished.stderr));
@@ -99,7 +100,7 @@ async fn messages_that_are_gone_are_missed_by_the_audit_and_come_back_by_reconci
         .start();
     emit(&fixture, 7, 100).await;
     assert!(fixture.wait_drained(DEADLINE).await);
-    let (code, audit) = told(&builder, &["audit", "--json"]).await;
+    let (code, audit) = outcome_of(&builder, &["audit", "--json"]).await;
     assert_eq!((code, &audit["fine"]), (Some(0), &Value::Bool(true)), "{audit}");
     assert_eq!((&audit["committed"], &audit["stream"]["held"]), (&100.into(), &100.into()));
 
@@ -108,17 +109,17 @@ async fn messages_that_are_gone_are_missed_by_the_audit_and_come_back_by_reconci
     for seq in &lost {
         stream.delete_message(*seq).await.unwrap();
     }
-    let (code, audit) = told(&builder, &["audit", "--json"]).await;
+    let (code, audit) = outcome_of(&builder, &["audit", "--json"]).await;
     assert_eq!((code, &audit["stream"]["missing"]), (Some(1), &40.into()), "{audit}");
-    let (code, dry) = told(&builder, &["reconcile", "--dry-run", "--json"]).await;
+    let (code, dry) = outcome_of(&builder, &["reconcile", "--dry-run", "--json"]).await;
     assert_eq!((code, &dry["missing"], &dry["published_again"]), (Some(1), &40.into(), &0.into()));
     assert_eq!(fixture.read_stream().await.len(), 60);
 
-    let (code, done) = told(&builder, &["reconcile", "--json", "--actor", "ann"]).await;
+    let (code, done) = outcome_of(&builder, &["reconcile", "--json", "--actor", "ann"]).await;
     assert_eq!((code, &done["published_again"]), (Some(0), &40.into()), "{done}");
     assert_eq!(fixture.wait_stored(100, DEADLINE).await.len(), 100);
     assert_whole(&fixture, 100, &lost).await;
-    let (code, audit) = told(&builder, &["audit", "--json"]).await;
+    let (code, audit) = outcome_of(&builder, &["audit", "--json"]).await;
     assert_eq!((code, &audit["fine"]), (Some(0), &Value::Bool(true)), "{audit}");
     let client = fixture.connect().await;
     let recorded = r#"SELECT count(*) FROM "postrider".audit
@@ -143,11 +144,11 @@ async fn with_manual_healing_nothing_goes_before_an_operator_says_so() {
     wait_regressed(&fixture, &daemon).await;
     assert!(fixture.read_stream().await.len() <= 1);
 
-    let (code, done) = told(&builder, &["reconcile", "--json"]).await;
+    let (code, done) = outcome_of(&builder, &["reconcile", "--json"]).await;
     assert_eq!(code, Some(0), "{done}");
     assert_eq!(fixture.wait_stored(111, DEADLINE).await.len(), 111);
     assert!(fixture.wait_drained(DEADLINE).await);
-    let (code, audit) = told(&builder, &["audit", "--json"]).await;
+    let (code, audit) = outcome_of(&builder, &["audit", "--json"]).await;
     assert_eq!((code, &audit["fine"]), (Some(0), &Value::Bool(true)), "{audit}");
 }
 
@@ -171,16 +172,16 @@ async fn what_a_stream_drops_by_its_limits_is_not_missing() {
         })
         .await;
     }
-    let (code, audit) = told(&fixture.toml(), &["audit", "--json"]).await;
+    let (code, audit) = outcome_of(&fixture.toml(), &["audit", "--json"]).await;
     assert_eq!((code, &audit["fine"]), (Some(0), &Value::Bool(true)), "{audit}");
     let stream = &audit["stream"];
     assert_eq!((&stream["held"], &stream["dropped"]), (&30.into(), &70.into()), "{audit}");
 }
 
-/// What a look had found at the start was believed for as long as the program ran: a letter that
+/// The result of the scan at the start counted for as long as the program ran: a letter that
 /// `reconcile` made of an event lost since was recorded as published and not sent.
 #[tokio::test]
-async fn what_a_look_found_at_the_start_comes_back_when_the_stream_loses_it_later() {
+async fn what_a_scan_found_at_the_start_comes_back_when_the_stream_loses_it_later() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
     let mut daemon = fixture
@@ -207,7 +208,7 @@ async fn what_a_look_found_at_the_start_comes_back_when_the_stream_loses_it_late
     for seq in &lost {
         stream.delete_message(*seq).await.unwrap();
     }
-    let (code, done) = told(&fixture.toml(), &["reconcile", "--json"]).await;
+    let (code, done) = outcome_of(&fixture.toml(), &["reconcile", "--json"]).await;
     assert_eq!((code, &done["published_again"]), (Some(0), &40.into()), "{done}");
     assert_eq!(fixture.wait_stored(100, DEADLINE).await.len(), 100);
     assert_whole(&fixture, 100, &lost).await;
@@ -244,7 +245,7 @@ async fn a_stream_that_others_wrote_over_waits_for_an_operator_and_is_reconciled
     assert!(line.contains("holds another message under sequence 100"), "{line}");
     wait_regressed(&fixture, &daemon).await;
     emit(&fixture, 7, 10).await;
-    // It stays so, however often the program looks.
+    // It stays so, however often the program verifies the stream.
     let end = Instant::now() + Duration::from_secs(3);
     while Instant::now() < end {
         assert!(!daemon.log().contains("beginning again"), "{}", daemon.log());
@@ -252,12 +253,12 @@ async fn a_stream_that_others_wrote_over_waits_for_an_operator_and_is_reconciled
         let_pass(Duration::from_millis(100)).await;
     }
 
-    let (code, done) = told(&builder, &["reconcile", "--json"]).await;
+    let (code, done) = outcome_of(&builder, &["reconcile", "--json"]).await;
     assert_eq!((code, &done["published_again"]), (Some(0), &50.into()), "{done}");
     assert_eq!(fixture.wait_stored(190, DEADLINE).await.len(), 190);
     assert!(fixture.wait_drained(DEADLINE).await);
     assert_whole(&fixture, 110, &(51..=100).collect::<Vec<_>>()).await;
-    let (code, audit) = told(&builder, &["audit", "--json"]).await;
+    let (code, audit) = outcome_of(&builder, &["audit", "--json"]).await;
     assert_eq!((code, &audit["fine"]), (Some(0), &Value::Bool(true)), "{audit}");
 }
 

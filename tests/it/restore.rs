@@ -1,4 +1,4 @@
-//! A database that was restored into another cluster: noticed, and accepted only when told to.
+//! A database that was restored into another cluster: noticed, and accepted only with `--rescan`.
 
 use postrider::dev::stream_reader::count_messages;
 use tokio::task::JoinSet;
@@ -141,8 +141,8 @@ async fn an_empty_outbox_is_taken_over_only_when_no_open_number_counts_as_settle
     daemon.start_again();
     assert_eq!(daemon.wait_exit(DEADLINE).await, Some(78), "{}", daemon.log());
     writer.commit().await.unwrap();
-    let mut told = fixture.daemon().arg("--rescan").allow_log("restored").start();
-    told.wait_log("accepted a restored database", DEADLINE).await;
+    let mut accepting = fixture.daemon().arg("--rescan").allow_log("restored").start();
+    accepting.wait_log("accepted a restored database", DEADLINE).await;
     assert_eq!(fixture.wait_stored(1, DEADLINE).await.len(), 1);
 }
 

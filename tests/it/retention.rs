@@ -14,18 +14,18 @@ async fn rows(client: &Client) -> i64 {
     client.query_one(r#"SELECT count(*) FROM "postrider".outbox"#, &[]).await.unwrap().get(0)
 }
 
-/// Each start of the program looks after the slots once, and then once a minute.
+/// The program runs retention at each start, and then once a minute.
 async fn restart(daemon: &mut Daemon) {
     daemon.stop().await;
     daemon.start_again();
     daemon.wait_log("relaying", DEADLINE).await;
 }
 
-/// Waits until the program has looked after the slots since its start.
-async fn wait_looked_after(client: &Client, since: &mut i64) {
+/// Waits until the program has run retention since its start.
+async fn wait_for_retention(client: &Client, since: &mut i64) {
     let calls = "SELECT coalesce(sum(calls), 0)::int8 FROM pg_stat_user_functions
         WHERE funcname = 'retain'";
-    *since = eventually("a look at the slots", DEADLINE, async || {
+    *since = eventually("a run of retention", DEADLINE, async || {
         let calls: i64 = client.query_one(calls, &[]).await.unwrap().get(0);
         (calls > *since).then_some(calls)
     })
@@ -47,21 +47,21 @@ async fn the_program_empties_what_is_published_and_old_and_keeps_the_rest() {
     app::insert_backlog(&client, 500, 10).await;
     fixture.wait_stored(500, DEADLINE).await;
     assert!(fixture.wait_drained(DEADLINE).await);
-    let mut looked = 0;
+    let mut runs = 0;
     let end = Instant::now() + DEADLINE;
     while rows(&client).await > 0 {
         assert!(Instant::now() < end, "the slot of the published rows is not emptied");
         restart(&mut daemon).await;
-        wait_looked_after(&client, &mut looked).await;
+        wait_for_retention(&client, &mut runs).await;
         let_pass(Duration::from_millis(300)).await;
     }
 
-    // What is not published stays, however often and late one looks.
+    // What is not published stays, however often and late retention runs.
     fixture.nats.own().kill9().unwrap();
     app::insert_backlog(&client, 500, 10).await;
     for _ in 0..6 {
         restart(&mut daemon).await;
-        wait_looked_after(&client, &mut looked).await;
+        wait_for_retention(&client, &mut runs).await;
         let_pass(Duration::from_millis(300)).await;
     }
     assert_eq!(rows(&client).await, 500);
@@ -118,14 +118,14 @@ async fn slots_emptied_all_the_time_under_load_cost_nothing_and_delay_no_insert(
 
 /// What the relay's own session does not notice: it goes on, and somebody has to say it.
 #[tokio::test]
-async fn upkeep_that_cannot_work_is_told_and_events_still_flow() {
-    const TOLD: &str = "a chore fails again and again";
+async fn upkeep_that_cannot_work_is_reported_and_events_still_flow() {
+    const FAILING: &str = "a chore fails again and again";
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
     let away = r#"ALTER FUNCTION "postrider".retain(interval) RENAME TO retain_elsewhere"#;
     client.batch_execute(away).await.unwrap();
-    let mut daemon = fixture.daemon().allow_log(TOLD).start();
-    let line = daemon.wait_log(TOLD, DEADLINE).await;
+    let mut daemon = fixture.daemon().allow_log(FAILING).start();
+    let line = daemon.wait_log(FAILING, DEADLINE).await;
     assert!(line.contains("retain"), "{line}");
     app::emit(&client, "order.placed", None, "{}").await;
     assert_eq!(fixture.wait_stored(1, DEADLINE).await.len(), 1);
@@ -151,11 +151,11 @@ const WAITS: &str = "SELECT EXISTS (SELECT FROM pg_locks AS l WHERE l.locktype =
     AND l.objid = 1 AND NOT l.granted
     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))";
 
-/// The letters were looked at before the lock on the rows was there: a letter that came in between,
+/// The letters were read before the lock on the rows was there: a letter that came in between,
 /// and left its payload in the outbox, lost it. Here it comes in between each time, because the
 /// function reads the letters through a view that waits once the statement has its snapshot.
 #[tokio::test]
-async fn a_letter_that_is_written_while_retention_looks_keeps_its_payload() {
+async fn a_letter_that_is_written_while_retention_decides_keeps_its_payload() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
     sealed_turn(&fixture, &client).await;

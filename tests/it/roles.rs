@@ -35,7 +35,7 @@ async fn the_relays_role_is_enough_for_everything_that_the_program_does() {
     assert!(fixture.wait_drained(DEADLINE).await);
     assert_eq!(count(&admin, "letter").await, 1);
 
-    // A restart after each of which the program looks after the slots; then a restored database.
+    // A restart, after each of which the program runs its retention; then a restored database.
     let restored = r#"UPDATE "postrider".position SET system_id = system_id + 1"#;
     for _ in 0..40 {
         daemon.stop().await;

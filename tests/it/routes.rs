@@ -114,7 +114,7 @@ async fn a_route_that_takes_few_events_reads_no_others() {
     let toml = with_route(&fixture, routes(&fixture, &["rare"]), "other");
     let daemon = relay(toml).allow_log("no route takes").start();
     assert_eq!(held(&fixture, "rare", 120).await.len(), 120);
-    eventually("everything is looked at", DEADLINE, async || {
+    eventually("everything is read", DEADLINE, async || {
         let settled = r#"SELECT count(*) FROM "postrider".position AS p
             WHERE relay IN ('rare', 'other') AND NOT EXISTS (
                 SELECT FROM "postrider".outbox AS o
@@ -411,7 +411,7 @@ async fn the_filter_in_sql_decides_as_the_one_in_the_program() {
         for kind in ["domain", "command"] {
             for key in [None, Some("order"), Some("a_b"), Some("axb")] {
                 for filter in &filters {
-                    // Ids of all lengths that the hash tells apart, and none.
+                    // Ids of all lengths that the hash distinguishes, and none.
                     let id = key.map(|key| format!("{event_type}{}", key.repeat(decided[0] % 7)));
                     let seq = i64::try_from(decided[1]).unwrap();
                     let event = event(event_type, kind, key.zip(id.as_deref()), seq);
@@ -428,9 +428,9 @@ async fn the_filter_in_sql_decides_as_the_one_in_the_program() {
                         .await
                         .unwrap();
                     let takes = filter.takes(&event);
-                    let told = format!("{filter:?}: {event_type} {kind} {key:?}");
-                    assert_eq!(row.get::<_, Option<bool>>(0), Some(takes), "{told}");
-                    assert_eq!(row.get::<_, Option<bool>>(1), Some(takes), "{told}");
+                    let case = format!("{filter:?}: {event_type} {kind} {key:?}");
+                    assert_eq!(row.get::<_, Option<bool>>(0), Some(takes), "{case}");
+                    assert_eq!(row.get::<_, Option<bool>>(1), Some(takes), "{case}");
                     decided[usize::from(takes)] += 1;
                 }
             }
@@ -439,7 +439,7 @@ async fn the_filter_in_sql_decides_as_the_one_in_the_program() {
     assert!(decided.iter().all(|count| *count > 20), "{decided:?}");
 }
 
-/// An event with what a filter looks at.
+/// An event with the columns that a filter reads.
 fn event(event_type: &str, kind: &'static str, aggregate: Option<(&str, &str)>, seq: i64) -> Event {
     Event {
         seq: Seq(seq),
@@ -797,7 +797,7 @@ async fn one_route_can_be_run_alone() {
     assert!(finished.stderr.contains("the routes are order, invoice, unrouted"), "{finished:?}");
 }
 
-/// A route on an outbox whose numbers begin high, or jump, looks for its events with the index.
+/// A route on an outbox whose numbers begin high, or jump, finds its events with the index.
 #[tokio::test]
 async fn a_gap_of_numbers_is_not_crawled_through() {
     let fixture = Fixture::new().await;

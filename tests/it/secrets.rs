@@ -113,7 +113,7 @@ fn assert_silent(sandbox: &Sandbox, case: &str) {
 }
 
 #[test]
-fn secret_files_are_looked_for_in_the_credentials_first_and_beside_the_file_last() {
+fn secret_files_are_searched_in_the_credentials_first_and_beside_the_file_last() {
     let config = "[database]\nurl_file = \"database-url\"\n[nats]\nurl = \"nats://h\"\npassword_file = \"sub/password\"\nuser = \"me\"\n";
     let sandbox = Sandbox::new()
         .file("etc/postrider.toml", &format!("{config}{STREAM}"))

@@ -79,11 +79,11 @@ async fn records_of_more_letters_than_a_statement_can_write_are_written_in_parts
     eventually("120 letters", DEADLINE, async || count(&client, letters).await == 120).await;
 
     client.batch_execute("BEGIN").await.unwrap();
-    let mend = "UPDATE postrider.letter
+    let correct = "UPDATE postrider.letter
         SET event_type = 'order.placed', state = 'retrying', dead_at = NULL,
             next_attempt_at = clock_timestamp()
         WHERE state = 'dead'";
-    client.batch_execute(mend).await.unwrap();
+    client.batch_execute(correct).await.unwrap();
     slow_letters(&client, "UPDATE", Duration::from_millis(100)).await;
     client.batch_execute("COMMIT").await.unwrap();
 

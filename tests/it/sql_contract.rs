@@ -174,7 +174,7 @@ async fn a_schema_without_its_sequence_values_still_takes_inserts() {
 }
 
 #[tokio::test]
-async fn the_context_fills_in_what_emit_was_not_told_until_the_transaction_ends() {
+async fn the_context_fills_in_what_emit_was_not_given_until_the_transaction_ends() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
     client
@@ -260,7 +260,7 @@ async fn a_claim_is_given_once_and_again_after_a_rollback() {
 
 /// By the function, by the default of the column, and by emit, on both of its ways.
 #[tokio::test]
-async fn ids_are_of_version_7_and_tell_the_time() {
+async fn ids_are_of_version_7_and_contain_the_time() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
     let rows = client

@@ -90,7 +90,7 @@ async fn a_crash_loses_no_line_and_the_first_copies_are_in_order() {
 
 /// The other end of a pipe is gone: nothing may be settled, and somebody has to hear of it.
 #[tokio::test]
-async fn a_standard_output_that_nobody_reads_settles_nothing_and_is_told() {
+async fn a_standard_output_that_nobody_reads_settles_nothing_and_is_reported() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
     let (reader, writer) = pipe().unwrap();

@@ -68,7 +68,7 @@ async fn a_deleted_stream_that_was_published_to_is_for_a_person_to_restore() {
     daemon.stop().await;
     assert_eq!(check().await, Some(78));
 
-    // A person follows the command; what was created anew is told before a start heals it.
+    // A person follows the command; a stream that was created anew is reported before a start heals it.
     fixture.jetstream().await.create_stream(fixture.stream_config()).await.unwrap();
     let check = daemon::run(&fixture.toml(), &["check"]).await;
     assert!(check.stdout.contains("was created anew since events were published"), "{check:?}");
@@ -105,7 +105,7 @@ async fn a_sealed_stream_and_other_subjects_say_what_to_do_about_just_that() {
         let fixture = Fixture::new().await;
         let daemon = started(&fixture, fixture.daemon()).await;
         fixture.jetstream().await.update_stream(change(fixture.stream_config())).await.unwrap();
-        // Also what makes the relay look at the stream before its minute is over.
+        // The same for what makes the relay verify the stream before its minute is over.
         drop(daemon);
         let daemon = fixture.daemon().allow_log(" ERROR ").allow_log(" WARN ").start();
         let mut daemon = daemon;

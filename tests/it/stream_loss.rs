@@ -133,8 +133,9 @@ async fn a_letter_that_was_published_is_restored_whenever_its_stream_is_lost() {
     let dead = r#"INSERT INTO "postrider".outbox (event_type) VALUES ('order.*')"#;
     client.batch_execute(dead).await.unwrap();
     emit(&fixture, 5).await;
-    let mend = ["dlq", "edit", "1", "--event-type", "order.placed", "--reason", "a typing error"];
-    for command in [&mend[..], &["dlq", "redrive", "1", "--wait"]] {
+    let correct =
+        ["dlq", "edit", "1", "--event-type", "order.placed", "--reason", "a typing error"];
+    for command in [&correct[..], &["dlq", "redrive", "1", "--wait"]] {
         let finished = run(&toml, command).await;
         assert_eq!(finished.code, Some(0), "{finished:?}");
     }
@@ -195,8 +196,8 @@ async fn a_stream_whose_identity_is_not_known_is_no_other_stream() {
     let known = r#"SELECT stream_created_ns FROM "postrider".position"#;
     let created: i64 = client.query_one(known, &[]).await.unwrap().get(0);
     let stream = fixture.jetstream().await.get_stream(&fixture.stream).await.unwrap();
-    let told = stream.cached_info().created;
-    assert_eq!(i128::from(created), told.unix_timestamp_nanos());
+    let reported = stream.cached_info().created;
+    assert_eq!(i128::from(created), reported.unix_timestamp_nanos());
 
     let forget = r#"UPDATE "postrider".position SET stream_created_ns = NULL"#;
     client.batch_execute(forget).await.unwrap();

@@ -27,7 +27,7 @@ impl NotifySocket {
     }
 
     /// The daemon as systemd would start it, with a watchdog of two seconds.
-    fn tell(&self, daemon: DaemonBuilder) -> DaemonBuilder {
+    fn notifying(&self, daemon: DaemonBuilder) -> DaemonBuilder {
         daemon.env("NOTIFY_SOCKET", self.path().to_str().unwrap()).env("WATCHDOG_USEC", "2000000")
     }
 
@@ -52,7 +52,7 @@ impl NotifySocket {
 async fn systemd_hears_ready_status_signs_of_life_and_stopping() {
     let fixture = Fixture::new().await;
     let mut systemd = NotifySocket::bind();
-    let mut daemon = systemd.tell(fixture.daemon()).start();
+    let mut daemon = systemd.notifying(fixture.daemon()).start();
 
     systemd.wait("READY=1").await;
     systemd.wait("WATCHDOG=1").await;
@@ -76,7 +76,7 @@ async fn the_program_is_ready_although_no_server_is_up() {
         .set("database.url", "postgresql://nobody@127.0.0.1:1/none")
         .set("nats.url", "nats://127.0.0.1:1")
         .allow_log("WARN");
-    let mut daemon = systemd.tell(unreachable).start();
+    let mut daemon = systemd.notifying(unreachable).start();
 
     systemd.wait("READY=1").await;
     systemd.wait("WATCHDOG=1").await;
@@ -84,14 +84,14 @@ async fn the_program_is_ready_although_no_server_is_up() {
 }
 
 #[tokio::test]
-async fn an_idle_program_stops_at_once_when_it_is_told_to() {
+async fn an_idle_program_stops_at_once_when_it_is_asked_to() {
     let fixture = Fixture::new().await;
     let mut systemd = NotifySocket::bind();
-    let mut daemon = systemd.tell(fixture.daemon()).start();
+    let mut daemon = systemd.notifying(fixture.daemon()).start();
     systemd.wait("STATUS=relaying").await;
 
-    let told = Stopwatch::start();
+    let watch = Stopwatch::start();
     daemon.stop().await;
-    let took = told.stop();
+    let took = watch.stop();
     assert!(took < Duration::from_secs(4), "{took:?} although there was nothing to settle");
 }

@@ -9,7 +9,7 @@ use self::torture_witness::{Witness, least_out_of_turn};
 use super::support::{self, DEADLINE, Fixture, eventually};
 
 #[tokio::test]
-async fn a_witness_tells_connections_apart_and_when_each_began_to_publish() {
+async fn a_witness_distinguishes_connections_and_when_each_began_to_publish() {
     let fixture = Fixture::new().await;
     let witness = Witness::start(&fixture).await;
     let client = async_nats::connect(fixture.nats.url()).await.unwrap();

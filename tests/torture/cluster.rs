@@ -90,7 +90,7 @@ impl Cluster {
     }
 }
 
-/// Tells a stream's leader to let another one lead.
+/// Makes a stream's leader let another one lead.
 pub(crate) async fn step_down(client: &async_nats::Client, stream: &str) {
     let request = client.request(format!("$JS.API.STREAM.LEADER.STEPDOWN.{stream}"), "".into());
     // Without a leader nobody answers, and that is a fault too.

@@ -160,7 +160,7 @@ impl Crowd {
         self.complaints.extend(complaint);
     }
 
-    /// Tells what there was to see. So many publishes may be out of turn at most.
+    /// Reports what there was to see. So many publishes may be out of turn at most.
     pub(crate) fn testify(self, late_max: u64, tally: &mut Tally) {
         let (late, complaint) = self.out_of_turn();
         let too_many = late > late_max;
@@ -241,7 +241,7 @@ impl Instance {
         self.state = State::Frozen { since: Instant::now(), led: true };
     }
 
-    /// Waits for the end of a program that was told to stop. Complains when it did not end well.
+    /// Waits for the end of a program that was asked to stop. Complains when it did not end well.
     pub(crate) async fn stopped(&mut self) -> Option<String> {
         let code = self.daemon.wait_exit(DEADLINE).await;
         self.state = State::Down;

@@ -17,7 +17,7 @@ pub(crate) struct Fault {
     pub(crate) nightly: u32,
     /// How many strikes share their servers, and are checked together, at most.
     pub(crate) set: u32,
-    /// Inflicts one set of strikes and tells what is left of the events.
+    /// Inflicts one set of strikes and reports what is left of the events.
     pub(crate) inflict: Inflict,
 }
 

@@ -42,7 +42,7 @@ pub(crate) fn run(faults: Vec<Fault>, options: &Options) -> Vec<Outcome> {
             scope.spawn(|| {
                 while let Some((place, fault)) = take() {
                     let outcome = run_one(fault, options);
-                    tell(&outcome);
+                    print(&outcome);
                     done.lock().unwrap_or_else(PoisonError::into_inner).push((place, outcome));
                 }
             });
@@ -59,7 +59,7 @@ fn run_one(fault: Fault, options: &Options) -> Outcome {
     let strikes = options.strikes(&fault);
     let mut left = strikes;
     for number in 0.. {
-        // The first failure is the one to look at; more of them only take time.
+        // The first failure is the one to read; more of them only take time.
         if left == 0 || !tally.is_clean() || tally.skipped.is_some() {
             break;
         }
@@ -94,7 +94,7 @@ fn text(panic: &(dyn Any + Send)) -> String {
 }
 
 /// One line as soon as it is known, for whoever waits.
-fn tell(outcome: &Outcome) {
+fn print(outcome: &Outcome) {
     let Outcome { fault, tally, took } = outcome;
     let verdict = match (&tally.skipped, tally.is_clean()) {
         (Some(_), true) => "skipped",

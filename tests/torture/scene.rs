@@ -30,7 +30,7 @@ const FILES_MAX: usize = 48;
 const MEMORY_KIB_MAX: u64 = 128 * 1024;
 
 /// The program with the fixture's configuration. Every fault makes it warn, and none may make it
-/// say ERROR or panic; what the client library calls an error, the program mends.
+/// say ERROR or panic; what the client library calls an error, the program recovers from.
 pub(crate) fn daemon(fixture: &Fixture) -> DaemonBuilder {
     fixture.daemon().allow_log(" WARN ")
 }
@@ -129,7 +129,7 @@ async fn lingering(fixture: &Fixture) -> Option<String> {
     row.map(|row| row.get(0))
 }
 
-/// Complains about a program that took too much memory or too many files, where the system tells.
+/// Complains about a program that took too much memory or too many files, where the system says.
 pub(crate) fn look_at_resources(daemon: &Daemon, tally: &mut Tally) {
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

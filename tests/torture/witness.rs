@@ -1,6 +1,6 @@
 //! Witness: sees every publish as the broker passes it on, and the connection that it came over.
 //!
-//! The stream does not tell who has published a message. The address for the acknowledgement does:
+//! The stream does not say who has published a message. The address for the acknowledgement does:
 //! it is an inbox, and no two connections have the same one. A subscriber sees it, and sees also
 //! what the stream drops as a duplicate.
 

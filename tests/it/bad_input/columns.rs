@@ -241,7 +241,7 @@ async fn b24_times_that_no_text_can_say_are_left_out() {
 }
 
 #[tokio::test]
-async fn b24_the_age_of_a_backlog_with_odd_times_is_told() {
+async fn b24_the_age_of_a_backlog_with_odd_times_is_reported() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
     // The relay has run once, and does not run now.

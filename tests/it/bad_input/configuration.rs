@@ -68,12 +68,12 @@ async fn b27_a_password_may_hold_any_character() {
     scene.publishes(vec![Row::new()]).await;
 }
 
-/// Insists that a file with these lines is refused with exit code 78 and `told`.
-fn is_refused(lines: &str, told: &str) {
+/// Insists that a file with these lines is refused with exit code 78 and `expected`.
+fn is_refused(lines: &str, expected: &str) {
     let sandbox = Sandbox::new().file("postrider.toml", &format!("{MINIMAL}{lines}"));
     let finished = sandbox.run(&["config", "show"]);
     assert_eq!((finished.code, finished.stdout.as_str()), (Some(78), ""), "{lines}: {finished:?}");
-    assert!(finished.stderr.contains(told), "{lines}: {}", finished.stderr);
+    assert!(finished.stderr.contains(expected), "{lines}: {}", finished.stderr);
 }
 
 #[test]

@@ -39,16 +39,16 @@ async fn b21_every_byte_of_the_encodings_that_are_served_has_a_character_in_utf8
 async fn b21_an_encoding_that_may_hold_no_unicode_is_refused_at_the_start() {
     for encoding in ["SQL_ASCII", "WIN1252", "EUC_JP"] {
         let fixture = with_encoding(encoding).await;
-        let told = format!("the encoding {encoding}");
+        let named = format!("the encoding {encoding}");
         for args in [&["migrate"][..], &["check"], &["status"], &["dlq", "list"]] {
             let finished = daemon::run(&fixture.toml(), args).await;
             let text = finished.stdout + &finished.stderr;
-            assert!(text.contains(&told) && text.contains("ENCODING 'UTF8'"), "{args:?}: {text}");
+            assert!(text.contains(&named) && text.contains("ENCODING 'UTF8'"), "{args:?}: {text}");
             assert_ne!(finished.code, Some(0), "{args:?}");
         }
         let mut daemon = fixture.daemon().allow_log("waiting for Postgres").start();
         let line = daemon.wait_log("waiting for Postgres", DEADLINE).await;
-        assert!(line.contains(&told) && line.contains("ENCODING 'UTF8'"), "{line}");
+        assert!(line.contains(&named) && line.contains("ENCODING 'UTF8'"), "{line}");
     }
 }
 

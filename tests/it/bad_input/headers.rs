@@ -182,7 +182,7 @@ async fn b10_headers_that_another_table_had_compressed_are_published() {
 #[tokio::test]
 async fn b11_headers_that_are_no_short_list_of_texts_are_refused() {
     let mut scene = Scene::new().await;
-    // To a reader that looks at its size only, an empty list is as empty as an object.
+    // A reader that checks the size alone takes an empty list for an empty object.
     scene.emit_refuses(&emit(&json!([])), "pass headers like").await;
     scene.publishes(vec![with(&json!([]))]).await;
     let shapes = [

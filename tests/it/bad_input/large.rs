@@ -108,8 +108,8 @@ fn of_size(bytes: usize) -> Row {
 
 /// What the letter of a row of a million and a half says of its size, less the payload.
 fn header_bytes(error: &str) -> usize {
-    let told = error.split(' ').nth(2).unwrap();
-    told.parse::<usize>().unwrap() - 1_500_000
+    let bytes_text = error.split(' ').nth(2).unwrap();
+    bytes_text.parse::<usize>().unwrap() - 1_500_000
 }
 
 #[tokio::test]

@@ -155,11 +155,11 @@ impl Scene {
         for (row, id, code, follower) in bad {
             let found = letter(&self.client, id).await;
             let found = found.unwrap_or_else(|| panic!("no letter: {:?}", row.columns));
-            let told = shortened(&format!("{:?}", row.columns));
-            assert_eq!((found.state.as_str(), found.code.as_str()), ("dead", code), "{told}");
+            let shown = shortened(&format!("{:?}", row.columns));
+            assert_eq!((found.state.as_str(), found.code.as_str()), ("dead", code), "{shown}");
             let held = letter(&self.client, follower).await.map(|letter| letter.state);
             if row.is_keyed() {
-                assert!(matches!(held.as_deref(), Some("held" | "dead")), "{held:?} {told}");
+                assert!(matches!(held.as_deref(), Some("held" | "dead")), "{held:?} {shown}");
             } else {
                 good.insert(follower);
             }
@@ -187,9 +187,9 @@ impl Scene {
         let mut messages = Vec::new();
         for (id, row) in ids {
             let mut found = stored.iter().filter(|message| message.id() == id);
-            let told = shortened(&format!("{:?}", row.columns));
-            let message = found.next().unwrap_or_else(|| panic!("not published: {told}"));
-            assert!(found.next().is_none(), "published twice: {told}");
+            let shown = shortened(&format!("{:?}", row.columns));
+            let message = found.next().unwrap_or_else(|| panic!("not published: {shown}"));
+            assert!(found.next().is_none(), "published twice: {shown}");
             messages.push(message.clone());
         }
         self.goes_on().await;

@@ -1,4 +1,4 @@
-//! B16 to B20: payloads that a program which looks into them would break or change.
+//! B16 to B20: payloads that a program which parses them would break or change.
 
 use std::fmt::Write as _;
 
@@ -46,12 +46,12 @@ async fn b16_no_payload_is_a_tombstone_and_an_empty_one_is_empty() {
         of_json(" {} "),
     ];
     let messages = scene.publishes(rows).await;
-    let told: Vec<_> = messages
+    let published: Vec<_> = messages
         .iter()
         .map(|it| (str::from_utf8(&it.payload).unwrap(), it.header("Postrider-Null")))
         .collect();
     let expected = [("", Some("true")), ("", None), ("null", None), ("\"\"", None), (" {} ", None)];
-    assert_eq!(told, expected);
+    assert_eq!(published, expected);
     // Both is neither: nobody knows which one is meant.
     let both = Row::new().with("payload_binary", "'\\x00'");
     scene.refuses(vec![(both, "two_payloads")]).await;

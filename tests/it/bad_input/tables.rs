@@ -56,9 +56,9 @@ async fn b26_columns_that_an_application_adds_or_shortens_change_nothing() {
     scene.goes_on().await;
 }
 
-/// Changes the table under a running program, insists that it says `told` and publishes nothing,
-/// mends the table, and insists that what was inserted is published then without a restart.
-async fn waits_until_mended(breaking: &str, told: &str, mending: &str) {
+/// Changes the table under a running program, insists that it says `complaint` and publishes nothing,
+/// repairs the table, and insists that what was inserted is published then without a restart.
+async fn waits_until_repaired(breaking: &str, complaint: &str, mending: &str) {
     let mut scene = Scene::with(|daemon| {
         daemon.allow_log("lost the relay's session").allow_log("waiting for Postgres")
     })
@@ -68,7 +68,7 @@ async fn waits_until_mended(breaking: &str, told: &str, mending: &str) {
     let insert = "INSERT INTO postrider.outbox (event_type) VALUES ('while.broken')";
     scene.client.batch_execute(insert).await.unwrap();
     scene.daemon.wait_log("waiting for Postgres", DEADLINE).await;
-    scene.daemon.wait_log(told, DEADLINE).await;
+    scene.daemon.wait_log(complaint, DEADLINE).await;
     scene.client.batch_execute(mending).await.unwrap();
     let stored = scene.fixture.wait_stored(2, DEADLINE).await;
     assert_eq!(stored[1].header("ce-type"), Some("while.broken"));
@@ -78,15 +78,15 @@ async fn waits_until_mended(breaking: &str, told: &str, mending: &str) {
 #[tokio::test]
 async fn b26_a_missing_column_is_named_and_waited_for() {
     let alter = "ALTER TABLE postrider.outbox RENAME COLUMN actor TO gone";
-    let mend = "ALTER TABLE postrider.outbox RENAME COLUMN gone TO actor";
-    waits_until_mended(alter, "actor does not exist", mend).await;
+    let repair = "ALTER TABLE postrider.outbox RENAME COLUMN gone TO actor";
+    waits_until_repaired(alter, "actor does not exist", repair).await;
 }
 
 #[tokio::test]
 async fn b26_a_column_of_another_type_is_named_and_waited_for() {
     let alter = |to: &str| format!("ALTER TABLE postrider.outbox ALTER COLUMN payload TYPE {to}");
-    let told = "column \"payload\" of the outbox has the type jsonb, and should have json";
-    waits_until_mended(&alter("jsonb"), told, &alter("json")).await;
+    let complaint = "column \"payload\" of the outbox has the type jsonb, and should have json";
+    waits_until_repaired(&alter("jsonb"), complaint, &alter("json")).await;
 }
 
 // Without a word the rows would be invisible, settled, and lost.

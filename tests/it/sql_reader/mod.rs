@@ -62,7 +62,7 @@ async fn relay(fixture: &Fixture) -> Client {
     client
 }
 
-/// What taking the position tells.
+/// What taking the position returns.
 async fn take_position(client: &Client) -> Row {
     let (instance, ended, process) = (Uuid::nil(), None::<i64>, None::<String>);
     let parameters: [&(dyn ToSql + Sync); 7] =
@@ -83,13 +83,13 @@ async fn span(client: &Client, settled: &str) -> (String, Option<String>) {
     (snapshot.get(0), late.get("late"))
 }
 
-/// The snapshot that a look tells, and the seqs of its rows.
-async fn look(client: &Client, settled: &str, rows: i64) -> (String, Vec<i64>) {
+/// The snapshot that a poll returns, and the seqs of its rows.
+async fn poll(client: &Client, settled: &str, rows: i64) -> (String, Vec<i64>) {
     let name = if settled.ends_with(':') { "poll_outbox" } else { "poll_outbox_late" };
     let parameters: [&(dyn ToSql + Sync); 3] = [&settled, &rows, &8192_i32];
     let rows = client.query(&statement(name), &parameters).await.unwrap();
     let (first, rest) = rows.split_first().unwrap();
-    assert_eq!(first.get::<_, Option<i64>>("seq"), None, "the first row tells the snapshot");
+    assert_eq!(first.get::<_, Option<i64>>("seq"), None, "the first row has the snapshot");
     // These come in no order.
     let mut seqs: Vec<i64> = rest.iter().map(|row| row.get("seq")).collect();
     seqs.sort_unstable();
@@ -150,7 +150,7 @@ async fn every_statement_can_be_prepared_and_explains_itself() {
 }
 
 #[tokio::test]
-async fn a_look_sees_what_its_snapshot_says_and_what_a_page_up_to_there_would() {
+async fn a_poll_sees_what_its_snapshot_says_and_what_a_page_up_to_there_would() {
     let fixture = Fixture::own_postgres().await;
     let client = relay(&fixture).await;
     let mut open = fixture.connect().await;
@@ -161,7 +161,7 @@ async fn a_look_sees_what_its_snapshot_says_and_what_a_page_up_to_there_would() 
     let open = open.transaction().await.unwrap();
     emit(open.client(), 3).await;
     emit(&client, 2).await;
-    let (seen, seqs) = look(&client, &settled, 1000).await;
+    let (seen, seqs) = poll(&client, &settled, 1000).await;
     assert_eq!(seqs, [11, 12, 13, 14, 15, 19, 20]);
     let (now, _) = span(&client, &settled).await;
     assert_eq!(seen, now, "nothing ended since");
@@ -169,10 +169,10 @@ async fn a_look_sees_what_its_snapshot_says_and_what_a_page_up_to_there_would() 
     assert_eq!(page(&client, (&settled, &seen), (0, 0), None).await, seqs);
 }
 
-/// With all that a look may meet: a transaction that was open and has ended, one that was and is, one that
+/// With all that a poll may meet: a transaction that was open and has ended, one that was and is, one that
 /// rolled back, and one that has drawn a low seq and is younger than the snapshot.
 #[tokio::test]
-async fn a_look_gives_late_rows_among_the_others_and_none_of_the_open() {
+async fn a_poll_gives_late_rows_among_the_others_and_none_of_the_open() {
     let fixture = Fixture::own_postgres().await;
     let client = relay(&fixture).await;
     let begin = async |rows| {
@@ -194,17 +194,17 @@ async fn a_look_gives_late_rows_among_the_others_and_none_of_the_open() {
     for (client, end) in [(&late, "COMMIT"), (&rolled_back, "ROLLBACK"), (&young, "COMMIT")] {
         client.batch_execute(end).await.unwrap();
     }
-    let (seen, seqs) = look(&client, &settled, 1000).await;
+    let (seen, seqs) = poll(&client, &settled, 1000).await;
     assert_eq!(seqs, [1, 2, 6, 7, 8, 9]);
     let (_, late) = span(&client, &settled).await;
     assert_eq!(page(&client, (&settled, &seen), (0, fence), late.as_deref()).await, seqs);
-    assert_eq!(look(&client, &seen, 1000).await.1, [0; 0]);
+    assert_eq!(poll(&client, &seen, 1000).await.1, [0; 0]);
     open.batch_execute("COMMIT").await.unwrap();
-    assert_eq!(look(&client, &seen, 1000).await.1, [4]);
+    assert_eq!(poll(&client, &seen, 1000).await.1, [4]);
 }
 
 #[tokio::test]
-async fn a_look_gives_no_more_rows_than_it_may() {
+async fn a_poll_gives_no_more_rows_than_it_may() {
     let fixture = Fixture::own_postgres().await;
     let client = relay(&fixture).await;
     let (settled, _) = span(&client, "3:3:").await;
@@ -214,11 +214,11 @@ async fn a_look_gives_no_more_rows_than_it_may() {
     emit(&client, 1).await;
     let (with_open, _) = span(&client, "3:3:").await;
     emit(&client, 5).await;
-    assert_eq!(look(&client, &settled, 6).await.1, [7, 8, 9, 10, 11, 12]);
-    assert_eq!(look(&client, &settled, 5).await.1.len(), 5);
+    assert_eq!(poll(&client, &settled, 6).await.1, [7, 8, 9, 10, 11, 12]);
+    assert_eq!(poll(&client, &settled, 5).await.1.len(), 5);
     held.batch_execute("COMMIT").await.unwrap();
-    assert_eq!(look(&client, &with_open, 11).await.1, [1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12]);
-    assert_eq!(look(&client, &with_open, 8).await.1.len(), 8);
+    assert_eq!(poll(&client, &with_open, 11).await.1, [1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12]);
+    assert_eq!(poll(&client, &with_open, 8).await.1.len(), 8);
 }
 
 #[tokio::test]
@@ -274,7 +274,7 @@ async fn late_rows_come_in_seq_order_with_the_others() {
 }
 
 #[tokio::test]
-async fn large_payloads_stay_behind_and_tell_their_size() {
+async fn large_payloads_stay_behind_and_have_their_size() {
     let fixture = Fixture::new().await;
     let client = relay(&fixture).await;
     client
@@ -304,7 +304,7 @@ async fn large_payloads_stay_behind_and_tell_their_size() {
         row.get::<_, Option<Present>>("payload").is_some()
             || row.get::<_, Option<&[u8]>>("payload_binary").is_some()
     };
-    let told: Vec<(&str, Option<i32>, bool, Option<&str>)> = rows
+    let read: Vec<(&str, Option<i32>, bool, Option<&str>)> = rows
         .iter()
         .map(|row| {
             (row.get("event_type"), row.get("payload_size"), comes_along(row), row.get("headers"))
@@ -320,7 +320,7 @@ async fn large_payloads_stay_behind_and_tell_their_size() {
         ("copied", Some(2_000_002), false, None),
         ("wide", None, false, Some("\"too large\"")),
     ];
-    assert_eq!(told, expected);
+    assert_eq!(read, expected);
     for row in &rows {
         let binary: Option<&[u8]> = row.get("payload_binary");
         assert!(binary.is_none_or(|bytes| bytes.len() <= 8192));
@@ -420,7 +420,7 @@ async fn the_gate_wakes_while_it_is_open_and_is_closed_when_its_time_is_over() {
     let gate = async |seconds: i64| {
         client.query_one(&statement("open_gate"), &[&seconds]).await.unwrap();
     };
-    // Closed, open, closed again: only the second and the third insert are told.
+    // Closed, open, closed again: only the second and the third insert notify.
     producer.batch_execute(insert).await.unwrap();
     gate(60).await;
     producer.batch_execute(insert).await.unwrap();

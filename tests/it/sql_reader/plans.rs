@@ -98,8 +98,8 @@ async fn a_page_touches_no_settled_row() {
     }
 }
 
-/// The blocks that one look and its page touch, and the rows of the page.
-async fn blocks_of_a_look(client: &Client, settled: &str, floor: i64) -> (i64, i64) {
+/// The blocks that one poll and its page touch, and the rows of the page.
+async fn blocks_of_a_poll(client: &Client, settled: &str, floor: i64) -> (i64, i64) {
     let (target, late) = span(client, settled).await;
     let late = late.unwrap_or_else(|| "{}".to_owned());
     let calls = [
@@ -168,7 +168,7 @@ async fn five_million_settled_rows_cost_the_reader_nothing() {
         let next_fence = settle(&client, term, (&settled, &settled), fence).await.unwrap();
         emit(&client, 20).await;
         held.commit().await.unwrap();
-        let (blocks, rows) = blocks_of_a_look(&client, &settled, fence).await;
+        let (blocks, rows) = blocks_of_a_poll(&client, &settled, fence).await;
         fence = next_fence;
         assert_eq!(rows, 21, "{statistics} statistics");
         assert!(blocks < 200, "{statistics} statistics: {blocks} blocks");

@@ -117,8 +117,8 @@ async fn a_letter_without_its_payload_keeps_the_row() {
     // The answer of the first run may have been lost: the second names the letter too.
     for _ in 0..2 {
         let row = client.query_one(&statement("settle_letters"), &parameters).await.unwrap();
-        let told = (row.get::<_, i64>("settled"), row.get::<_, i64>("id"), row.get("error_code"));
-        assert_eq!(told, (1, 1, "payload_too_large"));
+        let letter = (row.get::<_, i64>("settled"), row.get::<_, i64>("id"), row.get("error_code"));
+        assert_eq!(letter, (1, 1, "payload_too_large"));
     }
     let page: [&(dyn ToSql + Sync); 3] = [&"main", &0_i64, &10_i64];
     let blocked = client.query(&statement("load_blocked_keys"), &page).await.unwrap();

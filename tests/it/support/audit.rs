@@ -29,20 +29,20 @@ pub(crate) fn awkward(events_per_second: u32, keys: u32) -> Options {
     Options { early_xid_percent: 5, held_open_percent: 5, ..load }
 }
 
-/// Runs a workload without end for as long as the trouble lasts; its ledger, and what the trouble
+/// Runs a workload without end for as long as the fault lasts; its ledger, and what the fault
 /// gives.
 pub(crate) async fn work_during<T>(
     workload: Workload,
-    trouble: impl Future<Output = T>,
+    fault: impl Future<Output = T>,
 ) -> (Ledger, T) {
     let stop = CancellationToken::new();
-    let trouble = async {
-        let given = trouble.await;
+    let fault = async {
+        let given = fault.await;
         stop.cancel();
         given
     };
-    let (ledger, given) = tokio::join!(workload.run(&stop), trouble);
-    (ledger.expect("a workload that outlives the trouble"), given)
+    let (ledger, given) = tokio::join!(workload.run(&stop), fault);
+    (ledger.expect("a workload that outlives the fault"), given)
 }
 
 impl Fixture {
@@ -55,17 +55,17 @@ impl Fixture {
         })
     }
 
-    /// Runs a workload for as long as the trouble lasts, waits until everything is settled, and
-    /// insists on a clean audit. Returns the report and what the trouble gives.
+    /// Runs a workload for as long as the fault lasts, waits until everything is settled, and
+    /// insists on a clean audit. Returns the report and what the fault gives.
     ///
-    /// The trouble gets the fixture back, for it may stop and start the fixture's servers.
+    /// The fault gets the fixture back, for it may stop and start the fixture's servers.
     pub(crate) async fn under_load<T>(
         &mut self,
         options: Options,
-        trouble: impl AsyncFnOnce(&mut Self) -> T,
+        fault: impl AsyncFnOnce(&mut Self) -> T,
     ) -> (Report, T) {
         let workload = self.workload(Options { events: u64::MAX, ..options });
-        let (ledger, given) = work_during(workload, Box::pin(trouble(self))).await;
+        let (ledger, given) = work_during(workload, Box::pin(fault(self))).await;
         (self.audit(&ledger, Order::Serial).await, given)
     }
 

@@ -197,7 +197,7 @@ impl Daemon {
         self.builder.allowed.push(text.to_owned());
     }
 
-    /// Changes the configuration file of the running program, and tells it to read it.
+    /// Changes the configuration file of the running program, and makes it read the file again.
     pub(crate) fn reload(&mut self, change: impl FnOnce(Toml) -> Toml) {
         self.builder.toml = change(self.builder.toml.clone());
         fs::write(self.home.path().join("postrider.toml"), self.builder.toml.to_string()).unwrap();

@@ -228,7 +228,7 @@ impl<T> Condition for Option<T> {
     }
 }
 
-/// Looks again and again until the condition is met; the test fails at the deadline.
+/// Checks again and again until the condition is met; the test fails at the deadline.
 pub(crate) async fn eventually<C: Condition>(
     what: impl Debug,
     deadline: Duration,

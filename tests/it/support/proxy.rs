@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 const QUEUE_MAX: usize = 4096;
 const PIECE_BYTES: usize = 16 * 1024;
 
-/// The bytes that a client of NATS sends first, at most, in which its subscriptions are looked for.
+/// The bytes that a client of NATS sends first, at most, in which its subscriptions are searched.
 const OPENING_BYTES: usize = 64 * 1024;
 
 /// What happens to the bytes of one direction.
@@ -121,14 +121,14 @@ impl Shared {
     }
 }
 
-/// How a connection is told what happens to it.
+/// How a connection learns what happens to it.
 struct Connection {
     modes: watch::Sender<Modes>,
     cut: CancellationToken,
 }
 
 impl Proxy {
-    /// Passes everything on to a port of this machine, until told otherwise.
+    /// Passes everything on to a port of this machine, until its mode is changed.
     pub(crate) async fn start(server_port: u16) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let port = listener.local_addr()?.port();

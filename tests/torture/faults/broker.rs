@@ -139,7 +139,7 @@ async fn fill_up(set: Set) -> Tally {
     tally
 }
 
-/// Not the server's own limit, which it tells, but no room on its file system: it goes on answering
+/// Not the server's own limit, which it reports, but no room on its file system: it goes on answering
 /// questions and confirms nothing.
 async fn fill_the_disk(set: Set) -> Tally {
     let disk = match SmallDisk::mount("48m") {

@@ -51,7 +51,7 @@ const RETAIN: &str = r#"SELECT emptied FROM "postrider".retain('0 s')"#;
 const WAITING: u64 = 200;
 const SAMPLES: usize = 500;
 
-const LOOK: &str = include_str!("../../../src/outbox/sql/poll_outbox_late.sql");
+const POLL: &str = include_str!("../../../src/outbox/sql/poll_outbox_late.sql");
 const PAGE: &str = include_str!("../../../src/outbox/sql/read_page.sql");
 const DUE: &str = include_str!("../../../src/outbox/sql/find_due_letters.sql");
 
@@ -59,7 +59,7 @@ const DUE: &str = include_str!("../../../src/outbox/sql/find_due_letters.sql");
 const SLOWER_MAX: f64 = 2.0;
 
 /// What a machine with other things to do adds to that. Four faults on two cores delay one in a hundred
-/// by many milliseconds, in either table; the median and the blocks are what tells.
+/// by many milliseconds, in either table; the median and the blocks decide.
 const MEDIAN_NOISE: Duration = Duration::from_micros(500);
 const P99_NOISE: Duration = Duration::from_millis(20);
 
@@ -265,7 +265,7 @@ struct Figures {
 struct Cost {
     median: Duration,
     p99: Duration,
-    /// Blocks that are looked at.
+    /// Blocks that are read.
     blocks: u64,
 }
 
@@ -311,7 +311,7 @@ impl Cost {
 /// A session that reads as the relay does, from a position of its own.
 struct Reader {
     client: Client,
-    look: Statement,
+    poll: Statement,
     page: Statement,
     due: Statement,
     settled: String,
@@ -327,23 +327,23 @@ impl Reader {
         let statement = r#"SELECT pg_current_snapshot()::text,
             coalesce(pg_sequence_last_value('"postrider".outbox_seq_seq'::regclass), 0)"#;
         let row = client.query_one(statement, &[]).await.unwrap();
-        let [look, page, due] = [LOOK, PAGE, DUE].map(with_columns);
-        let (look, page, due) =
-            tokio::try_join!(client.prepare(&look), client.prepare(&page), client.prepare(&due))
+        let [poll, page, due] = [POLL, PAGE, DUE].map(with_columns);
+        let (poll, page, due) =
+            tokio::try_join!(client.prepare(&poll), client.prepare(&page), client.prepare(&due))
                 .unwrap();
         let (settled, floor) = (row.get(0), row.get(1));
-        Self { client, look, page, due, settled, floor }
+        Self { client, poll, page, due, settled, floor }
     }
 
-    /// Reads the next rows with a look; returns how far it saw.
+    /// Reads the next rows with a poll; returns how far it saw.
     async fn see(&self) -> String {
         let parameters: [&(dyn ToSql + Sync); 3] = [&self.settled, &1_000_i64, &8_192_i32];
-        let rows = self.client.query(&self.look, &parameters).await.unwrap();
+        let rows = self.client.query(&self.poll, &parameters).await.unwrap();
         assert_eq!(rows.len() as u64, 1 + WAITING, "the snapshot, and rows that wait");
         rows[0].get("event_type")
     }
 
-    /// Reads the next rows with a look, and again as a page.
+    /// Reads the next rows with a poll, and again as a page.
     async fn claim(&self) {
         let Self { settled, floor, .. } = self;
         let seen = self.see().await;
@@ -358,12 +358,12 @@ impl Reader {
         self.client.query(&self.due, &[&"default", &64_i64, &60.0_f64]).await.unwrap();
     }
 
-    /// The blocks that it looks at for a claim and for a look.
+    /// The blocks that it reads for a poll and for due letters.
     async fn blocks(&self) -> (u64, u64) {
         let Self { settled, floor, .. } = self;
         let seen = self.see().await;
         let page = format!("'{settled}', '{seen}', 0, {floor}, 1000, 8192");
-        let claim = blocks(&self.client, &with_columns(LOOK), &format!("'{settled}', 1000, 8192"))
+        let claim = blocks(&self.client, &with_columns(POLL), &format!("'{settled}', 1000, 8192"))
             .await
             + blocks(&self.client, &with_columns(PAGE), &page).await;
         (claim, blocks(&self.client, DUE, "'default', 64, 60").await)
@@ -399,27 +399,27 @@ async fn measure(
     let mut figures = [Figures::default(); 2];
     let mut times: [(Vec<Duration>, Vec<Duration>); 2] = Default::default();
     for _ in 0..SAMPLES {
-        for (reader, (claims, looks)) in [&churned, fresh].into_iter().zip(&mut times) {
+        for (reader, (claims, loads)) in [&churned, fresh].into_iter().zip(&mut times) {
             let began = Instant::now();
             reader.claim().await;
             claims.push(began.elapsed());
             let began = Instant::now();
             reader.find_due().await;
-            looks.push(began.elapsed());
+            loads.push(began.elapsed());
         }
     }
-    for ((reader, (claims, looks)), figures) in
+    for ((reader, (claims, loads)), figures) in
         [&churned, fresh].into_iter().zip(times).zip(&mut figures)
     {
         let (claim_blocks, due_blocks) = reader.blocks().await;
         let claim = Cost::of(claims, claim_blocks);
-        *figures = Figures { claim, due: Cost::of(looks, due_blocks) };
+        *figures = Figures { claim, due: Cost::of(loads, due_blocks) };
     }
     daemon.thaw();
     figures.into()
 }
 
-/// How many blocks a statement looks at.
+/// How many blocks a statement reads.
 async fn blocks(client: &Client, text: &str, parameters: &str) -> u64 {
     client.batch_execute(&format!("PREPARE measured AS {text}")).await.unwrap();
     let explain = format!("EXPLAIN (ANALYZE, BUFFERS) EXECUTE measured ({parameters})");

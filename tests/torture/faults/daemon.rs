@@ -238,7 +238,7 @@ async fn partition(mut set: Set) -> Tally {
             second.daemon.wait_log("relaying", DEADLINE).await;
             pause(&mut set, 500..=2_000).await;
             first.line.set(Modes::PASS);
-            // A log is looked at from the last start on.
+            // A log counts from the last start on.
             first.daemon.kill9();
             first.daemon.start_again();
             std::mem::swap(&mut first, &mut second);

@@ -85,7 +85,7 @@ async fn abort(mut set: Set) -> Tally {
     conclude_with_dead(&fixture, &ledger, &set, count).await
 }
 
-/// Waits until it has aborted where it was told to.
+/// Waits until the program has aborted at its failpoint.
 async fn die(mut daemon: Daemon, point: &str) {
     if point == "stopping" {
         daemon.wait_log("relaying", DEADLINE).await;

@@ -1,4 +1,4 @@
-//! The matrix: every fault, in the order in which it is run and told.
+//! The matrix: every fault, in the order in which it is run and printed.
 
 mod batches;
 mod broker;

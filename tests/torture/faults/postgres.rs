@@ -145,10 +145,10 @@ fn processes(postgres: &Postgres) -> Vec<u32> {
 
 async fn freeze(mut set: Set) -> Tally {
     if !fs::exists("/proc/1/stat").unwrap_or(false) {
-        return Tally::skipped("no /proc tells Postgres' processes");
+        return Tally::skipped("no /proc has Postgres' processes");
     }
     let fixture = Fixture::own_postgres().await;
-    // A relay that sleeps asks nothing: it has to look more often than Postgres is silent.
+    // A relay that sleeps asks nothing: it has to poll more often than Postgres is silent.
     let mut daemon = impatient(&fixture).set("relay.idle_interval", "1s").start();
     daemon.wait_log("relaying", DEADLINE).await;
     let options = steady(&set);

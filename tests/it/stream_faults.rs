@@ -144,7 +144,7 @@ async fn a_full_stream_closes_the_gate_and_takes_the_rest_in_order_once_there_is
     let line = daemon.wait_log("maximum messages exceeded", DEADLINE).await;
     assert!(line.contains("has no room"), "{line}");
     wait_ready(&daemon, "stream_unavailable").await;
-    // A restart does not make the trouble a dead letter either.
+    // A restart does not make the event a dead letter either.
     daemon.kill9();
     daemon.start_again();
     daemon.wait_log("maximum messages exceeded", DEADLINE).await;
