@@ -41,7 +41,7 @@ pub struct Options {
 pub enum RunError {
     /// The settings of NATS cannot work.
     #[error(transparent)]
-    Nats(#[from] nats::ConnectError),
+    Nats(#[from] nats::NatsConnectError),
     /// `[route] subject` is no template.
     #[error("route.subject: {0}")]
     Template(#[from] TemplateError),
@@ -99,7 +99,7 @@ pub async fn run(
     tasks.spawn("reload", async move {
         reloads.run_until_cancelled(obeyed).await;
     });
-    let upkeep = chores::Settings {
+    let upkeep = chores::ChoreSettings {
         database: config.database.clone(),
         schema: Schema::from(&config.database.schema),
         relays: config.relay.siblings.clone(),

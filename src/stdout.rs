@@ -25,7 +25,7 @@ use futures_util::{
 use tokio::sync::watch;
 
 use crate::{
-    broker::{Absorbed, BrokerError, Cause, Facts, NotSent, Seen},
+    broker::{Absorbed, BrokerError, Cause, LogFacts, NotSent, VerifiedLog},
     clock,
     delivery::{Outcome, StreamMark, Ticket},
     wire::Message,
@@ -50,7 +50,7 @@ const FLUSH_MAX: usize = 1024;
 
 /// Standard output as a sink.
 #[derive(Debug)]
-pub struct Sink {
+pub struct StdoutSink {
     lines: SyncSender<(u64, Bytes)>,
     news: watch::Receiver<News>,
     in_flight: VecDeque<Line>,
@@ -78,7 +78,7 @@ struct News {
     failure: Option<String>,
 }
 
-impl Sink {
+impl StdoutSink {
     /// Starts the writer.
     ///
     /// # Errors
@@ -110,11 +110,11 @@ impl Sink {
 
     /// Verifies that lines can be written. `mark` is the recorded end of the lines of earlier
     /// processes.
-    pub fn verify(&self, mark: StreamMark) -> BoxFuture<'static, Result<Seen, BrokerError>> {
+    pub fn verify(&self, mark: StreamMark) -> BoxFuture<'static, Result<VerifiedLog, BrokerError>> {
         let verified = match &self.news.borrow().failure {
             Some(failure) => Err(self.broken(failure.clone())),
-            None => Ok(Seen {
-                facts: Facts::out_of_reach(
+            None => Ok(VerifiedLog {
+                facts: LogFacts::out_of_reach(
                     NAME,
                     self.last_seq().max(mark.acked),
                     MESSAGE_BYTES_MAX,
@@ -133,7 +133,7 @@ impl Sink {
     }
 
     /// Takes over where the log ended before the first line of this process.
-    pub fn adopt(&mut self, facts: &Facts) {
+    pub fn adopt(&mut self, facts: &LogFacts) {
         self.before += facts.last_seq.saturating_sub(self.last_seq());
     }
 

@@ -14,7 +14,7 @@ use futures_util::{
 use tracing::warn;
 
 use crate::{
-    broker::{Absorbed, BrokerError, Cause, Facts, NotSent, Seen},
+    broker::{Absorbed, BrokerError, Cause, LogFacts, NotSent, VerifiedLog},
     delivery::{Outcome, StreamMark, Ticket},
     wire::Message,
 };
@@ -30,7 +30,7 @@ const TYPES_MAX: usize = 64;
 
 /// The count of unrouted events as a sink.
 #[derive(Debug, Default)]
-pub struct Sink {
+pub struct UnroutedSink {
     counted: VecDeque<(Ticket, u64)>,
     /// The number of the last event, those of earlier holdings included.
     number: u64,
@@ -38,17 +38,17 @@ pub struct Sink {
     is_connected: bool,
 }
 
-impl Sink {
+impl UnroutedSink {
     /// The log, as it is named in texts.
     pub fn log(&self) -> String {
         NAME.to_owned()
     }
 
     /// Succeeds always: events can be counted. `mark` is the count of earlier holdings.
-    pub fn verify(&self, mark: StreamMark) -> BoxFuture<'static, Result<Seen, BrokerError>> {
+    pub fn verify(&self, mark: StreamMark) -> BoxFuture<'static, Result<VerifiedLog, BrokerError>> {
         // Without room for a payload none is read from the outbox.
-        let facts = Facts::out_of_reach(NAME, self.number.max(mark.acked), 0);
-        ready(Ok(Seen { facts, acked: mark.acked, is_rewritten: false })).boxed()
+        let facts = LogFacts::out_of_reach(NAME, self.number.max(mark.acked), 0);
+        ready(Ok(VerifiedLog { facts, acked: mark.acked, is_rewritten: false })).boxed()
     }
 
     /// The error of a sink that cannot count, which never happens.
@@ -58,7 +58,7 @@ impl Sink {
     }
 
     /// Takes over where the count ended before.
-    pub fn adopt(&mut self, facts: &Facts) {
+    pub fn adopt(&mut self, facts: &LogFacts) {
         self.number = self.number.max(facts.last_seq);
     }
 

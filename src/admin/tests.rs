@@ -13,9 +13,9 @@ use super::*;
 use crate::{
     metrics::{Depth, Measured},
     relay::report::{
-        flows::{Flow, Seen},
+        flows::{FlowStatuses, ObservedFlow},
         heartbeat::Heartbeat,
-        status::{GateStatus, Link, Phase, Status},
+        status::{GateStatus, LinkStatus, Phase, Status},
     },
     tasks,
 };
@@ -48,7 +48,7 @@ impl Server {
         let shutdown = CancellationToken::new();
         let program = Arc::new(Program::new());
         let metrics = Arc::new(program.flow("default"));
-        let flow = Flow { route: "default".to_owned(), status: seen, metrics };
+        let flow = ObservedFlow { route: "default".to_owned(), status: seen, metrics };
         let shown = (Flows(vec![flow]), program);
         let hosts = vec!["relay.internal".to_owned()];
         tasks::drive(serve(Ok(listener), address, hosts, shown, shutdown.clone()));
@@ -71,7 +71,12 @@ impl Server {
 }
 
 fn relaying() -> Status {
-    Status { phase: Phase::Relaying, postgres: Link::Up, nats: Link::Up, ..Status::starting() }
+    Status {
+        phase: Phase::Relaying,
+        postgres: LinkStatus::Up,
+        nats: LinkStatus::Up,
+        ..Status::starting()
+    }
 }
 
 fn gate() -> GateStatus {
@@ -112,7 +117,8 @@ async fn readiness_names_what_keeps_events_from_flowing() {
     let answer = server.get("/healthz").await;
     assert_eq!((answer.code, answer.body.as_str()), (200, "ready\n"));
 
-    let down = Link::Down { detail: "127.0.0.1:4222: connection refused".to_owned(), hint: None };
+    let down =
+        LinkStatus::Down { detail: "127.0.0.1:4222: connection refused".to_owned(), hint: None };
     server.status.send_replace(Status { nats: down.clone(), ..relaying() });
     assert_eq!(server.get("/readyz").await.body, "not ready: nats_down\n");
 
@@ -130,7 +136,7 @@ async fn readiness_names_what_keeps_events_from_flowing() {
 
 #[tokio::test]
 async fn verbose_readiness_has_a_line_for_each_dependency_and_the_gates_hint() {
-    let nats = Link::Down { detail: "connection refused".to_owned(), hint: None };
+    let nats = LinkStatus::Down { detail: "connection refused".to_owned(), hint: None };
     let server = Server::start(Status { nats, gate: Some(gate()), ..relaying() }).await;
     let answer = server.get("/readyz?verbose").await;
     assert_eq!(answer.code, 503);
@@ -174,10 +180,10 @@ async fn verbose_readiness_has_a_line_for_each_dependency_and_the_gates_hint() {
 
 #[test]
 fn who_asks_from_another_machine_sees_no_details() {
-    let nats = Link::Down { detail: "db.internal".to_owned(), hint: None };
+    let nats = LinkStatus::Down { detail: "db.internal".to_owned(), hint: None };
     let status = Status { nats, gate: Some(gate()), ..relaying() };
     let view = view::StatusView::of(
-        &Seen(vec![("default".to_owned(), status)]),
+        &FlowStatuses(vec![("default".to_owned(), status)]),
         Instant::now(),
         Audience::Remote,
     );

@@ -8,8 +8,8 @@ use super::Audience;
 use crate::{
     findings::{self, Finding},
     relay::report::{
-        flows::Seen,
-        status::{GateStatus, Link, Phase, Status},
+        flows::FlowStatuses,
+        status::{GateStatus, LinkStatus, Phase, Status},
     },
 };
 
@@ -90,7 +90,7 @@ struct FlowView {
 }
 
 impl StatusView {
-    pub(super) fn of(seen: &Seen, now: Instant, audience: Audience) -> Self {
+    pub(super) fn of(seen: &FlowStatuses, now: Instant, audience: Audience) -> Self {
         let route = |(route, status): &(String, Status)| RouteView {
             route: route.clone(),
             flow: FlowView::of(status, now, audience),
@@ -165,11 +165,11 @@ struct LinkView {
 }
 
 impl LinkView {
-    fn of(name: &'static str, link: &Link, audience: Audience) -> Self {
+    fn of(name: &'static str, link: &LinkStatus, audience: Audience) -> Self {
         let (state, detail) = match link {
-            Link::Up => ("up", None),
-            Link::Connecting { detail } => ("connecting", Some(detail)),
-            Link::Down { detail, .. } => ("down", Some(detail)),
+            LinkStatus::Up => ("up", None),
+            LinkStatus::Connecting { detail } => ("connecting", Some(detail)),
+            LinkStatus::Down { detail, .. } => ("down", Some(detail)),
         };
         let detail = detail.filter(|_| audience == Audience::Local).cloned();
         Self { name, state, detail }

@@ -28,7 +28,7 @@ use crate::{
         leadership::contract::Watched,
         report::{
             flows,
-            status::{Counted, Link, Status},
+            status::{Counted, LinkStatus, Status},
         },
     },
     shutdown::Shutdown,
@@ -56,7 +56,7 @@ const REMIND: Duration = Duration::from_secs(30);
 /// A flow from the outbox to a log.
 pub(super) struct Flow {
     config: Config,
-    settings: relay::Settings,
+    settings: relay::RelaySettings,
     pub(super) status: Arc<watch::Sender<Status>>,
     metrics: Arc<Metrics>,
     pub(super) shutdown: Shutdown,
@@ -85,7 +85,7 @@ impl Flow {
             SinkKind::Nats => Status::starting().nats,
             SinkKind::Stdout | SinkKind::Unrouted => {
                 metrics.dependencies.connected(Dependency::Nats);
-                Link::Up
+                LinkStatus::Up
             }
         };
         let status = Status { nats, counts, ..Status::starting() };
@@ -110,9 +110,9 @@ impl Flow {
     }
 
     /// The flow as readiness, the admin pages and systemd see it.
-    pub(super) fn shown(&self) -> flows::Flow {
+    pub(super) fn shown(&self) -> flows::ObservedFlow {
         let (status, metrics) = (self.status.subscribe(), Arc::clone(&self.metrics));
-        flows::Flow { route: self.name().to_owned(), status, metrics }
+        flows::ObservedFlow { route: self.name().to_owned(), status, metrics }
     }
 
     /// The flow as the chores maintain it.
@@ -143,8 +143,10 @@ impl Flow {
     async fn relay(&self, tasks: &Tasks) -> Result<(), RunError> {
         let sink = match self.config.route.sink {
             SinkKind::Nats => Sink::Nats(self.nats_sink(tasks).await?),
-            SinkKind::Stdout => Sink::Stdout(stdout::Sink::start().map_err(RunError::Stdout)?),
-            SinkKind::Unrouted => Sink::Unrouted(unrouted::Sink::default()),
+            SinkKind::Stdout => {
+                Sink::Stdout(stdout::StdoutSink::start().map_err(RunError::Stdout)?)
+            }
+            SinkKind::Unrouted => Sink::Unrouted(unrouted::UnroutedSink::default()),
         };
         let relay = Relay::new(
             self.settings.clone(),
@@ -157,7 +159,10 @@ impl Flow {
     }
 
     /// The sink of a stream, and the tasks that keep it connected.
-    async fn nats_sink(&self, tasks: &Tasks) -> Result<nats::Sink, nats::ConnectError> {
+    async fn nats_sink(
+        &self,
+        tasks: &Tasks,
+    ) -> Result<nats::JetStreamSink, nats::NatsConnectError> {
         let Self { config, settings, .. } = self;
         let name = format!("postrider/{}", settings.relay);
         // Room for the answers of a whole window, and for what a scan of the stream sends ahead.
@@ -173,11 +178,17 @@ impl Flow {
         let shown = (Arc::clone(&self.status), Arc::clone(&self.metrics));
         tasks.spawn("nats", monitor_nats(nats, servers, shown, tasks.cancelled()));
         let (stream, template) = (config.stream.clone(), settings.template.clone());
-        Ok(nats::Sink::new(connections, stream, template, settings.ack_timeout, Instant::now()))
+        Ok(nats::JetStreamSink::new(
+            connections,
+            stream,
+            template,
+            settings.ack_timeout,
+            Instant::now(),
+        ))
     }
 }
 
-fn settings(config: &Config, options: Options, template: SubjectTemplate) -> relay::Settings {
+fn settings(config: &Config, options: Options, template: SubjectTemplate) -> relay::RelaySettings {
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let in_flight_events = size(u64::from(config.relay.in_flight_events));
     let in_flight_bytes = size(config.relay.in_flight_bytes.0);
@@ -187,7 +198,7 @@ fn settings(config: &Config, options: Options, template: SubjectTemplate) -> rel
         SinkKind::Stdout => (named(config, stdout::LOG), Mode::Structured),
         SinkKind::Unrouted => (named(config, unrouted::LOG), unrouted_mode(config)),
     };
-    relay::Settings {
+    relay::RelaySettings {
         database: config.database.clone(),
         schema: Schema::from(&config.database.schema),
         relay: config.relay.name.as_str().to_owned(),
@@ -284,8 +295,8 @@ async fn monitor_nats(
                 remind_at = now + Duration::from_secs(1);
                 metrics.dependencies.connected(Dependency::Nats);
                 status.send_if_modified(|status| {
-                    let before = std::mem::replace(&mut status.nats, Link::Up);
-                    before != Link::Up
+                    let before = std::mem::replace(&mut status.nats, LinkStatus::Up);
+                    before != LinkStatus::Up
                 });
             }
             ConnectionState::Disconnected(why) if now >= remind_at => {
@@ -298,7 +309,7 @@ async fn monitor_nats(
                 let detail = format!("no connection to {servers}{why}");
                 warn!(error = %detail, hint, "waiting for NATS");
                 let hint = Some(hint.to_owned());
-                status.send_modify(|status| status.nats = Link::Down { detail, hint });
+                status.send_modify(|status| status.nats = LinkStatus::Down { detail, hint });
             }
             ConnectionState::Disconnected(_) => {}
         }

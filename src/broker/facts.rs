@@ -16,7 +16,7 @@ pub const SIGHTINGS_MAX: usize = 4_096;
 
 /// Facts that were learned when a log was verified.
 #[derive(Debug, Clone)]
-pub struct Facts {
+pub struct LogFacts {
     /// The bounds of a message.
     pub limits: Limits,
     /// The identity of the log: a log of the same name with another identity is another log. Of a
@@ -41,7 +41,7 @@ pub struct Facts {
     pub warnings: Vec<Warning>,
 }
 
-impl Facts {
+impl LogFacts {
     /// Facts about a log that takes every subject and can never be read back.
     pub fn out_of_reach(log: &str, last_seq: u64, message_bytes_max: u64) -> Self {
         Self {
@@ -118,9 +118,9 @@ pub enum Creation {
 
 /// A verified log, compared with its state at the verification before.
 #[derive(Debug)]
-pub struct Seen {
+pub struct VerifiedLog {
     /// Its facts.
-    pub facts: Facts,
+    pub facts: LogFacts,
     /// The highest acknowledged sequence at the time of the request.
     pub acked: u64,
     /// Whether another message stands under the last acknowledged sequence.

@@ -11,7 +11,7 @@ mod facts;
 pub use absorbed::{Absorbed, Forbidden, NotSent};
 pub use error::{BrokerError, Cause};
 pub use facts::{
-    Copies, Creation, Facts, Keeps, SIGHTINGS_MAX, Seen, Sighting, StoredMessage, Warning,
+    Copies, Creation, Keeps, LogFacts, SIGHTINGS_MAX, Sighting, StoredMessage, VerifiedLog, Warning,
 };
 
 /// The code of an event whose subject has no room for it.

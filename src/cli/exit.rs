@@ -216,20 +216,20 @@ impl From<Class> for Exit {
     }
 }
 
-impl From<&nats::ConnectError> for Exit {
-    fn from(error: &nats::ConnectError) -> Self {
+impl From<&nats::NatsConnectError> for Exit {
+    fn from(error: &nats::NatsConnectError) -> Self {
         match error {
-            nats::ConnectError::Login(_) => Self::NoPermission,
-            nats::ConnectError::Tls { .. }
-            | nats::ConnectError::File { .. }
-            | nats::ConnectError::ExposedKey { .. }
-            | nats::ConnectError::Secret(_)
-            | nats::ConnectError::Url(_)
-            | nats::ConnectError::UrlLogin(_) => Self::Configuration,
-            nats::ConnectError::UnknownHost(_)
-            | nats::ConnectError::Closed(_)
-            | nats::ConnectError::Silent
-            | nats::ConnectError::Unreachable(_) => Self::Unavailable,
+            nats::NatsConnectError::Login(_) => Self::NoPermission,
+            nats::NatsConnectError::Tls { .. }
+            | nats::NatsConnectError::File { .. }
+            | nats::NatsConnectError::ExposedKey { .. }
+            | nats::NatsConnectError::Secret(_)
+            | nats::NatsConnectError::Url(_)
+            | nats::NatsConnectError::UrlLogin(_) => Self::Configuration,
+            nats::NatsConnectError::UnknownHost(_)
+            | nats::NatsConnectError::Closed(_)
+            | nats::NatsConnectError::Silent
+            | nats::NatsConnectError::Unreachable(_) => Self::Unavailable,
         }
     }
 }

@@ -56,7 +56,7 @@ impl BatchesInFlight {
         (kind, tickets): (BatchKind, Box<[Ticket]>),
         messages: Vec<Message>,
     ) -> Result<(), NotSent> {
-        let naming = Naming::new(kind, live, number, messages.len());
+        let naming = BatchNaming::new(kind, live, number, messages.len());
         for (place, mut message) in (1..).zip(messages) {
             let reply = naming.name(place, &mut message.headers);
             live.hand_over(message, reply)?;
@@ -117,7 +117,7 @@ pub(super) fn is_progress(answer: &[u8]) -> bool {
 }
 
 /// How the messages of a batch say which one they are.
-struct Naming {
+struct BatchNaming {
     kind: BatchKind,
     id: String,
     /// Of an atomic batch the subject for its answer, of a fast one what all its subjects begin
@@ -126,7 +126,7 @@ struct Naming {
     last: usize,
 }
 
-impl Naming {
+impl BatchNaming {
     fn new(kind: BatchKind, live: &LiveConnection, number: u64, messages: usize) -> Self {
         let (id, reply) = (live.batch_id(number), live.reply_to(number));
         let reply = match kind {

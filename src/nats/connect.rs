@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{connect_error::ConnectError, stream_info::API_TIMEOUT};
+use super::{connect_error::NatsConnectError, stream_info::API_TIMEOUT};
 use crate::{
     config::{
         self,
@@ -58,7 +58,7 @@ pub struct Connector {
 
 /// A client for one connection.
 #[derive(Debug)]
-pub struct Connection {
+pub struct NatsConnection {
     /// The client. It never connects again.
     pub client: Client,
     /// Context for requests to JetStream, in the configured domain.
@@ -89,7 +89,7 @@ impl Connector {
         config: &config::Nats,
         name: String,
         capacity: usize,
-    ) -> Result<Self, ConnectError> {
+    ) -> Result<Self, NatsConnectError> {
         let connector = Self {
             configured: addresses(config)?,
             advertised: Vec::new(),
@@ -105,9 +105,9 @@ impl Connector {
     ///
     /// # Errors
     /// Why the last of them could not be connected to.
-    pub async fn connect(&mut self) -> Result<Connection, ConnectError> {
+    pub async fn connect(&mut self) -> Result<NatsConnection, NatsConnectError> {
         // Each attempt reads the secrets anew, so that they can be rotated while the program runs.
-        let config = self.config.current().map_err(ConnectError::Secret)?;
+        let config = self.config.current().map_err(NatsConnectError::Secret)?;
         let configured = addresses(&config)?;
         if configured != self.configured {
             // Another cluster, perhaps.
@@ -137,16 +137,16 @@ impl Connector {
             })
             .connect(servers);
         // The client's own future is large.
-        let client = Box::pin(client).await.map_err(|error| ConnectError::of(&error))?;
+        let client = Box::pin(client).await.map_err(|error| NatsConnectError::of(&error))?;
         let last = client.set_server_pool(NOWHERE).await;
-        last.map_err(|error| ConnectError::Unreachable(error.to_string()))?;
+        last.map_err(|error| NatsConnectError::Unreachable(error.to_string()))?;
         let advertised = client.server_info().connect_urls;
         self.advertised = advertised.iter().filter_map(|server| server.parse().ok()).collect();
         self.advertised.retain(|server| !self.configured.contains(server));
         let api_prefix = self.api_prefix();
         let mut jetstream = jetstream::with_prefix(client.clone(), &api_prefix);
         jetstream.set_timeout(API_TIMEOUT);
-        Ok(Connection { client, jetstream, api_prefix, events, ended })
+        Ok(NatsConnection { client, jetstream, api_prefix, events, ended })
     }
 
     /// Prefix of the subjects of requests to JetStream.
@@ -162,7 +162,7 @@ impl Connector {
     ///
     /// # Errors
     /// Why there is no connection by then.
-    pub async fn connect_in_time(&mut self) -> Result<Connection, ConnectError> {
+    pub async fn connect_in_time(&mut self) -> Result<NatsConnection, NatsConnectError> {
         let within = self.config.connect_timeout.0;
         // The client ends an attempt after that time itself, and says why.
         let deadline = Instant::now() + within + ENDS_WITHIN;
@@ -172,7 +172,7 @@ impl Connector {
             loop {
                 match self.connect().await {
                     Ok(connection) => return Ok(connection),
-                    Err(error @ ConnectError::Login(_)) => return Err(error),
+                    Err(error @ NatsConnectError::Login(_)) => return Err(error),
                     Err(error) => last = Some(error),
                 }
                 failures += 1;
@@ -181,11 +181,11 @@ impl Connector {
         };
         match timeout_at(deadline, trying).await {
             Ok(result) => result,
-            Err(_) => Err(last.unwrap_or(ConnectError::Silent)),
+            Err(_) => Err(last.unwrap_or(NatsConnectError::Silent)),
         }
     }
 
-    async fn options(&self, config: &config::Nats) -> Result<ConnectOptions, ConnectError> {
+    async fn options(&self, config: &config::Nats) -> Result<ConnectOptions, NatsConnectError> {
         let options = credentials(config, tls(config, ConnectOptions::new())?).await?;
         Ok(options
             .name(&self.name)
@@ -200,16 +200,20 @@ impl Connector {
 }
 
 /// The servers of `nats.url`, without the login.
-fn addresses(config: &config::Nats) -> Result<Vec<ServerAddr>, ConnectError> {
+fn addresses(config: &config::Nats) -> Result<Vec<ServerAddr>, NatsConnectError> {
     let (servers, _) = config.servers()?;
-    servers.iter().map(|server| server.parse()).collect::<Result<_, _>>().map_err(ConnectError::Url)
+    servers
+        .iter()
+        .map(|server| server.parse())
+        .collect::<Result<_, _>>()
+        .map_err(NatsConnectError::Url)
 }
 
 /// Keeps a connection for as long as somebody takes them: opens one, hands it over, waits for its
 /// end, opens the next.
 pub async fn keep_connected(
     mut connector: Connector,
-    connections: mpsc::Sender<Connection>,
+    connections: mpsc::Sender<NatsConnection>,
     standing: watch::Sender<ConnectionState>,
 ) {
     let mut replaced = connector.config.latest.watch();
@@ -239,8 +243,8 @@ pub async fn keep_connected(
 
 /// Hands a connection over and waits for its end.
 async fn outlive(
-    connection: Connection,
-    connections: &mpsc::Sender<Connection>,
+    connection: NatsConnection,
+    connections: &mpsc::Sender<NatsConnection>,
     replaced: &mut Replacements<config::Nats>,
 ) {
     let (client, ended) = (connection.client.clone(), connection.ended.clone());
@@ -267,7 +271,10 @@ async fn outlive(
     }
 }
 
-fn tls(config: &config::Nats, mut options: ConnectOptions) -> Result<ConnectOptions, ConnectError> {
+fn tls(
+    config: &config::Nats,
+    mut options: ConnectOptions,
+) -> Result<ConnectOptions, NatsConnectError> {
     // Whoever names certificates does not want a connection in the clear.
     let required = config.tls_ca.is_some() || config.tls_cert.is_some() || config.tls_first;
     options = options.require_tls(required);
@@ -282,7 +289,7 @@ fn tls(config: &config::Nats, mut options: ConnectOptions) -> Result<ConnectOpti
         readable("tls_cert", certificate)?;
         readable("tls_key", key)?;
         if is_private_key_exposed(Path::new(key)) {
-            return Err(ConnectError::ExposedKey { path: key.into() });
+            return Err(NatsConnectError::ExposedKey { path: key.into() });
         }
         options = options.add_client_certificate(certificate.into(), key.into());
     }
@@ -290,18 +297,18 @@ fn tls(config: &config::Nats, mut options: ConnectOptions) -> Result<ConnectOpti
 }
 
 /// The client reads these files itself, and would wait for ever for the writer of a pipe.
-fn readable(key: &'static str, path: &str) -> Result<String, ConnectError> {
-    let failed = |reason| ConnectError::File { key, path: path.into(), reason };
+fn readable(key: &'static str, path: &str) -> Result<String, NatsConnectError> {
+    let failed = |reason| NatsConnectError::File { key, path: path.into(), reason };
     read_text(Path::new(path), CERTIFICATES_BYTES_MAX).map_err(failed)
 }
 
 async fn credentials(
     config: &config::Nats,
     mut options: ConnectOptions,
-) -> Result<ConnectOptions, ConnectError> {
+) -> Result<ConnectOptions, NatsConnectError> {
     if let Some(path) = &config.creds_file {
         readable("creds_file", path)?;
-        let failed = |error: std::io::Error| ConnectError::File {
+        let failed = |error: std::io::Error| NatsConnectError::File {
             key: "creds_file",
             path: path.into(),
             reason: error.to_string(),

@@ -12,7 +12,7 @@ use crate::config::login::LoginError;
 
 /// Why there is no connection.
 #[derive(Debug, Error)]
-pub enum ConnectError {
+pub enum NatsConnectError {
     /// A file that is named cannot be read.
     #[error("nats.{key}: cannot read {}: {reason}", path.display())]
     File {
@@ -63,7 +63,7 @@ pub enum ConnectError {
     Unreachable(String),
 }
 
-impl ConnectError {
+impl NatsConnectError {
     /// Says what the client's error means.
     pub(super) fn of(error: &async_nats::ConnectError) -> Self {
         if let Some((text, hint)) = rustls_error(error).map(explain) {

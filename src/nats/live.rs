@@ -4,13 +4,13 @@ use async_nats::{Subscriber, client::PublishErrorKind};
 use futures_util::FutureExt;
 use tokio::task::coop::unconstrained;
 
-use super::{Connection, headers::header_map};
+use super::{NatsConnection, headers::header_map};
 use crate::{broker::NotSent, wire::Message};
 
 /// Live connection, with an inbox of its own.
 #[derive(Debug)]
 pub(super) struct LiveConnection {
-    pub(super) connection: Connection,
+    pub(super) connection: NatsConnection,
     pub(super) answers: Subscriber,
     /// `<inbox>.`, to which the number of a publish is appended.
     reply_prefix: String,
@@ -18,7 +18,7 @@ pub(super) struct LiveConnection {
 
 impl LiveConnection {
     /// Subscribes to a new inbox; `None` when the connection has ended already.
-    pub(super) fn over(connection: Connection) -> Option<Self> {
+    pub(super) fn over(connection: NatsConnection) -> Option<Self> {
         let inbox = connection.client.new_inbox();
         // The client's queue is still empty, so this completes at once.
         let answers = connection.client.subscribe(format!("{inbox}.>"));

@@ -23,14 +23,14 @@ mod version;
 pub use account::obstacles;
 pub use answer::ExpectedStream;
 pub use capacity::{Capacity, Used, capacity};
-pub use connect::{Connection, ConnectionState, Connector, keep_connected};
-pub use connect_error::ConnectError;
+pub use connect::{ConnectionState, Connector, NatsConnection, keep_connected};
+pub use connect_error::NatsConnectError;
 pub use fault::{gone, missing};
 pub use permission::{
     Reply, Request, Taker, ask, ask_account, ask_overlapping, ask_taker, is_clustered, stream_names,
 };
 pub use publish::Publisher;
-pub use scan::{Scan, identity};
-pub use sink::Sink;
+pub use scan::{StreamScan, identity};
+pub use sink::JetStreamSink;
 pub use stored_message::{kept, message_at};
 pub use stream::verify;

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::{
-    Connection,
+    NatsConnection,
     answer::{ApiError, ExpectedStream, PubAck},
     denial::{denied_subject, is_denial},
     stream_info::API_TIMEOUT,
@@ -84,19 +84,19 @@ impl Request {
 }
 
 /// Sends one of the relay's requests about a stream, with content that is refused.
-pub async fn ask(connection: &mut Connection, request: Request, stream: &str) -> Reply {
+pub async fn ask(connection: &mut NatsConnection, request: Request, stream: &str) -> Reply {
     let nobody = format!("postrider-check-{}", Uuid::new_v4().simple());
     let subject = request.subject(stream).replace('>', &nobody);
     ask_api(connection, &subject, request.content()).await
 }
 
 /// Asks for the account: its limits, and what it has of them.
-pub async fn ask_account(connection: &mut Connection) -> Reply {
+pub async fn ask_account(connection: &mut NatsConnection) -> Reply {
     ask_api(connection, "INFO", String::new()).await
 }
 
 /// Asks which streams have a subject that overlaps this one.
-pub async fn ask_overlapping(connection: &mut Connection, subject: &str) -> Reply {
+pub async fn ask_overlapping(connection: &mut NatsConnection, subject: &str) -> Reply {
     let content = serde_json::json!({ "subject": subject }).to_string();
     ask_api(connection, "STREAM.NAMES", content).await
 }
@@ -104,22 +104,22 @@ pub async fn ask_overlapping(connection: &mut Connection, subject: &str) -> Repl
 /// The names in an answer to [`ask_overlapping`]; `None` when it is none.
 pub fn stream_names(answer: &[u8]) -> Option<Vec<String>> {
     #[derive(serde::Deserialize)]
-    struct Names {
+    struct StreamNames {
         streams: Option<Vec<String>>,
         #[serde(default)]
         error: Option<ApiError>,
     }
-    let names: Names = serde_json::from_slice(answer).ok()?;
+    let names: StreamNames = serde_json::from_slice(answer).ok()?;
     names.error.is_none().then(|| names.streams.unwrap_or_default())
 }
 
 /// Whether the server is one of a cluster, or another JetStream domain than the server's is asked,
 /// of which nothing is known.
-pub fn is_clustered(connection: &Connection) -> bool {
+pub fn is_clustered(connection: &NatsConnection) -> bool {
     connection.client.server_info().cluster.is_some() || connection.api_prefix != "$JS.API"
 }
 
-async fn ask_api(connection: &mut Connection, request: &str, content: String) -> Reply {
+async fn ask_api(connection: &mut NatsConnection, request: &str, content: String) -> Reply {
     let subject = format!("{}.{request}", connection.api_prefix);
     let message = Message::new().payload(content.into()).timeout(Some(API_TIMEOUT));
     send(connection, subject, message).await
@@ -144,7 +144,7 @@ pub enum Taker {
 /// stream that does not exist. Whoever subscribes to the subject without JetStream sees an empty
 /// message.
 pub async fn ask_taker(
-    connection: &mut Connection,
+    connection: &mut NatsConnection,
     subject: &str,
     wanted: ExpectedStream<'_>,
 ) -> Taker {
@@ -178,7 +178,7 @@ fn taker(payload: &[u8], wanted: ExpectedStream<'_>) -> Taker {
 }
 
 /// Sends a request, and waits for its answer or for the server's complaint about it.
-async fn send(connection: &mut Connection, subject: String, message: Message) -> Reply {
+async fn send(connection: &mut NatsConnection, subject: String, message: Message) -> Reply {
     let client = connection.client.clone();
     let answer = client.send_request(subject.clone(), message);
     tokio::pin!(answer);

@@ -17,7 +17,7 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::{sync::mpsc, task::coop::unconstrained};
 
 use super::{
-    Connection,
+    NatsConnection,
     answer::{Answer, ExpectedStream, classify_answer},
     batch::{BatchesInFlight, is_progress},
     denial,
@@ -34,7 +34,7 @@ use crate::{
 /// The sending half and the answers.
 #[derive(Debug)]
 pub struct Publisher {
-    connections: mpsc::Receiver<Connection>,
+    connections: mpsc::Receiver<NatsConnection>,
     live: Option<LiveConnection>,
     stream: String,
     /// The JetStream domain of the stream, as it was told when the stream was verified.
@@ -50,7 +50,7 @@ pub struct Publisher {
 impl Publisher {
     /// A publisher that waits for its first connection.
     pub fn new(
-        connections: mpsc::Receiver<Connection>,
+        connections: mpsc::Receiver<NatsConnection>,
         stream: String,
         ack_timeout: Duration,
         now: Instant,
@@ -86,7 +86,7 @@ impl Publisher {
     /// Gives up a connection over which nothing is answered, for another one.
     pub fn reconnect(&self) {
         if let Some(live) = &self.live {
-            let Connection { client, ended, .. } = &live.connection;
+            let NatsConnection { client, ended, .. } = &live.connection;
             // What waits in its queue is not to be written later than what another one sends.
             if let Some(Err(error)) = unconstrained(client.force_reconnect()).now_or_never() {
                 tracing::debug!(%error, "cannot close the connection");
@@ -179,7 +179,7 @@ impl Publisher {
                 }
                 continue;
             };
-            let Connection { events, ended, api_prefix, .. } = &mut live.connection;
+            let NatsConnection { events, ended, api_prefix, .. } = &mut live.connection;
             tokio::select! {
                 answer = live.answers.next() => {
                     let Some(answer) = answer else {

@@ -45,24 +45,24 @@ const WORK_QUEUE: [ErrorCode; 3] = [
 ];
 
 /// A scan on its way.
-pub struct Scan {
+pub struct StreamScan {
     jetstream: Context,
     stream: String,
     keeps: Keeps,
     last_seq: u64,
     messages: u64,
     expected: u64,
-    reader: Option<Reader>,
+    reader: Option<ScanConsumer>,
 }
 
-struct Reader {
+struct ScanConsumer {
     source: Stream<()>,
     consumer: String,
     messages: Ordered,
 }
 
-impl Scan {
-    /// A scan of what the stream contains above a sequence. [`Scan::advance`] begins it.
+impl StreamScan {
+    /// A scan of what the stream contains above a sequence. [`StreamScan::advance`] begins it.
     pub fn new(jetstream: Context, stream: String, above: u64) -> Self {
         let keeps = Keeps::UntilItsLimits;
         Self { jetstream, stream, keeps, last_seq: above, messages: 0, expected: 0, reader: None }
@@ -130,7 +130,7 @@ impl Scan {
         let messages = consumer.messages().await;
         let messages =
             messages.map_err(|error| self.unreadable(Fault::Answered, &error.to_string()))?;
-        self.reader = Some(Reader { source, consumer: name, messages });
+        self.reader = Some(ScanConsumer { source, consumer: name, messages });
         Ok(())
     }
 
@@ -175,7 +175,7 @@ impl Scan {
     /// The next message, its headers only; `None` at the end.
     ///
     /// # Errors
-    /// As [`Scan::page`].
+    /// As [`StreamScan::page`].
     pub async fn next(&mut self) -> Result<Option<Message>, BrokerError> {
         let Some(reader) = &mut self.reader else { return Ok(None) };
         let next = timeout(API_TIMEOUT, reader.messages.next()).await;
@@ -209,7 +209,7 @@ impl Scan {
 
     /// Deletes the consumer. It would end by itself, but a stream has room for so many.
     async fn close(&mut self) {
-        let Some(Reader { source, consumer, messages }) = self.reader.take() else { return };
+        let Some(ScanConsumer { source, consumer, messages }) = self.reader.take() else { return };
         drop(messages);
         if let Ok(Err(error)) = timeout(API_TIMEOUT, source.delete_consumer(&consumer)).await {
             tracing::debug!(%error, "a consumer is left to end by itself");

@@ -8,13 +8,13 @@ use tokio::sync::mpsc;
 use tracing::debug;
 
 use super::{
-    Connection, Publisher, Scan,
+    NatsConnection, Publisher, StreamScan,
     fault::{Fault, gone, named, unavailable},
     stored_message::message_at,
     stream::verify,
 };
 use crate::{
-    broker::{Absorbed, BrokerError, Creation, Facts, NotSent, Seen, StoredMessage},
+    broker::{Absorbed, BrokerError, Creation, LogFacts, NotSent, StoredMessage, VerifiedLog},
     config,
     delivery::{BatchKind, StreamMark, Ticket},
     wire::{Message, SubjectTemplate},
@@ -22,17 +22,17 @@ use crate::{
 
 /// A stream, and the publisher to it.
 #[derive(Debug)]
-pub struct Sink {
+pub struct JetStreamSink {
     publisher: Publisher,
     stream: config::Stream,
     template: SubjectTemplate,
     ack_timeout: Duration,
 }
 
-impl Sink {
+impl JetStreamSink {
     /// A sink that waits for its first connection.
     pub fn new(
-        connections: mpsc::Receiver<Connection>,
+        connections: mpsc::Receiver<NatsConnection>,
         stream: config::Stream,
         template: SubjectTemplate,
         ack_timeout: Duration,
@@ -53,7 +53,7 @@ impl Sink {
         &self,
         mark: StreamMark,
         creation: Creation,
-    ) -> Option<BoxFuture<'static, Result<Seen, BrokerError>>> {
+    ) -> Option<BoxFuture<'static, Result<VerifiedLog, BrokerError>>> {
         let jetstream = self.publisher.jetstream()?.clone();
         let (mut stream, template) = (self.stream.clone(), self.template.clone());
         stream.create = stream.create && creation == Creation::Allowed;
@@ -64,20 +64,20 @@ impl Sink {
                 && matches!(verified, Err(BrokerError::Missing { .. }));
             let facts = if is_gone { Err(gone(&stream)) } else { verified }?;
             let is_rewritten = is_rewritten(&jetstream, &stream.name, &facts, mark).await;
-            Ok(Seen { facts, acked: mark.acked, is_rewritten })
+            Ok(VerifiedLog { facts, acked: mark.acked, is_rewritten })
         };
         Some(verifying.boxed())
     }
 
     /// Takes over what was learned from the stream: acknowledgements have to name its domain.
-    pub fn adopt(&mut self, facts: &Facts) {
+    pub fn adopt(&mut self, facts: &LogFacts) {
         self.publisher.set_domain(facts.domain.clone());
     }
 
     /// A scan of the stream above a sequence. `None` without a connection.
-    pub fn scan(&self, above: u64) -> Option<Scan> {
+    pub fn scan(&self, above: u64) -> Option<StreamScan> {
         let jetstream = self.publisher.jetstream()?.clone();
-        Some(Scan::new(jetstream, self.stream.name.clone(), above))
+        Some(StreamScan::new(jetstream, self.stream.name.clone(), above))
     }
 
     /// Reads the message under a sequence. `None` without a connection.
@@ -164,7 +164,12 @@ impl Sink {
 
 /// Whether the stream contains another message than ours under the last sequence that is known. A
 /// message that is gone by the stream's own limits says nothing.
-async fn is_rewritten(jetstream: &Context, stream: &str, facts: &Facts, mark: StreamMark) -> bool {
+async fn is_rewritten(
+    jetstream: &Context,
+    stream: &str,
+    facts: &LogFacts,
+    mark: StreamMark,
+) -> bool {
     let Some(id) = mark.event_id else { return false };
     if mark.acked < facts.first_seq || mark.acked > facts.last_seq {
         return false;

@@ -16,7 +16,7 @@ use super::{
     version::Version,
 };
 use crate::{
-    broker::{BrokerError, Copies, Facts, Keeps, Warning},
+    broker::{BrokerError, Copies, Keeps, LogFacts, Warning},
     config,
     delivery::{BatchSupport, Batching},
     wire::{Limits, SubjectTemplate, captures},
@@ -58,7 +58,7 @@ pub async fn verify(
     config: &config::Stream,
     template: &SubjectTemplate,
     ack_timeout: Duration,
-) -> Result<Facts, BrokerError> {
+) -> Result<LogFacts, BrokerError> {
     let client = &jetstream.client();
     let version = Version::of(client);
     if version.is_too_old() {
@@ -82,7 +82,7 @@ pub async fn verify(
     }
     let server_max = client.max_payload() as u64;
     let stream_max = u64::try_from(info.config.max_message_size).ok().filter(|max| *max > 0);
-    Ok(Facts {
+    Ok(LogFacts {
         limits: Limits {
             stream: config.name.clone(),
             subjects: info.config.subjects.clone(),

@@ -7,7 +7,7 @@ use crate::{
     broker::{BrokerError, Keeps},
     config::{Config, SinkKind},
     event::Seq,
-    nats::{self, Connector, Scan, identity, kept},
+    nats::{self, Connector, StreamScan, identity, kept},
     outbox::{ACCOUNTING_SETTINGS, Settled, SettledDue, SettledEvent},
     pg::{connect::connect, schema::Schema},
 };
@@ -102,7 +102,7 @@ pub(super) async fn compare(
 }
 
 /// A connection to NATS that stands.
-async fn broker(config: &Config) -> Result<nats::Connection, CompareError> {
+async fn broker(config: &Config) -> Result<nats::NatsConnection, CompareError> {
     let connector = Connector::new(&config.nats, "postrider/audit".to_owned(), CAPACITY).await;
     let mut connector = connector.map_err(CompareError::Settings)?;
     let url = || config.nats.url.to_string();
@@ -113,14 +113,14 @@ async fn broker(config: &Config) -> Result<nats::Connection, CompareError> {
 }
 
 async fn read_against(
-    broker: &nats::Connection,
+    broker: &nats::NatsConnection,
     stream: &str,
     mut expected: Vec<SettledEvent>,
     (compared, on_step): (&mut Compared, &mut impl FnMut(Step)),
 ) -> Result<(), CompareError> {
     expected.sort_unstable_by_key(|event| (event.id, event.seq));
     let mut held = vec![false; expected.len()];
-    let mut scan = Scan::new(broker.jetstream.clone(), stream.to_owned(), 0);
+    let mut scan = StreamScan::new(broker.jetstream.clone(), stream.to_owned(), 0);
     scan.advance().await.map_err(CompareError::Unreadable)?;
     while let Some(message) = scan.next().await.map_err(CompareError::Unreadable)? {
         if scan.messages().is_multiple_of(MESSAGES_A_STEP) {

@@ -52,14 +52,14 @@ pub enum CompareError {
     },
     /// The settings of the connection to NATS are of no use.
     #[error("{0}")]
-    Settings(nats::ConnectError),
+    Settings(nats::NatsConnectError),
     /// No connection to NATS.
     #[error("no connection to {url}: {error}")]
     Unreachable {
         /// The address of the server.
         url: String,
         /// Why there is none.
-        error: nats::ConnectError,
+        error: nats::NatsConnectError,
     },
     /// The stream cannot be read.
     #[error("{0}")]

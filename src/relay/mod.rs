@@ -40,7 +40,7 @@ use self::{
     holding::{Ended, Holding},
     leadership::{turns::Turns, watchdog::Watchdog},
     log::{BrokerLog, healing},
-    report::{Report, status::Status},
+    report::{Reporter, status::Status},
 };
 use crate::{
     clock,
@@ -80,7 +80,7 @@ const RELEASE_MAX: Duration = Duration::from_secs(1);
 
 /// Settings of a relay, from the configuration.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct RelaySettings {
     /// Database of the outbox.
     pub database: config::Database,
     /// Schema of the outbox.
@@ -133,9 +133,9 @@ pub struct Settings {
 
 /// The producing half.
 pub struct Relay {
-    settings: Settings,
+    settings: RelaySettings,
     log: BrokerLog,
-    report: Report,
+    report: Reporter,
     shutdown: Shutdown,
     watchdog: Watchdog,
     row_limits: Arc<RowLimits>,
@@ -144,7 +144,7 @@ pub struct Relay {
 impl Relay {
     /// A relay that has not tried anything yet.
     pub fn new(
-        settings: Settings,
+        settings: RelaySettings,
         sink: Sink,
         status: Arc<watch::Sender<Status>>,
         metrics: Arc<Metrics>,
@@ -154,7 +154,7 @@ impl Relay {
         let encoder = encoder.with_mode(settings.mode);
         let log = BrokerLog::new(sink, encoder, settings.ack_timeout);
         let watchdog = Watchdog::new(trusted_for(settings.candidate.length));
-        let report = Report::new(status, metrics);
+        let report = Reporter::new(status, metrics);
         Self { settings, log, report, shutdown, watchdog, row_limits: Arc::default() }
     }
 

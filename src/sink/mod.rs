@@ -8,7 +8,8 @@ use futures_util::future::BoxFuture;
 
 use crate::{
     broker::{
-        Absorbed, BrokerError, Creation, Facts, Keeps, NotSent, Seen, Sighting, StoredMessage,
+        Absorbed, BrokerError, Creation, Keeps, LogFacts, NotSent, Sighting, StoredMessage,
+        VerifiedLog,
     },
     delivery::{BatchKind, StreamMark, Ticket},
     nats, stdout, unrouted,
@@ -20,18 +21,18 @@ use crate::{
 #[expect(clippy::large_enum_variant, reason = "there is one for each flow, and it never moves")]
 pub enum Sink {
     /// A JetStream stream.
-    Nats(nats::Sink),
+    Nats(nats::JetStreamSink),
     /// Standard output.
-    Stdout(stdout::Sink),
+    Stdout(stdout::StdoutSink),
     /// The count of the events that no route takes. They are not published.
-    Unrouted(unrouted::Sink),
+    Unrouted(unrouted::UnroutedSink),
 }
 
 /// A scan of a log on its way.
 #[expect(clippy::large_enum_variant, reason = "there is at most one for each flow")]
 pub enum Scan {
     /// Of a JetStream stream.
-    Nats(nats::Scan),
+    Nats(nats::StreamScan),
     /// Of a log that cannot be read back, which has this last sequence: there is nothing to read.
     OutOfReach {
         /// The last sequence.
@@ -64,7 +65,7 @@ impl Sink {
         &self,
         mark: StreamMark,
         creation: Creation,
-    ) -> Option<BoxFuture<'static, Result<Seen, BrokerError>>> {
+    ) -> Option<BoxFuture<'static, Result<VerifiedLog, BrokerError>>> {
         match self {
             Self::Nats(sink) => sink.verify(mark, creation),
             Self::Stdout(sink) => Some(sink.verify(mark)),
@@ -73,7 +74,7 @@ impl Sink {
     }
 
     /// Takes over the facts that were learned from the log.
-    pub fn adopt(&mut self, facts: &Facts) {
+    pub fn adopt(&mut self, facts: &LogFacts) {
         match self {
             Self::Nats(sink) => sink.adopt(facts),
             Self::Stdout(sink) => sink.adopt(facts),

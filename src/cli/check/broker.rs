@@ -8,11 +8,11 @@ use super::{
     room,
 };
 use crate::{
-    broker::{BrokerError, Facts},
+    broker::{BrokerError, LogFacts},
     cli::exit::Exit,
     config::{self, Config, SinkKind},
     delivery::{BatchKind, BatchSupport, Batching},
-    nats::{self, ConnectError, Connector, ExpectedStream},
+    nats::{self, Connector, ExpectedStream, NatsConnectError},
     wire::SubjectTemplate,
 };
 
@@ -25,7 +25,7 @@ const CAPACITY: usize = 64;
 /// The stream as it was found.
 pub(super) enum Seen {
     Missing,
-    Exists(Box<Facts>),
+    Exists(Box<LogFacts>),
 }
 
 /// Findings about NATS, and the stream as far as it was found. They end with the first refusal,
@@ -142,7 +142,7 @@ fn batches(stream: &str, batching: Batching, version: &str) -> Option<Finding> {
 }
 
 /// Why there is no connection.
-fn unreachable(config: &Config, error: &ConnectError) -> Finding {
+fn unreachable(config: &Config, error: &NatsConnectError) -> Finding {
     let text = format!("no connection to {}: {error}", config.nats.url);
     Finding::refused(NATS, error.into(), text).hint(error.hint())
 }

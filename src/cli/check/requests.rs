@@ -3,7 +3,7 @@
 
 use super::Finding;
 use crate::{
-    broker::{BrokerError, Facts},
+    broker::{BrokerError, LogFacts},
     cli::exit::Exit,
     config,
     nats::{self, ExpectedStream, Reply, Request, Taker},
@@ -13,7 +13,7 @@ const PERMISSIONS: &str = "permissions";
 const STREAM: &str = "stream";
 
 /// The finding of the first request: this user may not ask for the stream. `None` when it may.
-pub(super) async fn access(connection: &mut nats::Connection, stream: &str) -> Option<Finding> {
+pub(super) async fn access(connection: &mut nats::NatsConnection, stream: &str) -> Option<Finding> {
     match nats::ask(connection, Request::Info, stream).await {
         // Whatever is wrong besides a permission the answer itself says.
         Reply::Answered(_) | Reply::Nobody | Reply::Silent => None,
@@ -23,9 +23,9 @@ pub(super) async fn access(connection: &mut nats::Connection, stream: &str) -> O
 
 /// Findings about the other requests about a stream that exists.
 pub(super) async fn findings(
-    connection: &mut nats::Connection,
+    connection: &mut nats::NatsConnection,
     stream: &str,
-    facts: &Facts,
+    facts: &LogFacts,
 ) -> Vec<Finding> {
     let scan =
         [Request::CreateConsumer, Request::ResumeConsumer, Request::Next, Request::DeleteConsumer];
@@ -36,7 +36,7 @@ pub(super) async fn findings(
 
 /// Findings about a stream that a start would create.
 pub(super) async fn creation(
-    connection: &mut nats::Connection,
+    connection: &mut nats::NatsConnection,
     stream: &config::Stream,
 ) -> Vec<Finding> {
     let name = &stream.name;
@@ -86,7 +86,7 @@ pub(super) async fn creation(
 
 /// The finding about the stream that would take a message to this subject.
 pub(super) async fn taker(
-    connection: &mut nats::Connection,
+    connection: &mut nats::NatsConnection,
     subject: &str,
     wanted: ExpectedStream<'_>,
 ) -> Option<Finding> {
@@ -112,7 +112,7 @@ pub(super) async fn taker(
 
 /// Sends each request, and says which our user may not send. It ends when nothing is answered.
 async fn permitted(
-    connection: &mut nats::Connection,
+    connection: &mut nats::NatsConnection,
     stream: &str,
     wanted: impl Iterator<Item = Request>,
 ) -> Vec<Finding> {
@@ -139,7 +139,7 @@ async fn permitted(
 }
 
 fn denied(
-    connection: &nats::Connection,
+    connection: &nats::NatsConnection,
     request: Request,
     stream: &str,
     complaint: &str,
@@ -163,7 +163,7 @@ fn denied(
     finding.hint(hint)
 }
 
-fn unheard(connection: &nats::Connection, request: Request, stream: &str) -> Finding {
+fn unheard(connection: &nats::NatsConnection, request: Request, stream: &str) -> Finding {
     let subject = request.subject(stream);
     let text =
         format!("{}, and nothing answers {}.{subject}", need(request), connection.api_prefix);

@@ -15,7 +15,7 @@ const NEARLY: f64 = 0.8;
 const FULL: f64 = 0.99;
 
 /// The findings about the room in a stream that fits.
-pub(super) async fn findings(connection: &nats::Connection, stream: &str) -> Vec<Finding> {
+pub(super) async fn findings(connection: &nats::NatsConnection, stream: &str) -> Vec<Finding> {
     match nats::capacity(&connection.jetstream, stream).await {
         Ok(capacity) => about(stream, &capacity),
         Err(error) => {

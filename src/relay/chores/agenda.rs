@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::{
     delivery::Backoff,
     metrics::Chore,
-    relay::report::status::{Link, Phase, Status},
+    relay::report::status::{LinkStatus, Phase, Status},
 };
 
 /// The waits of a chore that failed; a chore with a shorter interval waits at least for that.
@@ -31,7 +31,9 @@ impl Duty {
     /// over the one session that it has.
     pub(super) fn of(status: &Status) -> Option<Self> {
         match status.phase {
-            Phase::Starting if matches!(status.postgres, Link::Down { .. }) => Some(Self::Waiting),
+            Phase::Starting if matches!(status.postgres, LinkStatus::Down { .. }) => {
+                Some(Self::Waiting)
+            }
             Phase::Relaying => Some(Self::Leading),
             Phase::Starting | Phase::Standby | Phase::Stopping | Phase::Stopped => None,
         }
@@ -62,11 +64,11 @@ impl Duty {
 /// When each chore is due.
 #[derive(Debug)]
 pub(super) struct Agenda {
-    entries: Vec<Entry>,
+    entries: Vec<AgendaEntry>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct AgendaEntry {
     chore: Chore,
     due: Instant,
     /// Failures in a row.
@@ -76,7 +78,7 @@ struct Entry {
 impl Agenda {
     /// Everything is due.
     pub(super) fn new(now: Instant) -> Self {
-        let entry = |chore: &Chore| Entry { chore: *chore, due: now, failures: 0 };
+        let entry = |chore: &Chore| AgendaEntry { chore: *chore, due: now, failures: 0 };
         Self { entries: Chore::ALL.iter().map(entry).collect() }
     }
 
@@ -128,7 +130,7 @@ impl Agenda {
         (entry.failures, wait)
     }
 
-    fn entry(&mut self, chore: Chore) -> Option<&mut Entry> {
+    fn entry(&mut self, chore: Chore) -> Option<&mut AgendaEntry> {
         self.entries.iter_mut().find(|entry| entry.chore == chore)
     }
 }

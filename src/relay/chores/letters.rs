@@ -2,14 +2,14 @@
 
 use tracing::info;
 
-use super::Settings;
+use super::ChoreSettings;
 use crate::{outbox::Upkeep, pg::error::QueryError};
 
 /// Statements of one round at most. Each deletes some thousand rows, and the next round follows in
 /// a minute.
 const ROUND: usize = 20;
 
-pub(super) async fn forget(session: &Upkeep, settings: &Settings) -> Result<(), QueryError> {
+pub(super) async fn forget(session: &Upkeep, settings: &ChoreSettings) -> Result<(), QueryError> {
     let (mut letters, mut audits) = (0, 0);
     for _ in 0..ROUND {
         let gone = session.forget(settings.letter_retention, settings.audit_retention).await?;

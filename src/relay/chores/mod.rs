@@ -54,7 +54,7 @@ const RECONNECT: Duration = Duration::from_secs(2);
 
 /// Settings of the chores.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct ChoreSettings {
     /// Database of the outbox.
     pub database: config::Database,
     /// Schema of the outbox.
@@ -81,10 +81,10 @@ pub struct Maintained {
 }
 
 /// Does the chores of all flows until asked to stop.
-pub async fn run(settings: Settings, flows: Vec<Maintained>, shutdown: Shutdown) {
+pub async fn run(settings: ChoreSettings, flows: Vec<Maintained>, shutdown: Shutdown) {
     let flow = |Maintained { relay, status, metrics }| {
         status.send_modify(|status| status.relay.clone_from(&relay));
-        Flow {
+        FlowChores {
             changes: status.subscribe(),
             relay,
             status,
@@ -96,7 +96,7 @@ pub async fn run(settings: Settings, flows: Vec<Maintained>, shutdown: Shutdown)
         }
     };
     let flows = flows.into_iter().map(flow).collect();
-    let mut chores = Chores { settings, flows, session: None, unconnected: 0 };
+    let mut chores = ChoreRunner { settings, flows, session: None, unconnected: 0 };
     loop {
         tokio::select! {
             () = chores.turn() => {}
@@ -106,9 +106,9 @@ pub async fn run(settings: Settings, flows: Vec<Maintained>, shutdown: Shutdown)
 }
 
 /// The chores of all flows, over one session.
-struct Chores {
-    settings: Settings,
-    flows: Vec<Flow>,
+struct ChoreRunner {
+    settings: ChoreSettings,
+    flows: Vec<FlowChores>,
     session: Option<Arc<Connection>>,
     /// Failures in a row to get a session.
     unconnected: u32,
@@ -116,7 +116,7 @@ struct Chores {
 
 /// The part of a flow in the chores.
 #[derive(Debug, Clone, Copy)]
-enum Part {
+enum ChoreShare {
     /// Chores of its own, and those that run once for the whole outbox.
     All,
     /// Chores of its own; another flow runs the rest.
@@ -124,7 +124,7 @@ enum Part {
 }
 
 /// The chores of one flow, and what they have of each other.
-struct Flow {
+struct FlowChores {
     relay: String,
     status: Arc<watch::Sender<Status>>,
     metrics: Arc<Metrics>,
@@ -138,16 +138,16 @@ struct Flow {
     duty: Option<Duty>,
 }
 
-impl Chores {
+impl ChoreRunner {
     /// Does the next chore, or waits for its time.
     async fn turn(&mut self) {
-        let mut part = Part::All;
+        let mut part = ChoreShare::All;
         for flow in &mut self.flows {
             if flow.look(part) == Some(Duty::Leading) {
-                part = Part::Beside;
+                part = ChoreShare::Beside;
             }
         }
-        let due = |flow: &Flow| flow.duty.map(|duty| flow.agenda.next(duty).1);
+        let due = |flow: &FlowChores| flow.duty.map(|duty| flow.agenda.next(duty).1);
         let first =
             self.flows.iter().enumerate().filter_map(|(index, flow)| Some((due(flow)?, index)));
         let Some((due, index)) = first.min() else {
@@ -250,13 +250,13 @@ impl Chores {
     }
 }
 
-impl Flow {
+impl FlowChores {
     /// Takes in how the flow stands. Returns its duty.
-    fn look(&mut self, part: Part) -> Option<Duty> {
+    fn look(&mut self, part: ChoreShare) -> Option<Duty> {
         let seen = self.changes.borrow_and_update().clone();
         let duty = Duty::of(&seen).map(|duty| match part {
-            Part::All => duty,
-            Part::Beside => duty.beside(),
+            ChoreShare::All => duty,
+            ChoreShare::Beside => duty.beside(),
         });
         let is_new = self.duty != duty;
         self.duty = duty;
@@ -289,7 +289,7 @@ impl Flow {
     }
 
     /// Does the chore that is due. Returns whether the session is of use still.
-    async fn work(&mut self, session: &Arc<Connection>, settings: &Settings) -> bool {
+    async fn work(&mut self, session: &Arc<Connection>, settings: &ChoreSettings) -> bool {
         let Some(duty) = self.duty else { return true };
         let (chore, _) = self.agenda.next(duty);
         let seen = self.status.borrow().clone();
@@ -313,7 +313,7 @@ impl Flow {
     async fn run(
         &mut self,
         chore: Chore,
-        (session, settings): (&Upkeep, &Settings),
+        (session, settings): (&Upkeep, &ChoreSettings),
         seen: &Status,
     ) -> Result<(), QueryError> {
         let metrics = &self.metrics;

@@ -7,7 +7,7 @@ use super::{
     reader::{ReadResult, Reading, Start},
     survive,
 };
-use crate::{clock, failpoint, outbox::PageLimits, pg::error::QueryError, relay::report::Report};
+use crate::{clock, failpoint, outbox::PageLimits, pg::error::QueryError, relay::report::Reporter};
 
 impl Holding {
     /// Starts reading when it is time to and there is room.
@@ -47,7 +47,7 @@ impl Holding {
     pub(in crate::relay) fn fetched(
         &mut self,
         reading: Result<Reading, QueryError>,
-        report: &Report,
+        report: &Reporter,
     ) -> Result<(), Ended> {
         let now = clock::now();
         let reading = match reading {

@@ -15,7 +15,7 @@ use crate::{
     outbox::{BlockedKeys, DeadLetter, DueLetter, DueLetters, PageLimits, SettleError},
     pg::error::QueryError,
     relay::report::{
-        Report,
+        Reporter,
         dead_letters::{self, Answers, LINES_MAX},
     },
 };
@@ -221,7 +221,7 @@ impl Holding {
         mut records: Records,
         part: &RecordsPart,
         result: &Result<Vec<DeadLetter>, SettleError>,
-        report: &mut Report,
+        report: &mut Reporter,
     ) -> Result<(), Ended> {
         let now = clock::now();
         match result {

@@ -16,7 +16,7 @@ use tracing::warn;
 
 use self::{
     letters::Loading,
-    reader::{Reader, Reading},
+    reader::{OutboxReader, Reading},
     renewal::Renewal,
 };
 use crate::{
@@ -45,7 +45,7 @@ pub(in crate::relay) struct Holding {
     pub(in crate::relay) lease: Lease,
     pub(in crate::relay) renewing: Operation<(Renewal, Result<(), SettleError>)>,
     pub(in crate::relay) delivery: Delivery,
-    pub(in crate::relay) reader: Reader,
+    pub(in crate::relay) reader: OutboxReader,
     pub(in crate::relay) fetching: Operation<Result<Reading, QueryError>>,
     pub(in crate::relay) settling: Operation<(Settlement, Result<Written, SettleError>)>,
     pub(in crate::relay) letters: letters::LetterSchedule,
@@ -120,7 +120,7 @@ impl Holding {
         (outbox, place): (Arc<Outbox>, OutboxPlace),
         (authority, lease): (Authority, Lease),
         delivery: Delivery,
-        (reader, letters): (Reader, letters::LetterSchedule),
+        (reader, letters): (OutboxReader, letters::LetterSchedule),
         fence: Seq,
     ) -> Self {
         let now = reader.next();

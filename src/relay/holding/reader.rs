@@ -52,7 +52,7 @@ pub(in crate::relay) struct PollIntervals {
 
 /// Reader: when the outbox is read next, and how.
 #[derive(Debug)]
-pub(in crate::relay) struct Reader {
+pub(in crate::relay) struct OutboxReader {
     pace: PollIntervals,
     state: ReaderState,
     next: Instant,
@@ -120,7 +120,7 @@ pub(in crate::relay) struct ReadResult {
     pub(in crate::relay) page: Option<Page>,
 }
 
-impl Reader {
+impl OutboxReader {
     /// A reader that reads at once.
     pub(in crate::relay) fn new(pace: PollIntervals, now: Instant) -> Self {
         Self {
@@ -281,7 +281,7 @@ mod tests {
             notified: true,
         };
         let now = Instant::now();
-        let mut reader = Reader::new(pace, now);
+        let mut reader = OutboxReader::new(pace, now);
         let nothing = || Reading { begin: None, late: Late::Unknown, page: None, gate: Gate::Open };
         reader.absorb(nothing(), now);
         assert_eq!(reader.next(), now + pace.idle_interval);
@@ -296,7 +296,7 @@ mod tests {
         let pace = PollIntervals { poll_interval: poll, idle_interval: ms(5000), notified: true };
         let began = Instant::now();
         for (took, next) in [(ms(0), 3500), (ms(1), 3500), (ms(3), 4750), (ms(9), 10_750)] {
-            let mut reader = Reader::new(pace, began);
+            let mut reader = OutboxReader::new(pace, began);
             let nothing =
                 Reading { begin: None, late: Late::Unknown, page: None, gate: Gate::Closed };
             reader.absorb(nothing, began + took);
@@ -310,7 +310,7 @@ mod tests {
         let pace = PollIntervals { poll_interval: poll, idle_interval: ms(5000), notified: true };
         let began = Instant::now();
         for (rows, next) in [(0, 1500), (16, 1500), (32, 3000), (54, 5000), (1000, 5000)] {
-            let mut reader = Reader::new(pace, began);
+            let mut reader = OutboxReader::new(pace, began);
             let events = (0..rows).map(|seq| Box::new(event(seq, None))).collect();
             let nothing =
                 Reading { begin: None, late: Late::Unknown, page: None, gate: Gate::Closed };
@@ -320,7 +320,7 @@ mod tests {
             assert_eq!(reader.next(), began + Duration::from_micros(next), "{rows} rows");
         }
         // Whoever polls less often anyway notices nothing.
-        let slow = Reader::new(PollIntervals { poll_interval: ms(100), ..pace }, began);
+        let slow = OutboxReader::new(PollIntervals { poll_interval: ms(100), ..pace }, began);
         assert_eq!(slow.until_next_poll(1000, began), Duration::from_micros(99_500));
     }
 }

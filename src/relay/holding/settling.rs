@@ -14,7 +14,7 @@ use crate::{
     failpoint,
     outbox::{SettleError, Written},
     relay::report::{
-        Report,
+        Reporter,
         dead_letters::{self, Answers, LINES_MAX},
     },
 };
@@ -80,7 +80,7 @@ impl Holding {
         &mut self,
         settlement: Settlement,
         result: &Result<Written, SettleError>,
-        report: &mut Report,
+        report: &mut Reporter,
     ) -> Result<(), Ended> {
         let now = clock::now();
         self.last_settled = now;

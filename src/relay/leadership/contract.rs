@@ -16,7 +16,7 @@ use crate::{
     outbox::{Broken, Inspection, Outbox, Remedy, Repaired, SESSION_SETTINGS},
     pg::{connect::connect, error::QueryError},
     relay::{
-        Settings,
+        RelaySettings,
         holding::OutboxPlace,
         report::status::{Phase, Status},
     },
@@ -60,7 +60,7 @@ fn note(status: &watch::Sender<Status>, broken: &[Broken]) {
 pub(in crate::relay) async fn verify(
     outbox: &Outbox,
     outside: &OutboxPlace,
-    settings: &Settings,
+    settings: &RelaySettings,
     status: &watch::Sender<Status>,
 ) -> Result<ContractVerdict, NotYet> {
     let broken = outbox.verify_contract().await?;
@@ -123,7 +123,7 @@ fn texts(broken: &[Broken], remedy: Remedy) -> Vec<String> {
 #[derive(Debug)]
 pub struct Watched {
     /// Settings of the flow.
-    pub settings: Settings,
+    pub settings: RelaySettings,
     /// Status of the flow.
     pub status: Arc<watch::Sender<Status>>,
     /// Conditions that were warned of.
@@ -132,13 +132,13 @@ pub struct Watched {
 
 impl Watched {
     /// A flow of which nothing was found out yet.
-    pub fn new(settings: Settings, status: Arc<watch::Sender<Status>>) -> Self {
+    pub fn new(settings: RelaySettings, status: Arc<watch::Sender<Status>>) -> Self {
         Self { settings, status, warned: Vec::new() }
     }
 }
 
 /// Verifies the conditions each minute while a flow runs, in a session of a moment's life, and
-/// wakes [`Settings::recheck`] of the flow for which one is broken.
+/// wakes [`RelaySettings::recheck`] of the flow for which one is broken.
 pub async fn watch(mut flows: Vec<Watched>, shutdown: Shutdown) {
     loop {
         tokio::select! {
@@ -148,7 +148,7 @@ pub async fn watch(mut flows: Vec<Watched>, shutdown: Shutdown) {
         let runs = |flow: &&mut Watched| flow.status.borrow().phase == Phase::Relaying;
         let mut running = flows.iter_mut().filter(runs).peekable();
         let Some(first) = running.peek() else { continue };
-        let Settings { database, schema, .. } = &first.settings;
+        let RelaySettings { database, schema, .. } = &first.settings;
         let inspection = match connect(database, "contract", &SESSION_SETTINGS).await {
             Ok(connection) => Inspection::new(connection, schema.clone()),
             // The relay's own session shows what is the matter with Postgres.

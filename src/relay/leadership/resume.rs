@@ -14,13 +14,13 @@ use crate::{
     outbox::{Acquired, Authority, Course, FilterChange, Outbox, PassedOver, PositionOrigin},
     pg::{error::QueryError, session::Sharing},
     relay::{
-        Settings,
+        RelaySettings,
         holding::{
             Holding, OutboxPlace, letters,
-            reader::{PollIntervals, Reader},
+            reader::{OutboxReader, PollIntervals},
         },
         log::BrokerLog,
-        report::Report,
+        report::Reporter,
     },
 };
 
@@ -37,7 +37,7 @@ pub(super) enum Resumed {
 
 /// Resumes at the position that came with the lease, which `asked` asked for.
 pub(super) async fn resume(
-    (settings, report): (&Settings, &Report),
+    (settings, report): (&RelaySettings, &Reporter),
     log: &mut BrokerLog,
     outbox: Arc<Outbox>,
     (acquired, asked): (Acquired, Instant),
@@ -99,7 +99,7 @@ pub(super) async fn resume(
         lease: settings.candidate.length,
     };
     report.leads(term);
-    let reader = Reader::new(pace, now);
+    let reader = OutboxReader::new(pace, now);
     let lease = Lease::taken(settings.candidate.length, asked, now);
     let holding =
         Holding::new((outbox, outside), (authority, lease), delivery, (reader, letters), fence);
@@ -111,7 +111,7 @@ pub(super) async fn resume(
 async fn with_rivals(
     earlier: EarlierRun,
     outbox: &Outbox,
-    settings: &Settings,
+    settings: &RelaySettings,
 ) -> Result<EarlierRun, QueryError> {
     let route = (settings.route.as_str(), settings.filter.shards());
     match earlier {
@@ -150,7 +150,7 @@ async fn from_elsewhere(
     outbox: &Outbox,
     outside: &OutboxPlace,
     term: i64,
-    settings: &Settings,
+    settings: &RelaySettings,
 ) -> Result<Resumed, NotYet> {
     if outbox.take_over_upgrade(term).await? {
         info!("Postgres was upgraded by pg_upgrade: the relay goes on where it was");

@@ -15,9 +15,9 @@ use crate::{
     outbox::{Acquired, Leader, LeaderSession, LeaseEnd, Outbox, Rival},
     pg::error::QueryError,
     relay::{
-        Settings,
+        RelaySettings,
         chores::StandbyFigures,
-        report::{Report, heartbeat::Heartbeat, status::Phase},
+        report::{Reporter, heartbeat::Heartbeat, status::Phase},
     },
 };
 
@@ -31,8 +31,8 @@ const NOTICES_WITHIN: Duration = HEARD_WITHIN.saturating_add(Duration::from_mill
 
 /// Standby: an instance that waits for the lease, over one session.
 pub(super) struct Standby<'a> {
-    settings: &'a Settings,
-    report: &'a Report,
+    settings: &'a RelaySettings,
+    report: &'a Reporter,
     outbox: &'a Outbox,
     /// The leader's session that was last seen to have ended.
     ended: Option<EndedSession>,
@@ -41,7 +41,11 @@ pub(super) struct Standby<'a> {
 
 impl<'a> Standby<'a> {
     /// A standby that has not asked who leads yet.
-    pub(super) fn new(settings: &'a Settings, report: &'a Report, outbox: &'a Outbox) -> Self {
+    pub(super) fn new(
+        settings: &'a RelaySettings,
+        report: &'a Reporter,
+        outbox: &'a Outbox,
+    ) -> Self {
         Self { settings, report, outbox, ended: None, figures: StandbyFigures::default() }
     }
 
@@ -81,7 +85,7 @@ impl<'a> Standby<'a> {
                 info!(leader, "another instance leads this relay; standing by");
             }
             if self.report.status.borrow().phase == Phase::Standby {
-                let Report { status, metrics, .. } = self.report;
+                let Reporter { status, metrics, .. } = self.report;
                 self.figures.measure(self.outbox, status, metrics).await?;
             }
             tokio::select! {
@@ -101,7 +105,7 @@ impl<'a> Standby<'a> {
         &self,
         ended: Option<i64>,
     ) -> Result<Result<Acquired, Duration>, QueryError> {
-        let (outbox, Settings { route, filter, candidate, .. }) = (self.outbox, self.settings);
+        let (outbox, RelaySettings { route, filter, candidate, .. }) = (self.outbox, self.settings);
         let route = (route.as_str(), filter.shards());
         // Two rivals release at different times, so that they do not meet again and again.
         let [draw, ..] = candidate.instance.into_bytes();

@@ -20,7 +20,7 @@ use self::{
     scan::{ScanError, ScanProgress, Scanned},
 };
 use crate::{
-    broker::{BrokerError, Cause, Creation, Facts, Keeps, Seen, Warning},
+    broker::{BrokerError, Cause, Creation, Keeps, LogFacts, VerifiedLog, Warning},
     delivery::{Backoff, Closure, ClosureKind, Rejection, StreamMark, Ticket},
     event::Event,
     relay::{holding::Holding, operation::Operation, publishing::readiness::Readiness},
@@ -44,14 +44,14 @@ const DENIALS_MAX: usize = 16;
 pub(in crate::relay) struct BrokerLog {
     pub(in crate::relay) sink: Sink,
     pub(in crate::relay) encoder: Encoder,
-    pub(in crate::relay) verifying: Operation<Result<Seen, BrokerError>>,
+    pub(in crate::relay) verifying: Operation<Result<VerifiedLog, BrokerError>>,
     pub(in crate::relay) scanning: Operation<Result<Scanned, ScanError>>,
     /// The scan that is on its way, and since when.
     scan: Option<(Arc<ScanProgress>, Instant)>,
     ack_timeout: Duration,
     state: LogState,
     failures: u32,
-    facts: Option<Facts>,
+    facts: Option<LogFacts>,
     warned: Vec<Warning>,
     pub(in crate::relay) duplicates: Duplicates,
     /// The identity of the log that was published to; `None` before the first, and when it is
@@ -192,7 +192,7 @@ impl BrokerLog {
     }
 
     /// Facts of the log from the last time it was sound.
-    pub(in crate::relay) fn facts(&self) -> Option<&Facts> {
+    pub(in crate::relay) fn facts(&self) -> Option<&LogFacts> {
         self.facts.as_ref()
     }
 
@@ -317,7 +317,7 @@ impl BrokerLog {
     /// Absorbs the result of a verification.
     pub(in crate::relay) fn verified(
         &mut self,
-        result: Result<Seen, BrokerError>,
+        result: Result<VerifiedLog, BrokerError>,
         now: Instant,
     ) -> Verified {
         let error = match result {
@@ -350,7 +350,7 @@ impl BrokerLog {
         Verified::Closed(closure_of(&error))
     }
 
-    fn sound(&mut self, facts: Facts, now: Instant) {
+    fn sound(&mut self, facts: LogFacts, now: Instant) {
         if self.state != LogState::Disconnected {
             self.state = LogState::Verified { again_at: now + VERIFY_AGAIN };
         }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{BrokerLog, LogState, VERIFY, Verified};
 use crate::{
-    broker::{Copies, Facts, Seen},
+    broker::{Copies, LogFacts, VerifiedLog},
     delivery::{Closure, ClosureKind},
 };
 
@@ -59,8 +59,8 @@ impl BrokerLog {
     }
 
     /// Whether the stream has lost what it had acknowledged.
-    pub(in crate::relay) fn regression(&self, seen: &Seen) -> Option<Regression> {
-        let Seen { facts: Facts { identity, last_seq, .. }, acked, .. } = seen;
+    pub(in crate::relay) fn regression(&self, seen: &VerifiedLog) -> Option<Regression> {
+        let VerifiedLog { facts: LogFacts { identity, last_seq, .. }, acked, .. } = seen;
         let log = self.sink.log();
         // An unknown identity is never another one.
         let replaced = self.identity.zip(*identity).filter(|(before, now)| before != now);

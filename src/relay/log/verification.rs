@@ -2,7 +2,7 @@
 
 use super::Verified;
 use crate::{
-    broker::{BrokerError, Seen},
+    broker::{BrokerError, VerifiedLog},
     clock,
     config::Batches,
     delivery::{BatchKind, Batching, Capabilities},
@@ -34,7 +34,7 @@ impl Relay {
     pub(in crate::relay) fn verified(
         &mut self,
         holding: &mut Holding,
-        seen: Result<Seen, BrokerError>,
+        seen: Result<VerifiedLog, BrokerError>,
     ) -> Result<Option<Ended>, RelayError> {
         let now = clock::now();
         let took_at_most = self.log.facts().map(|facts| facts.limits.message_bytes_max);

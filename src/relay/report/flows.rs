@@ -4,7 +4,7 @@ use std::{cmp::Reverse, sync::Arc, time::Instant};
 
 use tokio::sync::watch;
 
-use super::status::{Counted, Link, Phase, Status};
+use super::status::{Counted, LinkStatus, Phase, Status};
 use crate::{
     findings::{Finding, stops_flow},
     metrics::{Depth, Measured, Metrics},
@@ -12,7 +12,7 @@ use crate::{
 
 /// A flow as it is shown.
 #[derive(Debug, Clone)]
-pub struct Flow {
+pub struct ObservedFlow {
     /// The name of its route.
     pub route: String,
     /// Status of the flow.
@@ -23,20 +23,22 @@ pub struct Flow {
 
 /// The flows of a program, at least one.
 #[derive(Debug, Clone)]
-pub struct Flows(pub Vec<Flow>);
+pub struct Flows(pub Vec<ObservedFlow>);
 
 impl Flows {
     /// All flows of one moment.
-    pub fn seen(&self) -> Seen {
-        Seen(self.0.iter().map(|flow| (flow.route.clone(), flow.status.borrow().clone())).collect())
+    pub fn seen(&self) -> FlowStatuses {
+        FlowStatuses(
+            self.0.iter().map(|flow| (flow.route.clone(), flow.status.borrow().clone())).collect(),
+        )
     }
 }
 
 /// The flows of one moment, by the names of their routes.
 #[derive(Debug, Clone)]
-pub struct Seen(pub Vec<(String, Status)>);
+pub struct FlowStatuses(pub Vec<(String, Status)>);
 
-impl Seen {
+impl FlowStatuses {
     /// Everything that is wrong with any of them, the worst first. Of several flows each cause says
     /// of which route it is.
     pub fn findings(&self, now: Instant) -> Vec<Finding> {
@@ -103,9 +105,9 @@ fn rank(phase: Phase) -> u8 {
     }
 }
 
-fn worse(one: Link, other: Link) -> Link {
+fn worse(one: LinkStatus, other: LinkStatus) -> LinkStatus {
     match (&one, &other) {
-        (Link::Down { .. }, _) | (_, Link::Up) => one,
+        (LinkStatus::Down { .. }, _) | (_, LinkStatus::Up) => one,
         _ => other,
     }
 }
@@ -131,25 +133,25 @@ mod tests {
         let depth = Depth { unsettled, oldest_seconds: Some(1.0), ..Depth::default() };
         Status {
             phase: Phase::Relaying,
-            postgres: Link::Up,
-            nats: Link::Up,
+            postgres: LinkStatus::Up,
+            nats: LinkStatus::Up,
             measured: Measured { at: Instant::now(), depth },
             ..Status::starting()
         }
     }
 
-    fn seen(statuses: Vec<Status>) -> Seen {
+    fn seen(statuses: Vec<Status>) -> FlowStatuses {
         let names = ["orders", "invoices", "audit"];
-        Seen(names.iter().map(ToString::to_string).zip(statuses).collect())
+        FlowStatuses(names.iter().map(ToString::to_string).zip(statuses).collect())
     }
 
     #[test]
     fn a_sum_is_no_further_than_its_last_and_no_better_than_its_worst() {
-        let down = Link::Down { detail: "gone".to_owned(), hint: None };
+        let down = LinkStatus::Down { detail: "gone".to_owned(), hint: None };
         let failed =
             Status { phase: Phase::Starting, nats: down.clone(), in_flight: 3, ..relaying(5) };
         let sum = seen(vec![relaying(2), failed, relaying(1)]).sum();
-        assert_eq!((sum.phase, sum.nats, sum.postgres), (Phase::Starting, down, Link::Up));
+        assert_eq!((sum.phase, sum.nats, sum.postgres), (Phase::Starting, down, LinkStatus::Up));
         assert_eq!((sum.in_flight, sum.measured.depth.backlog()), (3, 8));
         let one = seen(vec![relaying(2)]).sum();
         assert_eq!((one.phase, one.measured.depth.backlog()), (Phase::Relaying, 2));

@@ -1,4 +1,4 @@
-//! Report of the relay: log lines, metrics, the status snapshot.
+//! Reporter of the relay: log lines, metrics, the status snapshot.
 
 pub(super) mod dead_letters;
 pub mod flows;
@@ -20,7 +20,7 @@ use tracing::{debug, error, info, warn};
 use self::{
     dead_letters::DeadLetterLog,
     heartbeat::Heartbeat,
-    status::{GateStatus, LEASE_UNCONFIRMED, Link, Status},
+    status::{GateStatus, LEASE_UNCONFIRMED, LinkStatus, Status},
 };
 use crate::{
     clock,
@@ -41,7 +41,7 @@ const FOREIGN_INTERVAL: Duration = Duration::from_secs(5);
 
 /// State of the report: figures between two snapshots, and the lines logged last.
 #[derive(Debug)]
-pub(in crate::relay) struct Report {
+pub(in crate::relay) struct Reporter {
     pub(in crate::relay) status: Arc<watch::Sender<Status>>,
     pub(in crate::relay) metrics: Arc<Metrics>,
     heartbeat: Heartbeat,
@@ -60,7 +60,7 @@ pub(in crate::relay) struct Report {
     is_trusted: bool,
 }
 
-impl Report {
+impl Reporter {
     /// A report that nothing has been written to.
     pub(in crate::relay) fn new(status: Arc<watch::Sender<Status>>, metrics: Arc<Metrics>) -> Self {
         let heartbeat = status.borrow().last_turn.clone();
@@ -204,7 +204,7 @@ impl Report {
     }
 }
 
-impl Report {
+impl Reporter {
     /// Takes the status snapshot and sets the gauges, at most every [`STATUS_INTERVAL`].
     pub(in crate::relay) fn snapshot(&mut self, log: &BrokerLog, holding: &Holding, now: Instant) {
         let last = self.last_status;
@@ -232,8 +232,8 @@ impl Report {
         let published_total = self.published_total;
         self.status.send_modify(|status| {
             status.note_readiness(readiness, now);
-            if !log.is_connected() && matches!(status.nats, Link::Up) {
-                status.nats = Link::Connecting { detail: "no connection yet".to_owned() };
+            if !log.is_connected() && matches!(status.nats, LinkStatus::Up) {
+                status.nats = LinkStatus::Connecting { detail: "no connection yet".to_owned() };
             }
             status.gate = gate;
             status.in_flight = delivery.in_flight();
@@ -249,7 +249,7 @@ impl Report {
     /// Logs once that the lease cannot be confirmed, and once that it is confirmed again.
     fn log_trust(&mut self, now: Instant) {
         let link = self.status.borrow().postgres_link(now);
-        let is_trusted = !matches!(link, Link::Down { .. });
+        let is_trusted = !matches!(link, LinkStatus::Down { .. });
         if is_trusted == self.is_trusted {
             return;
         }

@@ -27,9 +27,9 @@ pub struct Status {
     /// Phase of the relay.
     pub phase: Phase,
     /// The connection to Postgres.
-    pub postgres: Link,
+    pub postgres: LinkStatus,
     /// The connection to NATS.
-    pub nats: Link,
+    pub nats: LinkStatus,
     /// Why nothing is published just now, when the publishing gate is closed.
     pub gate: Option<GateStatus>,
     /// Why no message may be handed over while this instance leads; `None` when messages may go.
@@ -81,7 +81,7 @@ pub struct Status {
 impl Status {
     /// The state before anything was tried.
     pub fn starting() -> Self {
-        let connecting = || Link::Connecting { detail: "not tried yet".to_owned() };
+        let connecting = || LinkStatus::Connecting { detail: "not tried yet".to_owned() };
         Self {
             phase: Phase::Starting,
             postgres: connecting(),
@@ -122,12 +122,12 @@ impl Status {
     }
 
     /// The session with Postgres. A session that does not confirm the lease counts as down.
-    pub fn postgres_link(&self, now: Instant) -> Link {
+    pub fn postgres_link(&self, now: Instant) -> LinkStatus {
         match self.unready {
             Some(Pause { readiness: Readiness::LeaseUnconfirmed, condition_since, .. })
                 if now >= condition_since + UNCONFIRMED_MAX =>
             {
-                Link::Down { detail: LEASE_UNCONFIRMED.to_owned(), hint: None }
+                LinkStatus::Down { detail: LEASE_UNCONFIRMED.to_owned(), hint: None }
             }
             _ => self.postgres.clone(),
         }
@@ -258,7 +258,7 @@ impl Phase {
 
 /// State of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Link {
+pub enum LinkStatus {
     /// Being connected; the detail says what is waited for.
     Connecting {
         /// Awaited event, free of secrets.
@@ -275,7 +275,7 @@ pub enum Link {
     },
 }
 
-impl Link {
+impl LinkStatus {
     fn fact(&self) -> findings::Link {
         match self {
             Self::Up => findings::Link::Up,
@@ -312,8 +312,8 @@ mod tests {
         let late = start + UNCONFIRMED_MAX;
         let mut status = Status {
             phase: Phase::Relaying,
-            postgres: Link::Up,
-            nats: Link::Up,
+            postgres: LinkStatus::Up,
+            nats: LinkStatus::Up,
             ..Status::starting()
         };
         let codes = |status: &Status, now| {
@@ -324,12 +324,12 @@ mod tests {
         status.note_readiness(Readiness::Scanning, long_ago);
         status.note_readiness(Readiness::LeaseUnconfirmed, start);
         assert_eq!(status.unready.map(|pause| pause.since), Some(long_ago));
-        assert_eq!(status.postgres_link(start), Link::Up);
+        assert_eq!(status.postgres_link(start), LinkStatus::Up);
         assert_eq!(codes(&status, start), []);
-        let down = Link::Down { detail: LEASE_UNCONFIRMED.to_owned(), hint: None };
+        let down = LinkStatus::Down { detail: LEASE_UNCONFIRMED.to_owned(), hint: None };
         assert_eq!(status.postgres_link(late), down);
         assert_eq!(codes(&status, late), [Code::PostgresDown]);
         status.note_readiness(Readiness::Ready, late);
-        assert_eq!((status.postgres_link(late), status.unready), (Link::Up, None));
+        assert_eq!((status.postgres_link(late), status.unready), (LinkStatus::Up, None));
     }
 }

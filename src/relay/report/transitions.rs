@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use super::{
-    Report,
+    Reporter,
     heartbeat::Heartbeat,
-    status::{Link, Phase},
+    status::{LinkStatus, Phase},
 };
 use crate::{clock, findings::Blocker, metrics::Dependency};
 
-impl Report {
+impl Reporter {
     /// Notes a turn of the loop.
     pub(in crate::relay) fn turned(&self, now: Instant) {
         self.heartbeat.turn(now);
@@ -31,7 +31,7 @@ impl Report {
     ) {
         self.metrics.dependencies.lost(Dependency::Postgres);
         self.status.send_modify(|status| {
-            status.postgres = Link::Down { detail, hint };
+            status.postgres = LinkStatus::Down { detail, hint };
             status.held_up = held_up;
         });
     }
@@ -39,7 +39,7 @@ impl Report {
     /// Notes a session with Postgres.
     pub(in crate::relay) fn session_opened(&self) {
         self.metrics.dependencies.connected(Dependency::Postgres);
-        self.status.send_modify(|status| status.postgres = Link::Up);
+        self.status.send_modify(|status| status.postgres = LinkStatus::Up);
     }
 
     /// Notes the end of a holding for a reason of Postgres; another holding is needed.
@@ -48,7 +48,7 @@ impl Report {
         self.metrics.dependencies.lost(Dependency::Postgres);
         self.metrics.dependencies.standing_by();
         self.status.send_modify(|status| {
-            status.postgres = Link::Down { detail: why, hint: None };
+            status.postgres = LinkStatus::Down { detail: why, hint: None };
             status.phase = Phase::Starting;
             status.unready = None;
         });
@@ -94,7 +94,7 @@ impl Report {
 
     /// Notes a connection over which the log was verified.
     pub(in crate::relay) fn log_verified(&self) {
-        self.status.send_modify(|status| status.nats = Link::Up);
+        self.status.send_modify(|status| status.nats = LinkStatus::Up);
         self.metrics.dependencies.connected(Dependency::Nats);
     }
 
@@ -102,7 +102,7 @@ impl Report {
     pub(in crate::relay) fn connection_lost(&self) {
         self.metrics.dependencies.lost(Dependency::Nats);
         let detail = "connection lost, connecting again".to_owned();
-        self.status.send_modify(|status| status.nats = Link::Down { detail, hint: None });
+        self.status.send_modify(|status| status.nats = LinkStatus::Down { detail, hint: None });
     }
 
     /// Notes that the next holding begins at once.
