@@ -16,7 +16,7 @@ use self::flow::Flow;
 use crate::{
     admin,
     config::{Config, value::Listen},
-    metrics::Program,
+    metrics::ProgramMetrics,
     nats,
     pg::schema::Schema,
     relay::{RelayError, chores, leadership::contract, report::flows::Flows},
@@ -31,7 +31,7 @@ const TASKS_GRACE: Duration = Duration::from_secs(5);
 
 /// Options of the command line beside the configuration.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Options {
+pub struct RunOptions {
     /// Accept a database that was restored into another cluster.
     pub rescan: bool,
 }
@@ -63,14 +63,14 @@ pub enum RunError {
 /// of several routes that fails is started again, and the others go on.
 pub async fn run(
     routes: Vec<Config>,
-    options: Options,
+    options: RunOptions,
     reloading: Reloading,
 ) -> Result<(), RunError> {
     let Some(config) = routes.first().cloned() else { return Ok(()) };
     let shutdown = Shutdown::new();
     let signals = shutdown.obey_signals().map_err(RunError::Signals)?;
     let hangups = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
-    let program = Arc::new(Program::new());
+    let program = Arc::new(ProgramMetrics::new());
     let mut flows = Vec::new();
     for route in &routes {
         let flow = Flow::new(route.clone(), options, &program, shutdown.clone())?;

@@ -30,7 +30,7 @@ use tracing_subscriber::{
 };
 
 use self::lines::Lines;
-use crate::config::{Log, LogFormat};
+use crate::config::{LogConfig, LogFormat};
 
 /// The log of a daemon. Dropping it waits a moment for what is not written yet.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ fn is_overridden() -> bool {
 }
 
 /// Starts the log of a daemon. A second start has no effect.
-pub fn start(config: &Log) -> Started {
+pub fn start(config: &LogConfig) -> Started {
     let (filter, fault) = filter(&config.level);
     // Whoever reads the log must not be able to stop the relay.
     let lines = Lines::start(io::stderr()).ok();
@@ -120,7 +120,7 @@ fn directives(level: &str) -> String {
 
 /// The reader of the standard error.
 #[derive(Debug, Clone, Copy)]
-enum Reader {
+enum StderrReader {
     /// A person at a terminal.
     Terminal,
     /// A file or a pipe, which wants no colours.
@@ -129,7 +129,7 @@ enum Reader {
     Journal,
 }
 
-impl Reader {
+impl StderrReader {
     fn of_stderr() -> Self {
         let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
         let is_dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
@@ -156,8 +156,8 @@ fn install<W>(format: LogFormat, filter: EnvFilter, writer: W) -> Levels
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let reader = Reader::of_stderr();
-    let is_colored = matches!(reader, Reader::Terminal);
+    let reader = StderrReader::of_stderr();
+    let is_colored = matches!(reader, StderrReader::Terminal);
     let (filter, handle) = reload::Layer::new(filter);
     let log = tracing_subscriber::registry().with(filter).with(FilterFn::new(is_free_of_content));
     // It would say on the standard error that the standard error is closed, and panic.
@@ -165,12 +165,12 @@ where
     // An error means that a log exists already, as in a test of the library.
     drop(match (format, reader) {
         (LogFormat::Json, _) => log.with(layer.json()).try_init(),
-        (LogFormat::Text, Reader::Journal) => {
+        (LogFormat::Text, StderrReader::Journal) => {
             let event = Prioritized(format::format().without_time().with_ansi(false));
             let layer = layer.with_ansi(false).fmt_fields(TextFields).event_format(event);
             log.with(layer).try_init()
         }
-        (LogFormat::Text, Reader::Terminal | Reader::File) => {
+        (LogFormat::Text, StderrReader::Terminal | StderrReader::File) => {
             log.with(layer.with_ansi(is_colored).fmt_fields(TextFields)).try_init()
         }
     });
@@ -215,19 +215,19 @@ struct TextFields;
 
 impl<'writer> FormatFields<'writer> for TextFields {
     fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
-        let mut text = TextVisitor { writer, separator: "", result: Ok(()) };
+        let mut text = FieldVisitor { writer, separator: "", result: Ok(()) };
         fields.record(&mut text);
         text.result
     }
 }
 
-struct TextVisitor<'writer> {
+struct FieldVisitor<'writer> {
     writer: Writer<'writer>,
     separator: &'static str,
     result: fmt::Result,
 }
 
-impl Visit for TextVisitor<'_> {
+impl Visit for FieldVisitor<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if self.result.is_err() {
             return;

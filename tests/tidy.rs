@@ -4,6 +4,7 @@
 #![cfg(test)]
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -89,12 +90,20 @@ const ASKS_ITSELF: &[&str] = &["check", "dev", "exit", "migrate", "run"];
 /// Modules that a command that renders does not name.
 const ANSWERS_COME_FROM: &[&str] = &["broker", "nats", "outbox", "pg", "relay", "sink", "wire"];
 
+/// Names that several types may share, each with the reason.
+const SHARED_NAMES: &[(&str, &str)] = &[
+    ("Args", "clap's usage: the arguments of one command, in its file"),
+    ("Command", "clap's usage: the commands below one command, in its file"),
+    ("Watchdog", "one for Linux and one for other systems, of which a build has one"),
+];
+
 const MAIN_LINES_MAX: usize = 40;
 const DIRECTORIES: &[&str] =
     &["src", "tests", "benches", "migrations", "config", "deploy", "docs", "examples", ".ci"];
 const EXTENSIONS: &[&str] = &["rs", "sql", "toml", "md", "sh", "service", "py", "yml"];
 
 /// One file: its path from the project's root, with `/`, and its text.
+#[derive(Clone)]
 struct Source {
     path: String,
     text: String,
@@ -329,6 +338,42 @@ fn noun_complaints(sources: &[Source]) -> Vec<String> {
     complaints
 }
 
+/// The names of the structs, enums and aliases that a file defines, without a trait's associated
+/// types.
+fn type_names(source: &Source) -> Vec<String> {
+    let name = |line: &str| {
+        let is_indented = line.starts_with(' ');
+        let mut words = line.split_whitespace().peekable();
+        let is_public = words.next_if(|word| word.starts_with("pub")).is_some();
+        // `pub(in crate::pg) struct` has a blank between.
+        let mut words = words.skip_while(|word| word.ends_with(')'));
+        let kind = words.next()?;
+        let is_alias = kind == "type" && (is_public || !is_indented);
+        let rest = words.next().filter(|_| is_alias || kind == "struct" || kind == "enum")?;
+        let name = rest.split(|letter: char| !letter.is_alphanumeric()).next()?;
+        (!name.is_empty()).then(|| name.to_owned())
+    };
+    source.code().lines().filter_map(name).collect()
+}
+
+/// A name stands for one type of the crate, wherever its module is.
+fn type_name_complaints(sources: &[Source]) -> Vec<String> {
+    let mut places: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for source in sources.iter().filter(|source| source.is_rust_of_ours()) {
+        for name in type_names(source) {
+            places.entry(name).or_default().push(&source.path);
+        }
+    }
+    let may_share = |name: &str| SHARED_NAMES.iter().any(|(shared, _)| *shared == name);
+    let mut complaints = Vec::new();
+    for (name, places) in places {
+        if places.len() > 1 && !may_share(&name) {
+            complaints.push(format!("{name} names {} types: {}", places.len(), places.join(", ")));
+        }
+    }
+    complaints
+}
+
 fn sql_complaints(sources: &[Source]) -> Vec<String> {
     sources
         .iter()
@@ -463,6 +508,33 @@ fn the_outbox_and_the_brokers_meet_only_in_the_relay() {
 #[test]
 fn main_only_starts_the_program() {
     insist(&size_complaints(&tree()));
+}
+
+#[test]
+fn no_two_types_have_one_name() {
+    insist(&type_name_complaints(&tree()));
+}
+
+#[test]
+fn a_planted_second_type_of_a_name_is_seen() {
+    let first = Source::planted("src/pg/one.rs", "pub struct Page(u8);\n");
+    for second in [
+        "struct Page<'a> {",
+        "    pub(in crate::nats) enum Page {",
+        "pub(super) struct Page;",
+        "type Page = u8;",
+        "pub type Page<T> = Vec<T>;",
+    ] {
+        let sources = [Source::planted("src/nats/two.rs", second), first.clone()];
+        assert_eq!(type_name_complaints(&sources).len(), 1, "{second}");
+    }
+    for other in ["    type Page = u8;", "/// struct Page", "let a = Page(1);", "struct PageSize;"]
+    {
+        let sources = [Source::planted("src/nats/two.rs", other), first.clone()];
+        insist(&type_name_complaints(&sources));
+    }
+    let shared = Source::planted("src/cli/one.rs", "struct Args {");
+    insist(&type_name_complaints(&[shared.clone(), shared]));
 }
 
 #[test]

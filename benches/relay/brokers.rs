@@ -58,8 +58,8 @@ impl Brokers {
     }
 
     /// How the publisher learns of them.
-    pub(crate) fn config(&self) -> config::Nats {
-        config::Nats { url: SecretUrl::new(self.url()), ..Default::default() }
+    pub(crate) fn config(&self) -> config::NatsConfig {
+        config::NatsConfig { url: SecretUrl::new(self.url()), ..Default::default() }
     }
 
     /// Copies that each stream has.

@@ -79,14 +79,14 @@ pub(crate) async fn run(
 
 async fn connect(stage: &Stage) -> Result<(Publisher, Encoder)> {
     let servers = stage.brokers.config();
-    let stream = config::Stream {
+    let stream = config::StreamConfig {
         name: STREAM.to_owned(),
         subjects: vec![SUBJECTS.to_owned()],
         create: true,
         replicas: stage.brokers.replicas(),
         ..Default::default()
     };
-    let template = SubjectTemplate::parse(&config::Route::default().subject)?;
+    let template = SubjectTemplate::parse(&config::RouteConfig::default().subject)?;
     let ack_timeout = servers.ack_timeout.0;
     let capacity = usize::try_from(WINDOW)? * 2 + 64;
     let mut connector = Connector::new(&servers, "postrider/bench".to_owned(), capacity).await?;
@@ -97,7 +97,7 @@ async fn connect(stage: &Stage) -> Result<(Publisher, Encoder)> {
     while !matches!(publisher.next().await, Absorbed::Connected) {}
     let jetstream = publisher.jetstream().context("there is a connection")?;
     let facts = nats::verify(jetstream, &stream, &template, ack_timeout).await?;
-    let source = config::Relay::default().source;
+    let source = config::RelayConfig::default().source;
     Ok((publisher, Encoder::new(template, source).with_limits(facts.limits)))
 }
 

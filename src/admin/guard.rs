@@ -13,17 +13,17 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::problem::Problem;
+use super::problem::ProblemDetails;
 
 /// The names that this listener answers to: loopback's, the address that it is bound to, and those
 /// of `admin.hosts`.
 #[derive(Debug, Clone)]
-pub(super) struct Names {
+pub(super) struct HostNames {
     bound: IpAddr,
     hosts: Arc<[String]>,
 }
 
-impl Names {
+impl HostNames {
     pub(super) fn of(bound: SocketAddr, hosts: &[String]) -> Self {
         Self { bound: bound.ip(), hosts: hosts.into() }
     }
@@ -43,12 +43,19 @@ impl Names {
     }
 }
 
-pub(super) async fn check(State(names): State<Names>, request: Request, next: Next) -> Response {
+pub(super) async fn check(
+    State(names): State<HostNames>,
+    request: Request,
+    next: Next,
+) -> Response {
     // Without the header it is no browser; load balancers probe with HTTP/1.0.
     let host = request.headers().get(header::HOST).map(HeaderValue::to_str);
     let meant = host.is_none_or(|host| host.is_ok_and(|host| names.include(host)));
-    let mut response =
-        if meant { next.run(request).await } else { Problem::foreign_host().into_response() };
+    let mut response = if meant {
+        next.run(request).await
+    } else {
+        ProblemDetails::foreign_host().into_response()
+    };
     harden(response.headers_mut());
     response
 }
@@ -73,7 +80,7 @@ mod tests {
     use super::*;
 
     fn includes(bound: &str, host: &str) -> bool {
-        Names::of(bound.parse().unwrap(), &["relay.internal".to_owned()]).include(host)
+        HostNames::of(bound.parse().unwrap(), &["relay.internal".to_owned()]).include(host)
     }
 
     #[test]

@@ -62,11 +62,11 @@ pub struct Listener {
     tcp: TcpListener,
     address: SocketAddr,
     /// The connections that may still be open, the oldest first.
-    open: VecDeque<Place>,
+    open: VecDeque<ConnectionSlot>,
 }
 
 /// The listener's record of a connection.
-struct Place {
+struct ConnectionSlot {
     evict: CancellationToken,
     /// Cancelled when the connection has ended.
     ended: CancellationToken,
@@ -95,7 +95,7 @@ impl Listener {
     }
 
     /// Makes room for one more connection.
-    fn admit(&mut self) -> Place {
+    fn admit(&mut self) -> ConnectionSlot {
         self.open.retain(|place| !place.ended.is_cancelled());
         if self.open.len() >= CONNECTIONS_MAX
             && let Some(oldest) = self.open.pop_front()
@@ -103,8 +103,8 @@ impl Listener {
             oldest.evict.cancel();
         }
         let (evict, ended) = (CancellationToken::new(), CancellationToken::new());
-        self.open.push_back(Place { evict: evict.clone(), ended: ended.clone() });
-        Place { evict, ended }
+        self.open.push_back(ConnectionSlot { evict: evict.clone(), ended: ended.clone() });
+        ConnectionSlot { evict, ended }
     }
 }
 
@@ -114,7 +114,7 @@ impl axum::serve::Listener for Listener {
 
     async fn accept(&mut self) -> (Bounded, SocketAddr) {
         let (stream, peer) = axum::serve::Listener::accept(&mut self.tcp).await;
-        let Place { evict, ended } = self.admit();
+        let ConnectionSlot { evict, ended } = self.admit();
         let end = Box::pin(tokio::time::sleep(HEAD_TIMEOUT));
         let evicted = Box::pin(evict.cancelled_owned());
         (Bounded { stream, end, evicted, is_answering: false, _ended: ended.drop_guard() }, peer)
@@ -186,7 +186,7 @@ mod tests {
     #[tokio::test]
     async fn at_the_bound_the_oldest_connection_is_closed_for_the_next() {
         let mut listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
-        let places: Vec<Place> = (0..CONNECTIONS_MAX).map(|_| listener.admit()).collect();
+        let places: Vec<ConnectionSlot> = (0..CONNECTIONS_MAX).map(|_| listener.admit()).collect();
         assert!(places.iter().all(|place| !place.evict.is_cancelled()));
         listener.admit();
         let evicted = places.iter().filter(|place| place.evict.is_cancelled()).count();

@@ -31,10 +31,10 @@ use axum::{
 use tokio_util::sync::CancellationToken;
 
 pub use listener::{AdminError, Listener, bind};
-use problem::Problem;
+use problem::ProblemDetails;
 
 use crate::{
-    metrics::{CONTENT_TYPE, Program},
+    metrics::{CONTENT_TYPE, ProgramMetrics},
     relay::report::flows::Flows,
 };
 
@@ -48,7 +48,7 @@ const REMIND: Duration = Duration::from_mins(1);
 #[derive(Clone)]
 struct Shown {
     flows: Flows,
-    program: Arc<Program>,
+    program: Arc<ProgramMetrics>,
 }
 
 /// The asking client. Names of hosts and texts of servers are shown to clients on this machine
@@ -75,7 +75,7 @@ pub async fn serve(
     mut bound: Result<Listener, AdminError>,
     address: SocketAddr,
     hosts: Vec<String>,
-    (flows, program): (Flows, Arc<Program>),
+    (flows, program): (Flows, Arc<ProgramMetrics>),
     shutdown: CancellationToken,
 ) {
     let mut warned: Option<Instant> = None;
@@ -95,7 +95,7 @@ pub async fn serve(
         bound = bind(address).await;
     };
     tracing::info!(address = %listener.address(), "admin listener");
-    let names = guard::Names::of(listener.address(), &hosts);
+    let names = guard::HostNames::of(listener.address(), &hosts);
     let service =
         router(names, Shown { flows, program }).into_make_service_with_connect_info::<Audience>();
     let server = axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned());
@@ -105,7 +105,7 @@ pub async fn serve(
     }
 }
 
-fn router(names: guard::Names, shown: Shown) -> Router {
+fn router(names: guard::HostNames, shown: Shown) -> Router {
     Router::new()
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
@@ -113,7 +113,7 @@ fn router(names: guard::Names, shown: Shown) -> Router {
         .route("/metrics", get(metrics))
         .route("/api/v1/status", get(status))
         .fallback(not_found)
-        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .method_not_allowed_fallback(|| async { ProblemDetails::method_not_allowed() })
         .layer(middleware::from_fn_with_state(names, guard::check))
         .with_state(shown)
 }
@@ -134,20 +134,20 @@ async fn status(
     State(shown): State<Shown>,
     ConnectInfo(audience): ConnectInfo<Audience>,
     RawQuery(query): RawQuery,
-) -> Result<Json<view::StatusView>, Problem> {
+) -> Result<Json<view::StatusView>, ProblemDetails> {
     let mut seen = shown.flows.seen();
     let mut asked = query.as_deref().unwrap_or_default().split('&');
     if let Some(name) = asked.find_map(|pair| pair.strip_prefix("route=")) {
         seen.0.retain(|(route, _)| route == name);
         if seen.0.is_empty() {
-            return Err(Problem::unknown_route(name));
+            return Err(ProblemDetails::unknown_route(name));
         }
     }
     Ok(Json(view::StatusView::of(&seen, Instant::now(), audience)))
 }
 
-async fn not_found(uri: Uri) -> Problem {
-    Problem::not_found(uri.path())
+async fn not_found(uri: Uri) -> ProblemDetails {
+    ProblemDetails::not_found(uri.path())
 }
 
 #[cfg(test)]

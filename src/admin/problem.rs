@@ -9,13 +9,13 @@ use serde::Serialize;
 
 /// A problem document.
 #[derive(Debug, Serialize)]
-pub(super) struct Problem {
+pub(super) struct ProblemDetails {
     title: &'static str,
     status: u16,
     detail: String,
 }
 
-impl Problem {
+impl ProblemDetails {
     pub(super) fn not_found(path: &str) -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
@@ -47,7 +47,7 @@ impl Problem {
     }
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for ProblemDetails {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or_default();
         let mut response = (status, Json(self)).into_response();

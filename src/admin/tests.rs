@@ -28,13 +28,13 @@ struct Server {
     shutdown: CancellationToken,
 }
 
-struct Answer {
+struct HttpAnswer {
     code: u16,
     head: String,
     body: String,
 }
 
-impl Answer {
+impl HttpAnswer {
     fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap()
     }
@@ -46,7 +46,7 @@ impl Server {
         let address = listener.address();
         let (status, seen) = watch::channel(status);
         let shutdown = CancellationToken::new();
-        let program = Arc::new(Program::new());
+        let program = Arc::new(ProgramMetrics::new());
         let metrics = Arc::new(program.flow("default"));
         let flow = ObservedFlow { route: "default".to_owned(), status: seen, metrics };
         let shown = (Flows(vec![flow]), program);
@@ -55,18 +55,18 @@ impl Server {
         Self { address, status, shutdown }
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    async fn get(&self, path: &str) -> HttpAnswer {
         self.ask(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await
     }
 
-    async fn ask(&self, request: &str) -> Answer {
+    async fn ask(&self, request: &str) -> HttpAnswer {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         let code = head.split_whitespace().nth(1).unwrap().parse().unwrap();
-        Answer { code, head: head.to_owned(), body: body.to_owned() }
+        HttpAnswer { code, head: head.to_owned(), body: body.to_owned() }
     }
 }
 

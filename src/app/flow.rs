@@ -14,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use uuid::Uuid;
 
-use super::{Options, RunError};
+use super::{RunError, RunOptions};
 use crate::{
     config::{self, Config, SinkKind},
-    delivery::{DeliveryRules, Growth, OnDead, RetryPolicy, WindowLimits},
-    metrics::{Dependency, Metrics, Program},
+    delivery::{DeliveryRules, Growth, RetryPolicy, WindowLimits},
+    metrics::{Dependency, Metrics, ProgramMetrics},
     nats::{self, ConnectionState, Connector, keep_connected},
     outbox::{Candidate, LETTER_BYTES_MAX},
     pg::schema::Schema,
@@ -69,8 +69,8 @@ impl Flow {
     /// [`RunError::Template`] when the route's subject is no template.
     pub(super) fn new(
         config: Config,
-        options: Options,
-        program: &Program,
+        options: RunOptions,
+        program: &ProgramMetrics,
         shutdown: Shutdown,
     ) -> Result<Self, RunError> {
         let template = SubjectTemplate::parse(&config.route.subject)?;
@@ -188,7 +188,11 @@ impl Flow {
     }
 }
 
-fn settings(config: &Config, options: Options, template: SubjectTemplate) -> relay::RelaySettings {
+fn settings(
+    config: &Config,
+    options: RunOptions,
+    template: SubjectTemplate,
+) -> relay::RelaySettings {
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let in_flight_events = size(u64::from(config.relay.in_flight_events));
     let in_flight_bytes = size(config.relay.in_flight_bytes.0);
@@ -237,8 +241,8 @@ fn settings(config: &Config, options: Options, template: SubjectTemplate) -> rel
 }
 
 /// The section `[stream]` with the name of a log that is none.
-fn named(config: &Config, log: &str) -> config::Stream {
-    config::Stream { name: log.to_owned(), ..config.stream.clone() }
+fn named(config: &Config, log: &str) -> config::StreamConfig {
+    config::StreamConfig { name: log.to_owned(), ..config.stream.clone() }
 }
 
 fn unrouted_mode(config: &Config) -> Mode {
@@ -253,12 +257,9 @@ fn host_name() -> String {
     uname().nodename().to_string_lossy().into_owned()
 }
 
-fn rules(route: &config::Route) -> DeliveryRules {
+fn rules(route: &config::RouteConfig) -> DeliveryRules {
     DeliveryRules {
-        on_dead: match route.on_dead {
-            config::OnDead::Hold => OnDead::Hold,
-            config::OnDead::Skip => OnDead::Skip,
-        },
+        on_dead: route.on_dead,
         retry: RetryPolicy {
             attempts: route.attempts,
             delay: route.delay.0,

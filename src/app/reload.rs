@@ -12,7 +12,7 @@ use crate::{
         reload::{Reloaded, Reloader},
     },
     logging::Levels,
-    metrics::Program,
+    metrics::ProgramMetrics,
     systemd,
 };
 
@@ -32,7 +32,7 @@ pub(super) async fn obey(
     mut hangups: Signal,
     reloading: Reloading,
     routes: Vec<Config>,
-    program: Arc<Program>,
+    program: Arc<ProgramMetrics>,
 ) {
     let Reloading { sources, only, levels } = reloading;
     let mut reloader = Reloader::new(sources, only, routes);

@@ -33,7 +33,7 @@ pub(super) struct Args {
 
 /// The finding of a check.
 #[derive(Debug, Clone)]
-struct Finding {
+struct CheckItem {
     subject: &'static str,
     result: CheckResult,
     text: String,
@@ -51,7 +51,7 @@ enum CheckResult {
     Refused(Exit),
 }
 
-impl Finding {
+impl CheckItem {
     fn fine(subject: &'static str, text: impl Into<String>) -> Self {
         Self { subject, result: CheckResult::Fine, text: text.into(), hint: None }
     }
@@ -75,10 +75,10 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     let loaded = globals.load_quietly(Scope::Everything)?;
     // What the libraries warn of is part of the findings.
     logging::start_for_command();
-    let mut findings = vec![Finding::fine("configuration", "complete and within its bounds")];
+    let mut findings = vec![CheckItem::fine("configuration", "complete and within its bounds")];
     findings.extend(loaded.notices.iter().map(|notice| match notice {
-        Notice::Info(text) => Finding::fine("configuration", text),
-        Notice::Warning(text) => Finding::risky("configuration", text),
+        Notice::Info(text) => CheckItem::fine("configuration", text),
+        Notice::Warning(text) => CheckItem::risky("configuration", text),
     }));
     let look_at_each = async {
         let mut found = Vec::new();
@@ -102,12 +102,12 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
 
 /// The findings of several routes: what was found for each of them once, anything else with the
 /// route's name.
-fn merged(of_routes: &[(String, Vec<Finding>)]) -> Vec<Finding> {
+fn merged(of_routes: &[(String, Vec<CheckItem>)]) -> Vec<CheckItem> {
     let count = of_routes.len();
-    let is_of = |finding: &Finding, (_, found): &(String, Vec<Finding>)| {
+    let is_of = |finding: &CheckItem, (_, found): &(String, Vec<CheckItem>)| {
         found.iter().any(|it| it.text == finding.text && it.result == finding.result)
     };
-    let mut merged: Vec<Finding> = Vec::new();
+    let mut merged: Vec<CheckItem> = Vec::new();
     for (route, findings) in of_routes {
         for finding in findings {
             let is_shared = of_routes.iter().all(|other| is_of(finding, other));
@@ -123,7 +123,7 @@ fn merged(of_routes: &[(String, Vec<Finding>)]) -> Vec<Finding> {
     merged
 }
 
-async fn look(config: &Config) -> Result<Vec<Finding>, Failure> {
+async fn look(config: &Config) -> Result<Vec<CheckItem>, Failure> {
     let ((mut findings, progress), (broker, seen)) =
         tokio::join!(database::findings(config), broker::findings(config));
     let is_refused = broker.iter().any(|it| matches!(it.result, CheckResult::Refused(_)));
@@ -142,7 +142,7 @@ fn word(result: CheckResult) -> &'static str {
     }
 }
 
-fn as_text(finding: &Finding) -> String {
+fn as_text(finding: &CheckItem) -> String {
     let line =
         format!("{:<6} {:<13} {}", word(finding.result), finding.subject, printable(&finding.text));
     match &finding.hint {
@@ -151,7 +151,7 @@ fn as_text(finding: &Finding) -> String {
     }
 }
 
-fn as_json(finding: &Finding) -> Value {
+fn as_json(finding: &CheckItem) -> Value {
     json!({
         "check": finding.subject,
         "result": word(finding.result),

@@ -20,7 +20,7 @@ use crate::{
     logging,
 };
 use play::Shop;
-use report::{Line, Text, faults};
+use report::{RunFigures, RunText, faults};
 
 /// `postrider dev`
 #[derive(Debug, clap::Args)]
@@ -92,9 +92,9 @@ async fn once(stage: &mut Stage, args: &WorkloadArgs) -> Result<Exit, Failure> {
         print::progress("");
     }
     if args.json {
-        print::line(&serde_json::to_string(&Line::from(&outcome)).unwrap_or_default())?;
+        print::line(&serde_json::to_string(&RunFigures::from(&outcome)).unwrap_or_default())?;
     } else {
-        print::line(&format!("\n{}", Text { outcome: &outcome, seed }))?;
+        print::line(&format!("\n{}", RunText { outcome: &outcome, seed }))?;
     }
     if outcome.is_clean() {
         return Ok(Exit::Done);

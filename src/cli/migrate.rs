@@ -6,7 +6,7 @@ use super::{
     print,
 };
 use crate::{
-    config::{Database, error::Problem, load::Scope},
+    config::{DatabaseConfig, error::Problem, load::Scope},
     pg::{connect::connect, migrate, migrating, schema::Schema, session::Sharing},
 };
 
@@ -34,7 +34,7 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     block_on(apply(&loaded.config.database))
 }
 
-async fn apply(database: &Database) -> Result<Exit, Failure> {
+async fn apply(database: &DatabaseConfig) -> Result<Exit, Failure> {
     let mut connection = connect(database, "migrate", &[]).await?;
     let schema = Schema::from(&database.schema);
     if connection.sharing() == Sharing::Shared {

@@ -5,7 +5,7 @@ use super::{
     exit::{Exit, Failure},
 };
 use crate::{
-    app::{self, Options, Reloading, RunError},
+    app::{self, Reloading, RunError, RunOptions},
     config::{
         Config,
         error::Problem,
@@ -38,7 +38,7 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
             Notice::Warning(text) => tracing::warn!("{text}"),
         }
     }
-    let options = Options { rescan: args.rescan };
+    let options = RunOptions { rescan: args.rescan };
     let reloading = Reloading { sources, only, levels: log.levels() };
     let done = block_on(async move {
         Box::pin(app::run(loaded.configs(), options, reloading)).await.map_err(Failure::from)

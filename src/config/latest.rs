@@ -6,7 +6,7 @@ use std::{fmt, path::Path};
 use tokio::sync::watch;
 
 use super::{
-    Database, Nats,
+    DatabaseConfig, NatsConfig,
     file::read_secret,
     secret::{Secret, SecretUrl},
 };
@@ -66,7 +66,7 @@ impl<T> Replacements<T> {
     }
 }
 
-impl Database {
+impl DatabaseConfig {
     /// The latest section, with its secret files read again. Each new session begins with it, so
     /// that a rotated secret applies from the next session on.
     ///
@@ -82,8 +82,8 @@ impl Database {
     }
 }
 
-impl Nats {
-    /// The latest section, as in [`Database::current`].
+impl NatsConfig {
+    /// The latest section, as in [`DatabaseConfig::current`].
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! The login in a NATS URL: `nats://user:password@host`, or `nats://token@host`.
 
 use super::{
-    Nats,
+    NatsConfig,
     secret::{Secret, SecretUrl},
 };
 
@@ -28,7 +28,7 @@ pub enum LoginError {
     Empty,
 }
 
-impl Nats {
+impl NatsConfig {
     /// The servers without their logins, and the login that one or all of them have.
     ///
     /// # Errors

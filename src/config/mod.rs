@@ -26,43 +26,46 @@ mod warnings;
 
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::event::{Filter, Pattern, Rules};
+use crate::{
+    delivery::OnDead,
+    event::{Filter, Pattern, Rules},
+};
 use latest::Latest;
 use libpq::Libpq;
 use name::{RelayName, SchemaName};
 use secret::{Secret, SecretUrl};
 use value::{ByteSize, HumanDuration, parse_text};
 
-pub use program::{Admin, Log, LogFormat, Shutdown};
+pub use program::{AdminConfig, LogConfig, LogFormat, ShutdownConfig};
 
 /// The whole content of `postrider.toml`.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Address of the database with the outbox.
-    pub database: Database,
+    pub database: DatabaseConfig,
     /// Address and login of the broker.
-    pub nats: Nats,
+    pub nats: NatsConfig,
     /// The JetStream stream that takes the events.
-    pub stream: Stream,
+    pub stream: StreamConfig,
     /// How the relay reads and publishes.
-    pub relay: Relay,
+    pub relay: RelayConfig,
     /// Filter, destination and retry policy of the events.
-    pub route: Route,
+    pub route: RouteConfig,
     /// How the program stops.
-    pub shutdown: Shutdown,
+    pub shutdown: ShutdownConfig,
     /// The HTTP listener for health and metrics.
-    pub admin: Admin,
+    pub admin: AdminConfig,
     /// Level and format of the log.
-    pub log: Log,
+    pub log: LogConfig,
 }
 
 /// `[database]`: where the outbox is.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Database {
+pub struct DatabaseConfig {
     /// A `postgresql://` URL of the primary, or a `key=value` connection string of libpq. Required,
     /// here or in `url_file`; `DATABASE_URL` is read when neither is set, and libpq's `PG*`
     /// variables complete what it leaves open.
@@ -83,12 +86,12 @@ pub struct Database {
     /// The environment variables of libpq, which complete what the URL leaves open.
     #[serde(skip)]
     pub libpq: Libpq,
-    /// Replacement of this section by a reload; see [`Database::current`].
+    /// Replacement of this section by a reload; see [`DatabaseConfig::current`].
     #[serde(skip)]
     pub latest: Latest<Self>,
 }
 
-impl Default for Database {
+impl Default for DatabaseConfig {
     fn default() -> Self {
         Self {
             url: SecretUrl::default(),
@@ -105,7 +108,7 @@ impl Default for Database {
 /// `[nats]`: address of the broker, and our login.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Nats {
+pub struct NatsConfig {
     /// A `nats://` or `tls://` URL, or several of one cluster separated by commas; never empty
     /// after [`Config::load`]. It may contain a login, `user:password@` or `token@`. Required, here
     /// or in `url_file`; `NATS_URL` is read when neither is set.
@@ -153,12 +156,12 @@ pub struct Nats {
     /// How long a publish may stay unanswered before it is sent again with the same id. Default
     /// `5s`; raise it when the broker is slow but alive. See [`bounds::ACK_TIMEOUT`].
     pub ack_timeout: HumanDuration,
-    /// Replacement of this section by a reload; see [`Nats::current`].
+    /// Replacement of this section by a reload; see [`NatsConfig::current`].
     #[serde(skip)]
     pub latest: Latest<Self>,
 }
 
-impl Default for Nats {
+impl Default for NatsConfig {
     fn default() -> Self {
         Self {
             url: SecretUrl::default(),
@@ -195,7 +198,7 @@ pub fn duplicate_window_needed(ack_timeout: Duration) -> Duration {
 /// `[stream]`: the JetStream stream that takes the events.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Stream {
+pub struct StreamConfig {
     /// The stream's name, at most 255 bytes without `.`, `*`, `>`, `/`, `\\` and blanks. Required.
     pub name: String,
     /// The subjects that it captures. Required with `create`; else, when given, the existing stream
@@ -272,7 +275,7 @@ impl<'de> Deserialize<'de> for Heal {
     }
 }
 
-impl Default for Stream {
+impl Default for StreamConfig {
     fn default() -> Self {
         Self {
             name: String::new(),
@@ -291,7 +294,7 @@ impl Default for Stream {
 /// `[relay]`: how the relay reads and publishes.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Relay {
+pub struct RelayConfig {
     /// The relay's name, which identifies its row in the position table: up to 40 letters, digits,
     /// `-`, `_` and `.`. Default `default`. A new name starts over at the oldest row that is kept.
     pub name: RelayName,
@@ -339,7 +342,7 @@ pub struct Relay {
     pub siblings: Vec<String>,
 }
 
-impl Default for Relay {
+impl Default for RelayConfig {
     fn default() -> Self {
         Self {
             name: RelayName::default(),
@@ -408,7 +411,7 @@ impl<'de> Deserialize<'de> for Unrouted {
 /// key. `[[route]]` is a list of such tables, each with a `name`: see [`routes`].
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Route {
+pub struct RouteConfig {
     /// The types of the events that the route takes, such as `order.placed` or, with a `*` at the
     /// end, `order.*`; empty for all. Default empty.
     pub types: Vec<String>,
@@ -450,7 +453,7 @@ pub struct Route {
     pub name: String,
 }
 
-impl Route {
+impl RouteConfig {
     /// The rules of the route. An invalid pattern was refused before.
     pub fn rules(&self) -> Rules {
         let patterns = |texts: &[String]| {
@@ -466,7 +469,7 @@ impl Route {
     }
 }
 
-impl Default for Route {
+impl Default for RouteConfig {
     fn default() -> Self {
         Self {
             types: Vec::new(),
@@ -552,14 +555,13 @@ impl<'de> Deserialize<'de> for BackoffShape {
     }
 }
 
-/// The effect of a dead event on the later events of its key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OnDead {
-    /// The later events wait until the dead one is redriven or discarded.
-    Hold,
-    /// The later events go on; the gap is recorded.
-    Skip,
+impl Serialize for OnDead {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(match self {
+            Self::Hold => "hold",
+            Self::Skip => "skip",
+        })
+    }
 }
 
 impl<'de> Deserialize<'de> for OnDead {

@@ -9,14 +9,14 @@ use super::value::{HumanDuration, Listen, parse_text};
 /// `[shutdown]`: how the program stops.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Shutdown {
+pub struct ShutdownConfig {
     /// How long a stopping relay may take for its last sweep, acks and settlement. Default `30s`;
     /// keep it below what systemd or Kubernetes waits before it kills. See
     /// [`super::bounds::GRACE`].
     pub grace: HumanDuration,
 }
 
-impl Default for Shutdown {
+impl Default for ShutdownConfig {
     fn default() -> Self {
         Self { grace: HumanDuration(Duration::from_secs(30)) }
     }
@@ -25,7 +25,7 @@ impl Default for Shutdown {
 /// `[admin]`: the HTTP listener for health and metrics.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Admin {
+pub struct AdminConfig {
     /// An address, or `off`. Port 0 lets the kernel choose. Default `127.0.0.1:8085`; it has no
     /// login, so think before it leaves loopback.
     pub listen: Listen,
@@ -34,7 +34,7 @@ pub struct Admin {
     pub hosts: Vec<String>,
 }
 
-impl Default for Admin {
+impl Default for AdminConfig {
     fn default() -> Self {
         Self { listen: Listen::Address(([127, 0, 0, 1], 8085).into()), hosts: Vec::new() }
     }
@@ -43,14 +43,14 @@ impl Default for Admin {
 /// `[log]`: what is logged, and how.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Log {
+pub struct LogConfig {
     /// A level or a filter such as `info,postrider=debug`. `RUST_LOG` overrides it. Default `info`.
     pub level: String,
     /// Text for people or JSON for machines. Default `text`.
     pub format: LogFormat,
 }
 
-impl Default for Log {
+impl Default for LogConfig {
     fn default() -> Self {
         Self { level: "info".to_owned(), format: LogFormat::Text }
     }

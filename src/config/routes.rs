@@ -10,13 +10,16 @@ use std::collections::BTreeSet;
 use figment::value::{Dict, Value};
 
 use super::{
-    Config, OnDead, Route, SinkKind, Unrouted, bounds,
+    Config, RouteConfig, SinkKind, Unrouted, bounds,
     error::{ConfigError, Origin, Problem},
     layers::{Layer, element},
     load::OneRoute,
     name::{RELAY_NAME_BYTES_MAX, RelayName},
 };
-use crate::event::{Filter, Rules, Shard};
+use crate::{
+    delivery::OnDead,
+    event::{Filter, Rules, Shard},
+};
 
 /// Maximum number of flows of one process. Each has two connections and reads all events of the
 /// outbox.
@@ -287,13 +290,13 @@ pub(super) fn unrouted(routes: &[OneRoute]) -> Option<OneRoute> {
         }
     }
     unrouted.config.relay.name = RelayName::parse(UNROUTED)?;
-    unrouted.config.route = Route {
+    unrouted.config.route = RouteConfig {
         sink: SinkKind::Unrouted,
         // No event waits for another, because no consumer receives any.
         on_dead: OnDead::Skip,
         filter: Filter::NoneOf(rules),
         name: UNROUTED.to_owned(),
-        ..Route::default()
+        ..RouteConfig::default()
     };
     Some(unrouted)
 }

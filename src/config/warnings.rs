@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, ffi::OsString, path::Path};
 
 use super::{
-    Admin, Config,
+    AdminConfig, Config,
     error::Origin,
     file::is_world_readable,
     keys,
@@ -75,7 +75,7 @@ fn exposed_secret(key: &str, path: &Path) -> String {
 }
 
 /// A listener that other machines can reach.
-fn exposed_listener(admin: &Admin) -> Option<String> {
+fn exposed_listener(admin: &AdminConfig) -> Option<String> {
     let Listen::Address(address) = admin.listen else { return None };
     (!address.ip().is_loopback()).then(|| {
         format!(

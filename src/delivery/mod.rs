@@ -151,7 +151,7 @@ pub struct DeadEvent {
 
 /// Room for a fetch: how much may be read into memory now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
+pub struct FetchBudget {
     /// Most events.
     pub events: usize,
     /// Most bytes of payload.
@@ -195,16 +195,16 @@ impl Delivery {
 
     /// Room for a fetch: none while memory is full. While the breaker is open it is enough for a
     /// probe.
-    pub fn room(&self) -> Room {
+    pub fn room(&self) -> FetchBudget {
         let room = self.window.room(self.lanes.len(), self.lanes.bytes());
         let closed = self.breaker.cause().is_some() && !self.lanes.is_empty();
         let closed = closed || self.scan_again_at().is_some();
         if closed || self.progress.unsettled() >= UNSETTLED_MAX {
-            return Room { events: 0, bytes: 0 };
+            return FetchBudget { events: 0, bytes: 0 };
         }
         match self.breaker.cause() {
             None => room,
-            Some(_) => Room { events: room.events.min(PROBE_EVENTS), ..room },
+            Some(_) => FetchBudget { events: room.events.min(PROBE_EVENTS), ..room },
         }
     }
 

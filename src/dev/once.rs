@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    checker::{Fate, Ledger, Observed, Order, Report, check},
+    checker::{CheckerReport, Ledger, Observed, Order, TransactionFate, check},
     stage::{STREAM, Stage},
     stream_reader::{ReadError, count_messages, read_stream},
     workload::{self, Workload, WorkloadError},
@@ -22,9 +22,9 @@ const STANDSTILL_MAX: Duration = Duration::from_secs(30);
 
 /// The report of a run: its figures, and the checker's findings.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct RunReport {
     /// The comparison.
-    pub report: Report,
+    pub report: CheckerReport,
     /// Transactions of the workload, however they ended.
     pub transactions: u64,
     /// Events that were inserted and rolled back.
@@ -41,7 +41,7 @@ pub struct Outcome {
     pub relay_exit: Option<i32>,
 }
 
-impl Outcome {
+impl RunReport {
     /// Whether everything is as promised.
     pub fn is_clean(&self) -> bool {
         self.report.is_clean()
@@ -100,7 +100,7 @@ pub async fn run(
     stage: &mut Stage,
     options: workload::Options,
     mut progress: impl FnMut(u64, u64),
-) -> Result<Outcome, OnceError> {
+) -> Result<RunReport, OnceError> {
     let order = options.order;
     let workload = Workload::new(options);
     let counters = workload.progress();
@@ -145,16 +145,16 @@ async fn compare(
     ledger: &Ledger,
     order: Order,
     elapsed: Duration,
-) -> Result<Outcome, OnceError> {
+) -> Result<RunReport, OnceError> {
     let relay_memory_bytes = stage.relay.memory_bytes_max();
     let relay_exit = stage.relay.stop().await?;
     let (dead, pending) = letters(&stage.database_url()).await?;
     let stream = read_stream(&stage.nats_url(), STREAM).await?;
     let observed = Observed { stream, dead, pending };
-    Ok(Outcome {
+    Ok(RunReport {
         report: check(ledger, &observed, order),
         transactions: ledger.transactions.len() as u64,
-        rolled_back: ledger.events(Fate::RolledBack),
+        rolled_back: ledger.events(TransactionFate::RolledBack),
         keys: ledger.keys(),
         elapsed,
         relay_memory_bytes,

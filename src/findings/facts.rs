@@ -4,7 +4,7 @@ use super::{Chore, Code, Depth, Finding};
 
 /// Facts about a relay, as one of its instances or a reader of the database sees them.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Facts {
+pub struct RelayFacts {
     /// The relay's name.
     pub relay: String,
     /// The instance or program that runs the relay.
@@ -14,9 +14,9 @@ pub struct Facts {
     /// Sessions of the relay's instances that the observer sees.
     pub instances: Vec<String>,
     /// The session with Postgres.
-    pub postgres: Link,
+    pub postgres: LinkState,
     /// The connection to NATS.
-    pub nats: Link,
+    pub nats: LinkState,
     /// The reason for which the publishing gate is closed; `None` while it is open.
     pub gate: Option<Closed>,
     /// The condition that keeps the leader from handing messages over; `None` while it may.
@@ -79,7 +79,7 @@ pub enum Role {
 
 /// The state of a connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Link {
+pub enum LinkState {
     /// State that was not observed.
     #[default]
     Unknown,

@@ -16,7 +16,7 @@ use std::cmp::Reverse;
 
 use serde::{Serialize, Serializer};
 
-pub use facts::{Blocker, Closed, Facts, Link, Role, Unready};
+pub use facts::{Blocker, Closed, LinkState, RelayFacts, Role, Unready};
 pub use remedy::remedy;
 pub use texts::{contract, grantor, lost, queued, refused, stranded, within_check};
 
@@ -124,7 +124,7 @@ pub fn code_named(name: &str) -> Option<Code> {
 }
 
 /// Everything that is wrong, the worst first.
-pub fn of(facts: &Facts) -> Vec<Finding> {
+pub fn of(facts: &RelayFacts) -> Vec<Finding> {
     let mut found = Vec::new();
     found.extend(role(facts));
     found.extend(postgres(facts));
@@ -155,21 +155,21 @@ pub fn of(facts: &Facts) -> Vec<Finding> {
 }
 
 /// Why a leader hands nothing over, when it lasts and no other finding explains it.
-fn unready(facts: &Facts, found: &[Finding]) -> Option<Finding> {
+fn unready(facts: &RelayFacts, found: &[Finding]) -> Option<Finding> {
     let unready = facts.unready.filter(|unready| unready.seconds >= UNREADY_SECONDS)?;
     let is_explained = found.iter().any(|finding| stops_flow(finding.code));
     (!is_explained).then(|| texts::unready(unready))
 }
 
-fn role(facts: &Facts) -> Option<Finding> {
+fn role(facts: &RelayFacts) -> Option<Finding> {
     match &facts.role {
         Role::Starting => {
             if let Some(why) = &facts.failed {
                 return Some(texts::failed(why));
             }
             // Whatever it waits for is a finding of its own.
-            let is_waiting = facts.postgres != Link::Up
-                || facts.nats != Link::Up
+            let is_waiting = facts.postgres != LinkState::Up
+                || facts.nats != LinkState::Up
                 || facts.blocker.is_some()
                 || !facts.missing_grants.is_empty();
             (!is_waiting && facts.gate.is_none()).then(texts::starting)
@@ -196,7 +196,7 @@ fn role(facts: &Facts) -> Option<Finding> {
     }
 }
 
-fn postgres(facts: &Facts) -> Option<Finding> {
+fn postgres(facts: &RelayFacts) -> Option<Finding> {
     if let Some(grants) = texts::grants(&facts.missing_grants) {
         return Some(grants);
     }
@@ -204,18 +204,18 @@ fn postgres(facts: &Facts) -> Option<Finding> {
         return Some(texts::locked(blocker));
     }
     match &facts.postgres {
-        Link::Up | Link::Unknown => None,
-        Link::Connecting { detail } => Some(texts::postgres_down(detail, None)),
-        Link::Down { detail, hint } => Some(texts::postgres_down(detail, hint.as_deref())),
+        LinkState::Up | LinkState::Unknown => None,
+        LinkState::Connecting { detail } => Some(texts::postgres_down(detail, None)),
+        LinkState::Down { detail, hint } => Some(texts::postgres_down(detail, hint.as_deref())),
     }
 }
 
-fn nats(facts: &Facts) -> Option<Finding> {
+fn nats(facts: &RelayFacts) -> Option<Finding> {
     let is_standby = matches!(facts.role, Role::Standby { .. });
     let mut finding = match &facts.nats {
-        Link::Up | Link::Unknown => return None,
-        Link::Connecting { detail } => texts::nats_down(detail, None),
-        Link::Down { detail, hint } => texts::nats_down(detail, hint.as_deref()),
+        LinkState::Up | LinkState::Unknown => return None,
+        LinkState::Connecting { detail } => texts::nats_down(detail, None),
+        LinkState::Down { detail, hint } => texts::nats_down(detail, hint.as_deref()),
     };
     if is_standby {
         // Whoever leads has a connection of its own.
@@ -225,7 +225,7 @@ fn nats(facts: &Facts) -> Option<Finding> {
 }
 
 /// The finding about events that wait to be published, and for how long.
-fn waiting(facts: &Facts) -> Vec<Finding> {
+fn waiting(facts: &RelayFacts) -> Vec<Finding> {
     let mut found = Vec::new();
     let Some(depth) = &facts.depth else { return found };
     let leads = matches!(facts.role, Role::Leading | Role::Led { .. });
@@ -252,7 +252,7 @@ fn waiting(facts: &Facts) -> Vec<Finding> {
     found
 }
 
-fn measuring(facts: &Facts) -> Option<Finding> {
+fn measuring(facts: &RelayFacts) -> Option<Finding> {
     let age = facts.measured_seconds_ago?;
     (age > MEASURED_WARNING_SECONDS).then(|| texts::unmeasured(age))
 }

@@ -5,33 +5,33 @@ use std::{collections::HashSet, fmt::Write as _};
 use super::*;
 use crate::delivery::ClosureKind;
 
-fn leading() -> Facts {
-    Facts {
+fn leading() -> RelayFacts {
+    RelayFacts {
         relay: "default".to_owned(),
         role: Role::Leading,
-        postgres: Link::Up,
-        nats: Link::Up,
+        postgres: LinkState::Up,
+        nats: LinkState::Up,
         depth: Some(Depth::default()),
         measured_seconds_ago: Some(3.0),
         unconfirmed_seconds: Some(1.0),
-        ..Facts::default()
+        ..RelayFacts::default()
     }
 }
 
-fn down(detail: &str) -> Link {
-    Link::Down { detail: detail.to_owned(), hint: None }
+fn down(detail: &str) -> LinkState {
+    LinkState::Down { detail: detail.to_owned(), hint: None }
 }
 
-fn gate(kind: ClosureKind, text: &str) -> Facts {
+fn gate(kind: ClosureKind, text: &str) -> RelayFacts {
     let hint = kind.hint().to_owned();
     let closed = Closed { kind: kind.as_str().to_owned(), text: text.to_owned(), hint };
-    Facts { gate: Some(closed), ..leading() }
+    RelayFacts { gate: Some(closed), ..leading() }
 }
 
-fn waits(unsettled: u64, retrying: u64, held: u64, oldest: f64) -> Facts {
+fn waits(unsettled: u64, retrying: u64, held: u64, oldest: f64) -> RelayFacts {
     let depth =
         Depth { unsettled, retrying, held, oldest_seconds: Some(oldest), ..Depth::default() };
-    Facts { depth: Some(depth), oldest_seconds: oldest, ..leading() }
+    RelayFacts { depth: Some(depth), oldest_seconds: oldest, ..leading() }
 }
 
 fn led(silent_seconds: f64) -> Role {
@@ -52,18 +52,18 @@ fn connected() -> Vec<String> {
     vec!["session 4712, postrider/relay/default".to_owned()]
 }
 
-fn of_the_database() -> Vec<(&'static str, Facts)> {
+fn of_the_database() -> Vec<(&'static str, RelayFacts)> {
     let grant =
         |table: &str| format!("GRANT SELECT ON TABLE \"postrider\".{table} TO postrider_relay");
     vec![
         (
             "Postgres does not run",
-            Facts { postgres: down("127.0.0.1:5432: connection refused"), ..leading() },
+            RelayFacts { postgres: down("127.0.0.1:5432: connection refused"), ..leading() },
         ),
         (
             "the password was changed",
-            Facts {
-                postgres: Link::Down {
+            RelayFacts {
+                postgres: LinkState::Down {
                     detail: "db:5432: password authentication failed (28P01)".to_owned(),
                     hint: Some("check database.url".to_owned()),
                 },
@@ -72,7 +72,7 @@ fn of_the_database() -> Vec<(&'static str, Facts)> {
         ),
         (
             "a grant was revoked",
-            Facts {
+            RelayFacts {
                 postgres: down("permission denied for table outbox (42501)"),
                 missing_grants: vec![grant("outbox")],
                 ..leading()
@@ -80,11 +80,11 @@ fn of_the_database() -> Vec<(&'static str, Facts)> {
         ),
         (
             "several grants were revoked",
-            Facts { missing_grants: vec![grant("outbox"), grant("letter")], ..leading() },
+            RelayFacts { missing_grants: vec![grant("outbox"), grant("letter")], ..leading() },
         ),
         (
             "a function of Postgres was revoked from everybody",
-            Facts {
+            RelayFacts {
                 missing_grants: vec![
                     "GRANT EXECUTE ON FUNCTION pg_catalog.pg_notify(text, text) TO postrider_relay"
                         .to_owned(),
@@ -92,14 +92,20 @@ fn of_the_database() -> Vec<(&'static str, Facts)> {
                 ..leading()
             },
         ),
-        ("LOCK TABLE by somebody else", Facts { blocker: Some(blocker()), ..leading() }),
-        ("a lock behind a pooler", Facts { blocker: Some(Blocker::unnamed()), ..leading() }),
-        ("nothing measured for a while", Facts { measured_seconds_ago: Some(40.0), ..leading() }),
-        ("nothing measured for long", Facts { measured_seconds_ago: Some(400.0), ..leading() }),
-        ("retention fails", Facts { failing: vec![(Chore::Retention, 4)], ..leading() }),
+        ("LOCK TABLE by somebody else", RelayFacts { blocker: Some(blocker()), ..leading() }),
+        ("a lock behind a pooler", RelayFacts { blocker: Some(Blocker::unnamed()), ..leading() }),
+        (
+            "nothing measured for a while",
+            RelayFacts { measured_seconds_ago: Some(40.0), ..leading() },
+        ),
+        (
+            "nothing measured for long",
+            RelayFacts { measured_seconds_ago: Some(400.0), ..leading() },
+        ),
+        ("retention fails", RelayFacts { failing: vec![(Chore::Retention, 4)], ..leading() }),
         (
             "the outbox lost a partition",
-            Facts {
+            RelayFacts {
                 alarms: vec![contract(
                     Severity::Critical,
                     "outbox has no partition for slot 6",
@@ -110,20 +116,20 @@ fn of_the_database() -> Vec<(&'static str, Facts)> {
         ),
         (
             "a position of an old name is left",
-            Facts { abandoned: vec![("old".to_owned(), 3.5 * 86_400.0)], ..leading() },
+            RelayFacts { abandoned: vec![("old".to_owned(), 3.5 * 86_400.0)], ..leading() },
         ),
     ]
 }
 
-fn of_the_producers() -> Vec<(&'static str, Facts)> {
+fn of_the_producers() -> Vec<(&'static str, RelayFacts)> {
     vec![
         (
             "LOCK TABLE by somebody else, and applications wait",
-            Facts { alarms: vec![queued(&blocker(), Some("outbox"), 12)], ..leading() },
+            RelayFacts { alarms: vec![queued(&blocker(), Some("outbox"), 12)], ..leading() },
         ),
         (
             "an application lost a grant",
-            Facts {
+            RelayFacts {
                 alarms: vec![refused(
                     Some("shop"),
                     &["SELECT on sequence gate".to_owned()],
@@ -134,7 +140,7 @@ fn of_the_producers() -> Vec<(&'static str, Facts)> {
         ),
         (
             "every application lost a grant",
-            Facts {
+            RelayFacts {
                 alarms: vec![refused(
                     None,
                     &["EXECUTE on function pg_notify(text,text) of Postgres".to_owned()],
@@ -147,18 +153,18 @@ fn of_the_producers() -> Vec<(&'static str, Facts)> {
     ]
 }
 
-fn of_the_broker() -> Vec<(&'static str, Facts)> {
+fn of_the_broker() -> Vec<(&'static str, RelayFacts)> {
     vec![
         (
             "nats-server does not run",
-            Facts {
+            RelayFacts {
                 nats: down("no connection to nats://127.0.0.1:4222: connection refused"),
                 ..leading()
             },
         ),
         (
             "nats-server does not run, on a standby",
-            Facts {
+            RelayFacts {
                 role: Role::Standby { leader: Some("postrider/relay".to_owned()) },
                 nats: down("connection refused"),
                 ..leading()
@@ -188,7 +194,7 @@ fn of_the_broker() -> Vec<(&'static str, Facts)> {
         ),
         (
             "a kind that this program has no name for",
-            Facts {
+            RelayFacts {
                 gate: Some(Closed {
                     kind: "frozen".to_owned(),
                     text: "the stream is frozen".to_owned(),
@@ -200,7 +206,7 @@ fn of_the_broker() -> Vec<(&'static str, Facts)> {
     ]
 }
 
-fn of_the_store() -> Vec<(&'static str, Facts)> {
+fn of_the_store() -> Vec<(&'static str, RelayFacts)> {
     vec![
         ("the broker is frozen", gate(ClosureKind::BrokerStalled, "nothing is answered for 5 s")),
         (
@@ -212,7 +218,7 @@ fn of_the_store() -> Vec<(&'static str, Facts)> {
         ),
         (
             "a long scan",
-            Facts {
+            RelayFacts {
                 gate: Some(Closed {
                     kind: "scanning".to_owned(),
                     text: "scanning the stream: read 1000000 of 7000000 messages".to_owned(),
@@ -223,7 +229,7 @@ fn of_the_store() -> Vec<(&'static str, Facts)> {
         ),
         (
             "events are gone for good",
-            Facts {
+            RelayFacts {
                 alarms: lost(8_970, Some("2026-11-26T22:55:51Z")).into_iter().collect(),
                 ..leading()
             },
@@ -231,8 +237,8 @@ fn of_the_store() -> Vec<(&'static str, Facts)> {
     ]
 }
 
-fn of_what_waits() -> Vec<(&'static str, Facts)> {
-    let silent = |facts| Facts { unconfirmed_seconds: Some(200.0), ..facts };
+fn of_what_waits() -> Vec<(&'static str, RelayFacts)> {
+    let silent = |facts| RelayFacts { unconfirmed_seconds: Some(200.0), ..facts };
     let dead = Depth { dead: 2, ..Depth::default() };
     vec![
         ("a healthy burst", waits(50_000, 0, 0, 4.0)),
@@ -240,10 +246,10 @@ fn of_what_waits() -> Vec<(&'static str, Facts)> {
         ("events wait and nothing explains it", silent(waits(1_201, 0, 0, 190.0))),
         ("on_denied = retry: all are letters", waits(0, 1_200, 1, 130.0)),
         ("one event is tried again", waits(0, 1, 0, 8.0)),
-        ("dead letters", Facts { depth: Some(dead), ..leading() }),
+        ("dead letters", RelayFacts { depth: Some(dead), ..leading() }),
         (
             "a dead letter holds a key",
-            Facts {
+            RelayFacts {
                 depth: Some(Depth { dead: 1, ..waits(0, 0, 3, 300.0).depth.unwrap() }),
                 ..waits(0, 0, 3, 300.0)
             },
@@ -251,8 +257,8 @@ fn of_what_waits() -> Vec<(&'static str, Facts)> {
     ]
 }
 
-fn of_who_runs() -> Vec<(&'static str, Facts)> {
-    let role = |role| Facts { role, ..leading() };
+fn of_who_runs() -> Vec<(&'static str, RelayFacts)> {
+    let role = |role| RelayFacts { role, ..leading() };
     let reported = Finding {
         code: Code::NatsDown,
         severity: Severity::Critical,
@@ -266,7 +272,7 @@ fn of_who_runs() -> Vec<(&'static str, Facts)> {
         ("it starts", role(Role::Starting)),
         (
             "it starts again and again, because a grant was revoked",
-            Facts {
+            RelayFacts {
                 missing_grants: vec![
                     "GRANT SELECT ON TABLE \"postrider\".outbox TO app".to_owned(),
                 ],
@@ -276,14 +282,14 @@ fn of_who_runs() -> Vec<(&'static str, Facts)> {
         ("it stops", role(Role::Stopping)),
         (
             "the route failed",
-            Facts {
+            RelayFacts {
                 failed: Some("stream INVOICES has retention by interest".to_owned()),
                 ..role(Role::Starting)
             },
         ),
         (
             "events that no route takes",
-            Facts { unrouted: Some(3), depth: Some(Depth::default()), ..role(Role::Leading) },
+            RelayFacts { unrouted: Some(3), depth: Some(Depth::default()), ..role(Role::Leading) },
         ),
         ("a standby", role(Role::Standby { leader: Some("postrider/relay".to_owned()) })),
         ("a standby that cannot take over", role(Role::Standby { leader: None })),
@@ -291,25 +297,29 @@ fn of_who_runs() -> Vec<(&'static str, Facts)> {
         ("the leader is frozen", role(led(47.0))),
         (
             "seen from the database, the leader reported something",
-            Facts { reported: vec![reported], ..role(led(2.0)) },
+            RelayFacts { reported: vec![reported], ..role(led(2.0)) },
         ),
     ]
 }
 
-fn of_who_cannot_lead() -> Vec<(&'static str, Facts)> {
-    let role = |role| Facts { role, ..leading() };
+fn of_who_cannot_lead() -> Vec<(&'static str, RelayFacts)> {
+    let role = |role| RelayFacts { role, ..leading() };
     vec![
         (
             "it has never led, and an instance runs",
-            Facts { instances: connected(), ..role(Role::NeverStarted) },
+            RelayFacts { instances: connected(), ..role(Role::NeverStarted) },
         ),
         (
             "nobody leads, and an instance runs",
-            Facts { instances: connected(), ..role(Role::NotRunning) },
+            RelayFacts { instances: connected(), ..role(Role::NotRunning) },
         ),
         (
             "nobody leads, and an instance waits for a lock",
-            Facts { instances: connected(), blocker: Some(blocker()), ..role(Role::NotRunning) },
+            RelayFacts {
+                instances: connected(),
+                blocker: Some(blocker()),
+                ..role(Role::NotRunning)
+            },
         ),
         (
             "an instance has just taken the lease",
@@ -321,12 +331,12 @@ fn of_who_cannot_lead() -> Vec<(&'static str, Facts)> {
         ),
         (
             "a lock keeps the reader from knowing who runs it",
-            Facts { blocker: Some(blocker()), ..role(Role::Unknown) },
+            RelayFacts { blocker: Some(blocker()), ..role(Role::Unknown) },
         ),
     ]
 }
 
-fn cases() -> Vec<(&'static str, Facts)> {
+fn cases() -> Vec<(&'static str, RelayFacts)> {
     [
         of_who_runs(),
         of_who_cannot_lead(),
@@ -362,9 +372,9 @@ fn no_case_in_which_events_do_not_flow_is_without_a_critical_finding() {
     for (case, facts) in cases() {
         assert_eq!(of(&facts).is_empty(), fine.contains(&case), "{case}");
     }
-    let worst = |facts: &Facts| of(facts).first().map(|finding| finding.severity);
+    let worst = |facts: &RelayFacts| of(facts).first().map(|finding| finding.severity);
     assert_eq!(worst(&waits(0, 1_200, 1, 130.0)), Some(Severity::Critical));
-    let silent = Facts { unconfirmed_seconds: Some(200.0), ..waits(1_201, 0, 0, 190.0) };
+    let silent = RelayFacts { unconfirmed_seconds: Some(200.0), ..waits(1_201, 0, 0, 190.0) };
     assert!(!is_ready(&of(&silent)));
 }
 

@@ -22,11 +22,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Takes lines and returns at once.
 #[derive(Debug, Clone)]
 pub(super) struct Lines {
-    queue: SyncSender<Entry>,
+    queue: SyncSender<LogEntry>,
     dropped: Arc<AtomicU64>,
 }
 
-enum Entry {
+enum LogEntry {
     Line(Vec<u8>),
     /// Everything before this is written: say so.
     Flush(SyncSender<()>),
@@ -50,7 +50,7 @@ impl Lines {
     pub(super) fn flush(&self) {
         let deadline = Instant::now() + PATIENCE;
         let (done, written) = sync_channel(1);
-        while self.queue.try_send(Entry::Flush(done.clone())).is_err() {
+        while self.queue.try_send(LogEntry::Flush(done.clone())).is_err() {
             if Instant::now() > deadline {
                 return;
             }
@@ -63,11 +63,11 @@ impl Lines {
 }
 
 /// A failed write is nobody's concern: there is no other place to tell it.
-fn write_all(entries: &Receiver<Entry>, mut output: impl Write, dropped: &AtomicU64) {
+fn write_all(entries: &Receiver<LogEntry>, mut output: impl Write, dropped: &AtomicU64) {
     while let Ok(entry) = entries.recv() {
         match entry {
-            Entry::Line(line) => drop(output.write_all(&line)),
-            Entry::Flush(done) => drop(done.send(())),
+            LogEntry::Line(line) => drop(output.write_all(&line)),
+            LogEntry::Flush(done) => drop(done.send(())),
         }
         let lines = dropped.swap(0, Relaxed);
         if lines > 0 {
@@ -78,7 +78,7 @@ fn write_all(entries: &Receiver<Entry>, mut output: impl Write, dropped: &Atomic
 
 impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.queue.try_send(Entry::Line(bytes.to_vec())).is_err() {
+        if self.queue.try_send(LogEntry::Line(bytes.to_vec())).is_err() {
             self.dropped.fetch_add(1, Relaxed);
         }
         Ok(bytes.len())

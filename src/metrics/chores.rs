@@ -12,14 +12,14 @@ use super::{
 
 /// The metrics of the chores beside the data path, and of the findings.
 #[derive(Debug)]
-pub struct Chores {
+pub struct ChoreMetrics {
     failures: Family<ChoreLabel, Counter>,
     failing: Family<ChoreLabel, Gauge>,
     findings: Family<FindingLabel, Gauge>,
     abandoned: Gauge,
 }
 
-impl Chores {
+impl ChoreMetrics {
     pub(super) fn register(list: &mut Registry) -> Self {
         let this = Self {
             failures: Family::default(),

@@ -7,12 +7,12 @@ use super::{SecondsGauge, unix_seconds};
 
 /// The gauges of the configuration.
 #[derive(Debug)]
-pub struct Configuration {
+pub struct ConfigurationMetrics {
     successful: Gauge,
     success_seconds: SecondsGauge,
 }
 
-impl Configuration {
+impl ConfigurationMetrics {
     pub(super) fn register(list: &mut Registry) -> Self {
         let (successful, success_seconds) = (Gauge::default(), SecondsGauge::default());
         list.register(

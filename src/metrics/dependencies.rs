@@ -11,9 +11,9 @@ use super::labels::{CircuitLabel, CircuitState, Dependency, DependencyLabel};
 
 /// Connections, the breaker and the lease.
 #[derive(Debug)]
-pub struct Dependencies {
-    postgres: Link,
-    nats: Link,
+pub struct DependencyMetrics {
+    postgres: LinkMetrics,
+    nats: LinkMetrics,
     circuit: Family<CircuitLabel, Gauge>,
     leader: Gauge,
     leader_transitions: Counter,
@@ -21,17 +21,17 @@ pub struct Dependencies {
 
 /// The metrics of one connection.
 #[derive(Debug)]
-struct Link {
+struct LinkMetrics {
     up: Gauge,
     reconnects: Counter,
     was_up: AtomicBool,
 }
 
-impl Dependencies {
+impl DependencyMetrics {
     pub(super) fn register(list: &mut Registry) -> Self {
         let up = Family::<DependencyLabel, Gauge>::default();
         let reconnects = Family::<DependencyLabel, Counter>::default();
-        let link = |dependency| Link {
+        let link = |dependency| LinkMetrics {
             up: up.get_or_create_owned(&DependencyLabel { dependency }),
             reconnects: reconnects.get_or_create_owned(&DependencyLabel { dependency }),
             was_up: AtomicBool::new(false),
@@ -96,7 +96,7 @@ impl Dependencies {
         }
     }
 
-    fn link(&self, dependency: Dependency) -> &Link {
+    fn link(&self, dependency: Dependency) -> &LinkMetrics {
         match dependency {
             Dependency::Postgres => &self.postgres,
             Dependency::Nats => &self.nats,

@@ -27,16 +27,16 @@ use prometheus_client::{
     registry::Registry,
 };
 
-pub use chores::Chores;
-pub use configuration::Configuration;
-pub use dependencies::Dependencies;
+pub use chores::ChoreMetrics;
+pub use configuration::ConfigurationMetrics;
+pub use dependencies::DependencyMetrics;
 pub use labels::{
     BatchResult, Chore, CircuitState, Dependency, Failure, FindingCode, LetterState, Measurement,
     Query, Retryable, Table,
 };
 pub use measured::{Depth, Measured, OVERDUE};
-pub use outbox::{Outbox, QueryDurations};
-pub use publishing::{PublishedBatch, Publishing};
+pub use outbox::{OutboxMetrics, QueryDurations};
+pub use publishing::{PublishedBatch, PublishingMetrics};
 
 /// Half a millisecond for the broker next door, then the customary steps.
 const SECONDS: [f64; 17] = [
@@ -47,18 +47,18 @@ const SECONDS: [f64; 17] = [
 /// The prefix of every name but those of the process.
 const PREFIX: &str = "postrider";
 
-/// The media type of [`Program::encode`].
+/// The media type of [`ProgramMetrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 type SecondsGauge = Gauge<f64, AtomicU64>;
 
 /// The metrics that exist once for the program, and the page with all metrics.
 #[derive(Debug)]
-pub struct Program {
+pub struct ProgramMetrics {
     registry: Registry,
     queries: QueryDurations,
     /// Whether the configuration's last reload was taken up.
-    pub configuration: Configuration,
+    pub configuration: ConfigurationMetrics,
 }
 
 /// The handles of one flow, by where they are moved. Each series has the label `route`.
@@ -66,22 +66,22 @@ pub struct Program {
 pub struct Metrics {
     registry: Registry,
     /// Messages, from the outbox to the stream.
-    pub publishing: Publishing,
+    pub publishing: PublishingMetrics,
     /// The tables, and the relay's statements on them.
-    pub outbox: Outbox,
+    pub outbox: OutboxMetrics,
     /// Connections, the breaker and the lease.
-    pub dependencies: Dependencies,
+    pub dependencies: DependencyMetrics,
     /// The chores beside the data path, and the findings.
-    pub chores: Chores,
+    pub chores: ChoreMetrics,
 }
 
-impl Default for Program {
+impl Default for ProgramMetrics {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Program {
+impl ProgramMetrics {
     /// Registers the metrics that the program has once.
     pub fn new() -> Self {
         let mut registry = Registry::default();
@@ -93,7 +93,7 @@ impl Program {
         ];
         list.register("build", "The running program", Info::new(build));
         let queries = QueryDurations::register(list);
-        let configuration = Configuration::register(list);
+        let configuration = ConfigurationMetrics::register(list);
         Self { registry, queries, configuration }
     }
 
@@ -102,10 +102,10 @@ impl Program {
         let mut registry = Registry::default();
         let label = (Cow::Borrowed("route"), Cow::Owned(route.to_owned()));
         let list = registry.sub_registry_with_prefix(PREFIX).sub_registry_with_label(label);
-        let publishing = Publishing::register(list);
-        let outbox = Outbox::register(list, self.queries.clone());
-        let dependencies = Dependencies::register(list);
-        let chores = Chores::register(list);
+        let publishing = PublishingMetrics::register(list);
+        let outbox = OutboxMetrics::register(list, self.queries.clone());
+        let dependencies = DependencyMetrics::register(list);
+        let chores = ChoreMetrics::register(list);
         Metrics { registry, publishing, outbox, dependencies, chores }
     }
 

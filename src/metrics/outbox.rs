@@ -23,7 +23,7 @@ const TABLE: TableLabel = TableLabel { table: Table::Outbox };
 
 /// The metrics of the tables.
 #[derive(Debug)]
-pub struct Outbox {
+pub struct OutboxMetrics {
     fetched: Counter,
     pending: Gauge,
     oldest_pending: SecondsGauge,
@@ -61,7 +61,7 @@ impl QueryDurations {
     }
 }
 
-impl Outbox {
+impl OutboxMetrics {
     pub(super) fn register(list: &mut Registry, queries: QueryDurations) -> Self {
         let fetched = Family::<TableLabel, Counter>::default();
         let pending = Family::<TableLabel, Gauge>::default();

@@ -35,7 +35,7 @@ const REASONS: [&str; 13] = [
 
 /// The metrics of messages.
 #[derive(Debug)]
-pub struct Publishing {
+pub struct PublishingMetrics {
     published: Counter,
     deduplicated: Counter,
     failures: Family<FailureLabel, Counter>,
@@ -76,7 +76,7 @@ impl PublishedBatch {
     }
 }
 
-impl Publishing {
+impl PublishingMetrics {
     pub(super) fn register(list: &mut Registry) -> Self {
         let this = Self {
             published: Counter::default(),

@@ -12,7 +12,7 @@ struct Described {
 }
 
 fn page_of(routes: &[&str]) -> String {
-    let program = Program::new();
+    let program = ProgramMetrics::new();
     let flows: Vec<_> = routes.iter().map(|route| program.flow(route)).collect();
     program.encode(&flows)
 }
@@ -113,7 +113,7 @@ fn every_route_has_series_of_its_own_in_one_family() {
 
 #[test]
 fn batch_is_counted_once_and_then_empty() {
-    let program = Program::new();
+    let program = ProgramMetrics::new();
     let metrics = program.flow("default");
     let mut batch = PublishedBatch::default();
     batch.stored(Duration::from_millis(2), Some(Duration::from_millis(30)));
@@ -133,7 +133,7 @@ fn batch_is_counted_once_and_then_empty() {
 
 #[test]
 fn reconnects_and_transitions_count_changes_only() {
-    let program = Program::new();
+    let program = ProgramMetrics::new();
     let metrics = program.flow("default");
     let dependencies = &metrics.dependencies;
     dependencies.standing_by();

@@ -21,7 +21,7 @@ struct Use {
 
 /// Reads the answer to a question for the account, and finds the limits that a new stream would go
 /// past. `None` when the answer cannot be read.
-pub fn obstacles(answer: &[u8], stream: &config::Stream) -> Option<Vec<BrokerError>> {
+pub fn obstacles(answer: &[u8], stream: &config::StreamConfig) -> Option<Vec<BrokerError>> {
     let Ok(Response::Ok(account)) = serde_json::from_slice::<Response<Account>>(answer) else {
         return None;
     };
@@ -48,7 +48,7 @@ fn used(account: &Account, replicas: u8) -> Use {
     }
 }
 
-fn judge(used: &Use, stream: &config::Stream) -> Vec<BrokerError> {
+fn judge(used: &Use, stream: &config::StreamConfig) -> Vec<BrokerError> {
     let (name, bytes) = (&stream.name, stream.max_bytes.0);
     let limit = |max: Option<i64>| max.and_then(|max| u64::try_from(max).ok());
     let cannot = |text: String, hint: &str| {
@@ -107,8 +107,11 @@ mod tests {
         });
         change(&mut answer);
         let name = "EVENTS".to_owned();
-        let stream =
-            config::Stream { name, max_bytes: ByteSize(max_bytes), ..config::Stream::default() };
+        let stream = config::StreamConfig {
+            name,
+            max_bytes: ByteSize(max_bytes),
+            ..config::StreamConfig::default()
+        };
         let found = obstacles(answer.to_string().as_bytes(), &stream).unwrap();
         found.iter().map(BrokerError::to_string).collect()
     }
@@ -135,7 +138,7 @@ mod tests {
 
     #[test]
     fn what_is_no_account_says_nothing() {
-        let stream = config::Stream::default();
+        let stream = config::StreamConfig::default();
         for answer in ["", "{}", r#"{"error":{"code":503,"err_code":10039}}"#] {
             assert!(obstacles(answer.as_bytes(), &stream).is_none(), "{answer}");
         }

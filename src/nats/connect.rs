@@ -47,7 +47,7 @@ const NOWHERE: &str = "nats://127.0.0.1:0";
 /// Opens connections with one configuration.
 #[derive(Debug)]
 pub struct Connector {
-    config: config::Nats,
+    config: config::NatsConfig,
     name: String,
     capacity: usize,
     /// The servers of the last attempt, without their logins.
@@ -86,7 +86,7 @@ impl Connector {
     /// # Errors
     /// For settings that cannot work: an unreadable file, a malformed URL.
     pub async fn new(
-        config: &config::Nats,
+        config: &config::NatsConfig,
         name: String,
         capacity: usize,
     ) -> Result<Self, NatsConnectError> {
@@ -185,7 +185,10 @@ impl Connector {
         }
     }
 
-    async fn options(&self, config: &config::Nats) -> Result<ConnectOptions, NatsConnectError> {
+    async fn options(
+        &self,
+        config: &config::NatsConfig,
+    ) -> Result<ConnectOptions, NatsConnectError> {
         let options = credentials(config, tls(config, ConnectOptions::new())?).await?;
         Ok(options
             .name(&self.name)
@@ -200,7 +203,7 @@ impl Connector {
 }
 
 /// The servers of `nats.url`, without the login.
-fn addresses(config: &config::Nats) -> Result<Vec<ServerAddr>, NatsConnectError> {
+fn addresses(config: &config::NatsConfig) -> Result<Vec<ServerAddr>, NatsConnectError> {
     let (servers, _) = config.servers()?;
     servers
         .iter()
@@ -245,7 +248,7 @@ pub async fn keep_connected(
 async fn outlive(
     connection: NatsConnection,
     connections: &mpsc::Sender<NatsConnection>,
-    replaced: &mut Replacements<config::Nats>,
+    replaced: &mut Replacements<config::NatsConfig>,
 ) {
     let (client, ended) = (connection.client.clone(), connection.ended.clone());
     let handing = async {
@@ -272,7 +275,7 @@ async fn outlive(
 }
 
 fn tls(
-    config: &config::Nats,
+    config: &config::NatsConfig,
     mut options: ConnectOptions,
 ) -> Result<ConnectOptions, NatsConnectError> {
     // Whoever names certificates does not want a connection in the clear.
@@ -303,7 +306,7 @@ fn readable(key: &'static str, path: &str) -> Result<String, NatsConnectError> {
 }
 
 async fn credentials(
-    config: &config::Nats,
+    config: &config::NatsConfig,
     mut options: ConnectOptions,
 ) -> Result<ConnectOptions, NatsConnectError> {
     if let Some(path) = &config.creds_file {

@@ -79,8 +79,8 @@ pub fn missing(stream: &str) -> BrokerError {
 }
 
 /// The error of a stream that is gone although events were published to it.
-pub fn gone(stream: &config::Stream) -> BrokerError {
-    let config::Stream { name, subjects, .. } = stream;
+pub fn gone(stream: &config::StreamConfig) -> BrokerError {
+    let config::StreamConfig { name, subjects, .. } = stream;
     let subjects = if subjects.is_empty() { "…".to_owned() } else { subjects.join(",") };
     let hint = format!(
         "it is for a person to restore or to create anew: nats stream restore, or nats stream add \

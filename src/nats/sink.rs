@@ -24,7 +24,7 @@ use crate::{
 #[derive(Debug)]
 pub struct JetStreamSink {
     publisher: Publisher,
-    stream: config::Stream,
+    stream: config::StreamConfig,
     template: SubjectTemplate,
     ack_timeout: Duration,
 }
@@ -33,7 +33,7 @@ impl JetStreamSink {
     /// A sink that waits for its first connection.
     pub fn new(
         connections: mpsc::Receiver<NatsConnection>,
-        stream: config::Stream,
+        stream: config::StreamConfig,
         template: SubjectTemplate,
         ack_timeout: Duration,
         now: Instant,

@@ -55,7 +55,7 @@ const NO_STORAGE: [ErrorCode; 2] =
 /// needs a person.
 pub async fn verify(
     jetstream: &Context,
-    config: &config::Stream,
+    config: &config::StreamConfig,
     template: &SubjectTemplate,
     ack_timeout: Duration,
 ) -> Result<LogFacts, BrokerError> {
@@ -109,7 +109,7 @@ fn limit(bytes: u64) -> i64 {
 async fn create(
     version: Version,
     jetstream: &Context,
-    config: &config::Stream,
+    config: &config::StreamConfig,
 ) -> Result<(), BrokerError> {
     let are_wanted = config.batches != config::Batches::Off;
     let wanted = Config {

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    findings::{Code, Facts, Finding, Link, Role, Severity, code_named, is_obstacle},
+    findings::{Code, Finding, LinkState, RelayFacts, Role, Severity, code_named, is_obstacle},
     outbox::{Inspection, Leader, RelayProgress},
     pg::error::QueryError,
 };
@@ -120,7 +120,7 @@ impl Leadership {
     }
 
     /// Facts about the relay, but for what waits, which is not measured here.
-    pub fn facts(&self) -> Facts {
+    pub fn facts(&self) -> RelayFacts {
         let role = match (&self.leader, &self.progress) {
             _ if !self.is_known => Role::Unknown,
             (None, None) => Role::NeverStarted,
@@ -133,13 +133,13 @@ impl Leadership {
         };
         let is_led = self.leader.is_some();
         let reported = if is_led { self.reported() } else { Vec::new() };
-        Facts {
+        RelayFacts {
             relay: self.relay.clone(),
             role,
-            postgres: Link::Up,
+            postgres: LinkState::Up,
             instances: self.instances.clone(),
             reported,
-            ..Facts::default()
+            ..RelayFacts::default()
         }
     }
 

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    findings::{self, Facts, Finding},
+    findings::{self, Finding, RelayFacts},
     outbox::{Inspection, Losses, RelayProgress, SESSION_SETTINGS},
     pg::error::QueryError,
     relay::report::{
@@ -76,7 +76,7 @@ pub struct StatusLeader {
 struct Asked {
     leadership: Leadership,
     losses: Losses,
-    facts: Facts,
+    facts: RelayFacts,
 }
 
 /// How far the configured relay is.
@@ -86,7 +86,7 @@ struct Asked {
 pub async fn status(config: &Config) -> Result<RelayStatus, DatabaseError> {
     let inspection = inspect(config, "status", &SESSION_SETTINGS).await?;
     let leadership = Leadership::unknown(config.relay.name.as_str());
-    let (losses, facts) = (Losses::default(), Facts::default());
+    let (losses, facts) = (Losses::default(), RelayFacts::default());
     let mut asked = Asked { leadership, losses, facts };
     if let Err(error) = asked.ask(&inspection, config).await {
         // Whatever is asked after it would wait for the same lock.
@@ -129,7 +129,7 @@ impl Asked {
         let (depth, oldest_seconds) =
             (facts.depth, facts.depth.and_then(|depth| depth.oldest_seconds));
         let lost = findings::lost(losses.events, losses.noticed_at.as_deref());
-        let findings = findings::of(&Facts {
+        let findings = findings::of(&RelayFacts {
             alarms: facts.alarms.into_iter().chain(lost).collect(),
             depth,
             oldest_seconds: oldest_seconds.unwrap_or_default(),
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn the_status_of_a_relay_that_nobody_could_ask_about_has_every_key() {
         let finding = findings::stranded("old", 1);
-        let facts = Facts { alarms: vec![finding.clone()], ..Facts::default() };
+        let facts = RelayFacts { alarms: vec![finding.clone()], ..RelayFacts::default() };
         let expected = json!({
             "relay": "default",
             "state": "unknown",

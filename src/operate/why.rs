@@ -7,7 +7,7 @@ use crate::{
     config::Config,
     event::AggregateKey,
     findings::{self, Finding},
-    outbox::{SESSION_SETTINGS, Waiting, WaitingLetter},
+    outbox::{SESSION_SETTINGS, WaitingKey, WaitingLetter},
 };
 
 /// From this age on a row that a running relay says nothing about is none that it is about to take.
@@ -84,7 +84,7 @@ pub async fn why(config: &Config, key: &AggregateKey) -> Result<KeyStatus, Datab
 
 /// The answers of the database.
 struct KeyAnswers<'a> {
-    waiting: &'a Waiting,
+    waiting: &'a WaitingKey,
     /// Whether an instance of the relay is there.
     is_run: bool,
     /// The finding that keeps everything from being published.
@@ -93,7 +93,7 @@ struct KeyAnswers<'a> {
 
 impl KeyAnswers<'_> {
     fn status(&self, relay: String, key: &AggregateKey) -> KeyStatus {
-        let Waiting { letter, pending, oldest_age_seconds, is_more } = self.waiting;
+        let WaitingKey { letter, pending, oldest_age_seconds, is_more } = self.waiting;
         let is_held = letter.as_ref().is_some_and(|head| head.letter.holds);
         KeyStatus {
             relay,
@@ -203,7 +203,7 @@ mod tests {
             behind: 2,
         };
         let waiting =
-            Waiting { letter: Some(head), pending: 0, oldest_age_seconds: None, is_more: false };
+            WaitingKey { letter: Some(head), pending: 0, oldest_age_seconds: None, is_more: false };
         let answers = KeyAnswers { waiting: &waiting, is_run: false, obstacle: None };
         let status = answers.status("default".to_owned(), &AggregateKey::new("order", "o/1"));
         let expected = json!({

@@ -62,7 +62,7 @@ pub struct Accounting {
 
 /// The five places of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum RowPlace {
     Published,
     Pending,
     Dead,
@@ -81,16 +81,16 @@ impl AccountEntry {
 
     /// The place of rows in this standing; `None` for a resolution that this program does not
     /// recognise.
-    fn place(&self) -> Option<Place> {
+    fn place(&self) -> Option<RowPlace> {
         let letter =
             self.letter.as_ref().map(|(state, resolution)| (state.as_str(), resolution.as_deref()));
         match letter {
-            None if self.is_filtered => Some(Place::Filtered),
-            None if self.row == RowState::Settled => Some(Place::Published),
-            None | Some(("held" | "retrying", None)) => Some(Place::Pending),
-            Some(("dead", None)) => Some(Place::Dead),
-            Some((_, Some("published"))) => Some(Place::Published),
-            Some((_, Some("discarded"))) => Some(Place::Discarded),
+            None if self.is_filtered => Some(RowPlace::Filtered),
+            None if self.row == RowState::Settled => Some(RowPlace::Published),
+            None | Some(("held" | "retrying", None)) => Some(RowPlace::Pending),
+            Some(("dead", None)) => Some(RowPlace::Dead),
+            Some((_, Some("published"))) => Some(RowPlace::Published),
+            Some((_, Some("discarded"))) => Some(RowPlace::Discarded),
             Some(_) => None,
         }
     }
@@ -101,7 +101,7 @@ impl Accounting {
         self.standings.iter().filter(|standing| counts(standing)).map(|it| it.count).sum()
     }
 
-    fn at(&self, place: Place) -> u64 {
+    fn at(&self, place: RowPlace) -> u64 {
         self.sum(|standing| standing.row != RowState::Gone && standing.place() == Some(place))
     }
 
@@ -117,27 +117,27 @@ impl Accounting {
 
     /// Rows that should be in the stream, according to the position and the letters.
     pub fn published(&self) -> u64 {
-        self.at(Place::Published)
+        self.at(RowPlace::Published)
     }
 
     /// Rows that are still to be published.
     pub fn pending(&self) -> u64 {
-        self.at(Place::Pending)
+        self.at(RowPlace::Pending)
     }
 
     /// Rows that wait for an operator.
     pub fn dead(&self) -> u64 {
-        self.at(Place::Dead)
+        self.at(RowPlace::Dead)
     }
 
     /// Rows that an operator gave up.
     pub fn discarded(&self) -> u64 {
-        self.at(Place::Discarded)
+        self.at(RowPlace::Discarded)
     }
 
     /// Rows that the relay's filter leaves out.
     pub fn filtered(&self) -> u64 {
-        self.at(Place::Filtered)
+        self.at(RowPlace::Filtered)
     }
 
     /// Letters of a state and a resolution, with their row or without.

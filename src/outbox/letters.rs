@@ -189,7 +189,7 @@ impl Outbox {
         named_max: usize,
     ) -> Result<Vec<DeadLetter>, SettleError> {
         let named_max = i64::try_from(named_max).unwrap_or(i64::MAX);
-        let columns = Columns::of(records);
+        let columns = RecordColumns::of(records);
         let texts: Vec<_> =
             columns.texts.iter().map(|text| self.connection.storable(text)).collect();
         let rows = self
@@ -257,7 +257,7 @@ fn stored(row: &Row) -> Result<StoredLetter, tokio_postgres::Error> {
 
 /// Records as parallel arrays, the parameters of a statement.
 #[derive(Default)]
-struct Columns<'a> {
+struct RecordColumns<'a> {
     ids: Vec<i64>,
     changes: Vec<&'static str>,
     stream_seqs: Vec<i64>,
@@ -270,7 +270,7 @@ struct Columns<'a> {
     seen: Vec<Option<i64>>,
 }
 
-impl<'a> Columns<'a> {
+impl<'a> RecordColumns<'a> {
     fn of(records: &'a [Record]) -> Self {
         let mut columns = Self::default();
         for Record { id: LetterId(id), change, load } in records {

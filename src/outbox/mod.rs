@@ -58,7 +58,7 @@ pub use row_limit::RowLimits;
 pub use scan::RecognisedEvent;
 pub use settle::{Authority, SettleError, Written};
 pub use upkeep::{Forgotten, Retained, Upkeep};
-pub use why::{Waiting, WaitingLetter};
+pub use why::{WaitingKey, WaitingLetter};
 
 /// The planner settings of a session that reads the outbox. With stale or missing statistics the
 /// planner would otherwise turn an index range into a scan of the settled rows.

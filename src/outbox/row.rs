@@ -17,9 +17,9 @@ use crate::{
 };
 
 /// Unparsed bytes of a `json` or `bytea` column.
-struct Raw(Bytes);
+struct RawPayload(Bytes);
 
-impl<'a> FromSql<'a> for Raw {
+impl<'a> FromSql<'a> for RawPayload {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
         Ok(Self(Bytes::copy_from_slice(raw)))
     }
@@ -166,9 +166,9 @@ pub(super) fn bytes_of(
     row: &Row,
     (json, binary): (usize, usize),
 ) -> Result<Option<Bytes>, tokio_postgres::Error> {
-    let json: Option<Raw> = row.try_get(json)?;
-    let binary: Option<Raw> = row.try_get(binary)?;
-    Ok(json.or(binary).map(|Raw(bytes)| bytes))
+    let json: Option<RawPayload> = row.try_get(json)?;
+    let binary: Option<RawPayload> = row.try_get(binary)?;
+    Ok(json.or(binary).map(|RawPayload(bytes)| bytes))
 }
 
 #[cfg(test)]

@@ -119,7 +119,7 @@ impl Outbox {
         let letter_bytes_max = i64::try_from(authority.letter_bytes_max).unwrap_or(i64::MAX);
         let named_max = i64::try_from(named_max).unwrap_or(i64::MAX);
         let row = PositionRow::of(&self.relay, settlement, authority);
-        let columns = Columns::of(settlement, authority.on_dead);
+        let columns = LetterColumns::of(settlement, authority.on_dead);
         let texts: Vec<_> =
             columns.texts.iter().map(|text| self.connection.storable(text)).collect();
         let letters: [&(dyn ToSql + Sync); 9] = [
@@ -196,7 +196,7 @@ impl<'a> PositionRow<'a> {
 
 /// Letters as parallel arrays, the parameters of a statement.
 #[derive(Default)]
-struct Columns<'a> {
+struct LetterColumns<'a> {
     seqs: Vec<i64>,
     states: Vec<&'static str>,
     holds: Vec<bool>,
@@ -206,7 +206,7 @@ struct Columns<'a> {
     waits: Vec<Option<f64>>,
 }
 
-impl<'a> Columns<'a> {
+impl<'a> LetterColumns<'a> {
     fn of(settlement: &'a Settlement, on_dead: OnDead) -> Self {
         let mut columns = Self::default();
         for letter in &settlement.letters {

@@ -10,7 +10,7 @@ const READ_MAX: i64 = 100_000;
 
 /// The obstacle for the later events of a key.
 #[derive(Debug, Clone)]
-pub struct Waiting {
+pub struct WaitingKey {
     /// The letter in front; `None` without one.
     pub letter: Option<WaitingLetter>,
     /// Unsettled rows of the key in the outbox.
@@ -41,7 +41,7 @@ impl Inspection {
     ///
     /// # Errors
     /// As the session's.
-    pub async fn waiting(&self, relay: &str, key: &AggregateKey) -> Result<Waiting, QueryError> {
+    pub async fn waiting(&self, relay: &str, key: &AggregateKey) -> Result<WaitingKey, QueryError> {
         let (kind, id) = (key.aggregate_type(), key.aggregate_id());
         // Rows are read first: a row that becomes a letter in between is counted twice instead of
         // never.
@@ -56,7 +56,7 @@ impl Inspection {
         let sql = include_str!("sql/find_blocking_letter.sql");
         let rows = self.query(sql, &[&relay, &kind, &id, &READ_MAX]).await?;
         let letter = rows.first().map(WaitingLetter::read).transpose()?;
-        Ok(Waiting { letter, pending, oldest_age_seconds, is_more: rows_read >= READ_MAX })
+        Ok(WaitingKey { letter, pending, oldest_age_seconds, is_more: rows_read >= READ_MAX })
     }
 }
 

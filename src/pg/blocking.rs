@@ -17,7 +17,7 @@ use super::{
     connect::{Connection, connect_unwatched},
     error::QueryError,
 };
-use crate::{config::Database, tasks};
+use crate::{config::DatabaseConfig, tasks};
 
 /// Age at which a statement counts as slow. It is well below the `lock_timeout` of a session, so
 /// that the statement still waits when the answer comes.
@@ -97,7 +97,7 @@ impl fmt::Display for Blocking {
 /// Watch of one session over the locks that its statements wait for.
 #[derive(Debug)]
 pub(super) struct LockWatch {
-    database: Database,
+    database: DatabaseConfig,
     /// The server's process id of the session.
     pid: i32,
     state: Arc<Mutex<WatchState>>,
@@ -124,7 +124,7 @@ impl Drop for Slow {
 }
 
 impl LockWatch {
-    pub(super) fn new(database: Database, pid: i32) -> Self {
+    pub(super) fn new(database: DatabaseConfig, pid: i32) -> Self {
         Self { database, pid, state: Arc::default() }
     }
 
@@ -163,7 +163,7 @@ fn locked(state: &Mutex<WatchState>) -> MutexGuard<'_, WatchState> {
 }
 
 /// Reads until no statement of the session `pid` is slow any more.
-async fn watch(database: Database, pid: i32, state: Arc<Mutex<WatchState>>) {
+async fn watch(database: DatabaseConfig, pid: i32, state: Arc<Mutex<WatchState>>) {
     if let Ok(connection) = connect_unwatched(&database, "blocking", &[]).await {
         loop {
             let Ok(answer) = read_blocker(&connection, pid).await else { break };

@@ -28,7 +28,7 @@ use super::{
     tls::{SslMode, TlsError, explain},
     url::{Distance, Endpoint, Target, UrlError},
 };
-use crate::{config::Database, tasks};
+use crate::{config::DatabaseConfig, tasks};
 
 pub use super::session::Connection;
 
@@ -130,7 +130,7 @@ impl ConnectError {
 ///
 /// Dropping the future gives up the attempt and leaves no session behind.
 pub async fn connect(
-    config: &Database,
+    config: &DatabaseConfig,
     purpose: &str,
     settings: &[(&str, &str)],
 ) -> Result<Connection, ConnectError> {
@@ -143,7 +143,7 @@ pub async fn connect(
 
 /// Same as [`connect`], for a session that does not read which session blocks it.
 pub(super) async fn connect_unwatched(
-    config: &Database,
+    config: &DatabaseConfig,
     purpose: &str,
     settings: &[(&str, &str)],
 ) -> Result<Connection, ConnectError> {

@@ -27,7 +27,7 @@ use super::{
     parameters::parameter_types,
 };
 use crate::{
-    config::{Database, latest::Replacements},
+    config::{DatabaseConfig, latest::Replacements},
     metrics::{Query, QueryDurations},
     tasks,
 };
@@ -171,7 +171,7 @@ impl Connection {
     }
 
     /// Lets the session end when a reload replaces the settings of the database.
-    pub(super) fn until(self, mut replaced: Replacements<Database>) -> Self {
+    pub(super) fn until(self, mut replaced: Replacements<DatabaseConfig>) -> Self {
         let (closed, end) = (self.closed.clone(), self.end.clone());
         tasks::drive(async move {
             tokio::select! {

@@ -82,7 +82,7 @@ const RELEASE_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct RelaySettings {
     /// Database of the outbox.
-    pub database: config::Database,
+    pub database: config::DatabaseConfig,
     /// Schema of the outbox.
     pub schema: Schema,
     /// The relay's name.
@@ -94,7 +94,7 @@ pub struct RelaySettings {
     /// Candidate for the lease: this instance.
     pub candidate: Candidate,
     /// The stream.
-    pub stream: config::Stream,
+    pub stream: config::StreamConfig,
     /// The content mode of messages.
     pub mode: Mode,
     /// The route's subject.

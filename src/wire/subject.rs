@@ -15,11 +15,11 @@ pub const SUBJECT_BYTES_MAX: usize = 512;
 pub struct SubjectTemplate {
     /// The literal text before the first field: nothing leaves it.
     prefix: String,
-    parts: Vec<Part>,
+    parts: Vec<TemplatePart>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+enum TemplatePart {
     Literal(String),
     Field(Field),
 }
@@ -88,14 +88,14 @@ impl SubjectTemplate {
             if literal.contains('}') {
                 return Err(TemplateError::Braces);
             }
-            parts.push(Part::Literal(literal.to_owned()));
-            parts.push(Part::Field(*field));
+            parts.push(TemplatePart::Literal(literal.to_owned()));
+            parts.push(TemplatePart::Field(*field));
             rest = after;
         }
         if rest.contains('}') {
             return Err(TemplateError::Braces);
         }
-        parts.push(Part::Literal(rest.to_owned()));
+        parts.push(TemplatePart::Literal(rest.to_owned()));
         let prefix = text.split('{').next().unwrap_or_default().to_owned();
         if prefix.is_empty() || (text.contains('{') && !prefix.contains('.')) {
             return Err(TemplateError::NoLiteralPrefix);
@@ -103,8 +103,8 @@ impl SubjectTemplate {
         let sample: String = parts
             .iter()
             .map(|part| match part {
-                Part::Literal(text) => text.as_str(),
-                Part::Field(_) => "x",
+                TemplatePart::Literal(text) => text.as_str(),
+                TemplatePart::Field(_) => "x",
             })
             .collect();
         match subject_fault(&sample) {
@@ -123,8 +123,8 @@ impl SubjectTemplate {
         self.parts
             .iter()
             .map(|part| match part {
-                Part::Literal(text) => text.as_str(),
-                Part::Field(_) => "x",
+                TemplatePart::Literal(text) => text.as_str(),
+                TemplatePart::Field(_) => "x",
             })
             .collect()
     }
@@ -154,11 +154,11 @@ impl SubjectTemplate {
         let mut subject = String::with_capacity(64);
         for part in &self.parts {
             let field = match part {
-                Part::Literal(text) => {
+                TemplatePart::Literal(text) => {
                     subject.push_str(text);
                     continue;
                 }
-                Part::Field(field) => *field,
+                TemplatePart::Field(field) => *field,
             };
             let key = event.key.as_ref();
             match field {

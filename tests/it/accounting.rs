@@ -1,7 +1,7 @@
 //! Every committed row is published, pending, dead or discarded, and the numbers say so.
 
 use postrider::{
-    config::{Database, secret::SecretUrl},
+    config::{DatabaseConfig, secret::SecretUrl},
     outbox::{ACCOUNTING_SETTINGS, Accounting, Inspection},
     pg::{connect::connect, schema::Schema},
 };
@@ -12,7 +12,7 @@ use super::support::{
 };
 
 async fn accounting_as(url: String) -> Accounting {
-    let database = Database { url: SecretUrl::new(url), ..Database::default() };
+    let database = DatabaseConfig { url: SecretUrl::new(url), ..DatabaseConfig::default() };
     let connection = connect(&database, "audit", &ACCOUNTING_SETTINGS).await.unwrap();
     let inspection = Inspection::new(connection, Schema::parse("postrider").unwrap());
     inspection.accounting("default").await.unwrap()

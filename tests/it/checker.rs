@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::{HeaderMap, jetstream::Context};
 use futures_util::future::try_join_all;
 use postrider::dev::{
-    checker::{Ledger, Observed, Order, Report, check},
+    checker::{CheckerReport, Ledger, Observed, Order, check},
     stream_reader::read_stream,
     workload::{Options, Workload},
 };
@@ -60,7 +60,7 @@ impl Filled {
         }
     }
 
-    async fn report(&self, order: Order) -> Report {
+    async fn report(&self, order: Order) -> CheckerReport {
         let stream = read_stream(&self.fixture.nats.url(), &self.fixture.stream).await.unwrap();
         check(&self.ledger, &Observed { stream, ..Observed::default() }, order)
     }

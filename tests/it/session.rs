@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use postrider::{
-    config::{Database, secret::SecretUrl, value::HumanDuration},
+    config::{DatabaseConfig, secret::SecretUrl, value::HumanDuration},
     dev::servers::{Postgres, PostgresOptions, free_port},
     pg::{
         connect::{Connection, connect},
@@ -21,8 +21,8 @@ use crate::support::{
     proxy::{Mode, Modes, Proxy},
 };
 
-fn config(url: impl Into<String>) -> Database {
-    Database { url: SecretUrl::new(url.into()), ..Database::default() }
+fn config(url: impl Into<String>) -> DatabaseConfig {
+    DatabaseConfig { url: SecretUrl::new(url.into()), ..DatabaseConfig::default() }
 }
 
 /// A server whose settings no test changes; its guard stops it when the test program ends.
@@ -97,7 +97,7 @@ async fn terminated_session_is_noticed_without_a_statement() {
 async fn slow_statement_is_given_up_by_the_server_and_the_session_lives() {
     let server = plain_server().await;
     let query_timeout = HumanDuration(Duration::from_millis(200));
-    let config = Database { query_timeout, ..config(server.url("postgres")) };
+    let config = DatabaseConfig { query_timeout, ..config(server.url("postgres")) };
     let connection = connect(&config, "relay", &[]).await.unwrap();
     let error = connection.execute("SELECT pg_catalog.pg_sleep(60)").await.unwrap_err();
     assert_eq!(error.class(), Class::Transient, "{error}");
@@ -112,7 +112,7 @@ async fn silent_server_costs_the_session_and_our_side_lets_go_of_it() {
     let proxy = Proxy::start(server.port()).await.unwrap();
     let url = format!("postgresql://postgres@127.0.0.1:{}/postgres", proxy.port());
     let query_timeout = HumanDuration(Duration::from_millis(200));
-    let config = Database { query_timeout, ..config(url) };
+    let config = DatabaseConfig { query_timeout, ..config(url) };
     let connection = connect(&config, "relay", &[]).await.unwrap();
 
     // From here on nothing arrives, and nothing is answered.
@@ -158,7 +158,7 @@ async fn server_that_accepts_and_says_nothing_is_given_up_in_time() {
     let address = silent.local_addr().unwrap();
     let connect_timeout = HumanDuration(Duration::from_millis(300));
     let url = format!("postgresql://postgres@{address}/postgres");
-    let config = Database { connect_timeout, ..config(url) };
+    let config = DatabaseConfig { connect_timeout, ..config(url) };
     let started = Instant::now();
     let error = connect(&config, "relay", &[]).await.err().unwrap();
     assert!(started.elapsed() < DEADLINE);

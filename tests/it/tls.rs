@@ -7,7 +7,7 @@ use std::{
 };
 
 use postrider::{
-    config::{Database, secret::SecretUrl},
+    config::{DatabaseConfig, secret::SecretUrl},
     dev::servers::{Postgres, PostgresOptions},
     pg::{
         connect::{ConnectError, Connection, connect},
@@ -105,7 +105,7 @@ impl TlsServer {
         let parameters = parameters.replace("DIR", directory);
         let port = self.postgres.port();
         let url = format!("postgresql://{who}:{port}/postgres?{parameters}");
-        let config = Database { url: SecretUrl::new(url), ..Database::default() };
+        let config = DatabaseConfig { url: SecretUrl::new(url), ..DatabaseConfig::default() };
         Box::pin(connect(&config, "test", &[])).await
     }
 
@@ -250,7 +250,7 @@ async fn server_without_tls_says_so() {
     let postgres = plain_server().await;
     let config = |mode| {
         let url = format!("{}?sslmode={mode}", postgres.url("postgres"));
-        Database { url: SecretUrl::new(url), ..Database::default() }
+        DatabaseConfig { url: SecretUrl::new(url), ..DatabaseConfig::default() }
     };
     assert!(connect(&config("prefer"), "test", &[]).await.is_ok());
     let error = connect(&config("require"), "test", &[]).await.err().unwrap();
@@ -262,6 +262,6 @@ async fn server_without_tls_says_so() {
     let host = log.parent().unwrap().to_str().unwrap().replace('/', "%2F");
     let url =
         format!("postgresql://postgres@{host}:{}/postgres?sslmode=verify-full", postgres.port());
-    let config = Database { url: SecretUrl::new(url), ..Database::default() };
+    let config = DatabaseConfig { url: SecretUrl::new(url), ..DatabaseConfig::default() };
     assert!(connect(&config, "test", &[]).await.is_ok());
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use postrider::{
-    config::{Database, libpq::Libpq, secret::SecretUrl},
+    config::{DatabaseConfig, libpq::Libpq, secret::SecretUrl},
     dev::servers::{Postgres, PostgresOptions},
     pg::connect::connect,
 };
@@ -334,7 +334,8 @@ impl Server {
 
 async fn postrider(url: &str, home: &Path) -> Result<(), String> {
     let libpq = Libpq::of(&[("HOME".into(), home.as_os_str().to_owned())]);
-    let config = Database { url: SecretUrl::new(url.to_owned()), libpq, ..Database::default() };
+    let config =
+        DatabaseConfig { url: SecretUrl::new(url.to_owned()), libpq, ..DatabaseConfig::default() };
     let session = Box::pin(connect(&config, "test", &[])).await;
     session.map(drop).map_err(|error| error.to_string())
 }

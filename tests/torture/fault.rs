@@ -2,7 +2,7 @@
 
 use std::{future::Future, pin::Pin, time::Duration};
 
-use postrider::dev::{checker::Report, random::Random};
+use postrider::dev::{checker::CheckerReport, random::Random};
 
 /// One line of the matrix.
 #[derive(Clone, Copy)]
@@ -76,7 +76,7 @@ pub(crate) struct Tally {
 
 impl Tally {
     /// The figures of a check that has to find so many dead letters.
-    pub(crate) fn of(strikes: u32, report: &Report, dead: u64) -> Self {
+    pub(crate) fn of(strikes: u32, report: &CheckerReport, dead: u64) -> Self {
         let mut tally = Self {
             strikes,
             committed: report.committed,

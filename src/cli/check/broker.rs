@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Finding,
+    CheckItem,
     requests::{self, unusable},
     room,
 };
@@ -23,18 +23,18 @@ const STREAM: &str = "stream";
 const CAPACITY: usize = 64;
 
 /// The stream as it was found.
-pub(super) enum Seen {
+pub(super) enum SeenStream {
     Missing,
     Exists(Box<LogFacts>),
 }
 
 /// Findings about NATS, and the stream as far as it was found. They end with the first refusal,
 /// because the rest would follow from it.
-pub(super) async fn findings(config: &Config) -> (Vec<Finding>, Option<Seen>) {
+pub(super) async fn findings(config: &Config) -> (Vec<CheckItem>, Option<SeenStream>) {
     let template = match SubjectTemplate::parse(&config.route.subject) {
         Ok(template) => template,
         Err(error) => {
-            let finding = Finding::refused("route", Exit::Configuration, error.to_string());
+            let finding = CheckItem::refused("route", Exit::Configuration, error.to_string());
             return (vec![finding], None);
         }
     };
@@ -44,13 +44,13 @@ pub(super) async fn findings(config: &Config) -> (Vec<Finding>, Option<Seen>) {
     if config.route.sink == SinkKind::Stdout {
         let text = "standard output: for looking and for development; what was in flight at a crash \
                     comes again";
-        return (vec![Finding::fine("sink", text)], None);
+        return (vec![CheckItem::fine("sink", text)], None);
     }
     let name = "postrider/check".to_owned();
     let mut connector = match Connector::new(&config.nats, name, CAPACITY).await {
         Ok(connector) => connector,
         Err(error) => {
-            let finding = Finding::refused(NATS, Exit::Configuration, error.to_string());
+            let finding = CheckItem::refused(NATS, Exit::Configuration, error.to_string());
             return (vec![finding.hint(error.hint())], None);
         }
     };
@@ -59,32 +59,32 @@ pub(super) async fn findings(config: &Config) -> (Vec<Finding>, Option<Seen>) {
         Err(error) => return (vec![unreachable(config, &error)], None),
     };
     let server = connection.client.server_info();
-    let mut findings = vec![Finding::fine(NATS, format!("version {}", server.version))];
+    let mut findings = vec![CheckItem::fine(NATS, format!("version {}", server.version))];
     let name = &config.stream.name;
     if let Some(denied) = requests::access(&mut connection, name).await {
         findings.push(denied);
         return (findings, None);
     }
     // A check changes nothing, so that it does not create the stream either.
-    let only_look = config::Stream { create: false, ..config.stream.clone() };
+    let only_look = config::StreamConfig { create: false, ..config.stream.clone() };
     let ack_timeout = config.nats.ack_timeout.0;
     match nats::verify(&connection.jetstream, &only_look, &template, ack_timeout).await {
         Ok(facts) => {
             let text = format!("{} exists, last sequence {}", config.stream.name, facts.last_seq);
-            findings.push(Finding::fine(STREAM, text));
+            findings.push(CheckItem::fine(STREAM, text));
             let stream = &config.stream.name;
             if config.stream.batches != config::Batches::Off {
                 findings.extend(batches(stream, facts.batches, &server.version));
             }
             findings.extend(forgetful(config, facts.recognises));
             findings.extend(facts.warnings.iter().map(|warning| {
-                Finding::risky(STREAM, format!("{stream} {}", warning.text)).hint(warning.hint)
+                CheckItem::risky(STREAM, format!("{stream} {}", warning.text)).hint(warning.hint)
             }));
             findings.extend(room::findings(&connection, stream).await);
             findings.extend(requests::findings(&mut connection, stream, &facts).await);
             let wanted = ExpectedStream { stream, domain: facts.domain.as_deref() };
             findings.extend(requests::taker(&mut connection, &template.sample(), wanted).await);
-            (findings, Some(Seen::Exists(Box::new(facts))))
+            (findings, Some(SeenStream::Exists(Box::new(facts))))
         }
         Err(BrokerError::Missing { .. }) => {
             if config.stream.create {
@@ -92,7 +92,7 @@ pub(super) async fn findings(config: &Config) -> (Vec<Finding>, Option<Seen>) {
                 let wanted = ExpectedStream { stream: name, domain: None };
                 findings.extend(requests::taker(&mut connection, &template.sample(), wanted).await);
             }
-            (findings, Some(Seen::Missing))
+            (findings, Some(SeenStream::Missing))
         }
         Err(error) => {
             findings.push(unusable(&error));
@@ -102,21 +102,21 @@ pub(super) async fn findings(config: &Config) -> (Vec<Finding>, Option<Seen>) {
 }
 
 /// A stream that has forgotten what an earlier leader sent when it wakes up.
-fn forgetful(config: &Config, window: Duration) -> Option<Finding> {
+fn forgetful(config: &Config, window: Duration) -> Option<CheckItem> {
     let lease = config.relay.lease;
     (window <= lease.0).then(|| {
         let text = format!(
             "{} forgets message ids after {window:?}, a leader that was frozen is replaced after {lease}",
             config.stream.name
         );
-        Finding::risky(STREAM, text)
+        CheckItem::risky(STREAM, text)
             .hint("make its duplicate window longer than relay.lease; 10 minutes is good")
     })
 }
 
 /// Whether events go in batches where that is faster: never a risk, so never a warning.
-fn batches(stream: &str, batching: Batching, version: &str) -> Option<Finding> {
-    let takes = |what| Some(Finding::fine(STREAM, format!("{stream} takes {what} batches")));
+fn batches(stream: &str, batching: Batching, version: &str) -> Option<CheckItem> {
+    let takes = |what| Some(CheckItem::fine(STREAM, format!("{stream} takes {what} batches")));
     match batching {
         Batching::IfFaster(BatchSupport::Both) => takes("atomic and fast"),
         Batching::IfFaster(BatchSupport::Atomic) | Batching::Always(BatchKind::Atomic) => {
@@ -126,7 +126,7 @@ fn batches(stream: &str, batching: Batching, version: &str) -> Option<Finding> {
         Batching::Off => {
             let text =
                 format!("{stream} takes no batches: a hot key goes one round trip at a time");
-            Some(Finding::fine(STREAM, text).hint(
+            Some(CheckItem::fine(STREAM, text).hint(
                 "allow_atomic: true in the stream's configuration switches them on, allow_batched: true \
                  faster ones; no restart is needed",
             ))
@@ -136,13 +136,13 @@ fn batches(stream: &str, batching: Batching, version: &str) -> Option<Finding> {
                 "{stream} takes no batches: nats-server {version} takes none of messages with ids, 2.12.1 \
                  and newer do"
             );
-            Some(Finding::fine(STREAM, text))
+            Some(CheckItem::fine(STREAM, text))
         }
     }
 }
 
 /// Why there is no connection.
-fn unreachable(config: &Config, error: &NatsConnectError) -> Finding {
+fn unreachable(config: &Config, error: &NatsConnectError) -> CheckItem {
     let text = format!("no connection to {}: {error}", config.nats.url);
-    Finding::refused(NATS, error.into(), text).hint(error.hint())
+    CheckItem::refused(NATS, error.into(), text).hint(error.hint())
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{CheckResult, Finding, leadership};
+use super::{CheckItem, CheckResult, leadership};
 use crate::{
     cli::exit::Exit,
     config::{Config, SinkKind},
@@ -37,22 +37,22 @@ const FUNCTIONS: &str = "functions";
 
 /// Findings about the database, and the progress of the relay. They end with the first refusal,
 /// because the rest would follow from it.
-pub(super) async fn findings(config: &Config) -> (Vec<Finding>, Option<RelayProgress>) {
+pub(super) async fn findings(config: &Config) -> (Vec<CheckItem>, Option<RelayProgress>) {
     let connection = match connect(&config.database, "check", &SESSION_SETTINGS).await {
         Ok(connection) => connection,
         Err(error) => {
-            let finding = Finding::refused(POSTGRES, error.class().into(), error.to_string());
-            return (vec![Finding { hint: error.hint().map(str::to_owned), ..finding }], None);
+            let finding = CheckItem::refused(POSTGRES, error.class().into(), error.to_string());
+            return (vec![CheckItem { hint: error.hint().map(str::to_owned), ..finding }], None);
         }
     };
     let schema = Schema::from(&config.database.schema);
     let mut findings = Vec::new();
     findings.push(match server(&connection).await {
-        Ok(text) => Finding::fine(POSTGRES, text),
+        Ok(text) => CheckItem::fine(POSTGRES, text),
         Err(error) => refused(POSTGRES, &error),
     });
     if connection.sharing() == Sharing::Shared {
-        findings.push(Finding::fine(POSTGRES, POOLED).hint(
+        findings.push(CheckItem::fine(POSTGRES, POOLED).hint(
             "name the server itself for a database.url whose events come sooner and cost less",
         ));
     }
@@ -102,51 +102,53 @@ async fn server(connection: &Connection) -> Result<String, QueryError> {
     Ok(format!("version {version}, a primary; database {database} as {user}"))
 }
 
-async fn version(connection: &Connection, schema: &Schema) -> Finding {
+async fn version(connection: &Connection, schema: &Schema) -> CheckItem {
     let name = schema.as_str();
     match migrating::version(connection, schema).await {
         Ok(SchemaVersion::Current(version)) => {
-            Finding::fine(SCHEMA, format!("{name} has version {version}"))
+            CheckItem::fine(SCHEMA, format!("{name} has version {version}"))
         }
         Ok(SchemaVersion::Missing) => {
-            Finding::refused(SCHEMA, Exit::Configuration, format!("{name} was never migrated"))
+            CheckItem::refused(SCHEMA, Exit::Configuration, format!("{name} was never migrated"))
                 .hint(migrate_hint(connection, schema).await)
         }
         Ok(SchemaVersion::Behind { have, supported }) => {
             let text = format!("{name} has version {have}, this program needs {supported}");
-            Finding::refused(SCHEMA, Exit::Configuration, text)
+            CheckItem::refused(SCHEMA, Exit::Configuration, text)
                 .hint(migrate_hint(connection, schema).await)
         }
         Ok(SchemaVersion::OtherFunctions) => {
             let text = format!("{name} has not the functions of this program");
-            Finding::refused(SCHEMA, Exit::Configuration, text)
+            CheckItem::refused(SCHEMA, Exit::Configuration, text)
                 .hint(migrate_hint(connection, schema).await)
         }
         Ok(SchemaVersion::NewerFunctions { program }) => {
             let text = format!("{name} has the functions of postrider {program}");
-            Finding::refused(SCHEMA, Exit::Configuration, text).hint("install the newer postrider")
+            CheckItem::refused(SCHEMA, Exit::Configuration, text)
+                .hint("install the newer postrider")
         }
         Ok(SchemaVersion::Newer { have, supported }) => {
             let text =
                 format!("{name} has version {have}, this program supports up to {supported}");
-            Finding::refused(SCHEMA, Exit::Configuration, text).hint("install the newer postrider")
+            CheckItem::refused(SCHEMA, Exit::Configuration, text)
+                .hint("install the newer postrider")
         }
         Err(error) => {
-            let finding = Finding::refused(SCHEMA, error.class().into(), error.to_string());
+            let finding = CheckItem::refused(SCHEMA, error.class().into(), error.to_string());
             let is_old = matches!(error, MigrateError::OldServer { .. });
             let hint = if is_old { error.hint() } else { error.class().hint() };
-            Finding { hint: hint.map(str::to_owned), ..finding }
+            CheckItem { hint: hint.map(str::to_owned), ..finding }
         }
     }
 }
 
 /// Functions that are not as `postrider migrate` has installed them.
-async fn functions(connection: &Connection, schema: &Schema) -> Vec<Finding> {
+async fn functions(connection: &Connection, schema: &Schema) -> Vec<CheckItem> {
     let changed = match migrating::changed_functions(connection, schema).await {
         Ok(changed) => changed,
         Err(error) => {
-            let finding = Finding::refused(FUNCTIONS, error.class().into(), error.to_string());
-            return vec![Finding { hint: error.hint().map(str::to_owned), ..finding }];
+            let finding = CheckItem::refused(FUNCTIONS, error.class().into(), error.to_string());
+            return vec![CheckItem { hint: error.hint().map(str::to_owned), ..finding }];
         }
     };
     let hint = migrate_hint(connection, schema).await;
@@ -163,12 +165,12 @@ async fn functions(connection: &Connection, schema: &Schema) -> Vec<Finding> {
         };
         let text = format!("{}.{signature} {what} since it was installed", schema.as_str());
         let hint = format!("{hint}: it installs the function again");
-        findings.push(Finding::risky(FUNCTIONS, text).hint(hint));
+        findings.push(CheckItem::risky(FUNCTIONS, text).hint(hint));
     }
     if ungranted > 0 {
         let text = format!("grants of {ungranted} functions are missing, as after a restore");
         let hint = format!("{hint}: it grants them again");
-        findings.push(Finding::risky(FUNCTIONS, text).hint(hint));
+        findings.push(CheckItem::risky(FUNCTIONS, text).hint(hint));
     }
     findings
 }
@@ -181,25 +183,25 @@ async fn migrate_hint(connection: &Connection, schema: &Schema) -> String {
     }
 }
 
-async fn privileges(inspection: &Inspection) -> Finding {
+async fn privileges(inspection: &Inspection) -> CheckItem {
     let missing = match inspection.missing_privileges().await {
         Ok(missing) => missing,
         Err(error) => return refused(PRIVILEGES, &error),
     };
     if missing.is_empty() {
-        return Finding::fine(PRIVILEGES, "the relay may do what it needs");
+        return CheckItem::fine(PRIVILEGES, "the relay may do what it needs");
     }
     let list: Vec<String> =
         missing.iter().map(|it| format!("{} on {}", it.privilege, it.object)).collect();
     let mut statements: Vec<String> = missing.into_iter().map(|it| it.statement).collect();
     statements.dedup();
-    Finding::refused(PRIVILEGES, Exit::NoPermission, format!("missing: {}", list.join(", ")))
+    CheckItem::refused(PRIVILEGES, Exit::NoPermission, format!("missing: {}", list.join(", ")))
         .hint(granting(&statements))
 }
 
 /// Limits that leave too few sessions to a start: one for each route, one for the chores and one
 /// for what is asked now and then.
-async fn sessions(inspection: &Inspection, config: &Config) -> Vec<Finding> {
+async fn sessions(inspection: &Inspection, config: &Config) -> Vec<CheckItem> {
     let limits = match inspection.session_limits().await {
         Ok(limits) => limits,
         Err(error) => return vec![refused(SESSIONS, &error)],
@@ -210,12 +212,12 @@ async fn sessions(inspection: &Inspection, config: &Config) -> Vec<Finding> {
         let hint = format!("a start needs {needed} sessions: raise the limit, or give up others");
         if max < needed {
             let text = format!("{what} is {max}, and a start needs {needed} sessions");
-            return Some(Finding::refused(SESSIONS, Exit::Configuration, text).hint(hint));
+            return Some(CheckItem::refused(SESSIONS, Exit::Configuration, text).hint(hint));
         }
         // The session that asks goes.
         let free = max - (now - 1);
         let text = format!("{what} is {max}, and {now} sessions are there");
-        (free < needed).then(|| Finding::risky(SESSIONS, text).hint(hint))
+        (free < needed).then(|| CheckItem::risky(SESSIONS, text).hint(hint))
     };
     limits.into_iter().filter_map(finding).collect()
 }
@@ -227,16 +229,16 @@ fn granting(statements: &[String]) -> String {
 }
 
 /// Whether a start would refuse the relay's position, because it was made in another cluster.
-async fn cluster(inspection: &Inspection, relay: &str) -> Option<Finding> {
+async fn cluster(inspection: &Inspection, relay: &str) -> Option<CheckItem> {
     match inspection.foreign_position(relay).await {
         Ok(None) => None,
-        Ok(Some(ForeignPosition::Upgraded)) => Some(Finding::fine(
+        Ok(Some(ForeignPosition::Upgraded)) => Some(CheckItem::fine(
             RELAY,
             "Postgres was upgraded by pg_upgrade: the relay goes on where it was",
         )),
         Ok(Some(ForeignPosition::Restored)) => {
             let text = RelayError::ForeignCluster.to_string();
-            Some(Finding::refused(RELAY, Exit::Configuration, text))
+            Some(CheckItem::refused(RELAY, Exit::Configuration, text))
         }
         Err(error) => Some(refused(RELAY, &error)),
     }
@@ -244,17 +246,19 @@ async fn cluster(inspection: &Inspection, relay: &str) -> Option<Finding> {
 
 /// The findings about the conditions that the reader depends on, and about roles whose inserts are
 /// refused in spite of their grants.
-async fn contract(inspection: &Inspection, relay: &str) -> Vec<Finding> {
+async fn contract(inspection: &Inspection, relay: &str) -> Vec<CheckItem> {
     let broken = match inspection.broken_contract(relay).await {
         Ok(broken) => broken,
         Err(error) => return vec![refused(CONTRACT, &error)],
     };
     let finding = |it: Broken| match it.remedy {
-        Remedy::Refuse => Finding::refused(CONTRACT, Exit::Configuration, it.problem).hint(it.fix),
-        Remedy::Warn => Finding::risky(CONTRACT, it.problem).hint(it.fix),
+        Remedy::Refuse => {
+            CheckItem::refused(CONTRACT, Exit::Configuration, it.problem).hint(it.fix)
+        }
+        Remedy::Warn => CheckItem::risky(CONTRACT, it.problem).hint(it.fix),
         Remedy::Repair | Remedy::Restore => {
             let hint = format!("`postrider run` repairs it when it starts; by hand: {}", it.fix);
-            Finding::risky(CONTRACT, it.problem).hint(hint)
+            CheckItem::risky(CONTRACT, it.problem).hint(hint)
         }
     };
     let mut findings: Vec<_> = broken.into_iter().map(finding).collect();
@@ -263,45 +267,47 @@ async fn contract(inspection: &Inspection, relay: &str) -> Vec<Finding> {
             let refused = producers::findings(&hindrances, None);
             findings.extend(refused.into_iter().zip(&hindrances).map(|(it, hindrance)| {
                 let said = match it.severity {
-                    Severity::Critical => Finding::refused(CONTRACT, Exit::NoPermission, it.cause),
-                    Severity::Warning => Finding::risky(CONTRACT, it.cause),
+                    Severity::Critical => {
+                        CheckItem::refused(CONTRACT, Exit::NoPermission, it.cause)
+                    }
+                    Severity::Warning => CheckItem::risky(CONTRACT, it.cause),
                 };
                 said.hint(granting(&hindrance.statements))
             }));
             let waiting = producers::findings(&[], queue.as_ref());
             findings.extend(
                 waiting.into_iter().map(|it| {
-                    Finding::refused(CONTRACT, Exit::Unavailable, it.cause).hint(it.next)
+                    CheckItem::refused(CONTRACT, Exit::Unavailable, it.cause).hint(it.next)
                 }),
             );
         }
         (Err(error), _) | (_, Err(error)) => findings.push(refused(CONTRACT, &error)),
     }
     if findings.is_empty() {
-        findings.push(Finding::fine(CONTRACT, "the tables are as the relay needs them"));
+        findings.push(CheckItem::fine(CONTRACT, "the tables are as the relay needs them"));
     }
     findings
 }
 
-async fn holder(inspection: &Inspection, relay: &str) -> Finding {
+async fn holder(inspection: &Inspection, relay: &str) -> CheckItem {
     match inspection.leader(relay).await {
-        Ok(None) => Finding::fine(RELAY, format!("nobody leads {relay}")),
+        Ok(None) => CheckItem::fine(RELAY, format!("nobody leads {relay}")),
         Ok(Some(leader)) => {
             let name = leader.holder;
             let text = format!("{relay} runs as {name}; a second one would stand by");
-            Finding::fine(RELAY, text)
+            CheckItem::fine(RELAY, text)
         }
         Err(error) => refused(RELAY, &error),
     }
 }
 
 /// The findings about a route that differs from its last run.
-async fn route(inspection: &Inspection, config: &Config) -> Vec<Finding> {
+async fn route(inspection: &Inspection, config: &Config) -> Vec<CheckItem> {
     let (name, filter) = (&config.route.name, &config.route.filter);
     let mut findings = Vec::new();
     match inspection.rival((name, filter.shards())).await {
         Ok(Some(Rival { relay, holder })) => findings.push(
-            Finding::refused(
+            CheckItem::refused(
                 RELAY,
                 Exit::Unavailable,
                 format!("{relay} runs as {holder}: another number of shards of the same route"),
@@ -320,7 +326,7 @@ async fn route(inspection: &Inspection, config: &Config) -> Vec<Finding> {
             let text = format!(
                 "the filter takes less than at the last run: {passed_over}, would be passed over"
             );
-            findings.push(Finding::risky(RELAY, text).hint(
+            findings.push(CheckItem::risky(RELAY, text).hint(
                 "an event that no other route takes is published by nobody: keep the types until \
                  nothing waits, or publish them later with `postrider reconcile --route NAME`",
             ));
@@ -331,8 +337,8 @@ async fn route(inspection: &Inspection, config: &Config) -> Vec<Finding> {
     findings
 }
 
-fn refused(subject: &'static str, error: &QueryError) -> Finding {
+fn refused(subject: &'static str, error: &QueryError) -> CheckItem {
     let class: Class = error.class();
-    let finding = Finding::refused(subject, class.into(), error.to_string());
-    Finding { hint: error.hint().map(Cow::into_owned), ..finding }
+    let finding = CheckItem::refused(subject, class.into(), error.to_string());
+    CheckItem { hint: error.hint().map(Cow::into_owned), ..finding }
 }

@@ -1,6 +1,6 @@
 //! The leader's report, and positions that are left behind.
 
-use super::Finding;
+use super::CheckItem;
 use crate::{
     cli::{exit::Exit, status::ago},
     config::Config,
@@ -19,7 +19,7 @@ const RELAY: &str = "relay";
 pub(super) async fn findings(
     inspection: &Inspection,
     config: &Config,
-) -> Result<Vec<Finding>, QueryError> {
+) -> Result<Vec<CheckItem>, QueryError> {
     let relay = config.relay.name.as_str();
     let leadership = Leadership::ask(inspection, relay).await?;
     let mut found: Vec<_> = findings::of(&leadership.facts())
@@ -39,9 +39,9 @@ pub(super) async fn findings(
             };
             let is_blocked = is_obstacle(&finding);
             let said = if is_blocked {
-                Finding::refused(RELAY, Exit::Unavailable, text)
+                CheckItem::refused(RELAY, Exit::Unavailable, text)
             } else {
-                Finding::risky(RELAY, text)
+                CheckItem::risky(RELAY, text)
             };
             said.hint(findings::within_check(&finding.next))
         })
@@ -52,12 +52,12 @@ pub(super) async fn findings(
     let stranded = relays.iter().filter(|row| row.has_stranded_letters(ours));
     found.extend(stranded.map(|row| {
         let finding = findings::stranded(&row.relay, row.letters);
-        Finding::risky(RELAY, finding.cause).hint(finding.next)
+        CheckItem::risky(RELAY, finding.cause).hint(finding.next)
     }));
     Ok(found)
 }
 
-fn left(row: &RelayRow, ours: Option<&RelayProgress>) -> Finding {
+fn left(row: &RelayRow, ours: Option<&RelayProgress>) -> CheckItem {
     let RelayRow { relay, idle_seconds, behind_at_most, .. } = row;
     let text = format!(
         "nobody runs {relay}, which last wrote {} and is {behind_at_most} events behind at most; its \
@@ -71,5 +71,5 @@ fn left(row: &RelayRow, ours: Option<&RelayProgress>) -> Finding {
     } else {
         format!("start it, or give it up: postrider relay forget {relay}")
     };
-    Finding::risky(RELAY, text).hint(hint)
+    CheckItem::risky(RELAY, text).hint(hint)
 }

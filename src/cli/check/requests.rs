@@ -1,7 +1,7 @@
 //! Requests that a start sends to JetStream: whether our user may send them, and whether a stream
 //! that does not exist yet could be created. Nothing is created: see `nats::ask`.
 
-use super::Finding;
+use super::CheckItem;
 use crate::{
     broker::{BrokerError, LogFacts},
     cli::exit::Exit,
@@ -13,7 +13,10 @@ const PERMISSIONS: &str = "permissions";
 const STREAM: &str = "stream";
 
 /// The finding of the first request: this user may not ask for the stream. `None` when it may.
-pub(super) async fn access(connection: &mut nats::NatsConnection, stream: &str) -> Option<Finding> {
+pub(super) async fn access(
+    connection: &mut nats::NatsConnection,
+    stream: &str,
+) -> Option<CheckItem> {
     match nats::ask(connection, Request::Info, stream).await {
         // Whatever is wrong besides a permission the answer itself says.
         Reply::Answered(_) | Reply::Nobody | Reply::Silent => None,
@@ -26,7 +29,7 @@ pub(super) async fn findings(
     connection: &mut nats::NatsConnection,
     stream: &str,
     facts: &LogFacts,
-) -> Vec<Finding> {
+) -> Vec<CheckItem> {
     let scan =
         [Request::CreateConsumer, Request::ResumeConsumer, Request::Next, Request::DeleteConsumer];
     let is_scanned = facts.keeps.can_be_scanned();
@@ -37,8 +40,8 @@ pub(super) async fn findings(
 /// Findings about a stream that a start would create.
 pub(super) async fn creation(
     connection: &mut nats::NatsConnection,
-    stream: &config::Stream,
-) -> Vec<Finding> {
+    stream: &config::StreamConfig,
+) -> Vec<CheckItem> {
     let name = &stream.name;
     let wanted = [
         Request::Create,
@@ -70,13 +73,13 @@ pub(super) async fn creation(
             stream.replicas
         );
         findings.push(
-            Finding::refused(STREAM, Exit::Configuration, text).hint("set stream.replicas to 1"),
+            CheckItem::refused(STREAM, Exit::Configuration, text).hint("set stream.replicas to 1"),
         );
     }
     if !unasked.is_empty() {
         let text = format!("not known, because this user may not ask: {}", unasked.join(", and "));
         findings.push(
-            Finding::risky(STREAM, text).hint(
+            CheckItem::risky(STREAM, text).hint(
                 "allow these two requests for the first start, or create the stream yourself",
             ),
         );
@@ -89,7 +92,7 @@ pub(super) async fn taker(
     connection: &mut nats::NatsConnection,
     subject: &str,
     wanted: ExpectedStream<'_>,
-) -> Option<Finding> {
+) -> Option<CheckItem> {
     let text_and_hint = match nats::ask_taker(connection, subject, wanted).await {
         Taker::Ours | Taker::Nobody => return None,
         Taker::Other(who) => (
@@ -107,7 +110,7 @@ pub(super) async fn taker(
         ),
     };
     let (text, hint) = text_and_hint;
-    Some(Finding::risky(STREAM, text).hint(hint))
+    Some(CheckItem::risky(STREAM, text).hint(hint))
 }
 
 /// Sends each request, and says which our user may not send. It ends when nothing is answered.
@@ -115,7 +118,7 @@ async fn permitted(
     connection: &mut nats::NatsConnection,
     stream: &str,
     wanted: impl Iterator<Item = Request>,
-) -> Vec<Finding> {
+) -> Vec<CheckItem> {
     let mut findings = Vec::new();
     for request in wanted {
         match nats::ask(connection, request, stream).await {
@@ -133,7 +136,7 @@ async fn permitted(
     if findings.is_empty() {
         let text = "JetStream takes every request of a start (each was sent with content that it \
                     refuses, so nothing was made or read)";
-        findings.push(Finding::fine(PERMISSIONS, text));
+        findings.push(CheckItem::fine(PERMISSIONS, text));
     }
     findings
 }
@@ -143,7 +146,7 @@ fn denied(
     request: Request,
     stream: &str,
     complaint: &str,
-) -> Finding {
+) -> CheckItem {
     let text = format!("{}: {complaint}", need(request));
     let hint = if complaint.contains("Subscription") {
         "let the user subscribe to _INBOX.>, where answers come to".to_owned()
@@ -154,20 +157,20 @@ fn denied(
     // Events flow without these.
     let finding = match request {
         Request::Read | Request::DeleteConsumer | Request::ResumeConsumer => {
-            Finding::risky(PERMISSIONS, text)
+            CheckItem::risky(PERMISSIONS, text)
         }
         Request::Info | Request::Create | Request::CreateConsumer | Request::Next => {
-            Finding::refused(PERMISSIONS, Exit::NoPermission, text)
+            CheckItem::refused(PERMISSIONS, Exit::NoPermission, text)
         }
     };
     finding.hint(hint)
 }
 
-fn unheard(connection: &nats::NatsConnection, request: Request, stream: &str) -> Finding {
+fn unheard(connection: &nats::NatsConnection, request: Request, stream: &str) -> CheckItem {
     let subject = request.subject(stream);
     let text =
         format!("{}, and nothing answers {}.{subject}", need(request), connection.api_prefix);
-    Finding::refused(PERMISSIONS, Exit::Unavailable, text)
+    CheckItem::refused(PERMISSIONS, Exit::Unavailable, text)
         .hint("has the stream a leader, and is this request exported to the user's account?")
 }
 
@@ -185,10 +188,10 @@ fn need(request: Request) -> &'static str {
     }
 }
 
-fn overlap(name: &str, subject: &str, other: &str) -> Finding {
+fn overlap(name: &str, subject: &str, other: &str) -> CheckItem {
     let text =
         format!("{name} cannot be created: its subject {subject} overlaps one of stream {other}");
-    Finding::refused(STREAM, Exit::Configuration, text).hint(format!(
+    CheckItem::refused(STREAM, Exit::Configuration, text).hint(format!(
         "set [stream] name to \"{other}\" if that is the one, or change [stream] subjects and [route] \
          subject"
     ))
@@ -202,10 +205,10 @@ fn answer_of(reply: &Reply) -> Option<&[u8]> {
 }
 
 /// Why a stream cannot be used.
-pub(super) fn unusable(error: &BrokerError) -> Finding {
+pub(super) fn unusable(error: &BrokerError) -> CheckItem {
     let exit = match error {
         BrokerError::Unavailable { .. } => Exit::Unavailable,
         BrokerError::Missing { .. } | BrokerError::Refused { .. } => Exit::Configuration,
     };
-    Finding::refused(STREAM, exit, error.to_string()).hint(error.hint())
+    CheckItem::refused(STREAM, exit, error.to_string()).hint(error.hint())
 }

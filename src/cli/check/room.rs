@@ -1,6 +1,6 @@
 //! Capacity of the stream for what comes.
 
-use super::Finding;
+use super::CheckItem;
 use crate::{
     cli::{exit::Exit, print::number},
     nats::{self, Capacity, Used},
@@ -15,22 +15,24 @@ const NEARLY: f64 = 0.8;
 const FULL: f64 = 0.99;
 
 /// The findings about the room in a stream that fits.
-pub(super) async fn findings(connection: &nats::NatsConnection, stream: &str) -> Vec<Finding> {
+pub(super) async fn findings(connection: &nats::NatsConnection, stream: &str) -> Vec<CheckItem> {
     match nats::capacity(&connection.jetstream, stream).await {
         Ok(capacity) => about(stream, &capacity),
         Err(error) => {
-            vec![Finding::refused(STREAM, Exit::Unavailable, error.to_string()).hint(error.hint())]
+            vec![
+                CheckItem::refused(STREAM, Exit::Unavailable, error.to_string()).hint(error.hint()),
+            ]
         }
     }
 }
 
-fn about(stream: &str, capacity: &Capacity) -> Vec<Finding> {
+fn about(stream: &str, capacity: &Capacity) -> Vec<CheckItem> {
     let mut findings: Vec<_> =
         capacity.used.iter().filter_map(|used| limited(stream, capacity, *used)).collect();
     if capacity.is_counter {
         let text = format!("{stream} is a counter (allow_msg_counter) and takes no events");
         let hint = "name another stream in [stream] name";
-        findings.push(Finding::refused(STREAM, Exit::Configuration, text).hint(hint));
+        findings.push(CheckItem::refused(STREAM, Exit::Configuration, text).hint(hint));
     }
     if capacity.refuses_per_subject {
         let text = format!(
@@ -38,12 +40,12 @@ fn about(stream: &str, capacity: &Capacity) -> Vec<Finding> {
         );
         let hint =
             "the events of such a subject wait: raise max_msgs_per_subject, or set it to false";
-        findings.push(Finding::risky(STREAM, text).hint(hint));
+        findings.push(CheckItem::risky(STREAM, text).hint(hint));
     }
     findings
 }
 
-fn limited(stream: &str, capacity: &Capacity, Used { what, used, max }: Used) -> Option<Finding> {
+fn limited(stream: &str, capacity: &Capacity, Used { what, used, max }: Used) -> Option<CheckItem> {
     #[expect(clippy::cast_precision_loss, reason = "a share for people")]
     let share = used as f64 / max as f64;
     let counts_consumers = what.starts_with("consumers");
@@ -56,7 +58,7 @@ fn limited(stream: &str, capacity: &Capacity, Used { what, used, max }: Used) ->
     let is_full = if counts_consumers { used >= max } else { share >= FULL };
     if !is_full {
         let text = format!("{stream} is nearly full: {figures}");
-        return Some(Finding::risky(STREAM, text).hint("raise the limit, or make room in time"));
+        return Some(CheckItem::risky(STREAM, text).hint("raise the limit, or make room in time"));
     }
     let (text, hint) = if counts_consumers {
         (
@@ -69,7 +71,7 @@ fn limited(stream: &str, capacity: &Capacity, Used { what, used, max }: Used) ->
             "raise max_bytes, max_msgs or the account's limit, or purge what consumers do not need",
         )
     };
-    Some(Finding::refused(STREAM, Exit::Unavailable, text).hint(hint))
+    Some(CheckItem::refused(STREAM, Exit::Unavailable, text).hint(hint))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The stream, compared with the relay's record of it: whether it exists, and is the one that it
 //! was.
 
-use super::{Finding, broker::Seen};
+use super::{CheckItem, broker::SeenStream};
 use crate::{
     cli::exit::Exit,
     config::{Config, Heal},
@@ -19,29 +19,29 @@ const READINGS_WITHIN_SECONDS: f64 = 30.0;
 pub(super) fn finding(
     config: &Config,
     progress: Option<&RelayProgress>,
-    seen: &Seen,
-) -> Option<Finding> {
+    seen: &SeenStream,
+) -> Option<CheckItem> {
     let stream = &config.stream;
     let name = &stream.name;
     // Knowledge of another stream says nothing about this one.
     let before = progress.filter(|it| it.stream.as_ref() == Some(name) && it.stream_seq > 0);
     match (seen, before) {
-        (Seen::Missing, Some(_)) => {
+        (SeenStream::Missing, Some(_)) => {
             let error = nats::gone(stream);
-            let finding = Finding::refused(STREAM, Exit::Configuration, error.to_string());
+            let finding = CheckItem::refused(STREAM, Exit::Configuration, error.to_string());
             Some(finding.hint(error.hint()))
         }
-        (Seen::Missing, None) if stream.create => Some(Finding::fine(
+        (SeenStream::Missing, None) if stream.create => Some(CheckItem::fine(
             STREAM,
             format!("{name} does not exist; `postrider run` creates it"),
         )),
-        (Seen::Missing, None) => {
+        (SeenStream::Missing, None) => {
             let error = nats::missing(name);
-            let finding = Finding::refused(STREAM, Exit::Configuration, error.to_string());
+            let finding = CheckItem::refused(STREAM, Exit::Configuration, error.to_string());
             Some(finding.hint(error.hint()))
         }
-        (Seen::Exists(_), None) => None,
-        (Seen::Exists(facts), Some(before)) => {
+        (SeenStream::Exists(_), None) => None,
+        (SeenStream::Exists(facts), Some(before)) => {
             let created = before.stream_created.zip(facts.identity);
             let text = if created.is_some_and(|(before, now)| before != now) {
                 format!("{name} was created anew since events were published to it")
@@ -53,7 +53,7 @@ pub(super) fn finding(
             } else {
                 return None;
             };
-            Some(Finding::risky(STREAM, text).hint(match stream.heal {
+            Some(CheckItem::risky(STREAM, text).hint(match stream.heal {
                 Heal::Auto => "`postrider run` publishes again what the outbox has of what is gone",
                 Heal::Manual => {
                     "postrider reconcile --dry-run shows what is missing; then postrider reconcile"

@@ -6,12 +6,12 @@ use serde::Serialize;
 
 use crate::{
     cli::print::number,
-    dev::{checker::Report, once::Outcome},
+    dev::{checker::CheckerReport, once::RunReport},
 };
 
 /// The figures of a run as programs read them.
 #[derive(Debug, Serialize)]
-pub(super) struct Line {
+pub(super) struct RunFigures {
     committed: u64,
     stored: u64,
     lost: u64,
@@ -22,8 +22,8 @@ pub(super) struct Line {
     events_per_second: u64,
 }
 
-impl From<&Outcome> for Line {
-    fn from(outcome: &Outcome) -> Self {
+impl From<&RunReport> for RunFigures {
+    fn from(outcome: &RunReport) -> Self {
         let report = &outcome.report;
         Self {
             committed: report.committed,
@@ -39,17 +39,17 @@ impl From<&Outcome> for Line {
 }
 
 /// In a run that waits until everything has arrived, what still waits is missing too.
-fn missing(report: &Report) -> u64 {
+fn missing(report: &CheckerReport) -> u64 {
     report.lost.count() + report.pending.count
 }
 
 /// The figures of a run as people read them.
-pub(super) struct Text<'a> {
-    pub(super) outcome: &'a Outcome,
+pub(super) struct RunText<'a> {
+    pub(super) outcome: &'a RunReport,
     pub(super) seed: u64,
 }
 
-impl fmt::Display for Text<'_> {
+impl fmt::Display for RunText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { outcome, seed } = self;
         let report = &outcome.report;
@@ -90,7 +90,7 @@ impl fmt::Display for Text<'_> {
 }
 
 /// The faults of a run, and how to reproduce them.
-pub(super) fn faults(outcome: &Outcome, seed: u64) -> String {
+pub(super) fn faults(outcome: &RunReport, seed: u64) -> String {
     let mut lines = vec![format!("the run is not clean: {}", outcome.report)];
     lines.extend(outcome.relay_errors.iter().take(10).map(|line| format!("relay: {line}")));
     if outcome.relay_exit != Some(0) {
@@ -106,9 +106,9 @@ mod tests {
 
     use super::*;
 
-    fn outcome() -> Outcome {
-        Outcome {
-            report: Report { committed: 10_000, stored: 10_000, ..Report::default() },
+    fn outcome() -> RunReport {
+        RunReport {
+            report: CheckerReport { committed: 10_000, stored: 10_000, ..CheckerReport::default() },
             transactions: 1_021,
             rolled_back: 1_830,
             keys: 987,
@@ -121,13 +121,13 @@ mod tests {
 
     #[test]
     fn the_json_line_has_these_figures_in_this_order() {
-        let line = serde_json::to_string(&Line::from(&outcome())).unwrap();
+        let line = serde_json::to_string(&RunFigures::from(&outcome())).unwrap();
         insta::assert_snapshot!(line, @r#"{"committed":10000,"stored":10000,"lost":0,"phantom":0,"duplicates":0,"inversions":0,"seconds":1.234,"events_per_second":8103}"#);
     }
 
     #[test]
     fn the_report_reads_well() {
-        insta::assert_snapshot!(Text { outcome: &outcome(), seed: 7 }, @"
+        insta::assert_snapshot!(RunText { outcome: &outcome(), seed: 7 }, @"
         One run of the relay, seed 7
 
           committed         10,000  events, in 1,021 transactions on 987 keys

@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     /// A broker that takes so many events a second in each way.
-    struct Broker {
+    struct SimulatedBroker {
         single: u64,
         batched: u64,
         acked: u64,
@@ -171,7 +171,7 @@ mod tests {
         trial: Trial,
     }
 
-    impl Broker {
+    impl SimulatedBroker {
         fn new(single: u64, batched: u64) -> Self {
             Self { single, batched, acked: 0, now: Instant::now(), trial: Trial::default() }
         }
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_broker_that_syncs_each_message_gets_batches_within_a_second() {
-        let mut broker = Broker::new(4_800, 90_000);
+        let mut broker = SimulatedBroker::new(4_800, 90_000);
         broker.work(Duration::from_secs(1), Load::Full);
         assert!(broker.work(Duration::from_secs(10), Load::Full) > 0.99);
         assert!(
@@ -206,20 +206,20 @@ mod tests {
 
     #[test]
     fn a_fast_broker_never_gets_any() {
-        let mut broker = Broker::new(120_000, 200_000);
+        let mut broker = SimulatedBroker::new(120_000, 200_000);
         assert!(broker.work(Duration::from_mins(10), Load::Full) == 0.0);
     }
 
     #[test]
     fn a_slow_broker_that_gains_nothing_is_left_alone() {
-        let mut broker = Broker::new(8_000, 9_000);
+        let mut broker = SimulatedBroker::new(8_000, 9_000);
         let share = broker.work(Duration::from_mins(10), Load::Full);
         assert!(share > 0.0 && share < 0.02, "{share}");
     }
 
     #[test]
     fn a_broker_that_became_fast_gets_single_messages_again() {
-        let mut broker = Broker::new(4_800, 90_000);
+        let mut broker = SimulatedBroker::new(4_800, 90_000);
         broker.work(Duration::from_secs(2), Load::Full);
         broker.single = 130_000;
         broker.work(REMEASURE_AFTER, Load::Full);
@@ -228,13 +228,13 @@ mod tests {
 
     #[test]
     fn a_lack_of_events_says_nothing_about_the_broker() {
-        let mut broker = Broker::new(4_800, 90_000);
+        let mut broker = SimulatedBroker::new(4_800, 90_000);
         assert!(broker.work(Duration::from_mins(10), Load::Light) == 0.0);
     }
 
     #[test]
     fn a_trial_ends_with_the_backlog() {
-        let mut broker = Broker::new(4_800, 90_000);
+        let mut broker = SimulatedBroker::new(4_800, 90_000);
         broker.work(PERIOD * 2, Load::Full);
         assert!(broker.trial.is_batched());
         assert!(broker.work(Duration::from_secs(1), Load::Light) < 0.1);
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn silence_is_no_rate() {
-        let mut broker = Broker::new(0, 0);
+        let mut broker = SimulatedBroker::new(0, 0);
         assert!(broker.work(Duration::from_mins(1), Load::Full) == 0.0);
     }
 }

@@ -1,6 +1,6 @@
 //! Window: how much may be in flight and in memory, in messages and in bytes.
 
-use crate::delivery::{Room, order::lanes::BatchRoom};
+use crate::delivery::{FetchBudget, order::lanes::BatchRoom};
 
 /// Limits of the messages in flight and of the events in memory.
 #[derive(Debug, Clone, Copy)]
@@ -102,13 +102,13 @@ impl Window {
     }
 
     /// Room for more events in memory.
-    pub(in crate::delivery) fn room(&self, events: usize, bytes: usize) -> Room {
+    pub(in crate::delivery) fn room(&self, events: usize, bytes: usize) -> FetchBudget {
         let events = self.limits.memory_events.saturating_sub(events);
         let bytes = self.limits.memory_bytes.saturating_sub(bytes);
         if events == 0 || bytes == 0 {
-            Room { events: 0, bytes: 0 }
+            FetchBudget { events: 0, bytes: 0 }
         } else {
-            Room { events, bytes }
+            FetchBudget { events, bytes }
         }
     }
 }

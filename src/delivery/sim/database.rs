@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::Random;
+use super::SimulationRandom;
 use crate::{
     delivery::{
         Certainty, Delivery, DeliveryRules, EarlierRun, Fate, KeyLetters, LetterChange, LetterId,
@@ -52,7 +52,7 @@ pub(super) struct LetterRow {
 }
 
 /// Rows, the settled position and the letters. A snapshot is a commit number.
-pub(super) struct Database {
+pub(super) struct SimulatedDatabase {
     pub(super) rows: Vec<OutboxRow>,
     commits: u64,
     position: Position,
@@ -73,7 +73,7 @@ pub(in crate::delivery) fn aggregate(key: u64) -> AggregateKey {
     AggregateKey::new("k", &key.to_string())
 }
 
-impl Database {
+impl SimulatedDatabase {
     pub(super) fn new() -> Self {
         let nothing = snapshot(0);
         let position = Position {
@@ -89,7 +89,7 @@ impl Database {
     }
 
     /// Two transactions draw sequence numbers, the later one overtakes the other, then both commit.
-    pub(super) fn write(&mut self, random: &mut Random) {
+    pub(super) fn write(&mut self, random: &mut SimulationRandom) {
         let first = i64::try_from(self.rows.len()).unwrap() + 1;
         let count = 1 + random.below(4);
         let late = random.below(count + 1);

@@ -33,9 +33,9 @@ const STEPS: usize = 200;
 
 /// A small generator, so that a seed is all there is to a history.
 #[derive(Debug)]
-struct Random(u64);
+struct SimulationRandom(u64);
 
-impl Random {
+impl SimulationRandom {
     fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -165,7 +165,7 @@ impl Drop for SeedReport {
 
 fn run(seed: u64, kind: LogKind) -> Sometimes {
     let report = SeedReport(seed);
-    let mut random = Random(seed);
+    let mut random = SimulationRandom(seed);
     let on_dead = if random.chance(70) { OnDead::Hold } else { OnDead::Skip };
     let mut world = World::new(random, on_dead, kind);
     for _ in 0..STEPS {

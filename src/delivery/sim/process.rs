@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    database::{Database, aggregate},
+    database::{SimulatedDatabase, aggregate},
     in_flight::InFlight,
     stream::LATE_MAX,
     world::{World, resumed},
@@ -44,7 +44,7 @@ impl World {
             letter.is_some_and(|letter| letter.resolution.is_none())
         };
         for row in &self.database.rows {
-            if !Database::is_settled(&position, *row) || is_open(row.seq) {
+            if !SimulatedDatabase::is_settled(&position, *row) || is_open(row.seq) {
                 self.may_repeat.insert(row.seq);
             }
         }

@@ -42,7 +42,7 @@ impl LogKind {
 }
 
 /// Simulated log: the stored events in order. A sequence is a place, counted from 1.
-pub(super) struct Stream {
+pub(super) struct SimulatedStream {
     kind: LogKind,
     pub(super) stored: Vec<i64>,
     recognised: HashMap<i64, (Instant, u64)>,
@@ -52,7 +52,7 @@ pub(super) struct Stream {
     pub(super) refused_late: u64,
 }
 
-impl Stream {
+impl SimulatedStream {
     pub(super) fn new(kind: LogKind) -> Self {
         let (stored, recognised, late) = (Vec::new(), HashMap::new(), Vec::new());
         Self { kind, stored, recognised, late, refused_late: 0 }

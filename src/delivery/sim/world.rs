@@ -6,10 +6,10 @@ use std::{
 };
 
 use super::{
-    Random, Sometimes,
-    database::{Database, LetterRowState, Resolution, aggregate},
+    SimulationRandom, Sometimes,
+    database::{LetterRowState, Resolution, SimulatedDatabase, aggregate},
     in_flight::{InFlight, InFlightBatch},
-    stream::{LATE_MAX, LogKind, Stream, rejected},
+    stream::{LATE_MAX, LogKind, SimulatedStream, rejected},
     zombie::Zombie,
 };
 use crate::{
@@ -47,9 +47,9 @@ const TOUGH_ROUNDS: usize = 60;
     reason = "two facts that have nothing to do with each other"
 )]
 pub(super) struct World {
-    pub(super) random: Random,
-    pub(super) database: Database,
-    pub(super) stream: Stream,
+    pub(super) random: SimulationRandom,
+    pub(super) database: SimulatedDatabase,
+    pub(super) stream: SimulatedStream,
     pub(super) delivery: Delivery,
     pub(super) in_flight: Vec<InFlight>,
     pub(super) batches: Vec<InFlightBatch>,
@@ -82,7 +82,7 @@ pub(super) struct World {
 /// Run that resumes from the last settlement. It knows the capabilities of the log, as a relay does
 /// before it sends anything.
 pub(super) fn resumed(
-    database: &Database,
+    database: &SimulatedDatabase,
     (rules, bounds, kind): (DeliveryRules, BlockedBounds, LogKind),
     now: Instant,
 ) -> Delivery {
@@ -93,8 +93,8 @@ pub(super) fn resumed(
 }
 
 impl World {
-    pub(super) fn new(mut random: Random, on_dead: OnDead, kind: LogKind) -> Self {
-        let database = Database::new();
+    pub(super) fn new(mut random: SimulationRandom, on_dead: OnDead, kind: LogKind) -> Self {
+        let database = SimulatedDatabase::new();
         let delay = [50, 350, 600, 1_000].map(Duration::from_millis);
         let delay = delay[usize::try_from(random.below(4)).unwrap()];
         let rules = DeliveryRules { on_dead, retry: RetryPolicy { delay, ..RETRY } };
@@ -114,7 +114,7 @@ impl World {
             takes_batches: random.chance(70) && kind == LogKind::Remembers,
             random,
             database,
-            stream: Stream::new(kind),
+            stream: SimulatedStream::new(kind),
             in_flight: Vec::new(),
             batches: Vec::new(),
             zombie: None,
@@ -378,7 +378,7 @@ impl World {
             || self.database.letters.contains_key(&seq)
             || settlement.letters.iter().any(|letter| letter.seq.0 == seq);
         let row = self.database.row(seq);
-        let undecided = !decided && Database::is_settled(&settlement.position, row);
+        let undecided = !decided && SimulatedDatabase::is_settled(&settlement.position, row);
         assert!(!undecided, "row {seq} was settled without an answer");
     }
 

@@ -3,9 +3,9 @@
 use std::{collections::HashSet, time::Instant};
 
 use super::{
-    Random,
+    SimulationRandom,
     in_flight::InFlight,
-    stream::{Stream, rejected},
+    stream::{SimulatedStream, rejected},
 };
 use crate::delivery::{Delivery, Outcome};
 
@@ -30,9 +30,9 @@ impl Zombie {
     /// message was stored.
     pub(super) fn go_on(
         &mut self,
-        stream: &mut Stream,
+        stream: &mut SimulatedStream,
         poison: &HashSet<i64>,
-        random: &mut Random,
+        random: &mut SimulationRandom,
         now: Instant,
     ) -> bool {
         let mut is_stored = false;

@@ -12,7 +12,7 @@ pub struct Nanos(pub u64);
 
 /// The end of a transaction, as its writer saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub enum TransactionFate {
     /// The database reported success: every row of it has to arrive.
     Committed,
     /// Rolled back, wholly or to a savepoint: no row of it may ever arrive.
@@ -49,7 +49,7 @@ pub struct Transaction {
     /// Just after the database's answer to COMMIT or ROLLBACK came in.
     pub end: Nanos,
     /// How it ended.
-    pub fate: Fate,
+    pub fate: TransactionFate,
     /// Its rows in the order of their inserts.
     pub rows: Vec<Row>,
 }
@@ -68,14 +68,14 @@ impl Ledger {
     }
 
     /// How many events have the given fate.
-    pub fn events(&self, fate: Fate) -> u64 {
+    pub fn events(&self, fate: TransactionFate) -> u64 {
         let of_fate = self.transactions.iter().filter(|transaction| transaction.fate == fate);
         of_fate.map(|transaction| transaction.rows.len() as u64).sum()
     }
 
     /// How many different keys the committed events have.
     pub fn keys(&self) -> u64 {
-        let committed = self.transactions.iter().filter(|t| t.fate == Fate::Committed);
+        let committed = self.transactions.iter().filter(|t| t.fate == TransactionFate::Committed);
         let keys = committed.flat_map(|t| t.rows.iter().filter_map(|row| row.key));
         keys.collect::<HashSet<_>>().len() as u64
     }

@@ -1,7 +1,7 @@
 //! Checker: compares the ledger of what was committed with what the stream contains.
 //!
 //! The comparison is independent of how the events travelled: no type of the relay, no clock, no
-//! I/O. Kinds of faults that it promises to find, each as its own figure in the [`Report`]:
+//! I/O. Kinds of faults that it promises to find, each as its own figure in the [`CheckerReport`]:
 //!
 //! - *lost*: committed, and neither stored nor dead nor pending;
 //! - *phantom*: stored or dead, and never committed;
@@ -24,8 +24,8 @@ use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
 pub use digest::Digest;
-pub use ledger::{Fate, Ledger, Nanos, Row, Transaction};
-pub use report::{Altered, Finding, Lost, Report};
+pub use ledger::{Ledger, Nanos, Row, Transaction, TransactionFate};
+pub use report::{Altered, CheckerReport, Lost, Violation};
 
 /// The writers' promise about events of one key, and so the order that can be demanded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub struct Observed {
 
 /// A row with its transaction: what an id leads to.
 #[derive(Clone, Copy)]
-struct Origin<'a> {
+struct CommittedRow<'a> {
     transaction: &'a Transaction,
     row: &'a Row,
     /// The row's place in its transaction.
@@ -76,19 +76,19 @@ struct Origin<'a> {
 }
 
 /// Compares what was committed with what was found.
-pub fn check(ledger: &Ledger, observed: &Observed, order: Order) -> Report {
+pub fn check(ledger: &Ledger, observed: &Observed, order: Order) -> CheckerReport {
     let origins = origins(ledger);
     let mut stream: Vec<&Stored> = observed.stream.iter().collect();
     stream.sort_unstable_by_key(|message| message.seq);
     let dead: HashSet<Uuid> = observed.dead.iter().copied().collect();
 
-    let mut report = Report {
+    let mut report = CheckerReport {
         stored: observed.stream.len() as u64,
         dead: dead.len() as u64,
-        ..Report::default()
+        ..CheckerReport::default()
     };
     let mut arrived: HashSet<Uuid> = HashSet::with_capacity(stream.len());
-    let mut lanes = order::Lanes::new(order);
+    let mut lanes = order::OrderCheck::new(order);
     for message in stream {
         let Some(id) = message.id else {
             report.phantom.note(None);
@@ -120,14 +120,14 @@ pub fn check(ledger: &Ledger, observed: &Observed, order: Order) -> Report {
 }
 
 /// Every row that may be somewhere, by its id.
-fn origins(ledger: &Ledger) -> HashMap<Uuid, Origin<'_>> {
+fn origins(ledger: &Ledger) -> HashMap<Uuid, CommittedRow<'_>> {
     let mut origins = HashMap::new();
     for transaction in &ledger.transactions {
-        if transaction.fate == Fate::RolledBack {
+        if transaction.fate == TransactionFate::RolledBack {
             continue;
         }
         for (place, row) in transaction.rows.iter().enumerate() {
-            origins.insert(row.id, Origin { transaction, row, place });
+            origins.insert(row.id, CommittedRow { transaction, row, place });
         }
     }
     origins
@@ -153,10 +153,10 @@ struct Found {
 }
 
 /// Gives each committed row its place: stored, dead, pending, limbo or lost.
-fn account(ledger: &Ledger, observed: &Observed, found: &Found, report: &mut Report) {
+fn account(ledger: &Ledger, observed: &Observed, found: &Found, report: &mut CheckerReport) {
     let pending: HashSet<Uuid> = observed.pending.iter().copied().collect();
     let mut by_end: Vec<&Transaction> =
-        ledger.transactions.iter().filter(|t| t.fate != Fate::RolledBack).collect();
+        ledger.transactions.iter().filter(|t| t.fate != TransactionFate::RolledBack).collect();
     by_end.sort_by_key(|transaction| transaction.end);
 
     let mut any_stored = false;
@@ -167,7 +167,7 @@ fn account(ledger: &Ledger, observed: &Observed, found: &Found, report: &mut Rep
             let id = row.id;
             let stored = found.arrived.contains(&id);
             let elsewhere = found.dead.contains(&id) || pending.contains(&id);
-            if transaction.fate == Fate::Unknown && !stored && !elsewhere {
+            if transaction.fate == TransactionFate::Unknown && !stored && !elsewhere {
                 report.limbo += 1;
                 continue;
             }

@@ -2,26 +2,26 @@
 
 use std::collections::HashMap;
 
-use super::{Digest, Fate, Nanos, Order, Origin};
+use super::{CommittedRow, Digest, Nanos, Order, TransactionFate};
 
 /// The state of the order check: the rows of each key, as they come in stream order.
-pub(super) struct Lanes {
+pub(super) struct OrderCheck {
     order: Order,
-    by_key: HashMap<Digest, Lane>,
+    by_key: HashMap<Digest, KeyHistory>,
     /// The highest row so far of a key in a transaction, which its address identifies.
     places: HashMap<(Digest, *const super::Transaction), usize>,
 }
 
 /// The rows of a key that have come so far.
 #[derive(Default)]
-struct Lane {
+struct KeyHistory {
     /// The latest moment at which an insert began.
     begin_max: Nanos,
     /// The highest number within the key.
     key_seq_max: Option<u64>,
 }
 
-impl Lanes {
+impl OrderCheck {
     pub(super) fn new(order: Order) -> Self {
         Self { order, by_key: HashMap::new(), places: HashMap::new() }
     }
@@ -29,13 +29,13 @@ impl Lanes {
     /// Takes the next event in stream order and says whether an earlier one should have come later.
     ///
     /// Of two swapped events one is inverted: the second in the stream.
-    pub(super) fn is_inverted(&mut self, origin: Origin<'_>) -> bool {
-        let Origin { transaction, row, place } = origin;
+    pub(super) fn is_inverted(&mut self, origin: CommittedRow<'_>) -> bool {
+        let CommittedRow { transaction, row, place } = origin;
         let Some(key) = row.key else { return false };
         let lane = self.by_key.entry(key).or_default();
 
         // The database may commit after a writer has lost sight of its transaction.
-        let end_known = transaction.fate == Fate::Committed;
+        let end_known = transaction.fate == TransactionFate::Committed;
         let overtaken = end_known && lane.begin_max > transaction.end;
         lane.begin_max = lane.begin_max.max(transaction.begin);
 

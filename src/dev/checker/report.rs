@@ -9,14 +9,14 @@ const NAMED_MAX: usize = 5;
 
 /// A kind of fault: how often it occurred, and where first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Finding {
+pub struct Violation {
     /// How many events have the fault.
     pub count: u64,
     /// The first few of them. Fewer than `count` when there are many, or when they have no id.
     pub first: Vec<Uuid>,
 }
 
-impl Finding {
+impl Violation {
     pub(super) fn note(&mut self, id: Option<Uuid>) {
         self.count += 1;
         if let Some(id) = id
@@ -31,11 +31,11 @@ impl Finding {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lost {
     /// Before the first committed event that did arrive: the reader began too late.
-    pub prefix: Finding,
+    pub prefix: Violation,
     /// Between events that arrived: the reader skipped, or the broker lost.
-    pub middle: Finding,
+    pub middle: Violation,
     /// After the last one that arrived, or when none did: the reader is not done, or stopped.
-    pub postfix: Finding,
+    pub postfix: Violation,
 }
 
 impl Lost {
@@ -49,18 +49,18 @@ impl Lost {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Altered {
     /// The body differs.
-    pub payload: Finding,
+    pub payload: Violation,
     /// The message was stored under another subject.
-    pub subject: Finding,
+    pub subject: Violation,
     /// The message names another ordering key.
-    pub key: Finding,
+    pub key: Violation,
     /// A header is missing, superfluous or differs.
-    pub headers: Finding,
+    pub headers: Violation,
 }
 
 /// The findings of a check.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct CheckerReport {
     /// Events whose transaction committed, or turned out to have committed.
     pub committed: u64,
     /// Messages in the stream, copies included.
@@ -72,22 +72,22 @@ pub struct Report {
     /// Committed, and neither in the stream nor dead nor pending.
     pub lost: Lost,
     /// In the stream or dead, and never committed.
-    pub phantom: Finding,
+    pub phantom: Violation,
     /// Copies beyond the first of an id.
-    pub duplicates: Finding,
+    pub duplicates: Violation,
     /// Events that came after one of their key that should have come later.
-    pub inversions: Finding,
+    pub inversions: Violation,
     /// Messages that are not what the row said.
     pub altered: Altered,
     /// Both set aside as dead and in the stream.
-    pub dead_and_stored: Finding,
+    pub dead_and_stored: Violation,
     /// Committed and still waiting, though everything should have arrived by now.
-    pub pending: Finding,
+    pub pending: Violation,
 }
 
-impl Report {
+impl CheckerReport {
     /// Every kind of fault with its name, whether it occurred or not.
-    pub fn findings(&self) -> [(&'static str, &Finding); 12] {
+    pub fn findings(&self) -> [(&'static str, &Violation); 12] {
         [
             ("lost before the first stored event", &self.lost.prefix),
             ("lost between stored events", &self.lost.middle),
@@ -111,7 +111,7 @@ impl Report {
 }
 
 /// The figures, then a line for each kind of fault that occurred.
-impl fmt::Display for Report {
+impl fmt::Display for CheckerReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} committed, {} stored, {} dead", self.committed, self.stored, self.dead)?;
         for (name, finding) in self.findings() {

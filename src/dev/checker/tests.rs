@@ -20,7 +20,13 @@ fn committed(begin: u64, end: u64, rows: &[(&str, u64)]) -> Transaction {
             }
         })
         .collect();
-    Transaction { writer: 0, begin: Nanos(begin), end: Nanos(end), fate: Fate::Committed, rows }
+    Transaction {
+        writer: 0,
+        begin: Nanos(begin),
+        end: Nanos(end),
+        fate: TransactionFate::Committed,
+        rows,
+    }
 }
 
 /// The message that a row has to become.
@@ -53,7 +59,10 @@ impl History {
 
     /// Stores the committed rows in the order of the ledger.
     fn of(transactions: Vec<Transaction>) -> Self {
-        let rows = transactions.iter().filter(|t| t.fate == Fate::Committed).flat_map(|t| &t.rows);
+        let rows = transactions
+            .iter()
+            .filter(|t| t.fate == TransactionFate::Committed)
+            .flat_map(|t| &t.rows);
         let stream = rows.zip(1..).map(|(row, seq)| message(seq, row)).collect();
         Self {
             observed: Observed { stream, ..Observed::default() },
@@ -61,7 +70,7 @@ impl History {
         }
     }
 
-    fn report(&self) -> Report {
+    fn report(&self) -> CheckerReport {
         check(&self.ledger, &self.observed, Order::Serial)
     }
 
@@ -113,7 +122,10 @@ fn a_faultless_history_is_accepted() {
 
 #[test]
 fn nothing_committed_and_nothing_stored_is_accepted() {
-    assert_eq!(check(&Ledger::default(), &Observed::default(), Order::Serial), Report::default());
+    assert_eq!(
+        check(&Ledger::default(), &Observed::default(), Order::Serial),
+        CheckerReport::default()
+    );
 }
 
 #[test]
@@ -211,7 +223,7 @@ fn a_second_copy_is_a_duplicate_and_no_inversion() {
 fn an_event_of_a_rolled_back_transaction_is_a_phantom() {
     let mut history = History::new();
     let mut transaction = committed(70, 80, &[("a", 5)]);
-    transaction.fate = Fate::RolledBack;
+    transaction.fate = TransactionFate::RolledBack;
     let id = transaction.rows[0].id;
     history.observed.stream.push(message(7, &transaction.rows[0]));
     history.ledger.transactions.push(transaction);
@@ -286,7 +298,7 @@ fn each_altered_part_has_its_own_figure() {
 fn a_transaction_of_unknown_fate_may_arrive_or_not() {
     let mut history = History::new();
     let mut transaction = committed(70, 80, &[("a", 5), ("b", 3)]);
-    transaction.fate = Fate::Unknown;
+    transaction.fate = TransactionFate::Unknown;
     history.observed.stream.push(message(7, &transaction.rows[0]));
     history.ledger.transactions.push(transaction);
     let report = history.report();
@@ -358,7 +370,7 @@ fn serial_history() -> impl Strategy<Value = Vec<Transaction>> {
             }
             let mut transaction = committed(number * 10, number * 10 + 5, &rows);
             if !commits {
-                transaction.fate = Fate::RolledBack;
+                transaction.fate = TransactionFate::RolledBack;
             }
             history.push(transaction);
         }

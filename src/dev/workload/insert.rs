@@ -14,17 +14,17 @@ use super::{
 use crate::dev::checker::Row;
 
 /// Rows with their numbers, ready to be inserted.
-pub(super) struct Rows {
+pub(super) struct NumberedRows {
     pub(super) way: Way,
     /// The rows as they enter the ledger.
     pub(super) ledger: Vec<Row>,
-    columns: Columns,
+    columns: EventColumns,
     /// The whole as one JSON array, for `emit_many` only.
     json: String,
 }
 
 #[derive(Default)]
-struct Columns {
+struct EventColumns {
     ids: Vec<Uuid>,
     event_types: Vec<&'static str>,
     event_versions: Vec<i32>,
@@ -52,12 +52,13 @@ struct Element<'a> {
     correlation_id: &'a str,
 }
 
-impl Rows {
+impl NumberedRows {
     /// Draws the rows' numbers within their keys. In serial order the keys are locked by now.
     pub(super) fn number(planned: &[PlannedRow], way: Way, shared: &Shared) -> Self {
         let correlation = Uuid::now_v7();
         let correlation_text = correlation.to_string();
-        let mut columns = Columns { correlation: correlation_text.clone(), ..Columns::default() };
+        let mut columns =
+            EventColumns { correlation: correlation_text.clone(), ..EventColumns::default() };
         let mut ledger = Vec::with_capacity(planned.len());
         let mut elements = Vec::new();
         for row in planned {
@@ -98,7 +99,7 @@ impl Rows {
     }
 }
 
-impl Columns {
+impl EventColumns {
     fn push(&mut self, row: &PlannedRow, version: Option<i64>, aggregate_id: Option<String>) {
         let headers: BTreeMap<&str, &str> = header_map(row);
         self.ids.push(row.id);

@@ -119,13 +119,13 @@ pub enum WorkloadError {
 
 /// How far a workload is, readable while it runs.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub struct WorkloadProgress {
     committed: AtomicU64,
     rolled_back: AtomicU64,
     transactions: AtomicU64,
 }
 
-impl Progress {
+impl WorkloadProgress {
     /// Events committed so far.
     pub fn committed(&self) -> u64 {
         self.committed.load(Relaxed)
@@ -152,7 +152,7 @@ pub struct Workload {
 #[derive(Debug)]
 struct Shared {
     options: Options,
-    progress: Arc<Progress>,
+    progress: Arc<WorkloadProgress>,
     started: Instant,
     /// Events that nobody has undertaken to commit yet.
     unclaimed: AtomicU64,
@@ -164,7 +164,7 @@ impl Workload {
     /// Prepares the writers; nothing is connected yet.
     pub fn new(options: Options) -> Self {
         let shared = Shared {
-            progress: Arc::new(Progress::default()),
+            progress: Arc::new(WorkloadProgress::default()),
             started: Instant::now(),
             unclaimed: AtomicU64::new(options.events),
             key_seqs: (0..options.keys).map(|_| AtomicU64::new(0)).collect(),
@@ -174,7 +174,7 @@ impl Workload {
     }
 
     /// A view of how far it is.
-    pub fn progress(&self) -> Arc<Progress> {
+    pub fn progress(&self) -> Arc<WorkloadProgress> {
         Arc::clone(&self.shared.progress)
     }
 

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     Options, WorkloadError,
-    insert::Rows,
+    insert::NumberedRows,
     plan::{Ending, Way},
 };
 use crate::tasks;
@@ -18,12 +18,12 @@ use crate::tasks;
 const LOCK_CLASS: i32 = 0x0057_4b4c;
 
 /// A connection with the statements of the workload.
-pub(super) struct Session {
+pub(super) struct WriterSession {
     client: Client,
-    statements: Statements,
+    statements: WorkloadStatements,
 }
 
-struct Statements {
+struct WorkloadStatements {
     lock: Statement,
     emit: Statement,
     emit_many: Statement,
@@ -32,14 +32,14 @@ struct Statements {
 
 /// The rows of one transaction, and how they go.
 pub(super) struct Work {
-    pub(super) rows: Rows,
-    pub(super) taken_back: Option<Rows>,
+    pub(super) rows: NumberedRows,
+    pub(super) taken_back: Option<NumberedRows>,
     pub(super) ending: Ending,
     /// The name under which it is prepared, if it is.
     pub(super) gid: String,
 }
 
-impl Session {
+impl WriterSession {
     /// Connects, and tries again until the time for retries is used up.
     pub(super) async fn open(options: &Options) -> Result<Self, WorkloadError> {
         let deadline = Instant::now() + options.patience;
@@ -68,7 +68,7 @@ impl Session {
             prepare(include_str!("sql/insert.sql")),
         )
         .await?;
-        let statements = Statements { lock, emit, emit_many, insert };
+        let statements = WorkloadStatements { lock, emit, emit_many, insert };
         Ok(Self { client, statements })
     }
 
@@ -141,7 +141,7 @@ impl Session {
         marked.and(inserted).and(returned).and(rest)
     }
 
-    async fn insert(&self, rows: &Rows) -> Result<(), Error> {
+    async fn insert(&self, rows: &NumberedRows) -> Result<(), Error> {
         let statement = match rows.way {
             Way::Emit => &self.statements.emit,
             Way::EmitMany => &self.statements.emit_many,

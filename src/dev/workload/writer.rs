@@ -8,12 +8,12 @@ use uuid::Uuid;
 
 use super::{
     Shared, WorkloadError,
-    insert::Rows,
+    insert::NumberedRows,
     plan::Plan,
-    session::{Session, Work, is_lasting},
+    session::{Work, WriterSession, is_lasting},
 };
 use crate::dev::{
-    checker::{Fate, Ledger, Nanos, Order, Row, Transaction},
+    checker::{Ledger, Nanos, Order, Row, Transaction, TransactionFate},
     random::Random,
 };
 
@@ -33,7 +33,7 @@ impl Writer {
 
     /// Writes until nothing is left to commit, or until `stop`.
     pub(super) async fn run(mut self, stop: CancellationToken) -> Result<Ledger, WorkloadError> {
-        let mut session = Session::open(&self.shared.options).await?;
+        let mut session = WriterSession::open(&self.shared.options).await?;
         while !stop.is_cancelled() {
             if let Some(due) = self.shared.due() {
                 tokio::select! {
@@ -52,14 +52,18 @@ impl Writer {
             let committed = self.transact(&mut session, &plan).await?;
             self.shared.unclaim(kept.saturating_sub(committed));
             if session.is_broken() {
-                session = Session::open(&self.shared.options).await?;
+                session = WriterSession::open(&self.shared.options).await?;
             }
         }
         Ok(self.ledger)
     }
 
     /// Runs a transaction and returns how many events it committed.
-    async fn transact(&mut self, session: &mut Session, plan: &Plan) -> Result<u64, WorkloadError> {
+    async fn transact(
+        &mut self,
+        session: &mut WriterSession,
+        plan: &Plan,
+    ) -> Result<u64, WorkloadError> {
         let shared = Arc::clone(&self.shared);
         let keys: Vec<i32> = match shared.options.order {
             Order::Serial => plan.keys().into_iter().filter_map(|k| k.try_into().ok()).collect(),
@@ -71,23 +75,24 @@ impl Writer {
         };
         let begin = shared.now();
         let taken_back = (!plan.taken_back.is_empty())
-            .then(|| Rows::number(&plan.taken_back, plan.way, &shared));
+            .then(|| NumberedRows::number(&plan.taken_back, plan.way, &shared));
         let work = Work {
             taken_back,
-            rows: Rows::number(&plan.rows, plan.way, &shared),
+            rows: NumberedRows::number(&plan.rows, plan.way, &shared),
             ending: plan.ending,
             gid: format!("workload-{}", Uuid::new_v4()),
         };
         let fate = match session.finish(&work).await {
-            Ok(()) if plan.ending.commits() => Fate::Committed,
-            Ok(()) => Fate::RolledBack,
+            Ok(()) if plan.ending.commits() => TransactionFate::Committed,
+            Ok(()) => TransactionFate::RolledBack,
             Err(error) => self.find_out(session, error, &work, &xid).await?,
         };
         let end = shared.now();
         if let Some(rows) = work.taken_back {
-            self.note(begin, end, Fate::RolledBack, rows.ledger);
+            self.note(begin, end, TransactionFate::RolledBack, rows.ledger);
         }
-        let committed = if fate == Fate::Committed { work.rows.ledger.len() as u64 } else { 0 };
+        let committed =
+            if fate == TransactionFate::Committed { work.rows.ledger.len() as u64 } else { 0 };
         self.note(begin, end, fate, work.rows.ledger);
         shared.progress.transactions.fetch_add(1, Relaxed);
         Ok(committed)
@@ -96,36 +101,36 @@ impl Writer {
     /// The end of a transaction whose commit returned an error.
     async fn find_out(
         &self,
-        session: &mut Session,
+        session: &mut WriterSession,
         error: tokio_postgres::Error,
         work: &Work,
         xid: &str,
-    ) -> Result<Fate, WorkloadError> {
+    ) -> Result<TransactionFate, WorkloadError> {
         if !session.is_broken() && error.as_db_error().is_some() {
             // The server refused one of the inserts, and then made a rollback of the COMMIT.
-            return leave(session, error).await.map(|()| Fate::RolledBack);
+            return leave(session, error).await.map(|()| TransactionFate::RolledBack);
         }
-        let Some(first) = work.rows.ledger.first() else { return Ok(Fate::RolledBack) };
+        let Some(first) = work.rows.ledger.first() else { return Ok(TransactionFate::RolledBack) };
         let options = &self.shared.options;
         let deadline = Instant::now() + options.patience;
         // Postgres may be restarting: each try is a new connection.
         while Instant::now() < deadline {
-            *session = Session::open(options).await?;
+            *session = WriterSession::open(options).await?;
             match session.has_committed(xid, &work.gid, first.id, options).await {
-                Ok(true) => return Ok(Fate::Committed),
-                Ok(false) => return Ok(Fate::RolledBack),
+                Ok(true) => return Ok(TransactionFate::Committed),
+                Ok(false) => return Ok(TransactionFate::RolledBack),
                 Err(error) if is_lasting(&error) => return Err(WorkloadError::Statement(error)),
                 Err(_) => {}
             }
         }
-        Ok(Fate::Unknown)
+        Ok(TransactionFate::Unknown)
     }
 
-    fn note(&mut self, begin: Nanos, end: Nanos, fate: Fate, rows: Vec<Row>) {
+    fn note(&mut self, begin: Nanos, end: Nanos, fate: TransactionFate, rows: Vec<Row>) {
         let progress = &self.shared.progress;
         let counter = match fate {
-            Fate::Committed => &progress.committed,
-            Fate::RolledBack | Fate::Unknown => &progress.rolled_back,
+            TransactionFate::Committed => &progress.committed,
+            TransactionFate::RolledBack | TransactionFate::Unknown => &progress.rolled_back,
         };
         counter.fetch_add(rows.len() as u64, Relaxed);
         self.ledger.transactions.push(Transaction { writer: self.number, begin, end, fate, rows });
@@ -133,7 +138,7 @@ impl Writer {
 }
 
 /// Gives up a transaction after an error; fails when the next one would meet the same.
-async fn leave(session: &Session, error: tokio_postgres::Error) -> Result<(), WorkloadError> {
+async fn leave(session: &WriterSession, error: tokio_postgres::Error) -> Result<(), WorkloadError> {
     if is_lasting(&error) {
         return Err(WorkloadError::Statement(error));
     }

@@ -97,9 +97,9 @@ pub struct AuditRow {
 }
 
 /// Unparsed bytes of a column: `json` as text, or a payload.
-struct Raw(Bytes);
+struct RawColumn(Bytes);
 
-impl<'a> FromSql<'a> for Raw {
+impl<'a> FromSql<'a> for RawColumn {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
         Ok(Self(Bytes::copy_from_slice(raw)))
     }
@@ -215,7 +215,7 @@ impl Operator {
         for (name, size, is_binary) in
             [("json", "json_bytes", false), ("binary", "binary_bytes", true)]
         {
-            if let Some(Raw(bytes)) = row.try_get(name)? {
+            if let Some(RawColumn(bytes)) = row.try_get(name)? {
                 parts.push(PayloadPart { bytes, whole: row.try_get(size)?, is_binary });
             }
         }

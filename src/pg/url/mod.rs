@@ -16,7 +16,7 @@ use self::{
     parameters::{Source, UrlParameters},
 };
 use super::tls::{Roots, SslMode, TlsSettings, Versions};
-use crate::config::{Database, libpq::Libpq};
+use crate::config::{DatabaseConfig, libpq::Libpq};
 
 /// A parsed URL, with one endpoint for each host in it.
 pub(super) struct Target {
@@ -140,7 +140,7 @@ pub enum UrlError {
 
 impl Target {
     /// Parses the URL of a configuration and completes it from the environment.
-    pub(super) fn of(config: &Database) -> Result<Self, UrlError> {
+    pub(super) fn of(config: &DatabaseConfig) -> Result<Self, UrlError> {
         let environment = &config.libpq;
         let mut parameters = match config.url.expose() {
             "" if environment.names_a_server() => UrlParameters::default(),

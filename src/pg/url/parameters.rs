@@ -160,7 +160,7 @@ impl fmt::Display for Source {
 
 /// Whether an error may repeat the name of an unknown parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Naming {
+pub(super) enum NameDisplay {
     Shown,
     /// Hide the name: it may be a piece of a password.
     Hidden,
@@ -175,12 +175,12 @@ impl UrlParameters {
     ///
     /// # Errors
     ///
-    /// The parameter is unknown. Its name is repeated only with [`Naming::Shown`].
+    /// The parameter is unknown. Its name is repeated only with [`NameDisplay::Shown`].
     pub(super) fn set(
         &mut self,
         name: &str,
         value: String,
-        naming: Naming,
+        naming: NameDisplay,
     ) -> Result<(), UrlError> {
         let known = find(name).ok_or_else(|| unknown(name, naming))?;
         self.0.insert(known.name, (value, Source::Text));
@@ -194,7 +194,7 @@ impl UrlParameters {
         value: &str,
         source: Source,
     ) -> Result<(), UrlError> {
-        let known = find(name).ok_or_else(|| unknown(name, Naming::Shown))?;
+        let known = find(name).ok_or_else(|| unknown(name, NameDisplay::Shown))?;
         self.0.entry(known.name).or_insert_with(|| (value.to_owned(), source));
         Ok(())
     }
@@ -268,7 +268,7 @@ fn find(name: &str) -> Option<&'static Known> {
     KNOWN.iter().find(|known| known.name == name)
 }
 
-fn unknown(name: &str, naming: Naming) -> UrlError {
+fn unknown(name: &str, naming: NameDisplay) -> UrlError {
     if let Some((name, remedy)) = FOREIGN.iter().find(|(foreign, _)| *foreign == name) {
         return UrlError::Foreign { name, remedy };
     }
@@ -280,7 +280,9 @@ fn unknown(name: &str, naming: Naming) -> UrlError {
     let is_plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c));
     match near {
         Some((_, nearest)) => UrlError::Misspelt { name: name.to_owned(), nearest },
-        None if naming == Naming::Shown && is_plain => UrlError::Unknown { name: name.to_owned() },
+        None if naming == NameDisplay::Shown && is_plain => {
+            UrlError::Unknown { name: name.to_owned() }
+        }
         None => UrlError::UnknownParameter,
     }
 }

@@ -9,7 +9,7 @@ fn target(url: &str, variables: &[(&str, &str)]) -> Result<Target, UrlError> {
     let pair = |(name, value): &(&str, &str)| (OsString::from(name), OsString::from(value));
     let environment: Vec<_> = variables.iter().map(pair).collect();
     let url = SecretUrl::new(url.to_owned());
-    Target::of(&Database { url, libpq: Libpq::of(&environment), ..Database::default() })
+    Target::of(&DatabaseConfig { url, libpq: Libpq::of(&environment), ..DatabaseConfig::default() })
 }
 
 fn names(url: &str) -> Vec<(String, Distance)> {

@@ -2,7 +2,7 @@
 
 use super::{
     UrlError,
-    parameters::{Naming, UrlParameters},
+    parameters::{NameDisplay, UrlParameters},
 };
 
 /// Parses a URL or a connection string.
@@ -27,7 +27,7 @@ fn url(rest: &str) -> Result<UrlParameters, UrlError> {
     let mut parameters = UrlParameters::default();
     let mut set = |name, value: &str| {
         let value = decode(value)?;
-        if value.is_empty() { Ok(()) } else { parameters.set(name, value, Naming::Hidden) }
+        if value.is_empty() { Ok(()) } else { parameters.set(name, value, NameDisplay::Hidden) }
     };
     let (user, password) = login.split_once(':').unwrap_or((login, ""));
     set("user", user)?;
@@ -44,13 +44,13 @@ fn url(rest: &str) -> Result<UrlParameters, UrlError> {
     // An unescaped `?` in a password cuts the URL before its `@`. The text behind it is not a
     // parameter.
     let is_whole = !query.contains('@') && (base.contains('@') || !base.contains(':'));
-    let naming = if is_whole { Naming::Shown } else { Naming::Hidden };
+    let naming = if is_whole { NameDisplay::Shown } else { NameDisplay::Hidden };
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').ok_or(UrlError::UnknownParameter)?;
         match (decode(name)?.as_str(), decode(value)?) {
             // libpq accepts this parameter of JDBC.
             ("ssl", value) if value == "true" => {
-                parameters.set("sslmode", "require".to_owned(), Naming::Hidden)?;
+                parameters.set("sslmode", "require".to_owned(), NameDisplay::Hidden)?;
             }
             (name, value) => parameters.set(name, value, naming)?,
         }
@@ -79,7 +79,7 @@ fn pairs(text: &str) -> Result<UrlParameters, UrlError> {
     while !rest.is_empty() {
         let (name, after) = rest.split_once('=').ok_or(UrlError::Pairs)?;
         let (value, after) = value(after.trim_start())?;
-        parameters.set(name.trim_end(), value, Naming::Hidden)?;
+        parameters.set(name.trim_end(), value, NameDisplay::Hidden)?;
         rest = after.trim_start();
     }
     Ok(parameters)

@@ -56,7 +56,7 @@ const RECONNECT: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub struct ChoreSettings {
     /// Database of the outbox.
-    pub database: config::Database,
+    pub database: config::DatabaseConfig,
     /// Schema of the outbox.
     pub schema: Schema,
     /// The names of all relays of this program.

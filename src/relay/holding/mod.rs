@@ -72,7 +72,7 @@ pub(in crate::relay) struct Holding {
 /// Place of the outbox, for a session besides the relay's own.
 #[derive(Debug, Clone)]
 pub(in crate::relay) struct OutboxPlace {
-    pub(in crate::relay) database: config::Database,
+    pub(in crate::relay) database: config::DatabaseConfig,
     pub(in crate::relay) schema: Schema,
     pub(in crate::relay) relay: String,
 }

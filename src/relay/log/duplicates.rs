@@ -23,7 +23,7 @@ pub(in crate::relay) enum Absence {
 }
 
 /// A reading of one message of the log.
-type Reading = BoxFuture<'static, Result<Option<StoredMessage>, BrokerError>>;
+type MessageRequest = BoxFuture<'static, Result<Option<StoredMessage>, BrokerError>>;
 
 /// The comparisons on their way; there are never more than messages may be.
 #[derive(Default)]
@@ -37,7 +37,7 @@ impl Duplicates {
         &mut self,
         ticket: Ticket,
         message: Message,
-        (stream_seq, reading): (u64, Reading),
+        (stream_seq, reading): (u64, MessageRequest),
         gone: Absence,
     ) {
         let check = async move { (ticket, judge(&message, stream_seq, reading.await, gone)) };

@@ -89,7 +89,7 @@ impl Readiness {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::findings::{self, Closed, Facts, Link, Role, UNREADY_SECONDS, Unready};
+    use crate::findings::{self, Closed, LinkState, RelayFacts, Role, UNREADY_SECONDS, Unready};
 
     const ALL: [Readiness; 8] = [
         Readiness::Ready,
@@ -103,10 +103,10 @@ mod tests {
     ];
 
     /// A leader about which nothing else is known than that it hands nothing over.
-    fn facts(readiness: Readiness, seconds: f64) -> Facts {
+    fn facts(readiness: Readiness, seconds: f64) -> RelayFacts {
         let unready = readiness.finding().map(|(code, cause)| Unready { code, cause, seconds });
-        let (postgres, nats) = (Link::Up, Link::Up);
-        Facts { role: Role::Leading, postgres, nats, unready, ..Facts::default() }
+        let (postgres, nats) = (LinkState::Up, LinkState::Up);
+        RelayFacts { role: Role::Leading, postgres, nats, unready, ..RelayFacts::default() }
     }
 
     #[test]
@@ -124,7 +124,7 @@ mod tests {
     fn a_finding_that_says_more_stands_alone() {
         let (kind, text) = ("store_stalled".to_owned(), "publishes stay unanswered".to_owned());
         let gate = Some(Closed { kind, text, hint: "look at the disk".to_owned() });
-        let found = findings::of(&Facts { gate, ..facts(Readiness::GateClosed, 60.0) });
+        let found = findings::of(&RelayFacts { gate, ..facts(Readiness::GateClosed, 60.0) });
         assert_eq!(found.iter().map(|it| it.code).collect::<Vec<_>>(), [Code::StoreStalled]);
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::heartbeat::Heartbeat;
 use crate::{
-    findings::{self, Blocker, Closed, Facts, Finding, Role, Unready},
+    findings::{self, Blocker, Closed, Finding, RelayFacts, Role, Unready},
     metrics::{Chore, Measured},
     pg::{blocking::Blocking, error::QueryError},
     relay::publishing::readiness::Readiness,
@@ -138,7 +138,7 @@ impl Status {
         findings::of(&self.facts(now))
     }
 
-    fn facts(&self, now: Instant) -> Facts {
+    fn facts(&self, now: Instant) -> RelayFacts {
         let role = match self.phase {
             Phase::Starting => Role::Starting,
             Phase::Standby => {
@@ -150,7 +150,7 @@ impl Status {
             Phase::Relaying => Role::Leading,
             Phase::Stopping | Phase::Stopped => Role::Stopping,
         };
-        Facts {
+        RelayFacts {
             relay: self.relay.clone(),
             role,
             postgres: self.postgres_link(now).fact(),
@@ -189,7 +189,7 @@ impl Status {
             abandoned: self.abandoned.clone(),
             failed: self.failed.clone(),
             alarms: self.alarms.iter().chain(&self.broken).chain(&self.hindered).cloned().collect(),
-            ..Facts::default()
+            ..RelayFacts::default()
         }
     }
 }
@@ -276,12 +276,14 @@ pub enum LinkStatus {
 }
 
 impl LinkStatus {
-    fn fact(&self) -> findings::Link {
+    fn fact(&self) -> findings::LinkState {
         match self {
-            Self::Up => findings::Link::Up,
-            Self::Connecting { detail } => findings::Link::Connecting { detail: detail.clone() },
+            Self::Up => findings::LinkState::Up,
+            Self::Connecting { detail } => {
+                findings::LinkState::Connecting { detail: detail.clone() }
+            }
             Self::Down { detail, hint } => {
-                findings::Link::Down { detail: detail.clone(), hint: hint.clone() }
+                findings::LinkState::Down { detail: detail.clone(), hint: hint.clone() }
             }
         }
     }

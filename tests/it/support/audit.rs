@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use postrider::dev::{
-    checker::{Ledger, Observed, Order, Report, check},
+    checker::{CheckerReport, Ledger, Observed, Order, check},
     stream_reader,
     workload::{Options, Workload},
 };
@@ -63,7 +63,7 @@ impl Fixture {
         &mut self,
         options: Options,
         fault: impl AsyncFnOnce(&mut Self) -> T,
-    ) -> (Report, T) {
+    ) -> (CheckerReport, T) {
         let workload = self.workload(Options { events: u64::MAX, ..options });
         let (ledger, given) = work_during(workload, Box::pin(fault(self))).await;
         (self.audit(&ledger, Order::Serial).await, given)
@@ -142,7 +142,7 @@ impl Fixture {
 
     /// Waits until the relay has settled everything, and insists that each committed event is in
     /// the stream once, as its row says, in the order of its key, and that nothing else is there.
-    pub(crate) async fn audit(&self, ledger: &Ledger, order: Order) -> Report {
+    pub(crate) async fn audit(&self, ledger: &Ledger, order: Order) -> CheckerReport {
         let drained = self.wait_drained(DRAIN_DEADLINE).await;
         let report = check(ledger, &self.observe().await, order);
         assert!(report.is_clean() && drained, "{report}\nall settled by the relay: {drained}");

@@ -1,6 +1,6 @@
 //! K2: the program dies at a named place of its source.
 
-use postrider::dev::checker::{Digest, Fate, Ledger, Nanos, Row, Transaction};
+use postrider::dev::checker::{Digest, Ledger, Nanos, Row, Transaction, TransactionFate};
 use tokio_postgres::Client;
 
 use super::daemon::quick_or_slow;
@@ -104,7 +104,7 @@ async fn poison(client: &Client) -> Transaction {
     let none = Digest::default();
     let row = Row { id, key: None, key_seq: 0, subject: none, payload: none, headers: none };
     let (begin, end) = (Nanos::default(), Nanos::default());
-    Transaction { writer: u32::MAX, begin, end, fate: Fate::Committed, rows: vec![row] }
+    Transaction { writer: u32::MAX, begin, end, fate: TransactionFate::Committed, rows: vec![row] }
 }
 
 /// A migration that dies is finished by the next one, with the rights that go with it.
