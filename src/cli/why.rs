@@ -10,7 +10,7 @@ use crate::{
     config::load::Scope,
     event::AggregateKey,
     logging::printable,
-    operate::why::{self, FrontLetter, KeyStatus},
+    operate::why::{self, KeyStatus, WaitingLetter},
 };
 
 /// `postrider why`
@@ -78,7 +78,7 @@ fn lines(status: &KeyStatus) -> Vec<String> {
 }
 
 /// The lines about a letter.
-fn about(key: &AggregateKey, head: &FrontLetter) -> Vec<String> {
+fn about(key: &AggregateKey, head: &WaitingLetter) -> Vec<String> {
     let letter = &head.letter;
     let (behind, id) = (events(head.behind), letter.id);
     let waits = match (letter.holds, head.behind) {

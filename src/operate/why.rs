@@ -2,13 +2,15 @@
 
 use serde::Serialize;
 
-use super::{DatabaseError, contract, inspect, leadership::Leadership, letters::ListedLetter};
+use super::{DatabaseError, contract, inspect, leadership::Leadership};
 use crate::{
     config::Config,
     event::AggregateKey,
     findings::{self, Finding},
-    outbox::{SESSION_SETTINGS, WaitingKey, WaitingLetter},
+    outbox::{SESSION_SETTINGS, WaitingKey},
 };
+
+pub use crate::outbox::WaitingLetter;
 
 /// From this age on a row that a running relay says nothing about is none that it is about to take.
 const SOON_SECONDS: f64 = 10.0;
@@ -26,7 +28,7 @@ pub struct KeyStatus {
     /// Whether anything of the key waits.
     pub waits: bool,
     /// The unresolved letter in front of the others of the key.
-    pub letter: Option<FrontLetter>,
+    pub letter: Option<WaitingLetter>,
     /// Rows of the key in the outbox that are not settled.
     pub pending: i64,
     /// The age of the first of them.
@@ -45,23 +47,6 @@ pub struct KeyStatus {
     /// Whether what is pending has hardly waited yet.
     #[serde(skip)]
     pub is_soon: bool,
-}
-
-/// The unresolved letter in front of the others of its key.
-#[derive(Debug, Serialize)]
-pub struct FrontLetter {
-    /// The fields that lists show too.
-    #[serde(flatten)]
-    pub letter: ListedLetter,
-    /// When it was tried last, as ISO 8601.
-    pub last_failed_at: String,
-    /// In how many seconds the relay loads it; negative when that is due.
-    pub next_attempt_in_seconds: Option<f64>,
-    /// How many letters stand behind it, 100,000 at most.
-    pub behind: i64,
-    /// Whether it can never be published as it is.
-    #[serde(skip)]
-    pub is_hopeless: bool,
 }
 
 /// Asks what the events of a key of the configured relay wait for.
@@ -100,7 +85,7 @@ impl KeyAnswers<'_> {
             aggregate_type: key.aggregate_type().to_owned(),
             aggregate_id: key.aggregate_id().to_owned(),
             waits: is_held || *pending > 0,
-            letter: letter.clone().map(FrontLetter::from),
+            letter: letter.clone(),
             pending: *pending,
             oldest_age_seconds: *oldest_age_seconds,
             pending_is_exact: !is_more,
@@ -152,18 +137,6 @@ impl KeyAnswers<'_> {
 
     fn is_soon(&self) -> bool {
         self.waiting.oldest_age_seconds.is_none_or(|age| age < SOON_SECONDS)
-    }
-}
-
-impl From<WaitingLetter> for FrontLetter {
-    fn from(head: WaitingLetter) -> Self {
-        Self {
-            letter: head.letter.into(),
-            last_failed_at: head.last_failed_at,
-            next_attempt_in_seconds: head.next_attempt_in_seconds,
-            behind: head.behind,
-            is_hopeless: head.is_hopeless,
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The reason why one key waits: a letter, or rows that are not settled.
 
+use serde::Serialize;
 use tokio_postgres::Row;
 
 use super::{Inspection, operator::Letter};
@@ -21,16 +22,19 @@ pub struct WaitingKey {
     pub is_more: bool,
 }
 
-/// The unresolved letter that stands in front of the others of its key.
-#[derive(Debug, Clone)]
+/// The unresolved letter that stands in front of the others of its key. It is serialised as `--json`
+/// prints it.
+#[derive(Debug, Clone, Serialize)]
 pub struct WaitingLetter {
     /// The fields that lists show too.
+    #[serde(flatten)]
     pub letter: Letter,
     /// Time of the last attempt, as ISO 8601.
     pub last_failed_at: String,
     /// Seconds until the relay loads it; negative when overdue.
     pub next_attempt_in_seconds: Option<f64>,
     /// Whether it cannot be published unless it is edited.
+    #[serde(skip)]
     pub is_hopeless: bool,
     /// Number of letters behind it, at most 100,000.
     pub behind: i64,

@@ -1,8 +1,8 @@
 //! `postrider dlq list`: letters page by page.
 
 use super::{
-    Exit, Failure, Filters, Globals, ListedLetter, ask_each, block_on, print, print_routes,
-    printable, table,
+    Exit, Failure, Filters, Globals, Letter, ask_each, block_on, print, print_routes, printable,
+    table,
 };
 use crate::{
     config::Config,
@@ -74,7 +74,7 @@ fn text(page: &LetterPage, state: LetterState, same: &str) -> String {
     if page.letters.is_empty() {
         return format!("no {} letters", state.as_str());
     }
-    let time: (&str, fn(&ListedLetter) -> Option<&str>) = match state {
+    let time: (&str, fn(&Letter) -> Option<&str>) = match state {
         LetterState::Dead => ("died", |letter| letter.dead_at.as_deref()),
         LetterState::Held => ("held since", |letter| Some(&letter.first_failed_at)),
         LetterState::Retrying => ("next attempt", |letter| letter.next_attempt_at.as_deref()),

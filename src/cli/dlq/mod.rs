@@ -19,7 +19,7 @@ use super::{
 use crate::{
     event::AggregateKey,
     logging::printable,
-    operate::letters::{LetterFilter, ListedLetter, Since},
+    operate::letters::{Letter, LetterFilter, Since},
 };
 
 /// `postrider dlq …`
@@ -132,7 +132,7 @@ pub(super) fn name(text: &str) -> Result<String, String> {
 }
 
 /// The letters in columns; the reason stands last, because it is as long as it is.
-fn table(letters: &[ListedLetter], time: (&str, fn(&ListedLetter) -> Option<&str>)) -> String {
+fn table(letters: &[Letter], time: (&str, fn(&Letter) -> Option<&str>)) -> String {
     let header = ["id", time.0, "reason", "event type", "key", "event id", "error"];
     let mut rows = vec![header.map(str::to_owned)];
     rows.extend(letters.iter().map(|letter| {

@@ -1,6 +1,6 @@
 //! `postrider dlq show`: everything about one letter.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{
     Exit, Failure, Globals, block_on,
@@ -10,7 +10,7 @@ use crate::{
     event::AggregateKey,
     logging::printable,
     operate::letters::{
-        self, AuditEntry, PayloadPart, ShowError, ShownExtent, ShownLetter, is_truncated,
+        self, AuditRow, PayloadPart, ShowError, ShownExtent, ShownLetter, is_truncated,
     },
 };
 
@@ -81,13 +81,14 @@ fn text(shown: &ShownLetter) -> String {
 }
 
 fn fields(shown: &ShownLetter) -> Vec<(&'static str, Option<String>)> {
-    let letter = &shown.letter;
-    let resolution = shown.resolution.as_ref().map(|resolution| {
-        let by = shown.resolved_by.as_deref().unwrap_or("the relay");
-        let at = shown.resolved_at.as_deref().unwrap_or_default();
+    let detail = &shown.detail;
+    let letter = &detail.letter;
+    let resolution = detail.resolution.as_ref().map(|resolution| {
+        let by = detail.resolved_by.as_deref().unwrap_or("the relay");
+        let at = detail.resolved_at.as_deref().unwrap_or_default();
         format!("{resolution} by {by} at {at}")
     });
-    let state = match (&shown.resolution, shown.behind_of) {
+    let state = match (&detail.resolution, detail.behind_of) {
         (Some(_), _) => format!("resolved (was {})", letter.state),
         (None, Some(head)) if letter.state != "dead" => {
             format!("{}, behind letter {head}", letter.state)
@@ -98,40 +99,41 @@ fn fields(shown: &ShownLetter) -> Vec<(&'static str, Option<String>)> {
         ("letter", Some(format!("{} of relay {}", letter.id, letter.relay))),
         ("state", Some(state)),
         ("resolution", resolution),
-        ("because", shown.reason.clone()),
-        ("stream", shown.stream_seq.map(|seq| format!("sequence {seq}"))),
+        ("because", detail.reason.clone()),
+        ("stream", detail.stream_seq.map(|seq| format!("sequence {seq}"))),
         ("error", Some(format!("{}: {}", letter.error_code, letter.error))),
         ("fingerprint", Some(letter.fingerprint.clone()).filter(|text| *text != letter.error_code)),
         ("attempts", Some(letter.attempts.to_string())),
         ("first failed", Some(letter.first_failed_at.clone())),
         (
             "last failed",
-            Some(shown.last_failed_at.clone()).filter(|time| *time != letter.first_failed_at),
+            Some(detail.last_failed_at.clone()).filter(|time| *time != letter.first_failed_at),
         ),
         ("died", letter.dead_at.clone()),
         ("next attempt", letter.next_attempt_at.clone()),
-        ("held behind it", (shown.behind > 0).then(|| number(shown.behind.unsigned_abs()))),
+        ("held behind it", (detail.behind > 0).then(|| number(detail.behind.unsigned_abs()))),
         ("event", Some(letter.event_id.to_string())),
-        ("replaces", shown.replaces.map(|id| id.to_string())),
-        ("type", Some(format!("{} (version {})", letter.event_type, shown.event_version))),
-        ("kind", Some(shown.kind.clone())),
+        ("replaces", detail.replaces.map(|id| id.to_string())),
+        ("type", Some(format!("{} (version {})", letter.event_type, detail.event_version))),
+        ("kind", Some(detail.kind.clone())),
         ("key", letter.key.as_ref().map(|key| AggregateKey::as_str(key).to_owned())),
-        ("key version", shown.aggregate_version.map(|version| version.to_string())),
+        ("key version", detail.aggregate_version.map(|version| version.to_string())),
         ("seq", Some(letter.seq.to_string())),
-        ("occurred", Some(shown.occurred_at.clone())),
-        ("source", shown.source.clone()),
-        ("subject", shown.subject.clone()),
-        ("correlation", shown.correlation_id.clone()),
-        ("causation", shown.causation_id.clone()),
-        ("actor", shown.actor.clone()),
-        ("content type", Some(shown.content_type.clone())),
+        ("occurred", Some(detail.occurred_at.clone())),
+        ("source", detail.source.clone()),
+        ("subject", detail.subject.clone()),
+        ("correlation", detail.correlation_id.clone()),
+        ("causation", detail.causation_id.clone()),
+        ("actor", detail.actor.clone()),
+        ("content type", Some(detail.content_type.clone())),
     ]
 }
 
 /// The headers, each on a line as `name: value`. A value that is no object is shown as it is.
 fn headers(shown: &ShownLetter) -> Vec<String> {
-    let Value::Object(headers) = &shown.headers else {
-        return vec![printable(&shown.headers_text).into_owned()];
+    let text = &shown.detail.headers;
+    let Ok(headers) = serde_json::from_str::<Map<String, Value>>(text) else {
+        return vec![printable(text).into_owned()];
     };
     let line = |(name, value): (&String, &Value)| {
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -140,8 +142,8 @@ fn headers(shown: &ShownLetter) -> Vec<String> {
     headers.iter().map(line).collect()
 }
 
-fn audit_line(entry: &AuditEntry) -> String {
-    let AuditEntry { acted_at, actor, database_user, action, reason, .. } = entry;
+fn audit_line(entry: &AuditRow) -> String {
+    let AuditRow { acted_at, actor, database_user, action, reason, .. } = entry;
     let reason = reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
     format!("{acted_at} {action} by {actor} (database user {database_user}){reason}")
 }

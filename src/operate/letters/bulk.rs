@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{LetterAct, LetterFilter, LetterState, ListedLetter, Redriven, follow, open};
+use super::{Letter, LetterAct, LetterFilter, LetterState, Redriven, follow, open};
 use crate::{
     config::Config,
     operate::DatabaseError,
@@ -61,9 +61,8 @@ impl<'a> ChosenLetters<'a> {
     ///
     /// # Errors
     /// As the session's.
-    pub async fn first(&self, limit: i64) -> Result<Vec<ListedLetter>, DatabaseError> {
-        let letters = self.operator.chosen(&self.choice, limit).await?;
-        Ok(letters.into_iter().map(ListedLetter::from).collect())
+    pub async fn first(&self, limit: i64) -> Result<Vec<Letter>, DatabaseError> {
+        Ok(self.operator.chosen(&self.choice, limit).await?)
     }
 
     /// The database's clock, for [`Self::follow`].

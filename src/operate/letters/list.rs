@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use super::{LetterFilter, LetterState, ListedLetter, PURPOSE, open};
+use super::{Letter, LetterFilter, LetterState, PURPOSE, open};
 use crate::{
     config::Config,
     findings,
@@ -17,7 +17,7 @@ use crate::{
 #[derive(Debug, Serialize)]
 pub struct LetterPage {
     /// The letters.
-    pub letters: Vec<ListedLetter>,
+    pub letters: Vec<Letter>,
     /// The last letter of this page, which the next one goes on after; `None` on the last page.
     pub next: Option<i64>,
 }
@@ -86,7 +86,7 @@ pub async fn list(
     let has_more = letters.len() > usize::from(limit);
     letters.truncate(usize::from(limit));
     let next = letters.last().filter(|_| has_more).map(|letter| letter.id);
-    Ok(LetterPage { letters: letters.into_iter().map(ListedLetter::from).collect(), next })
+    Ok(LetterPage { letters, next })
 }
 
 /// Letters that no list of a configured relay has, as after a relay's name was changed.

@@ -11,7 +11,6 @@ mod erase;
 mod filter;
 mod follow;
 mod list;
-mod listed;
 mod show;
 
 use super::DatabaseError;
@@ -21,7 +20,9 @@ use crate::{
     pg::{connect::connect, schema::Schema},
 };
 
-pub use crate::outbox::operator::{Action, Attribution, LetterState, PayloadPart, Redriven};
+pub use crate::outbox::operator::{
+    Action, Attribution, AuditRow, Letter, LetterState, PayloadPart, Redriven,
+};
 pub use act::{ActedOn, LeftAlone, LetterAct, NamedLetters};
 pub use bulk::ChosenLetters;
 pub use edit::{EditError, EditedLetter, LetterChanges, edit, rehearse_edit};
@@ -29,8 +30,7 @@ pub use erase::{ErasedKey, erase};
 pub use filter::{LetterFilter, Since};
 pub use follow::FOLLOWED_MAX;
 pub use list::{LetterPage, ListError, StrandedLetters, list, stranded};
-pub use listed::ListedLetter;
-pub use show::{AuditEntry, ShowError, ShownExtent, ShownLetter, ShownPayload, is_truncated, show};
+pub use show::{ShowError, ShownExtent, ShownLetter, ShownPayload, is_truncated, show};
 
 const PURPOSE: &str = "dlq";
 

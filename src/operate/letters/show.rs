@@ -3,10 +3,9 @@
 use std::borrow::Cow;
 
 use serde::{Serialize, Serializer};
-use serde_json::{Map, Value, json};
-use uuid::Uuid;
+use serde_json::{Map, json};
 
-use super::{ListedLetter, PayloadPart, base64::base64, open};
+use super::{PayloadPart, base64::base64, open};
 use crate::{
     config::Config,
     operate::DatabaseError,
@@ -20,80 +19,14 @@ const SHOWN_BYTES: usize = 4 * 1024;
 /// Everything about one letter.
 #[derive(Debug, Serialize)]
 pub struct ShownLetter {
-    /// The fields that lists show too.
+    /// The letter and its event.
     #[serde(flatten)]
-    pub letter: ListedLetter,
-    /// When it was tried last, as ISO 8601.
-    pub last_failed_at: String,
-    /// When the event happened, as ISO 8601.
-    pub occurred_at: String,
-    /// The event id before the last edit.
-    pub replaces: Option<Uuid>,
-    /// `published` or `discarded`; `None` while it is not resolved.
-    pub resolution: Option<String>,
-    /// The person or program that resolved it.
-    pub resolved_by: Option<String>,
-    /// When it was resolved, as ISO 8601.
-    pub resolved_at: Option<String>,
-    /// Why it was discarded.
-    pub reason: Option<String>,
-    /// The sequence of the message in the stream.
-    pub stream_seq: Option<i64>,
-    /// The version of the payload's schema.
-    pub event_version: i32,
-    /// The kind of event.
-    pub kind: String,
-    /// The aggregate's version.
-    pub aggregate_version: Option<i64>,
-    /// The producer of the event.
-    pub source: Option<String>,
-    /// The row's own subject.
-    pub subject: Option<String>,
-    /// The media type of the payload.
-    pub content_type: String,
-    /// The custom headers; null when they are no JSON.
-    pub headers: Value,
-    /// The conversation it belongs to.
-    pub correlation_id: Option<String>,
-    /// The message that caused it.
-    pub causation_id: Option<String>,
-    /// The actor of the event.
-    pub actor: Option<String>,
-    /// How many letters wait behind it, 100,000 at most.
-    pub behind: i64,
-    /// The letter that it waits behind.
-    pub behind_of: Option<i64>,
-    /// Whether the payload stayed in the outbox.
-    pub payload_in_outbox: bool,
+    pub detail: LetterDetail,
     /// The acts of operators on it, the first one first; 100 at most.
-    pub history: Vec<AuditEntry>,
+    pub history: Vec<AuditRow>,
     /// The payload, or its beginning.
     #[serde(flatten)]
     pub payload: ShownPayload,
-    /// The custom headers as they are written.
-    #[serde(skip)]
-    pub headers_text: String,
-}
-
-/// A row of the audit.
-#[derive(Debug, Serialize)]
-pub struct AuditEntry {
-    /// When, as ISO 8601.
-    pub acted_at: String,
-    /// The person, by their own account.
-    pub actor: String,
-    /// The user of the database.
-    pub database_user: String,
-    /// `redrive`, `discard` or `edit`.
-    pub action: String,
-    /// Why.
-    pub reason: Option<String>,
-    /// The event id that the letter had then.
-    pub event_id: Uuid,
-    /// The changed columns before.
-    pub before: Value,
-    /// The changed columns after.
-    pub after: Value,
 }
 
 /// The payload of a letter: usually one part, none for a tombstone, two when both columns are set.
@@ -158,7 +91,7 @@ pub async fn show(config: &Config, id: i64, extent: ShownExtent) -> Result<Shown
         }
     }
     let history = operator.history(id).await?;
-    Ok(shown(detail, ShownPayload(payload), history))
+    Ok(ShownLetter { detail, history, payload: ShownPayload(payload) })
 }
 
 /// At most so many bytes, and no half character when it is text.
@@ -171,55 +104,6 @@ fn beginning(bytes: &[u8], bytes_max: usize) -> &[u8] {
         }
         _ => cut,
     }
-}
-
-fn shown(detail: LetterDetail, payload: ShownPayload, history: Vec<AuditRow>) -> ShownLetter {
-    ShownLetter {
-        letter: detail.letter.into(),
-        last_failed_at: detail.last_failed_at,
-        occurred_at: detail.occurred_at,
-        replaces: detail.replaces,
-        resolution: detail.resolution,
-        resolved_by: detail.resolved_by,
-        resolved_at: detail.resolved_at,
-        reason: detail.reason,
-        stream_seq: detail.stream_seq,
-        event_version: detail.event_version,
-        kind: detail.kind,
-        aggregate_version: detail.aggregate_version,
-        source: detail.source,
-        subject: detail.subject,
-        content_type: detail.content_type,
-        headers: parsed(&detail.headers),
-        correlation_id: detail.correlation_id,
-        causation_id: detail.causation_id,
-        actor: detail.actor,
-        behind: detail.behind,
-        behind_of: detail.behind_of,
-        payload_in_outbox: detail.payload_omitted,
-        history: history.into_iter().map(AuditEntry::from).collect(),
-        payload,
-        headers_text: detail.headers,
-    }
-}
-
-impl From<AuditRow> for AuditEntry {
-    fn from(recorded: AuditRow) -> Self {
-        Self {
-            acted_at: recorded.acted_at,
-            actor: recorded.actor,
-            database_user: recorded.database_user,
-            action: recorded.action,
-            reason: recorded.reason,
-            event_id: recorded.event_id,
-            before: parsed(&recorded.before),
-            after: parsed(&recorded.after),
-        }
-    }
-}
-
-fn parsed(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or(Value::Null)
 }
 
 /// Whether a part is only the beginning.
@@ -247,8 +131,11 @@ impl Serialize for ShownPayload {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use serde_json::Value;
+    use uuid::Uuid;
 
     use super::*;
+    use crate::{event::AggregateKey, outbox::operator::Letter};
 
     #[test]
     fn text_is_not_cut_inside_a_character() {
@@ -275,5 +162,104 @@ mod tests {
             serialised(Some(vec![part(b"\xff\xfe\xfd", 3, true)])),
             json!({ "payload_base64": "//79", "payload_truncated": false })
         );
+    }
+
+    fn letter() -> Letter {
+        Letter {
+            id: 7,
+            relay: "default".to_owned(),
+            state: "dead".to_owned(),
+            dead_at: Some("2026-11-27T10:00:01Z".to_owned()),
+            first_failed_at: "2026-11-27T10:00:00Z".to_owned(),
+            next_attempt_at: None,
+            error_code: "subject_full".to_owned(),
+            error: "the subject is full".to_owned(),
+            fingerprint: "subject_full/a".to_owned(),
+            attempts: 3,
+            holds: true,
+            seq: 41,
+            event_id: Uuid::nil(),
+            event_type: "order.placed".to_owned(),
+            key: Some(AggregateKey::new("order", "o/1")),
+            payload_bytes: 12,
+        }
+    }
+
+    fn detail() -> LetterDetail {
+        LetterDetail {
+            letter: letter(),
+            last_failed_at: "2026-11-27T10:00:01Z".to_owned(),
+            occurred_at: "2026-11-27T09:00:00Z".to_owned(),
+            replaces: None,
+            resolution: None,
+            resolved_by: None,
+            resolved_at: None,
+            reason: None,
+            stream_seq: None,
+            event_version: 1,
+            kind: "domain".to_owned(),
+            aggregate_version: Some(2),
+            source: None,
+            subject: None,
+            content_type: "application/json".to_owned(),
+            headers: r#"{"b": "2", "a": 1.50}"#.to_owned(),
+            correlation_id: None,
+            causation_id: None,
+            actor: Some("ann".to_owned()),
+            behind: 4,
+            behind_of: None,
+            payload_in_outbox: true,
+        }
+    }
+
+    /// Scripts read these keys, and people compare two outputs line by line.
+    #[test]
+    fn a_letter_is_serialised_with_these_keys_in_this_order() {
+        let acts = vec![AuditRow {
+            acted_at: "2026-11-27T11:00:00Z".to_owned(),
+            actor: "ann".to_owned(),
+            database_user: "operator".to_owned(),
+            action: "edit".to_owned(),
+            reason: None,
+            event_id: Uuid::nil(),
+            before: r#"{"event_type": "x"}"#.to_owned(),
+            after: "no JSON".to_owned(),
+        }];
+        let payload = PayloadPart { bytes: Bytes::from_static(b"{}"), whole: 2, is_binary: false };
+        let payload = ShownPayload(Some(vec![payload]));
+        let shown = ShownLetter { detail: detail(), history: acts, payload };
+        let lines = [
+            r#"{"id":7,"relay":"default","state":"dead","dead_at":"2026-11-27T10:00:01Z","#,
+            r#""first_failed_at":"2026-11-27T10:00:00Z","next_attempt_at":null,"#,
+            r#""error_code":"subject_full","error":"the subject is full","#,
+            r#""fingerprint":"subject_full/a","attempts":3,"holds":true,"seq":41,"#,
+            r#""event_id":"00000000-0000-0000-0000-000000000000","event_type":"order.placed","#,
+            r#""aggregate_type":"order","aggregate_id":"o/1","payload_bytes":12,"#,
+            r#""last_failed_at":"2026-11-27T10:00:01Z","occurred_at":"2026-11-27T09:00:00Z","#,
+            r#""replaces":null,"resolution":null,"resolved_by":null,"resolved_at":null,"#,
+            r#""reason":null,"stream_seq":null,"event_version":1,"kind":"domain","#,
+            r#""aggregate_version":2,"source":null,"subject":null,"#,
+            r#""content_type":"application/json","headers":{"a":1.5,"b":"2"},"#,
+            r#""correlation_id":null,"causation_id":null,"actor":"ann","behind":4,"#,
+            r#""behind_of":null,"payload_in_outbox":true,"history":[{"#,
+            r#""acted_at":"2026-11-27T11:00:00Z","actor":"ann","database_user":"operator","#,
+            r#""action":"edit","reason":null,"event_id":"00000000-0000-0000-0000-000000000000","#,
+            r#""before":{"event_type":"x"},"after":null}],"payload":"{}","#,
+            r#""payload_truncated":false}"#,
+        ];
+        assert_eq!(serde_json::to_string(&shown).unwrap(), lines.concat());
+    }
+
+    #[test]
+    fn a_letter_without_a_key_has_null_for_both_parts_and_no_headers_are_null() {
+        let letter = Letter { key: None, ..letter() };
+        let detail = LetterDetail { letter, headers: "[".to_owned(), ..detail() };
+        let payload = ShownPayload(None);
+        let shown = ShownLetter { detail, history: Vec::new(), payload };
+        let value = serde_json::to_value(shown).unwrap();
+        for key in ["aggregate_type", "aggregate_id", "headers"] {
+            assert_eq!(value.get(key), Some(&Value::Null), "{key}");
+        }
+        assert_eq!(value.get("key"), None);
     }
 }

@@ -1,11 +1,13 @@
 //! Letters as an operator sees and changes them, whether or not the relay runs.
 
 mod act;
+mod json;
 mod read;
 mod redriven;
 
 use std::time::SystemTime;
 
+use serde::Serialize;
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
@@ -97,8 +99,8 @@ pub struct Choice {
     pub hopeless: bool,
 }
 
-/// A letter in a list, without its payload.
-#[derive(Debug, Clone)]
+/// A letter in a list, without its payload. It is serialised as `--json` prints it.
+#[derive(Debug, Clone, Serialize)]
 pub struct Letter {
     /// Id, after which the next page continues.
     pub id: i64,
@@ -128,7 +130,8 @@ pub struct Letter {
     pub event_id: Uuid,
     /// The event's type.
     pub event_type: String,
-    /// Key of the event.
+    /// Key of the event, serialised as `aggregate_type` and `aggregate_id`.
+    #[serde(flatten, serialize_with = "json::key_parts")]
     pub key: Option<AggregateKey>,
     /// Size of the payload in bytes.
     pub payload_bytes: i64,

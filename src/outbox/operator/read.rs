@@ -3,22 +3,24 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use serde::Serialize;
 use tokio_postgres::{
     Row,
     types::{FromSql, ToSql, Type},
 };
 use uuid::Uuid;
 
-use super::{COUNT_MAX, Choice, Letter, LetterState, Operator, narrowing};
+use super::{COUNT_MAX, Choice, Letter, LetterState, Operator, json, narrowing};
 use crate::pg::error::QueryError;
 
 /// Maximum number of audit rows for one letter.
 const HISTORY_MAX: i64 = 100;
 
-/// Everything about one letter but its payload.
-#[derive(Debug, Clone)]
+/// Everything about one letter but its payload. It is serialised as `--json` prints it.
+#[derive(Debug, Clone, Serialize)]
 pub struct LetterDetail {
     /// The fields that lists show too.
+    #[serde(flatten)]
     pub letter: Letter,
     /// Time of the last attempt, as ISO 8601.
     pub last_failed_at: String,
@@ -36,8 +38,6 @@ pub struct LetterDetail {
     pub reason: Option<String>,
     /// Sequence of the message in the stream.
     pub stream_seq: Option<i64>,
-    /// Whether the payload stayed in the outbox.
-    pub payload_omitted: bool,
     /// The version of the payload's schema.
     pub event_version: i32,
     /// The kind of event.
@@ -51,6 +51,7 @@ pub struct LetterDetail {
     /// The media type of the payload.
     pub content_type: String,
     /// The custom headers as JSON text.
+    #[serde(serialize_with = "json::parsed")]
     pub headers: String,
     /// Id of the conversation.
     pub correlation_id: Option<String>,
@@ -62,6 +63,8 @@ pub struct LetterDetail {
     pub behind: i64,
     /// Id of the letter that it waits behind.
     pub behind_of: Option<i64>,
+    /// Whether the payload stayed in the outbox.
+    pub payload_in_outbox: bool,
 }
 
 /// A payload, or its beginning.
@@ -75,8 +78,8 @@ pub struct PayloadPart {
     pub is_binary: bool,
 }
 
-/// An audit row.
-#[derive(Debug, Clone)]
+/// An audit row. It is serialised as `--json` prints it.
+#[derive(Debug, Clone, Serialize)]
 pub struct AuditRow {
     /// Time of the action, as ISO 8601.
     pub acted_at: String,
@@ -91,8 +94,10 @@ pub struct AuditRow {
     /// Event id of the letter at that time.
     pub event_id: Uuid,
     /// The changed columns before the action, as JSON text.
+    #[serde(serialize_with = "json::parsed")]
     pub before: String,
     /// The changed columns after the action, as JSON text.
+    #[serde(serialize_with = "json::parsed")]
     pub after: String,
 }
 
@@ -257,7 +262,6 @@ impl LetterDetail {
             resolved_at: row.try_get("resolved_at")?,
             reason: row.try_get("reason")?,
             stream_seq: row.try_get("stream_seq")?,
-            payload_omitted: row.try_get("payload_omitted")?,
             event_version: row.try_get("event_version")?,
             kind: row.try_get("kind")?,
             aggregate_version: row.try_get("aggregate_version")?,
@@ -270,6 +274,7 @@ impl LetterDetail {
             actor: row.try_get("actor")?,
             behind: row.try_get("behind")?,
             behind_of: row.try_get("behind_of")?,
+            payload_in_outbox: row.try_get("payload_omitted")?,
         })
     }
 }
