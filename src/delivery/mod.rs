@@ -113,7 +113,7 @@ pub struct Delivery {
     last_values: LastValues,
     lettered: HashSet<Seq>,
     /// Every event with a lower ticket is settled in the database.
-    recorded: Ticket,
+    settled_up_to: Ticket,
     /// How long an event may be sent again without a scan, because the log recognises its id.
     recognised_for: Duration,
     /// Longest time for which a message may still arrive after its answer was given up.
@@ -180,7 +180,7 @@ impl Delivery {
             scan_result: ScanResult::default(),
             last_values: LastValues::default(),
             lettered,
-            recorded: Ticket(0),
+            settled_up_to: Ticket(0),
             recognised_for: Duration::MAX,
             late_max: Duration::ZERO,
             is_scannable: true,
@@ -238,7 +238,8 @@ impl Delivery {
                     &event,
                     Rejection { code: "unreadable_row", text },
                 );
-            } else if let Some(certainty) = self.blocked.check_event(ticket, &event, self.recorded)
+            } else if let Some(certainty) =
+                self.blocked.check_event(ticket, &event, self.settled_up_to)
             {
                 self.progress.resolve(ticket, Verdict::Held(certainty));
             } else {
@@ -426,13 +427,13 @@ impl Delivery {
 
     /// Notes that a settlement is committed.
     pub fn settled(&mut self, settlement: &Settlement) {
-        self.recorded = self.recorded.max(settlement.up_to);
+        self.settled_up_to = self.settled_up_to.max(settlement.up_to);
         self.forget_last_values();
     }
 
     /// Every event with a lower ticket is settled in the database.
-    pub fn recorded(&self) -> Ticket {
-        self.recorded
+    pub fn settled_up_to(&self) -> Ticket {
+        self.settled_up_to
     }
 
     /// Events that became dead letters since the last call; their records may not be written yet.

@@ -16,16 +16,6 @@ pub struct RecognisedEvent {
 }
 
 impl Outbox {
-    /// Takes over a position whose cluster became this one by `pg_upgrade`. Returns whether it did.
-    ///
-    /// # Errors
-    /// As the session's.
-    pub async fn take_over_upgrade(&self, term: i64) -> Result<bool, QueryError> {
-        let statement = &self.statements.take_over_position;
-        let row = self.connection.run_one(Query::Lock, statement, &[&self.relay, &term]).await?;
-        Ok(row.try_get("taken")?)
-    }
-
     /// Finds the events of this outbox among scanned messages, each given by its `seq` and id.
     /// Settled events are left out, unless they are unresolved letters.
     ///

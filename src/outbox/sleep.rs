@@ -20,7 +20,7 @@ impl Outbox {
     ///
     /// # Errors
     /// As the session's.
-    pub async fn open_gate(&self, open_for: Duration) -> Result<(), QueryError> {
+    pub async fn open_wake_up_gate(&self, open_for: Duration) -> Result<(), QueryError> {
         self.set_gate(i64::try_from(open_for.as_secs().max(1)).unwrap_or(i64::MAX)).await
     }
 
@@ -28,7 +28,7 @@ impl Outbox {
     ///
     /// # Errors
     /// As the session's.
-    pub async fn close_gate(&self) -> Result<(), QueryError> {
+    pub async fn close_wake_up_gate(&self) -> Result<(), QueryError> {
         self.set_gate(0).await
     }
 

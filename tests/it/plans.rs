@@ -46,7 +46,7 @@ async fn session(fixture: &Fixture) -> Client {
         ),
         ("poll", "text, bigint, integer", include_str!("../../src/outbox/sql/poll_outbox.sql")),
         (
-            "look_late",
+            "poll_late",
             "text, bigint, integer",
             include_str!("../../src/outbox/sql/poll_outbox_late.sql"),
         ),
@@ -178,11 +178,11 @@ async fn situations(fixture: &Fixture, client: &Client) -> Vec<Situation> {
         situation("a late transaction", late(&p), 1, 60),
         situation("a poll and nothing new", poll("poll", &d, 1_001), 1, 60),
         situation("a poll and a few new rows", poll("poll", &c, 1_001), 201, 300),
-        situation("a poll at a backlog", poll("poll", begin, 1_001), 1_002, 400),
+        situation("a poll of a backlog", poll("poll", begin, 1_001), 1_002, 400),
         situation("a poll and late rows", poll("poll_late", &p, 1_001), 404, 800),
-        situation("a poll at more late rows than it may have", poll("poll_late", &p, 2), 3, 400),
+        situation("a poll of more late rows than it may have", poll("poll_late", &p, 2), 3, 400),
         situation(
-            "a poll at more late and new rows than it may have",
+            "a poll of more late and new rows than it may have",
             poll("poll_late", &p, 9),
             10,
             400,

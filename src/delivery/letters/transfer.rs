@@ -113,12 +113,12 @@ impl Delivery {
         self.letters.is_active(key, id)
     }
 
-    /// Takes the loaded letters of one key. When the load began, everything below `recorded` was
+    /// Takes the loaded letters of one key. When the load began, everything below `settled_up_to` was
     /// settled.
-    pub fn take_letters(&mut self, loaded: KeyLetters, recorded: Ticket) {
+    pub fn take_letters(&mut self, loaded: KeyLetters, settled_up_to: Ticket) {
         let floor = self.floor_now();
         let blocked = &mut self.blocked;
-        let free = |key: &AggregateKey| blocked.release(key, recorded);
+        let free = |key: &AggregateKey| blocked.release(key, settled_up_to);
         for (ticket, letter) in self.letters.take(loaded, floor, free) {
             let known = self.is_found(&letter.event);
             let since = self.uncertain_since();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::delivery::{
     Backoff, Delivery, Permit, Ticket, Transition, TrialResult,
-    order::lanes::{BatchRoom, Uncertainty},
+    order::lanes::{BatchRoom, MissingAnswer},
     pace::trial::{Load, Trial},
 };
 
@@ -166,7 +166,7 @@ impl Batcher {
         atomic.or_else(|| (fast && self.fast.may_go(now)).then_some(BatchKind::Fast))
     }
 
-    fn trials(&mut self, kind: BatchKind) -> &mut FailureStreak {
+    fn streak_of(&mut self, kind: BatchKind) -> &mut FailureStreak {
         match kind {
             BatchKind::Atomic => &mut self.atomic,
             BatchKind::Fast => &mut self.fast,
@@ -174,16 +174,16 @@ impl Batcher {
     }
 
     fn failed(&mut self, kind: BatchKind, now: Instant) {
-        let trials = self.trials(kind);
-        trials.failures += 1;
-        trials.failed_at = Some(now);
+        let streak = self.streak_of(kind);
+        streak.failures += 1;
+        streak.failed_at = Some(now);
     }
 
     fn succeeded(&mut self, batch: &BatchInFlight) {
-        let trials = self.trials(batch.kind);
+        let streak = self.streak_of(batch.kind);
         // A batch that was sent before the last failure proves nothing about the time after it.
-        if trials.failed_at.is_none_or(|at| batch.sent > at) {
-            *trials = FailureStreak::default();
+        if streak.failed_at.is_none_or(|at| batch.sent > at) {
+            *streak = FailureStreak::default();
         }
     }
 
@@ -315,11 +315,11 @@ impl Delivery {
     /// events are sent again one by one.
     pub fn batch_cut_short(&mut self, kind: BatchKind, batch: &[Ticket], now: Instant) {
         self.batch_sent(kind, batch, now);
-        let uncertainty = match kind {
-            BatchKind::Atomic => Uncertainty::EarlierRun,
-            BatchKind::Fast => Uncertainty::Unanswered,
+        let missing_answer = match kind {
+            BatchKind::Atomic => MissingAnswer::Possibly,
+            BatchKind::Fast => MissingAnswer::Certainly,
         };
-        self.split_batch(batch, uncertainty, now);
+        self.split_batch(batch, missing_answer, now);
     }
 
     /// Stream sequence of the last message, if the answer proves that the log contains the whole
@@ -359,18 +359,18 @@ impl Delivery {
             // A refusal should mean "not stored", but only if every server of the cluster behaves.
             // A scan is cheap, so these events count as possibly stored.
             BatchOutcome::Refused { .. } | BatchOutcome::Committed { .. } => {
-                self.split_batch(batch, Uncertainty::EarlierRun, now)
+                self.split_batch(batch, MissingAnswer::Possibly, now)
             }
             // Another writer has written into the log, or it recognised an id, or it lost messages.
             // Each event is sent again, and a duplicate is compared then.
             BatchOutcome::Seen { last_seq } => {
                 let is_more = *last_seq > self.expected(batch);
                 self.batcher.known = if is_more { *last_seq } else { 0 };
-                let transition = self.split_batch(batch, Uncertainty::EarlierRun, now);
+                let transition = self.split_batch(batch, MissingAnswer::Possibly, now);
                 if is_more { transition } else { Transition::WentBack }
             }
             BatchOutcome::Broken { .. } | BatchOutcome::Unconfirmed => {
-                self.split_batch(batch, Uncertainty::Unanswered, now)
+                self.split_batch(batch, MissingAnswer::Certainly, now)
             }
         }
     }
@@ -399,7 +399,7 @@ impl Delivery {
     fn split_batch(
         &mut self,
         batch: &[Ticket],
-        uncertainty: Uncertainty,
+        missing_answer: MissingAnswer,
         now: Instant,
     ) -> Transition {
         if let Some(sent) = self.batcher.answered(batch) {
@@ -409,7 +409,7 @@ impl Delivery {
             let Some((event, _)) = self.lanes.event(*ticket) else { continue };
             self.window.release(event.payload.len());
         }
-        self.lanes.split_batch(batch, uncertainty, now);
+        self.lanes.split_batch(batch, missing_answer, now);
         Transition::None
     }
 }

@@ -145,12 +145,12 @@ impl Blocked {
 
     /// Checks whether the event has to wait behind a letter of its key, and notes it if so.
     ///
-    /// `recorded` is the exclusive upper bound of the tickets settled in the database.
+    /// `settled_up_to` is the exclusive upper bound of the tickets settled in the database.
     pub(in crate::delivery) fn check_event(
         &mut self,
         ticket: Ticket,
         event: &Event,
-        recorded: Ticket,
+        settled_up_to: Ticket,
     ) -> Option<Certainty> {
         if self.is_empty() {
             return None;
@@ -168,7 +168,7 @@ impl Blocked {
         if !self.is_suspected(key) {
             return None;
         }
-        if self.has_room_for_suspect(key, recorded) {
+        if self.has_room_for_suspect(key, settled_up_to) {
             self.suspects.insert(key.clone(), ticket);
         } else {
             self.last_unlisted = Some(ticket);
@@ -176,14 +176,18 @@ impl Blocked {
         Some(Certainty::Suspected)
     }
 
-    /// Releases a key that has no letter left among those recorded before `recorded`. A key whose
+    /// Releases a key that has no letter left among those settled before `settled_up_to`. A key whose
     /// events became held letters since stays blocked. Returns whether it was released.
-    pub(in crate::delivery) fn release(&mut self, key: &AggregateKey, recorded: Ticket) -> bool {
+    pub(in crate::delivery) fn release(
+        &mut self,
+        key: &AggregateKey,
+        settled_up_to: Ticket,
+    ) -> bool {
         let last = match (self.listed.map.get(key), self.suspects.map.get(key)) {
             (None, None) if self.is_suspected(key) => self.last_unlisted,
             (listed, suspect) => listed.copied().flatten().max(suspect.copied()),
         };
-        if last.is_some_and(|last| last >= recorded) {
+        if last.is_some_and(|last| last >= settled_up_to) {
             return false;
         }
         self.suspects.remove(key);
@@ -234,14 +238,14 @@ impl Blocked {
 
     /// Whether one more suspect can be kept. At the bound, suspects whose events are settled are
     /// removed first; the next event of such a key has a mark again.
-    fn has_room_for_suspect(&mut self, key: &AggregateKey, recorded: Ticket) -> bool {
+    fn has_room_for_suspect(&mut self, key: &AggregateKey, settled_up_to: Ticket) -> bool {
         let BlockedBounds { suspects, key_bytes, .. } = self.bounds;
         if self.suspects.has_room(key, suspects, key_bytes) {
             return true;
         }
-        if self.swept.is_none_or(|swept| swept < recorded) {
-            self.swept = Some(recorded);
-            self.suspects.retain(|last| *last >= recorded);
+        if self.swept.is_none_or(|swept| swept < settled_up_to) {
+            self.swept = Some(settled_up_to);
+            self.suspects.retain(|last| *last >= settled_up_to);
         }
         self.suspects.has_room(key, suspects, key_bytes)
     }

@@ -67,7 +67,7 @@ struct Waiting {
     /// Exclusive lower bound for the stream sequence of such a message. Lower sequences were
     /// scanned, or were in use when the event was first sent.
     stored_above: u64,
-    uncertainty: Uncertainty,
+    missing_answer: MissingAnswer,
     /// Whether a scan has searched the log for the event and not found it.
     was_scanned_for: bool,
     /// Latest time at which the event was sent, may have been sent, or its answer was given up.
@@ -85,17 +85,17 @@ enum Transit {
     InBatch,
 }
 
-/// Uncertainty of an event: whether a message of it may have been stored, or may still be. The
-/// answer to another message does not end it; a scan some time after the last send does.
+/// Whether a message of an event stayed without an answer, so that the log may contain it. The
+/// answer to another message does not end that; a scan some time after the last send does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::delivery) enum Uncertainty {
-    /// Certain: every message of the event was answered.
+pub(in crate::delivery) enum MissingAnswer {
+    /// Every message of the event was answered.
     None,
-    /// Uncertain: an earlier run may have sent the event, or a scan came too early.
-    EarlierRun,
-    /// Uncertain: a message of the event stayed without an answer.
-    Unanswered,
-    /// Uncertain, and a scan has to search for the event before it is sent again.
+    /// An earlier run may have sent the event, a scan came too early, or a batch of it was refused.
+    Possibly,
+    /// A message of the event stayed without an answer.
+    Certainly,
+    /// As one of the two before, and a scan has to search for the event before it is sent again.
     ScanFirst,
 }
 
@@ -156,10 +156,10 @@ impl Lanes {
             uncertain_since,
             stored_above: uncertain.map_or(0, |(_, scanned_to)| scanned_to),
             was_scanned_for: uncertain_since.is_some(),
-            uncertainty: if uncertain_since.is_some() {
-                Uncertainty::EarlierRun
+            missing_answer: if uncertain_since.is_some() {
+                MissingAnswer::Possibly
             } else {
-                Uncertainty::None
+                MissingAnswer::None
             },
             last_sent: uncertain_since,
             sent_above: 0,
@@ -196,7 +196,7 @@ impl Lanes {
     pub fn is_stale(&self, ticket: Ticket, recognised_for: Duration, now: Instant) -> bool {
         self.waiting.get(&ticket).is_some_and(|waiting| {
             let old = |since| now.duration_since(since) >= recognised_for;
-            waiting.uncertainty == Uncertainty::ScanFirst
+            waiting.missing_answer == MissingAnswer::ScanFirst
                 || waiting.uncertain_since.is_some_and(old)
         })
     }
@@ -235,7 +235,7 @@ impl Lanes {
     pub fn require_scan(&mut self) {
         for waiting in self.waiting.values_mut() {
             if waiting.uncertain_since.is_some() {
-                waiting.uncertainty = Uncertainty::ScanFirst;
+                waiting.missing_answer = MissingAnswer::ScanFirst;
             }
         }
     }
@@ -271,11 +271,11 @@ impl Lanes {
             let arrived = |sent: Instant| at.saturating_duration_since(sent) >= late_max;
             if waiting.last_sent.is_none_or(arrived) {
                 waiting.uncertain_since = None;
-                waiting.uncertainty = Uncertainty::None;
+                waiting.missing_answer = MissingAnswer::None;
             } else {
                 waiting.uncertain_since = Some(at);
-                if waiting.uncertainty == Uncertainty::Unanswered {
-                    waiting.uncertainty = Uncertainty::EarlierRun;
+                if waiting.missing_answer == MissingAnswer::Certainly {
+                    waiting.missing_answer = MissingAnswer::Possibly;
                 }
             }
         }
@@ -295,7 +295,7 @@ impl Lanes {
     pub fn is_unconfirmed(&self, ticket: Ticket) -> bool {
         self.waiting
             .get(&ticket)
-            .is_some_and(|waiting| waiting.uncertainty == Uncertainty::Unanswered)
+            .is_some_and(|waiting| waiting.missing_answer == MissingAnswer::Certainly)
     }
 
     /// All events in memory.
@@ -304,8 +304,10 @@ impl Lanes {
     }
 
     /// Whether a message of the event may have been stored, or may still be.
-    pub fn is_uncertain(&self, ticket: Ticket) -> bool {
-        self.waiting.get(&ticket).is_some_and(|waiting| waiting.uncertainty != Uncertainty::None)
+    pub fn has_unanswered(&self, ticket: Ticket) -> bool {
+        self.waiting
+            .get(&ticket)
+            .is_some_and(|waiting| waiting.missing_answer != MissingAnswer::None)
     }
 
     /// Whether the event is in flight alone.
@@ -316,7 +318,7 @@ impl Lanes {
     /// Marks the event as unanswered, because an answer may concern another message of it.
     pub fn mark_unanswered(&mut self, ticket: Ticket) {
         if let Some(waiting) = self.waiting.get_mut(&ticket) {
-            waiting.uncertainty = Uncertainty::Unanswered;
+            waiting.missing_answer = MissingAnswer::Certainly;
         }
     }
 
@@ -331,7 +333,7 @@ impl Lanes {
     /// Notes that a message of the event stayed without an answer, and requeues it.
     pub fn unconfirmed(&mut self, ticket: Ticket, now: Instant) {
         if let Some(waiting) = self.waiting.get_mut(&ticket) {
-            waiting.uncertainty = Uncertainty::Unanswered;
+            waiting.missing_answer = MissingAnswer::Certainly;
             waiting.last_sent = Some(now);
         }
         self.requeue(ticket);
@@ -340,12 +342,12 @@ impl Lanes {
     /// Delays an uncertain event until a conclusive scan, before it leaves for the letters. Returns
     /// whether it was uncertain.
     pub fn scan_first(&mut self, ticket: Ticket, late_max: Duration, now: Instant) -> bool {
-        let is_uncertain = |waiting: &&mut Waiting| waiting.uncertainty != Uncertainty::None;
-        let Some(waiting) = self.waiting.get_mut(&ticket).filter(is_uncertain) else {
+        let was_unanswered = |waiting: &&mut Waiting| waiting.missing_answer != MissingAnswer::None;
+        let Some(waiting) = self.waiting.get_mut(&ticket).filter(was_unanswered) else {
             return false;
         };
         waiting.transit = Transit::NotSent;
-        waiting.uncertainty = Uncertainty::ScanFirst;
+        waiting.missing_answer = MissingAnswer::ScanFirst;
         let at = waiting.last_sent.map_or(now, |sent| sent + late_max);
         self.requeue_at(ticket, at);
         true
@@ -370,7 +372,7 @@ impl Lanes {
     pub fn count_attempt(&mut self, ticket: Ticket, attempt: Attempt, most: u32) -> (u32, u32) {
         let Some(waiting) = self.waiting.get_mut(&ticket) else { return (0, 0) };
         waiting.transit = Transit::NotSent;
-        if waiting.uncertainty == Uncertainty::None {
+        if waiting.missing_answer == MissingAnswer::None {
             // Every message of it was answered, so the log does not contain it.
             waiting.uncertain_since = None;
         }

@@ -386,7 +386,7 @@ impl World {
         if self.scan_above.is_some() && self.is_start {
             return;
         }
-        let recorded = self.delivery.recorded();
+        let recorded = self.delivery.settled_up_to();
         let due = self.database.due(self.now);
         let all = due.is_empty();
         for (key, marks) in due {

@@ -60,7 +60,7 @@ impl Delivery {
                 self.take_as_published(ticket);
             } else {
                 self.lanes.not_stored(ticket, (at, stream_seq), self.late_max);
-                if !self.lanes.is_uncertain(ticket) {
+                if !self.lanes.has_unanswered(ticket) {
                     self.apply_deferred(ticket);
                 }
             }
@@ -221,7 +221,7 @@ mod tests {
             key: Some(aggregate(1)),
             letters: (1..=COUNT).map(letter).collect(),
         };
-        delivery.take_letters(loaded, delivery.recorded());
+        delivery.take_letters(loaded, delivery.settled_up_to());
         delivery.take_scan_result(found(&[2, COUNT]), 50, now);
         assert_eq!(publish_all(&mut delivery, now), [1, 3, 4, 5, 6, 7]);
         let records = delivery.take_records().part(usize::MAX).records;
@@ -269,7 +269,7 @@ mod tests {
         };
         let marks = vec![Mark { id: lost.id, at: Some(0) }];
         let loaded = KeyLetters { marks, key: Some(aggregate(1)), letters: vec![lost] };
-        delivery.take_letters(loaded, delivery.recorded());
+        delivery.take_letters(loaded, delivery.settled_up_to());
         assert_eq!(publish_all(&mut delivery, now), [1]);
     }
 }

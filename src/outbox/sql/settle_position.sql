@@ -1,5 +1,5 @@
--- Writes the position. It is the first statement of the settlement's transaction. When it changes
--- no row the term is lost, and the transaction must be rolled back.
+-- Writes a settlement without letters: the position, and the lease, which it renews. When no row
+-- changes the term is lost, and the holding ends.
 --
 -- $1 text relay, $2 bigint term, $3 text snapshot (P), $4 bigint floor of P, $5 text target (C),
 -- $6 bigint floor of C, $7 bigint bookmark, $8 text stream name, $9 bigint null when it was

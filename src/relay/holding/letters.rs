@@ -102,7 +102,7 @@ impl Holding {
         }
         let keys = std::mem::take(&mut self.letters.keys);
         if !keys.is_empty() {
-            let (recorded, wait_max) = (self.delivery.recorded(), self.letters.wait_max);
+            let (recorded, wait_max) = (self.delivery.settled_up_to(), self.letters.wait_max);
             self.loading.start(async move {
                 Loading::Keys(outbox.load_letters(keys, limits, wait_max).await, recorded)
             });

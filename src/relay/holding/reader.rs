@@ -193,13 +193,13 @@ impl OutboxReader {
         let late = self.late.clone();
         async move {
             if sleepy {
-                outbox.open_gate(open_for).await?;
+                outbox.open_wake_up_gate(open_for).await?;
                 let writers = outbox.has_open_writers().await?;
                 let gate = if writers { Gate::OpenTooLate } else { Gate::Open };
                 let reading = read_page(&outbox, start, late, limits).await?;
                 return Ok(Reading { gate, ..reading });
             }
-            let close = async { if was_open { outbox.close_gate().await } else { Ok(()) } };
+            let close = async { if was_open { outbox.close_wake_up_gate().await } else { Ok(()) } };
             let ((), reading) = try_join(close, read_page(&outbox, start, late, limits)).await?;
             Ok(reading)
         }

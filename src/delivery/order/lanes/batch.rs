@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Lanes, Ticket, Transit, Uncertainty, Waiting};
+use super::{Lanes, MissingAnswer, Ticket, Transit, Waiting};
 
 /// Most ready events that the search for a batch skips.
 const ASIDE_MAX: usize = 64;
@@ -86,10 +86,10 @@ impl Lanes {
         let bytes = waiting.event.payload.len();
         // An event that an earlier run may have sent only spoils an atomic batch, as long as the
         // log recognises its id.
-        let is_recognised = match waiting.uncertainty {
-            Uncertainty::None => true,
-            Uncertainty::EarlierRun => waiting.uncertain_since > room.recognised_since,
-            Uncertainty::Unanswered | Uncertainty::ScanFirst => false,
+        let is_recognised = match waiting.missing_answer {
+            MissingAnswer::None => true,
+            MissingAnswer::Possibly => waiting.uncertain_since > room.recognised_since,
+            MissingAnswer::Certainly | MissingAnswer::ScanFirst => false,
         };
         let is_fresh = waiting.sends == 0 && is_recognised;
         let fits = room.events > 0 && bytes <= room.bytes && bytes <= PAYLOAD_BYTES_MAX;
@@ -119,15 +119,15 @@ impl Lanes {
     pub(in crate::delivery) fn split_batch(
         &mut self,
         batch: &[Ticket],
-        uncertainty: Uncertainty,
+        missing_answer: MissingAnswer,
         now: Instant,
     ) {
         self.batch_answered(batch);
         for ticket in batch {
             if let Some(waiting) = self.waiting.get_mut(ticket) {
                 waiting.transit = Transit::NotSent;
-                waiting.uncertainty = uncertainty;
-                if uncertainty == Uncertainty::Unanswered {
+                waiting.missing_answer = missing_answer;
+                if missing_answer == MissingAnswer::Certainly {
                     waiting.last_sent = Some(now);
                 }
             }
