@@ -21,12 +21,13 @@ use uuid::Uuid;
 
 use super::{
     blocking::LockWatch,
+    distance::Distance,
     error::{self, Class, classify, describe, describe_refusal, rustls_error},
     server::limits_transactions,
     session::Sharing,
     settings::{Lasts, session_settings, settings_of},
     tls::{SslMode, TlsError, explain},
-    url::{Distance, Endpoint, Target, UrlError},
+    url::{Endpoint, Target, UrlError},
 };
 use crate::{config::DatabaseConfig, tasks};
 
@@ -286,7 +287,7 @@ async fn open_encrypted(
     mode: SslMode,
     connector: &MakeRustlsConnect,
 ) -> Result<Connection, tokio_postgres::Error> {
-    let (first, second) = mode.attempts(endpoint.place);
+    let (first, second) = mode.attempts(endpoint.distance);
     match open_once(driver, first, connector).await {
         Err(error) if wants_other_encryption(&error) => match second {
             Some(second) => open_once(driver, second, connector).await,
@@ -442,7 +443,7 @@ fn unreadable(endpoint: &Endpoint, connection: &Connection) -> Option<HostFailur
 fn warn_if_unverified(endpoint: &Endpoint, mode: SslMode) {
     static SAID: Once = Once::new();
     let verified = matches!(mode, SslMode::VerifyCa | SslMode::VerifyFull);
-    if endpoint.place == Distance::Remote && !verified {
+    if endpoint.distance == Distance::Remote && !verified {
         SAID.call_once(|| {
             warn!(
                 host = endpoint.name,

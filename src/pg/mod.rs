@@ -2,6 +2,7 @@
 
 pub mod blocking;
 pub mod connect;
+mod distance;
 pub mod error;
 pub mod migrate;
 pub mod migrating;

@@ -16,8 +16,8 @@ use rustls::{
 };
 
 use super::{
-    TlsError,
     certificate::{Certificate, Validity},
+    error::TlsError,
 };
 use crate::config::file::{CERTIFICATES_BYTES_MAX, read};
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
-use super::{TlsError, TlsSettings, authorities::certificates};
+use super::{TlsSettings, authorities::certificates, error::TlsError};
 use crate::config::file::{CERTIFICATES_BYTES_MAX, is_private_key_exposed, read};
 
 /// A chain and the key of its first certificate.

@@ -15,26 +15,21 @@
 
 mod authorities;
 mod certificate;
+mod connector;
+mod error;
 mod explain;
 mod identity;
 mod name;
 mod verifier;
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::path::PathBuf;
 
-use rustls::{ClientConfig, SupportedProtocolVersion, crypto::CryptoProvider};
+use rustls::SupportedProtocolVersion;
 use tokio_postgres::config::SslMode as DriverMode;
-use tokio_postgres_rustls::MakeRustlsConnect;
 
+pub use self::error::TlsError;
 pub(super) use self::explain::explain;
-use self::{
-    authorities::Authorities,
-    verifier::{Trust, Verifier},
-};
-use super::url::Distance;
+use super::distance::Distance;
 
 /// `sslmode`, as libpq means it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,8 +57,8 @@ impl SslMode {
 
     /// The first attempt of a mode, and the second one when the first is refused for its
     /// encryption.
-    pub(super) fn attempts(self, place: Distance) -> (DriverMode, Option<DriverMode>) {
-        match (self, place) {
+    pub(super) fn attempts(self, distance: Distance) -> (DriverMode, Option<DriverMode>) {
+        match (self, distance) {
             (_, Distance::Socket) | (Self::Disable, _) => (DriverMode::Disable, None),
             (Self::Allow, _) => (DriverMode::Disable, Some(DriverMode::Require)),
             (Self::Prefer, _) => (DriverMode::Prefer, Some(DriverMode::Disable)),
@@ -132,54 +127,6 @@ impl Default for TlsSettings {
     }
 }
 
-/// Contradicting TLS settings, or unusable files.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// The mode verifies nothing, although authorities are named.
-    #[error("sslrootcert has no effect in this sslmode; use sslmode=verify-full")]
-    RootsUnused,
-    /// The system's authorities sign for every host, so the name must be verified.
-    #[error("sslrootcert=system is only safe with sslmode=verify-full")]
-    SystemRootsUnnamed,
-    /// `verify-ca` without an authority of the user.
-    #[error("sslmode=verify-ca needs sslrootcert=<file with the authority's certificate>")]
-    RootsMissing,
-    /// A client certificate without its key, or a key without its certificate.
-    #[error("sslcert and sslkey go together; set both or none")]
-    HalfIdentity,
-    /// A file that cannot be read or has the wrong content.
-    #[error("{parameter} {}: {reason}", path.display())]
-    File {
-        /// The URL parameter that names the file.
-        parameter: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Problem with the file.
-        reason: String,
-    },
-    /// A private key that other users may read.
-    #[error(
-        "sslkey {} can be read by others, so it is not used; chmod 0600 it, or 0640 when root owns it",
-        path.display()
-    )]
-    ExposedKey {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The machine has no store of authorities.
-    #[error("the system's certificate store is empty; install ca-certificates or set sslrootcert")]
-    NoSystemRoots,
-    /// The library refused the settings.
-    #[error("{0}")]
-    Library(#[from] rustls::Error),
-}
-
-impl TlsError {
-    fn file(parameter: &'static str, path: &Path, reason: String) -> Self {
-        Self::File { parameter, path: path.to_owned(), reason }
-    }
-}
-
 impl TlsSettings {
     /// The mode with libpq's implications applied.
     pub(super) fn effective_mode(&self) -> Result<SslMode, TlsError> {
@@ -199,50 +146,6 @@ impl TlsSettings {
             (Some(SslMode::Disable), _) => Ok(SslMode::Disable),
             (Some(SslMode::Allow | SslMode::Prefer), Some(_)) => Err(TlsError::RootsUnused),
             (Some(mode @ (SslMode::Allow | SslMode::Prefer | SslMode::Require)), None) => Ok(mode),
-        }
-    }
-
-    /// Reads the files and makes the connector. Called for each connection, so that renewed
-    /// certificates are taken up.
-    pub(super) fn connector(&self) -> Result<MakeRustlsConnect, TlsError> {
-        let mode = self.effective_mode()?;
-        // The provider is explicit: with a second one among the dependencies, the library's own
-        // choice would panic.
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let trust = match mode {
-            SslMode::Disable | SslMode::Allow | SslMode::Prefer | SslMode::Require => Trust::Anyone,
-            SslMode::VerifyCa => Trust::Chain(self.authorities(&provider)?),
-            SslMode::VerifyFull => Trust::ChainAndName(self.authorities(&provider)?),
-        };
-        let config = ClientConfig::builder_with_provider(Arc::<CryptoProvider>::clone(&provider))
-            .with_protocol_versions(self.versions.supported())?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Verifier::new(trust, &provider)));
-        // Files that the mode does not use are not read.
-        let identity = if mode == SslMode::Disable { None } else { identity::read_identity(self)? };
-        let mut config = match identity {
-            None => config.with_no_client_auth(),
-            Some((chain, key)) => config.with_client_auth_cert(chain, key)?,
-        };
-        config.alpn_protocols = vec![b"postgresql".to_vec()];
-        config.enable_sni = self.names_server;
-        Ok(MakeRustlsConnect::new(config))
-    }
-
-    fn authorities(&self, provider: &Arc<CryptoProvider>) -> Result<Authorities, TlsError> {
-        let provider = Arc::<CryptoProvider>::clone(provider);
-        let file = match &self.roots {
-            Some(Roots::System) => None,
-            Some(Roots::File(path)) => Some(path),
-            None => self.default_roots.as_ref(),
-        };
-        let authorities = match file {
-            Some(path) => Authorities::of_file(path, provider)?,
-            None => Authorities::of_system(provider)?,
-        };
-        match &self.revoked {
-            Some(path) => authorities.revoked_by(path),
-            None => Ok(authorities),
         }
     }
 }
@@ -277,15 +180,5 @@ mod tests {
         assert_eq!(SslMode::VerifyFull.attempts(Distance::Remote), (DriverMode::Require, None));
         let prefer = SslMode::Prefer.attempts(Distance::Remote);
         assert_eq!(prefer, (DriverMode::Prefer, Some(DriverMode::Disable)));
-    }
-
-    #[test]
-    fn file_without_a_certificate_is_named_with_its_parameter() {
-        let missing = TlsSettings {
-            roots: Some(Roots::File("/nonexistent/ca.pem".into())),
-            ..TlsSettings::default()
-        };
-        let text = missing.connector().err().unwrap().to_string();
-        assert!(text.starts_with("sslrootcert /nonexistent/ca.pem: "), "{text}");
     }
 }

@@ -15,7 +15,10 @@ use self::{
     files::Passwords,
     parameters::{Source, UrlParameters},
 };
-use super::tls::{Roots, SslMode, TlsSettings, Versions};
+use super::{
+    distance::Distance,
+    tls::{Roots, SslMode, TlsSettings, Versions},
+};
 use crate::config::{DatabaseConfig, libpq::Libpq};
 
 /// A parsed URL, with one endpoint for each host in it.
@@ -32,15 +35,7 @@ pub(super) struct Endpoint {
     pub(super) driver: Config,
     /// Name and port of the host, for people.
     pub(super) name: String,
-    pub(super) place: Distance,
-}
-
-/// Distance of the server, which decides the meaning of an unverified connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Distance {
-    Socket,
-    Loopback,
-    Remote,
+    pub(super) distance: Distance,
 }
 
 /// Reason why a URL cannot be used. It never contains a part of the URL that could be a password.
@@ -105,7 +100,7 @@ pub enum UrlError {
     Unsupported {
         /// The parameter.
         name: &'static str,
-        /// Distance where it was written.
+        /// Place where it was written.
         origin: Source,
         /// Replacement.
         remedy: &'static str,
@@ -115,7 +110,7 @@ pub enum UrlError {
     Value {
         /// The parameter.
         name: &'static str,
-        /// Distance where it was written.
+        /// Place where it was written.
         origin: Source,
         /// Valid values.
         choices: &'static str,
@@ -353,7 +348,7 @@ fn endpoint(
         return Endpoint {
             driver,
             name: format!("{path}/.s.PGSQL.{port}"),
-            place: Distance::Socket,
+            distance: Distance::Socket,
         };
     }
     // Without a name, TLS uses the address itself as the name.
@@ -361,10 +356,10 @@ fn endpoint(
         host.map_or_else(|| address.map(IpAddr::to_string).unwrap_or_default(), str::to_owned);
     driver.host(&host);
     address.map(|address| driver.hostaddr(*address));
-    Endpoint { driver, name: format!("{host}:{port}"), place: place(&host, address) }
+    Endpoint { driver, name: format!("{host}:{port}"), distance: distance_of(&host, address) }
 }
 
-fn place(host: &str, address: Option<&IpAddr>) -> Distance {
+fn distance_of(host: &str, address: Option<&IpAddr>) -> Distance {
     let ip = address.copied().or_else(|| host.parse().ok());
     let loopback = ip.map_or(host == "localhost", |ip| ip.is_loopback());
     if loopback { Distance::Loopback } else { Distance::Remote }

@@ -137,7 +137,7 @@ const FOREIGN: [(&str, &str); 27] = [
     ("charset", "another driver's; remove it: Postrider always speaks UTF8"),
 ];
 
-/// Distance where a value was written.
+/// Place where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// In the URL or the connection string itself.

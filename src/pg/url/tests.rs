@@ -14,7 +14,7 @@ fn target(url: &str, variables: &[(&str, &str)]) -> Result<Target, UrlError> {
 
 fn names(url: &str) -> Vec<(String, Distance)> {
     let target = target(url, &[]).unwrap();
-    target.endpoints.into_iter().map(|endpoint| (endpoint.name, endpoint.place)).collect()
+    target.endpoints.into_iter().map(|endpoint| (endpoint.name, endpoint.distance)).collect()
 }
 
 fn refusal(url: &str) -> UrlError {

@@ -1,0 +1,12 @@
+//! Distance of a server, which decides what an unverified connection means.
+
+/// Distance of a server from this program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Distance {
+    /// A Unix socket of this machine, on which there is no TLS.
+    Socket,
+    /// A loopback address of this machine.
+    Loopback,
+    /// Any other address.
+    Remote,
+}
