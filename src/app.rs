@@ -80,7 +80,7 @@ pub async fn run(
     let shown = Flows(flows.iter().map(|flow| flow.shown()).collect());
 
     let tasks = Tasks::new();
-    // The task of the signals ends by itself only at a second signal.
+    // The signal task ends by itself only at a second signal, so it needs to be cancelled.
     let listening = tasks.cancelled();
     tasks.spawn("signals", async move {
         listening.run_until_cancelled(signals).await;
@@ -120,7 +120,7 @@ pub async fn run(
     shutdown.stop_now();
     tasks.cancel();
     if let Err(unfinished) = tasks.finish(TASKS_GRACE).await {
-        warn!(error = %unfinished, "stopping without them");
+        warn!(error = %unfinished, "some tasks did not end in time; stopping without them");
     }
     result
 }

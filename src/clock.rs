@@ -42,7 +42,7 @@ fn boottime_ahead() -> Duration {
     };
     let monotonic = duration(clock_gettime(ClockId::Monotonic));
     let ahead = duration(clock_gettime(ClockId::Boottime)).saturating_sub(monotonic);
-    // The two are read one after the other; a sleep lasts longer than that.
+    // The clocks are read one after the other, so differences below 100 ms are no sleep.
     Duration::from_millis(u64::try_from(ahead.as_millis()).unwrap_or(u64::MAX) / 100 * 100)
 }
 

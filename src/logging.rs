@@ -63,7 +63,7 @@ impl Levels {
     /// Takes a new `log.level`. `RUST_LOG` goes on to override it; then this answers `false`.
     pub fn set(&self, level: &str) -> bool {
         let (filter, _) = filter(level);
-        // It fails only when there is no log any more.
+        // The reload fails only when the log has ended.
         self.0.reload(filter).is_ok() && !is_overridden()
     }
 }
@@ -76,7 +76,7 @@ fn is_overridden() -> bool {
 /// Starts the log of a daemon. A second start has no effect.
 pub fn start(config: &LogConfig) -> Started {
     let (filter, fault) = filter(&config.level);
-    // Whoever reads the log must not be able to stop the relay.
+    // A slow reader of the log must not stop the relay.
     let lines = Lines::start(io::stderr()).ok();
     let levels = match &lines {
         Some(lines) => install(config.format, filter, lines.clone()),
@@ -160,7 +160,7 @@ where
     let is_colored = matches!(reader, StderrReader::Terminal);
     let (filter, handle) = reload::Layer::new(filter);
     let log = tracing_subscriber::registry().with(filter).with(FilterFn::new(is_free_of_content));
-    // It would say on the standard error that the standard error is closed, and panic.
+    // The library would report a closed standard error on the standard error, and panic.
     let layer = tracing_subscriber::fmt::layer().log_internal_errors(false).with_writer(writer);
     // An error means that a log exists already, as in a test of the library.
     drop(match (format, reader) {

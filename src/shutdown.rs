@@ -113,7 +113,7 @@ mod tests {
         seen_elsewhere.at_once().await;
     }
 
-    // It waited for a second signal, and with it every stop waited for the tasks' grace.
+    // Regression: the task waited for a second signal, so each stop took the grace of the tasks.
     #[tokio::test]
     async fn signals_are_not_waited_for_once_everything_has_ended() {
         let shutdown = Shutdown::new();

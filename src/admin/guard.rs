@@ -34,7 +34,8 @@ impl HostNames {
         let name = authority.host();
         let literal = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
         if let Ok(ip) = literal {
-            // Bound to every address, any of them is ours; a name made for rebinding is none.
+            // A listener on every address answers to any address: rebinding uses a name, not an
+            // address.
             return ip.is_loopback() || ip == self.bound || self.bound.is_unspecified();
         }
         let name = name.trim_end_matches('.');
@@ -48,7 +49,7 @@ pub(super) async fn check(
     request: Request,
     next: Next,
 ) -> Response {
-    // Without the header it is no browser; load balancers probe with HTTP/1.0.
+    // Every browser sends the header. Load balancers that probe with HTTP/1.0 do not.
     let host = request.headers().get(header::HOST).map(HeaderValue::to_str);
     let meant = host.is_none_or(|host| host.is_ok_and(|host| names.include(host)));
     let mut response = if meant {

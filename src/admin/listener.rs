@@ -191,7 +191,7 @@ mod tests {
         listener.admit();
         let evicted = places.iter().filter(|place| place.evict.is_cancelled()).count();
         assert!(evicted == 1 && places[0].evict.is_cancelled());
-        // Where one has ended by itself there is room.
+        // A connection that has ended by itself makes room for the next.
         places[1].ended.cancel();
         listener.admit();
         assert_eq!(places.iter().filter(|place| place.evict.is_cancelled()).count(), 1);

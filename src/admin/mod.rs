@@ -99,7 +99,7 @@ pub async fn serve(
     let service =
         router(names, Shown { flows, program }).into_make_service_with_connect_info::<Audience>();
     let server = axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned());
-    // Its type has an error for the sake of others; the listener retries and this never fails.
+    // The server never fails, because its listener retries. Its type has an error all the same.
     if let Err(error) = server.await {
         tracing::error!(%error, "the admin listener ended");
     }

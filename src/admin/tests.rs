@@ -260,7 +260,7 @@ async fn silent_connections_keep_no_probe_out() {
     }
     assert_eq!(server.get("/livez").await.code, 200);
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
-    // One of the last is still open: nothing closed it.
+    // The last connection is still open.
     let open = silent.last_mut().unwrap();
     open.write_all(b"GET /livez HTTP/1.1\r\nHost: relay.internal\r\n\r\n").await.unwrap();
     let mut answer = String::new();

@@ -135,7 +135,7 @@ impl Flow {
         let result = Box::pin(self.relay(&tasks)).await;
         tasks.cancel();
         if let Err(unfinished) = tasks.finish(TASKS_GRACE).await {
-            warn!(error = %unfinished, "going on without them");
+            warn!(error = %unfinished, "some tasks of the route did not end in time; going on without them");
         }
         result
     }
@@ -165,7 +165,8 @@ impl Flow {
     ) -> Result<nats::JetStreamSink, nats::NatsConnectError> {
         let Self { config, settings, .. } = self;
         let name = format!("postrider/{}", settings.relay);
-        // Room for the answers of a whole window, and for what a scan of the stream sends ahead.
+        // The buffer has room for the answers of a whole window and for the messages
+        // that the server sends ahead in a scan.
         let capacity = (settings.limits.in_flight_events * 2).max(SCAN_AHEAD) + 64;
         let connector = Connector::new(&config.nats, name, capacity).await?;
         let (sender, connections) = mpsc::channel(1);
@@ -282,7 +283,7 @@ async fn monitor_nats(
     cancelled: CancellationToken,
 ) {
     let mut ticks = interval(Duration::from_secs(1));
-    // The first connection takes a moment, which deserves no warning.
+    // The first connection may take a second before it is warned about.
     let mut remind_at = Instant::now() + Duration::from_secs(1);
     loop {
         tokio::select! {

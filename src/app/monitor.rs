@@ -72,7 +72,7 @@ pub(super) async fn log_outages(flows: Flows, cancelled: CancellationToken) {
         let now = Instant::now();
         for (flow, outages) in flows.0.iter().zip(&mut outages) {
             let seen = flow.status.borrow().clone();
-            // Fresh figures, once the database answers again, count too.
+            // Events in memory count too: they are current while the measured backlog is old.
             let in_memory = u64::try_from(seen.waiting + seen.in_flight).unwrap_or(u64::MAX);
             let waiting = seen.measured.depth.backlog().max(in_memory);
             if let Some((outage, took)) = outages.observe(&seen.findings(now), waiting, now) {

@@ -41,7 +41,7 @@ pub(super) async fn obey(
         match reloader.reload() {
             Ok(outcome) => {
                 program.configuration.accepted();
-                tell(&outcome, &levels);
+                log_outcome(&outcome, &levels);
             }
             Err(invalid) => {
                 program.configuration.refused();
@@ -60,7 +60,7 @@ pub(super) async fn obey(
     }
 }
 
-fn tell(reloaded: &Reloaded, levels: &Levels) {
+fn log_outcome(reloaded: &Reloaded, levels: &Levels) {
     let Reloaded { taken_up, after_restart, notices, log_level } = reloaded;
     if taken_up.iter().any(|key| key == "log.level") && !levels.set(log_level) {
         warn!("log.level is reloaded, but RUST_LOG overrides it until the next start");

@@ -86,7 +86,7 @@ async fn on_a_thread(flow: Arc<Flow>) -> Result<(), String> {
             Ok(runtime) => runtime.block_on(flow.run()).map_err(|error| error.to_string()),
             Err(error) => Err(no_thread(&error)),
         };
-        // Nobody waits for it when the program ends.
+        // At the end of the program nobody receives the result.
         drop(sender.send(result));
     };
     thread::Builder::new().name(route).spawn(work).map_err(|error| no_thread(&error))?;

@@ -18,10 +18,10 @@ pub(super) struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Look at the database only: do not read the stream
+    /// Compare within the database only: do not read the stream
     #[arg(long)]
     database_only: bool,
-    /// Say that you know of the published events that are gone for good: the alarm ends
+    /// Acknowledge the published events that are gone for good: the alarm ends
     #[arg(long, requires = "reason")]
     acknowledge_loss: bool,
     /// Why that is accepted, or where the events were restored from

@@ -1,4 +1,4 @@
-//! `postrider check`: everything that a start would find out, told at once and without changing
+//! `postrider check`: everything that a start would find out, all at once and without changing
 //! anything.
 
 mod broker;
@@ -73,21 +73,21 @@ impl CheckItem {
 /// Checks everything, prints it, and exits as the gravest refusal says.
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     let loaded = globals.load_quietly(Scope::Everything)?;
-    // What the libraries warn of is part of the findings.
+    // Warnings of the libraries are printed beside the findings.
     logging::start_for_command();
     let mut findings = vec![CheckItem::fine("configuration", "complete and within its bounds")];
     findings.extend(loaded.notices.iter().map(|notice| match notice {
         Notice::Info(text) => CheckItem::fine("configuration", text),
         Notice::Warning(text) => CheckItem::risky("configuration", text),
     }));
-    let look_at_each = async {
+    let check_each = async {
         let mut found = Vec::new();
         for OneRoute { config, .. } in &loaded.routes {
-            found.push((config.relay.name.as_str().to_owned(), look(config).await?));
+            found.push((config.relay.name.as_str().to_owned(), check_route(config).await?));
         }
         Ok(found)
     };
-    findings.extend(merged(&block_on(look_at_each)?));
+    findings.extend(merged(&block_on(check_each)?));
     if args.json {
         print::json(&Value::Array(findings.iter().map(as_json).collect()))?;
     } else {
@@ -123,13 +123,13 @@ fn merged(of_routes: &[(String, Vec<CheckItem>)]) -> Vec<CheckItem> {
     merged
 }
 
-async fn look(config: &Config) -> Result<Vec<CheckItem>, Failure> {
+async fn check_route(config: &Config) -> Result<Vec<CheckItem>, Failure> {
     let ((mut findings, progress), (broker, seen)) =
         tokio::join!(database::findings(config), broker::findings(config));
     let is_refused = broker.iter().any(|it| matches!(it.result, CheckResult::Refused(_)));
     findings.extend(broker);
     let seen = seen.and_then(|seen| stream::finding(config, progress.as_ref(), &seen));
-    // A stream whose creation is refused is not one that a start creates.
+    // A stream whose creation would be refused is not reported as one that a start creates.
     findings.extend(seen.filter(|it| !(is_refused && it.result == CheckResult::Fine)));
     Ok(findings)
 }

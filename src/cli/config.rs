@@ -31,7 +31,7 @@ pub(super) struct Args {
 /// Prints the merged configuration, of each route.
 pub(super) fn show(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     let mut loaded = globals.load(Scope::Everything)?;
-    // It is made of the others.
+    // The route of unrouted events is made of the others, so it has no configuration to show.
     loaded.routes.retain(|route| route.config.route.sink != SinkKind::Unrouted);
     let each: Vec<_> = loaded.routes.iter().map(Sections::of).collect();
     print_routes(&loaded, (args.json, &each, as_toml))?;
@@ -78,7 +78,7 @@ fn as_toml(Sections { origins, sections }: &Sections<'_>) -> String {
             let origin = origins.of(&format!("{section}.{name}"));
             lines.push(match (&value, origin) {
                 (Value::Null, _) => format!("# {name} is not set"),
-                // JSON's texts, numbers, booleans and lists are TOML's too.
+                // JSON's texts, numbers, booleans and lists are valid TOML.
                 (_, origin) => format!("{name} = {value}  # {origin}"),
             });
         }

@@ -348,7 +348,7 @@ impl From<MigrateError> for Failure {
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        // The reader of a pipe may go when it has seen enough: `postrider dlq list | head`.
+        // The reader of a pipe may end early: `postrider dlq list | head`.
         if error.kind() == std::io::ErrorKind::BrokenPipe {
             return Self { exit: Exit::Done, problems: Vec::new() };
         }

@@ -73,11 +73,11 @@ enum Command {
     Run(run::Args),
     /// Create or update the tables and functions in the database
     Migrate(migrate::Args),
-    /// Look for what would keep `run` from working, without changing anything
+    /// Find what would keep `run` from working, without changing anything
     Check(check::Args),
     /// Print how far the relay is, whether or not it runs
     Status(status::Args),
-    /// Look at the events that could not be published, and decide about them
+    /// Show the events that could not be published, and decide about them
     #[command(subcommand)]
     Dlq(dlq::Command),
     /// Say what the events of one key wait for, and what to do
@@ -91,7 +91,7 @@ enum Command {
     Relay(relay::Command),
     /// Start throwaway servers and a relay to play with, or check one run of the relay
     Dev(dev::Args),
-    /// Look at the configuration
+    /// Show the configuration
     #[command(subcommand)]
     Config(config::Command),
 }
@@ -102,7 +102,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
     let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version come this way too, and end with 0.
+            // Help and version are errors of clap too, with exit code 0.
             let is_printed = error.print().is_ok();
             return if is_printed && error.exit_code() == 0 { Exit::Done } else { Exit::Usage };
         }

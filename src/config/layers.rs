@@ -37,7 +37,7 @@ impl Layer {
             Problem::new(format!("could not read {}", path.display())).detail(error)
         })?;
         let values = Toml::from_str::<Dict>(&text).map_err(|error| {
-            // The error's own text quotes the line, and a line may hold a password.
+            // The error's own text quotes the line, and the line may contain a password.
             let line = error.span().map(|span| line_of(&text, span.start));
             let message = error.message().trim_end();
             Problem::new("this is not valid TOML")

@@ -52,7 +52,7 @@ const ELSEWHERE: [(&str, &str, &str); 5] = [
 pub(super) fn split(layers: Vec<Layer>) -> Result<Vec<Vec<Layer>>, ConfigError> {
     let mut problems = Vec::new();
     let mut common = Vec::new();
-    // Each route with its index among the common layers.
+    // Each route, with its place among the common layers.
     let mut routes: Vec<(usize, Layer)> = Vec::new();
     for mut layer in layers {
         if let Some(Value::Array(_, elements)) = layer.values.get("route").cloned() {

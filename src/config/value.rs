@@ -19,7 +19,7 @@ impl<'de> Deserialize<'de> for HumanDuration {
 impl fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs();
-        // People write 24h where humantime would answer 1day.
+        // People write 24h, which humantime would print as 1day.
         match (self.0.subsec_nanos(), seconds) {
             (0, 172_800..) if seconds.is_multiple_of(86_400) => write!(f, "{}d", seconds / 86_400),
             (0, 1..) if seconds.is_multiple_of(3600) => write!(f, "{}h", seconds / 3600),
@@ -200,7 +200,7 @@ mod tests {
             ".{0,60}",
             "(\\[[a-z.]{0,8}\\]\n|[a-z_]{1,8} ?= ?[0-9a-z\"'{}.-]{0,10}\n){0,6}",
         ]) {
-            // Whatever it is, it is a value or an error that can be shown.
+            // Every input gives a value or an error, and both can be displayed.
             let read: Result<crate::config::Config, _> = Figment::from(Toml::string(&text)).extract().map_err(|error| error.to_string());
             if let Err(error) = read {
                 prop_assert!(!error.is_empty());

@@ -235,7 +235,7 @@ fn age(headers: &HeaderMap) -> String {
 
 /// Waits for room: what is shown late is better than what is not shown.
 async fn say(lines: &mpsc::Sender<String>, line: String) {
-    // Without a reader there is nobody to tell.
+    // A line without a reader is dropped.
     drop(lines.send(line).await);
 }
 

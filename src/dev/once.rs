@@ -114,7 +114,8 @@ pub async fn run(
     let mut arrived = (0, started);
     loop {
         let tick = Box::pin(sleep(Duration::from_millis(20)));
-        // Until the writers are done they and the clock take turns; then it is the clock alone.
+        // Each turn waits for the writers or the clock, and for the clock alone once the writers
+        // are done.
         match writing.take() {
             Some(run) => match select(run, tick).await {
                 Either::Left((result, _)) => ledger = result?,

@@ -95,7 +95,7 @@ impl RelayProcess {
         let deadline = Instant::now() + STOP_DEADLINE;
         loop {
             if let Some(status) = self.child.try_wait()? {
-                // A guard that is gone guards nothing.
+                // A guard that has ended needs no message, so its error is ignored.
                 drop(self.guard.forget());
                 return Ok(status.code());
             }
@@ -111,7 +111,7 @@ impl Drop for RelayProcess {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
-        // The guard must not take a process that has the same id later.
+        // The guard must not end another process that gets the same id later.
         drop(self.guard.forget());
         drop(fs::remove_dir_all(&self.home));
     }
@@ -137,7 +137,7 @@ fn program(home: &Path, toml: &str) -> io::Result<Command> {
     let mut command = Command::new(env::current_exe()?);
     command.env_clear().env("HOME", home).env("NO_COLOR", "1").env("POSTRIDER_CONFIG", config);
     command.env("PATH", env::var_os("PATH").unwrap_or_default());
-    // Ctrl-C in a terminal must reach us first: the relay is stopped in its turn.
+    // Ctrl-C in a terminal must reach this program first, which then stops the relay.
     command.current_dir(home).stdin(Stdio::null()).process_group(0);
     Ok(command)
 }

@@ -32,7 +32,7 @@ const READY_DEADLINE: Duration = Duration::from_secs(30);
 /// them and removes what they wrote.
 #[derive(Debug)]
 pub struct Stage {
-    // Dropped in this order: the relay first, so that it never sees its servers go.
+    // Fields are dropped in this order: the relay ends before its servers.
     /// The relay.
     pub relay: RelayProcess,
     postgres: Postgres,
@@ -82,7 +82,7 @@ impl Stage {
     /// # Cancel safety
     /// Dropping the future stops what was started.
     pub async fn set_up(settings: &[String], ports: Ports) -> Result<Self, StageError> {
-        // Without two-phase commit, so that the relay can be woken: see the trigger's comment.
+        // Notifications need a server without two-phase commit: see the comment of the trigger.
         let wanted = |port| (ports == Ports::Kept).then_some(port);
         let postgres = PostgresOptions {
             max_prepared_transactions: 0,

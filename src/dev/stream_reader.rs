@@ -165,7 +165,7 @@ fn digest_of(headers: &HeaderMap) -> Digest {
     let mut pairs: Vec<(&str, &str)> = Vec::with_capacity(24);
     for (name, values) in headers.iter() {
         let name: &str = name.as_ref();
-        // How a message came into the stream is no part of the event.
+        // The headers of a batch are not part of the event.
         if name.starts_with("Nats-Batch-") {
             continue;
         }

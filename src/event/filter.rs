@@ -213,7 +213,8 @@ impl Rules {
         };
         types(self).iter().any(|one| {
             types(other).iter().any(|two| {
-                // Of two that overlap one covers the other: the narrower is what both may take.
+                // Of two overlapping patterns one covers the other. Both routes may take the
+                // narrower one.
                 let narrower = if one.covers(two) { two } else { one };
                 one.overlaps(two) && !excluded(narrower, self) && !excluded(narrower, other)
             })

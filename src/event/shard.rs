@@ -39,7 +39,7 @@ impl Shard {
             }
             None => seq.0.cast_unsigned(),
         };
-        // As the statement does it, with a number that has no sign.
+        // The SQL statement clears the sign in the same way.
         let positive = number & i64::MAX.cast_unsigned();
         positive % u64::from(self.count.max(1)) == u64::from(self.index)
     }

@@ -167,7 +167,7 @@ fn role(facts: &RelayFacts) -> Option<Finding> {
             if let Some(why) = &facts.failed {
                 return Some(texts::failed(why));
             }
-            // Whatever it waits for is a finding of its own.
+            // The condition that a starting instance waits for is a finding of its own.
             let is_waiting = facts.postgres != LinkState::Up
                 || facts.nats != LinkState::Up
                 || facts.blocker.is_some()
@@ -218,7 +218,7 @@ fn nats(facts: &RelayFacts) -> Option<Finding> {
         LinkState::Down { detail, hint } => texts::nats_down(detail, hint.as_deref()),
     };
     if is_standby {
-        // Whoever leads has a connection of its own.
+        // A standby does not publish; the leader has a connection of its own.
         finding.severity = Severity::Warning;
     }
     Some(finding)
@@ -233,7 +233,7 @@ fn waiting(facts: &RelayFacts) -> Vec<Finding> {
     let is_very_late = facts.oldest_seconds >= LAG_CRITICAL_SECONDS && depth.backlog() > 0;
     let silent = facts.unconfirmed_seconds.filter(|silent| *silent >= LAG_CRITICAL_SECONDS);
     match silent {
-        // Nothing else explains why nothing is confirmed, or else that is said above.
+        // The stream confirms nothing. A finding above may name the cause already.
         Some(silent) if is_very_late && leads && depth.unsettled > 0 => {
             found.push(texts::stalled(depth, facts.oldest_seconds, silent));
         }

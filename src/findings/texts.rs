@@ -180,7 +180,7 @@ pub fn refused(role: Option<&str>, lacks: &[String], statements: &[String]) -> F
     };
     let cause =
         format!("{role} may insert into the outbox, and is refused when it does: it lacks {lacks}");
-    // A role of somebody else's may never insert anything.
+    // Another role may never insert an event, so its missing grants are only a warning.
     let severity =
         if role == "postrider_producer" { Severity::Critical } else { Severity::Warning };
     Finding { severity, ..critical(Code::ProducersHindered, cause, next) }
@@ -204,7 +204,7 @@ pub fn queued(blocker: &Blocker, object: Option<&str>, sessions: u64) -> Finding
 pub(super) fn nats_down(detail: &str, hint: Option<&str>) -> Finding {
     critical(
         Code::NatsDown,
-        // The detail of a first connection says so itself.
+        // The detail of a first connection already begins with these words.
         match detail.strip_prefix("no connection to ") {
             Some(rest) => format!("no connection to NATS at {rest}"),
             None => format!("no connection to NATS: {detail}"),

@@ -1,4 +1,4 @@
-//! The thread between the program and whoever reads its log: a reader that stops delays nobody.
+//! The thread between the program and the reader of its log, so that a slow reader delays nothing.
 
 use std::{
     io::{self, Write},
@@ -17,9 +17,9 @@ use tracing_subscriber::fmt::MakeWriter;
 const LINES_MAX: usize = 1024;
 
 /// How long the end of the program waits for the reader.
-const PATIENCE: Duration = Duration::from_secs(1);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Takes lines and returns at once.
+/// Queue of lines for the writer; sending never waits.
 #[derive(Debug, Clone)]
 pub(super) struct Lines {
     queue: SyncSender<LogEntry>,
@@ -28,12 +28,12 @@ pub(super) struct Lines {
 
 enum LogEntry {
     Line(Vec<u8>),
-    /// Everything before this is written: say so.
+    /// A request to answer once everything before it is written.
     Flush(SyncSender<()>),
 }
 
 impl Lines {
-    /// Starts the thread that writes them.
+    /// Starts the writer.
     ///
     /// # Errors
     /// When the system has no thread to give.
@@ -46,9 +46,9 @@ impl Lines {
         Ok(Self { queue, dropped })
     }
 
-    /// Waits until everything is written, or its reader has had a second.
+    /// Waits until everything is written, for at most a second.
     pub(super) fn flush(&self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + FLUSH_TIMEOUT;
         let (done, written) = sync_channel(1);
         while self.queue.try_send(LogEntry::Flush(done.clone())).is_err() {
             if Instant::now() > deadline {
@@ -56,13 +56,13 @@ impl Lines {
             }
             thread::sleep(Duration::from_millis(10));
         }
-        // At the deadline nobody reads it, and nobody waits for it.
+        // At the deadline the program ends without the lines that are left.
         let left = deadline.saturating_duration_since(Instant::now());
         written.recv_timeout(left).unwrap_or_default();
     }
 }
 
-/// A failed write is nobody's concern: there is no other place to tell it.
+/// Writes each entry. A failed write is ignored, because there is no other place to report it.
 fn write_all(entries: &Receiver<LogEntry>, mut output: impl Write, dropped: &AtomicU64) {
     while let Ok(entry) = entries.recv() {
         match entry {
@@ -129,7 +129,7 @@ mod tests {
         let began = Instant::now();
         say(&lines, 100_000);
         lines.flush();
-        assert!(began.elapsed() < PATIENCE * 5, "{:?}", began.elapsed());
+        assert!(began.elapsed() < FLUSH_TIMEOUT * 5, "{:?}", began.elapsed());
         drop(lines);
         let missed = BufReader::new(reader).lines().map(Result::unwrap);
         assert!(missed.filter(|line| line.contains("lines of the log dropped")).count() > 0);

@@ -26,7 +26,7 @@ impl ConfigurationMetrics {
             success_seconds.clone(),
         );
         let configuration = Self { successful, success_seconds };
-        // Nothing runs with an invalid configuration, so that the start was the first success.
+        // The program starts only with a valid configuration, so its start is the first success.
         configuration.accepted();
         configuration
     }

@@ -122,7 +122,7 @@ impl ProgramMetrics {
 
 fn page(registry: &Registry) -> String {
     let mut page = String::with_capacity(16 * 1024);
-    // Writing to a string does not fail; should a metric refuse, the rest is still of use.
+    // Writing to a string does not fail. After an error of one metric the rest is still of use.
     if text::encode(&mut page, registry).is_err() {
         tracing::error!("a metric could not be encoded");
     }

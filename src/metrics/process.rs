@@ -53,7 +53,7 @@ struct Sample {
 impl Sample {
     fn take() -> Option<Self> {
         let stat = read_to_string("/proc/self/stat").ok()?;
-        // The name in parentheses may hold blanks; what follows is field 3 and on.
+        // The name in parentheses may contain blanks. Field 3 comes after it.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         let ticks = |field: usize| fields.get(field - 3)?.parse::<f64>().ok();
         let status = read_to_string("/proc/self/status").ok()?;

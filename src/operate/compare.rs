@@ -72,7 +72,7 @@ pub(super) async fn compare(
     let broker = broker(config).await?;
     let kept = kept(&broker.jetstream, &config.stream.name).await;
     let (keeps, first_seq) = kept.map_err(|error| match error {
-        // Settled events were published to it.
+        // Events are settled, so the stream existed when they were published.
         BrokerError::Missing { .. } => CompareError::Unreadable(nats::gone(&config.stream)),
         error @ (BrokerError::Unavailable { .. } | BrokerError::Refused { .. }) => {
             CompareError::Unreadable(error)

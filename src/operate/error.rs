@@ -86,10 +86,10 @@ impl CompareError {
             Self::Settings(_) => return None,
             Self::Unrouted => Cow::Borrowed("name another --route"),
             Self::Stdout | Self::Removing { .. } => {
-                Cow::Borrowed("look at the database alone: postrider audit --database-only")
+                Cow::Borrowed("compare within the database alone: postrider audit --database-only")
             }
             Self::Unreachable { error, .. } => Cow::Borrowed(error.hint()),
-            // A request that is forbidden is not answered.
+            // NATS does not answer a request that the user may not send.
             Self::Unreadable(BrokerError::Unavailable { cause: Cause::Silent, .. }) => {
                 Cow::Borrowed(
                     "does it run, and may its user publish to $JS.API.STREAM.INFO, CONSUMER.CREATE, \

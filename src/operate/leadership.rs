@@ -152,7 +152,7 @@ impl Leadership {
     fn reported(&self) -> Vec<Finding> {
         let report = self.progress.as_ref().and_then(|progress| progress.report.as_deref());
         let report: Reported = report
-            // One of another version is no reason to show nothing.
+            // A report of another version that cannot be read hides only itself.
             .and_then(|report| serde_json::from_str(report).ok())
             .unwrap_or_default();
         let finding = |reported: ReportedFinding| Finding {

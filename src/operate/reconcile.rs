@@ -52,7 +52,7 @@ pub async fn rehearse(
     config: &Config,
     on_step: &mut impl FnMut(Step),
 ) -> Result<Reconciliation, CompareError> {
-    let (_, compared, losses) = look(config, on_step).await?;
+    let (_, compared, losses) = compare_all(config, on_step).await?;
     Ok(Reconciliation { is_rehearsal: true, ..reconciliation(config, &compared, losses) })
 }
 
@@ -65,14 +65,14 @@ pub async fn reconcile(
     actor: &str,
     on_step: &mut impl FnMut(Step),
 ) -> Result<Reconciliation, CompareError> {
-    let (settled, compared, losses) = look(config, on_step).await?;
+    let (settled, compared, losses) = compare_all(config, on_step).await?;
     let published_again = publish_again(&settled, &compared.missing, (actor, on_step)).await?;
-    // A relay with `heal = "manual"` waits for this; another one does not look at it.
+    // A relay with `heal = "manual"` waits for this request; every other relay ignores it.
     settled.ask_to_heal(actor).await?;
     Ok(Reconciliation { published_again, ..reconciliation(config, &compared, losses) })
 }
 
-async fn look(
+async fn compare_all(
     config: &Config,
     on_step: &mut impl FnMut(Step),
 ) -> Result<(Settled, Compared, Losses), CompareError> {

@@ -86,7 +86,7 @@ impl ForgetError {
             Self::Unknown(_) => "postrider relay list",
             Self::Led(_) => "stop it first; postrider relay list shows when nobody runs it",
             Self::HasLetters { .. } => {
-                "look at them with postrider dlq list --route NAME; then redrive them and run the \
+                "list them with postrider dlq list --route NAME; then redrive them and run the \
                  relay once, or say --discard-letters"
             }
         }))

@@ -89,7 +89,7 @@ pub async fn status(config: &Config) -> Result<RelayStatus, DatabaseError> {
     let (losses, facts) = (Losses::default(), RelayFacts::default());
     let mut asked = Asked { leadership, losses, facts };
     if let Err(error) = asked.ask(&inspection, config).await {
-        // Whatever is asked after it would wait for the same lock.
+        // Further statements would wait for the same lock, so the status ends here.
         let Some(blocker) = blocker_of(&error) else { return Err(error.into()) };
         asked.facts.blocker = Some(blocker);
     }

@@ -108,7 +108,7 @@ impl KeyAnswers<'_> {
     fn next(&self) -> Option<String> {
         match &self.waiting.letter {
             Some(head) if head.letter.state == "dead" && head.is_hopeless => {
-                // Another try would only end as the first did.
+                // Another attempt would fail in the same way.
                 Some(format!("postrider dlq edit {}", head.letter.id))
             }
             Some(head) if head.letter.state == "dead" => {
@@ -128,7 +128,7 @@ impl KeyAnswers<'_> {
 
     fn remedy(&self) -> Option<&'static str> {
         let head = self.waiting.letter.as_ref().filter(|head| !head.is_hopeless)?;
-        // Whoever redrove it may have changed that already.
+        // The person who redrove the letter may have removed the cause already.
         if head.letter.state != "dead" && head.letter.attempts == 0 {
             return None;
         }

@@ -225,8 +225,8 @@ impl<'a> LetterColumns<'a> {
             // While the letter may still be published the later events wait, whatever `on_dead`
             // says.
             Fate::Retrying(Retry { reason, attempts, wait }) => {
-                let told = (reason.code, reason.text.as_str());
-                ("retrying", true, told, *attempts, Some(wait.as_secs_f64()))
+                let failure = (reason.code, reason.text.as_str());
+                ("retrying", true, failure, *attempts, Some(wait.as_secs_f64()))
             }
             Fate::Held(Certainty::Known) => ("held", true, HELD, 0, None),
             Fate::Held(Certainty::Suspected) => ("held", true, HELD, 0, Some(0.0)),

@@ -202,7 +202,7 @@ mod tests {
         Blocking { pid, user, application, since: None }
     }
 
-    /// Regression: the hint told an operator to end the session of a healing.
+    /// Regression: the hint asked an operator to end the session of a healing.
     #[test]
     fn nobody_is_told_to_end_our_own_work_or_a_session_that_does_not_exist() {
         assert!(blocking(7, "alembic").hint().contains("pg_terminate_backend(7)"));

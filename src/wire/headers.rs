@@ -236,7 +236,7 @@ fn checked_texts<'a>(name: &str, value: &'a RawValue) -> Result<Vec<Cow<'a, str>
             return Err(invalid("its value has a control character"));
         }
     }
-    // A broken trace context is worth nothing to anyone.
+    // Consumers ignore a broken trace context, so it is not sent.
     let is_broken = || !matches!(texts.as_slice(), [text] if is_traceparent(text));
     if name.eq_ignore_ascii_case("traceparent") && is_broken() {
         return Err(invalid("it is no trace context"));

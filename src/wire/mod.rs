@@ -128,7 +128,7 @@ impl Encoder {
             Payload::Unreadable { reason } => {
                 return Err(Refusal::UnreadableRow { reason: reason.to_string() });
             }
-            // Its bytes are not here, so it is refused even if the limit was raised since.
+            // The payload was not read, so the event is refused even if the limit is higher by now.
             Payload::Oversize { bytes } => return Err(too_large(*bytes)),
         };
         let (headers, payload) = match self.mode {

@@ -101,7 +101,7 @@ pub(super) fn line_of(event: &Event, source: &str) -> Result<Bytes, Refusal> {
         reason: "the event cannot be written as JSON",
     };
     let mut line = serde_json::to_vec(&structured).map_err(unserializable)?;
-    // Of a payload that is JSON the blanks are kept, and a line break between two tokens is one.
+    // A JSON payload keeps its blanks, and a line break between two tokens is one of them.
     for byte in &mut line {
         if matches!(byte, b'\n' | b'\r') {
             *byte = b' ';

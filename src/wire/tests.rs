@@ -134,7 +134,7 @@ fn a_payload_over_the_limit_is_refused_with_both_numbers() {
     let event = Event { payload: Payload::Oversize { bytes: 5 << 20 }, ..event() };
     let refusal = encoder("events.{event_type}").encode(&event).unwrap_err();
     assert!(refusal.to_string().contains("the broker takes at most 1048576"), "{refusal}");
-    // Left in the database under a lower limit than now: there are no bytes to publish.
+    // The payload stayed in the database under a lower limit, so there are no bytes to publish.
     let absent = Event { payload: Payload::Oversize { bytes: 5 }, ..event };
     assert_eq!(refused(&absent), "payload_too_large");
 }

@@ -42,7 +42,7 @@ pub(super) async fn findings(config: &Config) -> (Vec<CheckItem>, Option<SeenStr
         return (Vec::new(), None);
     }
     if config.route.sink == SinkKind::Stdout {
-        let text = "standard output: for looking and for development; what was in flight at a crash \
+        let text = "standard output: for inspection and for development; what was in flight at a crash \
                     comes again";
         return (vec![CheckItem::fine("sink", text)], None);
     }
@@ -65,10 +65,10 @@ pub(super) async fn findings(config: &Config) -> (Vec<CheckItem>, Option<SeenStr
         findings.push(denied);
         return (findings, None);
     }
-    // A check changes nothing, so that it does not create the stream either.
-    let only_look = config::StreamConfig { create: false, ..config.stream.clone() };
+    // A check changes nothing, so it does not create the stream.
+    let existing = config::StreamConfig { create: false, ..config.stream.clone() };
     let ack_timeout = config.nats.ack_timeout.0;
-    match nats::verify(&connection.jetstream, &only_look, &template, ack_timeout).await {
+    match nats::verify(&connection.jetstream, &existing, &template, ack_timeout).await {
         Ok(facts) => {
             let text = format!("{} exists, last sequence {}", config.stream.name, facts.last_seq);
             findings.push(CheckItem::fine(STREAM, text));

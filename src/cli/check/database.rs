@@ -74,7 +74,7 @@ pub(super) async fn findings(config: &Config) -> (Vec<CheckItem>, Option<RelayPr
     if !is_shared {
         findings.extend(sessions(&inspection, config).await);
     }
-    // Whatever is asked after a statement that waited for a lock on it would wait too.
+    // After a statement that waited for a lock, further statements would wait too.
     let progress = match inspection.progress(relay).await {
         Ok(progress) => progress,
         Err(error) => {
@@ -214,7 +214,7 @@ async fn sessions(inspection: &Inspection, config: &Config) -> Vec<CheckItem> {
             let text = format!("{what} is {max}, and a start needs {needed} sessions");
             return Some(CheckItem::refused(SESSIONS, Exit::Configuration, text).hint(hint));
         }
-        // The session that asks goes.
+        // The session of this check is among them, and ends with the check.
         let free = max - (now - 1);
         let text = format!("{what} is {max}, and {now} sessions are there");
         (free < needed).then(|| CheckItem::risky(SESSIONS, text).hint(hint))
@@ -317,7 +317,7 @@ async fn route(inspection: &Inspection, config: &Config) -> Vec<CheckItem> {
         Ok(None) => {}
         Err(error) => findings.push(refused(RELAY, &error)),
     }
-    // What no route takes waits for nobody.
+    // Unrouted events are counted and not published, so a filter cannot pass them over.
     if config.route.sink == SinkKind::Unrouted {
         return findings;
     }

@@ -24,7 +24,7 @@ pub(super) async fn findings(
     let leadership = Leadership::ask(inspection, relay).await?;
     let mut found: Vec<_> = findings::of(&leadership.facts())
         .into_iter()
-        // A check before the start is no trouble.
+        // A check may run before the first start, so a relay that does not run is no finding.
         .filter(|finding| {
             leadership.is_run() || !matches!(finding.code, Code::NeverStarted | Code::NoLeader)
         })

@@ -18,7 +18,7 @@ pub(super) async fn access(
     stream: &str,
 ) -> Option<CheckItem> {
     match nats::ask(connection, Request::Info, stream).await {
-        // Whatever is wrong besides a permission the answer itself says.
+        // Faults other than a permission are reported with the answer itself.
         Reply::Answered(_) | Reply::Nobody | Reply::Silent => None,
         Reply::Denied(text) => Some(denied(connection, Request::Info, stream, &text)),
     }
@@ -106,7 +106,7 @@ pub(super) async fn taker(
         ),
         Taker::Silent => (
             format!("a publish to {subject} that the stream should refuse is not answered"),
-            "look at the free space of the broker's disk and at its log",
+            "check the free space of the broker's disk and at its log",
         ),
     };
     let (text, hint) = text_and_hint;
@@ -123,7 +123,7 @@ async fn permitted(
     for request in wanted {
         match nats::ask(connection, request, stream).await {
             Reply::Answered(_) => {}
-            // A consumer that nobody has made listens nowhere.
+            // This consumer does not exist, so nothing listens for the request.
             Reply::Nobody if request == Request::Next => {}
             Reply::Nobody => findings.push(unheard(connection, request, stream)),
             Reply::Denied(text) => findings.push(denied(connection, request, stream, &text)),
@@ -154,7 +154,7 @@ fn denied(
         let subject = request.subject(stream);
         format!("let the user publish to {}.{subject}", connection.api_prefix)
     };
-    // Events flow without these.
+    // Events flow without the permission for these three requests.
     let finding = match request {
         Request::Read | Request::DeleteConsumer | Request::ResumeConsumer => {
             CheckItem::risky(PERMISSIONS, text)

@@ -49,7 +49,8 @@ fn limited(stream: &str, capacity: &Capacity, Used { what, used, max }: Used) ->
     #[expect(clippy::cast_precision_loss, reason = "a share for people")]
     let share = used as f64 / max as f64;
     let counts_consumers = what.starts_with("consumers");
-    // A stream that drops its oldest messages is never full; that is warned of already.
+    // A stream that drops its oldest messages is never full. Another finding warns of such a
+    // stream.
     let is_concerned = capacity.refuses || counts_consumers || what.contains("account");
     if share < NEARLY || !is_concerned {
         return None;

@@ -23,7 +23,7 @@ pub(super) fn finding(
 ) -> Option<CheckItem> {
     let stream = &config.stream;
     let name = &stream.name;
-    // Knowledge of another stream says nothing about this one.
+    // The recorded sequence counts only if it belongs to the configured stream.
     let before = progress.filter(|it| it.stream.as_ref() == Some(name) && it.stream_seq > 0);
     match (seen, before) {
         (SeenStream::Missing, Some(_)) => {

@@ -69,7 +69,7 @@ impl Which {
         }
         if self.ids.is_empty() && !self.yes && !self.dry_run && !io::stdin().is_terminal() {
             let text = format!("there is no terminal to ask whether to {verb} so many letters");
-            let hint = "say --yes, or look first with --dry-run";
+            let hint = "say --yes, or see first with --dry-run what would change";
             return Err(Failure::new(Exit::Usage, Problem::new(text).hint(hint)));
         }
         Ok(())
@@ -164,7 +164,8 @@ impl Job<'_> {
         let obeying = shutdown.obey_signals()?;
         tokio::select! {
             exit = self.batches(&mut chosen, since, &shutdown) => exit,
-            // The second signal: the batch under way is done as a whole or not at all.
+            // A second signal ends the program at once. The current batch is applied as a whole or
+            // not at all.
             () = obeying => Ok(Exit::Failed),
         }
     }

@@ -53,7 +53,8 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
         let pages = ask_each(&loaded, async |config: &Config| {
             letters::list(config, (state, &filter), args.after, args.limit).await
         });
-        // The list of a relay has none of them. Programs find them in `relay list`.
+        // Stranded letters are in no list of a configured relay. Programs find them in `relay
+        // list`.
         let stranded = async {
             if args.json { Ok(Vec::new()) } else { letters::stranded(&loaded.config).await }
         };

@@ -160,7 +160,8 @@ fn account(ledger: &Ledger, observed: &Observed, found: &Found, report: &mut Che
     by_end.sort_by_key(|transaction| transaction.end);
 
     let mut any_stored = false;
-    // Lost since the last stored event: in the middle if another stored one follows.
+    // Events lost since the last stored event. They are lost in the middle if a stored event
+    // follows.
     let mut since: Vec<Uuid> = Vec::new();
     for transaction in by_end {
         for row in &transaction.rows {

@@ -159,7 +159,7 @@ fn an_empty_stream_is_a_lost_postfix() {
 
 #[test]
 fn two_swapped_events_of_one_key_are_one_inversion() {
-    // Stream: a1 b1 a2 a3 b2 a4; the last two of a change places across a b.
+    // Stream: a1 b1 a2 a3 b2 a4; a3 and a4 change places across b2.
     let mut history = History::new();
     history.swap(3, 5);
     history.assert_only("inverted", history.id(3));
@@ -170,7 +170,7 @@ fn two_swapped_rows_of_one_transaction_are_one_inversion() {
     let mut history = History::new();
     history.swap(2, 3);
     history.assert_only("inverted", history.id(2));
-    // Also where only the place in the transaction tells.
+    // The place in the transaction alone is enough to see the inversion.
     let report = check(&history.ledger, &history.observed, Order::Overlap);
     assert_eq!(report.inversions.count, 1, "{report}");
 }
@@ -431,7 +431,7 @@ proptest! {
         copied.observed.stream.push(copy);
         copied.assert_only("duplicate", copied.id(victim));
 
-        // Moved to the end: every later event of its key is then before it, and it alone is late.
+        // The event is moved to the end, behind every later event of its key. It alone is inverted.
         let mut moved = history;
         let later = moved.observed.stream[victim + 1..]
             .iter()

@@ -132,7 +132,7 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         drop(self.pipe.take());
-        // Waiting only avoids a zombie; there is nothing to do about a failure.
+        // The wait avoids a zombie process. Its failure has no remedy, so it is ignored.
         drop(self.shell.wait());
     }
 }

@@ -68,7 +68,7 @@ impl Nats {
         let sandbox = Sandbox::create(options.parent.as_deref(), Signal::Kill)?;
         let name = format!("postrider-{}", Uuid::new_v4().simple());
         let mut server = Self { sandbox, program, options, name, port: 0 };
-        // Somebody may take the port between the kernel's answer and our use of it.
+        // Another process may take the port before the server binds it.
         let mut result = Ok(());
         let mut wanted = server.options.port;
         for _ in 0..5 {

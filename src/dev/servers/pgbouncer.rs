@@ -88,7 +88,7 @@ impl Pgbouncer {
         let program = program()?;
         let sandbox = Sandbox::create(None, Signal::Terminate)?;
         let mut pooler = Self { sandbox, program, options, postgres_port, port: 0 };
-        // Somebody may take the port between the kernel's answer and our use of it.
+        // Another process may take the port before the server binds it.
         let mut result = Ok(());
         for _ in 0..5 {
             pooler.port = free_port()?;
@@ -218,7 +218,7 @@ impl Pgbouncer {
         let failed = |source| ServerError::Statement { statement: command.to_owned(), source };
         let work = async {
             let mut config = tokio_postgres::Config::new();
-            // Our own socket directory: nobody else's pooler can answer there.
+            // The socket is in a directory of this server, so no other pooler can answer there.
             config.host_path(self.sandbox.directory()).port(self.port).dbname("pgbouncer");
             config.user(ADMIN).password(ADMIN_PASSWORD);
             let (client, mut connection) = config.connect(NoTls).await.map_err(failed)?;
@@ -226,7 +226,7 @@ impl Pgbouncer {
             let mut answer = Box::pin(client.simple_query(command));
             tokio::select! { biased;
                 result = &mut answer => return result.map_err(failed),
-                // The connection ends first only when it breaks; the command then says how.
+                // A connection that ends first is broken; then the command returns the error.
                 _ = &mut connection => {}
             }
             answer.await.map_err(failed)

@@ -67,7 +67,7 @@ impl Postgres {
             .arg(sandbox.directory().join("data"));
         sandbox.run("initdb", initdb)?;
         let mut server = Self { sandbox, program: bin.join("postgres"), options, port: 0 };
-        // Somebody may take the port between the kernel's answer and our use of it.
+        // Another process may take the port before the server binds it.
         let mut result = Ok(());
         let mut wanted = server.options.port;
         for _ in 0..5 {
@@ -107,7 +107,7 @@ impl Postgres {
         }
         let deadline = Instant::now() + START_DEADLINE;
         let mut config = tokio_postgres::Config::new();
-        // Our own socket directory: nobody else's server can answer there.
+        // The socket is in a directory of this server, so no other server can answer there.
         config.host_path(self.sandbox.directory()).port(self.port).user("postgres");
         config.dbname("postgres");
         loop {
@@ -191,7 +191,7 @@ impl Postgres {
         let mut work = Box::pin(client.batch_execute(statements));
         tokio::select! { biased;
             result = &mut work => return result.map_err(failed),
-            // The connection ends first only when it breaks; the statements then say how.
+            // A connection that ends first is broken; then the statement returns the error.
             _ = &mut connection => {}
         }
         work.await.map_err(failed)

@@ -46,7 +46,7 @@ impl Sandbox {
     /// is what ends the process when the sandbox is dropped.
     pub(super) fn create(parent: Option<&Path>, last_signal: Signal) -> Result<Self, ServerError> {
         let id = Uuid::new_v4().simple().to_string();
-        // A short name: the path of a unix socket has room for 107 bytes.
+        // The name is short because the path of a Unix socket has at most 107 bytes.
         let name = format!("postrider-{}", id.get(..12).unwrap_or(&id));
         let directory = parent.map_or_else(env::temp_dir, Path::to_path_buf).join(name);
         let furnish = || -> io::Result<(Option<Account>, Guard)> {
@@ -78,7 +78,8 @@ impl Sandbox {
             .map_err(io_error("open the server's log"))?;
         let mut command = Command::new(program);
         command.current_dir(&self.directory).stdin(Stdio::null()).stdout(out).stderr(err);
-        // Ctrl-C in a terminal must reach us first: we still need the server to finish our work.
+        // Ctrl-C in a terminal must reach this program first, which needs the server to finish its
+        // work.
         command.process_group(0);
         if let Some(account) = self.account {
             command.uid(account.uid).gid(account.gid);
@@ -182,7 +183,7 @@ impl Sandbox {
 
     fn forget(&mut self) {
         self.child = None;
-        // A guard that is gone guards nothing: there is nothing to take back.
+        // A guard that has ended needs no message, so its error is ignored.
         drop(self.guard.forget());
     }
 
@@ -206,7 +207,7 @@ impl Sandbox {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         if !self.has_ended() && self.signal(self.last_signal).is_ok() {
-            // Blocking is right here: the directory may go only after the last writer has gone.
+            // This wait blocks: the directory can be removed only once no process writes to it.
             let mut tries = 0;
             while !self.has_ended() && tries < 500 {
                 std::thread::sleep(Duration::from_millis(10));
@@ -214,7 +215,7 @@ impl Drop for Sandbox {
             }
         }
         drop(self.kill());
-        // What is left over, the guard removes.
+        // The guard removes whatever remains of the directory.
         drop(fs::remove_dir_all(&self.directory));
     }
 }

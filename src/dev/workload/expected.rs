@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn values_are_encoded_as_the_binding_says() {
-        // The example of the CloudEvents specification.
+        // The source is the example of the CloudEvents specification.
         assert_eq!(encoded("Euro € 😀"), "Euro%20%E2%82%AC%20%F0%9F%98%80");
         assert_eq!(encoded("a\"b%c/d"), "a%22b%25c/d");
     }

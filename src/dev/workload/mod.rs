@@ -3,7 +3,7 @@
 //! Every transaction is drawn from the seed (see `plan`), its rows get their number within their
 //! key under that key's lock, and its fate goes into the [`Ledger`]. When a connection breaks in
 //! the middle of COMMIT, the writer finds out afterwards whether the transaction is there, so that
-//! a run through crashes of Postgres ends without doubts.
+//! a run through crashes of Postgres leaves no transaction uncertain.
 
 mod expected;
 mod insert;
@@ -64,7 +64,7 @@ pub struct Options {
     /// The longest of these pauses.
     pub hold_max: Duration,
     /// How long a writer tries to connect again before the run fails.
-    pub patience: Duration,
+    pub reconnect_timeout: Duration,
     /// The beginning of every subject: the part of the route before `{event_type}`.
     pub subject_prefix: String,
     /// The `ce-source` to expect: the relay's configured source.
@@ -91,7 +91,7 @@ impl Default for Options {
             early_xid_percent: 1,
             prepared_percent: 0,
             hold_max: Duration::from_millis(50),
-            patience: Duration::from_mins(1),
+            reconnect_timeout: Duration::from_mins(1),
             subject_prefix: "events.".to_owned(),
             source: "postrider".to_owned(),
         }
@@ -102,10 +102,10 @@ impl Default for Options {
 #[derive(Debug, thiserror::Error)]
 pub enum WorkloadError {
     /// The database was away for longer than the writers retry.
-    #[error("connect to the database within {} s: {source}", .patience.as_secs())]
+    #[error("connect to the database within {} s: {source}", .reconnect_timeout.as_secs())]
     Unreachable {
         /// How long was tried.
-        patience: Duration,
+        reconnect_timeout: Duration,
         /// The error of the last attempt.
         source: tokio_postgres::Error,
     },

@@ -117,7 +117,7 @@ impl PlannedRow {
         let place = random.below(u32::try_from(keys.len()).unwrap_or(1)) as usize;
         let event_type =
             EVENT_TYPES.get(random.below(5) as usize).copied().unwrap_or("order.placed");
-        // A JSON null inside the array of `emit_many` says something else than no payload.
+        // A JSON null inside the array of `emit_many` is a payload, and not the absence of one.
         let is_null = random.percent(options.null_percent) && way != Way::EmitMany;
         let mut headers = Vec::new();
         if random.percent(50) {
@@ -135,7 +135,7 @@ impl PlannedRow {
             event_version: if random.percent(90) { 1 } else { 2 },
             payload: Some(draw_payload(random, options, way)).filter(|_| !is_null),
             headers,
-            // One that has to be percent-encoded on the wire.
+            // This actor has to be percent-encoded in the message.
             actor: random.percent(25).then_some("Zoë \"Z\" Q"),
         }
     }

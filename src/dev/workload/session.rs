@@ -42,13 +42,16 @@ pub(super) struct Work {
 impl WriterSession {
     /// Connects, and tries again until the time for retries is used up.
     pub(super) async fn open(options: &Options) -> Result<Self, WorkloadError> {
-        let deadline = Instant::now() + options.patience;
+        let deadline = Instant::now() + options.reconnect_timeout;
         loop {
             match Self::connect(options).await {
                 Ok(session) => return Ok(session),
                 Err(error) if is_lasting(&error) => return Err(WorkloadError::Statement(error)),
                 Err(source) if Instant::now() > deadline => {
-                    return Err(WorkloadError::Unreachable { patience: options.patience, source });
+                    return Err(WorkloadError::Unreachable {
+                        reconnect_timeout: options.reconnect_timeout,
+                        source,
+                    });
                 }
                 Err(_) => sleep(Duration::from_millis(50)).await,
             }
@@ -57,10 +60,10 @@ impl WriterSession {
 
     async fn connect(options: &Options) -> Result<Self, Error> {
         let (client, connection) = tokio_postgres::connect(&options.url, NoTls).await?;
-        // Whoever uses the client sees the connection's error too.
+        // The client of this connection reports the same error.
         tasks::drive(async move { drop(connection.await) });
         let prepare = async |text: &str| client.prepare(&in_schema(text, options)).await;
-        // All in one round trip, because some tests cut connections by the dozen.
+        // One round trip prepares all statements, because some tests cut connections by the dozen.
         let (lock, emit, emit_many, insert) = try_join4(
             prepare(include_str!("sql/lock.sql")),
             prepare(include_str!("sql/emit.sql")),
@@ -164,12 +167,13 @@ impl WriterSession {
         options: &Options,
     ) -> Result<bool, Error> {
         let client = &self.client;
-        let deadline = Instant::now() + options.patience;
+        let deadline = Instant::now() + options.reconnect_timeout;
         loop {
             if client.query_one(include_str!("sql/prepared.sql"), &[&gid]).await?.try_get(0)? {
                 client.batch_execute(&format!("COMMIT PREPARED '{gid}'")).await?;
             }
-            // After a crash the id may be one that has not been drawn again yet, which is an error.
+            // After a crash the server may not have reached this transaction id again; then it is
+            // an error.
             let status = client.query_one(include_str!("sql/in_progress.sql"), &[&xid]).await;
             let running = status.and_then(|row| row.try_get(0)).unwrap_or(false);
             if !running || Instant::now() > deadline {

@@ -107,12 +107,12 @@ impl Writer {
         xid: &str,
     ) -> Result<TransactionFate, WorkloadError> {
         if !session.is_broken() && error.as_db_error().is_some() {
-            // The server refused one of the inserts, and then made a rollback of the COMMIT.
+            // The server refused one of the inserts, and so the COMMIT rolled the transaction back.
             return leave(session, error).await.map(|()| TransactionFate::RolledBack);
         }
         let Some(first) = work.rows.ledger.first() else { return Ok(TransactionFate::RolledBack) };
         let options = &self.shared.options;
-        let deadline = Instant::now() + options.patience;
+        let deadline = Instant::now() + options.reconnect_timeout;
         // Postgres may be restarting: each try is a new connection.
         while Instant::now() < deadline {
             *session = WriterSession::open(options).await?;
@@ -142,7 +142,7 @@ async fn leave(session: &WriterSession, error: tokio_postgres::Error) -> Result<
     if is_lasting(&error) {
         return Err(WorkloadError::Statement(error));
     }
-    // If this does not work either, the connection is gone, and the rollback happens by itself.
+    // A failed ROLLBACK means that the connection is lost; then the server rolls back by itself.
     drop(session.roll_back().await);
     Ok(())
 }

@@ -32,7 +32,7 @@ impl<'a> ChosenLetters<'a> {
     ) -> Result<Self, DatabaseError> {
         let operator = open(config, &OPERATOR_SETTINGS).await?;
         let mut choice = filter.choice(&operator, act.state).await?;
-        // What dies from now on was not asked about, and a letter that dies again is left alone.
+        // A letter that dies, or dies again, from now on is not part of the choice.
         if act.state == LetterState::Dead {
             choice.until = Some(operator.now().await?);
         }

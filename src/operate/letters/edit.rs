@@ -167,7 +167,7 @@ async fn prepare(
     (id, changes): (i64, LetterChanges),
 ) -> Result<Edit, EditError> {
     let detail = dead_letter(operator, id).await?;
-    // Which columns hold one; its bytes decide nothing, and may be too many to carry.
+    // One byte of each part shows which columns contain a payload. The whole payload may be large.
     let parts = operator.payload(id, 1).await?.ok_or(EditError::PayloadGone)?;
     let edit = changes.edit(&detail, &parts)?;
     check(config, &detail, &edit, &parts)?;
@@ -214,7 +214,7 @@ impl LetterChanges {
         if self.set_headers.is_empty() && self.remove_headers.is_empty() {
             return Ok(before.to_owned());
         }
-        // Values stay as they are written: a number keeps its digits.
+        // Header values keep their spelling: a number keeps its digits.
         let parsed: Result<BTreeMap<Cow<'_, str>, Cow<'_, RawValue>>, _> =
             serde_json::from_str::<BTreeMap<Cow<'_, str>, &RawValue>>(before)
                 .map(|map| map.into_iter().map(|(k, v)| (k, Cow::Borrowed(v))).collect());

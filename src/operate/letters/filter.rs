@@ -45,7 +45,7 @@ impl LetterFilter {
         let since = match &self.since {
             None => None,
             Some(Since::At(time)) => Some((*time).into()),
-            // An age that reaches behind the beginning of time is no bound.
+            // An age that the clock cannot subtract sets no bound.
             Some(Since::Ago(age)) => operator.now().await?.checked_sub(*age),
         };
         Ok(Choice {

@@ -85,7 +85,7 @@ pub async fn show(config: &Config, id: i64, extent: ShownExtent) -> Result<Shown
     };
     let mut payload = operator.payload(id, limit).await?;
     if extent == ShownExtent::Beginning {
-        // So many characters of JSON may be more bytes than that.
+        // Postgres cuts JSON at a number of characters, which may be more bytes.
         for part in payload.iter_mut().flatten() {
             part.bytes.truncate(beginning(&part.bytes, SHOWN_BYTES).len());
         }
@@ -98,7 +98,7 @@ pub async fn show(config: &Config, id: i64, extent: ShownExtent) -> Result<Shown
 fn beginning(bytes: &[u8], bytes_max: usize) -> &[u8] {
     let cut = bytes.get(..bytes_max).unwrap_or(bytes);
     match str::from_utf8(cut) {
-        // Three bytes at most are missing from the last character.
+        // The cut may leave out at most three bytes of the last character.
         Err(error) if cut.len() < bytes.len() && cut.len() - error.valid_up_to() < 4 => {
             cut.get(..error.valid_up_to()).unwrap_or(cut)
         }

@@ -1,7 +1,7 @@
 -- Ends the terms of leaders with another number of shards whose lease is not in force. A frozen one
 -- that wakes up later could renew its lease otherwise, because no instance has acquired its position.
 --
--- The rule is that of functions/is_led.sql, written out: the function would look at the row as of the
+-- The rule is that of functions/is_led.sql, written out: the function would read the row as of the
 -- statement's snapshot, and this condition is checked again on a row that was renewed meanwhile.
 --
 -- $1 text route, $2 int4 shards that this one has (1: it has none)

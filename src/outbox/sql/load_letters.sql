@@ -9,24 +9,24 @@
 --   outbox), then id int8, state text, attempts int4, holds bool, is_due bool (a retrying letter's
 --   time has come)
 -- Rows: 0 to $2. Index: primary key, then letter_waiting_key. Locks: ACCESS SHARE.
-WITH looked AS MATERIALIZED (
+WITH wanted AS MATERIALIZED (
     SELECT l.id, l.relay, l.aggregate_type, l.aggregate_id,
            coalesce(l.aggregate_type, '') <> '' AND coalesce(l.aggregate_id, '') <> '' AS has_key
     FROM "postrider".letter AS l WHERE l.id = $1::bigint
 ), run AS (
     SELECT w.*, sum(w.payload_size) OVER (ORDER BY w.seq) - w.payload_size AS bytes_before
-    FROM ((SELECT k.* FROM looked
+    FROM ((SELECT k.* FROM wanted
            CROSS JOIN LATERAL (
                SELECT l.* FROM "postrider".letter AS l
-               WHERE looked.has_key AND l.relay = looked.relay
-                 AND hashtextextended(l.aggregate_id, 0) = hashtextextended(looked.aggregate_id, 0)
-                 AND l.aggregate_id = looked.aggregate_id
-                 AND l.aggregate_type = looked.aggregate_type
+               WHERE wanted.has_key AND l.relay = wanted.relay
+                 AND hashtextextended(l.aggregate_id, 0) = hashtextextended(wanted.aggregate_id, 0)
+                 AND l.aggregate_id = wanted.aggregate_id
+                 AND l.aggregate_type = wanted.aggregate_type
                  AND l.resolved_at IS NULL AND (l.holds OR l.state <> 'dead')
                ORDER BY l.seq LIMIT $2::bigint) AS k)
           UNION ALL
-          (SELECT l.* FROM looked JOIN "postrider".letter AS l ON l.id = looked.id
-           WHERE NOT looked.has_key AND l.resolved_at IS NULL AND l.state <> 'dead')) AS w
+          (SELECT l.* FROM wanted JOIN "postrider".letter AS l ON l.id = wanted.id
+           WHERE NOT wanted.has_key AND l.resolved_at IS NULL AND l.state <> 'dead')) AS w
 )
 SELECT o.seq, o.event_id, o.occurred_at, o.event_type, NULLIF(o.event_version, 1) AS event_version,
        NULLIF(o.kind, 'domain') AS kind,

@@ -3,8 +3,8 @@
 --
 -- $1 to $14 as in settle_position.sql: the columns of the position
 -- $15 bigint payload bytes at most: a larger payload stays in the outbox; one that another table
---   had compressed, and that is larger even so, is not unpacked to be measured: of it the letter
---   tells the compressed size
+--   had compressed, and that is larger even so, is not unpacked to be measured: the letter
+--   then has its compressed size
 -- $16 bigint dead letters to name at most
 -- $17 to $23 the letters, an array for each column of `failed`: bigint[] seq, text[] state (dead |
 --   retrying | held), boolean[] holds, text[] error_code, text[] error, integer[] attempts,

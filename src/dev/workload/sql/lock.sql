@@ -1,4 +1,4 @@
--- Draws the transaction's id, tells it, and locks the keys of the array, in its order, until the
+-- Draws the transaction's id, returns it, and locks the keys of the array, in its order, until the
 -- transaction ends. Parameters: the class of the locks, the keys. One row.
 SELECT
     pg_current_xact_id()::text,
