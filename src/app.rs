@@ -26,7 +26,7 @@ use crate::{
     wire::TemplateError,
 };
 
-/// How long the tasks beside the flows may take to end.
+/// Longest time that the tasks beside the flows may take to end.
 const TASKS_GRACE: Duration = Duration::from_secs(5);
 
 /// Options of the command line beside the configuration.
@@ -36,7 +36,7 @@ pub struct RunOptions {
     pub rescan: bool,
 }
 
-/// Why the program ended by itself.
+/// Reason why the program ended by itself.
 #[derive(Debug, Error)]
 pub enum RunError {
     /// The settings of NATS cannot work.

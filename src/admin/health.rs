@@ -15,8 +15,8 @@ use crate::{
     relay::report::status::{Phase, Status},
 };
 
-/// How long the loop may be silent. It turns at least every `idle_interval` (5 s), whatever
-/// Postgres and NATS do, so that a restart on this helps only when nothing else will.
+/// Longest silence of the loop. It turns at least every `idle_interval` (5 s), whatever Postgres
+/// and NATS do, so that a restart on this helps only when nothing else will.
 const TURN_MAX: Duration = Duration::from_secs(15);
 
 /// `GET /livez`: whether the loop turns.

@@ -22,15 +22,15 @@ use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOw
 /// open many and say nothing keep nobody else out.
 const CONNECTIONS_MAX: usize = 64;
 
-/// How long a client may take for the head of its request; a probe takes milliseconds. Then its
-/// connection is closed.
+/// Longest time that a client may take for the head of its request; a probe takes milliseconds.
+/// Then its connection is closed.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a client may take for the answer, from its first byte on. Then its connection is
-/// closed.
+/// Longest time that a client may take for the answer, from its first byte on. Then its connection
+/// is closed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why there is no admin listener.
+/// Reason why there is no admin listener.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     /// The address cannot be bound.

@@ -41,7 +41,7 @@ use crate::{
 /// The wait between attempts to bind the address.
 const BIND_AGAIN: Duration = Duration::from_secs(1);
 
-/// How often it is said again that the address cannot be bound.
+/// Interval between two warnings that the address cannot be bound.
 const REMIND: Duration = Duration::from_mins(1);
 
 /// The state that the pages show.

@@ -73,7 +73,7 @@ struct FlowView {
     phase: &'static str,
     dependencies: [LinkView; 2],
     gate: Option<GateView>,
-    /// Why no message may be handed over while this instance leads.
+    /// Reason why no message may be handed over while this instance leads.
     unready: Option<&'static str>,
     in_flight: usize,
     waiting: usize,

@@ -47,7 +47,7 @@ const MEMORY_PER_IN_FLIGHT: usize = 2;
 /// Messages that a scan of the stream may have on their way.
 const SCAN_AHEAD: usize = 2048;
 
-/// How long the tasks beside a relay may take to end.
+/// Longest time that the tasks beside a relay may take to end.
 const TASKS_GRACE: Duration = Duration::from_secs(5);
 
 /// Interval between two warnings while there is no connection to NATS.

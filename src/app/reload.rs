@@ -16,7 +16,7 @@ use crate::{
     systemd,
 };
 
-/// From what the configuration is loaded again, and the log whose level it may change.
+/// Sources from which the configuration is loaded again, and the log whose level it may change.
 #[derive(Debug)]
 pub struct Reloading {
     /// The same sources as at the start.

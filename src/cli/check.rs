@@ -40,7 +40,7 @@ struct CheckItem {
     hint: Option<String>,
 }
 
-/// How one check ended.
+/// Result of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CheckResult {
     /// As it should be.

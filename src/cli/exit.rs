@@ -14,8 +14,8 @@ use crate::{
     },
 };
 
-/// How a command ends; the numbers are those of `sysexits.h`. The systemd unit does not restart
-/// after [`Exit::Usage`], [`Exit::NoPermission`] and [`Exit::Configuration`].
+/// End of a command; the numbers are those of `sysexits.h`. The systemd unit does not restart after
+/// [`Exit::Usage`], [`Exit::NoPermission`] and [`Exit::Configuration`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// Everything was done.
@@ -238,10 +238,10 @@ impl From<&nats::NatsConnectError> for Exit {
 const OPERATOR_HINT: &str = "this command needs the role postrider_operator: GRANT postrider_operator TO the \
      user of database.url, or name another user for this command with POSTRIDER__DATABASE__URL";
 
-/// Why a command did not do its work: what to print, and how to end.
+/// Failure of a command: the text to print, and the exit code.
 #[derive(Debug)]
 pub struct Failure {
-    /// How to end.
+    /// The exit code.
     pub exit: Exit,
     /// The problems to print, one paragraph each.
     pub problems: Vec<Problem>,

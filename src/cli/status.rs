@@ -132,7 +132,7 @@ fn other_codes(worst: &Finding, findings: &[Finding]) -> String {
     codes.join(", ")
 }
 
-/// How much waits to be published, and how much of it as letters.
+/// Number of events that wait to be published, and of letters among them.
 fn waiting(backlog: u64, status: &RelayStatus) -> String {
     let letters = [(status.retrying, "retrying"), (status.held, "held behind a letter")];
     let letters: Vec<String> = letters

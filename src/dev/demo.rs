@@ -22,13 +22,13 @@ use super::{
 };
 use crate::tasks;
 
-/// How often the shop does something.
+/// Interval between two acts of the shop.
 const PACE: Duration = Duration::from_millis(600);
 
-/// How often the letters are read.
+/// Interval between two readings of the letters.
 const LETTERS_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long the relay may take to create the stream.
+/// Longest time that the relay may take to create the stream.
 const STREAM_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Interval between two requests for the stream, until it exists.
@@ -49,7 +49,7 @@ pub struct Summary {
     pub held: i64,
 }
 
-/// Why the demo could not go on.
+/// Reason why the demo could not go on.
 #[derive(Debug, Error)]
 pub enum DemoError {
     /// The database refused something.
@@ -222,7 +222,7 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).map(HeaderValue::as_str)
 }
 
-/// How long ago an event happened, by its own account.
+/// Age of an event, by its own time.
 fn age(headers: &HeaderMap) -> String {
     let occurred_at: Option<Timestamp> = header(headers, "ce-time").and_then(|t| t.parse().ok());
     let Some(occurred_at) = occurred_at else { return "no time".to_owned() };

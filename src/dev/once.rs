@@ -17,7 +17,7 @@ use super::{
 };
 use crate::tasks;
 
-/// How long nothing may arrive before the rest is given up.
+/// Longest time without an arrival; after it the run waits for no further event.
 const STANDSTILL_MAX: Duration = Duration::from_secs(30);
 
 /// The report of a run: its figures, and the checker's findings.
@@ -37,7 +37,7 @@ pub struct RunReport {
     pub relay_memory_bytes: Option<u64>,
     /// The errors in the relay's log.
     pub relay_errors: Vec<String>,
-    /// How the relay ended when it was asked to stop; `None` when a signal ended it.
+    /// Exit code of the relay that was asked to stop; `None` when a signal ended it.
     pub relay_exit: Option<i32>,
 }
 
@@ -59,7 +59,7 @@ impl RunReport {
     }
 }
 
-/// Why a run gave no outcome.
+/// Reason why a run gave no outcome.
 #[derive(Debug, Error)]
 pub enum OnceError {
     /// The workload could not go on.

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use super::servers::{Guard, Signal, send_signal};
 
-/// How long the program may take to stop; longer than its own grace.
+/// Longest time that the program may take to stop; longer than its own grace.
 const STOP_DEADLINE: Duration = Duration::from_secs(40);
 
 /// A running (or ended) `postrider run`. Dropping it kills it.

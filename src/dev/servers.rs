@@ -19,7 +19,7 @@ pub use postgres::{Postgres, PostgresOptions};
 
 use std::{io, net::TcpListener};
 
-/// Why a throwaway server could not be found, started or reached.
+/// Reason why a throwaway server could not be found, started or reached.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// No suitable program on this machine.
@@ -59,7 +59,7 @@ pub enum ServerError {
     Silent {
         /// The program.
         program: &'static str,
-        /// How long was waited.
+        /// Length of the wait.
         seconds: u64,
         /// The last lines that it wrote.
         log: String,

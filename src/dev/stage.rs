@@ -40,7 +40,7 @@ pub struct Stage {
     admin_port: u16,
 }
 
-/// Why a stage could not be set up.
+/// Reason why a stage could not be set up.
 #[derive(Debug, Error)]
 pub enum StageError {
     /// A server is missing or does not start.
@@ -62,7 +62,7 @@ pub enum StageError {
     },
 }
 
-/// Which ports a stage listens on.
+/// The ports on which a stage listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ports {
     /// Any free ones.

@@ -23,10 +23,10 @@ use super::{
     workload::{ANY_SEQUENCE, ANY_TIME},
 };
 
-/// How long the server may be silent in the middle of a stream.
+/// Longest silence of the server in the middle of a stream.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-/// Why a stream could not be read back.
+/// Reason why a stream could not be read back.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The server refused, or cannot be reached.

@@ -27,7 +27,7 @@ pub struct RelayFacts {
     pub oldest_seconds: f64,
     /// Events that no route took, where the relay is the one that counts them.
     pub unrouted: Option<u64>,
-    /// How old the figures are, in seconds; `None` when they were asked for just now.
+    /// Age of the figures in seconds; `None` when they were asked for just now.
     pub measured_seconds_ago: Option<f64>,
     /// Seconds since the stream last confirmed a message; `None` when the observer cannot see it.
     pub unconfirmed_seconds: Option<f64>,
@@ -64,7 +64,7 @@ pub enum Role {
     Led {
         /// The leader's host and process.
         by: String,
-        /// How long ago it reported under its term, or took the lease.
+        /// Seconds since it reported under its term, or acquired the lease.
         silent_seconds: Option<f64>,
         /// Whether it has reported under its term: it does so once it begins to publish.
         has_reported: bool,
@@ -117,7 +117,7 @@ pub struct Unready {
     pub code: Code,
     /// The cause, in one sentence.
     pub cause: &'static str,
-    /// How long it has lasted.
+    /// Seconds for which it has lasted.
     pub seconds: f64,
 }
 

@@ -26,7 +26,7 @@ use crate::metrics::{Chore, Depth};
 /// Age of the oldest waiting event in seconds, inclusive, from which there is a warning.
 pub const LAG_WARNING_SECONDS: f64 = 60.0;
 
-/// From this age on it is critical.
+/// Age in seconds, inclusive, from which lag is critical.
 pub const LAG_CRITICAL_SECONDS: f64 = 120.0;
 
 /// A leader that has not reported for so long is a finding: three of its intervals.
@@ -50,7 +50,7 @@ pub struct Finding {
     /// The kind of the finding.
     #[serde(serialize_with = "code_name")]
     pub code: Code,
-    /// How bad it is.
+    /// The severity of the finding.
     pub severity: Severity,
     /// The cause, in one sentence. It may name hosts and quote servers, and contains no secret.
     pub cause: String,
@@ -63,7 +63,7 @@ fn code_name<S: Serializer>(code: &Code, serializer: S) -> Result<S::Ok, S::Erro
     serializer.serialize_str(code.as_str())
 }
 
-/// How bad a finding is.
+/// Severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
@@ -154,7 +154,7 @@ pub fn of(facts: &RelayFacts) -> Vec<Finding> {
     found
 }
 
-/// Why a leader hands nothing over, when it lasts and no other finding explains it.
+/// Reason why a leader hands nothing over, when it lasts and no other finding explains it.
 fn unready(facts: &RelayFacts, found: &[Finding]) -> Option<Finding> {
     let unready = facts.unready.filter(|unready| unready.seconds >= UNREADY_SECONDS)?;
     let is_explained = found.iter().any(|finding| stops_flow(finding.code));

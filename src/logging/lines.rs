@@ -16,7 +16,7 @@ use tracing_subscriber::fmt::MakeWriter;
 /// Lines that wait for the reader at most; what comes on top is counted and dropped.
 const LINES_MAX: usize = 1024;
 
-/// How long the end of the program waits for the reader.
+/// Longest time that the end of the program waits for the reader.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Queue of lines for the writer; sending never waits.

@@ -166,7 +166,7 @@ label! {
 label! {
     /// A measurement that is repeated at an interval.
     Measurement {
-        /// How much waits, and how many letters there are.
+        /// The backlog and the number of letters.
         Depth = "depth",
     }
 }

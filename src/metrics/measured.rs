@@ -2,11 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-/// From this age on a measurement is overdue: three intervals of the chore that takes it.
+/// Age, exclusive, from which a measurement is overdue: three intervals of the chore that takes it.
 pub const OVERDUE: Duration = Duration::from_secs(15);
 
-/// How much waits, as last measured. Before the first measurement: nothing, as of the program's
-/// start.
+/// The last measurement of the backlog. Before the first one: no backlog, at the program's start.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Measured {
     /// The time of the measurement.
@@ -15,7 +14,7 @@ pub struct Measured {
     pub depth: Depth,
 }
 
-/// How much waits to be published, and what an operator has to decide about.
+/// The backlog, and the letters that an operator has to decide about.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Depth {
     /// Committed events that are not settled.

@@ -197,7 +197,7 @@ impl PublishingMetrics {
         self.batches.get_or_create(&BatchLabel { result }).inc();
     }
 
-    /// How many messages are sent and unanswered, and how many keys wait behind a dead letter.
+    /// Sets the number of messages in flight and the number of keys that wait behind a dead letter.
     pub fn held(&self, in_flight: usize, blocked_aggregates: usize) {
         self.in_flight.set(count(in_flight));
         self.blocked.set(count(blocked_aggregates));

@@ -54,7 +54,7 @@ pub struct Audit {
 pub struct Acknowledged {
     /// The relay's name.
     pub relay: String,
-    /// How many losses, with a row of the audit each.
+    /// Number of losses, each with a row of the audit.
     pub losses: u64,
 }
 

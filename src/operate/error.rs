@@ -58,7 +58,7 @@ pub enum CompareError {
     Unreachable {
         /// The address of the server.
         url: String,
-        /// Why there is none.
+        /// Reason why there is no connection.
         error: nats::NatsConnectError,
     },
     /// The stream cannot be read.

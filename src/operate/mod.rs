@@ -22,7 +22,7 @@ use crate::{
 
 pub use error::{CompareError, DatabaseError};
 
-/// How far a question or an act is that takes long.
+/// Progress of a question or an act that takes long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// The stream is being read.

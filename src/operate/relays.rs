@@ -31,9 +31,9 @@ pub struct ListedRelay {
     pub state: RelayState,
     /// The instance that led it last, by its own account.
     pub holder: String,
-    /// For how long it has written nothing, in seconds.
+    /// Seconds since it last wrote its position.
     pub idle_seconds: f64,
-    /// How many events it is behind at most.
+    /// Upper bound of the events that it is behind.
     pub behind_at_most: i64,
     /// Its unresolved letters; exact up to 10,000.
     pub letters: i64,

@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// How far one relay is. What could not be measured is `None`.
+/// Progress of one relay. A figure that could not be measured is `None`.
 #[derive(Debug, Serialize)]
 pub struct RelayStatus {
     /// The relay's name.
@@ -49,9 +49,9 @@ pub struct RelayStatus {
     pub held: Option<u64>,
     /// Events at most that were published and are gone from the stream and the outbox.
     pub lost: u64,
-    /// Why nothing is published, in the words of the leader.
+    /// Reason why nothing is published, in the words of the leader.
     pub note: Option<String>,
-    /// How long ago the leader reported under its term.
+    /// Seconds since the leader reported under its term.
     pub reported_seconds_ago: Option<f64>,
     /// Everything that is wrong, the worst first.
     pub findings: Vec<Finding>,
@@ -79,7 +79,7 @@ struct Asked {
     facts: RelayFacts,
 }
 
-/// How far the configured relay is.
+/// Progress of the configured relay.
 ///
 /// # Errors
 /// As the session's, but for a lock of another session, which is a finding.

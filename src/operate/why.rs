@@ -1,4 +1,4 @@
-//! Why the events of one key wait, and what to do about it.
+//! Reasons why the events of one key wait, and the next step.
 
 use serde::Serialize;
 
@@ -12,7 +12,8 @@ use crate::{
 
 pub use crate::outbox::WaitingLetter;
 
-/// From this age on a row that a running relay says nothing about is none that it is about to take.
+/// Age in seconds, inclusive, from which a pending row needs an explanation. A younger one is about
+/// to be taken by a running relay.
 const SOON_SECONDS: f64 = 10.0;
 
 /// The reasons why events of one key wait, and the next step.
@@ -35,7 +36,7 @@ pub struct KeyStatus {
     pub oldest_age_seconds: Option<f64>,
     /// Whether all rows of the key were counted.
     pub pending_is_exact: bool,
-    /// Why nothing is published at all; `None` when something is.
+    /// Reason why nothing is published at all; `None` when something is.
     pub blocked: Option<String>,
     /// The change that is needed before the letter in front is tried again.
     pub first: Option<&'static str>,

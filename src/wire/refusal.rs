@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-/// Why an event cannot become a message. It is dead-lettered with this text and code.
+/// Reason why an event cannot become a message. It is dead-lettered with this text and code.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Refusal {
     /// The subject has an empty token, a wildcard, white space or a control character.
@@ -16,7 +16,7 @@ pub enum Refusal {
     /// The subject is longer than [`crate::wire::SUBJECT_BYTES_MAX`].
     #[error("subject has {bytes} bytes, the limit is {}", crate::wire::SUBJECT_BYTES_MAX)]
     SubjectTooLong {
-        /// How long it is.
+        /// Bytes of the subject.
         bytes: usize,
     },
     /// The row's own subject leaves the route's literal prefix.
@@ -73,7 +73,7 @@ pub enum Refusal {
     /// More headers, or more bytes of them, than allowed.
     #[error("headers exceed the limit: {what}")]
     HeadersTooLarge {
-        /// Which limit, with both numbers.
+        /// The limit, with both numbers.
         what: String,
     },
     /// The payload and headers exceed what the broker takes.

@@ -43,7 +43,7 @@ const FIELDS: [(&str, Field); 6] = [
     ("source", Field::Source),
 ];
 
-/// Why a text is not a subject template.
+/// Reason why a text is not a subject template.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TemplateError {
     /// The first token is not literal, so a row could choose any subject.

@@ -141,7 +141,7 @@ fn batches(stream: &str, batching: Batching, version: &str) -> Option<CheckItem>
     }
 }
 
-/// Why there is no connection.
+/// Reason why there is no connection.
 fn unreachable(config: &Config, error: &NatsConnectError) -> CheckItem {
     let text = format!("no connection to {}: {error}", config.nats.url);
     CheckItem::refused(NATS, error.into(), text).hint(error.hint())

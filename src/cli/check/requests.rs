@@ -204,7 +204,7 @@ fn answer_of(reply: &Reply) -> Option<&[u8]> {
     }
 }
 
-/// Why a stream cannot be used.
+/// Reason why a stream cannot be used.
 pub(super) fn unusable(error: &BrokerError) -> CheckItem {
     let exit = match error {
         BrokerError::Unavailable { .. } => Exit::Unavailable,

@@ -8,10 +8,10 @@ use crate::{
 
 const STREAM: &str = "stream";
 
-/// From this part on something is nearly used up.
+/// Share of a limit, inclusive, from which it is nearly used up.
 const NEARLY: f64 = 0.8;
 
-/// From this part on the next message may be refused.
+/// Share of a limit, inclusive, from which the next message may be refused.
 const FULL: f64 = 0.99;
 
 /// The findings about the room in a stream that fits.

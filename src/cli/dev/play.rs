@@ -30,7 +30,7 @@ use crate::{
 /// The wait before the shop tries again what a server has refused.
 const SHOP_RETRY: Duration = Duration::from_secs(1);
 
-/// How often it is checked whether the relay still runs.
+/// Interval between two checks that the relay still runs.
 const WATCH: Duration = Duration::from_millis(200);
 
 /// The small shop of the demo, which places orders and shows their events.

@@ -1,4 +1,4 @@
-//! How a checked run is reported, to people and to programs.
+//! Report of a checked run, for people and for programs.
 
 use std::fmt;
 
@@ -38,7 +38,8 @@ impl From<&RunReport> for RunFigures {
     }
 }
 
-/// In a run that waits until everything has arrived, what still waits is missing too.
+/// Number of missing events. A run waits until everything has arrived, so pending events are
+/// missing too.
 fn missing(report: &CheckerReport) -> u64 {
     report.lost.count() + report.pending.count
 }

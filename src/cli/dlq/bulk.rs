@@ -21,13 +21,13 @@ use crate::{
     shutdown::Shutdown,
 };
 
-/// How many letters a rehearsal shows.
+/// Number of letters that a rehearsal shows.
 const SHOWN: i64 = 5;
 
-/// How many batches pass between two lines of progress where no terminal can replace the last one.
+/// Number of batches between two lines of progress where no terminal can replace the last one.
 const BATCHES_A_LINE: u64 = 10;
 
-/// Which letters, and how carefully.
+/// Filter of letters, and whether to ask or rehearse first.
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct Which {
@@ -51,7 +51,7 @@ pub(super) struct Which {
 pub(super) struct Job<'a> {
     pub(super) act: LetterAct,
     pub(super) which: &'a Which,
-    /// How long to wait for the letters' outcomes; `None` not to wait.
+    /// Longest wait for the outcomes of the letters; `None` for no wait.
     pub(super) wait: Option<Duration>,
 }
 
@@ -259,7 +259,7 @@ impl Job<'_> {
     }
 }
 
-/// Says how many letters are left alone because they would only die again.
+/// Says how many letters are left alone because they would die again.
 fn say_hopeless(count: u64) {
     if count > 0 {
         print::to_stderr(&format!(

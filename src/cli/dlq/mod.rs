@@ -52,7 +52,7 @@ pub(super) fn run(globals: Globals, command: &Command) -> Result<Exit, Failure> 
     done.map_err(Failure::of_operator)
 }
 
-/// Which letters are meant.
+/// Filter of letters.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Filters")]
 struct Filters {
@@ -93,7 +93,7 @@ pub(super) fn key(text: &str) -> Result<AggregateKey, String> {
     }
 }
 
-/// Why something was done, for those who ask later.
+/// Reason of an act, for the audit.
 pub(super) fn reason(text: &str) -> Result<String, String> {
     const CHARS_MAX: usize = 1_000;
     let text = text.trim();

@@ -29,7 +29,7 @@ fn timeout(text: &str) -> Result<Duration, String> {
 }
 
 impl WaitOptions {
-    /// How long to wait; `None` when nobody asked for it.
+    /// Longest wait; `None` without `--wait`.
     pub(super) fn wanted(&self) -> Option<Duration> {
         self.wait.then_some(self.timeout)
     }

@@ -42,13 +42,13 @@ pub struct Row {
 /// A transaction, or the part of one that was rolled back to a savepoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transaction {
-    /// Which writer ran it.
+    /// The writer that ran it.
     pub writer: u32,
     /// Just before its first insert was sent.
     pub begin: Nanos,
     /// Just after the database's answer to COMMIT or ROLLBACK came in.
     pub end: Nanos,
-    /// How it ended.
+    /// The end of the transaction.
     pub fate: TransactionFate,
     /// Its rows in the order of their inserts.
     pub rows: Vec<Row>,
@@ -67,13 +67,13 @@ impl Ledger {
         self.transactions.extend(other.transactions);
     }
 
-    /// How many events have the given fate.
+    /// Number of events in transactions with the given end.
     pub fn events(&self, fate: TransactionFate) -> u64 {
         let of_fate = self.transactions.iter().filter(|transaction| transaction.fate == fate);
         of_fate.map(|transaction| transaction.rows.len() as u64).sum()
     }
 
-    /// How many different keys the committed events have.
+    /// Number of different keys of the committed events.
     pub fn keys(&self) -> u64 {
         let committed = self.transactions.iter().filter(|t| t.fate == TransactionFate::Committed);
         let keys = committed.flat_map(|t| t.rows.iter().filter_map(|row| row.key));

@@ -4,13 +4,13 @@ use std::fmt;
 
 use uuid::Uuid;
 
-/// How many offending events a finding names.
+/// Maximum number of offending events that a violation names.
 const NAMED_MAX: usize = 5;
 
 /// A kind of fault: how often it occurred, and where first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Violation {
-    /// How many events have the fault.
+    /// Number of events with the fault.
     pub count: u64,
     /// The first few of them. Fewer than `count` when there are many, or when they have no id.
     pub first: Vec<Uuid>,
@@ -39,7 +39,7 @@ pub struct Lost {
 }
 
 impl Lost {
-    /// How many in all.
+    /// Number of all lost events.
     pub fn count(&self) -> u64 {
         self.prefix.count + self.middle.count + self.postfix.count
     }

@@ -15,12 +15,13 @@ const PROGRAM: &str = "nats-server";
 const START_DEADLINE: Duration = Duration::from_mins(1);
 const RELOAD_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How a throwaway nats-server is set up.
+/// Settings of a throwaway nats-server.
 #[derive(Debug, Clone)]
 pub struct NatsOptions {
     /// Bytes of one message at most. Default 1 MiB, as the server's own.
     pub max_payload: u64,
-    /// How often the store reaches the disk: a duration, or `always`. Default: the server's own.
+    /// Interval at which the store reaches the disk: a duration, or `always`. Default: the server's
+    /// own.
     pub sync_interval: Option<String>,
     /// Lines for the `jetstream` block, for instance `max_file_store: 1MB`.
     pub jetstream: String,

@@ -33,7 +33,7 @@ impl fmt::Display for PoolMode {
     }
 }
 
-/// How a throwaway PgBouncer is set up.
+/// Settings of a throwaway PgBouncer.
 #[derive(Debug, Clone)]
 pub struct PgbouncerOptions {
     /// Default [`PoolMode::Transaction`].

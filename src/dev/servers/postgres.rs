@@ -10,7 +10,7 @@ use super::{ServerError, Signal, port, postgres_bin, sandbox::Sandbox};
 const PROGRAM: &str = "postgres";
 const START_DEADLINE: Duration = Duration::from_mins(1);
 
-/// How a throwaway Postgres is set up.
+/// Settings of a throwaway Postgres.
 #[derive(Debug, Clone)]
 pub struct PostgresOptions {
     /// Whether commits reach the disk. Off is quicker; a benchmark wants it on. Default off.

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::{Guard, ServerError, Signal, io_error, send_signal};
 
-/// How long a server may take to stop before it is killed.
+/// Longest time that a server may take to stop before it is killed.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 const LOG_LINES: usize = 20;
 

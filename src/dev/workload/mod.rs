@@ -33,11 +33,11 @@ pub struct Options {
     pub url: String,
     /// The schema of the outbox.
     pub schema: String,
-    /// How many events to commit; the run ends exactly there.
+    /// Number of events to commit; the run ends exactly there.
     pub events: u64,
-    /// How many connections write at once.
+    /// Number of connections that write at once.
     pub writers: u32,
-    /// How many different keys there are; a fifth of the writes goes to three of them.
+    /// Number of different keys; a fifth of the writes goes to three of them.
     pub keys: u32,
     /// Bytes of one payload, from and to. At least 40 are used.
     pub payload_bytes: RangeInclusive<u32>,
@@ -63,7 +63,7 @@ pub struct Options {
     pub prepared_percent: u32,
     /// The longest of these pauses.
     pub hold_max: Duration,
-    /// How long a writer tries to connect again before the run fails.
+    /// Longest time in which a writer tries to connect again; then the run fails.
     pub reconnect_timeout: Duration,
     /// The beginning of every subject: the part of the route before `{event_type}`.
     pub subject_prefix: String,
@@ -98,13 +98,13 @@ impl Default for Options {
     }
 }
 
-/// Why a workload could not go on.
+/// Reason why a workload could not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkloadError {
     /// The database was away for longer than the writers retry.
     #[error("connect to the database within {} s: {source}", .reconnect_timeout.as_secs())]
     Unreachable {
-        /// How long was tried.
+        /// Length of the attempts.
         reconnect_timeout: Duration,
         /// The error of the last attempt.
         source: tokio_postgres::Error,
@@ -117,7 +117,7 @@ pub enum WorkloadError {
     Writer(#[from] tokio::task::JoinError),
 }
 
-/// How far a workload is, readable while it runs.
+/// Progress of a workload, readable while it runs.
 #[derive(Debug, Default)]
 pub struct WorkloadProgress {
     committed: AtomicU64,

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::Options;
 use crate::dev::random::Random;
 
-/// How many keys are hot: they take a fifth of the writes together.
+/// Number of hot keys, which take a fifth of the writes together.
 const HOT_KEYS: u32 = 3;
 
 const PAD: &str = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+-";
@@ -22,15 +22,15 @@ pub(super) struct Plan {
     pub(super) rows: Vec<PlannedRow>,
     /// Rows inserted after a savepoint and taken back with it, before `rows`.
     pub(super) taken_back: Vec<PlannedRow>,
-    /// How the rows are inserted.
+    /// Way in which the rows are inserted.
     pub(super) way: Way,
-    /// How it ends.
+    /// End of the transaction.
     pub(super) ending: Ending,
     /// Waits with its transaction id already drawn, before it touches a key.
     pub(super) wait_before_insert: Option<Duration>,
 }
 
-/// How the rows of a transaction get into the outbox.
+/// Way in which the rows of a transaction get into the outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
     /// `emit`, once a row.
@@ -41,7 +41,7 @@ pub(super) enum Way {
     Insert,
 }
 
-/// How a transaction ends.
+/// End of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
     /// COMMIT right after the inserts.
@@ -70,7 +70,7 @@ impl Ending {
 #[derive(Debug, Clone)]
 pub(super) struct PlannedRow {
     pub(super) id: Uuid,
-    /// Which of the workload's keys; `None` for an event without one.
+    /// Number of the key among those of the workload; `None` for an event without a key.
     pub(super) key: Option<u32>,
     pub(super) event_type: &'static str,
     pub(super) event_version: i32,

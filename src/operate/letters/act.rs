@@ -51,7 +51,7 @@ pub struct ActedOn {
 pub struct LeftAlone {
     /// Its id.
     pub id: i64,
-    /// Why, and what to do instead.
+    /// The reason, and what to do instead.
     pub why: String,
 }
 
@@ -71,7 +71,7 @@ impl<'a> NamedLetters<'a> {
         Ok(Self { operator, act, ids })
     }
 
-    /// How many there are.
+    /// Number of the letters.
     pub fn count(&self) -> u64 {
         self.ids.len() as u64
     }
@@ -156,7 +156,7 @@ impl LetterAct {
     }
 }
 
-/// Why a letter was left alone.
+/// Reason why a letter was left alone.
 fn why_not(outcome: &LetterFate) -> String {
     match outcome {
         LetterFate::Hopeless { code } if code == "unreadable_row" => {

@@ -47,12 +47,12 @@ impl<'a> ChosenLetters<'a> {
         Ok(Self { operator, act, choice, count, hopeless, above: Some(0) })
     }
 
-    /// How many there are.
+    /// Number of the letters.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// How many others are left alone because they can never be published as they are.
+    /// Number of the others, which are left alone because they can never be published as they are.
     pub fn hopeless(&self) -> u64 {
         self.hopeless
     }

@@ -10,7 +10,7 @@ use crate::{
     pg::error::QueryError,
 };
 
-/// Which letters are meant; everything that is set narrows it.
+/// Filter of letters; everything that is set narrows it.
 #[derive(Debug, Clone, Default)]
 pub struct LetterFilter {
     /// The event type.
@@ -65,7 +65,7 @@ impl LetterFilter {
 /// The earliest time of a filter.
 #[derive(Debug, Clone)]
 pub enum Since {
-    /// So long ago.
+    /// An age, up to now.
     Ago(Duration),
     /// A time.
     At(Timestamp),

@@ -13,7 +13,7 @@ use crate::{
     pg::error::QueryError,
 };
 
-/// How much of a payload is shown when nobody asks for the whole.
+/// Bytes of a payload that are shown when nobody asks for the whole.
 const SHOWN_BYTES: usize = 4 * 1024;
 
 /// Everything about one letter.
@@ -34,7 +34,7 @@ pub struct ShownLetter {
 #[derive(Debug)]
 pub struct ShownPayload(pub Option<Vec<PayloadPart>>);
 
-/// How much of a payload is shown.
+/// Part of a payload that is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShownExtent {
     /// All of it.
@@ -94,7 +94,7 @@ pub async fn show(config: &Config, id: i64, extent: ShownExtent) -> Result<Shown
     Ok(ShownLetter { detail, history, payload: ShownPayload(payload) })
 }
 
-/// At most so many bytes, and no half character when it is text.
+/// The first bytes, at most `bytes_max`, without half a character at the end of a text.
 fn beginning(bytes: &[u8], bytes_max: usize) -> &[u8] {
     let cut = bytes.get(..bytes_max).unwrap_or(bytes);
     match str::from_utf8(cut) {
