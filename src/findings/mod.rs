@@ -18,7 +18,9 @@ use serde::{Serialize, Serializer};
 
 pub use facts::{Blocker, Closed, LinkState, RelayFacts, Role, Unready};
 pub use remedy::remedy;
-pub use texts::{contract, grantor, lost, queued, refused, stranded, within_check};
+pub use texts::{
+    chore_consequence, contract, grantor, lost, queued, refused, stranded, within_check,
+};
 
 pub use crate::metrics::FindingCode as Code;
 use crate::metrics::{Chore, Depth};

@@ -189,7 +189,7 @@ fn of_the_broker() -> Vec<(&'static str, RelayFacts)> {
             "the broker lost events",
             gate(
                 ClosureKind::BrokerRegressed,
-                "stream \"EVENTS\" went back to sequence 7; it had given 12",
+                "stream \"EVENTS\" went back to sequence 7; it had acknowledged 12",
             ),
         ),
         (
@@ -213,7 +213,7 @@ fn of_the_store() -> Vec<(&'static str, RelayFacts)> {
             "the broker's disk is full",
             gate(
                 ClosureKind::StoreStalled,
-                "the broker answers questions about stream \"EVENTS\", and has confirmed no publish for 10s",
+                "the broker answers requests about stream \"EVENTS\", and has confirmed no publish for 10s",
             ),
         ),
         (

@@ -330,18 +330,23 @@ pub(super) fn unmeasured(age: f64) -> Finding {
     }
 }
 
-pub(super) fn chore(chore: Chore, failures: u32) -> Finding {
-    let costs = match chore {
+/// Consequence of a chore that keeps failing.
+pub fn chore_consequence(chore: Chore) -> &'static str {
+    match chore {
         Chore::Depth => "backlog and age are not measured",
         Chore::Note => "`postrider status` does not see what the relay sees",
-        Chore::Checkpoint => "after a loss of the broker's more is published again",
+        Chore::Checkpoint => "after a loss at the broker more events are published again",
         Chore::Retention => "published rows stay and the outbox grows",
         Chore::ConsumerKeys => "the table of consumers' keys grows",
         Chore::Letters => "resolved letters and the audit grow",
-        Chore::Grants => "a grant that is missing is not named",
-        Chore::Producers => "an application that cannot insert events is not named",
-        Chore::Positions => "a position that nobody holds is not named",
-    };
+        Chore::Grants => "a missing grant is not reported",
+        Chore::Producers => "an application that cannot insert events is not reported",
+        Chore::Positions => "an abandoned position is not reported",
+    }
+}
+
+pub(super) fn chore(chore: Chore, failures: u32) -> Finding {
+    let costs = chore_consequence(chore);
     warning(
         Code::ChoreFailing,
         format!("the chore {} failed {failures} times in a row: {costs}", chore.as_str()),

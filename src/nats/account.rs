@@ -1,4 +1,4 @@
-//! Limits of the account, beside what a new stream would take of them.
+//! Limits of the account, compared with what a new stream would use of them.
 
 use async_nats::jetstream::{
     account::{Account, Limits},
@@ -8,19 +8,19 @@ use async_nats::jetstream::{
 use super::fault::{Fault, refused, unavailable};
 use crate::{broker::BrokerError, config};
 
-/// The account's use of what it has limits for.
+/// Use of the account's limited resources.
 struct Use {
     limits: Limits,
     streams: u64,
     consumers: u64,
     /// Bytes that its streams have reserved.
     reserved: u64,
-    /// How often the bytes of the new stream count.
+    /// How often the bytes of the new stream count: once in a tier, once a replica without tiers.
     times: u64,
 }
 
-/// Reads the answer to a question for the account, and finds the limits that a new stream would go
-/// past. `None` when the answer cannot be read.
+/// Limits that a new stream would exceed, by the answer to a request for the account. `None` when
+/// the answer cannot be read.
 pub fn obstacles(answer: &[u8], stream: &config::StreamConfig) -> Option<Vec<BrokerError>> {
     let Ok(Response::Ok(account)) = serde_json::from_slice::<Response<Account>>(answer) else {
         return None;
@@ -28,7 +28,7 @@ pub fn obstacles(answer: &[u8], stream: &config::StreamConfig) -> Option<Vec<Bro
     Some(judge(&used(&account, stream.replicas), stream))
 }
 
-/// The tier that counts for so many replicas, or the whole account where there are no tiers.
+/// Use of the tier for so many replicas, or of the whole account where there are no tiers.
 fn used(account: &Account, replicas: u8) -> Use {
     match account.tiers.get(&format!("R{replicas}")) {
         Some(tier) => Use {
@@ -61,16 +61,17 @@ fn judge(used: &Use, stream: &config::StreamConfig) -> Vec<BrokerError> {
         found.push(cannot(text, hint));
     }
     if used.limits.max_bytes_required && bytes == 0 {
-        let text = "the account wants a limit of bytes for each stream, and stream.max_bytes is 0B";
+        let text =
+            "the account requires a limit of bytes for each stream, and stream.max_bytes is 0B";
         found.push(cannot(text.to_owned(), "set stream.max_bytes"));
     }
-    // 0 and -1 are no limits here.
+    // The values 0 and -1 mean no limit here.
     let largest = limit(used.limits.storage_max_stream_bytes).filter(|max| *max > 0);
     if let Some(max) = largest.filter(|max| bytes == 0 || bytes > *max) {
         let text = format!("the account allows {max} bytes a stream, stream.max_bytes is {bytes}");
         found.push(cannot(text, "lower stream.max_bytes, or raise the account's limit"));
     }
-    // A stream without a limit of bytes reserves next to nothing.
+    // A stream without a limit of bytes counts as one byte: it reserves next to nothing.
     let taken = bytes.max(1).saturating_mul(used.times);
     if let Some(max) =
         limit(used.limits.max_storage).filter(|max| used.reserved.saturating_add(taken) > *max)

@@ -1,4 +1,4 @@
-//! The one place where an answer of JetStream becomes an outcome.
+//! Answers of JetStream: the one place where an answer becomes an outcome.
 
 use serde::Deserialize;
 
@@ -22,14 +22,14 @@ pub(super) struct PubAck<'a> {
     pub(super) domain: Option<&'a str>,
     #[serde(default)]
     pub(super) error: Option<ApiError>,
-    /// The batch that it acknowledges, and how many messages that had.
+    /// The batch that is acknowledged.
     #[serde(borrow, default)]
     pub(super) batch: Option<&'a str>,
     #[serde(default)]
     pub(super) count: u64,
 }
 
-/// An error as the JetStream API words it.
+/// Error in the words of the JetStream API.
 #[derive(Debug, Deserialize)]
 pub(super) struct ApiError {
     #[serde(default)]
@@ -59,7 +59,7 @@ pub struct ExpectedStream<'a> {
 }
 
 impl ExpectedStream<'_> {
-    /// Whether this is the stream that answers.
+    /// Whether an answer with this name and domain comes from the expected stream.
     pub fn is(self, stream: &str, domain: Option<&str>) -> bool {
         self.stream == stream && self.domain == domain
     }
@@ -77,7 +77,7 @@ fn named(stream: &str, domain: Option<&str>) -> String {
 pub(super) fn classify_answer(answer: Answer<'_>, wanted: ExpectedStream<'_>) -> Outcome {
     let ExpectedStream { stream, domain } = wanted;
     let Answer::Payload(payload) = answer else {
-        // Subjects were validated against the stream before, so this is no malformed one.
+        // The subject was validated against the stream before, so it is not malformed.
         return unavailable(format!(
             "no stream answers for the subject (stream \"{stream}\" missing or leaderless)"
         ));
@@ -110,16 +110,18 @@ pub(super) fn classify_answer(answer: Answer<'_>, wanted: ExpectedStream<'_>) ->
 pub(super) fn classify_error(error: &ApiError) -> Outcome {
     let text = format!("{} (JetStream code {})", error.description, error.err_code);
     match error.err_code {
-        // One subject is full (`discard_new_per_subject`): that concerns its events only.
+        // One subject is full (`discard_new_per_subject`). Only the events of this subject have to
+        // wait.
         10077 if is_full_subject(&error.description) => {
             busy(SUBJECT_FULL, text, Attempt::CountsAsWait)
         }
-        // The message is larger than the store takes, whatever room there is.
+        // The message is larger than the store accepts, however much space is free.
         10077 if is_too_large(&error.description) => rejected("payload_too_large", text),
         10054 => rejected("payload_too_large", text),
         10097 => rejected("headers_too_large", text),
         10165 | 10189..=10192 => rejected("rejected", text),
-        // Stream full, no space, no leader, offline, out of resources: it may pass.
+        // The stream is full, or has no leader, or the server lacks resources: such a state may
+        // pass.
         10002 | 10023 | 10047 | 10077 => full(text),
         10039 | 10076 => Outcome::Unavailable(Closure::with_hint(
             ClosureKind::StreamUnavailable,
@@ -127,17 +129,17 @@ pub(super) fn classify_error(error: &ApiError) -> Outcome {
             Fault::NoJetStream.hint(),
         )),
         10118 | 10194 => unavailable(text),
-        // Not found, not enabled, sealed, features that the stream lacks: somebody must act.
+        // The stream is missing, sealed or lacks a feature: a person has to act.
         10059 | 10060 | 10109 | 10166 | 10174 | 10188 | 10205 => {
             Outcome::Unavailable(Closure::new(ClosureKind::Misconfigured, text))
         }
-        // Asked for patience with this message.
-        // Our own earlier publish of it is under way, which says nothing against the message.
+        // An earlier publish of the same message is in progress, which says nothing against the
+        // message.
         10158 => busy("busy", text, Attempt::IsFree),
         10163 | 10164 | 10167 | 10210 | 10211 => busy("busy", text, Attempt::Counts),
-        // JetStream as a whole is not available: no judgement about this message.
+        // JetStream as a whole is not available, so the answer is no judgement about this message.
         _ if error.code == 503 => unavailable(text),
-        // Never a dead letter for what we do not understand.
+        // An answer without a known meaning never makes a dead letter.
         _ => busy("unknown_answer", text, Attempt::IsFree),
     }
 }

@@ -1,9 +1,10 @@
 //! Batches: messages that are answered together.
 //!
-//! Each message names its batch and its place in it, and the last says that the batch is complete:
-//! those of an atomic batch in headers, those of a fast one in the subject for its answers. An
-//! atomic batch is stored as a whole and answered once. Of a fast one each message is stored as it
-//! comes, up to the first gap or fault; what is answered before its end says how far it is.
+//! Each message carries the name of its batch and its place in it. The last message says that the
+//! batch is complete. An atomic batch has these in headers, a fast batch in the reply subject.
+//!
+//! An atomic batch is stored as a whole and answered once. Of a fast batch each message is stored
+//! as it comes, up to the first gap or fault. The answers before its end only report progress.
 
 use std::collections::VecDeque;
 
@@ -19,13 +20,13 @@ use crate::{
     wire::{Headers, Message},
 };
 
-/// A fast batch ends at the first message that is missing or not taken.
+/// Rule of a fast batch: it ends at the first message that is missing or refused.
 const FAST_RULES: &str = "fail";
 
-/// The most messages between two answers that a server may be asked for; it gives more of them.
+/// Messages between two answers to a fast batch, at most. The server answers more often than that.
 const FAST_FLOW: u16 = u16::MAX;
 
-/// How the answer to a message of a fast batch begins that says how far the server is.
+/// Beginning of an answer that reports progress with a fast batch.
 const PROGRESS: &[u8] = br#"{"type":"ack""#;
 
 /// Batch in flight.
@@ -38,7 +39,7 @@ pub(super) struct SentBatch {
 /// Batches in flight, and those that were given up.
 #[derive(Debug, Default)]
 pub(super) struct BatchesInFlight {
-    /// On their way, each by its number among what was sent.
+    /// Batches in flight, each by the number of its publish.
     sent: FxHashMap<u64, SentBatch>,
     /// Batches that ended without an answer and are yet to be reported.
     given_up: VecDeque<Box<[Ticket]>>,
@@ -48,7 +49,7 @@ impl BatchesInFlight {
     /// Hands a batch to the client, to be answered under this number.
     ///
     /// # Errors
-    /// When it was handed over in part only, or not at all.
+    /// When the batch was handed over in part only, or not at all.
     pub(super) fn hand_over(
         &mut self,
         live: &LiveConnection,
@@ -65,7 +66,7 @@ impl BatchesInFlight {
         Ok(())
     }
 
-    /// Gives the batches with such an event up. Returns their numbers.
+    /// Gives up the batches with such an event. Returns their numbers.
     pub(super) fn give_up_with(&mut self, has: impl Fn(Ticket) -> bool) -> Vec<u64> {
         let sent = self.sent.iter();
         let such = sent.filter(|(_, batch)| batch.tickets.iter().any(|ticket| has(*ticket)));
@@ -76,12 +77,13 @@ impl BatchesInFlight {
         numbers
     }
 
-    /// The events of a number that is a batch's; nobody waits for it any more.
+    /// Takes out the batch of a number; `None` when the number belongs to a single message.
     pub(super) fn take(&mut self, number: u64) -> Option<SentBatch> {
         if self.sent.is_empty() { None } else { self.sent.remove(&number) }
     }
 
-    /// No answer can come any more. Returns whether the number was a batch's.
+    /// Gives up a batch whose answer cannot come any more. Returns whether the number was a
+    /// batch's.
     pub(super) fn give_up(&mut self, number: u64) -> bool {
         let batch = self.take(number);
         let is_one = batch.is_some();
@@ -111,17 +113,16 @@ impl SentBatch {
     }
 }
 
-/// Whether an answer only says how far the server is with a fast batch.
+/// Whether an answer only reports progress with a fast batch.
 pub(super) fn is_progress(answer: &[u8]) -> bool {
     answer.starts_with(PROGRESS)
 }
 
-/// How the messages of a batch say which one they are.
+/// Naming of a batch: how each message says to which batch it belongs, and at which place.
 struct BatchNaming {
     kind: BatchKind,
     id: String,
-    /// Of an atomic batch the subject for its answer, of a fast one what all its subjects begin
-    /// with.
+    /// Subject for the answer to an atomic batch, or the beginning of the subjects of a fast batch.
     reply: String,
     last: usize,
 }
@@ -167,18 +168,18 @@ fn classify(
     (kind, messages): (BatchKind, usize),
 ) -> BatchOutcome {
     let Answer::Payload(payload) = answer else {
-        // Of a fast batch this may be about one of its messages.
+        // For a fast batch the answer may be about one of its messages only.
         let text = "no stream answers for the subject".to_owned();
         return not_taken(kind, text);
     };
     match serde_json::from_slice::<PubAck<'_>>(payload) {
-        // Whatever it is about, the whole batch or one message of it: what is wrong shows when the
-        // events go one by one.
+        // The error may be about the whole batch or about one message. Its events then go one by
+        // one, which shows what is wrong.
         Ok(PubAck { error: Some(error), .. }) => {
             let text = format!("{} (JetStream code {})", error.description, error.err_code);
             not_taken(kind, text)
         }
-        // Our stream has all of it.
+        // The expected stream has stored the whole batch.
         Ok(PubAck { stream: Some(name), domain, seq, batch, count, .. })
             if wanted.is(name, domain)
                 && batch == Some(id)
@@ -190,12 +191,14 @@ fn classify(
                 BatchKind::Fast => BatchOutcome::Seen { last_seq: seq },
             }
         }
-        // Something else answers: who knows what it did.
+        // Something other than the stream answers, so it is unknown whether the messages are
+        // stored.
         Ok(_) | Err(_) => BatchOutcome::Unconfirmed,
     }
 }
 
-/// Of an atomic batch that is refused nothing is stored, of a fast one maybe the first messages.
+/// Outcome of a refused batch: of an atomic one nothing is stored, of a fast one perhaps the first
+/// messages.
 fn not_taken(kind: BatchKind, text: String) -> BatchOutcome {
     match kind {
         BatchKind::Atomic => BatchOutcome::Refused { text },
@@ -255,7 +258,7 @@ mod tests {
             r#"{"stream":"EVENTS","seq":9,"batch":"b-8","count":3}"#,
             r#"{"stream":"EVENTS","seq":9,"batch":"b-7","count":2}"#,
             r#"{"stream":"EVENTS","seq":2,"batch":"b-7","count":3}"#,
-            // A server that knows no batches has stored the last message, and maybe the others.
+            // A server without batches has stored the last message, and perhaps the others.
             r#"{"stream":"EVENTS","seq":9}"#,
             "",
         ] {

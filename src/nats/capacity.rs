@@ -1,4 +1,4 @@
-//! Room of a stream and its account, asked by `check`.
+//! Capacity of a stream and its account, for `check`.
 
 use std::time::Duration;
 
@@ -8,38 +8,39 @@ use tokio::time::timeout;
 use super::stream_info::find;
 use crate::broker::BrokerError;
 
-/// The account may be asked about by few users; without permission there is no answer.
+/// Time for the answer about the account. Few users may ask for it, and without the permission no
+/// answer comes.
 const ACCOUNT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How much is there of something that has a limit.
+/// Use of a limited resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Used {
-    /// Of what.
+    /// Name of the resource.
     pub what: &'static str,
-    /// How much is there.
+    /// Amount in use.
     pub used: u64,
-    /// How much there may be.
+    /// Amount that may be in use at most.
     pub max: u64,
 }
 
-/// Room of a stream, for `check`.
+/// Capacity of a stream, for `check`.
 #[derive(Debug, Clone, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "settings of the stream, each by itself")]
 pub struct Capacity {
-    /// Limits of the stream, and of its account if that could be asked.
+    /// Use of the stream's limits, and of the account's if they could be asked for.
     pub used: Vec<Used>,
-    /// The stream refuses what does not fit, instead of dropping its oldest messages.
+    /// Whether the stream refuses a message that does not fit, instead of dropping its oldest ones.
     pub refuses: bool,
-    /// Each subject has a limit, at which its messages are refused.
+    /// Whether each subject has a limit at which its messages are refused.
     pub refuses_per_subject: bool,
-    /// The stream is a counter, and takes nothing but increments.
+    /// Whether the stream is a counter, which accepts nothing but increments.
     pub is_counter: bool,
 }
 
-/// Asks for the limits of a stream and what it has of them.
+/// Asks for the limits of a stream and how much of them is in use.
 ///
 /// # Errors
-/// As the stream's.
+/// [`BrokerError`] when the stream does not answer or does not exist.
 pub async fn capacity(context: &jetstream::Context, name: &str) -> Result<Capacity, BrokerError> {
     let info = find(context, name).await?;
     let (config, state) = (&info.config, &info.state);

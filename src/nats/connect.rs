@@ -1,8 +1,8 @@
-//! Opens connections, one client for each: credentials, TLS, deadlines, and what happens to it.
+//! Connections to NATS, each with a client of its own: credentials, TLS, deadlines and events.
 //!
-//! The library's client connects again by itself and then writes what it still had in its queue,
-//! before anybody could verify what the broker holds by now. So each of ours is for one
-//! connection: once that stands, the client is left nowhere else to go, and its queue dies with it.
+//! The client library reconnects by itself. It then writes what its queue still contains, before
+//! the relay can verify what the broker has stored. So a client serves one connection only: once it
+//! is connected, the client has no other server to go to, and its queue ends with the connection.
 
 use std::{path::Path, time::Duration};
 
@@ -28,63 +28,66 @@ use crate::{
     delivery::Backoff,
 };
 
-/// Connection events kept for the relay; when it is full, the connection's end still tells itself.
+/// Connection events that wait for the relay, at most. A further event is dropped; the end of the
+/// connection is reported separately, by [`NatsConnection::ended`].
 const EVENTS_MAX: usize = 256;
 
-/// The waits between attempts to connect.
+/// Waits between attempts to connect.
 const RECONNECT: Backoff =
     Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(2) };
 
-/// The time for the client's own report that an attempt took too long.
+/// Time that the client gets to report by itself that an attempt took too long.
 const ENDS_WITHIN: Duration = Duration::from_millis(200);
 
-/// How often a connection is checked whose end may have been told while nobody could listen.
+/// Interval at which the state of a connection is checked, in case its end was reported too early
+/// to be heard.
 const STATE_CHECK: Duration = Duration::from_secs(1);
 
-/// The servers of a client that is not to connect again: nobody can listen on port 0.
+/// Server list of a client that must not reconnect: no server can listen on port 0.
 const NOWHERE: &str = "nats://127.0.0.1:0";
 
-/// Opens connections with one configuration.
+/// Connector: opens connections with one configuration.
 #[derive(Debug)]
 pub struct Connector {
     config: config::NatsConfig,
     name: String,
     capacity: usize,
-    /// The servers of the last attempt, without their logins.
+    /// Servers of the last attempt, without their logins.
     configured: Vec<ServerAddr>,
-    /// Servers that the cluster has advertised; a configured one may be down.
+    /// Servers that the cluster has advertised, for the time when the configured ones are down.
     advertised: Vec<ServerAddr>,
 }
 
-/// A client for one connection.
+/// Connection, with the client that serves it alone.
 #[derive(Debug)]
 pub struct NatsConnection {
-    /// The client. It never connects again.
+    /// Client, which never reconnects.
     pub client: Client,
     /// Context for requests to JetStream, in the configured domain.
     pub jetstream: Context,
-    /// Prefix of the subjects of these requests.
+    /// Prefix of the subjects of requests to JetStream.
     pub api_prefix: String,
-    /// Events of the client, with the complaints of the server.
+    /// Events of the client, among them the complaints of the server.
     pub events: mpsc::Receiver<Event>,
-    /// Cancelled when the connection has ended; cancel it to say that it is of no use any more.
+    /// Token that is cancelled when the connection has ended. Cancelling it gives the connection
+    /// up.
     pub ended: CancellationToken,
 }
 
 /// State of the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConnectionState {
-    /// The connection stands.
+    /// A connection exists.
     Connected,
-    /// No connection stands; with the failure of the last attempt, if any, and advice.
+    /// No connection exists. The failure of the last attempt, if there was one, comes with advice.
     Disconnected(Option<(String, &'static str)>),
 }
 
 impl Connector {
-    /// Prepares to connect.
+    /// Prepares a connector.
     ///
     /// # Errors
-    /// For settings that cannot work: an unreadable file, a malformed URL.
+    /// When the settings cannot work: an unreadable file, a malformed URL.
     pub async fn new(
         config: &config::NatsConfig,
         name: String,
@@ -104,13 +107,13 @@ impl Connector {
     /// Tries each server once.
     ///
     /// # Errors
-    /// Why the last of them could not be connected to.
+    /// The failure of the last server that was tried.
     pub async fn connect(&mut self) -> Result<NatsConnection, NatsConnectError> {
-        // Each attempt reads the secrets anew, so that they can be rotated while the program runs.
+        // Each attempt reads the secrets again, so that they can be rotated while the program runs.
         let config = self.config.current().map_err(NatsConnectError::Secret)?;
         let configured = addresses(&config)?;
         if configured != self.configured {
-            // Another cluster, perhaps.
+            // The settings may name another cluster now, so its advertised servers are unknown.
             self.advertised.clear();
             self.configured = configured;
         }
@@ -118,25 +121,28 @@ impl Connector {
         servers.extend(self.advertised.iter().cloned());
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let ended = CancellationToken::new();
-        let tell = ended.clone();
+        let on_end = ended.clone();
         let client = self
             .options(&config)
             .await?
-            // As many as the first round takes; the same number ends the one after the connection.
+            // The limit counts attempts: the first round tries each server once. Later the same
+            // limit ends the attempts to reconnect.
             .max_reconnects(servers.len())
             .reconnect_delay_callback(|_| Duration::ZERO)
             .event_callback(move |event| {
                 if matches!(event, Event::Disconnected | Event::Closed) {
-                    tell.cancel();
+                    on_end.cancel();
                 }
-                // A full channel loses an event and nothing else.
+                // A full channel loses this event and nothing else.
                 if sender.try_send(event).is_err() {
-                    tracing::debug!("connection event dropped");
+                    tracing::debug!(
+                        "dropped an event of the connection: the relay has not taken earlier ones"
+                    );
                 }
                 async {}
             })
             .connect(servers);
-        // The client's own future is large.
+        // The future is large, so it goes to the heap.
         let client = Box::pin(client).await.map_err(|error| NatsConnectError::of(&error))?;
         let last = client.set_server_pool(NOWHERE).await;
         last.map_err(|error| NatsConnectError::Unreachable(error.to_string()))?;
@@ -158,13 +164,13 @@ impl Connector {
         }
     }
 
-    /// Tries for as long as one attempt may take.
+    /// Tries to connect for as long as one attempt may take.
     ///
     /// # Errors
-    /// Why there is no connection by then.
+    /// The failure of the last attempt within that time.
     pub async fn connect_in_time(&mut self) -> Result<NatsConnection, NatsConnectError> {
         let within = self.config.connect_timeout.0;
-        // The client ends an attempt after that time itself, and says why.
+        // The client ends an attempt after `connect_timeout` itself, and gives the reason.
         let deadline = Instant::now() + within + ENDS_WITHIN;
         let mut failures = 0;
         let mut last = None;
@@ -202,7 +208,7 @@ impl Connector {
     }
 }
 
-/// The servers of `nats.url`, without the login.
+/// Servers of `nats.url`, without the login.
 fn addresses(config: &config::NatsConfig) -> Result<Vec<ServerAddr>, NatsConnectError> {
     let (servers, _) = config.servers()?;
     servers
@@ -212,7 +218,7 @@ fn addresses(config: &config::NatsConfig) -> Result<Vec<ServerAddr>, NatsConnect
         .map_err(NatsConnectError::Url)
 }
 
-/// Keeps a connection for as long as somebody takes them: opens one, hands it over, waits for its
+/// Keeps one connection open as long as the receiver exists: opens it, hands it over, waits for its
 /// end, opens the next.
 pub async fn keep_connected(
     mut connector: Connector,
@@ -228,7 +234,8 @@ pub async fn keep_connected(
                 let since = Instant::now();
                 outlive(connection, &connections, &mut replaced).await;
                 standing.send_replace(ConnectionState::Disconnected(None));
-                // One that ends at once is no success: there may be many more of it.
+                // A connection that ends at once counts as a failure, so that a flapping server
+                // gets backoff.
                 failures = if since.elapsed() < RECONNECT.longest { failures + 1 } else { 0 };
             }
             Err(error) => {
@@ -252,7 +259,7 @@ async fn outlive(
 ) {
     let (client, ended) = (connection.client.clone(), connection.ended.clone());
     let handing = async {
-        // Nobody takes it when everything ends.
+        // The receiver is gone when the program ends.
         if connections.send(connection).await.is_ok() {
             ended.cancelled().await;
         }
@@ -268,7 +275,7 @@ async fn outlive(
         () = ended.cancelled() => {}
         () = watching => {}
         () = replaced.next() => {
-            tracing::info!("connecting to NATS again: its settings were reloaded");
+            tracing::info!("reconnecting to NATS, because its settings were reloaded");
             ended.cancel();
         }
     }
@@ -278,7 +285,7 @@ fn tls(
     config: &config::NatsConfig,
     mut options: ConnectOptions,
 ) -> Result<ConnectOptions, NatsConnectError> {
-    // Whoever names certificates does not want a connection in the clear.
+    // A configuration that names certificates never connects without TLS.
     let required = config.tls_ca.is_some() || config.tls_cert.is_some() || config.tls_first;
     options = options.require_tls(required);
     if config.tls_first {
@@ -299,7 +306,8 @@ fn tls(
     Ok(options)
 }
 
-/// The client reads these files itself, and would wait for ever for the writer of a pipe.
+/// Reads a file that the client opens again. The client itself would wait for ever for the writer
+/// of a pipe, so a file that is not regular is refused here.
 fn readable(key: &'static str, path: &str) -> Result<String, NatsConnectError> {
     let failed = |reason| NatsConnectError::File { key, path: path.into(), reason };
     read_text(Path::new(path), CERTIFICATES_BYTES_MAX).map_err(failed)

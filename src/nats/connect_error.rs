@@ -1,4 +1,4 @@
-//! Why there is no connection to NATS, and what to do about it.
+//! Errors of connecting to NATS, with advice for each.
 
 use std::{error::Error as StdError, io, path::PathBuf};
 
@@ -10,20 +10,20 @@ use thiserror::Error;
 
 use crate::config::login::LoginError;
 
-/// Why there is no connection.
+/// Reason for which there is no connection.
 #[derive(Debug, Error)]
 pub enum NatsConnectError {
-    /// A file that is named cannot be read.
+    /// A file from the configuration cannot be read.
     #[error("nats.{key}: cannot read {}: {reason}", path.display())]
     File {
-        /// The key that names it.
+        /// Key of the configuration that names the file.
         key: &'static str,
         /// The file.
         path: PathBuf,
         /// Failure of the file.
         reason: String,
     },
-    /// A private key that others may have read.
+    /// A private key is readable by other users.
     #[error("nats.tls_key {} can be read by others, so it is not used", path.display())]
     ExposedKey {
         /// The file.
@@ -32,19 +32,19 @@ pub enum NatsConnectError {
     /// A file with a secret cannot be read any more.
     #[error("{0}")]
     Secret(String),
-    /// `nats.url` is none.
+    /// `nats.url` cannot be parsed.
     #[error("nats.url: {0}")]
     Url(io::Error),
-    /// The login in `nats.url` is none.
+    /// The login in `nats.url` cannot be parsed.
     #[error("nats.url {0}")]
     UrlLogin(#[from] LoginError),
     /// The server refuses the login.
     #[error("the server refuses the login: {0}")]
     Login(String),
-    /// No encrypted connection was made.
+    /// The TLS handshake failed.
     #[error("{text}")]
     Tls {
-        /// Words of the TLS library or the server.
+        /// Text of the TLS library or the server.
         text: String,
         /// Advice for an operator.
         hint: &'static str,
@@ -55,16 +55,16 @@ pub enum NatsConnectError {
     /// The port is closed.
     #[error("nothing listens there: {0}")]
     Closed(String),
-    /// A server took the connection and was silent, or the network swallowed everything.
-    #[error("nothing was answered within nats.connect_timeout")]
+    /// A server accepted the connection and stayed silent, or the network dropped every packet.
+    #[error("no answer within nats.connect_timeout")]
     Silent,
-    /// The network leads nowhere, or what listens there does not speak as it should.
+    /// The host cannot be reached, or does not speak the protocol of NATS.
     #[error("{0}")]
     Unreachable(String),
 }
 
 impl NatsConnectError {
-    /// Says what the client's error means.
+    /// Classifies an error of the client.
     pub(super) fn of(error: &async_nats::ConnectError) -> Self {
         if let Some((text, hint)) = rustls_error(error).map(explain) {
             return Self::Tls { text, hint };
@@ -93,7 +93,7 @@ impl NatsConnectError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::File { .. } | Self::Secret(_) => {
-                "let the key name a regular file that the program may read"
+                "set it to a regular file that the program may read"
             }
             Self::ExposedKey { .. } => "chmod 0600 it, or 0640 when root owns it",
             Self::Url(_) | Self::UrlLogin(_) => {
@@ -106,12 +106,10 @@ impl NatsConnectError {
             Self::UnknownHost(_) => "correct the host in nats.url, or its entry in the DNS",
             Self::Closed(_) => "start nats-server, or correct the port in nats.url",
             Self::Silent => {
-                "is nats.url right, and does a firewall let it through? A server with handshake_first \
+                "check nats.url, and whether a firewall lets it through; a server with handshake_first \
                  needs nats.tls_first = true"
             }
-            Self::Unreachable(_) => {
-                "does a nats-server listen there? look at its log, and at nats.url"
-            }
+            Self::Unreachable(_) => "check that nats-server listens there, its log, and nats.url",
         }
     }
 }
@@ -123,7 +121,7 @@ const SPEAK_TLS: &str = "give nats-server a tls block (with handshake_first for 
 
 const CERTIFICATES: &str = "check the PEM files of nats.tls_ca, tls_cert and tls_key";
 
-/// Explains a failed handshake, with the setting to change.
+/// Explains a failed handshake, and names the setting to change.
 fn explain(error: &rustls::Error) -> (String, &'static str) {
     #[expect(clippy::wildcard_enum_match_arm, reason = "the rest has one remedy")]
     match error {
@@ -131,7 +129,7 @@ fn explain(error: &rustls::Error) -> (String, &'static str) {
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
         ) => (
             format!("the certificate of the server names another host: {error}"),
-            "let nats.url have a name that is in the certificate",
+            "use a host name in nats.url that is in the certificate",
         ),
         rustls::Error::InvalidCertificate(
             CertificateError::Expired | CertificateError::ExpiredContext { .. },
@@ -141,11 +139,11 @@ fn explain(error: &rustls::Error) -> (String, &'static str) {
         ),
         rustls::Error::InvalidCertificate(_) => (
             format!("the certificate of the server is not verified: {error}"),
-            "let nats.tls_ca name the certificate of the authority that signed it",
+            "set nats.tls_ca to the certificate of the authority that signed it",
         ),
         rustls::Error::AlertReceived(_) => (
             format!("the server broke off the TLS handshake: {error}"),
-            "if it wants a client certificate, set nats.tls_cert and tls_key to one that it accepts",
+            "if it requires a client certificate, set nats.tls_cert and tls_key to one that it accepts",
         ),
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
             (NO_TLS.to_owned(), SPEAK_TLS)
@@ -154,7 +152,7 @@ fn explain(error: &rustls::Error) -> (String, &'static str) {
     }
 }
 
-/// The TLS library's own error, when it is the cause.
+/// Error of the TLS library, when it is the cause.
 fn rustls_error(error: &async_nats::ConnectError) -> Option<&rustls::Error> {
     let mut cause = error.source();
     while let Some(present) = cause {
@@ -170,7 +168,7 @@ fn rustls_error(error: &async_nats::ConnectError) -> Option<&rustls::Error> {
     None
 }
 
-/// The system's kind of the error, when the system is the cause.
+/// Kind of the system's error, when the system is the cause.
 fn io_kind(error: &async_nats::ConnectError) -> Option<io::ErrorKind> {
     let mut cause = error.source();
     while let Some(present) = cause {
@@ -182,7 +180,7 @@ fn io_kind(error: &async_nats::ConnectError) -> Option<io::ErrorKind> {
     None
 }
 
-/// The error with its causes.
+/// Text of the error with its causes.
 fn describe(error: &async_nats::ConnectError) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

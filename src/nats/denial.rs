@@ -1,4 +1,4 @@
-//! Denials by the server: its complaint about permissions, and the scope of it.
+//! Denials by the server: complaints about permissions, and what each concerns.
 
 use crate::{
     broker::{Absorbed, Forbidden},
@@ -10,18 +10,18 @@ const HINT: &str = "allow this user to publish to the route's subjects and, of t
                     $JS.API.STREAM.INFO, STREAM.MSG.GET, CONSUMER.CREATE, CONSUMER.MSG.NEXT and \
                     CONSUMER.DELETE, and to subscribe to its inbox";
 
-/// Whether the server forbids something with these words.
+/// Whether a complaint of the server is about permissions.
 pub(super) fn is_denial(text: &str) -> bool {
     text.to_ascii_lowercase().contains("permissions violation")
 }
 
-/// The subject in `Permissions Violation for Publish to "orders.placed"`.
+/// Subject in `Permissions Violation for Publish to "orders.placed"`.
 pub(super) fn denied_subject(text: &str) -> Option<String> {
     let (_, rest) = text.split_once("for Publish to \"")?;
     rest.split_once('"').map(|(subject, _)| subject.to_owned())
 }
 
-/// Denial with the server's complaint, and its scope by the subject that the complaint names.
+/// Denial for a complaint; its scope follows from the subject in the complaint.
 pub(super) fn denial(complaint: String, api_prefix: &str) -> Absorbed {
     let forbidden = denied_subject(&complaint)
         .map_or(Forbidden::Everything, |subject| scope(subject, api_prefix));
@@ -30,7 +30,7 @@ pub(super) fn denial(complaint: String, api_prefix: &str) -> Absorbed {
 
 /// Denial of everything, because the server refuses the login.
 pub(super) fn refused_login() -> Absorbed {
-    let closure = closure("the server refuses our credentials".to_owned());
+    let closure = closure("the server refuses the relay's login".to_owned());
     Absorbed::Denied { closure, forbidden: Forbidden::Everything }
 }
 
@@ -48,7 +48,7 @@ fn scope(subject: String, api_prefix: &str) -> Forbidden {
     } else if is_one_of(&["CONSUMER.CREATE", "CONSUMER.MSG.NEXT"]) {
         Forbidden::Scanning
     } else {
-        // Such a request compares single messages, or cleans up.
+        // Other requests compare single messages, or clean up.
         Forbidden::Spare
     }
 }

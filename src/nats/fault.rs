@@ -8,7 +8,7 @@ use crate::{
 /// Fault for which a stream is unavailable, in the terms of JetStream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// No answer came at all, over a connection that stands.
+    /// No answer came at all, although the connection exists.
     Silent,
     /// No server answers requests to JetStream.
     NoJetStream,
@@ -61,24 +61,24 @@ impl Fault {
     }
 }
 
-/// A stream, as it is named in texts.
+/// Name of a stream in texts.
 pub(super) fn named(stream: &str) -> String {
     format!("stream \"{stream}\"")
 }
 
-/// The error of a stream that cannot be asked for, or read, just now.
+/// Error of a stream that cannot be asked for, or read, at present.
 pub(super) fn unavailable(stream: &str, fault: Fault, reason: String) -> BrokerError {
     let (log, cause, hint) = (named(stream), fault.cause(), fault.hint());
     BrokerError::Unavailable { log, reason, cause, hint }
 }
 
-/// The error of a stream that does not exist.
+/// Error of a stream that does not exist.
 pub fn missing(stream: &str) -> BrokerError {
     let hint = "create it, or let postrider do so with [stream] create = true".to_owned();
     BrokerError::Missing { log: named(stream), but: "", hint }
 }
 
-/// The error of a stream that is gone although events were published to it.
+/// Error of a stream that no longer exists although events were published to it.
 pub fn gone(stream: &config::StreamConfig) -> BrokerError {
     let config::StreamConfig { name, subjects, .. } = stream;
     let subjects = if subjects.is_empty() { "…".to_owned() } else { subjects.join(",") };
@@ -90,7 +90,7 @@ pub fn gone(stream: &config::StreamConfig) -> BrokerError {
     BrokerError::Missing { log: named(name), but: ", and events were published to it", hint }
 }
 
-/// The error of a stream that would lose events, or cannot take them.
+/// Error of a stream that would lose events, or cannot accept them.
 pub(super) fn refused(stream: &str, fault: String, hint: String) -> BrokerError {
     BrokerError::Refused { log: named(stream), fault, hint }
 }

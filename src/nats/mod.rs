@@ -1,4 +1,5 @@
-//! The broker: connect, verify the stream, publish, classify what it answers.
+//! NATS: connections, the stream and its verification, publishing, and the meaning of each answer.
+//! It is the only module that names the client library.
 
 mod account;
 mod answer;

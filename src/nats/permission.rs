@@ -1,12 +1,11 @@
-//! Questions to the broker about what a start would need, none of which has an effect.
+//! Permissions and other conditions that a start needs, asked for without any effect.
 //!
-//! A server answers a request that our user may send, and complains of one that it forbids. So each
-//! request is sent with content that JetStream refuses: the answer that it is refused proves the
-//! permission, and nothing is created, read or deleted. nats-server compares the name of the stream
-//! in the subject and in the content before anything else of a creation (`jsStreamCreateRequest`,
-//! `jsConsumerCreateRequest`), refuses to read the message of sequence 0 (`jsMsgGetRequest`) and a
-//! message that expects another stream (`processJetStreamMsg`), and finds no consumer of a random
-//! name.
+//! A server answers a permitted request and complains about a forbidden one. So each request is
+//! sent with content that JetStream refuses: the refusal proves the permission, and nothing is
+//! created, read or deleted. nats-server compares the stream's name in the subject and in the
+//! content before any creation (`jsStreamCreateRequest`, `jsConsumerCreateRequest`). It refuses to
+//! read the message of sequence 0 (`jsMsgGetRequest`), refuses a message that expects another
+//! stream (`processJetStreamMsg`), and finds no consumer of a random name.
 
 use async_nats::{Event, HeaderMap, Request as Message, RequestErrorKind, ServerError};
 use bytes::Bytes;
@@ -19,43 +18,43 @@ use super::{
     stream_info::API_TIMEOUT,
 };
 
-/// The name of a stream that cannot be ours, in requests that are to be refused for it.
+/// Name of a stream that cannot be ours, for requests that JetStream has to refuse.
 const NO_STREAM: &str = "postrider-check-stores-nothing";
 
-/// A request of the relay to JetStream.
+/// Request of the relay to JetStream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
-    /// Asks for the stream.
+    /// Reads the description of the stream.
     Info,
     /// Creates the stream.
     Create,
     /// Creates the consumer that a scan reads through.
     CreateConsumer,
-    /// Creates it once more under its name, to go on with a scan that was interrupted.
+    /// Creates the same consumer again, to resume a scan that was interrupted.
     ResumeConsumer,
-    /// Asks that consumer for messages.
+    /// Asks the scan's consumer for messages.
     Next,
-    /// Deletes that consumer.
+    /// Deletes the scan's consumer.
     DeleteConsumer,
     /// Reads one message.
     Read,
 }
 
-/// The fate of a request.
+/// Reply to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// JetStream has answered, so that the request is permitted.
+    /// JetStream has answered, so the request is permitted.
     Answered(Bytes),
     /// The request is permitted, and nobody listens on its subject.
     Nobody,
-    /// The server forbids it, in these words.
+    /// The server forbids the request, in these words.
     Denied(String),
     /// Neither an answer nor a complaint came in time.
     Silent,
 }
 
 impl Request {
-    /// The subject behind the prefix of the API, as permissions name it.
+    /// Subject behind the prefix of the API, as permissions name it.
     pub fn subject(self, stream: &str) -> String {
         match self {
             Self::Info => format!("STREAM.INFO.{stream}"),
@@ -68,8 +67,8 @@ impl Request {
         }
     }
 
-    /// Content that JetStream refuses. A stream's name that is not the subject's, a sequence that
-    /// no message has, and the name of a consumer that nobody has made each do.
+    /// Content that JetStream refuses: another stream's name than that of the subject, a sequence
+    /// that no message has, or the name of a consumer that does not exist.
     fn content(self) -> String {
         match self {
             Self::Create => format!(r#"{{"name":"{NO_STREAM}"}}"#),
@@ -83,25 +82,25 @@ impl Request {
     }
 }
 
-/// Sends one of the relay's requests about a stream, with content that is refused.
+/// Sends a request of the relay about a stream, with content that JetStream refuses.
 pub async fn ask(connection: &mut NatsConnection, request: Request, stream: &str) -> Reply {
     let nobody = format!("postrider-check-{}", Uuid::new_v4().simple());
     let subject = request.subject(stream).replace('>', &nobody);
     ask_api(connection, &subject, request.content()).await
 }
 
-/// Asks for the account: its limits, and what it has of them.
+/// Asks for the account: its limits, and how much of them is in use.
 pub async fn ask_account(connection: &mut NatsConnection) -> Reply {
     ask_api(connection, "INFO", String::new()).await
 }
 
-/// Asks which streams have a subject that overlaps this one.
+/// Asks which streams have a subject that overlaps with this one.
 pub async fn ask_overlapping(connection: &mut NatsConnection, subject: &str) -> Reply {
     let content = serde_json::json!({ "subject": subject }).to_string();
     ask_api(connection, "STREAM.NAMES", content).await
 }
 
-/// The names in an answer to [`ask_overlapping`]; `None` when it is none.
+/// Names in an answer to [`ask_overlapping`]; `None` when the answer is an error or cannot be read.
 pub fn stream_names(answer: &[u8]) -> Option<Vec<String>> {
     #[derive(serde::Deserialize)]
     struct StreamNames {
@@ -113,8 +112,8 @@ pub fn stream_names(answer: &[u8]) -> Option<Vec<String>> {
     names.error.is_none().then(|| names.streams.unwrap_or_default())
 }
 
-/// Whether the server is one of a cluster, or another JetStream domain than the server's is asked,
-/// of which nothing is known.
+/// Whether the stream may have several replicas: the server belongs to a cluster, or the requests
+/// go to another JetStream domain, whose servers are unknown.
 pub fn is_clustered(connection: &NatsConnection) -> bool {
     connection.client.server_info().cluster.is_some() || connection.api_prefix != "$JS.API"
 }
@@ -125,24 +124,23 @@ async fn ask_api(connection: &mut NatsConnection, request: &str, content: String
     send(connection, subject, message).await
 }
 
-/// Taker of a message on a subject.
+/// Taker of a message: who would store or receive it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Taker {
-    /// The stream.
+    /// The expected stream.
     Ours,
-    /// No one listens, as before the stream exists.
+    /// Nobody listens, as before the stream exists.
     Nobody,
     /// Another stream, or something that is not JetStream.
     Other(String),
-    /// No one can, because the server forbids the message, in these words.
+    /// Nobody can take it, because the server forbids the message, in these words.
     Denied(String),
     /// Neither an answer nor a complaint came in time.
     Silent,
 }
 
-/// Asks who would take a message on this subject, with one that no stream stores: it expects a
-/// stream that does not exist. Whoever subscribes to the subject without JetStream sees an empty
-/// message.
+/// Asks who would take a message on this subject. The message expects a stream that does not exist,
+/// so no stream stores it. A subscriber outside of JetStream sees an empty message.
 pub async fn ask_taker(
     connection: &mut NatsConnection,
     subject: &str,
@@ -159,7 +157,7 @@ pub async fn ask_taker(
     }
 }
 
-/// The sender of an answer to a message that every stream refuses.
+/// Taker of the message, by the answer to one that every stream refuses.
 fn taker(payload: &[u8], wanted: ExpectedStream<'_>) -> Taker {
     match serde_json::from_slice::<PubAck<'_>>(payload) {
         Ok(PubAck { stream: Some(name), domain, .. }) if wanted.is(name, domain) => Taker::Ours,
@@ -169,7 +167,7 @@ fn taker(payload: &[u8], wanted: ExpectedStream<'_>) -> Taker {
         Ok(PubAck { stream: Some(name), domain: Some(domain), .. }) => {
             Taker::Other(format!("stream \"{name}\" of JetStream domain \"{domain}\""))
         }
-        // An error need not say whose it is.
+        // An error may leave out which stream it comes from.
         Ok(PubAck { stream: None, error: Some(_), .. }) => Taker::Ours,
         Ok(PubAck { stream: None, error: None, .. }) | Err(_) => {
             Taker::Other("something other than JetStream".to_owned())
@@ -200,13 +198,13 @@ async fn send(connection: &mut NatsConnection, subject: String, message: Message
                 return Reply::Denied(text);
             }
             Some(_) => {}
-            // The connection is gone.
+            // The connection has ended.
             None => return Reply::Silent,
         }
     }
 }
 
-/// Whether a denial is about this subject, or about the inbox that the answer would come to.
+/// Whether a denial is about this subject, or about the inbox for the answer.
 fn concerns(denial: &str, subject: &str) -> bool {
     denied_subject(denial).is_none_or(|denied| denied == subject)
 }

@@ -1,10 +1,11 @@
-//! Publisher: sends messages and returns the outcome of each, over one inbox of our own.
+//! Publisher: sends messages, and returns the outcome of each over an inbox of its own.
 //!
-//! Each publish carries a reply subject `<inbox>.<n>`, to which a message of a fast batch adds
-//! more; the answers come back on one subscription. That costs half of what the client's own
-//! acknowledgements do, and leaves nothing behind for an answer that never comes. What is
-//! unanswered when its deadline passes, or when the connection ends, is unconfirmed: it may be
-//! stored, and is sent again under the same id.
+//! Each publish carries a reply subject `<inbox>.<n>`; a message of a fast batch appends more to
+//! it. The answers come back on one subscription. That costs half as much as the client's own
+//! acknowledgements, and leaves nothing behind for an answer that never comes.
+//!
+//! A publish without an answer at its deadline, or at the end of the connection, is unconfirmed: it
+//! may be stored, and is sent again under the same id.
 
 use std::{
     collections::VecDeque,
@@ -31,13 +32,13 @@ use crate::{
     wire::Message,
 };
 
-/// The sending half and the answers.
+/// Publisher to one stream.
 #[derive(Debug)]
 pub struct Publisher {
     connections: mpsc::Receiver<NatsConnection>,
     live: Option<LiveConnection>,
     stream: String,
-    /// The JetStream domain of the stream, as it was told when the stream was verified.
+    /// JetStream domain that the stream had when it was verified.
     domain: Option<String>,
     ack_timeout: Duration,
     unanswered: Unanswered,
@@ -68,26 +69,27 @@ impl Publisher {
         }
     }
 
-    /// JetStream over the present connection, for questions about the stream.
+    /// JetStream over the present connection, for requests about the stream.
     pub fn jetstream(&self) -> Option<&Context> {
         self.live.as_ref().map(|live| &live.connection.jetstream)
     }
 
-    /// Acknowledgements have to name this JetStream domain from now on.
+    /// Sets the JetStream domain that acknowledgements have to name from now on.
     pub fn set_domain(&mut self, domain: Option<String>) {
         self.domain = domain;
     }
 
-    /// Stream that has to answer.
+    /// Stream that has to acknowledge.
     fn wanted(&self) -> ExpectedStream<'_> {
         ExpectedStream { stream: &self.stream, domain: self.domain.as_deref() }
     }
 
-    /// Gives up a connection over which nothing is answered, for another one.
+    /// Gives up a connection over which nothing is answered. Another one follows.
     pub fn reconnect(&self) {
         if let Some(live) = &self.live {
             let NatsConnection { client, ended, .. } = &live.connection;
-            // What waits in its queue is not to be written later than what another one sends.
+            // Messages in the client's queue must not be written later than those of the next
+            // connection.
             if let Some(Err(error)) = unconstrained(client.force_reconnect()).now_or_never() {
                 tracing::debug!(%error, "cannot close the connection");
             }
@@ -95,7 +97,7 @@ impl Publisher {
         }
     }
 
-    /// Gives the connection up, with what waits in the client's queue; everything on its way is
+    /// Gives up the connection, with the messages in the client's queue. Every publish in flight is
     /// unconfirmed.
     pub fn abandon_connection(&mut self) {
         self.reconnect();
@@ -123,8 +125,8 @@ impl Publisher {
     /// Hands a batch to the client and returns at once.
     ///
     /// # Errors
-    /// When it was handed over in part only, or not at all: of an atomic one the server stores
-    /// nothing.
+    /// When the batch was handed over in part only, or not at all. Of an atomic batch the server
+    /// then stores nothing.
     pub fn publish_batch(
         &mut self,
         kind: BatchKind,
@@ -145,7 +147,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// A publish was handed over under the next number.
+    /// Waits for the answer to a publish that was handed over under the next number.
     fn wait_for(&mut self, ticket: Ticket, now: Instant) {
         if self.unanswered.is_empty() {
             self.last_answer = now;
@@ -156,7 +158,7 @@ impl Publisher {
     /// Waits for the next answer or event.
     ///
     /// # Cancel safety
-    /// Nothing is lost when the future is dropped.
+    /// Dropping the future loses nothing.
     pub async fn next(&mut self) -> Absorbed {
         loop {
             if self.live.as_ref().is_some_and(|live| live.connection.ended.is_cancelled()) {
@@ -171,7 +173,7 @@ impl Publisher {
             let Some(live) = &mut self.live else {
                 match self.connections.recv().await {
                     Some(connection) => self.live = LiveConnection::over(connection),
-                    // Nobody makes connections any more: everything ends.
+                    // The connector has ended, so the program is about to end.
                     None => pending().await,
                 }
                 if self.live.is_some() {
@@ -201,7 +203,7 @@ impl Publisher {
         }
     }
 
-    /// Next answer or event that came already, without waiting.
+    /// Next answer or event that has come already.
     pub fn try_next(&mut self, now: Instant) -> Option<Absorbed> {
         let silent = now.duration_since(self.last_answer) >= self.ack_timeout;
         if let Some(ticket) = self.unconfirmed.pop_front() {
@@ -252,14 +254,14 @@ impl Publisher {
         Some(Absorbed::Outcome { ticket, outcome, took })
     }
 
-    /// Forgets what is on its way: nobody waits for its answers any more.
+    /// Forgets every publish in flight: its answer is not waited for any more.
     pub fn forget(&mut self) {
         self.unanswered.take_all();
         self.batches.forget();
         self.unconfirmed.clear();
     }
 
-    /// Drops a publish whose outcome is known from elsewhere.
+    /// Stops waiting for the answer to a publish whose outcome another source has given.
     pub fn answered_otherwise(&mut self, ticket: Ticket) {
         self.unanswered.take_ticket(ticket);
     }
@@ -271,7 +273,7 @@ impl Publisher {
         }
     }
 
-    /// Everything on its way is unconfirmed.
+    /// Reports every publish in flight as unconfirmed.
     fn give_up(&mut self) {
         for (number, ticket) in self.unanswered.take_all() {
             if !self.batches.give_up(number) {
@@ -281,28 +283,29 @@ impl Publisher {
     }
 }
 
-/// Translates an event of the client.
+/// Translates an event of the client; `None` when the relay has nothing to do about it.
 fn happened(event: Event, api_prefix: &str) -> Option<Absorbed> {
     match event {
-        // The connection tells its end by itself.
+        // The end of the connection is reported by its token.
         Event::Connected | Event::Disconnected | Event::Closed => None,
         Event::ServerError(ServerError::Other(text)) if denial::is_denial(&text) => {
             Some(denial::denial(text, api_prefix))
         }
         Event::ServerError(ServerError::AuthorizationViolation) => Some(denial::refused_login()),
         Event::LameDuckMode | Event::Draining | Event::SlowConsumer(_) | Event::ServerError(_) => {
-            tracing::info!(%event, "nats");
+            tracing::info!(%event, "the NATS client reports an event");
             None
         }
-        // Every failed attempt to connect is one; the relay says now and then that it waits.
+        // Each failed attempt to connect is such an event. The relay logs from time to time that it
+        // waits.
         Event::ClientError(_) => {
-            tracing::debug!(%event, "nats");
+            tracing::debug!(%event, "the NATS client reports an error");
             None
         }
     }
 }
 
-/// A deadline for when there is none; the branch that waits for it is disabled then.
+/// Deadline of a branch that is disabled, because nothing is in flight.
 fn far_away() -> Instant {
     clock::now() + Duration::from_hours(1)
 }

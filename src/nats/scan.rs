@@ -1,7 +1,7 @@
-//! Scans a stream: reads the headers of its messages from a sequence on, page by page.
+//! Scan of a stream: the headers of its messages from a sequence on, page by page.
 //!
-//! A message of an outbox is known by its `Nats-Msg-Id` and its `ce-sequence`. Whether it is of
-//! *our* outbox the stream cannot tell: several may share it. The relay asks the outbox.
+//! A message of an outbox carries `Nats-Msg-Id` and `ce-sequence`. Several outboxes may share the
+//! stream, so the relay asks its outbox which messages are its own.
 
 use async_nats::{
     HeaderMap, Message,
@@ -28,23 +28,22 @@ use crate::{
     event::Seq,
 };
 
-/// Messages of one page at most, so that a scan tells how far it is also where nothing is an
-/// event's.
+/// Messages of one page, at most. So a scan reports progress also among messages of others.
 const MESSAGES_MAX: usize = 65_536;
 
-/// A server that cannot have another consumer says one of these: it refuses to exceed the limit of
-/// the stream or the account.
+/// Error codes of a server that refuses another consumer because of a limit of the stream or the
+/// account.
 const NO_ROOM: [ErrorCode; 2] =
     [ErrorCode::MAXIMUM_CONSUMERS_LIMIT, ErrorCode::ACCOUNT_RESOURCES_EXCEEDED];
 
-/// Answers of a work queue to a consumer like ours.
+/// Error codes of a work queue that refuses the scan's consumer.
 const WORK_QUEUE: [ErrorCode; 3] = [
     ErrorCode::CONSUMER_PULL_REQUIRES_ACK,
     ErrorCode::CONSUMER_WQ_MULTIPLE_UNFILTERED,
     ErrorCode::CONSUMER_WQ_CONSUMER_NOT_UNIQUE,
 ];
 
-/// A scan on its way.
+/// Scan in progress.
 pub struct StreamScan {
     jetstream: Context,
     stream: String,
@@ -62,17 +61,18 @@ struct ScanConsumer {
 }
 
 impl StreamScan {
-    /// A scan of what the stream contains above a sequence. [`StreamScan::advance`] begins it.
+    /// A scan of the messages above a sequence. [`StreamScan::advance`] starts it.
     pub fn new(jetstream: Context, stream: String, above: u64) -> Self {
         let keeps = Keeps::UntilItsLimits;
         Self { jetstream, stream, keeps, last_seq: above, messages: 0, expected: 0, reader: None }
     }
 
-    /// Begins, or goes on with what the stream has stored since, up to its last sequence of now. A
-    /// stream that keeps a message until it is consumed is not scanned: the scan has no messages.
+    /// Starts the scan, or resumes it with the messages that were stored since, up to the last
+    /// sequence of now. A stream that keeps a message until it is consumed is not scanned: the scan
+    /// then has no messages.
     ///
     /// # Errors
-    /// [`BrokerError::Unavailable`] when it does not answer, or has no room for a consumer.
+    /// [`BrokerError::Unavailable`] when the stream does not answer, or has no room for a consumer.
     pub async fn advance(&mut self) -> Result<(), BrokerError> {
         let above = self.last_seq;
         let info = find(&self.jetstream, &self.stream).await?;
@@ -102,7 +102,7 @@ impl StreamScan {
                 return Err(self.unreadable(Fault::Silent, &reason));
             }
             Ok(Ok(consumer)) => consumer,
-            // It became a work queue since we asked.
+            // The stream became a work queue after its description was read.
             Ok(Err(error)) if is_one_of(&error, &WORK_QUEUE) => {
                 self.keeps = Keeps::UntilConsumed;
                 return Ok(());
@@ -139,17 +139,17 @@ impl StreamScan {
         self.last_seq
     }
 
-    /// Messages that were read.
+    /// Number of messages read.
     pub fn messages(&self) -> u64 {
         self.messages
     }
 
-    /// Messages that there were to read when the scan last advanced.
+    /// Number of messages to read, as of the last advance.
     pub fn expected(&self) -> u64 {
         self.expected
     }
 
-    /// For how long the stream keeps a message.
+    /// How long the stream keeps a message.
     pub fn keeps(&self) -> Keeps {
         self.keeps
     }
@@ -157,7 +157,7 @@ impl StreamScan {
     /// Reads the next page. Returns whether there are more.
     ///
     /// # Errors
-    /// [`BrokerError::Unavailable`] when the stream sends less than it says that it has.
+    /// [`BrokerError::Unavailable`] when the stream delivers fewer messages than it reported.
     pub async fn page(&mut self, sightings: &mut Vec<Sighting>) -> Result<bool, BrokerError> {
         sightings.clear();
         for _ in 0..MESSAGES_MAX {
@@ -172,7 +172,7 @@ impl StreamScan {
         Ok(true)
     }
 
-    /// The next message, its headers only; `None` at the end.
+    /// The next message, with headers only; `None` at the end.
     ///
     /// # Errors
     /// As [`StreamScan::page`].
@@ -182,11 +182,11 @@ impl StreamScan {
         let message = match next {
             Err(_) => {
                 return Err(
-                    self.unreadable(Fault::Silent, &format!("nothing came for {API_TIMEOUT:?}"))
+                    self.unreadable(Fault::Silent, &format!("no message came for {API_TIMEOUT:?}"))
                 );
             }
             Ok(None) => {
-                return Err(self.unreadable(Fault::Answered, "it ended early"));
+                return Err(self.unreadable(Fault::Answered, "the messages ended early"));
             }
             Ok(Some(Err(error))) => {
                 return Err(self.unreadable(Fault::Answered, &error.to_string()));
@@ -207,17 +207,17 @@ impl StreamScan {
         Ok(Some(message.message))
     }
 
-    /// Deletes the consumer. It would end by itself, but a stream has room for so many.
+    /// Deletes the consumer. It would expire by itself, but a stream has room for a limited number.
     async fn close(&mut self) {
         let Some(ScanConsumer { source, consumer, messages }) = self.reader.take() else { return };
         drop(messages);
         if let Ok(Err(error)) = timeout(API_TIMEOUT, source.delete_consumer(&consumer)).await {
-            tracing::debug!(%error, "a consumer is left to end by itself");
+            tracing::debug!(%error, "the consumer of a scan was not deleted; it expires by itself");
         }
     }
 
     fn unreadable(&self, fault: Fault, reason: &str) -> BrokerError {
-        let reason = format!("scanning it for what it holds: {reason}");
+        let reason = format!("scanning its headers: {reason}");
         unavailable(&self.stream, fault, reason)
     }
 }
@@ -226,7 +226,7 @@ fn is_one_of(error: &ConsumerError, codes: &[ErrorCode]) -> bool {
     matches!(error.kind(), ConsumerErrorKind::JetStream(api) if codes.contains(&api.error_code()))
 }
 
-/// Identity of the event of a message; `None` for a message without one.
+/// Identity of the event in a message; `None` for a message that is not of an outbox.
 pub fn identity(headers: &HeaderMap) -> Option<(Uuid, Seq)> {
     let text = |name: &str| headers.get(name).map(async_nats::HeaderValue::as_str);
     let id = Uuid::try_parse(text("Nats-Msg-Id")?).ok()?;

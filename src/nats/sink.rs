@@ -1,4 +1,4 @@
-//! The JetStream sink of a flow: its stream is verified, scanned and published to.
+//! JetStream sink of a flow: its stream is verified, scanned and published to.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use crate::{
     wire::{Message, SubjectTemplate},
 };
 
-/// A stream, and the publisher to it.
+/// JetStream sink: a stream, and the publisher to it.
 #[derive(Debug)]
 pub struct JetStreamSink {
     publisher: Publisher,
@@ -42,13 +42,13 @@ impl JetStreamSink {
         Self { publisher, stream, template, ack_timeout }
     }
 
-    /// The stream, as it is named in texts.
+    /// Name of the stream in texts.
     pub fn log(&self) -> String {
         named(&self.stream.name)
     }
 
-    /// Verifies the stream, and creates it when it may. `None` without
-    /// a connection. `mark` is what is known of the stream.
+    /// Verifies the stream, and creates it when that is allowed. `mark` has the last acknowledged
+    /// message. `None` without a connection.
     pub fn verify(
         &self,
         mark: StreamMark,
@@ -69,12 +69,12 @@ impl JetStreamSink {
         Some(verifying.boxed())
     }
 
-    /// Takes over what was learned from the stream: acknowledgements have to name its domain.
+    /// Adopts facts from the last verification: acknowledgements have to name the stream's domain.
     pub fn adopt(&mut self, facts: &LogFacts) {
         self.publisher.set_domain(facts.domain.clone());
     }
 
-    /// A scan of the stream above a sequence. `None` without a connection.
+    /// Scans the stream above a sequence. `None` without a connection.
     pub fn scan(&self, above: u64) -> Option<StreamScan> {
         let jetstream = self.publisher.jetstream()?.clone();
         Some(StreamScan::new(jetstream, self.stream.name.clone(), above))
@@ -90,7 +90,7 @@ impl JetStreamSink {
         Some(async move { message_at(&jetstream, &stream, seq).await }.boxed())
     }
 
-    /// The error of a request that the server forbids.
+    /// Error of a request that the server forbids.
     pub fn denied(&self, complaint: String) -> BrokerError {
         unavailable(&self.stream.name, Fault::Denied, complaint)
     }
@@ -122,7 +122,7 @@ impl JetStreamSink {
         self.publisher.publish_batch(kind, tickets, messages, now)
     }
 
-    /// The next answer, as soon as there is one.
+    /// The next answer, as soon as one comes.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
@@ -130,40 +130,40 @@ impl JetStreamSink {
         self.publisher.next().await
     }
 
-    /// The next answer, if there is one already.
+    /// The next answer, if one has come already.
     pub fn try_next(&mut self, now: Instant) -> Option<Absorbed> {
         self.publisher.try_next(now)
     }
 
-    /// No answer is waited for to the batches with such an event.
+    /// Stops waiting for the answers to the batches with such an event.
     pub fn give_up_batches(&mut self, has: impl Fn(Ticket) -> bool) {
         self.publisher.give_up_batches(has);
     }
 
-    /// The outcome of a publish is known from elsewhere: no answer is waited for.
+    /// Stops waiting for the answer to a publish whose outcome another source has given.
     pub fn answered_otherwise(&mut self, ticket: Ticket) {
         self.publisher.answered_otherwise(ticket);
     }
 
-    /// Forgets what is in flight: nobody waits for its answers any more.
+    /// Forgets every publish in flight: its answer is not waited for any more.
     pub fn forget(&mut self) {
         self.publisher.forget();
     }
 
-    /// Gives up a connection over which nothing is answered, for another one.
+    /// Gives up a connection over which nothing is answered. Another one follows.
     pub fn reconnect(&self) {
         self.publisher.reconnect();
     }
 
-    /// Gives the connection up, with what waits in the client's queue; everything in flight is
+    /// Gives up the connection, with the messages in the client's queue. Every publish in flight is
     /// unconfirmed.
     pub fn abandon_connection(&mut self) {
         self.publisher.abandon_connection();
     }
 }
 
-/// Whether the stream contains another message than ours under the last sequence that is known. A
-/// message that is gone by the stream's own limits says nothing.
+/// Whether the stream contains another message than ours under the last acknowledged sequence. A
+/// message that the stream's limits have removed is no proof.
 async fn is_rewritten(
     jetstream: &Context,
     stream: &str,
@@ -177,7 +177,8 @@ async fn is_rewritten(
     match message_at(jetstream, stream, mark.acked).await {
         Ok(message) => message.is_some_and(|message| message.event_id != Some(id)),
         Err(error) => {
-            // A user who may not read messages publishes all the same; only this check is lost.
+            // A user without the permission to read messages can publish all the same. Only this
+            // check is lost.
             debug!(%error, "cannot read the message at the last acknowledged sequence");
             false
         }

@@ -1,4 +1,4 @@
-//! Reads single messages of the stream, and how long it keeps them.
+//! Stored messages of the stream, read one at a time, and how long it keeps them.
 
 use async_nats::jetstream::{
     Context, ErrorCode,
@@ -17,19 +17,19 @@ use crate::{
     event::EventId,
 };
 
-/// For how long a stream keeps its messages, and the first that it has.
+/// How long a stream keeps its messages, and the sequence of the first one.
 ///
 /// # Errors
-/// [`BrokerError::Unavailable`] when it does not answer.
+/// [`BrokerError::Unavailable`] when the stream does not answer.
 pub async fn kept(jetstream: &Context, stream: &str) -> Result<(Keeps, u64), BrokerError> {
     let info = find(jetstream, stream).await?;
     Ok((keeps(&info.config), info.state.first_sequence))
 }
 
-/// Reads the message that the stream contains under a sequence; `None` when there is none.
+/// Reads the message under a sequence; `None` when the stream contains none.
 ///
 /// # Errors
-/// [`BrokerError::Unavailable`] when it does not answer.
+/// [`BrokerError::Unavailable`] when the stream does not answer.
 pub async fn message_at(
     jetstream: &Context,
     stream: &str,

@@ -1,4 +1,4 @@
-//! The stream: created when allowed, otherwise verified. What would lose events is refused.
+//! Stream: created when that is allowed, then verified. A stream that would lose events is refused.
 
 use std::time::Duration;
 
@@ -44,15 +44,15 @@ fn batching_of(version: Version, config: &Config) -> Batching {
     }
 }
 
-/// Answers of a server that cannot reserve what a stream may take.
+/// Error codes of a server that cannot reserve the storage for a stream.
 const NO_STORAGE: [ErrorCode; 2] =
     [ErrorCode::STORAGE_RESOURCES_EXCEEDED, ErrorCode::MEMORY_RESOURCES_EXCEEDED];
 
-/// Asks for the stream, creates it when allowed, and verifies it.
+/// Reads the description of the stream, creates the stream when that is allowed, and verifies it.
 ///
 /// # Errors
-/// [`BrokerError::Unavailable`] and [`BrokerError::Missing`] may pass; [`BrokerError::Refused`]
-/// needs a person.
+/// [`BrokerError::Unavailable`] and [`BrokerError::Missing`] may pass by themselves;
+/// [`BrokerError::Refused`] needs a person.
 pub async fn verify(
     jetstream: &Context,
     config: &config::StreamConfig,
@@ -101,7 +101,7 @@ pub async fn verify(
     })
 }
 
-/// The server's spelling of a limit: none is -1.
+/// Limit in the server's notation, where -1 means none.
 fn limit(bytes: u64) -> i64 {
     if bytes == 0 { -1 } else { i64::try_from(bytes).unwrap_or(i64::MAX) }
 }
@@ -163,25 +163,25 @@ async fn create(
     }
 }
 
-/// Fault that makes a stream unusable, and advice.
+/// Fault that makes a stream unusable, with advice.
 fn fault(
     config: &Config,
     template: &SubjectTemplate,
     window_needed: Duration,
 ) -> Option<(String, String)> {
-    let says = |fault: &str, hint: &str| Some((fault.to_owned(), hint.to_owned()));
+    let found = |fault: &str, hint: &str| Some((fault.to_owned(), hint.to_owned()));
     if config.no_ack {
-        return says("does not acknowledge (no_ack)", "set no_ack to false");
+        return found("does not acknowledge (no_ack)", "set no_ack to false");
     }
     if config.sealed {
-        return says(
+        return found(
             "is sealed and takes no messages",
             "it stays sealed: name another stream in [stream] name and start the relay again, which \
              goes on there",
         );
     }
     if config.mirror.is_some() {
-        return says("is a mirror and takes no messages", "name its origin in [stream] name");
+        return found("is a mirror and takes no messages", "name its origin in [stream] name");
     }
     let sample = template.sample();
     if !config.subjects.iter().any(|filter| captures(filter, &sample)) {
@@ -213,7 +213,7 @@ fn fault(
     None
 }
 
-/// Settings of a stream that might lose events.
+/// Warnings about settings of a stream that might lose events.
 fn warnings(info: &StreamInfo) -> Vec<Warning> {
     let config = &info.config;
     let mut warnings = Vec::new();

@@ -1,7 +1,7 @@
 //! Description of a stream by its server, read into types of our own.
 //!
-//! The time at which a stream was created is its identity. It is kept for years, so its form must
-//! not depend on a client library: it is a number of nanoseconds since the Unix epoch.
+//! The time of creation is the identity of a stream. The database keeps it for years, so its form
+//! must not depend on a client library: it is a number of nanoseconds since the Unix epoch.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use tokio::time::timeout;
 use super::fault::{Fault, missing, unavailable};
 use crate::broker::BrokerError;
 
-/// How long the API may take to answer.
+/// Time that JetStream has for an answer to a request.
 pub(super) const API_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A stream's answer to `STREAM.INFO`.
+/// Answer to `STREAM.INFO`.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct StreamInfo {
     pub(super) config: Config,
@@ -34,8 +34,8 @@ pub(super) struct StreamInfo {
 }
 
 impl StreamInfo {
-    /// When the stream was created, in nanoseconds since the Unix epoch. `None` when the server
-    /// gives no time that we can read: then the stream's identity is unknown.
+    /// Time of the stream's creation, in nanoseconds since the Unix epoch. `None` when the server
+    /// gives no time that can be read: the stream's identity is then unknown.
     pub(super) fn created_ns(&self) -> Option<i64> {
         nanoseconds(self.created.as_deref()?)
     }
@@ -46,7 +46,7 @@ fn nanoseconds(rfc3339: &str) -> Option<i64> {
     i64::try_from(created.as_nanosecond()).ok()
 }
 
-/// Asks for a stream.
+/// Reads the description of a stream.
 pub(super) async fn find(jetstream: &Context, name: &str) -> Result<StreamInfo, BrokerError> {
     let unavailable = |fault, reason| unavailable(name, fault, reason);
     let request = jetstream.request(format!("STREAM.INFO.{name}"), &());
@@ -57,9 +57,10 @@ pub(super) async fn find(jetstream: &Context, name: &str) -> Result<StreamInfo, 
         Ok(Ok(response)) => response,
         Ok(Err(error)) => {
             return Err(match error.kind() {
-                RequestErrorKind::NoResponders => {
-                    unavailable(Fault::NoJetStream, "no server answers for JetStream".to_owned())
-                }
+                RequestErrorKind::NoResponders => unavailable(
+                    Fault::NoJetStream,
+                    "no server answers requests to JetStream".to_owned(),
+                ),
                 RequestErrorKind::TimedOut => {
                     unavailable(Fault::Silent, format!("no answer within {API_TIMEOUT:?}"))
                 }

@@ -1,18 +1,18 @@
-//! Versions of nats-server: which one is needed, and which one has what.
+//! Versions of nats-server: the oldest supported one, and those with each kind of batch.
 
 use async_nats::Client;
 
-/// The oldest server that events are published to. An older one lacks what the promises rest on and
-/// is tested with nothing.
+/// Oldest server that is supported, inclusive. Older ones lack features that the promises rest on,
+/// and are not tested.
 const OLDEST: [u64; 3] = [2, 12, 0];
 
-/// From here on a message of an atomic batch may have a message id.
+/// First version that accepts a message id in an atomic batch.
 const ATOMIC: [u64; 3] = [2, 12, 1];
 
-/// From here on there are fast batches.
+/// First version with fast batches.
 const FAST: [u64; 3] = [2, 14, 0];
 
-/// Abilities of a server, by its version.
+/// Version of a server; `None` when it cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Version(Option<[u64; 3]>);
 
@@ -22,7 +22,7 @@ impl Version {
         Self::read(&client.server_info().version)
     }
 
-    /// Reads `2.12.1`, and `2.14.0-RC.2` as the release that it comes before.
+    /// Reads `2.12.1`, and `2.14.0-RC.2` as the release that follows it.
     fn read(text: &str) -> Self {
         let mut numbers =
             text.trim_start_matches('v').split(['-', '+']).next().unwrap_or("").split('.');
@@ -30,17 +30,17 @@ impl Version {
         Self(next().zip(next()).zip(next()).map(|((major, minor), patch)| [major, minor, patch]))
     }
 
-    /// Whether it is known to be too old. A version that cannot be read is taken for a new one.
+    /// Whether the server is too old. A version that cannot be read counts as new enough.
     pub(super) fn is_too_old(self) -> bool {
         self.0.is_some_and(|version| version < OLDEST)
     }
 
-    /// Whether it takes atomic batches of messages with ids.
+    /// Whether the server accepts atomic batches of messages with ids.
     pub(super) fn has_atomic(self) -> bool {
         self.0.is_some_and(|version| version >= ATOMIC)
     }
 
-    /// Whether it takes fast batches.
+    /// Whether the server accepts fast batches.
     pub(super) fn has_fast(self) -> bool {
         self.0.is_some_and(|version| version >= FAST)
     }
@@ -55,7 +55,7 @@ mod tests {
         for (text, too_old, atomic, fast) in [
             ("2.10.26", true, false, false),
             ("2.11.99", true, false, false),
-            // It refuses a message id in an atomic batch (10177).
+            // This version refuses a message id in an atomic batch (10177).
             ("2.12.0", false, false, false),
             ("2.12.1", false, true, false),
             ("2.14.0-RC.2", false, true, true),

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use crate::{broker::BrokerError, pg::migrate::MigrateError};
 
-/// Why a relay ended by itself. All of these want a person.
+/// Error that ends a relay. Each of them needs a person.
 #[derive(Debug, Error)]
 pub enum RelayError {
     /// The position was made in another Postgres cluster, where transaction numbers differ.
@@ -13,7 +13,7 @@ pub enum RelayError {
          nothing here; start once with `postrider run --rescan` to publish what was not settled"
     )]
     ForeignCluster,
-    /// Something that the reader rests on is not as it has to be, and only a person can change it.
+    /// A condition of the contract with the outbox is broken, and the relay cannot repair it.
     #[error("the outbox is not as the relay needs it: {0}")]
     Contract(String),
     /// The schema was migrated by a newer program.
@@ -26,7 +26,7 @@ pub enum RelayError {
         schema: String,
         /// Version of the schema.
         have: i32,
-        /// The newest version that this program supports.
+        /// Newest version that this program supports.
         supported: i32,
     },
     /// A newer program has replaced the functions of the schema.
@@ -37,10 +37,10 @@ pub enum RelayError {
     NewerFunctions {
         /// The schema.
         schema: String,
-        /// The version of the program that installed them.
+        /// Version of the program that installed the functions.
         program: String,
     },
-    /// The server is older than what the statements need.
+    /// The Postgres server is older than the statements need.
     #[error("{0}")]
     OldServer(MigrateError),
     /// The stream would lose events.

@@ -56,26 +56,26 @@ use crate::{
     wire::{Encoder, Mode, SubjectTemplate},
 };
 
-/// The longest wait of the loop: it turns, and says so, also when nothing happens.
+/// Longest wait of the loop. The loop turns, and notes its heartbeat, also when nothing happens.
 const TURN: Duration = Duration::from_secs(1);
 
-/// The longest wait of the loop while there are events in memory: a turn that comes much later is
-/// one of a process that stood still.
+/// Longest wait of the loop while events are in memory. A turn that comes much later shows that the
+/// process stood still.
 const BUSY_TURN: Duration = Duration::from_millis(100);
 
-/// The waits between holdings that settled nothing and ended for a reason that stays: a grant that
-/// was revoked, a page that is damaged.
+/// Waits after holdings that settled nothing and ended for a lasting reason: a revoked grant, a
+/// damaged page.
 const FRUITLESS: Backoff =
     Backoff { first: Duration::from_millis(200), longest: Duration::from_secs(10) };
 
-/// The waits between sessions that ended before anything was settled.
+/// Waits after sessions that ended before anything was settled.
 const SESSIONS: Backoff =
     Backoff { first: Duration::from_millis(20), longest: Duration::from_secs(1) };
 
-/// How long an instance that gave a lease up leaves it to others.
+/// Time for which an instance that has yielded a lease leaves it to others.
 const YIELD: Duration = Duration::from_secs(3);
 
-/// How long giving the lease up may take; it ends by itself otherwise.
+/// Time for releasing the lease. A lease that is not released in time ends by itself.
 const RELEASE_MAX: Duration = Duration::from_secs(1);
 
 /// Settings of a relay, from the configuration.
@@ -87,43 +87,44 @@ pub struct RelaySettings {
     pub schema: Schema,
     /// The relay's name.
     pub relay: String,
-    /// The route that it serves, alone or as one of several shards.
+    /// Route of the flow. The flow serves it alone, or as one of several shards.
     pub route: String,
-    /// The events that it takes.
+    /// Events that the flow takes.
     pub filter: Filter,
     /// Candidate for the lease: this instance.
     pub candidate: Candidate,
-    /// The stream.
+    /// Stream of the route.
     pub stream: config::StreamConfig,
-    /// The content mode of messages.
+    /// Content mode of messages.
     pub mode: Mode,
-    /// The route's subject.
+    /// Template of the route's subject.
     pub template: SubjectTemplate,
-    /// The default `ce-source`.
+    /// Default of `ce-source`.
     pub source: String,
-    /// How long a publish may stay unanswered.
+    /// Time after which a publish without an answer is unconfirmed.
     pub ack_timeout: Duration,
-    /// The bounds of what is on its way and in memory.
+    /// Bounds of the events in flight and in memory.
     pub limits: WindowLimits,
     /// Rows of a page at most.
     pub batch_events: usize,
     /// Bytes of a page at most.
     pub batch_bytes: usize,
-    /// Bytes of a payload that a letter copies at most.
+    /// Bytes of a payload that are copied into a letter, at most. A larger payload stays in the
+    /// outbox.
     pub letter_bytes_max: u64,
-    /// How an event is tried again, and what a dead letter does to its key.
+    /// Rules about retries, and about the key of a dead letter.
     pub rules: DeliveryRules,
     /// Consequence when the server forbids a subject.
     pub on_denied: OnDenied,
-    /// The pause between polls while there is work; longer while each brings plenty.
+    /// Pause between polls while there is work. It grows while each poll returns many rows.
     pub poll_interval: Duration,
-    /// The pause between polls while asleep.
+    /// Pause between polls while the relay sleeps.
     pub idle_interval: Duration,
-    /// How an idle relay is woken.
+    /// Wake-up of a relay that sleeps.
     pub wake: Wake,
-    /// How long stopping may take.
+    /// Time for stopping.
     pub grace: Duration,
-    /// Accept a database that was restored into another cluster.
+    /// Whether to accept a database that was restored into another cluster.
     pub rescan: bool,
     /// Notifies that a condition of the contract is broken.
     pub recheck: Arc<Notify>,
@@ -131,7 +132,7 @@ pub struct RelaySettings {
     pub yielding: Arc<Notify>,
 }
 
-/// The producing half.
+/// Relay of one flow: from the outbox to the log.
 pub struct Relay {
     settings: RelaySettings,
     log: BrokerLog,
@@ -142,7 +143,7 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// A relay that has not tried anything yet.
+    /// A relay that has not tried to connect yet.
     pub fn new(
         settings: RelaySettings,
         sink: Sink,
@@ -161,7 +162,8 @@ impl Relay {
     /// Relays until asked to stop.
     ///
     /// # Errors
-    /// [`RelayError`] for a failure that only a person can repair. Other failures are waited out.
+    /// [`RelayError`] for a failure that only a person can repair. The relay waits for the end of
+    /// other failures.
     pub async fn run(mut self) -> Result<(), RelayError> {
         let mut fruitless = 0;
         while let Some(mut holding) = Box::pin(self.acquire_holding()).await? {
@@ -215,7 +217,7 @@ impl Relay {
         Ok(())
     }
 
-    /// Waits between two holdings, and goes on turning meanwhile.
+    /// Waits between two holdings, and notes the heartbeat meanwhile.
     async fn rest(&self, wait: Duration) {
         let until = clock::now() + wait;
         while !self.shutdown.is_stopping() && clock::now() < until {
@@ -228,7 +230,7 @@ impl Relay {
         }
     }
 
-    /// The loop, for as long as we hold the right to run it.
+    /// Runs the loop for one holding.
     async fn relay(&mut self, holding: &mut Holding) -> Result<Ended, RelayError> {
         let shutdown = self.shutdown.clone();
         let recheck = Arc::clone(&self.settings.recheck);
@@ -239,7 +241,7 @@ impl Relay {
             let now = clock::now();
             self.report.turned(now);
             self.watchdog.turn(now, holding.delivery.events());
-            self.take_note_of(holding, turns.begin(now), now);
+            self.note_lateness(holding, turns.begin(now), now);
             if shutdown.is_stopping() {
                 let since = *stop_at.get_or_insert(now);
                 if self.has_stopped(holding, since, now) {
@@ -277,7 +279,7 @@ impl Relay {
                     self.checked(holding, checked);
                     None
                 }
-                // Before the answers, of which there may always be one more.
+                // These come before the answers, because more answers may come all the time.
                 () = recheck.notified() => Some(Ended::Again),
                 () = yielding.notified() => Some(Ended::Yielded),
                 () = holding.outbox.closed() => {
@@ -301,8 +303,8 @@ impl Relay {
         }
     }
 
-    /// The bounds of a page; `None` before the stream has told how large a message may be, and what
-    /// it holds of what was sent before.
+    /// Bounds of a page. `None` before the log is verified, because its limits are unknown, and
+    /// while it has to be scanned.
     fn page_limits(&self) -> Option<PageLimits> {
         let facts = self.log.facts().filter(|_| self.log.is_scanned());
         facts.map(|facts| PageLimits {
@@ -312,7 +314,7 @@ impl Relay {
         })
     }
 
-    /// When the loop has to turn although nothing happens.
+    /// Time of the next turn when nothing happens before.
     fn next_due(&self, holding: &Holding, now: Instant) -> Instant {
         let may_go = self.log.obstacle().is_none();
         let delayed = if may_go { holding.delivery.next_due(now) } else { None };
@@ -325,12 +327,12 @@ impl Relay {
         due.map_or(now + turn, |due| due.min(now + turn))
     }
 
-    /// Whether a stopping relay is done, or its time is over.
+    /// Whether a stopping relay is done, or has used up its time.
     fn has_stopped(&mut self, holding: &mut Holding, since: Instant, now: Instant) -> bool {
         failpoint::pass("stopping");
         holding.stop(now);
         if now.duration_since(since) >= self.settings.grace / 2 {
-            holding.stop_sweeping();
+            holding.end_final_poll();
         }
         self.report.stopping();
         let reachable =
@@ -345,17 +347,17 @@ impl Relay {
             warn!(
                 in_flight = holding.delivery.in_flight(),
                 waiting = holding.delivery.events(),
-                "shutdown.grace is over: what is not settled is sent again by the next run"
+                "shutdown.grace is over; the next run sends the unsettled events again"
             );
         }
         over
     }
 }
 
-/// Gives the lease up, so that an instance that stands by takes over at once.
+/// Releases the lease, so that a standby takes over at once.
 async fn release(holding: &Holding) {
     let released = timeout(RELEASE_MAX, holding.outbox.release(holding.authority.term)).await;
     if !matches!(released, Ok(Ok(()))) {
-        info!("the lease could not be given up; it ends by itself");
+        info!("could not release the lease; it ends by itself");
     }
 }

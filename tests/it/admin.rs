@@ -50,7 +50,7 @@ async fn json(daemon: &Daemon, path: &str) -> Value {
 async fn readiness_follows_postgres_and_liveness_does_not() {
     let mut fixture = Fixture::own_postgres().await;
     let daemon = relay(&fixture)
-        .allow_log("lost the relay's session")
+        .allow_log("lost the session with Postgres")
         .allow_log("waiting for Postgres")
         .start();
     wait_ready(&daemon, 200, "ready").await;

@@ -225,7 +225,7 @@ async fn each_cause_of_no_connection_has_its_own_words_and_next_step() {
     for (url, text, hint) in [
         ("nats://127.0.0.1:1", "nothing listens there", "start nats-server"),
         ("nats://nowhere.invalid:4222", "the host is unknown", "correct the host in nats.url"),
-        (silent.as_str(), "nothing was answered within nats.connect_timeout", "a firewall"),
+        (silent.as_str(), "no answer within nats.connect_timeout", "a firewall"),
     ] {
         let toml = fixture.toml().set("nats.url", url).set("nats.connect_timeout", "1s");
         let finished = daemon::run(&toml, &["check"]).await;

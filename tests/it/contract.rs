@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 use crate::support::{DEADLINE, Fixture, app, daemon, eventually, postgres};
 
 /// The log lines of a repair.
-const REPAIRED: &str = "repaired, and what was inserted";
+const REPAIRED: &str = "repaired; rows that were inserted";
 
 /// Whether every event from 0 to `count` is in the stream exactly once.
 fn assert_each_once(messages: &[app::StoredMessage], count: u64) {
@@ -89,7 +89,7 @@ async fn a_running_relay_finds_a_cache_within_a_minute() {
     let mut daemon = fixture
         .daemon()
         .allow_log(REPAIRED)
-        .allow_log("the relay starts anew to deal with it")
+        .allow_log("the relay begins again to repair it")
         .start();
     daemon.wait_log("relaying", DEADLINE).await;
     client.batch_execute(r#"ALTER SEQUENCE "postrider".outbox_seq_seq CACHE 100"#).await.unwrap();

@@ -8,7 +8,7 @@ use super::support::{
 };
 
 const DIED: &str = "an event became a dead letter";
-const SUMMARY: &str = "each of so many more events became a dead letter";
+const SUMMARY: &str = "more events became a dead letter";
 
 async fn wait_dead(client: &Client, count: i64) {
     let dead = r#"SELECT count(*) FROM "postrider".letter WHERE state = 'dead'"#;

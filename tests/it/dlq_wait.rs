@@ -101,7 +101,7 @@ async fn a_letter_that_fails_once_more_and_is_tried_again_is_an_outcome_that_nee
         .set("route.on_denied", "retry")
         .set("route.delay", "5m")
         .set("route.max_delay", "5m")
-        .allow_log("the broker asks for patience")
+        .allow_log("the broker refused a message for now; the relay tries it again")
         .start();
     app::emit(&client, "denied", Some(("order", "o-1")), "{}").await;
     let retrying = r#"SELECT count(*) FROM "postrider".letter WHERE state = 'retrying'"#;

@@ -40,7 +40,7 @@ fn retrying(fixture: &Fixture) -> DaemonBuilder {
         .set("route.on_denied", "retry")
         .set("route.delay", "600ms")
         .set("route.max_delay", "1s")
-        .allow_log("the broker asks for patience")
+        .allow_log("the broker refused a message for now; the relay tries it again")
         .allow_log("became a dead letter")
 }
 

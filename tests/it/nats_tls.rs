@@ -117,8 +117,8 @@ async fn bad_certificate_reads_as_one_and_names_the_key_to_set() {
     let found = check(&fixture, &name, with("authority.pem")).await;
     assert!(found.stdout.contains("ok     nats"), "{found:?}");
     for (url, file, text, hint) in [
-        (&name, "stranger.pem", "is not verified", "let nats.tls_ca name the certificate"),
-        (&address, "authority.pem", "names another host", "let nats.url have a name"),
+        (&name, "stranger.pem", "is not verified", "set nats.tls_ca to the certificate"),
+        (&address, "authority.pem", "names another host", "use a host name in nats.url"),
     ] {
         let found = check(&fixture, url, with(file)).await;
         assert_eq!(found.code, Some(78), "{file}: {found:?}");

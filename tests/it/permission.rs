@@ -147,7 +147,7 @@ async fn what_was_taken_before_a_permission_was_withdrawn_is_no_dead_letter() {
         .set("nats.ping_interval", "60s")
         .set("route.on_denied", "retry")
         .set("route.attempts", 1)
-        .allow_log("the broker asks for patience")
+        .allow_log("the broker refused a message for now; the relay tries it again")
         .allow_log("became a dead letter")
         .start();
     let client = fixture.connect().await;
@@ -164,7 +164,7 @@ async fn what_was_taken_before_a_permission_was_withdrawn_is_no_dead_letter() {
     eventually("a complaint", DEADLINE, async || {
         emitted.push(emit().await);
         let_pass(std::time::Duration::from_millis(20)).await;
-        daemon.log().contains("the broker asks for patience")
+        daemon.log().contains("the broker refused a message for now; the relay tries it again")
     })
     .await;
     proxy.set(Modes::to_client(Mode::Frames));

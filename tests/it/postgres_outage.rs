@@ -16,7 +16,7 @@ use super::support::{
 fn daemon(fixture: &Fixture) -> DaemonBuilder {
     fixture
         .daemon()
-        .allow_log("lost the relay's session")
+        .allow_log("lost the session with Postgres")
         .allow_log("waiting for Postgres")
         .allow_log("trying again")
 }
@@ -86,7 +86,7 @@ async fn terminated_connections_under_load_cost_nothing() {
     };
     fixture.under_load(awkward(1_000, 100), terminate).await;
 
-    assert!(daemon.log().contains("lost the relay's session"));
+    assert!(daemon.log().contains("lost the session with Postgres"));
 }
 
 /// Whether the program leads, through a session that stands.

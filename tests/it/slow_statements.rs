@@ -99,7 +99,7 @@ async fn records_of_more_letters_than_a_statement_can_write_are_written_in_parts
         assert_eq!(number, before + 1);
     }
     assert_eq!(last.len(), 11);
-    let given_up = "could not record what became of letters";
+    let given_up = "could not record the results of letters";
     assert!(daemon.log().contains(given_up), "{}", daemon.log());
 }
 

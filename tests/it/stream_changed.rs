@@ -22,7 +22,7 @@ async fn started(fixture: &Fixture, builder: DaemonBuilder) -> Daemon {
         .admin()
         .allow_log("nothing can be published just now")
         .allow_log("the broker has lost events")
-        .allow_log("beginning again from a checkpoint")
+        .allow_log("publishing again from a checkpoint")
         .allow_log("waiting for Postgres")
         .start();
     app::insert_backlog(&fixture.connect().await, 5, 5).await;

@@ -114,7 +114,7 @@ async fn a_stream_deleted_under_way_is_not_made_again_but_healed_once_it_is() {
             .set("stream.create", create)
             .allow_log("nothing can be published just now")
             .allow_log("the broker has lost events")
-            .allow_log("beginning again from a checkpoint")
+            .allow_log("publishing again from a checkpoint")
             .start();
         emit_many(&fixture, 5).await;
         assert!(fixture.wait_drained(DEADLINE).await);

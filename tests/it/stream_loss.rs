@@ -22,7 +22,7 @@ fn healing(fixture: &Fixture) -> Daemon {
         .daemon()
         .allow_log("the broker has lost events")
         .allow_log("nothing can be published just now")
-        .allow_log("beginning again from a checkpoint")
+        .allow_log("publishing again from a checkpoint")
         .allow_log("became a dead letter")
         .start()
 }
@@ -67,7 +67,7 @@ async fn a_loss_beyond_what_the_outbox_retains_is_an_alarm_until_somebody_acknow
         .admin()
         .allow_log("the broker has lost events")
         .allow_log("nothing can be published just now")
-        .allow_log("beginning again from a checkpoint")
+        .allow_log("publishing again from a checkpoint")
         .allow_log("lost the connection to NATS")
         .allow_log("waiting for NATS")
         .allow_log("the stream has lost published events")

@@ -47,8 +47,10 @@ async fn a_full_subject_makes_only_its_own_events_wait() {
         ..fixture.stream_config()
     };
     let stream = jetstream.create_stream(config).await.unwrap();
-    let mut daemon =
-        daemon(&fixture).set("route.attempts", 2).allow_log("the broker asks for patience").start();
+    let mut daemon = daemon(&fixture)
+        .set("route.attempts", 2)
+        .allow_log("the broker refused a message for now; the relay tries it again")
+        .start();
     emit(&fixture, "narrow", "n-1", 15).await;
     for n in 0..5 {
         emit(&fixture, "wide", &format!("w-{n}"), 2).await;
@@ -156,7 +158,7 @@ async fn a_broker_that_stores_nothing_although_it_answers_closes_a_gate_of_its_o
         .allow_log("lost the connection to NATS")
         .allow_log("waiting for NATS")
         .allow_log("the broker has lost events")
-        .allow_log("beginning again from a checkpoint")
+        .allow_log("publishing again from a checkpoint")
         .start();
     emit(&fixture, "order.placed", "o-1", 5).await;
     assert!(fixture.wait_drained(DEADLINE).await);

@@ -8,27 +8,27 @@ use crate::{
     relay::report::status::{LinkStatus, Phase, Status},
 };
 
-/// The waits of a chore that failed; a chore with a shorter interval waits at least for that.
+/// Waits of a chore that failed. A wait is never shorter than the first one, whatever the interval.
 const FAILED: Backoff = Backoff { first: Duration::from_secs(5), longest: Duration::from_mins(1) };
 
-/// The chores of an instance.
+/// Duty of a flow: the set of chores that it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Duty {
-    /// No right to run is held yet, and the database may be why.
+    /// The instance has no session or lease, and a missing grant may be the reason.
     Waiting,
-    /// Everything.
+    /// Every chore.
     Leading,
-    /// Everything but what another flow of this program does for the whole outbox.
+    /// Every chore but those that another flow of this program runs for the whole outbox.
     LeadingBeside,
 }
 
-/// The chores that one flow does for the whole outbox.
+/// Chores that one flow runs for the whole outbox.
 const SHARED: [Chore; 5] =
     [Chore::Retention, Chore::Letters, Chore::ConsumerKeys, Chore::Grants, Chore::Producers];
 
 impl Duty {
-    /// The duty of an instance; `None` while it starts or ends, and for a standby, which measures
-    /// over the one session that it has.
+    /// Duty of a flow; `None` while it starts or ends, and for a standby, which measures over its
+    /// only session.
     pub(super) fn of(status: &Status) -> Option<Self> {
         match status.phase {
             Phase::Starting if matches!(status.postgres, LinkStatus::Down { .. }) => {
@@ -47,12 +47,12 @@ impl Duty {
         }
     }
 
-    /// Whether the flow publishes.
+    /// Whether the flow leads.
     pub(super) fn leads(self) -> bool {
         matches!(self, Self::Leading | Self::LeadingBeside)
     }
 
-    /// The duty beside another flow that does what is done for the whole outbox.
+    /// Duty beside another flow that runs the chores for the whole outbox.
     pub(super) fn beside(self) -> Self {
         match self {
             Self::Leading | Self::LeadingBeside => Self::LeadingBeside,
@@ -61,7 +61,7 @@ impl Duty {
     }
 }
 
-/// When each chore is due.
+/// Agenda: when each chore is due.
 #[derive(Debug)]
 pub(super) struct Agenda {
     entries: Vec<AgendaEntry>,
@@ -71,57 +71,57 @@ pub(super) struct Agenda {
 struct AgendaEntry {
     chore: Chore,
     due: Instant,
-    /// Failures in a row.
+    /// Number of failures in a row.
     failures: u32,
 }
 
 impl Agenda {
-    /// Everything is due.
+    /// An agenda on which every chore is due.
     pub(super) fn new(now: Instant) -> Self {
         let entry = |chore: &Chore| AgendaEntry { chore: *chore, due: now, failures: 0 };
         Self { entries: Chore::ALL.iter().map(entry).collect() }
     }
 
-    /// The chore of this duty that is due first, and when.
+    /// The chore of this duty that is due first, and its time.
     pub(super) fn next(&self, duty: Duty) -> (Chore, Instant) {
         let ours = self.entries.iter().filter(|entry| duty.includes(entry.chore));
         let first = ours.min_by_key(|entry| entry.due);
-        // Every duty includes something.
+        // Every duty includes a chore.
         first.map_or((Chore::Depth, Instant::now()), |entry| (entry.chore, entry.due))
     }
 
-    /// Lets a chore be due at once, unless it failed and waits.
+    /// Makes a chore due at once, unless it has failed and waits.
     pub(super) fn hurry(&mut self, chore: Chore, now: Instant) {
         if let Some(entry) = self.entry(chore).filter(|entry| entry.failures == 0) {
             entry.due = entry.due.min(now);
         }
     }
 
-    /// Whether a chore can be hurried: one that failed waits.
+    /// Whether a chore can be hurried, which one that has failed cannot.
     pub(super) fn can_hurry(&self, chore: Chore) -> bool {
         self.entries.iter().any(|entry| entry.chore == chore && entry.failures == 0)
     }
 
-    /// A duty begins: what it wants to know is measured first.
+    /// Begins a duty: the figures that it needs first are measured at once.
     pub(super) fn begin(&mut self, duty: Duty, now: Instant) {
         match duty {
             Duty::Waiting => self.hurry(Chore::Grants, now),
             Duty::Leading | Duty::LeadingBeside => {
-                // Readers of the database take a leader for one that starts until it has noted.
+                // Readers of the database treat a leader without a note as one that starts.
                 self.hurry(Chore::Note, now);
                 self.hurry(Chore::Positions, now);
             }
         }
     }
 
-    /// A chore was done. Returns how many failures in a row that ended.
+    /// Notes a success. Returns the number of failures in a row before it.
     pub(super) fn done(&mut self, duty: Duty, chore: Chore, now: Instant) -> u32 {
         let Some(entry) = self.entry(chore) else { return 0 };
         entry.due = now + interval(duty, chore);
         std::mem::take(&mut entry.failures)
     }
 
-    /// A chore failed. Returns how many times in a row, and how long it waits now.
+    /// Notes a failure. Returns the number of failures in a row, and the wait after them.
     pub(super) fn failed(&mut self, chore: Chore, now: Instant) -> (u32, Duration) {
         let Some(entry) = self.entry(chore) else { return (0, Duration::ZERO) };
         entry.failures = entry.failures.saturating_add(1);
@@ -135,15 +135,16 @@ impl Agenda {
     }
 }
 
-/// How often a chore is done. Consumers' keys and turns of the outbox are kept for hours. An idle
-/// relay costs the database little else than these.
+/// Interval of a chore. An idle relay costs the database little besides these. Consumers' keys and
+/// slots of the outbox are kept for hours, so their chores may be rare.
 fn interval(duty: Duty, chore: Chore) -> Duration {
     match (duty, chore) {
         (_, Chore::Depth | Chore::Checkpoint) => Duration::from_secs(5),
-        // Below the age at which whoever reads the note takes the leader for silent.
+        // The interval is shorter than the age at which a reader of the note takes the leader for
+        // silent.
         (_, Chore::Note) | (Duty::Waiting, Chore::Grants) => Duration::from_secs(10),
         (_, Chore::Producers) => Duration::from_secs(20),
-        // A permission that is denied hurries the grants.
+        // A denied permission hurries the chore of the grants.
         (Duty::Leading | Duty::LeadingBeside, Chore::Grants)
         | (_, Chore::Retention | Chore::Letters | Chore::ConsumerKeys | Chore::Positions) => {
             Duration::from_mins(1)
@@ -151,26 +152,11 @@ fn interval(duty: Duty, chore: Chore) -> Duration {
     }
 }
 
-/// Consequence of a chore that fails for long, for an operator.
-pub(super) fn consequence(chore: Chore) -> &'static str {
-    match chore {
-        Chore::Depth => "backlog and age are not measured, see postrider_measurement_age_seconds",
-        Chore::Note => "`postrider status` does not see what the relay sees",
-        Chore::Checkpoint => "after a loss of the broker's more is published again",
-        Chore::Retention => "published rows stay and the outbox grows",
-        Chore::Letters => "resolved letters and the audit grow",
-        Chore::ConsumerKeys => "the table of consumers' keys grows",
-        Chore::Grants => "a grant that is missing is not named",
-        Chore::Producers => "an application that cannot insert events is not named",
-        Chore::Positions => "a position that nobody holds is not named",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A failed chore stopped all that came after it in the chain.
+    /// A chore that failed stopped all chores after it in the chain.
     #[test]
     fn a_chore_that_always_fails_delays_no_other() {
         let start = Instant::now();

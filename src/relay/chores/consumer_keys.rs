@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{outbox::Upkeep, pg::error::QueryError};
 
-/// How long consumers' dedup keys are kept: longer than any redrive may come.
+/// Time for which consumers' dedup keys are kept: longer than a redrive may come after its event.
 const KEPT: Duration = Duration::from_hours(30 * 24);
 
 pub(super) async fn forget(session: &Upkeep) -> Result<(), QueryError> {

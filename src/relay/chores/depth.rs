@@ -13,7 +13,7 @@ use crate::{
     relay::report::status::Status,
 };
 
-/// How often a standby measures: before the figures are overdue.
+/// Interval at which a standby measures. The figures are not overdue by then.
 const STANDBY_INTERVAL: Duration = Duration::from_secs(12);
 
 pub(super) async fn measure(
@@ -21,17 +21,17 @@ pub(super) async fn measure(
     status: &watch::Sender<Status>,
     metrics: &Metrics,
 ) -> Result<(), QueryError> {
-    // As of before the statement: what is committed while it runs may be missing.
+    // The time is read before the statement, which may miss rows that are committed while it runs.
     let at = Instant::now();
     take(at, session.depth().await?, status, metrics);
-    // One that is known may be acknowledged any time; others begin with a holding.
+    // A reported loss may be acknowledged at any time. A new loss begins with a new holding.
     if status.borrow().alarms.is_empty() {
         return Ok(());
     }
     measure_losses(session, status, metrics).await
 }
 
-/// Finds out how much is lost and not acknowledged.
+/// Measures the losses that nobody has acknowledged.
 pub(super) async fn measure_losses(
     session: &Upkeep,
     status: &watch::Sender<Status>,
@@ -56,17 +56,17 @@ fn take(at: Instant, depth: Option<Depth>, status: &watch::Sender<Status>, metri
     status.send_modify(|status| status.measured = measured);
 }
 
-/// The figures of a standby, which measures over the session with which it waits.
+/// Figures of a standby, which measures over the session with which it waits for the lease.
 #[derive(Debug, Default)]
 pub(in crate::relay) struct StandbyFigures {
     measured_at: Option<Instant>,
 }
 
 impl StandbyFigures {
-    /// Measures when it is time to. A failure shows as figures that grow old.
+    /// Measures when that is due. After a failure the figures grow old.
     ///
     /// # Errors
-    /// When the session is of no use any more.
+    /// When the session is lost.
     pub(in crate::relay) async fn measure(
         &mut self,
         outbox: &Outbox,
@@ -81,7 +81,7 @@ impl StandbyFigures {
         match outbox.depth().await {
             Ok(depth) => take(now, depth, status, metrics),
             Err(error) if error.class() == Class::SessionLost => return Err(error),
-            Err(error) => debug!(%error, "a standby could not measure what waits"),
+            Err(error) => debug!(%error, "a standby could not measure the backlog"),
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
-//! The chores beside the data path: measuring, noting, checkpoints, retention; each fails alone.
+//! Chores beside the data path: measuring, noting, checkpoints, retention. Each fails alone.
 //!
-//! All share one session. A chore that fails is tried again after a wait of its own and stops no
-//! other; what costs the session costs the others a new one.
+//! All of them share one session. A chore that fails waits by itself and stops no other. When it
+//! loses the session, the others get a new one.
 
 mod agenda;
 mod checkpoint;
@@ -31,6 +31,7 @@ pub(super) use self::depth::StandbyFigures;
 use super::report::status::{Status, blocker_of};
 use crate::{
     config,
+    findings::chore_consequence,
     metrics::{Chore, Metrics},
     outbox::{SESSION_SETTINGS, Upkeep},
     pg::{
@@ -42,14 +43,14 @@ use crate::{
     shutdown::Shutdown,
 };
 
-/// Failures in a row after which a chore is logged: a single one is usually the server going away,
-/// which the relay reports.
-const FAILURES_TOLD: u32 = 3;
+/// Consecutive failures after which a chore is logged, inclusive. A single failure usually comes
+/// from a server that goes away, which the relay reports.
+const FAILURES_LOGGED: u32 = 3;
 
-/// A chore that goes on failing is logged again after this many failures.
-const TOLD_AGAIN: u32 = 60;
+/// A chore that keeps failing is logged again after each such number of failures.
+const LOGGED_AGAIN: u32 = 60;
 
-/// The wait before another session is tried.
+/// Wait before another session is tried.
 const RECONNECT: Duration = Duration::from_secs(2);
 
 /// Settings of the chores.
@@ -59,28 +60,28 @@ pub struct ChoreSettings {
     pub database: config::DatabaseConfig,
     /// Schema of the outbox.
     pub schema: Schema,
-    /// The names of all relays of this program.
+    /// Names of all relays of this program.
     pub relays: Vec<String>,
-    /// How long published rows stay.
+    /// Time for which published rows stay.
     pub retention: Duration,
-    /// How long resolved letters stay.
+    /// Time for which resolved letters stay.
     pub letter_retention: Duration,
-    /// How long the record of operators' acts stays.
+    /// Time for which audit rows of operators' acts stay.
     pub audit_retention: Duration,
 }
 
-/// A flow that the chores maintain.
+/// Flow that the chores maintain.
 #[derive(Debug, Clone)]
 pub struct Maintained {
     /// The relay's name.
     pub relay: String,
-    /// The status of the flow, to which the chores add.
+    /// Status of the flow, to which the chores add their findings.
     pub status: Arc<watch::Sender<Status>>,
     /// The metrics of the flow.
     pub metrics: Arc<Metrics>,
 }
 
-/// Does the chores of all flows until asked to stop.
+/// Runs the chores of all flows until asked to stop.
 pub async fn run(settings: ChoreSettings, flows: Vec<Maintained>, shutdown: Shutdown) {
     let flow = |Maintained { relay, status, metrics }| {
         status.send_modify(|status| status.relay.clone_from(&relay));
@@ -96,7 +97,7 @@ pub async fn run(settings: ChoreSettings, flows: Vec<Maintained>, shutdown: Shut
         }
     };
     let flows = flows.into_iter().map(flow).collect();
-    let mut chores = ChoreRunner { settings, flows, session: None, unconnected: 0 };
+    let mut chores = ChoreRunner { settings, flows, session: None, connect_failures: 0 };
     loop {
         tokio::select! {
             () = chores.turn() => {}
@@ -105,46 +106,46 @@ pub async fn run(settings: ChoreSettings, flows: Vec<Maintained>, shutdown: Shut
     }
 }
 
-/// The chores of all flows, over one session.
+/// Runner of the chores of all flows, over one session.
 struct ChoreRunner {
     settings: ChoreSettings,
     flows: Vec<FlowChores>,
     session: Option<Arc<Connection>>,
-    /// Failures in a row to get a session.
-    unconnected: u32,
+    /// Number of failures in a row to get a session.
+    connect_failures: u32,
 }
 
-/// The part of a flow in the chores.
+/// Share of a flow in the chores.
 #[derive(Debug, Clone, Copy)]
 enum ChoreShare {
-    /// Chores of its own, and those that run once for the whole outbox.
+    /// Chores of its own, and those for the whole outbox.
     All,
-    /// Chores of its own; another flow runs the rest.
+    /// Chores of its own; another flow runs those for the whole outbox.
     Beside,
 }
 
-/// The chores of one flow, and what they have of each other.
+/// Chores of one flow.
 struct FlowChores {
     relay: String,
     status: Arc<watch::Sender<Status>>,
     metrics: Arc<Metrics>,
     changes: watch::Receiver<Status>,
     agenda: Agenda,
-    /// Text that `postrider status` shows by now.
+    /// Summary of the note that is in the database.
     noted: Option<String>,
-    /// The tables through the session of all.
+    /// Tables, over the session of all chores.
     upkeep: Option<Upkeep>,
     /// The duty of the last turn.
     duty: Option<Duty>,
 }
 
 impl ChoreRunner {
-    /// Does the next chore, or waits for its time.
+    /// Runs the next chore, or waits for its time.
     async fn turn(&mut self) {
-        let mut part = ChoreShare::All;
+        let mut share = ChoreShare::All;
         for flow in &mut self.flows {
-            if flow.look(part) == Some(Duty::Leading) {
-                part = ChoreShare::Beside;
+            if flow.observe(share) == Some(Duty::Leading) {
+                share = ChoreShare::Beside;
             }
         }
         let due = |flow: &FlowChores| flow.duty.map(|duty| flow.agenda.next(duty).1);
@@ -173,7 +174,7 @@ impl ChoreRunner {
         }
     }
 
-    /// Waits until then, or until something has changed that a chore depends on.
+    /// Waits until `due`, or until a change that a chore depends on.
     async fn wait(&mut self, due: Option<Instant>) {
         let session = self.session.clone();
         let ended = async {
@@ -200,7 +201,7 @@ impl ChoreRunner {
         }
     }
 
-    /// The session of the chores; opens one when there is none.
+    /// The session of the chores. Opens one when there is none.
     async fn session(&mut self, index: usize) -> Option<Arc<Connection>> {
         if let Some(open) = self.session.clone().filter(|session| !session.is_closed()) {
             return Some(open);
@@ -209,21 +210,21 @@ impl ChoreRunner {
         let flow = self.flows.get(index)?;
         match self.open(&flow.relay, &flow.metrics).await {
             Ok(open) => {
-                self.unconnected = 0;
+                self.connect_failures = 0;
                 self.session = Some(Arc::clone(&open));
                 Some(open)
             }
             Err((error, hint)) => {
-                self.unconnected += 1;
-                // What is missing is not known any more.
+                self.connect_failures += 1;
+                // Without a session the missing grants are unknown.
                 for flow in &self.flows {
                     flow.status.send_if_modified(|status| {
                         !std::mem::take(&mut status.missing_grants).is_empty()
                     });
                 }
-                // While there is no right to run the relay says what it waits for.
+                // Without a leading flow the relay itself logs what it waits for.
                 let is_led = self.flows.iter().any(|flow| flow.duty.is_some_and(Duty::leads));
-                if self.unconnected == FAILURES_TOLD && is_led {
+                if self.connect_failures == FAILURES_LOGGED && is_led {
                     warn!(
                         error,
                         hint, "no session for measuring, checkpoints and retention; trying again"
@@ -251,10 +252,10 @@ impl ChoreRunner {
 }
 
 impl FlowChores {
-    /// Takes in how the flow stands. Returns its duty.
-    fn look(&mut self, part: ChoreShare) -> Option<Duty> {
+    /// Observes the status of the flow. Returns its duty.
+    fn observe(&mut self, share: ChoreShare) -> Option<Duty> {
         let seen = self.changes.borrow_and_update().clone();
-        let duty = Duty::of(&seen).map(|duty| match part {
+        let duty = Duty::of(&seen).map(|duty| match share {
             ChoreShare::All => duty,
             ChoreShare::Beside => duty.beside(),
         });
@@ -270,11 +271,11 @@ impl FlowChores {
         Some(duty)
     }
 
-    /// Waits until something has changed that a chore depends on.
+    /// Waits for a change that a chore depends on.
     async fn changed(&mut self) {
         let noted = self.noted.clone().unwrap_or_default();
         let duty = self.duty;
-        // A note that failed waits for its time, whatever there is to say.
+        // A note that failed waits for its time, even when its summary has changed.
         let may_note = duty.is_some_and(Duty::leads) && self.agenda.can_hurry(Chore::Note);
         let changed = |status: &Status| {
             let is_news = may_note && note::summary(status) != noted;
@@ -288,7 +289,7 @@ impl FlowChores {
         drop(self.changes.wait_for(changed).await);
     }
 
-    /// Does the chore that is due. Returns whether the session is of use still.
+    /// Runs the chore that is due. Returns whether the session is still usable.
     async fn work(&mut self, session: &Arc<Connection>, settings: &ChoreSettings) -> bool {
         let Some(duty) = self.duty else { return true };
         let (chore, _) = self.agenda.next(duty);
@@ -338,9 +339,9 @@ impl FlowChores {
         }
     }
 
-    /// Names the session whose lock a chore waited for, if that is why it failed.
+    /// Reports the session whose lock a chore waited for, when that is why it failed.
     fn blocked(&self, chore: Chore, error: &QueryError) {
-        // A healing keeps the position, and nobody should end it.
+        // A healing locks the position's row, and nobody should end it.
         let is_ours = error.blocking().is_some_and(Blocking::is_ours);
         let Some(blocker) = blocker_of(error).filter(|_| !is_ours) else { return };
         let before = self.status.borrow().blocker.clone();
@@ -354,7 +355,7 @@ impl FlowChores {
         self.status.send_modify(|status| status.blocker = Some((chore, blocker)));
     }
 
-    /// The chore that waited for a lock works again.
+    /// Clears the blocking session once the chore that waited for its lock works again.
     fn unblocked(&self, chore: Chore) {
         self.status.send_if_modified(|status| {
             let is_over = status.blocker.as_ref().is_some_and(|(met_by, _)| *met_by == chore);
@@ -365,7 +366,7 @@ impl FlowChores {
         });
     }
 
-    /// Counts and logs what became of a chore.
+    /// Counts and logs the result of a chore.
     fn report(&mut self, duty: Duty, chore: Chore, result: Result<(), QueryError>) {
         let now = Instant::now();
         let name = chore.as_str();
@@ -374,7 +375,7 @@ impl FlowChores {
                 let failures = self.agenda.done(duty, chore, now);
                 self.metrics.chores.done(chore);
                 self.failing(chore, 0);
-                if failures >= FAILURES_TOLD {
+                if failures >= FAILURES_LOGGED {
                     info!(chore = name, failures, "the chore works again");
                 }
                 return;
@@ -387,13 +388,13 @@ impl FlowChores {
         if error.class() == Class::Permission {
             self.agenda.hurry(Chore::Grants, now);
         }
-        // While there is no right to run the relay says what it waits for.
-        let is_news = failures == FAILURES_TOLD || failures.is_multiple_of(TOLD_AGAIN);
+        // Without a leading flow the relay itself logs what it waits for.
+        let is_news = failures == FAILURES_LOGGED || failures.is_multiple_of(LOGGED_AGAIN);
         if is_news && duty != Duty::Waiting {
             warn!(
                 chore = name, %error, failures, hint = error.hint().as_deref(),
                 "a chore fails again and again: {}; trying again in {}",
-                agenda::consequence(chore),
+                chore_consequence(chore),
                 humantime::format_duration(wait)
             );
         } else {
@@ -401,7 +402,7 @@ impl FlowChores {
         }
     }
 
-    /// Keeps the status true about the chores that fail.
+    /// Keeps the failing chores of the status up to date.
     fn failing(&self, chore: Chore, failures: u32) {
         self.status.send_if_modified(|status| {
             let known = status.failing.iter().any(|(failing, _)| *failing == chore);

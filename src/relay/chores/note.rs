@@ -11,7 +11,7 @@ use crate::{
     relay::report::status::{GateStatus, Status},
 };
 
-/// Writes the note. Returns what it says.
+/// Writes the note. Returns its summary.
 pub(super) async fn write(session: &Upkeep, status: &Status) -> Result<String, QueryError> {
     let note = text_of(status);
     let findings = status.findings(Instant::now());
@@ -33,7 +33,7 @@ pub(super) async fn write(session: &Upkeep, status: &Status) -> Result<String, Q
     Ok(summary(status))
 }
 
-/// Whether whoever reads the database could not find it out as well.
+/// Whether only this instance can find it out, and not a reader of the database.
 fn is_ours(code: Code) -> bool {
     !matches!(
         code,
@@ -51,11 +51,11 @@ fn text_of(status: &Status) -> String {
     status.gate.as_ref().map(text).unwrap_or_default()
 }
 
-/// Summary whose change is noted at once. Times are left out, because they always change.
+/// Summary of the note. A change of it is written at once, so it has no times, which change always.
 pub(super) fn summary(status: &Status) -> String {
     let findings = status.findings(Instant::now());
     let codes = findings.iter().filter(|finding| is_ours(finding.code));
     let codes: Vec<_> = codes.map(|finding| finding.code.as_str()).collect();
-    // A new term has reported nothing yet.
+    // The note of an earlier term does not count for a new one.
     format!("{} {} {}", status.term, codes.join(","), text_of(status))
 }

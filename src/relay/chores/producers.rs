@@ -21,7 +21,7 @@ pub(super) async fn find_hindered(
     if known == found {
         return Ok(());
     }
-    // How many wait changes all the time, and is no news.
+    // The number of waiting sessions changes all the time, so it is no news.
     let next = |found: &[Finding]| found.iter().map(|it| it.next.clone()).collect::<Vec<_>>();
     match found.first() {
         None => info!("applications can insert events again"),

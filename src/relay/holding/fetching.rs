@@ -10,7 +10,7 @@ use super::{
 use crate::{clock, failpoint, outbox::PageLimits, pg::error::QueryError, relay::report::Reporter};
 
 impl Holding {
-    /// Starts reading when it is time to and there is room.
+    /// Starts a reading when it is due and there is room for rows.
     pub(in crate::relay) fn fetch(&mut self, limits: PageLimits, now: Instant) {
         if !self.can_fetch() || !self.reader.is_due(now) {
             return;
@@ -34,9 +34,9 @@ impl Holding {
         ));
     }
 
-    /// Whether reading waits for nothing but its time.
+    /// Whether a reading waits for nothing but its time.
     fn can_fetch(&self) -> bool {
-        let knows_keys = self.letters.knows_blocked_keys();
+        let knows_keys = self.letters.has_loaded_blocked_keys();
         knows_keys
             && self.fetching.is_idle()
             && self.final_poll != FinalPoll::Done
@@ -85,7 +85,7 @@ impl Holding {
         Ok(())
     }
 
-    /// When the outbox is read next, if nothing but time is waited for.
+    /// Time of the next reading; `None` while it waits for something else than its time.
     pub(in crate::relay) fn read_due(&self) -> Option<Instant> {
         self.can_fetch().then(|| self.reader.next())
     }

@@ -20,39 +20,41 @@ use crate::{
     },
 };
 
-/// The wait before a key is loaded again whose letters are not all recorded yet.
+/// Wait before a key is loaded again while some of its letters are not recorded yet.
 const RELOAD: Duration = Duration::from_millis(50);
 
-/// How often letters are loaded when nothing announces that there is a reason to.
+/// Interval of the loads when notifications cannot arrive.
 const UNNOTIFIED: Duration = Duration::from_secs(1);
 
-/// How long records may wait for others: a crash sends these letters again under the same ids.
+/// Time for which records wait for more records. A crash before the write sends these letters again
+/// under the same ids.
 const RECORD_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Result of one load of letters.
 pub(in crate::relay) enum Loading {
-    /// Some of the keys that are blocked.
+    /// Page of blocked keys.
     Blocked(Result<BlockedKeys, QueryError>),
-    /// Letters that are due.
+    /// Marks that are due.
     Due(Result<DueLetters, QueryError>),
-    /// Letters of these keys, as of the time when everything below the ticket was settled.
+    /// Letters of these keys, as of a time when everything below the ticket was settled.
     Keys(Result<Vec<KeyLetters>, QueryError>, Ticket),
 }
 
 /// Schedule of the loads of letters.
 #[derive(Debug)]
 pub(in crate::relay) struct LetterSchedule {
-    /// The letter after which the next page of blocked keys begins, until all of them are loaded.
+    /// Letter after which the next page of blocked keys begins; `None` once every page is loaded.
     load_after: Option<LetterId>,
     load_at: Instant,
-    /// The longest time between two loads.
+    /// Longest time between two loads.
     interval: Duration,
-    /// The longest wait of the policy: a time further away is a mistake of some clock.
+    /// Longest wait of the retry policy. A mark that is due later than this comes from a wrong
+    /// clock.
     wait_max: Duration,
     record_at: Instant,
     /// Keys that were due and are loaded next.
     keys: Vec<(Option<AggregateKey>, Vec<Mark>)>,
-    /// Records that are not written yet, or only the first ones of them.
+    /// Records that are not written, or only in part.
     unwritten: Option<Records>,
 }
 
@@ -68,20 +70,20 @@ impl LetterSchedule {
         Self { load_after, load_at: now, interval, wait_max, record_at: now, keys, unwritten }
     }
 
-    /// Whether the keys that are blocked are known: before that, no event may go.
-    pub(in crate::relay) fn knows_blocked_keys(&self) -> bool {
+    /// Whether every blocked key is loaded. No event may go before.
+    pub(in crate::relay) fn has_loaded_blocked_keys(&self) -> bool {
         self.load_after.is_none()
     }
 }
 
 impl Holding {
-    /// Wakes the reader after a notification of events or letters.
+    /// Wakes the reader, and loads letters, after a notification.
     pub(in crate::relay) fn notified(&mut self, now: Instant) {
         self.reader.wake(now);
         self.letters.load_at = now;
     }
 
-    /// Starts loading letters when it is time to and there is room.
+    /// Starts a load of letters when it is due and there is room.
     pub(in crate::relay) fn load_letters(&mut self, limits: PageLimits, now: Instant) {
         if !self.loading.is_idle() || !self.may_load() {
             return;
@@ -114,12 +116,12 @@ impl Holding {
     }
 
     fn may_load(&self) -> bool {
-        // Also while stopping: the last rows are read once it is known which of them have to wait.
-        !self.letters.knows_blocked_keys()
+        // Blocked keys are loaded also while stopping, because the last rows are read after them.
+        !self.letters.has_loaded_blocked_keys()
             || !self.is_stopping() && self.delivery.has_room_for_letters()
     }
 
-    /// When letters are loaded next, if nothing but time is waited for.
+    /// Time of the next load; `None` while it waits for something else than its time.
     pub(in crate::relay) fn load_due(&self) -> Option<Instant> {
         (self.loading.is_idle() && self.may_load()).then_some(self.letters.load_at)
     }
@@ -186,13 +188,13 @@ impl Holding {
         let wait = if found { Some(RELOAD) } else { next_in };
         let wait = wait.map_or(self.letters.interval, |wait| wait.min(self.letters.interval));
         self.letters.load_at = self.letters.load_at.min(now + wait);
-        // What is due and active is in memory, or on its way into the table.
+        // A due letter that is active is in memory, or its record is being written.
         if self.letters.keys.is_empty() {
             self.delivery.letters_read();
         }
     }
 
-    /// Starts writing the records of letters when they are due.
+    /// Starts writing records when they are due.
     pub(in crate::relay) fn record_letters(&mut self, now: Instant) {
         if self.record_due().is_none_or(|due| due > now) {
             return;
@@ -208,7 +210,7 @@ impl Holding {
         });
     }
 
-    /// When records are written next.
+    /// Time of the next write of records; `None` while there is nothing to write.
     pub(in crate::relay) fn record_due(&self) -> Option<Instant> {
         let wanted = self.letters.unwritten.is_some() || self.delivery.has_records();
         let may = self.recording.is_idle() && !self.is_healing();
@@ -228,7 +230,7 @@ impl Holding {
             Ok(dead) => {
                 let codes = dead_letters::of_records(&part.records);
                 report.dead_letters.written(codes, dead, now);
-                debug!(records = part.records.len(), "recorded what became of letters");
+                debug!(records = part.records.len(), "recorded the results of letters");
                 records.part_written(part);
                 if part.records.iter().any(|record| record.load) {
                     self.letters.load_at = now;
@@ -247,7 +249,7 @@ impl Holding {
             }
             Err(SettleError::Query(error)) => {
                 self.answers = Answers::Missing;
-                survive("record what became of letters", error)?;
+                survive("record the results of letters", error)?;
                 self.letters.unwritten = Some(records);
                 self.letters.record_at = now + RETRY;
                 Ok(())

@@ -35,7 +35,7 @@ use crate::{
     relay::{operation::Operation, report::dead_letters::Answers},
 };
 
-/// The wait before a failed settlement or reading is tried again on the same session.
+/// Wait before a failed settlement or reading is tried again over the same session.
 pub(in crate::relay) const RETRY: Duration = Duration::from_secs(1);
 
 /// Holding: one time of being the leader.
@@ -56,20 +56,20 @@ pub(in crate::relay) struct Holding {
     place: OutboxPlace,
     /// Exclusive lower bound for the `seq` of rows whose transaction begins from now on.
     pub(in crate::relay) fence: Seq,
-    /// When the settlement on its way was sent.
+    /// When the settlement in progress was sent.
     settle_asked: Instant,
     /// Whether anything was settled or recorded.
     pub(in crate::relay) has_settled: bool,
-    /// The parts of a settlement that are to be written still, in order.
+    /// Parts of a settlement that are still to be written, in order.
     unwritten: VecDeque<Settlement>,
-    /// The answers to what was written so far.
+    /// Whether every write so far was answered.
     pub(in crate::relay) answers: Answers,
     settle_at: Instant,
     last_settled: Instant,
     final_poll: FinalPoll,
 }
 
-/// Place of the outbox, for a session besides the relay's own.
+/// Place of the outbox, for sessions besides the relay's own.
 #[derive(Debug, Clone)]
 pub(in crate::relay) struct OutboxPlace {
     pub(in crate::relay) database: config::DatabaseConfig,
@@ -78,7 +78,7 @@ pub(in crate::relay) struct OutboxPlace {
 }
 
 impl OutboxPlace {
-    /// Opens a session for a repair, which may take as long as there are rows.
+    /// Opens a session for a repair, which may take time in proportion to the rows.
     pub(in crate::relay) async fn repair(&self) -> Result<Repair, ConnectError> {
         let connection = connect(&self.database, "repair", &REPAIR_SETTINGS).await?;
         Ok(Repair::new(connection, self.schema.clone(), self.relay.clone()))
@@ -89,9 +89,9 @@ impl OutboxPlace {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FinalPoll {
     NotStopping,
-    /// Rows that were committed before the stop are still to be polled for.
+    /// A poll for rows that were committed before the stop is still to come.
     Wanted,
-    /// The last poll was made; its rows are being read.
+    /// The last poll was made, and its rows are being read.
     Reading,
     Done,
 }
@@ -99,18 +99,18 @@ enum FinalPoll {
 /// Reason for which a holding ended.
 #[derive(Debug)]
 pub(in crate::relay) enum Ended {
-    /// We were asked to stop, and did.
+    /// The relay was asked to stop, and is done.
     Stopped,
-    /// Memory is out of date: the rows are to be read again, from another position or with
+    /// The events in memory are out of date: rows are read again, from another position or with
     /// larger payloads.
     Again,
-    /// The session is gone; another one may be had.
+    /// The session is lost; another one is opened.
     Lost(String),
-    /// A statement fails for a reason that stays: it is tried again with another session, later.
+    /// A statement fails for a lasting reason. It is tried again later, over another session.
     Failed(String),
     /// Another instance leads.
     Deposed(String),
-    /// Another instance shall lead: it leads fewer shards than this one.
+    /// Another instance, which leads fewer shards, is to take this one over.
     Yielded,
 }
 
@@ -149,7 +149,7 @@ impl Holding {
         }
     }
 
-    /// Asks for one last poll for what was committed before now.
+    /// Asks for one last poll for the rows that are committed by now.
     pub(in crate::relay) fn stop(&mut self, now: Instant) {
         if self.final_poll == FinalPoll::NotStopping {
             self.final_poll = FinalPoll::Wanted;
@@ -157,14 +157,14 @@ impl Holding {
         }
     }
 
-    /// Whether nothing new is begun.
+    /// Whether the relay is stopping, so that it starts nothing new.
     pub(in crate::relay) fn is_stopping(&self) -> bool {
         self.final_poll != FinalPoll::NotStopping
     }
 
-    /// Puts the position back to where the stream still had everything.
+    /// Heals: puts the position back to a checkpoint at which the stream contained everything.
     ///
-    /// What is being written is written first, and nothing after it: it would move the position on.
+    /// Writes in progress end first, and no write follows: it would move the position on.
     pub(in crate::relay) fn heal(&mut self, created: Option<i64>, last_seq: u64, when: HealWhen) {
         if self.is_healing() || !self.settling.is_idle() || !self.recording.is_idle() {
             return;
@@ -182,7 +182,7 @@ impl Holding {
     }
 
     /// Gives up the last poll, because its time is over.
-    pub(in crate::relay) fn stop_sweeping(&mut self) {
+    pub(in crate::relay) fn end_final_poll(&mut self) {
         self.final_poll = FinalPoll::Done;
     }
 
@@ -193,7 +193,7 @@ impl Holding {
         self.record_letters(now);
     }
 
-    /// The answers to everything that was written, also to what is on its way.
+    /// Whether every write was answered. A write in progress counts as not answered.
     pub(in crate::relay) fn answers(&self) -> Answers {
         let is_idle = self.settling.is_idle() && self.recording.is_idle();
         if is_idle { self.answers } else { Answers::Missing }
@@ -201,11 +201,11 @@ impl Holding {
 
     /// Whether a stopping relay has nothing left to do.
     pub(in crate::relay) fn is_drained(&self) -> bool {
-        let swept = self.final_poll == FinalPoll::Done && self.fetching.is_idle();
-        swept && self.delivery.events() == 0 && self.is_settled()
+        let polled = self.final_poll == FinalPoll::Done && self.fetching.is_idle();
+        polled && self.delivery.events() == 0 && self.is_settled()
     }
 
-    /// Whether a stopping relay has nothing left to do while no acknowledgement can come.
+    /// Whether a stopping relay has nothing left to do, given that no acknowledgement can come.
     pub(in crate::relay) fn is_stranded(&self) -> bool {
         self.delivery.in_flight() == 0 && self.is_settled()
     }
@@ -216,7 +216,7 @@ impl Holding {
     }
 }
 
-/// Whether the session may still be used after a failure.
+/// Logs a failure after which the session is still usable. Returns how the holding ends otherwise.
 pub(in crate::relay) fn survive(what: &str, error: &QueryError) -> Result<(), Ended> {
     match error.class() {
         Class::Transient => {

@@ -15,42 +15,42 @@ use crate::{
     pg::error::QueryError,
 };
 
-/// How long nothing may have come before the relay prepares to sleep.
+/// Time without any rows after which the reader prepares to sleep.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// How much longer than the slow poll the wake-up gate stays open: a late poll must not find it
-/// closed.
+/// Time for which the wake-up gate stays open beyond the next slow poll, so that a late poll finds
+/// it open.
 const GATE_SLACK: Duration = Duration::from_secs(10);
 
-/// The waits while a writer that may have missed the wake-up gate is still open.
+/// Waits while a writer that may have missed the open wake-up gate has not committed.
 const DROWSY: Backoff =
     Backoff { first: Duration::from_millis(20), longest: Duration::from_millis(250) };
 
-/// The granularity of timers, which round up.
+/// Granularity of the runtime's timers, which round up.
 const TIMER_TICK: Duration = Duration::from_millis(1);
 
-/// Rows of a poll at most before polls come less often: what a poll costs is then little beside
-/// them.
+/// Rows of a poll, inclusive, up to which polls keep `poll_interval`. With more rows the pause
+/// grows, so that a poll costs little beside its rows.
 const PLENTY: u32 = 16;
 
-/// How far apart polls get when each brings plenty.
+/// Longest pause between polls that return many rows, unless `poll_interval` is longer.
 const LONGEST_POLL: Duration = Duration::from_millis(5);
 
-/// The pause between polls while idle when nobody notifies, as a multiple of `poll_interval`.
+/// Pause between polls of an idle relay without notifications, as a multiple of `poll_interval`.
 const UNNOTIFIED_FACTOR: u32 = 25;
 
 /// Intervals at which the reader polls.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::relay) struct PollIntervals {
-    /// The pause between polls while there is work.
+    /// Pause between polls while there is work.
     pub(in crate::relay) poll_interval: Duration,
-    /// The pause between polls while asleep.
+    /// Pause between polls while asleep.
     pub(in crate::relay) idle_interval: Duration,
-    /// Whether inserting transactions notify a sleeping relay.
+    /// Whether a transaction that inserts notifies a sleeping relay.
     pub(in crate::relay) notified: bool,
 }
 
-/// Reader: when the outbox is read next, and how.
+/// Reader of the outbox: it decides when to read next, and how.
 #[derive(Debug)]
 pub(in crate::relay) struct OutboxReader {
     pace: PollIntervals,
@@ -58,28 +58,29 @@ pub(in crate::relay) struct OutboxReader {
     next: Instant,
     /// When the last reading began.
     began: Instant,
-    /// When rows came last, or somebody said that some would.
+    /// When rows came last, or a notification about some.
     last_work: Instant,
-    /// Readings in a row that found the wake-up gate open and a writer too.
+    /// Consecutive readings that found a writer who may have missed the open wake-up gate.
     drowsy: u32,
-    /// Whether somebody woke us since the last reading began: it may not have seen why.
+    /// Whether a notification came since the last reading began. The reading may have missed its
+    /// rows.
     woken: bool,
-    /// Late transactions of the present span, once they were asked for.
+    /// Late transactions of the present span, once they were read.
     late: Late,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReaderState {
     Awake,
-    /// The wake-up gate is open; a writer that may not have seen it open is not done yet.
+    /// The wake-up gate is open, and a writer that may not have seen it open has not committed yet.
     Drowsy,
-    /// The wake-up gate is open and everybody who inserts will notify.
+    /// The wake-up gate is open, and every writer will notify.
     Asleep,
 }
 
 /// Result of one reading of the outbox.
 pub(in crate::relay) struct Reading {
-    /// A new target, when the one before was complete, with its floor.
+    /// New target with its floor; `None` while the previous span is not read to its end.
     begin: Option<(Snapshot, Seq)>,
     late: Late,
     page: Option<Page>,
@@ -97,26 +98,26 @@ pub(in crate::relay) struct Start {
 /// State in which a reading left the wake-up gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Gate {
-    /// Left or made it closed.
+    /// The gate is closed.
     Closed,
-    /// Opened it, and everybody who inserts will see it open.
+    /// The gate is open, and every writer will see it open.
     Open,
-    /// Opened it, and somebody who may have seen it closed has not committed yet.
+    /// The gate is open, and a writer that may have seen it closed has not committed yet.
     OpenTooLate,
 }
 
-/// The late transactions of the span that is read on.
+/// Late transactions of the span that is being read.
 #[derive(Debug, Clone)]
 enum Late {
     Known(Option<String>),
     Unknown,
 }
 
-/// Absorbed reading, for the loop.
+/// Absorbed reading, as the holding admits it.
 pub(in crate::relay) struct ReadResult {
-    /// A new target, when the one before was complete, with its floor.
+    /// New target with its floor; `None` while the previous span is not read to its end.
     pub(in crate::relay) begin: Option<(Snapshot, Seq)>,
-    /// Rows, when there was a reason to read some.
+    /// Rows; `None` when there was no reason to read any.
     pub(in crate::relay) page: Option<Page>,
 }
 
@@ -135,7 +136,7 @@ impl OutboxReader {
         }
     }
 
-    /// Whether it is time to read.
+    /// Whether the next reading is due.
     pub(in crate::relay) fn is_due(&self, now: Instant) -> bool {
         self.next <= now
     }
@@ -150,24 +151,25 @@ impl OutboxReader {
         self.next
     }
 
-    /// Reads at the next opportunity: somebody notified, or we are stopping.
+    /// Reads as soon as possible, after a notification or when the relay stops.
     pub(in crate::relay) fn wake(&mut self, now: Instant) {
         self.next = now;
         self.last_work = now;
         self.woken = true;
     }
 
-    /// Reads not before then: the last reading failed.
+    /// Reads at `at`, because the last reading failed.
     pub(in crate::relay) fn retry_at(&mut self, at: Instant) {
         self.next = at;
         self.late = Late::Unknown;
     }
 
-    /// Polls keep their pace, however long one takes; but half of the time at most is spent
-    /// on them. Early by half of the timer's tick, which is late by half of it on average.
+    /// Pause before the next poll. It is measured from the begin of the last poll, so a slow poll
+    /// does not change the rate; but polls take at most half of the time. The pause ends half a
+    /// tick of the timer early, because timers are late by that on average.
     ///
-    /// A poll that brought plenty is followed by a later one, in proportion to its rows: at such a
-    /// rate the processors are what everybody waits for, and a row costs least among many.
+    /// After a poll with many rows the pause grows in proportion to them. At such a rate the
+    /// processors are the bottleneck, and a row costs least in a large poll.
     fn until_next_poll(&self, rows: usize, now: Instant) -> Duration {
         let interval = self.pace.poll_interval.saturating_sub(TIMER_TICK / 2);
         let longest = interval.max(LONGEST_POLL);
@@ -176,7 +178,7 @@ impl OutboxReader {
         (self.began + interval).saturating_duration_since(now).max(interval / 2)
     }
 
-    /// The I/O of one reading.
+    /// Starts the I/O of one reading.
     pub(in crate::relay) fn read(
         &mut self,
         outbox: Arc<Outbox>,
@@ -205,7 +207,7 @@ impl OutboxReader {
         }
     }
 
-    /// Absorbs a reading and decides when to read next.
+    /// Absorbs a reading, and decides when to read next.
     pub(in crate::relay) fn absorb(&mut self, reading: Reading, now: Instant) -> ReadResult {
         let Reading { begin, late, page, gate } = reading;
         let (rows, complete) =
@@ -258,8 +260,8 @@ async fn read_page(
     }
     let late = match late {
         Late::Known(late) => late,
-        // Late transactions were not asked for yet: a poll has found too much, or the reading goes
-        // on inside of a span.
+        // The late transactions of the span are still unknown: a poll has found too many rows, or
+        // the reading goes on inside of the span.
         Late::Unknown => outbox.late(&cursor.settled).await?,
     };
     let page = outbox.page(&cursor, late.as_deref(), limits).await?;
@@ -271,8 +273,8 @@ mod tests {
     use super::*;
     use crate::delivery::sim::event;
 
-    /// A notification that came between taking the snapshot and the end of the reading used
-    /// to be forgotten: the relay slept on a committed event until the slow poll.
+    /// A notification between the snapshot and the end of the reading was forgotten: the relay
+    /// slept on a committed event until the slow poll.
     #[test]
     fn a_wake_up_during_a_reading_is_not_forgotten_by_what_the_reading_gave() {
         let pace = PollIntervals {
@@ -319,7 +321,7 @@ mod tests {
             reader.absorb(plenty, began);
             assert_eq!(reader.next(), began + Duration::from_micros(next), "{rows} rows");
         }
-        // Whoever polls less often anyway notices nothing.
+        // A reader with a longer `poll_interval` keeps it.
         let slow = OutboxReader::new(PollIntervals { poll_interval: ms(100), ..pace }, began);
         assert_eq!(slow.until_next_poll(1000, began), Duration::from_micros(99_500));
     }

@@ -5,17 +5,17 @@ use std::{sync::Arc, time::Instant};
 use super::{Ended, Holding, RETRY, survive};
 use crate::{clock, event::Seq, outbox::SettleError};
 
-/// A renewal of the lease.
+/// Renewal of the lease in progress.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::relay) struct Renewal {
-    /// When it was sent.
+    /// When the renewal was sent.
     asked: Instant,
-    /// The bound that it writes down.
+    /// Bound that the renewal records.
     sent_to: Seq,
 }
 
 impl Holding {
-    /// Starts renewing the lease when it is time to, or when rows were read beyond its bound.
+    /// Starts renewing the lease when that is due, or when the rows in memory come near the bound.
     pub(in crate::relay) fn renew(&mut self, now: Instant) {
         if self.renew_due().is_none_or(|due| due > now) {
             return;
@@ -26,9 +26,9 @@ impl Holding {
             .start(async move { (renewal, outbox.renew(&authority, renewal.sent_to).await) });
     }
 
-    /// When the lease is renewed next, unless a settlement does it before.
+    /// Time of the next renewal, unless a settlement renews the lease before.
     pub(in crate::relay) fn renew_due(&self) -> Option<Instant> {
-        // A healing keeps the row, and nothing is published while it runs.
+        // A healing locks the position's row, and nothing is published meanwhile.
         if !self.renewing.is_idle() || self.is_healing() {
             return None;
         }

@@ -19,14 +19,15 @@ use crate::{
     },
 };
 
-/// How long decided events may wait to be settled: a crash sends them again under the same ids.
+/// Time for which decided events wait to be settled. A crash before that sends them again under the
+/// same ids.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long a position may move over nothing but other tables' commits before it is written.
+/// Time for which a position waits to be written that moved over other tables' commits only.
 const MOVE_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Holding {
-    /// The next settlement, or the next part of one that cannot be written at once.
+    /// The next settlement, or the next part of one that is too large for one statement.
     fn next_settlement(&mut self) -> Option<Settlement> {
         let next = self.unwritten.pop_front().or_else(|| self.delivery.take_settlement())?;
         let (part, rest) = next.divide(self.outbox.letters_max());
@@ -36,7 +37,7 @@ impl Holding {
         Some(part)
     }
 
-    /// Starts writing back what was decided, when it is time to.
+    /// Starts a settlement when it is due.
     pub(super) fn settle(&mut self, now: Instant) {
         if self.settle_due().is_none_or(|due| due > now) {
             return;
@@ -57,7 +58,7 @@ impl Holding {
         });
     }
 
-    /// When the next settlement is due.
+    /// Time of the next settlement; `None` when nothing has moved, or another write is in progress.
     pub(in crate::relay) fn settle_due(&self) -> Option<Instant> {
         if !self.settling.is_idle() || self.is_healing() {
             return None;
@@ -91,7 +92,7 @@ impl Holding {
         match result {
             Ok(Written { fence: Some(fence), .. }) if *fence < self.fence => {
                 let (now, before) = (fence.0, self.fence.0);
-                warn!(now, before, "the sequence of outbox.seq went back; starting anew");
+                warn!(now, before, "the sequence of outbox.seq went back; reading again");
                 Err(Ended::Again)
             }
             Ok(Written { fence, .. }) => {

@@ -27,14 +27,14 @@ use crate::{
     relay::{RELEASE_MAX, Relay, RelayError, holding::Holding, report::status::blocker_of},
 };
 
-/// The waits between attempts to get a session.
+/// Waits between attempts to get a session.
 const CONNECT: Backoff =
     Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(2) };
 
 /// Interval at which the same failure is logged again.
 const REMIND: Duration = Duration::from_secs(30);
 
-/// Why there is no holding yet.
+/// Reason for which there is no holding yet.
 #[derive(Debug, Error)]
 pub(in crate::relay) enum NotYet {
     #[error("{0}")]
@@ -117,8 +117,8 @@ impl Relay {
     /// Opens a session whose schema fits this binary.
     async fn open_outbox(&self) -> Result<Result<Arc<Outbox>, NotYet>, RelayError> {
         let settings = &self.settings;
-        // The server gives a session up that is cut off, but not before the leader has stopped
-        // trusting its lease: a standby takes over when it sees the session gone.
+        // The server ends a session that is cut off, but not before the leader has stopped trusting
+        // its lease: a standby takes over when it sees that the session has ended.
         let silent = format!("{}s", settings.candidate.length.as_secs().max(10));
         let own = [("tcp_user_timeout", silent.as_str()), ("tcp_keepalives_idle", silent.as_str())];
         let session = [&SESSION_SETTINGS[..], &own].concat();

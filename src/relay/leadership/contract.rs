@@ -1,9 +1,9 @@
-//! Contract of the reader with the outbox: verified at each start and each minute, and repaired or
-//! refused by name.
+//! Contract with the outbox: conditions that the reader rests on, verified at each start and each
+//! minute. A broken one is repaired or refused by name.
 //!
-//! The sequence of `outbox.seq`, the defaults and the partitions of the table, its triggers and
-//! indexes: `docs/guarantees.md` lists them. When one breaks while the relay runs, `watch` ends
-//! the holding, and the next one finds the same thing broken and deals with it in `verify`.
+//! The conditions concern the sequence of `outbox.seq`, the defaults and partitions of the table,
+//! its triggers and indexes; `docs/guarantees.md` lists them. When one breaks while the relay runs,
+//! `watch` ends the holding. The next holding finds it broken again, and `verify` deals with it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,20 +23,21 @@ use crate::{
     shutdown::Shutdown,
 };
 
-/// How often a running relay verifies what it rests on.
+/// Interval at which a running relay verifies the contract.
 const INTERVAL: Duration = Duration::from_mins(1);
 
 /// Verdict of a verification.
 pub(in crate::relay) enum ContractVerdict {
-    /// Every condition holds, or none that matters is broken.
+    /// Every condition is met, or the broken ones need no action.
     Sound,
-    /// Something was repaired and the term is gone: acquire again, with another session.
+    /// A condition was repaired, which ended the term: the lease is acquired again over another
+    /// session.
     Repaired,
-    /// An operator has to act; the text says what is wrong and what to do.
+    /// An operator has to act. The text has the problem and the fix.
     Refused(String),
 }
 
-/// A condition that does not hold, as a finding.
+/// Finding about a broken condition.
 pub fn finding(broken: &Broken) -> Finding {
     let severity = match broken.remedy {
         Remedy::Restore => Severity::Warning,
@@ -45,7 +46,7 @@ pub fn finding(broken: &Broken) -> Finding {
     findings::contract(severity, &broken.problem, &broken.fix)
 }
 
-/// Shows in the status what the relay does not repair itself.
+/// Notes in the status the broken conditions that the relay does not repair.
 fn note(status: &watch::Sender<Status>, broken: &[Broken]) {
     let is_left = |it: &&Broken| matches!(it.remedy, Remedy::Warn | Remedy::Refuse);
     let findings: Vec<_> = broken.iter().filter(is_left).map(finding).collect();
@@ -56,7 +57,7 @@ fn note(status: &watch::Sender<Status>, broken: &[Broken]) {
     });
 }
 
-/// Verifies the conditions before anything is read, and repairs what can be repaired.
+/// Verifies the contract before anything is read, and repairs what can be repaired.
 pub(in crate::relay) async fn verify(
     outbox: &Outbox,
     outside: &OutboxPlace,
@@ -73,7 +74,7 @@ pub(in crate::relay) async fn verify(
         let adopted = outside.repair().await?.adopt_rows().await?;
         warn!(
             rows = adopted,
-            "gave rows of another cluster numbers of this one; they are published"
+            "gave rows of another cluster transaction numbers of this one; they are published"
         );
         return Ok(ContractVerdict::Repaired);
     }
@@ -83,7 +84,7 @@ pub(in crate::relay) async fn verify(
     if !broken.iter().any(|it| it.remedy == Remedy::Repair) {
         if broken.iter().any(|it| it.remedy == Remedy::Restore) {
             outbox.restore_wake().await?;
-            tell_restored(&broken);
+            log_restored(&broken);
         }
         return Ok(ContractVerdict::Sound);
     }
@@ -94,7 +95,7 @@ pub(in crate::relay) async fn verify(
             code = it.code,
             renumbered,
             read_again = ?put_back,
-            "{}: repaired, and what was inserted since the last verification is read again",
+            "{}: repaired; rows that were inserted since the last verification are read again",
             it.problem
         );
     }
@@ -102,13 +103,13 @@ pub(in crate::relay) async fn verify(
         warn!(
             relays = ?uncertain,
             hint = "run `postrider audit`; `postrider reconcile` publishes what the stream lacks",
-            "events that were inserted while that was so may have been passed over"
+            "events that were inserted meanwhile may have been passed over"
         );
     }
     Ok(ContractVerdict::Repaired)
 }
 
-fn tell_restored(broken: &[Broken]) {
+fn log_restored(broken: &[Broken]) {
     for it in broken.iter().filter(|it| it.remedy == Remedy::Restore) {
         warn!(code = it.code, "{}: repaired", it.problem);
     }
@@ -126,19 +127,19 @@ pub struct Watched {
     pub settings: RelaySettings,
     /// Status of the flow.
     pub status: Arc<watch::Sender<Status>>,
-    /// Conditions that were warned of.
+    /// Warnings that were logged already.
     warned: Vec<String>,
 }
 
 impl Watched {
-    /// A flow of which nothing was found out yet.
+    /// A flow that was not verified yet.
     pub fn new(settings: RelaySettings, status: Arc<watch::Sender<Status>>) -> Self {
         Self { settings, status, warned: Vec::new() }
     }
 }
 
-/// Verifies the conditions each minute while a flow runs, in a session of a moment's life, and
-/// wakes [`RelaySettings::recheck`] of the flow for which one is broken.
+/// Verifies the contract of each running flow every minute, over a short session. Wakes
+/// [`RelaySettings::recheck`] of a flow with a broken condition.
 pub async fn watch(mut flows: Vec<Watched>, shutdown: Shutdown) {
     loop {
         tokio::select! {
@@ -151,9 +152,9 @@ pub async fn watch(mut flows: Vec<Watched>, shutdown: Shutdown) {
         let RelaySettings { database, schema, .. } = &first.settings;
         let inspection = match connect(database, "contract", &SESSION_SETTINGS).await {
             Ok(connection) => Inspection::new(connection, schema.clone()),
-            // The relay's own session shows what is the matter with Postgres.
+            // The relay's own session reports the failure of Postgres.
             Err(error) => {
-                debug!(%error, "could not verify what the relay rests on");
+                debug!(%error, "could not verify the contract with the outbox");
                 continue;
             }
         };
@@ -161,10 +162,10 @@ pub async fn watch(mut flows: Vec<Watched>, shutdown: Shutdown) {
             match broken_now(&inspection, flow).await {
                 Ok(problems) if problems.is_empty() => {}
                 Ok(problems) => {
-                    warn!("{}; the relay starts anew to deal with it", problems.join("; "));
+                    warn!("{}; the relay begins again to repair it", problems.join("; "));
                     flow.settings.recheck.notify_one();
                 }
-                Err(error) => debug!(%error, "could not verify what the relay rests on"),
+                Err(error) => debug!(%error, "could not verify the contract with the outbox"),
             }
         }
         if let Err(error) = shards::spread(&inspection, &flows).await {
@@ -173,8 +174,8 @@ pub async fn watch(mut flows: Vec<Watched>, shutdown: Shutdown) {
     }
 }
 
-/// Conditions that the relay has to treat itself. A trigger is restored here, and each warning is
-/// given once.
+/// Problems that need a new holding. A trigger is restored here at once, and each warning is logged
+/// once.
 async fn broken_now(
     inspection: &Inspection,
     flow: &mut Watched,
@@ -183,7 +184,7 @@ async fn broken_now(
     note(&flow.status, &broken);
     if broken.iter().any(|it| it.remedy == Remedy::Restore) {
         inspection.restore_wake().await?;
-        tell_restored(&broken);
+        log_restored(&broken);
     }
     let warnings = texts(&broken, Remedy::Warn);
     for warning in warnings.iter().filter(|it| !flow.warned.contains(it)) {

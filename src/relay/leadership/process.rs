@@ -1,18 +1,17 @@
-//! Identity of a process, written so that another one on the same machine sees at once when it has
-//! died.
+//! Identity of a process, by which another process on the same machine sees at once that it has
+//! ended.
 
 use std::fs;
 
-/// This process, in words that only processes of the same machine and container understand: the
-/// start of the machine, the namespace, the number and the start of the process. `None` where the
-/// system does not tell.
+/// Identity of this process: the start of the machine, the namespace, the number and the start of
+/// the process. `None` where the system does not show them.
 pub(crate) fn identity() -> Option<String> {
     let place = place()?;
     let pid = std::process::id();
     Some(format!("{place} {pid} {}", started(pid)?))
 }
 
-/// Whether a process that described itself so ran here and has ended.
+/// Whether the process with this identity ran here and has ended.
 pub(in crate::relay) fn has_ended(identity: &str) -> bool {
     let Some((place_of, process)) = identity.rsplit_once(' ').and_then(|(rest, start)| {
         let (place, pid) = rest.rsplit_once(' ')?;
@@ -24,8 +23,8 @@ pub(in crate::relay) fn has_ended(identity: &str) -> bool {
     place().as_deref() == Some(place_of)
         && match started(pid) {
             Some(now) => now != start,
-            // A process that cannot be read may be another user's: only a number that is free tells
-            // something.
+            // An unreadable process may belong to another user. Only a free number proves that it
+            // has ended.
             None => is_free(pid),
         }
 }
@@ -36,18 +35,18 @@ fn is_free(pid: u32) -> bool {
     pid.is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
 }
 
-/// The machine's start and the namespace in which process numbers mean the same.
+/// Start of the machine, and the namespace of process numbers.
 fn place() -> Option<String> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let namespace = fs::read_link("/proc/self/ns/pid").ok()?;
     Some(format!("{} {}", boot.trim(), namespace.display()))
 }
 
-/// Start of a process, in ticks since the machine did, or "ended" for one whose parent has not
-/// asked for its end; `None` when it cannot be read.
+/// Start of a process, in ticks since the start of the machine, or "ended" for a process that its
+/// parent has not waited for. `None` when it cannot be read.
 fn started(pid: u32) -> Option<String> {
     let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name before may hold anything, also parentheses.
+    // The name in parentheses may contain anything, even a parenthesis.
     let (_, fields) = line.rsplit_once(')')?;
     let mut fields = fields.split_whitespace();
     let state = fields.next()?;
@@ -70,15 +69,15 @@ mod tests {
         let place = place().unwrap();
         let theirs = format!("{place} {} {}", child.id(), started(child.id()).unwrap());
         assert!(!has_ended(&theirs));
-        // What another user's process hides of itself says nothing; its number does.
+        // Another user's process may be unreadable, but its number is in use.
         assert!(!is_free(child.id()));
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(has_ended(&theirs));
         assert!(is_free(child.id()));
-        // A later process of the same number is another one.
+        // A later process with the same number is another process.
         assert!(has_ended(&format!("{place} {} 1", std::process::id())));
-        // What runs elsewhere is not for us to tell.
+        // The identity of a process elsewhere proves nothing here.
         assert!(!has_ended("another-boot pid:[1] 1 1") && !has_ended("") && !has_ended("x"));
     }
 }

@@ -24,18 +24,18 @@ use crate::{
     },
 };
 
-/// Result of resuming at the position.
+/// Result of resuming.
 pub(super) enum Resumed {
     Holding(Box<Holding>),
-    /// The position was made in another cluster, and no `--rescan` accepts that.
+    /// The position was made in another cluster, and `--rescan` was not given.
     Foreign,
     /// A condition of the contract is broken, and an operator has to act.
     Refused(String),
-    /// The position was accepted or repaired; acquire again, with another session.
+    /// The position was accepted or repaired. The lease is acquired again, over another session.
     Rescanned,
 }
 
-/// Resumes at the position that came with the lease, which `asked` asked for.
+/// Resumes at the position that came with the lease. `asked` is when the lease was asked for.
 pub(super) async fn resume(
     (settings, report): (&RelaySettings, &Reporter),
     log: &mut BrokerLog,
@@ -59,7 +59,7 @@ pub(super) async fn resume(
     if let Some(FilterChange { passed_over }) = outbox.note_filter(acquired.term).await? {
         report_filter(passed_over, &settings.route);
     }
-    // Behind a pooler nobody can be notified.
+    // Behind a pooler no notification arrives.
     let may_sleep = settings.wake == Wake::Gated && outbox.sharing() == Sharing::Own;
     let notified = may_sleep && acquired.notifies;
     if notified {
@@ -71,7 +71,7 @@ pub(super) async fn resume(
         Course::Onward => HashSet::new(),
         Course::Again => outbox.lettered().await?,
     };
-    // What is known of another stream says nothing about this one.
+    // The mark of another stream says nothing about this one.
     let ours = stream_identity.filter(|(name, _)| *name == settings.stream.name);
     let stream = if ours.is_some() { stream } else { StreamMark::default() };
     info!(term, stream_seq = stream.acked, "relaying");
@@ -106,8 +106,8 @@ pub(super) async fn resume(
     Ok(Resumed::Holding(Box::new(holding)))
 }
 
-/// The earlier run, with the events that another number of shards may have published above its
-/// bound.
+/// Earlier run, extended by the events that a rival with another number of shards may have
+/// published above its bound.
 async fn with_rivals(
     earlier: EarlierRun,
     outbox: &Outbox,
@@ -125,16 +125,17 @@ async fn with_rivals(
     }
 }
 
-/// Says that the route takes other events than before.
+/// Logs that the route takes other events than before.
 ///
-/// What the events without a route gave up, a route has taken.
+/// The route of the unrouted events passes over those that a new route takes, which is no reason to
+/// warn.
 fn report_filter(passed_over: Option<PassedOver>, route: &str) {
     if passed_over.is_some_and(PassedOver::is_none) || route == UNROUTED {
         info!("the route takes other events from here on; the audit has what it took before");
         return;
     }
     let count = passed_over.map_or_else(
-        || "what waited of the others, which could not be counted in time".to_owned(),
+        || "waiting events of the other types, which could not be counted in time".to_owned(),
         |passed_over| passed_over.to_string(),
     );
     warn!(
@@ -160,13 +161,13 @@ async fn from_elsewhere(
         return Ok(Resumed::Foreign);
     }
     let pending = outside.repair().await?.rescan(term).await?;
-    warn!(pending, "accepted a restored database: what was not settled is published");
+    warn!(pending, "accepted a restored database; unsettled events are published");
     Ok(Resumed::Rescanned)
 }
 
-/// Earlier run whose events may be in the log without our knowing. In its first pass a relay
-/// may meet any row that another name has published, and a healing meets all that it publishes
-/// again.
+/// Earlier run whose events the log may contain without our knowing. In its first pass a relay may
+/// meet any row that another name has published. After a healing it meets every row that it
+/// publishes again.
 fn earlier(
     term: i64,
     position: &Position,

@@ -1,5 +1,5 @@
-//! Shards of a route, spread over its instances: an instance that leads more than its part gives some
-//! up.
+//! Spread of a route's shards over the instances: an instance that leads more than its part yields
+//! some.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use tracing::info;
 use super::contract::Watched;
 use crate::{outbox::Inspection, pg::error::QueryError, relay::report::status::Phase};
 
-/// Lets go of shards when this instance leads more than its part of them. Instances behind a pooler
-/// cannot be counted: there nothing is given up.
+/// Yields shards when this instance leads more than its part of a route. Behind a pooler the
+/// instances cannot be counted, so none is yielded.
 pub(in crate::relay) async fn spread(
     inspection: &Inspection,
     flows: &[Watched],
@@ -22,7 +22,7 @@ pub(in crate::relay) async fn spread(
         let leads = |flow: &&&Watched| flow.status.borrow().phase == Phase::Relaying;
         let led: Vec<_> = shards.iter().filter(leads).collect();
         let mut instances = 0;
-        // Those that another instance stands by for.
+        // Shards for which another instance stands by.
         let mut wanted = Vec::new();
         for flow in &led {
             let sessions = inspection.instances(&flow.settings.relay).await?;
@@ -50,8 +50,7 @@ pub(in crate::relay) async fn spread(
     Ok(())
 }
 
-/// How many of the shards that an instance leads it gives up, so that each instance leads about as
-/// many.
+/// Number of shards that an instance yields, so that each instance leads about as many.
 fn excess(shards: usize, instances: usize, led: usize) -> usize {
     led.saturating_sub(shards.div_ceil(instances.max(1)))
 }

@@ -21,12 +21,12 @@ use crate::{
     },
 };
 
-/// How often an instance that stands by asks who leads. With what it measures that is less than one
-/// statement a second, over one session.
+/// Interval at which a standby asks who leads. With its measuring that is less than one statement a
+/// second, over one session.
 const STANDBY: Duration = Duration::from_millis(1100);
 
-/// How long after its session was seen to have ended a leader that lives hands nothing over any
-/// more: it has to be heard of within less, and a turn that comes late counts as nothing heard.
+/// Time after which a live leader has noticed the end of its session. A leader hands over nothing
+/// when it has not heard from the database for [`HEARD_WITHIN`], or when its turn comes late.
 const NOTICES_WITHIN: Duration = HEARD_WITHIN.saturating_add(Duration::from_millis(100));
 
 /// Standby: an instance that waits for the lease, over one session.
@@ -40,7 +40,7 @@ pub(super) struct Standby<'a> {
 }
 
 impl<'a> Standby<'a> {
-    /// A standby that has not asked who leads yet.
+    /// A standby that has not asked yet who leads.
     pub(super) fn new(
         settings: &'a RelaySettings,
         report: &'a Reporter,
@@ -68,7 +68,7 @@ impl<'a> Standby<'a> {
                         Err(wait) => wait,
                     }
                 }
-                Claim::Doubtful { term } => {
+                Claim::SessionEnded { term } => {
                     let seen = EndedSession::of(&mut self.ended, term);
                     (seen + NOTICES_WITHIN).saturating_duration_since(clock::now())
                 }
@@ -98,9 +98,9 @@ impl<'a> Standby<'a> {
     /// Takes the lease. Returns how long to wait when another instance was faster, or leads the
     /// route with another number of shards.
     ///
-    /// An instance that has taken the lease asks for rivals once more: of two instances that took
-    /// theirs at the same time neither had seen the other. Before that it ends the terms of rivals
-    /// that come late.
+    /// An instance that has taken the lease asks for rivals once more, because two instances may
+    /// take theirs at the same time, and neither sees the other before. First it ends the terms of
+    /// rivals whose lease is over: a frozen one could renew it otherwise.
     async fn acquire_lease(
         &self,
         ended: Option<i64>,
@@ -156,45 +156,47 @@ impl<'a> Standby<'a> {
 
 fn warn_of_overlong_lease() {
     warn!(
-        hint = "has somebody changed the position by hand, or was the server's clock ahead?",
+        hint =
+            "check whether somebody changed the position by hand, or the server's clock was ahead",
         "the lease was longer than any instance takes one for; it ends in {} now",
         humantime::format_duration(LEASE_MAX)
     );
 }
 
-/// The options that an instance has about the lease.
+/// Claim of an instance to the lease.
 #[derive(Debug, PartialEq, Eq)]
 enum Claim {
-    /// No instance leads, or this very process did before; or the session of that term has ended.
+    /// The lease is free: no instance leads, or this instance did before, or the session of the
+    /// term `ended` has ended.
     Free { ended: Option<i64> },
-    /// The leader's session has ended, and the leader may not have noticed yet.
-    Doubtful { term: i64 },
-    /// Another instance leads.
+    /// The leader's session has ended, and a live leader may not have noticed that yet.
+    SessionEnded { term: i64 },
+    /// Another instance leads. Its lease has `left` to go, or `None` when it cannot be read.
     Led { left: Option<Duration> },
 }
 
-/// A session of a leader that was seen to have ended.
+/// Leader's session that has ended.
 struct EndedSession {
     term: i64,
     seen: Instant,
 }
 
 impl EndedSession {
-    /// When the session of this term was seen to have ended first.
+    /// When the end of this term's session was seen first.
     fn of(seen: &mut Option<Self>, term: i64) -> Instant {
         let known = seen.take().filter(|gone| gone.term == term);
         seen.insert(known.unwrap_or_else(|| Self { term, seen: clock::now() })).seen
     }
 
-    /// The term, once a leader that lives has noticed too. A notification changes nothing about
-    /// that.
+    /// The term, once a live leader has noticed the end of its session too. A notification does not
+    /// shorten that time.
     fn is_certain(&self, now: Instant) -> Option<i64> {
         (now >= self.seen + NOTICES_WITHIN).then_some(self.term)
     }
 }
 
-/// The option of `instance`; `seen_gone` is the term whose session has certainly ended.
-fn claim(leader: Option<&Leader>, instance: Uuid, seen_gone: Option<i64>) -> Claim {
+/// Claim of `instance`; `certainly_ended` is the term whose session has certainly ended.
+fn claim(leader: Option<&Leader>, instance: Uuid, certainly_ended: Option<i64>) -> Claim {
     let Some(leader) = leader.filter(|leader| leader.leads()) else {
         return Claim::Free { ended: None };
     };
@@ -205,15 +207,15 @@ fn claim(leader: Option<&Leader>, instance: Uuid, seen_gone: Option<i64>) -> Cla
         return Claim::Free { ended: Some(leader.term) };
     }
     match leader.session {
-        LeaderSession::Gone if seen_gone == Some(leader.term) => {
+        LeaderSession::Gone if certainly_ended == Some(leader.term) => {
             Claim::Free { ended: Some(leader.term) }
         }
-        LeaderSession::Gone => Claim::Doubtful { term: leader.term },
+        LeaderSession::Gone => Claim::SessionEnded { term: leader.term },
         LeaderSession::Alive | LeaderSession::Unknown => Claim::Led { left: leader.left },
     }
 }
 
-/// Waiting is a way of being alive.
+/// Notes the heartbeat while something is waited for.
 pub(super) async fn keep_turning<T>(heartbeat: &Heartbeat) -> T {
     loop {
         heartbeat.turn(clock::now());
@@ -239,7 +241,7 @@ mod tests {
         }
     }
 
-    /// A notification, which anybody may send, let a standby take over at once.
+    /// A notification, which any role may send, let a standby take over at once.
     #[test]
     fn a_session_is_certainly_gone_only_after_its_leader_has_noticed() {
         let mut seen = None;
@@ -267,8 +269,8 @@ mod tests {
             assert_eq!(claim(Some(&leader(session, Some(5))), other, Some(7)), led);
         }
         let gone = leader(LeaderSession::Gone, Some(5));
-        assert_eq!(claim(Some(&gone), other, None), Claim::Doubtful { term: 7 });
-        assert_eq!(claim(Some(&gone), other, Some(6)), Claim::Doubtful { term: 7 });
+        assert_eq!(claim(Some(&gone), other, None), Claim::SessionEnded { term: 7 });
+        assert_eq!(claim(Some(&gone), other, Some(6)), Claim::SessionEnded { term: 7 });
         assert_eq!(claim(Some(&gone), other, Some(7)), Claim::Free { ended: Some(7) });
         let locked = Leader { is_locked: true, ..leader(LeaderSession::Unknown, None) };
         assert_eq!(claim(Some(&locked), other, None), Claim::Led { left: None });

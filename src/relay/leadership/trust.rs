@@ -1,4 +1,5 @@
-//! Trust in the lease: when a turn of the loop comes too late to hand anything over.
+//! Trust in the lease after a late turn: the lease is confirmed before anything else is handed
+//! over.
 
 use std::time::Instant;
 
@@ -8,8 +9,8 @@ use super::turns::Passed;
 use crate::relay::{Relay, holding::Holding};
 
 impl Relay {
-    /// Draws the consequences of a turn that comes late.
-    pub(in crate::relay) fn take_note_of(
+    /// Distrusts the lease after a late turn, as far as its lateness requires.
+    pub(in crate::relay) fn note_lateness(
         &mut self,
         holding: &mut Holding,
         passed: Passed,
@@ -28,7 +29,7 @@ impl Relay {
             }
             Passed::Jumped => {
                 info!(
-                    "the time of day jumped; what may be stored is scanned for before it goes again"
+                    "the time of day jumped; the stream is scanned before uncertain events are sent again"
                 );
                 holding.lease.distrust(now);
                 holding.delivery.require_scan();

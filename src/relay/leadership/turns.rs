@@ -1,18 +1,19 @@
-//! Turns of the loop: whether they come in time. After a stand-still of the process one comes late.
+//! Turns of the loop, and whether they come in time. After a stand-still of the process a turn is
+//! late.
 
 use std::time::{Duration, Instant};
 
 use crate::clock::WallClock;
 
-/// From this lateness on nothing is handed over before the database has confirmed the lease.
-/// Another instance takes over no sooner than that after it saw our session end.
+/// Lateness, inclusive, from which nothing is handed over before the database has confirmed the
+/// lease. Another instance takes over no sooner than that after the end of our session.
 const LATE: Duration = Duration::from_millis(250);
 
-/// From this lateness on the connection to the broker is given up, with what waits in its queue: it
-/// was meant for an earlier time.
+/// Lateness, inclusive, from which the connection to the broker is given up, because the messages
+/// in the client's queue are too old.
 const STOOD_STILL: Duration = Duration::from_millis(2500);
 
-/// How often the time of day is read.
+/// Interval at which the time of day is read.
 const WALL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Plan of the next turn.
@@ -23,27 +24,26 @@ pub(in crate::relay) struct Turns {
     wall_at: Instant,
 }
 
-/// The time since the last turn, as a turn finds it.
+/// Time between two turns, compared with the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::relay) enum Passed {
-    /// Time went by as planned.
+    /// The turn comes as planned.
     AsPlanned,
-    /// The turn comes late, but not by much: the machine is busy, or the process was stopped.
+    /// The turn is a little late: the machine is busy, or the process was stopped.
     Late,
-    /// The process or the machine stood still for so long.
+    /// The process or the machine stood still for this time.
     StoodStill(Duration),
-    /// The time of day jumped: a virtual machine may have stood still without any clock counting
-    /// it.
+    /// The time of day jumped: a virtual machine may have stood still while its clocks did too.
     Jumped,
 }
 
 impl Turns {
-    /// The first turn begins now.
+    /// Plans the first turn for now.
     pub(in crate::relay) fn start(now: Instant) -> Self {
         Self { planned: now, wall: WallClock::start(), wall_at: now + WALL_INTERVAL }
     }
 
-    /// Begins a turn, and returns how the time since the last one passed.
+    /// Begins a turn. Returns how late it is.
     pub(in crate::relay) fn begin(&mut self, now: Instant) -> Passed {
         let late = now.saturating_duration_since(self.planned);
         if late >= STOOD_STILL {
@@ -58,7 +58,7 @@ impl Turns {
         if late >= LATE { Passed::Late } else { Passed::AsPlanned }
     }
 
-    /// Plans the next turn for `at` at the latest.
+    /// Plans the next turn for `at`, at the latest.
     pub(in crate::relay) fn plan(&mut self, at: Instant) {
         self.planned = at;
     }

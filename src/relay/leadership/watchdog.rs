@@ -1,14 +1,15 @@
 //! Watchdog of the loop: it ends a process that stood still for as long as its lease is trusted,
-//! before the client library can write what it holds.
+//! before the client library can write messages from its queue.
 //!
-//! The client library writes from tasks of its own. When a frozen process goes on, they may run
-//! before the loop does. A timer of the kernel goes on while the process is frozen, and its signal
-//! is handled first. `docs/leadership.md` says what this is for.
+//! The client library writes from tasks of its own, which may run before the loop does when a
+//! frozen process goes on. A timer of the kernel goes on while the process is frozen, and its
+//! signal is handled first. `docs/leadership.md` has the reason.
 
-/// Exit code of a process that the watchdog ends: `EX_TEMPFAIL`, a supervisor starts it again.
+/// Exit code of a process that the watchdog ends: `EX_TEMPFAIL`. A supervisor starts the process
+/// again.
 pub const EXIT_CODE: i32 = 75;
 
-/// Part of the time after which the timer is set anew, so that it is not set in each turn.
+/// Fraction of the timer's length after which it is set again, so that not every turn sets it.
 const SET_AFTER: u32 = 8;
 
 pub(in crate::relay) use system::Watchdog;
@@ -40,20 +41,21 @@ mod system {
     /// Expiration that stops a timer.
     const NEVER: Expiration = Expiration::OneShot(TimeSpec::new(0, 0));
 
-    /// Timer that ends the process unless the loop turns, while messages may wait to be written.
+    /// Timer that ends the process when the loop does not turn while messages may wait to be
+    /// written.
     #[derive(Debug)]
     pub(in crate::relay) struct Watchdog {
-        /// The timer; `None` where the system gave none.
+        /// Timer; `None` when the system has refused one.
         timer: Option<Timer>,
         length: Duration,
-        /// When the timer was set last.
+        /// When the timer was last set.
         set: Option<Instant>,
-        /// Whether messages may wait in the client library.
+        /// Whether messages may wait in the client library's queue.
         is_guarding: Arc<AtomicBool>,
     }
 
     impl Watchdog {
-        /// A watchdog that guards nothing yet. It ends the process when `length` goes by without a
+        /// A watchdog that is at rest. While it guards, it ends the process `length` after the last
         /// turn.
         pub(in crate::relay) fn new(length: Duration) -> Self {
             let is_guarding = Arc::new(AtomicBool::new(false));
@@ -62,15 +64,15 @@ mod system {
                     warn!(
                         %error,
                         "no watchdog: the system gave no timer; a leader that is frozen for longer \
-                         than its lease may store again what its client held"
+                         than its lease may publish again the messages in its queue"
                     );
                 })
                 .ok();
             Self { timer, length, set: None, is_guarding }
         }
 
-        /// A turn of the loop begins with so many events in memory. Their messages may wait in the
-        /// client library, or will before the next turn.
+        /// Guards when `events` are in memory: their messages may wait in the client library now or
+        /// before the next turn. Rests otherwise.
         pub(in crate::relay) fn turn(&mut self, now: Instant, events: usize) {
             if events > 0 {
                 self.guard(now);
@@ -96,11 +98,12 @@ mod system {
             self.is_guarding.store(true, SeqCst);
         }
 
-        /// No event is in memory, or the loop turns no more. What is on its way then was written,
-        /// or ends with a connection that leaves two pings unanswered.
+        /// Stops guarding, because no event is in memory or the loop has ended. A message that the
+        /// client still has then is written already, or ends with a connection that leaves two
+        /// pings unanswered.
         pub(in crate::relay) fn rest(&mut self) {
             self.is_guarding.store(false, SeqCst);
-            // Every flow of the process hears the signal: a timer that went on would end the
+            // The signal reaches every flow of the process. So a timer that runs on would end the
             // process while another flow guards.
             if let (Some(timer), Some(_)) = (&mut self.timer, self.set.take())
                 && let Err(error) = timer.set(NEVER, TimerSetTimeFlags::empty())
@@ -110,11 +113,11 @@ mod system {
         }
     }
 
-    /// A timer that counts while the machine sleeps, and whose signal ends the process while
+    /// Creates a timer that counts while the machine sleeps. Its signal ends the process while
     /// `is_guarding` is set.
     ///
-    /// The signal has a handler because the first process of a container is spared by signals that
-    /// have none.
+    /// The signal has a handler, because signals without one do not end the first process of a
+    /// container.
     fn timer(is_guarding: &Arc<AtomicBool>) -> io::Result<Timer> {
         flag::register_conditional_shutdown(SIGALRM, EXIT_CODE, Arc::clone(is_guarding))?;
         let notify = SigevNotify::SigevSignal { signal: Signal::SIGALRM, si_value: 0 };
@@ -126,7 +129,7 @@ mod system {
 mod system {
     use std::time::{Duration, Instant};
 
-    /// No watchdog: other systems have no such timer.
+    /// Watchdog that does nothing: other systems have no such timer.
     #[derive(Debug)]
     pub(in crate::relay) struct Watchdog;
 

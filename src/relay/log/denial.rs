@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-use super::{Verified, scan::ScanError};
+use super::{scan::ScanError, verification::Verified};
 use crate::{
     broker::Forbidden,
     config::OnDenied,
@@ -15,8 +15,8 @@ use crate::{
 };
 
 impl Relay {
-    /// The server forbids us something. The scope of that is what it names: a request concerns what
-    /// asked for it, a subject the events of it, and only the rest concerns everything.
+    /// Handles a denial by the server. Its scope is what the complaint names: a request, the events
+    /// of a subject, or else everything.
     pub(in crate::relay) fn denied(
         &mut self,
         holding: &mut Holding,
@@ -39,14 +39,15 @@ impl Relay {
         let encoder = &self.log.encoder;
         let is_to =
             |event: &Event| encoder.encode(event).is_ok_and(|message| message.subject == subject);
-        // A batch that lacks its last message is never answered; its events go one by one.
+        // A batch without its last message is never answered, so its events go one by one.
         let delivery = &holding.delivery;
-        let holds = |ticket| delivery.event(ticket).is_some_and(|(event, _)| is_to(event));
-        self.log.sink.give_up_batches(holds);
-        // The first complaint of a volley answers for all of them; the others find none.
+        let has = |ticket| delivery.event(ticket).is_some_and(|(event, _)| is_to(event));
+        self.log.sink.give_up_batches(has);
+        // The first complaint about a subject answers for all its messages in flight. Later
+        // complaints find none.
         for ticket in holding.delivery.in_flight_matching(is_to) {
             self.log.sink.answered_otherwise(ticket);
-            // The complaint names a subject and no message: this one may have been taken before.
+            // The complaint names a subject and no message, so this message may have been stored.
             holding.delivery.mark_unanswered(ticket);
             let reason = Rejection { code: "permission_denied", text: closure.text.clone() };
             let outcome = Outcome::Busy { reason, attempt: Attempt::Counts };
@@ -54,8 +55,8 @@ impl Relay {
         }
     }
 
-    /// A request that is forbidden is never answered: what waits for it ends at once. One that
-    /// nothing waits for is only logged.
+    /// Handles the denial of a request. The request gets no answer, so the operation that waits for
+    /// it ends at once. Without such an operation the denial is only logged.
     fn denied_request(
         &mut self,
         holding: &mut Holding,

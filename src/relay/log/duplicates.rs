@@ -1,5 +1,5 @@
-//! Unexplained duplicates: events that the stream calls repeated although no earlier attempt explains
-//! it. Each is compared with the message that the stream contains in its place.
+//! Unexplained duplicates: the stream calls an event repeated, and no earlier attempt explains
+//! that. Each is compared with the message that the stream contains.
 
 use futures_util::{
     FutureExt, StreamExt,
@@ -13,26 +13,26 @@ use crate::{
     wire::Message,
 };
 
-/// Reading of a log that recognises an id and does not contain the message.
+/// Meaning of a log that recognises an id and does not contain the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::relay) enum Absence {
     /// The message was there, and was consumed or dropped since.
     WasThere,
-    /// The message is to be there again, as an operator or a healing wants it.
+    /// The message has to be there again, for an operator or a healing.
     IsWanted,
 }
 
-/// A reading of one message of the log.
+/// Reading of one message of the log.
 type MessageRequest = BoxFuture<'static, Result<Option<StoredMessage>, BrokerError>>;
 
-/// The comparisons on their way; there are never more than messages may be.
+/// Comparisons in progress, at most as many as messages may be in flight.
 #[derive(Default)]
 pub(in crate::relay) struct Duplicates {
     checks: FuturesUnordered<BoxFuture<'static, (Ticket, Outcome)>>,
 }
 
 impl Duplicates {
-    /// Compares this message with the one that the stream contains where it says that it does.
+    /// Compares this message with the one under the sequence that the stream has reported.
     pub(in crate::relay) fn check(
         &mut self,
         ticket: Ticket,
@@ -49,10 +49,10 @@ impl Duplicates {
         self.checks.push(ready((ticket, Outcome::Unconfirmed)).boxed());
     }
 
-    /// The outcome of a comparison, as soon as there is one.
+    /// Waits for the outcome of a comparison.
     ///
     /// # Cancel safety
-    /// What is on its way stays there when this is dropped.
+    /// The comparisons go on when this future is dropped.
     pub(in crate::relay) async fn done(&mut self) -> (Ticket, Outcome) {
         match self.checks.next().await {
             Some(checked) => checked,
@@ -66,43 +66,45 @@ impl Duplicates {
     }
 }
 
-/// Judges an unexplained duplicate: the same message, stored by an earlier run or by a copy of this
-/// database; or another one under the same id, in whose place this one would be lost.
+/// Judges an unexplained duplicate. The same message was stored by an earlier run, or by a copy of
+/// this database. Another message under the same id means that this one would be lost.
 fn judge(
     message: &Message,
     stream_seq: u64,
-    held: Result<Option<StoredMessage>, BrokerError>,
+    stored: Result<Option<StoredMessage>, BrokerError>,
     gone: Absence,
 ) -> Outcome {
-    let known = Outcome::Acked { stream_seq, duplicate: true };
-    let held = match held {
-        Ok(None) if gone == Absence::WasThere => return known,
+    let acked = Outcome::Acked { stream_seq, duplicate: true };
+    let stored = match stored {
+        Ok(None) if gone == Absence::WasThere => return acked,
         Ok(None) => {
             let text =
-                "the stream does not hold the event and still recognises its id; it takes the \
+                "the stream does not contain the event and still recognises its id; it accepts the \
                         event once its duplicate window is over"
                     .to_owned();
             let reason = Rejection { code: "still_recognised", text };
             return Outcome::Busy { reason, attempt: Attempt::IsFree };
         }
-        Ok(Some(held)) => held,
+        Ok(Some(stored)) => stored,
         Err(error) => {
-            // The answer concerns this event alone; what concerns the others too shows when they
-            // go.
-            let text = format!("{error}; the stream has its id, and what else has to be compared");
+            // The failed reading concerns this event alone. A fault that concerns others shows when
+            // they are sent.
+            let text = format!(
+                "{error}; the stream recognises the id, so the messages have to be compared"
+            );
             let reason = Rejection { code: "unverified_duplicate", text };
             return Outcome::Busy { reason, attempt: Attempt::CountsAsWait };
         }
     };
-    let differs = if held.subject != message.subject.as_str() {
-        format!("subject \"{}\"", held.subject.escape_debug())
-    } else if held.payload != message.payload {
+    let differs = if stored.subject != message.subject.as_str() {
+        format!("subject \"{}\"", stored.subject.escape_debug())
+    } else if stored.payload != message.payload {
         "another payload".to_owned()
     } else {
-        return known;
+        return acked;
     };
     let text = format!(
-        "the stream holds another message under this event's id, at sequence {stream_seq} with \
+        "the stream contains another message under this event's id, at sequence {stream_seq} with \
          {differs}: two rows have one event_id; edit this one to give it an id of its own"
     );
     Outcome::Rejected(Rejection { code: "msg_id_collision", text })

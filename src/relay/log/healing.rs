@@ -1,4 +1,5 @@
-//! Healing: a log that has lost what it had acknowledged gets it again, from a checkpoint on.
+//! Healing of a log that has lost acknowledged messages: they are published again, from a
+//! checkpoint on.
 
 use std::time::Instant;
 
@@ -18,7 +19,7 @@ use crate::{
 };
 
 impl Relay {
-    /// Closes the gate and heals: the log has lost what it had acknowledged.
+    /// Closes the publishing gate and heals, after the log has lost acknowledged messages.
     pub(in crate::relay) fn regressed(
         &mut self,
         holding: &mut Holding,
@@ -30,7 +31,7 @@ impl Relay {
             self.report.metrics.publishing.failed(Failure::BrokerRegressed);
         }
         let when = match self.settings.stream.heal {
-            // Of a stream that others wrote over it is not known where it still had everything.
+            // In a stream that others have written into, it is unknown which messages are left.
             Heal::Auto if !is_rewritten => HealWhen::AtOnce,
             Heal::Auto | Heal::Manual => HealWhen::Asked,
         };
@@ -40,7 +41,7 @@ impl Relay {
     }
 }
 
-/// Ends the holding after a healing; the next one begins at the position that was put back.
+/// Ends the holding after a healing. The next one begins at the position of the checkpoint.
 pub(in crate::relay) fn after(healed: Result<Option<Healed>, String>) -> Option<Ended> {
     failpoint::pass("healed");
     match healed {
@@ -57,7 +58,7 @@ pub(in crate::relay) fn after(healed: Result<Option<Healed>, String>) -> Option<
             }
             warn!(
                 letters,
-                "beginning again from a checkpoint: the stream gets what it lost and the outbox has"
+                "publishing again from a checkpoint the events that the stream lost and the outbox has"
             );
             Some(Ended::Again)
         }

@@ -22,14 +22,14 @@ use crate::{
     sink::Scan,
 };
 
-/// How often a scan logs how far it is.
+/// Interval at which a scan logs its progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Age from which a pass is too old, because messages may have come since. The scan goes on with
-/// another pass.
+/// Longest duration of the last pass of a scan, exclusive. After a longer pass messages may have
+/// come since, so another pass follows.
 const FRESH: Duration = Duration::from_millis(500);
 
-/// How often a scan goes on at most, beside publishers that are as fast as it is.
+/// Passes of a scan, at most, beside publishers that are as fast as the scan.
 const PASSES_MAX: u32 = 10;
 
 /// Result of a scan.
@@ -37,20 +37,19 @@ const PASSES_MAX: u32 = 10;
 pub(in crate::relay) struct Scanned {
     /// Our events among the messages.
     pub(in crate::relay) found: ScanResult,
-    /// As of when everything was found: when the last pass of the scan began.
+    /// When the last pass began: the result is complete as of then.
     pub(in crate::relay) began: Instant,
-    /// The last sequence that the stream had then.
+    /// Last sequence of the stream at that time.
     pub(in crate::relay) last_seq: u64,
-    /// Messages that were read.
+    /// Number of messages read.
     pub(in crate::relay) messages: u64,
-    /// Events of ours that were found and forgotten, because there were more than
-    /// [`SCANNED_IDS_MAX`].
+    /// Events of ours that were forgotten, because there were more than [`SCANNED_IDS_MAX`].
     pub(in crate::relay) forgotten: u64,
-    /// For how long the stream keeps a message.
+    /// How long the stream keeps a message.
     pub(in crate::relay) keeps: Keeps,
 }
 
-/// Why a scan did not come to its end.
+/// Error of a scan that did not come to its end.
 #[derive(Debug, Error)]
 pub(in crate::relay) enum ScanError {
     /// The stream cannot be read.
@@ -69,7 +68,7 @@ pub(in crate::relay) struct ScanProgress {
 }
 
 impl ScanProgress {
-    /// Progress in words.
+    /// Text about the progress.
     pub(in crate::relay) fn text(&self) -> String {
         let (read, expected) =
             (self.read.load(Ordering::Relaxed), self.expected.load(Ordering::Relaxed));
@@ -80,7 +79,7 @@ impl ScanProgress {
     }
 }
 
-/// Scans the stream above a sequence for events of ours that are not settled.
+/// Scans the stream above a sequence for unsettled events of ours.
 pub(in crate::relay) async fn scan(
     mut scan: Scan,
     outbox: Arc<Outbox>,
@@ -109,7 +108,7 @@ pub(in crate::relay) async fn scan(
     })
 }
 
-/// Reads a scan to its end.
+/// Reads one pass of a scan to its end.
 async fn read(
     scan: &mut Scan,
     outbox: &Outbox,
@@ -118,7 +117,7 @@ async fn read(
 ) -> Result<(), ScanError> {
     progress.expected.store(scan.expected(), Ordering::Relaxed);
     let mut page = Vec::with_capacity(SIGHTINGS_MAX);
-    let mut told = Instant::now();
+    let mut logged = Instant::now();
     loop {
         let is_more = scan.page(&mut page).await?;
         if !page.is_empty() {
@@ -133,9 +132,10 @@ async fn read(
         if !is_more {
             return Ok(());
         }
-        if told.elapsed() >= PROGRESS_INTERVAL {
-            told = Instant::now();
-            // Not oftener than that: each change is written down for `status`.
+        if logged.elapsed() >= PROGRESS_INTERVAL {
+            logged = Instant::now();
+            // The progress is not updated more often, because each change is written to the note
+            // for `status`.
             progress.read.store(scan.messages(), Ordering::Relaxed);
             info!(
                 messages = scan.messages(),
@@ -162,7 +162,7 @@ impl Collected {
 
     fn add(&mut self, sighting: &Sighting, ours: &RecognisedEvent) {
         if self.ids.len() >= SCANNED_IDS_MAX {
-            // The oldest are the first to be settled, so they matter least.
+            // The oldest events are settled first, so they matter least.
             let half = SCANNED_IDS_MAX / 2;
             self.forgotten += half as u64;
             drop(self.ids.drain(..half));

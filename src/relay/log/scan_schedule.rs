@@ -8,8 +8,9 @@ use std::{
 use tracing::{info, warn};
 
 use super::{
-    BrokerLog, VERIFY, closure_of,
+    BrokerLog,
     scan::{self, ScanError, ScanProgress, Scanned},
+    verification::{VERIFY, closure_of},
 };
 use crate::{
     broker::Keeps,
@@ -25,12 +26,12 @@ use crate::{
     },
 };
 
-/// A scan that takes longer is shown in the status.
-const SCAN_TOLD_AFTER: Duration = Duration::from_secs(2);
+/// Duration of a scan from which the status shows it, inclusive.
+const SCAN_SHOWN_AFTER: Duration = Duration::from_secs(2);
 
-/// Why a scan came to nothing.
+/// Failure of a scan.
 pub(in crate::relay) enum NotScanned {
-    /// The stream cannot be read, so nothing goes.
+    /// The stream cannot be read, so nothing is published.
     Stream(Closure),
     /// The outbox cannot be asked.
     Outbox(QueryError),
@@ -42,13 +43,14 @@ impl BrokerLog {
         self.scan_at.filter(|_| wanted)
     }
 
-    /// The stream may contain an event without our knowing: nothing is published before a scan.
-    pub(in crate::relay) fn want_scan(&mut self, above: u64, now: Instant) {
+    /// Requires a scan before anything else is published, because the stream may contain an event
+    /// without our knowing.
+    pub(in crate::relay) fn require_scan_above(&mut self, above: u64, now: Instant) {
         self.scan_above = Some(self.scan_above.map_or(above, |before| before.min(above)));
         self.scan_at.get_or_insert(now);
     }
 
-    /// Scans the stream when that is wanted, and time to.
+    /// Starts a scan that is due.
     pub(in crate::relay) fn start_scan(&mut self, outbox: &Arc<Outbox>, now: Instant) {
         if self.scan_due().is_none_or(|at| at > now) {
             return;
@@ -61,7 +63,7 @@ impl BrokerLog {
         self.scanning.start(scan::scan(scan, outbox, progress));
     }
 
-    /// Takes in what a scan of the stream gave.
+    /// Absorbs the result of a scan, as far as it concerns the log.
     pub(in crate::relay) fn take_scan(
         &mut self,
         result: Result<Scanned, ScanError>,
@@ -77,8 +79,8 @@ impl BrokerLog {
                 self.scanned();
                 info!(
                     last_seq = scanned.last_seq,
-                    "the stream removes what is consumed, so it is not scanned for what may have \
-                     been sent before: its duplicate window alone keeps that from being stored twice"
+                    "the stream removes consumed messages, so it is not scanned for events that may have \
+                     been published before: only its duplicate window keeps them from being stored twice"
                 );
                 Ok(scanned)
             }
@@ -110,10 +112,10 @@ impl BrokerLog {
         self.failures = 0;
     }
 
-    /// How far a scan is that has kept events waiting for a while.
+    /// Progress of a scan that has kept events waiting for a while.
     pub(in crate::relay) fn scan_status(&self, now: Instant) -> Option<GateStatus> {
         let (progress, since) = self.scan.as_ref()?;
-        (now.duration_since(*since) >= SCAN_TOLD_AFTER).then(|| GateStatus {
+        (now.duration_since(*since) >= SCAN_SHOWN_AFTER).then(|| GateStatus {
             kind: "scanning",
             text: progress.text(),
             hint: "nothing: events flow as soon as the scan is done".to_owned(),
@@ -123,7 +125,7 @@ impl BrokerLog {
 }
 
 impl Relay {
-    /// Absorbs the result of a scan.
+    /// Absorbs the result of a scan, and closes the publishing gate when the stream cannot be read.
     pub(in crate::relay) fn scanned(
         &mut self,
         holding: &mut Holding,
@@ -135,8 +137,8 @@ impl Relay {
                 if forgotten > 0 {
                     warn!(
                         forgotten,
-                        "the stream holds more than can be remembered of what may have been sent; \
-                         the oldest of it may be stored twice"
+                        "the stream contains more of our events than the relay remembers; the oldest of \
+                         them may be stored twice"
                     );
                 }
                 holding.delivery.take_scan_result(found, last_seq, began);

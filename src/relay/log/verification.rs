@@ -1,11 +1,15 @@
-//! Verification of the log: what follows from its result.
+//! Verification of the log: when it is due, and what follows from its result.
 
-use super::Verified;
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use super::{BrokerLog, LogState, Regression};
 use crate::{
-    broker::{BrokerError, VerifiedLog},
+    broker::{BrokerError, Cause, Creation, LogFacts, VerifiedLog, Warning},
     clock,
     config::Batches,
-    delivery::{BatchKind, Batching, Capabilities},
+    delivery::{Backoff, BatchKind, Batching, Capabilities, Closure, ClosureKind, StreamMark},
     metrics::Failure,
     relay::{
         Relay, RelayError,
@@ -13,24 +17,115 @@ use crate::{
     },
 };
 
-/// Whether events may go in batches, as they are wanted and the stream takes them.
-fn batching(wanted: Batches, stream: Batching) -> Batching {
-    let kind = match wanted {
-        Batches::Off => return Batching::Off,
-        Batches::Auto => return stream,
-        Batches::Always => BatchKind::Atomic,
-        Batches::Fast => BatchKind::Fast,
-    };
-    match stream {
-        Batching::IfFaster(taken) if taken.has(kind) => Batching::Always(kind),
-        Batching::IfFaster(_) | Batching::Always(_) | Batching::Off | Batching::Unknown => {
-            Batching::Off
+/// Waits before an unusable log is verified again.
+pub(super) const VERIFY: Backoff =
+    Backoff { first: Duration::from_millis(250), longest: Duration::from_secs(5) };
+
+/// Interval at which a sound log is verified again.
+const VERIFY_AGAIN: Duration = Duration::from_mins(1);
+
+/// Consequence of a verification for the publishing gate.
+pub(in crate::relay) enum Verified {
+    /// The log may be used.
+    Sound,
+    /// The log may not be used at present.
+    Closed(Closure),
+    /// The log has lost acknowledged messages.
+    Regressed(Regression),
+    /// The log was unusable from the start, so a person has to act.
+    Unusable(BrokerError),
+}
+
+impl BrokerLog {
+    pub(super) fn verify_due(&self) -> Option<Instant> {
+        match self.state {
+            LogState::Unverified { at } | LogState::Verified { again_at: at }
+                if self.verifying.is_idle() =>
+            {
+                Some(at)
+            }
+            LogState::Unverified { .. } | LogState::Disconnected | LogState::Verified { .. } => {
+                None
+            }
         }
+    }
+
+    /// Starts a verification that is due. `mark` has the last acknowledged message.
+    pub(in crate::relay) fn verify(&mut self, mark: StreamMark, now: Instant) {
+        if self.verify_due().is_none_or(|at| at > now) {
+            return;
+        }
+        // A log that was published to is never created anew, because that would hide the loss.
+        let is_new = self.identity.is_none() && mark.acked == 0;
+        let creation = if is_new { Creation::Allowed } else { Creation::Forbidden };
+        if let Some(verifying) = self.sink.verify(mark, creation) {
+            self.verifying.start(verifying);
+        }
+    }
+
+    /// Absorbs the result of a verification.
+    pub(in crate::relay) fn verified(
+        &mut self,
+        result: Result<VerifiedLog, BrokerError>,
+        now: Instant,
+    ) -> Verified {
+        let error = match result {
+            Ok(seen) => {
+                if let Some(regression) = self.regression(&seen) {
+                    return self.regressed(regression, now);
+                }
+                self.sound(seen.facts, now);
+                return Verified::Sound;
+            }
+            Err(error) => error,
+        };
+        self.failures += 1;
+        if self.state != LogState::Disconnected {
+            self.state = LogState::Unverified { at: now + VERIFY.after(self.failures) };
+        }
+        match &error {
+            BrokerError::Refused { .. } if self.facts.is_none() => {
+                return Verified::Unusable(error);
+            }
+            BrokerError::Unavailable { cause: Cause::Silent, .. } if self.is_connected() => {
+                self.sink.reconnect();
+                let (kind, hint) = (ClosureKind::BrokerStalled, error.hint().to_owned());
+                return Verified::Closed(Closure::with_hint(kind, error.to_string(), hint));
+            }
+            BrokerError::Missing { .. }
+            | BrokerError::Refused { .. }
+            | BrokerError::Unavailable { .. } => {}
+        }
+        Verified::Closed(closure_of(&error))
+    }
+
+    fn sound(&mut self, facts: LogFacts, now: Instant) {
+        if self.state != LogState::Disconnected {
+            self.state = LogState::Verified { again_at: now + VERIFY_AGAIN };
+        }
+        if self.scan_above.is_some() {
+            self.scan_at.get_or_insert(now);
+        }
+        self.identity = facts.identity.or(self.identity);
+        self.sink.adopt(&facts);
+        self.failures = 0;
+        self.behind_since = None;
+        self.encoder.set_limits(facts.limits.clone());
+        if self.warned != facts.warnings {
+            for Warning { text, hint } in &facts.warnings {
+                warn!(log = %self.sink.log(), hint, "the stream {text}");
+            }
+            self.warned.clone_from(&facts.warnings);
+        }
+        if self.facts.is_none() {
+            info!(log = %self.sink.log(), last_seq = facts.last_seq, "stream verified");
+        }
+        self.facts = Some(facts);
     }
 }
 
 impl Relay {
-    /// Absorbs the result of a verification.
+    /// Absorbs the result of a verification, and opens or closes the publishing gate.
     pub(in crate::relay) fn verified(
         &mut self,
         holding: &mut Holding,
@@ -53,7 +148,7 @@ impl Relay {
                     holding.delivery.stream_reaches(facts.last_seq);
                     let wanted = self.settings.stream.batches;
                     holding.delivery.set_batches(batching(wanted, facts.batches));
-                    // What was too large to be read under the old limit is read again.
+                    // Events that were too large for the old limit are read again.
                     let takes = facts.limits.message_bytes_max;
                     let more = took_at_most.is_some_and(|before| before < takes);
                     if more && holding.delivery.has_left_out(takes) {
@@ -74,4 +169,30 @@ impl Relay {
         }
         Ok(None)
     }
+}
+
+/// Batches that the route uses, by the setting and by what the stream supports.
+fn batching(wanted: Batches, stream: Batching) -> Batching {
+    let kind = match wanted {
+        Batches::Off => return Batching::Off,
+        Batches::Auto => return stream,
+        Batches::Always => BatchKind::Atomic,
+        Batches::Fast => BatchKind::Fast,
+    };
+    match stream {
+        Batching::IfFaster(taken) if taken.has(kind) => Batching::Always(kind),
+        Batching::IfFaster(_) | Batching::Always(_) | Batching::Off | Batching::Unknown => {
+            Batching::Off
+        }
+    }
+}
+
+/// Closure for a log that cannot be used, with the advice for this very error.
+pub(super) fn closure_of(error: &BrokerError) -> Closure {
+    let kind = match error {
+        BrokerError::Missing { .. } | BrokerError::Refused { .. } => ClosureKind::Misconfigured,
+        BrokerError::Unavailable { cause: Cause::Denied, .. } => ClosureKind::PermissionDenied,
+        BrokerError::Unavailable { .. } => ClosureKind::StreamUnavailable,
+    };
+    Closure::with_hint(kind, error.to_string(), error.hint().to_owned())
 }

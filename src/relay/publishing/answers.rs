@@ -12,7 +12,7 @@ use crate::{
     relay::{Relay, holding::Holding},
 };
 
-/// Answers absorbed in one turn at most, so that sending goes on in between.
+/// Answers absorbed in one turn, at most, so that dispatch goes on in between.
 const ABSORB_MAX: usize = 1024;
 
 impl Relay {
@@ -67,7 +67,7 @@ impl Relay {
             }
             Absorbed::Disconnected => {
                 warn!(
-                    "lost the connection to {}; what is on its way is sent again",
+                    "lost the connection to {}; messages in flight are sent again",
                     self.log.sink.broker()
                 );
                 self.log.disconnected();
@@ -79,7 +79,7 @@ impl Relay {
         }
     }
 
-    /// Judges the broker's answer about an event. An answer about a subject gets its name.
+    /// Judges the outcome of an event. An outcome that concerns a whole subject gets its name.
     pub(in crate::relay) fn resolve(
         &mut self,
         holding: &mut Holding,
@@ -94,7 +94,7 @@ impl Relay {
             {
                 Outcome::Busy { reason: self.log.named(event, reason), attempt }
             }
-            // Somebody else answers for this subject.
+            // Something other than the stream answers for this subject.
             (Outcome::Unavailable(closure), Some((event, _)))
                 if closure.kind == ClosureKind::Misconfigured =>
             {
@@ -106,7 +106,7 @@ impl Relay {
         let transition = holding.delivery.resolve(ticket, outcome, now);
         failpoint::pass("answered");
         if matches!(transition, Transition::Opened | Transition::WentBack) {
-            self.log.doubt(now);
+            self.log.verify_soon(now);
         }
         self.report.dead_events(&mut holding.delivery);
         self.report.gate(&mut holding.delivery, transition, now);

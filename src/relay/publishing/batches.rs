@@ -13,8 +13,8 @@ use crate::{
 };
 
 impl Relay {
-    /// Sends these in a batch, as far as they can become messages. Returns whether any of them
-    /// went; if not, the first is to go by itself.
+    /// Sends these events as a batch, up to the first that cannot be encoded. Returns whether a
+    /// batch was sent; otherwise the first event goes by itself.
     pub(in crate::relay) fn send_batch(
         &mut self,
         holding: &mut Holding,
@@ -24,7 +24,7 @@ impl Relay {
         let mut messages: Vec<Message> = Vec::with_capacity(batch.len());
         for ticket in batch {
             let Some((event, _)) = holding.delivery.event(*ticket) else { break };
-            // What cannot become one has its turn when it is the first of its lane.
+            // An event that cannot be encoded is refused when it is the first of its lane.
             let Ok(message) = self.log.encoder.encode(event) else { break };
             messages.push(message);
         }
@@ -50,7 +50,7 @@ impl Relay {
         true
     }
 
-    /// Judges what the broker told us about a batch.
+    /// Judges the outcome of a batch.
     pub(in crate::relay) fn batch_answered(
         &mut self,
         holding: &mut Holding,
@@ -89,7 +89,7 @@ impl Relay {
         let transition = holding.delivery.resolve_batch(batch, outcome, now);
         failpoint::pass("answered");
         if transition == Transition::WentBack {
-            self.log.doubt(now);
+            self.log.verify_soon(now);
         }
         self.report.gate(&mut holding.delivery, transition, now);
     }
@@ -109,7 +109,7 @@ pub(super) fn measure_trial(delivery: &mut Delivery, now: Instant) {
             "atomic batches were tried and are not clearly faster"
         ),
         Some(TrialResult::Restarted) => {
-            info!("events go in no atomic batches again, to measure which way is faster");
+            info!("events go without atomic batches for a while, to measure which way is faster");
         }
         None => {}
     }

@@ -13,20 +13,20 @@ use crate::{
     wire::Message,
 };
 
-/// Messages handed over in one turn at most, so that answers are taken in between.
+/// Messages handed over in one turn, at most, so that answers are absorbed in between.
 const DISPATCH_MAX: usize = 512;
 
-/// Messages handed over between two readings of the clock.
+/// Messages handed over between two readings of the clock, at most.
 const DISPATCH_CHUNK: usize = 32;
 
 impl Relay {
-    /// Hands over what may go. Returns whether more may go at once.
+    /// Hands over the events that are ready. Returns whether more may go in the next turn at once.
     pub(in crate::relay) fn dispatch(&mut self, holding: &mut Holding, now: Instant) -> bool {
         if holding.delivery.in_flight() > 0 {
             failpoint::pass("in-flight");
         }
         match Readiness::of(&self.log, holding, now) {
-            // Through a closed gate goes what it is tried with.
+            // A closed gate lets single messages through, which try whether it can be opened.
             Readiness::Ready | Readiness::GateClosed => {}
             Readiness::Disconnected | Readiness::Unverified | Readiness::Scanning => {
                 holding.delivery.interrupt_trial();
@@ -44,18 +44,18 @@ impl Relay {
         }
         batches::measure_trial(&mut holding.delivery, now);
         (0..DISPATCH_MAX).all(|number| {
-            // Time passes here too, and the process may stand still.
+            // The process may stand still inside of this turn too.
             let is_trusted = number % DISPATCH_CHUNK != 0 || holding.lease.is_trusted(clock::now());
             is_trusted && self.dispatch_next(holding, now)
         })
     }
 
-    /// Hands over what goes next. Returns whether more may go at once.
+    /// Hands over the next event. Returns whether more may go at once.
     fn dispatch_next(&mut self, holding: &mut Holding, now: Instant) -> bool {
         let Some(ticket) = holding.delivery.next(now) else { return false };
         if holding.delivery.is_stale(ticket, now) {
             holding.delivery.give_back(ticket);
-            self.log.want_scan(holding.delivery.scan_above(), now);
+            self.log.require_scan_above(holding.delivery.scan_above(), now);
             return false;
         }
         match holding.delivery.choose_grouping(ticket, now) {

@@ -1,4 +1,4 @@
-//! Readiness: whether messages may be handed over now. The one place that decides it.
+//! Readiness: whether messages may be handed over now. It is decided here and nowhere else.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use crate::{
     relay::{holding::Holding, log::BrokerLog},
 };
 
-/// Whether messages may be handed over, or the first condition that keeps all of them back.
+/// Readiness to hand messages over, or the first condition that keeps all of them back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
     /// Messages may be handed over.
@@ -20,20 +20,20 @@ pub enum Readiness {
     Scanning,
     /// The session with Postgres has ended; another one is being opened.
     SessionEnded,
-    /// The lease holds, and nothing was heard of the database for a while: it is asked before the
-    /// next message goes. An idle leader is in this state most of the time.
+    /// The lease is valid, and the database has not been heard from for a while: it is asked before
+    /// the next message goes. An idle leader is in this state most of the time.
     LeaseUnheard,
-    /// The lease is over as far as this instance knows, so another one may lead.
+    /// The trust in the lease has ended, so another instance may lead.
     LeaseUnconfirmed,
-    /// The publishing gate is closed; a single message may be tried.
+    /// The publishing gate is closed. Single messages may try it.
     GateClosed,
 }
 
 impl Readiness {
-    /// Whether messages may be handed over at `now`.
+    /// Readiness at `now`.
     ///
-    /// A condition of Postgres that keeps messages back comes before the conditions of the broker,
-    /// because nothing else shows that Postgres is silent.
+    /// A condition of Postgres comes before those of the broker, because no connection shows that
+    /// Postgres is silent.
     pub(in crate::relay) fn of(log: &BrokerLog, holding: &Holding, now: Instant) -> Self {
         if holding.outbox.is_closed() {
             Self::SessionEnded
@@ -50,7 +50,7 @@ impl Readiness {
         }
     }
 
-    /// The name in JSON.
+    /// Name in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ready => "ready",
@@ -64,8 +64,8 @@ impl Readiness {
         }
     }
 
-    /// The finding and its cause that stand for the condition when it lasts and no other finding
-    /// explains it; `None` when messages may go.
+    /// Code and cause of the finding for a condition that lasts and that no other finding explains;
+    /// `None` when messages may go.
     pub fn finding(self) -> Option<(Code, &'static str)> {
         match self {
             Self::Ready | Self::LeaseUnheard => None,
@@ -102,7 +102,7 @@ mod tests {
         Readiness::GateClosed,
     ];
 
-    /// A leader about which nothing else is known than that it hands nothing over.
+    /// Facts about a leader that hands nothing over, without any other fault.
     fn facts(readiness: Readiness, seconds: f64) -> RelayFacts {
         let unready = readiness.finding().map(|(code, cause)| Unready { code, cause, seconds });
         let (postgres, nats) = (LinkState::Up, LinkState::Up);

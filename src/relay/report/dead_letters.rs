@@ -14,30 +14,30 @@ use crate::{
     outbox::DeadLetter,
 };
 
-/// Dead letters that have a line of their own within [`WINDOW`]. The others are counted by code,
-/// and one line at the end of the window has the counts.
+/// Dead letters with a line of their own within [`WINDOW`], at most. Further ones are counted by
+/// code, and one line at the end of the window has the counts.
 pub(in crate::relay) const LINES_MAX: usize = 20;
 
-/// The time within which [`LINES_MAX`] counts, from the first line on.
+/// Time within which [`LINES_MAX`] counts, from the first line on.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// How many events each code concerns. There are only as many codes as the program has.
+/// Number of events by code. There are only as many codes as the program has.
 type Counts = BTreeMap<String, u64>;
 
-/// The answers to the writes of a holding.
+/// Completeness of the answers to a holding's writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::relay) enum Answers {
     /// Every write was answered.
     Complete,
-    /// A write was not answered: the server may have carried it out.
+    /// A write was not answered, so the server may have carried it out.
     Missing,
 }
 
-/// Counts of dead letters for the log: those without a line so far, and those not known to be
-/// written.
+/// Log of dead letters: the counts without a line so far, and those that are not written as far as
+/// the relay can see.
 #[derive(Debug, Default)]
 pub(in crate::relay) struct DeadLetterLog {
-    /// Events that are to become dead letters and are not known to be written.
+    /// Events that are to become dead letters and are not written as far as the relay can see.
     decided: Counts,
     window_began: Option<Instant>,
     lines: usize,
@@ -46,12 +46,13 @@ pub(in crate::relay) struct DeadLetterLog {
 }
 
 impl DeadLetterLog {
-    /// Counts an event that becomes a dead letter once that is written.
+    /// Counts an event that becomes a dead letter with the next write.
     pub(in crate::relay) fn decided(&mut self, code: &str) {
         add(&mut self.decided, code, 1);
     }
 
-    /// Logs dead letters that are written: `codes` of all of them, and the first of them in full.
+    /// Logs dead letters that are written. `codes` has the code of each, `named` the first ones in
+    /// full.
     pub(in crate::relay) fn written<'a>(
         &mut self,
         codes: impl Iterator<Item = &'a str>,
@@ -69,7 +70,7 @@ impl DeadLetterLog {
         self.sum_up(now);
         let room = LINES_MAX.saturating_sub(self.lines);
         for letter in named.iter().take(room) {
-            say(letter);
+            log_letter(letter);
             subtract(&mut rest, &letter.code);
             self.lines += 1;
             self.window_began.get_or_insert(now);
@@ -80,17 +81,18 @@ impl DeadLetterLog {
         }
     }
 
-    /// Says what a window has left unsaid, once it is over.
+    /// Logs the counts of a window that is over.
     pub(in crate::relay) fn sum_up(&mut self, now: Instant) {
         if let Some((count, codes)) = self.close(now) {
             error!(
                 count,
-                codes, "each of so many more events became a dead letter; see `postrider dlq list`"
+                codes,
+                "each of {count} more events became a dead letter; list them with `postrider dlq list`"
             );
         }
     }
 
-    /// Ends the window when it is over. Returns how many dead letters it left unsaid, and their
+    /// Ends a window that is over. Returns the number of dead letters without a line, and their
     /// codes.
     fn close(&mut self, now: Instant) -> Option<(u64, String)> {
         self.window_began.filter(|began| now.saturating_duration_since(*began) >= WINDOW)?;
@@ -98,9 +100,9 @@ impl DeadLetterLog {
         summary(&mem::take(&mut self.unnamed))
     }
 
-    /// A holding has ended: nothing more is learned of what it wrote.
+    /// Notes the end of a holding, after which no more answers about its writes come.
     pub(in crate::relay) fn holding_ended(&mut self, answers: Answers) {
-        // The window ends early, so that a stop leaves nothing unsaid.
+        // The window ends early, so that each dead letter is logged before a stop.
         self.sum_up(self.window_began.map_or_else(clock::now, |began| began + WINDOW));
         let decided = summary(&mem::take(&mut self.decided));
         if let Some((count, codes)) = decided.filter(|_| answers == Answers::Missing) {
@@ -114,7 +116,7 @@ impl DeadLetterLog {
     }
 }
 
-/// The codes of the dead letters of a settlement.
+/// Codes of the dead letters in a settlement.
 pub(in crate::relay) fn of_settlement(settlement: &Settlement) -> impl Iterator<Item = &str> {
     settlement.letters.iter().filter_map(|letter| match &letter.fate {
         Fate::Dead { reason, .. } => Some(reason.code),
@@ -122,7 +124,7 @@ pub(in crate::relay) fn of_settlement(settlement: &Settlement) -> impl Iterator<
     })
 }
 
-/// The codes of the letters that died once more.
+/// Codes of the letters in these records that are dead again.
 pub(in crate::relay) fn of_records(records: &[Record]) -> impl Iterator<Item = &str> {
     records.iter().filter_map(|record| match &record.change {
         LetterChange::Dead { reason, .. } => Some(reason.code),
@@ -133,14 +135,14 @@ pub(in crate::relay) fn of_records(records: &[Record]) -> impl Iterator<Item = &
     })
 }
 
-fn say(letter: &DeadLetter) {
+fn log_letter(letter: &DeadLetter) {
     let DeadLetter { id: LetterId(id), event_id, event_type, key, code, error } = letter;
-    // A row may hold what a terminal obeys. The error quotes it escaped already.
+    // A row may contain control characters of a terminal. The error is escaped already.
     let event_type = event_type.escape_debug().to_string();
     let key = key.as_deref().unwrap_or("-").escape_debug().to_string();
     error!(
         letter = id, code, event_type, key, %event_id, error,
-        "an event became a dead letter; look at it and decide: postrider dlq show {id}"
+        "an event became a dead letter; see why and decide: postrider dlq show {id}"
     );
 }
 
@@ -157,7 +159,7 @@ fn subtract(counts: &mut Counts, code: &str) {
     }
 }
 
-/// How many in all, and how many of each code, the most frequent first; `None` for none.
+/// Total, and the count of each code, the most frequent first; `None` when nothing is counted.
 fn summary(counts: &Counts) -> Option<(u64, String)> {
     let mut codes: Vec<_> = counts.iter().collect();
     codes.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
@@ -205,7 +207,7 @@ mod tests {
         assert_eq!((log.lines, log.unnamed.len(), log.decided.len()), (1, 0, 0));
     }
 
-    /// A letter whose row was gone before it was written is not returned by the statement.
+    /// The statement returns no letter whose row was gone before.
     #[test]
     fn what_the_statement_does_not_name_is_counted() {
         let (mut log, start) = (DeadLetterLog::default(), Instant::now());

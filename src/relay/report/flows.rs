@@ -10,10 +10,10 @@ use crate::{
     metrics::{Depth, Measured, Metrics},
 };
 
-/// A flow as it is shown.
+/// Flow as observers see it.
 #[derive(Debug, Clone)]
 pub struct ObservedFlow {
-    /// The name of its route.
+    /// Name of the flow's route.
     pub route: String,
     /// Status of the flow.
     pub status: watch::Receiver<Status>,
@@ -21,12 +21,12 @@ pub struct ObservedFlow {
     pub metrics: Arc<Metrics>,
 }
 
-/// The flows of a program, at least one.
+/// Flows of a program, at least one.
 #[derive(Debug, Clone)]
 pub struct Flows(pub Vec<ObservedFlow>);
 
 impl Flows {
-    /// All flows of one moment.
+    /// Status of each flow at one moment.
     pub fn seen(&self) -> FlowStatuses {
         FlowStatuses(
             self.0.iter().map(|flow| (flow.route.clone(), flow.status.borrow().clone())).collect(),
@@ -34,13 +34,12 @@ impl Flows {
     }
 }
 
-/// The flows of one moment, by the names of their routes.
+/// Status of each flow at one moment, with the name of its route.
 #[derive(Debug, Clone)]
 pub struct FlowStatuses(pub Vec<(String, Status)>);
 
 impl FlowStatuses {
-    /// Everything that is wrong with any of them, the worst first. Of several flows each cause says
-    /// of which route it is.
+    /// Findings of all flows, the worst first. With several flows each cause names its route.
     pub fn findings(&self, now: Instant) -> Vec<Finding> {
         let mut findings = Vec::new();
         for (route, status) in &self.0 {
@@ -55,8 +54,8 @@ impl FlowStatuses {
         findings
     }
 
-    /// The flows as if they were one: the least of their phases, the worst of their connections and
-    /// the sums of their figures.
+    /// Sum of the flows: the least of their phases, the worst of their connections and the sums of
+    /// their figures.
     pub fn sum(&self) -> Status {
         let mut statuses = self.0.iter().map(|(_, status)| status.clone());
         let first = statuses.next().unwrap_or_else(Status::starting);
@@ -94,7 +93,7 @@ fn add(one: Status, other: Status) -> Status {
     }
 }
 
-/// The order in which flows get under way, and stop.
+/// Order of the phases: a sum is in the least phase of its flows.
 fn rank(phase: Phase) -> u8 {
     match phase {
         Phase::Starting => 0,

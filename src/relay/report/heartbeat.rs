@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// When the loop last turned: written on every turn without waking anyone who watches the status.
+/// Heartbeat: when the loop last turned. A turn does not wake those who watch the status.
 #[derive(Debug, Clone)]
 pub struct Heartbeat {
     started: Instant,

@@ -1,4 +1,4 @@
-//! Reporter of the relay: log lines, metrics, the status snapshot.
+//! Report of the relay: its log lines, metrics and status.
 
 pub(super) mod dead_letters;
 pub mod flows;
@@ -30,16 +30,17 @@ use crate::{
     relay::{holding::Holding, log::BrokerLog, publishing::readiness::Readiness},
 };
 
-/// How often the status snapshot is taken at most.
+/// Interval between two status snapshots, at least.
 const STATUS_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How often busy answers are logged one by one at most.
+/// Interval between two log lines about busy answers, at least.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often it is logged at most that the publishing gate closed as misconfigured.
-const FOREIGN_INTERVAL: Duration = Duration::from_secs(5);
+/// Interval between two log lines about a publishing gate that is closed as misconfigured, at
+/// least.
+const MISCONFIGURED_INTERVAL: Duration = Duration::from_secs(5);
 
-/// State of the report: figures between two snapshots, and the lines logged last.
+/// Reporter: the status and metrics of the relay, and what it has logged lately.
 #[derive(Debug)]
 pub(in crate::relay) struct Reporter {
     pub(in crate::relay) status: Arc<watch::Sender<Status>>,
@@ -47,21 +48,22 @@ pub(in crate::relay) struct Reporter {
     heartbeat: Heartbeat,
     pub(in crate::relay) batch: PublishedBatch,
     pub(in crate::relay) dead_letters: DeadLetterLog,
-    /// The time of day: reading the clock for each event would cost more than what it tells.
+    /// Time of day. It is read once for many events, because reading the clock for each would cost
+    /// too much.
     time_of_day: Timestamp,
     published_total: u64,
     last_status: Option<Instant>,
     last_line: Option<Instant>,
     suppressed: u64,
     regression: Option<String>,
-    /// When the publishing gate, closed as misconfigured, was logged last.
-    foreign_told: Option<Instant>,
-    /// Whether the lease is trusted, as far as the log has it.
+    /// When a publishing gate that is closed as misconfigured was last logged.
+    misconfigured_logged: Option<Instant>,
+    /// Whether the last log line about the lease says that it is confirmed.
     is_trusted: bool,
 }
 
 impl Reporter {
-    /// A report that nothing has been written to.
+    /// A reporter that has reported nothing yet.
     pub(in crate::relay) fn new(status: Arc<watch::Sender<Status>>, metrics: Arc<Metrics>) -> Self {
         let heartbeat = status.borrow().last_turn.clone();
         Self {
@@ -76,18 +78,18 @@ impl Reporter {
             last_line: None,
             suppressed: 0,
             regression: None,
-            foreign_told: None,
+            misconfigured_logged: None,
             is_trusted: true,
         }
     }
 
-    /// Reads both clocks before answers are taken in.
+    /// Reads both clocks before answers are absorbed.
     pub(in crate::relay) fn note_the_time(&mut self) -> Instant {
         self.time_of_day = Timestamp::now();
         clock::now()
     }
 
-    /// Events are to become dead letters. The log names them once they are written.
+    /// Counts events that become dead letters. They are logged once they are written.
     pub(in crate::relay) fn dead_events(&mut self, delivery: &mut Delivery) {
         for DeadEvent { reason, .. } in delivery.take_dead_events() {
             self.metrics.publishing.dead_lettered(reason.code);
@@ -95,7 +97,7 @@ impl Reporter {
         }
     }
 
-    /// A settlement is committed.
+    /// Reports a committed settlement.
     pub(in crate::relay) fn settled(&self, settlement: &Settlement) {
         if settlement.events > 0 {
             self.metrics.publishing.settled(settlement.events);
@@ -108,7 +110,7 @@ impl Reporter {
         );
     }
 
-    /// The stream has lost what it had acknowledged. Returns whether that is news.
+    /// Logs that the log has lost acknowledged messages. Returns whether that is news.
     pub(in crate::relay) fn regressed(&mut self, text: &str) -> bool {
         if self.regression.as_deref() == Some(text) {
             return false;
@@ -122,7 +124,7 @@ impl Reporter {
         true
     }
 
-    /// The broker answered.
+    /// Counts the outcome of a publish.
     pub(in crate::relay) fn outcome(
         &mut self,
         event: Option<(&Event, bool)>,
@@ -146,7 +148,7 @@ impl Reporter {
             Outcome::Busy { reason, .. } => {
                 self.metrics.publishing.failed(Failure::Busy);
                 if let Some(suppressed) = self.may_log() {
-                    warn!(answer = %reason.text, suppressed, "the broker asks for patience");
+                    warn!(answer = %reason.text, suppressed, "the broker refused a message for now; the relay tries it again");
                 }
             }
             Outcome::Unconfirmed => self.metrics.publishing.failed(Failure::Unconfirmed),
@@ -154,7 +156,7 @@ impl Reporter {
         }
     }
 
-    /// The publishing gate closed or opened.
+    /// Logs that the publishing gate has closed or opened.
     pub(in crate::relay) fn gate(
         &mut self,
         delivery: &mut Delivery,
@@ -163,9 +165,9 @@ impl Reporter {
     ) {
         match (transition, delivery.breaker().cause()) {
             (Transition::None | Transition::WentBack, _) => return,
-            // A stranger that answers for some subjects only opens and closes the publishing
-            // gate all the time.
-            (Transition::Opened, Some((closure, _))) if !self.may_tell_gate(closure.kind, now) => {
+            // A foreign service that answers for some subjects opens and closes the gate all the
+            // time.
+            (Transition::Opened, Some((closure, _))) if !self.may_log_gate(closure.kind, now) => {
                 debug!(error = %closure.text, "nothing can be published just now; events wait");
             }
             (Transition::Opened, Some((closure, _))) => warn!(
@@ -178,21 +180,22 @@ impl Reporter {
         debug!(state = delivery.breaker().state_name(), ?now, "gate");
     }
 
-    /// Whether it is logged that the publishing gate has closed: of foreign answers not again
-    /// within a while.
-    fn may_tell_gate(&mut self, kind: ClosureKind, now: Instant) -> bool {
-        let is_again =
-            self.foreign_told.is_some_and(|at| now.duration_since(at) < FOREIGN_INTERVAL);
+    /// Whether to log that the publishing gate has closed. A gate that is closed as misconfigured
+    /// is logged at most every [`MISCONFIGURED_INTERVAL`].
+    fn may_log_gate(&mut self, kind: ClosureKind, now: Instant) -> bool {
+        let is_again = self
+            .misconfigured_logged
+            .is_some_and(|at| now.duration_since(at) < MISCONFIGURED_INTERVAL);
         if kind != ClosureKind::Misconfigured {
             return true;
         }
         if !is_again {
-            self.foreign_told = Some(now);
+            self.misconfigured_logged = Some(now);
         }
         !is_again
     }
 
-    /// Whether one more line may be logged, and how many were not since the last.
+    /// Number of lines suppressed since the last one, when another line may be logged.
     fn may_log(&mut self) -> Option<u64> {
         let now = clock::now();
         if self.last_line.is_some_and(|last| now.duration_since(last) < LOG_INTERVAL) {
@@ -226,7 +229,7 @@ impl Reporter {
             hint: closure.hint.clone().into_owned(),
             since: *since,
         });
-        // A closed publishing gate says more than a scan that goes on beside it.
+        // A closed publishing gate says more than the progress of a scan.
         let gate = gate.or_else(|| log.scan_status(now));
         let readiness = Readiness::of(log, holding, now);
         let published_total = self.published_total;
@@ -273,8 +276,7 @@ fn failure(kind: ClosureKind) -> Failure {
     }
 }
 
-/// How long ago the row was written, by two clocks: it is a measure for people, nothing rests on
-/// it.
+/// Time since the row was written, by two clocks. It is a measure for people only.
 fn since_written(event: &Event, now: Timestamp) -> Option<Duration> {
     now.duration_since(event.occurred_at?).try_into().ok()
 }

@@ -1,14 +1,14 @@
-//! Outages: how long events did not flow and how many waited, for one log line at the end. No I/O, no
-//! clock.
+//! Outages: how long events did not flow and how many waited, for one log line at the end. No I/O,
+//! no clock.
 
 use std::time::{Duration, Instant};
 
 use crate::findings::{Code, Finding, is_obstacle};
 
-/// A shorter interruption is no outage: nobody saw it.
+/// Duration of an outage, at least. A shorter interruption is not logged.
 const OUTAGE_MIN: Duration = Duration::from_secs(1);
 
-/// Watches for the begin and the end of outages.
+/// Observer of outages: it sees their begin and their end.
 #[derive(Debug, Default)]
 pub struct Outages {
     now: Option<Outage>,
@@ -17,16 +17,16 @@ pub struct Outages {
 /// Outage: a time in which events did not flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outage {
-    /// When it began.
+    /// When the outage began.
     since: Instant,
-    /// Failures of the outage, each once, in the order in which they were seen.
+    /// Codes of the findings in the outage, each once, in the order in which they came.
     pub codes: Vec<Code>,
-    /// The most events that waited, as far as it could be seen.
+    /// Largest number of waiting events that was observed.
     pub waited_at_least: u64,
 }
 
 impl Outages {
-    /// Takes in what is wrong now. Returns an outage that is over, and how long it was.
+    /// Observes the findings of now. Returns an outage that is over, and its duration.
     pub fn observe(
         &mut self,
         findings: &[Finding],
@@ -39,7 +39,7 @@ impl Outages {
             .map(|finding| finding.code)
             .peekable();
         if codes.peek().is_none() {
-            // An instance that starts over in an outage has not ended it.
+            // An instance that starts again in an outage has not ended it.
             if findings.iter().any(|finding| is_wanted(finding.code)) {
                 return None;
             }
@@ -62,7 +62,7 @@ impl Outages {
     }
 }
 
-/// Whether the code belongs to every start and stop.
+/// Whether every start or stop has this code.
 fn is_wanted(code: Code) -> bool {
     matches!(code, Code::Starting | Code::Stopping)
 }

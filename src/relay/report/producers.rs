@@ -6,7 +6,7 @@ use crate::{
     outbox::{Hindrance, Queue},
 };
 
-/// Findings about roles that lack something, and about sessions that wait for a lock.
+/// Findings about roles that lack privileges, and about sessions that wait for a lock.
 pub fn findings(hindrances: &[Hindrance], queue: Option<&Queue>) -> Vec<Finding> {
     let refused = hindrances
         .iter()

@@ -10,76 +10,76 @@ use crate::{
     relay::publishing::readiness::Readiness,
 };
 
-/// The time that a take-over may take after a lease has ended. A standby that has seen no valid
-/// lease for longer than a lease and this reports that nobody leads.
+/// Time that a take-over needs after the end of a lease. A standby that has seen no valid lease for
+/// longer than a lease and this reports that no instance leads.
 const TAKE_OVER_MAX: Duration = Duration::from_secs(2);
 
-/// Time for which messages wait for the lease to be confirmed before that is reported.
+/// Time for which the lease is unconfirmed before that is reported, inclusive.
 const UNCONFIRMED_MAX: Duration = Duration::from_secs(1);
 
-/// Text about a lease that is not confirmed for longer than [`UNCONFIRMED_MAX`].
+/// Text about a lease that is unconfirmed for [`UNCONFIRMED_MAX`].
 pub(super) const LEASE_UNCONFIRMED: &str =
     "the lease cannot be renewed: postgres does not answer in time";
 
-/// Snapshot, published through a `tokio::sync::watch` channel.
+/// Status of a relay, published through a `tokio::sync::watch` channel.
 #[derive(Debug, Clone)]
 pub struct Status {
     /// Phase of the relay.
     pub phase: Phase,
-    /// The connection to Postgres.
+    /// Session with Postgres. [`Status::postgres_link`] adds an unconfirmed lease.
     pub postgres: LinkStatus,
-    /// The connection to NATS.
+    /// Connection to NATS.
     pub nats: LinkStatus,
-    /// Why nothing is published just now, when the publishing gate is closed.
+    /// Detail of [`Readiness::GateClosed`], and of a scan that takes long.
     pub gate: Option<GateStatus>,
-    /// Why no message may be handed over while this instance leads; `None` when messages may go.
+    /// Pause of publishing while this instance leads; `None` while messages may go.
     pub unready: Option<Pause>,
-    /// Messages sent and not yet answered.
+    /// Number of messages in flight.
     pub in_flight: usize,
-    /// Events in memory that wait for their turn.
+    /// Number of events in memory that are not in flight.
     pub waiting: usize,
     /// Backlog, as last measured.
     pub measured: Measured,
-    /// The fencing number of the present holding of the lease; 0 before the first.
+    /// Fencing number of the present holding; 0 before the first one.
     pub term: i64,
-    /// Messages that the stream has confirmed since the program started.
+    /// Number of messages that the stream has acknowledged since the program started.
     pub published_total: u64,
-    /// Use of those messages.
+    /// Use of the acknowledged messages.
     pub counts: Counted,
     /// When the loop last turned.
     pub last_turn: Heartbeat,
     /// The relay's name.
     pub relay: String,
-    /// Leader while this instance stands by, if known.
+    /// Leader while this instance stands by; `None` while it is unknown.
     pub leader: Option<String>,
     /// When this instance, standing by, last saw a valid lease.
     pub led_at: Instant,
-    /// How long a lease holds.
+    /// Length of a lease.
     pub lease: Duration,
-    /// When the stream last confirmed a message, or the program started.
+    /// When the stream last acknowledged a message, or the program started.
     pub confirmed_at: Instant,
-    /// The session that keeps ours waiting, and which chore met it.
+    /// Session with a lock that a chore waits for, and that chore.
     pub blocker: Option<(Chore, Blocker)>,
-    /// The session that keeps this instance from leading.
+    /// Session with a lock that keeps this instance from leading.
     pub held_up: Option<Blocker>,
-    /// Statements that grant what our user lacks.
+    /// Statements that grant the privileges that the relay's user lacks.
     pub missing_grants: Vec<String>,
-    /// Chores, and how often they failed in a row.
+    /// Chores that fail, with the number of failures in a row.
     pub failing: Vec<(Chore, u32)>,
-    /// Other relays whose position nobody holds, and for how many seconds.
+    /// Abandoned positions of other relays, with the seconds since they moved.
     pub abandoned: Vec<(String, f64)>,
-    /// Findings of other parts of the program.
+    /// Findings about losses.
     pub alarms: Vec<Finding>,
-    /// Conditions of the outbox that do not hold and that the relay does not repair itself.
+    /// Findings about broken conditions of the contract that the relay does not repair.
     pub broken: Vec<Finding>,
-    /// Reasons why applications cannot insert events.
+    /// Findings about applications that cannot insert events.
     pub hindered: Vec<Finding>,
-    /// Why the flow failed, until it begins to publish again.
+    /// Failure of the flow, until it publishes again.
     pub failed: Option<String>,
 }
 
 impl Status {
-    /// The state before anything was tried.
+    /// Status before anything was tried.
     pub fn starting() -> Self {
         let connecting = || LinkStatus::Connecting { detail: "not tried yet".to_owned() };
         Self {
@@ -112,7 +112,7 @@ impl Status {
         }
     }
 
-    /// Notes whether messages may be handed over. Conditions that follow each other are one pause.
+    /// Notes the readiness of now. Conditions that follow each other without a break are one pause.
     pub(in crate::relay) fn note_readiness(&mut self, readiness: Readiness, now: Instant) {
         let before = self.unready.unwrap_or(Pause { readiness, since: now, condition_since: now });
         let is_same = before.readiness == readiness;
@@ -121,7 +121,7 @@ impl Status {
         self.unready = readiness.finding().is_some().then_some(pause);
     }
 
-    /// The session with Postgres. A session that does not confirm the lease counts as down.
+    /// Session with Postgres. A session that does not confirm the lease counts as down.
     pub fn postgres_link(&self, now: Instant) -> LinkStatus {
         match self.unready {
             Some(Pause { readiness: Readiness::LeaseUnconfirmed, condition_since, .. })
@@ -133,7 +133,7 @@ impl Status {
         }
     }
 
-    /// Everything that is wrong as seen from this instance, the worst first.
+    /// Findings of this instance, the worst first.
     pub fn findings(&self, now: Instant) -> Vec<Finding> {
         findings::of(&self.facts(now))
     }
@@ -194,13 +194,13 @@ impl Status {
     }
 }
 
-/// A session in the way, as a fact.
+/// A blocking session, as a fact.
 pub fn blocker(by: &Blocking) -> Blocker {
     Blocker { session: by.to_string(), next: by.hint() }
 }
 
-/// The session whose lock a statement has waited for in vain, as a fact. Behind a pooler, and where
-/// nobody could be asked in time, it has no name.
+/// Session whose lock a statement has waited for in vain, as a fact. The session has no name behind
+/// a pooler, and when Postgres did not answer in time.
 pub fn blocker_of(error: &QueryError) -> Option<Blocker> {
     match error.blocking() {
         Some(by) => Some(blocker(by)),
@@ -220,31 +220,31 @@ pub enum Counted {
 /// Pause of publishing: a time in which no message may be handed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pause {
-    /// The condition that keeps messages back now.
+    /// Condition that keeps messages back now.
     pub readiness: Readiness,
-    /// When the pause began, with this condition or with one before.
+    /// When the pause began, with this condition or with an earlier one.
     pub since: Instant,
-    /// When this condition began.
+    /// When the present condition began.
     pub condition_since: Instant,
 }
 
 /// Phase of the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Not connected to everything yet.
+    /// The relay opens its session, or takes its position.
     Starting,
     /// Another instance leads; this one stands by.
     Standby,
-    /// Events flow.
+    /// This instance leads.
     Relaying,
-    /// No new work; what is in flight is being settled.
+    /// The relay is stopping: it settles the events in flight and starts nothing new.
     Stopping,
-    /// Done.
+    /// The relay has ended.
     Stopped,
 }
 
 impl Phase {
-    /// The name in JSON and in texts.
+    /// Name in JSON and in texts.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -259,18 +259,18 @@ impl Phase {
 /// State of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkStatus {
-    /// Being connected; the detail says what is waited for.
+    /// The connection is being opened.
     Connecting {
-        /// Awaited event, free of secrets.
+        /// Step that is waited for, free of secrets.
         detail: String,
     },
-    /// Working.
+    /// The connection works.
     Up,
-    /// Lost or refused; the detail says why.
+    /// The connection is lost or was refused.
     Down {
-        /// Why, free of secrets.
+        /// Cause, free of secrets.
         detail: String,
-        /// Advice for an operator, if the cause is known.
+        /// Advice for an operator, when the cause has one.
         hint: Option<String>,
     },
 }
@@ -289,7 +289,7 @@ impl LinkStatus {
     }
 }
 
-/// Why nothing is published just now.
+/// Reason for which the publishing gate is closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GateStatus {
     /// `stream_unavailable`, `misconfigured`, `permission_denied`, `broker_stalled`,

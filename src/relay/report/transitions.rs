@@ -1,4 +1,4 @@
-//! Transitions of an instance, as they enter its status, its metrics and the log.
+//! Transitions of an instance between its phases, in the status, the metrics and the log.
 
 use std::time::{Duration, Instant};
 
@@ -17,12 +17,12 @@ impl Reporter {
         self.heartbeat.turn(now);
     }
 
-    /// The heartbeat, for a wait outside of the loop.
+    /// Heartbeat for waits outside of the loop.
     pub(in crate::relay) fn heartbeat(&self) -> Heartbeat {
         self.heartbeat.clone()
     }
 
-    /// Notes why there is no session with Postgres, or no holding over it.
+    /// Notes the failure for which there is no holding.
     pub(in crate::relay) fn waits_for_postgres(
         &self,
         detail: String,
@@ -36,15 +36,15 @@ impl Reporter {
         });
     }
 
-    /// Notes a session with Postgres.
+    /// Notes an open session with Postgres.
     pub(in crate::relay) fn session_opened(&self) {
         self.metrics.dependencies.connected(Dependency::Postgres);
         self.status.send_modify(|status| status.postgres = LinkStatus::Up);
     }
 
-    /// Notes the end of a holding for a reason of Postgres; another holding is needed.
+    /// Notes that the holding has ended with its session. Another holding is acquired.
     pub(in crate::relay) fn session_lost(&self, why: String) {
-        warn!(error = %why, "lost the relay's session; getting another");
+        warn!(error = %why, "lost the session with Postgres; opening another one");
         self.metrics.dependencies.lost(Dependency::Postgres);
         self.metrics.dependencies.standing_by();
         self.status.send_modify(|status| {
@@ -68,9 +68,9 @@ impl Reporter {
         })
     }
 
-    /// Notes that this instance gave its lease up for another one, which is not known yet.
+    /// Notes that this instance has yielded its lease to another one, whose name is unknown.
     pub(in crate::relay) fn yielded(&self, lease: Duration) {
-        info!("gave the lease up for another instance, which leads fewer shards");
+        info!("released the lease for another instance, which leads fewer shards");
         self.metrics.dependencies.standing_by();
         self.status.send_modify(|status| {
             status.phase = Phase::Standby;
@@ -92,7 +92,7 @@ impl Reporter {
         });
     }
 
-    /// Notes a connection over which the log was verified.
+    /// Notes a sound log, which also means a working connection.
     pub(in crate::relay) fn log_verified(&self) {
         self.status.send_modify(|status| status.nats = LinkStatus::Up);
         self.metrics.dependencies.connected(Dependency::Nats);

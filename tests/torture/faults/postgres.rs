@@ -101,7 +101,7 @@ async fn cut_sessions(mut set: Set) -> Tally {
     };
     let (ledger, ()) = under_load(&fixture, options, strikes).await;
     let mut tally = conclude(&fixture, &ledger, &set).await;
-    let hit = daemon.log().contains("lost the relay's session");
+    let hit = daemon.log().contains("lost the session with Postgres");
     tally.complain((!hit).then(|| "no session of the program was hit".to_owned()));
     look_at_resources(&daemon, &mut tally);
     tally
@@ -168,7 +168,7 @@ async fn freeze(mut set: Set) -> Tally {
     };
     let (ledger, ()) = under_load(&fixture, options, strikes).await;
     let mut tally = conclude(&fixture, &ledger, &set).await;
-    let noticed = daemon.log().contains("lost the relay's session");
+    let noticed = daemon.log().contains("lost the session with Postgres");
     tally.complain((!noticed).then(|| "a silent Postgres was not noticed".to_owned()));
     look_at_resources(&daemon, &mut tally);
     tally
