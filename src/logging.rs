@@ -32,7 +32,7 @@ use tracing_subscriber::{
 use self::lines::Lines;
 use crate::config::{LogConfig, LogFormat};
 
-/// The log of a daemon. Dropping it waits a moment for what is not written yet.
+/// The log of a daemon. Dropping it waits, for at most a second, until all lines are written.
 #[derive(Debug)]
 #[must_use = "what is not written yet is lost unless it is dropped at the end"]
 pub struct Started {
@@ -89,7 +89,7 @@ pub fn start(config: &LogConfig) -> Started {
 }
 
 /// Starts the log of a command that talks to a person: warnings, unless `RUST_LOG` says otherwise.
-/// What the broker's client complains about, the command itself says better.
+/// Complaints of the broker's client are left out, because the command itself reports the cause.
 pub fn start_for_command() {
     let (filter, _) = filter("warn,async_nats=off");
     install(LogFormat::Text, filter, io::stderr);
@@ -108,8 +108,9 @@ fn filter(level: &str) -> (EnvFilter, Option<String>) {
     }
 }
 
-/// A bare level is about us; what libraries say below a warning helps only who asks for it, and
-/// what the broker's client takes for an error is how each connection ends: `nats` logs that.
+/// The filter for a configured level. A bare level applies to this program alone; libraries log
+/// from warnings on. The broker's client logs nothing, because it reports each end of a connection
+/// as an error, and the module `nats` logs that itself.
 fn directives(level: &str) -> String {
     if level.contains(['=', ',']) {
         level.to_owned()

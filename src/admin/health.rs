@@ -49,7 +49,7 @@ pub(super) async fn readyz(
     (code, line(&status, &findings)).into_response()
 }
 
-/// A line without names of hosts: ready, or why not, and what else there is.
+/// Line without names of hosts: whether the instance is ready, and the codes of its findings.
 fn line(status: &Status, findings: &[Finding]) -> String {
     let names = |is_obstacle: bool| {
         let codes = findings

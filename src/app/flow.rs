@@ -39,12 +39,12 @@ use crate::{
     wire::{Mode, SubjectTemplate},
 };
 
-/// Events in memory for each one that may be on its way: the rest waits behind its key, or for its
-/// turn. More would leave the processor's cache before they go, which costs a sixth of the relay's
-/// time.
+/// Events in memory for each event that may be in flight. The others wait behind their key, or for
+/// their turn. With more of them events leave the processor's cache before they are sent, which
+/// costs a sixth of the relay's time.
 const MEMORY_PER_IN_FLIGHT: usize = 2;
 
-/// Messages that a scan of the stream may have on their way.
+/// Messages that a scan of the stream may have in flight.
 const SCAN_AHEAD: usize = 2048;
 
 /// Longest time that the tasks beside a relay may take to end.

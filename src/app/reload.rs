@@ -1,4 +1,4 @@
-//! Obeys SIGHUP: takes up what changed in the configuration, and says what did not.
+//! Obeys SIGHUP: applies changed keys of the configuration, and logs those that need a restart.
 
 use std::sync::Arc;
 

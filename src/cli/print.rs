@@ -21,18 +21,19 @@ pub(super) fn to_stderr(text: &str) {
     drop(writeln!(io::stderr().lock(), "{}", lines.join("\n")));
 }
 
-/// Replaces the line that shows how far a command is; an empty text clears it.
+/// Replaces the line that shows the progress of a command; an empty text clears it.
 pub(super) fn progress(text: &str) {
     drop(write!(io::stderr().lock(), "\r\x1b[K{text}"));
 }
 
-/// Asks something on the standard error, so that the output stays for what was asked for.
+/// Asks a question on the standard error, because the standard output is for the result of the
+/// command.
 pub(super) fn prompt(text: &str) {
     let mut stderr = io::stderr().lock();
     drop(write!(stderr, "{text}").and_then(|()| stderr.flush()));
 }
 
-/// Writes how far a command is that takes long, a line each time.
+/// Writes the progress of a long command, a line each time.
 pub(super) fn step(step: Step) {
     to_stderr(&match step {
         Step::Read { messages, of } => {
@@ -51,8 +52,8 @@ pub(super) fn json(value: &impl Serialize) -> io::Result<()> {
     line(&escaped(&format!("{value:#}")))
 }
 
-/// JSON that means the same. Such characters stand in its strings only, and all of them are below
-/// U+10000.
+/// The same JSON with those characters escaped that a terminal obeys. They occur only in strings,
+/// and all of them are below U+10000.
 fn escaped(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
@@ -78,7 +79,7 @@ pub(super) fn number(figure: u64) -> String {
     text
 }
 
-/// Rows as columns that line up; the last column is as wide as it likes.
+/// Rows as aligned columns; the width of the last one is not bounded.
 pub(super) fn columns<const COUNT: usize>(rows: &[[String; COUNT]]) -> String {
     let mut widths = [0; COUNT];
     for row in rows {

@@ -50,7 +50,7 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
 
 fn text(done: &Reconciliation) -> String {
     let found = format!(
-        "{} events were published, the stream holds {} of them and dropped {} by its own limits",
+        "{} events were published, the stream contains {} of them and dropped {} by its own limits",
         number(done.expected),
         number(done.held),
         number(done.dropped)

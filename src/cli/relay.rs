@@ -51,7 +51,7 @@ pub(super) struct Forget {
     yes: bool,
 }
 
-/// Runs one of them.
+/// Runs one of the commands about relays.
 pub(super) fn run(globals: Globals, command: &Command) -> Result<Exit, Failure> {
     let loaded = globals.load(Scope::Database)?;
     match command {

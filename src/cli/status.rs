@@ -24,7 +24,7 @@ pub(super) struct Args {
     check: bool,
 }
 
-/// Prints how far the relay is.
+/// Prints the progress of the relay.
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     let asked = globals.load(Scope::Database).and_then(|loaded| {
         let reports = block_on(ask_each(&loaded, status::status))?;
@@ -121,7 +121,7 @@ fn text(status: &RelayStatus) -> String {
     rows.collect::<Vec<_>>().join("\n")
 }
 
-/// The codes of all findings but those of the worst one's code, each once.
+/// The codes of all findings, each once, without the code of the worst finding.
 fn other_codes(worst: &Finding, findings: &[Finding]) -> String {
     let mut codes: Vec<&str> = Vec::new();
     for finding in findings.iter().filter(|finding| finding.code != worst.code) {

@@ -42,7 +42,7 @@ pub(super) fn layers(layers: &[Layer], environment: &[(OsString, OsString)]) -> 
     let mut found = Vec::new();
     for Group { variables, silenced_by } in GROUPS {
         let keys = variables.iter().map(|(_, key)| key).chain(silenced_by);
-        if keys.into_iter().any(|key| layers.iter().any(|layer| layer.holds(key))) {
+        if keys.into_iter().any(|key| layers.iter().any(|layer| layer.contains(key))) {
             continue;
         }
         for (name, key) in variables {

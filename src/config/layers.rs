@@ -58,7 +58,7 @@ impl Layer {
     }
 
     /// Whether this layer sets `key`.
-    pub(super) fn holds(&self, key: &str) -> bool {
+    pub(super) fn contains(&self, key: &str) -> bool {
         Value::from(self.values.clone()).find(key).is_some()
     }
 

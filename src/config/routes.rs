@@ -117,7 +117,7 @@ fn route(file: &Layer, index: usize, value: Value) -> Result<Layer, Problem> {
             keys.insert(name, value);
         }
     }
-    if !layer.holds("relay.name") {
+    if !layer.contains("relay.name") {
         let problem = Problem::new("a [[route]] has no name").at(at(&table));
         return Err(problem.hint(
             "add name = \"orders\": it is the route's row in the table of positions, and stays",

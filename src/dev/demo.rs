@@ -71,7 +71,7 @@ pub async fn prepare(database: &str) -> Result<(), DemoError> {
     Ok(connect(database).await?.batch_execute(include_str!("demo/tables.sql")).await?)
 }
 
-/// Places orders, pays some of them and takes some back, until it is dropped. What it does goes to
+/// Places orders, pays some of them and takes some back, until it is dropped. Each act is a line in
 /// `lines`, for a person to read.
 ///
 /// # Errors
@@ -233,7 +233,7 @@ fn age(headers: &HeaderMap) -> String {
     }
 }
 
-/// Waits for room: what is shown late is better than what is not shown.
+/// Shows a line, and waits for room: a late line is better than none.
 async fn say(lines: &mpsc::Sender<String>, line: String) {
     // A line without a reader is dropped.
     drop(lines.send(line).await);

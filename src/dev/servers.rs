@@ -1,4 +1,5 @@
-//! Throwaway Postgres, PgBouncer and nats-server instances that end when we end, however we end.
+//! Throwaway Postgres, PgBouncer and nats-server instances that end with this program, however it
+//! ends.
 //!
 //! Each server lives in its own temporary directory, listens on a loopback port chosen by the
 //! kernel, and drops root. Dropping the value stops the server and removes the directory. A small

@@ -1,7 +1,7 @@
 //! Filter: the choice of a route's events, by the columns that describe an event.
 //!
 //! The reader applies a filter in SQL, so that what a route leaves out is never sent to it. The
-//! same decision stands here for whoever holds an event, and a property test compares the two.
+//! same decision stands here for an event in memory, and a property test compares the two.
 
 use std::fmt;
 

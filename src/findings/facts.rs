@@ -56,11 +56,11 @@ pub enum Role {
         /// The instance that leads; `None` when nobody has led for longer than a take-over takes.
         leader: Option<String>,
     },
-    /// This instance.
+    /// This instance leads.
     Leading,
-    /// This instance, which ends.
+    /// This instance is stopping.
     Stopping,
-    /// Another program, as the database says.
+    /// Another program leads, as the database says.
     Led {
         /// The leader's host and process.
         by: String,
@@ -69,11 +69,11 @@ pub enum Role {
         /// Whether it has reported under its term: it does so once it begins to publish.
         has_reported: bool,
     },
-    /// Nobody, as the database says.
+    /// No instance leads, as the database says.
     NotRunning,
-    /// Nobody, and nobody ever has.
+    /// No instance leads, and none ever has.
     NeverStarted,
-    /// The database could not be asked who it is.
+    /// The leader is unknown, because the database could not be asked.
     Unknown,
 }
 
@@ -85,7 +85,7 @@ pub enum LinkState {
     Unknown,
     /// Working.
     Up,
-    /// Being made.
+    /// A connection is being made.
     Connecting {
         /// The step that is waited for.
         detail: String,

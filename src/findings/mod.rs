@@ -31,19 +31,20 @@ pub const LAG_WARNING_SECONDS: f64 = 60.0;
 /// Age in seconds, inclusive, from which lag is critical.
 pub const LAG_CRITICAL_SECONDS: f64 = 120.0;
 
-/// A leader that has not reported for so long is a finding: three of its intervals.
+/// Silence of a leader in seconds, exclusive, from which it is a finding: three intervals of its
+/// reports.
 pub const REPORT_MAX_SECONDS: f64 = 25.0;
 
-/// Figures that are older than this say nothing about now.
+/// Age of the figures in seconds, exclusive, from which they say nothing about now.
 const MEASURED_WARNING_SECONDS: f64 = 15.0;
 
 /// Age of the figures in seconds from which they say nothing about whether events flow.
 const MEASURED_CRITICAL_SECONDS: f64 = 120.0;
 
-/// A leader that may hand nothing over for so long is a finding, whatever the reason.
+/// Time in seconds, inclusive, for which a leader may hand nothing over before it is a finding.
 pub const UNREADY_SECONDS: f64 = 5.0;
 
-/// Failures of a chore in a row that are a finding.
+/// Failures of a chore in a row, inclusive, from which they are a finding.
 const CHORE_FAILURES: u32 = 3;
 
 /// A fault or a state that a person should see.

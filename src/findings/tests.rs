@@ -1,4 +1,4 @@
-//! Every case with what a person reads: a table to be read by one who has to act on it at night.
+//! Every case with its texts, as a table for a person who has to act on them at night.
 
 use std::{collections::HashSet, fmt::Write as _};
 
@@ -248,7 +248,7 @@ fn of_what_waits() -> Vec<(&'static str, RelayFacts)> {
         ("one event is tried again", waits(0, 1, 0, 8.0)),
         ("dead letters", RelayFacts { depth: Some(dead), ..leading() }),
         (
-            "a dead letter holds a key",
+            "a dead letter blocks a key",
             RelayFacts {
                 depth: Some(Depth { dead: 1, ..waits(0, 0, 3, 300.0).depth.unwrap() }),
                 ..waits(0, 0, 3, 300.0)

@@ -136,7 +136,7 @@ pub(super) fn grants(statements: &[String]) -> Option<Finding> {
     Some(critical(Code::PermissionMissing, cause, granting(first, statements.len())))
 }
 
-/// The first of some statements, and where the others are.
+/// The first of several statements, and the command that prints the others.
 fn granting(first: &str, count: usize) -> String {
     let who = grantor(first);
     match count {
@@ -374,7 +374,7 @@ fn events(count: u64) -> String {
     if count == 1 { "1 event".to_owned() } else { format!("{count} events") }
 }
 
-/// A time in the two units that matter.
+/// A duration in one unit, the largest that gives two or more.
 fn span(seconds: f64) -> String {
     match seconds {
         _ if seconds < 120.0 => format!("{seconds:.0} s"),

@@ -38,7 +38,8 @@ impl ChoreMetrics {
         list.register("chore_failing", help, this.failing.clone());
         let help = "1 for what is wrong now, as `/readyz?verbose` and `postrider status` say it";
         list.register("finding", help, this.findings.clone());
-        let help = "Positions of other relays that nobody holds and that keep rows in the outbox";
+        let help =
+            "Positions of other relays that no instance runs and that keep rows in the outbox";
         list.register("abandoned_positions", help, this.abandoned.clone());
         this
     }

@@ -132,7 +132,7 @@ label! {
         Depth = "depth",
         /// The wake-up gate.
         Gate = "gate",
-        /// Truncating what is settled and old.
+        /// Truncation of settled, old rows.
         Retention = "retention",
         /// The search for messages of the stream that are events of this outbox.
         Scan = "scan",
@@ -142,7 +142,7 @@ label! {
 label! {
     /// A chore: work beside the data path. Each chore fails alone.
     Chore {
-        /// Measures how much waits, for these metrics.
+        /// Measures the backlog, for these metrics.
         Depth = "depth",
         /// Writes the leader's state for `postrider status`.
         Note = "note",

@@ -1,4 +1,4 @@
-//! The last measurement of what waits, and what its figures mean as they grow old.
+//! The last measurement of the backlog, and the meaning of its figures as they grow old.
 
 use std::time::{Duration, Instant};
 
@@ -53,8 +53,8 @@ impl Measured {
     }
 
     /// The age in seconds of the oldest event that waits, 0 when none does. An overdue measurement
-    /// gives the highest age that is possible: what waited may wait still, and where nothing waited
-    /// something may do so since.
+    /// gives the highest possible age: the oldest event may still wait, and an event may have come
+    /// just after a measurement without any.
     pub fn oldest_seconds(&self, now: Instant) -> f64 {
         let measured = self.depth.oldest_seconds.unwrap_or_default();
         if self.is_overdue(now) { measured + self.age(now).as_secs_f64() } else { measured }

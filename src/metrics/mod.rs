@@ -2,8 +2,8 @@
 //! down.
 //!
 //! Names are those of Prometheus: base units, `_total`, no ids as labels. Every labelled series
-//! exists from the start with 0, so that an alert on its rate sees the first increase. What each
-//! means stands in `docs/metrics.md`, which a test holds to this module.
+//! exists from the start with 0, so that an alert on its rate sees the first increase.
+//! `docs/metrics.md` describes each of them, and a test compares it with this module.
 
 mod chores;
 mod configuration;
@@ -38,7 +38,8 @@ pub use measured::{Depth, Measured, OVERDUE};
 pub use outbox::{OutboxMetrics, QueryDurations};
 pub use publishing::{PublishedBatch, PublishingMetrics};
 
-/// Half a millisecond for the broker next door, then the customary steps.
+/// Upper bounds of the histograms' buckets in seconds: half a millisecond for a broker nearby, then
+/// the usual steps.
 const SECONDS: [f64; 17] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0,
     7.5, 10.0,
@@ -61,7 +62,7 @@ pub struct ProgramMetrics {
     pub configuration: ConfigurationMetrics,
 }
 
-/// The handles of one flow, by where they are moved. Each series has the label `route`.
+/// The metrics of one flow, by the part that they measure. Each series has the label `route`.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,

@@ -109,7 +109,7 @@ impl OutboxMetrics {
         self.fetched.inc_by(u64::try_from(rows).unwrap_or(u64::MAX));
     }
 
-    /// Notes a measurement of how much waits.
+    /// Notes a measurement of the backlog.
     pub fn measured(&self, measured: Measured) {
         *self.measured.lock().unwrap_or_else(PoisonError::into_inner) = measured;
     }

@@ -61,8 +61,8 @@ pub struct PublishedBatch {
 }
 
 impl PublishedBatch {
-    /// Notes a confirmation: how long after its sending, and how long after
-    /// the row was written when that is known.
+    /// Notes a confirmation, with the time since the message was sent and, where it is known, the
+    /// time since the row was written.
     pub fn stored(&mut self, since_sent: Duration, since_written: Option<Duration>) {
         self.published += 1;
         self.duration_seconds.push(since_sent.as_secs_f64());
@@ -106,7 +106,7 @@ impl PublishingMetrics {
         );
         list.register(
             "messages_deduplicated",
-            "Confirmed messages that the stream held already",
+            "Confirmed messages that the stream contained already",
             this.deduplicated.clone(),
         );
         list.register(
@@ -172,22 +172,22 @@ impl PublishingMetrics {
         self.failures.get_or_create(&FailureLabel::of(failure)).inc();
     }
 
-    /// A message is sent again under its id.
+    /// Counts a message that is sent again under its id.
     pub fn retried(&self) {
         self.retries.inc();
     }
 
-    /// A settlement was committed with so many events.
+    /// Notes a committed settlement with this number of events.
     pub fn settled(&self, events: usize) {
         self.batch.observe(f64::from(u32::try_from(events).unwrap_or(u32::MAX)));
     }
 
-    /// An event became a dead letter; `reason` is its code.
+    /// Counts an event that became a dead letter; `reason` is its code.
     pub fn dead_lettered(&self, reason: &'static str) {
         self.dead_lettered.get_or_create(&ReasonLabel { reason }).inc();
     }
 
-    /// Events go without so many headers of their trace context.
+    /// Counts headers of a trace context without which events are sent.
     pub fn left_out(&self, headers: u64) {
         self.left_out.inc_by(headers);
     }
@@ -198,7 +198,7 @@ impl PublishingMetrics {
     }
 
     /// Sets the number of messages in flight and the number of keys that wait behind a dead letter.
-    pub fn held(&self, in_flight: usize, blocked_aggregates: usize) {
+    pub fn set_waiting(&self, in_flight: usize, blocked_aggregates: usize) {
         self.in_flight.set(count(in_flight));
         self.blocked.set(count(blocked_aggregates));
     }

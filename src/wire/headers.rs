@@ -54,7 +54,7 @@ impl Headers {
         headers
     }
 
-    /// Begins one.
+    /// Begins the line of a header.
     fn begin(&mut self, name: &str) {
         for part in ["\r\n", name, ": "] {
             self.block.push_str(part);
@@ -91,8 +91,8 @@ impl Headers {
         debug_assert!(written.is_ok() && !line.contains(['\r', '\n']), "a line break in {name}");
     }
 
-    /// Adds a number with so many digits at least. There are several in each message, and the
-    /// formatting of the standard library takes its time.
+    /// Adds a number, with zeros in front up to `digits`. Each message has several numbers, for
+    /// which the formatting of the standard library is too slow.
     fn add_number(&mut self, name: &str, number: i64, digits: usize) {
         self.begin(name);
         let mut buffer = itoa::Buffer::new();

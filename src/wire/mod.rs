@@ -150,8 +150,8 @@ fn uncarried(event: &Event) -> Message {
     }
 }
 
-/// A row may leave out its aggregate, but not half of it; and an id of zeros is none: the stream
-/// would take all events that have it for one.
+/// Refuses an event with half an aggregate, or with an id of zeros: the stream would take all
+/// events with that id for one. An event without an aggregate is accepted.
 fn check_identity(event: &Event) -> Result<(), Refusal> {
     if event.id.0.is_nil() {
         return Err(Refusal::MissingField { field: "event_id" });

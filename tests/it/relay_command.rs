@@ -1,4 +1,4 @@
-//! `postrider relay`: a position that nobody holds is named, and can be given up.
+//! `postrider relay`: a position that no instance runs is named, and can be given up.
 
 use serde_json::{Value, json};
 use tokio_postgres::Client;

@@ -22,7 +22,7 @@ const STREAM: &str = "stream";
 /// Room for a check's few messages.
 const CAPACITY: usize = 64;
 
-/// The stream as it was found.
+/// The stream as the check found it.
 pub(super) enum SeenStream {
     Missing,
     Exists(Box<LogFacts>),
@@ -101,7 +101,8 @@ pub(super) async fn findings(config: &Config) -> (Vec<CheckItem>, Option<SeenStr
     }
 }
 
-/// A stream that has forgotten what an earlier leader sent when it wakes up.
+/// The finding about a duplicate window that is not longer than the lease. A frozen leader that
+/// wakes up would store its messages a second time.
 fn forgetful(config: &Config, window: Duration) -> Option<CheckItem> {
     let lease = config.relay.lease;
     (window <= lease.0).then(|| {
@@ -114,7 +115,7 @@ fn forgetful(config: &Config, window: Duration) -> Option<CheckItem> {
     })
 }
 
-/// Whether events go in batches where that is faster: never a risk, so never a warning.
+/// The finding about batches that the stream takes: never a risk, so never a warning.
 fn batches(stream: &str, batching: Batching, version: &str) -> Option<CheckItem> {
     let takes = |what| Some(CheckItem::fine(STREAM, format!("{stream} takes {what} batches")));
     match batching {

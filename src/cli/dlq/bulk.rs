@@ -76,7 +76,7 @@ impl Which {
     }
 }
 
-/// Does it, and says what was done.
+/// Performs the act, and prints what was done.
 pub(super) fn run(globals: Globals, job: &Job<'_>) -> Result<Exit, Failure> {
     job.which.check(job.verb())?;
     let loaded = globals.load_for_letters()?;

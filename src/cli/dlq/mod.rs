@@ -39,7 +39,7 @@ pub(super) enum Command {
     Erase(erase::Args),
 }
 
-/// Runs one of them.
+/// Runs one of the commands about letters.
 pub(super) fn run(globals: Globals, command: &Command) -> Result<Exit, Failure> {
     let done = match command {
         Command::List(args) => list::run(globals, args),
@@ -131,7 +131,7 @@ pub(super) fn name(text: &str) -> Result<String, String> {
     }
 }
 
-/// The letters in columns; the reason stands last, because it is as long as it is.
+/// The letters in columns; the reason is last, because its length is not bounded.
 fn table(letters: &[Letter], time: (&str, fn(&Letter) -> Option<&str>)) -> String {
     let header = ["id", time.0, "reason", "event type", "key", "event id", "error"];
     let mut rows = vec![header.map(str::to_owned)];

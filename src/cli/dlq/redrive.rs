@@ -30,7 +30,7 @@ pub(in crate::cli) struct Args {
     which: Which,
 }
 
-/// Redrives the letters that are meant.
+/// Redrives the chosen letters.
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     let attribution =
         Attribution { actor: actor(args.actor.as_deref()), reason: args.reason.clone() };

@@ -59,7 +59,7 @@ impl Printed {
         Ok(print::line(&format!("letter {id}: {}", text(outcome)))?)
     }
 
-    /// Prints the letters that have no outcome after so long.
+    /// Prints the letters that have no outcome at the end of the wait.
     pub(super) fn end(self, waiting: &[i64], limit: Duration) -> Result<Exit, Failure> {
         if waiting.is_empty() {
             return Ok(self.0);
@@ -85,7 +85,7 @@ fn verdict(outcome: &Redriven) -> Exit {
     }
 }
 
-/// The exit code that says more: dead letters need a person, the others need time.
+/// The graver of two exit codes: dead letters need a person, the others need time.
 pub(super) fn worse(one: Exit, other: Exit) -> Exit {
     let rank = |exit: Exit| match exit {
         Exit::DeadAgain => 3,

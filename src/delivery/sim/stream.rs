@@ -85,7 +85,7 @@ impl SimulatedStream {
         Some(self.stored.len() as u64)
     }
 
-    /// Stores a batch as its kind is stored. Returns whether the stream holds all of it then.
+    /// Stores a batch as its kind is stored. Returns whether the stream contains all of it then.
     pub(super) fn store_batch(&mut self, kind: BatchKind, batch: &[i64], now: Instant) -> bool {
         match kind {
             BatchKind::Atomic => self.store_atomic(batch, now).is_some(),
@@ -99,7 +99,7 @@ impl SimulatedStream {
     }
 
     /// Whether the log contains the event.
-    pub(super) fn holds(&self, seq: i64) -> bool {
+    pub(super) fn contains(&self, seq: i64) -> bool {
         // A message that was stored once has its time here, whether or not its id is recognised.
         self.recognised.contains_key(&seq)
     }

@@ -374,7 +374,7 @@ impl World {
 
     /// Invariants 1 and 2: nothing is settled that is neither in the stream nor a letter.
     fn assert_decided(&self, settlement: &Settlement, seq: i64) {
-        let decided = self.stream.holds(seq)
+        let decided = self.stream.contains(seq)
             || self.database.letters.contains_key(&seq)
             || settlement.letters.iter().any(|letter| letter.seq.0 == seq);
         let row = self.database.row(seq);
@@ -435,7 +435,7 @@ impl World {
             let is_published =
                 matches!(record.change, crate::delivery::LetterChange::Published { .. });
             let held = self.database.letters[&seq].state == LetterRowState::Held;
-            assert!(!is_published || self.stream.holds(seq), "letter {seq} is nowhere");
+            assert!(!is_published || self.stream.contains(seq), "letter {seq} is nowhere");
             self.sometimes.held_and_published += u64::from(is_published && held);
         }
         self.database.record(&part.records, self.now);
@@ -500,7 +500,7 @@ impl World {
         assert_eq!(
             self.delivery.blocked.listed(),
             0,
-            "keys stay held after everything was resolved"
+            "keys stay blocked after everything was resolved"
         );
         let mut copies: HashMap<i64, u32> = HashMap::new();
         let mut last_of_key: HashMap<u64, i64> = HashMap::new();

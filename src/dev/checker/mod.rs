@@ -66,7 +66,7 @@ pub struct Observed {
     pub pending: Vec<Uuid>,
 }
 
-/// A row with its transaction: what an id leads to.
+/// A row with its transaction, found by the id of its event.
 #[derive(Clone, Copy)]
 struct CommittedRow<'a> {
     transaction: &'a Transaction,
@@ -119,7 +119,7 @@ pub fn check(ledger: &Ledger, observed: &Observed, order: Order) -> CheckerRepor
     report
 }
 
-/// Every row that may be somewhere, by its id.
+/// The rows that may have been committed, by the id of their event.
 fn origins(ledger: &Ledger) -> HashMap<Uuid, CommittedRow<'_>> {
     let mut origins = HashMap::new();
     for transaction in &ledger.transactions {

@@ -58,7 +58,7 @@ pub struct Altered {
     pub headers: Violation,
 }
 
-/// The findings of a check.
+/// The figures and the violations of a check.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CheckerReport {
     /// Events whose transaction committed, or turned out to have committed.

@@ -1,4 +1,4 @@
-//! The guard: a shell that ends one process and removes one directory when we are gone.
+//! The guard: a shell that ends one process and removes one directory once this program has ended.
 
 use std::{
     fmt, io,

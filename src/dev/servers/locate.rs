@@ -106,8 +106,8 @@ pub fn pgbouncer() -> Result<PathBuf, ServerError> {
     Err(ServerError::Missing { program: "PgBouncer 1.18 or later", seen })
 }
 
-/// The `.tools/bin` of the project: of the directory we stand in, and of those above our program,
-/// which a build leaves in `target/<profile>/`.
+/// The `.tools/bin` of the project: below the working directory, and below those above this
+/// program, which a build leaves in `target/<profile>/`.
 fn tools_directories() -> Vec<PathBuf> {
     let here = env::current_dir().ok();
     let program = env::current_exe().ok();

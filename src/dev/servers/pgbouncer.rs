@@ -15,7 +15,7 @@ const CONSOLE_DEADLINE: Duration = Duration::from_secs(30);
 const ADMIN: &str = "pooler_admin";
 const ADMIN_PASSWORD: &str = "console";
 
-/// When PgBouncer takes a server session away from a client.
+/// The moment at which PgBouncer takes a server session away from a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PoolMode {
     /// At the end of each transaction: session state of one client meets the next.

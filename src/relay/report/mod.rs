@@ -217,7 +217,7 @@ impl Reporter {
         self.last_status = Some(now);
         self.dead_letters.sum_up(now);
         let delivery = &holding.delivery;
-        self.metrics.publishing.held(delivery.in_flight(), delivery.blocked_keys());
+        self.metrics.publishing.set_waiting(delivery.in_flight(), delivery.blocked_keys());
         self.metrics.dependencies.circuit(match delivery.breaker().state_name() {
             "closed" => CircuitState::Closed,
             "half_open" => CircuitState::HalfOpen,
