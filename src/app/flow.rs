@@ -18,7 +18,7 @@ use super::{RunError, RunOptions};
 use crate::{
     config::{self, Config, SinkKind},
     delivery::{DeliveryRules, Growth, RetryPolicy, WindowLimits},
-    metrics::{Dependency, Metrics, ProgramMetrics},
+    metrics::{Dependency, FlowMetrics, ProgramMetrics},
     nats::{self, ConnectionState, Connector, keep_connected},
     outbox::{Candidate, LETTER_BYTES_MAX},
     pg::schema::Schema,
@@ -58,7 +58,7 @@ pub(super) struct Flow {
     config: Config,
     settings: relay::RelaySettings,
     pub(super) status: Arc<watch::Sender<Status>>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<FlowMetrics>,
     pub(super) shutdown: Shutdown,
 }
 
@@ -279,7 +279,7 @@ fn rules(route: &config::RouteConfig) -> DeliveryRules {
 async fn monitor_nats(
     standing: watch::Receiver<ConnectionState>,
     servers: String,
-    (status, metrics): (Arc<watch::Sender<Status>>, Arc<Metrics>),
+    (status, metrics): (Arc<watch::Sender<Status>>, Arc<FlowMetrics>),
     cancelled: CancellationToken,
 ) {
     let mut ticks = interval(Duration::from_secs(1));

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Outcome of one publish. The split between message and broker keeps an outage from filling the
-/// dead letters, and a poison event from looking like an outage.
+/// dead letters, and a poison event from being taken for an outage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The log contains the message.

@@ -64,7 +64,7 @@ pub struct ProgramMetrics {
 
 /// The metrics of one flow, by the part that they measure. Each series has the label `route`.
 #[derive(Debug)]
-pub struct Metrics {
+pub struct FlowMetrics {
     registry: Registry,
     /// Messages, from the outbox to the stream.
     pub publishing: PublishingMetrics,
@@ -99,7 +99,7 @@ impl ProgramMetrics {
     }
 
     /// The metrics of a flow, each series with 0.
-    pub fn flow(&self, route: &str) -> Metrics {
+    pub fn flow(&self, route: &str) -> FlowMetrics {
         let mut registry = Registry::default();
         let label = (Cow::Borrowed("route"), Cow::Owned(route.to_owned()));
         let list = registry.sub_registry_with_prefix(PREFIX).sub_registry_with_label(label);
@@ -107,11 +107,11 @@ impl ProgramMetrics {
         let outbox = OutboxMetrics::register(list, self.queries.clone());
         let dependencies = DependencyMetrics::register(list);
         let chores = ChoreMetrics::register(list);
-        Metrics { registry, publishing, outbox, dependencies, chores }
+        FlowMetrics { registry, publishing, outbox, dependencies, chores }
     }
 
     /// Everything as `OpenMetrics` text, which Prometheus reads as well.
-    pub fn encode<'a>(&self, flows: impl IntoIterator<Item = &'a Metrics>) -> String {
+    pub fn encode<'a>(&self, flows: impl IntoIterator<Item = &'a FlowMetrics>) -> String {
         let mut pages = vec![page(&self.registry)];
         for flow in flows {
             flow.outbox.refresh(Instant::now());

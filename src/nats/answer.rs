@@ -252,8 +252,8 @@ mod tests {
         #[test]
         fn an_unknown_code_is_never_a_rejection(code in 20_000u64..u64::MAX, text in "[a-z ]{0,30}") {
             let outcome = error(code, &text);
-            let patient = matches!(outcome, Outcome::Busy { attempt: Attempt::IsFree, .. });
-            prop_assert!(patient);
+            let is_free = matches!(outcome, Outcome::Busy { attempt: Attempt::IsFree, .. });
+            prop_assert!(is_free);
         }
     }
 }

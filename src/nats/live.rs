@@ -58,7 +58,7 @@ impl LiveConnection {
         let (client, headers) = (&self.connection.client, header_map(&headers));
         // The client's queue has room for two windows, so the future completes at once. It runs
         // unconstrained: the runtime's budget for one poll of a task is smaller than a window, and
-        // would make a ready future look pending.
+        // would make a ready future appear pending.
         let handed = if let Some(reply) = reply {
             let handing = client.publish_with_reply_and_headers(subject, reply, headers, payload);
             unconstrained(handing).now_or_never()

@@ -48,7 +48,7 @@ use crate::{
     delivery::{Backoff, DeliveryRules, WindowLimits, trusted_for},
     event::Filter,
     failpoint,
-    metrics::Metrics,
+    metrics::FlowMetrics,
     outbox::{Candidate, PageLimits, RowLimits},
     pg::schema::Schema,
     shutdown::Shutdown,
@@ -148,7 +148,7 @@ impl Relay {
         settings: RelaySettings,
         sink: Sink,
         status: Arc<watch::Sender<Status>>,
-        metrics: Arc<Metrics>,
+        metrics: Arc<FlowMetrics>,
         shutdown: Shutdown,
     ) -> Self {
         let encoder = Encoder::new(settings.template.clone(), settings.source.clone());

@@ -48,7 +48,7 @@ impl Locker {
 }
 
 /// A configuration whose statements end by `lock_timeout` only.
-fn patient(fixture: &Fixture) -> Toml {
+fn with_long_timeouts(fixture: &Fixture) -> Toml {
     fixture.toml().set("database.query_timeout", "30s")
 }
 
@@ -73,7 +73,7 @@ async fn a_command_that_waits_for_a_lock_names_the_session_that_holds_it() {
     ];
     let of_table = async |table| {
         let fixture = Fixture::new().await;
-        let toml = patient(&fixture);
+        let toml = with_long_timeouts(&fixture);
         // A position, and a stream for `check`.
         let mut daemon = fixture.daemon().allow_log("waiting for Postgres").start();
         app::emit(&fixture.connect().await, "order.placed", None, "{}").await;
@@ -132,7 +132,7 @@ async fn an_instance_that_a_lock_keeps_from_leading_is_never_fine() {
         "LOCK TABLE postrider.contract IN ACCESS EXCLUSIVE MODE",
     ] {
         let fixture = Fixture::new().await;
-        let toml = patient(&fixture);
+        let toml = with_long_timeouts(&fixture);
         let mut daemon = fixture.daemon().admin().allow_log("waiting for Postgres").start();
         daemon.wait_log("stream verified", DEADLINE).await;
         daemon.stop().await;
@@ -170,7 +170,7 @@ async fn an_instance_that_a_lock_keeps_from_leading_is_never_fine() {
 #[tokio::test]
 async fn a_locked_row_of_the_position_names_the_session_too() {
     let fixture = Fixture::new().await;
-    let toml = patient(&fixture);
+    let toml = with_long_timeouts(&fixture);
     let mut daemon = fixture
         .daemon()
         .set("relay.lease", "3s")

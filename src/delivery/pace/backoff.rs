@@ -73,7 +73,7 @@ impl Default for RetryPolicy {
     }
 }
 
-/// Number from 0 to below 1 that depends on `draw` alone and looks random: splitmix64.
+/// Number from 0 to below 1 that depends on `draw` alone and appears random: splitmix64.
 fn share(draw: u64) -> f64 {
     let mut z = draw.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

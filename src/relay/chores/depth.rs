@@ -7,7 +7,7 @@ use tracing::debug;
 
 use crate::{
     findings,
-    metrics::{Depth, Measured, Metrics},
+    metrics::{Depth, FlowMetrics, Measured},
     outbox::{Outbox, Upkeep},
     pg::error::{Class, QueryError},
     relay::report::status::Status,
@@ -19,7 +19,7 @@ const STANDBY_INTERVAL: Duration = Duration::from_secs(12);
 pub(super) async fn measure(
     session: &Upkeep,
     status: &watch::Sender<Status>,
-    metrics: &Metrics,
+    metrics: &FlowMetrics,
 ) -> Result<(), QueryError> {
     // The time is read before the statement, which may miss rows that are committed while it runs.
     let at = Instant::now();
@@ -35,7 +35,7 @@ pub(super) async fn measure(
 pub(super) async fn measure_losses(
     session: &Upkeep,
     status: &watch::Sender<Status>,
-    metrics: &Metrics,
+    metrics: &FlowMetrics,
 ) -> Result<(), QueryError> {
     let losses = session.losses().await?;
     metrics.outbox.lost(losses.events);
@@ -50,7 +50,7 @@ pub(super) async fn measure_losses(
     Ok(())
 }
 
-fn take(at: Instant, depth: Option<Depth>, status: &watch::Sender<Status>, metrics: &Metrics) {
+fn take(at: Instant, depth: Option<Depth>, status: &watch::Sender<Status>, metrics: &FlowMetrics) {
     let measured = Measured { at, depth: depth.unwrap_or_default() };
     metrics.outbox.measured(measured);
     status.send_modify(|status| status.measured = measured);
@@ -71,7 +71,7 @@ impl StandbyFigures {
         &mut self,
         outbox: &Outbox,
         status: &watch::Sender<Status>,
-        metrics: &Metrics,
+        metrics: &FlowMetrics,
     ) -> Result<(), QueryError> {
         let now = Instant::now();
         if self.measured_at.is_some_and(|at| now.duration_since(at) < STANDBY_INTERVAL) {

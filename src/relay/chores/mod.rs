@@ -32,7 +32,7 @@ use super::report::status::{Status, blocker_of};
 use crate::{
     config,
     findings::chore_consequence,
-    metrics::{Chore, Metrics},
+    metrics::{Chore, FlowMetrics},
     outbox::{SESSION_SETTINGS, Upkeep},
     pg::{
         blocking::Blocking,
@@ -78,7 +78,7 @@ pub struct Maintained {
     /// Status of the flow, to which the chores add their findings.
     pub status: Arc<watch::Sender<Status>>,
     /// The metrics of the flow.
-    pub metrics: Arc<Metrics>,
+    pub metrics: Arc<FlowMetrics>,
 }
 
 /// Runs the chores of all flows until asked to stop.
@@ -128,7 +128,7 @@ enum ChoreShare {
 struct FlowChores {
     relay: String,
     status: Arc<watch::Sender<Status>>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<FlowMetrics>,
     changes: watch::Receiver<Status>,
     agenda: Agenda,
     /// Summary of the note that is in the database.
@@ -241,7 +241,7 @@ impl ChoreRunner {
     async fn open(
         &self,
         relay: &str,
-        metrics: &Metrics,
+        metrics: &FlowMetrics,
     ) -> Result<Arc<Connection>, (String, Option<&'static str>)> {
         let connection =
             connect(&self.settings.database, &format!("upkeep/{relay}"), &SESSION_SETTINGS)

@@ -6,14 +6,14 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use crate::{
-    metrics::Metrics, outbox::Upkeep, pg::error::QueryError, relay::report::status::Status,
+    metrics::FlowMetrics, outbox::Upkeep, pg::error::QueryError, relay::report::status::Status,
 };
 
 pub(super) async fn find_abandoned(
     session: &Upkeep,
     (ours, retention): (&[String], Duration),
     status: &watch::Sender<Status>,
-    metrics: &Metrics,
+    metrics: &FlowMetrics,
 ) -> Result<(), QueryError> {
     let retention = retention.as_secs_f64();
     let relays = session.relays().await?;

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use tracing::info;
 
-use crate::{failpoint, metrics::Metrics, outbox::Upkeep, pg::error::QueryError};
+use crate::{failpoint, metrics::FlowMetrics, outbox::Upkeep, pg::error::QueryError};
 
 pub(super) async fn run(
     session: &Upkeep,
     retention: Duration,
-    metrics: &Metrics,
+    metrics: &FlowMetrics,
 ) -> Result<(), QueryError> {
     failpoint::pass("retain");
     let retained = session.retain(retention).await?;

@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn a_finding_that_says_more_stands_alone() {
         let (kind, text) = ("store_stalled".to_owned(), "publishes stay unanswered".to_owned());
-        let gate = Some(Closed { kind, text, hint: "look at the disk".to_owned() });
+        let gate = Some(Closed { kind, text, hint: "check the disk".to_owned() });
         let found = findings::of(&RelayFacts { gate, ..facts(Readiness::GateClosed, 60.0) });
         assert_eq!(found.iter().map(|it| it.code).collect::<Vec<_>>(), [Code::StoreStalled]);
     }

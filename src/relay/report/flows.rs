@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::status::{Counted, LinkStatus, Phase, Status};
 use crate::{
     findings::{Finding, stops_flow},
-    metrics::{Depth, Measured, Metrics},
+    metrics::{Depth, FlowMetrics, Measured},
 };
 
 /// Flow as observers see it.
@@ -18,7 +18,7 @@ pub struct ObservedFlow {
     /// Status of the flow.
     pub status: watch::Receiver<Status>,
     /// Metrics of the flow.
-    pub metrics: Arc<Metrics>,
+    pub metrics: Arc<FlowMetrics>,
 }
 
 /// Flows of a program, at least one.

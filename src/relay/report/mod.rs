@@ -26,7 +26,7 @@ use crate::{
     clock,
     delivery::{ClosureKind, DeadEvent, Delivery, Outcome, Settlement, Transition},
     event::Event,
-    metrics::{CircuitState, Failure, Metrics, PublishedBatch},
+    metrics::{CircuitState, Failure, FlowMetrics, PublishedBatch},
     relay::{holding::Holding, log::BrokerLog, publishing::readiness::Readiness},
 };
 
@@ -44,7 +44,7 @@ const MISCONFIGURED_INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(in crate::relay) struct Reporter {
     pub(in crate::relay) status: Arc<watch::Sender<Status>>,
-    pub(in crate::relay) metrics: Arc<Metrics>,
+    pub(in crate::relay) metrics: Arc<FlowMetrics>,
     heartbeat: Heartbeat,
     pub(in crate::relay) batch: PublishedBatch,
     pub(in crate::relay) dead_letters: DeadLetterLog,
@@ -64,7 +64,10 @@ pub(in crate::relay) struct Reporter {
 
 impl Reporter {
     /// A reporter that has reported nothing yet.
-    pub(in crate::relay) fn new(status: Arc<watch::Sender<Status>>, metrics: Arc<Metrics>) -> Self {
+    pub(in crate::relay) fn new(
+        status: Arc<watch::Sender<Status>>,
+        metrics: Arc<FlowMetrics>,
+    ) -> Self {
         let heartbeat = status.borrow().last_turn.clone();
         Self {
             status,

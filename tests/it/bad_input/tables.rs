@@ -58,7 +58,7 @@ async fn b26_columns_that_an_application_adds_or_shortens_change_nothing() {
 
 /// Changes the table under a running program, insists that it says `complaint` and publishes nothing,
 /// repairs the table, and insists that what was inserted is published then without a restart.
-async fn waits_until_repaired(breaking: &str, complaint: &str, mending: &str) {
+async fn waits_until_repaired(breaking: &str, complaint: &str, repair: &str) {
     let mut scene = Scene::with(|daemon| {
         daemon.allow_log("lost the session with Postgres").allow_log("waiting for Postgres")
     })
@@ -69,7 +69,7 @@ async fn waits_until_repaired(breaking: &str, complaint: &str, mending: &str) {
     scene.client.batch_execute(insert).await.unwrap();
     scene.daemon.wait_log("waiting for Postgres", DEADLINE).await;
     scene.daemon.wait_log(complaint, DEADLINE).await;
-    scene.client.batch_execute(mending).await.unwrap();
+    scene.client.batch_execute(repair).await.unwrap();
     let stored = scene.fixture.wait_stored(2, DEADLINE).await;
     assert_eq!(stored[1].header("ce-type"), Some("while.broken"));
     scene.still_publishes().await;

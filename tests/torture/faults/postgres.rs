@@ -327,7 +327,7 @@ async fn shut_out(fixture: &Fixture, client: &tokio_postgres::Client) {
     client.query(TERMINATE, &[]).await.unwrap();
 }
 
-/// Nobody notifies any more: what is written then is found by looking.
+/// No transaction notifies any more: the relay finds later rows by polling.
 async fn close_gate(mut set: Set) -> Tally {
     let fixture = Fixture::new().await;
     let _daemon = daemon(&fixture).set("relay.idle_interval", "1s").start();
