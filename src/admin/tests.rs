@@ -153,7 +153,7 @@ async fn verbose_readiness_has_a_line_for_each_dependency_and_the_gates_hint() {
                     "code": "nats_down",
                     "severity": "critical",
                     "cause": "no connection to NATS: connection refused",
-                    "next": "postrider check, and see whether the server runs; the relay tries on",
+                    "next": "postrider check, and see whether the server runs; the relay keeps trying",
                 },
                 {
                     "code": "misconfigured",

@@ -61,7 +61,7 @@ fn lines(status: &KeyStatus) -> Vec<String> {
         None if status.is_soon => {
             lines.push("a relay runs: it is about to be published".to_owned());
         }
-        None => lines.push("a relay runs and has noted nothing that blocks it".to_owned()),
+        None => lines.push("a relay runs and has reported nothing that blocks it".to_owned()),
     }
     if let Some(remedy) = status.first {
         lines.push(format!("first: {remedy}"));

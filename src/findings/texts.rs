@@ -11,7 +11,7 @@ fn warning(code: Code, cause: impl Into<String>, next: impl Into<String>) -> Fin
 }
 
 /// The next step when an instance runs and does not lead.
-const ITS_LOG: &str = "read why in the log of that instance; then postrider check";
+const ITS_LOG: &str = "read the cause in the log of that instance; then postrider check";
 
 /// Parts of next steps that name `postrider check`, and what stands for them in its own output.
 const WITHIN_CHECK: [(&str, &str); 8] = [
@@ -83,7 +83,7 @@ pub(super) fn lease_not_taken(relay: &str) -> Finding {
             "no instance leads relay {relay}, and this standby cannot take the lease over; events \
              wait in the outbox"
         ),
-        "read in this instance's log why; then postrider check",
+        "read the cause in this instance's log; then postrider check",
     )
 }
 
@@ -107,7 +107,7 @@ pub(super) fn failed(why: &str) -> Finding {
     critical(
         Code::RouteFailed,
         format!("the route has stopped: {why}"),
-        "repair that; the route starts again by itself within a minute, and the others go on",
+        "remove the cause; the route starts again by itself within a minute, and the others go on",
     )
 }
 
@@ -123,7 +123,7 @@ pub(super) fn postgres_down(detail: &str, hint: Option<&str>) -> Finding {
     critical(
         Code::PostgresDown,
         format!("no session with Postgres: {detail}"),
-        hint.unwrap_or("postrider check, and see whether the server runs; the relay tries on"),
+        hint.unwrap_or("postrider check, and see whether the server runs; the relay keeps trying"),
     )
 }
 
@@ -209,7 +209,7 @@ pub(super) fn nats_down(detail: &str, hint: Option<&str>) -> Finding {
             Some(rest) => format!("no connection to NATS at {rest}"),
             None => format!("no connection to NATS: {detail}"),
         },
-        hint.unwrap_or("postrider check, and see whether the server runs; the relay tries on"),
+        hint.unwrap_or("postrider check, and see whether the server runs; the relay keeps trying"),
     )
 }
 
@@ -279,7 +279,7 @@ pub(super) fn retrying(depth: &Depth, oldest: f64) -> Finding {
     let finding = warning(
         Code::LettersRetrying,
         format!("{} {waits} for another try{held}", events(depth.retrying)),
-        "postrider dlq list --state retrying shows why; the relay tries on by itself",
+        "postrider dlq list --state retrying shows why; the relay keeps trying by itself",
     );
     Finding { severity, ..finding }
 }
@@ -322,7 +322,7 @@ pub(super) fn unrouted(count: u64) -> Finding {
 
 pub(super) fn unmeasured(age: f64) -> Finding {
     let cause = format!("backlog and age were last measured {} ago", span(age));
-    let next = "read why in the relay's log: a chore fails, or Postgres does not answer";
+    let next = "read the cause in the relay's log: a chore fails, or Postgres does not answer";
     if age >= super::MEASURED_CRITICAL_SECONDS {
         critical(Code::Unmeasured, cause, next)
     } else {

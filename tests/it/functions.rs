@@ -207,7 +207,7 @@ async fn a_migration_that_is_killed_before_its_functions_is_finished_by_the_next
     assert_eq!(version(&client, &schema()).await.unwrap(), SchemaVersion::OtherFunctions);
     let check = daemon::run(&toml, &["check"]).await;
     assert_eq!(check.code, Some(78), "{check:?}");
-    assert!(check.stdout.contains("has not the functions of this program"), "{check:?}");
+    assert!(check.stdout.contains("does not have the functions of this program"), "{check:?}");
 
     let mut relay = fixture.daemon().set("database.url", url.as_str());
     relay = relay.allow_log("without the functions of this program");

@@ -53,7 +53,7 @@ pub(super) async fn findings(config: &Config) -> (Vec<CheckItem>, Option<RelayPr
     });
     if connection.sharing() == Sharing::Shared {
         findings.push(CheckItem::fine(POSTGRES, POOLED).hint(
-            "name the server itself for a database.url whose events come sooner and cost less",
+            "write the server's own address in database.url: then events arrive sooner and cost less",
         ));
     }
     let version = version(&connection, &schema).await;
@@ -118,7 +118,7 @@ async fn version(connection: &Connection, schema: &Schema) -> CheckItem {
                 .hint(migrate_hint(connection, schema).await)
         }
         Ok(SchemaVersion::OtherFunctions) => {
-            let text = format!("{name} has not the functions of this program");
+            let text = format!("{name} does not have the functions of this program");
             CheckItem::refused(SCHEMA, Exit::Configuration, text)
                 .hint(migrate_hint(connection, schema).await)
         }
@@ -216,7 +216,7 @@ async fn sessions(inspection: &Inspection, config: &Config) -> Vec<CheckItem> {
         }
         // The session of this check is among them, and ends with the check.
         let free = max - (now - 1);
-        let text = format!("{what} is {max}, and {now} sessions are there");
+        let text = format!("{what} is {max}, and {now} sessions are open");
         (free < needed).then(|| CheckItem::risky(SESSIONS, text).hint(hint))
     };
     limits.into_iter().filter_map(finding).collect()

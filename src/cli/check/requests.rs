@@ -69,7 +69,7 @@ pub(super) async fn creation(
     }
     if stream.replicas > 1 && !nats::is_clustered(connection) {
         let text = format!(
-            "{name} cannot be created: it is to have {} replicas, and the server is no cluster",
+            "{name} cannot be created: it needs {} replicas, and the server is in no cluster",
             stream.replicas
         );
         findings.push(
@@ -77,7 +77,8 @@ pub(super) async fn creation(
         );
     }
     if !unasked.is_empty() {
-        let text = format!("not known, because this user may not ask: {}", unasked.join(", and "));
+        let text =
+            format!("not checked, because this user may not ask: {}", unasked.join(", and "));
         findings.push(
             CheckItem::risky(STREAM, text).hint(
                 "allow these two requests for the first start, or create the stream yourself",
@@ -106,7 +107,7 @@ pub(super) async fn taker(
         ),
         Taker::Silent => (
             format!("a publish to {subject} that the stream should refuse is not answered"),
-            "check the free space of the broker's disk and at its log",
+            "check the free space of the broker's disk, and read its log",
         ),
     };
     let (text, hint) = text_and_hint;
@@ -149,7 +150,7 @@ fn denied(
 ) -> CheckItem {
     let text = format!("{}: {complaint}", need(request));
     let hint = if complaint.contains("Subscription") {
-        "let the user subscribe to _INBOX.>, where answers come to".to_owned()
+        "let the user subscribe to _INBOX.>, where answers arrive".to_owned()
     } else {
         let subject = request.subject(stream);
         format!("let the user publish to {}.{subject}", connection.api_prefix)
@@ -171,7 +172,7 @@ fn unheard(connection: &nats::NatsConnection, request: Request, stream: &str) ->
     let text =
         format!("{}, and nothing answers {}.{subject}", need(request), connection.api_prefix);
     CheckItem::refused(PERMISSIONS, Exit::Unavailable, text)
-        .hint("has the stream a leader, and is this request exported to the user's account?")
+        .hint("does the stream have a leader, and is this request exported to the user's account?")
 }
 
 /// The reason why a start sends a request.
