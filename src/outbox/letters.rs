@@ -215,7 +215,7 @@ impl Outbox {
             )
             .await;
         self.limits.records.learn(records.len(), &rows);
-        dead_letters(&rows?, "held_right", authority.term)
+        dead_letters(&rows?, "ours", authority.term)
     }
 }
 

@@ -8,7 +8,7 @@
 -- $11 boolean[] load_now (the relay loads the key again at once), $12 bigint[] null or the time in
 -- microseconds since 2000 that was read: a letter with another one is left alone,
 -- $13 bigint dead letters to name at most
--- Columns: held_right int8 (1 when the term is still ours, else 0 and nothing was written), and of
+-- Columns: ours int8 (1 when the term is still ours, else 0 and nothing was written), and of
 --   a letter that this made dead: the columns of settle_letters.sql
 -- Rows: one for each such letter, $13 at most; one with nulls when there is none. Index: primary
 -- keys. Locks: the position's row (shared) and the letters'.
@@ -51,7 +51,7 @@ WITH ours AS MATERIALIZED (
 ), dead AS (
     SELECT * FROM changed WHERE changed.change = 'dead' LIMIT $13::bigint
 )
-SELECT (SELECT count(*) FROM ours) AS held_right, dead.id, dead.event_id,
+SELECT (SELECT count(*) FROM ours) AS ours, dead.id, dead.event_id,
        left(dead.event_type, 200) AS event_type, left(dead.aggregate_type, 200) AS aggregate_type,
        left(dead.aggregate_id, 200) AS aggregate_id, dead.error_code, left(dead.error, 500) AS error
 FROM (SELECT) AS always

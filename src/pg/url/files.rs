@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    UrlError,
-    parameters::{Source, UrlParameters},
+    error::{Source, UrlError},
+    parameters::UrlParameters,
 };
 use crate::config::{
     file::{LOGINS_BYTES_MAX, has_group_or_world_access, read_text},

@@ -1,8 +1,8 @@
 //! The connection parameters of libpq: supported, ignored and refused ones.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
-use super::UrlError;
+use super::error::{Source, UrlError};
 use crate::config::libpq::Libpq;
 
 /// Treatment of a parameter.
@@ -136,27 +136,6 @@ const FOREIGN: [(&str, &str); 27] = [
     ("uselibpqcompat", "node-postgres'; remove it: sslmode has libpq's meaning here"),
     ("charset", "another driver's; remove it: Postrider always speaks UTF8"),
 ];
-
-/// Place where a value was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// In the URL or the connection string itself.
-    Text,
-    /// In the definition of a connection service.
-    Service,
-    /// In an environment variable.
-    Variable(&'static str),
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Text => Ok(()),
-            Self::Service => f.write_str(" (in the connection service file)"),
-            Self::Variable(name) => write!(f, " (environment variable {name})"),
-        }
-    }
-}
 
 /// Whether an error may repeat the name of an unknown parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The two notations for a database: a `postgresql://` URL, and `key=value` pairs.
 
 use super::{
-    UrlError,
+    error::UrlError,
     parameters::{NameDisplay, UrlParameters},
 };
 
