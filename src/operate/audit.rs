@@ -1,4 +1,4 @@
-//! Audit: where every committed event is, by the database's books and by the stream beside them.
+//! Audit: the place of every committed event, according to the database and to the stream.
 
 use serde::Serialize;
 
@@ -14,7 +14,7 @@ use crate::{
 
 const PURPOSE: &str = "audit";
 
-/// The books of one relay, and the stream beside them.
+/// The account of one relay, and the comparison with the stream.
 #[derive(Debug, Serialize)]
 pub struct Audit {
     /// The relay's name.
@@ -37,9 +37,9 @@ pub struct Audit {
     pub payloads_lost: u64,
     /// Letters of another event than their row.
     pub strangers: u64,
-    /// Events at most that were published and are gone from the stream and the outbox.
+    /// Upper bound of the published events that are gone from the stream and the outbox.
     pub lost: u64,
-    /// The stream beside the books; `None` when it was not read.
+    /// The comparison with the stream; `None` when the stream was not read.
     pub stream: Option<Compared>,
     /// The losses that `lost` counts.
     #[serde(skip)]
@@ -67,7 +67,7 @@ pub enum Extent {
     Stream,
 }
 
-/// Adds up the books of the configured relay, and compares them with the stream.
+/// Adds up the account of the configured relay, and compares it with the stream.
 ///
 /// # Errors
 /// As the sessions', and those of a stream that cannot be compared.
@@ -105,8 +105,9 @@ pub async fn audit(
     })
 }
 
-/// Whether the stream is asked for. Standard output cannot be read back: a route of several that
-/// writes to it is audited by the database alone, the only one says that it cannot be compared.
+/// Whether the stream is compared. Standard output cannot be read back. So a route that writes to
+/// it is audited by the database alone when there are several, and is refused when it is the only
+/// one.
 fn is_compared(config: &Config) -> bool {
     match config.route.sink {
         SinkKind::Nats => true,

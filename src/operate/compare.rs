@@ -1,4 +1,4 @@
-//! Settled events beside what the stream has of them: what an audit and a reconciliation rest on.
+//! Comparison of settled events with the stream, on which audit and reconciliation rest.
 
 use serde::{Serialize, Serializer};
 
@@ -12,23 +12,24 @@ use crate::{
     pg::{connect::connect, schema::Schema},
 };
 
-/// Events compared in one reading of the stream: 25 bytes each. An outbox that retains more is
-/// compared in several readings.
+/// Maximum number of events that one reading of the stream compares, at 25 bytes each. An outbox
+/// with more is compared in several readings.
 const AT_ONCE: usize = 4_194_304;
 
 /// Events of one page from the outbox.
 const PAGE: usize = 50_000;
 
-/// Missing events that are remembered; what is beyond is found by the next run.
+/// Maximum number of missing events that are remembered. The next run finds the others.
 const MISSING_MAX: usize = 1_000_000;
 
-/// Messages between two reports of how far the reading is.
+/// Messages between two reports of progress.
 const MESSAGES_A_STEP: u64 = 100_000;
 
-/// Requests to NATS at once: room for what a reading of the stream sends ahead.
+/// Capacity of the connection's buffer: room for the messages that the server sends ahead in a
+/// reading.
 const CAPACITY: usize = 8192;
 
-/// Settled events beside the stream.
+/// Result of the comparison of settled events with the stream.
 #[derive(Debug, Default, Serialize)]
 pub struct Compared {
     /// Messages that were read.
@@ -57,8 +58,8 @@ pub(super) async fn settled(config: &Config, purpose: &str) -> Result<Settled, C
     Ok(Settled::new(connection, schema, config.relay.name.as_str().to_owned()))
 }
 
-/// Compares all of them with all of the stream. First the database is read and then the stream, so
-/// that what is settled meanwhile is no difference.
+/// Compares all settled events with the whole stream. The database is read before the stream, so
+/// that an event that is settled meanwhile does not count as missing.
 pub(super) async fn compare(
     config: &Config,
     settled: &Settled,
@@ -101,7 +102,7 @@ pub(super) async fn compare(
     }
 }
 
-/// A connection to NATS that stands.
+/// Opens a connection to NATS.
 async fn broker(config: &Config) -> Result<nats::NatsConnection, CompareError> {
     let connector = Connector::new(&config.nats, "postrider/audit".to_owned(), CAPACITY).await;
     let mut connector = connector.map_err(CompareError::Settings)?;

@@ -35,7 +35,7 @@ pub enum CompareError {
     /// Postgres did not answer, or refused.
     #[error(transparent)]
     Database(#[from] DatabaseError),
-    /// The route is the one of the events that no route takes.
+    /// The route is that of the unrouted events.
     #[error("events that no route takes are in no stream to compare with")]
     Unrouted,
     /// The route writes to standard output.

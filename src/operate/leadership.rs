@@ -15,17 +15,18 @@ use crate::{
 pub enum RelayState {
     /// The database could not be asked.
     Unknown,
-    /// An instance leads it, and something keeps it from publishing.
+    /// An instance leads the relay, and a fault keeps it from publishing.
     Blocked,
-    /// An instance leads it, and has not begun to publish.
+    /// An instance leads the relay, and has not begun to publish.
     Starting,
-    /// An instance leads it.
+    /// An instance leads the relay.
     Running,
-    /// Nobody leads it.
+    /// No instance leads the relay.
     NotRunning,
-    /// Nobody has ever led it.
+    /// No instance has ever led the relay.
     NeverStarted,
-    /// Nobody has led it for longer than the retention, and its position keeps rows in the outbox.
+    /// No instance has led the relay for longer than the retention, and its position keeps rows in
+    /// the outbox.
     Abandoned,
 }
 
@@ -74,7 +75,7 @@ struct ReportedFinding {
 }
 
 impl Leadership {
-    /// Asks the database for it.
+    /// Reads the leadership of a relay from the database.
     ///
     /// # Errors
     /// As the session's.
@@ -88,19 +89,19 @@ impl Leadership {
         })
     }
 
-    /// The leadership of a relay that nobody could ask about.
+    /// The leadership of a relay when the database could not be asked.
     pub fn unknown(relay: &str) -> Self {
         let (relay, instances) = (relay.to_owned(), Vec::new());
         Self { relay, leader: None, progress: None, instances, is_known: false }
     }
 
-    /// Whether an instance is there, be it that it does not lead.
+    /// Whether an instance runs, leading or not.
     pub fn is_run(&self) -> bool {
         self.leader.is_some() || !self.instances.is_empty()
     }
 
-    /// The leader's note of why nothing is published. `None` without a leader: the note of an
-    /// earlier one does not count.
+    /// The leader's reason for publishing nothing. `None` without a leader, because the note of an
+    /// earlier leader does not count.
     pub fn note(&self) -> Option<&str> {
         self.leader.as_ref()?;
         self.progress.as_ref()?.note.as_deref()
@@ -119,7 +120,7 @@ impl Leadership {
         }
     }
 
-    /// Facts about the relay, but for what waits, which is not measured here.
+    /// Facts about the relay without its backlog, which is not measured here.
     pub fn facts(&self) -> RelayFacts {
         let role = match (&self.leader, &self.progress) {
             _ if !self.is_known => Role::Unknown,
@@ -143,7 +144,8 @@ impl Leadership {
         }
     }
 
-    /// Whether the leader has reported under its term. One of before there were leases never does.
+    /// Whether the leader has reported under its term. A program version without leases never
+    /// reports.
     fn has_reported(&self) -> bool {
         let reported = self.progress.as_ref().and_then(|progress| progress.report.as_ref());
         reported.is_some() || self.leader.as_ref().is_some_and(|leader| leader.is_locked)

@@ -1,7 +1,7 @@
 //! Questions and acts of a person, each once: a function that returns a value or a typed error.
 //!
-//! The values are what a program reads, as they are serialised; the command line makes texts of
-//! them too. Nothing here prints, reads arguments, or has exit codes.
+//! Serialised values are what a program reads; the command line also makes texts of them. Nothing
+//! here prints, reads arguments, or has exit codes.
 
 pub mod audit;
 pub mod compare;

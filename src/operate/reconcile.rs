@@ -1,4 +1,4 @@
-//! Reconcile: what the stream has lost becomes letters, which the relay publishes again.
+//! Reconcile: events that the stream has lost become letters, which the relay publishes again.
 
 use serde::Serialize;
 
@@ -25,16 +25,16 @@ pub struct Reconciliation {
     pub held: u64,
     /// Expected events that the stream may have dropped by its own limits or by a purge.
     pub dropped: u64,
-    /// The rest; 1,000,000 at most.
+    /// Expected events that are missing; at most 1,000,000.
     pub missing: u64,
     /// Events that are published again; 0 in a rehearsal.
     pub published_again: u64,
-    /// Events at most that no reconciliation brings back.
+    /// Upper bound of the events that no reconciliation brings back.
     pub lost: u64,
     /// The losses that `lost` counts.
     #[serde(skip)]
     pub losses: Losses,
-    /// Whether nothing was done about what is missing.
+    /// Whether the run was a rehearsal, which publishes nothing.
     #[serde(skip)]
     pub is_rehearsal: bool,
 }
@@ -44,7 +44,7 @@ pub fn is_in_stream(config: &Config) -> bool {
     config.route.sink == SinkKind::Nats
 }
 
-/// Says what is missing, and does nothing.
+/// Finds the missing events, and changes nothing.
 ///
 /// # Errors
 /// As the sessions', and those of a stream that cannot be compared.
@@ -56,7 +56,7 @@ pub async fn rehearse(
     Ok(Reconciliation { is_rehearsal: true, ..reconciliation(config, &compared, losses) })
 }
 
-/// Has what is missing published again, in order and under the same ids.
+/// Has the missing events published again, in order and under the same ids.
 ///
 /// # Errors
 /// As the sessions', and those of a stream that cannot be compared.

@@ -18,7 +18,7 @@ const PURPOSE: &str = "relay";
 /// Relays that have a position.
 #[derive(Debug, Serialize)]
 pub struct RelayList {
-    /// By name; 1,000 at most.
+    /// The relays, by name; at most 1,000.
     pub relays: Vec<ListedRelay>,
 }
 
@@ -62,7 +62,7 @@ pub enum ForgetError {
     /// An instance runs it.
     #[error("an instance runs relay {0}")]
     Led(String),
-    /// The relay has letters, and nobody said that they may go.
+    /// The relay has letters, and their discard was not requested.
     #[error("relay {relay} has {letters} unresolved letters")]
     HasLetters {
         /// Its name.
@@ -93,7 +93,7 @@ impl ForgetError {
     }
 }
 
-/// Lists the relays, and who of them keeps rows in the outbox.
+/// Lists the relays, with those that keep rows in the outbox.
 ///
 /// # Errors
 /// As the session's.

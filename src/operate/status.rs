@@ -1,4 +1,4 @@
-//! Status of a relay: how far it is and what is wrong, read from the database, whether or not it
+//! Status of a relay: its progress and its findings, read from the database, whether or not it
 //! runs.
 
 use serde::Serialize;
@@ -29,13 +29,13 @@ pub struct RelayStatus {
     pub leader: Option<StatusLeader>,
     /// The fencing number of the last holding.
     pub term: Option<i64>,
-    /// Since when, as ISO 8601.
+    /// Start of that holding, as ISO 8601.
     pub acquired_at: Option<String>,
     /// When the position was last written, as ISO 8601.
     pub settled_at: Option<String>,
     /// The stream that the last acknowledgement came from.
     pub stream: Option<String>,
-    /// Its sequence.
+    /// The sequence of that acknowledgement.
     pub stream_seq: Option<i64>,
     /// Events that are still to be published.
     pub backlog: Option<u64>,
@@ -47,7 +47,7 @@ pub struct RelayStatus {
     pub dead_letters: Option<u64>,
     /// Letters behind another one of their key.
     pub held: Option<u64>,
-    /// Events at most that were published and are gone from the stream and the outbox.
+    /// Upper bound of the published events that are gone from the stream and the outbox.
     pub lost: u64,
     /// Reason why nothing is published, in the words of the leader.
     pub note: Option<String>,
@@ -55,7 +55,7 @@ pub struct RelayStatus {
     pub reported_seconds_ago: Option<f64>,
     /// Everything that is wrong, the worst first.
     pub findings: Vec<Finding>,
-    /// The position that the figures above are of; `None` when the relay has never run.
+    /// The position to which the figures above belong; `None` when the relay has never run.
     #[serde(skip)]
     pub progress: Option<RelayProgress>,
     /// The age of the oldest event that is still to be published; `None` when there are none.
@@ -97,7 +97,7 @@ pub async fn status(config: &Config) -> Result<RelayStatus, DatabaseError> {
 }
 
 impl Asked {
-    /// Asks for everything, what needs no lock first.
+    /// Asks for everything, beginning with the statements that need no lock.
     async fn ask(&mut self, inspection: &Inspection, config: &Config) -> Result<(), QueryError> {
         let relay = config.relay.name.as_str();
         let queue = inspection.queue(relay).await?;

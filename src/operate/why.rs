@@ -26,7 +26,7 @@ pub struct KeyStatus {
     pub aggregate_type: String,
     /// Its id.
     pub aggregate_id: String,
-    /// Whether anything of the key waits.
+    /// Whether an event of the key waits.
     pub waits: bool,
     /// The unresolved letter in front of the others of the key.
     pub letter: Option<WaitingLetter>,
@@ -45,12 +45,12 @@ pub struct KeyStatus {
     /// The key that the aggregate's type and id are parts of.
     #[serde(skip)]
     pub key: AggregateKey,
-    /// Whether what is pending has hardly waited yet.
+    /// Whether the pending rows have just come, so that a running relay is about to take them.
     #[serde(skip)]
     pub is_soon: bool,
 }
 
-/// Asks what the events of a key of the configured relay wait for.
+/// Finds the reasons why the events of a key of the configured relay wait.
 ///
 /// # Errors
 /// As the session's.
@@ -71,7 +71,7 @@ pub async fn why(config: &Config, key: &AggregateKey) -> Result<KeyStatus, Datab
 /// The answers of the database.
 struct KeyAnswers<'a> {
     waiting: &'a WaitingKey,
-    /// Whether an instance of the relay is there.
+    /// Whether an instance of the relay runs.
     is_run: bool,
     /// The finding that keeps everything from being published.
     obstacle: Option<Finding>,

@@ -19,7 +19,7 @@ use crate::{
 pub struct LetterAct {
     /// Redrive or discard.
     pub action: Action,
-    /// The state of the letters that are meant.
+    /// The state of the letters to change.
     pub state: LetterState,
     /// Also letters that can never be published as they are.
     pub hopeless: bool,
@@ -27,7 +27,7 @@ pub struct LetterAct {
     pub attribution: Attribution,
 }
 
-/// Letters that are named by their ids, and what to do with them.
+/// Letters that are named by their ids, and the act on them.
 pub struct NamedLetters<'a> {
     operator: Operator,
     act: &'a LetterAct,
@@ -56,7 +56,7 @@ pub struct LeftAlone {
 }
 
 impl<'a> NamedLetters<'a> {
-    /// Opens a session for them; an id that is named twice counts once.
+    /// Opens a session for the letters; an id that is named twice counts once.
     ///
     /// # Errors
     /// As the session's.
@@ -76,7 +76,7 @@ impl<'a> NamedLetters<'a> {
         self.ids.len() as u64
     }
 
-    /// Says which of them would be changed, and changes none.
+    /// Returns the letters that would be changed, and changes none.
     ///
     /// # Errors
     /// As the session's.
@@ -87,7 +87,7 @@ impl<'a> NamedLetters<'a> {
         Ok(ActedOn::of((since, before), changed))
     }
 
-    /// Changes those of them that may be.
+    /// Changes the letters that may be changed.
     ///
     /// # Errors
     /// As the session's; a batch that was changed before stays changed.
@@ -127,7 +127,7 @@ impl<'a> NamedLetters<'a> {
         follow::follow(&self.operator, &acted.changed, (acted.since, limit), on_outcome).await
     }
 
-    /// The state of each of them now.
+    /// The current state of each letter.
     async fn before(&self) -> Result<(SystemTime, Vec<(i64, LetterFate)>), DatabaseError> {
         let since = self.operator.now().await?;
         Ok((since, self.operator.outcomes(&self.ids).await?))

@@ -9,7 +9,7 @@ use crate::{
     outbox::operator::{Choice, OPERATOR_SETTINGS, Operator},
 };
 
-/// Letters that a filter chooses, and what to do with them.
+/// Letters that a filter chooses, and the act on them.
 pub struct ChosenLetters<'a> {
     operator: Operator,
     act: &'a LetterAct,
@@ -21,7 +21,7 @@ pub struct ChosenLetters<'a> {
 }
 
 impl<'a> ChosenLetters<'a> {
-    /// Opens a session and counts them.
+    /// Opens a session and counts the letters.
     ///
     /// # Errors
     /// As the session's.
@@ -57,7 +57,7 @@ impl<'a> ChosenLetters<'a> {
         self.hopeless
     }
 
-    /// The first of them, in the order in which they would be changed.
+    /// The first letters, in the order in which they would be changed.
     ///
     /// # Errors
     /// As the session's.

@@ -97,7 +97,7 @@ pub enum EditError {
     /// The event cannot become a message.
     #[error("it would die again: {0}")]
     Refused(Refusal),
-    /// Somebody else has changed it.
+    /// Another person has changed the letter.
     #[error("letter {0} was taken by somebody else meanwhile")]
     Taken(i64),
 }
@@ -130,7 +130,7 @@ impl EditError {
     }
 }
 
-/// Checks the change of a letter, and does nothing.
+/// Checks the change of a letter, and changes nothing.
 ///
 /// # Errors
 /// As the session's, and those of a letter that cannot be changed so.
@@ -160,7 +160,7 @@ pub async fn edit(
     Ok(EditedLetter { id, event_id, replaces: edit.event_id, redriven: edit.redrive })
 }
 
-/// The letter as it shall be.
+/// Prepares the edit of a letter, and checks it.
 async fn prepare(
     operator: &Operator,
     config: &Config,
@@ -174,7 +174,7 @@ async fn prepare(
     Ok(edit)
 }
 
-/// The letter, if it is one that may be edited.
+/// Reads a letter, and refuses one that may not be edited.
 async fn dead_letter(operator: &Operator, id: i64) -> Result<LetterDetail, EditError> {
     let detail = operator.letter(id).await?.ok_or(EditError::Unknown(id))?;
     let letter = &detail.letter;
@@ -209,7 +209,7 @@ impl LetterChanges {
         })
     }
 
-    /// The headers as they shall be. What is no object cannot be repaired, only replaced.
+    /// The new headers. Headers that are no JSON object can only be replaced.
     fn headers(&self, before: &str) -> Result<String, EditError> {
         if self.set_headers.is_empty() && self.remove_headers.is_empty() {
             return Ok(before.to_owned());

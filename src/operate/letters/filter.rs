@@ -1,4 +1,4 @@
-//! The filter of a question or an act about letters.
+//! The filter of letters for a question or an act.
 
 use std::{str::FromStr, time::Duration};
 
@@ -21,12 +21,12 @@ pub struct LetterFilter {
     pub error_code: Option<String>,
     /// The fingerprint.
     pub fingerprint: Option<String>,
-    /// Dead since then at the earliest; of letters that are not dead, failed first.
+    /// Earliest time of death, inclusive; of letters that are not dead, of the first failure.
     pub since: Option<Since>,
 }
 
 impl LetterFilter {
-    /// Whether it narrows nothing.
+    /// Whether the filter narrows nothing.
     pub fn is_empty(&self) -> bool {
         let Self { event_type, key, error_code, fingerprint, since } = self;
         event_type.is_none()

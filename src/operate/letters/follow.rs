@@ -7,14 +7,14 @@ use tokio::time::sleep;
 use super::Redriven;
 use crate::{operate::DatabaseError, outbox::operator::Operator};
 
-/// Letters at most that one act follows. Whoever asks for more is refused before anything is
+/// Maximum number of letters that one act follows. A request for more is refused before anything is
 /// changed.
 pub const FOLLOWED_MAX: usize = 10_000;
 
-/// Letters that one statement asks for.
+/// Letters that one statement reads.
 const PAGE: usize = 1_000;
 
-/// The time between two questions.
+/// Interval between two readings.
 const POLL: Duration = Duration::from_millis(200);
 
 /// Reports the outcome of each letter as soon as it is known, until all are or the time is over.

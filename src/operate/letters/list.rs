@@ -18,7 +18,7 @@ use crate::{
 pub struct LetterPage {
     /// The letters.
     pub letters: Vec<Letter>,
-    /// The last letter of this page, which the next one goes on after; `None` on the last page.
+    /// The last letter of this page, after which the next page begins; `None` on the last page.
     pub next: Option<i64>,
 }
 
@@ -39,7 +39,7 @@ pub enum ListError {
     /// Postgres did not answer, or refused.
     #[error(transparent)]
     Database(#[from] DatabaseError),
-    /// The letter that the page should go on after is not there.
+    /// The letter after which the page should begin does not exist.
     #[error("no {}letter has the id {id}", if *.state == LetterState::Dead { "dead " } else { "" })]
     NothingBefore {
         /// The letter's id.
