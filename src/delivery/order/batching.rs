@@ -104,7 +104,8 @@ impl BatchSupport {
 pub enum Batching {
     /// Always use this kind.
     Always(BatchKind),
-    /// Use whichever supported kind is measured to be faster.
+    /// Use a supported kind where it helps: fast batches while the broker limits the rate, atomic
+    /// ones while they are measured to be faster.
     IfFaster(BatchSupport),
     /// No batches: the configuration or the settings of the log exclude them.
     Off,
