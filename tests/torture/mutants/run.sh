@@ -45,7 +45,7 @@ killer() {
         if ! FAULT=$fault ITERATIONS=$ITERATIONS SET=5 SEED=$SEED TIER='' \
             timeout 900 cargo test --locked --quiet --test torture >"$log" 2>&1
         then
-            strikes=$(awk -v fault="$fault" '$1 == fault && $2 ~ /^[0-9]+$/ { print $2 }' "$log" | tail -1)
+            strikes=$(awk -v fault="$fault" '$1 == fault && $2 ~ /^[0-9]+$/ { print $2 }' "$log" | head -1)
             echo "fault $fault after ${strikes:-?} strikes"
             return
         fi
