@@ -20,38 +20,64 @@ pub struct RowLimits {
     pub(super) records: RowLimit,
 }
 
+/// Number of statements that succeed just below a size that failed, before that size is tried
+/// again: the rows there may be smaller by then.
+const SUCCESSES_BEFORE_GROWTH: usize = 32;
+
 /// Adaptive row limit of one kind of statement. Rows that must be unpacked to be measured, or
 /// written to a slow disk, can exceed the deadline of a statement.
 #[derive(Debug)]
-pub(super) struct RowLimit(AtomicUsize);
+pub(super) struct RowLimit {
+    limit: AtomicUsize,
+    /// Number of rows with which a statement exceeded its deadline last.
+    failed: AtomicUsize,
+    /// Successes in a row that would have let the limit reach `failed`.
+    below_failed: AtomicUsize,
+}
 
 impl Default for RowLimit {
     fn default() -> Self {
-        Self(AtomicUsize::new(usize::MAX))
+        let unlimited = || AtomicUsize::new(usize::MAX);
+        Self { limit: unlimited(), failed: unlimited(), below_failed: AtomicUsize::new(0) }
     }
 }
 
 impl RowLimit {
     /// The requested number of rows, or the limit when that is lower.
     pub(super) fn at_most(&self, rows: usize) -> usize {
-        rows.min(self.0.load(Ordering::Relaxed))
+        rows.min(self.limit.load(Ordering::Relaxed))
     }
 
     /// Reduces the limit to an eighth of `rows` when a statement with this many exceeded its
-    /// deadline. Increases it by a quarter after each success with at least as many as the limit.
+    /// deadline. Increases it by a quarter after each success with at least as many as the limit,
+    /// but reaches a size that failed only after [`SUCCESSES_BEFORE_GROWTH`].
     pub(super) fn learn<T>(&self, rows: usize, answer: &Result<T, QueryError>) {
-        let next = match answer {
-            Ok(_) => {
-                let now = self.0.load(Ordering::Relaxed);
-                if rows < now {
-                    return;
-                }
-                now.saturating_add(now / 4 + 1)
+        match answer {
+            Ok(_) => self.succeeded(rows),
+            Err(error) if error.is_given_up() || error.is_of_a_row() => {
+                self.limit.store((rows / 8).max(1), Ordering::Relaxed);
+                self.failed.store(rows, Ordering::Relaxed);
+                self.below_failed.store(0, Ordering::Relaxed);
             }
-            Err(error) if error.is_given_up() || error.is_of_a_row() => (rows / 8).max(1),
-            Err(_) => return,
-        };
-        self.0.store(next, Ordering::Relaxed);
+            Err(_) => {}
+        }
+    }
+
+    fn succeeded(&self, rows: usize) {
+        let limit = self.limit.load(Ordering::Relaxed);
+        if rows < limit {
+            return;
+        }
+        let next = limit.saturating_add(limit / 4 + 1);
+        if next >= self.failed.load(Ordering::Relaxed) {
+            let successes = self.below_failed.fetch_add(1, Ordering::Relaxed) + 1;
+            if successes < SUCCESSES_BEFORE_GROWTH {
+                return;
+            }
+            self.failed.store(usize::MAX, Ordering::Relaxed);
+            self.below_failed.store(0, Ordering::Relaxed);
+        }
+        self.limit.store(next, Ordering::Relaxed);
     }
 }
 
@@ -75,7 +101,7 @@ mod tests {
         assert_eq!(sizes, [125, 15, 1]);
         limit.learn(1, &late());
         assert_eq!(limit.at_most(1_000), 1);
-        let grown = (0..40).find(|_| {
+        let grown = (0..200).find(|_| {
             limit.learn(limit.at_most(1_000), &Ok(()));
             limit.at_most(1_000) == 1_000
         });
@@ -85,5 +111,20 @@ mod tests {
         limit.learn(1_000, &late());
         limit.learn(3, &Ok(()));
         assert_eq!(limit.at_most(1_000), 125, "a small success says nothing either");
+    }
+
+    /// A limit that grew at once failed every few statements, and each failure may cost the session.
+    #[test]
+    fn a_size_that_failed_is_tried_again_only_after_many_successes() {
+        let limit = RowLimit::default();
+        let late = || Err::<(), _>(QueryError::Timeout { after: Duration::from_secs(6) });
+        let mut failures = 0;
+        for _ in 0..1_000 {
+            let rows = limit.at_most(1_000);
+            let failed = rows > 3;
+            failures += u32::from(failed);
+            limit.learn(rows, &if failed { late() } else { Ok(()) });
+        }
+        assert!((20..40).contains(&failures), "{failures} failures of 1,000 statements");
     }
 }
