@@ -198,15 +198,15 @@ impl Relay {
                 Ended::Deposed(why) => {
                     // Publishes in the client's queue belong to a term that is over.
                     self.log.abandon_connection();
-                    self.report.session_lost(why);
+                    self.report.holding_lost(why);
                     Duration::ZERO
                 }
                 Ended::Lost(why) => {
-                    self.report.session_lost(why);
+                    self.report.holding_lost(why);
                     SESSIONS.after(fruitless)
                 }
                 Ended::Failed(why) => {
-                    self.report.session_lost(why);
+                    self.report.holding_lost(why);
                     FRUITLESS.after(fruitless.max(1))
                 }
             };
@@ -274,7 +274,7 @@ impl Relay {
                 loading = holding.loading.done() => holding.loaded(loading, clock::now()).err(),
                 seen = verifying.done() => self.verified(holding, seen)?,
                 scanned = scanning.done() => self.scanned(holding, scanned).err(),
-                healed = holding.healing.done() => healing::after(healed),
+                healed = holding.healing.done() => healing::end_after(healed),
                 checked = duplicates.done() => {
                     self.checked(holding, checked);
                     None

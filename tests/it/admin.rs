@@ -49,10 +49,8 @@ async fn json(daemon: &Daemon, path: &str) -> Value {
 #[tokio::test]
 async fn readiness_follows_postgres_and_liveness_does_not() {
     let mut fixture = Fixture::own_postgres().await;
-    let daemon = relay(&fixture)
-        .allow_log("lost the session with Postgres")
-        .allow_log("waiting for Postgres")
-        .start();
+    let daemon =
+        relay(&fixture).allow_log("the holding ended").allow_log("waiting for Postgres").start();
     wait_ready(&daemon, 200, "ready").await;
     assert!(
         daemon.metric(r#"postrider_dependency_up{route="default",dependency="postgres"}"#).await

@@ -26,7 +26,7 @@ fn daemon(fixture: &Fixture) -> DaemonBuilder {
     fixture
         .daemon()
         .set("relay.lease", "3s")
-        .allow_log("lost the session with Postgres")
+        .allow_log("the holding ended")
         .allow_log("waiting for NATS")
 }
 

@@ -11,7 +11,7 @@ use super::support::{
 };
 
 fn daemon(fixture: &Fixture) -> DaemonBuilder {
-    fixture.daemon().allow_log("lost the session with Postgres").admin()
+    fixture.daemon().allow_log("the holding ended").admin()
 }
 
 #[tokio::test]

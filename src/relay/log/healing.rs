@@ -42,7 +42,7 @@ impl Relay {
 }
 
 /// Ends the holding after a healing. The next one begins at the position of the checkpoint.
-pub(in crate::relay) fn after(healed: Result<Option<Healed>, String>) -> Option<Ended> {
+pub(in crate::relay) fn end_after(healed: Result<Option<Healed>, String>) -> Option<Ended> {
     failpoint::pass("healed");
     match healed {
         Ok(None) => None,

@@ -42,9 +42,9 @@ impl Reporter {
         self.status.send_modify(|status| status.postgres = LinkStatus::Up);
     }
 
-    /// Notes that the holding has ended with its session. Another holding is acquired.
-    pub(in crate::relay) fn session_lost(&self, why: String) {
-        warn!(error = %why, "lost the session with Postgres; opening another one");
+    /// Notes why the holding has ended. The relay acquires another one.
+    pub(in crate::relay) fn holding_lost(&self, why: String) {
+        warn!(error = %why, "the holding ended; the relay acquires its lease again");
         self.metrics.dependencies.lost(Dependency::Postgres);
         self.metrics.dependencies.standing_by();
         self.status.send_modify(|status| {

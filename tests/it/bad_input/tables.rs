@@ -60,7 +60,7 @@ async fn b26_columns_that_an_application_adds_or_shortens_change_nothing() {
 /// repairs the table, and insists that what was inserted is published then without a restart.
 async fn waits_until_repaired(breaking: &str, complaint: &str, repair: &str) {
     let mut scene = Scene::with(|daemon| {
-        daemon.allow_log("lost the session with Postgres").allow_log("waiting for Postgres")
+        daemon.allow_log("the holding ended").allow_log("waiting for Postgres")
     })
     .await;
     scene.goes_on().await;
@@ -97,7 +97,7 @@ async fn b26_row_level_security_stops_the_relay_instead_of_hiding_rows() {
     let mut scene = Scene::on(fixture, |daemon| {
         daemon
             .set("database.url", url.clone())
-            .allow_log("lost the session with Postgres")
+            .allow_log("the holding ended")
             .allow_log("waiting for Postgres")
             .allow_log("could not")
     })
