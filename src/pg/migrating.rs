@@ -112,7 +112,10 @@ async fn watched<T>(
         Some(by) => Err(MigrateError::Failed {
             doing: doing.clone(),
             class: Class::Transient,
-            text: format!("{text}: {by} holds a lock that it waits for; hint: {}", by.hint()),
+            text: format!(
+                "{text}: {by} holds the lock that the statement waits for; hint: {}",
+                by.hint()
+            ),
         }),
         None => result,
     }

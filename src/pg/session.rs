@@ -99,7 +99,7 @@ impl Connection {
         self.sharing
     }
 
-    /// Waits for a statement, at most `query_timeout` and [`DEADLINE_SLACK`]. The time of a
+    /// Waits for a statement, at most `query_timeout` and a second. The time of a
     /// statement begins when the previous one on this session has ended.
     ///
     /// # Errors

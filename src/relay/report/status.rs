@@ -30,7 +30,7 @@ pub struct Status {
     pub postgres: LinkStatus,
     /// Connection to NATS.
     pub nats: LinkStatus,
-    /// Detail of [`Readiness::GateClosed`], and of a scan that takes long.
+    /// Detail of `Readiness::GateClosed`, and of a scan that takes long.
     pub gate: Option<GateStatus>,
     /// Pause of publishing while this instance leads; `None` while messages may go.
     pub unready: Option<Pause>,
