@@ -1,4 +1,4 @@
-//! Abandoned positions: other relays that no instance runs keep published rows in the outbox for ever.
+//! Abandoned positions: relays that no instance runs keep published rows in the outbox for ever.
 
 use std::time::Duration;
 

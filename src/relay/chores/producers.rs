@@ -1,5 +1,5 @@
-//! Hindered producers: the privileges that applications lack to insert events, and the locks that they
-//! wait for.
+//! Hindered producers: the privileges that applications lack to insert events, and the locks that
+//! they wait for.
 
 use tokio::sync::watch;
 use tracing::{info, warn};

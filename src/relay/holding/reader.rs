@@ -1,5 +1,5 @@
-//! Reader of the outbox: it reads at once while there is more, often while there is work, and sleeps
-//! behind the wake-up gate when there is none.
+//! Reader of the outbox: it reads at once while there is more, often while there is work, and
+//! sleeps behind the wake-up gate when there is none.
 
 use std::{
     sync::Arc,

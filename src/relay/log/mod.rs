@@ -97,8 +97,8 @@ impl BrokerLog {
         }
     }
 
-    /// Begins a holding, with the identity of the log that was published to. An earlier run may have
-    /// sent messages above `scan_above`.
+    /// Begins a holding, with the identity of the log that was published to. An earlier run may
+    /// have sent messages above `scan_above`.
     pub(in crate::relay) fn begin(
         &mut self,
         identity: Option<i64>,
