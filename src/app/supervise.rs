@@ -57,7 +57,7 @@ async fn keep(flow: Arc<Flow>) {
             humantime::format_duration(wait)
         );
         flow.status.send_modify(|status| {
-            status.phase = Phase::Starting;
+            status.enter(Phase::Starting);
             status.failed = Some(why);
         });
         let until = Instant::now() + wait;
@@ -69,7 +69,7 @@ async fn keep(flow: Arc<Flow>) {
             }
         }
         if flow.shutdown.is_stopping() {
-            flow.status.send_modify(|status| status.phase = Phase::Stopped);
+            flow.status.send_modify(|status| status.enter(Phase::Stopped));
             return;
         }
     }

@@ -56,7 +56,7 @@ async fn apply(database: &DatabaseConfig) -> Result<Exit, Failure> {
     }
     if !report.without_roles.is_empty() {
         print::line(&format!(
-            "without the roles {}: the user of database.url may not create them, so only the schema's owner may use it",
+            "without the roles {}: the user of database.url may not create them, so the schema's owner alone has their rights",
             report.without_roles.join(", ")
         ))?;
     }

@@ -162,7 +162,8 @@ fn busy(code: &'static str, text: String, attempt: Attempt) -> Outcome {
 }
 
 fn unavailable(text: String) -> Outcome {
-    let hint = Fault::Answered.hint();
+    let hint = "events wait and nothing is lost; see with `nats stream info` whether the stream exists \
+                and has a leader";
     Outcome::Unavailable(Closure::with_hint(ClosureKind::StreamUnavailable, text, hint))
 }
 

@@ -44,8 +44,7 @@ impl Fault {
                  limit: `nats account info` shows it"
             }
             Self::Answered => {
-                "events wait and nothing is lost; see with `nats stream info` whether the stream \
-                 exists and has a leader"
+                "see with `nats stream info` whether the stream exists and has a leader"
             }
         }
     }

@@ -8,7 +8,8 @@ use tokio_postgres::Row;
 use super::{Authority, DeadLetter, Outbox, PageLimits, SettleError, dead::dead_letters, row};
 use crate::{
     delivery::{
-        KeyLetters, LetterChange, LetterId, LetterReadiness, Mark, Record, Retry, StoredLetter,
+        KeyLetters, LetterChange, LetterId, LetterReadiness, Mark, Record, RecordsPart, Retry,
+        StoredLetter,
     },
     event::{AggregateKey, Payload},
     metrics::Query,
@@ -184,12 +185,12 @@ impl Outbox {
     /// [`SettleError::TermLost`] is final for this holding.
     pub async fn record_letters(
         &self,
-        records: &[Record],
+        part: &RecordsPart,
         authority: &Authority,
         named_max: usize,
     ) -> Result<Vec<DeadLetter>, SettleError> {
         let named_max = i64::try_from(named_max).unwrap_or(i64::MAX);
-        let columns = RecordColumns::of(records);
+        let columns = RecordColumns::of(&part.records);
         let texts: Vec<_> =
             columns.texts.iter().map(|text| self.connection.storable(text)).collect();
         let rows = self
@@ -214,7 +215,7 @@ impl Outbox {
                 ],
             )
             .await;
-        self.limits.records.learn(records.len(), &rows);
+        self.limits.records.learn(part.covers(), &rows);
         dead_letters(&rows?, "ours", authority.term)
     }
 }

@@ -129,6 +129,13 @@ pub struct RecordsPart {
     covers: usize,
 }
 
+impl RecordsPart {
+    /// Number of records that the part covers; those of one letter are merged.
+    pub fn covers(&self) -> usize {
+        self.covers
+    }
+}
+
 impl Records {
     /// The next part to write, of at most `count` records, and at least one.
     pub fn part(&self, count: usize) -> RecordsPart {

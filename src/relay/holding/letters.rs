@@ -205,7 +205,7 @@ impl Holding {
         self.letters.record_at = now + RECORD_INTERVAL;
         let (outbox, authority) = (Arc::clone(&self.outbox), self.authority.clone());
         self.recording.start(async move {
-            let result = outbox.record_letters(&part.records, &authority, LINES_MAX).await;
+            let result = outbox.record_letters(&part, &authority, LINES_MAX).await;
             (records, part, result)
         });
     }

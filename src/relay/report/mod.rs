@@ -249,7 +249,10 @@ impl Reporter {
                 status.confirmed_at = now;
             }
         });
-        self.log_trust(now);
+        // Without a session nothing confirms a lease, and nothing refuses to.
+        if readiness != Readiness::SessionEnded {
+            self.log_trust(now);
+        }
     }
 
     /// Logs once that the lease cannot be confirmed, and once that it is confirmed again.

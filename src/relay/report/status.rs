@@ -112,6 +112,12 @@ impl Status {
         }
     }
 
+    /// Enters a phase. Only a leader has a pause of publishing, so the one of a holding ends with it.
+    pub(crate) fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.unready = None;
+    }
+
     /// Notes the readiness of now. Conditions that follow each other without a break are one pause.
     pub(in crate::relay) fn note_readiness(&mut self, readiness: Readiness, now: Instant) {
         let before = self.unready.unwrap_or(Pause { readiness, since: now, condition_since: now });
@@ -333,5 +339,20 @@ mod tests {
         assert_eq!(codes(&status, late), [Code::PostgresDown]);
         status.note_readiness(Readiness::Ready, late);
         assert_eq!((status.postgres_link(late), status.unready), (LinkStatus::Up, None));
+    }
+
+    /// The pause of a holding that had ended showed Postgres as down on an instance that stood by.
+    #[test]
+    fn a_pause_ends_with_its_holding() {
+        let start = Instant::now();
+        let late = start + UNCONFIRMED_MAX;
+        for phase in [Phase::Starting, Phase::Standby, Phase::Relaying, Phase::Stopped] {
+            let mut status = Status { postgres: LinkStatus::Up, ..Status::starting() };
+            status.enter(Phase::Relaying);
+            status.note_readiness(Readiness::LeaseUnconfirmed, start);
+            assert_ne!(status.postgres_link(late), LinkStatus::Up);
+            status.enter(phase);
+            assert_eq!(status.postgres_link(late), LinkStatus::Up, "{phase:?}");
+        }
     }
 }

@@ -49,8 +49,7 @@ impl Reporter {
         self.metrics.dependencies.standing_by();
         self.status.send_modify(|status| {
             status.postgres = LinkStatus::Down { detail: why, hint: None };
-            status.phase = Phase::Starting;
-            status.unready = None;
+            status.enter(Phase::Starting);
         });
     }
 
@@ -60,7 +59,7 @@ impl Reporter {
         self.status.send_if_modified(|status| {
             let is_news =
                 status.phase != Phase::Standby || status.leader.as_deref() != Some(leader);
-            status.phase = Phase::Standby;
+            status.enter(Phase::Standby);
             status.leader = Some(leader.to_owned());
             status.led_at = clock::now();
             status.lease = lease;
@@ -73,8 +72,7 @@ impl Reporter {
         info!("released the lease for another instance, which leads fewer shards");
         self.metrics.dependencies.standing_by();
         self.status.send_modify(|status| {
-            status.phase = Phase::Standby;
-            status.unready = None;
+            status.enter(Phase::Standby);
             status.leader = None;
             status.led_at = clock::now();
             status.lease = lease;
@@ -84,7 +82,7 @@ impl Reporter {
     /// Notes that this instance leads under a new term.
     pub(in crate::relay) fn leads(&self, term: i64) {
         self.status.send_modify(|status| {
-            status.phase = Phase::Relaying;
+            status.enter(Phase::Relaying);
             status.failed = None;
             status.leader = None;
             status.held_up = None;
@@ -107,7 +105,7 @@ impl Reporter {
 
     /// Notes that the next holding begins at once.
     pub(in crate::relay) fn starting_again(&self) {
-        self.status.send_modify(|status| status.phase = Phase::Starting);
+        self.status.send_modify(|status| status.enter(Phase::Starting));
     }
 
     /// Notes that the relay was asked to stop.
@@ -121,6 +119,6 @@ impl Reporter {
 
     /// Notes the end of the relay.
     pub(in crate::relay) fn stopped(&self) {
-        self.status.send_modify(|status| status.phase = Phase::Stopped);
+        self.status.send_modify(|status| status.enter(Phase::Stopped));
     }
 }
