@@ -27,7 +27,7 @@ const TURN: Duration = Duration::from_secs(1);
 /// Runs the flows until all were asked to stop.
 ///
 /// # Errors
-/// As [`Flow::run`] of the only flow.
+/// The errors of [`Flow::run`] of the only flow.
 pub(super) async fn run(flows: Vec<Arc<Flow>>) -> Result<(), RunError> {
     if let [flow] = flows.as_slice() {
         return Box::pin(flow.run()).await;

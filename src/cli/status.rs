@@ -49,7 +49,7 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// The worst of several relays, as monitoring plugins say it.
+/// Level of the worst relay, and its text, in the format of monitoring plugins.
 fn judge(reports: &[RelayStatus]) -> (Level, String) {
     let rank = |level: &Level| match level {
         Level::Ok => 0,

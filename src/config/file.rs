@@ -38,11 +38,11 @@ pub fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// As [`read`], for text.
+/// Reads a text as [`read`] reads bytes.
 ///
 /// # Errors
 ///
-/// As [`read`], and for bytes that are not UTF-8.
+/// The errors of [`read`], and one for bytes that are not UTF-8.
 pub fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
     String::from_utf8(read(path, bytes_max)?).map_err(|_| "it is not UTF-8 text".to_owned())
 }
@@ -51,7 +51,7 @@ pub fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
 ///
 /// # Errors
 ///
-/// As [`read_text`], and when nothing is left.
+/// The errors of [`read_text`], and one when nothing is left.
 pub(super) fn read_secret(path: &Path) -> Result<String, String> {
     let text = read_text(path, SECRET_BYTES_MAX)?;
     let text = text.trim_end_matches(['\n', '\r']);

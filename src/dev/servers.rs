@@ -78,7 +78,7 @@ pub enum ServerError {
 /// The wanted port while nobody listens on it, else any free one.
 ///
 /// # Errors
-/// As [`free_port`].
+/// The errors of [`free_port`].
 pub fn port(wanted: Option<u16>) -> Result<u16, ServerError> {
     match wanted.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()) {
         Some(port) => Ok(port),

@@ -68,13 +68,13 @@ pub async fn read_stream(url: &str, stream: &str) -> Result<Vec<Stored>, ReadErr
     read_renamed(url, stream, ("", "")).await
 }
 
-/// As [`read_stream`], with another beginning of the subjects in the place of theirs.
+/// Reads as [`read_stream`] does, with another beginning of the subjects in the place of theirs.
 ///
 /// # Errors
-/// As [`read_stream`].
+/// The errors of [`read_stream`].
 ///
 /// # Cancel safety
-/// As [`read_stream`].
+/// The errors of [`read_stream`].
 pub async fn read_renamed(
     url: &str,
     stream: &str,

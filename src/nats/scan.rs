@@ -175,7 +175,7 @@ impl StreamScan {
     /// The next message, with headers only; `None` at the end.
     ///
     /// # Errors
-    /// As [`StreamScan::page`].
+    /// The errors of [`StreamScan::page`].
     pub async fn next(&mut self) -> Result<Option<Message>, BrokerError> {
         let Some(reader) = &mut self.reader else { return Ok(None) };
         let next = timeout(API_TIMEOUT, reader.messages.next()).await;

@@ -70,7 +70,7 @@ pub enum Extent {
 /// Adds up the account of the configured relay, and compares it with the stream.
 ///
 /// # Errors
-/// As the sessions', and those of a stream that cannot be compared.
+/// The errors of the sessions, and those of a stream that cannot be compared.
 pub async fn audit(
     config: &Config,
     extent: Extent,
@@ -119,7 +119,7 @@ fn is_compared(config: &Config) -> bool {
 /// Notes that a person has seen the losses of the configured relay, so that their alarm ends.
 ///
 /// # Errors
-/// As the session's.
+/// The errors of the session.
 pub async fn acknowledge_loss(
     config: &Config,
     actor: &str,

@@ -10,7 +10,7 @@ use crate::{
 /// The broken conditions. A user who may not ask gets none.
 ///
 /// # Errors
-/// As the session's.
+/// The errors of the session.
 pub(super) async fn broken(
     inspection: &Inspection,
     relay: &str,

@@ -78,7 +78,7 @@ impl Leadership {
     /// Reads the leadership of a relay from the database.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn ask(inspection: &Inspection, relay: &str) -> Result<Self, QueryError> {
         Ok(Self {
             relay: relay.to_owned(),

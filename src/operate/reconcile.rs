@@ -47,7 +47,7 @@ pub fn is_in_stream(config: &Config) -> bool {
 /// Finds the missing events, and changes nothing.
 ///
 /// # Errors
-/// As the sessions', and those of a stream that cannot be compared.
+/// The errors of the sessions, and those of a stream that cannot be compared.
 pub async fn rehearse(
     config: &Config,
     on_step: &mut impl FnMut(Step),
@@ -59,7 +59,7 @@ pub async fn rehearse(
 /// Has the missing events published again, in order and under the same ids.
 ///
 /// # Errors
-/// As the sessions', and those of a stream that cannot be compared.
+/// The errors of the sessions, and those of a stream that cannot be compared.
 pub async fn reconcile(
     config: &Config,
     actor: &str,

@@ -96,7 +96,7 @@ impl ForgetError {
 /// Lists the relays, with those that keep rows in the outbox.
 ///
 /// # Errors
-/// As the session's.
+/// The errors of the session.
 pub async fn list(config: &Config) -> Result<RelayList, DatabaseError> {
     let rows = inspect(config, PURPOSE, &SESSION_SETTINGS).await?.relays().await?;
     let retention_seconds = config.relay.retention.0.as_secs_f64();
@@ -121,7 +121,7 @@ pub async fn list(config: &Config) -> Result<RelayList, DatabaseError> {
 /// Gives up the position of a relay that nobody runs. A relay of that name begins anew.
 ///
 /// # Errors
-/// As the session's, and those of a relay that is led, has letters, or is not there.
+/// The errors of the session, and those of a relay that is led, has letters, or is not there.
 pub async fn forget(
     config: &Config,
     relay: &str,

@@ -82,7 +82,7 @@ struct Asked {
 /// Progress of the configured relay.
 ///
 /// # Errors
-/// As the session's, but for a lock of another session, which is a finding.
+/// The errors of the session, but for a lock of another session, which is a finding.
 pub async fn status(config: &Config) -> Result<RelayStatus, DatabaseError> {
     let inspection = inspect(config, "status", &SESSION_SETTINGS).await?;
     let leadership = Leadership::unknown(config.relay.name.as_str());

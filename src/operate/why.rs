@@ -53,7 +53,7 @@ pub struct KeyStatus {
 /// Finds the reasons why the events of a key of the configured relay wait.
 ///
 /// # Errors
-/// As the session's.
+/// The errors of the session.
 pub async fn why(config: &Config, key: &AggregateKey) -> Result<KeyStatus, DatabaseError> {
     let inspection = inspect(config, "why", &SESSION_SETTINGS).await?;
     let relay = config.relay.name.as_str();

@@ -178,7 +178,7 @@ impl Inspection {
     /// has no deadline, so its session needs [`ACCOUNTING_SETTINGS`].
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn accounting(&self, relay: &str) -> Result<Accounting, QueryError> {
         let sql = self.schema().apply(include_str!("sql/account_events.sql"));
         let rows = self.connection().query_without_deadline(&sql, &[&relay]).await?;

@@ -65,7 +65,7 @@ impl Outbox {
     /// The broken conditions. When there are none, the database records the position as sound.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn verify_contract(&self) -> Result<Vec<Broken>, QueryError> {
         let sql = self.schema.apply(include_str!("sql/verify_conditions.sql"));
         let rows = self.connection.query(&sql, &[&self.relay]).await?;
@@ -75,7 +75,7 @@ impl Outbox {
     /// Repairs the triggers that wake a sleeping relay, unless another session is using the tables.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn restore_wake(&self) -> Result<(), QueryError> {
         let sql = self.schema.apply(include_str!("sql/repair_contract.sql"));
         self.connection.query(&sql, &[]).await.map(drop)
@@ -87,7 +87,7 @@ impl Repair {
     /// Every term increases, so the caller must acquire the lease again.
     ///
     /// # Errors
-    /// As the session's; class `Transient` while open transactions keep the sequence from being
+    /// The errors of the session; class `Transient` while open transactions keep the sequence from being
     /// altered. It takes as long as numbering rows takes.
     pub async fn repair_contract(&self) -> Result<Repaired, QueryError> {
         let row = self.one(include_str!("sql/repair_contract.sql"), &[]).await?;
@@ -102,7 +102,7 @@ impl Repair {
     /// them. Returns the number of rows.
     ///
     /// # Errors
-    /// As the session's. It takes as long as there are rows.
+    /// The errors of the session. It takes as long as there are rows.
     pub async fn adopt_rows(&self) -> Result<i64, QueryError> {
         let row = self.one(include_str!("sql/adopt_rows.sql"), &[]).await?;
         Ok(row.try_get("adopted")?)
@@ -119,7 +119,7 @@ impl Inspection {
     /// Same as [`Outbox::verify_contract`], for a session without prepared statements.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn verify_contract(&self, relay: &str) -> Result<Vec<Broken>, QueryError> {
         let rows = self.query(include_str!("sql/verify_conditions.sql"), &[&relay]).await?;
         rows.iter().map(Broken::read).collect()
@@ -128,7 +128,7 @@ impl Inspection {
     /// Same as [`Outbox::restore_wake`].
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn restore_wake(&self) -> Result<(), QueryError> {
         self.query(include_str!("sql/repair_contract.sql"), &[]).await.map(drop)
     }
@@ -136,7 +136,7 @@ impl Inspection {
     /// The broken conditions of a relay.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn broken_contract(&self, relay: &str) -> Result<Vec<Broken>, QueryError> {
         let rows = self.query(include_str!("sql/find_broken_conditions.sql"), &[&relay]).await?;
         rows.iter().map(Broken::read).collect()

@@ -54,7 +54,7 @@ impl Outbox {
     /// than one page has, or when the statement takes too long.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn poll(
         &self,
         settled: &Snapshot,
@@ -104,7 +104,7 @@ impl Outbox {
     /// passes this literal to [`Outbox::page`] unread.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn late(&self, settled: &Snapshot) -> Result<Option<String>, QueryError> {
         if !settled.has_open() {
             return Ok(None);
@@ -116,7 +116,7 @@ impl Outbox {
     /// Reads a page from the cursor on.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn page(
         &self,
         cursor: &Position,

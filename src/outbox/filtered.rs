@@ -115,7 +115,7 @@ impl Inspection {
     /// the filter is its present one.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn passed_over(
         &self,
         relay: &str,
@@ -135,7 +135,7 @@ impl Outbox {
     /// Stores the filter of this relay. Returns the change when the stored filter was another one.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn note_filter(&self, term: i64) -> Result<Option<FilterChange>, QueryError> {
         let filter = self.filtered.as_ref().and_then(|filtered| filtered.filter.json());
         let filter = filter.map(|filter| filter.to_string());

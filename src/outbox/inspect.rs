@@ -83,7 +83,7 @@ impl Inspection {
     /// The limits on the number of sessions of this user.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn session_limits(&self) -> Result<Vec<SessionLimit>, QueryError> {
         let rows = self.query(include_str!("sql/find_session_limits.sql"), &[]).await?;
         let limit = |row: &Row| {
@@ -99,7 +99,7 @@ impl Inspection {
     /// The position of a relay; `None` when it has never run.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn progress(&self, relay: &str) -> Result<Option<RelayProgress>, QueryError> {
         let rows = self.query(include_str!("sql/read_position.sql"), &[&relay]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
@@ -121,7 +121,7 @@ impl Inspection {
     /// The current leader of a relay; `None` when nobody leads.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn leader(&self, relay: &str) -> Result<Option<Leader>, QueryError> {
         let longest = LEASE_MAX.as_secs_f64();
         let rows = self.query(include_str!("sql/read_lease.sql"), &[&relay, &longest]).await?;
@@ -134,7 +134,7 @@ impl Inspection {
     /// made it, or when there is no position.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn foreign_position(
         &self,
         relay: &str,
@@ -151,7 +151,7 @@ impl Inspection {
     /// Measures how much a relay has not settled; `None` when it has never run.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn depth(&self, relay: &str) -> Result<Option<Depth>, QueryError> {
         self.measuring.depth(&self.connection, &self.schema, relay).await
     }
@@ -159,7 +159,7 @@ impl Inspection {
     /// The privileges that the relay needs and this session's role lacks.
     ///
     /// # Errors
-    /// As the session's; class `Schema` when the tables are not there.
+    /// The errors of the session; class `Schema` when the tables are not there.
     pub async fn missing_privileges(&self) -> Result<Vec<MissingPrivilege>, QueryError> {
         let mut rows = self.query(include_str!("sql/find_missing_usage.sql"), &[]).await?;
         if rows.is_empty() {

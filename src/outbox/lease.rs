@@ -219,7 +219,7 @@ impl Outbox {
     /// The leader of this relay; `None` when the relay has never run.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn leader(&self) -> Result<Option<Leader>, QueryError> {
         let longest = LEASE_MAX.as_secs_f64();
         let parameters: [&(dyn ToSql + Sync); 2] = [&self.relay, &longest];
@@ -232,7 +232,7 @@ impl Outbox {
     /// longest lease of any instance. Returns whether the lease was shortened.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn shorten_lease(&self) -> Result<bool, QueryError> {
         let sql = self.schema.apply(include_str!("sql/shorten_lease.sql"));
         let longest = LEASE_MAX.as_secs_f64();
@@ -244,7 +244,7 @@ impl Outbox {
     /// `ended` is a term whose session has ended.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn acquire(
         &self,
         candidate: &Candidate,
@@ -287,7 +287,7 @@ impl Outbox {
     /// Releases the lease and notifies the standbys.
     ///
     /// # Errors
-    /// As the session's; the lease ends by itself then.
+    /// The errors of the session; the lease ends by itself then.
     pub async fn release(&self, term: i64) -> Result<(), QueryError> {
         let channel = self.schema.lease_channel();
         self.connection
@@ -299,7 +299,7 @@ impl Outbox {
     /// A relay of the same route that is led with another number of shards, if there is one.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn rival(&self, route: (&str, i32)) -> Result<Option<Rival>, QueryError> {
         rival(&self.connection, &self.schema, route).await
     }
@@ -308,7 +308,7 @@ impl Outbox {
     /// expired lease.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn fence_rivals(&self, (route, shards): (&str, i32)) -> Result<(), QueryError> {
         let sql = self.schema.apply(include_str!("sql/fence_rivals.sql"));
         self.connection.query(&sql, &[&route, &shards]).await.map(drop)
@@ -318,7 +318,7 @@ impl Outbox {
     /// can have written. Returns whether there was one.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn shorten_rivals(&self, (route, shards): (&str, i32)) -> Result<bool, QueryError> {
         let sql = self.schema.apply(include_str!("sql/shorten_rivals.sql"));
         let longest = LEASE_MAX.as_secs_f64();
@@ -328,7 +328,7 @@ impl Outbox {
     /// Whether the route has positions of another number of shards.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn has_rivals(&self, (route, shards): (&str, i32)) -> Result<bool, QueryError> {
         let sql = self.schema.apply(include_str!("sql/has_rivals.sql"));
         let rows = self.connection.query(&sql, &[&route, &shards]).await?;
@@ -338,7 +338,7 @@ impl Outbox {
     /// Listens for released leases, on an own session. A shared session cannot listen.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn listen_for_lease(&self) -> Result<(), QueryError> {
         match self.connection.sharing() {
             Sharing::Own => {
@@ -352,7 +352,7 @@ impl Outbox {
     /// Takes over a position whose cluster became this one by `pg_upgrade`. Returns whether it did.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn take_over_upgrade(&self, term: i64) -> Result<bool, QueryError> {
         let statement = &self.statements.take_over_position;
         let row = self.connection.run_one(Query::Lock, statement, &[&self.relay, &term]).await?;

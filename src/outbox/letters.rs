@@ -65,7 +65,7 @@ impl Outbox {
     /// `after`.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn blocked_keys(&self, after: LetterId) -> Result<BlockedKeys, QueryError> {
         let blocked = &self.statements.load_blocked_keys;
         let size = self.limits.blocked_keys.at_most(BLOCKED_PAGE);
@@ -83,7 +83,7 @@ impl Outbox {
     /// Reads the due letters. `wait_max` is the longest wait of the retry policy.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn due_letters(&self, wait_max: Duration) -> Result<DueLetters, QueryError> {
         let wait_max = wait_max.as_secs_f64();
         let rows = self
@@ -107,7 +107,7 @@ impl Outbox {
     /// loaded come again with the next load.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn load_letters(
         &self,
         keys: Vec<(Option<AggregateKey>, Vec<Mark>)>,

@@ -44,7 +44,7 @@ impl Inspection {
     /// The losses of a relay that no operator has acknowledged.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn losses(&self, relay: &str) -> Result<Losses, QueryError> {
         let rows = self.query(include_str!("sql/count_losses.sql"), &[&relay]).await?;
         rows.first().map(Losses::read).transpose().map(Option::unwrap_or_default)
@@ -54,7 +54,7 @@ impl Inspection {
     /// losses.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn acknowledge_loss(
         &self,
         relay: &str,

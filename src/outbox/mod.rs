@@ -179,7 +179,7 @@ impl Outbox {
     /// it, which has only one session.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn depth(&self) -> Result<Option<Depth>, QueryError> {
         self.measuring.depth(&self.connection, &self.schema, &self.relay).await
     }
@@ -205,7 +205,7 @@ impl Outbox {
     /// Rows with a letter that the position has not passed. Such rows exist only after a healing.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn lettered(&self) -> Result<HashSet<Seq>, QueryError> {
         let rows = self
             .connection

@@ -58,7 +58,7 @@ impl Inspection {
     /// Roles that are meant to insert events and would be refused.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn hindered_producers(&self) -> Result<Vec<Hindrance>, QueryError> {
         self.query(HINDERED, &[]).await?.iter().map(Hindrance::read).collect()
     }
@@ -67,7 +67,7 @@ impl Inspection {
     /// without one.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn queue(&self, relay: &str) -> Result<Option<Queue>, QueryError> {
         self.query(QUEUE, &[&relay]).await?.first().map(Queue::read).transpose()
     }
@@ -75,7 +75,7 @@ impl Inspection {
     /// Sessions of all instances of this relay, leaders and standbys, for people.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn instances(&self, relay: &str) -> Result<Vec<String>, QueryError> {
         let rows = self.query(include_str!("sql/list_instances.sql"), &[&relay]).await?;
         let name = |row: &Row| {
@@ -91,7 +91,7 @@ impl Upkeep {
     /// Same as [`Inspection::hindered_producers`].
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn hindered_producers(&self) -> Result<Vec<Hindrance>, QueryError> {
         self.run(HINDERED, &[]).await?.iter().map(Hindrance::read).collect()
     }
@@ -99,7 +99,7 @@ impl Upkeep {
     /// Same as [`Inspection::queue`].
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn queue(&self) -> Result<Option<Queue>, QueryError> {
         self.run(QUEUE, &[&self.relay()]).await?.first().map(Queue::read).transpose()
     }

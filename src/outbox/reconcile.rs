@@ -55,7 +55,7 @@ impl Settled {
     /// sequence is `first_seq`. Fewer than `limit` events come only at the end.
     ///
     /// # Errors
-    /// As the session's, which wants [`super::ACCOUNTING_SETTINGS`].
+    /// The errors of the session, which needs [`super::ACCOUNTING_SETTINGS`].
     pub async fn page(
         &self,
         above: Seq,
@@ -85,7 +85,7 @@ impl Settled {
     /// [`RECONCILE_BATCH`]. Returns the number of letters.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn publish_again(&self, missing: &[i64], actor: &str) -> Result<u64, QueryError> {
         let sql = self.schema.apply(include_str!("sql/reconcile_events.sql"));
         let bytes_max = i64::try_from(LETTER_BYTES_MAX).unwrap_or(i64::MAX);
@@ -99,7 +99,7 @@ impl Settled {
     /// Requests that a relay which waits for an operator accepts the stream as it is.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn ask_to_heal(&self, actor: &str) -> Result<(), QueryError> {
         let sql = self.schema.apply(include_str!("sql/request_healing.sql"));
         let channel = self.schema.channel();

@@ -73,7 +73,7 @@ impl Inspection {
     /// A relay of the same route that is led with another number of shards, if there is one.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn rival(&self, route: (&str, i32)) -> Result<Option<Rival>, QueryError> {
         rival(self.connection(), self.schema(), route).await
     }
@@ -81,7 +81,7 @@ impl Inspection {
     /// All relays that have a position, by name; at most 1,000.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn relays(&self) -> Result<Vec<RelayRow>, QueryError> {
         self.query(RELAYS, &[&COUNT_MAX]).await?.iter().map(RelayRow::read).collect()
     }
@@ -90,7 +90,7 @@ impl Inspection {
     /// `letters` says so.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn forget_relay(
         &self,
         relay: &str,
@@ -124,7 +124,7 @@ impl Upkeep {
     /// All relays that have a position, by name; at most 1,000.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn relays(&self) -> Result<Vec<RelayRow>, QueryError> {
         self.run(RELAYS, &[&COUNT_MAX]).await?.iter().map(RelayRow::read).collect()
     }

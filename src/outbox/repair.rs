@@ -54,7 +54,7 @@ impl Repair {
     /// nothing was done. A new holding must begin afterwards.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn heal(
         &self,
         authority: &Authority,
@@ -76,7 +76,7 @@ impl Repair {
     /// retained row that is not settled. Returns the number of rows; `None` when the term is lost.
     ///
     /// # Errors
-    /// As the session's. It takes as long as rewriting the outbox takes.
+    /// The errors of the session. It takes as long as rewriting the outbox takes.
     pub async fn rescan(&self, term: i64) -> Result<Option<i64>, QueryError> {
         let row = self.row(include_str!("sql/rescan_outbox.sql"), &[&self.relay, &term]).await?;
         Ok(row.try_get(0)?)

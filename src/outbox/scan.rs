@@ -20,7 +20,7 @@ impl Outbox {
     /// Settled events are left out, unless they are unresolved letters.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn recognise_events(
         &self,
         seqs: &[i64],

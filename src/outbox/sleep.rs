@@ -9,7 +9,7 @@ impl Outbox {
     /// Listens for inserting transactions that notify. Call it once a session, before any sleep.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn listen(&self) -> Result<(), QueryError> {
         let listen = format!("LISTEN \"{}\"", self.schema.channel());
         self.connection.execute(&listen).await
@@ -19,7 +19,7 @@ impl Outbox {
     /// process dies.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn open_wake_up_gate(&self, open_for: Duration) -> Result<(), QueryError> {
         self.set_gate(i64::try_from(open_for.as_secs().max(1)).unwrap_or(i64::MAX)).await
     }
@@ -27,7 +27,7 @@ impl Outbox {
     /// Closes the wake-up gate: inserting transactions stop notifying.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn close_wake_up_gate(&self) -> Result<(), QueryError> {
         self.set_gate(0).await
     }
@@ -43,7 +43,7 @@ impl Outbox {
     /// gate before that was opened, and then it will not notify.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn has_open_writers(&self) -> Result<bool, QueryError> {
         let row =
             self.connection.run_one(Query::Gate, &self.statements.find_open_writers, &[]).await?;

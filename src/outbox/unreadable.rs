@@ -13,7 +13,7 @@ impl Outbox {
     /// rows come before the unreadable one, the result has those.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub(super) async fn next_unreadable(
         &self,
         cursor: &Position,

@@ -58,7 +58,7 @@ impl Upkeep {
     /// Measures how much is not published; `None` before the relay's first start.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn depth(&self) -> Result<Option<Depth>, QueryError> {
         self.measuring.depth(&self.connection, &self.schema, &self.relay).await
     }
@@ -66,7 +66,7 @@ impl Upkeep {
     /// Losses that no operator has acknowledged.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn losses(&self) -> Result<Losses, QueryError> {
         let rows = self.run(include_str!("sql/count_losses.sql"), &[&self.relay]).await?;
         rows.first().map(Losses::read).transpose().map(Option::unwrap_or_default)
@@ -76,7 +76,7 @@ impl Upkeep {
     /// a text (`None` when events flow), and a report as JSON.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn note(
         &self,
         term: i64,
@@ -98,7 +98,7 @@ impl Upkeep {
     /// Statements that grant privileges which the relay needs and its user lacks.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn missing_grants(&self) -> Result<Vec<String>, QueryError> {
         let schema = include_str!("sql/find_missing_usage.sql");
         let mut rows = self.run(schema, &[]).await?;
@@ -114,7 +114,7 @@ impl Upkeep {
     /// Takes a checkpoint of the position, and deletes checkpoints older than `kept`.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn checkpoint(&self, kept: Duration) -> Result<(), QueryError> {
         let parameters: [&(dyn ToSql + Sync); 2] = [&self.relay, &kept.as_secs_f64()];
         self.run(include_str!("sql/take_checkpoint.sql"), &parameters).await.map(drop)
@@ -123,7 +123,7 @@ impl Upkeep {
     /// Empties the turns whose rows were settled longer ago than `retention`.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn retain(&self, retention: Duration) -> Result<Retained, QueryError> {
         let sql = self.schema.apply(include_str!("sql/rotate_turns.sql"));
         let seconds = retention.as_secs_f64();
@@ -139,7 +139,7 @@ impl Upkeep {
     /// Deletes resolved letters and audit rows that are older than these times, up to a limit.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn forget(
         &self,
         letters: Duration,
@@ -160,7 +160,7 @@ impl Upkeep {
     /// Deletes the consumers' dedup keys that are older than `retention`.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn forget_processed(&self, retention: Duration) -> Result<(), QueryError> {
         let sql = include_str!("sql/delete_consumer_keys.sql");
         self.run(sql, &[&retention.as_secs_f64()]).await.map(drop)

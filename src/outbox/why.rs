@@ -44,7 +44,7 @@ impl Inspection {
     /// Reads the obstacle for the events of a key.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn waiting(&self, relay: &str, key: &AggregateKey) -> Result<WaitingKey, QueryError> {
         let (kind, id) = (key.aggregate_type(), key.aggregate_id());
         // Rows are read first: a row that becomes a letter in between is counted twice instead of

@@ -18,7 +18,7 @@ use super::{
 ///
 /// # Errors
 ///
-/// As `version`; it names the session that holds a lock.
+/// The errors of `version`; it names the session that holds a lock.
 ///
 /// # Cancel safety
 ///
@@ -44,7 +44,7 @@ pub async fn version_within(
 ///
 /// # Errors
 ///
-/// As `changed_functions`.
+/// The errors of `changed_functions`.
 ///
 /// # Cancel safety
 ///
@@ -60,7 +60,7 @@ pub async fn changed_functions(
 ///
 /// # Errors
 ///
-/// As the session's.
+/// The errors of the session.
 ///
 /// # Cancel safety
 ///
@@ -76,11 +76,11 @@ pub async fn rightful(
 ///
 /// # Errors
 ///
-/// As `migrate`; it names the session that holds a lock.
+/// The errors of `migrate`; it names the session that holds a lock.
 ///
 /// # Cancel safety
 ///
-/// As `migrate`.
+/// The errors of `migrate`.
 pub async fn migrate(
     connection: &mut Connection,
     schema: &Schema,

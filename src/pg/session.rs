@@ -109,7 +109,7 @@ impl Connection {
     ///
     /// # Cancel safety
     ///
-    /// As that of the statement: the server may still carry it out.
+    /// The same as for a statement: the server may still carry it out.
     pub async fn deadline<T>(
         &self,
         statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
@@ -186,11 +186,11 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// As `deadline`.
+    /// The errors of `deadline`.
     ///
     /// # Cancel safety
     ///
-    /// As that of the statement: the server may still carry it out.
+    /// The same as for a statement: the server may still carry it out.
     pub async fn timed<T>(
         &self,
         query: Query,
@@ -223,11 +223,11 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// As the driver's; wrap it into [`deadline`](Self::deadline) or [`timed`](Self::timed).
+    /// The errors of the driver; wrap it into [`deadline`](Self::deadline) or [`timed`](Self::timed).
     ///
     /// # Cancel safety
     ///
-    /// As that of the statement: the server may still carry it out.
+    /// The same as for a statement: the server may still carry it out.
     pub async fn each(
         &self,
         statement: &Prepared,
@@ -255,11 +255,11 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// As [`each`](Self::each).
+    /// The same as for [`each`](Self::each).
     ///
     /// # Cancel safety
     ///
-    /// As [`each`](Self::each).
+    /// The same as for [`each`](Self::each).
     pub async fn rows(
         &self,
         statement: &Prepared,
@@ -278,11 +278,11 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// As `deadline`.
+    /// The errors of `deadline`.
     ///
     /// # Cancel safety
     ///
-    /// As [`each`](Self::each).
+    /// The same as for [`each`](Self::each).
     pub async fn run(
         &self,
         query: Query,
@@ -296,11 +296,11 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// As `deadline`; [`QueryError::NoRow`] when it gives none.
+    /// The errors of `deadline`; [`QueryError::NoRow`] when it gives none.
     ///
     /// # Cancel safety
     ///
-    /// As [`each`](Self::each).
+    /// The same as for [`each`](Self::each).
     pub async fn run_one(
         &self,
         query: Query,
@@ -316,11 +316,11 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// As `deadline`.
+    /// The errors of `deadline`.
     ///
     /// # Cancel safety
     ///
-    /// As that of the statement: the server may still carry it out.
+    /// The same as for a statement: the server may still carry it out.
     pub async fn query(
         &self,
         sql: &str,
@@ -334,11 +334,11 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// As the session's. The session's `statement_timeout` has to allow it.
+    /// The errors of the session. The session's `statement_timeout` has to allow it.
     ///
     /// # Cancel safety
     ///
-    /// As that of the statement: the server may still carry it out.
+    /// The same as for a statement: the server may still carry it out.
     pub async fn query_without_deadline(
         &self,
         sql: &str,
@@ -369,11 +369,11 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// As `deadline`.
+    /// The errors of `deadline`.
     ///
     /// # Cancel safety
     ///
-    /// As that of the statement: the server may still carry it out.
+    /// The same as for a statement: the server may still carry it out.
     pub async fn execute(&self, sql: &str) -> Result<(), QueryError> {
         self.deadline(self.client.batch_execute(sql)).await
     }

@@ -15,7 +15,7 @@ const RELAY: &str = "relay";
 /// The findings about the relay's leadership.
 ///
 /// # Errors
-/// As the session's.
+/// The errors of the session.
 pub(super) async fn findings(
     inspection: &Inspection,
     config: &Config,

@@ -95,7 +95,7 @@ pub(in crate::delivery) enum MissingAnswer {
     Possibly,
     /// A message of the event stayed without an answer.
     Certainly,
-    /// As one of the two before, and a scan has to search for the event before it is sent again.
+    /// One of the two before, and a scan has to search for the event before it is sent again.
     ScanFirst,
 }
 

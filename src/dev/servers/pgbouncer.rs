@@ -239,7 +239,7 @@ impl Pgbouncer {
     /// `SHOW POOLS`: one row a database and user, with `cl_active`, `cl_waiting`, `sv_active`, ….
     ///
     /// # Errors
-    /// As [`console`](Self::console).
+    /// The errors of [`console`](Self::console).
     ///
     /// # Cancel safety
     /// Nothing changes.
@@ -250,7 +250,7 @@ impl Pgbouncer {
     /// `SHOW SERVERS`: one row a server session, with `database`, `state`, `remote_pid`, ….
     ///
     /// # Errors
-    /// As [`console`](Self::console).
+    /// The errors of [`console`](Self::console).
     ///
     /// # Cancel safety
     /// Nothing changes.
@@ -261,7 +261,7 @@ impl Pgbouncer {
     /// `RECONNECT`: each server session is closed at the end of its transaction; clients stay.
     ///
     /// # Errors
-    /// As [`console`](Self::console).
+    /// The errors of [`console`](Self::console).
     ///
     /// # Cancel safety
     /// The sessions may be closed all the same.
@@ -273,7 +273,7 @@ impl Pgbouncer {
     /// transactions wait until [`resume`](Self::resume). A client must have used the database.
     ///
     /// # Errors
-    /// As [`console`](Self::console); so does a transaction that stays open for 30 s.
+    /// The errors of [`console`](Self::console); so does a transaction that stays open for 30 s.
     ///
     /// # Cancel safety
     /// The database may be paused all the same.
@@ -285,7 +285,7 @@ impl Pgbouncer {
     /// refuses new ones until [`resume`](Self::resume). A client must have used the database.
     ///
     /// # Errors
-    /// As [`console`](Self::console).
+    /// The errors of [`console`](Self::console).
     ///
     /// # Cancel safety
     /// The sessions may be cut all the same.
@@ -296,7 +296,7 @@ impl Pgbouncer {
     /// `RESUME`: ends a pause, or what [`kill_sessions`](Self::kill_sessions) began.
     ///
     /// # Errors
-    /// As [`console`](Self::console).
+    /// The errors of [`console`](Self::console).
     ///
     /// # Cancel safety
     /// The database may go on all the same.

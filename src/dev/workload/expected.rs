@@ -7,7 +7,7 @@ use crate::dev::checker::{Digest, Row};
 
 /// The placeholder for a header whose value the database chooses. Only its shape can be checked.
 pub(in crate::dev) const ANY_TIME: &str = "<an RFC 3339 time>";
-/// As [`ANY_TIME`], for the row number.
+/// The same as [`ANY_TIME`], for the row number.
 pub(in crate::dev) const ANY_SEQUENCE: &str = "<20 digits>";
 
 /// The aggregate type of all keyed events.

@@ -59,7 +59,7 @@ impl<'a> NamedLetters<'a> {
     /// Opens a session for the letters; an id that is named twice counts once.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn open(
         config: &Config,
         act: &'a LetterAct,
@@ -79,7 +79,7 @@ impl<'a> NamedLetters<'a> {
     /// Returns the letters that would be changed, and changes none.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn rehearse(&self) -> Result<ActedOn, DatabaseError> {
         let (since, before) = self.before().await?;
         let would = before.iter().filter(|(_, outcome)| self.act.may_change(outcome));
@@ -90,7 +90,7 @@ impl<'a> NamedLetters<'a> {
     /// Changes the letters that may be changed.
     ///
     /// # Errors
-    /// As the session's; a batch that was changed before stays changed.
+    /// The errors of the session; a batch that was changed before stays changed.
     pub async fn act(&self) -> Result<ActedOn, DatabaseError> {
         let LetterAct { action, hopeless, attribution, .. } = self.act;
         let (since, before) = self.before().await?;
@@ -117,7 +117,7 @@ impl<'a> NamedLetters<'a> {
     /// is over. Returns the letters without an outcome.
     ///
     /// # Errors
-    /// As the session's, and those of `on_outcome`.
+    /// The errors of the session, and those of `on_outcome`.
     pub async fn follow<E: From<DatabaseError>>(
         &self,
         acted: &ActedOn,

@@ -24,7 +24,7 @@ impl<'a> ChosenLetters<'a> {
     /// Opens a session and counts the letters.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn open(
         config: &Config,
         act: &'a LetterAct,
@@ -60,7 +60,7 @@ impl<'a> ChosenLetters<'a> {
     /// The first letters, in the order in which they would be changed.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn first(&self, limit: i64) -> Result<Vec<Letter>, DatabaseError> {
         Ok(self.operator.chosen(&self.choice, limit).await?)
     }
@@ -68,7 +68,7 @@ impl<'a> ChosenLetters<'a> {
     /// The database's clock, for [`Self::follow`].
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn now(&self) -> Result<SystemTime, DatabaseError> {
         Ok(self.operator.now().await?)
     }
@@ -81,7 +81,7 @@ impl<'a> ChosenLetters<'a> {
     /// Changes the next batch, as a whole or not at all, and gives the letters of it.
     ///
     /// # Errors
-    /// As the session's; the batches before stay changed.
+    /// The errors of the session; the batches before stay changed.
     pub async fn change_batch(&mut self) -> Result<Vec<i64>, DatabaseError> {
         let Some(above) = self.above else { return Ok(Vec::new()) };
         let LetterAct { action, attribution, .. } = self.act;
@@ -94,7 +94,7 @@ impl<'a> ChosenLetters<'a> {
     /// are or the time is over. Returns the letters without an outcome.
     ///
     /// # Errors
-    /// As the session's, and those of `on_outcome`.
+    /// The errors of the session, and those of `on_outcome`.
     pub async fn follow<E: From<DatabaseError>>(
         &self,
         ids: &[i64],

@@ -133,7 +133,7 @@ impl EditError {
 /// Checks the change of a letter, and changes nothing.
 ///
 /// # Errors
-/// As the session's, and those of a letter that cannot be changed so.
+/// The errors of the session, and those of a letter that cannot be changed in this way.
 pub async fn rehearse_edit(
     config: &Config,
     id: i64,
@@ -146,7 +146,7 @@ pub async fn rehearse_edit(
 /// Changes a dead letter of the configured relay.
 ///
 /// # Errors
-/// As the session's, and those of a letter that cannot be changed so.
+/// The errors of the session, and those of a letter that cannot be changed in this way.
 pub async fn edit(
     config: &Config,
     id: i64,

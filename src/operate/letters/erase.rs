@@ -24,7 +24,7 @@ pub struct ErasedKey {
 /// Erases what the outbox and the letters of the configured relay keep of a key.
 ///
 /// # Errors
-/// As the session's; what was erased before stays erased.
+/// The errors of the session; what was erased before stays erased.
 pub async fn erase(
     config: &Config,
     key: &AggregateKey,

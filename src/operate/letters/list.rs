@@ -69,7 +69,7 @@ impl ListError {
 /// `after`.
 ///
 /// # Errors
-/// As the session's, and that there is no letter `after`.
+/// The errors of the session, and that there is no letter `after`.
 pub async fn list(
     config: &Config,
     (state, filter): (LetterState, &LetterFilter),
@@ -92,7 +92,7 @@ pub async fn list(
 /// Letters that no list of a configured relay has, as after a relay's name was changed.
 ///
 /// # Errors
-/// As the session's.
+/// The errors of the session.
 pub async fn stranded(config: &Config) -> Result<Vec<StrandedLetters>, DatabaseError> {
     let relays = inspect(config, PURPOSE, &SESSION_SETTINGS).await?.relays().await?;
     let stranded =

@@ -37,7 +37,7 @@ const PURPOSE: &str = "dlq";
 /// The configuration of the route that has a letter; that of the first when none has it.
 ///
 /// # Errors
-/// As the session's.
+/// The errors of the session.
 pub async fn route_of(loaded: &Loaded, id: i64) -> Result<&Config, DatabaseError> {
     if loaded.routes.len() == 1 {
         return Ok(&loaded.config);

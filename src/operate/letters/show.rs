@@ -75,7 +75,7 @@ impl ShowError {
 /// Shows a letter of whichever relay, with so much of its payload.
 ///
 /// # Errors
-/// As the session's, and that there is no such letter.
+/// The errors of the session, and that there is no such letter.
 pub async fn show(config: &Config, id: i64, extent: ShownExtent) -> Result<ShownLetter, ShowError> {
     let operator = open(config, &OPERATOR_SETTINGS).await?;
     let Some(detail) = operator.letter(id).await? else { return Err(ShowError::Unknown(id)) };

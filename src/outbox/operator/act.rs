@@ -125,7 +125,7 @@ impl Operator {
     /// transaction.
     ///
     /// # Errors
-    /// As the session's; then nothing of this batch was done, unless the answer did not come in
+    /// The errors of the session; then nothing of this batch was done, unless the answer did not come in
     /// time.
     pub async fn act(
         &self,
@@ -173,7 +173,7 @@ impl Operator {
     /// another person has edited it.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn edit(
         &self,
         edit: &Edit,
@@ -206,7 +206,7 @@ impl Operator {
     /// Erases the stored data of a key: one batch of the rows above a `seq`.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn erase(
         &self,
         key: &AggregateKey,
@@ -241,7 +241,7 @@ impl Operator {
     /// The current state of each of these letters, in the order of `ids`.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn outcomes(&self, ids: &[i64]) -> Result<Vec<(i64, LetterFate)>, QueryError> {
         let rows = self.query(include_str!("../sql/read_letter_fates.sql"), &[&ids]).await?;
         let mut found = std::collections::HashMap::new();

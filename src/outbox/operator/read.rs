@@ -118,7 +118,7 @@ impl Operator {
     /// The database's clock.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn now(&self) -> Result<SystemTime, QueryError> {
         let rows = self.query(include_str!("../sql/read_clock.sql"), &[]).await?;
         rows.first().map_or(Ok(SystemTime::UNIX_EPOCH), |row| Ok(row.try_get("now")?))
@@ -128,7 +128,7 @@ impl Operator {
     /// when there is no letter `after`.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn letters(
         &self,
         (state, choice): (LetterState, &Choice),
@@ -165,7 +165,7 @@ impl Operator {
     /// Counts the letters that a choice selects.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn count(&self, choice: &Choice) -> Result<u64, QueryError> {
         let narrowing = narrowing(choice);
         let mut parameters = self.common(&narrowing, choice);
@@ -180,7 +180,7 @@ impl Operator {
     /// The first letters of a choice, in the order in which an action would change them.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn chosen(&self, choice: &Choice, limit: i64) -> Result<Vec<Letter>, QueryError> {
         let narrowing = narrowing(choice);
         let mut parameters = self.common(&narrowing, choice);
@@ -195,7 +195,7 @@ impl Operator {
     /// A letter in full, of any relay; `None` when no letter has this id.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn letter(&self, id: i64) -> Result<Option<LetterDetail>, QueryError> {
         let sql = include_str!("../sql/read_letter.sql");
         let rows = self.query(sql, &[&id, &COUNT_MAX]).await?;
@@ -207,7 +207,7 @@ impl Operator {
     /// stores the payload is gone.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn payload(
         &self,
         id: i64,
@@ -230,7 +230,7 @@ impl Operator {
     /// Actions of operators on a letter, the oldest first.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn history(&self, id: i64) -> Result<Vec<AuditRow>, QueryError> {
         let sql = include_str!("../sql/read_letter_history.sql");
         let rows = self.query(sql, &[&id, &HISTORY_MAX]).await?;

@@ -46,7 +46,7 @@ impl Operator {
     /// The state of these letters since they were redriven, in the order of `ids`.
     ///
     /// # Errors
-    /// As the session's.
+    /// The errors of the session.
     pub async fn redriven(
         &self,
         ids: &[i64],

@@ -93,7 +93,7 @@ pub(super) async fn recorded(client: &Client, schema: &Schema) -> Result<Recorde
 ///
 /// # Errors
 ///
-/// As the session's; class `Schema` when the schema was not migrated by this program.
+/// The errors of the session; class `Schema` when the schema was not migrated by this program.
 ///
 /// # Cancel safety
 ///

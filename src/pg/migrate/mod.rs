@@ -244,7 +244,7 @@ pub fn print(schema: &Schema, after: i32) -> Result<String, MigrateError> {
 ///
 /// # Errors
 ///
-/// As the session's.
+/// The errors of the session.
 ///
 /// # Cancel safety
 ///

@@ -20,7 +20,10 @@ pub(super) async fn forget(session: &Upkeep, settings: &ChoreSettings) -> Result
         }
     }
     if letters > 0 || audits > 0 {
-        info!(letters, audits, "deleted old resolved letters and rows of the audit");
+        info!(
+            letters,
+            audits, "deleted letters that were resolved long ago, and old rows of the table audit"
+        );
     }
     Ok(())
 }

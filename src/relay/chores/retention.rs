@@ -15,7 +15,10 @@ pub(super) async fn run(
     let retained = session.retain(retention).await?;
     if retained.emptied > 0 {
         metrics.outbox.retired(u64::try_from(retained.rows_at_most).unwrap_or_default());
-        info!(slots = retained.emptied, "retention emptied slots of the outbox");
+        info!(
+            slots = retained.emptied,
+            "retention emptied slots of the outbox, whose rows are all published and old"
+        );
     }
     failpoint::pass("retained");
     Ok(())

@@ -161,7 +161,7 @@ async fn from_elsewhere(
         return Ok(Resumed::Foreign);
     }
     let pending = outside.repair().await?.rescan(term).await?;
-    warn!(pending, "accepted a restored database; unsettled events are published");
+    warn!(pending, "accepted a restored database; its unsettled events will be published");
     Ok(Resumed::Rescanned)
 }
 

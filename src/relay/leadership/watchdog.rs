@@ -108,7 +108,7 @@ mod system {
             if let (Some(timer), Some(_)) = (&mut self.timer, self.set.take())
                 && let Err(error) = timer.set(NEVER, TimerSetTimeFlags::empty())
             {
-                warn!(%error, "the system does not stop the watchdog's timer");
+                warn!(%error, "could not stop the timer of the watchdog; a process that stands still may be ended too early");
             }
         }
     }

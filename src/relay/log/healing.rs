@@ -50,8 +50,8 @@ pub(in crate::relay) fn end_after(healed: Result<Option<Healed>, String>) -> Opt
             if lost > 0 {
                 error!(
                     events_at_most = lost,
-                    hint = "restore them from a backup or accept it, then acknowledge it: postrider \
-                            audit --acknowledge-loss --reason …",
+                    hint = "restore the events from a backup of the stream, or accept the loss; then \
+                            run `postrider audit --acknowledge-loss --reason …`",
                     "the stream has lost published events that the outbox no longer has: they cannot \
                      be published again"
                 );

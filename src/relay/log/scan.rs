@@ -43,7 +43,8 @@ pub(in crate::relay) struct Scanned {
     pub(in crate::relay) last_seq: u64,
     /// Number of messages read.
     pub(in crate::relay) messages: u64,
-    /// Events of ours that were forgotten, because there were more than [`SCANNED_IDS_MAX`].
+    /// Number of our events whose ids the scan dropped, because there were more than
+    /// [`SCANNED_IDS_MAX`].
     pub(in crate::relay) forgotten: u64,
     /// How long the stream keeps a message.
     pub(in crate::relay) keeps: Keeps,

@@ -79,8 +79,8 @@ impl BrokerLog {
                 self.scanned();
                 info!(
                     last_seq = scanned.last_seq,
-                    "the stream removes consumed messages, so it is not scanned for events that may have \
-                     been published before: only its duplicate window keeps them from being stored twice"
+                    "the stream removes consumed messages, so no scan can show which events were published \
+                     before; the duplicate window alone keeps the stream from storing one twice"
                 );
                 Ok(scanned)
             }

@@ -113,7 +113,8 @@ impl Reporter {
         );
     }
 
-    /// Logs that the log has lost acknowledged messages. Returns whether that is news.
+    /// Reports that the broker has lost acknowledged messages. Returns whether this was not reported
+    /// before.
     pub(in crate::relay) fn regressed(&mut self, text: &str) -> bool {
         if self.regression.as_deref() == Some(text) {
             return false;

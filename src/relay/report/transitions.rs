@@ -53,7 +53,8 @@ impl Reporter {
         });
     }
 
-    /// Notes another instance as the leader. Returns whether that is news.
+    /// Notes another instance as the leader. Returns whether it
+    /// was not noted before.
     pub(in crate::relay) fn stands_by(&self, leader: &str, lease: Duration) -> bool {
         self.metrics.dependencies.standing_by();
         self.status.send_if_modified(|status| {
