@@ -81,7 +81,7 @@ pub enum QueryError {
 
 /// A statement that waited for the lock of another session for too long.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {by} holds the lock that the statement waits for", describe(error))]
+#[error("{}: {by} holds a lock that the statement waits for", describe(error))]
 pub struct BlockedStatement {
     /// The session that holds the lock.
     pub by: Blocking,

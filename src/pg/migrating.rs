@@ -113,7 +113,7 @@ async fn watched<T>(
             doing: doing.clone(),
             class: Class::Transient,
             text: format!(
-                "{text}: {by} holds the lock that the statement waits for; hint: {}",
+                "{text}: {by} holds a lock that the statement waits for; hint: {}",
                 by.hint()
             ),
         }),
