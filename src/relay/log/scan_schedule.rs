@@ -79,8 +79,8 @@ impl BrokerLog {
                 self.scanned();
                 info!(
                     last_seq = scanned.last_seq,
-                    "the stream removes consumed messages, so no scan can show which events were published \
-                     before; the duplicate window alone keeps the stream from storing one twice"
+                    "the stream removes consumed messages, so it is not scanned; its duplicate window alone \
+                     keeps it from storing an event twice"
                 );
                 Ok(scanned)
             }
