@@ -95,7 +95,7 @@ pub(in crate::delivery) enum MissingAnswer {
     Possibly,
     /// A message of the event stayed without an answer.
     Certainly,
-    /// One of the two before, and a scan has to search for the event before it is sent again.
+    /// Either of the two before, and a scan has to search for the event before it is sent again.
     ScanFirst,
 }
 
