@@ -740,13 +740,14 @@ async fn an_overlong_lease_of_another_number_of_shards_is_shortened() {
     let ahead = "UPDATE postrider.position SET reported_at = clock_timestamp() + interval '23 h',
         lease_until = clock_timestamp() + interval '1 day'";
     client.batch_execute(ahead).await.unwrap();
-    let daemon = sharded(&fixture).set("route.shards", 2).start();
+    let mut daemon = sharded(&fixture).set("route.shards", 2).start();
     let lease = "SELECT lease_until < clock_timestamp() + interval '6 minutes'
         FROM postrider.position WHERE relay = 'default'";
     eventually("a shorter lease", DEADLINE, async || {
         client.query_one(lease, &[]).await.unwrap().get::<_, bool>(0)
     })
     .await;
+    daemon.wait_log("longer than any instance takes one for", DEADLINE).await;
     // The standby measures its backlog meanwhile, every twelve seconds.
     let_pass(Duration::from_secs(14)).await;
     eventually("a fresh measurement", DEADLINE, async || {
