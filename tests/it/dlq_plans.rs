@@ -7,6 +7,7 @@ use tokio_postgres::Client;
 use super::support::{
     DEADLINE, Fixture, eventually,
     letters::{done, number, refused},
+    wait_for_other_sessions_to_end,
 };
 
 const LETTERS: i64 = 150_000;
@@ -35,9 +36,7 @@ async fn fill(client: &Client) {
 /// Blocks of letters and of their indexes that were read from the cache and the disk by sessions that
 /// have ended. Those of the catalogue do not count: a vacuum that comes along reads thousands of them.
 async fn blocks(client: &Client) -> i64 {
-    let others = "SELECT count(*) FROM pg_stat_activity
-        WHERE datname = current_database() AND pid <> pg_backend_pid()";
-    eventually("no other session", DEADLINE, async || number(client, others).await == 0).await;
+    wait_for_other_sessions_to_end(client).await;
     // Up to version 14 the figures come from a file that may be half a second old: those of a
     // command were counted with the next one.
     let ended: SystemTime = client.query_one("SELECT clock_timestamp()", &[]).await.unwrap().get(0);

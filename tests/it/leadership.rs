@@ -11,6 +11,7 @@ use super::support::{
     daemon::{DaemonBuilder, STANDS_BY, WATCHDOG, pair, run},
     eventually, let_pass,
     stopwatch::Stopwatch,
+    wait_for_other_sessions_to_end,
 };
 
 /// The shortest lease that may be configured.
@@ -341,14 +342,7 @@ async fn a_lease_that_no_instance_can_have_written_does_not_last() {
     let mut daemon = daemon(&fixture).allow_log("longer than any instance").start();
     daemon.wait_log("relaying", DEADLINE).await;
     daemon.kill9();
-    // A statement of it may still be executed.
-    eventually("the end of its sessions", DEADLINE, async || {
-        let sessions = "SELECT count(*) FROM pg_stat_activity
-            WHERE datname = current_database() AND pid <> pg_backend_pid()";
-        let sessions: i64 = client.query_one(sessions, &[]).await.unwrap().get(0);
-        (sessions == 0).then_some(())
-    })
-    .await;
+    wait_for_other_sessions_to_end(&client).await;
     for (column, value) in [
         ("lease_until", "'infinity'"),
         ("lease_until", "'-infinity'"),

@@ -228,6 +228,17 @@ impl<T> Condition for Option<T> {
     }
 }
 
+/// Waits until the database has no session but this one. A statement of a killed program may be
+/// executed after its death.
+pub(crate) async fn wait_for_other_sessions_to_end(client: &tokio_postgres::Client) {
+    eventually("the end of the other sessions", DEADLINE, async || {
+        let sessions = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        client.query_one(sessions, &[]).await.unwrap().get::<_, i64>(0) == 0
+    })
+    .await;
+}
+
 /// Checks again and again until the condition is met; the test fails at the deadline.
 pub(crate) async fn eventually<C: Condition>(
     what: impl Debug,
