@@ -81,8 +81,8 @@ postgres_found() {
     return 1
 }
 
-# Debian makes and starts a cluster at installation unless configured otherwise; we want the programs
-# only. The setting is put back afterwards.
+# Debian makes and starts a cluster at installation unless configured otherwise; we want the
+# programs only. The setting is put back afterwards.
 apt_install_postgres() {
     setting=/etc/postgresql-common/createcluster.conf
     apt_install postgresql-common || return 1

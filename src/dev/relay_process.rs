@@ -130,7 +130,7 @@ pub fn run_command(home: &Path, toml: &str, args: &[&str]) -> io::Result<()> {
     Err(io::Error::other(String::from_utf8_lossy(&text).trim().to_owned()))
 }
 
-/// This program, with its configuration file; of the environment it gets only `PATH`.
+/// The program itself, with its configuration file; of the environment it gets only `PATH`.
 fn program(home: &Path, toml: &str) -> io::Result<Command> {
     let config = config_path(home);
     fs::write(&config, toml)?;

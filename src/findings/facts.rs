@@ -56,9 +56,9 @@ pub enum Role {
         /// The instance that leads; `None` when nobody has led for longer than a take-over takes.
         leader: Option<String>,
     },
-    /// This instance leads.
+    /// Leader: the instance runs the relay.
     Leading,
-    /// This instance is stopping.
+    /// Former leader or standby that is stopping.
     Stopping,
     /// Another program leads, as the database says.
     Led {

@@ -110,8 +110,8 @@ pub(super) fn classify_answer(answer: Answer<'_>, wanted: ExpectedStream<'_>) ->
 pub(super) fn classify_error(error: &ApiError) -> Outcome {
     let text = format!("{} (JetStream code {})", error.description, error.err_code);
     match error.err_code {
-        // One subject is full (`discard_new_per_subject`). Only the events of this subject have to
-        // wait.
+        // A single subject is full (`discard_new_per_subject`). Only the events of this subject
+        // have to wait.
         10077 if is_full_subject(&error.description) => {
             busy(SUBJECT_FULL, text, Attempt::CountsAsWait)
         }

@@ -1,5 +1,5 @@
 //! NATS: connections, the stream and its verification, publishing, and the meaning of each answer.
-//! It is the only module that names the client library.
+//! No other module names the client library.
 
 mod account;
 mod answer;

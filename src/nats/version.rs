@@ -55,7 +55,7 @@ mod tests {
         for (text, too_old, atomic, fast) in [
             ("2.10.26", true, false, false),
             ("2.11.99", true, false, false),
-            // This version refuses a message id in an atomic batch (10177).
+            // Version 2.12.0 refuses a message id in an atomic batch (10177).
             ("2.12.0", false, false, false),
             ("2.12.1", false, true, false),
             ("2.14.0-RC.2", false, true, true),

@@ -144,33 +144,14 @@ impl KeyAnswers<'_> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use uuid::Uuid;
 
     use super::*;
     use crate::outbox::operator::Letter;
 
     #[test]
     fn the_letter_in_front_is_serialised_with_the_keys_of_a_list_and_its_own() {
-        let letter = Letter {
-            id: 7,
-            relay: "default".to_owned(),
-            state: "dead".to_owned(),
-            dead_at: Some("2026-11-27T10:00:01Z".to_owned()),
-            first_failed_at: "2026-11-27T10:00:00Z".to_owned(),
-            next_attempt_at: None,
-            error_code: "subject_full".to_owned(),
-            error: "the subject is full".to_owned(),
-            fingerprint: "subject_full/a".to_owned(),
-            attempts: 3,
-            holds: true,
-            seq: 41,
-            event_id: Uuid::nil(),
-            event_type: "order.placed".to_owned(),
-            key: Some(AggregateKey::new("order", "o/1")),
-            payload_bytes: 12,
-        };
         let head = WaitingLetter {
-            letter,
+            letter: Letter::sample(),
             last_failed_at: "2026-11-27T10:00:01Z".to_owned(),
             next_attempt_in_seconds: None,
             is_hopeless: false,

@@ -87,8 +87,8 @@ impl Repair {
     /// Every term increases, so the caller must acquire the lease again.
     ///
     /// # Errors
-    /// The errors of the session; class `Transient` while open transactions keep the sequence from being
-    /// altered. It takes as long as numbering rows takes.
+    /// The errors of the session; class `Transient` while open transactions keep the sequence from
+    /// being altered. It takes as long as numbering rows takes.
     pub async fn repair_contract(&self) -> Result<Repaired, QueryError> {
         let row = self.one(include_str!("sql/repair_contract.sql"), &[]).await?;
         Ok(Repaired {

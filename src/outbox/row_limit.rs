@@ -113,7 +113,8 @@ mod tests {
         assert_eq!(limit.at_most(1_000), 125, "a small success says nothing either");
     }
 
-    /// A limit that grew at once failed every few statements, and each failure may cost the session.
+    /// A limit that grew at once failed every few statements, and each failure may cost the
+    /// session.
     #[test]
     fn a_size_that_failed_is_tried_again_only_after_many_successes() {
         let limit = RowLimit::default();

@@ -22,8 +22,8 @@ pub struct WaitingKey {
     pub is_more: bool,
 }
 
-/// The unresolved letter that stands in front of the others of its key. It is serialised as `--json`
-/// prints it.
+/// The unresolved letter that stands in front of the others of its key. It is serialised as
+/// `--json` prints it.
 #[derive(Debug, Clone, Serialize)]
 pub struct WaitingLetter {
     /// The fields that lists show too.

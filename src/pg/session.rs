@@ -223,7 +223,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// The errors of the driver; wrap it into [`deadline`](Self::deadline) or [`timed`](Self::timed).
+    /// The errors of the driver; wrap it into [`deadline`](Self::deadline) or
+    /// [`timed`](Self::timed).
     ///
     /// # Cancel safety
     ///

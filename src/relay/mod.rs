@@ -1,8 +1,8 @@
 //! Relay: a flow from the outbox to the log of a broker, and the loop that drives it.
 //!
-//! One task owns all delivery state. Each turn starts the I/O that can start, then absorbs in one
-//! `select!` what happened; no arm awaits. So reading, answers and commits overlap, without a lock
-//! and without a question of cancel safety.
+//! A single task owns all delivery state. Each turn starts the I/O that can start, then absorbs in
+//! one `select!` what happened; no arm awaits. So reading, answers and commits overlap, without a
+//! lock and without a question of cancel safety.
 //!
 //! | place | subject |
 //! |---|---|
@@ -279,7 +279,7 @@ impl Relay {
                     self.checked(holding, checked);
                     None
                 }
-                // These come before the answers, because more answers may come all the time.
+                // Requests come before the answers, because more answers may come all the time.
                 () = recheck.notified() => Some(Ended::Again),
                 () = yielding.notified() => Some(Ended::Yielded),
                 () = holding.outbox.closed() => {

@@ -59,7 +59,7 @@ async fn a_chore_that_fails_is_named_and_stops_no_other() {
     .await;
 }
 
-/// What the note had to say counted as new and was written again at once, for ever: a whole core.
+/// The note that failed counted as new and was written again at once, for ever: a whole core.
 #[tokio::test]
 async fn a_note_that_fails_costs_no_processor_time() {
     let fixture = Fixture::new().await;

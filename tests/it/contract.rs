@@ -59,7 +59,8 @@ async fn a_sequence_with_a_cache_costs_no_event() {
     insert(&other, 10, 20).await;
     fixture.wait_stored(20, DEADLINE).await;
     assert!(fixture.wait_drained(DEADLINE).await);
-    // More rows than a poll has room for, so that pages are read, and some with low numbers among them.
+    // More rows than a poll has room for, so that pages are read, and some with low numbers among
+    // them.
     daemon.freeze();
     insert(&other, 20, 1_480).await;
     insert(&one, 1_480, 1_552).await;

@@ -261,9 +261,9 @@ async fn letters_survive_kills_of_the_program_in_the_middle_of_their_key() {
     assert_eq!(stored, (2..=3001).collect::<Vec<_>>());
 }
 
-/// The letter gave way to a newer event of its key that had to wait itself, and its mark went before
-/// that event was recorded. When the program died in between, nothing was left that made a relay load
-/// at it.
+/// The letter gave way to a newer event of its key that had to wait itself, and its mark went
+/// before that event was recorded. When the program died in between, nothing was left that made a
+/// relay load at it.
 #[tokio::test]
 async fn a_letter_that_gave_way_is_not_forgotten_when_what_it_gave_way_to_is_never_recorded() {
     let mut fixture = denied_fixture().await;

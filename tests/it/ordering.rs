@@ -199,8 +199,8 @@ async fn a_late_transaction_of_more_bytes_than_a_page_arrives_whole_and_in_order
     assert!(numbers.eq(0..600), "600 in order");
 }
 
-/// A poll of what is new goes over the rows of open transactions as well. Of these there can be so many that
-/// no poll ends in time; pages do.
+/// A poll of what is new goes over the rows of open transactions as well. Of these there can be so
+/// many that no poll ends in time; pages do.
 #[tokio::test]
 async fn an_open_transaction_of_very_many_rows_does_not_stop_the_others() {
     let fixture = Fixture::new().await;

@@ -57,7 +57,7 @@ async fn wait_denied(daemon: &Daemon, subject: &str) {
         gate(daemon).await.is_some_and(|gate| gate["kind"] == "permission_denied")
     })
     .await;
-    // It stays so: an answer that does not come is no other failure.
+    // The cause stays the same: an answer that does not come is no other failure.
     let end = tokio::time::Instant::now() + std::time::Duration::from_secs(3);
     while tokio::time::Instant::now() < end {
         let gate = gate(daemon).await.expect("a closed gate");

@@ -1,4 +1,5 @@
-//! What the stream has lost is found, reported and published again, in order and under the same ids.
+//! Events that the stream has lost are found, reported and published again, in order and under the
+//! same ids.
 
 use std::time::Duration;
 
@@ -245,7 +246,7 @@ async fn a_stream_that_others_wrote_over_waits_for_an_operator_and_is_reconciled
     assert!(line.contains("contains another message under sequence 100"), "{line}");
     wait_regressed(&fixture, &daemon).await;
     emit(&fixture, 7, 10).await;
-    // It stays so, however often the program verifies the stream.
+    // The stream stays as it is, however often the program verifies it.
     let end = Instant::now() + Duration::from_secs(3);
     while Instant::now() < end {
         assert!(!daemon.log().contains("publishing again"), "{}", daemon.log());

@@ -56,7 +56,7 @@ async fn the_program_empties_what_is_published_and_old_and_keeps_the_rest() {
         let_pass(Duration::from_millis(300)).await;
     }
 
-    // What is not published stays, however often and late retention runs.
+    // Rows that are not published stay, however often and late retention runs.
     fixture.nats.own().kill9().unwrap();
     app::insert_backlog(&client, 500, 10).await;
     for _ in 0..6 {

@@ -62,7 +62,7 @@ async fn a_settlement_of_more_letters_than_a_statement_can_write_is_written_in_p
     assert!(daemon.log().contains("could not settle"), "{}", daemon.log());
 }
 
-/// What became of letters used to be written in one statement, and that one again, for ever.
+/// The outcomes of letters used to be written in one statement, and that statement again, for ever.
 #[tokio::test]
 async fn records_of_more_letters_than_a_statement_can_write_are_written_in_parts() {
     let fixture = Fixture::new().await;

@@ -68,7 +68,8 @@ async fn a_deleted_stream_that_was_published_to_is_for_a_person_to_restore() {
     daemon.stop().await;
     assert_eq!(check().await, Some(78));
 
-    // A person follows the command; a stream that was created anew is reported before a start heals it.
+    // A person follows the command; a stream that was created anew is reported before a start heals
+    // it.
     fixture.jetstream().await.create_stream(fixture.stream_config()).await.unwrap();
     let check = daemon::run(&fixture.toml(), &["check"]).await;
     assert!(check.stdout.contains("was created anew since events were published"), "{check:?}");

@@ -12,7 +12,7 @@ use super::support::{
     toml::Toml,
 };
 
-/// What is different about a stream.
+/// The difference of a stream from the default.
 type Change<'a> = &'a dyn Fn(Config) -> Config;
 
 /// The program, when the stream is somebody else's to make.
@@ -39,7 +39,7 @@ async fn dead_letters(fixture: &Fixture) -> i64 {
     client.query_one(r#"SELECT count(*) FROM "postrider".letter"#, &[]).await.unwrap().get(0)
 }
 
-/// What is stored came in the order in which it was emitted.
+/// The stored events came in the order in which they were emitted.
 async fn assert_in_order(fixture: &Fixture, count: usize) {
     let messages = fixture.read_stream().await;
     assert_eq!(messages.len(), count);

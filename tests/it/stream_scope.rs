@@ -124,7 +124,7 @@ async fn a_denied_request_that_is_not_needed_is_named_and_stops_nothing() {
 #[tokio::test]
 async fn a_denied_request_that_is_needed_is_named_at_once() {
     let mut fixture = with_denied("\"$JS.API.CONSUMER.CREATE.>\"").await;
-    // What is in the stream and not settled has to be scanned for.
+    // Events in the stream that are not settled have to be scanned for.
     emit(&fixture, "order.placed", "o-1", 5).await;
     let jetstream = fixture.jetstream().await;
     nats::create_stream(&jetstream, &fixture.stream, &format!("{}.>", fixture.prefix)).await;

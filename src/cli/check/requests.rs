@@ -124,7 +124,7 @@ async fn permitted(
     for request in wanted {
         match nats::ask(connection, request, stream).await {
             Reply::Answered(_) => {}
-            // This consumer does not exist, so nothing listens for the request.
+            // The consumer does not exist, so nothing listens for the request.
             Reply::Nobody if request == Request::Next => {}
             Reply::Nobody => findings.push(unheard(connection, request, stream)),
             Reply::Denied(text) => findings.push(denied(connection, request, stream, &text)),

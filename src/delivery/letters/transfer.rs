@@ -113,8 +113,8 @@ impl Delivery {
         self.letters.is_active(key, id)
     }
 
-    /// Takes the loaded letters of one key. When the load began, everything below `settled_up_to` was
-    /// settled.
+    /// Takes the loaded letters of one key. When the load began, everything below `settled_up_to`
+    /// was settled.
     pub fn take_letters(&mut self, loaded: KeyLetters, settled_up_to: Ticket) {
         let floor = self.floor_now();
         let blocked = &mut self.blocked;

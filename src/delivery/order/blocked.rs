@@ -176,8 +176,8 @@ impl Blocked {
         Some(Certainty::Suspected)
     }
 
-    /// Releases a key that has no letter left among those settled before `settled_up_to`. A key whose
-    /// events became held letters since stays blocked. Returns whether it was released.
+    /// Releases a key that has no letter left among those settled before `settled_up_to`. A key
+    /// whose events became held letters since stays blocked. Returns whether it was released.
     pub(in crate::delivery) fn release(
         &mut self,
         key: &AggregateKey,

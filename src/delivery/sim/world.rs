@@ -458,7 +458,7 @@ impl World {
         self.failure_percent = 0;
         self.database.commit_all();
         for round in 0..self.database.rows.len() * 20 + 200 {
-            // This is later than the last kill, so that kills interrupt retries too.
+            // The round is later than the last kill, so that kills interrupt retries too.
             if round == TOUGH_ROUNDS {
                 self.tough.clear();
             }

@@ -207,7 +207,7 @@ impl Sandbox {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         if !self.has_ended() && self.signal(self.last_signal).is_ok() {
-            // This wait blocks: the directory can be removed only once no process writes to it.
+            // The wait blocks: the directory can be removed only once no process writes to it.
             let mut tries = 0;
             while !self.has_ended() && tries < 500 {
                 std::thread::sleep(Duration::from_millis(10));

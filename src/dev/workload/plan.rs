@@ -135,7 +135,7 @@ impl PlannedRow {
             event_version: if random.percent(90) { 1 } else { 2 },
             payload: Some(draw_payload(random, options, way)).filter(|_| !is_null),
             headers,
-            // This actor has to be percent-encoded in the message.
+            // The actor has to be percent-encoded in the message.
             actor: random.percent(25).then_some("Zoë \"Z\" Q"),
         }
     }

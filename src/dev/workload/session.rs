@@ -63,7 +63,8 @@ impl WriterSession {
         // The client of this connection reports the same error.
         tasks::drive(async move { drop(connection.await) });
         let prepare = async |text: &str| client.prepare(&in_schema(text, options)).await;
-        // One round trip prepares all statements, because some tests cut connections by the dozen.
+        // All statements are prepared in one round trip, because some tests cut connections by the
+        // dozen.
         let (lock, emit, emit_many, insert) = try_join4(
             prepare(include_str!("sql/lock.sql")),
             prepare(include_str!("sql/emit.sql")),

@@ -167,7 +167,7 @@ async fn prepare(
     (id, changes): (i64, LetterChanges),
 ) -> Result<Edit, EditError> {
     let detail = dead_letter(operator, id).await?;
-    // One byte of each part shows which columns contain a payload. The whole payload may be large.
+    // A byte of each part shows which columns contain a payload. The whole payload may be large.
     let parts = operator.payload(id, 1).await?.ok_or(EditError::PayloadGone)?;
     let edit = changes.edit(&detail, &parts)?;
     check(config, &detail, &edit, &parts)?;

@@ -78,7 +78,7 @@ pub async fn list(
 ) -> Result<LetterPage, ListError> {
     let operator = open(config, &OPERATOR_SETTINGS).await?;
     let choice = filter.choice(&operator, state).await?;
-    // One letter more than the page has shows whether another page follows.
+    // A letter more than the page has shows whether another page follows.
     let found = operator.letters((state, &choice), after, i64::from(limit) + 1).await?;
     let Some(mut letters) = found else {
         return Err(ListError::NothingBefore { id: after.unwrap_or_default(), state });

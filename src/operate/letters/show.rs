@@ -135,7 +135,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::{event::AggregateKey, outbox::operator::Letter};
+    use crate::outbox::operator::Letter;
 
     #[test]
     fn text_is_not_cut_inside_a_character() {
@@ -164,30 +164,9 @@ mod tests {
         );
     }
 
-    fn letter() -> Letter {
-        Letter {
-            id: 7,
-            relay: "default".to_owned(),
-            state: "dead".to_owned(),
-            dead_at: Some("2026-11-27T10:00:01Z".to_owned()),
-            first_failed_at: "2026-11-27T10:00:00Z".to_owned(),
-            next_attempt_at: None,
-            error_code: "subject_full".to_owned(),
-            error: "the subject is full".to_owned(),
-            fingerprint: "subject_full/a".to_owned(),
-            attempts: 3,
-            holds: true,
-            seq: 41,
-            event_id: Uuid::nil(),
-            event_type: "order.placed".to_owned(),
-            key: Some(AggregateKey::new("order", "o/1")),
-            payload_bytes: 12,
-        }
-    }
-
     fn detail() -> LetterDetail {
         LetterDetail {
-            letter: letter(),
+            letter: Letter::sample(),
             last_failed_at: "2026-11-27T10:00:01Z".to_owned(),
             occurred_at: "2026-11-27T09:00:00Z".to_owned(),
             replaces: None,
@@ -252,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_letter_without_a_key_has_null_for_both_parts_and_no_headers_are_null() {
-        let letter = Letter { key: None, ..letter() };
+        let letter = Letter { key: None, ..Letter::sample() };
         let detail = LetterDetail { letter, headers: "[".to_owned(), ..detail() };
         let payload = ShownPayload(None);
         let shown = ShownLetter { detail, history: Vec::new(), payload };

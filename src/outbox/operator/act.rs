@@ -125,8 +125,8 @@ impl Operator {
     /// transaction.
     ///
     /// # Errors
-    /// The errors of the session; then nothing of this batch was done, unless the answer did not come in
-    /// time.
+    /// The errors of the session; then nothing of this batch was done, unless the answer did not
+    /// come in time.
     pub async fn act(
         &self,
         action: Action,

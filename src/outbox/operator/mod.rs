@@ -197,6 +197,31 @@ fn narrowing(choice: &Choice) -> [Option<&str>; 5] {
 }
 
 #[cfg(test)]
+impl Letter {
+    /// A dead letter for tests.
+    pub(crate) fn sample() -> Self {
+        Self {
+            id: 7,
+            relay: "default".to_owned(),
+            state: "dead".to_owned(),
+            dead_at: Some("2026-11-27T10:00:01Z".to_owned()),
+            first_failed_at: "2026-11-27T10:00:00Z".to_owned(),
+            next_attempt_at: None,
+            error_code: "subject_full".to_owned(),
+            error: "the subject is full".to_owned(),
+            fingerprint: "subject_full/a".to_owned(),
+            attempts: 3,
+            holds: true,
+            seq: 41,
+            event_id: Uuid::nil(),
+            event_type: "order.placed".to_owned(),
+            key: Some(AggregateKey::new("order", "o/1")),
+            payload_bytes: 12,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     /// The parameters of a choice, and the fields of the record that stand for them in functions.
     const FIELDS: [(&str, &str); 10] = [

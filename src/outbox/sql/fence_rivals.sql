@@ -1,5 +1,6 @@
 -- Ends the terms of leaders with another number of shards whose lease is not in force. A frozen one
--- that wakes up later could renew its lease otherwise, because no instance has acquired its position.
+-- that wakes up later could renew its lease otherwise, because no instance has acquired its
+-- position.
 --
 -- The rule is that of functions/is_led.sql, written out: the function would read the row as of the
 -- statement's snapshot, and this condition is checked again on a row that was renewed meanwhile.

@@ -15,12 +15,7 @@ impl Holding {
         if !self.can_fetch() || !self.reader.is_due(now) {
             return;
         }
-        let room = self.delivery.room();
-        let limits = PageLimits {
-            events: limits.events.min(room.events),
-            bytes: limits.bytes.min(room.bytes),
-            ..limits
-        };
+        let limits = self.within_room(limits);
         let cursor = self.delivery.cursor();
         if self.final_poll == FinalPoll::Wanted && cursor.is_complete() {
             self.final_poll = FinalPoll::Reading;

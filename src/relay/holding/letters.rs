@@ -88,12 +88,7 @@ impl Holding {
         if !self.loading.is_idle() || !self.may_load() {
             return;
         }
-        let room = self.delivery.room();
-        let limits = PageLimits {
-            events: limits.events.min(room.events),
-            bytes: limits.bytes.min(room.bytes),
-            ..limits
-        };
+        let limits = self.within_room(limits);
         let outbox = Arc::clone(&self.outbox);
         if let Some(after) = self.letters.load_after {
             if self.letters.load_at <= now {

@@ -24,8 +24,8 @@ use crate::{
     delivery::{Delivery, Lease, Records, RecordsPart, Settlement},
     event::Seq,
     outbox::{
-        Authority, DeadLetter, HealWhen, Healed, Outbox, REPAIR_SETTINGS, Repair, SettleError,
-        Written,
+        Authority, DeadLetter, HealWhen, Healed, Outbox, PageLimits, REPAIR_SETTINGS, Repair,
+        SettleError, Written,
     },
     pg::{
         connect::{ConnectError, connect},
@@ -115,6 +115,16 @@ pub(in crate::relay) enum Ended {
 }
 
 impl Holding {
+    /// The limits of a page, or the room that memory has when that is less.
+    fn within_room(&self, limits: PageLimits) -> PageLimits {
+        let room = self.delivery.room();
+        PageLimits {
+            events: limits.events.min(room.events),
+            bytes: limits.bytes.min(room.bytes),
+            ..limits
+        }
+    }
+
     /// A holding that has read nothing yet.
     pub(in crate::relay) fn new(
         (outbox, place): (Arc<Outbox>, OutboxPlace),

@@ -113,8 +113,8 @@ impl Reporter {
         );
     }
 
-    /// Reports that the broker has lost acknowledged messages. Returns whether this was not reported
-    /// before.
+    /// Reports that the broker has lost acknowledged messages. Returns whether this was not
+    /// reported before.
     pub(in crate::relay) fn regressed(&mut self, text: &str) -> bool {
         if self.regression.as_deref() == Some(text) {
             return false;

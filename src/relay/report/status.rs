@@ -112,7 +112,8 @@ impl Status {
         }
     }
 
-    /// Enters a phase. Only a leader has a pause of publishing, so the one of a holding ends with it.
+    /// Enters a phase. Only a leader has a pause of publishing, so the one of a holding ends with
+    /// it.
     pub(crate) fn enter(&mut self, phase: Phase) {
         self.phase = phase;
         self.unready = None;
@@ -241,7 +242,7 @@ pub enum Phase {
     Starting,
     /// Another instance leads; this one stands by.
     Standby,
-    /// This instance leads.
+    /// Leader: the instance runs the relay.
     Relaying,
     /// The relay is stopping: it settles the events in flight and starts nothing new.
     Stopping,

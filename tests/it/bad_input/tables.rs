@@ -56,8 +56,9 @@ async fn b26_columns_that_an_application_adds_or_shortens_change_nothing() {
     scene.goes_on().await;
 }
 
-/// Changes the table under a running program, insists that it says `complaint` and publishes nothing,
-/// repairs the table, and insists that what was inserted is published then without a restart.
+/// Changes the table under a running program, insists that it says `complaint` and publishes
+/// nothing, repairs the table, and insists that what was inserted is published then without a
+/// restart.
 async fn waits_until_repaired(breaking: &str, complaint: &str, repair: &str) {
     let mut scene = Scene::with(|daemon| {
         daemon.allow_log("the holding ended").allow_log("waiting for Postgres")

@@ -62,7 +62,7 @@ async fn relay(fixture: &Fixture) -> Client {
     client
 }
 
-/// What taking the position returns.
+/// The result of taking the position.
 async fn take_position(client: &Client) -> Row {
     let (instance, ended, process) = (Uuid::nil(), None::<i64>, None::<String>);
     let parameters: [&(dyn ToSql + Sync); 7] =
@@ -169,8 +169,8 @@ async fn a_poll_sees_what_its_snapshot_says_and_what_a_page_up_to_there_would() 
     assert_eq!(page(&client, (&settled, &seen), (0, 0), None).await, seqs);
 }
 
-/// With all that a poll may meet: a transaction that was open and has ended, one that was and is, one that
-/// rolled back, and one that has drawn a low seq and is younger than the snapshot.
+/// With all that a poll may meet: a transaction that was open and has ended, one that was and is,
+/// one that rolled back, and one that has drawn a low seq and is younger than the snapshot.
 #[tokio::test]
 async fn a_poll_gives_late_rows_among_the_others_and_none_of_the_open() {
     let fixture = Fixture::own_postgres().await;

@@ -139,8 +139,8 @@ async fn fill_up(set: Set) -> Tally {
     tally
 }
 
-/// Not the server's own limit, which it reports, but no room on its file system: it goes on answering
-/// questions and confirms nothing.
+/// Not the server's own limit, which it reports, but no room on its file system: it goes on
+/// answering questions and confirms nothing.
 async fn fill_the_disk(set: Set) -> Tally {
     let disk = match SmallDisk::mount("48m") {
         Ok(disk) => disk,
