@@ -1,7 +1,7 @@
 //! `postrider dev`: throwaway servers and a relay to play with, or one checked run.
 
+mod once;
 mod play;
-mod report;
 
 use std::io::{IsTerminal as _, stderr};
 
@@ -13,14 +13,14 @@ use super::{
 use crate::{
     config::error::Problem,
     dev::{
-        once,
+        once::{OnceError, run as run_once},
         stage::{Ports, Stage, StageError},
         workload,
     },
     logging,
 };
+use once::{RunFigures, RunText, faults};
 use play::Shop;
-use report::{RunFigures, RunText, faults};
 
 /// `postrider dev`
 #[derive(Debug, clap::Args)]
@@ -81,7 +81,7 @@ async fn once(stage: &mut Stage, args: &WorkloadArgs) -> Result<Exit, Failure> {
     };
     say(args, &format!("8 writers commit {} events (seed {seed}) …", number(args.events)));
     let is_shown = !args.json && stderr().is_terminal();
-    let outcome = once::run(stage, options, |committed, stored| {
+    let outcome = run_once(stage, options, |committed, stored| {
         if is_shown {
             let text = format!("{} committed, {} stored", number(committed), number(stored));
             print::progress(&text);
@@ -120,8 +120,8 @@ impl From<StageError> for Failure {
     }
 }
 
-impl From<once::OnceError> for Failure {
-    fn from(error: once::OnceError) -> Self {
+impl From<OnceError> for Failure {
+    fn from(error: OnceError) -> Self {
         Self::new(Exit::Failed, Problem::new(format!("could not finish the run: {error}")))
     }
 }

@@ -4,10 +4,10 @@
 
 mod acquire;
 pub mod contract;
+mod lateness;
 pub(crate) mod process;
 mod resume;
 mod shards;
 mod standby;
-mod trust;
 pub(super) mod turns;
 pub mod watchdog;

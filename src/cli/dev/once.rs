@@ -1,4 +1,4 @@
-//! Report of a checked run, for people and for programs.
+//! Result of `postrider dev --once`, for people and for programs.
 
 use std::fmt;
 

@@ -1,5 +1,4 @@
-//! Trust in the lease after a late turn: the lease is confirmed before anything else is handed
-//! over.
+//! Lateness of a turn: the lease is confirmed before anything else is handed over.
 
 use std::time::Instant;
 
