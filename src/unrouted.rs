@@ -75,7 +75,7 @@ impl UnroutedSink {
         if self.types.len() < TYPES_MAX && !self.types.contains(&message.subject) {
             warn!(
                 event_type = message.subject,
-                "no route takes events of this type: they are counted, and go nowhere"
+                "no route takes events of this type; they are counted and not published"
             );
             self.types.insert(message.subject);
         }

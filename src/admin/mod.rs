@@ -86,7 +86,9 @@ pub async fn serve(
         };
         if warned.is_none_or(|at| at.elapsed() >= REMIND) {
             warned = Some(Instant::now());
-            tracing::warn!("no health and metrics; trying again, and relaying goes on: {error}");
+            tracing::warn!(
+                "the admin listener has no address yet, so health and metrics are not served; trying again, while relaying goes on: {error}"
+            );
         }
         tokio::select! {
             () = tokio::time::sleep(BIND_AGAIN) => {}
@@ -94,14 +96,14 @@ pub async fn serve(
         }
         bound = bind(address).await;
     };
-    tracing::info!(address = %listener.address(), "admin listener");
+    tracing::info!(address = %listener.address(), "the admin listener serves health and metrics");
     let names = guard::HostNames::of(listener.address(), &hosts);
     let service =
         router(names, Shown { flows, program }).into_make_service_with_connect_info::<Audience>();
     let server = axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned());
     // The server never fails, because its listener retries. Its type has an error all the same.
     if let Err(error) = server.await {
-        tracing::error!(%error, "the admin listener ended");
+        tracing::error!(%error, "the admin listener ended; health and metrics are not served any more");
     }
 }
 

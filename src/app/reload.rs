@@ -72,7 +72,7 @@ fn log_outcome(reloaded: &Reloaded, levels: &Levels) {
         }
     }
     if taken_up.is_empty() {
-        info!("configuration reloaded: nothing has changed that counts now");
+        info!("configuration reloaded: no key has changed that counts before the next start");
     } else {
         info!(keys = taken_up.join(", "), "configuration reloaded");
     }

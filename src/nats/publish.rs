@@ -91,7 +91,7 @@ impl Publisher {
             // Messages in the client's queue must not be written later than those of the next
             // connection.
             if let Some(Err(error)) = unconstrained(client.force_reconnect()).now_or_never() {
-                tracing::debug!(%error, "cannot close the connection");
+                tracing::debug!(%error, "could not close the connection to NATS");
             }
             ended.cancel();
         }

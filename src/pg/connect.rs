@@ -373,7 +373,7 @@ impl Driving {
                 () = &mut forsaken => break "given up".to_owned(),
             }
         };
-        debug!(reason = %ending, "postgres session ended");
+        debug!(reason = %ending, "the session with Postgres ended");
         // The reason that a statement received is more precise, and stays.
         drop(self.ending.set(ending));
         self.closed.cancel();
@@ -387,10 +387,10 @@ impl Driving {
                 debug!(severity = notice.severity(), notice = %describe_refusal(notice));
             }
             AsyncMessage::Notification(notification) => {
-                trace!(channel = notification.channel(), "notified");
+                trace!(channel = notification.channel(), "received a notification from Postgres");
                 self.notified.notify_one();
             }
-            _ => debug!("message of an unknown kind from postgres"),
+            _ => debug!("received a message of an unknown kind from Postgres"),
         }
     }
 }

@@ -339,7 +339,7 @@ impl Relay {
             self.log.obstacle().is_none() && holding.delivery.breaker().cause().is_none();
         let done = if reachable { holding.is_drained() } else { holding.is_stranded() };
         if done {
-            info!("everything that was sent is settled");
+            info!("every message that was sent is answered and recorded in Postgres");
             return true;
         }
         let over = now.duration_since(since) >= self.settings.grace;
@@ -358,6 +358,6 @@ impl Relay {
 async fn release(holding: &Holding) {
     let released = timeout(RELEASE_MAX, holding.outbox.release(holding.authority.term)).await;
     if !matches!(released, Ok(Ok(()))) {
-        info!("could not release the lease; it ends by itself");
+        info!("could not release the lease; a standby takes over when it ends");
     }
 }

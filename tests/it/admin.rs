@@ -49,8 +49,10 @@ async fn json(daemon: &Daemon, path: &str) -> Value {
 #[tokio::test]
 async fn readiness_follows_postgres_and_liveness_does_not() {
     let mut fixture = Fixture::own_postgres().await;
-    let daemon =
-        relay(&fixture).allow_log("the holding ended").allow_log("waiting for Postgres").start();
+    let daemon = relay(&fixture)
+        .allow_log("the relay stopped leading")
+        .allow_log("waiting for Postgres")
+        .start();
     wait_ready(&daemon, 200, "ready").await;
     assert!(
         daemon.metric(r#"postrider_dependency_up{route="default",dependency="postgres"}"#).await
@@ -174,9 +176,9 @@ async fn taken_port_delays_no_event_and_is_bound_once_it_is_free() {
     let address = taken.local_addr().unwrap();
     let mut daemon = relay(&fixture)
         .listening(address.port())
-        .allow_log("no health and metrics; trying again, and relaying goes on")
+        .allow_log("health and metrics are not served; trying again")
         .start();
-    let line = daemon.wait_log("no health and metrics", DEADLINE).await;
+    let line = daemon.wait_log("health and metrics are not served", DEADLINE).await;
     assert!(line.contains(&format!("admin.listen {address}: ")), "{line}");
     assert!(line.contains("another process listens there"), "{line}");
     fixture.wait_stored(10, DEADLINE).await;

@@ -102,7 +102,7 @@ async fn the_age_of_the_oldest_event_grows_while_the_database_is_away() {
     let daemon = fixture
         .daemon()
         .admin()
-        .allow_log("the holding ended")
+        .allow_log("the relay stopped leading")
         .allow_log("waiting for Postgres")
         .start();
     eventually("a first measurement", DEADLINE, async || {

@@ -44,7 +44,7 @@ async fn everything_killed_at_random_costs_nothing() {
     let mut fixture = Fixture::with(Some(servers.0), Some(servers.1)).await;
     let mut daemon = fixture
         .daemon()
-        .allow_log("the holding ended")
+        .allow_log("the relay stopped leading")
         .allow_log("waiting for")
         .allow_log("trying again")
         .allow_log("nothing can be published just now")

@@ -128,7 +128,7 @@ async fn a_lost_grant_is_named_with_the_statement_that_grants_it() {
         .admin()
         .set("database.url", url)
         .allow_log("permission denied")
-        .allow_log("the holding ended")
+        .allow_log("the relay stopped leading")
         .allow_log("waiting for Postgres")
         .allow_log("lacks a grant")
         .start();
@@ -156,7 +156,7 @@ async fn a_leader_that_is_frozen_is_critical_to_who_reads_the_database() {
     // It finds its statements late when it wakes.
     let mut daemon = fixture
         .daemon()
-        .allow_log("the holding ended")
+        .allow_log("the relay stopped leading")
         .allow_log("trying again")
         .allow_log("waiting for Postgres")
         .start();

@@ -27,7 +27,7 @@ fn daemon(fixture: &Fixture) -> DaemonBuilder {
     fixture
         .daemon()
         .set("relay.lease", "3s")
-        .allow_log("the holding ended")
+        .allow_log("the relay stopped leading")
         .allow_log("waiting for NATS")
 }
 

@@ -23,7 +23,7 @@ fn daemon(fixture: &Fixture, pooler: &Pgbouncer) -> DaemonBuilder {
         .daemon()
         .set("database.url", pooler.url(&fixture.database))
         .set("relay.lease", "3s")
-        .allow_log("the holding ended")
+        .allow_log("the relay stopped leading")
         .allow_log("waiting for Postgres")
 }
 

@@ -16,7 +16,7 @@ use super::support::{
 fn daemon(fixture: &Fixture) -> DaemonBuilder {
     fixture
         .daemon()
-        .allow_log("the holding ended")
+        .allow_log("the relay stopped leading")
         .allow_log("waiting for Postgres")
         .allow_log("trying again")
 }
@@ -86,7 +86,7 @@ async fn terminated_connections_under_load_cost_nothing() {
     };
     fixture.under_load(awkward(1_000, 100), terminate).await;
 
-    assert!(daemon.log().contains("the holding ended"));
+    assert!(daemon.log().contains("the relay stopped leading"));
 }
 
 /// Whether the program leads, through a session that stands.

@@ -335,7 +335,7 @@ async fn a_filter_that_changes_is_audited_and_what_went_by_can_be_published() {
         ("subject", json!(subject)),
     ]);
     let mut daemon = relay(wider.clone()).start();
-    daemon.wait_log("the route takes other events from here on", DEADLINE).await;
+    daemon.wait_log("the filter of the route has changed", DEADLINE).await;
     let audited = r#"SELECT before -> 'filter' ->> 'types', after -> 'filter' ->> 'types'
         FROM "postrider".audit WHERE action = 'filter' AND relay = 'order'"#;
     eventually("a row of the audit", DEADLINE, async || {
@@ -643,7 +643,7 @@ async fn two_numbers_of_shards_never_publish_at_once() {
     assert_each_once_in_order(&fixture, 200).await;
 
     let mut new = sharded(&fixture).set("route.shards", 3).start();
-    new.wait_log("is led with another number of shards", DEADLINE).await;
+    new.wait_log("leads this route with another number of shards", DEADLINE).await;
     let checked = daemon::run(&fixture.toml().set("route.shards", 3), &["check"]).await;
     insert_numbered(&client, 200, 400).await;
     assert_each_once_in_order(&fixture, 400).await;
@@ -672,10 +672,10 @@ async fn a_frozen_leader_of_another_number_of_shards_does_not_go_on() {
     insert_numbered(&client, 200, 600).await;
     assert_each_once_in_order(&fixture, 600).await;
 
-    old.thaw_at_work("is led with another number of shards", DEADLINE).await;
+    old.thaw_at_work("leads this route with another number of shards", DEADLINE).await;
     insert_numbered(&client, 600, 1_000).await;
     assert_each_once_in_order(&fixture, 1_000).await;
-    old.wait_log("is led with another number of shards", DEADLINE).await;
+    old.wait_log("leads this route with another number of shards", DEADLINE).await;
     assert_eq!((leads(&old).await, leads(&new).await), (0, 3));
 }
 
@@ -743,7 +743,7 @@ async fn an_overlong_lease_of_another_number_of_shards_is_shortened() {
         client.query_one(lease, &[]).await.unwrap().get::<_, bool>(0)
     })
     .await;
-    daemon.wait_log("longer than any instance takes one for", DEADLINE).await;
+    daemon.wait_log("longer than any instance takes it", DEADLINE).await;
     // The standby measures its backlog meanwhile, every twelve seconds.
     let_pass(Duration::from_secs(14)).await;
     eventually("a fresh measurement", DEADLINE, async || {

@@ -104,7 +104,7 @@ fn as_relay(fixture: &Fixture) -> DaemonBuilder {
 async fn a_denied_request_that_is_not_needed_is_named_and_stops_nothing() {
     let mut fixture = with_denied("\"$JS.API.STREAM.MSG.GET.>\", \"$JS.API.DIRECT.GET.>\"").await;
     let mut daemon = as_relay(&fixture)
-        .allow_log("forbids a request that events")
+        .allow_log("forbids a request that publishing does not need")
         .allow_log("lost the connection to NATS")
         .allow_log("waiting for NATS")
         .start();
@@ -113,7 +113,7 @@ async fn a_denied_request_that_is_not_needed_is_named_and_stops_nothing() {
     // A new connection: the last acknowledged message is compared, which this user may not.
     fixture.nats.own().stop().await.unwrap();
     fixture.nats.own().start_again().await.unwrap();
-    let line = daemon.wait_log("forbids a request that events", DEADLINE).await;
+    let line = daemon.wait_log("forbids a request that publishing does not need", DEADLINE).await;
     assert!(line.contains("MSG.GET") || line.contains("DIRECT.GET"), "{line}");
     emit(&fixture, "order.placed", "o-1", 5).await;
     fixture.wait_stored(10, DEADLINE).await;

@@ -11,7 +11,7 @@ use super::support::{
 };
 
 fn daemon(fixture: &Fixture) -> DaemonBuilder {
-    fixture.daemon().allow_log("the holding ended").admin()
+    fixture.daemon().allow_log("the relay stopped leading").admin()
 }
 
 #[tokio::test]

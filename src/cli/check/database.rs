@@ -234,7 +234,7 @@ async fn cluster(inspection: &Inspection, relay: &str) -> Option<CheckItem> {
         Ok(None) => None,
         Ok(Some(ForeignPosition::Upgraded)) => Some(CheckItem::fine(
             RELAY,
-            "Postgres was upgraded by pg_upgrade: the relay goes on where it was",
+            "Postgres was upgraded by pg_upgrade: the relay goes on from its position",
         )),
         Ok(Some(ForeignPosition::Restored)) => {
             let text = RelayError::ForeignCluster.to_string();

@@ -20,7 +20,9 @@ WITH RECURSIVE home AS MATERIALIZED (
 ), routine AS MATERIALIZED (
     SELECT p.oid, p.proname, p.proowner, '.' || p.proname || '(' AS call,
            p.prosrc || coalesce(pg_get_function_sqlbody(p.oid), '') AS body
-    FROM pg_proc AS p JOIN home ON p.pronamespace = home.relnamespace
+    -- A constant, because the planner expects thousands of rows of a join. For the recursion below
+    -- it would then expect millions, and allocate memory for them.
+    FROM pg_proc AS p WHERE p.pronamespace = '"postrider"'::regnamespace
 ), expression AS MATERIALIZED (
     SELECT string_agg(pg_get_expr(d.adbin, d.adrelid), ' ') AS body
     FROM pg_attrdef AS d JOIN home ON d.adrelid = home.oid

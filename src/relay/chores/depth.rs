@@ -81,7 +81,7 @@ impl StandbyFigures {
         match outbox.depth().await {
             Ok(depth) => take(now, depth, status, metrics),
             Err(error) if error.class() == Class::SessionLost => return Err(error),
-            Err(error) => debug!(%error, "a standby could not measure the backlog"),
+            Err(error) => debug!(%error, "this standby could not count the events that wait"),
         }
         Ok(())
     }

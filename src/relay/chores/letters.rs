@@ -22,7 +22,8 @@ pub(super) async fn forget(session: &Upkeep, settings: &ChoreSettings) -> Result
     if letters > 0 || audits > 0 {
         info!(
             letters,
-            audits, "deleted letters that were resolved long ago, and old rows of the table audit"
+            audits,
+            "deleted dead letters resolved longer ago than their retention, and old rows of the table audit"
         );
     }
     Ok(())

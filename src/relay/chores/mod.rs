@@ -227,10 +227,11 @@ impl ChoreRunner {
                 if self.connect_failures == FAILURES_LOGGED && is_led {
                     warn!(
                         error,
-                        hint, "no session for measuring, checkpoints and retention; trying again"
+                        hint,
+                        "cannot connect to Postgres for measuring, checkpoints and retention; trying again"
                     );
                 } else {
-                    debug!(error, "no session for the chores");
+                    debug!(error, "cannot connect to Postgres for the chores");
                 }
                 sleep(RECONNECT).await;
                 None
@@ -376,7 +377,7 @@ impl FlowChores {
                 self.metrics.chores.done(chore);
                 self.failing(chore, 0);
                 if failures >= FAILURES_LOGGED {
-                    info!(chore = name, failures, "the chore works again");
+                    info!(chore = name, failures, "the chore succeeded again");
                 }
                 return;
             }

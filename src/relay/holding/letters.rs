@@ -225,7 +225,10 @@ impl Holding {
             Ok(dead) => {
                 let codes = dead_letters::of_records(&part.records);
                 report.dead_letters.written(codes, dead, now);
-                debug!(records = part.records.len(), "recorded the results of letters");
+                debug!(
+                    records = part.records.len(),
+                    "wrote what became of dead letters that were sent again"
+                );
                 records.part_written(part);
                 if part.records.iter().any(|record| record.load) {
                     self.letters.load_at = now;
@@ -237,7 +240,7 @@ impl Holding {
                 }
                 self.delivery.letters_recorded(&records);
                 if self.delivery.wants_blocked_keys() {
-                    info!("few enough keys are blocked again: loading them anew");
+                    info!("the number of blocked keys is below its limit again; loading them");
                     return Err(Ended::Again);
                 }
                 Ok(())

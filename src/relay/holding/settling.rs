@@ -92,7 +92,11 @@ impl Holding {
         match result {
             Ok(Written { fence: Some(fence), .. }) if *fence < self.fence => {
                 let (now, before) = (fence.0, self.fence.0);
-                warn!(now, before, "the sequence of outbox.seq went back; reading again");
+                warn!(
+                    now,
+                    before,
+                    "the sequence of outbox.seq went back; the relay begins again from its position"
+                );
                 Err(Ended::Again)
             }
             Ok(Written { fence, .. }) => {

@@ -74,7 +74,7 @@ pub(in crate::relay) async fn verify(
         let adopted = outside.repair().await?.adopt_rows().await?;
         warn!(
             rows = adopted,
-            "gave rows of another cluster transaction numbers of this one; they are published"
+            "rows of another cluster have transaction numbers of this one now, and will be published"
         );
         return Ok(ContractVerdict::Repaired);
     }
@@ -154,7 +154,7 @@ pub async fn watch(mut flows: Vec<Watched>, shutdown: Shutdown) {
             Ok(connection) => Inspection::new(connection, schema.clone()),
             // The relay's own session reports the failure of Postgres.
             Err(error) => {
-                debug!(%error, "could not verify the contract with the outbox");
+                debug!(%error, "could not verify the settings of the outbox's tables");
                 continue;
             }
         };
@@ -165,11 +165,13 @@ pub async fn watch(mut flows: Vec<Watched>, shutdown: Shutdown) {
                     warn!("{}; the relay begins again to repair it", problems.join("; "));
                     flow.settings.recheck.notify_one();
                 }
-                Err(error) => debug!(%error, "could not verify the contract with the outbox"),
+                Err(error) => {
+                    debug!(%error, "could not verify the settings of the outbox's tables")
+                }
             }
         }
         if let Err(error) = shards::spread(&inspection, &flows).await {
-            debug!(%error, "could not find out who leads the shards");
+            debug!(%error, "could not read which instances lead the shards");
         }
     }
 }

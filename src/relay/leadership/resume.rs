@@ -131,7 +131,7 @@ async fn with_rivals(
 /// warn.
 fn report_filter(passed_over: Option<PassedOver>, route: &str) {
     if passed_over.is_some_and(PassedOver::is_none) || route == UNROUTED {
-        info!("the route takes other events from here on; the audit has what it took before");
+        info!("the filter of the route has changed; the table audit has the old filter");
         return;
     }
     let count = passed_over.map_or_else(
@@ -141,8 +141,8 @@ fn report_filter(passed_over: Option<PassedOver>, route: &str) {
     warn!(
         hint = "an event that no other route takes is published by nobody: to publish these, take \
                 their types again, then `postrider reconcile --route NAME`",
-        "the route takes other events from here on, and passes over {count}; the audit has what it \
-         took before"
+        "the filter of the route has changed, so it passes over {count}; the table audit has \
+         the old filter"
     );
 }
 
@@ -154,7 +154,7 @@ async fn from_elsewhere(
     settings: &RelaySettings,
 ) -> Result<Resumed, NotYet> {
     if outbox.take_over_upgrade(term).await? {
-        info!("Postgres was upgraded by pg_upgrade: the relay goes on where it was");
+        info!("Postgres was upgraded by pg_upgrade; the relay goes on from its position");
         return Ok(Resumed::Rescanned);
     }
     if !settings.rescan {

@@ -40,7 +40,7 @@ pub(in crate::relay) async fn spread(
                 led = led.len(),
                 instances,
                 excess,
-                "leads more than its part of the shards"
+                "this instance leads more than its share of the shards; it releases those that another one waits for"
             );
         }
         for flow in wanted.iter().rev().take(excess) {

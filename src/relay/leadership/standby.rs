@@ -148,7 +148,7 @@ impl<'a> Standby<'a> {
                 leader = holder,
                 hint =
                     "stop every instance that has the other number of shards, see docs/scaling.md",
-                "the route is led with another number of shards; standing by until that ends"
+                "another instance leads this route with another number of shards; this one waits until it stops"
             );
         }
     }
@@ -158,7 +158,7 @@ fn warn_of_overlong_lease() {
     warn!(
         hint =
             "check whether somebody changed the position by hand, or the server's clock was ahead",
-        "the lease was longer than any instance takes one for; it ends in {} now",
+        "the lease had more than five minutes left, longer than any instance takes it; it is shortened to {}",
         humantime::format_duration(LEASE_MAX)
     );
 }

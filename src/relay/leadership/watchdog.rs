@@ -88,7 +88,7 @@ mod system {
                 match timer.set(expiration, TimerSetTimeFlags::empty()) {
                     Ok(()) => self.set = Some(now),
                     Err(error) => {
-                        warn!(%error, "no watchdog: the system does not set its timer");
+                        warn!(%error, "no watchdog: the system did not set its timer; a leader that is frozen for longer than its lease may publish again the messages in its queue");
                         self.timer = None;
                         self.is_guarding.store(false, SeqCst);
                         return;
@@ -108,7 +108,7 @@ mod system {
             if let (Some(timer), Some(_)) = (&mut self.timer, self.set.take())
                 && let Err(error) = timer.set(NEVER, TimerSetTimeFlags::empty())
             {
-                warn!(%error, "could not stop the timer of the watchdog; a process that stands still may be ended too early");
+                warn!(%error, "could not stop the timer of the watchdog; it may end this process although its lease is valid");
             }
         }
     }

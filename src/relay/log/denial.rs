@@ -79,7 +79,10 @@ impl Relay {
                 self.report.metrics.publishing.failed(Failure::PermissionDenied);
                 self.log.scanning.clear();
                 if let Err(ended) = self.scanned(holding, Err(ScanError::Stream(error))) {
-                    warn!(?ended, "a scan that was denied ended the holding");
+                    warn!(
+                        ?ended,
+                        "the broker denied a scan of the stream; the relay acquires its lease again"
+                    );
                 }
             }
             Forbidden::Verifying
@@ -91,7 +94,7 @@ impl Relay {
                     warn!(
                         error = %closure.text,
                         hint = "allow this user to publish to it",
-                        "the broker forbids a request that events can go without"
+                        "the broker forbids a request that publishing does not need"
                     );
                 }
             }

@@ -90,7 +90,7 @@ impl BrokerLog {
                     messages = scanned.messages,
                     ours = scanned.found.len(),
                     last_seq = scanned.last_seq,
-                    "scanned the stream for events that may have been published before"
+                    "scanned the stream for events that an earlier run may have published"
                 );
                 Ok(scanned)
             }

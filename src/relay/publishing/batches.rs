@@ -41,7 +41,11 @@ impl Relay {
         match self.log.sink.publish_batch(kind, goes.into(), messages, now) {
             Ok(()) => holding.delivery.batch_sent(kind, goes, now),
             Err(why) => {
-                debug!(?why, events = goes.len(), "a batch could not be handed over");
+                debug!(
+                    ?why,
+                    events = goes.len(),
+                    "could not send a whole batch; its events are sent again"
+                );
                 holding.delivery.batch_cut_short(kind, goes, now);
             }
         }
@@ -68,7 +72,7 @@ impl Relay {
                 BatchResult::Committed
             }
             (None, BatchOutcome::Refused { text } | BatchOutcome::Broken { text }) => {
-                info!(answer = %text, events = batch.len(), "a batch was refused; its events go one by one");
+                info!(answer = %text, events = batch.len(), "the broker refused a batch; its events are sent one by one");
                 BatchResult::Refused
             }
             (None, outcome) => {
@@ -76,7 +80,7 @@ impl Relay {
                     info!(
                         last_seq,
                         events = batch.len(),
-                        "others wrote into the stream, or it recognised an id: the events of a batch go one by one"
+                        "the stream's last sequence does not show that the whole batch was stored; its events are sent again one by one"
                     );
                 }
                 for _ in batch {
@@ -101,15 +105,17 @@ pub(super) fn measure_trial(delivery: &mut Delivery, now: Instant) {
         Some(TrialResult::BatchesFaster { batched, otherwise }) => info!(
             batched_per_second = batched.round(),
             otherwise_per_second = otherwise.round(),
-            "events go in atomic batches, which is clearly faster now"
+            "events are sent in atomic batches from now on, which was measured to be faster"
         ),
         Some(TrialResult::NotFaster { batched, otherwise }) => debug!(
             batched_per_second = batched.round(),
             otherwise_per_second = otherwise.round(),
-            "atomic batches were tried and are not clearly faster"
+            "atomic batches were tried and are not faster"
         ),
         Some(TrialResult::Restarted) => {
-            info!("events go without atomic batches for a while, to measure which way is faster");
+            info!(
+                "events are sent without atomic batches for a while, to measure which way is faster"
+            );
         }
         None => {}
     }

@@ -109,7 +109,7 @@ impl Reporter {
             events = settlement.events,
             letters = settlement.letters.len(),
             bookmark = settlement.position.bookmark.0,
-            "settled"
+            "wrote the position of the relay"
         );
     }
 
@@ -147,7 +147,7 @@ impl Reporter {
             }
             Outcome::Rejected(rejection) => {
                 self.metrics.publishing.failed(Failure::Rejected);
-                debug!(code = rejection.code, "rejected");
+                debug!(code = rejection.code, "the broker rejected a message");
             }
             Outcome::Busy { reason, .. } => {
                 self.metrics.publishing.failed(Failure::Busy);
@@ -178,10 +178,10 @@ impl Reporter {
                 kind = closure.kind.as_str(), error = %closure.text, hint = &*closure.hint,
                 "nothing can be published just now; events wait"
             ),
-            (Transition::Opened | Transition::Closed, _) => info!("events flow again"),
+            (Transition::Opened | Transition::Closed, _) => info!("publishing goes on"),
         }
         self.last_status = None;
-        debug!(state = delivery.breaker().state_name(), ?now, "gate");
+        debug!(state = delivery.breaker().state_name(), ?now, "the publishing gate changed");
     }
 
     /// Whether to log that the publishing gate has closed. A gate that is closed as misconfigured

@@ -44,7 +44,7 @@ impl Reporter {
 
     /// Notes why the holding has ended. The relay acquires another one.
     pub(in crate::relay) fn holding_lost(&self, why: String) {
-        warn!(error = %why, "the holding ended; the relay acquires its lease again");
+        warn!(error = %why, "the relay stopped leading; it acquires its lease again");
         self.metrics.dependencies.lost(Dependency::Postgres);
         self.metrics.dependencies.standing_by();
         self.status.send_modify(|status| {
@@ -70,7 +70,7 @@ impl Reporter {
 
     /// Notes that this instance has yielded its lease to another one, whose name is unknown.
     pub(in crate::relay) fn yielded(&self, lease: Duration) {
-        info!("released the lease for another instance, which leads fewer shards");
+        info!("released the lease of this shard to an instance that leads fewer shards");
         self.metrics.dependencies.standing_by();
         self.status.send_modify(|status| {
             status.enter(Phase::Standby);

@@ -205,7 +205,7 @@ impl Scene {
     /// Insists that the program has never stumbled, and publishes one more event.
     async fn goes_on(&mut self) {
         self.still_publishes().await;
-        assert!(!self.daemon.log().contains("the holding ended"), "{}", self.daemon.log());
+        assert!(!self.daemon.log().contains("the relay stopped leading"), "{}", self.daemon.log());
     }
 
     /// Insists that the program that was started publishes one more event.

@@ -61,7 +61,7 @@ async fn b26_columns_that_an_application_adds_or_shortens_change_nothing() {
 /// restart.
 async fn waits_until_repaired(breaking: &str, complaint: &str, repair: &str) {
     let mut scene = Scene::with(|daemon| {
-        daemon.allow_log("the holding ended").allow_log("waiting for Postgres")
+        daemon.allow_log("the relay stopped leading").allow_log("waiting for Postgres")
     })
     .await;
     scene.goes_on().await;
@@ -98,7 +98,7 @@ async fn b26_row_level_security_stops_the_relay_instead_of_hiding_rows() {
     let mut scene = Scene::on(fixture, |daemon| {
         daemon
             .set("database.url", url.clone())
-            .allow_log("the holding ended")
+            .allow_log("the relay stopped leading")
             .allow_log("waiting for Postgres")
             .allow_log("could not")
     })

@@ -101,7 +101,7 @@ async fn cut_sessions(mut set: Set) -> Tally {
     };
     let (ledger, ()) = under_load(&fixture, options, strikes).await;
     let mut tally = conclude(&fixture, &ledger, &set).await;
-    let hit = daemon.log().contains("the holding ended");
+    let hit = daemon.log().contains("the relay stopped leading");
     tally.complain((!hit).then(|| "no session of the program was hit".to_owned()));
     look_at_resources(&daemon, &mut tally);
     tally
@@ -168,7 +168,7 @@ async fn freeze(mut set: Set) -> Tally {
     };
     let (ledger, ()) = under_load(&fixture, options, strikes).await;
     let mut tally = conclude(&fixture, &ledger, &set).await;
-    let noticed = daemon.log().contains("the holding ended");
+    let noticed = daemon.log().contains("the relay stopped leading");
     tally.complain((!noticed).then(|| "a silent Postgres was not noticed".to_owned()));
     look_at_resources(&daemon, &mut tally);
     tally
