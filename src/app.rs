@@ -26,7 +26,8 @@ use crate::{
     wire::TemplateError,
 };
 
-/// Longest time that the tasks beside the flows may take to end.
+/// Longest time that the tasks beside the flows may take to end. Then the program ends without
+/// them.
 const TASKS_GRACE: Duration = Duration::from_secs(5);
 
 /// Options of the command line beside the configuration.
@@ -42,7 +43,7 @@ pub enum RunError {
     /// The settings of NATS cannot work.
     #[error(transparent)]
     Nats(#[from] nats::NatsConnectError),
-    /// `[route] subject` is no template.
+    /// The value of `route.subject` is not a subject template.
     #[error("route.subject: {0}")]
     Template(#[from] TemplateError),
     /// Standard output cannot be written to.
@@ -51,16 +52,16 @@ pub enum RunError {
     /// The system refuses to deliver signals to this program.
     #[error("cannot register for signals: {0}")]
     Signals(std::io::Error),
-    /// The relay needs a person.
+    /// The relay met a fault that only a person can repair.
     #[error(transparent)]
     Relay(#[from] RelayError),
 }
 
-/// Runs the flows of these routes, at least one, until a signal asks to stop.
+/// Runs the flows of these routes until a signal asks to stop. Without routes it returns at once.
 ///
 /// # Errors
-/// [`RunError`]: a fault that only a person can repair. Servers that are down are waited for. One
-/// of several routes that fails is started again, and the others go on.
+/// [`RunError`]: a fault that only a person can repair. Servers that are down are waited for. Where
+/// there are several routes, a route that fails is started again while the others go on.
 pub async fn run(
     routes: Vec<Config>,
     options: RunOptions,
@@ -88,8 +89,8 @@ pub async fn run(
     if let Listen::Address(address) = config.admin.listen {
         let pages = (shown.clone(), Arc::clone(&program));
         let hosts = config.admin.hosts.clone();
-        // The first attempt is made at once, so that a listener is there when we say that we are
-        // ready.
+        // The first attempt to bind is made here, so that the listener is there before systemd is
+        // told that the program is ready.
         let listener = admin::bind(address).await;
         // The admin page outlives the flows: it shows how the stop goes.
         tasks.spawn("admin", admin::serve(listener, address, hosts, pages, tasks.cancelled()));

@@ -1,15 +1,16 @@
-//! The time that decisions rest on: it never goes back, and goes on while the machine sleeps.
+//! The clock for deadlines and leases: it never goes back, and counts the time in which the machine
+//! sleeps.
 
 use std::{
     sync::OnceLock,
     time::{Duration, Instant, SystemTime},
 };
 
-/// A step of the time of day by more than this is a jump: the machine, or the virtual machine, may
-/// have stood still without any clock of its own counting it.
+/// Smallest difference, exclusive, between the time of day and [`now`] that counts as a jump. After
+/// a jump the virtual machine may have stood still without its other clocks counting that time.
 const JUMP: Duration = Duration::from_secs(10);
 
-/// Now. Compared with the system's monotonic clock it is ahead by the time that the machine slept.
+/// The present time: the system's monotonic clock plus the time that the machine has slept.
 pub fn now() -> Instant {
     let now = Instant::now();
     now.checked_add(slept()).unwrap_or(now)
@@ -18,7 +19,7 @@ pub fn now() -> Instant {
 /// Waits until [`now`] has reached `at`, or for somewhat longer when the machine sleeps meanwhile.
 ///
 /// # Cancel safety
-/// Loses nothing.
+/// Dropping the future loses nothing.
 pub async fn sleep_until(at: Instant) {
     let at = at.checked_sub(slept()).unwrap_or(at);
     tokio::time::sleep_until(at.into()).await;
@@ -32,7 +33,7 @@ fn slept() -> Duration {
     slept + crate::failpoint::slept()
 }
 
-/// By how much the clock that counts sleep is ahead of the one that does not.
+/// How far `CLOCK_BOOTTIME`, which counts sleep, is ahead of `CLOCK_MONOTONIC`, which does not.
 #[cfg(target_os = "linux")]
 fn boottime_ahead() -> Duration {
     use rustix::time::{ClockId, Timespec, clock_gettime};
@@ -46,7 +47,8 @@ fn boottime_ahead() -> Duration {
     Duration::from_millis(u64::try_from(ahead.as_millis()).unwrap_or(u64::MAX) / 100 * 100)
 }
 
-/// The monotonic clocks of other systems count sleep, or nothing does.
+/// Zero on systems other than Linux: [`now`] is their monotonic clock, whether or not that counts
+/// sleep.
 #[cfg(not(target_os = "linux"))]
 fn boottime_ahead() -> Duration {
     Duration::ZERO

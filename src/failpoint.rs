@@ -1,14 +1,15 @@
-//! Fail points: named places at which a test lets the process die, and nothing at all in a release.
+//! Fail points: named places at which a test lets the process die. In a release they do nothing.
 //!
 //! With the cargo feature `failpoints`, `FP=name:3` in the environment aborts the process when it
 //! passes the place of that name for the third time. `docs/torture.md` says who uses it.
 
-/// Passes a place.
+/// Marks the place of a fail point. Does nothing in this build, which has no fail points.
 #[cfg(not(feature = "failpoints"))]
 #[inline(always)]
 pub fn pass(_name: &'static str) {}
 
-/// Passes a place; for the last time, when the environment says so.
+/// Marks the place of a fail point. Aborts the process when `FP` names this fail point and the
+/// process has passed the place as often as `FP` says.
 #[cfg(feature = "failpoints")]
 pub fn pass(name: &'static str) {
     use std::{
@@ -31,20 +32,21 @@ pub fn pass(name: &'static str) {
     });
     let Some((wanted, nth)) = chosen else { return };
     if wanted == name && PASSED.fetch_add(1, Relaxed) + 1 == *nth {
-        // The log's own thread would not come to it.
+        // The abort would end the log's own thread before it writes this line.
         drop(writeln!(std::io::stderr(), "fail point {name} passed for the last time"));
         abort();
     }
 }
 
-/// How long a test says that the machine has slept.
+/// Sleep of the machine that a test pretends. Always zero in this build, which has no fail points.
 #[cfg(not(feature = "failpoints"))]
 #[inline(always)]
 pub fn slept() -> std::time::Duration {
     std::time::Duration::ZERO
 }
 
-/// How long a test says that the machine has slept: the milliseconds in the file that `SLEPT` names.
+/// Sleep of the machine that a test pretends, in milliseconds: the content of the file that the
+/// variable `SLEPT` names.
 #[cfg(feature = "failpoints")]
 pub fn slept() -> std::time::Duration {
     use std::{env, fs, sync::OnceLock, time::Duration};

@@ -23,7 +23,7 @@
 //! | dispatch | [`delivery::Delivery::next`] | heads of lanes, as the window and the breaker permit |
 //! | encode | [`wire::Encoder::encode`] | a [`wire::Message`], or a [`wire::Refusal`] |
 //! | publish | [`sink::Sink::publish`] | handed to the client; returns at once |
-//! | outcome | [`sink::Sink::next`] | the broker's answer, through the one classification |
+//! | outcome | [`sink::Sink::next`] | the broker's answer: acked, rejected, busy, unavailable or unconfirmed |
 //! | judge | [`delivery::Delivery::resolve`] | published, dead, retrying, held, or again |
 //! | settle | [`delivery::Delivery::take_settlement`], [`outbox::Outbox::settle`] | position and letters, in one statement |
 //!
@@ -33,7 +33,7 @@
 //!
 //! 1. An event leaves the pending set only in the statement that records its verdict.
 //! 2. Published means: acknowledged by the configured stream.
-//! 3. At most one publish is in flight per aggregate key; events without a key are free.
+//! 3. At most one publish is in flight per aggregate key; events without a key have no such limit.
 //! 4. The message id of an event never changes: not across retries, not across restarts.
 //! 5. An outage consumes no attempts and dead-letters nothing.
 //! 6. Every queue, batch, buffer and retry has a bound; memory is bounded by bytes, not by rows.
@@ -67,8 +67,10 @@ pub mod tasks;
 pub mod unrouted;
 pub mod wire;
 
-/// Here and not in the binary, so that the benchmark's ceiling has it too. A message is made by one
-/// thread and freed by another, in dozens of allocations; docs/performance.md has the figures.
+/// The allocator of the process. It is set in the library and not in the binary, so that the
+/// benchmarks' own publisher, the ceiling that the relay is compared with, has the same one. One
+/// thread makes a message in dozens of allocations and another frees it; docs/performance.md has
+/// the figures.
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

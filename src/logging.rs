@@ -60,7 +60,8 @@ impl Drop for Started {
 pub struct Levels(Handle<EnvFilter, Registry>);
 
 impl Levels {
-    /// Takes a new `log.level`. `RUST_LOG` goes on to override it; then this answers `false`.
+    /// Sets a new `log.level`. Returns `false` when it has no effect, because `RUST_LOG` overrides
+    /// it.
     pub fn set(&self, level: &str) -> bool {
         let (filter, _) = filter(level);
         // The reload fails only when the log has ended.
@@ -184,8 +185,8 @@ fn is_free_of_content(metadata: &Metadata<'_>) -> bool {
     !(metadata.target().starts_with("async_nats") && *metadata.level() == Level::TRACE)
 }
 
-/// Events with the priority prefix that journald understands, so that `journalctl -p warning`
-/// works.
+/// Formats a log event with the priority prefix that journald understands, so that `journalctl -p
+/// warning` works.
 struct Prioritized<F>(F);
 
 impl<S, N, F> FormatEvent<S, N> for Prioritized<F>
@@ -211,7 +212,7 @@ where
     }
 }
 
-/// The fields of an event as `message name=value`, each value printable.
+/// Formats the fields of a log event as `message name=value`, with control characters escaped.
 struct TextFields;
 
 impl<'writer> FormatFields<'writer> for TextFields {

@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// The state of stopping, which everything that runs watches. Clones share it.
+/// Whether and how the program is asked to stop. Every task watches it; clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
     stop: CancellationToken,
@@ -14,7 +14,7 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// A shutdown that nothing has asked for.
+    /// The state in which no stop has been asked for.
     pub fn new() -> Self {
         Self::default()
     }
@@ -53,17 +53,19 @@ impl Shutdown {
         self.now.cancelled().await;
     }
 
-    /// The token of the graceful stop, for what takes a token.
+    /// The graceful stop as a token, for functions that take a `CancellationToken`.
     pub fn token(&self) -> CancellationToken {
         self.stop.clone()
     }
 
-    /// Registers for SIGTERM and SIGINT, at once, and gives the future that obeys them: run it
-    /// beside everything else. It ends when there is nothing left to ask for.
+    /// Registers for SIGTERM and SIGINT at once, and returns the future that obeys them: run it
+    /// beside everything else. The future ends after the second signal, or once all tasks are asked
+    /// to end at once.
     ///
     /// # Errors
     ///
-    /// The system refuses the registration; without it a stop would lose the graceful part.
+    /// The system refuses the registration. Without it a signal would end the process at once,
+    /// without a graceful stop.
     pub fn obey_signals(&self) -> io::Result<impl Future<Output = ()> + Send + use<>> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -113,7 +115,8 @@ mod tests {
         seen_elsewhere.at_once().await;
     }
 
-    // Regression: the task waited for a second signal, so each stop took the grace of the tasks.
+    // Regression: the signal task waited for a second signal, so each stop waited for this task
+    // until `TASKS_GRACE` was over.
     #[tokio::test]
     async fn signals_are_not_waited_for_once_everything_has_ended() {
         let shutdown = Shutdown::new();

@@ -1,10 +1,9 @@
 //! The sink of standard output: one CloudEvents JSON line an event, for reading and for
 //! development.
 //!
-//! A thread of its own writes, because a reader may be slow or stand still; an event is
-//! acknowledged once its line is flushed. Nothing can be read back from there, so that no id is
-//! recognised, and nothing is scanned or healed: after a crash the lines that were in flight come
-//! again.
+//! A separate thread writes, because the reader of the output may be slow or stand still. An event
+//! is acknowledged once its line is flushed. Lines cannot be read back, so no id is recognised, and
+//! nothing is scanned or healed: after a crash the lines that were in flight are written again.
 
 use std::{
     collections::VecDeque,
@@ -31,18 +30,19 @@ use crate::{
     wire::Message,
 };
 
-/// The name of this log where a stream's would stand; no stream can have it.
+/// Name of this log in places that otherwise have the name of a stream. It has a `/`, so no stream
+/// can have the same name.
 pub const LOG: &str = "/dev/stdout";
 
-/// The log, as it is named in texts.
+/// The name of this log in messages for people.
 pub const NAME: &str = "standard output";
 
-/// Bytes of an event's headers and payload at most, inclusive: what a NATS server can be set to
-/// take. A larger event becomes a dead letter.
+/// Bytes of an event's headers and payload at most, inclusive: the largest message that a NATS
+/// server can be configured to take. A larger event becomes a dead letter.
 const MESSAGE_BYTES_MAX: u64 = 64 << 20;
 
-/// Lines that wait for the writer at most. At the bound nothing is handed over until it has
-/// written.
+/// Lines that wait for the writing thread at most. At the bound `publish` accepts no message until
+/// the thread has taken a line.
 const LINES_MAX: usize = 65_536;
 
 /// Lines between two flushes at most.
@@ -54,14 +54,14 @@ pub struct StdoutSink {
     lines: SyncSender<(u64, Bytes)>,
     news: watch::Receiver<News>,
     in_flight: VecDeque<Line>,
-    /// The number of the last line that was handed over, counted from 1.
+    /// The number of the last line that was handed to the writing thread, counted from 1.
     number: u64,
     /// The sequence of the log before the first line of this process.
     before: u64,
     is_connected: bool,
 }
 
-/// A line that was handed over.
+/// A line that was handed to the writing thread and is not acknowledged yet.
 #[derive(Debug)]
 struct Line {
     number: u64,
@@ -69,7 +69,7 @@ struct Line {
     at: Instant,
 }
 
-/// News of the writer.
+/// The state that the writing thread reports.
 #[derive(Debug, Default)]
 struct News {
     /// Every line up to this number, inclusive, is flushed.
@@ -79,7 +79,7 @@ struct News {
 }
 
 impl StdoutSink {
-    /// Starts the writer.
+    /// Starts the thread that writes the lines.
     ///
     /// # Errors
     /// When the system gives no thread, or standard output is closed.
@@ -103,7 +103,7 @@ impl StdoutSink {
         })
     }
 
-    /// The log, as it is named in texts.
+    /// The name of this log in messages for people.
     pub fn log(&self) -> String {
         NAME.to_owned()
     }
@@ -132,20 +132,21 @@ impl StdoutSink {
         BrokerError::Unavailable { log: self.log(), reason, cause: Cause::Answered, hint }
     }
 
-    /// Takes over where the log ended before the first line of this process.
+    /// Continues the numbering after `facts.last_seq`, the end of the lines of earlier processes.
     pub fn adopt(&mut self, facts: &LogFacts) {
         self.before += facts.last_seq.saturating_sub(self.last_seq());
     }
 
-    /// The last sequence that was given.
+    /// The sequence of the last line that was handed to the writing thread.
     pub fn last_seq(&self) -> u64 {
         self.before + self.number
     }
 
-    /// Hands a line over and returns at once.
+    /// Hands a message to the writing thread as one line, and returns at once.
     ///
     /// # Errors
-    /// [`NotSent::NotNow`] while `LINES_MAX` lines wait for the writer, and after it failed.
+    /// [`NotSent::NotNow`] while `LINES_MAX` lines wait for the writing thread, and after that
+    /// thread failed.
     pub fn publish(
         &mut self,
         ticket: Ticket,
@@ -159,7 +160,7 @@ impl StdoutSink {
         Ok(())
     }
 
-    /// The next answer, as soon as there is one.
+    /// Waits for the next answer: first that the output is connected, then one for each line.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
@@ -199,7 +200,7 @@ impl StdoutSink {
     }
 }
 
-/// Writes lines until nobody hands any over.
+/// Writes lines until the sink is dropped.
 fn write(
     output: File,
     lines: &Receiver<(u64, Bytes)>,
@@ -208,7 +209,7 @@ fn write(
     let is_continued = output.metadata().is_ok_and(|file| file.is_file() && file.len() > 0);
     let mut output = BufWriter::new(output);
     if is_continued {
-        // A line that a crash has torn ends here.
+        // The file may end in a line that a crash has torn. This line break ends it.
         output.write_all(b"\n")?;
     }
     while let Ok((mut last, line)) = lines.recv() {

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// The configuration is valid and the sockets are bound; servers may still be awaited.
+/// Reports that the program is ready: the configuration is valid, and the tasks run. Postgres and
+/// NATS may still be down.
 pub fn ready() {
     notify(NotifyState::Ready);
 }
 
-/// The configuration is being read again; [`ready`] follows in any case.
+/// Reports that the configuration is being read again. The caller calls [`ready`] afterwards,
+/// whether or not the new configuration is valid.
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify_all(&[NotifyState::Reloading, now]),
@@ -20,21 +22,22 @@ pub fn reloading() {
 
 /// Sends the line that `systemctl status` shows.
 pub fn status(text: &str) {
-    // A line break would start another assignment.
+    // In the notification protocol a line break would start another assignment.
     notify(NotifyState::Status(&text.replace(['\r', '\n'], " ")));
 }
 
-/// The orderly stop has begun.
+/// Reports that the orderly stop has begun.
 pub fn stopping() {
     notify(NotifyState::Stopping);
 }
 
-/// The loop has turned since the last call; call it only then.
+/// Sends systemd's watchdog a sign of life. Call it only while the loop of every relay turns.
 pub fn alive() {
     notify(NotifyState::Watchdog);
 }
 
-/// How often [`alive`] should be called: half of `WatchdogSec`, or `None` when nobody watches.
+/// How often [`alive`] should be called: half of `WatchdogSec`, or `None` when the unit has no
+/// watchdog.
 pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|limit| limit / 2)
 }

@@ -1,7 +1,8 @@
 //! Background tasks that have names, are counted, and are awaited at the end.
 //!
-//! This is the only place that calls `tokio::spawn`. A task that panics takes the program with
-//! it, whatever the build profile says: a ghost daemon is worse than a restart.
+//! This is the only place that calls `tokio::spawn`. A task that panics takes the program with it,
+//! whatever the build profile says: a daemon that lives on without one of its tasks is worse than a
+//! restart.
 
 use std::{
     collections::BTreeMap,
@@ -25,19 +26,19 @@ pub struct Tasks {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("still running after {waited:?}: {}", names.join(", "))]
 pub struct Unfinished {
-    /// Their names; each once, however many of that name there are.
+    /// The names of these tasks. A name that several tasks share appears once.
     pub names: Vec<&'static str>,
     /// The length of the wait for them.
     pub waited: Duration,
 }
 
 impl Tasks {
-    /// No tasks yet.
+    /// An empty set of tasks.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The signal that a task watches to end in good time.
+    /// The token that is cancelled when all tasks are asked to end.
     pub fn cancelled(&self) -> CancellationToken {
         self.cancelled.clone()
     }
@@ -72,7 +73,7 @@ impl Tasks {
     /// [`Unfinished`] names the tasks that did not end within `deadline`; they still run.
     ///
     /// # Cancel safety
-    /// May be called again.
+    /// Dropping the future loses nothing; the call may be repeated.
     pub async fn finish(&self, deadline: Duration) -> Result<(), Unfinished> {
         self.tracker.close();
         tokio::time::timeout(deadline, self.tracker.wait())
@@ -89,13 +90,13 @@ pub fn drive(connection: impl Future<Output = ()> + Send + 'static) {
 }
 
 async fn abort_on_panic(task: impl Future<Output = ()>) {
-    // The panic's message is printed already, by the hook.
+    // The panic hook has printed the panic's message already.
     if AssertUnwindSafe(task).catch_unwind().await.is_err() {
         std::process::abort();
     }
 }
 
-/// Entry of a running task among the names.
+/// Entry of a running task in the list of names. Dropping it removes the entry.
 #[derive(Debug)]
 struct Presence {
     name: &'static str,

@@ -1,5 +1,5 @@
-//! The sink of the events that no route takes: it keeps nothing, counts each, and says of what
-//! types they are.
+//! The sink of the events that no route takes: it counts each event, logs the types of these
+//! events, and keeps nothing.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -19,34 +19,36 @@ use crate::{
     wire::Message,
 };
 
-/// The name of this log where a stream's would stand; no stream can have it.
+/// Name of this log in places that otherwise have the name of a stream. It has a `/`, so no stream
+/// can have the same name.
 pub const LOG: &str = "/unrouted";
 
-/// The log, as it is named in texts.
+/// The name of this log in messages for people.
 pub const NAME: &str = "the count of unrouted events";
 
-/// Types that are said by name at most, each once; further ones are only counted.
+/// Event types that are logged by name at most, each once. Events of further types are only
+/// counted.
 const TYPES_MAX: usize = 64;
 
 /// The count of unrouted events as a sink.
 #[derive(Debug, Default)]
 pub struct UnroutedSink {
     counted: VecDeque<(Ticket, u64)>,
-    /// The number of the last event, those of earlier holdings included.
+    /// The number of the last counted event. Events of earlier holdings are included.
     number: u64,
     types: HashSet<String>,
     is_connected: bool,
 }
 
 impl UnroutedSink {
-    /// The log, as it is named in texts.
+    /// The name of this log in messages for people.
     pub fn log(&self) -> String {
         NAME.to_owned()
     }
 
     /// Succeeds always: events can be counted. `mark` is the count of earlier holdings.
     pub fn verify(&self, mark: StreamMark) -> BoxFuture<'static, Result<VerifiedLog, BrokerError>> {
-        // Without room for a payload none is read from the outbox.
+        // The limit of 0 bytes for a message keeps payloads from being read from the outbox.
         let facts = LogFacts::out_of_reach(NAME, self.number.max(mark.acked), 0);
         ready(Ok(VerifiedLog { facts, acked: mark.acked, is_rewritten: false })).boxed()
     }
@@ -57,20 +59,20 @@ impl UnroutedSink {
         BrokerError::Unavailable { log: self.log(), reason, cause: Cause::Answered, hint }
     }
 
-    /// Takes over where the count ended before.
+    /// Continues the count after `facts.last_seq`, where earlier holdings ended.
     pub fn adopt(&mut self, facts: &LogFacts) {
         self.number = self.number.max(facts.last_seq);
     }
 
-    /// The number of the last event.
+    /// The number of the last counted event.
     pub fn last_seq(&self) -> u64 {
         self.number
     }
 
-    /// Counts an event, whose type is the subject.
+    /// Counts an event. In this sink the subject of a message is the type of its event.
     ///
     /// # Errors
-    /// Never; the type is that of the seam.
+    /// Never. The return type is the one that every sink has.
     pub fn publish(&mut self, ticket: Ticket, message: Message) -> Result<(), NotSent> {
         if self.types.len() < TYPES_MAX && !self.types.contains(&message.subject) {
             warn!(
@@ -84,7 +86,7 @@ impl UnroutedSink {
         Ok(())
     }
 
-    /// The next answer, as soon as there is one.
+    /// Waits for the next answer: first that the sink is connected, then one for each event.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
@@ -94,7 +96,8 @@ impl UnroutedSink {
         }
         match self.try_next() {
             Some(absorbed) => absorbed,
-            // Whoever hands an event over asks again.
+            // No answer comes before the next `publish`, after which the relay calls this function
+            // again.
             None => pending().await,
         }
     }
@@ -106,7 +109,7 @@ impl UnroutedSink {
         Some(Absorbed::Outcome { ticket, outcome, took: Duration::ZERO })
     }
 
-    /// Forgets what was not answered yet.
+    /// Forgets the events that were not answered yet.
     pub fn forget(&mut self) {
         self.counted.clear();
     }

@@ -13,7 +13,7 @@ use std::{
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines that wait for the reader at most; what comes on top is counted and dropped.
+/// Lines that may wait for the reader, at most. Further lines are counted and dropped.
 const LINES_MAX: usize = 1024;
 
 /// Longest time that the end of the program waits for the reader.
@@ -121,7 +121,8 @@ mod tests {
         assert_eq!(got, wanted);
     }
 
-    /// A pipe's reader that stopped held the whole relay: the log was written by its one task.
+    /// Regression: a reader of the log that stopped reading stopped the relay too, because the
+    /// relay's own task wrote the log.
     #[test]
     fn a_reader_that_stops_delays_nobody_and_is_told_what_it_missed() {
         let (reader, writer): (_, PipeWriter) = pipe().unwrap();
