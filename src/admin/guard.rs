@@ -1,5 +1,5 @@
-//! Answers only requests that are meant for us: a page in somebody's browser whose name was made
-//! to point at this machine (DNS rebinding) carries its own name in `Host`.
+//! Refuses requests whose `Host` header does not name this listener. A foreign page in a browser,
+//! whose name was made to point at this machine (DNS rebinding), sends its own name there.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -28,7 +28,8 @@ impl HostNames {
         Self { bound: bound.ip(), hosts: hosts.into() }
     }
 
-    /// Whether a `Host` header names us, with whatever port: tunnels change it.
+    /// Whether a `Host` header names this listener. Any port is accepted, because tunnels change
+    /// the port.
     fn include(&self, host: &str) -> bool {
         let Ok(authority) = host.parse::<Authority>() else { return false };
         let name = authority.host();

@@ -1,4 +1,5 @@
-//! Whether the program lives, and whether events can flow.
+//! The pages for health checks: `/livez`, whether the program lives, and `/readyz`, whether events
+//! can flow.
 
 use std::time::{Duration, Instant};
 
@@ -15,11 +16,12 @@ use crate::{
     relay::report::status::{Phase, Status},
 };
 
-/// Longest silence of the loop. It turns at least every `idle_interval` (5 s), whatever Postgres
-/// and NATS do, so that a restart on this helps only when nothing else will.
+/// Longest time since the last turn of a relay's loop, exclusive. From then on `/livez` answers
+/// 503. A loop turns at least every `idle_interval` (5 s), also while Postgres or NATS is down. So
+/// only a loop that hangs gets the program restarted.
 const TURN_MAX: Duration = Duration::from_secs(15);
 
-/// `GET /livez`: whether the loop turns.
+/// `GET /livez`: whether the loop of every relay turns.
 pub(super) async fn livez(State(shown): State<Shown>) -> Response {
     let silent = shown.flows.seen().sum().last_turn.age(Instant::now());
     if silent < TURN_MAX {

@@ -18,8 +18,8 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
-/// Connections at a time. At the bound the oldest one is closed for the next, so that those who
-/// open many and say nothing keep nobody else out.
+/// Connections at a time, at most. At the bound the oldest one is closed for the next, so that a
+/// client that opens many connections and sends nothing keeps no other client out.
 const CONNECTIONS_MAX: usize = 64;
 
 /// Longest time that a client may take for the head of its request; a probe takes milliseconds.
@@ -125,7 +125,7 @@ impl axum::serve::Listener for Listener {
     }
 }
 
-/// A connection that ends by itself.
+/// A connection that ends when its time is up, or when the listener needs its place.
 pub struct Bounded {
     stream: TcpStream,
     end: Pin<Box<Sleep>>,

@@ -1,11 +1,12 @@
-//! The HTTP listener: health, metrics and state. Off the data path, and without effects.
+//! The HTTP listener: health, metrics and state. No event passes through it, and no request changes
+//! anything.
 //!
 //! | path | answer |
 //! |---|---|
-//! | `/livez` | 200 while the relay's loop turns; asks neither Postgres nor NATS |
+//! | `/livez` | 200 while the loop of every relay turns; asks neither Postgres nor NATS |
 //! | `/readyz`, `/healthz` | 200 while events can flow, else 503 with the findings; `?verbose` as JSON |
 //! | `/metrics` | all of [`crate::metrics`] |
-//! | `/api/v1/status` | the state of every route as JSON, and their sum; `?route=NAME` that of one |
+//! | `/api/v1/status` | the state of every route as JSON, and the sum of all; `?route=NAME` shows one route |
 
 mod guard;
 mod health;
@@ -51,7 +52,7 @@ struct Shown {
     program: Arc<ProgramMetrics>,
 }
 
-/// The asking client. Names of hosts and texts of servers are shown to clients on this machine
+/// The client that asks. Names of hosts and texts of servers are shown to clients on this machine
 /// only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Audience {
@@ -69,8 +70,8 @@ impl Connected<IncomingStream<'_, Listener>> for Audience {
     }
 }
 
-/// Answers until `shutdown`, then ends what is being answered. An address that cannot be bound is
-/// tried again and warned of: events flow without it.
+/// Answers requests until `shutdown`, then finishes the answers that it has begun. An address that
+/// cannot be bound is tried again and logged as a warning, because events flow without it.
 pub async fn serve(
     mut bound: Result<Listener, AdminError>,
     address: SocketAddr,
@@ -131,7 +132,7 @@ async fn metrics(State(shown): State<Shown>) -> Response {
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], page).into_response()
 }
 
-/// Every route, or with `?route=NAME` that one.
+/// Answers with the state of every route, or with `?route=NAME` of that route.
 async fn status(
     State(shown): State<Shown>,
     ConnectInfo(audience): ConnectInfo<Audience>,

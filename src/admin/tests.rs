@@ -249,7 +249,8 @@ async fn port_in_use_is_an_error_that_names_the_key() {
     assert!(error.contains("set admin.listen to a free address"), "{error}");
 }
 
-// 64 clients that said nothing kept every probe out for five seconds.
+// Regression: 64 clients that connected and sent nothing kept every health check out for five
+// seconds.
 #[tokio::test]
 async fn silent_connections_keep_no_probe_out() {
     let server = Server::start(relaying()).await;

@@ -13,7 +13,8 @@ use crate::{
     },
 };
 
-/// The answer of `/readyz?verbose`: a line for each dependency.
+/// The answer of `/readyz?verbose`: whether events can flow, the findings, and the state of
+/// Postgres and NATS.
 #[derive(Debug, Serialize)]
 pub(super) struct ReadinessView {
     ready: bool,
@@ -49,7 +50,7 @@ impl ReadinessView {
     }
 }
 
-/// The answer of `/api/v1/status`: the sum of the routes, and each.
+/// The answer of `/api/v1/status`: the sum of all routes, and the state of each route.
 #[derive(Debug, Serialize)]
 pub(super) struct StatusView {
     version: &'static str,
@@ -73,7 +74,7 @@ struct FlowView {
     phase: &'static str,
     dependencies: [LinkView; 2],
     gate: Option<GateView>,
-    /// Reason why no message may be handed over while this instance leads.
+    /// Reason why this instance leads and yet may hand no message to the broker.
     unready: Option<&'static str>,
     in_flight: usize,
     waiting: usize,

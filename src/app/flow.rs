@@ -39,15 +39,16 @@ use crate::{
     wire::{Mode, SubjectTemplate},
 };
 
-/// Events in memory for each event that may be in flight. The others wait behind their key, or for
-/// their turn. With more of them events leave the processor's cache before they are sent, which
-/// costs a sixth of the relay's time.
+/// Limit of events in memory, as a multiple of the events that may be in flight. Events in memory
+/// that are not in flight wait behind an earlier event of their key, or for their turn. With a
+/// higher limit events leave the processor's cache before they are sent, which costs a sixth of the
+/// relay's time.
 const MEMORY_PER_IN_FLIGHT: usize = 2;
 
 /// Messages that a scan of the stream may have in flight.
 const SCAN_AHEAD: usize = 2048;
 
-/// Longest time that the tasks beside a relay may take to end.
+/// Longest time that the tasks beside a relay may take to end. Then the flow ends without them.
 const TASKS_GRACE: Duration = Duration::from_secs(5);
 
 /// Interval between two warnings while there is no connection to NATS.
@@ -66,7 +67,7 @@ impl Flow {
     /// A flow that has not begun.
     ///
     /// # Errors
-    /// [`RunError::Template`] when the route's subject is no template.
+    /// [`RunError::Template`] when the route's subject is not a valid template.
     pub(super) fn new(
         config: Config,
         options: RunOptions,
@@ -121,7 +122,8 @@ impl Flow {
         Maintained { relay: self.name().to_owned(), status, metrics }
     }
 
-    /// The flow as the watch over the outbox's conditions sees it.
+    /// The flow as [`contract::watch`](relay::leadership::contract::watch) sees it, which verifies
+    /// the outbox every minute.
     pub(super) fn watched(&self) -> Watched {
         Watched::new(self.settings.clone(), Arc::clone(&self.status))
     }
@@ -241,7 +243,7 @@ fn settings(
     }
 }
 
-/// The section `[stream]` with the name of a log that is none.
+/// The section `[stream]` with the name of a log that is not a stream.
 fn named(config: &Config, log: &str) -> config::StreamConfig {
     config::StreamConfig { name: log.to_owned(), ..config.stream.clone() }
 }

@@ -15,14 +15,15 @@ use crate::{
 /// Longest interval between two reports to systemd.
 const NOTIFY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Interval at which the findings are read for outages.
+/// Interval at which the findings of each flow are read, to notice when an outage begins and ends.
 const OUTAGE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Longest pause of a relay's loop, exclusive. From then on systemd's watchdog gets no sign of
 /// life, and systemd restarts the program.
 const STUCK: Duration = Duration::from_secs(15);
 
-/// Reports the state to systemd, and a sign of life for its watchdog as long as every loop turns.
+/// Reports the state to systemd, and gives its watchdog a sign of life as long as the loop of every
+/// relay turns.
 pub(super) async fn report_to_systemd(flows: Flows, cancelled: CancellationToken) {
     let every = systemd::watchdog_interval().map_or(NOTIFY_INTERVAL, |watchdog| watchdog / 2);
     let mut ticks = interval(every.min(NOTIFY_INTERVAL));

@@ -19,15 +19,15 @@ use crate::{
 /// Sources from which the configuration is loaded again, and the log whose level it may change.
 #[derive(Debug)]
 pub struct Reloading {
-    /// The same sources as at the start.
+    /// The sources that the configuration was loaded from at the start.
     pub sources: Sources,
-    /// The only route that runs, when not all do.
+    /// The only route that runs; `None` when all routes run.
     pub only: Option<String>,
-    /// The log.
+    /// The levels of the running log.
     pub levels: Levels,
 }
 
-/// Reloads at each signal, for ever.
+/// Reloads the configuration at each SIGHUP, for ever.
 pub(super) async fn obey(
     mut hangups: Signal,
     reloading: Reloading,

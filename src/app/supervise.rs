@@ -1,8 +1,8 @@
-//! Keeps the flows running: one alone ends the program when it fails, one of several starts again.
+//! Keeps the flows running. A flow that fails is started again, but the only flow of a program ends
+//! the program.
 //!
-//! Each of several flows has a thread with a runtime of its own, and so everything of it, its
-//! sessions and its connection, stays on one core: a flow that is busy, or fails, does not slow the
-//! others.
+//! Where there are several flows, each has a thread with a runtime of its own, which also drives
+//! its sessions and its connection. So a flow that is busy, or fails, does not slow the others.
 
 use std::{
     io,
@@ -27,7 +27,7 @@ const TURN: Duration = Duration::from_secs(1);
 /// Runs the flows until all were asked to stop.
 ///
 /// # Errors
-/// The errors of [`Flow::run`] of the only flow.
+/// The error of [`Flow::run`] when there is only one flow. Several flows give no error.
 pub(super) async fn run(flows: Vec<Arc<Flow>>) -> Result<(), RunError> {
     if let [flow] = flows.as_slice() {
         return Box::pin(flow.run()).await;
@@ -36,7 +36,7 @@ pub(super) async fn run(flows: Vec<Arc<Flow>>) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Runs a flow again and again until it was asked to stop.
+/// Runs a flow, and starts it again after each failure, until it is asked to stop.
 async fn keep(flow: Arc<Flow>) {
     let mut failures = 0;
     loop {
