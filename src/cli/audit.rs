@@ -1,4 +1,4 @@
-//! `postrider audit`: proves that every committed event is somewhere.
+//! `postrider audit`: counts where every committed event is, and so proves that none is lost.
 
 use super::{
     Globals, ask_each, block_on, dlq,
@@ -32,7 +32,7 @@ pub(super) struct Args {
     actor: Option<String>,
 }
 
-/// Prints where every committed event is; ends with 1 when one is nowhere.
+/// Prints how many committed events are where. Exits with 1 when an event is found nowhere.
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     if let (true, Some(reason)) = (args.acknowledge_loss, &args.reason) {
         let (loaded, actor) = (globals.load(Scope::Database)?, dlq::actor(args.actor.as_deref()));

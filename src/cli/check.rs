@@ -1,5 +1,5 @@
-//! `postrider check`: everything that a start would find out, all at once and without changing
-//! anything.
+//! `postrider check`: reports every problem that a start would meet, all at once and without
+//! changing anything.
 
 mod broker;
 mod database;
@@ -70,7 +70,7 @@ impl CheckItem {
     }
 }
 
-/// Checks everything, prints it, and exits as the gravest refusal says.
+/// Runs all checks, prints their findings, and exits with the code of the gravest refusal.
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     let loaded = globals.load_quietly(Scope::Everything)?;
     // Warnings of the libraries are printed beside the findings.
@@ -100,8 +100,8 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     Ok(Exit::gravest(refusals).unwrap_or(Exit::Done))
 }
 
-/// The findings of several routes: what was found for each of them once, anything else with the
-/// route's name.
+/// Merges the findings of several routes. A finding that all routes share appears once, any other
+/// one with the name of its route.
 fn merged(of_routes: &[(String, Vec<CheckItem>)]) -> Vec<CheckItem> {
     let count = of_routes.len();
     let is_of = |finding: &CheckItem, (_, found): &(String, Vec<CheckItem>)| {

@@ -28,10 +28,11 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// Prints the merged configuration, of each route.
+/// Prints the configuration of each route, merged from files, environment and command line.
 pub(super) fn show(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     let mut loaded = globals.load(Scope::Everything)?;
-    // The route of unrouted events is made of the others, so it has no configuration to show.
+    // The route of unrouted events is derived from the other routes, so it has no configuration to
+    // show.
     loaded.routes.retain(|route| route.config.route.sink != SinkKind::Unrouted);
     let each: Vec<_> = loaded.routes.iter().map(Sections::of).collect();
     print_routes(&loaded, (args.json, &each, as_toml))?;

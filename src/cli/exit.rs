@@ -1,4 +1,4 @@
-//! The exit codes, and which error ends with which.
+//! The exit codes of the commands, and the code with which each error ends.
 
 use std::{borrow::Cow, fmt::Display, process::ExitCode};
 
@@ -82,8 +82,8 @@ impl Exit {
         }
     }
 
-    /// The one of several refusals that a supervisor should see: one that a person has to end comes
-    /// before one that may pass.
+    /// The exit code that a supervisor should see when several checks refuse: a fault that needs a
+    /// person comes before one that may pass by itself.
     pub(super) fn gravest(refusals: impl Iterator<Item = Self>) -> Option<Self> {
         refusals.reduce(|first, next| if next.gravity() > first.gravity() { next } else { first })
     }
@@ -105,7 +105,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// An exit code of some commands, with its meaning there.
+/// An exit code, and what it means for the command that ends with it.
 type Meaning = (Exit, &'static str);
 
 const DONE: Meaning = (Exit::Done, "done");
@@ -117,8 +117,8 @@ const NO_PERMISSION: Meaning = (Exit::NoPermission, "a permission is missing");
 const CONFIGURATION: Meaning =
     (Exit::Configuration, "the configuration, schema or stream has to be changed");
 
-/// The exit codes of each command, which its help and the documentation list. A command of several
-/// words stands for those below it that are not listed.
+/// The exit codes of each command, which its help and the documentation list. The entry of a
+/// command such as `dlq` also holds for its subcommands without an entry, such as `dlq list`.
 pub(super) const COMMANDS: [(&str, &[Meaning]); 12] = [
     (
         "run",
@@ -234,7 +234,7 @@ impl From<&nats::NatsConnectError> for Exit {
     }
 }
 
-/// The relay's own user may not change letters.
+/// The hint of a command that changes letters, which the relay's own user may not do.
 const OPERATOR_HINT: &str = "this command needs the role postrider_operator: GRANT postrider_operator TO the \
      user of database.url, or name another user for this command with POSTRIDER__DATABASE__URL";
 
@@ -259,7 +259,7 @@ impl Failure {
         Self::new(exit, Problem { hint, ..Problem::new(error.to_string()) })
     }
 
-    /// Writes the failure to the log, which a daemon's reader follows, in place of printing it.
+    /// Logs the failure instead of printing it, because a daemon's log is what people read.
     pub(super) fn log(self) -> Exit {
         for Problem { primary, hint, .. } in self.problems {
             tracing::error!(hint, "{primary}");
@@ -276,7 +276,8 @@ impl Failure {
         format!("{primary}; next: {next}")
     }
 
-    /// The same for an operator's command, whose user needs another role than the relay's.
+    /// Replaces the hint about a missing permission. A command of an operator needs the role
+    /// `postrider_operator`, not the role of the relay.
     pub(super) fn of_operator(mut self) -> Self {
         if self.exit == Exit::NoPermission {
             for problem in &mut self.problems {
@@ -360,7 +361,8 @@ impl From<std::io::Error> for Failure {
 mod tests {
     use super::*;
 
-    /// `check` ended with 69 although a permission was missing too.
+    /// Regression: `check` ended with 69 (a server does not answer) although a permission was
+    /// missing too, which is 77.
     #[test]
     fn what_a_person_has_to_end_comes_before_what_may_pass() {
         let of = |refusals: &[Exit]| Exit::gravest(refusals.iter().copied());

@@ -22,7 +22,7 @@ pub(super) struct Args {
     after: i32,
 }
 
-/// Migrates, or prints what a DBA would run.
+/// Migrates the schema, or with `--print` prints the SQL for a DBA to run.
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     if args.print {
         let loaded = globals.load(Scope::Schema)?;

@@ -1,4 +1,4 @@
-//! The command line: one tree, one file a command.
+//! The command line: the tree of commands, with a file for each command.
 
 mod audit;
 mod check;
@@ -171,8 +171,8 @@ impl Globals {
         Ok(loaded)
     }
 
-    /// Loads the configuration for a command about letters, which may be of a relay that is in no
-    /// file any more.
+    /// Loads the configuration for a command about letters. Its `--route` may also name a relay
+    /// that the configuration no longer has, because that relay's letters are still there.
     fn load_for_letters(mut self) -> Result<Loaded, Failure> {
         let route = self.route.take();
         let mut loaded = self.load(Scope::Database)?;
@@ -195,7 +195,7 @@ impl Globals {
     }
 }
 
-/// Leaves one route.
+/// Removes all routes but the named one.
 fn choose(loaded: &mut Loaded, route: &str) -> Result<(), Failure> {
     let names: Vec<_> =
         loaded.routes.iter().map(|it| it.config.relay.name.as_str().to_owned()).collect();
@@ -209,7 +209,7 @@ fn choose(loaded: &mut Loaded, route: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Asks the same about each route, one after the other.
+/// Calls `ask` for each route, one after the other.
 async fn ask_each<T, E>(
     loaded: &Loaded,
     ask: impl AsyncFn(&Config) -> Result<T, E>,
@@ -224,8 +224,8 @@ where
     Ok(answers)
 }
 
-/// Prints the answer about each route: as it is where there is one, else as a list, or as texts
-/// under the names of the routes.
+/// Prints an answer for each route. A single answer is printed alone. Several answers become a JSON
+/// list, or texts under the names of their routes.
 fn print_routes<T: Serialize>(
     loaded: &Loaded,
     (is_json, answers, text): (bool, &[T], impl Fn(&T) -> String),

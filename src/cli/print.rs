@@ -1,4 +1,4 @@
-//! Text for people on the two outputs.
+//! Prints text for people to standard output and standard error.
 
 use std::io::{self, Write as _};
 
@@ -33,7 +33,7 @@ pub(super) fn prompt(text: &str) {
     drop(write!(stderr, "{text}").and_then(|()| stderr.flush()));
 }
 
-/// Writes the progress of a long command, a line each time.
+/// Prints a step of a long command as one line.
 pub(super) fn step(step: Step) {
     to_stderr(&match step {
         Step::Read { messages, of } => {
@@ -45,15 +45,15 @@ pub(super) fn step(step: Step) {
     });
 }
 
-/// Writes a value as JSON with its keys in alphabetical order. A terminal obeys nothing of it but
-/// the line breaks.
+/// Writes a value as JSON with its keys in alphabetical order. Characters that a terminal would
+/// obey are escaped, except line breaks.
 pub(super) fn json(value: &impl Serialize) -> io::Result<()> {
     let value = serde_json::to_value(value)?;
     line(&escaped(&format!("{value:#}")))
 }
 
-/// The same JSON with those characters escaped that a terminal obeys. They occur only in strings,
-/// and all of them are below U+10000.
+/// Escapes the characters of a JSON text that a terminal would obey. They occur only inside
+/// strings. All of them are below U+10000, so four hexadecimal digits are enough.
 fn escaped(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {

@@ -26,10 +26,10 @@ pub(super) struct Args {
     actor: Option<String>,
 }
 
-/// Compares, and has what is missing published again.
+/// Compares the outbox with the stream, and has the events that the stream lacks published again.
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     let mut loaded = globals.load(Scope::Everything)?;
-    // Other routes publish to no stream, so there is nothing to compare.
+    // A route that does not publish to a stream has nothing to compare.
     let is_in_stream = |route: &OneRoute| reconcile::is_in_stream(&route.config);
     if loaded.routes.iter().any(is_in_stream) {
         loaded.routes.retain(is_in_stream);
@@ -43,7 +43,7 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
         }
     }))?;
     print_routes(&loaded, (args.json, &done, text))?;
-    // The exit code of a rehearsal shows a script whether events are missing.
+    // The exit code of `--dry-run` shows a script whether events are missing.
     let is_missing = done.iter().any(|it| it.missing > 0);
     Ok(if args.dry_run && is_missing { Exit::Failed } else { Exit::Done })
 }

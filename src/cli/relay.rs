@@ -1,4 +1,4 @@
-//! `postrider relay`: the relays of this outbox, and giving one up that nobody runs.
+//! `postrider relay`: lists the relays of an outbox, and gives up a relay that nobody runs.
 
 use std::io::{self, BufRead as _, IsTerminal as _};
 
@@ -114,7 +114,7 @@ impl From<ForgetError> for Failure {
     }
 }
 
-/// Asks the person at the terminal.
+/// Asks at the terminal whether to give up the relay of this name.
 fn is_confirmed(name: &str) -> Result<bool, Failure> {
     if !io::stdin().is_terminal() {
         let text = format!("there is no terminal to ask whether to give up relay {name}");

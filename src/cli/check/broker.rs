@@ -1,4 +1,5 @@
-//! NATS: reachable, with JetStream, and with a stream that keeps what it takes.
+//! Checks NATS: the connection, JetStream, and whether the stream keeps the messages that it
+//! accepts.
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::{
 const NATS: &str = "nats";
 const STREAM: &str = "stream";
 
-/// Room for a check's few messages.
+/// Messages that the client can buffer. A check sends and receives only a few.
 const CAPACITY: usize = 64;
 
 /// The stream as the check found it.
@@ -28,8 +29,8 @@ pub(super) enum SeenStream {
     Exists(Box<LogFacts>),
 }
 
-/// Findings about NATS, and the stream as far as it was found. They end with the first refusal,
-/// because the rest would follow from it.
+/// The findings about NATS, and the stream when it could be asked for. The checks end at the first
+/// refusal, because later ones would fail for the same reason.
 pub(super) async fn findings(config: &Config) -> (Vec<CheckItem>, Option<SeenStream>) {
     let template = match SubjectTemplate::parse(&config.route.subject) {
         Ok(template) => template,
@@ -115,7 +116,8 @@ fn forgetful(config: &Config, window: Duration) -> Option<CheckItem> {
     })
 }
 
-/// The finding about batches that the stream takes: never a risk, so never a warning.
+/// The finding about the kinds of batches that the stream accepts. It is never a warning, because
+/// events flow without batches too.
 fn batches(stream: &str, batching: Batching, version: &str) -> Option<CheckItem> {
     let takes = |what| Some(CheckItem::fine(STREAM, format!("{stream} takes {what} batches")));
     match batching {

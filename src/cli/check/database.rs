@@ -1,4 +1,5 @@
-//! Postgres: reachable and writable, migrated, and ours to use.
+//! Checks Postgres: whether it is reachable, writable and migrated, and whether the relay has the
+//! privileges that it needs.
 
 use std::borrow::Cow;
 
@@ -24,7 +25,7 @@ use crate::{
 
 const POSTGRES: &str = "postgres";
 
-/// The cost of a pooler, for the report.
+/// The text of the finding about a connection pooler: what it costs.
 const POOLED: &str = "through a connection pooler: the relay polls every 25 poll_intervals while idle, plans \
                       each statement anew, and a crashed leader is replaced when its lease is over";
 
@@ -35,8 +36,8 @@ const RELAY: &str = "relay";
 const CONTRACT: &str = "contract";
 const FUNCTIONS: &str = "functions";
 
-/// Findings about the database, and the progress of the relay. They end with the first refusal,
-/// because the rest would follow from it.
+/// The findings about the database, and the progress of the relay when it could be read. The checks
+/// end at a refusal that would make later ones fail too.
 pub(super) async fn findings(config: &Config) -> (Vec<CheckItem>, Option<RelayProgress>) {
     let connection = match connect(&config.database, "check", &SESSION_SETTINGS).await {
         Ok(connection) => connection,
@@ -67,7 +68,7 @@ pub(super) async fn findings(config: &Config) -> (Vec<CheckItem>, Option<RelayPr
         return (findings, None);
     }
     findings.extend(functions(&connection, &schema).await);
-    // A pooler lends its own sessions, and has its own limits.
+    // Behind a pooler the sessions are the pooler's, with limits of their own.
     let is_shared = connection.sharing() == Sharing::Shared;
     let (inspection, relay) = (Inspection::new(connection, schema), config.relay.name.as_str());
     findings.push(privileges(&inspection).await);
@@ -175,7 +176,7 @@ async fn functions(connection: &Connection, schema: &Schema) -> Vec<CheckItem> {
     findings
 }
 
-/// The command that migrates, and the user for it when this one may not.
+/// The hint to migrate. It names the user to migrate as when the connected user may not.
 async fn migrate_hint(connection: &Connection, schema: &Schema) -> String {
     match migrating::rightful(connection, schema).await {
         Ok(Some(who)) => format!("run `postrider migrate` as {who}: this user may not"),
@@ -199,8 +200,8 @@ async fn privileges(inspection: &Inspection) -> CheckItem {
         .hint(granting(&statements))
 }
 
-/// Limits that leave too few sessions to a start: one for each route, one for the chores and one
-/// for what is asked now and then.
+/// The findings about limits that leave too few sessions for a start. A start needs one for each
+/// route, one for the chores, and one for occasional questions such as the contract's.
 async fn sessions(inspection: &Inspection, config: &Config) -> Vec<CheckItem> {
     let limits = match inspection.session_limits().await {
         Ok(limits) => limits,
@@ -214,7 +215,7 @@ async fn sessions(inspection: &Inspection, config: &Config) -> Vec<CheckItem> {
             let text = format!("{what} is {max}, and a start needs {needed} sessions");
             return Some(CheckItem::refused(SESSIONS, Exit::Configuration, text).hint(hint));
         }
-        // The session of this check is among them, and ends with the check.
+        // The session of this check is among the open ones, and ends with the check.
         let free = max - (now - 1);
         let text = format!("{what} is {max}, and {now} sessions are open");
         (free < needed).then(|| CheckItem::risky(SESSIONS, text).hint(hint))
@@ -222,7 +223,7 @@ async fn sessions(inspection: &Inspection, config: &Config) -> Vec<CheckItem> {
     limits.into_iter().filter_map(finding).collect()
 }
 
-/// Statements to run, and the role to run them as.
+/// The hint to run `GRANT` statements, with the role to run them as.
 fn granting(statements: &[String]) -> String {
     let who = statements.first().map_or("", |first| grantor(first));
     format!("{who}: {}", statements.join("; "))
@@ -244,8 +245,8 @@ async fn cluster(inspection: &Inspection, relay: &str) -> Option<CheckItem> {
     }
 }
 
-/// The findings about the conditions that the reader depends on, and about roles whose inserts are
-/// refused in spite of their grants.
+/// The findings about conditions of the tables that reading the outbox depends on. Others are about
+/// producers that cannot insert events.
 async fn contract(inspection: &Inspection, relay: &str) -> Vec<CheckItem> {
     let broken = match inspection.broken_contract(relay).await {
         Ok(broken) => broken,

@@ -1,4 +1,4 @@
-//! The leader's report, and positions that are left behind.
+//! Checks what the leader reports, and finds positions and letters of relays that nobody runs.
 
 use super::CheckItem;
 use crate::{
@@ -15,7 +15,7 @@ const RELAY: &str = "relay";
 /// The findings about the relay's leadership.
 ///
 /// # Errors
-/// The errors of the session.
+/// [`QueryError`]: a statement failed.
 pub(super) async fn findings(
     inspection: &Inspection,
     config: &Config,

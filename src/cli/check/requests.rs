@@ -1,5 +1,5 @@
-//! Requests that a start sends to JetStream: whether our user may send them, and whether a stream
-//! that does not exist yet could be created. Nothing is created: see `nats::ask`.
+//! Checks the requests that a start sends to JetStream: whether our user may send them, and whether
+//! a stream that does not exist yet could be created. Nothing is created: see `nats::ask`.
 
 use super::CheckItem;
 use crate::{
@@ -12,7 +12,8 @@ use crate::{
 const PERMISSIONS: &str = "permissions";
 const STREAM: &str = "stream";
 
-/// The finding of the first request: this user may not ask for the stream. `None` when it may.
+/// The finding that this user may not ask for the stream, which is the first request of a start.
+/// `None` when the user may.
 pub(super) async fn access(
     connection: &mut nats::NatsConnection,
     stream: &str,
@@ -24,7 +25,7 @@ pub(super) async fn access(
     }
 }
 
-/// Findings about the other requests about a stream that exists.
+/// The findings about the further requests of a start when the stream exists.
 pub(super) async fn findings(
     connection: &mut nats::NatsConnection,
     stream: &str,
@@ -37,7 +38,7 @@ pub(super) async fn findings(
     permitted(connection, stream, wanted).await
 }
 
-/// Findings about a stream that a start would create.
+/// The findings about a stream that does not exist and that a start would create.
 pub(super) async fn creation(
     connection: &mut nats::NatsConnection,
     stream: &config::StreamConfig,
@@ -88,7 +89,9 @@ pub(super) async fn creation(
     findings
 }
 
-/// The finding about the stream that would take a message to this subject.
+/// The finding when the configured stream would not take a message to this subject: somebody else
+/// takes it, publishing is forbidden, or nothing answers. `None` when the stream takes it, or when
+/// nobody listens yet.
 pub(super) async fn taker(
     connection: &mut nats::NatsConnection,
     subject: &str,
@@ -114,7 +117,8 @@ pub(super) async fn taker(
     Some(CheckItem::risky(STREAM, text).hint(hint))
 }
 
-/// Sends each request, and says which our user may not send. It ends when nothing is answered.
+/// Sends each request, and returns a finding for each that our user may not send. It stops at the
+/// first request without an answer.
 async fn permitted(
     connection: &mut nats::NatsConnection,
     stream: &str,

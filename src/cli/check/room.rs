@@ -1,4 +1,4 @@
-//! Capacity of the stream for what comes.
+//! Checks whether the stream and its account have room for further messages.
 
 use super::CheckItem;
 use crate::{
@@ -14,7 +14,7 @@ const NEARLY: f64 = 0.8;
 /// Share of a limit, inclusive, from which the next message may be refused.
 const FULL: f64 = 0.99;
 
-/// The findings about the room in a stream that fits.
+/// The findings about the room in a stream whose settings fit.
 pub(super) async fn findings(connection: &nats::NatsConnection, stream: &str) -> Vec<CheckItem> {
     match nats::capacity(&connection.jetstream, stream).await {
         Ok(capacity) => about(stream, &capacity),

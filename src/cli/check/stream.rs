@@ -1,5 +1,5 @@
-//! The stream, compared with the relay's record of it: whether it exists, and is the one that it
-//! was.
+//! Compares the stream with the relay's record of it: whether it still exists, was not created
+//! anew, and did not go back to an earlier sequence.
 
 use super::{CheckItem, broker::SeenStream};
 use crate::{
@@ -11,11 +11,13 @@ use crate::{
 
 const STREAM: &str = "stream";
 
-/// Longest time in seconds between the two readings of a check, of the stream and of the position.
-/// Messages that were acknowledged in between are above the stream's end as it was read.
+/// Longest time in seconds, inclusive, between reading the stream and reading the relay's position.
+/// A position written within this time may contain acknowledgements from after the reading of the
+/// stream, so its sequence is not compared.
 const READINGS_WITHIN_SECONDS: f64 = 30.0;
 
-/// The finding about a stream that is not what it was; `None` when it is.
+/// The finding about a stream that is missing, was created anew or went back. `None` when the
+/// stream agrees with the record.
 pub(super) fn finding(
     config: &Config,
     progress: Option<&RelayProgress>,

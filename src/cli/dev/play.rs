@@ -1,5 +1,5 @@
-//! The part of `postrider dev` that stays: servers, a relay, a small shop, lines to copy, a
-//! summary.
+//! `postrider dev` without `--once`: runs servers, a relay and a small shop until Ctrl-C, prints
+//! lines to copy, and ends with a summary.
 
 use std::{
     convert::Infallible,
@@ -153,7 +153,8 @@ Or with nothing but SQL's own words:
 What arrives in the stream:
 ";
 
-/// The directory of this program, so that `postrider` runs it.
+/// The directory of this program. The printed lines put it on PATH, so that `postrider` runs this
+/// program.
 fn program_directory() -> PathBuf {
     let program = env::current_exe().ok();
     program.and_then(|program| program.parent().map(Path::to_owned)).unwrap_or_default()

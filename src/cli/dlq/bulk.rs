@@ -1,5 +1,5 @@
-//! Parts that redrive and discard share: the choice of letters, the question before, the batches,
-//! the report.
+//! Parts that `dlq redrive` and `dlq discard` share: the choice of letters, the confirmation, the
+//! batches, the report.
 
 use std::{
     io::{self, BufRead as _, IsTerminal as _},
@@ -21,10 +21,11 @@ use crate::{
     shutdown::Shutdown,
 };
 
-/// Number of letters that a rehearsal shows.
+/// Number of letters that `--dry-run` shows.
 const SHOWN: i64 = 5;
 
-/// Number of batches between two lines of progress where no terminal can replace the last one.
+/// Number of batches between two lines of progress when the output is not a terminal. A terminal
+/// shows each batch, in one line that is replaced.
 const BATCHES_A_LINE: u64 = 10;
 
 /// Filter of letters, and whether to ask or rehearse first.
@@ -170,7 +171,7 @@ impl Job<'_> {
         }
     }
 
-    /// Asks the person at the terminal.
+    /// Asks at the terminal whether to act on this number of letters.
     fn confirmed(&self, count: u64) -> io::Result<bool> {
         let question = format!("{} {}?", self.verb(), dead_letters(count));
         let how = match self.act.action {

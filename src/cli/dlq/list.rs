@@ -53,8 +53,8 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
         let pages = ask_each(&loaded, async |config: &Config| {
             letters::list(config, (state, &filter), args.after, args.limit).await
         });
-        // Stranded letters are in no list of a configured relay. Programs find them in `relay
-        // list`.
+        // Stranded letters belong to relays that are no longer configured, so no page above has
+        // them. Programs find them in `relay list`.
         let stranded = async {
             if args.json { Ok(Vec::new()) } else { letters::stranded(&loaded.config).await }
         };
@@ -70,7 +70,8 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// A page as a table; `same` is the command that shows the next one.
+/// A page as a table. When there is a next page, the last line names the command for it, which
+/// begins with `same`.
 fn text(page: &LetterPage, state: LetterState, same: &str) -> String {
     if page.letters.is_empty() {
         return format!("no {} letters", state.as_str());

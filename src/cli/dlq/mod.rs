@@ -131,7 +131,7 @@ pub(super) fn name(text: &str) -> Result<String, String> {
     }
 }
 
-/// The letters in columns; the reason is last, because its length is not bounded.
+/// The letters in columns. The error is last, because its length is not bounded.
 fn table(letters: &[Letter], time: (&str, fn(&Letter) -> Option<&str>)) -> String {
     let header = ["id", time.0, "reason", "event type", "key", "event id", "error"];
     let mut rows = vec![header.map(str::to_owned)];

@@ -159,7 +159,7 @@ fn title(part: &PayloadPart) -> String {
     }
 }
 
-/// Text line by line, and what is no text as hexadecimal digits.
+/// The payload as lines of text, or as hexadecimal digits when it is not UTF-8.
 fn body(part: &PayloadPart) -> String {
     match str::from_utf8(&part.bytes) {
         Ok(text) => text.split('\n').map(printable).collect::<Vec<_>>().join("\n"),

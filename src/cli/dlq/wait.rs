@@ -1,4 +1,4 @@
-//! `dlq redrive --wait`: the outcome of each redriven letter.
+//! `dlq redrive --wait`: waits for the outcome of each redriven letter, and prints it.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ fn timeout(text: &str) -> Result<Duration, String> {
 }
 
 impl WaitOptions {
-    /// Longest wait; `None` without `--wait`.
+    /// Longest wait for the outcomes; `None` without `--wait`.
     pub(super) fn wanted(&self) -> Option<Duration> {
         self.wait.then_some(self.timeout)
     }
@@ -45,7 +45,7 @@ pub(super) fn check(count: u64) -> Result<(), Failure> {
     Err(Failure::new(Exit::Usage, Problem::new(text).hint(hint)))
 }
 
-/// The outcomes of letters, as they are printed.
+/// The outcomes that were printed so far, as the exit code that they lead to.
 pub(super) struct Printed(Exit);
 
 impl Printed {
