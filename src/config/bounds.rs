@@ -8,69 +8,82 @@ use super::{
 };
 use crate::delivery::LEASE_MAX;
 
-/// Shorter would fail on a loaded machine, longer would resemble a hang.
+/// Bounds of both `connect_timeout` keys. A shorter timeout would fail on a loaded machine, a
+/// longer one would resemble a hang.
 pub const CONNECT_TIMEOUT: RangeInclusive<HumanDuration> = millis(100)..=seconds(300);
 
-/// Shorter would give up healthy statements, longer would hide a dead connection.
+/// Bounds of `database.query_timeout`. A shorter timeout would give up healthy statements, a longer
+/// one would hide a dead connection.
 pub const QUERY_TIMEOUT: RangeInclusive<HumanDuration> = millis(100)..=seconds(600);
 
-/// Shorter would give up a healthy connection, longer would notice a dead one too late.
+/// Bounds of `nats.ping_interval`. A shorter interval would give up a healthy connection, a longer
+/// one would notice a dead connection too late.
 pub const PING_INTERVAL: RangeInclusive<HumanDuration> = millis(500)..=seconds(120);
 
-/// Shorter would resend messages that are still in flight, longer would block a key behind one lost
-/// answer.
+/// Bounds of `nats.ack_timeout`. A shorter timeout would resend messages that are still in flight,
+/// a longer one would block a key behind one lost answer.
 pub const ACK_TIMEOUT: RangeInclusive<HumanDuration> = millis(100)..=seconds(300);
 
-/// Copies that a JetStream cluster supports.
+/// Bounds of `stream.replicas`: the numbers of copies that a JetStream cluster supports.
 pub const REPLICAS: RangeInclusive<u8> = 1..=5;
 
-/// Shorter would forget an id before its publish is repeated, longer would fill the broker's
-/// memory. It must also cover twice `nats.ack_timeout` and a second.
+/// Bounds of `stream.duplicate_window`. With a shorter window the broker would forget an id before
+/// its publish is repeated, a longer one would fill the broker's memory. The window must also be at
+/// least twice `nats.ack_timeout` plus a second.
 pub const DUPLICATE_WINDOW: RangeInclusive<HumanDuration> = seconds(2)..=seconds(24 * 3600);
 
-/// Zero keeps messages for ever. A stream that expires messages keeps them for its duplicate window
-/// at least.
+/// Bounds of `stream.max_age`. Zero keeps messages for ever. A stream that expires messages keeps
+/// them for its duplicate window at least.
 pub const MAX_AGE: RangeInclusive<HumanDuration> = seconds(0)..=seconds(3650 * 24 * 3600);
 
-/// Zero sets no limit.
+/// Bounds of `stream.max_bytes`. Zero sets no limit.
 pub const MAX_BYTES: RangeInclusive<ByteSize> = ByteSize(0)..=ByteSize(1 << 50);
 
-/// Zero would read nothing; more would keep more rows in memory than one round trip is worth.
+/// Bounds of `relay.batch_events`. Zero would read nothing; more than the upper bound would keep
+/// more rows in memory than one round trip is worth.
 pub const BATCH_EVENTS: RangeInclusive<u32> = 1..=100_000;
 
-/// Zero would publish nothing; more than the broker answers in a second only waits elsewhere.
+/// Bounds of `relay.in_flight_events`. Zero would publish nothing. More than the upper bound would
+/// only wait in the broker instead of in the relay.
 pub const IN_FLIGHT_EVENTS: RangeInclusive<u32> = 1..=65_536;
 
-/// Less would send every event alone; more is memory that nobody expects of a sidecar.
+/// Bounds of `relay.batch_bytes` and `relay.in_flight_bytes`. Less would send every event alone;
+/// more is memory that nobody expects a sidecar to use.
 pub const BUFFER_BYTES: RangeInclusive<ByteSize> = ByteSize(1 << 10)..=ByteSize(1 << 30);
 
-/// Shorter would keep Postgres busy with polls; for longer waits there is `idle_interval`.
+/// Bounds of `relay.poll_interval`. A shorter interval would keep Postgres busy with polls. For
+/// longer waits there is `idle_interval`.
 pub const POLL_INTERVAL: RangeInclusive<HumanDuration> = millis(1)..=seconds(1);
 
-/// Shorter would make an idle relay busy; the wake-up gate expires 15 s after it was last renewed,
-/// and it is renewed at this interval.
+/// Bounds of `relay.idle_interval`. A shorter interval would make an idle relay busy. The upper
+/// bound is below 15 s: the relay's loop turns at least at this interval, and `/livez` answers 503
+/// after 15 s without a turn.
 pub const IDLE_INTERVAL: RangeInclusive<HumanDuration> = millis(50)..=seconds(10);
 
-/// Shorter would end at each stall of the database, longer would leave a frozen leader's place
-/// empty.
+/// Bounds of `relay.lease`. A shorter lease would end at each stall of the database. A longer one
+/// would delay the takeover from a leader that froze.
 pub const LEASE: RangeInclusive<HumanDuration> = seconds(3)..=HumanDuration(LEASE_MAX);
 
-/// Zero would be no flow; more would cost more sessions than one Postgres should give.
+/// Bounds of `route.shards`. Zero would be no flow; more than the upper bound would cost more
+/// sessions than one Postgres should give.
 pub const SHARDS: RangeInclusive<u32> = 1..=64;
 
-/// Zero would try nothing; more would take years.
+/// Bounds of `route.attempts`. Zero would try nothing; more than the upper bound would take years.
 pub const ATTEMPTS: RangeInclusive<u32> = 1..=1_000_000;
 
-/// Jitter is a part of a wait.
+/// Bounds of `route.jitter`, which is a part of a wait.
 pub const JITTER: RangeInclusive<f64> = 0.0..=1.0;
 
-/// Shorter would overload a broker that is busy, longer needs the decision of a person.
+/// Bounds of `route.delay` and `route.max_delay`. Shorter waits would overload a broker that is
+/// busy. A message that waits for longer needs the decision of a person.
 pub const RETRY_DELAY: RangeInclusive<HumanDuration> = millis(1)..=seconds(24 * 3600);
 
-/// Shorter than a second would drop rows that an operator has no chance to see.
+/// Bounds of the three `retention` keys. Less than a second would drop rows before an operator has
+/// a chance to see them.
 pub const RETENTION: RangeInclusive<HumanDuration> = seconds(1)..=seconds(3650 * 24 * 3600);
 
-/// Shorter would cut off the last acks, longer exceeds the limit of every supervisor.
+/// Bounds of `shutdown.grace`. A shorter time would cut off the last acks, a longer one exceeds the
+/// limit of every supervisor.
 pub const GRACE: RangeInclusive<HumanDuration> = seconds(1)..=seconds(3600);
 
 const fn millis(count: u64) -> HumanDuration {

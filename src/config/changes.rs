@@ -8,8 +8,8 @@ use super::{Config, keys, secret::Secret};
 /// a dot stands for all of its keys except [`EXCEPTED`].
 const RELOADABLE: [&str; 3] = ["database.", "nats.", "log.level"];
 
-/// Keys that need a restart although their section does not. They are built into the tables, or
-/// into a part of the program that outlives connections.
+/// Keys that need a restart although the other keys of their section do not. Parts of the program
+/// that outlive a connection are built with them.
 const EXCEPTED: [&str; 2] = ["database.schema", "nats.ack_timeout"];
 
 /// Whether a reload puts the key into effect.

@@ -26,7 +26,7 @@ pub struct Problem {
     pub primary: String,
     /// Place where the value was written.
     pub origin: Option<Origin>,
-    /// More about it, free of secrets.
+    /// Further detail about the problem, free of secrets.
     pub detail: Option<String>,
     /// Remedy; may have several lines.
     pub hint: Option<String>,

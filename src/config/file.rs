@@ -25,7 +25,8 @@ pub const LOGINS_BYTES_MAX: u64 = 1024 * 1024;
 ///
 /// # Errors
 ///
-/// A reason that names no content. A pipe is refused because opening one waits for its writer.
+/// The reason in words, without any content of the file. A pipe is refused because opening one
+/// waits for its writer.
 pub fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
     let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
     refuse_special(&metadata)?;

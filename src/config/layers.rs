@@ -193,8 +193,8 @@ fn line_of(text: &str, offset: usize) -> usize {
 
 /// The line of every `key = …`, found from table headers and names before an equals sign.
 ///
-/// The lines serve error texts only. Inline tables and quoted names with dots are not found, so
-/// their errors have no line.
+/// The line numbers serve error texts only. Inline tables and quoted names with dots are not found,
+/// so their errors have no line.
 fn key_lines(text: &str) -> BTreeMap<String, usize> {
     let mut table = String::new();
     let mut lines = BTreeMap::new();
@@ -219,7 +219,8 @@ fn key_lines(text: &str) -> BTreeMap<String, usize> {
     lines
 }
 
-/// The prefix of an element of a list of tables in the map of lines.
+/// The prefix under which the map of lines has the keys of one element of a list of tables, such as
+/// `route[1]`.
 pub(super) fn element(table: &str, index: usize) -> String {
     format!("{table}[{index}]")
 }

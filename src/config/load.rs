@@ -18,13 +18,13 @@ use super::{
 
 pub use super::origin::{Notice, Origins, Scope};
 
-/// The file in the working directory, for development.
+/// The configuration file in the working directory, for development.
 const LOCAL_FILE: &str = "./postrider.toml";
 
-/// The file of an installed daemon.
+/// The configuration file of an installed daemon.
 const SYSTEM_FILE: &str = "/etc/postrider/postrider.toml";
 
-/// The variable that names the file.
+/// The environment variable that names the configuration file.
 const FILE_VARIABLE: &str = "POSTRIDER_CONFIG";
 
 /// Sources of a configuration.
@@ -52,8 +52,8 @@ pub struct Loaded {
     pub config: Config,
     /// Place where each of its keys was written.
     pub origins: Origins,
-    /// The routes, at least one, in the order of the file. When some events may be outside of all
-    /// of them, the last route counts these.
+    /// The routes, at least one, in the order of the file. When events may match none of the routes
+    /// in the file, one more route at the end counts these events.
     pub routes: Vec<OneRoute>,
     /// Messages for the log.
     pub notices: Vec<Notice>,
@@ -136,7 +136,8 @@ impl Config {
             layers.iter_mut().flat_map(unknown::take_unknown).collect();
         layers.splice(0..0, fallback::layers(&layers, &sources.variables));
         let (mut config, mut origins) = merge(&layers, &mut problems);
-        // Each step stops the next one, because a missing key may follow from a wrong name.
+        // Problems up to here end the loading, because a key that seems to be missing may only be
+        // misspelt.
         refuse(problems)?;
 
         config.database.libpq = Libpq::of(&sources.variables);

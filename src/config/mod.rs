@@ -70,8 +70,9 @@ pub struct DatabaseConfig {
     /// here or in `url_file`; `DATABASE_URL` is read when neither is set, and libpq's `PG*`
     /// variables complete what it leaves open.
     pub url: SecretUrl,
-    /// A file that contains the URL, so that its password is not in this file. A relative name is
-    /// searched in `$CREDENTIALS_DIRECTORY`, in `/run/secrets`, then beside the file that names it.
+    /// A file that contains the URL, so that the password is not in `postrider.toml`. A relative
+    /// name is searched in `$CREDENTIALS_DIRECTORY`, in `/run/secrets`, then beside the file that
+    /// sets this key.
     pub url_file: Option<String>,
     /// The schema that `postrider migrate` creates: up to 40 lower-case letters, digits and `_`.
     /// Default `postrider`. Change it when two outboxes share a database.
@@ -304,21 +305,22 @@ pub struct RelayConfig {
     /// Rows of one fetch at most. Default 1000; lower it when memory is short. See
     /// [`bounds::BATCH_EVENTS`].
     pub batch_events: u32,
-    /// Payload bytes of one fetch at most; a single larger row still goes, alone. Default `8MiB`.
+    /// Payload bytes of one fetch at most; a single larger row is fetched alone. Default `8MiB`.
     /// See [`bounds::BUFFER_BYTES`].
     pub batch_bytes: ByteSize,
     /// Events sent and unanswered at most. Default 1024; raise it when the broker is far away. See
     /// [`bounds::IN_FLIGHT_EVENTS`].
     pub in_flight_events: u32,
-    /// Payload bytes sent and unanswered at most; one larger event still goes, alone. Default
-    /// `8MiB`. See [`bounds::BUFFER_BYTES`].
+    /// Payload bytes sent and unanswered at most; one larger event is sent alone. Default `8MiB`.
+    /// See [`bounds::BUFFER_BYTES`].
     pub in_flight_bytes: ByteSize,
     /// How often the outbox is polled while there is work. Default `2ms`; a longer interval trades
     /// latency for fewer queries. The interval grows to up to 5 ms by itself while each poll brings
     /// more than 16 events. See [`bounds::POLL_INTERVAL`].
     pub poll_interval: HumanDuration,
-    /// How often the outbox is polled while nothing wakes the relay, the backstop of a lost
-    /// wake-up; not below `poll_interval`. Default `5s`. See [`bounds::IDLE_INTERVAL`].
+    /// How often the outbox is polled while nothing wakes the relay, so that a lost wake-up delays
+    /// events by no more than this; not below `poll_interval`. Default `5s`. See
+    /// [`bounds::IDLE_INTERVAL`].
     pub idle_interval: HumanDuration,
     /// For how long an instance leads without hearing from the database. Another takes over that
     /// long after the leader froze or lost the network; a crash is noticed within two seconds.
@@ -415,15 +417,15 @@ pub struct RouteConfig {
     /// The types of the events that the route takes, such as `order.placed` or, with a `*` at the
     /// end, `order.*`; empty for all. Default empty.
     pub types: Vec<String>,
-    /// Types that the route does not take, written in the same way. Default empty.
+    /// Types that the route does not take, written as in `types`. Default empty.
     pub except_types: Vec<String>,
     /// The kinds that the route takes, such as `integration`; empty for all. Default empty.
     pub kinds: Vec<String>,
     /// The aggregate types that the route takes; empty for all, and for events without a key.
     /// Default empty.
     pub aggregates: Vec<String>,
-    /// The flows among which the route's keys are shared, each with a lease of its own. Default 1.
-    /// See [`bounds::SHARDS`].
+    /// The number of flows among which the route's keys are divided, each with a lease of its own.
+    /// Default 1. See [`bounds::SHARDS`].
     pub shards: u32,
     /// The kind of log that takes the events. Default `nats`.
     pub sink: SinkKind,
@@ -436,25 +438,30 @@ pub struct RouteConfig {
     /// The number of attempts for a message that the broker refuses, before it becomes a dead
     /// letter. An outage uses up no attempt. Default 20. See [`bounds::ATTEMPTS`].
     pub attempts: u32,
-    /// The wait after the first of these attempts. Default `100ms`. See [`bounds::RETRY_DELAY`].
+    /// The wait after the first attempt at a message that the broker refuses. Default `100ms`. See
+    /// [`bounds::RETRY_DELAY`].
     pub delay: HumanDuration,
-    /// The growth of the waits. Default `exponential`.
+    /// The growth of the wait from attempt to attempt. Default `exponential`.
     pub backoff: BackoffShape,
     /// The part of each wait that is drawn at random, from 0 (exactly that wait) to 1 (anything up
     /// to it). Default 0.2.
     pub jitter: f64,
-    /// The longest wait, not below `delay`. Default `5m`. See [`bounds::RETRY_DELAY`].
+    /// The longest wait between two attempts at a message, not below `delay`. Default `5m`. See
+    /// [`bounds::RETRY_DELAY`].
     pub max_delay: HumanDuration,
-    /// The filter made of these rules, or the filter of unrouted events.
+    /// The filter that `types`, `except_types`, `kinds`, `aggregates` and `shards` make, or the
+    /// filter of unrouted events.
     #[serde(skip)]
     pub filter: Filter,
-    /// The name of the route, of which the relay may be one shard.
+    /// The name of the route. With several shards each relay has a name of its own, which adds the
+    /// number of its shard.
     #[serde(skip)]
     pub name: String,
 }
 
 impl RouteConfig {
-    /// The rules of the route. An invalid pattern was refused before.
+    /// The rules of the route's filter, without its shard. Invalid patterns are left out, because
+    /// loading refuses them.
     pub fn rules(&self) -> Rules {
         let patterns = |texts: &[String]| {
             texts.iter().filter_map(|text| Pattern::parse(text)).collect::<Vec<_>>()
@@ -535,11 +542,11 @@ impl<'de> Deserialize<'de> for OnDenied {
     }
 }
 
-/// The growth of waits.
+/// The growth of the wait from attempt to attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackoffShape {
-    /// Each wait is longer by `delay`.
+    /// Each wait is longer than the one before by `delay`.
     Linear,
     /// Each wait is twice the one before.
     Exponential,

@@ -6,8 +6,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::value::parse_text;
 
-/// Bytes of a schema name at most: `postrider_<schema>` is a notification channel, and those end at
-/// 63.
+/// Bytes of a schema name at most: `postrider_<schema>` is a notification channel, and Postgres
+/// allows a channel's name 63 bytes.
 pub const SCHEMA_BYTES_MAX: usize = 40;
 
 /// Bytes of a relay's name at most: it is part of `application_name`, which Postgres cuts at 63.

@@ -10,9 +10,9 @@ use super::value::{HumanDuration, Listen, parse_text};
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ShutdownConfig {
-    /// How long a stopping relay may take for its last sweep, acks and settlement. Default `30s`;
-    /// keep it below what systemd or Kubernetes waits before it kills. See
-    /// [`super::bounds::GRACE`].
+    /// How long a stopping relay may take for its last poll, the acks of what is in flight, and the
+    /// last settlement. Default `30s`; keep it below what systemd or Kubernetes waits before it
+    /// kills. See [`super::bounds::GRACE`].
     pub grace: HumanDuration,
 }
 
@@ -26,8 +26,8 @@ impl Default for ShutdownConfig {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdminConfig {
-    /// An address, or `off`. Port 0 lets the kernel choose. Default `127.0.0.1:8085`; it has no
-    /// login, so think before it leaves loopback.
+    /// An address, or `off`. Port 0 lets the kernel choose. Default `127.0.0.1:8085`; the listener
+    /// has no login, so only a trusted network should reach it.
     pub listen: Listen,
     /// Further host names that are answered, such as the name of a Kubernetes Service. Loopback
     /// names and the listening addresses are always answered. Default none.

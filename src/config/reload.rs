@@ -13,8 +13,8 @@ pub struct Reloader {
     sources: Sources,
     /// Name of the only route that runs; `None` when all do.
     only: Option<String>,
-    /// The configuration of each route that the program was started with; its copies share the
-    /// cells.
+    /// The configuration of each route that the program was started with; clones of it share one
+    /// [`Latest`](super::latest::Latest) a section, by which a replacement reaches them.
     started: Vec<Config>,
     /// The configuration of each route that was last accepted.
     accepted: Vec<Config>,
@@ -29,7 +29,7 @@ pub struct Reloaded {
     pub after_restart: Vec<String>,
     /// Messages for the log.
     pub notices: Vec<Notice>,
-    /// `log.level`.
+    /// The value of `log.level` after the reload.
     pub log_level: String,
 }
 
@@ -40,7 +40,7 @@ impl Reloader {
     }
 
     /// Loads the configuration. When it is valid, sections with changed keys are replaced in every
-    /// copy, and sessions with the old ones end.
+    /// clone, and sessions that began with the old values end.
     ///
     /// # Errors
     ///
@@ -59,7 +59,8 @@ impl Reloader {
             after_restart.push("the list of routes".to_owned());
         }
         for (accepted, started) in self.accepted.iter_mut().zip(&self.started) {
-            // Keys that a route shares with the others are in the first route as well.
+            // A running route that the file no longer has takes the keys that all routes share from
+            // the first route.
             let same = new.iter().find(|config| config.relay.name == started.relay.name);
             let Some(new) = same.or(new.first()) else { continue };
             let is_same = same.is_some();

@@ -1,4 +1,4 @@
-//! The rules across several values: required keys, exclusions, and bounds.
+//! Verifies a loaded configuration: required keys, keys that exclude each other, and bounds.
 
 use std::path::Path;
 
@@ -170,7 +170,8 @@ impl RuleCheck<'_> {
         }
     }
 
-    /// The route's subjects must be subjects, and the stream must capture them.
+    /// Verifies that the route's subject is a valid template, and that the stream captures the
+    /// subjects that it makes.
     fn route(&mut self, config: &Config) {
         let subject = &config.route.subject;
         let template = match SubjectTemplate::parse(subject) {
@@ -365,7 +366,8 @@ impl RuleCheck<'_> {
     }
 }
 
-/// Levels, each alone or after `target=`, with commas between.
+/// Whether the text is a filter of the log: levels, each alone or after `target=`, with commas
+/// between.
 fn is_filter(text: &str) -> bool {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let level = |directive: &str| {
@@ -375,7 +377,7 @@ fn is_filter(text: &str) -> bool {
     text.split(',').all(level) && EnvFilter::builder().parse(text).is_ok()
 }
 
-/// Letters, digits, `-`, `_` and dots between.
+/// Whether the text is a host name: letters, digits, `-` and `_`, with dots between.
 fn is_host_name(text: &str) -> bool {
     let is_label = |label: &str| {
         !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))

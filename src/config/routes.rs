@@ -1,5 +1,5 @@
-//! `[[route]]`: several routes in one file, each as the configuration of the one route that
-//! `[stream]` and `[route]` describe.
+//! `[[route]]`: several routes in one file. Each becomes a configuration of its own, with one
+//! `[stream]` and one `[route]`.
 //!
 //! Each element of the list becomes separate layers: its `name` is `relay.name`, its keys of the
 //! stream belong to `[stream]`, all others to `[route]`. So a route is checked, and works, as a
@@ -25,17 +25,18 @@ use crate::{
 /// outbox.
 pub const ROUTES_MAX: usize = 64;
 
-/// The relay of the events that no route takes.
+/// The name of the relay that handles the events that no route takes.
 pub const UNROUTED: &str = "unrouted";
 
 /// Placeholder for the number of a shard.
 pub(super) const SHARD: &str = "{shard}";
 
-/// The keys that may contain the placeholder.
+/// The keys whose values may contain the placeholder `{shard}`, each as table and key.
 const NUMBERED: [(&str, &str); 3] =
     [("stream", "name"), ("stream", "subjects"), ("route", "subject")];
 
-/// The keys of `[[route]]` that are keys of other tables in the short form.
+/// The keys of `[[route]]` that belong to another table than `[route]` where there is only one
+/// route: the key, that table, and the key there.
 const ELSEWHERE: [(&str, &str, &str); 5] = [
     ("name", "relay", "name"),
     ("stream", "stream", "name"),
@@ -44,11 +45,13 @@ const ELSEWHERE: [(&str, &str, &str); 5] = [
     ("batches", "stream", "batches"),
 ];
 
-/// The layers of each route: what they have in common, and what one element of `[[route]]` adds at
-/// its place. Without `[[route]]` there is one route, with the layers as they are.
+/// Divides the layers by route. Each route gets the layers that all routes share and, above the
+/// file with its element of `[[route]]`, a layer with the keys of that element. Without `[[route]]`
+/// there is one route, with the layers as they are.
 ///
 /// # Errors
-/// A `[[route]]` that is no list of tables, a key that belongs elsewhere, or too many of them.
+/// A `[[route]]` that is no list of tables, a route without a name, or more than [`ROUTES_MAX`]
+/// routes.
 pub(super) fn split(layers: Vec<Layer>) -> Result<Vec<Vec<Layer>>, ConfigError> {
     let mut problems = Vec::new();
     let mut common = Vec::new();
@@ -126,8 +129,8 @@ fn route(file: &Layer, index: usize, value: Value) -> Result<Layer, Problem> {
     Ok(layer)
 }
 
-/// The layers of each shard of a route, with its number in the place of `{shard}`; the only one of
-/// a route without shards is number 0.
+/// The layers of each shard of a route, with the shard's number in the place of `{shard}`. A route
+/// without shards is one flow, with the number 0.
 pub(super) fn shards(layers: &[Layer]) -> Vec<(Vec<Layer>, Option<Shard>)> {
     let said = |layer: &Layer| Value::from(layer.values.clone()).find("route.shards")?.to_i128();
     let count = layers.iter().rev().find_map(said).unwrap_or(1);
@@ -167,7 +170,7 @@ fn with_number(value: Value, number: u32) -> Value {
     }
 }
 
-/// The route with its filter. A shard also gets a relay name with its number.
+/// Sets the name and the filter of a route. A shard also gets a relay name with its number.
 ///
 /// # Errors
 /// When the name becomes too long, or a route has the name of a shard.
@@ -196,7 +199,7 @@ pub(super) fn numbered(mut route: OneRoute, shard: Option<Shard>) -> Result<OneR
     Ok(route)
 }
 
-/// Problems between several routes.
+/// The problems of routes that do not go together, such as two with one name.
 pub(super) fn problems(routes: &[OneRoute]) -> Vec<Problem> {
     let mut problems = Vec::new();
     if routes.len() > ROUTES_MAX {
@@ -272,7 +275,8 @@ fn find_conflict(one: &OneRoute, other: &OneRoute) -> Option<Problem> {
     ))
 }
 
-/// The route of the events that no route takes; `None` when one of them takes everything.
+/// The route of the events that no other route takes. `None` when a route takes everything, or with
+/// `relay.unrouted = "off"`.
 pub(super) fn unrouted(routes: &[OneRoute]) -> Option<OneRoute> {
     let mut unrouted = routes.first()?.clone();
     if unrouted.config.relay.unrouted == Unrouted::Off {
@@ -321,7 +325,7 @@ pub(super) fn merged(of_routes: &[(String, Vec<Problem>)]) -> Vec<Problem> {
     merged
 }
 
-/// The name of the route whose layers these are, for a text.
+/// The name of the route whose layers these are, for a message to a person.
 pub(super) fn name_of(layers: &[Layer]) -> String {
     let names = layers.iter().rev().filter_map(|layer| {
         Value::from(layer.values.clone()).find("relay.name").and_then(Value::into_string)

@@ -53,7 +53,7 @@ impl SecretUrl {
         self.0.expose_secret()
     }
 
-    /// Whether nothing is set.
+    /// Whether no URL is set.
     pub fn is_empty(&self) -> bool {
         self.expose().is_empty()
     }

@@ -1,4 +1,4 @@
-//! Secrets in separate files: the directories that are searched, and the reading.
+//! Finds the separate files that contain secrets, and reads them.
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,8 @@ pub(super) struct Places<'a> {
     pub(super) origins: &'a mut Origins,
 }
 
-/// Reads the files that the `*_file` keys name, and makes the paths for later readers absolute.
+/// Reads the secrets in the files that the `*_file` keys name, and replaces each name by the path
+/// at which the file was found.
 pub(super) fn read(config: &mut Config, mut places: Places<'_>) -> Vec<Problem> {
     let Config { database, nats, .. } = config;
     let mut problems = Vec::new();
@@ -39,8 +40,8 @@ pub(super) fn read(config: &mut Config, mut places: Places<'_>) -> Vec<Problem> 
     let found = take("nats.token", nats.token.is_some(), nats.token_file.as_ref());
     nats.token = found.map(Secret::new).or(nats.token.take());
 
-    // The program reads them again for each connection, so their paths must not depend on the
-    // working directory.
+    // The program reads these files again for each connection, and then does not search for them
+    // again.
     for (key, file) in [
         ("database.url_file", &mut database.url_file),
         ("nats.url_file", &mut nats.url_file),
@@ -94,7 +95,7 @@ impl Places<'_> {
         Ok(text.to_owned())
     }
 
-    /// The first directory's file `name`.
+    /// The path of the file `name` in the first of the searched directories that has it.
     fn find(&self, key: &str, name: &str) -> Result<PathBuf, Problem> {
         let origin = self.origins.of(key);
         if name.is_empty() || name.contains(['\n', '\r', '\0']) {

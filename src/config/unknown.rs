@@ -1,4 +1,4 @@
-//! Unknown keys and tables, each with the one that was probably meant.
+//! Finds unknown keys and tables, and suggests the known one that was probably meant.
 
 use figment::value::{Dict, Value};
 
