@@ -1,4 +1,4 @@
-//! Chores beside the data path, and the findings of the moment.
+//! Metrics of the chores, which are periodic work beside the data path, and of what is wrong now.
 
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -10,7 +10,7 @@ use super::{
     labels::{Chore, ChoreLabel, FindingCode, FindingLabel},
 };
 
-/// The metrics of the chores beside the data path, and of the findings.
+/// The metrics of the chores, and of the findings: what is wrong now, each with a code.
 #[derive(Debug)]
 pub struct ChoreMetrics {
     failures: Family<ChoreLabel, Counter>,
@@ -44,7 +44,7 @@ impl ChoreMetrics {
         this
     }
 
-    /// Sets the findings of the moment: 1 for each of these, 0 for every other.
+    /// Sets the gauge of each finding: 1 for the given codes, 0 for all others.
     pub fn found(&self, codes: &[FindingCode]) {
         for code in FindingCode::ALL {
             let gauge = self.findings.get_or_create(&FindingLabel { code: *code });
@@ -52,12 +52,14 @@ impl ChoreMetrics {
         }
     }
 
-    /// Sets the number of abandoned positions.
+    /// Sets the number of abandoned positions: those of other relays that no instance runs and that
+    /// keep rows in the outbox.
     pub fn abandoned(&self, positions: usize) {
         self.abandoned.set(count(positions));
     }
 
-    /// Counts a failure of a chore, the `in_a_row`-th without a success between.
+    /// Counts a failure of a chore. `in_a_row` is the number of its failures since its last
+    /// success, with this one.
     pub fn failed(&self, chore: Chore, in_a_row: u32) {
         self.failures.get_or_create(&ChoreLabel { chore }).inc();
         self.failing.get_or_create(&ChoreLabel { chore }).set(count(in_a_row));

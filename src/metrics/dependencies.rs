@@ -1,4 +1,5 @@
-//! Connections, the breaker in front of the broker, and the lease.
+//! Metrics of the connections to Postgres and NATS, of the breaker in front of the broker, and of
+//! the lease.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,7 +10,7 @@ use prometheus_client::{
 
 use super::labels::{CircuitLabel, CircuitState, Dependency, DependencyLabel};
 
-/// Connections, the breaker and the lease.
+/// The metrics of both connections, of the breaker and of the lease.
 #[derive(Debug)]
 pub struct DependencyMetrics {
     postgres: LinkMetrics,
@@ -89,7 +90,7 @@ impl DependencyMetrics {
         }
     }
 
-    /// Notes that this instance does not have the lease, or no longer.
+    /// Notes that this instance does not have the lease, or has lost it.
     pub fn standing_by(&self) {
         if self.leader.set(0) == 1 {
             self.leader_transitions.inc();

@@ -42,19 +42,20 @@ label! {
     /// The reason for which a publish was not confirmed. [`Failure::retryable`] alone decides which
     /// of them may succeed later.
     Failure {
-        /// No answer in time, or the connection broke: sent again under the same id.
+        /// No answer came in time, or the connection broke. The message is sent again under the
+        /// same id.
         Unconfirmed = "unconfirmed",
         /// The broker refused the message for now; it is published again after a wait.
         Busy = "busy",
         /// The stream does not answer.
         StreamUnavailable = "stream_unavailable",
-        /// The stream will not take events as it is set up.
+        /// The stream cannot take events with its present settings.
         Misconfigured = "misconfigured",
         /// The server forbids us to publish.
         PermissionDenied = "permission_denied",
-        /// The connection stands, and the broker answers nothing.
+        /// The broker is connected and answers no request.
         BrokerStalled = "broker_stalled",
-        /// The broker answers requests, and no publish.
+        /// The broker answers requests and acknowledges no message.
         StoreStalled = "store_stalled",
         /// The stream lost messages that it had acknowledged.
         BrokerRegressed = "broker_regressed",
@@ -87,10 +88,11 @@ label! {
     BatchResult {
         /// The stream contains the whole batch.
         Committed = "committed",
-        /// The broker took none of it, of a fast one maybe a part; its events went one by one.
+        /// The broker refused the batch. Of an atomic batch it stored nothing, of a fast batch
+        /// perhaps a part. The events were then sent one by one.
         Refused = "refused",
-        /// No answer in time or one that leaves open what is stored, or the connection broke; its
-        /// events went one by one, under the same ids.
+        /// No answer came in time, the answer left open what is stored, or the connection broke.
+        /// The events were then sent one by one, under the same ids.
         Unconfirmed = "unconfirmed",
     }
 }
@@ -120,21 +122,22 @@ label! {
 label! {
     /// The statements that the relay runs at the application's database.
     Query {
-        /// The next rows.
+        /// Reads the next rows of the outbox.
         Fetch = "fetch",
-        /// The position and its letters.
+        /// Writes the position, and the letters that it passes over.
         Settle = "settle",
-        /// The letters that are tried again.
+        /// Loads the letters whose time has come, and records what became of them.
         Letters = "letters",
-        /// The lease and the term.
+        /// Acquires, renews, reads and releases the lease with its term.
         Lock = "lock",
-        /// Backlog, lag and dead letters for these metrics.
+        /// Measures backlog, lag and dead letters for these metrics.
         Depth = "depth",
-        /// The wake-up gate.
+        /// Opens or closes the wake-up gate, and looks for open transactions that may not have seen
+        /// it open.
         Gate = "gate",
-        /// Truncation of settled, old rows.
+        /// Truncates the parts of the outbox whose rows were settled long enough ago.
         Retention = "retention",
-        /// The search for messages of the stream that are events of this outbox.
+        /// Finds which messages of the stream are events of this outbox.
         Scan = "scan",
     }
 }
@@ -180,17 +183,17 @@ label! {
         NoLeader = "no_leader",
         /// The instance that leads has not reported for long.
         LeaderSilent = "leader_silent",
-        /// The instance gets its session and its position.
+        /// The instance starts: it gets its session with Postgres and its position.
         Starting = "starting",
         /// A route has failed and waits to be started again.
         RouteFailed = "route_failed",
-        /// The instance ends.
+        /// The instance is stopping.
         Stopping = "stopping",
         /// No session with Postgres stands.
         PostgresDown = "postgres_down",
         /// Postgres is up and a grant is missing.
         PermissionMissing = "permission_missing",
-        /// Another session's lock keeps ours waiting.
+        /// A lock of another session keeps the relay's session waiting.
         PostgresLocked = "postgres_locked",
         /// Applications cannot insert events.
         ProducersHindered = "producers_hindered",
@@ -198,17 +201,17 @@ label! {
         NatsDown = "nats_down",
         /// The stream does not take messages now.
         StreamUnavailable = "stream_unavailable",
-        /// The stream does not fit.
+        /// The settings of the stream do not fit the route.
         Misconfigured = "misconfigured",
-        /// The server forbids something.
+        /// The NATS server forbids a request or a publish that the relay needs.
         PermissionDenied = "permission_denied",
-        /// Connected, and nothing is answered.
+        /// NATS is connected and answers no request.
         BrokerStalled = "broker_stalled",
-        /// Questions are answered, and no publish is.
+        /// NATS answers requests and acknowledges no message.
         StoreStalled = "store_stalled",
-        /// The stream lost what it had acknowledged.
+        /// The stream lost messages that it had acknowledged.
         BrokerRegressed = "broker_regressed",
-        /// The stream is scanned for what may have been published before.
+        /// The stream is scanned for events that an earlier run may have published.
         Scanning = "scanning",
         /// Published events are gone from the stream and from the outbox.
         EventsLost = "events_lost",
@@ -220,9 +223,9 @@ label! {
         Stalled = "stalled",
         /// Events wait for long.
         Lagging = "lagging",
-        /// Letters are tried again.
+        /// Letters are retrying: the relay tries them again by itself.
         LettersRetrying = "letters_retrying",
-        /// Letters wait for a decision.
+        /// Dead letters wait for the decision of an operator.
         DeadLetters = "dead_letters",
         /// Events were committed that no route takes.
         Unrouted = "unrouted",
@@ -236,21 +239,21 @@ label! {
 }
 
 label! {
-    /// The state of an unresolved letter, by what it waits for.
+    /// The state of an unresolved letter.
     LetterState {
-        /// The letter's next attempt.
+        /// The letter waits for its next attempt, which the relay makes by itself.
         Retrying = "retrying",
-        /// An earlier letter of its key.
+        /// The letter waits for an earlier letter of its key.
         Held = "held",
-        /// An operator.
+        /// The letter waits for the decision of an operator.
         Dead = "dead",
     }
 }
 
 label! {
-    /// The tables that events come from.
+    /// The tables that the relay reads events from.
     Table {
-        /// `outbox`.
+        /// The table `outbox`, the only one.
         Outbox = "outbox",
     }
 }
@@ -313,7 +316,8 @@ pub(super) struct BatchLabel {
     pub(super) result: BatchResult,
 }
 
-/// The reason is the code of a letter, a constant of this program.
+/// The label with the code of a letter, such as `invalid_subject`. Codes are constants of this
+/// program, so their number is bounded.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ReasonLabel {
     pub(super) reason: &'static str,

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 /// Age, exclusive, from which a measurement is overdue: three intervals of the chore that takes it.
 pub const OVERDUE: Duration = Duration::from_secs(15);
 
-/// The last measurement of the backlog. Before the first one: no backlog, at the program's start.
+/// The last measurement of the backlog. Before the first measurement it is a backlog of 0, measured
+/// at the program's start.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Measured {
     /// The time of the measurement.
     pub at: Instant,
-    /// The figures.
+    /// The measured figures.
     pub depth: Depth,
 }
 
@@ -21,7 +22,7 @@ pub struct Depth {
     pub unsettled: u64,
     /// Letters that are tried again later.
     pub retrying: u64,
-    /// Letters behind an earlier one of their key.
+    /// Letters that wait behind an earlier letter of their key.
     pub held: u64,
     /// Letters that an operator has to decide about. They do not wait to be published.
     pub dead: u64,
@@ -30,7 +31,7 @@ pub struct Depth {
 }
 
 impl Depth {
-    /// Committed events that wait to be published, whichever way they go.
+    /// Committed events that wait to be published, on the fast path or as letters.
     pub fn backlog(&self) -> u64 {
         self.unsettled.saturating_add(self.retrying).saturating_add(self.held)
     }
@@ -65,7 +66,8 @@ impl Measured {
 mod tests {
     use super::*;
 
-    /// The gauge kept its last value, 0, for as long as the database did not answer.
+    /// Regression: the gauge stayed at its last value, 0, for as long as the database did not
+    /// answer.
     #[test]
     fn an_overdue_measurement_grows_and_a_fresh_one_says_what_was_measured() {
         let at = Instant::now();

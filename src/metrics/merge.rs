@@ -3,7 +3,7 @@
 /// A family of metrics as it stands on a page.
 struct Family<'a> {
     name: &'a str,
-    /// Its lines of help, type and unit.
+    /// The lines with the help, the type and the unit of the family.
     head: Vec<&'a str>,
     samples: Vec<&'a str>,
 }

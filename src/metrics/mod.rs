@@ -1,9 +1,9 @@
-//! Metrics: everything that is counted, in one value of typed handles, made at start and passed
-//! down.
+//! Metrics: typed handles for all counters, gauges and histograms, made at the start and passed to
+//! the parts that count.
 //!
-//! Names are those of Prometheus: base units, `_total`, no ids as labels. Every labelled series
-//! exists from the start with 0, so that an alert on its rate sees the first increase.
-//! `docs/metrics.md` describes each of them, and a test compares it with this module.
+//! Names follow the conventions of Prometheus: base units, `_total`, no ids as labels. Every
+//! labelled series exists from the start with 0, so that an alert on its rate sees the first
+//! increase. `docs/metrics.md` describes each of them, and a test compares it with this module.
 
 mod chores;
 mod configuration;
@@ -138,7 +138,8 @@ fn unix_seconds() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
-/// The value of a gauge that counts. A count above `i64::MAX` cannot occur, and becomes that.
+/// Converts a count to the value of a gauge. A count above `i64::MAX` cannot occur, and would
+/// become `i64::MAX`.
 fn count(value: impl TryInto<i64>) -> i64 {
     value.try_into().unwrap_or(i64::MAX)
 }

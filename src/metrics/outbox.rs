@@ -36,7 +36,7 @@ pub struct OutboxMetrics {
     queries: QueryDurations,
 }
 
-/// Measures statements; a clone belongs to each session.
+/// Measures how long the statements of the relay take. Each session has a clone.
 #[derive(Debug, Clone)]
 pub struct QueryDurations(Family<QueryLabel, Histogram, fn() -> Histogram>);
 
@@ -133,7 +133,8 @@ impl OutboxMetrics {
         }
     }
 
-    /// Published events that are gone for good, at most, and that nobody has acknowledged.
+    /// Sets the number of published events that are gone for good. It is an upper bound, without
+    /// the losses that an operator has acknowledged.
     pub fn lost(&self, events: u64) {
         self.lost.set(count(events));
     }
@@ -143,7 +144,7 @@ impl OutboxMetrics {
         self.retention_deleted.inc_by(rows);
     }
 
-    /// The measure for the statements of a session.
+    /// The handle with which a session measures its statements.
     pub fn queries(&self) -> QueryDurations {
         self.queries.clone()
     }

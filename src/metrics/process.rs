@@ -1,4 +1,5 @@
-//! The customary `process_*` metrics, read from `/proc/self` at each scrape; absent elsewhere.
+//! The customary `process_*` metrics, read from `/proc/self` at each scrape. Systems without
+//! `/proc` have none.
 
 use std::{
     fmt,

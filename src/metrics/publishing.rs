@@ -13,10 +13,11 @@ use super::{
     seconds_histogram, unix_seconds,
 };
 
-/// Events of one settlement.
+/// Upper bounds of the buckets of a histogram: events of one settlement.
 const BATCH: [f64; 11] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0];
 
-/// The codes of dead letters that exist from the start; others appear with their first letter.
+/// The codes of dead letters whose series exist from the start. The series of any other code
+/// appears with its first letter.
 const REASONS: [&str; 13] = [
     "invalid_subject",
     "subject_too_long",
@@ -51,7 +52,8 @@ pub struct PublishingMetrics {
     batches: Family<BatchLabel, Counter>,
 }
 
-/// The confirmations of one turn of the loop, collected without touching a shared value.
+/// The confirmations of one turn of the relay's loop. They are collected here, so that shared
+/// counters are written once a turn.
 #[derive(Debug, Default)]
 pub struct PublishedBatch {
     published: u64,
@@ -150,7 +152,8 @@ impl PublishingMetrics {
         this
     }
 
-    /// Counts a batch and empties it for the next; keeps its memory.
+    /// Adds the confirmations of a turn to the metrics, and empties `batch` for the next turn. Its
+    /// memory is kept.
     pub fn published(&self, batch: &mut PublishedBatch) {
         if batch.published == 0 {
             return;
@@ -187,7 +190,8 @@ impl PublishingMetrics {
         self.dead_lettered.get_or_create(&ReasonLabel { reason }).inc();
     }
 
-    /// Counts headers of a trace context without which events are sent.
+    /// Counts headers of a trace context that could not be sent. Their events are sent without
+    /// them.
     pub fn left_out(&self, headers: u64) {
         self.left_out.inc_by(headers);
     }

@@ -1,6 +1,7 @@
 //! The seam between a flow and its broker: an enum with a variant for each broker.
 //!
-//! A flow speaks to this enum alone. A broker's own words, errors and client stay in its module.
+//! A flow speaks to this enum alone. Words, errors and client of a particular broker stay in that
+//! broker's module.
 
 use std::time::Instant;
 
@@ -28,20 +29,20 @@ pub enum Sink {
     Unrouted(unrouted::UnroutedSink),
 }
 
-/// A scan of a log on its way.
+/// A scan of a log in progress: the search for messages that earlier runs may have published.
 #[expect(clippy::large_enum_variant, reason = "there is at most one for each flow")]
 pub enum Scan {
-    /// Of a JetStream stream.
+    /// The scan of a JetStream stream.
     Nats(nats::StreamScan),
-    /// Of a log that cannot be read back, which has this last sequence: there is nothing to read.
+    /// The scan of a log that cannot be read back. It reads no message, and ends at once.
     OutOfReach {
-        /// The last sequence.
+        /// The last sequence of that log.
         last_seq: u64,
     },
 }
 
 impl Sink {
-    /// The broker, as it is named in texts.
+    /// The name of the broker in messages for people.
     pub fn broker(&self) -> &'static str {
         match self {
             Self::Nats(_) => "NATS",
@@ -50,7 +51,7 @@ impl Sink {
         }
     }
 
-    /// The log, as it is named in texts.
+    /// The name of the log in messages for people.
     pub fn log(&self) -> String {
         match self {
             Self::Nats(sink) => sink.log(),
@@ -59,8 +60,8 @@ impl Sink {
         }
     }
 
-    /// Verifies the log, and creates it when it may. `mark` is the log's state at the last
-    /// verification. Returns `None` while there is no connection.
+    /// Verifies the log, and creates it where `creation` and the configuration allow that. `mark`
+    /// is the log's state at the last verification. Returns `None` while there is no connection.
     pub fn verify(
         &self,
         mark: StreamMark,
@@ -73,7 +74,7 @@ impl Sink {
         }
     }
 
-    /// Takes over the facts that were learned from the log.
+    /// Takes over facts that the last verification found, such as the last sequence of the log.
     pub fn adopt(&mut self, facts: &LogFacts) {
         match self {
             Self::Nats(sink) => sink.adopt(facts),
@@ -98,7 +99,8 @@ impl Sink {
     ) -> Option<BoxFuture<'static, Result<Option<StoredMessage>, BrokerError>>> {
         match self {
             Self::Nats(sink) => sink.message_at(seq),
-            // A duplicate is never claimed there.
+            // These logs never answer that a message is a duplicate, so no message has to be
+            // compared.
             Self::Stdout(_) | Self::Unrouted(_) => None,
         }
     }
@@ -112,10 +114,10 @@ impl Sink {
         }
     }
 
-    /// Hands a message over and returns at once.
+    /// Hands a message to the sink and returns at once. [`next`](Self::next) gives its outcome.
     ///
     /// # Errors
-    /// [`NotSent`] says whether it may go later.
+    /// [`NotSent`] says whether the message may be sent later.
     pub fn publish(
         &mut self,
         ticket: Ticket,
@@ -129,10 +131,10 @@ impl Sink {
         }
     }
 
-    /// Hands a batch over and returns at once.
+    /// Hands a batch to the sink and returns at once. [`next`](Self::next) gives its outcome.
     ///
     /// # Errors
-    /// When it was handed over in part only, or not at all.
+    /// When the batch was handed over in part only, or not at all.
     pub fn publish_batch(
         &mut self,
         kind: BatchKind,
@@ -142,12 +144,12 @@ impl Sink {
     ) -> Result<(), NotSent> {
         match self {
             Self::Nats(sink) => sink.publish_batch(kind, tickets, messages, now),
-            // These take no batches, and say so.
+            // These logs take no batches, and their facts say so, so the relay sends none.
             Self::Stdout(_) | Self::Unrouted(_) => Err(NotSent::NotNow),
         }
     }
 
-    /// The next answer, as soon as there is one.
+    /// Waits for the next answer of the broker, or for news about the connection.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
@@ -168,7 +170,7 @@ impl Sink {
         }
     }
 
-    /// Stops waiting for the answers to the batches with such an event.
+    /// Stops waiting for the answers to the batches with an event for which `has` is true.
     pub fn give_up_batches(&mut self, has: impl Fn(Ticket) -> bool) {
         match self {
             Self::Nats(sink) => sink.give_up_batches(has),
@@ -193,7 +195,7 @@ impl Sink {
         }
     }
 
-    /// Gives up a connection over which nothing is answered, for another one.
+    /// Replaces a connection over which nothing is answered by a new one.
     pub fn reconnect(&self) {
         match self {
             Self::Nats(sink) => sink.reconnect(),
@@ -201,7 +203,8 @@ impl Sink {
         }
     }
 
-    /// Gives the connection up, with what waits to be written; everything in flight is unconfirmed.
+    /// Gives the connection up, with the messages that the client has not written yet. Everything
+    /// in flight is unconfirmed.
     pub fn abandon_connection(&mut self) {
         match self {
             Self::Nats(sink) => sink.abandon_connection(),
@@ -211,7 +214,8 @@ impl Sink {
 }
 
 impl Scan {
-    /// Begins, or goes on with what the log has stored since, up to its last sequence of now.
+    /// Begins the scan, up to the present last sequence of the log. A later call extends it by the
+    /// messages that the log has stored since.
     ///
     /// # Errors
     /// [`BrokerError::Unavailable`] when the log cannot be read.
@@ -222,7 +226,7 @@ impl Scan {
         }
     }
 
-    /// Reads the next page. Returns whether there are more.
+    /// Reads the next page of messages into `sightings`. Returns whether there are more pages.
     ///
     /// # Errors
     /// [`BrokerError::Unavailable`] when the log cannot be read to its end.
