@@ -66,13 +66,13 @@ pub enum DemoError {
 /// When the database refuses.
 ///
 /// # Cancel safety
-/// Some tables may be there.
+/// When the future is dropped, some of the tables may exist.
 pub async fn prepare(database: &str) -> Result<(), DemoError> {
     Ok(connect(database).await?.batch_execute(include_str!("demo/tables.sql")).await?)
 }
 
-/// Places orders, pays some of them and takes some back, until it is dropped. Each act is a line in
-/// `lines`, for a person to read.
+/// Places orders, pays some of them and rolls some back, until the future is dropped. Each act is a
+/// line in `lines`, for a person to read.
 ///
 /// # Errors
 /// When the database refuses or goes away.
@@ -106,7 +106,8 @@ pub async fn produce(
     std::future::pending().await
 }
 
-/// Notes each event once, however often it is delivered, until it is dropped.
+/// Consumes the stream until the future is dropped, and notes each event once, however often it is
+/// delivered.
 ///
 /// # Errors
 /// When the database or the broker refuses or goes away.
@@ -146,7 +147,7 @@ pub async fn consume(
     Err(DemoError::Nats("the subscription ended".to_owned()))
 }
 
-/// The stream, once the relay has created it: a relay is ready to lead before that.
+/// The stream, after a wait until the relay has created it: a relay counts as ready before that.
 async fn created_stream(
     context: &jetstream::Context,
 ) -> Result<jetstream::stream::Stream, DemoError> {
@@ -162,13 +163,13 @@ async fn created_stream(
     }
 }
 
-/// Sends a line for each event that becomes a letter, until it is dropped.
+/// Sends a line for each event that becomes a letter, until the future is dropped.
 ///
 /// # Errors
 /// When the database refuses or goes away.
 ///
 /// # Cancel safety
-/// Only reads.
+/// The function only reads, so dropping the future changes nothing.
 pub async fn watch_letters(
     database: &str,
     lines: &mpsc::Sender<String>,
@@ -203,7 +204,7 @@ pub async fn watch_letters(
 /// When the database or the broker does not answer.
 ///
 /// # Cancel safety
-/// Only reads.
+/// The function only reads, so dropping the future changes nothing.
 pub async fn summary(database: &str, nats: &str) -> Result<Summary, DemoError> {
     let client = connect(database).await?;
     let row = client.query_one(include_str!("demo/summary.sql"), &[]).await?;
@@ -222,7 +223,7 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).map(HeaderValue::as_str)
 }
 
-/// Age of an event, by its own time.
+/// Age of an event, from the time in its header `ce-time`.
 fn age(headers: &HeaderMap) -> String {
     let occurred_at: Option<Timestamp> = header(headers, "ce-time").and_then(|t| t.parse().ok());
     let Some(occurred_at) = occurred_at else { return "no time".to_owned() };
@@ -233,7 +234,8 @@ fn age(headers: &HeaderMap) -> String {
     }
 }
 
-/// Shows a line, and waits for room: a late line is better than none.
+/// Sends a line to the task that prints it. Waits while the channel is full, because a late line is
+/// better than none.
 async fn say(lines: &mpsc::Sender<String>, line: String) {
     // A line without a reader is dropped.
     drop(lines.send(line).await);

@@ -1,4 +1,4 @@
--- The ids of the unresolved dead letters, and of the events that wait behind them. One row.
+-- The event ids of the unresolved dead letters, and of all other unresolved letters. One row.
 SELECT
     coalesce(array_agg(event_id) FILTER (WHERE state = 'dead'), '{}'),
     coalesce(array_agg(event_id) FILTER (WHERE state <> 'dead'), '{}')

@@ -1,4 +1,5 @@
-//! Development tools: throwaway servers, a workload, its ledger and the checker.
+//! Development tools: throwaway servers, a workload of random transactions, and a checker that
+//! compares what was committed with what arrived.
 
 pub mod checker;
 pub mod demo;

@@ -1,4 +1,4 @@
-//! Once: a workload goes through the relay, and what arrived is compared with what was committed.
+//! Runs a workload through the relay once, and compares what arrived with what was committed.
 
 use std::{io, time::Duration};
 
@@ -23,7 +23,7 @@ const STANDSTILL_MAX: Duration = Duration::from_secs(30);
 /// The report of a run: its figures, and the checker's findings.
 #[derive(Debug)]
 pub struct RunReport {
-    /// The comparison.
+    /// The result of comparing what was committed with what the stream contains.
     pub report: CheckerReport,
     /// Transactions of the workload, however they ended.
     pub transactions: u64,
@@ -31,7 +31,7 @@ pub struct RunReport {
     pub rolled_back: u64,
     /// Different keys of the committed events.
     pub keys: u64,
-    /// From the first insert to the last arrival.
+    /// The time from the first insert to the last arrival.
     pub elapsed: Duration,
     /// The relay's peak memory in bytes, where the system reports it.
     pub relay_memory_bytes: Option<u64>,
@@ -91,11 +91,11 @@ pub enum OnceError {
 /// `progress` is called at intervals with the numbers of committed and of stored events.
 ///
 /// # Errors
-/// When the run cannot be brought to a comparison at all. Whatever the comparison finds, and events
-/// that never arrive, are in the outcome.
+/// When the run ends before the comparison. Faults that the comparison finds, and events that never
+/// arrive, are no errors: they are in the report.
 ///
 /// # Cancel safety
-/// Dropping the future ends the workload; the stage is left as it is.
+/// Dropping the future ends the workload. The servers and the relay of `stage` go on.
 pub async fn run(
     stage: &mut Stage,
     options: workload::Options,
@@ -140,7 +140,7 @@ pub async fn run(
     compare(stage, &ledger, order, arrived.1 - started).await
 }
 
-/// Stops the relay, so that nothing moves any more, and compares.
+/// Stops the relay, so that no event moves any more, and compares the stream with the ledger.
 async fn compare(
     stage: &mut Stage,
     ledger: &Ledger,
@@ -164,7 +164,7 @@ async fn compare(
     })
 }
 
-/// The ids of the dead letters, and of those that wait behind them.
+/// The ids of the events that are dead letters, and of those in other unresolved letters.
 async fn letters(url: &str) -> Result<(Vec<Uuid>, Vec<Uuid>), tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     tasks::drive(async move { drop(connection.await) });

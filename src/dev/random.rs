@@ -1,8 +1,10 @@
-//! Random: a small seeded generator, so that a run can be repeated from its printed seed.
+//! A small random number generator with a seed, so that a run can be repeated from its printed
+//! seed.
 
 /// `SplitMix64`: eight bytes of state, good enough to mix workloads, of no use for secrets.
 ///
-/// Written out because it is ten lines; a crate would bring its own seeding and its own changes.
+/// The algorithm is ten lines, so it is written here. A crate could change its numbers with an
+/// update.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
@@ -12,7 +14,8 @@ impl Random {
         Self(seed)
     }
 
-    /// An independent generator for one of several users of a seed.
+    /// An independent generator for one of several writers that share a seed; `user` is the
+    /// writer's number.
     pub fn fork(seed: u64, user: u64) -> Self {
         let mut random = Self(seed ^ Self(user).draw());
         random.draw();
@@ -28,18 +31,18 @@ impl Random {
         bits ^ (bits >> 31)
     }
 
-    /// A number below `bound`; 0 when the bound is 0. The bias is below `bound` / 2^64.
+    /// A random number below `bound`; 0 when the bound is 0. The bias is below `bound` / 2^64.
     pub fn below(&mut self, bound: u32) -> u32 {
         let drawn = self.draw().checked_rem(u64::from(bound)).unwrap_or(0);
         u32::try_from(drawn).unwrap_or(0)
     }
 
-    /// A number from `low` to `high`, both included.
+    /// A random number from `low` to `high`, both included.
     pub fn between(&mut self, low: u32, high: u32) -> u32 {
         low + self.below(high.saturating_sub(low).saturating_add(1))
     }
 
-    /// True in so many of a hundred cases.
+    /// Draws `true` in `share` of a hundred cases.
     pub fn percent(&mut self, share: u32) -> bool {
         self.below(100) < share
     }

@@ -1,4 +1,4 @@
-//! Relay process: `postrider run` as a child of this very program, with its log and its memory.
+//! Runs `postrider run` as a child process of this program, and reads its log and its memory use.
 
 use std::{
     env, fs,
@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use super::servers::{Guard, Signal, send_signal};
 
-/// Longest time that the program may take to stop; longer than its own grace.
+/// Longest time that the relay may take to stop. It is longer than the default of `shutdown.grace`.
 const STOP_DEADLINE: Duration = Duration::from_secs(40);
 
 /// A running (or ended) `postrider run`. Dropping it kills it.
@@ -26,7 +26,7 @@ pub struct RelayProcess {
 }
 
 impl RelayProcess {
-    /// Starts the program of this process with a configuration file of its own.
+    /// Starts this program a second time, as `postrider run` with a configuration file of its own.
     ///
     /// `home` becomes its directory, and is removed when this value is dropped.
     ///
@@ -42,17 +42,17 @@ impl RelayProcess {
         Ok(Self { home: home.to_path_buf(), guard, child })
     }
 
-    /// The file with everything that it has written.
+    /// The file with everything that the relay has written.
     pub fn log_path(&self) -> PathBuf {
         log_path(&self.home)
     }
 
-    /// Its configuration file.
+    /// The relay's configuration file.
     pub fn config_path(&self) -> PathBuf {
         config_path(&self.home)
     }
 
-    /// The lines of its log that call for a person.
+    /// The lines of the relay's log that are errors or panics.
     pub fn errors(&self) -> Vec<String> {
         let log = fs::read_to_string(self.log_path()).unwrap_or_default();
         let is_error = |line: &&str| {
@@ -61,7 +61,7 @@ impl RelayProcess {
         log.lines().filter(is_error).map(str::to_owned).collect()
     }
 
-    /// The last lines of its log.
+    /// The last lines of the relay's log.
     pub fn log_tail(&self) -> String {
         let log = fs::read_to_string(self.log_path()).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
@@ -76,7 +76,7 @@ impl RelayProcess {
         Some(kibibytes * 1024)
     }
 
-    /// Whether it has ended by itself.
+    /// Whether the relay's process has ended.
     pub fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
@@ -84,10 +84,10 @@ impl RelayProcess {
     /// Stops the process with SIGTERM and returns its exit code; `None` when a signal ended it.
     ///
     /// # Errors
-    /// When it cannot be signalled, or does not stop in time.
+    /// When the process cannot be signalled, or does not stop in time.
     ///
     /// # Cancel safety
-    /// It stops all the same.
+    /// The process stops also when the future is dropped.
     pub async fn stop(&mut self) -> io::Result<Option<i32>> {
         if !self.has_ended() {
             send_signal(self.child.id(), Signal::Terminate)?;
@@ -117,10 +117,11 @@ impl Drop for RelayProcess {
     }
 }
 
-/// Runs a command of this program to its end; its output is in the error when it fails.
+/// Runs another command of this program to its end. When the command fails, the error has its
+/// output.
 ///
 /// # Errors
-/// When it cannot be started, or does not end with 0.
+/// When the command cannot be started, or does not end with 0.
 pub fn run_command(home: &Path, toml: &str, args: &[&str]) -> io::Result<()> {
     let output = program(home, toml)?.args(args).output()?;
     if output.status.success() {
@@ -130,7 +131,8 @@ pub fn run_command(home: &Path, toml: &str, args: &[&str]) -> io::Result<()> {
     Err(io::Error::other(String::from_utf8_lossy(&text).trim().to_owned()))
 }
 
-/// The program itself, with its configuration file; of the environment it gets only `PATH`.
+/// A command that runs this program with the configuration `toml`. Of this process's environment it
+/// gets only `PATH`.
 fn program(home: &Path, toml: &str) -> io::Result<Command> {
     let config = config_path(home);
     fs::write(&config, toml)?;

@@ -39,7 +39,7 @@ pub enum ServerError {
         /// The system's answer.
         source: io::Error,
     },
-    /// A program ended although it should have gone on, or succeeded.
+    /// A server ended although it should run, or a command failed.
     #[error("{program} gave up; the end of its log:\n{log}")]
     Ended {
         /// The program.
@@ -75,7 +75,7 @@ pub enum ServerError {
     },
 }
 
-/// The wanted port while nobody listens on it, else any free one.
+/// The wanted port when nobody listens on it, else any free port.
 ///
 /// # Errors
 /// The errors of [`free_port`].
@@ -88,7 +88,8 @@ pub fn port(wanted: Option<u16>) -> Result<u16, ServerError> {
 
 /// Asks the kernel for a loopback TCP port that nobody listens on.
 ///
-/// The port is free at the time of the answer only; whoever uses it must cope with losing it.
+/// The port is free at the time of the answer only. Another process may take it before the caller
+/// does.
 ///
 /// # Errors
 /// When the kernel has no port to give.

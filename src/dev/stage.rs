@@ -1,4 +1,5 @@
-//! Stage: a throwaway Postgres, a throwaway nats-server and a relay between them.
+//! A stage: a throwaway Postgres, a throwaway nats-server, and a relay that carries events from one
+//! to the other.
 
 use std::{env, io, os::unix::fs::DirBuilderExt as _, path::PathBuf, time::Duration};
 
@@ -21,7 +22,8 @@ pub const DATABASE: &str = "app";
 /// The stream that the relay creates.
 pub const STREAM: &str = "EVENTS";
 
-/// The ports of a stage that a person works with, while they are free.
+/// The ports for `Ports::Kept`, so that a person finds the same ones each time, while they are
+/// free.
 const POSTGRES_PORT: u16 = 15432;
 const NATS_PORT: u16 = 14222;
 const ADMIN_PORT: u16 = 18085;
@@ -65,14 +67,15 @@ pub enum StageError {
 /// The ports on which a stage listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ports {
-    /// Any free ones.
+    /// Any free ports.
     Any,
-    /// The same each time, unless another program listens on them.
+    /// The same ports each time, unless another program listens on them.
     Kept,
 }
 
 impl Stage {
-    /// Starts both servers, migrates, starts the relay and waits until it relays.
+    /// Starts both servers, creates the schema, starts the relay, and waits until the relay is
+    /// ready.
     ///
     /// `settings` are keys of the relay's configuration to set, such as `relay.batch_events=500`.
     ///
@@ -82,7 +85,8 @@ impl Stage {
     /// # Cancel safety
     /// Dropping the future stops what was started.
     pub async fn set_up(settings: &[String], ports: Ports) -> Result<Self, StageError> {
-        // Notifications need a server without two-phase commit: see the comment of the trigger.
+        // Where the server allows two-phase commit, transactions do not notify the relay. So it is
+        // switched off, with 0 prepared transactions.
         let wanted = |port| (ports == Ports::Kept).then_some(port);
         let postgres = PostgresOptions {
             max_prepared_transactions: 0,
@@ -127,17 +131,17 @@ impl Stage {
         matches!(answer, Ok(Ok(text)) if text.split(' ').nth(1) == Some("200"))
     }
 
-    /// The application's database.
+    /// The URL of the application's database.
     pub fn database_url(&self) -> String {
         self.postgres.url(DATABASE)
     }
 
-    /// The broker.
+    /// The URL of the broker.
     pub fn nats_url(&self) -> String {
         self.nats.url()
     }
 
-    /// The relay's configuration file, for the other commands.
+    /// The relay's configuration file, with which other commands of `postrider` can be run.
     pub fn config_path(&self) -> PathBuf {
         self.relay.config_path()
     }

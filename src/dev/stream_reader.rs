@@ -1,8 +1,8 @@
-//! Stream reader: reads a whole stream back, independently of the program that filled it.
+//! Reads a whole stream back, without code of the relay that filled it.
 //!
-//! An ordered consumer of its own goes through all sequence numbers; what came is then compared
-//! with what the server says that it has, so that a message that the reader missed is an error of
-//! the reading and not a loss.
+//! An ordered consumer goes through all sequence numbers. The number of messages that came is then
+//! compared with the server's own count. So a message that the reader missed is an error of the
+//! reading, and is not reported as lost.
 
 use std::{fmt::Display, time::Duration};
 
@@ -50,7 +50,8 @@ pub enum ReadError {
     Count {
         /// The stream's name.
         stream: String,
-        /// Two numbers of the server: its count of messages, then what its sequence numbers leave.
+        /// Two numbers of the server: its count of messages, then the count that follows from its
+        /// first sequence, its last one and its deleted messages.
         said: String,
         /// The messages that were read.
         counted: u64,
@@ -63,18 +64,19 @@ pub enum ReadError {
 /// When the stream does not exist, does not answer, or did not send as many messages as it counts.
 ///
 /// # Cancel safety
-/// Nothing is changed in the stream; the server forgets the consumer by itself.
+/// Nothing is changed in the stream; the server removes the reader's consumer by itself.
 pub async fn read_stream(url: &str, stream: &str) -> Result<Vec<Stored>, ReadError> {
     read_renamed(url, stream, ("", "")).await
 }
 
-/// Reads as [`read_stream`] does, with another beginning of the subjects in the place of theirs.
+/// Reads a stream as [`read_stream`] does, and replaces a prefix of the subjects: `renamed` has the
+/// prefix in the stream and the one to replace it with.
 ///
 /// # Errors
 /// The errors of [`read_stream`].
 ///
 /// # Cancel safety
-/// The errors of [`read_stream`].
+/// Nothing is changed in the stream, as with [`read_stream`].
 pub async fn read_renamed(
     url: &str,
     stream: &str,
@@ -160,7 +162,8 @@ fn stored_message(seq: u64, message: &async_nats::Message, (from, to): (&str, &s
     }
 }
 
-/// The digest of all headers; of what the database chose, only the shape counts.
+/// The digest of all headers. Of values that the database chose, the time and the sequence, only
+/// the format counts.
 fn digest_of(headers: &HeaderMap) -> Digest {
     let mut pairs: Vec<(&str, &str)> = Vec::with_capacity(24);
     for (name, values) in headers.iter() {

@@ -1,17 +1,17 @@
-//! Digest: a short stand-in for bytes that are compared and never shown.
+//! A digest: 64 bits that stand for bytes which are compared and never shown.
 
 use std::hash::{DefaultHasher, Hasher};
 
 /// A 64-bit digest of some bytes. Two digests are comparable within one process only.
 ///
-/// It guards against accidents, not against forgers: ten million events collide by chance with a
-/// probability below one in a hundred thousand, and only a collision inside one event would hide
-/// a fault.
+/// The digest protects against accidents, not against forgers. Two of ten million events have the
+/// same digest with a probability below one in a hundred thousand. Such a collision hides a fault
+/// only between two values of the same event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Digest(u64);
 
 impl Digest {
-    /// The digest of one run of bytes.
+    /// The digest of a sequence of bytes.
     pub fn of(bytes: impl AsRef<[u8]>) -> Self {
         let mut hasher = DefaultHasher::new();
         hasher.write(bytes.as_ref());

@@ -1,4 +1,4 @@
-//! Ledger: what the writers did to the outbox, noted by the writers themselves.
+//! The ledger: what the writers of a workload did to the outbox, as they noted it themselves.
 
 use std::collections::HashSet;
 
@@ -13,11 +13,13 @@ pub struct Nanos(pub u64);
 /// The end of a transaction, as its writer saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransactionFate {
-    /// The database reported success: every row of it has to arrive.
+    /// The database reported success: every row of the transaction has to arrive.
     Committed,
-    /// Rolled back, wholly or to a savepoint: no row of it may ever arrive.
+    /// The transaction was rolled back, wholly or to a savepoint: none of these rows may ever
+    /// arrive.
     RolledBack,
-    /// The connection broke during COMMIT and nobody found out: its rows may arrive or not.
+    /// The connection broke during COMMIT, and the writer could not find out the result: the rows
+    /// may arrive or not.
     Unknown,
 }
 
@@ -28,14 +30,14 @@ pub struct Row {
     pub id: Uuid,
     /// The key inside which the event is ordered; `None` for an event without a key.
     pub key: Option<Digest>,
-    /// Its number among the events of its key, drawn under the key's lock. Only compared in
-    /// [`super::Order::Serial`].
+    /// The row's number among the events of its key, drawn while the writer has the key's lock. It
+    /// is compared in [`super::Order::Serial`] only.
     pub key_seq: u64,
-    /// The subject that it has to be stored under.
+    /// The subject that the message has to be stored under.
     pub subject: Digest,
     /// The payload's bytes.
     pub payload: Digest,
-    /// The headers that it has to carry.
+    /// The headers that the message has to have.
     pub headers: Digest,
 }
 
@@ -44,13 +46,13 @@ pub struct Row {
 pub struct Transaction {
     /// The writer that ran it.
     pub writer: u32,
-    /// Just before its first insert was sent.
+    /// The time just before the first insert was sent.
     pub begin: Nanos,
-    /// Just after the database's answer to COMMIT or ROLLBACK came in.
+    /// The time just after the database's answer to COMMIT or ROLLBACK came in.
     pub end: Nanos,
-    /// The end of the transaction.
+    /// How the transaction ended.
     pub fate: TransactionFate,
-    /// Its rows in the order of their inserts.
+    /// The rows of the transaction in the order of their inserts.
     pub rows: Vec<Row>,
 }
 

@@ -1,14 +1,15 @@
-//! Checker: compares the ledger of what was committed with what the stream contains.
+//! The checker: compares the ledger of what was committed with what the stream contains.
 //!
-//! The comparison is independent of how the events travelled: no type of the relay, no clock, no
-//! I/O. Kinds of faults that it promises to find, each as its own figure in the [`CheckerReport`]:
+//! The comparison shares no type with the relay, and uses no clock and no I/O. It finds these kinds
+//! of faults, each with a figure of its own in the [`CheckerReport`]:
 //!
 //! - *lost*: committed, and neither stored nor dead nor pending;
 //! - *phantom*: stored or dead, and never committed;
 //! - *duplicates*: copies beyond the first of one id;
 //! - *inversions*: see [`Order`];
 //! - *altered*: payload, subject, key or headers are not what the row said;
-//! - *dead and stored*, *pending*.
+//! - *dead and stored*: a dead letter, and in the stream too;
+//! - *pending*: committed, and still waiting to be published.
 //!
 //! A check takes O(n log n) time for n events, and memory proportional to n.
 
@@ -27,13 +28,13 @@ pub use digest::Digest;
 pub use ledger::{Ledger, Nanos, Row, Transaction, TransactionFate};
 pub use report::{Altered, CheckerReport, Lost, Violation};
 
-/// The writers' promise about events of one key, and so the order that can be demanded.
+/// The order in which events of one key must arrive. It depends on how the writers inserted them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     /// Writers lock the key before they insert: events arrive in the order of their `key_seq`.
     Serial,
-    /// Transactions on one key may overlap. Only this is demanded: an event whose commit was
-    /// reported before another's insert began comes first, and so does the earlier row of one
+    /// Transactions on one key may overlap. An event must come first only when its commit was
+    /// reported before the other event's insert began, or when it is the earlier row of the same
     /// transaction.
     Overlap,
 }
@@ -41,28 +42,28 @@ pub enum Order {
 /// A message as it was read back from the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
-    /// Its sequence number in the stream.
+    /// The message's sequence number in the stream.
     pub seq: u64,
-    /// Its message id; `None` when it has none that is a UUID.
+    /// The message id; `None` when the message has no id that is a UUID.
     pub id: Option<Uuid>,
-    /// The subject that it is stored under.
+    /// The subject that the message is stored under.
     pub subject: Digest,
-    /// The ordering key that it names.
+    /// The ordering key that the message names; `None` without a key.
     pub key: Option<Digest>,
-    /// Its body.
+    /// The message's body.
     pub payload: Digest,
-    /// Its headers.
+    /// The message's headers.
     pub headers: Digest,
 }
 
-/// The places of events once everything had come to rest.
+/// The places where events were found once the relay had stopped.
 #[derive(Debug, Clone, Default)]
 pub struct Observed {
     /// The whole stream, in any order.
     pub stream: Vec<Stored>,
     /// The ids of the dead letters.
     pub dead: Vec<Uuid>,
-    /// The ids of events that still wait.
+    /// The ids of events that still wait to be published.
     pub pending: Vec<Uuid>,
 }
 
@@ -152,7 +153,8 @@ struct Found {
     dead: HashSet<Uuid>,
 }
 
-/// Gives each committed row its place: stored, dead, pending, limbo or lost.
+/// Counts each committed row in the report as stored, dead, pending, in limbo (its transaction's
+/// end is unknown, and it arrived nowhere) or lost.
 fn account(ledger: &Ledger, observed: &Observed, found: &Found, report: &mut CheckerReport) {
     let pending: HashSet<Uuid> = observed.pending.iter().copied().collect();
     let mut by_end: Vec<&Transaction> =
@@ -160,8 +162,8 @@ fn account(ledger: &Ledger, observed: &Observed, found: &Found, report: &mut Che
     by_end.sort_by_key(|transaction| transaction.end);
 
     let mut any_stored = false;
-    // Events lost since the last stored event. They are lost in the middle if a stored event
-    // follows.
+    // Events lost since the last stored event. When a stored event follows, they were lost in the
+    // middle.
     let mut since: Vec<Uuid> = Vec::new();
     for transaction in by_end {
         for row in &transaction.rows {

@@ -1,4 +1,4 @@
-//! Order: whether the events of one key come in an order that their writers can rely on.
+//! The order check: whether the events of one key are in an order that [`Order`] allows.
 
 use std::collections::HashMap;
 
@@ -8,14 +8,15 @@ use super::{CommittedRow, Digest, Nanos, Order, TransactionFate};
 pub(super) struct OrderCheck {
     order: Order,
     by_key: HashMap<Digest, KeyHistory>,
-    /// The highest row so far of a key in a transaction, which its address identifies.
+    /// The highest place of a row so far, for each key of each transaction. The address of the
+    /// transaction identifies it.
     places: HashMap<(Digest, *const super::Transaction), usize>,
 }
 
 /// The rows of a key that have come so far.
 #[derive(Default)]
 struct KeyHistory {
-    /// The latest moment at which an insert began.
+    /// The latest time at which a transaction with one of these rows began to insert.
     begin_max: Nanos,
     /// The highest number within the key.
     key_seq_max: Option<u64>,
@@ -26,9 +27,10 @@ impl OrderCheck {
         Self { order, by_key: HashMap::new(), places: HashMap::new() }
     }
 
-    /// Takes the next event in stream order and says whether an earlier one should have come later.
+    /// Takes the next event in stream order, and returns whether an event of its key that should
+    /// have come later came before.
     ///
-    /// Of two swapped events one is inverted: the second in the stream.
+    /// Of two swapped events only the second in the stream counts as inverted.
     pub(super) fn is_inverted(&mut self, origin: CommittedRow<'_>) -> bool {
         let CommittedRow { transaction, row, place } = origin;
         let Some(key) = row.key else { return false };

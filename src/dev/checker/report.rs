@@ -1,4 +1,4 @@
-//! Report: the figures of one check, and the first few events behind each.
+//! The report of one check: its figures, and the first few events behind each.
 
 use std::fmt;
 
@@ -12,7 +12,8 @@ const NAMED_MAX: usize = 5;
 pub struct Violation {
     /// Number of events with the fault.
     pub count: u64,
-    /// The first few of them. Fewer than `count` when there are many, or when they have no id.
+    /// The ids of the first few of these events. They are fewer than `count` when there are many,
+    /// or when some have no id.
     pub first: Vec<Uuid>,
 }
 
@@ -34,7 +35,7 @@ pub struct Lost {
     pub prefix: Violation,
     /// Between events that arrived: the reader skipped, or the broker lost.
     pub middle: Violation,
-    /// After the last one that arrived, or when none did: the reader is not done, or stopped.
+    /// After the last event that arrived, or when none arrived: the reader is not done, or stopped.
     pub postfix: Violation,
 }
 
@@ -69,19 +70,19 @@ pub struct CheckerReport {
     pub dead: u64,
     /// Events that arrived nowhere, of transactions whose end is uncertain. Not a fault.
     pub limbo: u64,
-    /// Committed, and neither in the stream nor dead nor pending.
+    /// Events that were committed and are neither in the stream nor dead nor pending.
     pub lost: Lost,
-    /// In the stream or dead, and never committed.
+    /// Messages or dead letters of events that were never committed.
     pub phantom: Violation,
-    /// Copies beyond the first of an id.
+    /// Messages beyond the first with the same id.
     pub duplicates: Violation,
-    /// Events that came after one of their key that should have come later.
+    /// Events that came after an event of their key that should have come later.
     pub inversions: Violation,
     /// Messages that are not what the row said.
     pub altered: Altered,
-    /// Both set aside as dead and in the stream.
+    /// Events that are dead letters and in the stream too.
     pub dead_and_stored: Violation,
-    /// Committed and still waiting, though everything should have arrived by now.
+    /// Committed events that still wait, though everything should have arrived by now.
     pub pending: Violation,
 }
 

@@ -1,4 +1,5 @@
--- The letters that came after one that was seen, in their order; by the primary key.
+-- The next letters after the last one that was shown (its id is the parameter), in the order of
+-- their ids. Uses the primary key.
 SELECT id, state, event_type,
     coalesce(aggregate_type || '/' || aggregate_id, '(no key)') AS key, error_code, error
 FROM "postrider".letter

@@ -1,4 +1,4 @@
--- The demo shop's own tables: what it sells, and what its consumer has noted.
+-- The tables of the demo: the orders of the shop, and the events that the consumer has noted.
 CREATE TABLE orders (
     id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     total numeric NOT NULL,

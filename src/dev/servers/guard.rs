@@ -1,4 +1,5 @@
-//! The guard: a shell that ends one process and removes one directory once this program has ended.
+//! The guard: a shell that ends a server's process and removes its directory once this program has
+//! ended.
 
 use std::{
     fmt, io,
@@ -8,8 +9,9 @@ use std::{
     process::{Child, ChildStdin, Command, Stdio},
 };
 
-/// Reads process ids until the pipe closes, which the kernel does for us even after `kill -9`.
-/// The last line is the process to end; an empty line means none.
+/// The guard's script. It reads process ids until the pipe from this program closes, which the
+/// kernel does even after `kill -9`. The last line names the process to end; an empty last line
+/// names none.
 const SCRIPT: &str = r#"
 trap '' HUP INT TERM
 pid=
@@ -35,11 +37,11 @@ pub enum Signal {
     Terminate,
     /// `SIGQUIT`: Postgres' immediate shutdown, as after a crash.
     Quit,
-    /// `SIGKILL`: no chance to do anything.
+    /// `SIGKILL`: the process ends at once and cannot react.
     Kill,
     /// `SIGHUP`: read the configuration again.
     HangUp,
-    /// `SIGUSR1`.
+    /// `SIGUSR1`: what it does depends on the program.
     User1,
     /// `SIGSTOP`: freeze.
     Stop,
@@ -78,10 +80,12 @@ pub fn send_signal(pid: u32, signal: Signal) -> io::Result<()> {
     Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
 }
 
-/// Ends a process and removes a directory once this value, or the whole program, is gone.
+/// Handle of a guard. The guard ends a process and removes a directory once this handle is dropped,
+/// or the whole program has ended.
 ///
-/// `setpriv --pdeathsig` would not do: it follows the *thread* that started the child, and each
-/// test has its own. A pipe closes only when the process that holds it ends, on every system.
+/// `setpriv --pdeathsig` would not do: it ends the child with the *thread* that started it, and
+/// each test runs on a thread of its own. A pipe closes only when the process that holds it ends,
+/// on every system.
 #[derive(Debug)]
 pub struct Guard {
     shell: Child,
@@ -108,10 +112,10 @@ impl Guard {
         Ok(Self { shell, pipe })
     }
 
-    /// Names the process to end, in place of the one named before.
+    /// Names the process to end, in place of the process that was named before.
     ///
     /// # Errors
-    /// When the guard is gone.
+    /// When the guard has ended.
     pub fn watch(&mut self, pid: u32) -> io::Result<()> {
         self.say(&pid.to_string())
     }
@@ -119,7 +123,7 @@ impl Guard {
     /// Keeps the guard from ending the process. Call it once the process was waited for.
     ///
     /// # Errors
-    /// When the guard is gone.
+    /// When the guard has ended.
     pub fn forget(&mut self) -> io::Result<()> {
         self.say("")
     }

@@ -1,5 +1,5 @@
-//! Finds the server programs: those that the environment names, else in the project's `.tools`, on
-//! PATH, in Debian's and Homebrew's directories.
+//! Finds the programs of the servers: the ones that environment variables name, else those in the
+//! project's `.tools`, on PATH, or in the directories of Debian and Homebrew.
 
 use std::{
     env, fs,
@@ -13,10 +13,11 @@ const POSTGRES_MAJOR_MIN: u32 = 14;
 const NATS_MINOR_MIN: u32 = 12;
 const PGBOUNCER_MINOR_MIN: u32 = 18;
 
-/// Names the directory of the Postgres programs to use, whatever else is there.
+/// The environment variable that names the directory of the Postgres programs to use, even if there
+/// are others.
 const POSTGRES_CHOICE: &str = "POSTRIDER_TEST_PG_BIN";
 
-/// Names the `nats-server` program to use, whatever else is there.
+/// The environment variable that names the `nats-server` program to use, even if there are others.
 const NATS_CHOICE: &str = "POSTRIDER_TEST_NATS";
 
 /// Directories with a directory for each Postgres version: Debian, Homebrew, PGDG's RPMs.
@@ -106,8 +107,8 @@ pub fn pgbouncer() -> Result<PathBuf, ServerError> {
     Err(ServerError::Missing { program: "PgBouncer 1.18 or later", seen })
 }
 
-/// The `.tools/bin` of the project: below the working directory, and below those above this
-/// program, which a build leaves in `target/<profile>/`.
+/// The directories where the project's `.tools/bin` may be: below the working directory, and below
+/// each directory above this program, which a build puts into `target/<profile>/`.
 fn tools_directories() -> Vec<PathBuf> {
     let here = env::current_dir().ok();
     let program = env::current_exe().ok();

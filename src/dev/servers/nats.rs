@@ -1,4 +1,4 @@
-//! A throwaway nats-server with a JetStream file store: start, break, start again.
+//! A throwaway nats-server with a JetStream file store, which tests start, break and start again.
 
 use std::{io::ErrorKind, path::PathBuf, time::Duration};
 
@@ -18,18 +18,19 @@ const RELOAD_DEADLINE: Duration = Duration::from_secs(30);
 /// Settings of a throwaway nats-server.
 #[derive(Debug, Clone)]
 pub struct NatsOptions {
-    /// Bytes of one message at most. Default 1 MiB, as the server's own.
+    /// Bytes of one message at most. Default 1 MiB, which is the server's own default.
     pub max_payload: u64,
-    /// Interval at which the store reaches the disk: a duration, or `always`. Default: the server's
-    /// own.
+    /// Interval at which the server syncs its store to the disk: a duration, or `always`. Default:
+    /// the server's own default.
     pub sync_interval: Option<String>,
     /// Lines for the `jetstream` block, for instance `max_file_store: 1MB`.
     pub jetstream: String,
     /// Lines for the end of the configuration file, for instance an `authorization` block.
     pub extra: String,
-    /// The port to take while it is free. Default: any free one.
+    /// The port to listen on if it is free. Default: any free port.
     pub port: Option<u16>,
-    /// The directory in which the temporary one is made. Default: the system's place for such.
+    /// The directory in which the server's temporary directory is made. Default: the system's
+    /// directory for temporary files.
     pub parent: Option<PathBuf>,
 }
 
@@ -57,7 +58,8 @@ pub struct Nats {
 }
 
 impl Nats {
-    /// Starts a server on a free port; returns once it greets with JetStream enabled.
+    /// Starts a server on a free port; returns once the server accepts connections and has
+    /// JetStream enabled.
     ///
     /// # Errors
     /// When nats-server is not installed, or does not start; the text has the end of its log.
@@ -85,7 +87,7 @@ impl Nats {
     /// Starts a stopped server again: same port, same store.
     ///
     /// # Errors
-    /// When it does not start within a minute.
+    /// When the server does not start within a minute.
     ///
     /// # Cancel safety
     /// The server may be starting when the future is dropped; calling again waits for it.
@@ -145,7 +147,8 @@ impl Nats {
         )
     }
 
-    /// Whether this very server sends its INFO line, with JetStream enabled.
+    /// Whether the process on the port is this server, by the INFO line that it sends, and has
+    /// JetStream enabled.
     async fn greets(&self) -> bool {
         let greeting = async {
             let stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
@@ -183,13 +186,13 @@ impl Nats {
     }
 
     /// Writes the configuration file anew, signals the server to read it, and waits until the
-    /// server's log says that it has: a signal alone says nothing of when.
+    /// server's log says that it has read it. The signal alone does not tell when that happens.
     ///
     /// # Errors
     /// When the file cannot be written, the server refuses it, or says nothing for 30 s.
     ///
     /// # Cancel safety
-    /// The server reads the file all the same.
+    /// The server reads the file also when the future is dropped.
     pub async fn reload(&self) -> Result<(), ServerError> {
         let before = self.sandbox.log().len();
         self.sandbox.write("nats.conf", &self.config())?;
@@ -214,18 +217,18 @@ impl Nats {
         }
     }
 
-    /// An orderly stop.
+    /// Stops the server in an orderly way.
     ///
     /// # Errors
     /// When the signal cannot be sent.
     ///
     /// # Cancel safety
-    /// The server stops all the same.
+    /// The server stops also when the future is dropped.
     pub async fn stop(&mut self) -> Result<(), ServerError> {
         self.sandbox.stop(Signal::Terminate).await
     }
 
-    /// `kill -9`.
+    /// Ends the server with `kill -9`.
     ///
     /// # Errors
     /// When the signal cannot be sent.
@@ -233,7 +236,7 @@ impl Nats {
         self.sandbox.kill()
     }
 
-    /// Freezes the server: connections stay open and nothing answers.
+    /// Freezes the server: connections stay open, and the server answers nothing.
     ///
     /// # Errors
     /// When the signal cannot be sent.

@@ -1,4 +1,5 @@
-//! A throwaway PgBouncer before a Postgres on loopback: start, disturb, stop, start again.
+//! A throwaway PgBouncer in front of a Postgres on loopback, which tests start, disturb, stop and
+//! start again.
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
@@ -9,7 +10,8 @@ use super::{ServerError, Signal, free_port, pgbouncer as program, sandbox::Sandb
 
 const PROGRAM: &str = "pgbouncer";
 const START_DEADLINE: Duration = Duration::from_mins(1);
-/// Bounds one command of the console. `PAUSE` waits for the transactions that are open.
+/// Longest time for a command of the admin console. `PAUSE` needs it, because it waits for open
+/// transactions.
 const CONSOLE_DEADLINE: Duration = Duration::from_secs(30);
 /// The user of the admin console; no role of this name exists in Postgres.
 const ADMIN: &str = "pooler_admin";
@@ -18,7 +20,8 @@ const ADMIN_PASSWORD: &str = "console";
 /// The moment at which PgBouncer takes a server session away from a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PoolMode {
-    /// At the end of each transaction: session state of one client meets the next.
+    /// At the end of each transaction. The next client finds the session state that the last one
+    /// left.
     Transaction,
     /// When the client disconnects.
     Session,
@@ -36,7 +39,7 @@ impl fmt::Display for PoolMode {
 /// Settings of a throwaway PgBouncer.
 #[derive(Debug, Clone)]
 pub struct PgbouncerOptions {
-    /// Default [`PoolMode::Transaction`].
+    /// When a client gives up its server session. Default [`PoolMode::Transaction`].
     pub pool_mode: PoolMode,
     /// Server sessions of one database and user at most. Default 2.
     pub pool_size: u32,
@@ -46,7 +49,7 @@ pub struct PgbouncerOptions {
     /// = trust`); otherwise each client proves its password by SCRAM. Postgres is asked in the same
     /// way, but the throwaway one trusts everybody.
     pub users: Vec<(String, String)>,
-    /// Further settings of the `[pgbouncer]` section, by name; they override those above.
+    /// Further settings of the `[pgbouncer]` section, by name. They override the other fields.
     pub settings: Vec<(String, String)>,
 }
 
@@ -66,7 +69,7 @@ pub type ConsoleRow = BTreeMap<String, String>;
 
 /// A running (or deliberately disturbed) throwaway PgBouncer.
 ///
-/// It takes every database of its Postgres, so one may serve several tests.
+/// It serves every database of its Postgres, so several tests may share one.
 #[derive(Debug)]
 pub struct Pgbouncer {
     sandbox: Sandbox,
@@ -77,7 +80,7 @@ pub struct Pgbouncer {
 }
 
 impl Pgbouncer {
-    /// Starts a pooler on a free port, before the Postgres on that port of loopback.
+    /// Starts a pooler on a free port, in front of the Postgres on `postgres_port` of loopback.
     ///
     /// # Errors
     /// When PgBouncer is not installed, or does not start; the text has the end of its log.
@@ -103,7 +106,7 @@ impl Pgbouncer {
     /// Starts a stopped pooler again on the same port, with the options as they are now.
     ///
     /// # Errors
-    /// When it does not start within a minute.
+    /// When the pooler does not start within a minute.
     ///
     /// # Cancel safety
     /// The pooler may be starting when the future is dropped; calling again waits for it.
@@ -264,7 +267,7 @@ impl Pgbouncer {
     /// The errors of [`console`](Self::console).
     ///
     /// # Cancel safety
-    /// The sessions may be closed all the same.
+    /// The sessions may be closed also when the future is dropped.
     pub async fn reconnect(&self) -> Result<(), ServerError> {
         self.console("RECONNECT").await.map(drop)
     }
@@ -273,10 +276,11 @@ impl Pgbouncer {
     /// transactions wait until [`resume`](Self::resume). A client must have used the database.
     ///
     /// # Errors
-    /// The errors of [`console`](Self::console); so does a transaction that stays open for 30 s.
+    /// The errors of [`console`](Self::console), also when a transaction stays open for longer than
+    /// 30 s.
     ///
     /// # Cancel safety
-    /// The database may be paused all the same.
+    /// The database may be paused also when the future is dropped.
     pub async fn pause(&self, database: &str) -> Result<(), ServerError> {
         self.console(&format!("PAUSE {database}")).await.map(drop)
     }
@@ -288,18 +292,19 @@ impl Pgbouncer {
     /// The errors of [`console`](Self::console).
     ///
     /// # Cancel safety
-    /// The sessions may be cut all the same.
+    /// The sessions may be cut also when the future is dropped.
     pub async fn kill_sessions(&self, database: &str) -> Result<(), ServerError> {
         self.console(&format!("KILL {database}")).await.map(drop)
     }
 
-    /// `RESUME`: ends a pause, or what [`kill_sessions`](Self::kill_sessions) began.
+    /// `RESUME`: ends a pause, or the refusal of sessions after
+    /// [`kill_sessions`](Self::kill_sessions).
     ///
     /// # Errors
     /// The errors of [`console`](Self::console).
     ///
     /// # Cancel safety
-    /// The database may go on all the same.
+    /// The database may be resumed also when the future is dropped.
     pub async fn resume(&self, database: &str) -> Result<(), ServerError> {
         self.console(&format!("RESUME {database}")).await.map(drop)
     }
@@ -310,12 +315,12 @@ impl Pgbouncer {
     /// When the signal cannot be sent.
     ///
     /// # Cancel safety
-    /// The pooler stops all the same.
+    /// The pooler stops also when the future is dropped.
     pub async fn stop(&mut self) -> Result<(), ServerError> {
         self.sandbox.stop(Signal::Terminate).await
     }
 
-    /// `kill -9`.
+    /// Ends the pooler with `kill -9`.
     ///
     /// # Errors
     /// When the signal cannot be sent.
@@ -323,7 +328,7 @@ impl Pgbouncer {
         self.sandbox.kill()
     }
 
-    /// Freezes the pooler: connections stay open and nothing answers.
+    /// Freezes the pooler: connections stay open, and the pooler answers nothing.
     ///
     /// # Errors
     /// When the signal cannot be sent.
@@ -340,7 +345,7 @@ impl Pgbouncer {
     }
 }
 
-/// A line for each item.
+/// A text with one line for each item.
 fn lines<T>(items: impl Iterator<Item = T>, line: impl Fn(T) -> String) -> String {
     items.fold(String::new(), |text, item| text + &line(item) + "\n")
 }

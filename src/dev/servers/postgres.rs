@@ -1,4 +1,5 @@
-//! A throwaway Postgres cluster: start, break, start again, with the same port and data.
+//! A throwaway Postgres cluster, which tests start, break and start again with the same port and
+//! data.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -13,17 +14,19 @@ const START_DEADLINE: Duration = Duration::from_mins(1);
 /// Settings of a throwaway Postgres.
 #[derive(Debug, Clone)]
 pub struct PostgresOptions {
-    /// Whether commits reach the disk. Off is quicker; a benchmark wants it on. Default off.
+    /// Whether commits are synced to the disk. Without it the server is quicker; a benchmark needs
+    /// it. Default off.
     pub fsync: bool,
-    /// Default 200.
+    /// The setting `max_connections`. Default 200.
     pub max_connections: u32,
-    /// Default 20, so that tests may prepare transactions.
+    /// The setting `max_prepared_transactions`. Default 20, so that tests may use two-phase commit.
     pub max_prepared_transactions: u32,
-    /// Further settings, by name.
+    /// Further settings of the server, by name.
     pub settings: Vec<(String, String)>,
-    /// The port to take while it is free. Default: any free one.
+    /// The port to listen on if it is free. Default: any free port.
     pub port: Option<u16>,
-    /// The directory in which the temporary one is made. Default: the system's place for such.
+    /// The directory in which the server's temporary directory is made. Default: the system's
+    /// directory for temporary files.
     pub parent: Option<PathBuf>,
 }
 
@@ -83,7 +86,7 @@ impl Postgres {
     /// Starts a stopped server again: same port, same data.
     ///
     /// # Errors
-    /// When it does not start within a minute.
+    /// When the server does not start within a minute.
     ///
     /// # Cancel safety
     /// The server may be starting when the future is dropped; calling again waits for it.
@@ -197,29 +200,30 @@ impl Postgres {
         work.await.map_err(failed)
     }
 
-    /// Fast shutdown: sessions are cut, a checkpoint is written.
+    /// Stops the server with a fast shutdown: sessions are cut, a checkpoint is written.
     ///
     /// # Errors
     /// When the signal cannot be sent.
     ///
     /// # Cancel safety
-    /// The server stops all the same.
+    /// The server stops also when the future is dropped.
     pub async fn stop_fast(&mut self) -> Result<(), ServerError> {
         self.sandbox.stop(Signal::Interrupt).await
     }
 
-    /// Immediate shutdown: no checkpoint, so the next start recovers from the log.
+    /// Stops the server with an immediate shutdown: no checkpoint is written, so the next start
+    /// recovers from the WAL.
     ///
     /// # Errors
     /// When the signal cannot be sent.
     ///
     /// # Cancel safety
-    /// The server stops all the same.
+    /// The server stops also when the future is dropped.
     pub async fn stop_immediate(&mut self) -> Result<(), ServerError> {
         self.sandbox.stop(Signal::Quit).await
     }
 
-    /// Kills the postmaster; its backends notice and end by themselves.
+    /// Kills the postmaster with `kill -9`. Its backends notice that and end by themselves.
     ///
     /// # Errors
     /// When the signal cannot be sent.

@@ -24,7 +24,7 @@ use super::{Guard, ServerError, Signal, io_error, send_signal};
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 const LOG_LINES: usize = 20;
 
-/// The user that a server runs as when we are root.
+/// The user that a server runs as when this program runs as root.
 #[derive(Debug, Clone, Copy)]
 struct Account {
     uid: u32,
@@ -42,8 +42,8 @@ pub(super) struct Sandbox {
 }
 
 impl Sandbox {
-    /// Makes the directory below `parent` (else the system's temporary directory). `last_signal`
-    /// is what ends the process when the sandbox is dropped.
+    /// Makes the directory below `parent` (else the system's temporary directory). `last_signal` is
+    /// the signal that ends the process when the sandbox is dropped.
     pub(super) fn create(parent: Option<&Path>, last_signal: Signal) -> Result<Self, ServerError> {
         let id = Uuid::new_v4().simple().to_string();
         // The name is short because the path of a Unix socket has at most 107 bytes.
@@ -70,7 +70,8 @@ impl Sandbox {
         &self.directory
     }
 
-    /// A command that runs here, unprivileged, with its output in the log and not in our terminal.
+    /// A command that runs in the directory, without root's rights, and writes its output to the
+    /// log and not to the terminal.
     pub(super) fn command(&self, program: &Path) -> Result<Command, ServerError> {
         let log = File::options().create(true).append(true).open(self.log_path());
         let (out, err) = log
@@ -87,7 +88,7 @@ impl Sandbox {
         Ok(command)
     }
 
-    /// Runs a program to its end.
+    /// Runs a command to its end.
     pub(super) fn run(
         &self,
         program: &'static str,
@@ -100,7 +101,7 @@ impl Sandbox {
         Err(ServerError::Ended { program, log: self.log_tail() })
     }
 
-    /// Starts the server and puts it under guard.
+    /// Starts the server, and has the guard end it once this program has ended.
     pub(super) fn spawn<I, S>(&mut self, program: &Path, args: I) -> Result<(), ServerError>
     where
         I: IntoIterator<Item = S>,
@@ -114,7 +115,7 @@ impl Sandbox {
         watched.map_err(io_error("put the server under guard"))
     }
 
-    /// A file in the directory that the server may read.
+    /// Writes a file into the directory, which the server's account may read. Returns its path.
     pub(super) fn write(&self, name: &str, text: &str) -> Result<PathBuf, ServerError> {
         let path = self.directory.join(name);
         fs::write(&path, text)
@@ -123,7 +124,8 @@ impl Sandbox {
         Ok(path)
     }
 
-    /// A copy of a program in the directory: root's home may be closed to the server's account.
+    /// Copies a program into the directory, because the server's account may have no access to
+    /// root's home. Returns the path of the copy.
     pub(super) fn copy_program(&self, program: &Path) -> Result<PathBuf, ServerError> {
         let path = self.directory.join("program");
         fs::copy(program, &path)
@@ -136,7 +138,7 @@ impl Sandbox {
         self.account.map_or(Ok(()), |account| chown(path, Some(account.uid), Some(account.gid)))
     }
 
-    /// The process id, while there is a process.
+    /// The id of the server's process, while it runs.
     pub(super) fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }
@@ -150,7 +152,7 @@ impl Sandbox {
         ended
     }
 
-    /// Sends a signal, if there is a process.
+    /// Sends a signal to the server's process, if there is one.
     pub(super) fn signal(&self, signal: Signal) -> Result<(), ServerError> {
         let Some(pid) = self.pid() else { return Ok(()) };
         send_signal(pid, signal).map_err(io_error(format!("send SIG{signal}")))
@@ -172,7 +174,7 @@ impl Sandbox {
         Ok(())
     }
 
-    /// `kill -9`, and waits until the kernel has done so.
+    /// Ends the process with `kill -9`, and waits until it has ended.
     pub(super) fn kill(&mut self) -> Result<(), ServerError> {
         if let Some(child) = self.child.as_mut() {
             child.kill().and_then(|()| child.wait()).map_err(io_error("kill the server"))?;

@@ -1,4 +1,4 @@
-//! Expected: the message that has to come of a row, written down independently of the encoder.
+//! The message that is expected for a row, worked out without the encoder of the relay.
 
 use uuid::Uuid;
 
@@ -7,19 +7,21 @@ use crate::dev::checker::{Digest, Row};
 
 /// The placeholder for a header whose value the database chooses. Only its shape can be checked.
 pub(in crate::dev) const ANY_TIME: &str = "<an RFC 3339 time>";
-/// The same as [`ANY_TIME`], for the row number.
+/// The placeholder for the header with the row's number, which the database chooses as well.
 pub(in crate::dev) const ANY_SEQUENCE: &str = "<20 digits>";
 
 /// The aggregate type of all keyed events.
 pub(super) const AGGREGATE_TYPE: &str = "order";
 
-/// The aggregate id of a key. Those of different seeds differ, and some need encoding.
+/// The aggregate id of a key. Ids differ between seeds, and every tenth has characters that need
+/// encoding.
 pub(super) fn aggregate_id(options: &Options, key: u32) -> String {
     let seed = options.seed;
     if key % 10 == 9 { format!("{seed:x} {key}/ü.%") } else { format!("{seed:x}-{key}") }
 }
 
-/// The ledger's row: what was inserted, and digests of what has to be stored for it.
+/// The row of the ledger: what was inserted, and digests of the message that has to be stored for
+/// it.
 pub(super) fn row(planned: &PlannedRow, key_seq: u64, correlation: Uuid, options: &Options) -> Row {
     let id = planned.id.to_string();
     let (version, correlation) = (planned.event_version.to_string(), correlation.to_string());
@@ -64,8 +66,8 @@ pub(super) fn row(planned: &PlannedRow, key_seq: u64, correlation: Uuid, options
     }
 }
 
-/// The percent-encoding of CloudEvents header values, as its binding for NATS words it: space,
-/// double quote, percent, and everything outside U+0021 to U+007E.
+/// The percent-encoding of header values in the NATS binding of CloudEvents: space, double quote,
+/// percent, and everything outside U+0021 to U+007E.
 fn encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {

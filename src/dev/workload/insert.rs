@@ -1,4 +1,4 @@
-//! Insert: the columns of some rows, as the statements of the workload take them.
+//! Turns planned rows into the parameters that the statements of the workload take.
 
 use std::collections::BTreeMap;
 
@@ -13,13 +13,13 @@ use super::{
 };
 use crate::dev::checker::Row;
 
-/// Rows with their numbers, ready to be inserted.
+/// Rows with their numbers within their keys, ready to be inserted.
 pub(super) struct NumberedRows {
     pub(super) way: Way,
     /// The rows as they enter the ledger.
     pub(super) ledger: Vec<Row>,
     columns: EventColumns,
-    /// The whole as one JSON array, for `emit_many` only.
+    /// All rows as one JSON array, for `emit_many` only.
     json: String,
 }
 
@@ -53,7 +53,8 @@ struct Element<'a> {
 }
 
 impl NumberedRows {
-    /// Draws the rows' numbers within their keys. In serial order the keys are locked by now.
+    /// Gives the rows their numbers within their keys. With `Order::Serial` the caller has locked
+    /// the keys.
     pub(super) fn number(planned: &[PlannedRow], way: Way, shared: &Shared) -> Self {
         let correlation = Uuid::now_v7();
         let correlation_text = correlation.to_string();
@@ -76,7 +77,7 @@ impl NumberedRows {
         Self { way, ledger, columns, json }
     }
 
-    /// The parameters of the statement that goes with the way.
+    /// The parameters of the statement that belongs to the rows' [`Way`].
     pub(super) fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
         match self.way {
             Way::EmitMany => vec![&self.json],

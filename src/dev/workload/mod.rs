@@ -1,9 +1,10 @@
-//! Workload: concurrent writers that fill an outbox in awkward ways, and note what they did.
+//! The workload: concurrent writers that fill an outbox with all kinds of transactions, and note
+//! what they did.
 //!
-//! Every transaction is drawn from the seed (see `plan`), its rows get their number within their
-//! key under that key's lock, and its fate goes into the [`Ledger`]. When a connection breaks in
-//! the middle of COMMIT, the writer finds out afterwards whether the transaction is there, so that
-//! a run through crashes of Postgres leaves no transaction uncertain.
+//! Every transaction is drawn from the seed (see `plan`). Its rows get their number within their
+//! key under that key's lock, and its end is noted in the [`Ledger`]. When a connection breaks in
+//! the middle of COMMIT, the writer finds out afterwards whether the transaction was committed, so
+//! that a run through crashes of Postgres leaves no transaction uncertain.
 
 mod expected;
 mod insert;
@@ -26,14 +27,15 @@ use tokio_util::sync::CancellationToken;
 use super::checker::{Ledger, Nanos, Order};
 pub(in crate::dev) use expected::{ANY_SEQUENCE, ANY_TIME};
 
-/// The settings of a workload. The default is 10,000 events by 8 writers, as fast as they can.
+/// The settings of a workload. The default is 10,000 events by 8 writers, without a limit of the
+/// rate.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The database, with the outbox in it.
     pub url: String,
     /// The schema of the outbox.
     pub schema: String,
-    /// Number of events to commit; the run ends exactly there.
+    /// Number of events to commit, exactly.
     pub events: u64,
     /// Number of connections that write at once.
     pub writers: u32,
@@ -43,7 +45,7 @@ pub struct Options {
     pub payload_bytes: RangeInclusive<u32>,
     /// Committed events a second at most, all writers together.
     pub events_per_second: Option<u32>,
-    /// The seed of the draws.
+    /// The seed from which the transactions are drawn.
     pub seed: u64,
     /// Whether writers lock the keys that they write to.
     pub order: Order,
@@ -61,7 +63,8 @@ pub struct Options {
     pub early_xid_percent: u32,
     /// Transactions that are committed in two phases with a pause between, in a hundred.
     pub prepared_percent: u32,
-    /// The longest of these pauses.
+    /// The longest pause, inclusive, of a transaction that stays open, waits before its inserts, or
+    /// waits between its two phases.
     pub hold_max: Duration,
     /// Longest time in which a writer tries to connect again; then the run fails.
     pub reconnect_timeout: Duration,
@@ -104,7 +107,7 @@ pub enum WorkloadError {
     /// The database was away for longer than the writers retry.
     #[error("connect to the database within {} s: {source}", .reconnect_timeout.as_secs())]
     Unreachable {
-        /// Length of the attempts.
+        /// How long the writer tried to connect.
         reconnect_timeout: Duration,
         /// The error of the last attempt.
         source: tokio_postgres::Error,
@@ -154,7 +157,7 @@ struct Shared {
     options: Options,
     progress: Arc<WorkloadProgress>,
     started: Instant,
-    /// Events that nobody has undertaken to commit yet.
+    /// Events that no writer has undertaken to commit yet.
     unclaimed: AtomicU64,
     /// The last number given to an event of each key. Guarded by the key's lock in the database.
     key_seqs: Vec<AtomicU64>,
@@ -173,16 +176,16 @@ impl Workload {
         Self { shared: Arc::new(shared) }
     }
 
-    /// A view of how far it is.
+    /// The progress of the workload, which can be read while the workload runs.
     pub fn progress(&self) -> Arc<WorkloadProgress> {
         Arc::clone(&self.shared.progress)
     }
 
-    /// Runs the writers until all events are committed, or until `stop` says so.
+    /// Runs the writers until all events are committed, or until `stop` is cancelled.
     ///
     /// # Errors
-    /// When the database stays away or refuses what is inserted. What was committed until then is
-    /// in the outbox, and its ledger is lost.
+    /// When the database stays away or refuses what is inserted. What was committed until then
+    /// stays in the outbox, and the ledger is lost.
     ///
     /// # Cancel safety
     /// Dropping the future ends the writers; open transactions are rolled back by the database.
@@ -207,24 +210,25 @@ impl Shared {
         Nanos(u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 
-    /// Reserves up to so many events of the workload; returns how many may be committed.
+    /// Reserves up to `wanted` events of the workload for a writer; returns how many it may commit.
     fn claim(&self, wanted: u64) -> u64 {
         let rest = |unclaimed: u64| Some(unclaimed.saturating_sub(wanted));
         let before = self.unclaimed.fetch_update(Relaxed, Relaxed, rest);
         wanted.min(before.unwrap_or(0))
     }
 
-    /// Gives back what was claimed and could not be committed.
+    /// Gives back reserved events that were not committed.
     fn unclaim(&self, events: u64) {
         self.unclaimed.fetch_add(events, Relaxed);
     }
 
-    /// The next number within a key. In serial order the caller has the key's lock.
+    /// The next number within a key. With `Order::Serial` the caller has the key's lock.
     fn next_key_seq(&self, key: u32) -> u64 {
         self.key_seqs.get(key as usize).map_or(0, |last| last.fetch_add(1, Relaxed) + 1)
     }
 
-    /// When the next transaction may begin, so that the rate is kept.
+    /// The time at which the next transaction may begin, so that the rate is kept. `None` without a
+    /// limit of the rate.
     fn due(&self) -> Option<Instant> {
         let rate = u64::from(self.options.events_per_second?.max(1));
         let claimed = self.options.events.saturating_sub(self.unclaimed.load(Relaxed));

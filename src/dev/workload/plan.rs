@@ -1,4 +1,4 @@
-//! Plan: what one transaction of the workload does, drawn from the seed before anything is sent.
+//! The plan of one transaction of the workload, drawn from the seed before anything is sent.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -18,26 +18,26 @@ const EVENT_TYPES: [&str; 5] =
 /// The plan of a transaction.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
-    /// The inserts, in this order.
+    /// The rows to insert, in this order.
     pub(super) rows: Vec<PlannedRow>,
-    /// Rows inserted after a savepoint and taken back with it, before `rows`.
+    /// Rows that are inserted before `rows`, after a savepoint, and rolled back to that savepoint.
     pub(super) taken_back: Vec<PlannedRow>,
     /// Way in which the rows are inserted.
     pub(super) way: Way,
     /// End of the transaction.
     pub(super) ending: Ending,
-    /// Waits with its transaction id already drawn, before it touches a key.
+    /// The pause between drawing the transaction's id and its first insert.
     pub(super) wait_before_insert: Option<Duration>,
 }
 
 /// Way in which the rows of a transaction get into the outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
-    /// `emit`, once a row.
+    /// A call of `emit` for each row.
     Emit,
-    /// A single `emit_many` for all rows.
+    /// A single call of `emit_many` for all rows.
     EmitMany,
-    /// A plain INSERT.
+    /// A plain INSERT into the outbox.
     Insert,
 }
 
@@ -46,9 +46,9 @@ pub(super) enum Way {
 pub(super) enum Ending {
     /// COMMIT right after the inserts.
     Commit,
-    /// COMMIT after it has stayed open for a while.
+    /// COMMIT after the transaction has stayed open for this time.
     CommitLate(Duration),
-    /// PREPARE TRANSACTION, and COMMIT PREPARED a while later.
+    /// PREPARE TRANSACTION, and COMMIT PREPARED after this time.
     Prepare(Duration),
     /// ROLLBACK by the application.
     Rollback,
@@ -57,7 +57,7 @@ pub(super) enum Ending {
 }
 
 impl Ending {
-    /// Whether the rows are meant to stay.
+    /// Whether the plan is to commit the rows.
     pub(super) fn commits(self) -> bool {
         match self {
             Self::Commit | Self::CommitLate(_) | Self::Prepare(_) => true,
@@ -66,7 +66,7 @@ impl Ending {
     }
 }
 
-/// The plan of a row. Its number within its key is drawn later, under the key's lock.
+/// The plan of a row. The row gets its number within its key later, under the key's lock.
 #[derive(Debug, Clone)]
 pub(super) struct PlannedRow {
     pub(super) id: Uuid,
@@ -141,7 +141,7 @@ impl PlannedRow {
     }
 }
 
-/// 70 % one row, 25 % some, 5 % many.
+/// Draws the number of rows: one in 70 % of transactions, 2 to 20 in 25 %, 100 to 200 in 5 %.
 fn draw_size(random: &mut Random) -> u32 {
     match random.below(100) {
         0..70 => 1,
@@ -150,7 +150,8 @@ fn draw_size(random: &mut Random) -> u32 {
     }
 }
 
-/// A third each, except that applications insert many rows by INSERT: `emit` costs five times it.
+/// Draws how the rows are inserted: for fewer than 5 rows each way in a third of the cases. Most
+/// larger transactions use INSERT, as applications do, because `emit` costs five times as much.
 fn draw_way(random: &mut Random, size: u32) -> Way {
     match random.below(if size < 5 { 3 } else { 10 }) {
         0 => Way::Emit,
@@ -159,7 +160,8 @@ fn draw_way(random: &mut Random, size: u32) -> Way {
     }
 }
 
-/// A transaction's keys. Many rows share a few: a batch touches few aggregates.
+/// Draws the keys of a transaction, six at most, which its rows share: a real transaction touches
+/// few aggregates.
 fn draw_keys(random: &mut Random, options: &Options, size: u32) -> Vec<Option<u32>> {
     let count = random.between(1, size.clamp(1, 6));
     let mut draw_key = || {
@@ -195,10 +197,11 @@ fn draw_hold(random: &mut Random, options: &Options) -> Duration {
     Duration::from_millis(random.between(1, max).into())
 }
 
-/// A JSON text of about the wanted size.
+/// Draws a payload: a JSON text of about the wanted size.
 ///
-/// `emit_many` takes its events as `jsonb`, so its text is written as `jsonb` would print it;
-/// the other ways keep every byte, and get a text that no JSON library would give back like this.
+/// `emit_many` takes its events as `jsonb`, so its text is written as `jsonb` would print it. The
+/// other ways keep every byte. Their text has a form that a JSON library would change, so that a
+/// parsed and rewritten payload is noticed.
 fn draw_payload(random: &mut Random, options: &Options, way: Way) -> String {
     let (low, high) = (options.payload_bytes.start(), options.payload_bytes.end());
     let size = random.between(*low, *high) as usize;

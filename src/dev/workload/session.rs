@@ -1,4 +1,4 @@
-//! Session: one writer's connection and its prepared statements.
+//! A session: the connection of one writer, with its prepared statements.
 
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use super::{
 };
 use crate::tasks;
 
-/// The class of the advisory locks, so that they meet no other locks of the database.
+/// The class of the workload's advisory locks. It keeps them apart from other advisory locks of the
+/// database.
 const LOCK_CLASS: i32 = 0x0057_4b4c;
 
 /// A connection with the statements of the workload.
@@ -30,12 +31,12 @@ struct WorkloadStatements {
     insert: Statement,
 }
 
-/// The rows of one transaction, and how they go.
+/// The rows of one transaction, and how the transaction ends.
 pub(super) struct Work {
     pub(super) rows: NumberedRows,
     pub(super) taken_back: Option<NumberedRows>,
     pub(super) ending: Ending,
-    /// The name under which it is prepared, if it is.
+    /// The name of the prepared transaction, for [`Ending::Prepare`].
     pub(super) gid: String,
 }
 
@@ -81,7 +82,8 @@ impl WriterSession {
         self.client.is_closed()
     }
 
-    /// Begins a transaction, draws its id and locks its keys, in one round trip if it can be.
+    /// Begins a transaction, draws its id and locks its keys. Without `wait` that takes one round
+    /// trip; else the pause is between drawing the id and locking.
     pub(super) async fn begin(
         &self,
         keys: &[i32],
@@ -103,7 +105,8 @@ impl WriterSession {
         self.client.query_one(&self.statements.lock, &[&LOCK_CLASS, &keys]).await?.try_get(0)
     }
 
-    /// Inserts the rows and ends the transaction, in one round trip if it can be.
+    /// Inserts the rows and ends the transaction. That takes one round trip, unless the ending has
+    /// a pause.
     pub(super) async fn finish(&self, work: &Work) -> Result<(), Error> {
         let client = &self.client;
         let insert = self.insert_all(work);
@@ -154,12 +157,13 @@ impl WriterSession {
         self.client.query(statement, &rows.parameters()).await.map(|_| ())
     }
 
-    /// Leaves a transaction that failed.
+    /// Rolls back a transaction that failed.
     pub(super) async fn roll_back(&self) -> Result<(), Error> {
         self.client.batch_execute("ROLLBACK").await
     }
 
-    /// Finds out whether a transaction of an earlier connection committed, once it has ended.
+    /// Waits for the end of a transaction of an earlier connection, and returns whether it
+    /// committed. If it is prepared, commits it first.
     pub(super) async fn has_committed(
         &self,
         xid: &str,
@@ -173,8 +177,8 @@ impl WriterSession {
             if client.query_one(include_str!("sql/prepared.sql"), &[&gid]).await?.try_get(0)? {
                 client.batch_execute(&format!("COMMIT PREPARED '{gid}'")).await?;
             }
-            // After a crash the server may not have reached this transaction id again; then it is
-            // an error.
+            // After a crash the server may not have reached this transaction id again. Then the
+            // statement fails, and the transaction is not running.
             let status = client.query_one(include_str!("sql/in_progress.sql"), &[&xid]).await;
             let running = status.and_then(|row| row.try_get(0)).unwrap_or(false);
             if !running || Instant::now() > deadline {
@@ -187,14 +191,16 @@ impl WriterSession {
     }
 }
 
-/// The first error of two.
+/// Merges two results: the first error counts.
 fn both((one, other): (Result<(), Error>, Result<(), Error>)) -> Result<(), Error> {
     one.and(other)
 }
 
-/// Whether trying again cannot help: the database answered, and not because it was stopping.
+/// Whether trying again cannot help: the database answered with an error that does not pass by
+/// itself.
 pub(super) fn is_lasting(error: &Error) -> bool {
-    // 08 connection, 40 serialization and deadlock, 53 resources, 57 operator intervention.
+    // Classes of SQLSTATE that may pass: 08 connection, 40 serialization and deadlock, 53
+    // resources, 57 operator intervention.
     error.code().is_some_and(|code| {
         !["08", "40", "53", "57"].iter().any(|class| code.code().starts_with(class))
     })

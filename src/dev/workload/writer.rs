@@ -1,4 +1,5 @@
-//! Writer: one connection's loop: draw a transaction, run it, note its fate.
+//! A writer of the workload: draws transactions, runs them over one connection, and notes how each
+//! ended.
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
@@ -98,7 +99,7 @@ impl Writer {
         Ok(committed)
     }
 
-    /// The end of a transaction whose commit returned an error.
+    /// Finds out how a transaction ended whose COMMIT returned an error.
     async fn find_out(
         &self,
         session: &mut WriterSession,
@@ -137,7 +138,8 @@ impl Writer {
     }
 }
 
-/// Gives up a transaction after an error; fails when the next one would meet the same.
+/// Gives up a transaction after an error. Fails when the next transaction would meet the same
+/// error.
 async fn leave(session: &WriterSession, error: tokio_postgres::Error) -> Result<(), WorkloadError> {
     if is_lasting(&error) {
         return Err(WorkloadError::Statement(error));

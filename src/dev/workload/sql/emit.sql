@@ -1,4 +1,4 @@
--- Emits one event for each place of the arrays, in their order, each by its own call.
+-- Emits one event for each element of the arrays, in their order, with one call of emit each.
 SELECT "postrider".emit(
     event_type => event_type, payload => payload::json, headers => headers::jsonb,
     aggregate_type => aggregate_type, aggregate_id => aggregate_id,

@@ -1,4 +1,4 @@
--- Inserts one event for each place of the arrays, in their order, without a function of ours.
+-- Inserts one event for each element of the arrays, in their order, by a plain INSERT.
 INSERT INTO "postrider".outbox (
     event_id, event_type, event_version, aggregate_type, aggregate_id, aggregate_version, payload,
     headers, actor, correlation_id
