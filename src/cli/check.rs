@@ -43,11 +43,11 @@ struct CheckItem {
 /// Result of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CheckResult {
-    /// As it should be.
+    /// The checked part is as it should be.
     Fine,
-    /// Works, and might lose events or time.
+    /// The checked part works, and might lose events or time.
     Risky,
-    /// Does not work; the exit code says why.
+    /// The checked part does not work; the exit code says why.
     Refused(Exit),
 }
 

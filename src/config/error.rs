@@ -83,20 +83,20 @@ fn indented(text: &str) -> String {
 /// Place where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Built-in default.
+    /// The value is the built-in default.
     Default,
-    /// In a file, at this line when it could be found.
+    /// The value is in a configuration file, at this line when the line could be found.
     File {
         /// The file.
         path: PathBuf,
         /// The line of the key, from 1.
         line: Option<usize>,
     },
-    /// In an environment variable of this name.
+    /// The value is in the environment variable of this name.
     Variable(String),
-    /// After `--set` on the command line.
+    /// The value follows `--set` on the command line.
     Flag,
-    /// In a file of its own, which a `*_file` key names.
+    /// The value is the content of a file that a `*_file` key names.
     SecretFile(PathBuf),
 }
 

@@ -4,24 +4,24 @@ use std::collections::BTreeMap;
 
 use super::error::Origin;
 
-/// Part of the configuration that a command needs. Keys of the rest may be missing, but not
+/// Part of the configuration that a command needs. Keys outside that part may be missing, but not
 /// invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// The name of the schema.
+    /// The command needs the name of the schema only.
     Schema,
-    /// The database.
+    /// The command needs the keys of the database.
     Database,
-    /// Database, broker and stream.
+    /// The command needs the keys of database, broker and stream.
     Everything,
 }
 
 /// A message to log once logging is initialized.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// A fact.
+    /// A fact, logged at level info.
     Info(String),
-    /// A risk.
+    /// A risk, logged as a warning.
     Warning(String),
 }
 

@@ -34,7 +34,7 @@ const STREAM_DEADLINE: Duration = Duration::from_secs(30);
 /// Interval between two requests for the stream, until it exists.
 const STREAM_WAIT: Duration = Duration::from_millis(50);
 
-/// The places of all events when the demo ends.
+/// Counts of events at the end of the demo: in the outbox, in the stream and among the letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {
     /// Rows of the outbox.

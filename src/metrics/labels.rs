@@ -221,7 +221,7 @@ label! {
         Other = "other",
         /// Events wait, and the stream confirms none.
         Stalled = "stalled",
-        /// Events wait for long.
+        /// Events have waited to be published for long.
         Lagging = "lagging",
         /// Letters are retrying: the relay tries them again by itself.
         LettersRetrying = "letters_retrying",

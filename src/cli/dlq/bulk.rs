@@ -48,7 +48,7 @@ pub(super) struct Which {
     filters: Filters,
 }
 
-/// An act, and the letters that it is for.
+/// An act of an operator, redrive or discard, and the letters that it is for.
 pub(super) struct Job<'a> {
     pub(super) act: LetterAct,
     pub(super) which: &'a Which,

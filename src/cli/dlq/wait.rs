@@ -85,7 +85,8 @@ fn verdict(outcome: &Redriven) -> Exit {
     }
 }
 
-/// The graver of two exit codes: dead letters need a person, the others need time.
+/// The graver of two exit codes. Letters that are dead again need a person, letters that are still
+/// tried need only time.
 pub(super) fn worse(one: Exit, other: Exit) -> Exit {
     let rank = |exit: Exit| match exit {
         Exit::DeadAgain => 3,
