@@ -1,4 +1,4 @@
-//! Names the session whose lock a slow statement waits for, read through another session.
+//! Finds the session whose lock a slow statement waits for, by asking Postgres in another session.
 //!
 //! A `LockWatch` belongs to one session. While one of its statements is slow, a task reads again
 //! and again which session blocks it. So a statement that ends by `lock_timeout` can name the
@@ -23,10 +23,11 @@ use crate::{config::DatabaseConfig, tasks};
 /// that the statement still waits when the answer comes.
 pub(super) const SLOW: Duration = Duration::from_millis(700);
 
-/// The wait between two reads. A statement waits for its lock longer than this.
+/// Wait between two queries for the blocking session. It is well below the `lock_timeout` of a
+/// session, so that a query runs while the statement still waits.
 const READ_INTERVAL: Duration = Duration::from_millis(400);
 
-/// Maximum wait of a failed statement for an answer that is on its way.
+/// Maximum time for which a failed statement waits for a running query for its blocking session.
 const ANSWER_MAX: Duration = Duration::from_millis(500);
 
 /// A session that holds a lock for which another one waits.
@@ -42,7 +43,7 @@ pub struct Blocking {
     pub since: Option<String>,
 }
 
-/// The beginning of the names of this program's sessions.
+/// Beginning of the application name of each session of this program.
 const OURS: &str = "postrider/";
 
 /// The process id that the server gives for a prepared transaction, which has no session.
@@ -62,12 +63,12 @@ impl Blocking {
         })
     }
 
-    /// Whether the session belongs to this program, such as one that heals.
+    /// Whether the session belongs to this program, such as the session of a repair.
     pub fn is_ours(&self) -> bool {
         self.application.starts_with(OURS)
     }
 
-    /// The remedy, for people.
+    /// Remedy for operators: what to do about the blocking session.
     pub fn hint(&self) -> String {
         match self.pid {
             _ if self.is_ours() => "wait for its end: it is work of Postrider itself".to_owned(),
@@ -94,7 +95,7 @@ impl fmt::Display for Blocking {
     }
 }
 
-/// Watch of one session over the locks that its statements wait for.
+/// Search, on behalf of one session, for the session that blocks its slow statements.
 #[derive(Debug)]
 pub(super) struct LockWatch {
     database: DatabaseConfig,
@@ -107,9 +108,9 @@ pub(super) struct LockWatch {
 struct WatchState {
     /// Number of statements that are slow now.
     slow: u32,
-    /// Whether a task is reading.
+    /// Whether a task is asking now which session blocks the slow statements.
     is_reading: bool,
-    /// Time and content of the last answer that named a session.
+    /// Time and content of the last answer that named a blocking session.
     found: Option<(Instant, Blocking)>,
 }
 
@@ -128,7 +129,8 @@ impl LockWatch {
         Self { database, pid, state: Arc::default() }
     }
 
-    /// Starts a task for a slow statement, unless one runs for another statement of the session.
+    /// Starts a task that asks which session blocks a slow statement. A task that already runs for
+    /// another statement of this session serves both.
     pub(super) fn begin(&self) -> Slow {
         let mut state = locked(&self.state);
         state.slow += 1;
@@ -162,7 +164,7 @@ fn locked(state: &Mutex<WatchState>) -> MutexGuard<'_, WatchState> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Reads until no statement of the session `pid` is slow any more.
+/// Asks again and again which session blocks `pid`, until no statement of `pid` is slow any more.
 async fn watch(database: DatabaseConfig, pid: i32, state: Arc<Mutex<WatchState>>) {
     if let Ok(connection) = connect_unwatched(&database, "blocking", &[]).await {
         loop {
@@ -202,7 +204,8 @@ mod tests {
         Blocking { pid, user, application, since: None }
     }
 
-    /// Regression: the hint asked an operator to end the session of a healing.
+    /// Regression: the hint asked an operator to terminate the session in which Postrider was
+    /// healing.
     #[test]
     fn nobody_is_told_to_end_our_own_work_or_a_session_that_does_not_exist() {
         assert!(blocking(7, "alembic").hint().contains("pg_terminate_backend(7)"));

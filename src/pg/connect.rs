@@ -33,18 +33,20 @@ use crate::{config::DatabaseConfig, tasks};
 
 pub use super::session::Connection;
 
-/// Maximum time of the farewell of a session that we drop.
+/// Time that a dropped session has for its orderly end. Then its connection is cut.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
 
-/// Setting that marks a server process which Postgres started for us.
+/// Setting with a value unique to each session. A server process that has this value was started by
+/// Postgres for this session, and is not lent by a pooler.
 const MARKER: &str = "postrider.session";
 
 /// Option that makes a session writable although its role or database is set to read only. Without
 /// it the driver would take such a server for a standby.
 const WRITABLE_OPTION: &str = "-c default_transaction_read_only=off";
 
-/// Further settings of an own session. They make the server notice within seconds that we are gone,
-/// and make our statements independent of the defaults of the role and the database.
+/// Further settings of a session that no pooler shares among clients. They make the server notice
+/// within seconds that we are gone, and make our statements independent of the defaults of the role
+/// and the database.
 const OWN_SESSION_SETTINGS: [(&str, &str); 6] = [
     ("default_transaction_isolation", "read committed"),
     ("default_transaction_deferrable", "off"),
@@ -54,8 +56,9 @@ const OWN_SESSION_SETTINGS: [(&str, &str); 6] = [
     ("tcp_user_timeout", "10s"),
 ];
 
-/// Encodings in which every byte has a character in UTF-8 (a test asks Postgres). In any other
-/// encoding one row with such a byte would fail each statement that reads it.
+/// Encodings of a database in which every byte becomes a character of UTF-8, as a test with
+/// Postgres verifies. In any other encoding, a row may contain a byte that has no character. Each
+/// statement that reads this row would fail.
 pub const ENCODINGS: [&str; 15] = [
     "UTF8",
     "LATIN1",
@@ -91,7 +94,7 @@ pub enum ConnectError {
     Hosts(Vec<HostFailure>),
 }
 
-/// Answer of one host.
+/// Failure of one host of the URL: why it gave no usable session.
 #[derive(Debug)]
 pub struct HostFailure {
     class: Class,
@@ -136,13 +139,13 @@ pub async fn connect(
     settings: &[(&str, &str)],
 ) -> Result<Connection, ConnectError> {
     let mut connection = connect_unwatched(config, purpose, settings).await?;
-    // Behind a pooler each statement may have another server process.
+    // Behind a pooler each statement may have another server process, so none can be watched.
     let pid = connection.pid.filter(|_| connection.sharing == Sharing::Own);
     connection.lock_watch = pid.map(|pid| LockWatch::new(config.clone(), pid));
     Ok(connection)
 }
 
-/// Same as [`connect`], for a session that does not read which session blocks it.
+/// Same as [`connect`], but slow statements of this session start no search for a blocking session.
 pub(super) async fn connect_unwatched(
     config: &DatabaseConfig,
     purpose: &str,
@@ -183,7 +186,8 @@ pub(super) async fn connect_unwatched(
 }
 
 fn adjust(driver: &mut Config, purpose: &str, limit: Duration) {
-    // A name with two addresses, one of them dead, leaves time for the other.
+    // The driver applies this limit to each address of a host. Half of the time leaves some for a
+    // second address when the first one is dead.
     driver.connect_timeout(limit / 2);
     if driver.get_application_name().is_none() {
         driver.application_name(format!("postrider/{purpose}"));
@@ -215,7 +219,8 @@ async fn open(
     connection.query_timeout = query_timeout;
     let (sharing, pid) = sharing(&connection, &marker).await?;
     (connection.sharing, connection.pid) = (sharing, Some(pid));
-    // A long repair is no runaway transaction of an application.
+    // The server's `transaction_timeout` is meant for applications. A long repair of ours must not
+    // end by it.
     let unlimited: &[_] =
         if connection.limits_transactions { &[("transaction_timeout", "0")] } else { &[] };
     let settings = &[unlimited, settings].concat();
@@ -235,8 +240,8 @@ async fn open(
     Ok(connection)
 }
 
-/// The driver's configuration with startup options. Only a server that starts this very session
-/// receives them.
+/// The driver's configuration with startup options. Postgres applies the options when it starts the
+/// server process of this session. A process that a pooler lends was started without them.
 fn with_options(driver: &Config, options: &str) -> Config {
     let mut driver = driver.clone();
     let given = driver.get_options().map(|options| format!("{options} ")).unwrap_or_default();
@@ -265,13 +270,14 @@ fn refuses_startup_parameters(error: &tokio_postgres::Error) -> bool {
             .is_some_and(|refusal| refusal.message().contains("startup parameter"))
 }
 
-/// Determines the sharing and the process of a session. It is ours alone when the server process
-/// that runs our statements was started with our marker.
+/// Determines whether a pooler shares this session, and the id of its server process. The session
+/// is ours alone when the server process that runs our statements was started with our marker.
 async fn sharing(
     connection: &Connection,
     marker: &str,
 ) -> Result<(Sharing, i32), tokio_postgres::Error> {
-    // Settings of the role or the database are still in force, such as a schema before pg_catalog.
+    // Names are qualified: the role's `search_path` is still in force, and may have a schema before
+    // pg_catalog.
     let asked = "SELECT pg_catalog.current_setting($1, true) OPERATOR(pg_catalog.=) $2,
                         pg_catalog.pg_backend_pid()";
     let parameters: [(&(dyn ToSql + Sync), Type); 2] =
@@ -345,7 +351,7 @@ async fn open_once(
 type Session =
     tokio_postgres::Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
 
-/// The half of a session that moves bytes.
+/// Half of a session that sends and receives its bytes, in a task.
 struct Driving {
     session: Session,
     notified: Arc<Notify>,
@@ -356,7 +362,7 @@ struct Driving {
 
 impl Driving {
     async fn run(mut self, abandoned: CancellationToken) {
-        // A server that hangs would keep the session for ever.
+        // Without this limit, a server that hangs would keep a dropped session for ever.
         let forsaken = async {
             abandoned.cancelled().await;
             tokio::time::sleep(FAREWELL_MAX).await;
@@ -374,7 +380,8 @@ impl Driving {
             }
         };
         debug!(reason = %ending, "the session with Postgres ended");
-        // The reason that a statement received is more precise, and stays.
+        // The reason that the server gave to a statement is more precise: `Connection::ending`
+        // prefers it.
         drop(self.ending.set(ending));
         self.closed.cancel();
         // A waiter for notifications wakes up and sees that the session is gone.

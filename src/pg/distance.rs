@@ -1,4 +1,4 @@
-//! Distance of a server, which decides what an unverified connection means.
+//! Distance of a server from this program, which decides whether an unverified server is reported.
 
 /// Distance of a server from this program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

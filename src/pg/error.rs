@@ -48,17 +48,17 @@ pub enum QueryError {
         /// The deadline.
         after: Duration,
     },
-    /// A column has another type, so the row cannot be read.
+    /// A column has a type that this program cannot read as the one it needs.
     #[error("column \"{column}\" of the outbox has the type {found}, and should have {wanted}")]
     Shape {
         /// The column's name.
         column: String,
-        /// The type that it has.
+        /// The type that the column has in this database.
         found: String,
-        /// The type that it was made with.
+        /// The type that the migrations gave the column.
         wanted: &'static str,
     },
-    /// The unreadable row is no longer there.
+    /// A row that could not be read was gone when it was looked for alone.
     #[error("a row that could not be read is not there any more")]
     RowGone,
     /// No row came from a statement that always returns one: a defect of this build.
@@ -96,7 +96,7 @@ impl From<tokio_postgres::Error> for QueryError {
 
 impl QueryError {
     /// Whether the statement was given up because it took too long, by the server or by our
-    /// deadline. A wait for an identified lock does not count.
+    /// deadline. A wait for a lock whose holder is identified does not count.
     pub fn is_given_up(&self) -> bool {
         match self {
             Self::Timeout { .. } => true,
@@ -114,7 +114,7 @@ impl QueryError {
     pub fn is_of_a_row(&self) -> bool {
         let Self::Failed(error) = self else { return false };
         match error.code() {
-            // An I/O error of the disk loses a block just as damaged content does.
+            // An I/O error makes a block unreadable, just as damaged content does.
             Some(code) => {
                 let code = code.code();
                 code == "58030" || matches!(code.get(..2), Some("XX" | "22" | "54"))
@@ -186,21 +186,23 @@ pub fn classify(error: &tokio_postgres::Error) -> Class {
     }
 }
 
-/// Classifies a SQLSTATE: the exceptions first, then by its first two characters.
+/// Classifies a SQLSTATE: some codes one by one, all others by their first two characters.
 fn classify_code(code: &SqlState) -> Class {
     match code.code() {
-        // The statement was cancelled, among others by our statement_timeout and lock_timeout.
+        // The statement was cancelled, for example by our statement_timeout or lock_timeout, or
+        // lost a conflict with another transaction.
         "57014" | "55P03" | "40001" | "40P01" => Class::Transient,
         // The server is starting, stopping or in recovery: its next session may be a good one.
         "57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03" | "25P04"
-        // Writing where nothing can be written: a former primary. Another host may be the new one.
+        // The server is read only, such as a former primary. Another host may be the new primary.
         | "25006"
         // "cached plan must not change result type": a migration ran; a new session plans anew.
         | "0A000" => Class::SessionLost,
         "42501" => Class::Permission,
         // Table, column, function, parameter type, schema or another object is missing.
         "42P01" | "42703" | "42883" | "42804" | "3F000" | "42704" | "42P02" => Class::Schema,
-        // A prepared statement vanished or was there before: a pooler in transaction mode.
+        // A prepared statement vanished or already existed, as behind a pooler in transaction mode.
+        // Or the database does not exist.
         "26000" | "42P05" | "3D000" => Class::Configuration,
         other => match other.get(..2).unwrap_or_default() {
             "08" => Class::SessionLost,
@@ -229,7 +231,7 @@ pub(super) fn is_without_tls(error: &tokio_postgres::Error) -> bool {
     error.source().is_some_and(|cause| cause.to_string() == "server does not support TLS")
 }
 
-/// Whether the driver passed a server over because it cannot write.
+/// Whether the driver passed a server over because that server refuses writes.
 pub(super) fn is_read_only(error: &tokio_postgres::Error) -> bool {
     error
         .source()

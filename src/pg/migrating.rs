@@ -1,4 +1,4 @@
-//! The schema's version and its migrations, through a session that names the holder of a blocking
+//! Reads the schema's version and migrates it. An error names the session that holds a blocking
 //! lock.
 
 use std::{
@@ -14,11 +14,11 @@ use super::{
     schema::Schema,
 };
 
-/// Same as [`migrate::version`], with the holder of a blocking lock in its errors.
+/// Same as [`migrate::version`], but an error names the session that holds a blocking lock.
 ///
 /// # Errors
 ///
-/// The errors of `version`; it names the session that holds a lock.
+/// The errors of [`migrate::version`].
 ///
 /// # Cancel safety
 ///
@@ -31,7 +31,7 @@ pub async fn version(
     watched(lock_watch, migrate::version(&connection.client, schema)).await
 }
 
-/// Same as [`version`], with a limit; `None` when it is exceeded.
+/// Same as [`version`], with a limit of time; `None` when it is exceeded.
 pub async fn version_within(
     connection: &Connection,
     schema: &Schema,
@@ -72,15 +72,15 @@ pub async fn rightful(
     migrate::rightful(&connection.client, schema).await
 }
 
-/// Same as [`migrate::migrate`], with the holder of a blocking lock in its errors.
+/// Same as [`migrate::migrate`], but an error names the session that holds a blocking lock.
 ///
 /// # Errors
 ///
-/// The errors of `migrate`; it names the session that holds a lock.
+/// The errors of [`migrate::migrate`].
 ///
 /// # Cancel safety
 ///
-/// The errors of `migrate`.
+/// Drop the session too: it may still hold the migration lock. No migration stays half applied.
 pub async fn migrate(
     connection: &mut Connection,
     schema: &Schema,
@@ -89,7 +89,7 @@ pub async fn migrate(
     watched(lock_watch.as_ref(), migrate::migrate(client, schema)).await
 }
 
-/// Does some work, and adds the holder of the blocking lock to its error.
+/// Does some work. After a wait for a lock, its error names the session that holds the lock.
 async fn watched<T>(
     lock_watch: Option<&LockWatch>,
     work: impl Future<Output = Result<T, MigrateError>>,

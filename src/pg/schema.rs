@@ -20,7 +20,7 @@ impl Schema {
         self.0.as_str()
     }
 
-    /// The text of a `.sql` file, with this schema instead of the token.
+    /// The text of a `.sql` file, with the name of this schema in the place of `"postrider"`.
     pub fn apply(&self, sql: &str) -> String {
         sql.replace(TOKEN, &format!("\"{}\"", self.as_str()))
     }

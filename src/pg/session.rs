@@ -53,12 +53,14 @@ pub enum Sharing {
 
 /// A session with Postgres. Dropping it ends the session.
 pub struct Connection {
-    /// The driver's half. Statements go through the methods below, which set each a deadline.
+    /// Client of the driver. Statements go through the methods below, each of which sets a
+    /// deadline.
     pub(super) client: Client,
     /// Watch for sessions that block statements. `None` on a shared session, and on the session of
     /// the watch itself.
     pub(super) lock_watch: Option<LockWatch>,
-    /// The server's process of the session; behind a pooler the one of the first statement.
+    /// Id of the server process of this session; behind a pooler, of the one that ran the first
+    /// statement.
     pub(super) pid: Option<i32>,
     /// Notified of every NOTIFY on a channel that the session listens to.
     pub notified: Arc<Notify>,
@@ -73,13 +75,13 @@ pub struct Connection {
     pub(super) queries: Option<QueryDurations>,
     /// The database's encoding; `None` when the server or a pooler did not report it.
     pub(super) encoding: Option<String>,
-    /// Whether the server can end a transaction for its length.
+    /// Whether the server has `transaction_timeout`, which ends a transaction that takes too long.
     pub(super) limits_transactions: bool,
     pub(super) sharing: Sharing,
-    /// Opens the transaction of one statement on a shared session.
+    /// Text that begins the transaction of a statement on a shared session, with our settings.
     pub(super) begin: String,
     pub(super) connector: MakeRustlsConnect,
-    /// End of the last statement. The next one in the pipeline began then.
+    /// Time at which the last statement ended. The next statement of the pipeline began then.
     pub(super) last_end: RwLock<Instant>,
     pub(super) _abandon: DropGuard,
 }
@@ -87,7 +89,7 @@ pub struct Connection {
 /// A statement, ready to run on the session that prepared it.
 #[derive(Debug, Clone)]
 pub struct Prepared {
-    /// The server's handle, on an own session.
+    /// Statement that the server has prepared; `None` on a shared session.
     own: Option<Statement>,
     sql: String,
     types: Vec<Type>,
@@ -109,7 +111,7 @@ impl Connection {
     ///
     /// # Cancel safety
     ///
-    /// The same as for a statement: the server may still carry it out.
+    /// Dropping the future does not stop the statement: the server may still carry it out.
     pub async fn deadline<T>(
         &self,
         statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
@@ -182,7 +184,7 @@ impl Connection {
         self
     }
 
-    /// Same as [`deadline`](Self::deadline), and counts the duration of the statement.
+    /// Same as [`deadline`](Self::deadline), and measures the duration of the statement.
     ///
     /// # Errors
     ///
@@ -190,7 +192,7 @@ impl Connection {
     ///
     /// # Cancel safety
     ///
-    /// The same as for a statement: the server may still carry it out.
+    /// Dropping the future does not stop the statement: the server may still carry it out.
     pub async fn timed<T>(
         &self,
         query: Query,
@@ -228,7 +230,7 @@ impl Connection {
     ///
     /// # Cancel safety
     ///
-    /// The same as for a statement: the server may still carry it out.
+    /// Dropping the future does not stop the statement: the server may still carry it out.
     pub async fn each(
         &self,
         statement: &Prepared,
@@ -275,7 +277,7 @@ impl Connection {
         Ok(rows)
     }
 
-    /// Runs a prepared statement within its deadline, and counts its duration.
+    /// Runs a prepared statement within its deadline, and measures its duration.
     ///
     /// # Errors
     ///
@@ -321,7 +323,7 @@ impl Connection {
     ///
     /// # Cancel safety
     ///
-    /// The same as for a statement: the server may still carry it out.
+    /// Dropping the future does not stop the statement: the server may still carry it out.
     pub async fn query(
         &self,
         sql: &str,
@@ -335,11 +337,11 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// The errors of the session. The session's `statement_timeout` has to allow it.
+    /// The errors of the session. The session's `statement_timeout` has to be long enough.
     ///
     /// # Cancel safety
     ///
-    /// The same as for a statement: the server may still carry it out.
+    /// Dropping the future does not stop the statement: the server may still carry it out.
     pub async fn query_without_deadline(
         &self,
         sql: &str,
@@ -374,7 +376,7 @@ impl Connection {
     ///
     /// # Cancel safety
     ///
-    /// The same as for a statement: the server may still carry it out.
+    /// Dropping the future does not stop the statement: the server may still carry it out.
     pub async fn execute(&self, sql: &str) -> Result<(), QueryError> {
         self.deadline(self.client.batch_execute(sql)).await
     }
@@ -394,7 +396,8 @@ impl Connection {
         }
     }
 
-    /// Runs one statement in a transaction with our settings, all three in one flight.
+    /// Runs one statement in a transaction with our settings. `BEGIN`, the statement and `COMMIT`
+    /// take one round trip together.
     async fn in_transaction<T>(
         &self,
         statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
@@ -422,7 +425,7 @@ impl Connection {
         });
     }
 
-    /// The same session, with its [timed](Self::timed) statements measured.
+    /// This session, which now measures the durations of its [timed](Self::timed) statements.
     #[must_use]
     pub fn measured(mut self, queries: QueryDurations) -> Self {
         self.queries = Some(queries);

@@ -9,7 +9,7 @@ pub(super) enum Lasts {
     Transaction,
 }
 
-/// Our settings, then the caller's.
+/// Settings of a session: ours, then those of the caller, which override ours.
 pub(super) fn session_settings<'a>(
     query_timeout: Duration,
     extra: &[(&'a str, &'a str)],

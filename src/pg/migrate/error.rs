@@ -40,7 +40,7 @@ pub enum MigrateError {
         /// The version of the program that installed them.
         program: String,
     },
-    /// The database has another text of a migration than this binary.
+    /// A migration was applied with a text that differs from the one in this program.
     #[error(
         "migration {name} was applied with another text: use a released build, or restore the \
          database that belongs to this one"
@@ -59,7 +59,7 @@ pub enum MigrateError {
         /// Message of Postgres or the driver.
         text: String,
     },
-    /// The runner refused its input: a defect of this build.
+    /// The migration library refused the files of this program: a defect of this build.
     #[error("migrations of this build are inconsistent: {0}")]
     Inconsistent(String),
 }
@@ -73,7 +73,8 @@ impl MigrateError {
                 "run it as the owner of the schema, who needs CREATE on the database; the relay's \
                  own user needs no more than postrider_relay",
             ),
-            // The user has just run the command that usually is the remedy.
+            // The usual remedy of this class, `postrider migrate`, is the command that has just
+            // failed.
             Self::Failed { class: Class::Schema, .. } => {
                 Some("the objects of the schema are not what migrations made: restore all of them")
             }

@@ -1,5 +1,4 @@
-//! The functions of the schema: one file each, replaced as a whole, and a record of those
-//! installed.
+//! Installs the SQL functions of the schema, one file each, and records which are installed.
 //!
 //! A numbered migration changes tables and is never edited. A function's file is edited in place.
 //! When the record, the catalog and the files disagree, all functions are replaced in one
@@ -46,11 +45,11 @@ const PROGRAM: &str = env!("CARGO_PKG_VERSION");
 /// Result of comparing the recorded functions with the files of this program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Recorded {
-    /// The functions are the same.
+    /// The record matches the files of this program.
     Same,
-    /// The functions differ, or there are none: migrate.
+    /// The record differs from the files, or is empty: install the functions.
     Other,
-    /// The functions differ, and a newer program installed them.
+    /// The record differs from the files, and a newer program wrote it.
     Newer {
         /// Version of that program.
         program: String,
@@ -77,7 +76,8 @@ pub enum FunctionChange {
     Ungranted,
 }
 
-/// Compares the record with the files. Needs the table of the record.
+/// Compares the record of installed functions with the files of this program. The table of the
+/// record must exist.
 pub(super) async fn recorded(client: &Client, schema: &Schema) -> Result<Recorded, MigrateError> {
     let select = "SELECT DISTINCT file, checksum, program FROM \"postrider\".installed_function";
     let rows = client
@@ -140,7 +140,8 @@ pub(super) async fn install(
     loop {
         match replace(client, &texts, roles, &dropped_first).await {
             Ok(count) => return Ok(count),
-            // The installed function has other result columns than that of the file.
+            // The installed function has other result columns than the one of the file. Try again,
+            // and drop the installed function first.
             Err((Some(name), error))
                 if error.code() == Some(&SqlState::INVALID_FUNCTION_DEFINITION)
                     && dropped_first.insert(name) => {}
@@ -152,7 +153,8 @@ pub(super) async fn install(
     }
 }
 
-/// Renders the replacement as text for `psql`, to stand within a transaction on an empty schema.
+/// Renders the replacement of all functions as text for `psql`. The caller puts it into a
+/// transaction.
 pub(super) fn print(schema: &Schema) -> Result<String, MigrateError> {
     let texts = Texts::of(schema)?;
     let files = texts.files.iter().map(|(_, file)| file.as_str());
@@ -191,7 +193,8 @@ impl Texts {
     }
 }
 
-/// Runs the replacement. An error comes with the name of its file.
+/// Replaces all functions in one transaction. An error comes with the name of the function file
+/// that failed; `None` for another statement.
 async fn replace(
     client: &mut Client,
     texts: &Texts,

@@ -54,7 +54,7 @@ pub const LOCK_WAIT: Duration = Duration::from_mins(1);
 /// Interval at which the lock is tried. A blocking wait would be ended by `statement_timeout`.
 const LOCK_POLL: Duration = Duration::from_millis(100);
 
-/// Table of the applied migrations, in the shape of the runner.
+/// Table of the applied migrations, with the columns that the migration library needs.
 const HISTORY: &str = "\"postrider\".migration";
 
 /// Table of the installed functions (`migrations/0014_functions.sql`).
@@ -66,7 +66,7 @@ const POSTGRES_MAJOR_MIN: i32 = 14;
 /// Settings that pin the meaning of a migration's text, whatever the database or role sets.
 ///
 /// A comment of the first file contains a character that a database without Unicode lacks and would
-/// refuse. Such a database receives the files byte by byte.
+/// refuse. Such a database receives the text without conversion.
 const SESSION: &str = "SELECT pg_catalog.set_config('statement_timeout', '0', false),
     pg_catalog.set_config('standard_conforming_strings', 'on', false),
     pg_catalog.set_config('check_function_bodies', 'on', false),
@@ -86,7 +86,7 @@ SET LOCAL quote_all_identifiers = off;
 SET LOCAL search_path = pg_catalog, pg_temp;
 ";
 
-/// Result of a run.
+/// Result of `migrate`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MigrationReport {
     /// Numbers and names of the applied migrations; empty when none was missing.
@@ -95,9 +95,11 @@ pub struct MigrationReport {
     pub functions: usize,
     /// Version of the schema after the run.
     pub version: i32,
-    /// Roles that do not exist and may not be created. The schema's owner does without them.
+    /// Roles that do not exist and that this user may not create. The schema's owner works without
+    /// them.
     pub without_roles: Vec<&'static str>,
-    /// Roles without any right in the schema, as after a restore without them.
+    /// Roles that exist and have no right in the schema. A restore where they did not exist loses
+    /// their rights.
     pub powerless: Vec<String>,
 }
 
@@ -113,8 +115,8 @@ pub enum SchemaVersion {
         /// The newest version that this program supports.
         supported: i32,
     },
-    /// The latest version, with other functions or without them, as after an interrupted migration:
-    /// run `postrider migrate`.
+    /// The latest version, but its functions are missing or those of another program, as after an
+    /// interrupted migration: run `postrider migrate`.
     OtherFunctions,
     /// The latest version, with the functions of this program.
     Current(i32),
@@ -186,8 +188,9 @@ pub async fn version(client: &Client, schema: &Schema) -> Result<SchemaVersion, 
     })
 }
 
-/// Renders the migrations after a version as text for `psql`, for a DBA who applies them by hand. 0
-/// is an empty schema, and gives all of them. `postrider migrate` then finds nothing to do.
+/// Renders the migrations after a version as text for `psql`, for a DBA who applies them by hand.
+/// `after` is 0 for an empty schema, which needs all of them. After the DBA has applied the text,
+/// `postrider migrate` finds nothing to do.
 ///
 /// # Errors
 ///
@@ -219,7 +222,8 @@ pub fn print(schema: &Schema, after: i32) -> Result<String, MigrateError> {
         text.push('\n');
         text.push_str(PRINTED);
         text.push('\n');
-        // A database without Unicode refuses such characters, which occur in comments only.
+        // Characters outside ASCII are left out, because a database without Unicode refuses them.
+        // They occur in comments only.
         text.extend(migration.sql().unwrap_or_default().chars().filter(char::is_ascii));
         let record = format!(
             "\nINSERT INTO {history} (version, name, applied_on, checksum)\n\
@@ -304,8 +308,8 @@ async fn migrate_locked(
         create_schema(client, schema).await?;
         failpoint::pass("migrate");
     }
-    // This runs also when all migrations are applied: the process that applied the last one may
-    // have died before the roles.
+    // Missing roles are created also when all migrations are applied: the schema may have been
+    // restored on a server without them.
     let roles = Roles::establish(client).await.map_err(failed("create the roles"))?;
     let applied =
         if is_behind { run(client, schema, &migrations, &roles).await? } else { Vec::new() };
@@ -349,19 +353,19 @@ async fn run(
 /// unless they may already.
 async fn let_read_history(client: &Client, schema: &Schema) -> Result<(), MigrateError> {
     let failed = failed("let the relay read the schema version");
-    // A database may lack the roles: see roles.rs.
+    // The server may lack the roles (see roles.rs), so only existing ones are granted.
     let statement = "SELECT string_agg(rolname, ', ') FROM pg_catalog.pg_roles
         WHERE rolname IN ('postrider_relay', 'postrider_operator')
             AND NOT (has_table_privilege(oid, $1, 'SELECT')
                      AND has_table_privilege(oid, $2, 'SELECT'))";
     let (history, record) = (schema.apply(HISTORY), schema.apply(RECORD));
     let row = client.query_one(statement, &[&history, &record]).await.map_err(&failed)?;
-    // A user without the right to grant may check an up-to-date schema.
+    // Without a missing grant this returns, so a user without the right to grant can get here too.
     let Some(readers) = row.get::<_, Option<String>>(0) else { return Ok(()) };
     client.batch_execute(&grant_history(schema, &readers)).await.map_err(failed)
 }
 
-/// Refuses a newer schema and a migration with another text.
+/// Refuses a schema newer than this program, and an applied migration with a text unlike ours.
 fn verify(applied: &[Applied], migrations: &[Migration]) -> Result<(), MigrateError> {
     let supported = latest();
     if let Some(have) = applied.iter().map(|row| row.version).max().filter(|have| *have > supported)
@@ -424,7 +428,7 @@ fn grant_history(schema: &Schema, readers: &str) -> String {
     schema.apply(&format!("GRANT SELECT ON {HISTORY}, {RECORD} TO {readers};"))
 }
 
-/// Extracts the driver's error from that of the runner.
+/// Extracts the driver's error from an error of the migration library.
 fn explain(error: &refinery_core::Error) -> MigrateError {
     if let Kind::Connection(doing, cause) = error.kind()
         && let Some(cause) = cause.downcast_ref::<tokio_postgres::Error>()

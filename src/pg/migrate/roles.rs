@@ -1,4 +1,5 @@
-//! The roles that migrations grant to: created where allowed, replaced where not.
+//! Creates the roles that migrations grant rights to; where that is not allowed, a user replaces
+//! them.
 //!
 //! Roles belong to the whole cluster, and creating one needs CREATEROLE. A database whose only user
 //! lacks it works without them: that user owns the schema and so has every right. In a migration's
@@ -13,7 +14,7 @@ use tokio_postgres::{Client, Error, error::SqlState};
 
 use crate::pg::schema::Schema;
 
-/// Roles in the order of the first migration.
+/// Roles of Postrider, in the order in which the first migration names them.
 const NAMES: [&str; 4] =
     ["postrider_producer", "postrider_consumer", "postrider_relay", "postrider_operator"];
 
@@ -87,8 +88,9 @@ async fn create(client: &Client, name: &str) -> Result<bool, Error> {
     }
 }
 
-/// Replaces a role by a user: as a string where it is quoted as one, else as an identifier. Parts
-/// of a longer name and quoted identifiers stay, because a schema can have that name.
+/// Replaces a role's name in SQL by a user's name: within single quotes as a string, elsewhere as
+/// an identifier. A role's name within a longer name or within double quotes stays, because a
+/// schema can have that name.
 fn replace(sql: &str, role: &str, user: &str) -> String {
     let mut text = String::with_capacity(sql.len());
     let mut rest = sql;
@@ -112,7 +114,8 @@ fn replace(sql: &str, role: &str, user: &str) -> String {
     text
 }
 
-/// A session that runs migrations with [`Roles::apply`]. Their checksums are those of the files.
+/// Session that replaces missing roles in each migration before it runs, with [`Roles::apply`]. The
+/// stored checksums are those of the text before that.
 pub(super) struct Granting<'a> {
     pub(super) client: &'a mut Client,
     pub(super) roles: &'a Roles,
@@ -120,7 +123,7 @@ pub(super) struct Granting<'a> {
     pub(super) own: String,
 }
 
-/// Statements for [`Granting::own`], with the schema's token.
+/// Statements for [`Granting::own`], in which `"postrider"` stands for the schema.
 pub(super) const OWN: &str = "GRANT ALL ON SCHEMA \"postrider\" TO CURRENT_USER;
     GRANT ALL ON ALL TABLES IN SCHEMA \"postrider\" TO CURRENT_USER;
     GRANT ALL ON ALL SEQUENCES IN SCHEMA \"postrider\" TO CURRENT_USER;

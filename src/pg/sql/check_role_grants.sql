@@ -1,6 +1,6 @@
--- Tests whether the functions can be compared with their record. The record must be of this major
--- version of Postgres, and each existing role must have been granted some functions: a role may
--- have been created since.
+-- Tests whether the record of installed functions (table `installed_function`) can be compared with
+-- the catalog. The record must be of this major version of Postgres. Each role of Postrider that
+-- exists must have been granted some functions: a role that was created later has none.
 --
 -- No parameters. Columns: bool. Rows: exactly one. Locks: none.
 SELECT to_regprocedure('"postrider".function_digests()') IS NOT NULL

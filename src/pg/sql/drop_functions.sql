@@ -1,5 +1,6 @@
--- Drops the recorded functions of one file, before it runs: Postgres replaces a function by one
--- with other result columns only when the old one is gone.
+-- Drops the functions that one file of migrations/functions/ installed earlier, before this file
+-- runs again. Postgres cannot replace a function by one with other result columns, so the old
+-- function has to go first.
 --
 -- Settings: postrider.functions_dropped (the file's name)
 -- Locks: the functions that it drops.

@@ -3,8 +3,8 @@
 -- $1 int4 the waiting session
 -- Columns: pid int4, usename text, application_name text, since text null (start of its statement
 --   as ISO 8601; null where the role may not see it)
--- Rows: one for each session in the way, directly or behind others, those that do not wait
---   themselves first. Locks: none.
+-- Rows: one for each session that blocks the waiting one, directly or through other sessions.
+-- Sessions that do not wait for a lock themselves come first. Locks: none.
 WITH RECURSIVE blocking (pid) AS (
     SELECT unnest(pg_blocking_pids($1::int4))
     UNION

@@ -1,9 +1,11 @@
 -- Functions that differ from what `postrider migrate` has installed.
 --
--- No parameters. Columns: signature text, change text (missing | altered | ungranted: a role that
---   exists was granted it then and may not execute it now)
+-- No parameters. Columns: signature text, change text (missing | altered | ungranted)
 -- Rows: one for each such function. Index: none, it reads the functions of the schema. Locks: none.
--- Settings of the role are in force, a schema before pg_catalog too.
+-- Every name is qualified, because the role's `search_path` may have a schema before pg_catalog.
+--
+-- Ungranted: an existing role was granted the function at its installation, and may not execute it
+-- now.
 --
 -- Digests made by another major version of Postgres are not compared. The next `postrider migrate`
 -- makes them anew.

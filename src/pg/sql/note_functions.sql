@@ -1,6 +1,7 @@
--- Records the functions of the catalog in a setting of the transaction, before their files run. A
--- catalog entry that a file writes anew changes its place. This begins the replacement of all
--- functions.
+-- Stores the place (oid and ctid) of every function of the schema in a setting of the transaction.
+-- A function file that runs after this statement gives its function another ctid. So
+-- record_functions.sql can see which functions were replaced. This is the first statement when
+-- `postrider migrate` replaces all functions.
 --
 -- Locks: none.
 SET LOCAL lock_timeout = '5s';

@@ -1,5 +1,6 @@
--- Drops the recorded functions that no file has written anew, and records the others. This ends the
--- replacement of all functions.
+-- Drops the functions of the record `installed_function` that no function file has just replaced.
+-- Records those that the files have replaced. This is the last statement when `postrider migrate`
+-- replaces all functions.
 --
 -- A function in the schema that was never recorded belongs to another program, and stays.
 --

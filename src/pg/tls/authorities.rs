@@ -41,8 +41,8 @@ impl From<Objection> for Error {
 /// Trusted authorities, and revoked certificates.
 #[derive(Debug)]
 pub(super) struct Authorities {
-    /// Ends of chains, each with its parsed form; `None` for one that only the TLS library can
-    /// read.
+    /// Certificates at which a chain may end, each with its parsed form. The form is `None` when
+    /// only the TLS library can read the certificate.
     ends: Vec<(CertificateDer<'static>, Option<Certificate>)>,
     /// Self-issued certificates of the file: a server may present one of them as its own.
     pinned: Vec<CertificateDer<'static>>,
@@ -140,7 +140,7 @@ impl Authorities {
         }
     }
 
-    /// Same check, with only those ends of chains that have this validity.
+    /// Verifies as [`verify`](Self::verify) does, but trusts only authorities with this validity.
     fn signed_by(
         &self,
         validity: Validity,

@@ -1,4 +1,4 @@
-//! A certificate: the facts that libpq's TLS library checks and ours does not.
+//! Reads from a certificate the facts that libpq's TLS library checks and ours does not.
 
 use rustls::pki_types::{CertificateDer, UnixTime};
 use x509_cert::{
@@ -51,7 +51,7 @@ impl Certificate {
         self.0.tbs_certificate.issuer == self.0.tbs_certificate.subject
     }
 
-    /// Whether the certificate may sign others, by the rules for the end of a chain.
+    /// Whether the certificate may sign others, as the last certificate of a chain.
     pub(super) fn is_authority(&self) -> bool {
         let signs = self.key_usage().map(|usage| usage.key_cert_sign());
         let is_old = self.0.tbs_certificate.version == Version::V1;

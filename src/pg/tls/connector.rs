@@ -1,4 +1,4 @@
-//! The connector of one connection: the TLS settings with their files read.
+//! Makes the TLS connector of one connection from the settings, and reads the files that they name.
 
 use std::sync::Arc;
 

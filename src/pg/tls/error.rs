@@ -8,10 +8,11 @@ pub enum TlsError {
     /// The mode verifies nothing, although authorities are named.
     #[error("sslrootcert has no effect in this sslmode; use sslmode=verify-full")]
     RootsUnused,
-    /// The system's authorities sign for every host, so the name must be verified.
+    /// The system's authorities are used without verifying the host's name. They sign for every
+    /// host, so the name must be verified.
     #[error("sslrootcert=system is only safe with sslmode=verify-full")]
     SystemRootsUnnamed,
-    /// `verify-ca` without an authority of the user.
+    /// `verify-ca` without a file of authorities.
     #[error("sslmode=verify-ca needs sslrootcert=<file with the authority's certificate>")]
     RootsMissing,
     /// A client certificate without its key, or a key without its certificate.

@@ -10,7 +10,7 @@ use crate::config::file::{CERTIFICATES_BYTES_MAX, is_private_key_exposed, read};
 /// A chain and the key of its first certificate.
 pub(super) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-/// Reads both files, when they are set.
+/// Reads the client certificate and its key; `None` when neither file is set.
 pub(super) fn read_identity(settings: &TlsSettings) -> Result<Option<Identity>, TlsError> {
     match (&settings.certificate, &settings.key) {
         (None, None) => Ok(None),

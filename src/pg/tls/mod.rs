@@ -55,8 +55,8 @@ impl SslMode {
         }
     }
 
-    /// The first attempt of a mode, and the second one when the first is refused for its
-    /// encryption.
+    /// TLS mode of the first attempt to connect, and of the second. The second attempt follows when
+    /// the first is refused for being encrypted, or for not being so.
     pub(super) fn attempts(self, distance: Distance) -> (DriverMode, Option<DriverMode>) {
         match (self, distance) {
             (_, Distance::Socket) | (Self::Disable, _) => (DriverMode::Disable, None),
@@ -107,7 +107,8 @@ pub(super) struct TlsSettings {
     pub(super) key: Option<PathBuf>,
     /// `sslcrl`: lists of certificates that their authorities have revoked.
     pub(super) revoked: Option<PathBuf>,
-    /// Whether the handshake names the server in the clear, so that a proxy can route by name.
+    /// Whether the handshake names the server in the clear (SNI), so that a proxy can route by
+    /// name.
     pub(super) names_server: bool,
     pub(super) versions: Versions,
 }
@@ -128,7 +129,7 @@ impl Default for TlsSettings {
 }
 
 impl TlsSettings {
-    /// The mode with libpq's implications applied.
+    /// The mode after libpq's rules. For example, `sslrootcert` without a mode means `verify-full`.
     pub(super) fn effective_mode(&self) -> Result<SslMode, TlsError> {
         match (self.mode, &self.roots) {
             (None, None) => Ok(SslMode::Prefer),

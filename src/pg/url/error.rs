@@ -8,7 +8,7 @@ pub enum UrlError {
     /// No `database.url`, `database.url_file`, `PGHOST` or `PGSERVICE` is set.
     #[error("is not set; write url = \"postgresql://user@host:5432/database\" under [database]")]
     Missing,
-    /// Another scheme, and no `key=value` either.
+    /// The text is neither a URL of Postgres nor `key=value` pairs.
     #[error("begins neither with postgresql:// nor with key=value")]
     Scheme,
     /// More than one `@` before the parameters.
@@ -20,7 +20,7 @@ pub enum UrlError {
     /// A `%` that does not begin an escape.
     #[error("has a % outside of an escape; write a % in a password as %25")]
     Percent,
-    /// Brackets without a host.
+    /// Brackets around a host (an IPv6 address) that do not end with `]` or `]:port`.
     #[error("has a host in brackets that does not end with ] or ]:port; write a [ as %5B")]
     Bracket,
     /// A malformed connection string.
@@ -64,9 +64,9 @@ pub enum UrlError {
     Unsupported {
         /// The parameter.
         name: &'static str,
-        /// Place where it was written.
+        /// Place where the parameter was set.
         origin: Source,
-        /// Replacement.
+        /// Replacement for the parameter, or what else to do.
         remedy: &'static str,
     },
     /// A parameter with an invalid value.
@@ -74,7 +74,7 @@ pub enum UrlError {
     Value {
         /// The parameter.
         name: &'static str,
-        /// Place where it was written.
+        /// Place where the parameter was set.
         origin: Source,
         /// Valid values.
         choices: &'static str,

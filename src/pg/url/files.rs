@@ -62,7 +62,7 @@ fn definition<'a>(text: &'a str, name: &str) -> Option<Vec<&'a str>> {
     Some(lines.take_while(|line| !line.starts_with('[')).filter(is_content).collect())
 }
 
-/// The content of a password file. It has no `Debug`.
+/// The content of a password file. It has no `Debug`, so that no log shows it.
 pub(super) struct Passwords(String);
 
 impl Passwords {
@@ -92,7 +92,7 @@ impl Passwords {
         Self(String::new())
     }
 
-    /// The password of the first matching line.
+    /// The password of the first line that matches `wanted`: host, port, database and user.
     pub(super) fn find(&self, wanted: [&str; 4]) -> Option<String> {
         let lines = self.0.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
         lines.map(fields).find_map(|mut fields| {

@@ -1,4 +1,4 @@
-//! A `postgresql://` URL or connection string: host, user, and trust in the server.
+//! Parses a `postgresql://` URL or connection string: hosts, user, password and TLS settings.
 //!
 //! Parameters have libpq's meaning. Missing ones are completed in libpq's order: the connection
 //! service, then the environment, then the password file.
@@ -119,7 +119,7 @@ fn versions(parameters: &UrlParameters) -> Result<Versions, UrlError> {
         "ssl_min_protocol_version",
         "TLSv1, TLSv1.1, TLSv1.2, TLSv1.3",
         |value| match value {
-            // Versions below 1.2 are never used.
+            // The TLS library never uses versions below 1.2, so these three mean the same.
             "TLSv1" | "TLSv1.1" | "TLSv1.2" => Some(false),
             "TLSv1.3" => Some(true),
             _ => None,
@@ -143,7 +143,7 @@ fn versions(parameters: &UrlParameters) -> Result<Versions, UrlError> {
     }
 }
 
-/// Session attributes of a URL. The relay writes, so the default is a primary.
+/// Parses `target_session_attrs`: the kind of server that is accepted.
 fn session_attributes(value: &str) -> Option<TargetSessionAttrs> {
     match value {
         "read-write" | "primary" => Some(TargetSessionAttrs::ReadWrite),
@@ -269,7 +269,7 @@ fn distance_of(host: &str, address: Option<&IpAddr>) -> Distance {
     if loopback { Distance::Loopback } else { Distance::Remote }
 }
 
-/// The password of the file for the host names that libpq tries.
+/// The password from the password file, for the host name by which libpq looks it up.
 fn password(passwords: &Passwords, driver: &Config) -> Option<String> {
     const DEFAULT_SOCKETS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
     let host = match driver.get_hosts().first() {

@@ -47,7 +47,7 @@ const KNOWN: [Known; 42] = [
     known("keepalives_idle", None, Honoured),
     known("keepalives_interval", None, Honoured),
     known("keepalives_count", None, Honoured),
-    // An alternative name that the driver uses.
+    // Another name of `keepalives_count`, from the driver.
     known("keepalives_retries", None, Honoured),
     known("target_session_attrs", Some("PGTARGETSESSIONATTRS"), Honoured),
     known("load_balance_hosts", Some("PGLOADBALANCEHOSTS"), Honoured),
@@ -145,7 +145,7 @@ pub(super) enum NameDisplay {
     Hidden,
 }
 
-/// All given parameters, each once. It has no `Debug`, because one is a password.
+/// All given parameters, each once. It has no `Debug`, because one of them is a password.
 #[derive(Default)]
 pub(super) struct UrlParameters(BTreeMap<&'static str, (String, Source)>);
 
@@ -178,7 +178,7 @@ impl UrlParameters {
         Ok(())
     }
 
-    /// Sets the parameters that are still missing from the environment.
+    /// Takes from the environment each parameter that is not set yet.
     pub(super) fn complete_from(&mut self, environment: &Libpq) {
         for Known { name, variable, .. } in &KNOWN {
             let Some(variable) = *variable else { continue };

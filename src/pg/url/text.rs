@@ -41,8 +41,8 @@ fn url(rest: &str) -> Result<UrlParameters, UrlError> {
     set("host", &joined(servers.iter().map(|(host, _)| *host).collect()))?;
     set("port", &joined(servers.iter().map(|(_, port)| *port).collect()))?;
     set("dbname", database)?;
-    // An unescaped `?` in a password cuts the URL before its `@`. The text behind it is not a
-    // parameter.
+    // An unescaped `?` in a password cuts the URL before its `@`. The text behind that `?` may be
+    // part of the password, and is not shown as a parameter.
     let is_whole = !query.contains('@') && (base.contains('@') || !base.contains(':'));
     let naming = if is_whole { NameDisplay::Shown } else { NameDisplay::Hidden };
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
