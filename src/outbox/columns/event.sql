@@ -1,14 +1,14 @@
--- The columns of an event, of rows `o` of the outbox. $n is the parameter with the maximum bytes of
--- a payload that is returned with its row.
+-- Columns of an event, of a row `o` of the outbox. $n stands for the parameter with the maximum
+-- bytes of a payload that is returned with its row.
 --
 -- The memory of a page is bounded: of a payload above $n bytes only the size is returned, and
--- read_payloads.sql reads it when there is room. Sizes come from the header of the value, so the
--- value itself is not read. Values that another table had compressed are the exception: these are
--- unpacked and measured. The other columns fit into a block, because outbox stores them PLAIN.
--- Headers beyond 64 KiB are returned as a JSON string, which is not an object and so is refused
--- later. A running sum of the sizes here would cost as much as reading the rows. Each value that is
--- sent costs, so the usual values of three columns are returned as null.
---
+-- read_payloads.sql reads the payload when there is memory for it. Sizes come from the header of
+-- the value, so the value itself is not read. A value that another table had compressed is the
+-- exception: it is unpacked and measured. The other columns fit into a block, because the table
+-- stores them PLAIN. Headers beyond 64 KiB are returned as a JSON string, which is not an object
+-- and so is refused later. A running sum of the sizes here would cost as much as reading the rows.
+-- Each value that is sent costs, so the usual values of event_version, kind, content_type and
+-- headers are returned as null.
 -- seq int8, event_id uuid, occurred_at timestamptz, event_type text, event_version int4 null (null
 -- = 1), kind text null (null = domain), aggregate_type text null, aggregate_id text null,
 -- aggregate_version int8 null, source text null, subject text null, content_type text null (null =

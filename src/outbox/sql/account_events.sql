@@ -1,16 +1,18 @@
 -- Counts of all committed rows and all letters, at one moment, for `postrider audit`. Off the data
 -- path: it reads the whole outbox. Open the session with ACCOUNTING_SETTINGS.
 --
--- Rows are settled when they are visible in P, or visible in C and not above the bookmark
--- (0002_relay.sql). Before the relay's first start no row is settled.
+-- A row is settled when it is visible in the position's settled snapshot. It is settled too when it
+-- is visible in the target snapshot and its seq is at most the bookmark. Before the relay's first
+-- start no row is settled.
 --
 -- $1 text relay
--- Columns: state text null, resolution text null (of the letter; both null: a row without one),
---   has_row bool (false: retention has taken the letter's row), is_settled bool (of the row; false
---   without one), is_filtered bool (the relay's filter of now leaves the row out), count int8,
---   payloads_lost int8 (unresolved letters whose payload was left in a row that is gone), strangers
---   int8 (letters that were never edited and whose row has another event)
--- Rows: one a combination that occurs. Index: none, it reads everything once. Locks: ACCESS SHARE.
+-- Columns: state text null, resolution text null (of the letter; both null: the row has no letter),
+--   has_row bool (false: retention has deleted the letter's row), is_settled bool (of the row;
+--   false without a row), is_filtered bool (the relay's present filter leaves the row out), count
+--   int8, payloads_lost int8 (unresolved letters whose payload had stayed in a row that is gone),
+--   strangers int8 (letters that were never edited and whose row now has another event id)
+-- Rows: one for each combination of the first five columns that occurs. Index: none, it reads
+--   everything once. Locks: ACCESS SHARE.
 SELECT l.state, l.resolution, o.seq IS NOT NULL AS has_row,
        coalesce(o.is_settled, false) AS is_settled, coalesce(o.is_filtered, false) AS is_filtered,
        count(*) AS count,

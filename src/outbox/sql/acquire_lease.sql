@@ -1,28 +1,30 @@
 -- Acquires the lease when it is free: creates the position when missing, increases the term, and
--- returns the position. Run read_lease.sql first: this locks the row also when it returns none.
+-- returns the position. Run read_lease.sql first, because this statement locks the position's row
+-- also when it returns no row.
 --
--- The lease is free when it was released or has expired, when it belongs to this process, and when
--- its term is $5, whose session has ended.
+-- The lease is free when it was released, has expired or belongs to this process. It is also free
+-- when its term is $5: the caller has found that the session of that term's leader has ended.
 --
--- A new position has settled nothing: every row of the outbox will be published. Rows with a
--- transaction number that this cluster has not reached come from another one. Then the position is
--- created as a restored one (system_id 0).
+-- A new position has settled nothing: every row of the outbox will be published. A row with a
+-- transaction number that this cluster has not reached comes from another cluster. Then the new
+-- position gets system_id 0, as for a database that was restored into another cluster.
 --
 -- $1 text relay, $2 text holder, $3 uuid instance, $4 float8 length of the lease in seconds,
--- $5 bigint null (a term whose session has ended), $6 boolean (this session is the leader's own),
--- $7 text null process
--- Columns: term int8 (ours), snapshot text, floor int8, target text, target_floor int8,
---   bookmark int8, fence int8 (floor of every snapshot taken from now on), stream_name text null,
---   sent_to int8 null (no row with a higher seq was handed over by an earlier leader),
+-- $5 bigint null term whose session has ended (null: none), $6 boolean whether the session is the
+-- leader's own, and not lent by a pooler, $7 text null process
+-- Columns: term int8 (of the new leader), snapshot text, floor int8, target text, target_floor
+--   int8, bookmark int8, fence int8 (floor of every snapshot taken from now on), stream_name text
+--   null, sent_to int8 null (no earlier leader handed over a row with a higher seq),
 --   stream_created_ns int8 null, published int8 (rows settled as published), stream_seq int8,
 --   stream_event_id uuid null, stream_floor int8, healing bool (letters may belong to rows that the
---   position has not passed), system_id int8 (stored), previous_holder text null, previous_update
---   timestamptz null, cluster_id int8 (of this server: when it differs from system_id, stop),
---   in_recovery bool (a standby would have failed), notifies bool (false: the server allows
---   two-phase commit, so writers send no wake-up and the relay has to poll), durable text (a term
---   has to survive a crash of the server, whatever synchronous_commit says otherwise)
--- Rows: 1, or 0 when another instance leads. Index: primary key; that on tx of each leaf.
--- Locks: that row.
+--   position has not passed), system_id int8 (of the cluster in which the position was made),
+--   previous_holder text null, previous_update timestamptz null, cluster_id int8 (of this server's
+--   cluster: when it differs from system_id, stop), in_recovery bool (whether this server is in
+--   recovery), notifies bool (false: the server allows two-phase commit, so writers send no wake-up
+--   and the relay has to poll), durable text (sets synchronous_commit to local, because a term has
+--   to survive a crash of the server)
+-- Rows: 1, or 0 when another instance leads. Index: primary key; the one on tx of each leaf. Locks:
+--   the position's row.
 WITH previous AS MATERIALIZED (
     SELECT p.holder, p.updated_at FROM "postrider".position AS p WHERE p.relay = $1::text
 ), here AS MATERIALIZED (

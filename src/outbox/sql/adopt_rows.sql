@@ -1,5 +1,5 @@
--- Gives rows whose transaction number is of another cluster a number of this one, so that the relay
--- reads them (functions/adopt_rows.sql).
+-- Gives each row with a transaction number of another cluster a number of this cluster, so that the
+-- relay reads it (functions/adopt_rows.sql).
 --
 -- No parameters.
 -- Columns: adopted int8 (rows)

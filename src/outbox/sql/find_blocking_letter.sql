@@ -1,9 +1,10 @@
--- The letter that a key waits for, and the number of letters behind it. It is the first unresolved
--- letter that blocks the key, or else the first unresolved one.
+-- The letter that a key waits for, and the number of letters behind it. This letter is the first
+-- unresolved one that blocks the key; when none blocks it, the first unresolved one.
 --
 -- $1 text relay, $2 text aggregate type, $3 text aggregate id, $4 bigint letters to count at most
 -- Columns: those of columns/letter.sql, last_failed_at text, behind int8 (exact up to $4),
---   next_attempt_in_seconds float8 null, is_hopeless bool (it can never be published as it is)
+--   next_attempt_in_seconds float8 null, is_hopeless bool (the letter can never be published
+--   without an edit)
 -- Rows: 0 or 1. Index: letter_unresolved_key. Locks: ACCESS SHARE.
 SELECT l.* /* columns letter */,
        to_char(l.last_failed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS last_failed_at,

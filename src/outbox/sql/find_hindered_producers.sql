@@ -3,16 +3,17 @@
 --
 -- An insert runs the defaults of the table as the inserting role. It runs the trigger that wakes
 -- the relay as the owner of that function. emit() and similar functions run their calls as the
--- caller. The texts of the functions show which ones they call. A role should be able to insert
--- when it was granted INSERT, also through another role. postrider_producer should be when it has
--- any right in the schema.
+-- caller. The texts of the functions show which ones they call.
+--
+-- A role should be able to insert when it was granted INSERT, also through another role. The role
+-- postrider_producer should be able to when it has any right in the schema.
 --
 -- No parameters.
 -- Columns: role text null (null: every insert is refused while the relay sleeps, because the owner
 --   of wake() lacks something), lacks text[], statements text[] (they grant it; only a superuser
---   may grant what is in pg_catalog)
--- Rows: one a role, 20 at most: that for everybody first, then postrider_producer. Index: catalogs.
---   Locks: none.
+--   may grant a function in pg_catalog)
+-- Rows: one for each role, at most 20: the row without a role first, then postrider_producer.
+--   Index: catalogs. Locks: none.
 WITH RECURSIVE home AS MATERIALIZED (
     SELECT c.oid, c.relnamespace, c.relowner, c.relacl, g.oid AS gate
     FROM pg_class AS c, pg_class AS g
@@ -40,8 +41,9 @@ WITH RECURSIVE home AS MATERIALIZED (
     -- Functions of Postrider, and the role that runs them.
     SELECT r.oid, r.proname, r.body, c.run_by FROM called AS c JOIN routine AS r USING (oid)
 ), revoked AS MATERIALIZED (
-    -- Functions of Postgres that every database grants to PUBLIC, and this one does not. Functions
-    -- that were never granted to PUBLIC are not called by those of Postrider.
+    -- Functions of Postgres that every database grants to PUBLIC, and of which this database has
+    -- revoked that grant. Functions that are never granted to PUBLIC are not called by those of
+    -- Postrider.
     SELECT f.oid, f.oid::regprocedure::text AS name, p.run_by
     FROM pg_proc AS f
     JOIN (SELECT own.body, own.run_by FROM own
@@ -73,7 +75,8 @@ WITH RECURSIVE home AS MATERIALIZED (
         SELECT FROM pg_roles AS g JOIN grantee USING (oid)
         WHERE g.rolname = 'postrider_producer' AND pg_has_role(r.oid, g.oid, 'USAGE'))) AS m (is_member)
     WHERE NOT r.rolsuper AND r.oid >= 16384
-      -- Members of postrider_producer lack what that lacks.
+      -- A member of postrider_producer lacks what postrider_producer lacks, so that role stands for
+      -- it.
       AND (NOT m.is_member OR r.rolname = 'postrider_producer')
       AND EXISTS (SELECT FROM grantee AS g
                   WHERE CASE g.oid WHEN 0 THEN has_schema_privilege(r.oid, home.relnamespace, 'USAGE')
@@ -85,9 +88,9 @@ WITH RECURSIVE home AS MATERIALIZED (
     SELECT p.name, p.is_member, 'sequence gate', 'SELECT', 'SEQUENCE', '"postrider".gate', false
     FROM producer AS p, home WHERE NOT has_sequence_privilege(p.oid, home.gate, 'USAGE, SELECT')
     UNION ALL
-    -- tx, seq and slot are nobody's to set; occurred_at is set by none of the functions. Columns
-    -- that the application has added are its own business: an insert that names none of them
-    -- succeeds.
+    -- The columns tx, seq and slot are set by their defaults alone. No emit function sets
+    -- occurred_at. Columns that the application has added are its own business: an insert that
+    -- names none of them succeeds.
     SELECT p.name, p.is_member,
            CASE WHEN p.inserts THEN 'columns of outbox' ELSE 'table outbox' END,
            format('INSERT (%s)', string_agg(quote_ident(t.attname::text), ', ' ORDER BY t.attnum)),
@@ -110,7 +113,7 @@ WITH RECURSIVE home AS MATERIALIZED (
     FROM producer AS p JOIN revoked AS f ON f.run_by = 'insert' OR p.emits AND f.run_by = 'function'
     WHERE NOT has_function_privilege(p.oid, f.oid, 'EXECUTE')
     UNION ALL
-    -- The trigger. Its owner may be the superuser, who lacks nothing.
+    -- The trigger function runs as its owner, who may be a superuser and then lacks nothing.
     SELECT NULL, false, format('function %s of Postgres', f.name), 'EXECUTE', 'FUNCTION',
            'pg_catalog.' || f.name, true
     FROM routine AS w JOIN revoked AS f ON f.run_by = 'trigger'

@@ -1,4 +1,5 @@
--- Letters of rows that the position has not passed, which a healing will read again.
+-- Letters of rows that the position has not passed. After a healing has put the position back,
+-- these rows are read again.
 --
 -- $1 text relay
 -- Columns: seq int8

@@ -1,11 +1,13 @@
--- The session in the way of those that have waited for a second or longer for a lock on a table or
--- sequence of the schema, and of instances of this relay that wait for any lock.
+-- Finds the session that blocks others: sessions that have waited for at least a second for a lock
+-- on a table or sequence of the schema, and instances of this relay that wait so for any lock.
 --
 -- $1 text relay
 -- Columns: pid int4 (0: a prepared transaction), usename text, application_name text, since text
---   null (as in find_blocking_sessions.sql), object text null (what is waited for), ours int8
---   (sessions of Postrider that wait behind it), others int8 (those of applications)
--- Rows: 0, or 1: the session with the most behind it that does not wait itself. Locks: none.
+--   null (start of its last statement as ISO 8601; null where the role may not see it), object text
+--   null (the table or sequence that is waited for), ours int8 (sessions of Postrider that wait
+--   behind this one), others int8 (sessions of applications that do)
+-- Rows: 0 or 1: of the sessions that do not wait themselves, the one that blocks most others.
+--   Locks: none.
 WITH RECURSIVE waiting AS MATERIALIZED (
     SELECT l.pid, min(c.relname::text) AS object,
            bool_or(coalesce(a.application_name, '') LIKE 'postrider/%') AS is_ours

@@ -1,7 +1,8 @@
 -- Privileges that the relay needs and its role lacks, for `postrider check`.
 --
--- Columns: object text, privilege text, statement text (grants it: to postrider_relay where there
---   is that role; membership in it, when this user has none)
+-- Columns: object text, privilege text, statement text (to run: it makes this user a member of
+--   postrider_relay; or else grants the privilege to that role, or to this user when there is no
+--   such role)
 -- Rows: one for each missing privilege. Locks: none.
 SELECT needed.object, needed.privilege,
        CASE WHEN roles.is_wanting THEN format('GRANT postrider_relay TO %I', current_user)

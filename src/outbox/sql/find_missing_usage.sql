@@ -1,7 +1,7 @@
 -- The privilege to use the schema, when the relay's role lacks it. Without it no other privilege in
 -- the schema can be tested.
 --
--- Columns: object text, privilege text, statement text (grants it)
+-- Columns: object text, privilege text, statement text (to run: it grants the privilege)
 -- Rows: 0, or 1 when the privilege is missing. Locks: none.
 SELECT '"postrider"' AS object, 'USAGE' AS privilege,
        CASE WHEN roles.is_wanting THEN format('GRANT postrider_relay TO %I', current_user)

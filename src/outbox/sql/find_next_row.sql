@@ -1,9 +1,10 @@
--- The place of the first row of a page. Run it when a page of one row could not be read. It reads
--- no value that is stored outside of the row (read_page_late.sql has the conditions).
+-- The seq of the first row of a page. Run it when a page of one row could not be read. It reads no
+-- column that may be stored outside of the row. The conditions are those of read_page_late.sql.
 --
--- $1 text P, $2 text C, $3 bigint bookmark, $4 bigint floor of P, $5 text null late transactions,
+-- $1 text settled snapshot, $2 text target snapshot, $3 bigint bookmark, $4 bigint floor of the
+-- settled snapshot, $5 text null late transactions, as find_late_transactions.sql returned them,
 -- $6 bigint only rows with a lower seq
--- Columns: seq int8 null
+-- Columns: seq int8 null (null: there is no row)
 -- Rows: exactly one. Index: as read_page_late.sql. Locks: ACCESS SHARE.
 SELECT (SELECT o.seq
         FROM ((SELECT late_row.seq

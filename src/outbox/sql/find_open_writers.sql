@@ -1,6 +1,6 @@
--- Transactions that have inserted into the outbox and are still open. Those that read the wake-up
--- gate before it was opened will not notify. After open_gate.sql, poll until no such transaction is
--- left.
+-- Transactions that have inserted into the outbox and are still open. A transaction that read the
+-- wake-up gate before it was opened will not notify. After open_gate.sql, poll until none of these
+-- transactions is left.
 --
 -- No parameters.
 -- Columns: writers int8

@@ -1,12 +1,12 @@
 -- The rows of one key that are in the outbox, taken by the relay's filter and not settled by the
--- position yet. measure_depth.sql defines unsettled rows. There is no index by key, so the number
--- of rows that are read has a bound.
+-- position yet. There is no index by key, so the number of rows that are read has a bound. The
+-- query for unsettled rows is the same as in measure_depth.sql.
 --
 -- $1 text relay, $2 text aggregate type, $3 text aggregate id, $4 bigint rows to read at most
--- Columns: pending int8 (of this key), oldest_age_seconds float8 null (of the one with the lowest
---   seq), rows_read int8 (rows of any key: when it reaches $4 there may be more)
--- Rows: exactly one; before the relay's first start nothing is settled.
--- Index: as measure_depth.sql. Locks: ACCESS SHARE.
+-- Columns: pending int8 (of this key), oldest_age_seconds float8 null (of the pending row with the
+--   lowest seq), rows_read int8 (of any key: when it reaches $4 there may be more)
+-- Rows: exactly one; before the relay's first start no row is settled. Index: primary key above the
+--   floors, outbox_tx_seq for late transactions. Locks: ACCESS SHARE.
 SELECT unsettled.pending, unsettled.oldest_age_seconds, unsettled.rows_read
 FROM (
     SELECT k.snapshot, k.floor, k.target, k.target_floor, k.bookmark, k.filter

@@ -1,7 +1,7 @@
 -- A relay of the same route that is led with another number of shards
 -- (migrations/functions/is_rival.sql).
 --
--- $1 text route, $2 int4 shards that this one has (1: it has none)
+-- $1 text route, $2 int4 number of shards of this relay's route (1: not sharded)
 -- Columns: relay text, holder text
 -- Rows: 0 or 1. Index: none, there are few positions. Locks: ACCESS SHARE.
 SELECT p.relay, p.holder

@@ -1,18 +1,17 @@
--- Puts the position back to the last checkpoint up to which the stream is complete, so that
--- everything lost since is published again. Events that the stream still contains are deduplicated
--- by their ids. Letters that were published above the checkpoint are tried again. Events that the
--- outbox no longer has are recorded as a loss.
+-- Heals the stream: puts the position back to the last checkpoint at which the stream had lost
+-- nothing, so that everything lost since is published again. Events that the stream still contains
+-- are deduplicated by their ids. Letters whose message was published above the checkpoint are tried
+-- again. Events that the outbox no longer has are recorded as a loss.
 --
 -- Without such a checkpoint, as for a stream that was created anew, the position goes back to the
--- oldest row of the outbox. A checkpoint of an unknown stream does not count.
+-- oldest row of the outbox. A checkpoint without a creation time of its stream does not count.
 --
 -- $1 text relay, $2 bigint term, $3 bigint null when the stream was created (nanoseconds since
--- 1970),
--- $4 bigint last sequence of the stream
--- Columns: letters int8 null (that are tried again; null: nothing was done, the term is lost),
---   lost int8 (published events that cannot be published again, at most)
--- Rows: exactly one. Index: primary keys; reads the outbox and all letters of the relay.
--- Locks: the position's row and those letters.
+-- 1970), $4 bigint last sequence of the stream
+-- Columns: letters int8 null (tried again; null: nothing was done, the term is lost), lost int8
+--   (upper bound of the published events that cannot be published again)
+-- Rows: exactly one. Index: primary keys; reads the outbox and all letters of the relay. Locks: the
+--   position's row and those letters.
 WITH ours AS MATERIALIZED (
     SELECT p.relay, p.stream_name, p.stream_seq FROM "postrider".position AS p
     WHERE p.relay = $1::text AND p.term = $2::bigint
@@ -53,9 +52,9 @@ WITH ours AS MATERIALIZED (
     WHERE l.relay = ours.relay AND l.resolution = 'published'
       AND (l.stream_seq IS NULL OR l.stream_seq > $4::bigint
            OR NOT EXISTS (SELECT FROM chosen))
-      -- A letter moves no position, so a checkpoint may have been taken after it was published.
-      -- Without a checkpoint every letter counts whose row is read again, because rows with letters
-      -- are passed over.
+      -- Publishing a letter moves no position. So a letter counts when it was published after the
+      -- checkpoint, or up to a minute before. Without a checkpoint every letter counts whose row is
+      -- read again, because rows with letters are passed over.
       AND CASE WHEN EXISTS (SELECT FROM chosen)
                THEN l.resolved_at >= (SELECT taken_at - interval '1 minute' FROM chosen)
                ELSE EXISTS (SELECT FROM "postrider".outbox AS o

@@ -2,15 +2,18 @@
 --
 -- $1 text relay; each of the next, when not null, narrows the choice: $2 text event type,
 -- $3 and $4 text aggregate type and id, $5 text error code, $6 text fingerprint,
--- $7 timestamptz dead since then at the earliest, $8 timestamptz at the latest, $9 bigint[] ids
--- $10 text state, $11 boolean also what can never be published as it is, $12 bigint rows at most
+-- $7 timestamptz earliest time of death, $8 timestamptz latest time of death, $9 bigint[] ids
+-- $10 text state, $11 boolean also letters that can never be published without an edit, $12 bigint
+-- rows at most
 -- Columns: those of columns/letter.sql
--- Rows: 0 to $12. Index: as count_chosen_letters.sql. Locks: ACCESS SHARE.
+-- Rows: 0 to $12. Index: letter_unresolved_state; letter_unresolved_key for a key, the primary key
+--   for ids. Locks: ACCESS SHARE.
 SELECT l.* /* columns letter */
 FROM "postrider".letter AS l
 WHERE (l.relay = $1::text) IS TRUE AND (l.state = $10::text) IS TRUE AND l.resolved_at IS NULL
-  -- The conditions again, in a form that an index supports: relay and state unless there are ids,
-  -- state unless there is a key. Without statistics the planner could choose either index.
+  -- The conditions on relay and state above cannot use an index. Here they can: relay and state
+  -- unless there are ids, state unless there is a key. So only one index fits, and the planner
+  -- needs no statistics to choose it.
   AND ($9::bigint[] IS NOT NULL OR l.relay = $1::text)
   AND ($9::bigint[] IS NOT NULL OR $4::text IS NOT NULL OR l.state = $10::text)
   AND ($2::text IS NULL OR l.event_type = $2::text)

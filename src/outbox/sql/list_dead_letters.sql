@@ -2,7 +2,7 @@
 --
 -- $1 text relay; each of the next, when not null, narrows the choice: $2 text event type,
 -- $3 and $4 text aggregate type and id, $5 text error code, $6 text fingerprint,
--- $7 timestamptz dead since then at the earliest
+-- $7 timestamptz earliest time of death
 -- $8 timestamptz null, $9 bigint null  dead_at and id of the last row seen (null: from the newest)
 -- $10 bigint rows at most
 -- Columns: those of columns/letter.sql
@@ -11,8 +11,8 @@
 SELECT l.* /* columns letter */
 FROM "postrider".letter AS l
 WHERE l.relay = $1::text AND l.resolved_at IS NULL
-  -- The state is a condition for an index unless there is a key. Without statistics the planner
-  -- could choose either index.
+  -- The first condition on the state cannot use an index. The second one can, unless there is a
+  -- key. So only one index fits, and the planner needs no statistics to choose it.
   AND (l.state = 'dead') IS TRUE AND ($4::text IS NOT NULL OR l.state = 'dead')
   AND ($2::text IS NULL OR l.event_type = $2::text)
   AND ($4::text IS NULL

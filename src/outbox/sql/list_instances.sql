@@ -1,5 +1,5 @@
--- Sessions of instances of a relay, leaders and standbys. Sessions with another application_name
--- (set in database.url) are not found, and neither are those behind a pooler by their own names.
+-- Sessions of instances of a relay, leaders and standbys. A session with another application_name,
+-- set in database.url or by a pooler, is not found.
 --
 -- $1 text relay
 -- Columns: pid int4, application_name text

@@ -1,16 +1,16 @@
--- The events that the stream should contain, page by page: rows that the position has passed. Rows
--- with a letter count only when it was published, rows without one when the relay's filter takes
--- them. For `postrider audit` and `reconcile`, off the data path. Open the session with
--- ACCOUNTING_SETTINGS. Settled rows stay settled, so pages need no common transaction.
+-- The events that the stream should contain, page by page: rows that the position has passed. A row
+-- with a letter counts only when the letter was published, a row without a letter only when the
+-- relay's filter takes it. For `postrider audit` and `reconcile`, off the data path. Open the
+-- session with ACCOUNTING_SETTINGS. Settled rows stay settled, so pages need no common transaction.
 --
--- A stream drops its oldest messages by its limits. An event that was settled while the stream
--- ended just before its present first message may be among those. An event that was settled later
--- cannot.
+-- A stream drops its oldest messages by its limits. Checkpoints say how far the stream was when an
+-- event was settled. An event that was settled before the stream reached its present first message
+-- may have been dropped. An event that was settled later cannot have been.
 --
 -- $1 text relay, $2 bigint seq after which the page begins, $3 bigint rows at most,
 -- $4 bigint first sequence that the stream has (1: it dropped nothing)
--- Columns: seq int8, event_id uuid (of a letter: the letter's), is_expected bool, may_be_dropped
---   bool
+-- Columns: seq int8, event_id uuid (the letter's when there is a letter), is_expected bool (the
+--   stream should contain it), may_be_dropped bool
 -- Rows: 0 to $3, in the order of seq; fewer only at the end. Index: primary key of each leaf,
 --   letter_once. Locks: ACCESS SHARE.
 WITH c AS MATERIALIZED (

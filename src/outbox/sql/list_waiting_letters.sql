@@ -2,7 +2,7 @@
 --
 -- $1 text relay; each of the next, when not null, narrows the choice: $2 text event type,
 -- $3 and $4 text aggregate type and id, $5 text error code, $6 text fingerprint,
--- $7 timestamptz failed or held since then at the earliest, $8 text state,
+-- $7 timestamptz earliest time of the first failure, $8 text state,
 -- $9 bigint null seq of the last row seen (null: from the newest), $10 bigint rows at most
 -- Columns: those of columns/letter.sql
 -- Rows: 0 to $10. Index: letter_unresolved_state backward; letter_unresolved_key for a key.
@@ -10,8 +10,8 @@
 SELECT l.* /* columns letter */
 FROM "postrider".letter AS l
 WHERE l.relay = $1::text AND l.resolved_at IS NULL
-  -- The state is a condition for an index unless there is a key. Without statistics the planner
-  -- could choose either index.
+  -- The first condition on the state cannot use an index. The second one can, unless there is a
+  -- key. So only one index fits, and the planner needs no statistics to choose it.
   AND (l.state = $8::text) IS TRUE AND ($4::text IS NOT NULL OR l.state = $8::text)
   AND ($2::text IS NULL OR l.event_type = $2::text)
   AND ($4::text IS NULL

@@ -1,8 +1,8 @@
 -- A page of the letters that block their keys: the later events of such a key have to wait.
 --
--- A letter blocks its key when it is dead and blocking, or when it has a mark, whatever its state:
--- the relay has still to load that key. A key with held letters has at least one such letter, so a
--- million held letters are not read here.
+-- A dead letter blocks its key unless its route skips dead letters. A letter with a mark blocks its
+-- key whatever its state, because the relay has still to load that key. A key with held letters has
+-- at least one letter of these two kinds, so a million held letters are not read here.
 --
 -- The pages go by id, which never changes. An operator may change a letter between two pages: it
 -- keeps its place, and it keeps blocking, because each act on a letter sets its mark. Only the

@@ -1,13 +1,13 @@
 -- The first unresolved letters of one letter's key, in order. For a letter without a key, only the
--- letter itself. Dead letters that no other waits for are left out.
+-- letter itself. A dead letter that does not block its key is left out.
 --
 -- $1 bigint   id of a letter
 -- $2 bigint   letters at most
 -- $3 bigint   bytes of payload at most; the letter that crosses the bound still comes
--- $4 float8   the longest wait of the policy, in seconds, as in find_due_letters.sql
--- Columns: those of columns/event.sql (payload_size is that of a payload which stayed in the
---   outbox), then id int8, state text, attempts int4, holds bool, is_due bool (a retrying letter's
---   time has come)
+-- $4 float8   the longest wait of the retry policy, in seconds; a mark further away counts as due
+-- Columns: those of columns/event.sql (payload_size is set for a payload that stayed in the
+--   outbox), then id int8, state text, attempts int4, holds bool (the letter blocks its key),
+--   is_due bool (the letter has no mark, or its mark is due)
 -- Rows: 0 to $2. Index: primary key, then letter_waiting_key. Locks: ACCESS SHARE.
 WITH wanted AS MATERIALIZED (
     SELECT l.id, l.relay, l.aggregate_type, l.aggregate_id,

@@ -1,4 +1,5 @@
--- The place after which a page of letters goes on, from the id of its predecessor.
+-- Reads the columns by which lists of letters are sorted, of one letter. A page begins after these
+-- values of the last letter of the page before.
 --
 -- $1 bigint id
 -- Columns: dead_at timestamptz null, seq int8

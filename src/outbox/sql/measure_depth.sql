@@ -1,18 +1,19 @@
 -- Measures the unsettled events of a relay, for `status` and the metrics. Off the data path.
 --
--- Unsettled is every row that is not visible in P, less the settled rows of the span P..C. Above
--- the bookmark these are all rows that began after P; up to it, all that began after C. Late rows
--- of P and of C are counted transaction by transaction. Settled rows are visited above the last
--- fence only.
+-- P is the settled snapshot, C the target snapshot. A row is settled when it is visible in P, or
+-- when it is visible in C and its seq is at most the bookmark. Of the unsettled rows above the
+-- bookmark, most have a transaction number of at least xmax(P); up to the bookmark, of at least
+-- xmax(C). The others are of transactions that were open in P or C, and are counted transaction by
+-- transaction. Settled rows are read only above the floors.
 --
 -- $1 text relay, $2 bigint rows to read at most
--- Columns: pending int8 (of the rows read those that the relay's filter takes: exact while
---   rows_read is below $2), rows_read int8, pending_at_most int8 (an upper bound: seqs
---   drawn and not settled; gaps of rolled back transactions count, late transactions do not),
+-- Columns: pending int8 (of the rows read, those that the relay's filter takes: exact while
+--   rows_read is below $2), rows_read int8, pending_at_most int8 (an upper bound: seqs drawn and
+--   not settled; gaps of rolled back transactions count, late transactions do not),
 --   oldest_age_seconds float8 null (of the pending event with the lowest seq, by its occurred_at;
 --   null when no event is pending), dead int8 (unresolved dead letters, exact up to $2), held int8
---   (likewise, those behind another letter), retrying int8 (likewise, those that are tried again),
---   oldest_letter_age_seconds float8 null (of the first retrying or held letter, by its
+--   (unresolved held letters, exact up to $2), retrying int8 (unresolved retrying letters, exact up
+--   to $2), oldest_letter_age_seconds float8 null (of the first retrying or held letter, by its
 --   occurred_at)
 -- Rows: 1, or 0 when the relay has no position yet.
 -- Index: primary key above the fences, outbox_tx_seq for late transactions,
@@ -90,7 +91,8 @@ CROSS JOIN LATERAL (
                   WHERE p.filter IS NULL
                      OR "postrider".takes(p.filter, e.event_type, e.kind, e.aggregate_type,
                                           e.aggregate_id, e.seq)
-                     -- Rows that were not read may be as old as this.
+                     -- When rows were left unread, a pending one among them may be as old as this
+                     -- row.
                      OR (SELECT count(*) FROM event) >= $2::bigint
                   ORDER BY e.seq LIMIT 1) AS oldest
             WHERE isfinite(oldest.occurred_at)) AS oldest_age_seconds) AS unsettled

@@ -1,20 +1,22 @@
--- Polls the outbox: the current snapshot, and the new rows up to it when there are no more than one
--- page has. This is one round trip, for a P at which no transaction was open, so that none can be
--- late (poll_outbox_late.sql).
+-- Polls the outbox in one round trip. Returns the current snapshot C, and the rows that became
+-- visible since the settled snapshot P when they fit into one page. At P no transaction was open,
+-- so no transaction can be late; poll_outbox_late.sql is for any other P.
 --
 -- C is this statement's own snapshot, so the statement sees exactly the rows that are visible in C.
--- Rows from another cluster are an exception: their numbers are beyond those of this one.
+-- Rows from another cluster are an exception: their transaction numbers are beyond those of this
+-- cluster.
 --
--- The new rows are found by transaction: all that ended since P have numbers from xmax(P) on. By
--- seq (read_page.sql) each poll would read all rows since the floor, which moves only with a
--- settlement. The rows come unsorted, because sorting them here would need memory for all. One row
--- more than a page has means that there are too many: read_page.sql reads these.
+-- The new rows are found by transaction number: all transactions that ended since P have numbers
+-- from xmax(P) on. By seq (read_page.sql) each poll would read all rows since the floor, which
+-- moves only with a settlement. The rows come unsorted, because sorting them here would need memory
+-- for all. When one row more than a page has comes, the new rows are too many: read_page.sql reads
+-- them.
 --
 -- $1 text    P, the settled snapshot, without open transactions
 -- $2 bigint  rows at most: one more than a page has
 -- $3 integer bytes of one payload at most that comes along
--- Columns: those of columns/event.sql, of which the first row has none but
---   event_type text (C, pg_snapshot as text)
+-- Columns: those of columns/event.sql. The first row has only event_type text (C, pg_snapshot as
+--   text), and null in the other columns.
 -- Rows: 1 to $2 + 1; the first has no seq, the others are in no order. Index: outbox_tx_seq.
 -- Locks: ACCESS SHARE.
 SELECT NULL::bigint AS seq, NULL::uuid AS event_id, NULL::timestamptz AS occurred_at,

@@ -1,15 +1,16 @@
--- Polls the outbox like poll_outbox.sql, for a P at which transactions were open: with the rows of
--- those that have ended since.
+-- Polls the outbox in one round trip, as poll_outbox.sql does, for a settled snapshot P at which
+-- transactions were open. Returns also the rows of those transactions that have ended since (late
+-- rows).
 --
--- Late rows are also found by transaction number. The numbers are below xmax(P), so no row comes
+-- Late rows are also found by transaction number. Their numbers are below xmax(P), so no row comes
 -- twice. The conditions are those of find_late_transactions.sql and read_page_late.sql, in one
 -- statement.
 --
 -- $1 text    P, the settled snapshot
 -- $2 bigint  rows at most: one more than a page has
 -- $3 integer bytes of one payload at most that comes along
--- Columns: those of columns/event.sql, of which the first row has none but
---   event_type text (C, pg_snapshot as text)
+-- Columns: those of columns/event.sql. The first row has only event_type text (C, the current
+--   snapshot as text), and null in the other columns.
 -- Rows: 1 to $2 + 1; the first has no seq, the others are in no order. Index: outbox_tx_seq, one
 --   probe a leaf for each number in xip(P) that ended, and a range for the rest. Locks: ACCESS
 --   SHARE.

@@ -1,5 +1,5 @@
--- The highest seq of the outbox that was drawn. A reader with a filter reads no further: no row
--- that is visible in an earlier snapshot has a higher one.
+-- The highest seq of the outbox that was drawn. A relay with a filter reads no further: no row that
+-- is visible in an earlier snapshot has a higher seq.
 --
 -- Columns: ceiling int8
 -- Rows: exactly one. Locks: none.

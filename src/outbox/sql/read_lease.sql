@@ -1,14 +1,14 @@
 -- The lease and the leader of a relay: for a standby, for `status` and for `check`.
 --
--- A leader's session can end before its lease does. Its end counts only on the server process that
--- it was opened on, and only when this role may see its start.
+-- A leader's session can end before its lease does. The end of the session counts only when the
+-- server has not been restarted since, and when this role may see when the session began.
 --
 -- $1 text relay, $2 float8 seconds that a lease has at most
 -- Columns: term int8, holder text, instance uuid null, process text null, left_seconds float8 null
---   (of the lease, $2 at most; null: released, never taken or expired), is_overlong bool (no
---   instance can have written how long the lease still holds), backend_pid int4 null, session text
---   (alive | gone | unknown), locked bool (a program without leases leads: it holds an advisory
---   lock)
+--   (until the lease ends, $2 at most; null: it was released, never taken, or has expired),
+--   is_overlong bool (the lease ends later than any instance can have written), backend_pid int4
+--   null, session text (of the leader: alive | gone | unknown), locked bool (a program of a version
+--   without leases leads: it holds an advisory lock)
 -- Rows: 0 when the relay never ran, else 1. Index: primary key. Locks: ACCESS SHARE.
 SELECT p.term, p.holder, p.instance, p.process,
        CASE WHEN p.lease_until > clock_timestamp()

@@ -11,9 +11,9 @@
 --   outbox). The highest seq visible in P will NOT do: xmax(P) is the last ended number + 1, and
 --   younger transactions that already run may hold smaller seqs.
 --
--- Testing a row against a snapshot unpacks the snapshot, which costs. Rows older than all of C's
--- open transactions need no test. The rows are chosen in a query of their own: else each of the
--- eight leaves would get the whole list of columns to prepare, for every page.
+-- Testing a row against a snapshot unpacks the snapshot, which costs. A row older than all open
+-- transactions of C needs no test. A subquery chooses the rows: otherwise each of the eight leaves
+-- would get the whole list of columns to prepare, for every page.
 --
 -- $1 text    P, the settled snapshot
 -- $2 text    C, the target snapshot
@@ -21,7 +21,7 @@
 -- $4 bigint  floor of P
 -- $5 bigint  rows at most
 -- $6 integer bytes of one payload at most that comes along
--- $7 bigint  highest seq of the stretch, only where a filter stands
+-- $7 bigint  highest seq that this page may read; only for a relay with a filter
 -- Columns: those of columns/event.sql
 -- Rows: 0 to $5. Index: primary key (seq, slot) of each leaf, merged. Locks: ACCESS SHARE.
 SELECT o.* /* columns event $6::integer */

@@ -1,9 +1,14 @@
--- The next page of events below a place. Run it when the block of the row at that place cannot be
--- read, so that the rows before it are not passed over (read_page_late.sql has the conditions).
+-- The next page of events with a seq below a bound. Run it when the block of the row at that bound
+-- cannot be read, so that the rows before it are not passed over. The conditions are those of
+-- read_page_late.sql.
 --
--- $1 to $6 as read_page.sql, $7 text null late transactions, $8 bigint only rows with a lower seq
+-- $1 text settled snapshot, $2 text target snapshot, $3 bigint bookmark, $4 bigint floor of the
+-- settled snapshot, $5 bigint rows at most, $6 integer bytes of one payload at most that comes
+-- along, $7 text null late transactions, as find_late_transactions.sql returned them, $8 bigint
+-- only rows with a lower seq
 -- Columns: those of columns/event.sql
--- Rows: 0 to $5. Index: as read_page_late.sql. Locks: ACCESS SHARE.
+-- Rows: 0 to $5. Index: outbox_tx_seq for each late transaction, primary key for the rest. Locks:
+--   ACCESS SHARE.
 SELECT o.* /* columns event $6::integer */
 FROM (
     (SELECT late_row.*

@@ -1,11 +1,17 @@
 -- The next page of events between two snapshots, in seq order, when transactions are late.
 --
--- As read_page.sql, and the rows of the late transactions (open in P, visible in C), which may have
--- any seq above the bookmark. Bounds are those of read_page.sql.
+-- P is the settled snapshot, C the target snapshot. The page has the rows that read_page.sql would
+-- read, and the rows of the late transactions. These were open in P and have ended in C, and their
+-- rows may have any seq above the bookmark.
 --
--- $1 to $6 as in read_page.sql
--- $7 text  late transactions, as find_late_transactions.sql gave them
--- $8 bigint  highest seq of the stretch, only where a filter stands
+-- $1 text    P
+-- $2 text    C
+-- $3 bigint  bookmark: settled inside P..C
+-- $4 bigint  floor of P
+-- $5 bigint  rows at most
+-- $6 integer bytes of one payload at most that comes along
+-- $7 text    late transactions, as find_late_transactions.sql returned them
+-- $8 bigint  highest seq that this page may read; only for a relay with a filter
 -- Columns: those of columns/event.sql
 -- Rows: 0 to $5. Index: outbox_tx_seq for each late transaction, primary key for the rest.
 -- Locks: ACCESS SHARE.

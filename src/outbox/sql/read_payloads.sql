@@ -1,4 +1,4 @@
--- The payloads that a page left out, for those of its events that there is room for. The caller
+-- The payloads that a page left out, for those of its events for which there is memory. The caller
 -- adds up the sizes from the page, so the required memory is bounded before anything is read.
 --
 -- $1 bigint[] seq

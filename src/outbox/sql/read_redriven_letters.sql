@@ -2,9 +2,9 @@
 --
 -- $1 bigint[] ids, $2 timestamptz when they were redriven (by this server's clock)
 -- Columns: id int8, state text, resolution text null, resolved_by text null, stream_seq int8 null,
---   is_tried bool (it failed again since), error_code text, error text,
---   next_attempt_at text null (as ISO 8601 in UTC), behind int8 null (the first dead letter of its
---   key that it waits behind)
+--   is_tried bool (the letter has failed again since), error_code text, error text, next_attempt_at
+--   text null (as ISO 8601 in UTC), behind int8 null (id of the first dead letter of its key that
+--   it waits behind)
 -- Rows: 0 to as many as there are ids. Index: primary key; letter_unresolved_key.
 -- Locks: ACCESS SHARE.
 SELECT l.id, l.state, l.resolution, l.resolved_by, l.stream_seq,

@@ -1,17 +1,18 @@
--- Writes the results of letters. Writing them again changes nothing: a resolved letter stays
--- resolved.
+-- Writes what became of letters that the relay has loaded. Writing the same records again changes
+-- nothing: a resolved letter stays resolved.
 --
--- $1 text relay, $2 bigint term,
--- $3 bigint[] id, $4 text[] change (published | dead | retrying | held | seen),
--- $5 bigint[] stream sequence, $6 text[] error_code, $7 text[] error, $8 integer[] attempts,
--- $9 boolean[] holds, $10 float8[] wait in seconds (by this server's clock),
--- $11 boolean[] load_now (the relay loads the key again at once), $12 bigint[] null or the time in
--- microseconds since 2000 that was read: a letter with another one is left alone,
--- $13 bigint dead letters to name at most
--- Columns: ours int8 (1 when the term is still ours, else 0 and nothing was written), and of
---   a letter that this made dead: the columns of settle_letters.sql
--- Rows: one for each such letter, $13 at most; one with nulls when there is none. Index: primary
--- keys. Locks: the position's row (shared) and the letters'.
+-- $1 text relay, $2 bigint term, $3 bigint[] id, $4 text[] change (published | dead | retrying |
+-- held | seen), $5 bigint[] stream sequence, $6 text[] error_code, $7 text[] error, $8 integer[]
+-- attempts, $9 boolean[] holds (a dead letter blocks its key), $10 float8[] wait until the next
+-- attempt in seconds (by this server's clock), $11 boolean[] load_now (the relay loads the key
+-- again at once), $12 bigint[] mark that was read (next_attempt_at in microseconds since 2000): a
+-- letter with another mark is left alone; null: any mark, $13 bigint dead letters to name at most
+-- Columns: ours int8 (1 when the term is still ours, else 0 and nothing was written), and of a
+--   letter that this statement made dead: id int8 null, event_id uuid null, event_type,
+--   aggregate_type, aggregate_id text null (their first 200 characters), error_code text null,
+--   error text null (its first 500 characters)
+-- Rows: one for each such letter, $13 at most; one with nulls when there is no such letter. Index:
+--   primary keys. Locks: the position's row (shared) and the letters' rows.
 WITH ours AS MATERIALIZED (
     SELECT p.relay FROM "postrider".position AS p
     WHERE p.relay = $1::text AND p.term = $2::bigint FOR SHARE

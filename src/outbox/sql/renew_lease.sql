@@ -1,11 +1,11 @@
 -- Renews the lease, and stores how far the leader may publish. A returned row confirms the term:
 -- without a row another instance leads.
 --
--- $1 text relay, $2 bigint term, $3 float8 length of the lease in seconds, $4 bigint sent_to (no
--- row with a higher seq is handed over before this is confirmed)
--- Columns: sent_to int8, durable text null (set when the bound rises: it has to survive a crash of
---   the server, whatever synchronous_commit says otherwise)
--- Rows: 1 while the term is ours, else 0. Index: primary key. Locks: that row.
+-- $1 text relay, $2 bigint term, $3 float8 length of the lease in seconds, $4 bigint sent_to (the
+-- leader hands over no row with a higher seq before this statement has succeeded)
+-- Columns: sent_to int8, durable text null (when sent_to rises: sets synchronous_commit to local,
+--   because the new bound has to survive a crash of the server)
+-- Rows: 1 while the term is ours, else 0. Index: primary key. Locks: the position's row.
 UPDATE "postrider".position AS p
 SET lease_until = clock_timestamp() + $3::float8 * interval '1 second',
     sent_to = greatest(p.sent_to, $4::bigint)

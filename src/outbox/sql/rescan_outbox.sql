@@ -1,6 +1,7 @@
--- Accepts a database that was restored into another cluster (acquire_lease.sql: cluster_id differs
--- from system_id). Acquire the lease again afterwards. The duration grows with the retained rows:
--- run `SET LOCAL statement_timeout = 0` before it in the same transaction.
+-- Accepts a database that was restored into another cluster, so that the relay publishes its
+-- unsettled rows. Such a database is recognised by the system identifier that its positions were
+-- made with. Acquire the lease again afterwards. The duration grows with the retained rows: run
+-- `SET LOCAL statement_timeout = 0` before it in the same transaction.
 --
 -- $1 text relay, $2 bigint term
 -- Columns: pending int8 null (rows to publish; null: the term is lost)

@@ -1,22 +1,28 @@
 -- Writes the position and the letters that it passes over, in one statement. A second run of the
 -- same settlement changes nothing.
 --
--- $1 to $14 as in settle_position.sql: the columns of the position
--- $15 bigint payload bytes at most: a larger payload stays in the outbox; one that another table
---   had compressed, and that is larger even so, is not unpacked to be measured: the letter
---   then has its compressed size
+-- $1 text relay, $2 bigint term, $3 text settled snapshot, $4 bigint its floor, $5 text target
+-- snapshot, $6 bigint its floor, $7 bigint bookmark, $8 text stream name, $9 bigint null when the
+-- stream was created (nanoseconds since 1970), $10 bigint last acked stream sequence, $11 uuid null
+-- event stored there, $12 bigint stream floor, $13 float8 length of the lease in seconds,
+-- $14 bigint events settled as published, those of this settlement included
+-- $15 bigint payload bytes at most: a larger payload stays in the outbox. A payload that is larger
+--   even in its compressed form is not unpacked to be measured, and the letter has its compressed
+--   size.
 -- $16 bigint dead letters to name at most
 -- $17 to $23 the letters, an array for each column of `failed`: bigint[] seq, text[] state (dead |
---   retrying | held), boolean[] holds, text[] error_code, text[] error, integer[] attempts,
---   float8[] null or wait in seconds until the mark (by this server's clock)
+--   retrying | held), boolean[] holds (a dead letter blocks its key), text[] error_code, text[]
+--   error, integer[] attempts, float8[] null or wait in seconds until the mark (by this server's
+--   clock)
 -- Columns: settled int8 (1 when the term is still ours, else 0 and nothing was written), and of a
 --   dead letter: id int8 null, event_id uuid null, event_type, aggregate_type, aggregate_id text
 --   null (their first 200 characters), error_code text null, error text null (its first 500
 --   characters)
--- Rows: one for each dead letter of this settlement, $16 at most; one with nulls when there is
---   none. Letters of an earlier run, whose answer was lost, are among them.
--- Index: primary key of position, of each leaf one probe an event, (relay, seq) of letter.
--- Locks: the position's row and the new rows.
+-- Rows: one for each dead letter of this settlement, $16 at most; one with nulls when there is no
+--   dead letter. A second run returns the same letters as the first, whose answer may have been
+--   lost.
+-- Index: primary key of position, of each leaf one probe an event, (relay, seq) of letter. Locks:
+--   the position's row and the new rows.
 WITH settled AS (
     UPDATE "postrider".position AS p
     SET snapshot = $3::text::pg_snapshot, floor = $4::bigint,
@@ -68,7 +74,7 @@ WITH settled AS (
          ORDER BY l.seq
          LIMIT 1)
         UNION ALL
-        -- The damaged values stay where they are.
+        -- Of a damaged row only the readable columns are copied.
         (SELECT s.tx, s.seq, s.slot, s.event_version, s.occurred_at, s.event_id, s.event_type,
                 s.kind, s.aggregate_type, s.aggregate_id, s.aggregate_version, s.source, s.subject,
                 s.content_type, s.headers, s.correlation_id, s.causation_id, s.actor, s.payload,

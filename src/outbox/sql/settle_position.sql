@@ -1,15 +1,14 @@
 -- Writes a settlement without letters: the position, and the lease, which it renews. When no row
 -- changes the term is lost, and the holding ends.
 --
--- $1 text relay, $2 bigint term, $3 text snapshot (P), $4 bigint floor of P, $5 text target (C),
--- $6 bigint floor of C, $7 bigint bookmark, $8 text stream name, $9 bigint null when it was
--- created,
--- $10 bigint last acked stream sequence, $11 uuid null event stored there, $12 bigint stream floor,
--- $13 float8 length of the lease in seconds, $14 bigint events settled as published, this
---   settlement's included
+-- $1 text relay, $2 bigint term, $3 text settled snapshot, $4 bigint its floor, $5 text target
+-- snapshot, $6 bigint its floor, $7 bigint bookmark, $8 text stream name, $9 bigint null when the
+-- stream was created (nanoseconds since 1970), $10 bigint last acked stream sequence, $11 uuid null
+-- event stored there, $12 bigint stream floor, $13 float8 length of the lease in seconds,
+-- $14 bigint events settled as published, those of this settlement included
 -- Columns: fence int8 null: the floor of every snapshot taken after this transaction has committed
 --   (read_page.sql says why). Null when the transaction already had a number: keep the last fence.
--- Rows: 1 when the term is still ours, else 0. Index: primary key. Locks: that row.
+-- Rows: 1 when the term is still ours, else 0. Index: primary key. Locks: the position's row.
 UPDATE "postrider".position AS p
 SET snapshot = $3::text::pg_snapshot, floor = $4::bigint,
     target = $5::text::pg_snapshot, target_floor = $6::bigint,

@@ -1,5 +1,6 @@
 -- Shortens a lease that ends later than any instance can have written, because of a manual change
--- or a server clock that was ahead. The leader trusts it for less than $2, and renews it before.
+-- or a server clock that was ahead. The leader trusts its lease for less than $2 seconds, and
+-- renews it before.
 --
 -- $1 text relay, $2 float8 seconds that a lease has at most
 -- Columns: term int8

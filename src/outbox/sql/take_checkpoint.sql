@@ -1,9 +1,8 @@
--- Takes a checkpoint of the position, from which a broker that lost messages can be healed. It
--- deletes checkpoints that are older than the rows of the outbox, and ends a healing that has
--- passed all its letters.
+-- Takes a checkpoint of the position, from which a broker that lost messages can be healed. Deletes
+-- checkpoints older than $2. Ends a healing once the position has passed the rows of all letters.
 --
 -- $1 text relay, $2 float8 seconds that checkpoints are kept
--- Columns: taken int8 (1 when one was taken: the stream has moved)
+-- Columns: taken int8 (1 when a checkpoint was taken, because the stream has moved; else 0)
 -- Rows: exactly one. Index: primary keys. Locks: the new and old rows; the position's when a
 --   healing ends.
 WITH here AS MATERIALIZED (
@@ -25,7 +24,7 @@ WITH here AS MATERIALIZED (
 ), ended AS (
     UPDATE "postrider".position AS p SET healing_since = NULL
     FROM here
-    -- A healing that began again since is another one.
+    -- A healing that began after `here` was read is another one, and stays.
     WHERE p.relay = here.relay AND p.healing_since = here.healing_since
       AND here.healing_since < now() - interval '1 minute'
       AND NOT EXISTS (

@@ -1,5 +1,5 @@
--- Takes over a position into the cluster that pg_upgrade has made of its own. Such a cluster has
--- another identifier, and its transaction numbers continue: fits_here() proves it
+-- Takes over a position into a cluster that pg_upgrade has made of the position's own. Such a
+-- cluster has another identifier, and its transaction numbers continue. fits_here() proves that
 -- (functions/fits_here.sql).
 --
 -- $1 text relay, $2 bigint term

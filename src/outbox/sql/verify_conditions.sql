@@ -1,11 +1,13 @@
--- Verifies the conditions that the reader relies on, and records the position when all of them
--- hold. When one breaks later, the relay reads again from there (functions/broken_contract.sql).
+-- Verifies the conditions that the relay's reading of the outbox relies on. Records the position
+-- when all of them hold. When one breaks later, the relay reads again from the recorded position
+-- (functions/broken_contract.sql).
 --
 -- $1 text relay
--- Columns: code text, remedy text (repair: call repair_contract.sql; wake: likewise, and nothing
---   was passed over; warn: an operator should know; refuse: one has to act), problem text, fix text
--- Rows: one a condition that does not hold. Index: primary keys; catalogs. Locks: its row of
--- contract.
+-- Columns: code text, remedy text (repair: call repair_contract.sql, rows may have been passed
+--   over; wake: call it too, no row was passed over; warn: an operator should know; refuse: an
+--   operator has to act), problem text, fix text
+-- Rows: one for each condition that does not hold. Index: primary keys; catalogs. Locks: the
+--   relay's row of contract.
 WITH broken AS MATERIALIZED (
     SELECT b.code, b.remedy, b.problem, b.fix FROM "postrider".broken_contract($1::text) AS b
 ), noted AS (
