@@ -1,20 +1,21 @@
-//! Accounting of all committed events: the identity that `postrider audit` proves.
+//! Counts all committed events for `postrider audit`, which proves that their numbers add up.
 //!
-//! Every row that the outbox retains is in exactly one of five places, of one relay at one moment:
+//! At one moment, every row that the outbox retains is in exactly one of five places for one relay:
 //!
 //! ```text
 //! committed = published + pending + dead + discarded + filtered
 //! ```
 //!
-//! - *published*: settled and without a letter, or with a letter that was resolved as published.
-//!   Only a scan of the stream shows whether the stream contains it.
+//! - *published*: settled and without a letter, or with a letter that was resolved as
+//!   published. Only a scan of the stream shows whether the stream contains the event.
 //! - *pending*: not settled and without a letter, or with a letter that is held or tried again.
 //! - *dead*: with a letter that waits for an operator.
 //! - *discarded*: with a letter that an operator gave up.
 //! - *filtered*: without a letter, and the relay's filter leaves it out.
 //!
-//! A letter outlives its row, which retention deletes. Such letters are counted separately and are
-//! in none of the five. A letter of an unsettled row exists only while a relay heals its stream.
+//! A letter outlives its row, which retention deletes. A letter without its row is counted
+//! separately and is in none of the five places. A letter of an unsettled row exists only while a
+//! relay heals its stream.
 
 use tokio_postgres::Row;
 
@@ -41,9 +42,9 @@ pub struct AccountEntry {
 /// State of an outbox row relative to the position and to retention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowState {
-    /// The position has passed it.
+    /// The position has passed the row.
     Settled,
-    /// The position has not passed it.
+    /// The position has not passed the row.
     Unsettled,
     /// Retention has deleted the row; only its letter is left.
     Gone,
@@ -52,15 +53,15 @@ pub enum RowState {
 /// Counts of all committed rows and letters of one relay at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accounting {
-    /// Every combination that occurs.
+    /// An entry for each combination of letter state, row state and filter result that occurs.
     pub standings: Vec<AccountEntry>,
-    /// Unresolved letters whose payload was left in a row that is gone: lost.
+    /// Unresolved letters whose payload is lost: it was left in a row that is gone.
     pub payloads_lost: u64,
-    /// Letters that were never edited and whose row now contains another event.
+    /// Letters that were never edited and whose row now has another event id.
     pub strangers: u64,
 }
 
-/// The five places of a row.
+/// The five places of a row, which the module describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RowPlace {
     Published,
@@ -79,8 +80,7 @@ impl AccountEntry {
         self.letter.as_ref().is_some_and(|(_, resolution)| resolution.is_some())
     }
 
-    /// The place of rows in this standing; `None` for a resolution that this program does not
-    /// recognise.
+    /// The place of the counted rows; `None` for a resolution that this program does not recognise.
     fn place(&self) -> Option<RowPlace> {
         let letter =
             self.letter.as_ref().map(|(state, resolution)| (state.as_str(), resolution.as_deref()));
@@ -110,7 +110,7 @@ impl Accounting {
         self.sum(|standing| standing.row != RowState::Gone)
     }
 
-    /// Rows of these that the position has passed.
+    /// Retained rows that the position has passed.
     pub fn settled(&self) -> u64 {
         self.sum(|standing| standing.row == RowState::Settled)
     }
@@ -125,12 +125,12 @@ impl Accounting {
         self.at(RowPlace::Pending)
     }
 
-    /// Rows that wait for an operator.
+    /// Rows with a letter that waits for an operator.
     pub fn dead(&self) -> u64 {
         self.at(RowPlace::Dead)
     }
 
-    /// Rows that an operator gave up.
+    /// Rows with a letter that an operator discarded.
     pub fn discarded(&self) -> u64 {
         self.at(RowPlace::Discarded)
     }
@@ -149,12 +149,12 @@ impl Accounting {
         })
     }
 
-    /// Letters that are resolved and whose row retention has taken.
+    /// Resolved letters whose row retention has deleted.
     pub fn resolved_without_row(&self) -> u64 {
         self.sum(|standing| standing.is_without_row() && standing.is_resolved())
     }
 
-    /// Letters that are not resolved and whose row retention has taken: they carry their payload.
+    /// Unresolved letters whose row retention has deleted: such a letter has a copy of the payload.
     pub fn unresolved_without_row(&self) -> u64 {
         self.sum(|standing| standing.is_without_row() && !standing.is_resolved())
     }

@@ -1,10 +1,10 @@
-//! Lists of columns that several statements share, and how they come into a statement's text.
+//! Inserts lists of columns that several statements share into the text of a statement.
 //!
 //! A statement's file has `o.* /* columns event $6::integer */` where the list belongs: so the file
 //! is SQL as it stands, with all columns of the table. `columns/event.sql` has the list; `$n` in it
 //! becomes the parameter that the statement names.
 
-/// The mark in a statement's file, up to its parameter, and the list that takes its place.
+/// The text in a statement's file that a list replaces, up to its parameter, and the list.
 const LISTS: [(&str, &str); 2] = [
     ("o.* /* columns event", include_str!("columns/event.sql")),
     ("l.* /* columns letter", include_str!("columns/letter.sql")),
@@ -40,7 +40,7 @@ mod tests {
         assert_eq!(with_columns("SELECT o.* FROM o"), "SELECT o.* FROM o");
     }
 
-    /// References with another spelling would leave all columns of the table in the statement.
+    /// A reference with another spelling would leave all columns of the table in the statement.
     #[test]
     fn no_reference_stays_in_a_statement() {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/outbox/sql");

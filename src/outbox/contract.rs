@@ -1,4 +1,5 @@
-//! Conditions on which the reader relies: detection of broken ones, and their repair.
+//! Detects and repairs violations of the conditions that the relay's reading of the outbox relies
+//! on.
 
 use tokio_postgres::Row;
 
@@ -8,9 +9,9 @@ use crate::pg::{error::QueryError, session::Parameters};
 /// Remedy for a broken condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remedy {
-    /// The relay repairs it and reads again the rows that it may have passed over.
+    /// The relay repairs the condition and reads again the rows that it may have passed over.
     Repair,
-    /// The relay repairs it; nothing was passed over.
+    /// The relay repairs the condition; no row was passed over.
     Restore,
     /// No event is lost and events flow, but an operator should act.
     Warn,
@@ -21,7 +22,7 @@ pub enum Remedy {
 /// A broken condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broken {
-    /// Its name, for logs.
+    /// Name of the condition, for logs.
     pub code: String,
     /// Reaction of the relay.
     pub remedy: Remedy,
@@ -32,7 +33,7 @@ pub struct Broken {
 }
 
 impl Broken {
-    /// The code of rows that were copied from another cluster, and wait.
+    /// The code of the condition that rows were copied from another cluster, and wait.
     pub const FOREIGN_ROWS: &str = "foreign_rows";
 
     fn read(row: &Row) -> Result<Self, QueryError> {
@@ -53,16 +54,18 @@ impl Broken {
 /// Result of a repair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repaired {
-    /// Rows that got a new `seq`, because theirs had been drawn before.
+    /// Rows that got a new `seq`, because another row or letter already had theirs.
     pub renumbered: i64,
-    /// The relays that read again from the place where every condition was last met.
+    /// The relays that read again from the last position at which every condition held.
     pub put_back: Vec<String>,
-    /// The relays for which that place is unknown or too far back.
+    /// The relays without such a position, or for which it is too far back. They may have passed
+    /// rows over.
     pub uncertain: Vec<String>,
 }
 
 impl Outbox {
-    /// The broken conditions. When there are none, the database records the position as sound.
+    /// The broken conditions. When there are none, the position is recorded as sound: a later
+    /// repair goes back to it.
     ///
     /// # Errors
     /// The errors of the session.
@@ -83,12 +86,12 @@ impl Outbox {
 }
 
 impl Repair {
-    /// Repairs the sequence and the triggers, and resets each position to where it was last sound.
-    /// Every term increases, so the caller must acquire the lease again.
+    /// Repairs the sequence and the triggers, and puts each position back to the last one that was
+    /// recorded as sound. Every term increases, so the caller must acquire the lease again.
     ///
     /// # Errors
     /// The errors of the session; class `Transient` while open transactions keep the sequence from
-    /// being altered. It takes as long as numbering rows takes.
+    /// being altered. The duration grows with the number of rows that get a new `seq`.
     pub async fn repair_contract(&self) -> Result<Repaired, QueryError> {
         let row = self.one(include_str!("sql/repair_contract.sql"), &[]).await?;
         Ok(Repaired {
@@ -98,11 +101,11 @@ impl Repair {
         })
     }
 
-    /// Gives rows from another cluster transaction numbers of this one, so that the reader finds
+    /// Gives rows from another cluster transaction numbers of this one, so that the relay reads
     /// them. Returns the number of rows.
     ///
     /// # Errors
-    /// The errors of the session. It takes as long as there are rows.
+    /// The errors of the session. The duration grows with the number of these rows.
     pub async fn adopt_rows(&self) -> Result<i64, QueryError> {
         let row = self.one(include_str!("sql/adopt_rows.sql"), &[]).await?;
         Ok(row.try_get("adopted")?)

@@ -1,4 +1,4 @@
-//! Dead letters as returned by the statements that write them, for the log.
+//! Reads newly dead letters from the answers of the statements that write them, for the log.
 
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -16,7 +16,7 @@ pub struct DeadLetter {
     pub event_id: Uuid,
     /// The event's type.
     pub event_type: String,
-    /// The key as people write it, `type/id`; `None` for an event without one.
+    /// The key as people write it, `type/id`; `None` for an event without a key.
     pub key: Option<String>,
     /// The reason as a word.
     pub code: String,
@@ -24,8 +24,8 @@ pub struct DeadLetter {
     pub error: String,
 }
 
-/// Reads the dead letters from the rows of a statement. Its column `term_column` is 0 when the term
-/// is lost, and nothing was written.
+/// Reads the dead letters from the rows of a statement. The column `term_column` is 0 when the term
+/// is lost and nothing was written.
 pub(super) fn dead_letters(
     rows: &[Row],
     term_column: &str,

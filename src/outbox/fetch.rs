@@ -16,11 +16,11 @@ const POLL_ROWS_MAX: usize = 1_000;
 /// The bounds of a page.
 #[derive(Debug, Clone, Copy)]
 pub struct PageLimits {
-    /// Rows at most.
+    /// Maximum number of rows.
     pub events: usize,
-    /// Bytes at most; the row that crosses the bound still comes.
+    /// Maximum number of bytes; the row that crosses the bound is still returned.
     pub bytes: usize,
-    /// Bytes of a single payload at most: a larger one stays in the database.
+    /// Maximum number of bytes of a single payload: a larger one stays in the database.
     pub event_bytes: u64,
 }
 
@@ -41,7 +41,7 @@ impl PageLimits {
 pub struct Page {
     /// The rows. Each is boxed: an event is large and moves often.
     pub events: Vec<Box<Event>>,
-    /// Whether there are no more up to the target.
+    /// Whether the page ends at the target: no unread row is left up to it.
     pub complete: bool,
     /// Highest `seq` that was read, when that is beyond the last row because the filter left rows
     /// out.
@@ -50,8 +50,8 @@ pub struct Page {
 
 impl Outbox {
     /// Polls: takes a new target snapshot and reads the new rows up to it in one round trip.
-    /// Everything up to `settled` must have been read. The page is missing when there are more rows
-    /// than one page has, or when the statement takes too long.
+    /// Everything up to `settled` must have been read. The page is `None` when there are more new
+    /// rows than one page has, or when the statement takes too long.
     ///
     /// # Errors
     /// The errors of the session.
@@ -80,7 +80,8 @@ impl Outbox {
         let read = self.connection.timed(Query::Fetch, read).await;
         self.limits.page.learn(if read.is_ok() { events.len() } else { limits.events }, &read);
         if read.as_ref().is_err_and(QueryError::is_of_a_row) {
-            // The pages find the row that cannot be read.
+            // Smaller pages will find the row that cannot be read, so only the target is taken
+            // here.
             return Ok((self.target().await?, None));
         }
         read?;
@@ -100,8 +101,8 @@ impl Outbox {
         Ok(Snapshot::new(row.try_get(0)?))
     }
 
-    /// The transactions that were open at `settled`, have ended since, and have rows. The caller
-    /// passes this literal to [`Outbox::page`] unread.
+    /// The transactions that were open at `settled`, have ended since, and have rows. The result is
+    /// an array literal of Postgres, which the caller passes to [`Outbox::page`] as it is.
     ///
     /// # Errors
     /// The errors of the session.
@@ -145,7 +146,7 @@ impl Outbox {
         }
     }
 
-    /// Reads the rows of a page once. For a reader with a filter the stretch ends at `to`.
+    /// Reads the rows of a page once. For a relay with a filter, `to` is the highest `seq` to read.
     pub(super) async fn page_once(
         &self,
         cursor: &Position,
@@ -236,8 +237,8 @@ impl Outbox {
     }
 }
 
-/// Number of leading events whose payloads fit into `limits.bytes`. The event that crosses the
-/// bound counts.
+/// Number of leading events whose payloads fit into `limits.bytes`, plus the event that crosses the
+/// bound.
 fn fitting(events: &[Box<Event>], limits: PageLimits) -> usize {
     let mut sum = 0;
     let crossing = events.iter().position(|event| {

@@ -1,8 +1,8 @@
-//! Reading for a route with a filter: events outside of the filter never leave the database.
+//! Reads pages for a route with a filter: events outside of the filter never leave the database.
 //!
-//! Pages of this reader are read in stretches of `seq`. A stretch has at most as many rows as one
-//! statement can read within its deadline, however few of them the route takes. The page says how
-//! far it was read, so that no row is read twice.
+//! Such a page is read in stretches, which are ranges of `seq`. A stretch has at most as many rows
+//! as one statement can read within its deadline, however few of them the route takes. The page
+//! says how far the outbox was read, so that no row is read twice.
 
 use std::{
     fmt,
@@ -21,8 +21,8 @@ use crate::{
 /// Maximum number of `seq` values that one statement reads.
 const STRETCH_MAX: usize = 50_000;
 
-/// Number of empty stretches after which a page is returned without an event, so that the position
-/// can settle what was read.
+/// Number of empty stretches after which a page is returned without an event. The position can then
+/// settle the range that was read.
 const EMPTY_STRETCHES_MAX: usize = 8;
 
 /// Time after which a page is returned without an event, even when unread rows are left.
@@ -31,11 +31,11 @@ const LONG: Duration = Duration::from_millis(500);
 /// Type of an event whose own type cannot be read (migrations/functions/salvage.sql).
 const UNREADABLE: &str = "unreadable";
 
-/// Mark in a statement's file where a filter belongs, up to the alias of the row.
+/// Text in a statement's file where a filter is inserted, up to the alias of the row.
 const MARK: &str = "true /* filter ";
 
 /// The text of a statement with the filter in the place of `true /* filter r */`. In `true /*
-/// filter r up to 7 */` parameter 7 also bounds the stretch.
+/// filter r up to 7 */` parameter 7 is also the highest `seq` to read.
 pub(super) fn with_filter(sql: &str, filter: &Filter) -> String {
     let mut whole = String::with_capacity(sql.len());
     let mut rest = sql;
@@ -60,11 +60,11 @@ pub(super) fn with_filter(sql: &str, filter: &Filter) -> String {
     whole
 }
 
-/// State that a reader needs only for a filter.
+/// State that only the reading with a filter needs.
 #[derive(Debug)]
 pub(super) struct Filtered {
     pub(super) filter: Filter,
-    /// The statement that reads the last `seq` that was drawn.
+    /// The statement that reads the highest `seq` that was drawn.
     ceiling: Prepared,
 }
 
@@ -77,21 +77,22 @@ impl Filtered {
 /// A change of a relay's filter since its last run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FilterChange {
-    /// The waiting events that are passed over now; `None` when they could not be counted in time.
+    /// The waiting events that the new filter leaves out; `None` when they could not be counted in
+    /// time.
     pub passed_over: Option<PassedOver>,
 }
 
-/// Waiting events that a relay passes over with another filter.
+/// Waiting events that a relay's present filter takes and its new filter leaves out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PassedOver {
-    /// Their number among the first 1,000 that wait.
+    /// Number of such events among the first 1,000 that wait.
     pub counted: i64,
-    /// Whether no more than these wait.
+    /// Whether no more than these first events wait.
     pub is_all: bool,
 }
 
 impl PassedOver {
-    /// Whether no event is passed over for certain.
+    /// Whether it is certain that no waiting event is left out.
     pub fn is_none(self) -> bool {
         self.is_all && self.counted == 0
     }
@@ -111,8 +112,8 @@ impl fmt::Display for PassedOver {
 const COUNT: &str = include_str!("sql/count_passed_over.sql");
 
 impl Inspection {
-    /// Counts the events that wait for a relay and that this filter would not publish; `None` when
-    /// the filter is its present one.
+    /// Counts the waiting events of a relay that `filter` would leave out; `None` when `filter` is
+    /// the present one.
     ///
     /// # Errors
     /// The errors of the session.
@@ -142,7 +143,7 @@ impl Outbox {
         let count = self.schema.apply(COUNT);
         let passed_over = match self.connection.query(&count, &[&self.relay, &filter]).await {
             Ok(rows) => counted(&rows)?,
-            // A failed count does not keep the relay from leading.
+            // The count may take too long. Without it the relay still leads.
             Err(error) if error.is_given_up() => None,
             Err(error) => return Err(error),
         };
@@ -164,13 +165,13 @@ impl Outbox {
     ) -> Result<Page, QueryError> {
         let (began, mut limits) = (Instant::now(), limits);
         let row = self.connection.run_one(Query::Fetch, &filtered.ceiling, &[]).await?;
-        // The target snapshot was taken before the ceiling. So no row of the snapshot has a higher
-        // `seq`, unless somebody has set the sequence back.
+        // The target snapshot was taken before the highest drawn `seq` (the ceiling) was read. So
+        // no row of the snapshot has a higher `seq`, unless somebody has set the sequence back.
         let mut ceiling: i64 = row.try_get(0)?;
         let mut cursor = cursor.clone();
         let mut empty = 0;
         // Late rows may lie below the floor, and the first stretch contains all of them. After a
-        // row that cannot be read the stretch begins at the bookmark, to find that row.
+        // row that cannot be read, the stretch begins again at the bookmark, to find that row.
         let mut begins_at = cursor.bookmark.max(cursor.floor);
         loop {
             limits.events = self.limits.page.at_most(limits.events);
@@ -194,8 +195,8 @@ impl Outbox {
                     let page = Page { events, complete: false, read_to: None };
                     let mut page = self.fill(page, limits).await?;
                     page.read_to = page.events.last().map(|event| event.seq);
-                    // An event whose type cannot be read passes every filter, so that one route
-                    // reports it.
+                    // An event whose type cannot be read passes every filter, so that at least one
+                    // route reports it.
                     page.events.retain(|event| {
                         event.event_type == UNREADABLE || filtered.filter.takes(event)
                     });
@@ -205,11 +206,11 @@ impl Outbox {
                 Ok(events) => {
                     let is_full = events.len() >= limits.events;
                     if events.is_empty() || is_last && !is_full {
-                        // Millions of numbers may be missing in a row, and somebody may set the
-                        // sequence back.
+                        // The next row may be far above: millions of numbers may be missing in a
+                        // row, or somebody may set the sequence back.
                         let beyond = Position { bookmark: Seq(to), ..cursor.clone() };
                         let next = match self.next_row(&beyond, late, i64::MAX).await {
-                            // A row beyond cannot be read. The next stretches find it.
+                            // A row further on cannot be read. The next stretches find it.
                             Err(error) if error.is_of_a_row() => Some(to.saturating_add(1)),
                             next => next?,
                         };

@@ -21,25 +21,25 @@ pub struct Inspection {
 pub struct RelayProgress {
     /// The fencing number of the last holding.
     pub term: i64,
-    /// Host and process of the last holder.
+    /// Host and process of the last leader.
     pub holder: String,
-    /// Start of that holding, as ISO 8601.
+    /// Start of the last holding, as ISO 8601.
     pub acquired_at: String,
     /// Time of the last write of the position, as ISO 8601.
     pub updated_at: String,
-    /// Age of that write in seconds, by the database's clock.
+    /// Age of the last write in seconds, by the database's clock.
     pub updated_seconds_ago: f64,
     /// The stream that the last acknowledgement came from.
     pub stream: Option<String>,
-    /// Creation time of that stream in nanoseconds since the Unix epoch; `None` when unknown.
+    /// Creation time of the stream in nanoseconds since the Unix epoch; `None` when unknown.
     pub stream_created: Option<i64>,
-    /// Sequence of that acknowledgement in the stream.
+    /// Stream sequence of the last acknowledgement.
     pub stream_seq: i64,
     /// The reason why nothing is published, as the relay gave it; `None` when events flow.
     pub note: Option<String>,
     /// Report of the relay under this term, as JSON; `None` before its first report.
     pub report: Option<String>,
-    /// Age in seconds of that report, or of the acquisition when there is no report.
+    /// Age in seconds of that report; without a report, of the acquisition of the lease.
     pub silent_seconds: f64,
 }
 
@@ -50,7 +50,7 @@ pub struct SessionLimit {
     pub what: String,
     /// Maximum number of sessions.
     pub max: i64,
-    /// Current number of sessions, the asking one included.
+    /// Current number of sessions, with the session that asks.
     pub now: i64,
 }
 
@@ -61,7 +61,7 @@ pub struct MissingPrivilege {
     pub object: String,
     /// Name of the privilege.
     pub privilege: String,
-    /// The statement that grants it.
+    /// The statement that grants the privilege.
     pub statement: String,
 }
 
@@ -71,7 +71,7 @@ impl Inspection {
         Self { connection, schema, measuring: Measuring::default() }
     }
 
-    /// The session, for statements that use no table of the outbox.
+    /// The session, for statements that use none of Postrider's tables.
     pub fn connection(&self) -> &Connection {
         &self.connection
     }
@@ -130,8 +130,8 @@ impl Inspection {
         Ok(leader.filter(|leader| leader.leads() && leader.session != LeaderSession::Gone))
     }
 
-    /// Meaning in this cluster of a position that another cluster made. `None` when this cluster
-    /// made it, or when there is no position.
+    /// Says whether a position that another cluster made is valid in this one. `None` when this
+    /// cluster made it, or when there is no position.
     ///
     /// # Errors
     /// The errors of the session.

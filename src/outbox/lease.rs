@@ -22,9 +22,9 @@ use crate::{
 pub struct Candidate {
     /// Host and process, for people.
     pub holder: String,
-    /// A random id of this process's start.
+    /// A random id, which each start of the program draws.
     pub instance: Uuid,
-    /// Identity of the process, comparable between processes of one machine.
+    /// Identity of the process, by which processes of one machine recognise each other.
     pub process: Option<String>,
     /// Time for which the lease is valid after each renewal.
     pub length: Duration,
@@ -35,11 +35,11 @@ pub struct Candidate {
 pub struct Leader {
     /// The fencing number of the last holding.
     pub term: i64,
-    /// The leader's host and process, or those of the last one.
+    /// Host and process of the leader, or of the last leader.
     pub holder: String,
-    /// The process that leads, or led last; `None` before the first lease.
+    /// Random id of the process that leads, or led last; `None` before the first lease.
     pub instance: Option<Uuid>,
-    /// Identity of that process, comparable between processes of one machine.
+    /// Identity of that process, by which processes of one machine recognise each other.
     pub process: Option<String>,
     /// Remaining time of the lease by the server's clock; `None` when it was released or has
     /// expired.
@@ -48,14 +48,14 @@ pub struct Leader {
     pub backend_pid: Option<i32>,
     /// State of that session according to the server.
     pub session: LeaderSession,
-    /// Whether a program version without leases leads.
+    /// Whether a program of a version without leases leads.
     pub is_locked: bool,
-    /// Whether an instance can have written this end of the lease.
+    /// Whether any instance can have written the time at which the lease ends.
     pub end: LeaseEnd,
 }
 
-/// A relay of the same route that is led with another number of shards. Both would publish the same
-/// events, in no order.
+/// A relay of the same route that is led with another number of shards. Two such relays would
+/// publish the same events, in no common order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rival {
     /// Name of the relay.
@@ -76,7 +76,7 @@ pub(super) async fn rival(
     rows.first().map(read).transpose()
 }
 
-/// Plausibility of the end of a lease.
+/// Whether any instance can have written the time at which a lease ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseEnd {
     /// The end is within the longest lease of any instance, or there is no lease.
@@ -88,11 +88,12 @@ pub enum LeaseEnd {
 /// State of the leader's session according to the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaderSession {
-    /// The session stands.
+    /// The session is open.
     Alive,
     /// The session has ended.
     Gone,
-    /// The session was opened through a pooler or on another server, or this role may not see it.
+    /// The session was opened through a pooler or before a restart of the server, or this role may
+    /// not see it.
     Unknown,
 }
 
@@ -123,20 +124,22 @@ impl Leader {
     }
 }
 
-/// The position at the moment of acquisition, with what belongs to it.
+/// The position at the moment of acquisition, and facts that were read with it.
 #[derive(Debug)]
 pub struct Acquired {
     /// The fencing number of this holding.
     pub term: i64,
     /// Position up to which everything is settled.
     pub position: Position,
-    /// Exclusive lower bound for the `seq` of rows that begin from now on.
+    /// Exclusive lower bound for the `seq` of rows that are inserted by transactions that begin
+    /// later.
     pub fence: Seq,
     /// No row with a higher `seq` was handed to the broker by an earlier leader.
     pub sent_to: Seq,
     /// The stream as of the last settlement.
     pub stream: StreamMark,
-    /// The stream's name and creation time at the last settlement. The time is `None` when unknown.
+    /// The stream's name and creation time at the last settlement. The creation time is `None` when
+    /// unknown.
     pub stream_identity: Option<(String, Option<i64>)>,
     /// Rows that were settled as published.
     pub published: i64,
@@ -161,9 +164,9 @@ pub enum Course {
 /// Meaning in this cluster of a position that another cluster made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ForeignPosition {
-    /// The position is true here: `pg_upgrade` made this cluster of the other one.
+    /// The position is valid: `pg_upgrade` made this cluster of the other one.
     Upgraded,
-    /// The position means nothing here: the database was restored from a dump.
+    /// The position is not valid: the database was restored from a dump.
     Restored,
 }
 
@@ -192,7 +195,7 @@ impl Acquired {
                 bookmark: seq("bookmark")?,
             },
             fence,
-            // A number that was not drawn yet cannot have been sent.
+            // A `seq` that was not drawn yet cannot have been sent.
             sent_to: sent_to.map_or(fence, |sent_to| sent_to.min(fence)),
             stream: StreamMark {
                 acked: row.try_get::<_, i64>("stream_seq")?.unsigned_abs(),
@@ -241,7 +244,7 @@ impl Outbox {
     }
 
     /// Acquires the lease, and the position under a new term; `None` when another instance leads.
-    /// `ended` is a term whose session has ended.
+    /// `ended` is a term whose leader's session has ended, so that its lease counts as free.
     ///
     /// # Errors
     /// The errors of the session.
@@ -287,7 +290,7 @@ impl Outbox {
     /// Releases the lease and notifies the standbys.
     ///
     /// # Errors
-    /// The errors of the session; the lease ends by itself then.
+    /// The errors of the session. The lease then ends by itself when its time is over.
     pub async fn release(&self, term: i64) -> Result<(), QueryError> {
         let channel = self.schema.lease_channel();
         self.connection
@@ -296,7 +299,8 @@ impl Outbox {
             .map(drop)
     }
 
-    /// A relay of the same route that is led with another number of shards, if there is one.
+    /// A relay of the same route that is led with another number of shards; `None` when there is
+    /// none.
     ///
     /// # Errors
     /// The errors of the session.
@@ -304,8 +308,8 @@ impl Outbox {
         rival(&self.connection, &self.schema, route).await
     }
 
-    /// Ends the terms of leaders of the same route that have another number of shards and an
-    /// expired lease.
+    /// Ends the terms of relays of the route that have another number of shards and an expired
+    /// lease.
     ///
     /// # Errors
     /// The errors of the session.
@@ -314,8 +318,8 @@ impl Outbox {
         self.connection.query(&sql, &[&route, &shards]).await.map(drop)
     }
 
-    /// Shortens leases of the route with another number of shards that end later than any instance
-    /// can have written. Returns whether there was one.
+    /// Shortens the leases of relays of the route with another number of shards, where they end
+    /// later than any instance can have written. Returns whether a lease was shortened.
     ///
     /// # Errors
     /// The errors of the session.
@@ -325,7 +329,7 @@ impl Outbox {
         Ok(!self.connection.query(&sql, &[&route, &shards, &longest]).await?.is_empty())
     }
 
-    /// Whether the route has positions of another number of shards.
+    /// Whether the route has positions of relays with another number of shards.
     ///
     /// # Errors
     /// The errors of the session.
@@ -349,7 +353,8 @@ impl Outbox {
         }
     }
 
-    /// Takes over a position whose cluster became this one by `pg_upgrade`. Returns whether it did.
+    /// Takes over a position whose cluster became this one by `pg_upgrade`. Returns whether it was
+    /// taken over.
     ///
     /// # Errors
     /// The errors of the session.

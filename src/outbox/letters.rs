@@ -1,4 +1,4 @@
-//! Letters that are tried again: finding due ones, loading their keys, recording results.
+//! Finds due letters, loads the letters of their keys, and writes what became of them.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::{
     pg::error::QueryError,
 };
 
-/// Maximum number of due letters of one load.
+/// Maximum number of due letters that one statement returns.
 const DUE_MAX: i64 = 256;
 
 /// Letters of a page of blocked keys. A page is read within the deadline of a statement, however
@@ -36,9 +36,9 @@ const KEYS_AT_ONCE: usize = 16;
 /// A letter whose mark is due.
 #[derive(Debug, Clone)]
 pub struct DueLetter {
-    /// Mark of the letter.
+    /// Mark of the letter, with its id.
     pub mark: Mark,
-    /// Key of the letter; `None` for a letter without one.
+    /// Key of the letter; `None` for a letter without a key.
     pub key: Option<AggregateKey>,
 }
 
@@ -47,14 +47,14 @@ pub struct DueLetter {
 pub struct DueLetters {
     /// The due letters, the longest waiting first.
     pub due: Vec<DueLetter>,
-    /// Time until the next mark that is not due; `None` without one.
+    /// Time until the next mark that is not due; `None` when there is no such mark.
     pub next_in: Option<Duration>,
 }
 
 /// A page of the blocked keys.
 #[derive(Debug)]
 pub struct BlockedKeys {
-    /// The blocked keys, one entry for each letter that blocks one.
+    /// The blocked keys: one entry for each letter that blocks its key.
     pub keys: Vec<AggregateKey>,
     /// The letter after which the next page begins; `None` when this was the last.
     pub next: Option<LetterId>,
@@ -103,8 +103,8 @@ impl Outbox {
         Ok(DueLetters { due, next_in: next_in.and_then(seconds) })
     }
 
-    /// Loads the letters of some keys, and stops after `bytes` of payloads. Marks that were not
-    /// loaded come again with the next load.
+    /// Loads the letters of some keys, and stops after the bytes and letters of `limits`. Keys that
+    /// were not loaded keep their marks, so the next load has them.
     ///
     /// # Errors
     /// The errors of the session.
@@ -125,8 +125,8 @@ impl Outbox {
                 if bytes >= limits.bytes {
                     return Ok(loaded);
                 }
-                // Large payloads stayed in the outbox. They are read one by one while there is
-                // room.
+                // A large payload stayed in the outbox. Such payloads are read one by one while
+                // there is memory for them.
                 self.read_large_head(&mut run, limits.event_bytes).await?;
                 letters += run.len();
                 bytes += run.iter().map(|letter| letter.event.footprint()).sum::<usize>();
@@ -153,8 +153,8 @@ impl Outbox {
         Ok(rows.iter().map(stored).collect::<Result<Vec<_>, _>>()?)
     }
 
-    /// Reads the large payload of the letter that goes first. The run ends before the next letter
-    /// with a large payload.
+    /// Reads the payload of the first letter from the outbox, when it is large. Cuts the run before
+    /// the next letter with a large payload.
     async fn read_large_head(
         &self,
         run: &mut Vec<StoredLetter>,
@@ -177,7 +177,7 @@ impl Outbox {
         self.limits.records.at_most(usize::MAX)
     }
 
-    /// Writes the results of letters. Writing them again changes nothing.
+    /// Writes what became of letters. Writing the same records again changes nothing.
     ///
     /// At most `named_max` of the letters that became dead are returned.
     ///

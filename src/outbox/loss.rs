@@ -1,4 +1,4 @@
-//! Losses beyond what the outbox retains: published events that no healing can restore.
+//! Reads and acknowledges losses: published events that no healing can restore from the outbox.
 
 use tokio_postgres::Row;
 
@@ -8,11 +8,11 @@ use crate::pg::error::QueryError;
 /// Losses of one relay that no operator has acknowledged.
 #[derive(Debug, Clone, Default)]
 pub struct Losses {
-    /// Number of times that the stream lost events which the outbox no longer has.
+    /// Number of incidents in which the stream lost events that the outbox no longer has.
     pub losses: u64,
     /// Upper bound for the number of lost events.
     pub events: u64,
-    /// Time of the first notice, as ISO 8601.
+    /// Time at which the first of these losses was noticed, as ISO 8601.
     pub noticed_at: Option<String>,
 }
 
@@ -51,7 +51,7 @@ impl Inspection {
     }
 
     /// Records that an operator has acknowledged the losses of a relay. Returns the number of
-    /// losses.
+    /// incidents.
     ///
     /// # Errors
     /// The errors of the session.

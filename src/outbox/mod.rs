@@ -63,14 +63,15 @@ pub use why::{WaitingKey, WaitingLetter};
 /// The planner settings of a session that reads the outbox. With stale or missing statistics the
 /// planner would otherwise turn an index range into a scan of the settled rows.
 pub const SESSION_SETTINGS: [(&str, &str); 12] = [
-    // A relay sends a statement every few seconds, so the server may end a session that is silent
-    // for longer.
+    // A relay sends a statement every few seconds. So the server may end a session that has been
+    // silent for a minute.
     ("idle_session_timeout", "60000"),
     ("enable_seqscan", "off"),
     ("enable_bitmapscan", "off"),
     ("enable_sort", "off"),
     ("enable_hashjoin", "off"),
-    // The remaining plans must be allowed, whatever the settings of the role or database are.
+    // Nested loops and index scans must be allowed, whatever the settings of the role or database
+    // are.
     ("enable_nestloop", "on"),
     ("enable_indexscan", "on"),
     ("enable_indexonlyscan", "on"),
@@ -78,8 +79,8 @@ pub const SESSION_SETTINGS: [(&str, &str); 12] = [
     // A page is too small to be worth parallel worker processes.
     ("max_parallel_workers_per_gather", "0"),
     ("plan_cache_mode", "force_generic_plan"),
-    // A lost settlement costs a retry that the stream deduplicates; waiting for the disk costs
-    // more.
+    // A settlement that a crash of the server loses is repeated, and the stream deduplicates its
+    // messages. Waiting for the disk at each settlement costs more.
     ("synchronous_commit", "off"),
 ];
 
@@ -91,7 +92,7 @@ pub struct Outbox {
     statements: Statements,
     measuring: depth::Measuring,
     limits: Arc<RowLimits>,
-    /// State for a filter; `None` for a reader of every event.
+    /// State for a filter; `None` for a relay that takes every event.
     filtered: Option<filtered::Filtered>,
 }
 
@@ -175,8 +176,8 @@ impl Outbox {
         Ok(Arc::new(Self { connection, relay, schema, statements, measuring, limits, filtered }))
     }
 
-    /// Measures how much is not published; `None` before the relay's first start. A standby uses
-    /// it, which has only one session.
+    /// Measures how much is not published; `None` before the relay's first start. A standby
+    /// measures in this session, because it has no other.
     ///
     /// # Errors
     /// The errors of the session.
@@ -202,7 +203,8 @@ impl Outbox {
         self.connection.sharing()
     }
 
-    /// Rows with a letter that the position has not passed. Such rows exist only after a healing.
+    /// Rows that have a letter and that the position has not passed. Such rows exist only after a
+    /// healing.
     ///
     /// # Errors
     /// The errors of the session.

@@ -1,4 +1,4 @@
-//! Application sessions: privileges that inserts lack, lock queues, and connected instances.
+//! Finds roles that may not insert, sessions that wait for locks, and sessions of other instances.
 
 use tokio_postgres::Row;
 
@@ -8,11 +8,11 @@ use crate::pg::{blocking::Blocking, error::QueryError};
 /// A role that is meant to insert events and would be refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hindrance {
-    /// The role. `None` when every insert is refused while the relay sleeps.
+    /// The role that would be refused. `None` when every insert is refused while the relay sleeps.
     pub role: Option<String>,
     /// Privileges that are missing, with their objects.
     pub lacks: Vec<String>,
-    /// Statements that grant them.
+    /// Statements that grant the missing privileges.
     pub statements: Vec<String>,
 }
 
@@ -21,7 +21,7 @@ pub struct Hindrance {
 pub struct Queue {
     /// The session at the head, for which the others wait.
     pub by: Blocking,
-    /// The table or sequence of the schema that they wait for; `None` for another object.
+    /// The table or sequence of the schema that is waited for; `None` for another object.
     pub object: Option<String>,
     /// Sessions of Postrider that wait.
     pub ours: u64,
@@ -63,8 +63,8 @@ impl Inspection {
         self.query(HINDERED, &[]).await?.iter().map(Hindrance::read).collect()
     }
 
-    /// The lock queue for a table of the schema, or that contains an instance of this relay; `None`
-    /// without one.
+    /// The lock queue for a table or sequence of the schema, or the one in which an instance of
+    /// this relay waits; `None` when nobody waits.
     ///
     /// # Errors
     /// The errors of the session.
@@ -72,7 +72,7 @@ impl Inspection {
         self.query(QUEUE, &[&relay]).await?.first().map(Queue::read).transpose()
     }
 
-    /// Sessions of all instances of this relay, leaders and standbys, for people.
+    /// Sessions of all instances of this relay, leaders and standbys, as text for people.
     ///
     /// # Errors
     /// The errors of the session.

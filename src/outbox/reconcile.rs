@@ -1,4 +1,4 @@
-//! Settled events that the stream should contain, and letters for those that it lacks.
+//! Reads settled events that the stream should contain, and makes letters of those that it lacks.
 
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
@@ -12,15 +12,15 @@ use crate::{
 /// full of such letters is still written within the deadline of a statement.
 pub const LETTER_BYTES_MAX: u64 = 256 << 10;
 
-/// Maximum number of events of one batch: each copies a row.
+/// Maximum number of events for which one statement makes letters: it copies the row of each.
 pub const RECONCILE_BATCH: usize = 256;
 
 /// A settled event.
 #[derive(Debug, Clone, Copy)]
 pub struct SettledEvent {
-    /// Id of the event; for an edited letter, the letter's.
+    /// Id of the event, or of its letter when that was edited.
     pub id: Uuid,
-    /// Place in the outbox.
+    /// Place of the event in the outbox.
     pub seq: Seq,
     /// Place where the event should be.
     pub due: SettledDue,
@@ -29,8 +29,7 @@ pub struct SettledEvent {
 /// Place where a settled event should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SettledDue {
-    /// Neither in the stream nor anywhere: a letter that was not published, or an event outside of
-    /// the filter.
+    /// Not in the stream: its letter was not published, or the event is outside of the filter.
     Nowhere,
     /// In the stream.
     InStream,
@@ -46,7 +45,7 @@ pub struct Settled {
 }
 
 impl Settled {
-    /// Works through this session.
+    /// Reads and writes through this session.
     pub fn new(connection: Connection, schema: Schema, relay: String) -> Self {
         Self { connection, schema, relay }
     }
@@ -81,8 +80,8 @@ impl Settled {
         rows.iter().map(read).collect()
     }
 
-    /// Makes letters of missing events, so that the relay publishes them again: at most
-    /// [`RECONCILE_BATCH`]. Returns the number of letters.
+    /// Makes letters of missing events, so that the relay publishes them again. `missing` has at
+    /// most [`RECONCILE_BATCH`] events. Returns the number of letters.
     ///
     /// # Errors
     /// The errors of the session.

@@ -1,4 +1,4 @@
-//! The relays that have a position, and the removal of those that no instance runs.
+//! Lists the relays that have a position, and removes relays that no instance leads.
 
 use tokio_postgres::Row;
 
@@ -10,17 +10,17 @@ use crate::pg::error::QueryError;
 pub struct RelayRow {
     /// Name of the relay.
     pub relay: String,
-    /// Whether an instance leads it now.
+    /// Whether an instance leads the relay now.
     pub is_led: bool,
     /// Host and process of the last leader.
     pub holder: String,
-    /// Seconds since its last write.
+    /// Seconds since the relay last wrote to its position.
     pub idle_seconds: f64,
-    /// Upper bound for the number of events that it is behind.
+    /// Upper bound for the number of events that the relay has still to decide.
     pub behind_at_most: i64,
     /// Number of unresolved letters, exact up to 10,000.
     pub letters: i64,
-    /// The stream that it published to last.
+    /// The stream that the relay published to last.
     pub stream: Option<String>,
 }
 
@@ -38,8 +38,8 @@ pub enum GivenUp {
 }
 
 impl RelayRow {
-    /// Whether this relay is not among `ours`, has no leader, and has kept rows in the outbox for
-    /// longer than the retention.
+    /// Whether this relay is not among `ours`, has no leader, has events left, and has written
+    /// nothing for longer than the retention.
     pub fn is_abandoned(&self, ours: &[String], retention_seconds: f64) -> bool {
         self.is_left(ours) && self.idle_seconds > retention_seconds
     }
@@ -49,7 +49,7 @@ impl RelayRow {
         !ours.contains(&self.relay) && !self.is_led && self.letters > 0
     }
 
-    /// Whether this relay is not among `ours`, has no leader, and is behind.
+    /// Whether this relay is not among `ours`, has no leader, and has events left.
     pub fn is_left(&self, ours: &[String]) -> bool {
         !ours.contains(&self.relay) && !self.is_led && self.behind_at_most > 0
     }
@@ -70,7 +70,8 @@ impl RelayRow {
 const RELAYS: &str = include_str!("sql/list_relays.sql");
 
 impl Inspection {
-    /// A relay of the same route that is led with another number of shards, if there is one.
+    /// A relay of the same route that is led with another number of shards; `None` when there is
+    /// none.
     ///
     /// # Errors
     /// The errors of the session.
@@ -86,8 +87,8 @@ impl Inspection {
         self.query(RELAYS, &[&COUNT_MAX]).await?.iter().map(RelayRow::read).collect()
     }
 
-    /// Removes the position of a relay that no instance leads, and discards its letters when
-    /// `letters` says so.
+    /// Removes the position of a relay that no instance leads. `letters` says what happens to its
+    /// unresolved letters.
     ///
     /// # Errors
     /// The errors of the session.

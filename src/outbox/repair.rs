@@ -11,8 +11,8 @@ use crate::pg::{
     session::{Connection, Parameters},
 };
 
-/// Session settings for repairs, which have no deadline. A repair that is lost is done again, so
-/// none waits for the disk.
+/// Session settings for repairs, which have no deadline. A repair that a crash of the server loses
+/// is done again, so no repair waits for the disk.
 pub const REPAIR_SETTINGS: [(&str, &str); 3] =
     [("statement_timeout", "0"), ("jit", "off"), ("synchronous_commit", "off")];
 
@@ -21,7 +21,7 @@ pub const REPAIR_SETTINGS: [(&str, &str); 3] =
 pub enum HealWhen {
     /// The relay heals without waiting.
     AtOnce,
-    /// The relay heals when an operator has requested it.
+    /// The relay heals only when an operator has requested it.
     Asked,
 }
 
@@ -35,7 +35,7 @@ pub struct Healed {
     pub lost: i64,
 }
 
-/// Repairs of one relay's position.
+/// A session that repairs one relay's position.
 pub struct Repair {
     pub(super) connection: Connection,
     pub(super) schema: Schema,
@@ -43,15 +43,15 @@ pub struct Repair {
 }
 
 impl Repair {
-    /// Repairs through this session, which needs [`REPAIR_SETTINGS`].
+    /// Repairs through this session, which must have the settings of [`REPAIR_SETTINGS`].
     pub fn new(connection: Connection, schema: Schema, relay: String) -> Self {
         Self { connection, schema, relay }
     }
 
     /// Accepts a stream by its creation time and last sequence. With [`HealWhen::AtOnce`] the
-    /// position goes back to where the stream still had everything. With [`HealWhen::Asked`] an
-    /// operator must have requested it, after making letters of the missing events. `None` when
-    /// nothing was done. A new holding must begin afterwards.
+    /// position goes back to a checkpoint at which the stream had lost nothing. With
+    /// [`HealWhen::Asked`] an operator must have requested it, after making letters of the missing
+    /// events. `None` when nothing was done. A new holding must begin afterwards.
     ///
     /// # Errors
     /// The errors of the session.
@@ -76,7 +76,8 @@ impl Repair {
     /// retained row that is not settled. Returns the number of rows; `None` when the term is lost.
     ///
     /// # Errors
-    /// The errors of the session. It takes as long as rewriting the outbox takes.
+    /// The errors of the session. The duration grows with the rows of the outbox, which are all
+    /// rewritten.
     pub async fn rescan(&self, term: i64) -> Result<Option<i64>, QueryError> {
         let row = self.row(include_str!("sql/rescan_outbox.sql"), &[&self.relay, &term]).await?;
         Ok(row.try_get(0)?)

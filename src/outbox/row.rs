@@ -1,5 +1,5 @@
-//! Conversion of a row of a page into an event. Payloads stay opaque, and times need no arithmetic
-//! that can overflow.
+//! Converts a row of a page into an event. Payloads stay opaque, and times need no arithmetic that
+//! can overflow.
 
 use std::borrow::Cow;
 
@@ -53,7 +53,7 @@ impl Micros {
     }
 }
 
-/// Reads one row of a page or a poll: their columns are the same.
+/// Reads one row of a page or of a poll, which have the same columns.
 pub(super) fn event(row: &Row) -> Result<Event, tokio_postgres::Error> {
     let aggregate_type: Option<&str> = row.try_get(6)?;
     let aggregate_id: Option<&str> = row.try_get(7)?;
@@ -85,7 +85,7 @@ pub(super) fn readable(row: &Row) -> Result<Event, tokio_postgres::Error> {
     event(row).or_else(|error| Ok(unreadable(Seq(row.try_get(0)?), &describe(&error))))
 }
 
-/// An event for a row of which only the place can be read.
+/// An event for a row of which only the `seq` can be read.
 pub(super) fn unreadable(seq: Seq, reason: &str) -> Event {
     Event {
         seq,
@@ -142,7 +142,7 @@ pub(super) fn verify(columns: &[Column]) -> Result<(), QueryError> {
     Ok(())
 }
 
-/// Reads a text whose default is sent as null.
+/// Reads a text column whose default the statement sends as null.
 fn text_or(
     row: &Row,
     column: usize,

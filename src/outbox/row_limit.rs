@@ -1,37 +1,37 @@
-//! Row limits that keep a statement within its deadline.
+//! Adapts the number of rows of a statement, so that the statement ends within its deadline.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::pg::error::QueryError;
 
-/// The row limits of a relay's statements. They outlive the session, because a statement that
-/// exceeds its deadline may cost the session.
+/// The row limits of a relay's statements. They are kept when the session is lost, because a
+/// statement that exceeds its deadline may cost the session.
 #[derive(Debug, Default)]
 pub struct RowLimits {
-    /// Rows of a page.
+    /// Maximum rows of a page.
     pub(super) page: RowLimit,
     /// Maximum number of `seq` values that one statement reads for a filter.
     pub(super) stretch: RowLimit,
-    /// Letters of a page of blocked keys.
+    /// Maximum letters of a page of blocked keys.
     pub(super) blocked_keys: RowLimit,
-    /// Letters of a settlement.
+    /// Maximum letters of a settlement.
     pub(super) letters: RowLimit,
     /// Records of letters that one statement writes.
     pub(super) records: RowLimit,
 }
 
 /// Number of statements that succeed just below a size that failed, before that size is tried
-/// again: the rows there may be smaller by then.
+/// again. The rows further on may be smaller.
 const SUCCESSES_BEFORE_GROWTH: usize = 32;
 
 /// Adaptive row limit of one kind of statement. Rows that must be unpacked to be measured, or
-/// written to a slow disk, can exceed the deadline of a statement.
+/// written to a slow disk, can make a statement exceed its deadline.
 #[derive(Debug)]
 pub(super) struct RowLimit {
     limit: AtomicUsize,
     /// Number of rows with which a statement exceeded its deadline last.
     failed: AtomicUsize,
-    /// Successes in a row that would have let the limit reach `failed`.
+    /// Successful statements in a row, each of which would have let the limit grow to `failed`.
     below_failed: AtomicUsize,
 }
 
@@ -48,9 +48,10 @@ impl RowLimit {
         rows.min(self.limit.load(Ordering::Relaxed))
     }
 
-    /// Reduces the limit to an eighth of `rows` when a statement with this many exceeded its
-    /// deadline. Increases it by a quarter after each success with at least as many as the limit,
-    /// but reaches a size that failed only after [`SUCCESSES_BEFORE_GROWTH`].
+    /// Adapts the limit to the result of a statement with this number of rows. After an exceeded
+    /// deadline or an unreadable row, the limit becomes an eighth of `rows`. After a success with
+    /// at least as many rows as the limit, the limit grows by a quarter. It reaches a size that
+    /// failed only after [`SUCCESSES_BEFORE_GROWTH`].
     pub(super) fn learn<T>(&self, rows: usize, answer: &Result<T, QueryError>) {
         match answer {
             Ok(_) => self.succeeded(rows),
@@ -113,8 +114,8 @@ mod tests {
         assert_eq!(limit.at_most(1_000), 125, "a small success says nothing either");
     }
 
-    /// A limit that grew at once failed every few statements, and each failure may cost the
-    /// session.
+    /// A limit that grows back at once would fail every few statements, and each failure may cost
+    /// the session.
     #[test]
     fn a_size_that_failed_is_tried_again_only_after_many_successes() {
         let limit = RowLimit::default();

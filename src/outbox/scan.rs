@@ -11,7 +11,7 @@ use crate::{event::AggregateKey, metrics::Query, pg::error::QueryError};
 pub struct RecognisedEvent {
     /// Index of the message, counted from 0.
     pub place: usize,
-    /// Key of the event; `None` for an event without one.
+    /// Key of the event; `None` for an event without a key.
     pub key: Option<AggregateKey>,
 }
 

@@ -1,4 +1,4 @@
-//! Writes decisions back: the position and the letters that it passes over, in one statement.
+//! Writes a settlement: the position and the letters that it passes over, in one statement.
 
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ use crate::{
 /// Error code and text of a held letter.
 const HELD: (&str, &str) = ("held", "waits behind an earlier letter of its key");
 
-/// Term and stream under which a settlement is written.
+/// Term under which a settlement is written, and the columns that do not depend on its events.
 #[derive(Debug, Clone)]
 pub struct Authority {
     /// The fencing number of our holding.
     pub term: i64,
-    /// Name of the stream that acknowledged.
+    /// Name of the stream that acknowledged the events.
     pub stream: String,
     /// Creation time of that stream in nanoseconds since the Unix epoch; `None` when unknown.
     pub stream_created: Option<i64>,
@@ -61,19 +61,20 @@ pub enum SettleError {
 /// Result of a settlement.
 #[derive(Debug, Default)]
 pub struct Written {
-    /// The new fence, when the statement returns one: rows that begin later have a higher `seq`.
+    /// The new fence, when the statement returns one. Rows of transactions that begin later have a
+    /// higher `seq`.
     pub fence: Option<Seq>,
     /// Dead letters of the settlement, up to the requested number.
     pub dead: Vec<DeadLetter>,
 }
 
 impl Outbox {
-    /// Maximum number of letters in one settlement.
+    /// Maximum number of letters that one settlement may have.
     pub fn letters_max(&self) -> usize {
         self.limits.letters.at_most(usize::MAX)
     }
 
-    /// Writes a settlement. Writing it again changes nothing.
+    /// Writes a settlement. Writing the same settlement again changes nothing.
     ///
     /// At most `named_max` of its dead letters are returned.
     ///
@@ -141,7 +142,8 @@ impl Outbox {
     }
 }
 
-/// The position as the columns of its row: the first parameters of both statements.
+/// The position as the columns of its row. They are the first parameters of the statements
+/// settle_position.sql and settle_letters.sql.
 struct PositionRow<'a> {
     relay: &'a str,
     position: &'a Position,
@@ -222,8 +224,8 @@ impl<'a> LetterColumns<'a> {
                 let holds = on_dead == OnDead::Hold;
                 ("dead", holds, (reason.code, reason.text.as_str()), *attempts, None)
             }
-            // While the letter may still be published the later events wait, whatever `on_dead`
-            // says.
+            // The letter may still be published. So the later events of its key wait, whatever
+            // `on_dead` says.
             Fate::Retrying(Retry { reason, attempts, wait }) => {
                 let failure = (reason.code, reason.text.as_str());
                 ("retrying", true, failure, *attempts, Some(wait.as_secs_f64()))

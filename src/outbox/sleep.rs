@@ -1,5 +1,5 @@
-//! Sleeping without missing an event: the wake-up gate, and transactions that may have read it
-//! before.
+//! Lets the relay sleep without missing an event: opens the wake-up gate, and finds open
+//! transactions that may have read the gate before.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Rows that the database cannot read: finding them, and saving the readable columns.
+//! Finds rows that the database cannot read, and reads the columns of them that it can.
 
 use tokio_postgres::types::ToSql;
 
@@ -9,8 +9,8 @@ use crate::{
 };
 
 impl Outbox {
-    /// The first row from the cursor on, after a page of one row failed with `error`. When other
-    /// rows come before the unreadable one, the result has those.
+    /// The first row from the cursor on, after a page of one row failed with `error`. When readable
+    /// rows come before the unreadable one, the result has one of these.
     ///
     /// # Errors
     /// The errors of the session.
@@ -41,7 +41,7 @@ impl Outbox {
         }
     }
 
-    /// The `seq` of the first row from the cursor on that is below another `seq`.
+    /// The `seq` of the first row from the cursor on whose `seq` is lower than `below`.
     pub(super) async fn next_row(
         &self,
         cursor: &Position,
@@ -56,7 +56,7 @@ impl Outbox {
         Ok(row.try_get(0)?)
     }
 
-    /// The first row from the cursor on that is below another place.
+    /// The first row from the cursor on whose `seq` is lower than `below`.
     async fn row_below(
         &self,
         cursor: &Position,
@@ -117,7 +117,8 @@ impl Outbox {
     }
 }
 
-/// An event of which only the `seq` is read; without one the row has gone meanwhile.
+/// An event of which only the `seq` could be read. Without a `seq` the row has gone meanwhile,
+/// which is an error.
 fn unreadable(seq: Option<i64>, reason: &QueryError) -> Result<Box<Event>, QueryError> {
     let seq = seq.map(Seq).ok_or(QueryError::RowGone)?;
     Ok(Box::new(row::unreadable(seq, &reason.to_string())))

@@ -1,4 +1,4 @@
-//! Chores of a relay: depth, retention, checkpoints, the note for `status`.
+//! Runs the statements of a relay's chores: depth, retention, checkpoints, the report for `status`.
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
@@ -10,9 +10,10 @@ use crate::{
     pg::{connect::Connection, error::QueryError, schema::Schema},
 };
 
-/// The tables as the chores use them, through a separate session: off the data path.
+/// The tables as the chores use them, through a session of their own, off the data path.
 ///
-/// No statement is prepared in advance: one that cannot be prepared would make all fail.
+/// No statement is prepared in advance: one that the server refuses to prepare would keep all
+/// chores from running.
 pub struct Upkeep {
     connection: Arc<Connection>,
     schema: Schema,
@@ -29,23 +30,24 @@ const FORGET_ROWS: usize = 2_000;
 pub struct Forgotten {
     /// Resolved letters.
     pub letters: i64,
-    /// Deleted audit rows.
+    /// Audit rows.
     pub audits: i64,
-    /// Whether the limit was reached, so that more may be left.
+    /// Whether the limit was reached, so that more old rows may be left.
     pub is_full: bool,
 }
 
 /// Result of a round of retention.
 #[derive(Debug, Clone, Copy)]
 pub struct Retained {
-    /// Number of turns that were emptied.
+    /// Number of turns that were emptied. A turn is the pair of partitions that takes new rows at a
+    /// time.
     pub emptied: i32,
     /// Upper bound for the number of deleted rows.
     pub rows_at_most: i64,
 }
 
 impl Upkeep {
-    /// Works through this session, which others may share.
+    /// Runs chores through this session, which other users may share.
     pub fn new(connection: Arc<Connection>, schema: Schema, relay: String) -> Self {
         let (measuring, forgetting) = (Measuring::default(), RowLimit::default());
         Self { connection, schema, relay, measuring, forgetting }
@@ -72,8 +74,8 @@ impl Upkeep {
         rows.first().map(Losses::read).transpose().map(Option::unwrap_or_default)
     }
 
-    /// Writes a note for `postrider status`: the gate that keeps events from flowing as a word and
-    /// a text (`None` when events flow), and a report as JSON.
+    /// Writes the leader's note and report for `postrider status`. The note says why nothing is
+    /// published, as a word and a text; `None` when events flow. The report is JSON.
     ///
     /// # Errors
     /// The errors of the session.
@@ -120,7 +122,7 @@ impl Upkeep {
         self.run(include_str!("sql/take_checkpoint.sql"), &parameters).await.map(drop)
     }
 
-    /// Empties the turns whose rows were settled longer ago than `retention`.
+    /// Empties the turns (pairs of partitions) whose rows were settled longer ago than `retention`.
     ///
     /// # Errors
     /// The errors of the session.

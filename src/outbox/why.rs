@@ -1,4 +1,4 @@
-//! The reason why one key waits: a letter, or rows that are not settled.
+//! Finds out why one key waits: because of a letter, or of rows that are not settled.
 
 use serde::Serialize;
 use tokio_postgres::Row;
@@ -6,24 +6,24 @@ use tokio_postgres::Row;
 use super::{Inspection, operator::Letter};
 use crate::{event::AggregateKey, pg::error::QueryError};
 
-/// Maximum number of letters, and of rows, that are read one by one.
+/// Maximum number of letters that are counted, and of rows that are read.
 const READ_MAX: i64 = 100_000;
 
-/// The obstacle for the later events of a key.
+/// The reason why the later events of a key wait.
 #[derive(Debug, Clone)]
 pub struct WaitingKey {
-    /// The letter in front; `None` without one.
+    /// The letter that the key waits for; `None` when there is no unresolved letter.
     pub letter: Option<WaitingLetter>,
     /// Unsettled rows of the key in the outbox.
     pub pending: i64,
-    /// Age of the first of those rows, by its `occurred_at`.
+    /// Age of the unsettled row with the lowest `seq`, by its `occurred_at`.
     pub oldest_age_seconds: Option<f64>,
     /// Whether the limit was reached, so that there may be more rows.
     pub is_more: bool,
 }
 
-/// The unresolved letter that stands in front of the others of its key. It is serialised as
-/// `--json` prints it.
+/// The unresolved letter that the others of its key wait for. It is serialised as `--json` prints
+/// it.
 #[derive(Debug, Clone, Serialize)]
 pub struct WaitingLetter {
     /// The fields that lists show too.
@@ -31,24 +31,25 @@ pub struct WaitingLetter {
     pub letter: Letter,
     /// Time of the last attempt, as ISO 8601.
     pub last_failed_at: String,
-    /// Seconds until the relay loads it; negative when overdue.
+    /// Seconds until the relay loads the letter; negative when its time has passed, `None` without
+    /// a time.
     pub next_attempt_in_seconds: Option<f64>,
-    /// Whether it cannot be published unless it is edited.
+    /// Whether the letter can never be published without an edit.
     #[serde(skip)]
     pub is_hopeless: bool,
-    /// Number of letters behind it, at most 100,000.
+    /// Number of letters behind this one, at most 100,000.
     pub behind: i64,
 }
 
 impl Inspection {
-    /// Reads the obstacle for the events of a key.
+    /// Reads why the events of a key wait.
     ///
     /// # Errors
     /// The errors of the session.
     pub async fn waiting(&self, relay: &str, key: &AggregateKey) -> Result<WaitingKey, QueryError> {
         let (kind, id) = (key.aggregate_type(), key.aggregate_id());
-        // Rows are read first: a row that becomes a letter in between is counted twice instead of
-        // never.
+        // Rows are read before letters. So a row that becomes a letter in between is counted twice,
+        // and never missed.
         let sql = include_str!("sql/find_pending_rows.sql");
         let rows = self.query(sql, &[&relay, &kind, &id, &READ_MAX]).await?;
         let (mut pending, mut rows_read, mut oldest_age_seconds) = (0, 0_i64, None);
@@ -78,7 +79,7 @@ impl WaitingLetter {
 
 #[cfg(test)]
 mod tests {
-    /// Unsettled rows are selected in two files, which must agree.
+    /// Two statements select unsettled rows, and must select the same ones.
     #[test]
     fn the_pending_rows_of_a_key_are_those_that_the_depth_counts() {
         let rows = |statement: &str, end: &str| {
@@ -86,7 +87,7 @@ mod tests {
             let (rows, _) = rest.split_once(end).expect("their end");
             let rows = rows.split_whitespace().collect::<Vec<_>>().join(" ");
             let rows = rows.replace(") ", ")").replace("( ", "(").replace("$4", "$2");
-            // The other columns may differ between the two.
+            // The columns that are read of each row may differ between the two statements.
             ["o", "l", "late"].iter().fold(rows, |rows, table| {
                 ["event_type", "kind", "aggregate_type", "aggregate_id"]
                     .iter()

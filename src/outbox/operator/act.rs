@@ -28,7 +28,7 @@ const DIGEST_BYTES_MAX: i64 = 64 * 1024 * 1024;
 pub enum Action {
     /// The relay tries the letters again.
     Redrive,
-    /// The letters are given up, and the letters behind them go on.
+    /// The letters are discarded, and the letters behind them go on.
     Discard,
 }
 
@@ -53,11 +53,11 @@ pub struct Acted {
 /// Result of one batch of an erasure.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Erased {
-    /// Rows of the outbox.
+    /// Erased rows of the outbox.
     pub rows: u64,
     /// Unsettled rows of the key, which stay.
     pub rows_left: u64,
-    /// Letters.
+    /// Erased letters.
     pub letters: u64,
     /// Unresolved letters of the key, which stay.
     pub letters_left: u64,
@@ -81,7 +81,7 @@ pub enum LetterFate {
         /// The person who resolved it.
         by: Option<String>,
     },
-    /// The letter is dead and cannot be published unless it is edited.
+    /// The letter is dead and can never be published without an edit.
     Hopeless {
         /// The reason as a word.
         code: String,
@@ -121,12 +121,12 @@ pub enum NewPayload {
 }
 
 impl Operator {
-    /// Applies an action to the next dead letters of a choice above a `seq`: at most 1,000, in one
-    /// transaction.
+    /// Applies an action to the next letters that `choice` selects above a `seq`: at most 1,000, in
+    /// one transaction.
     ///
     /// # Errors
-    /// The errors of the session; then nothing of this batch was done, unless the answer did not
-    /// come in time.
+    /// The errors of the session. Then nothing of this batch was done, unless the error is that no
+    /// answer came in time.
     pub async fn act(
         &self,
         action: Action,
@@ -169,8 +169,8 @@ impl Operator {
         Ok(Acted { ids, next })
     }
 
-    /// Edits one dead letter and returns its new event id; `None` when it is no longer dead or
-    /// another person has edited it.
+    /// Edits one dead letter and returns its new event id. `None` when the letter is no longer
+    /// dead, or another person has edited it.
     ///
     /// # Errors
     /// The errors of the session.
@@ -203,7 +203,7 @@ impl Operator {
         Ok(rows.first().map(|row| row.try_get("event_id")).transpose()?.flatten())
     }
 
-    /// Erases the stored data of a key: one batch of the rows above a `seq`.
+    /// Erases settled rows and resolved letters of a key: one batch of the rows above a `seq`.
     ///
     /// # Errors
     /// The errors of the session.
@@ -266,7 +266,7 @@ impl Operator {
         Ok(ids.iter().map(|id| (*id, found.remove(id).unwrap_or(LetterFate::Unknown))).collect())
     }
 
-    /// Runs a single statement, and repeats it after a rollback.
+    /// Runs a single statement, and repeats it after an error that rolled it back and may pass.
     async fn query_with_retries(
         &self,
         sql: &str,

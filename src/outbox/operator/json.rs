@@ -1,4 +1,4 @@
-//! Fields of a letter whose JSON differs from their type.
+//! Serialises fields of a letter whose JSON differs from their Rust type.
 
 use serde::{Serialize, Serializer};
 use serde_json::Value;

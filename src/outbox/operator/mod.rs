@@ -1,4 +1,4 @@
-//! Letters as an operator sees and changes them, whether or not the relay runs.
+//! Reads and changes letters for an operator, whether or not the relay runs.
 
 mod act;
 mod json;
@@ -21,10 +21,10 @@ pub use act::{Acted, Action, Attribution, Edit, Erased, LetterFate, NewPayload};
 pub use read::{AuditRow, LetterDetail, PayloadPart};
 pub use redriven::Redriven;
 
-/// Session settings of an operator. With custom plans, unset filters fold away, and a choice joins
-/// its letters row by row instead of the whole table. Without statistics, as after a flood of
-/// letters, the planner expects few rows and would sort a million. So sorting is off, and an index
-/// gives the order.
+/// Session settings of an operator. With custom plans the planner drops filters that are not set.
+/// It also joins the chosen letters row by row, and not the whole table. Without statistics, as
+/// after a flood of letters, the planner expects few rows and would sort a million. So sorting is
+/// off, and an index gives the order.
 pub const OPERATOR_SETTINGS: [(&str, &str); 7] = [
     ("enable_seqscan", "off"),
     ("enable_sort", "off"),
@@ -32,11 +32,11 @@ pub const OPERATOR_SETTINGS: [(&str, &str); 7] = [
     ("enable_mergejoin", "off"),
     ("jit", "off"),
     ("plan_cache_mode", "force_custom_plan"),
-    // Below the deadline of a statement, so that the error names the lock.
+    // The limit is below the deadline of a statement, so that the error names the lock.
     ("lock_timeout", "4s"),
 ];
 
-/// Session settings for letters that are chosen by id: those are few, and sorted.
+/// Session settings for letters that are chosen by id. They are few, so they may be sorted.
 pub const OPERATOR_SETTINGS_FOR_IDS: [(&str, &str); 7] = {
     let mut settings = OPERATOR_SETTINGS;
     settings[1] = ("enable_sort", "on");
@@ -66,7 +66,7 @@ pub enum LetterState {
 }
 
 impl LetterState {
-    /// Spelling in the column.
+    /// Spelling of the state in the column `state`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Dead => "dead",
@@ -76,33 +76,34 @@ impl LetterState {
     }
 }
 
-/// Conditions that select letters. A letter must meet all that are set.
+/// Conditions that select letters. A letter must meet every condition that is set.
 #[derive(Debug, Clone, Default)]
 pub struct Choice {
     /// Event type.
     pub event_type: Option<String>,
-    /// Key.
+    /// Key of the event.
     pub key: Option<AggregateKey>,
     /// Error code.
     pub error_code: Option<String>,
-    /// Fingerprint.
+    /// Fingerprint: the error code and a hash of the error's text without its numbers and quoted
+    /// parts.
     pub fingerprint: Option<String>,
     /// Earliest time of death, inclusive; for other letters, of their first failure.
     pub since: Option<SystemTime>,
     /// Latest time of death, inclusive.
     pub until: Option<SystemTime>,
-    /// Ids.
+    /// Ids of the letters.
     pub ids: Option<Vec<i64>>,
     /// State.
     pub state: LetterState,
-    /// Whether to include letters that cannot be published unless they are edited.
+    /// Whether to include letters that can never be published without an edit.
     pub hopeless: bool,
 }
 
 /// A letter in a list, without its payload. It is serialised as `--json` prints it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Letter {
-    /// Id, after which the next page continues.
+    /// Id of the letter.
     pub id: i64,
     /// Relay that owns the letter.
     pub relay: String,
@@ -112,19 +113,19 @@ pub struct Letter {
     pub dead_at: Option<String>,
     /// Time at which the event left the fast path, as ISO 8601.
     pub first_failed_at: String,
-    /// Time at which the relay loads the key, as ISO 8601.
+    /// Mark: time at which the relay loads the letters of the key, as ISO 8601.
     pub next_attempt_at: Option<String>,
     /// The reason as a word.
     pub error_code: String,
     /// The reason as a sentence.
     pub error: String,
-    /// Group of similar failures.
+    /// Error code and hash of the error's text, equal for similar failures.
     pub fingerprint: String,
     /// Number of attempts.
     pub attempts: i32,
     /// Whether later events of its key wait for it.
     pub holds: bool,
-    /// Place in the outbox.
+    /// Place of the event's row in the outbox.
     pub seq: i64,
     /// The event's id.
     pub event_id: Uuid,
@@ -164,7 +165,7 @@ impl Letter {
 }
 
 impl Operator {
-    /// Works on a relay's letters through this session.
+    /// Reads and changes a relay's letters through this session.
     pub fn new(connection: Connection, schema: Schema, relay: String) -> Self {
         Self { connection, schema, relay }
     }
@@ -184,7 +185,7 @@ impl Operator {
     }
 }
 
-/// The parameters of a choice in the order of the statements: `$2` to `$6`.
+/// The parameters of a choice in the order in which the statements have them: `$2` to `$6`.
 fn narrowing(choice: &Choice) -> [Option<&str>; 5] {
     let key = choice.key.as_ref();
     [
@@ -223,7 +224,7 @@ impl Letter {
 
 #[cfg(test)]
 mod tests {
-    /// The parameters of a choice, and the fields of the record that stand for them in functions.
+    /// The parameters of a choice in statements, and the fields that replace them in SQL functions.
     const FIELDS: [(&str, &str); 10] = [
         ("$1::text", "relay"),
         ("$2::text", "event_type"),
@@ -237,7 +238,7 @@ mod tests {
         ("$10::text", "state"),
     ];
 
-    /// Counting, listing and changing must select the same letters.
+    /// Counting, listing, redriving and discarding must select the same letters.
     #[test]
     fn every_statement_about_a_choice_chooses_alike() {
         let condition = |statement: &'static str| {

@@ -19,7 +19,7 @@ const HISTORY_MAX: i64 = 100;
 /// Everything about one letter but its payload. It is serialised as `--json` prints it.
 #[derive(Debug, Clone, Serialize)]
 pub struct LetterDetail {
-    /// The fields that lists show too.
+    /// The fields that a list of letters shows too.
     #[serde(flatten)]
     pub letter: Letter,
     /// Time of the last attempt, as ISO 8601.
@@ -30,7 +30,7 @@ pub struct LetterDetail {
     pub replaces: Option<Uuid>,
     /// `published` or `discarded`; `None` while the letter is not resolved.
     pub resolution: Option<String>,
-    /// Person or relay that resolved it.
+    /// Person or relay that resolved the letter.
     pub resolved_by: Option<String>,
     /// Time of the resolution, as ISO 8601.
     pub resolved_at: Option<String>,
@@ -59,9 +59,9 @@ pub struct LetterDetail {
     pub causation_id: Option<String>,
     /// User or system that triggered the event.
     pub actor: Option<String>,
-    /// Number of letters that wait behind it, at most 100,000.
+    /// Number of letters of its key that wait behind this one, at most 100,000.
     pub behind: i64,
-    /// Id of the letter that it waits behind.
+    /// Id of the letter of its key that this one waits behind.
     pub behind_of: Option<i64>,
     /// Whether the payload stayed in the outbox.
     pub payload_in_outbox: bool,
@@ -101,7 +101,7 @@ pub struct AuditRow {
     pub after: String,
 }
 
-/// Unparsed bytes of a column: `json` as text, or a payload.
+/// Unparsed bytes of a column of the type `text` or `bytea`.
 struct RawColumn(Bytes);
 
 impl<'a> FromSql<'a> for RawColumn {
@@ -124,8 +124,8 @@ impl Operator {
         rows.first().map_or(Ok(SystemTime::UNIX_EPOCH), |row| Ok(row.try_get("now")?))
     }
 
-    /// Lists letters of one state that are older than the letter `after`, the newest first; `None`
-    /// when there is no letter `after`.
+    /// Lists letters of one state, the newest first, and only those older than the letter `after`
+    /// when that is given. `None` when no letter has this id.
     ///
     /// # Errors
     /// The errors of the session.
@@ -203,8 +203,8 @@ impl Operator {
     }
 
     /// The payload of a letter, each part up to a number of characters or bytes. There is usually
-    /// one part, none for a tombstone, and two when both columns are set. `None` when the row that
-    /// stores the payload is gone.
+    /// one part, none for a tombstone, and two when both columns are set. `None` when the payload
+    /// stayed in a row of the outbox that is gone.
     ///
     /// # Errors
     /// The errors of the session.
@@ -237,7 +237,7 @@ impl Operator {
         rows.iter().map(AuditRow::read).collect()
     }
 
-    /// Parameters `$1` to `$7` of the statements about a choice.
+    /// Parameters `$1` to `$7` of the statements that select by a choice.
     pub(super) fn common<'a>(
         &'a self,
         narrowing: &'a [Option<&'a str>; 5],

@@ -1,4 +1,4 @@
-//! Progress of redriven letters.
+//! Reads what has become of letters since an operator redrove them.
 
 use std::{collections::HashMap, time::SystemTime};
 
@@ -10,9 +10,9 @@ use crate::pg::error::QueryError;
 /// State of a letter since it was redriven.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Redriven {
-    /// The relay has not tried it yet, or waits for an answer.
+    /// The relay has not tried the letter yet, or waits for an answer.
     Pending,
-    /// The stream contains it.
+    /// The stream contains the message of the letter.
     Published {
         /// Sequence in the stream; `None` when unknown.
         stream_seq: Option<i64>,
