@@ -1,4 +1,4 @@
-//! Audit: the place of every committed event, according to the database and to the stream.
+//! Counts what has become of every committed event, according to the database and to the stream.
 
 use serde::Serialize;
 
@@ -14,28 +14,28 @@ use crate::{
 
 const PURPOSE: &str = "audit";
 
-/// The account of one relay, and the comparison with the stream.
+/// The numbers of one relay, and the comparison with the stream.
 #[derive(Debug, Serialize)]
 pub struct Audit {
     /// The relay's name.
     pub relay: String,
-    /// Whether everything adds up.
+    /// Whether the numbers add up, no loss is unacknowledged, and the stream lacks no event.
     pub fine: bool,
     /// Rows that the outbox retains.
     pub committed: u64,
-    /// Rows that were acknowledged.
+    /// Rows whose messages the sink has acknowledged.
     pub published: u64,
     /// Rows that are still to be published.
     pub pending: u64,
     /// Rows that wait for an operator.
     pub dead: u64,
-    /// Rows that an operator gave up.
+    /// Rows with a letter that an operator discarded.
     pub discarded: u64,
     /// Rows that the relay's filter leaves out.
     pub filtered: u64,
-    /// Unresolved letters whose payload was in a row that is gone.
+    /// Unresolved letters whose payload is lost, because it was in a row that is gone.
     pub payloads_lost: u64,
-    /// Letters of another event than their row.
+    /// Letters whose row now has another event id.
     pub strangers: u64,
     /// Upper bound of the published events that are gone from the stream and the outbox.
     pub lost: u64,
@@ -49,12 +49,12 @@ pub struct Audit {
     pub sink: SinkKind,
 }
 
-/// Losses of one relay that are acknowledged now.
+/// Result of an act: a person has acknowledged the losses of one relay.
 #[derive(Debug, Serialize)]
 pub struct Acknowledged {
     /// The relay's name.
     pub relay: String,
-    /// Number of losses, each with a row of the audit.
+    /// Number of losses that were acknowledged, each with a row of the audit.
     pub losses: u64,
 }
 
@@ -67,7 +67,7 @@ pub enum Extent {
     Stream,
 }
 
-/// Adds up the account of the configured relay, and compares it with the stream.
+/// Counts what has become of the events of the configured relay, and compares them with the stream.
 ///
 /// # Errors
 /// The errors of the sessions, and those of a stream that cannot be compared.
@@ -105,9 +105,9 @@ pub async fn audit(
     })
 }
 
-/// Whether the stream is compared. Standard output cannot be read back. So a route that writes to
-/// it is audited by the database alone when there are several, and is refused when it is the only
-/// one.
+/// Whether the stream is compared. Standard output cannot be read back. A route that writes to it
+/// is audited by the database alone when there are several routes. When it is the only route, the
+/// comparison reports an error.
 fn is_compared(config: &Config) -> bool {
     match config.route.sink {
         SinkKind::Nats => true,
@@ -116,7 +116,7 @@ fn is_compared(config: &Config) -> bool {
     }
 }
 
-/// Notes that a person has seen the losses of the configured relay, so that their alarm ends.
+/// Records that a person has seen the losses of the configured relay, so that their alarm ends.
 ///
 /// # Errors
 /// The errors of the session.

@@ -1,4 +1,4 @@
-//! Comparison of settled events with the stream, on which audit and reconciliation rest.
+//! Compares settled events with the messages of the stream, for `postrider audit` and `reconcile`.
 
 use serde::{Serialize, Serializer};
 
@@ -12,21 +12,20 @@ use crate::{
     pg::{connect::connect, schema::Schema},
 };
 
-/// Maximum number of events that one reading of the stream compares, at 25 bytes each. An outbox
-/// with more is compared in several readings.
+/// Maximum number of events that are compared while the stream is read once, at 25 bytes each. For
+/// more events the stream is read several times.
 const AT_ONCE: usize = 4_194_304;
 
-/// Events of one page from the outbox.
+/// Maximum number of events that are read from the outbox at once.
 const PAGE: usize = 50_000;
 
-/// Maximum number of missing events that are remembered. The next run finds the others.
+/// Maximum number of missing events that one run remembers. The next run finds the others.
 const MISSING_MAX: usize = 1_000_000;
 
-/// Messages between two reports of progress.
+/// Number of messages between two reports of progress.
 const MESSAGES_A_STEP: u64 = 100_000;
 
-/// Capacity of the connection's buffer: room for the messages that the server sends ahead in a
-/// reading.
+/// Capacity of the connection's buffer, for messages that the server sends before they are read.
 const CAPACITY: usize = 8192;
 
 /// Result of the comparison of settled events with the stream.
@@ -40,8 +39,8 @@ pub struct Compared {
     pub held: u64,
     /// Expected events that the stream may have dropped by its own limits or by a purge.
     pub dropped: u64,
-    /// Expected events that are missing, by `seq` in the order of the outbox; 1,000,000 at most.
-    /// Serialised as their number.
+    /// Expected events that are missing, by their `seq` in ascending order; at most 1,000,000.
+    /// Serialised as the number of these events.
     #[serde(serialize_with = "number_of")]
     pub missing: Vec<i64>,
 }
@@ -51,7 +50,7 @@ fn number_of<S: Serializer>(missing: &Vec<i64>, serializer: S) -> Result<S::Ok, 
     missing.len().serialize(serializer)
 }
 
-/// The settled events of the configured relay.
+/// Opens a session that reads the settled events of the configured relay.
 pub(super) async fn settled(config: &Config, purpose: &str) -> Result<Settled, CompareError> {
     let connection = connect(&config.database, purpose, &ACCOUNTING_SETTINGS).await?;
     let schema = Schema::from(&config.database.schema);
@@ -73,7 +72,7 @@ pub(super) async fn compare(
     let broker = broker(config).await?;
     let kept = kept(&broker.jetstream, &config.stream.name).await;
     let (keeps, first_seq) = kept.map_err(|error| match error {
-        // Events are settled, so the stream existed when they were published.
+        // There are settled events, so the stream existed when they were published.
         BrokerError::Missing { .. } => CompareError::Unreadable(nats::gone(&config.stream)),
         error @ (BrokerError::Unavailable { .. } | BrokerError::Refused { .. }) => {
             CompareError::Unreadable(error)

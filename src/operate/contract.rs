@@ -1,4 +1,4 @@
-//! Violated conditions of the outbox, as findings.
+//! Reads the violated conditions of the outbox, as findings.
 
 use crate::{
     findings::Finding,
@@ -7,7 +7,7 @@ use crate::{
     relay::leadership::contract,
 };
 
-/// The broken conditions. A user who may not ask gets none.
+/// The violated conditions, as findings. Empty when the user may not read them.
 ///
 /// # Errors
 /// The errors of the session.

@@ -1,4 +1,4 @@
-//! Reasons for which a question has no answer or an act was not done, each with its next step.
+//! Errors of commands that ask or act, each with its next step.
 
 use std::borrow::Cow;
 
@@ -20,7 +20,7 @@ pub enum DatabaseError {
 }
 
 impl DatabaseError {
-    /// The next step for a person; `None` when the text says it or when it may pass.
+    /// The next step for a person; `None` when the text says it, or when the error may pass.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Connect(error) => error.hint().map(Cow::Borrowed),
@@ -35,13 +35,14 @@ pub enum CompareError {
     /// Postgres did not answer, or refused.
     #[error(transparent)]
     Database(#[from] DatabaseError),
-    /// The route is that of the unrouted events.
+    /// The route has no stream: it only counts the events that no other route takes.
     #[error("events that no route takes are in no stream to compare with")]
     Unrouted,
     /// The route writes to standard output.
     #[error("standard output cannot be read back, so that it cannot be compared")]
     Stdout,
-    /// The stream keeps other messages than the latest up to its limits.
+    /// The stream removes messages before its limits are reached, so a missing message proves
+    /// nothing.
     #[error(
         "stream \"{stream}\" removes what its consumers have acknowledged, or what a later message of its \
          subject replaces, so that it cannot be compared"
@@ -50,7 +51,7 @@ pub enum CompareError {
         /// The stream's name.
         stream: String,
     },
-    /// The settings of the connection to NATS are of no use.
+    /// The settings of the connection to NATS cannot work.
     #[error("{0}")]
     Settings(nats::NatsConnectError),
     /// No connection to NATS.
@@ -79,7 +80,7 @@ impl From<ConnectError> for CompareError {
 }
 
 impl CompareError {
-    /// The next step for a person; `None` when the text says it or when it may pass.
+    /// The next step for a person; `None` when the text says it, or when the error may pass.
     pub fn hint(&self) -> Option<Cow<'_, str>> {
         Some(match self {
             Self::Database(error) => return error.hint(),

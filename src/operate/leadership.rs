@@ -1,5 +1,4 @@
-//! Leadership of a relay, as the database records it: who leads, how far, and what the leader
-//! reports.
+//! Reads from the database who leads a relay, its position, and what the leader reports.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +12,7 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RelayState {
-    /// The database could not be asked.
+    /// The database did not answer.
     Unknown,
     /// An instance leads the relay, and a fault keeps it from publishing.
     Blocked,
@@ -51,7 +50,7 @@ pub struct Leadership {
     pub relay: String,
     /// The instance that leads; `None` when nobody does.
     pub leader: Option<Leader>,
-    /// Its position; `None` when it has never run.
+    /// Position of the relay; `None` when it has never run.
     pub progress: Option<RelayProgress>,
     /// Sessions of instances of the relay, whether or not they lead.
     instances: Vec<String>,
@@ -100,7 +99,7 @@ impl Leadership {
         self.leader.is_some() || !self.instances.is_empty()
     }
 
-    /// The leader's reason for publishing nothing. `None` without a leader, because the note of an
+    /// The leader's reason for publishing nothing. `None` when nobody leads, because the note of an
     /// earlier leader does not count.
     pub fn note(&self) -> Option<&str> {
         self.leader.as_ref()?;
@@ -144,7 +143,7 @@ impl Leadership {
         }
     }
 
-    /// Whether the leader has reported under its term. A program version without leases never
+    /// Whether the leader has reported under its term. A program of a version without leases never
     /// reports.
     fn has_reported(&self) -> bool {
         let reported = self.progress.as_ref().and_then(|progress| progress.report.as_ref());
@@ -154,7 +153,8 @@ impl Leadership {
     fn reported(&self) -> Vec<Finding> {
         let report = self.progress.as_ref().and_then(|progress| progress.report.as_deref());
         let report: Reported = report
-            // A report of another version that cannot be read hides only itself.
+            // A report of another version may be unreadable here. Then everything but the report is
+            // shown.
             .and_then(|report| serde_json::from_str(report).ok())
             .unwrap_or_default();
         let finding = |reported: ReportedFinding| Finding {

@@ -1,7 +1,8 @@
-//! Questions and acts of a person, each once: a function that returns a value or a typed error.
+//! Does what a command asks for: each question or act is a function that returns a value or an
+//! error.
 //!
-//! Serialised values are what a program reads; the command line also makes texts of them. Nothing
-//! here prints, reads arguments, or has exit codes.
+//! `--json` serialises the value; the command line also makes texts of it. Nothing here prints,
+//! reads arguments, or has exit codes.
 
 pub mod audit;
 pub mod compare;
@@ -29,14 +30,14 @@ pub enum Step {
     Read {
         /// Messages that were read.
         messages: u64,
-        /// Messages that there are.
+        /// Messages to read in total.
         of: u64,
     },
     /// Events are being published again.
     PublishedAgain {
-        /// Events that the relay publishes again.
+        /// Missing events that have become letters, which the relay publishes.
         events: u64,
-        /// Events that were missing.
+        /// Missing events in total.
         of: u64,
     },
 }

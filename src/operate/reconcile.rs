@@ -1,4 +1,4 @@
-//! Reconcile: events that the stream has lost become letters, which the relay publishes again.
+//! Makes letters of events that the stream has lost, so that the relay publishes them again.
 
 use serde::Serialize;
 
@@ -27,9 +27,9 @@ pub struct Reconciliation {
     pub dropped: u64,
     /// Expected events that are missing; at most 1,000,000.
     pub missing: u64,
-    /// Events that are published again; 0 in a rehearsal.
+    /// Number of events that are published again; 0 in a rehearsal.
     pub published_again: u64,
-    /// Upper bound of the events that no reconciliation brings back.
+    /// Upper bound of the published events that are gone from the stream and the outbox.
     pub lost: u64,
     /// The losses that `lost` counts.
     #[serde(skip)]
@@ -39,7 +39,7 @@ pub struct Reconciliation {
     pub is_rehearsal: bool,
 }
 
-/// Whether the events of this route are in a stream that can be compared.
+/// Whether the events of this route go to a stream of NATS.
 pub fn is_in_stream(config: &Config) -> bool {
     config.route.sink == SinkKind::Nats
 }
@@ -56,7 +56,8 @@ pub async fn rehearse(
     Ok(Reconciliation { is_rehearsal: true, ..reconciliation(config, &compared, losses) })
 }
 
-/// Has the missing events published again, in order and under the same ids.
+/// Makes letters of the missing events, so that the relay publishes them again. They keep their
+/// order and their ids.
 ///
 /// # Errors
 /// The errors of the sessions, and those of a stream that cannot be compared.

@@ -1,4 +1,4 @@
-//! Relays that have a position in this outbox, and giving one up that nobody runs.
+//! Lists the relays that have a position in this outbox, and removes one that nobody runs.
 
 use std::borrow::Cow;
 
@@ -25,32 +25,32 @@ pub struct RelayList {
 /// A relay in the list.
 #[derive(Debug, Serialize)]
 pub struct ListedRelay {
-    /// Its name.
+    /// Name of the relay.
     pub relay: String,
-    /// Running, not running, or abandoned.
+    /// State of the relay: running, not running, or abandoned.
     pub state: RelayState,
-    /// The instance that led it last, by its own account.
+    /// Host and process of the last leader.
     pub holder: String,
-    /// Seconds since it last wrote its position.
+    /// Seconds since the relay last wrote to the database.
     pub idle_seconds: f64,
-    /// Upper bound of the events that it is behind.
+    /// Upper bound of the events that the relay has still to decide.
     pub behind_at_most: i64,
-    /// Its unresolved letters; exact up to 10,000.
+    /// Number of unresolved letters of the relay; exact up to 10,000.
     pub letters: i64,
-    /// The stream that it published to last.
+    /// The stream that the relay published to last.
     pub stream: Option<String>,
 }
 
-/// A relay that is given up now.
+/// Result: a relay whose position was removed.
 #[derive(Debug, Serialize)]
 pub struct ForgottenRelay {
-    /// Its name.
+    /// Name of the relay.
     pub relay: String,
-    /// Its letters that were discarded.
+    /// Number of its letters that were discarded.
     pub letters_discarded: i64,
 }
 
-/// A relay was not given up.
+/// Reason why a relay's position was not removed.
 #[derive(Debug, thiserror::Error)]
 pub enum ForgetError {
     /// Postgres did not answer, or refused.
@@ -59,15 +59,15 @@ pub enum ForgetError {
     /// No relay has that name.
     #[error("there is no relay {0}")]
     Unknown(String),
-    /// An instance runs it.
+    /// An instance runs the relay.
     #[error("an instance runs relay {0}")]
     Led(String),
     /// The relay has letters, and their discard was not requested.
     #[error("relay {relay} has {letters} unresolved letters")]
     HasLetters {
-        /// Its name.
+        /// Name of the relay.
         relay: String,
-        /// Its unresolved letters.
+        /// Number of unresolved letters of the relay.
         letters: i64,
     },
 }
@@ -79,7 +79,7 @@ impl From<QueryError> for ForgetError {
 }
 
 impl ForgetError {
-    /// The next step for a person; `None` when the text says it or when it may pass.
+    /// The next step for a person; `None` when the text says it, or when the error may pass.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         Some(Cow::Borrowed(match self {
             Self::Database(error) => return error.hint(),
@@ -93,7 +93,7 @@ impl ForgetError {
     }
 }
 
-/// Lists the relays, with those that keep rows in the outbox.
+/// Lists the relays that have a position, abandoned ones too.
 ///
 /// # Errors
 /// The errors of the session.
@@ -118,7 +118,8 @@ pub async fn list(config: &Config) -> Result<RelayList, DatabaseError> {
     Ok(RelayList { relays: rows.into_iter().map(listed).collect() })
 }
 
-/// Gives up the position of a relay that nobody runs. A relay of that name begins anew.
+/// Removes the position of a relay that nobody runs. A relay that is later run under this name
+/// begins with a new position.
 ///
 /// # Errors
 /// The errors of the session, and those of a relay that is led, has letters, or is not there.

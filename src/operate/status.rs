@@ -23,29 +23,30 @@ use crate::{
 pub struct RelayStatus {
     /// The relay's name.
     pub relay: String,
-    /// Its state.
+    /// State of the relay.
     pub state: RelayState,
     /// The instance that leads.
     pub leader: Option<StatusLeader>,
     /// The fencing number of the last holding.
     pub term: Option<i64>,
-    /// Start of that holding, as ISO 8601.
+    /// Start of the last holding, as ISO 8601.
     pub acquired_at: Option<String>,
-    /// When the position was last written, as ISO 8601.
+    /// Time at which the position was last written, as ISO 8601.
     pub settled_at: Option<String>,
     /// The stream that the last acknowledgement came from.
     pub stream: Option<String>,
-    /// The sequence of that acknowledgement.
+    /// Stream sequence of the last acknowledgement.
     pub stream_seq: Option<i64>,
     /// Events that are still to be published.
     pub backlog: Option<u64>,
-    /// The age of the oldest of them, 0 when there are none.
+    /// Age of the oldest event that is still to be published, in seconds; 0 when there is no such
+    /// event.
     pub lag_seconds: Option<f64>,
     /// Letters that are tried again.
     pub retrying: Option<u64>,
     /// Letters that wait for an operator.
     pub dead_letters: Option<u64>,
-    /// Letters behind another one of their key.
+    /// Letters that wait behind another letter of their key.
     pub held: Option<u64>,
     /// Upper bound of the published events that are gone from the stream and the outbox.
     pub lost: u64,
@@ -58,7 +59,8 @@ pub struct RelayStatus {
     /// The position to which the figures above belong; `None` when the relay has never run.
     #[serde(skip)]
     pub progress: Option<RelayProgress>,
-    /// The age of the oldest event that is still to be published; `None` when there are none.
+    /// Age of the oldest event that is still to be published, in seconds; `None` when there is no
+    /// such event.
     #[serde(skip)]
     pub oldest_seconds: Option<f64>,
 }
@@ -66,13 +68,13 @@ pub struct RelayStatus {
 /// The instance that leads.
 #[derive(Debug, Serialize)]
 pub struct StatusLeader {
-    /// Its host and process.
+    /// Host and process of the leader.
     pub name: String,
-    /// The server process of its session; `None` behind a pooler.
+    /// The server process of the leader's session; `None` behind a pooler.
     pub backend_pid: Option<i32>,
 }
 
-/// The answers of the database, as far as they have come.
+/// The answers of the database that have come so far.
 struct Asked {
     leadership: Leadership,
     losses: Losses,
@@ -82,7 +84,7 @@ struct Asked {
 /// Progress of the configured relay.
 ///
 /// # Errors
-/// The errors of the session, but for a lock of another session, which is a finding.
+/// The errors of the session. A wait for the lock of another session is no error, but a finding.
 pub async fn status(config: &Config) -> Result<RelayStatus, DatabaseError> {
     let inspection = inspect(config, "status", &SESSION_SETTINGS).await?;
     let leadership = Leadership::unknown(config.relay.name.as_str());
@@ -97,7 +99,8 @@ pub async fn status(config: &Config) -> Result<RelayStatus, DatabaseError> {
 }
 
 impl Asked {
-    /// Asks for everything, beginning with the statements that need no lock.
+    /// Asks the database for everything. The query for blocking locks comes first, because it needs
+    /// no lock itself.
     async fn ask(&mut self, inspection: &Inspection, config: &Config) -> Result<(), QueryError> {
         let relay = config.relay.name.as_str();
         let queue = inspection.queue(relay).await?;

@@ -1,4 +1,4 @@
-//! Reasons why the events of one key wait, and the next step.
+//! Finds out why the events of one key wait, and the next step.
 
 use serde::Serialize;
 
@@ -24,15 +24,15 @@ pub struct KeyStatus {
     pub relay: String,
     /// The type of the aggregate.
     pub aggregate_type: String,
-    /// Its id.
+    /// The id of the aggregate.
     pub aggregate_id: String,
     /// Whether an event of the key waits.
     pub waits: bool,
-    /// The unresolved letter in front of the others of the key.
+    /// The unresolved letter that the other events of the key wait for.
     pub letter: Option<WaitingLetter>,
     /// Rows of the key in the outbox that are not settled.
     pub pending: i64,
-    /// The age of the first of them.
+    /// Age in seconds of the unsettled row of the key with the lowest `seq`.
     pub oldest_age_seconds: Option<f64>,
     /// Whether all rows of the key were counted.
     pub pending_is_exact: bool,

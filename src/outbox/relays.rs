@@ -14,7 +14,7 @@ pub struct RelayRow {
     pub is_led: bool,
     /// Host and process of the last leader.
     pub holder: String,
-    /// Seconds since the relay last wrote to its position.
+    /// Seconds since the relay last wrote to the database.
     pub idle_seconds: f64,
     /// Upper bound for the number of events that the relay has still to decide.
     pub behind_at_most: i64,

@@ -1,4 +1,4 @@
-//! Redrive and discard of letters that are named by their ids.
+//! Redrives or discards letters that are named by their ids.
 
 use std::{
     collections::HashSet,
@@ -21,7 +21,7 @@ pub struct LetterAct {
     pub action: Action,
     /// The state of the letters to change.
     pub state: LetterState,
-    /// Also letters that can never be published as they are.
+    /// Whether to change letters too that can never be published without an edit.
     pub hopeless: bool,
     /// The person who acts, and the reason.
     pub attribution: Attribution,
@@ -34,14 +34,14 @@ pub struct NamedLetters<'a> {
     ids: Vec<i64>,
 }
 
-/// The letters that an act changed, or in a rehearsal would change.
+/// Result of an act or a rehearsal: the letters that were changed or would be, and the others.
 #[derive(Debug, Serialize)]
 pub struct ActedOn {
-    /// The letters that were changed, or would be.
+    /// Ids of the letters that were changed, or in a rehearsal would be.
     pub changed: Vec<i64>,
-    /// The other letters.
+    /// The letters that were not changed.
     pub left_alone: Vec<LeftAlone>,
-    /// When it was done, by the database's clock.
+    /// Time of the act, by the database's clock.
     #[serde(skip)]
     pub since: SystemTime,
 }
@@ -49,9 +49,9 @@ pub struct ActedOn {
 /// A letter that was left alone.
 #[derive(Debug, Serialize)]
 pub struct LeftAlone {
-    /// Its id.
+    /// Id of the letter.
     pub id: i64,
-    /// The reason, and what to do instead.
+    /// The reason why the letter was left alone, and what to do instead.
     pub why: String,
 }
 
@@ -71,12 +71,12 @@ impl<'a> NamedLetters<'a> {
         Ok(Self { operator, act, ids })
     }
 
-    /// Number of the letters.
+    /// Number of the named letters.
     pub fn count(&self) -> u64 {
         self.ids.len() as u64
     }
 
-    /// Returns the letters that would be changed, and changes none.
+    /// Returns the letters that the act would change, and changes none.
     ///
     /// # Errors
     /// The errors of the session.
@@ -113,8 +113,8 @@ impl<'a> NamedLetters<'a> {
         Ok(ActedOn::of((since, before), changed))
     }
 
-    /// Reports the outcome of each changed letter as soon as it is known, until all are or the time
-    /// is over. Returns the letters without an outcome.
+    /// Reports the outcome of each changed letter as soon as it is known. Ends when all outcomes
+    /// are known or the time is over. Returns the letters without an outcome.
     ///
     /// # Errors
     /// The errors of the session, and those of `on_outcome`.
@@ -127,7 +127,7 @@ impl<'a> NamedLetters<'a> {
         follow::follow(&self.operator, &acted.changed, (acted.since, limit), on_outcome).await
     }
 
-    /// The current state of each letter.
+    /// The database's clock, and the state of each letter before the act.
     async fn before(&self) -> Result<(SystemTime, Vec<(i64, LetterFate)>), DatabaseError> {
         let since = self.operator.now().await?;
         Ok((since, self.operator.outcomes(&self.ids).await?))

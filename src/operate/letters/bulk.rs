@@ -1,4 +1,4 @@
-//! Redrive and discard of the letters that a filter chooses, batch by batch.
+//! Redrives or discards the letters that a filter chooses, batch by batch.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,12 +16,12 @@ pub struct ChosenLetters<'a> {
     choice: Choice,
     count: u64,
     hopeless: u64,
-    /// Exclusive lower bound of the next batch; `None` after the last one.
+    /// The `seq` above which the next batch begins; `None` after the last batch.
     above: Option<i64>,
 }
 
 impl<'a> ChosenLetters<'a> {
-    /// Opens a session and counts the letters.
+    /// Opens a session and counts the letters that the filter chooses.
     ///
     /// # Errors
     /// The errors of the session.
@@ -47,17 +47,18 @@ impl<'a> ChosenLetters<'a> {
         Ok(Self { operator, act, choice, count, hopeless, above: Some(0) })
     }
 
-    /// Number of the letters.
+    /// Number of letters that the act would change.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// Number of the others, which are left alone because they can never be published as they are.
+    /// Number of letters that the filter chooses and the act leaves alone. They can never be
+    /// published without an edit.
     pub fn hopeless(&self) -> u64 {
         self.hopeless
     }
 
-    /// The first letters, in the order in which they would be changed.
+    /// The first of the chosen letters, in the order in which they would be changed.
     ///
     /// # Errors
     /// The errors of the session.
@@ -78,7 +79,7 @@ impl<'a> ChosenLetters<'a> {
         self.above.is_some()
     }
 
-    /// Changes the next batch, as a whole or not at all, and gives the letters of it.
+    /// Changes the next batch, as a whole or not at all. Returns the ids of its letters.
     ///
     /// # Errors
     /// The errors of the session; the batches before stay changed.
@@ -90,8 +91,8 @@ impl<'a> ChosenLetters<'a> {
         Ok(acted.ids)
     }
 
-    /// Reports the outcome of each of these letters since a time as soon as it is known, until all
-    /// are or the time is over. Returns the letters without an outcome.
+    /// Reports the outcome of each of these letters since a time as soon as it is known. Ends when
+    /// all outcomes are known or the time is over. Returns the letters without an outcome.
     ///
     /// # Errors
     /// The errors of the session, and those of `on_outcome`.

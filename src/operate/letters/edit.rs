@@ -1,4 +1,4 @@
-//! Edit of a dead letter in place, under a new event id.
+//! Edits a dead letter in place, under a new event id.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -25,7 +25,7 @@ pub struct LetterChanges {
     pub set_headers: Vec<(String, String)>,
     /// Names of headers to remove.
     pub remove_headers: Vec<String>,
-    /// The new subject; empty for the one that the route makes.
+    /// The new subject; empty for the subject that the route makes.
     pub subject: Option<String>,
     /// The new event type.
     pub event_type: Option<String>,
@@ -33,20 +33,20 @@ pub struct LetterChanges {
     pub redrive: bool,
 }
 
-/// A letter that is changed now.
+/// Result of an edit: the letter with its new event id.
 #[derive(Debug, Serialize)]
 pub struct EditedLetter {
-    /// Its id.
+    /// Id of the letter.
     pub id: i64,
-    /// Its event id.
+    /// Event id of the letter after the edit.
     pub event_id: Uuid,
-    /// The event id that it had.
+    /// Event id of the letter before the edit.
     pub replaces: Uuid,
-    /// Whether it is tried again at once.
+    /// Whether the relay tries the letter again at once.
     pub redriven: bool,
 }
 
-/// A letter was not changed.
+/// Reason why a letter was not edited.
 #[derive(Debug, thiserror::Error)]
 pub enum EditError {
     /// Postgres did not answer, or refused.
@@ -79,7 +79,7 @@ pub enum EditError {
         /// `held` or `retrying`.
         state: String,
     },
-    /// Its payload was in a row that is gone.
+    /// The payload of the letter is lost: it was in a row that is gone.
     #[error("its payload is gone: its row is not in the outbox")]
     PayloadGone,
     /// A header that should be removed is not there.
@@ -91,13 +91,14 @@ pub enum EditError {
     /// The new payload of a letter with a JSON payload is no JSON.
     #[error("not valid JSON: {0}")]
     NotJson(String),
-    /// The route's subject is of no use.
+    /// The template `route.subject` of the configuration cannot be parsed.
     #[error("route.subject: {0}")]
     Template(TemplateError),
-    /// The event cannot become a message.
+    /// The relay would refuse to make a message of the edited event, and the letter would die
+    /// again.
     #[error("it would die again: {0}")]
     Refused(Refusal),
-    /// Another person has changed the letter.
+    /// Another person has changed the letter since it was read.
     #[error("letter {0} was taken by somebody else meanwhile")]
     Taken(i64),
 }
@@ -109,7 +110,7 @@ impl From<QueryError> for EditError {
 }
 
 impl EditError {
-    /// The next step for a person; `None` when the text says it or when it may pass.
+    /// The next step for a person; `None` when the text says it, or when the error may pass.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Database(error) => error.hint(),
@@ -130,7 +131,7 @@ impl EditError {
     }
 }
 
-/// Checks the change of a letter, and changes nothing.
+/// Checks whether a letter can be changed in this way, and changes nothing.
 ///
 /// # Errors
 /// The errors of the session, and those of a letter that cannot be changed in this way.
@@ -167,7 +168,8 @@ async fn prepare(
     (id, changes): (i64, LetterChanges),
 ) -> Result<Edit, EditError> {
     let detail = dead_letter(operator, id).await?;
-    // A byte of each part shows which columns contain a payload. The whole payload may be large.
+    // One byte of each part is enough to see which columns contain a payload. The whole may be
+    // large.
     let parts = operator.payload(id, 1).await?.ok_or(EditError::PayloadGone)?;
     let edit = changes.edit(&detail, &parts)?;
     check(config, &detail, &edit, &parts)?;
@@ -233,8 +235,8 @@ impl LetterChanges {
     }
 }
 
-/// The new payload, of the same kind as the old one. Where the old one has no kind, the media type
-/// decides.
+/// The new payload, in the column of the old one: JSON or bytes. Without a single old payload, the
+/// media type decides.
 fn payload(
     bytes: Vec<u8>,
     detail: &LetterDetail,
@@ -258,7 +260,7 @@ fn is_json(content_type: &str) -> bool {
     kind == "application/json" || kind.ends_with("+json")
 }
 
-/// Encodes the message as the relay would, because an event that cannot be encoded would only die
+/// Encodes the edited event as the relay would, because an event that cannot be encoded would die
 /// again. The broker's own limits are not checked: only the relay learns them.
 fn check(
     config: &Config,

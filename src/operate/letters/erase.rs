@@ -1,4 +1,4 @@
-//! Erasure for the law's sake of what is kept of one key.
+//! Erases the stored data of one key, as a law may demand.
 
 use serde::Serialize;
 

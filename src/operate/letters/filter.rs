@@ -1,4 +1,4 @@
-//! The filter of letters for a question or an act.
+//! Filter by which a command selects letters.
 
 use std::{str::FromStr, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{
     pg::error::QueryError,
 };
 
-/// Filter of letters; everything that is set narrows it.
+/// Conditions that a letter must meet; a condition that is not set selects every letter.
 #[derive(Debug, Clone, Default)]
 pub struct LetterFilter {
     /// The event type.
@@ -26,7 +26,7 @@ pub struct LetterFilter {
 }
 
 impl LetterFilter {
-    /// Whether the filter narrows nothing.
+    /// Whether no condition is set.
     pub fn is_empty(&self) -> bool {
         let Self { event_type, key, error_code, fingerprint, since } = self;
         event_type.is_none()
@@ -36,7 +36,8 @@ impl LetterFilter {
             && since.is_none()
     }
 
-    /// The choice of the letters in a state; ages count from the database's clock.
+    /// The conditions for letters in `state`. An age is subtracted from the time of the database's
+    /// clock.
     pub(super) async fn choice(
         &self,
         operator: &Operator,
@@ -45,7 +46,7 @@ impl LetterFilter {
         let since = match &self.since {
             None => None,
             Some(Since::At(time)) => Some((*time).into()),
-            // An age that the clock cannot subtract sets no bound.
+            // An age that reaches back before the beginning of the clock sets no bound.
             Some(Since::Ago(age)) => operator.now().await?.checked_sub(*age),
         };
         Ok(Choice {
@@ -62,12 +63,12 @@ impl LetterFilter {
     }
 }
 
-/// The earliest time of a filter.
+/// The earliest time that a filter selects.
 #[derive(Debug, Clone)]
 pub enum Since {
-    /// An age, up to now.
+    /// A duration before now.
     Ago(Duration),
-    /// A time.
+    /// A point in time.
     At(Timestamp),
 }
 

@@ -1,4 +1,4 @@
-//! Redriven letters, followed until the outcome of each is known.
+//! Follows redriven letters until the outcome of each is known.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,14 +11,14 @@ use crate::{operate::DatabaseError, outbox::operator::Operator};
 /// changed.
 pub const FOLLOWED_MAX: usize = 10_000;
 
-/// Letters that one statement reads.
+/// Maximum number of letters whose state one statement reads.
 const PAGE: usize = 1_000;
 
-/// Interval between two readings.
+/// Interval between two reads of the letters' state.
 const POLL: Duration = Duration::from_millis(200);
 
-/// Reports the outcome of each letter as soon as it is known, until all are or the time is over.
-/// Returns the letters without an outcome.
+/// Reports the outcome of each letter as soon as it is known. Ends when all outcomes are known or
+/// the time is over. Returns the letters without an outcome.
 pub(super) async fn follow<E: From<DatabaseError>>(
     operator: &Operator,
     ids: &[i64],

@@ -1,4 +1,4 @@
-//! Letters page by page, and those of relays that nobody runs.
+//! Lists letters page by page, and finds letters of relays that nobody runs.
 
 use std::borrow::Cow;
 
@@ -16,24 +16,24 @@ use crate::{
 /// A page of letters, the newest first.
 #[derive(Debug, Serialize)]
 pub struct LetterPage {
-    /// The letters.
+    /// Letters of the page.
     pub letters: Vec<Letter>,
     /// The last letter of this page, after which the next page begins; `None` on the last page.
     pub next: Option<i64>,
 }
 
-/// Letters of a relay that nobody runs, and that is none of the configured ones.
+/// Letters of a relay that nobody runs and that is not in the configuration.
 #[derive(Debug, Serialize)]
 pub struct StrandedLetters {
     /// The relay's name.
     pub relay: String,
-    /// Its unresolved letters; exact up to 10,000.
+    /// Number of unresolved letters of the relay; exact up to 10,000.
     pub letters: i64,
     /// The problem in one sentence.
     pub cause: String,
 }
 
-/// Error of a page that cannot be read.
+/// Reason why a page of letters cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
     /// Postgres did not answer, or refused.
@@ -56,7 +56,7 @@ impl From<QueryError> for ListError {
 }
 
 impl ListError {
-    /// The next step for a person; `None` when the text says it or when it may pass.
+    /// The next step for a person; `None` when the text says it, or when the error may pass.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Database(error) => error.hint(),
@@ -89,7 +89,8 @@ pub async fn list(
     Ok(LetterPage { letters, next })
 }
 
-/// Letters that no list of a configured relay has, as after a relay's name was changed.
+/// Letters of relays that nobody runs and that are not in the configuration. They appear after a
+/// relay's name was changed.
 ///
 /// # Errors
 /// The errors of the session.

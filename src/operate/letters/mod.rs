@@ -1,7 +1,7 @@
 //! Letters: the events that left the fast path, and what an operator asks and does about them.
 //!
-//! Everything goes through the database, so that it works while the daemon is down. A daemon that
-//! runs is woken, and goes on from what it finds.
+//! All questions and acts go through the database, so they work while the daemon is down. An act
+//! wakes a running daemon, which then loads the changed letters.
 
 mod act;
 mod base64;
@@ -34,7 +34,8 @@ pub use show::{ShowError, ShownExtent, ShownLetter, ShownPayload, is_truncated, 
 
 const PURPOSE: &str = "dlq";
 
-/// The configuration of the route that has a letter; that of the first when none has it.
+/// The configuration of the route that a letter belongs to; of the first route when no route has
+/// it.
 ///
 /// # Errors
 /// The errors of the session.

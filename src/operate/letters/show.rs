@@ -1,4 +1,4 @@
-//! A letter in full: the event, its payload, and what operators did to it.
+//! Reads everything about a letter: the event, its payload, and what operators did to it.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use crate::{
     pg::error::QueryError,
 };
 
-/// Bytes of a payload that are shown when nobody asks for the whole.
+/// Bytes of a payload that are shown unless the whole is requested.
 const SHOWN_BYTES: usize = 4 * 1024;
 
 /// Everything about one letter.
@@ -22,7 +22,7 @@ pub struct ShownLetter {
     /// The letter and its event.
     #[serde(flatten)]
     pub detail: LetterDetail,
-    /// The acts of operators on it, the first one first; 100 at most.
+    /// The acts of operators on the letter, the oldest first; at most 100.
     pub history: Vec<AuditRow>,
     /// The payload, or its beginning.
     #[serde(flatten)]
@@ -30,20 +30,20 @@ pub struct ShownLetter {
 }
 
 /// The payload of a letter: usually one part, none for a tombstone, two when both columns are set.
-/// `None` when the row that had it is gone.
+/// `None` when the payload was in a row that is gone.
 #[derive(Debug)]
 pub struct ShownPayload(pub Option<Vec<PayloadPart>>);
 
 /// Part of a payload that is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShownExtent {
-    /// All of it.
+    /// The whole payload.
     Whole,
-    /// The first 4 KiB.
+    /// The first 4 KiB of the payload.
     Beginning,
 }
 
-/// Error of a letter that cannot be shown.
+/// Reason why a letter cannot be shown.
 #[derive(Debug, thiserror::Error)]
 pub enum ShowError {
     /// Postgres did not answer, or refused.
@@ -61,7 +61,7 @@ impl From<QueryError> for ShowError {
 }
 
 impl ShowError {
-    /// The next step for a person; `None` when the text says it or when it may pass.
+    /// The next step for a person; `None` when the text says it, or when the error may pass.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Database(error) => error.hint(),
@@ -72,7 +72,7 @@ impl ShowError {
     }
 }
 
-/// Shows a letter of whichever relay, with so much of its payload.
+/// Reads a letter of any relay, and as much of its payload as `extent` says.
 ///
 /// # Errors
 /// The errors of the session, and that there is no such letter.
@@ -106,13 +106,13 @@ fn beginning(bytes: &[u8], bytes_max: usize) -> &[u8] {
     }
 }
 
-/// Whether a part is only the beginning.
+/// Whether a part is only the beginning of the payload.
 pub fn is_truncated(part: &PayloadPart) -> bool {
     i64::try_from(part.bytes.len()).unwrap_or(i64::MAX) < part.whole
 }
 
-/// The keys of the parts that there are: `payload` or `payload_binary` for text, `payload_base64`
-/// for other bytes, and `payload_truncated`.
+/// Serialises the parts that exist. Text has the key `payload` or `payload_binary`, other bytes
+/// have `payload_base64`, and `payload_truncated` says whether a part is cut.
 impl Serialize for ShownPayload {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut keys = Map::new();
