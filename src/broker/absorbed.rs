@@ -1,42 +1,42 @@
-//! Answers to what was published, and news about the connection.
+//! Answers of the broker to publishes, and events of the connection to it.
 
 use std::time::Duration;
 
 use crate::delivery::{BatchOutcome, Closure, Outcome, Ticket};
 
-/// An answer of the broker, or news about the connection to it.
+/// An answer of the broker, or an event of the connection to it.
 #[derive(Debug)]
 pub enum Absorbed {
     /// The outcome of a publish.
     Outcome {
-        /// The event that was published.
+        /// Ticket of the event that was published.
         ticket: Ticket,
         /// The outcome.
         outcome: Outcome,
         /// How long the answer took.
         took: Duration,
     },
-    /// A publish had no answer in time, or can have none any more.
+    /// A publish without an outcome: no answer came in time, or none can come any more.
     Unconfirmed {
-        /// The event that was published.
+        /// Ticket of the event that was published.
         ticket: Ticket,
-        /// Whether nothing at all was answered for as long as one answer may take.
+        /// Whether no answer to any publish came for as long as one answer may take.
         silent: bool,
     },
     /// The outcome of a batch.
     Batch {
-        /// Its events, in order.
+        /// Tickets of the batch's events, in order.
         tickets: Box<[Ticket]>,
         /// The outcome.
         outcome: BatchOutcome,
         /// How long the answer took.
         took: Duration,
-        /// Whether nothing at all was answered for as long as one answer may take.
+        /// Whether no answer to any publish came for as long as one answer may take.
         silent: bool,
     },
-    /// A new connection stands.
+    /// A new connection is open.
     Connected,
-    /// The connection is gone; everything in flight is unconfirmed.
+    /// The connection has ended; everything in flight is unconfirmed.
     Disconnected,
     /// The broker forbids something.
     Denied {

@@ -1,16 +1,16 @@
-//! Errors of a log as a whole.
+//! Errors of a log as a whole, such as a missing stream.
 
 use thiserror::Error;
 
 /// The reason why a log cannot be used.
 #[derive(Debug, Error)]
 pub enum BrokerError {
-    /// The log cannot be asked for, or read, just now.
+    /// The log does not answer, or answers with an error, at present.
     #[error("{log} cannot be asked for: {reason}")]
     Unavailable {
         /// The log, as it is named in texts: `stream "EVENTS"`.
         log: String,
-        /// The event in words.
+        /// The fault in words.
         reason: String,
         /// The kind of cause, which decides what the relay does.
         cause: Cause,
@@ -42,7 +42,7 @@ pub enum BrokerError {
 /// The cause of a log being unavailable, as far as the relay treats it differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// No answer at all over a connection that stands: the connection is given up.
+    /// No answer came, although the connection exists: the relay gives the connection up.
     Silent,
     /// The broker forbids the request.
     Denied,

@@ -1,4 +1,4 @@
-//! Facts about a log, and single messages of it.
+//! Facts about a log as a whole, and about single messages in it.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use crate::{
     wire::Limits,
 };
 
-/// Sightings of one page of a scan at most. The outbox is asked about each.
+/// Maximum number of messages with the identity of an event that one page of a scan returns. The
+/// outbox is asked about each.
 pub const SIGHTINGS_MAX: usize = 4_096;
 
 /// Facts that were learned when a log was verified.
@@ -23,26 +24,28 @@ pub struct LogFacts {
     /// stream it is the time of its creation, in nanoseconds since the Unix epoch. `None` when it
     /// is unknown.
     pub identity: Option<i64>,
-    /// The domain that every acknowledgement has to name besides the log, where brokers have such.
+    /// The domain that every acknowledgement has to name besides the log; `None` without domains.
     pub domain: Option<String>,
-    /// The first sequence. Messages below it were dropped by the log's own limits, or purged.
+    /// The first sequence in the log. Messages below it were dropped by the log's own limits, or
+    /// purged.
     pub first_seq: u64,
-    /// The last sequence.
+    /// The last sequence in the log.
     pub last_seq: u64,
-    /// How long the log recognises an id; zero when it never does.
+    /// Time for which the log recognises an id; zero when it never does.
     pub recognises: Duration,
-    /// How long the log keeps a message.
+    /// Rule by which the log keeps a message.
     pub keeps: Keeps,
-    /// How many servers have it.
+    /// Number of servers that have the log.
     pub copies: Copies,
-    /// Batches that the log takes.
+    /// Kinds of batches that the log takes.
     pub batches: Batching,
-    /// Settings that might lose events, for the log and `check`.
+    /// Settings of the log that might lose events, for the program's log lines and `postrider
+    /// check`.
     pub warnings: Vec<Warning>,
 }
 
 impl LogFacts {
-    /// Facts about a log that takes every subject and can never be read back.
+    /// Facts about a log that cannot be read back and takes every subject.
     pub fn out_of_reach(log: &str, last_seq: u64, message_bytes_max: u64) -> Self {
         Self {
             limits: Limits {
@@ -89,12 +92,12 @@ impl Keeps {
     }
 }
 
-/// How many servers have a log.
+/// Number of servers that have a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Copies {
     /// A single server.
     One,
-    /// Several, of which one leads.
+    /// Several servers, of which one leads.
     Several,
 }
 
@@ -119,26 +122,26 @@ pub enum Creation {
 /// A verified log, compared with its state at the verification before.
 #[derive(Debug)]
 pub struct VerifiedLog {
-    /// Its facts.
+    /// Facts about the log.
     pub facts: LogFacts,
     /// The highest acknowledged sequence at the time of the request.
     pub acked: u64,
-    /// Whether another message stands under the last acknowledged sequence.
+    /// Whether the last acknowledged sequence now has another message than ours.
     pub is_rewritten: bool,
 }
 
 /// A single message as the log stores it.
 #[derive(Debug, Clone)]
 pub struct StoredMessage {
-    /// The event that it is, when it carries the identity of one.
+    /// Id of the event that the message carries; `None` when the message has no such id.
     pub event_id: Option<EventId>,
-    /// Its subject.
+    /// Subject of the message.
     pub subject: String,
-    /// Its payload.
+    /// Payload of the message.
     pub payload: Bytes,
 }
 
-/// A message with the identity of an event, of this outbox or of another one.
+/// A message that carries the identity of an event, of this outbox or of another.
 #[derive(Debug, Clone)]
 pub struct Sighting {
     /// The id of the event.

@@ -1,8 +1,8 @@
-//! The log behind a sink, in the words of no particular broker: its facts, its answers, its errors.
+//! Describes the log behind a sink for any broker: its facts, its answers, its errors. No I/O.
 //!
-//! A log numbers what it stores from 1 on. What differs between brokers the facts state: for how
-//! long a log recognises an id that comes again, whether it can be scanned for ids, and whether it
-//! takes several messages as one. No I/O.
+//! A log numbers the messages that it stores, from 1 on. Its facts state how brokers differ: for
+//! how long a log recognises an id that comes again, whether a scan can read its messages, and
+//! which batches it takes.
 
 mod absorbed;
 mod error;
@@ -14,5 +14,5 @@ pub use facts::{
     Copies, Creation, Keeps, LogFacts, SIGHTINGS_MAX, Sighting, StoredMessage, VerifiedLog, Warning,
 };
 
-/// The code of an event whose subject has no room for it.
+/// The error code of an event whose subject has no room for another message.
 pub const SUBJECT_FULL: &str = "subject_full";

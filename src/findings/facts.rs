@@ -1,4 +1,5 @@
-//! Facts about a relay, as plain values. An observer fills in the facts that it can see.
+//! Facts about a relay from which findings are computed. An observer fills in the facts that it
+//! sees.
 
 use super::{Chore, Code, Depth, Finding};
 
@@ -13,47 +14,49 @@ pub struct RelayFacts {
     pub failed: Option<String>,
     /// Sessions of the relay's instances that the observer sees.
     pub instances: Vec<String>,
-    /// The session with Postgres.
+    /// State of the session with Postgres.
     pub postgres: LinkState,
-    /// The connection to NATS.
+    /// State of the connection to NATS.
     pub nats: LinkState,
-    /// The reason for which the publishing gate is closed; `None` while it is open.
+    /// The closure of the publishing gate; `None` while the gate is open.
     pub gate: Option<Closed>,
-    /// The condition that keeps the leader from handing messages over; `None` while it may.
+    /// The condition that keeps the leader from handing messages over; `None` while nothing does.
     pub unready: Option<Unready>,
     /// The numbers of waiting events and letters; `None` when they could not be measured.
     pub depth: Option<Depth>,
     /// The age in seconds of the oldest event that waits, as of now.
     pub oldest_seconds: f64,
-    /// Events that no route took, where the relay is the one that counts them.
+    /// Number of events that no route took; `None` unless this relay counts them.
     pub unrouted: Option<u64>,
-    /// Age of the figures in seconds; `None` when they were asked for just now.
+    /// Age in seconds of the measured numbers; `None` when they were measured just now.
     pub measured_seconds_ago: Option<f64>,
     /// Seconds since the stream last confirmed a message; `None` when the observer cannot see it.
     pub unconfirmed_seconds: Option<f64>,
-    /// The session that keeps ours waiting.
+    /// Session whose lock a session of this relay waits for.
     pub blocker: Option<Blocker>,
-    /// Statements that grant what our user lacks.
+    /// Statements that grant the privileges which the relay's user lacks.
     pub missing_grants: Vec<String>,
-    /// Chores, and how often they failed in a row.
+    /// Chores that fail, each with the number of failures in a row.
     pub failing: Vec<(Chore, u32)>,
-    /// Other relays that no instance runs, and for how many seconds.
+    /// Other relays that no instance runs, each with the seconds since it last wrote to its
+    /// position.
     pub abandoned: Vec<(String, f64)>,
     /// Findings that the leading instance has reported.
     pub reported: Vec<Finding>,
-    /// Findings of other parts of the program.
+    /// Findings of other parts of this program.
     pub alarms: Vec<Finding>,
 }
 
 /// The role of this instance, or the program that the database names as leader.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum Role {
-    /// This instance gets its session and its position.
+    /// This instance has no session or no position yet.
     #[default]
     Starting,
-    /// This instance waits for another one to end.
+    /// This instance waits to become the leader.
     Standby {
-        /// The instance that leads; `None` when nobody has led for longer than a take-over takes.
+        /// Host and process of the leader; `None` when nobody has led for longer than a take-over
+        /// takes.
         leader: Option<String>,
     },
     /// Leader: the instance runs the relay.
@@ -64,9 +67,10 @@ pub enum Role {
     Led {
         /// The leader's host and process.
         by: String,
-        /// Seconds since it reported under its term, or acquired the lease.
+        /// Seconds since the leader reported under its term, or acquired the lease.
         silent_seconds: Option<f64>,
-        /// Whether it has reported under its term: it does so once it begins to publish.
+        /// Whether the leader has reported under its term. It first reports when it begins to
+        /// publish.
         has_reported: bool,
     },
     /// No instance leads, as the database says.
@@ -102,7 +106,7 @@ pub enum LinkState {
 /// The closure of the publishing gate: nothing is published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closed {
-    /// The kind of the closure, a code of findings.
+    /// Kind of the closure: the code of its finding.
     pub kind: String,
     /// The fault.
     pub text: String,
@@ -113,7 +117,7 @@ pub struct Closed {
 /// The condition that keeps a leader from handing any message over.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Unready {
-    /// The finding that stands for it.
+    /// Code of the finding about the condition.
     pub code: Code,
     /// The cause, in one sentence.
     pub cause: &'static str,
@@ -121,17 +125,17 @@ pub struct Unready {
     pub seconds: f64,
 }
 
-/// A session whose lock others wait for.
+/// A session that holds a lock for which other sessions wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blocker {
-    /// The session: its process, its user, and its name.
+    /// The session, as text: its process, its user, and its name.
     pub session: String,
     /// The remedy.
     pub next: String,
 }
 
 impl Blocker {
-    /// A session that nobody could name.
+    /// A session that holds a lock and could not be identified.
     pub fn unnamed() -> Self {
         Self {
             session: "another session".to_owned(),

@@ -1,9 +1,8 @@
-//! Findings, each with its cause and the next command: one list, computed here
-//! from plain facts.
+//! Computes from plain facts what is wrong with a relay: a list of findings.
 //!
 //! Readiness, `/api/v1/status`, `postrider status`, `status --check`, `why`, systemd's line, a
 //! metric and the note in the database all show this list. Each finding has one cause and one next
-//! command. No I/O and no clock, so that every case stands in a table: see the tests.
+//! command. There is no I/O and no clock, so that the tests can list every case in a table.
 
 mod facts;
 mod remedy;
@@ -31,14 +30,15 @@ pub const LAG_WARNING_SECONDS: f64 = 60.0;
 /// Age in seconds, inclusive, from which lag is critical.
 pub const LAG_CRITICAL_SECONDS: f64 = 120.0;
 
-/// Silence of a leader in seconds, exclusive, from which it is a finding: three intervals of its
-/// reports.
+/// Time in seconds without a report of the leader, exclusive, above which there is a finding: three
+/// intervals of its reports.
 pub const REPORT_MAX_SECONDS: f64 = 25.0;
 
-/// Age of the figures in seconds, exclusive, from which they say nothing about now.
+/// Age of the measured numbers in seconds, exclusive, above which a finding warns that they are
+/// old.
 const MEASURED_WARNING_SECONDS: f64 = 15.0;
 
-/// Age of the figures in seconds from which they say nothing about whether events flow.
+/// Age of the measured numbers in seconds, inclusive, from which that finding is critical.
 const MEASURED_CRITICAL_SECONDS: f64 = 120.0;
 
 /// Time in seconds, inclusive, for which a leader may hand nothing over before it is a finding.
@@ -86,7 +86,7 @@ impl Severity {
     }
 }
 
-/// Whether an instance with this finding is not ready: it publishes nothing.
+/// Whether this finding means that an instance publishes nothing.
 pub fn stops_flow(code: Code) -> bool {
     match code {
         Code::NeverStarted
@@ -146,7 +146,7 @@ pub fn of(facts: &RelayFacts) -> Vec<Finding> {
     );
     found.extend(facts.abandoned.iter().map(|(relay, seconds)| texts::abandoned(relay, *seconds)));
     found.extend(facts.alarms.iter().cloned());
-    // Of two findings with one meaning the first has more detail.
+    // Of two findings with the same code and cause the first is kept.
     let mut seen = Vec::new();
     found.retain(|finding| {
         let is_new = !seen.contains(&(finding.code, finding.cause.clone()));
@@ -157,7 +157,8 @@ pub fn of(facts: &RelayFacts) -> Vec<Finding> {
     found
 }
 
-/// Reason why a leader hands nothing over, when it lasts and no other finding explains it.
+/// Finding about a leader that hands nothing over, when this lasts and no other finding explains
+/// it.
 fn unready(facts: &RelayFacts, found: &[Finding]) -> Option<Finding> {
     let unready = facts.unready.filter(|unready| unready.seconds >= UNREADY_SECONDS)?;
     let is_explained = found.iter().any(|finding| stops_flow(finding.code));
@@ -170,7 +171,7 @@ fn role(facts: &RelayFacts) -> Option<Finding> {
             if let Some(why) = &facts.failed {
                 return Some(texts::failed(why));
             }
-            // The condition that a starting instance waits for is a finding of its own.
+            // A starting instance may wait for a condition that is already a finding.
             let is_waiting = facts.postgres != LinkState::Up
                 || facts.nats != LinkState::Up
                 || facts.blocker.is_some()
@@ -178,7 +179,7 @@ fn role(facts: &RelayFacts) -> Option<Finding> {
             (!is_waiting && facts.gate.is_none()).then(texts::starting)
         }
         Role::Stopping => Some(texts::stopping()),
-        // The lock that an instance waits for is a finding of its own.
+        // An instance may wait for a lock that is already a finding.
         Role::NeverStarted | Role::NotRunning
             if facts.blocker.is_some() && !facts.instances.is_empty() =>
         {
@@ -227,7 +228,7 @@ fn nats(facts: &RelayFacts) -> Option<Finding> {
     Some(finding)
 }
 
-/// The finding about events that wait to be published, and for how long.
+/// Findings about events and letters that wait, and for how long.
 fn waiting(facts: &RelayFacts) -> Vec<Finding> {
     let mut found = Vec::new();
     let Some(depth) = &facts.depth else { return found };
@@ -236,7 +237,7 @@ fn waiting(facts: &RelayFacts) -> Vec<Finding> {
     let is_very_late = facts.oldest_seconds >= LAG_CRITICAL_SECONDS && depth.backlog() > 0;
     let silent = facts.unconfirmed_seconds.filter(|silent| *silent >= LAG_CRITICAL_SECONDS);
     match silent {
-        // The stream confirms nothing. A finding above may name the cause already.
+        // The stream confirms nothing. An earlier finding may name the cause already.
         Some(silent) if is_very_late && leads && depth.unsettled > 0 => {
             found.push(texts::stalled(depth, facts.oldest_seconds, silent));
         }
@@ -265,7 +266,7 @@ pub fn is_ready(findings: &[Finding]) -> bool {
     !findings.iter().any(is_obstacle)
 }
 
-/// Whether an instance with this finding is not ready.
+/// Whether this finding keeps an instance from being ready.
 pub fn is_obstacle(finding: &Finding) -> bool {
     stops_flow(finding.code) && finding.severity == Severity::Critical
 }

@@ -1,7 +1,7 @@
-//! The remedy of each code of letters: what a person changes so that another try can succeed.
+//! Maps the error code of a letter to the change that lets another attempt succeed.
 
-/// The change that a letter of this code needs before it is tried again. `None` for a code whose
-/// own text says it, and for one that needs nothing but another try.
+/// The change that a letter with this error code needs before it is tried again. `None` for a code
+/// whose own text names the change, and for a code that needs nothing but another attempt.
 pub fn remedy(code: &str) -> Option<&'static str> {
     Some(match code {
         "subject_outside_prefix" => {

@@ -1,4 +1,4 @@
-//! Every case with its texts, as a table for a person who has to act on them at night.
+//! Tests of every case with its texts, in a table.
 
 use std::{collections::HashSet, fmt::Write as _};
 
@@ -364,7 +364,7 @@ fn every_case_reads_as_one_cause_and_one_next_command() {
     insta::assert_snapshot!("cases", text);
 }
 
-/// Backlog 0, lag 0, OK and ready, while 1,201 events were stuck.
+/// Regression: the status was backlog 0, lag 0, OK and ready, while 1,201 events were stuck.
 #[test]
 fn no_case_in_which_events_do_not_flow_is_without_a_critical_finding() {
     let fine =
@@ -390,7 +390,7 @@ fn every_code_has_a_case_and_a_section_for_who_is_on_call() {
     }
 }
 
-/// A hint of `check` read "postrider check".
+/// Regression: a hint in the output of `postrider check` was to run `postrider check`.
 #[test]
 fn no_next_step_within_check_is_check_itself() {
     for (name, facts) in cases() {

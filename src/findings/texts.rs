@@ -1,4 +1,4 @@
-//! The words of each finding: one cause, one next command, for a person at night.
+//! Writes the text of each finding: one cause, one next command.
 
 use super::{Blocker, Chore, Closed, Code, Depth, Finding, Severity, Unready, code_named};
 
@@ -13,7 +13,8 @@ fn warning(code: Code, cause: impl Into<String>, next: impl Into<String>) -> Fin
 /// The next step when an instance runs and does not lead.
 const ITS_LOG: &str = "read the cause in the log of that instance; then postrider check";
 
-/// Parts of next steps that name `postrider check`, and what stands for them in its own output.
+/// Parts of next steps that name `postrider check`, and the text that replaces them in its own
+/// output.
 const WITHIN_CHECK: [(&str, &str); 8] = [
     ("; then postrider check", ""),
     (", then run `postrider check`", ""),
@@ -29,7 +30,7 @@ const WITHIN_CHECK: [(&str, &str); 8] = [
     ("postrider check", "the other lines here"),
 ];
 
-/// The next step as `postrider check` itself shows it: without a call for itself.
+/// The next step as `postrider check` itself shows it: without the advice to run `postrider check`.
 pub fn within_check(next: &str) -> String {
     WITHIN_CHECK.iter().fold(next.to_owned(), |text, (here, there)| text.replace(here, there))
 }
@@ -160,11 +161,11 @@ pub(super) fn locked(blocker: &Blocker) -> Finding {
     )
 }
 
-/// Privileges that a finding names at most.
+/// Maximum number of privileges that a finding names.
 const LACKS_MAX: usize = 3;
 
-/// A role that is meant to insert events and lacks a privilege; without a role all of them, because
-/// the owner of the trigger lacks it.
+/// Finding about a role that should be able to insert events and lacks a privilege. `None` stands
+/// for every role: the owner of the trigger function lacks the privilege.
 pub fn refused(role: Option<&str>, lacks: &[String], statements: &[String]) -> Finding {
     let first = statements.first().map_or("", String::as_str);
     let next = granting(first, statements.len());
@@ -186,7 +187,7 @@ pub fn refused(role: Option<&str>, lacks: &[String], statements: &[String]) -> F
     Finding { severity, ..critical(Code::ProducersHindered, cause, next) }
 }
 
-/// Sessions of applications that wait for a lock on the tables.
+/// Finding about sessions of applications that wait for a lock on the tables.
 pub fn queued(blocker: &Blocker, object: Option<&str>, sessions: u64) -> Finding {
     let waits = if sessions == 1 {
         "session of an application waits"
@@ -223,13 +224,14 @@ pub(super) fn closed(closed: &Closed) -> Finding {
     critical(code, closed.text.clone(), closed.hint.clone())
 }
 
-/// A condition of the outbox that is violated, or rows of another cluster that wait.
-/// `severity` is a warning when the relay restores it by itself and no event can be passed over.
+/// Finding about a violated condition of the outbox, or about rows of another cluster that wait.
+/// `severity` is a warning when the relay repairs the condition by itself and no event can be
+/// passed over.
 pub fn contract(severity: Severity, problem: &str, fix: &str) -> Finding {
     Finding { severity, ..critical(Code::ContractBroken, problem, fix) }
 }
 
-/// Published events that no healing brings back; `None` when there are none.
+/// Finding about published events that no healing brings back; `None` when there are none.
 pub fn lost(events: u64, since: Option<&str>) -> Option<Finding> {
     let since = since.map(|since| format!(", noticed at {since}")).unwrap_or_default();
     (events > 0).then(|| {
@@ -294,8 +296,8 @@ pub(super) fn dead(count: u64) -> Finding {
     )
 }
 
-/// Letters of a relay that nobody runs, and that is not one of ours: after its name was changed,
-/// say.
+/// Finding about letters of a relay that nobody runs and that is not configured, as after its name
+/// was changed.
 pub fn stranded(relay: &str, letters: i64) -> Finding {
     let letters = match letters {
         1 => "1 letter belongs".to_owned(),
@@ -330,7 +332,7 @@ pub(super) fn unmeasured(age: f64) -> Finding {
     }
 }
 
-/// Consequence of a chore that keeps failing.
+/// Effect of a chore that keeps failing, as text.
 pub fn chore_consequence(chore: Chore) -> &'static str {
     match chore {
         Chore::Depth => "backlog and age are not measured",
@@ -374,7 +376,7 @@ fn events(count: u64) -> String {
     if count == 1 { "1 event".to_owned() } else { format!("{count} events") }
 }
 
-/// A duration in one unit, the largest that gives two or more.
+/// A duration as text in one unit: the largest unit of which it has at least two.
 fn span(seconds: f64) -> String {
     match seconds {
         _ if seconds < 120.0 => format!("{seconds:.0} s"),
