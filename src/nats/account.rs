@@ -1,4 +1,4 @@
-//! Limits of the account, compared with what a new stream would use of them.
+//! Compares the limits of the account with what a new stream would use.
 
 use async_nats::jetstream::{
     account::{Account, Limits},
@@ -13,14 +13,14 @@ struct Use {
     limits: Limits,
     streams: u64,
     consumers: u64,
-    /// Bytes that its streams have reserved.
+    /// Bytes that the account's streams have reserved.
     reserved: u64,
-    /// How often the bytes of the new stream count: once in a tier, once a replica without tiers.
+    /// Factor for the bytes of the new stream: 1 in a tier, the number of replicas without tiers.
     times: u64,
 }
 
-/// Limits that a new stream would exceed, by the answer to a request for the account. `None` when
-/// the answer cannot be read.
+/// Limits that a new stream would exceed, read from the answer to a request for the account. `None`
+/// when the answer cannot be read.
 pub fn obstacles(answer: &[u8], stream: &config::StreamConfig) -> Option<Vec<BrokerError>> {
     let Ok(Response::Ok(account)) = serde_json::from_slice::<Response<Account>>(answer) else {
         return None;
@@ -28,7 +28,7 @@ pub fn obstacles(answer: &[u8], stream: &config::StreamConfig) -> Option<Vec<Bro
     Some(judge(&used(&account, stream.replicas), stream))
 }
 
-/// Use of the tier for so many replicas, or of the whole account where there are no tiers.
+/// Use of the tier for this number of replicas, or of the whole account where there are no tiers.
 fn used(account: &Account, replicas: u8) -> Use {
     match account.tiers.get(&format!("R{replicas}")) {
         Some(tier) => Use {

@@ -1,4 +1,4 @@
-//! Answers of JetStream: the one place where an answer becomes an outcome.
+//! Turns an answer of JetStream into an outcome. No other module does so.
 
 use serde::Deserialize;
 
@@ -49,7 +49,7 @@ pub(super) enum Answer<'a> {
     Payload(&'a [u8]),
 }
 
-/// Stream that has to answer a publish. Two domains may each have one of the same name.
+/// Stream that has to answer a publish. Two domains may each have a stream of this name.
 #[derive(Debug, Clone, Copy)]
 pub struct ExpectedStream<'a> {
     /// The stream's name.
@@ -84,7 +84,7 @@ pub(super) fn classify_answer(answer: Answer<'_>, wanted: ExpectedStream<'_>) ->
     };
     match serde_json::from_slice::<PubAck<'_>>(payload) {
         Ok(PubAck { error: Some(error), .. }) => classify_error(&error),
-        // Invariant 2: published means acknowledged by our stream.
+        // Only an acknowledgement of the expected stream means that the message is published.
         Ok(PubAck { stream: Some(name), domain, seq, duplicate, error: None, .. })
             if wanted.is(name, domain) =>
         {
@@ -208,7 +208,8 @@ mod tests {
         }
     }
 
-    /// Another domain has a stream of the same name; its acknowledgements were taken for ours.
+    /// Regression: acknowledgements of a stream with the same name in another domain were taken for
+    /// ours.
     #[test]
     fn only_an_ack_of_our_domain_counts() {
         let hub = ExpectedStream { stream: "EVENTS", domain: Some("hub") };

@@ -1,7 +1,8 @@
 //! Batches: messages that are answered together.
 //!
-//! Each message carries the name of its batch and its place in it. The last message says that the
-//! batch is complete. An atomic batch has these in headers, a fast batch in the reply subject.
+//! Each message carries the name of its batch and its place in the batch. The last message says
+//! that the batch is complete. An atomic batch has name and place in headers, a fast batch in the
+//! reply subject.
 //!
 //! An atomic batch is stored as a whole and answered once. Of a fast batch each message is stored
 //! as it comes, up to the first gap or fault. The answers before its end only report progress.
@@ -41,7 +42,7 @@ pub(super) struct SentBatch {
 pub(super) struct BatchesInFlight {
     /// Batches in flight, each by the number of its publish.
     sent: FxHashMap<u64, SentBatch>,
-    /// Batches that ended without an answer and are yet to be reported.
+    /// Batches that ended without an answer and have not been reported yet.
     given_up: VecDeque<Box<[Ticket]>>,
 }
 
@@ -66,7 +67,7 @@ impl BatchesInFlight {
         Ok(())
     }
 
-    /// Gives up the batches with such an event. Returns their numbers.
+    /// Gives up the batches that contain an event for which `has` is true. Returns their numbers.
     pub(super) fn give_up_with(&mut self, has: impl Fn(Ticket) -> bool) -> Vec<u64> {
         let sent = self.sent.iter();
         let such = sent.filter(|(_, batch)| batch.tickets.iter().any(|ticket| has(*ticket)));
@@ -82,8 +83,8 @@ impl BatchesInFlight {
         if self.sent.is_empty() { None } else { self.sent.remove(&number) }
     }
 
-    /// Gives up a batch whose answer cannot come any more. Returns whether the number was a
-    /// batch's.
+    /// Gives up a batch whose answer cannot come any more. Returns whether the number was that of a
+    /// batch.
     pub(super) fn give_up(&mut self, number: u64) -> bool {
         let batch = self.take(number);
         let is_one = batch.is_some();
@@ -102,7 +103,7 @@ impl BatchesInFlight {
 }
 
 impl SentBatch {
-    /// Outcome of the batch, by its answer.
+    /// Outcome of the batch, read from its answer.
     pub(super) fn outcome(
         &self,
         answer: Answer<'_>,
@@ -168,13 +169,13 @@ fn classify(
     (kind, messages): (BatchKind, usize),
 ) -> BatchOutcome {
     let Answer::Payload(payload) = answer else {
-        // For a fast batch the answer may be about one of its messages only.
+        // The answer says that nobody listens. For a fast batch it may be about one message only.
         let text = "no stream answers for the subject".to_owned();
         return not_taken(kind, text);
     };
     match serde_json::from_slice::<PubAck<'_>>(payload) {
-        // The error may be about the whole batch or about one message. Its events then go one by
-        // one, which shows what is wrong.
+        // The error may be about the whole batch or about one message. The relay then sends the
+        // events one by one, which shows the message at fault.
         Ok(PubAck { error: Some(error), .. }) => {
             let text = format!("{} (JetStream code {})", error.description, error.err_code);
             not_taken(kind, text)
@@ -191,14 +192,14 @@ fn classify(
                 BatchKind::Fast => BatchOutcome::Seen { last_seq: seq },
             }
         }
-        // Something other than the stream answers, so it is unknown whether the messages are
-        // stored.
+        // The answer does not prove that the expected stream has the whole batch, so it is unknown
+        // which messages are stored.
         Ok(_) | Err(_) => BatchOutcome::Unconfirmed,
     }
 }
 
-/// Outcome of a refused batch: of an atomic one nothing is stored, of a fast one perhaps the first
-/// messages.
+/// Outcome of a batch that was not taken as a whole. Of an atomic batch nothing is stored, of a
+/// fast batch perhaps the first messages.
 fn not_taken(kind: BatchKind, text: String) -> BatchOutcome {
     match kind {
         BatchKind::Atomic => BatchOutcome::Refused { text },

@@ -39,8 +39,8 @@ const RECONNECT: Backoff =
 /// Time that the client gets to report by itself that an attempt took too long.
 const ENDS_WITHIN: Duration = Duration::from_millis(200);
 
-/// Interval at which the state of a connection is checked, in case its end was reported too early
-/// to be heard.
+/// Interval at which the state of a connection is checked. Its end may have been reported before
+/// anybody listened.
 const STATE_CHECK: Duration = Duration::from_secs(1);
 
 /// Server list of a client that must not reconnect: no server can listen on port 0.

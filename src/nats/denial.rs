@@ -48,7 +48,8 @@ fn scope(subject: String, api_prefix: &str) -> Forbidden {
     } else if is_one_of(&["CONSUMER.CREATE", "CONSUMER.MSG.NEXT"]) {
         Forbidden::Scanning
     } else {
-        // Other requests compare single messages, or clean up.
+        // The relay can do without the other requests: they compare single messages, or delete a
+        // consumer.
         Forbidden::Spare
     }
 }

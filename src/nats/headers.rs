@@ -1,4 +1,4 @@
-//! Header block of a message, as the client takes it.
+//! Makes the header block of a message in the form that the client takes.
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use serde::{
@@ -22,9 +22,9 @@ pub(super) const FRAMING_BYTES: usize =
 /// Makes the client's map of the headers.
 ///
 /// A map with an entry for each header costs as much as everything else that is done for a message.
-/// On the wire the headers are nothing but lines, so all of them go as one entry: the first name,
-/// and the rest of the text as its value. Only deserialisation makes a value with line breaks. If a
-/// later version of the client refuses line breaks, each header gets an entry.
+/// On the wire the headers are nothing but lines. So all of them become one entry: the first name,
+/// and the rest of the text as its value. The library accepts line breaks in a value only when it
+/// deserialises the value. If a later version refuses them there too, each header gets an entry.
 pub(super) fn header_map(headers: &Headers) -> HeaderMap {
     const FIRST: HeaderName = HeaderName::from_static(MESSAGE_ID);
     let block: StrDeserializer<'_, value::Error> = headers.block().into_deserializer();

@@ -1,4 +1,4 @@
-//! Live connection: the connection that messages are handed over to, with the inbox for answers.
+//! A connection over which messages are handed over, with its inbox for answers.
 
 use async_nats::{Subscriber, client::PublishErrorKind};
 use futures_util::FutureExt;
@@ -7,7 +7,7 @@ use tokio::task::coop::unconstrained;
 use super::{NatsConnection, headers::header_map};
 use crate::{broker::NotSent, wire::Message};
 
-/// Live connection, with an inbox of its own.
+/// Connection in use, with an inbox of its own.
 #[derive(Debug)]
 pub(super) struct LiveConnection {
     pub(super) connection: NatsConnection,
@@ -56,9 +56,9 @@ impl LiveConnection {
     pub(super) fn hand_over(&self, message: Message, reply: Option<String>) -> Result<(), NotSent> {
         let Message { subject, headers, payload, .. } = message;
         let (client, headers) = (&self.connection.client, header_map(&headers));
-        // The client's queue has room for two windows, so the future completes at once. It runs
-        // unconstrained: the runtime's budget for one poll of a task is smaller than a window, and
-        // would make a ready future appear pending.
+        // The client's queue has room for more messages than may be in flight, so the future
+        // completes at once. It runs unconstrained: the runtime's budget for one poll of a task is
+        // smaller than that number of messages, and would make a ready future appear pending.
         let handed = if let Some(reply) = reply {
             let handing = client.publish_with_reply_and_headers(subject, reply, headers, payload);
             unconstrained(handing).now_or_never()

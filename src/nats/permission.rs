@@ -1,4 +1,4 @@
-//! Permissions and other conditions that a start needs, asked for without any effect.
+//! Asks for permissions and other conditions that a start needs, without changing anything.
 //!
 //! A server answers a permitted request and complains about a forbidden one. So each request is
 //! sent with content that JetStream refuses: the refusal proves the permission, and nothing is
@@ -30,7 +30,7 @@ pub enum Request {
     Create,
     /// Creates the consumer that a scan reads through.
     CreateConsumer,
-    /// Creates the same consumer again, to resume a scan that was interrupted.
+    /// Creates the scan's consumer again, to resume a scan that was interrupted.
     ResumeConsumer,
     /// Asks the scan's consumer for messages.
     Next,
@@ -157,7 +157,7 @@ pub async fn ask_taker(
     }
 }
 
-/// Taker of the message, by the answer to one that every stream refuses.
+/// Taker of the message, read from the answer to a message that every stream refuses.
 fn taker(payload: &[u8], wanted: ExpectedStream<'_>) -> Taker {
     match serde_json::from_slice::<PubAck<'_>>(payload) {
         Ok(PubAck { stream: Some(name), domain, .. }) if wanted.is(name, domain) => Taker::Ours,

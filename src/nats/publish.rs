@@ -1,7 +1,7 @@
-//! Publisher: sends messages, and returns the outcome of each over an inbox of its own.
+//! Sends messages to one stream, and returns the outcome of each over an inbox of its own.
 //!
-//! Each publish carries a reply subject `<inbox>.<n>`; a message of a fast batch appends more to
-//! it. The answers come back on one subscription. That costs half as much as the client's own
+//! Each publish has a reply subject `<inbox>.<n>`; a message of a fast batch has more behind it.
+//! The answers come back on one subscription. That costs half as much as the client's own
 //! acknowledgements, and leaves nothing behind for an answer that never comes.
 //!
 //! A publish without an answer at its deadline, or at the end of the connection, is unconfirmed: it
@@ -43,7 +43,7 @@ pub struct Publisher {
     ack_timeout: Duration,
     unanswered: Unanswered,
     batches: BatchesInFlight,
-    /// Publishes that ended without an answer and are yet to be reported.
+    /// Tickets of publishes that ended without an answer and have not been reported yet.
     unconfirmed: VecDeque<Ticket>,
     last_answer: Instant,
 }
@@ -84,7 +84,7 @@ impl Publisher {
         ExpectedStream { stream: &self.stream, domain: self.domain.as_deref() }
     }
 
-    /// Gives up a connection over which nothing is answered. Another one follows.
+    /// Gives up a connection over which no answer comes. The connector opens another one.
     pub fn reconnect(&self) {
         if let Some(live) = &self.live {
             let NatsConnection { client, ended, .. } = &live.connection;
@@ -139,7 +139,7 @@ impl Publisher {
         };
         let number = self.unanswered.next_number();
         if let Err(why) = self.batches.hand_over(live, number, (kind, tickets), messages) {
-            // The server may answer the part that was handed over.
+            // The server may answer the part that was handed over, so its number is not used again.
             self.unanswered.skip();
             return Err(why);
         }
@@ -147,7 +147,8 @@ impl Publisher {
         Ok(())
     }
 
-    /// Waits for the answer to a publish that was handed over under the next number.
+    /// Registers a publish that was handed over under the next number, so that its answer is
+    /// recognised.
     fn wait_for(&mut self, ticket: Ticket, now: Instant) {
         if self.unanswered.is_empty() {
             self.last_answer = now;
@@ -203,7 +204,7 @@ impl Publisher {
         }
     }
 
-    /// Next answer or event that has come already.
+    /// Takes the next answer or event that has already come; `None` when there is none.
     pub fn try_next(&mut self, now: Instant) -> Option<Absorbed> {
         let silent = now.duration_since(self.last_answer) >= self.ack_timeout;
         if let Some(ticket) = self.unconfirmed.pop_front() {
@@ -266,7 +267,7 @@ impl Publisher {
         self.unanswered.take_ticket(ticket);
     }
 
-    /// Stops waiting for the answers to the batches with such an event.
+    /// Stops waiting for the answers to the batches that contain an event for which `has` is true.
     pub fn give_up_batches(&mut self, has: impl Fn(Ticket) -> bool) {
         for number in self.batches.give_up_with(has) {
             self.unanswered.take(number);

@@ -1,4 +1,4 @@
-//! Scan of a stream: the headers of its messages from a sequence on, page by page.
+//! Scans a stream: reads the headers of its messages from a sequence on, page by page.
 //!
 //! A message of an outbox carries `Nats-Msg-Id` and `ce-sequence`. Several outboxes may share the
 //! stream, so the relay asks its outbox which messages are its own.
@@ -28,7 +28,8 @@ use crate::{
     event::Seq,
 };
 
-/// Messages of one page, at most. So a scan reports progress also among messages of others.
+/// Maximum number of messages that are read for one page. The bound lets a scan report progress
+/// also where most messages are not of an outbox.
 const MESSAGES_MAX: usize = 65_536;
 
 /// Error codes of a server that refuses another consumer because of a limit of the stream or the
@@ -67,9 +68,9 @@ impl StreamScan {
         Self { jetstream, stream, keeps, last_seq: above, messages: 0, expected: 0, reader: None }
     }
 
-    /// Starts the scan, or resumes it with the messages that were stored since, up to the last
-    /// sequence of now. A stream that keeps a message until it is consumed is not scanned: the scan
-    /// then has no messages.
+    /// Starts the scan, or resumes it with the messages that were stored since. The scan ends at
+    /// the last sequence that the stream has now. A stream that keeps a message until it is
+    /// consumed is not scanned: the scan then has no messages.
     ///
     /// # Errors
     /// [`BrokerError::Unavailable`] when the stream does not answer, or has no room for a consumer.
@@ -154,7 +155,7 @@ impl StreamScan {
         self.keeps
     }
 
-    /// Reads the next page. Returns whether there are more.
+    /// Reads the next page of messages. Returns whether more messages follow.
     ///
     /// # Errors
     /// [`BrokerError::Unavailable`] when the stream delivers fewer messages than it reported.
@@ -226,7 +227,7 @@ fn is_one_of(error: &ConsumerError, codes: &[ErrorCode]) -> bool {
     matches!(error.kind(), ConsumerErrorKind::JetStream(api) if codes.contains(&api.error_code()))
 }
 
-/// Identity of the event in a message; `None` for a message that is not of an outbox.
+/// Identity of the event in a message; `None` for a message without one.
 pub fn identity(headers: &HeaderMap) -> Option<(Uuid, Seq)> {
     let text = |name: &str| headers.get(name).map(async_nats::HeaderValue::as_str);
     let id = Uuid::try_parse(text("Nats-Msg-Id")?).ok()?;

@@ -1,4 +1,4 @@
-//! JetStream sink of a flow: its stream is verified, scanned and published to.
+//! Verifies, scans and publishes to the JetStream stream of a flow.
 
 use std::time::{Duration, Instant};
 
@@ -111,7 +111,7 @@ impl JetStreamSink {
     /// Hands a batch over and returns at once.
     ///
     /// # Errors
-    /// When it was handed over in part only, or not at all.
+    /// When the batch was handed over in part only, or not at all.
     pub fn publish_batch(
         &mut self,
         kind: BatchKind,
@@ -130,12 +130,12 @@ impl JetStreamSink {
         self.publisher.next().await
     }
 
-    /// The next answer, if one has come already.
+    /// Takes the next answer that has already come; `None` when there is none.
     pub fn try_next(&mut self, now: Instant) -> Option<Absorbed> {
         self.publisher.try_next(now)
     }
 
-    /// Stops waiting for the answers to the batches with such an event.
+    /// Stops waiting for the answers to the batches that contain an event for which `has` is true.
     pub fn give_up_batches(&mut self, has: impl Fn(Ticket) -> bool) {
         self.publisher.give_up_batches(has);
     }
@@ -150,7 +150,7 @@ impl JetStreamSink {
         self.publisher.forget();
     }
 
-    /// Gives up a connection over which nothing is answered. Another one follows.
+    /// Gives up a connection over which no answer comes. Another connection follows.
     pub fn reconnect(&self) {
         self.publisher.reconnect();
     }
@@ -162,8 +162,8 @@ impl JetStreamSink {
     }
 }
 
-/// Whether the stream contains another message than ours under the last acknowledged sequence. A
-/// message that the stream's limits have removed is no proof.
+/// Whether the last acknowledged sequence of the stream now has another message than ours. A
+/// message that the stream's limits have removed proves nothing.
 async fn is_rewritten(
     jetstream: &Context,
     stream: &str,

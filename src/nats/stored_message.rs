@@ -1,4 +1,4 @@
-//! Stored messages of the stream, read one at a time, and how long it keeps them.
+//! Reads single messages of the stream, and the rule by which the stream keeps them.
 
 use async_nats::jetstream::{
     Context, ErrorCode,
@@ -17,7 +17,7 @@ use crate::{
     event::EventId,
 };
 
-/// How long a stream keeps its messages, and the sequence of the first one.
+/// Rule by which a stream keeps its messages, and the sequence of the first message.
 ///
 /// # Errors
 /// [`BrokerError::Unavailable`] when the stream does not answer.

@@ -1,4 +1,5 @@
-//! Stream: created when that is allowed, then verified. A stream that would lose events is refused.
+//! Creates the stream when that is allowed, and verifies it. A stream that would lose events is
+//! refused.
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use crate::{
     wire::{Limits, SubjectTemplate, captures},
 };
 
-/// How long a stream keeps its messages.
+/// Rule by which a stream with this configuration keeps its messages.
 pub(super) fn keeps(config: &Config) -> Keeps {
     match config.retention {
         RetentionPolicy::Limits if config.max_messages_per_subject <= 0 => Keeps::UntilItsLimits,
@@ -31,7 +32,7 @@ pub(super) fn keeps(config: &Config) -> Keeps {
     }
 }
 
-/// Batches that the stream supports.
+/// Kinds of batches that the stream supports.
 fn batching_of(version: Version, config: &Config) -> Batching {
     let atomic = config.allow_atomic_publish && version.has_atomic();
     let fast = config.allow_batch_publish && version.has_fast();

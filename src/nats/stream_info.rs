@@ -1,4 +1,4 @@
-//! Description of a stream by its server, read into types of our own.
+//! Reads the description of a stream from its server, into types of our own.
 //!
 //! The time of creation is the identity of a stream. The database keeps it for years, so its form
 //! must not depend on a client library: it is a number of nanoseconds since the Unix epoch.

@@ -1,9 +1,9 @@
-//! Unanswered publishes, each by its number.
+//! Keeps the publishes that have no answer yet, each by its number.
 //!
-//! Answers come nearly in order, so they are kept in a queue: the number of a publish gives its
-//! place in the queue. A missing answer must not keep all later publishes in it. Beyond
-//! [`QUEUE_MAX`] places the oldest unanswered publish moves to a map, which never has more entries
-//! than may be in flight.
+//! Answers come nearly in order, so the publishes are kept in a queue: the number of a publish
+//! gives its place in the queue. One missing answer must not keep all later publishes in the queue.
+//! Beyond [`QUEUE_MAX`] places the oldest unanswered publish moves to a map. The map never has more
+//! entries than publishes may be in flight.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -12,8 +12,8 @@ use std::{
 
 use crate::delivery::Ticket;
 
-/// Places of the queue, answered ones included, at most. One place more moves the oldest unanswered
-/// publish to the map.
+/// Maximum number of places of the queue, those of answered publishes included. Above it the oldest
+/// unanswered publish moves to the map.
 const QUEUE_MAX: usize = 8_192;
 
 /// Publish that was sent.
@@ -126,7 +126,8 @@ impl Unanswered {
 mod tests {
     use super::*;
 
-    /// With a long `ack_timeout` one lost answer kept millions of later publishes in memory.
+    /// Regression: with a long `ack_timeout`, one lost answer kept millions of later publishes in
+    /// memory.
     #[test]
     fn an_answer_that_stays_away_keeps_only_itself() {
         let (now, wait) = (Instant::now(), Duration::from_mins(5));
