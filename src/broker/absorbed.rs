@@ -65,7 +65,7 @@ pub enum Forbidden {
 /// The reason why a message was not handed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotSent {
-    /// No connection stands, or its buffer is full: the message may go later.
+    /// No connection is open, or its buffer is full: the message may go later.
     NotNow,
     /// The broker's limit is lower than when the log was verified: the broker would refuse it
     /// again.

@@ -18,11 +18,11 @@ pub const SIGHTINGS_MAX: usize = 4_096;
 /// Facts that were learned when a log was verified.
 #[derive(Debug, Clone)]
 pub struct LogFacts {
-    /// The bounds of a message.
+    /// The bounds of a message: its size and its subjects.
     pub limits: Limits,
-    /// The identity of the log: a log of the same name with another identity is another log. Of a
-    /// stream it is the time of its creation, in nanoseconds since the Unix epoch. `None` when it
-    /// is unknown.
+    /// The identity of the log. A log of the same name with another identity is not the same log.
+    /// For a stream it is the creation time in nanoseconds since the Unix epoch. `None` when it is
+    /// unknown.
     pub identity: Option<i64>,
     /// The domain that every acknowledgement has to name besides the log; `None` without domains.
     pub domain: Option<String>,

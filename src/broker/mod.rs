@@ -1,8 +1,7 @@
 //! Describes the log behind a sink for any broker: its facts, its answers, its errors. No I/O.
 //!
-//! A log numbers the messages that it stores, from 1 on. Its facts state how brokers differ: for
-//! how long a log recognises an id that comes again, whether a scan can read its messages, and
-//! which batches it takes.
+//! A log numbers the messages that it stores, from 1 on. Its facts state how brokers differ: how
+//! long a log recognises a repeated id, whether it can be scanned, and which batches it takes.
 
 mod absorbed;
 mod error;

@@ -1,4 +1,4 @@
-//! Turns an answer of JetStream into an outcome. No other module does so.
+//! Turns an answer of JetStream to a single message into an outcome.
 
 use serde::Deserialize;
 

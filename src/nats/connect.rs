@@ -125,8 +125,8 @@ impl Connector {
         let client = self
             .options(&config)
             .await?
-            // The limit counts attempts: the first round tries each server once. Later the same
-            // limit ends the attempts to reconnect.
+            // The limit counts attempts to connect: the client tries each server once. When the
+            // connection ends later, the same limit ends the attempts to reconnect.
             .max_reconnects(servers.len())
             .reconnect_delay_callback(|_| Duration::ZERO)
             .event_callback(move |event| {

@@ -14,8 +14,8 @@ use crate::wire::Headers;
 /// Header by which a stream recognises a message; the first header of every message.
 const MESSAGE_ID: &str = "Nats-Msg-Id";
 
-/// Bytes of a message besides its header block and its payload: the version, the name of the first
-/// header, the end of the last line, an empty line.
+/// Bytes of a message besides its header block and its payload: the version, the first header's
+/// name, the end of the last line, and an empty line.
 pub(super) const FRAMING_BYTES: usize =
     "NATS/1.0\r\n".len() + MESSAGE_ID.len() + ": \r\n\r\n".len();
 

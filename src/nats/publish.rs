@@ -4,8 +4,8 @@
 //! The answers come back on one subscription. That costs half as much as the client's own
 //! acknowledgements, and leaves nothing behind for an answer that never comes.
 //!
-//! A publish without an answer at its deadline, or at the end of the connection, is unconfirmed: it
-//! may be stored, and is sent again under the same id.
+//! A publish is unconfirmed when no answer came until its deadline or the end of the connection.
+//! The message may be stored, and is sent again under the same id.
 
 use std::{
     collections::VecDeque,

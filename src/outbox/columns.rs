@@ -1,8 +1,8 @@
 //! Inserts lists of columns that several statements share into the text of a statement.
 //!
-//! A statement's file has `o.* /* columns event $6::integer */` where the list belongs: so the file
-//! is SQL as it stands, with all columns of the table. `columns/event.sql` has the list; `$n` in it
-//! becomes the parameter that the statement names.
+//! A statement's file has `o.* /* columns event $6::integer */` where the list belongs. So the file
+//! as it stands is valid SQL, which returns all columns of the table. `columns/event.sql` has the
+//! list; `$n` in it becomes the parameter that the statement names.
 
 /// The text in a statement's file that a list replaces, up to its parameter, and the list.
 const LISTS: [(&str, &str); 2] = [

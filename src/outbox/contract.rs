@@ -119,7 +119,7 @@ impl Repair {
 }
 
 impl Inspection {
-    /// Same as [`Outbox::verify_contract`], for a session without prepared statements.
+    /// The broken conditions. When there are none, the position is recorded as sound.
     ///
     /// # Errors
     /// The errors of the session.
@@ -128,7 +128,7 @@ impl Inspection {
         rows.iter().map(Broken::read).collect()
     }
 
-    /// Same as [`Outbox::restore_wake`].
+    /// Repairs the triggers that wake a sleeping relay, unless another session is using the tables.
     ///
     /// # Errors
     /// The errors of the session.

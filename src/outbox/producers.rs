@@ -88,7 +88,7 @@ impl Inspection {
 }
 
 impl Upkeep {
-    /// Same as [`Inspection::hindered_producers`].
+    /// Roles that are meant to insert events and would be refused.
     ///
     /// # Errors
     /// The errors of the session.
@@ -96,7 +96,8 @@ impl Upkeep {
         self.run(HINDERED, &[]).await?.iter().map(Hindrance::read).collect()
     }
 
-    /// Same as [`Inspection::queue`].
+    /// The lock queue for a table or sequence of the schema, or the one in which an instance of
+    /// this relay waits; `None` when nobody waits.
     ///
     /// # Errors
     /// The errors of the session.

@@ -79,8 +79,8 @@ pub(super) fn event(row: &Row) -> Result<Event, tokio_postgres::Error> {
     })
 }
 
-/// Same as [`event`]. For a row whose values cannot be read, the result has only its place and the
-/// reason.
+/// Reads one row of a page or of a poll. For a row whose values cannot be read, the event has only
+/// the `seq` and the reason.
 pub(super) fn readable(row: &Row) -> Result<Event, tokio_postgres::Error> {
     event(row).or_else(|error| Ok(unreadable(Seq(row.try_get(0)?), &describe(&error))))
 }

@@ -145,7 +145,7 @@ pub async fn connect(
     Ok(connection)
 }
 
-/// Same as [`connect`], but slow statements of this session start no search for a blocking session.
+/// Opens a session as [`connect`] does. Its slow statements start no search for a blocking session.
 pub(super) async fn connect_unwatched(
     config: &DatabaseConfig,
     purpose: &str,

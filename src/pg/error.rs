@@ -275,7 +275,7 @@ pub fn describe(error: &tokio_postgres::Error) -> String {
     text
 }
 
-/// Same as [`describe`], for an error of the server.
+/// An error of the server as one line for people, without row values.
 pub(super) fn describe_refusal(refusal: &DbError) -> String {
     let code = refusal.code().code();
     if code.starts_with("22") || code.starts_with("23") {

@@ -14,7 +14,7 @@ use super::{
     schema::Schema,
 };
 
-/// Same as [`migrate::version`], but an error names the session that holds a blocking lock.
+/// Reads the version of the schema. An error names the session that holds a blocking lock.
 ///
 /// # Errors
 ///
@@ -31,7 +31,7 @@ pub async fn version(
     watched(lock_watch, migrate::version(&connection.client, schema)).await
 }
 
-/// Same as [`version`], with a limit of time; `None` when it is exceeded.
+/// Reads the version of the schema within a limit of time; `None` when it is exceeded.
 pub async fn version_within(
     connection: &Connection,
     schema: &Schema,
@@ -40,11 +40,12 @@ pub async fn version_within(
     tokio::time::timeout(limit, version(connection, schema)).await.ok()
 }
 
-/// Same as [`migrate::changed_functions`].
+/// The functions that differ from what `postrider migrate` installed
+/// ([`migrate::changed_functions`]).
 ///
 /// # Errors
 ///
-/// The errors of `changed_functions`.
+/// The errors of [`migrate::changed_functions`].
 ///
 /// # Cancel safety
 ///
@@ -56,7 +57,7 @@ pub async fn changed_functions(
     migrate::changed_functions(&connection.client, schema).await
 }
 
-/// Same as [`migrate::rightful`].
+/// The role that may migrate this schema when the session's user may not ([`migrate::rightful`]).
 ///
 /// # Errors
 ///
@@ -72,7 +73,7 @@ pub async fn rightful(
     migrate::rightful(&connection.client, schema).await
 }
 
-/// Same as [`migrate::migrate`], but an error names the session that holds a blocking lock.
+/// Applies the missing migrations. An error names the session that holds a blocking lock.
 ///
 /// # Errors
 ///

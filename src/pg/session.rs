@@ -184,7 +184,7 @@ impl Connection {
         self
     }
 
-    /// Same as [`deadline`](Self::deadline), and measures the duration of the statement.
+    /// Waits for a statement as [`deadline`](Self::deadline) does, and measures its duration.
     ///
     /// # Errors
     ///
@@ -295,11 +295,11 @@ impl Connection {
         self.timed(query, self.rows(statement, parameters)).await
     }
 
-    /// Same as [`run`](Self::run), for a statement that always returns a row.
+    /// Runs a prepared statement that always returns a row, and returns the first row.
     ///
     /// # Errors
     ///
-    /// The errors of `deadline`; [`QueryError::NoRow`] when it gives none.
+    /// The errors of `deadline`; [`QueryError::NoRow`] when no row is returned.
     ///
     /// # Cancel safety
     ///
@@ -333,7 +333,7 @@ impl Connection {
         self.deadline(self.query_typed(sql, &types, parameters)).await
     }
 
-    /// Same as [`query`](Self::query), without a deadline.
+    /// Runs a statement once, without preparing it and without a deadline.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Errors of a database URL. None repeats a part of it that could be a password.
+//! Errors of a database URL. No error repeats a part of the URL that could be a password.
 
 use std::{fmt, path::PathBuf};
 
