@@ -1,8 +1,8 @@
-//! Sees the broker's acknowledgements from outside, with the time at which each came.
+//! Watches the broker's acknowledgements from outside the relay, and notes when each came.
 //!
-//! A message that a stream stores is also routed to plain subscribers, with its reply subject; the
-//! acknowledgement goes to that subject. A listener to both knows which event was
-//! acknowledged when, without a word from the relay.
+//! A message that a stream stores also reaches plain subscribers, with its reply subject. The
+//! acknowledgement goes to that subject. A client that subscribes to the events and to the reply
+//! subjects learns when each event was acknowledged, without asking the relay.
 
 use std::{collections::HashMap, time::Instant};
 
@@ -15,40 +15,42 @@ use uuid::Uuid;
 
 use crate::stage::{SUBJECTS, Stage};
 
-/// Every client of these servers takes its answers below this.
+/// Subject filter of the reply inboxes: every client of these servers receives its answers below
+/// `_INBOX.`.
 const INBOXES: &str = "_INBOX.>";
 
-/// More than may pile up while this process does not get a core.
+/// Capacity of each subscription, in messages. It is more than can pile up while this process does
+/// not get a processor.
 const CAPACITY: usize = 65_536;
 
-/// Listens in the background.
+/// Subscriber to events and acknowledgements, which collects in the background.
 pub(crate) struct Acks {
     stop: CancellationToken,
     listening: JoinSet<HashMap<Uuid, Instant>>,
 }
 
 impl Acks {
-    /// Begins to listen; what is published from now on is seen.
+    /// Begins to listen. Events that are published after this returns are seen.
     pub(crate) async fn listen(stage: &Stage) -> Result<Self> {
         let options = ConnectOptions::new().subscription_capacity(CAPACITY);
         let client = options.connect(stage.brokers.first_url()?).await?;
         let events = client.subscribe(SUBJECTS).await?;
         let answers = client.subscribe(INBOXES).await?;
-        // A round trip: the server knows of both.
+        // After this round trip the server knows of both subscriptions.
         client.flush().await?;
         let stop = CancellationToken::new();
         let mut listening = JoinSet::new();
         let until = stop.clone();
         listening.spawn(async move {
             let seen = listen(events, answers, until).await;
-            // The subscriptions last as long as the client.
+            // The client is kept until here, because its subscriptions end with it.
             drop(client);
             seen.by_event()
         });
         Ok(Self { stop, listening })
     }
 
-    /// Ends listening. Returns when the acknowledgement of each event came.
+    /// Ends listening. Returns for each event the moment at which its first acknowledgement came.
     pub(crate) async fn collect(mut self) -> Result<HashMap<Uuid, Instant>> {
         self.stop.cancel();
         Ok(self.listening.join_next().await.context("the listener ended")??)
@@ -83,7 +85,8 @@ fn id(event: &Message) -> Option<Uuid> {
 }
 
 impl Seen {
-    /// An event that was sent twice counts with its first acknowledgement.
+    /// Maps each event to the time of its acknowledgement: the first one, when the event was sent
+    /// twice.
     fn by_event(self) -> HashMap<Uuid, Instant> {
         let mut acked = HashMap::with_capacity(self.published.len());
         for (reply, id) in self.published {

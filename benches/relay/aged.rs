@@ -1,5 +1,6 @@
-//! A drain beside all that a long life brings: settled rows, a backlog far larger than what is
-//! drained, many keys, a transaction left open; in turns with a drain that has nothing of that.
+//! Measures a drain in an aged database: settled rows, a backlog far larger than what is drained, a
+//! million keys and an open transaction. Rounds alternate with a drain in a fresh database that has
+//! none of that.
 
 use std::{env, process::Command};
 
@@ -20,7 +21,8 @@ use crate::{
 const AGED: &str = "aged";
 const FRESH: &str = "fresh";
 
-/// What an event takes on the disk, with its indexes; and what the log and the stream take besides.
+/// Disk space, in bytes: of one event with its indexes, and of the server's WAL and the stream
+/// together.
 const BYTES: u64 = 850;
 const BYTES_BESIDES: u64 = 3_000_000_000;
 
@@ -40,12 +42,12 @@ pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Report> {
     let (mut aged, mut fresh) = (Rounds::default(), Rounds::default());
     for round in 1..=options.rounds() {
         let beginning = Backlog { database: AGED, shape: MANY_KEYS, count, extent: Extent::Part };
-        // Each comes first in its turn.
+        // The two databases take turns in being drained first.
         if !round.is_multiple_of(2) {
             drain_fresh(stage, &mut fresh, count).await?;
         }
         aged.round(stage, &client, beginning).await?;
-        // So that the broker is as young as in the other half.
+        // The next round starts with a new stream, because the fresh database gets a new one too.
         backlog::forget_stream(&client).await?;
         if round.is_multiple_of(2) {
             drain_fresh(stage, &mut fresh, count).await?;
@@ -69,7 +71,7 @@ pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Report> {
     Ok(Report { measures, drains: vec![row] })
 }
 
-/// The other half: a database that has nothing but what is drained.
+/// Drains a fresh database, which contains nothing but the events to be drained.
 async fn drain_fresh(stage: &Stage, fresh: &mut Rounds, count: u64) -> Result<()> {
     let client = drain::prepare(stage, FRESH, USUAL, count).await?;
     let whole = Backlog { database: FRESH, shape: USUAL, count, extent: Extent::Whole };
@@ -78,7 +80,8 @@ async fn drain_fresh(stage: &Stage, fresh: &mut Rounds, count: u64) -> Result<()
     stage.drop_database(FRESH).await
 }
 
-/// A full disk would be found after minutes, and by others too.
+/// Fails when the temporary directory lacks the space. A full disk would be found only after
+/// minutes, and would harm other programs too.
 fn ensure_space(bytes: u64) -> Result<()> {
     let directory = env::temp_dir();
     let output = Command::new("df").arg("-Pk").arg(&directory).output().context("run df")?;
@@ -95,7 +98,7 @@ fn ensure_space(bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// In millions or thousands.
+/// Formats a count in millions, as in `5M`, or else in thousands, as in `100k`.
 fn short(count: u64) -> String {
     if count.is_multiple_of(1_000_000) {
         format!("{}M", count / 1_000_000)

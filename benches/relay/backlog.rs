@@ -1,4 +1,4 @@
-//! Events before they are relayed: their shape, a backlog of them, and those that are settled.
+//! Makes the events that a benchmark relays: their shape, a backlog of them, and settled ones.
 
 use anyhow::Result;
 use tokio_postgres::Client;
@@ -9,30 +9,30 @@ pub(crate) const EVENT_TYPE: &str = "order.placed";
 /// The type of every event's aggregate.
 pub(crate) const AGGREGATE_TYPE: &str = "order";
 
-/// Rows of one inserting transaction.
+/// Number of rows that one inserting transaction commits, at most.
 const CHUNK: u64 = 5_000;
 
-/// What all events of a backlog have in common.
+/// Number of keys and payload size of all events of a backlog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shape {
-    /// How many keys they are spread over, at random.
+    /// Number of different keys. Each event gets one of them at random.
     pub(crate) keys: u32,
     /// Bytes of each payload.
     pub(crate) payload_bytes: usize,
 }
 
-/// What is measured unless something else is said.
+/// Shape of the events in every part of the benchmark that does not name another one.
 pub(crate) const USUAL: Shape = Shape { keys: 10_000, payload_bytes: 500 };
 
 impl Shape {
-    /// A payload: JSON of the size that all have.
+    /// Makes a payload: JSON of `payload_bytes` bytes.
     pub(crate) fn payload(self) -> String {
         let around = r#"{"filler":""}"#.len();
         format!(r#"{{"filler":"{}"}}"#, "x".repeat(self.payload_bytes.saturating_sub(around)))
     }
 }
 
-/// Commits `count` events.
+/// Commits `count` events of this shape to the outbox.
 pub(crate) async fn insert(client: &Client, shape: Shape, count: u64) -> Result<()> {
     let insert = client
         .prepare(
@@ -55,9 +55,9 @@ pub(crate) async fn insert(client: &Client, shape: Shape, count: u64) -> Result<
     Ok(())
 }
 
-/// Makes everything that is committed settled, as the relay's settlement of the last row does it:
-/// the position becomes the current snapshot, and all that was drawn is below its floor. Nobody may
-/// be writing, and no relay running.
+/// Marks every committed event as settled, as the relay does after it has published the last one.
+/// The position becomes the current snapshot, with all sequence numbers drawn so far below its
+/// floor. No writer and no relay may run meanwhile.
 pub(crate) async fn settle(client: &Client) -> Result<()> {
     let statement = "
         INSERT INTO postrider.position AS p
@@ -73,7 +73,8 @@ pub(crate) async fn settle(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// Lets the next relay begin in a stream of its own, as if none had been published into before.
+/// Erases what the database records about its stream. The next relay then accepts a new stream as
+/// if nothing had ever been published.
 pub(crate) async fn forget_stream(client: &Client) -> Result<()> {
     let statements = "
         DELETE FROM postrider.checkpoint;
@@ -83,7 +84,8 @@ pub(crate) async fn forget_stream(client: &Client) -> Result<()> {
     Ok(client.batch_execute(statements).await?)
 }
 
-/// Statistics and dirty pages are the writers' business, and come before what is measured.
+/// Updates the planner's statistics and writes dirty pages to disk, so that neither happens while
+/// something is measured.
 pub(crate) async fn tidy(client: &Client) -> Result<()> {
     client.batch_execute("ANALYZE").await?;
     Ok(client.batch_execute("CHECKPOINT").await?)

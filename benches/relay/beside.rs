@@ -1,5 +1,5 @@
-//! What a running relay costs others on the same cores: writers that saturate the outbox, and
-//! traffic in the same database that has nothing to do with it.
+//! Measures what a running relay costs others on the same cores: writers that insert into the
+//! outbox as fast as they can, and unrelated traffic in the same database.
 
 use anyhow::{Context as _, Result};
 use tokio_postgres::Client;
@@ -26,10 +26,10 @@ const OUTBOX: &str = "postrider.outbox";
 const WRITERS: u32 = 16;
 const CLIENTS: u32 = 8;
 
-/// A million accounts, which fit into the cache.
+/// Scale of pgbench: a million accounts, which fit into the cache.
 const SCALE: u32 = 10;
 
-/// Saturating writers, without and with a relay that publishes what they write.
+/// Measures saturating writers, without a relay and with one that publishes what they write.
 pub(crate) async fn writers(stage: &Stage, options: &Options) -> Result<Report> {
     let (with, without) = (stage.database(WITH).await?, stage.database(WITHOUT).await?);
     let (mut relayed, mut alone, mut published) = (Vec::new(), Vec::new(), Vec::new());
@@ -50,7 +50,8 @@ pub(crate) async fn writers(stage: &Stage, options: &Options) -> Result<Report> 
         let rows = with.query_one("SELECT count(*) FROM postrider.outbox", &[]).await?;
         let written = u64::try_from(rows.try_get::<_, i64>(0)?)?;
         published.push(float(stored - before) / float(written));
-        // What is behind may be drained unmeasured, so that each round begins with nothing.
+        // The rest of the backlog is drained outside the measurement, so that each round begins
+        // with an empty outbox.
         let all = before + written;
         stream::wait_for_count(&stage.jetstream, STREAM, all, &mut daemon).await?;
         daemon.stop().await?;
@@ -68,7 +69,7 @@ pub(crate) async fn writers(stage: &Stage, options: &Options) -> Result<Report> 
     ]))
 }
 
-/// Unrelated traffic, without and with a relay that sleeps.
+/// Measures unrelated traffic, without a relay and with one that sleeps.
 pub(crate) async fn neighbours(stage: &Stage, options: &Options) -> Result<Report> {
     let client = stage.database(NEIGHBOURS).await?;
     let url = stage.postgres.url(NEIGHBOURS);
@@ -77,7 +78,7 @@ pub(crate) async fn neighbours(stage: &Stage, options: &Options) -> Result<Repor
     for round in 1..=options.rounds() {
         stage.checkpoint().await?;
         let mut sums = [0.0; 2];
-        // Each comes first as often as second: the tables grow from turn to turn.
+        // Both variants come first equally often, because the tables grow from turn to turn.
         for turn in 0..options.turns() {
             for half in [(round + turn) % 2, (round + turn + 1) % 2] {
                 let daemon = if half == 1 { Some(asleep(stage, &client).await?) } else { None };
@@ -102,7 +103,7 @@ pub(crate) async fn neighbours(stage: &Stage, options: &Options) -> Result<Repor
 }
 
 async fn asleep(stage: &Stage, client: &Client) -> Result<Daemon> {
-    // The one before may have left the gate open.
+    // The relay of the previous turn may have left the wake-up gate open.
     client.batch_execute("SELECT setval('postrider.gate'::regclass, 0)").await?;
     let mut daemon = stage.relay(NEIGHBOURS, STREAM)?;
     wait_for_relay(client, &mut daemon).await?;

@@ -1,5 +1,5 @@
-//! The brokers of a stage: one server, one that syncs before it acknowledges, or three that keep a
-//! stream together.
+//! Starts the brokers of a stage: one server, one that syncs to disk before it acknowledges, or a
+//! cluster of three.
 
 use std::time::{Duration, Instant};
 
@@ -15,18 +15,18 @@ use crate::proc;
 
 const DEADLINE: Duration = Duration::from_mins(1);
 
-/// What the relay publishes to.
+/// Kind of broker that the relay publishes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// One server with its defaults: it acknowledges what the kernel has taken.
+    /// One server with its defaults. It acknowledges a message once the kernel has taken it.
     Plain,
-    /// One server with `sync_interval: always`: it acknowledges what the disk has taken.
+    /// One server with `sync_interval: always`. It acknowledges a message once the disk has it.
     Fsyncing,
-    /// Three servers, and each stream on all of them.
+    /// Cluster of three servers, with a copy of each stream on every server.
     Cluster,
 }
 
-/// The servers.
+/// The running nats-servers of one kind.
 pub(crate) struct Brokers {
     pub(crate) kind: Kind,
     servers: Vec<Nats>,
@@ -52,33 +52,33 @@ impl Brokers {
         self.servers.iter().map(Nats::url).collect::<Vec<_>>().join(",")
     }
 
-    /// The URL of one of them.
+    /// The URL of the first server.
     pub(crate) fn first_url(&self) -> Result<String> {
         Ok(self.servers.first().context("there is a server")?.url())
     }
 
-    /// How the publisher learns of them.
+    /// Configuration with which a publisher connects to these servers.
     pub(crate) fn config(&self) -> config::NatsConfig {
         config::NatsConfig { url: SecretUrl::new(self.url()), ..Default::default() }
     }
 
-    /// Copies that each stream has.
+    /// Number of copies of each stream.
     pub(crate) fn replicas(&self) -> u8 {
         if self.kind == Kind::Cluster { 3 } else { 1 }
     }
 
-    /// A client of all.
+    /// Connects a JetStream client that knows all servers.
     pub(crate) async fn connect(&self) -> Result<jetstream::Context> {
         let urls: Vec<String> = self.servers.iter().map(Nats::url).collect();
         Ok(jetstream::new(async_nats::connect(urls).await?))
     }
 
-    /// Seconds of processor time, all together.
+    /// Processor time that all servers together have used, in seconds.
     pub(crate) fn cpu_seconds(&self) -> Result<f64> {
         self.servers.iter().map(|server| proc::cpu_seconds(server.pid().context("runs")?)).sum()
     }
 
-    /// Waits until somebody leads.
+    /// Waits until the servers answer JetStream requests; a cluster first has to elect a leader.
     async fn wait_ready(&self) -> Result<()> {
         let jetstream = self.connect().await?;
         let deadline = Instant::now() + DEADLINE;
@@ -89,7 +89,8 @@ impl Brokers {
         Ok(())
     }
 
-    /// Waits until a stream has all its copies; the first messages would have to wait for them.
+    /// Waits until all copies of a stream follow its leader. Otherwise the first messages would
+    /// wait for the copies.
     pub(crate) async fn wait_whole(
         &self,
         jetstream: &jetstream::Context,

@@ -1,4 +1,5 @@
-//! The ceiling: the program's own publisher and encoder without a database and without lanes.
+//! Measures the ceiling of a drain: the program's own encoder and publisher, without a database and
+//! without any order of keys.
 
 use std::{process, time::Instant};
 
@@ -25,19 +26,19 @@ use crate::{
 
 const STREAM: &str = "CEILING";
 
-/// Messages on their way at most, as the relay has it.
+/// Largest number of unacknowledged messages, the same as the relay's default.
 const WINDOW: u64 = 1024;
 
-/// What the messages carry besides their payload.
+/// Headers that the messages carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Headers {
-    /// All that the relay sends.
+    /// All headers that the relay sends.
     Relay,
-    /// The message id, without which an event may be stored twice.
+    /// The message id alone, without which an event may be stored twice.
     IdAlone,
 }
 
-/// What a bare publisher reaches.
+/// Measured speed of a publisher that does nothing else.
 pub(crate) struct Ceiling {
     /// Messages a second.
     pub(crate) rate: f64,
@@ -47,14 +48,14 @@ pub(crate) struct Ceiling {
     pub(crate) server_us: f64,
 }
 
-/// Publishes `count` messages into a stream of its own.
+/// Publishes `count` messages into a new stream and removes the stream afterwards.
 pub(crate) async fn run(
     stage: &Stage,
     shape: Shape,
     count: u64,
     headers: Headers,
 ) -> Result<Ceiling> {
-    // On one thread, as the program has it.
+    // The publisher runs on one thread, as it does in the program.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let publishing = async {
         let (mut publisher, encoder) = connect(stage).await?;
@@ -123,7 +124,7 @@ async fn publish(publisher: &mut Publisher, source: &mut Source, count: u64) -> 
     Ok(())
 }
 
-/// Where the messages come from.
+/// Maker of the messages: one event whose number, id and key change from message to message.
 struct Source {
     encoder: Encoder,
     shape: Shape,
@@ -147,10 +148,10 @@ impl Source {
         })
     }
 
-    /// What differs from event to event.
+    /// Gives the event its number, and the id and key that belong to the number.
     fn renew(&mut self, number: u64) {
         self.event.seq = Seq(i64::try_from(number).unwrap_or_default());
-        // Ids that are as good as random to the broker's table of them.
+        // The ids look random, because ordered ones might be cheaper for the broker's table of ids.
         let random = u128::from(number.wrapping_mul(0x9E37_79B9_7F4A_7C15)) << 64;
         self.event.id = EventId(Uuid::from_u128(random | u128::from(number)));
         let key = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
@@ -159,7 +160,7 @@ impl Source {
     }
 }
 
-/// An event with the columns that a row of the backlog has.
+/// Makes an event that has the same columns as a row of the backlog.
 fn event(shape: Shape) -> Event {
     Event {
         seq: Seq(0),

@@ -1,6 +1,6 @@
-//! What was measured as pictures: horizontal bars, written as SVG by hand.
+//! Draws measured values as pictures: horizontal bars, written as SVG by hand.
 //!
-//! A chart library would bring a dozen crates for what is a rectangle and a text a line.
+//! A chart library would add a dozen crates for one rectangle and one text per line.
 
 use crate::{
     goals::Goal,
@@ -12,12 +12,12 @@ use crate::{
 };
 
 const WIDTH: f64 = 1040.0;
-/// Where the bars begin, right of their names.
+/// Horizontal position at which all bars begin, in pixels. Their names stand left of it.
 const LEFT: f64 = 350.0;
-/// How long the longest bar is; its numbers stand right of it.
+/// Length of the longest bar, in pixels. The numbers stand right of it.
 const LENGTH: f64 = 420.0;
 const HEAD: f64 = 96.0;
-/// Letters of a line of small print.
+/// Largest number of characters in a line of small print.
 const COLUMNS: usize = 160;
 const LINE: f64 = 26.0;
 const BAR: f64 = 16.0;
@@ -27,17 +27,17 @@ const MISSED: &str = "#c8553d";
 const CEILING: &str = "#c9d3dc";
 const DRAINED: &str = "#2f6690";
 
-/// A bar ends at twice the goal.
+/// Longest bar, as a multiple of the goal. Longer bars are cut there.
 const GOALS_MAX: f64 = 2.0;
 
-/// Each judged median as a share of its goal.
+/// Draws a bar for each measure that has a goal: its median as a share of the goal.
 pub(crate) fn goals(machine: &Machine, measures: &[Measure]) -> String {
     let judged: Vec<(&Measure, Goal, f64)> = measures
         .iter()
         .filter_map(|measure| {
             let goal = measure.goal?;
             let (Goal::AtLeast(bound) | Goal::AtMost(bound)) = goal;
-            // Nothing is a share of zero.
+            // Measures whose goal is zero are left out, because no share of zero exists.
             (bound > 0.0).then(|| (measure, goal, measure.median() / bound))
         })
         .collect();
@@ -55,7 +55,7 @@ pub(crate) fn goals(machine: &Machine, measures: &[Measure]) -> String {
     svg.end()
 }
 
-/// What was drained in a second, over what bare publishing reached.
+/// Draws a pair of bars for each drain: events drained per second over the rate of bare publishing.
 pub(crate) fn drains(machine: &Machine, rows: &[Row]) -> String {
     let title = "Events a second: drained (dark) over bare publishing (light)";
     let mut svg = Svg::new(title, machine, rows.len());
@@ -72,7 +72,7 @@ pub(crate) fn drains(machine: &Machine, rows: &[Row]) -> String {
     svg.end()
 }
 
-/// A picture of so many lines.
+/// SVG text of a picture that grows line by line.
 struct Svg(String);
 
 impl Svg {
@@ -101,7 +101,7 @@ impl Svg {
         self.0.push('\n');
     }
 
-    /// Names a line. Returns where its bar begins.
+    /// Adds the name of a line. Returns the vertical position of the line's bar.
     fn line(&mut self, number: usize, name: &str) -> f64 {
         let top = HEAD + LINE * float(number as u64);
         let (x, y) = (LEFT - 10.0, top + BAR - 3.0);
@@ -121,7 +121,7 @@ impl Svg {
         self.push(&format!("<text x=\"{left}\" y=\"{y}\">{}</text>", escaped(text)));
     }
 
-    /// A vertical line through all lines.
+    /// Adds a dashed vertical line across all lines of the picture.
     fn rule(&mut self, left: f64, name: &str, lines: usize) {
         let (top, bottom) = (HEAD - 6.0, HEAD + LINE * float(lines as u64));
         self.push(&format!(
@@ -140,7 +140,7 @@ impl Svg {
     }
 }
 
-/// The parts of a list in lines that fit.
+/// Breaks a text with commas into lines of at most [`COLUMNS`] bytes.
 fn wrapped(text: &str) -> Vec<String> {
     let mut lines = vec![String::new()];
     for part in text.split_inclusive(", ") {

@@ -1,4 +1,4 @@
-//! The real program as a child process: start, stop, kill, and what it used.
+//! Runs the real program as a child process: starts, stops and kills it, and reads what it used.
 
 use std::{
     fs::{self, File},
@@ -17,17 +17,17 @@ use crate::proc;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_postrider");
 const STOP_DEADLINE: Duration = Duration::from_mins(1);
 
-/// `postrider run`. Dropping it kills the process.
+/// A running `postrider run`. Dropping the value kills the process.
 pub(crate) struct Daemon {
     home: TempDir,
     guard: Guard,
     child: Child,
-    /// When it was started.
+    /// Time of the last start.
     pub(crate) started: SystemTime,
 }
 
 impl Daemon {
-    /// Starts the program with this configuration; it is not ready yet.
+    /// Starts the program with this configuration. The program may not be ready when this returns.
     pub(crate) fn start(toml: &str) -> Result<Self> {
         let home = tempfile::tempdir()?;
         fs::write(home.path().join("postrider.toml"), toml)?;
@@ -42,17 +42,17 @@ impl Daemon {
         self.child.id()
     }
 
-    /// Seconds of processor time so far.
+    /// Processor time that the process has used so far, in seconds.
     pub(crate) fn cpu_seconds(&self) -> Result<f64> {
         proc::cpu_seconds(self.pid())
     }
 
-    /// The most memory that was ever resident, in MiB.
+    /// Peak of the process's resident memory, in MiB.
     pub(crate) fn resident_peak(&self) -> Result<f64> {
         proc::resident_peak(self.pid())
     }
 
-    /// Fails, with its log, when the program has ended.
+    /// Fails, with the program's log in the error, when the program has ended.
     pub(crate) fn ensure_alive(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
@@ -60,7 +60,7 @@ impl Daemon {
         }
     }
 
-    /// `kill -9`.
+    /// Kills the program with SIGKILL.
     pub(crate) fn kill(&mut self) -> Result<()> {
         self.child.kill().and_then(|()| self.child.wait()).context("kill postrider")?;
         Ok(())
@@ -74,7 +74,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Stops it in order; it has to say that it went well.
+    /// Stops the program with SIGTERM. Fails unless its exit code is 0.
     pub(crate) async fn stop(mut self) -> Result<()> {
         send_signal(self.pid(), Signal::Terminate)?;
         let deadline = Instant::now() + STOP_DEADLINE;
@@ -89,7 +89,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// What it has written.
+    /// Everything that the program has printed, of all its starts.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(log_path(&self.home)).unwrap_or_default()
     }
@@ -97,7 +97,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The error is ignored, because the program may have ended already.
         drop(self.kill());
         drop(self.guard.forget());
     }

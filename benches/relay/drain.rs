@@ -1,5 +1,5 @@
-//! Backlogs are drained: the usual one against the ceilings of publishing and reading, a large one
-//! for the memory, and the harder cases that have goals of their own.
+//! Measures how fast backlogs are drained: the usual one against the ceilings of publishing and
+//! reading, a large one for its memory, and harder ones with goals of their own.
 
 use anyhow::Result;
 use tokio_postgres::Client;
@@ -19,7 +19,7 @@ use crate::{
 
 const DATABASE: &str = "drain";
 
-/// A database with so many events that wait.
+/// Creates a database with `count` events that wait to be published.
 pub(crate) async fn prepare(stage: &Stage, name: &str, shape: Shape, count: u64) -> Result<Client> {
     let client = stage.database(name).await?;
     backlog::insert(&client, shape, count).await?;
@@ -27,7 +27,8 @@ pub(crate) async fn prepare(stage: &Stage, name: &str, shape: Shape, count: u64)
     Ok(client)
 }
 
-/// Drains of one shape, each from a database of its own and beside its ceiling.
+/// Drains a backlog of one shape several times. Each round has a database of its own and measures
+/// its ceiling too.
 pub(crate) async fn rounds(
     stage: &Stage,
     name: &str,
@@ -46,7 +47,7 @@ pub(crate) async fn rounds(
     Ok(rounds)
 }
 
-/// The usual backlog, and all that its drain is compared with.
+/// Drains the usual backlog, and measures everything that its drain is compared with.
 pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Report> {
     let count = options.drain_events();
     let (mut rounds, mut readings) = (Rounds::default(), Readings::default());
@@ -58,7 +59,7 @@ pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Report> {
         let id_alone = ceiling::run(stage, USUAL, count, Headers::IdAlone).await?;
         id_rate.push(id_alone.rate);
         id_us.push(id_alone.client_us);
-        // The rows are all there still: nothing deletes them.
+        // No row has been deleted, so all of them can be read once more.
         readings.read(stage, DATABASE, count).await?;
         drop(client);
         stage.drop_database(DATABASE).await?;
@@ -88,7 +89,7 @@ fn measures(rounds: Rounds) -> Vec<Measure> {
     ]
 }
 
-/// A large backlog, for the memory that it takes.
+/// Drains a large backlog, to measure the relay's memory.
 pub(crate) async fn large(stage: &Stage, options: &Options) -> Result<Report> {
     let count = options.large_events();
     let rounds = rounds(stage, "large", USUAL, count, options.rounds()).await?;
@@ -98,7 +99,7 @@ pub(crate) async fn large(stage: &Stage, options: &Options) -> Result<Report> {
     Ok(Report { measures: vec![resident], drains: vec![row] })
 }
 
-/// Three copies of each message.
+/// Drains into a cluster that keeps three copies of each message.
 pub(crate) async fn replicated(stage: &Stage, options: &Options) -> Result<Report> {
     let count = options.drain_events();
     let rounds = rounds(stage, "replicated", USUAL, count, options.rounds()).await?;
@@ -112,7 +113,7 @@ pub(crate) async fn replicated(stage: &Stage, options: &Options) -> Result<Repor
     Ok(Report { measures, drains: vec![row] })
 }
 
-/// A broker that syncs before it acknowledges.
+/// Drains into a broker that syncs each message to disk before it acknowledges.
 pub(crate) async fn fsyncing(stage: &Stage, options: &Options) -> Result<Report> {
     let count = options.fsyncing_events();
     let rounds = rounds(stage, "fsyncing", USUAL, count, options.rounds()).await?;
@@ -126,7 +127,7 @@ pub(crate) async fn fsyncing(stage: &Stage, options: &Options) -> Result<Report>
     Ok(Report { measures, drains: vec![row] })
 }
 
-/// All events of one key, which keep their order.
+/// Drains events that all belong to one key, and so have to keep their order.
 pub(crate) async fn hot(stage: &Stage, options: &Options) -> Result<Report> {
     let count = options.hot_events();
     let shape = Shape { keys: 1, ..USUAL };

@@ -1,4 +1,5 @@
-//! One drain and what it costs everybody, beside the ceiling of the same round.
+//! Measures one drain and its cost to relay, Postgres and broker, beside the ceiling of the same
+//! round.
 
 use std::time::Duration;
 
@@ -20,36 +21,38 @@ use crate::{
 
 const STREAM: &str = "DRAIN";
 
-/// Long enough for the relay to settle the last events.
+/// Time that the relay gets to settle the last events.
 const AFTERMATH: Duration = Duration::from_millis(500);
 
-/// More of a ceiling is no better measured.
+/// Largest number of messages with which a ceiling is measured. More messages would not make the
+/// figure better.
 const CEILING_EVENTS_MAX: u64 = 500_000;
 
-/// The same for a broker that syncs each message, and may take a millisecond for it.
+/// Largest number of messages of a ceiling on a broker that syncs each one, which may take a
+/// millisecond per message.
 const CEILING_EVENTS_MAX_SYNCED: u64 = 10_000;
 
-/// What is in the database, and how much of it is drained.
+/// Database with a backlog, and how much of the backlog is to be drained.
 #[derive(Clone, Copy)]
 pub(crate) struct Backlog<'a> {
     pub(crate) database: &'a str,
     pub(crate) shape: Shape,
-    /// How many events are drained.
+    /// Number of events that are drained.
     pub(crate) count: u64,
-    /// Whether these are all.
+    /// Whether `count` is the whole backlog.
     pub(crate) extent: Extent,
 }
 
-/// How much of the backlog is drained.
+/// Part of the backlog that is drained.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Extent {
-    /// All of it, and the stream has each once.
+    /// The whole backlog. The stream must contain each event once.
     Whole,
-    /// The beginning; the relay is killed then.
+    /// The beginning of the backlog. The relay is killed after `count` events.
     Part,
 }
 
-/// The values of all rounds.
+/// Measured values, one per round in each list.
 #[derive(Default)]
 pub(crate) struct Rounds {
     pub(crate) ceiling_rate: Vec<f64>,
@@ -65,7 +68,7 @@ pub(crate) struct Rounds {
 }
 
 impl Rounds {
-    /// A ceiling and a drain; which comes first changes from round to round.
+    /// Measures a ceiling and a drain. Their order changes from round to round.
     pub(crate) async fn round(
         &mut self,
         stage: &Stage,
@@ -101,7 +104,7 @@ impl Rounds {
         self.ceiling_server_us.push(ceiling.server_us);
     }
 
-    /// A drain alone, into a stream of its own.
+    /// Measures a drain without its ceiling, into a new stream.
     pub(crate) async fn drain(
         &mut self,
         stage: &Stage,
@@ -126,28 +129,30 @@ impl Rounds {
         self.resident.push(daemon.resident_peak()?);
         match extent {
             Extent::Whole => daemon.stop().await?,
-            // A stop in order would publish all that is committed first.
+            // The relay is killed here, because a regular stop would first publish everything that
+            // is committed.
             Extent::Part => {
                 daemon.kill()?;
                 wait_for_no_relay(client).await?;
             }
         }
-        // What comes twice comes late: nothing may follow the last event.
+        // A duplicate would come after the last event, so the count is taken once the stream is at
+        // rest.
         let stored = stream::settled_count(&stage.jetstream, STREAM).await?;
         ensure!(extent == Extent::Part || stored == count, "{stored} messages, expected {count}");
         self.rate.push(stream::rate(&stage.jetstream, STREAM).await?.1);
         stream::remove(&stage.jetstream, STREAM).await?;
-        // The sessions have ended, and so reported what they did.
+        // Sessions report their statistics when they end, so the figure is complete only now.
         self.dead_tuples.push(dead_tuples(client).await? - dead_before);
         Ok(())
     }
 
-    /// Drained by ceiling, round by round.
+    /// Rate of the drain divided by that of the ceiling, for each round.
     pub(crate) fn ratios(&self) -> Vec<f64> {
         ratios(&self.rate, &self.ceiling_rate)
     }
 
-    /// The medians, for the second table.
+    /// Line of the second table: the medians of all rounds.
     pub(crate) fn row(&self, name: impl Into<String>, events: u64) -> Row {
         Row {
             name: name.into(),
@@ -164,13 +169,13 @@ impl Rounds {
     }
 }
 
-/// Bytes of WAL that were ever written, less a constant.
+/// Bytes of WAL written since the cluster was created, up to a constant.
 async fn wal_position(client: &Client) -> Result<f64> {
     let statement = "SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::float8";
     Ok(client.query_one(statement, &[]).await?.try_get(0)?)
 }
 
-/// Row versions of all our tables that an UPDATE or a DELETE has left behind.
+/// Number of dead row versions that UPDATE and DELETE have made in all tables of Postrider.
 async fn dead_tuples(client: &Client) -> Result<f64> {
     let statement = "SELECT coalesce(sum(n_tup_upd + n_tup_del), 0)::float8 \
                      FROM pg_stat_user_tables WHERE schemaname = 'postrider'";

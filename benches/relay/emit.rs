@@ -1,4 +1,4 @@
-//! `emit()` and a plain INSERT, as processor time of the session that executes them.
+//! Compares `emit()` with a plain INSERT, by the processor time of the session that executes them.
 
 use anyhow::{Context as _, Result};
 use tokio_postgres::{Client, Statement};
@@ -17,10 +17,11 @@ use crate::{
 
 const DATABASE: &str = "emit";
 
-/// Statements of one transaction: what it costs to begin and to commit is the same for all.
+/// Statements per transaction, the same for all variants. BEGIN and COMMIT therefore cost each
+/// variant the same.
 const STATEMENTS: u32 = 500;
 
-/// Transactions of each variant in one round, in turns.
+/// Transactions of each variant in one round. The variants take turns.
 const TURNS: u32 = 10;
 
 pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Report> {
@@ -37,7 +38,7 @@ pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Report> {
         client.prepare(&insert("postrider.outbox")).await?,
         client.prepare("SELECT postrider.emit($1, $2::text::json, $3, $4)").await?,
     ];
-    // The first calls of a session fill caches.
+    // This unmeasured turn fills the caches of the session.
     in_turns(&client, &variants, 1).await?;
     let [mut twin, mut outbox, mut emit] = [Vec::new(), Vec::new(), Vec::new()];
     for round in 1..=options.rounds() {
@@ -57,7 +58,7 @@ pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Report> {
     ]))
 }
 
-/// Processor time of one statement of each variant, µs.
+/// Processor time of one statement, in µs, for each variant.
 async fn in_turns(client: &Client, variants: &[Statement; 3], turns: u32) -> Result<[f64; 3]> {
     let backend = backend(client).await?;
     let payload = USUAL.payload();

@@ -1,4 +1,4 @@
-//! A backlog of which a route takes one event in a hundred, and what the others cost.
+//! Measures a route whose filter takes one event in a hundred, and what the other events cost.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use crate::{
 const DATABASE: &str = "filtered";
 const STREAM: &str = "FILTERED";
 
-/// Of so many events the route takes one.
+/// The route takes one event of this many.
 const ONE_IN: u64 = 100;
 
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -52,7 +52,8 @@ pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Report> {
     Ok(Report { measures, drains: Vec::new() })
 }
 
-/// Commits the usual events, and of every hundred the last with a type of its own.
+/// Commits events of the usual shape. Each hundredth has the type `rare.made`, which the route
+/// takes.
 async fn insert(client: &Client, count: u64) -> Result<()> {
     let statement = "INSERT INTO postrider.outbox \
              (event_type, aggregate_type, aggregate_id, payload) \
@@ -85,7 +86,7 @@ fn relay(stage: &Stage) -> Result<Daemon> {
     ))
 }
 
-/// The server's process that reads for the route.
+/// Process id of the Postgres backend that reads the outbox for the route.
 async fn backend_of_the_route(client: &Client, daemon: &mut Daemon) -> Result<u32> {
     let statement = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() \
                      AND application_name = 'postrider/relay/default'";

@@ -1,4 +1,5 @@
-//! An outbox without events: what the relay asks of the database and of the processor.
+//! Measures an idle relay: its queries to the database and its processor time while the outbox gets
+//! no events.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,8 @@ use crate::{
 const DATABASE: &str = "idle";
 const STREAM: &str = "IDLE";
 
-/// Long enough to fall asleep, and for the sessions' counters to reach the statistics.
+/// Time before the measurement, in which the relay falls asleep and the sessions report their
+/// counters.
 const LULL: Duration = Duration::from_secs(12);
 
 pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Report> {
@@ -27,7 +29,8 @@ pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Report> {
     let mut daemon = stage.relay(DATABASE, STREAM)?;
     let backends = wait_for_relay(&client, &mut daemon).await?;
     drop(client);
-    // A query from another database is no transaction of this one.
+    // This session is in another database, so its queries do not count among those of the relay's
+    // database.
     let outside = stage.connect("postgres").await?;
     sleep(LULL).await;
     let (mut queries, mut relay, mut postgres) = (Vec::new(), Vec::new(), Vec::new());
@@ -52,7 +55,8 @@ pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Report> {
     ]))
 }
 
-/// Transactions that ended in the relay's database; each of its queries is one.
+/// Number of transactions that have ended in the relay's database. Each query of the relay is one
+/// transaction.
 async fn transactions(outside: &Client) -> Result<f64> {
     let statement =
         "SELECT (xact_commit + xact_rollback)::float8 FROM pg_stat_database WHERE datname = $1";

@@ -1,4 +1,5 @@
-//! From the writer's commit to the broker's ack, and what the writers notice of the relay.
+//! Measures the time from the writer's commit to the broker's acknowledgement, and what the relay
+//! costs writers.
 
 use std::{
     collections::HashMap,
@@ -25,18 +26,20 @@ use crate::{
 
 const STREAM: &str = "LATENCY";
 
-/// The databases with and without a relay: in the latter nobody ever opened the wake-up gate.
+/// Names of the databases with and without a relay. In the latter the wake-up gate was never
+/// opened.
 const WITH: &str = "latency_with";
 const WITHOUT: &str = "latency_without";
 
-/// Four writers reach the last only with several events in a transaction.
+/// Rates at which events are written. Four writers reach the last rate only with several events per
+/// transaction.
 const RATES: [Rate; 3] = [
     Rate { events: 200, together: 1 },
     Rate { events: JUDGED, together: 1 },
     Rate { events: 20_000, together: 10 },
 ];
 
-/// The rate at which the writers' commits are judged.
+/// Events per second at which the duration of the writers' COMMIT is judged.
 const JUDGED: u32 = 2000;
 
 #[derive(Default)]
@@ -48,7 +51,7 @@ struct Rounds {
     commit_ratio: Vec<f64>,
     transaction_ratio: Vec<f64>,
     relay_percent: Vec<f64>,
-    /// Events a second that the writers came to beside the relay.
+    /// Events per second that the writers really reached beside the relay.
     reached: Vec<f64>,
 }
 
@@ -153,7 +156,7 @@ impl Rounds {
 }
 
 impl Relayed {
-    /// Events a second between the first and the last commit.
+    /// Events per second between the first and the last commit.
     fn rate(&self) -> f64 {
         let times = self.committed.iter().map(|event| event.at);
         let ends = times.clone().min().zip(times.max());
@@ -161,13 +164,14 @@ impl Relayed {
         float(self.committed.len() as u64) / seconds
     }
 
-    /// Sorted, in ms. An ack that the writer's COMMIT did not outrun counts as 0.
+    /// Times from COMMIT's return to the acknowledgement, in ms, in rising order. The time is 0
+    /// when the acknowledgement came before COMMIT returned.
     fn latencies(&self) -> Vec<f64> {
         let wait = |event: &Committed| {
             let acked = self.acked.get(&event.id)?;
             Some(acked.saturating_duration_since(event.at).as_secs_f64() * 1e3)
         };
-        // What was never seen to be acked counts as if it took for ever.
+        // An event without a seen acknowledgement counts as infinitely late.
         let waits = self.committed.iter().map(|event| wait(event).unwrap_or(f64::INFINITY));
         sorted(waits.collect())
     }

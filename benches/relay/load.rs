@@ -1,4 +1,5 @@
-//! Writers at a given rate: each commits single events at times that do not depend on answers.
+//! Runs writers at a given rate. Each commits at fixed times, whether or not earlier transactions
+//! were slow.
 
 use std::{
     thread,
@@ -20,7 +21,7 @@ use crate::{
 
 const WRITERS: u32 = 4;
 
-/// Time for all writers to connect before the first event is due.
+/// Time in which all writers connect, before the first event is due.
 const PREPARATION: Duration = Duration::from_millis(500);
 
 const INSERT: &str = "INSERT INTO postrider.outbox \
@@ -30,24 +31,24 @@ const INSERT: &str = "INSERT INTO postrider.outbox \
 /// A committed event, as its writer saw it.
 pub(crate) struct Committed {
     pub(crate) id: Uuid,
-    /// When COMMIT returned.
+    /// Moment at which COMMIT returned.
     pub(crate) at: Instant,
-    /// How long COMMIT took.
+    /// Duration of the COMMIT.
     pub(crate) commit: Duration,
-    /// How long the whole transaction took.
+    /// Duration of the whole transaction.
     pub(crate) transaction: Duration,
 }
 
-/// How much is written.
+/// Rate at which events are written.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rate {
-    /// Events a second, all writers together.
+    /// Events per second of all writers together.
     pub(crate) events: u32,
-    /// Events of one transaction.
+    /// Events per transaction.
     pub(crate) together: u32,
 }
 
-/// Commits events at a rate for some time.
+/// Commits events at this rate for this time. Returns each committed event.
 pub(crate) async fn run(url: &str, rate: Rate, time: Duration) -> Result<Vec<Committed>> {
     let mut writers = JoinSet::new();
     let start = Instant::now() + PREPARATION;
@@ -57,7 +58,8 @@ pub(crate) async fn run(url: &str, rate: Rate, time: Duration) -> Result<Vec<Com
         let interval = Duration::from_secs(1) * WRITERS * together / events;
         let transactions = time.as_secs_f64() / interval.as_secs_f64();
         let plan = Plan { number, start, interval, transactions, together };
-        // Threads of their own: a sleeping thread wakes much closer to its time than a timer.
+        // Each writer has a thread of its own, because a sleeping thread wakes closer to its time
+        // than a timer.
         writers.spawn_blocking(move || write(&url, &plan));
     }
     let mut committed = Vec::new();
@@ -83,7 +85,8 @@ fn write(url: &str, plan: &Plan) -> Result<Vec<Committed>> {
     let mut committed = Vec::new();
     let mut begun = 0_u64;
     while float(begun) < plan.transactions {
-        // Somewhere in its interval, so that writers and the relay's polls do not fall into step.
+        // The moment is random within its interval, so that writers and the relay's polls do not
+        // fall into step.
         let jitter = plan.interval.mul_f64(f64::from(random.below(1000)) / 1000.0);
         let due = plan.start + plan.interval.mul_f64(float(begun)) + jitter;
         thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -98,7 +101,7 @@ fn write(url: &str, plan: &Plan) -> Result<Vec<Committed>> {
 async fn prepare(url: &str) -> Result<(Client, Statement)> {
     let client = connect(url).await.context("connect a writer")?;
     let insert = client.prepare(INSERT).await?;
-    // The first insert of a session fills caches; it is nobody's event.
+    // The first insert of a session fills caches, so one is made here and rolled back.
     client.batch_execute("BEGIN").await?;
     insert_one(&client, &insert, Uuid::now_v7(), "0", &USUAL.payload()).await?;
     client.batch_execute("ROLLBACK").await?;
@@ -112,7 +115,7 @@ async fn commit(
     payload: &str,
 ) -> Result<Vec<Committed>> {
     let from = Instant::now();
-    // All in one round trip, as drivers with pipelining do.
+    // BEGIN and all inserts go in one round trip, as drivers with pipelining send them.
     let begin = async { Ok(client.batch_execute("BEGIN").await?) };
     let inserts = events.iter().map(|(id, key)| insert_one(client, insert, *id, key, payload));
     try_join(begin, try_join_all(inserts)).await?;

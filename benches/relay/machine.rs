@@ -1,4 +1,4 @@
-//! What the numbers were taken on, and whether it had anything else to do.
+//! Describes the machine on which the numbers were taken, and whether it was busy with other work.
 
 use std::{
     fmt, fs,
@@ -12,7 +12,7 @@ use postrider::dev::servers::{nats_server, postgres_bin};
 
 use crate::options::Options;
 
-/// The machine and the servers' versions.
+/// Description of the machine, the servers' versions and the commit of the source.
 #[derive(Debug)]
 pub(crate) struct Machine {
     cores: usize,
@@ -48,7 +48,7 @@ fn version(program: &Path) -> String {
     String::from_utf8_lossy(&output).trim().to_owned()
 }
 
-/// Which source was built, as far as git knows.
+/// Commit of the source as git describes it, or `unknown`.
 fn commit() -> String {
     let describe = ["describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"];
     let output = Command::new("git")
@@ -70,7 +70,7 @@ impl fmt::Display for Machine {
         write!(f, "commit {commit}, ")?;
         write!(f, "{cores} cores ({model}), Linux {kernel}, {postgres}, {nats}, ")?;
         write!(f, "load {load} when it began")?;
-        // Half a core busy with other things is enough to make a ratio meaningless.
+        // A load of half a core by other work makes a ratio meaningless.
         if *load > 0.5 { write!(f, ": NOT a quiet machine") } else { Ok(()) }
     }
 }

@@ -50,7 +50,8 @@ use self::{
 };
 
 fn main() -> ExitCode {
-    // Writers and watchers block threads of their own; the ceiling has a runtime as the program's.
+    // Writers block threads of their own, and the ceiling has a runtime with one thread, as the
+    // program has.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let result = runtime.context("start threads").and_then(|runtime| runtime.block_on(bench()));
@@ -73,7 +74,7 @@ async fn bench() -> Result<()> {
         let begun = Instant::now();
         match measure(part, &mut stage, &options).await {
             Ok(measured) => report.extend(measured),
-            // What else there is to measure is measured all the same.
+            // A part that fails does not keep the other parts from being measured.
             Err(error) => {
                 note(&format!("could not measure {}: {error:#}", part.name()));
                 unmeasured.push(part.name());
@@ -81,7 +82,7 @@ async fn bench() -> Result<()> {
             }
         }
         note(&format!("{} took {:.0} s", part.name(), begun.elapsed().as_secs_f64()));
-        // After each part, so that a run that is broken off has something to show.
+        // The files are written after each part, so that an interrupted run has results too.
         output::write(&report, &machine)?;
     }
     drop(stage);
@@ -93,8 +94,8 @@ async fn bench() -> Result<()> {
     Ok(())
 }
 
-/// Measures a part on servers of its own, so that it inherits no files and caches of another. A quick
-/// run has no time for that.
+/// Measures a part on new servers, so that it inherits no files and caches of another part. A quick
+/// run keeps the servers where the kind of broker is the same.
 async fn measure(part: Part, stage: &mut Option<Stage>, options: &Options) -> Result<Report> {
     let kind = part.brokers();
     let kept = stage.take().filter(|stage| options.quick && stage.brokers.kind == kind);

@@ -1,4 +1,4 @@
-//! The dimensions in which a drain may differ, one after the other, each once and beside its ceiling.
+//! Drains backlogs that differ in one dimension each, once, beside the ceiling of the same shape.
 
 use anyhow::Result;
 
@@ -11,7 +11,8 @@ use crate::{
     stage::{Stage, open_transaction},
 };
 
-/// Shapes that are measured nowhere else; `thousands` of events, in a quick run `quick` thousands.
+/// Shape that no other part measures, with `thousands` of thousand events, or `quick` in a quick
+/// run.
 struct Case {
     name: &'static str,
     database: &'static str,
@@ -56,7 +57,7 @@ const CASES: [Case; 6] = [
         thousands: 10,
         quick: 10,
     },
-    // In a quick run the large backlog stands for it.
+    // A quick run leaves this case out: the part `large` has the largest backlog there.
     Case {
         name: "a huge backlog",
         database: "backlog_huge",
@@ -79,7 +80,7 @@ pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-/// A transaction that began before any event was written, elsewhere in the database.
+/// Drains a backlog while an older transaction is open on another table of the database.
 async fn beside_open_transaction(stage: &Stage, options: &Options) -> Result<Row> {
     let (database, count) = ("open_transaction", options.scaled(500, 50) * 1000);
     let client = stage.database(database).await?;

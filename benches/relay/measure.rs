@@ -1,4 +1,4 @@
-//! One line of the first table: the values of all rounds, what they are judged by, and the verdict.
+//! One line of the first table: the values of all rounds, their goal, and the verdict.
 
 use crate::goals::Goal;
 
@@ -7,18 +7,18 @@ use crate::goals::Goal;
 pub(crate) struct Measure {
     pub(crate) name: String,
     pub(crate) unit: &'static str,
-    /// One for each round, in their order.
+    /// Value of each round, in the order of the rounds.
     pub(crate) values: Vec<f64>,
     pub(crate) goal: Option<Goal>,
 }
 
 impl Measure {
-    /// A measure that is reported and not judged. `values` has one for each round.
+    /// Makes a measure that is reported and not judged. `values` has one value per round.
     pub(crate) fn new(name: impl Into<String>, unit: &'static str, values: Vec<f64>) -> Self {
         Self { name: name.into(), unit, values, goal: None }
     }
 
-    /// The same, judged.
+    /// Adds the goal by which the measure is judged.
     pub(crate) fn goal(self, goal: Goal) -> Self {
         Self { goal: Some(goal), ..self }
     }
@@ -27,7 +27,7 @@ impl Measure {
         median(&self.values)
     }
 
-    /// Whether the goal is reached; `None` without one.
+    /// Whether the median reaches the goal. `None` when the measure has no goal.
     pub(crate) fn verdict(&self) -> Option<bool> {
         self.goal.map(|goal| match goal {
             Goal::AtLeast(bound) => self.median() >= bound,
@@ -36,18 +36,19 @@ impl Measure {
     }
 }
 
-/// The middle value; of an even number, the lower of the two.
+/// Middle value. Of an even number of values it is the lower of the two middle ones.
 pub(crate) fn median(values: &[f64]) -> f64 {
     quantile(&sorted(values.to_vec()), 0.5)
 }
 
-/// The same values in rising order.
+/// Sorts the values in rising order.
 pub(crate) fn sorted(mut values: Vec<f64>) -> Vec<f64> {
     values.sort_by(f64::total_cmp);
     values
 }
 
-/// The value that `share` of the sorted values do not exceed.
+/// Smallest value that at least `share` of the values do not exceed. `sorted` is in rising order,
+/// and `share` is from 0 to 1.
 pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
     let rank = (float(sorted.len() as u64) * share).ceil();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rank")]
@@ -55,17 +56,17 @@ pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
     sorted.get(index).copied().unwrap_or(f64::NAN)
 }
 
-/// Each of the one divided by each of the other, round by round.
+/// Divides each value by the value of the same round in `by`.
 pub(crate) fn ratios(values: &[f64], by: &[f64]) -> Vec<f64> {
     values.iter().zip(by).map(|(value, by)| value / by).collect()
 }
 
-/// The last round's value, for the line of progress.
+/// Value of the last round, for the line that reports progress.
 pub(crate) fn last(values: &[f64]) -> f64 {
     values.last().copied().unwrap_or(f64::NAN)
 }
 
-/// A count as a number to divide with.
+/// Converts a count to a floating-point number.
 pub(crate) fn float(count: u64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "counts here are far below 2^52")]
     let float = count as f64;

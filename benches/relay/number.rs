@@ -1,8 +1,8 @@
-//! Numbers as people read them.
+//! Formats numbers for people.
 
 use crate::measure::float;
 
-/// Three digits that matter, and thousands apart.
+/// Formats a number with about three significant digits, and with commas between thousands.
 pub(crate) fn number(value: f64) -> String {
     let digits = match value.abs() {
         size if size >= 100.0 => 0,
@@ -24,7 +24,7 @@ pub(crate) fn number(value: f64) -> String {
     grouped + rest
 }
 
-/// A count, thousands apart.
+/// Formats a count, with commas between thousands.
 pub(crate) fn number_of(count: u64) -> String {
     let text = number(float(count));
     text.split('.').next().unwrap_or_default().to_owned()

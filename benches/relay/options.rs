@@ -1,4 +1,4 @@
-//! What to measure, and how much of it.
+//! Command line of the benchmark: the parts to measure, and the sizes of each.
 
 use std::time::Duration;
 
@@ -6,23 +6,23 @@ use clap::{Parser, ValueEnum};
 
 use crate::brokers::Kind;
 
-/// Measures the relay beside its targets
+/// Measures the relay against its goals
 #[derive(Debug, Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct Options {
-    /// One JSON object instead of the table
+    /// Print one JSON object instead of the tables
     #[arg(long)]
     pub(crate) json: bool,
-    /// Small sizes and one round: whether everything works, not for numbers
+    /// Use small sizes and one round, to see whether everything works; the figures mean nothing
     #[arg(long)]
     pub(crate) quick: bool,
     /// Measure this part only (may be repeated)
     #[arg(long, value_name = "PART")]
     only: Vec<Part>,
-    /// How often each measure is taken [default: 3, or 1 with --quick]
+    /// Number of rounds in which each measure is taken [default: 3, or 1 with --quick]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
-    /// Cargo says this to every benchmark
+    /// Accepted and ignored: Cargo passes it to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -30,35 +30,37 @@ pub(crate) struct Options {
 /// A part of the benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Part {
-    /// A backlog against the ceilings of publishing and reading
+    /// Drain a backlog, against the ceilings of publishing and reading
     Drain,
-    /// The memory that a large backlog takes
+    /// Measure the relay's memory while a large backlog is drained
     Large,
-    /// All events of one key
+    /// Drain a backlog in which all events belong to one key
     Hot,
-    /// A backlog of which a route takes one event in a hundred
+    /// Drain a backlog of which a route takes one event in a hundred
     Filtered,
-    /// Settled rows, a huge backlog, many keys and an open transaction, against none of that
+    /// Drain an aged database (settled rows, huge backlog, many keys, open transaction), against a
+    /// fresh one
     Aged,
-    /// The other dimensions of a drain
+    /// Drain other payload sizes, numbers of keys and sizes of backlogs
     Matrix,
-    /// From commit to ack, and what the writers notice
+    /// Measure the time from commit to acknowledgement, and what the relay costs writers
     Latency,
-    /// What the outbox costs saturating writers
+    /// Measure what the outbox costs saturating writers, without a relay
     Writers,
-    /// Saturating writers beside a relay that works
+    /// Measure saturating writers beside a relay that publishes
     Shared,
-    /// Unrelated traffic beside a relay that sleeps
+    /// Measure unrelated traffic beside a relay that sleeps
     Neighbours,
-    /// What emit costs more than a plain INSERT
+    /// Measure what emit() costs more than a plain INSERT
     Emit,
-    /// An outbox without events
+    /// Measure an idle relay: its queries and its processor time
     Idle,
-    /// kill -9 in the middle of a backlog
+    /// Kill the relay with kill -9 in the middle of a backlog, and measure how soon it publishes
+    /// again
     Resume,
-    /// A broker that keeps three copies
+    /// Drain into a cluster that keeps three copies of each message
     Replicated,
-    /// A broker that syncs before it acknowledges
+    /// Drain into a broker that syncs to disk before it acknowledges
     Fsyncing,
 }
 
@@ -67,7 +69,7 @@ impl Part {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
-    /// The broker that it needs.
+    /// Kind of broker that the part needs.
     pub(crate) fn brokers(self) -> Kind {
         match self {
             Self::Replicated => Kind::Cluster,
@@ -94,79 +96,81 @@ impl Options {
         Self::parse()
     }
 
-    /// The parts to measure, in the table's order.
+    /// Parts to measure, in the order of the table.
     pub(crate) fn parts(&self) -> Vec<Part> {
         let wanted = |part: &&Part| self.only.is_empty() || self.only.contains(part);
         Part::value_variants().iter().filter(wanted).copied().collect()
     }
 
-    /// How often each measure is taken.
+    /// Number of rounds in which each measure is taken.
     pub(crate) fn rounds(&self) -> u32 {
         self.rounds.unwrap_or(if self.quick { 1 } else { 3 })
     }
 
-    /// One size or the other.
+    /// Chooses between the size of a full run and that of a quick run.
     pub(crate) fn scaled(&self, full: u64, quick: u64) -> u64 {
         if self.quick { quick } else { full }
     }
 
-    /// Events of the backlog that is drained.
+    /// Number of events in the usual backlog.
     pub(crate) fn drain_events(&self) -> u64 {
         self.scaled(500_000, 50_000)
     }
 
-    /// Events of a backlog that memory could not hold.
+    /// Number of events in the large backlog. Their payloads together exceed the relay's memory
+    /// many times.
     pub(crate) fn large_events(&self) -> u64 {
         self.scaled(1_000_000, 100_000)
     }
 
-    /// Events of one key.
+    /// Number of events in the backlog of one key.
     pub(crate) fn hot_events(&self) -> u64 {
         self.scaled(500_000, 100_000)
     }
 
-    /// Events into a broker that syncs.
+    /// Number of events that are drained into a broker that syncs each message.
     pub(crate) fn fsyncing_events(&self) -> u64 {
         self.scaled(500_000, 60_000)
     }
 
-    /// Rows behind the position in an outbox that has lived.
+    /// Number of settled rows in the aged outbox, which lie behind the relay's position.
     pub(crate) fn settled_events(&self) -> u64 {
         self.scaled(10_000_000, 200_000)
     }
 
-    /// Events that wait in it: enough for all rounds.
+    /// Number of waiting events in the aged outbox, enough for all rounds.
     pub(crate) fn waiting_events(&self) -> u64 {
         let rounds = u64::from(self.rounds()) + 1;
         self.scaled(5_000_000, 100_000).max(self.aged_events() * rounds)
     }
 
-    /// How many of them are drained in one round, and as many from a fresh outbox.
+    /// Number of events that one round drains, from the aged outbox and from a fresh one.
     pub(crate) fn aged_events(&self) -> u64 {
         self.scaled(500_000, 50_000)
     }
 
-    /// Events of the backlog in which the relay is killed.
+    /// Number of events in the backlog during which the relay is killed.
     pub(crate) fn resume_events(&self) -> u64 {
         self.scaled(1_000_000, 150_000)
     }
 
-    /// How long one load of writers lasts.
+    /// Duration of one load of writers.
     pub(crate) fn load_time(&self) -> Duration {
         Duration::from_secs(self.scaled(10, 2))
     }
 
-    /// How long one of several that are compared has its turn: shorter than the machine's moods last.
+    /// Duration of one turn of a variant. Variants alternate in short turns, because the machine's
+    /// speed drifts over longer times.
     pub(crate) fn turn(&self) -> Duration {
         Duration::from_secs(self.scaled(2, 1))
     }
 
-    /// How many turns each of them has in a round.
+    /// Number of turns that each variant gets in one round.
     pub(crate) fn turns(&self) -> u32 {
         if self.quick { 2 } else { 5 }
     }
 
-    /// How long the idle relay is watched.
+    /// Time for which the idle relay is observed.
     pub(crate) fn idle_time(&self) -> Duration {
         Duration::from_secs(self.scaled(20, 10))
     }

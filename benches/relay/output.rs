@@ -1,4 +1,4 @@
-//! Output of a report: a table for people, JSON for machines, charts for pages.
+//! Writes the report: a table for people, JSON for programs, and charts for web pages.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use crate::{
     table,
 };
 
-/// Writes the files, into `target/bench/`. Returns their paths.
+/// Writes the four files of the report into `target/bench/`. Returns their paths.
 pub(crate) fn write(report: &Report, machine: &Machine) -> Result<Vec<PathBuf>> {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let directory = directory.parent().context("a directory for what is built")?.join("bench");
@@ -38,7 +38,7 @@ pub(crate) fn write(report: &Report, machine: &Machine) -> Result<Vec<PathBuf>> 
     files.into_iter().map(write).collect()
 }
 
-/// Prints the table, or the JSON where the options ask for it, on the standard output.
+/// Prints the tables on standard output, or the JSON where the options ask for it.
 pub(crate) fn print(report: &Report, machine: &Machine, options: &Options) -> Result<()> {
     let text = if options.json { as_json(report, machine)? } else { table::text(machine, report) };
     Ok(std::io::stdout().write_all(text.as_bytes())?)

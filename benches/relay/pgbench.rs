@@ -1,4 +1,4 @@
-//! pgbench: so many clients that do nothing else.
+//! Runs pgbench, whose clients send one transaction after the other without a pause.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use tokio::process::Command;
 
 use crate::backlog::{AGGREGATE_TYPE, EVENT_TYPE, Shape};
 
-/// Inserts into a table as fast as it goes. Returns transactions a second.
+/// Inserts into a table as fast as possible for this time. Returns transactions per second.
 pub(crate) async fn insert(
     url: &str,
     table: &str,
@@ -34,12 +34,12 @@ pub(crate) async fn insert(
     run(url, clients, time, &["-f", script]).await
 }
 
-/// Fills the tables of the built-in scripts.
+/// Creates and fills the tables of pgbench's built-in scripts.
 pub(crate) async fn initialise(url: &str, scale: u32) -> Result<()> {
     output(&["-i", "-q", "-s", &scale.to_string(), url]).await.map(drop)
 }
 
-/// The built-in script that updates accounts. Returns transactions a second.
+/// Runs the built-in script that updates accounts. Returns transactions per second.
 pub(crate) async fn simple_update(url: &str, clients: u32, time: Duration) -> Result<f64> {
     run(url, clients, time, &["-N"]).await
 }

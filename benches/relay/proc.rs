@@ -1,4 +1,4 @@
-//! Processor time and memory of another process, from `/proc`.
+//! Reads processor time and memory of another process from `/proc`.
 
 use std::fs;
 
@@ -6,12 +6,12 @@ use anyhow::{Context as _, Result};
 
 use crate::measure::float;
 
-/// Seconds of processor time that a process has used, all its threads together.
+/// Processor time that all threads of a process have used, in seconds.
 pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task"));
     let mut nanoseconds = 0;
     for task in tasks.with_context(|| format!("read the threads of process {pid}"))? {
-        // A thread may end between the listing and the reading of it.
+        // A thread that has ended since the directory was listed is skipped.
         let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
         let first = text.split(' ').next().and_then(|first| first.parse::<u64>().ok());
         nanoseconds += first.context("read schedstat")?;
@@ -19,12 +19,12 @@ pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
     Ok(float(nanoseconds) / 1e9)
 }
 
-/// The same of several processes together.
+/// Processor time that several processes together have used, in seconds.
 pub(crate) fn cpu_seconds_of_all(pids: &[u32]) -> Result<f64> {
     pids.iter().map(|pid| cpu_seconds(*pid)).sum()
 }
 
-/// The most memory that was ever resident, in MiB.
+/// Peak of a process's resident memory, in MiB.
 pub(crate) fn resident_peak(pid: u32) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

@@ -1,9 +1,9 @@
-//! How the benchmark gets on, for somebody who watches it.
+//! Reports the progress of the benchmark to the person who runs it.
 
 use std::io::Write as _;
 
-/// A line about how it goes, on standard error.
+/// Writes a line about the progress to standard error.
 pub(crate) fn note(text: &str) {
-    // Without a listener nobody receives the error either.
+    // A failed write is ignored, because an error message could not be shown either.
     drop(writeln!(std::io::stderr(), "{text}"));
 }

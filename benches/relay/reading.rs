@@ -1,4 +1,5 @@
-//! The other ceiling: the rows of a backlog read by a session that does nothing else with them.
+//! Measures the ceiling of reading: a session that reads all rows of a backlog and does nothing
+//! else.
 
 use std::{pin::pin, process, time::Instant};
 
@@ -12,10 +13,10 @@ use crate::{
     stage::{Stage, backend},
 };
 
-/// Rows of one page, as the relay has it.
+/// Rows per page, the same as the relay's default.
 const PAGE: i64 = 1000;
 
-/// What an event is made of.
+/// Columns of an event, as the relay reads them.
 const COLUMNS: &str = "seq, event_id, occurred_at, event_type, event_version, kind, \
     aggregate_type, aggregate_id, aggregate_version, source, subject, content_type, headers, \
     correlation_id, causation_id, actor, payload";
@@ -34,8 +35,8 @@ struct Readers {
 }
 
 impl Readings {
-    /// Reads all rows of a database in both ways. They have been read before: nothing of the first
-    /// visit of a row is in it.
+    /// Reads all rows of a database by pages and by COPY. The relay has read them before, so the
+    /// cost of the first access to a new row is not included.
     pub(crate) async fn read(&mut self, stage: &Stage, database: &str, count: u64) -> Result<()> {
         let client = stage.connect(database).await?;
         self.pages.measure(&client, count, read_pages(&client)).await?;
@@ -76,7 +77,8 @@ impl Readers {
     }
 }
 
-/// By a prepared statement. But for each page's last `seq` nothing is decoded.
+/// Reads all rows by a prepared statement, a page at a time. Only the last `seq` of each page is
+/// decoded.
 async fn read_pages(client: &Client) -> Result<u64> {
     let statement =
         format!("SELECT {COLUMNS} FROM postrider.outbox WHERE seq > $1 ORDER BY seq LIMIT {PAGE}");
@@ -94,7 +96,8 @@ async fn read_pages(client: &Client) -> Result<u64> {
     }
 }
 
-/// All at once. A message is a row, but for the one that ends the data.
+/// Reads all rows by one binary COPY. Each message is a row, except for the last, which ends the
+/// data.
 async fn copy(client: &Client, count: u64) -> Result<u64> {
     let statement =
         format!("COPY (SELECT {COLUMNS} FROM postrider.outbox) TO STDOUT (FORMAT binary)");

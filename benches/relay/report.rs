@@ -1,17 +1,17 @@
-//! Report of a run: measures with their goals, and a line for each drain.
+//! Report of a run: the measures with their goals, and a line for each drain.
 
 use crate::measure::Measure;
 
-/// The lines of both tables.
+/// Lines of both tables of the report.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     pub(crate) measures: Vec<Measure>,
-    /// Drains of different shapes.
+    /// One line for each shape of backlog that was drained.
     pub(crate) drains: Vec<Row>,
 }
 
 impl Report {
-    /// Measures without drains.
+    /// Makes a report of measures, without lines for drains.
     pub(crate) fn of(measures: Vec<Measure>) -> Self {
         Self { measures, drains: Vec::new() }
     }
@@ -22,7 +22,7 @@ impl Report {
     }
 }
 
-/// A line of the second table: medians of a drain.
+/// Line of the second table: the medians of all rounds of a drain.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) name: String,

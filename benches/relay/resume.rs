@@ -1,4 +1,5 @@
-//! `kill -9` in the middle of a backlog, and how soon the next new event is stored.
+//! Kills the relay with `kill -9` in the middle of a backlog, and measures how soon the next event
+//! is stored.
 
 use std::collections::HashSet;
 
@@ -26,14 +27,14 @@ pub(crate) async fn run(stage: &Stage, options: &Options) -> Result<Report> {
     stage.checkpoint().await?;
     let mut daemon = stage.relay(DATABASE, STREAM)?;
     let (mut seconds, mut resident) = (Vec::new(), Vec::new());
-    // Each kill hits another part of the same backlog.
+    // Each kill comes at another place of the same backlog.
     let kills = u64::from(options.rounds());
     for kill in 1..=kills {
         let at = count * kill / (kills + 1);
         stream::wait_for_count(&stage.jetstream, STREAM, at, &mut daemon).await?;
         resident.push(daemon.resident_peak()?);
         daemon.kill()?;
-        // What the broker had received is stored still.
+        // Messages that the broker had already received are still being stored.
         let stored = stream::settled_count(&stage.jetstream, STREAM).await?;
         ensure!(stored < count, "the backlog was drained before the kill");
         daemon.start_again()?;

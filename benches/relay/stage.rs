@@ -1,4 +1,5 @@
-//! The servers of one part of the benchmark, and what is put on them.
+//! Starts the servers of one part of the benchmark, and creates databases, streams and relays on
+//! them.
 
 use std::time::{Duration, Instant};
 
@@ -18,12 +19,12 @@ use crate::{
     daemon::Daemon,
 };
 
-/// What every stream captures; there is one stream at a time.
+/// Subjects that every stream captures. Only one stream exists at a time.
 pub(crate) const SUBJECTS: &str = "events.>";
 
 const DEADLINE: Duration = Duration::from_mins(1);
 
-/// A Postgres and a broker of our own.
+/// A Postgres and a broker that the benchmark has started for itself.
 pub(crate) struct Stage {
     pub(crate) postgres: Postgres,
     pub(crate) brokers: Brokers,
@@ -31,7 +32,7 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Starts both, with the settings of a plain installation.
+    /// Starts Postgres and the broker with nearly the settings of a plain installation.
     pub(crate) async fn start(kind: Kind) -> Result<Self> {
         let options = PostgresOptions {
             fsync: true,
@@ -54,31 +55,31 @@ impl Stage {
         Ok(())
     }
 
-    /// Makes a database and migrates it. Returns a session in it.
+    /// Creates a database and its tables. Returns a session in the database.
     pub(crate) async fn database(&self, name: &str) -> Result<Client> {
         self.postgres.execute("postgres", &format!("CREATE DATABASE {name}")).await?;
-        // A migration keeps the settings of its session.
+        // The migration gets a session of its own, because it changes settings of its session.
         migrate(&mut self.connect(name).await?, &schema()?).await?;
         self.connect(name).await
     }
 
-    /// Removes a database that nobody uses any more.
+    /// Removes a database, and ends the sessions that still use it.
     pub(crate) async fn drop_database(&self, name: &str) -> Result<()> {
         let drop = format!("DROP DATABASE {name} WITH (FORCE)");
         Ok(self.postgres.execute("postgres", &drop).await?)
     }
 
-    /// A session of ours.
+    /// Opens a session in this database.
     pub(crate) async fn connect(&self, database: &str) -> Result<Client> {
         connect(&self.postgres.url(database)).await
     }
 
-    /// Writes everything to disk now, so that it need not happen while something is measured.
+    /// Makes Postgres write its dirty pages to disk now, and not while something is measured.
     pub(crate) async fn checkpoint(&self) -> Result<()> {
         Ok(self.postgres.execute("postgres", "CHECKPOINT").await?)
     }
 
-    /// The program on a database and a stream that it may create.
+    /// Starts the program on this database. It creates the stream when the stream does not exist.
     pub(crate) fn relay(&self, database: &str, stream: &str) -> Result<Daemon> {
         Daemon::start(&format!(
             "[database]\nurl = \"{}\"\n[nats]\nurl = \"{}\"\n\
@@ -91,26 +92,26 @@ impl Stage {
     }
 }
 
-/// The schema that is migrated.
+/// The schema in which the tables are created.
 fn schema() -> Result<Schema> {
     Schema::parse("postrider").context("a schema's name")
 }
 
-/// Opens a session.
+/// Opens a session with this URL.
 pub(crate) async fn connect(url: &str) -> Result<Client> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-    // What breaks the connection is seen at the client.
+    // An error of the connection is ignored here, because the client's next statement reports it.
     tasks::drive(async move { drop(connection.await) });
     Ok(client)
 }
 
-/// The server's process that works for a session.
+/// Process id of the Postgres backend of a session.
 pub(crate) async fn backend(client: &Client) -> Result<u32> {
     let row = client.query_one("SELECT pg_backend_pid()", &[]).await?;
     Ok(u32::try_from(row.try_get::<_, i32>(0)?)?)
 }
 
-/// The server's processes that work for the relay of this database.
+/// Process ids of the Postgres backends of the relay on this database.
 pub(crate) async fn relay_backends(client: &Client) -> Result<Vec<u32>> {
     let statement = "SELECT pid FROM pg_stat_activity \
                      WHERE datname = current_database() AND application_name LIKE 'postrider/%'";
@@ -118,7 +119,8 @@ pub(crate) async fn relay_backends(client: &Client) -> Result<Vec<u32>> {
     rows.iter().map(|row| Ok(u32::try_from(row.try_get::<_, i32>(0)?)?)).collect()
 }
 
-/// Waits until the relay has both its sessions, and so relays.
+/// Waits until the relay has opened both of its sessions. Returns the process ids of their Postgres
+/// backends.
 pub(crate) async fn wait_for_relay(client: &Client, daemon: &mut Daemon) -> Result<Vec<u32>> {
     let deadline = Instant::now() + DEADLINE;
     loop {
@@ -132,7 +134,7 @@ pub(crate) async fn wait_for_relay(client: &Client, daemon: &mut Daemon) -> Resu
     }
 }
 
-/// Waits until the sessions of a relay that was killed are gone.
+/// Waits until Postgres has ended all sessions of a killed relay.
 pub(crate) async fn wait_for_no_relay(client: &Client) -> Result<()> {
     let deadline = Instant::now() + DEADLINE;
     while !relay_backends(client).await?.is_empty() {
@@ -142,7 +144,7 @@ pub(crate) async fn wait_for_no_relay(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the relay has opened the wake-up gate, as it does before it sleeps.
+/// Waits until the relay has opened the wake-up gate, which it does before it sleeps.
 pub(crate) async fn wait_asleep(client: &Client, daemon: &mut Daemon) -> Result<()> {
     let deadline = Instant::now() + DEADLINE;
     let statement = "SELECT coalesce(pg_sequence_last_value('postrider.gate'::regclass), 0) >= 4";
@@ -154,7 +156,8 @@ pub(crate) async fn wait_asleep(client: &Client, daemon: &mut Daemon) -> Result<
     Ok(())
 }
 
-/// A writing transaction that stays open, on a table that is none of ours, until it is dropped.
+/// Opens a transaction that has written to a table of its own, outside the outbox. It stays open
+/// until the client is dropped.
 pub(crate) async fn open_transaction(stage: &Stage, database: &str) -> Result<Client> {
     let client = stage.connect(database).await?;
     client.batch_execute("CREATE TABLE IF NOT EXISTS elsewhere (number integer)").await?;

@@ -1,4 +1,4 @@
-//! The stream seen from outside: how much it holds, and when each message was stored.
+//! Reads the stream without the relay: how many messages it contains, and when each was stored.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,13 +9,15 @@ use tokio::time::sleep;
 
 use crate::{daemon::Daemon, measure::float};
 
-/// Time between two polls; what is measured comes from the messages' own times.
+/// Pause between two requests for the number of messages. Rates do not depend on it, because they
+/// are computed from the messages' own timestamps.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long a stream may stay as it is while more is expected.
+/// Longest time for which the number of messages may stay the same while more are expected.
 const SILENCE_MAX: Duration = Duration::from_mins(1);
 
-/// Waits until a stream holds so many messages. Fails when the relay ends, or nothing comes.
+/// Waits until a stream contains at least this many messages. Fails when the relay ends, or when no
+/// message arrives for a minute.
 pub(crate) async fn wait_for_count(
     jetstream: &jetstream::Context,
     stream: &str,
@@ -38,7 +40,7 @@ pub(crate) async fn wait_for_count(
     }
 }
 
-/// Waits until a stream has held the same number of messages for a while.
+/// Waits until the number of messages in a stream has not changed for 200 ms.
 pub(crate) async fn settled_count(jetstream: &jetstream::Context, stream: &str) -> Result<u64> {
     let mut count = count_messages(jetstream, stream).await?;
     loop {
@@ -51,20 +53,20 @@ pub(crate) async fn settled_count(jetstream: &jetstream::Context, stream: &str) 
     }
 }
 
-/// What the server says of a stream.
+/// State of a stream as the server reports it.
 pub(crate) async fn state(jetstream: &jetstream::Context, stream: &str) -> Result<State> {
     Ok(jetstream.get_stream_no_info(stream).await?.get_info().await?.state)
 }
 
-/// How many messages there are, and how many a second came between the first and the last one, by
-/// the times at which they were stored.
+/// Number of messages in a stream, and messages per second between the first and the last one, by
+/// their timestamps.
 pub(crate) async fn rate(jetstream: &jetstream::Context, stream: &str) -> Result<(u64, f64)> {
     let state = state(jetstream, stream).await?;
     let seconds = (state.last_timestamp - state.first_timestamp).as_seconds_f64();
     Ok((state.messages, float(state.messages.saturating_sub(1)) / seconds))
 }
 
-/// When a message was stored.
+/// Time at which a message was stored.
 pub(crate) async fn stored_at(
     jetstream: &jetstream::Context,
     stream: &str,
@@ -76,7 +78,7 @@ pub(crate) async fn stored_at(
     UNIX_EPOCH.checked_add(Duration::from_nanos(nanoseconds)).context("a time after 1970")
 }
 
-/// Removes a stream and waits for the disk to have it.
+/// Removes a stream.
 pub(crate) async fn remove(jetstream: &jetstream::Context, stream: &str) -> Result<()> {
     jetstream.delete_stream(stream).await?;
     Ok(())

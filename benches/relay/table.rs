@@ -1,4 +1,4 @@
-//! What was measured as text: two tables that a Markdown page can hold.
+//! Formats the report as text: two tables in Markdown.
 
 use crate::{
     goals::Goal,
@@ -23,10 +23,11 @@ const DRAIN_HEADINGS: [&str; 10] = [
     "RSS MiB",
 ];
 
-/// More rounds than that are shown as the lowest and the highest.
+/// Largest number of rounds whose values are listed one by one. Of more rounds the lowest and the
+/// highest value are shown.
 const ROUNDS_SHOWN: usize = 5;
 
-/// All of it.
+/// Formats the whole report.
 pub(crate) fn text(machine: &Machine, report: &Report) -> String {
     let mut text = format!("{machine}\n\n");
     let rows: Vec<_> = report.measures.iter().map(measure_row).collect();
@@ -75,7 +76,7 @@ fn measure_row(measure: &Measure) -> [String; 5] {
     [name, number(measure.median()), rounds(&measure.values), target, verdict.to_owned()]
 }
 
-/// Each round's value.
+/// Values of all rounds in one cell of the table.
 fn rounds(values: &[f64]) -> String {
     if values.len() <= ROUNDS_SHOWN {
         return values.iter().map(|value| number(*value)).collect::<Vec<_>>().join(" · ");
@@ -85,7 +86,7 @@ fn rounds(values: &[f64]) -> String {
     ends.map(|(low, high)| format!("{}–{}", number(*low), number(*high))).unwrap_or_default()
 }
 
-/// A goal as people write it.
+/// Formats a goal for people, as in `≥ 0.9`.
 pub(crate) fn goal(goal: Goal) -> String {
     match goal {
         Goal::AtLeast(bound) => format!("≥ {}", plain(bound)),

@@ -1,10 +1,10 @@
-//! A table that is the outbox's twin but for the wake-up gate: same columns, defaults, indexes and
-//! leaves, and a constant where the outbox asks the gate.
+//! Creates a copy of the outbox without the wake-up gate: same columns, defaults, indexes and
+//! partitions. Its default for `slot` is a constant, where that of the outbox reads the gate.
 
 use anyhow::Result;
 use tokio_postgres::Client;
 
-/// Its name.
+/// Name of the copied table.
 pub(crate) const TWIN: &str = "twin";
 
 const CREATE: &str = "
@@ -21,7 +21,7 @@ const CREATE: &str = "
     END
     $body$";
 
-/// Makes it.
+/// Creates the copied table.
 pub(crate) async fn create(client: &Client) -> Result<()> {
     Ok(client.batch_execute(CREATE).await?)
 }

@@ -1,4 +1,5 @@
-//! What the outbox costs writers that do nothing else, without a relay: pgbench on several tables.
+//! Measures what the outbox costs writers that insert as fast as they can, without a relay: pgbench
+//! on several tables.
 
 use anyhow::Result;
 use tokio_postgres::Client;
@@ -15,7 +16,7 @@ use crate::{
     twin::{self, TWIN},
 };
 
-/// Databases: one that never had a relay, and one whose relay was killed in its sleep.
+/// Databases: one in which no relay ever ran, and one whose relay was killed while it slept.
 const NEVER: &str = "writers_never";
 const ASLEEP: &str = "writers_asleep";
 
@@ -23,11 +24,11 @@ const STREAM: &str = "WRITERS";
 const OUTBOX: &str = "postrider.outbox";
 const CLIENTS: u32 = 32;
 
-/// The tables that are compared.
+/// The tables that are compared, each with its database.
 const VARIANTS: [(&str, &str); 4] =
     [(NEVER, "id_only"), (ASLEEP, OUTBOX), (NEVER, OUTBOX), (NEVER, TWIN)];
 
-/// What somebody writes who needs an outbox: the event, and a number to remember it by.
+/// The simplest table that could be an outbox: the event, and a number that identifies the row.
 const ID_ONLY: &str = "CREATE TABLE id_only (
     id             bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     event_id       uuid        NOT NULL DEFAULT gen_random_uuid(),
@@ -39,7 +40,8 @@ const ID_ONLY: &str = "CREATE TABLE id_only (
     payload        json);
     ALTER TABLE id_only ALTER COLUMN payload SET STORAGE EXTERNAL";
 
-/// The gate as a relay leaves it that was killed in its sleep some time ago.
+/// Ends the time for which a relay had opened the wake-up gate, as if that relay had been killed
+/// some time ago.
 const EXPIRE: &str = "SELECT setval('postrider.wake_until'::regclass,
     floor(date_part('epoch', clock_timestamp()))::bigint - 1)";
 
@@ -78,7 +80,8 @@ fn measures([id_only, expired, untouched, gateless]: &[Vec<f64>; 4]) -> Vec<Meas
     ]
 }
 
-/// Leaves what a relay leaves that was killed in its sleep: the gate open, its time over.
+/// Leaves the database as a relay does that is killed while it sleeps: the wake-up gate is open,
+/// and its time is over.
 async fn leave_gate_open(stage: &Stage, client: &Client) -> Result<()> {
     let mut daemon = stage.relay(ASLEEP, STREAM)?;
     wait_for_relay(client, &mut daemon).await?;
@@ -87,7 +90,7 @@ async fn leave_gate_open(stage: &Stage, client: &Client) -> Result<()> {
     Ok(client.batch_execute(EXPIRE).await?)
 }
 
-/// The variants' rates, each the mean of several turns.
+/// Transactions per second of each variant, the mean of several turns.
 async fn in_turns(stage: &Stage, options: &Options) -> Result<[f64; 4]> {
     let mut sums = VARIANTS.map(|_| 0.0);
     for _ in 0..options.turns() {
