@@ -1,4 +1,5 @@
-//! Every committed row is published, pending, dead or discarded, and the numbers say so.
+//! Tests of `postrider audit`'s figures: every committed row counts as published, pending, dead or
+//! discarded, and the counts add up.
 
 use postrider::{
     config::{DatabaseConfig, secret::SecretUrl},
@@ -22,12 +23,13 @@ async fn accounting(fixture: &Fixture) -> Accounting {
     accounting_as(fixture.database_url()).await
 }
 
-/// Published, pending, dead, discarded.
+/// Numbers of published, pending, dead and discarded rows, in this order.
 fn places(found: &Accounting) -> [u64; 4] {
     [found.published(), found.pending(), found.dead(), found.discarded()]
 }
 
-/// Five keys with a dead letter and two events behind it each.
+/// Fifteen rows on five keys. The first row of each key becomes a dead letter, and two wait behind
+/// it.
 const LETTERS: &str = r#"INSERT INTO "postrider".outbox
         (event_type, aggregate_type, aggregate_id, subject)
     SELECT 'order.placed', 'order', (n / 3)::text, CASE WHEN n % 3 = 0 THEN 'no subject' END
@@ -39,7 +41,7 @@ async fn every_committed_row_is_in_one_place() {
     let toml = fixture.toml();
     let mut client = fixture.connect().await;
     app::insert_backlog(&client, 20, 4).await;
-    // Before the first start everything is pending.
+    // Before the relay's first start all rows are pending.
     let found = accounting(&fixture).await;
     assert_eq!((found.committed(), found.settled(), places(&found)), (20, 0, [0, 20, 0, 0]));
 
@@ -55,7 +57,7 @@ async fn every_committed_row_is_in_one_place() {
     assert_eq!((found.committed(), found.settled(), places(&found)), (35, 35, [20, 10, 5, 0]));
     assert_eq!((found.letters("dead", None), found.letters("held", None)), (5, 10));
 
-    // One is late and one is new; the operator redrives one letter, discards two.
+    // Two rows commit late and three are new. The operator redrives one letter and discards two.
     late.commit().await.unwrap();
     app::insert_backlog(&client, 3, 1).await;
     done(&toml, &["dlq", "redrive", "--key", "order/0", "--yes"]).await;
@@ -68,7 +70,7 @@ async fn every_committed_row_is_in_one_place() {
     assert_eq!(found.letters("dead", Some("discarded")), 2);
     assert!(found.is_balanced(), "{found:?}");
 
-    // The role of an operator may ask, too.
+    // A user with the operator's role gets the same figures.
     let url = fixture.login("operator").await.url;
     assert_eq!(accounting_as(url).await, found);
 }
@@ -81,7 +83,7 @@ async fn letters_whose_row_is_gone_are_counted_apart_and_a_lost_payload_is_seen(
     relay(&fixture, &client, 15).await;
     let discard = ["dlq", "discard", "--key", "order/1", "--yes", "--reason", "a test"];
     done(&fixture.toml(), &discard).await;
-    // As retention does, once all of a turn is settled and old.
+    // Retention empties a table in the same way, once all rows in it are settled and old.
     client.batch_execute(r#"TRUNCATE "postrider".outbox"#).await.unwrap();
     app::insert_backlog(&client, 1, 1).await;
     let found = accounting(&fixture).await;

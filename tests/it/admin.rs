@@ -1,4 +1,5 @@
-//! The admin listener of the real program: health, metrics and state while servers come and go.
+//! Tests of the admin listener of the real program: health, metrics and status while servers come
+//! and go.
 
 use std::net::TcpListener;
 
@@ -16,7 +17,7 @@ use crate::support::{
     toml::Toml,
 };
 
-/// A configuration whose servers are nowhere.
+/// A configuration whose Postgres and NATS do not exist.
 fn toml() -> Toml {
     Toml::default()
         .set("database.url", "postgresql://postgres@127.0.0.1:1/postgres")
@@ -25,12 +26,12 @@ fn toml() -> Toml {
         .set("stream.subjects", vec!["events.>"])
 }
 
-/// The program with its listener, on a broker that has one copy of everything.
+/// The program with its admin listener. The warning about a stream with one replica is expected.
 fn relay(fixture: &Fixture) -> DaemonBuilder {
     fixture.daemon().admin().allow_log("one replica")
 }
 
-/// Waits until `/readyz` answers so; liveness holds all the while.
+/// Waits until `/readyz` answers with this status and text. `/livez` must answer 200 all the time.
 async fn wait_ready(daemon: &Daemon, status: u16, text: &str) {
     eventually(format!("/readyz {status} {text}"), DEADLINE, async || {
         if let Some(alive) = daemon.get("/livez").await {
@@ -166,7 +167,8 @@ async fn only_our_own_names_are_answered() {
     drop(daemon);
 }
 
-// The program exited with a code after which systemd does not start it again.
+// Former defect: when the port was taken, the program exited with a code after which systemd does
+// not start it again.
 #[tokio::test]
 async fn taken_port_delays_no_event_and_is_bound_once_it_is_free() {
     let fixture = Fixture::new().await;

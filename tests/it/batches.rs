@@ -1,4 +1,5 @@
-//! A key with many events goes in batches, atomic or fast: once, in order, and never because it has to.
+//! Tests of batches: a key with many events is published in atomic or fast batches, each event once
+//! and in order.
 
 use async_nats::{HeaderMap, jetstream::stream::Config};
 use tokio_postgres::Client;
@@ -8,7 +9,8 @@ use super::support::{DEADLINE, Fixture, app::StoredMessage, daemon::Daemon, even
 
 const EVENTS: i64 = 6_000;
 
-/// Events of one key, each with its number in its payload; the one at `odd` has this event type.
+/// Inserts events of one key, each with its number in the payload. The event at number `odd` has
+/// the given type.
 async fn insert(client: &Client, odd: i64, event_type: &str) {
     let statement = r#"INSERT INTO "postrider".outbox
         (event_type, aggregate_type, aggregate_id, payload)
@@ -22,7 +24,7 @@ fn numbers(messages: &[StoredMessage]) -> Vec<i64> {
     messages.iter().map(|message| message.json()["n"].as_i64().unwrap()).collect()
 }
 
-/// How many of them came in atomic batches.
+/// Counts the messages that were published in atomic batches.
 fn in_batches(messages: &[StoredMessage]) -> usize {
     messages.iter().filter(|message| message.header("Nats-Batch-Id").is_some()).count()
 }
@@ -69,7 +71,7 @@ async fn an_event_that_cannot_be_sent_ends_its_batch_and_dies_alone() {
     wait_dead(&client, "invalid_subject").await;
 }
 
-/// Waits until there is one dead letter, and it says this.
+/// Waits until exactly one letter exists, with this code.
 async fn wait_dead(client: &Client, code: &str) {
     eventually("a dead letter", DEADLINE, async || {
         let letters = r#"SELECT error_code FROM "postrider".letter"#;
@@ -79,7 +81,7 @@ async fn wait_dead(client: &Client, code: &str) {
     .await;
 }
 
-/// How many batches ended so.
+/// Number of batches with this result, from the program's metrics.
 async fn batches(daemon: &Daemon, result: &str) -> f64 {
     let labels = format!(r#"{{route="default",result="{result}"}}"#);
     daemon.metric(&format!("postrider_publish_batches_total{labels}")).await
@@ -100,7 +102,8 @@ async fn a_hot_key_goes_in_fast_batches_and_keeps_its_order() {
     assert!(committed >= 6.0 && refused < 1.0, "{committed} committed, {refused} refused");
 }
 
-/// The first message that the stream has no room for ends its batch, and nothing behind it overtakes it.
+/// The first message for which the stream has no room ends its batch, and no later message
+/// overtakes it.
 #[tokio::test]
 async fn a_stream_that_is_full_in_the_middle_of_a_fast_batch_takes_the_rest_later() {
     const ROOM: u64 = 2_500;
@@ -122,11 +125,11 @@ async fn a_stream_that_is_full_in_the_middle_of_a_fast_batch_takes_the_rest_late
     assert!(batches(&daemon, "refused").await > 0.0);
 }
 
-/// The stream counts a message that it recognises among those of a fast batch that it took. It may be
-/// another one under the same id.
+/// The stream's answer to a fast batch also counts messages that it dropped as duplicates. A
+/// dropped message may differ from the stored one with the same id.
 #[tokio::test]
 async fn another_message_under_the_id_of_one_in_a_fast_batch_is_noticed() {
-    // In the first batch, and in a later one.
+    // The id is taken by an event of the first batch, and then by an event of a later batch.
     for number in [5, 3_000] {
         let fixture = Fixture::new().await;
         let jetstream = fixture.jetstream().await;

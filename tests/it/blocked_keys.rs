@@ -1,5 +1,5 @@
-//! Very many keys that wait behind dead letters: memory stays bounded, a restart succeeds, and each key
-//! keeps its order.
+//! Test of a million keys that wait behind dead letters: memory stays bounded, a restart succeeds,
+//! and each key keeps its order.
 
 use std::{fs, time::Duration};
 
@@ -12,16 +12,17 @@ use super::support::{
     letters::{done, number},
 };
 
-/// A million keys, each with a dead letter.
+/// Number of keys, each with a dead letter.
 const KEYS: i64 = 1_000_000;
 
-/// For a million rows on a machine that has other things to do.
+/// Deadline for a million rows on a machine that is busy with other work.
 const LONG_DEADLINE: Duration = Duration::from_mins(5);
 
-/// Memory that so many blocked keys may take, with what loading them leaves behind.
+/// Largest growth of resident memory, in megabytes, while so many blocked keys are loaded and kept.
 const MEGABYTES_MAX: i64 = 40;
 
-/// A dead letter of each key, as the relay has written it for a row that retention removed since.
+/// Inserts a dead letter for each key. The row of each letter is gone from the outbox, as after
+/// retention.
 async fn fill(client: &Client) {
     client.batch_execute("SET synchronous_commit = off").await.unwrap();
     let insert = r#"INSERT INTO "postrider".letter (
@@ -37,7 +38,7 @@ async fn fill(client: &Client) {
     client.query_one(sequence, &[&KEYS]).await.unwrap();
 }
 
-/// The most memory that the program has had, in megabytes.
+/// Peak of the program's resident memory, in megabytes.
 fn peak_megabytes(daemon: &Daemon) -> i64 {
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -50,8 +51,8 @@ async fn stored(fixture: &Fixture, key: &str) -> Vec<String> {
     of_key.map(|message| message.header("ce-type").unwrap().to_owned()).collect()
 }
 
-/// All blocked keys used to be read by one statement and kept as they are: a million took 150 MB, and a
-/// restart whose statement did not end within its deadline never succeeded.
+/// Former defect: all blocked keys were read by one statement and kept in full. A million keys took
+/// 150 MB, and a restart failed for ever when the statement exceeded its deadline.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_million_blocked_keys_take_little_memory_and_a_restart_keeps_their_order() {
     let fixture = Fixture::new().await;
@@ -63,12 +64,12 @@ async fn a_million_blocked_keys_take_little_memory_and_a_restart_keeps_their_ord
     daemon.kill9();
     fill(&client).await;
 
-    // The shortest deadline that a statement may have, as a busy server would meet.
+    // The statement deadline is the shortest one that may be configured.
     let toml = fixture.toml();
     let mut daemon = fixture
         .daemon()
         .set("database.query_timeout", "1s")
-        // Of any statement: a busy machine takes so long for small ones too.
+        // On a busy machine any statement may exceed this deadline, even a small one.
         .allow_log("canceling statement due to statement timeout")
         .allow_log("no answer from the database within")
         .admin()

@@ -1,4 +1,5 @@
-//! NATS is away, dies, freezes: events wait, none becomes a dead letter, and all arrive in order.
+//! Tests of outages of NATS: the server is absent, dies or freezes. Events wait, none becomes a
+//! dead letter, and all arrive in order.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use super::support::{
     DEADLINE, Fixture, app, audit::steady, daemon::DaemonBuilder, eventually, let_pass,
 };
 
-/// The program, with what it says when NATS goes away.
+/// The program, which may log the warnings of an outage of NATS.
 fn daemon(fixture: &Fixture) -> DaemonBuilder {
     fixture
         .daemon()
@@ -93,10 +94,10 @@ async fn a_frozen_nats_is_noticed_and_what_it_took_is_not_repeated() {
             daemon.get("/readyz").await.is_some_and(|answer| answer.status == 503)
         })
         .await;
-        // Longer than a publish may stay unanswered: everything on its way is sent again.
+        // The freeze is longer than `nats.ack_timeout`, so every message in flight is sent again.
         let_pass(Duration::from_secs(3)).await;
         fixture.nats.thaw().unwrap();
-        // Whether the answers or the pings stopped first, and so what the log says, is chance.
+        // The log is not checked here: whether answers or pings fail first is chance.
         daemon.wait_ready().await;
     };
     fixture.under_load(steady(1_000, 100), freeze).await;
@@ -111,7 +112,8 @@ async fn a_broker_that_syncs_every_message_is_waited_for() {
     fixture.audit(&ledger, Order::Serial).await;
 }
 
-/// What a frozen broker has not read yet is nowhere but in the outbox: it dies with the broker.
+/// Messages that a frozen broker has not read yet are lost when it dies, so the outbox must still
+/// have their events.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_sent_and_not_acknowledged_outlives_both_the_broker_and_the_program() {
     let mut fixture = Fixture::own_nats().await;
@@ -121,7 +123,8 @@ async fn what_was_sent_and_not_acknowledged_outlives_both_the_broker_and_the_pro
     assert_eq!(fixture.wait_stored(1, DEADLINE).await.len(), 1);
 
     fixture.nats.freeze().unwrap();
-    // Fewer than the window that a new connection begins with.
+    // Ten events are fewer than the window of messages in flight with which a new connection
+    // begins.
     for n in 0..10 {
         app::emit(&client, "order.placed", Some(("order", &n.to_string())), "{}").await;
     }
@@ -132,7 +135,7 @@ async fn what_was_sent_and_not_acknowledged_outlives_both_the_broker_and_the_pro
         })
     })
     .await;
-    // Ten times as long as decided events wait for their settlement.
+    // A second is ten times as long as decided events wait for their settlement.
     let_pass(Duration::from_secs(1)).await;
     daemon.kill9();
     fixture.nats.own().kill9().unwrap();

@@ -1,4 +1,5 @@
-//! `postrider check` sees what keeps events from flowing, and what a start would refuse.
+//! Tests of `postrider check`: it reports what keeps events from being published, and what would
+//! make a start fail.
 
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ async fn create_stream(fixture: &Fixture, config: Config) {
     drop(fixture.jetstream().await.create_stream(config).await.unwrap());
 }
 
-/// `why` ended in "check", and `check` was green.
+/// Former defect: `postrider why` advised to run `check`, and `check` found nothing wrong.
 #[tokio::test]
 async fn a_full_stream_is_refused_with_its_figures() {
     let fixture = Fixture::new().await;
@@ -51,8 +52,9 @@ async fn a_full_stream_is_refused_with_its_figures() {
     assert_eq!(fixture.read_stream().await.len(), 3, "a check stores nothing");
 }
 
-/// Messages in a frozen leader's client are dropped as repeated only while the stream remembers its
-/// id.
+/// The stream drops a repeated message only while it remembers the message's id. A leader that was
+/// frozen may repeat messages after its lease is over, so the duplicate window has to be longer
+/// than the lease.
 #[tokio::test]
 async fn a_window_that_is_no_longer_than_the_lease_is_warned_of() {
     let fixture = Fixture::new().await;
@@ -97,7 +99,8 @@ async fn a_stream_that_counts_is_refused() {
     assert!(finished.stdout.contains("is a counter (allow_msg_counter)"), "{finished:?}");
 }
 
-/// A renamed relay begins at the first row, and the position of the old name keeps every row.
+/// A relay under a new name begins at the first row. The position of the old name then keeps
+/// retention from removing any row.
 #[tokio::test]
 async fn a_position_that_is_left_behind_is_named_before_the_new_name_starts() {
     let fixture = Fixture::new().await;
@@ -112,7 +115,8 @@ async fn a_position_that_is_left_behind_is_named_before_the_new_name_starts() {
     assert!(finished.stdout.contains("is relay.name right?"), "{finished:?}");
 }
 
-/// The program's user, with these permissions, beside one of the test's that may do everything.
+/// A NATS server with a user for the program, who has these permissions. The test's own user may do
+/// everything.
 fn relay_user(permissions: &str) -> NatsOptions {
     let extra = format!(
         "authorization {{ users: [
@@ -128,7 +132,7 @@ async fn check_as_relay(fixture: &Fixture) -> Finished {
     daemon::run(&toml, &["check"]).await
 }
 
-/// `check` said "`postrider run` creates it", and `run` was refused.
+/// Former defect: `check` said that `postrider run` creates the stream, and `run` was then refused.
 #[tokio::test]
 async fn a_user_who_may_not_create_the_missing_stream_is_refused_with_the_permission() {
     let permissions = "publish: { deny: [\"$JS.API.STREAM.CREATE.>\"] }";
@@ -140,13 +144,14 @@ async fn a_user_who_may_not_create_the_missing_stream_is_refused_with_the_permis
     assert!(!finished.stdout.contains("`postrider run` creates it"), "{finished:?}");
 }
 
-/// Each request of a start, and whether a start fails without it.
+/// For each JetStream request of a start: whether the start fails when the user may not send it.
 #[tokio::test]
 async fn a_user_who_may_not_scan_is_refused_and_one_who_may_not_compare_is_warned_of() {
     for (denied, below, code) in [
         ("STREAM.INFO", ">", 77),
         ("CONSUMER.CREATE", ">", 77),
-        // Under a name, as a scan that was interrupted creates it again.
+        // With a consumer name in the subject, as when an interrupted scan creates its consumer
+        // again.
         ("CONSUMER.CREATE", "*.>", 0),
         ("CONSUMER.MSG.NEXT", ">", 77),
         ("CONSUMER.DELETE", ">", 0),
@@ -173,8 +178,8 @@ async fn a_user_without_an_inbox_gets_the_reason_at_once() {
     assert!(finished.stdout.contains("let the user subscribe to _INBOX.>"), "{finished:?}");
 }
 
-/// JetStream refuses to create a stream whose subjects overlap another one's, and `check` said that
-/// `run` creates it.
+/// Former defect: JetStream refuses a stream whose subjects overlap another stream's, but `check`
+/// said that `run` creates it.
 #[tokio::test]
 async fn a_missing_stream_whose_subjects_another_one_has_is_refused() {
     for others in [".>", ".order.placed"] {
@@ -195,7 +200,7 @@ async fn a_missing_stream_whose_subjects_another_one_has_is_refused() {
     }
 }
 
-/// The account has room for one stream, and has it.
+/// The account may have one stream, and already has it.
 #[tokio::test]
 async fn a_missing_stream_that_the_account_has_no_room_for_is_refused() {
     let extra =
@@ -216,7 +221,7 @@ async fn a_missing_stream_that_the_account_has_no_room_for_is_refused() {
     assert!(finished.stdout.contains("the account has 1 of 1 streams"), "{finished:?}");
 }
 
-/// All of these read "does not answer within 5s".
+/// Former defect: all of these causes were reported as "does not answer within 5s".
 #[tokio::test]
 async fn each_cause_of_no_connection_has_its_own_words_and_next_step() {
     let fixture = Fixture::new().await;
@@ -242,7 +247,7 @@ async fn each_cause_of_no_connection_has_its_own_words_and_next_step() {
     }
 }
 
-/// `check` was content, and `run` waited for sessions that it never got.
+/// Former defect: `check` passed, and `run` waited for sessions that the limit never allowed.
 #[tokio::test]
 async fn a_limit_of_sessions_that_leaves_too_few_is_named() {
     let fixture = Fixture::new().await;
@@ -262,7 +267,8 @@ async fn a_limit_of_sessions_that_leaves_too_few_is_named() {
     assert!(!finished.stdout.contains("CONNECTION LIMIT"), "{finished:?}");
 }
 
-/// Sessions of others fill the database's limit; what they are is hidden from the relay's user.
+/// Other users' sessions fill the limit of the database. Postgres hides from the relay's user what
+/// those sessions are.
 #[tokio::test]
 async fn a_limit_that_sessions_of_others_fill_is_warned_of() {
     let fixture = Fixture::new().await;
@@ -279,7 +285,8 @@ async fn a_limit_that_sessions_of_others_fill_is_warned_of() {
         super::support::postgres::connect(&url(&other)).await,
         super::support::postgres::connect(&url(&other)).await,
     ];
-    // The administrator's session, two of others and the one that asks: of 6 places 3 are free.
+    // Four sessions are open: the test's own, two of another user, and that of `check`. The last one
+    // ends, so of 6 places 3 are free for a start.
     for (limit, is_named) in [(6, false), (5, true)] {
         let set = format!("ALTER DATABASE {database} CONNECTION LIMIT {limit}");
         admin.batch_execute(&set).await.unwrap();
@@ -290,7 +297,7 @@ async fn a_limit_that_sessions_of_others_fill_is_warned_of() {
     }
 }
 
-/// Three of the server's sessions are a superuser's.
+/// Postgres reserves three of the server's sessions for superusers.
 #[tokio::test]
 async fn a_server_with_too_few_sessions_is_named_without_those_that_are_reserved() {
     for (max_connections, code) in [(6, 0), (5, 78)] {
@@ -308,10 +315,11 @@ async fn a_server_with_too_few_sessions_is_named_without_those_that_are_reserved
     }
 }
 
-/// Every request that `check` sends leaves streams, consumers and messages as they were.
+/// No request that `check` sends may change a stream, a consumer or a message.
 #[tokio::test]
 async fn a_check_changes_nothing_in_the_stream() {
-    // The account's figures count streams of nobody else.
+    // The NATS server is the test's own, so that the account's figures contain no streams of other
+    // tests.
     let fixture = Fixture::own_nats().await;
     create_stream(&fixture, Config { allow_direct: true, ..Config::default() }).await;
     let jetstream = fixture.jetstream().await;
@@ -346,7 +354,7 @@ async fn a_check_changes_nothing_in_the_stream() {
     assert_eq!(observe().await, before);
 }
 
-/// `run` named no host and no port to correct.
+/// Former defect: the log of `run` did not name the host and port that were wrong.
 #[tokio::test]
 async fn run_names_the_cause_and_the_next_step_as_check_does() {
     let fixture = Fixture::new().await;

@@ -1,5 +1,5 @@
-//! The workload, the stream reader and the checker on real servers, without the relay: what they
-//! accept, and what they find when the stream is tampered with.
+//! Tests of the tools that check the relay: workload, stream reader and checker, on real servers.
+//! They must accept an intact stream, and report each way in which a stream is tampered with.
 
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::support::{DEADLINE, Fixture, eventually, nats};
 
-/// A database filled by the workload, and a stream filled from it by the simplest means.
+/// A database filled by the workload, and a stream that the test itself has filled from the
+/// database's rows.
 struct Filled {
     fixture: Fixture,
     jetstream: Context,
@@ -36,7 +37,7 @@ impl Filled {
         filled
     }
 
-    /// Publishes all committed rows in the order of their numbers, long after the fact.
+    /// Publishes all committed rows in the order of their `seq`, after the workload has ended.
     async fn copy(&self) {
         let client = self.fixture.connect().await;
         let rows = client.query(COPY, &[]).await.unwrap();
@@ -66,7 +67,8 @@ impl Filled {
     }
 }
 
-/// The messages of all rows. The percent-encoding covers what the workload's texts need.
+/// Query that makes the message of each row. It percent-encodes only the characters that the
+/// workload's keys contain.
 const COPY: &str = r#"
     WITH encoded AS (
         SELECT *, replace(replace(replace(aggregate_id, '%', '%25'), ' ', '%20'), 'ü', '%C3%BC')
@@ -129,7 +131,7 @@ async fn a_tampered_stream_is_noticed() {
     let filled = Filled::new(Options { events: 500, ..Options::default() }).await;
     let stream = filled.jetstream.get_stream(&filled.fixture.stream).await.unwrap();
 
-    // A copy under an id of its own, of a message whose original is deleted.
+    // The copy of a message gets an id of its own, and the original is deleted.
     let original = stream.get_raw_message(100).await.unwrap();
     let mut headers = original.headers.clone();
     headers.insert("Nats-Msg-Id", uuid::Uuid::new_v4().to_string());

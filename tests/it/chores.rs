@@ -1,4 +1,5 @@
-//! The chores beside the data path: one that fails stops no other, and what is old says so.
+//! Tests of the chores (retention, measurements and the like): one that fails stops no other, and
+//! outdated figures show their age.
 
 use std::time::Duration;
 
@@ -6,7 +7,7 @@ use tokio_postgres::Client;
 
 use super::support::{DEADLINE, Fixture, app, eventually, let_pass, postgres};
 
-/// How often a function of the schema has been called.
+/// Number of calls that Postgres has counted for a function of the schema.
 async fn calls(client: &Client, function: &str) -> i64 {
     let statement = "SELECT coalesce(sum(calls), 0)::int8 FROM pg_stat_user_functions
         WHERE funcname = $1";
@@ -22,7 +23,8 @@ const MEASURED: &str = r#"postrider_measurement_age_seconds{route="default",meas
 const PENDING: &str = r#"postrider_pending_messages{route="default",table="outbox"}"#;
 const OLDEST: &str = r#"postrider_oldest_pending_age_seconds{route="default",table="outbox"}"#;
 
-/// All chores were one chain: what failed in it stopped everything after it, retention first of all.
+/// Former defect: all chores ran one after the other, and a failure stopped every later one,
+/// retention first of all.
 #[tokio::test]
 async fn a_chore_that_fails_is_named_and_stops_no_other() {
     const FAILING: &str = "a chore fails again and again";
@@ -59,7 +61,8 @@ async fn a_chore_that_fails_is_named_and_stops_no_other() {
     .await;
 }
 
-/// The note that failed counted as new and was written again at once, for ever: a whole core.
+/// Former defect: a report that could not be written counted as new and was written again at once,
+/// which used a whole core.
 #[tokio::test]
 async fn a_note_that_fails_costs_no_processor_time() {
     let fixture = Fixture::new().await;
@@ -82,7 +85,7 @@ async fn a_note_that_fails_costs_no_processor_time() {
     .await;
     let before = cpu_ticks(daemon.pid());
     let_pass(Duration::from_secs(3)).await;
-    // Of 300 in all; the relay itself takes one or two.
+    // The limit is 45 of the 300 ticks that a core has in 3 s; an idle relay takes one or two.
     let taken = cpu_ticks(daemon.pid()) - before;
     assert!(taken < 45, "{taken} ticks of processor time in 3 s");
 }
@@ -95,7 +98,7 @@ fn cpu_ticks(pid: u32) -> u64 {
     ticks(11) + ticks(12)
 }
 
-/// The gauge to alert on kept its last value, 0, while nobody could read the outbox.
+/// Former defect: the gauge for alerts kept its last value, 0, while the outbox could not be read.
 #[tokio::test]
 async fn the_age_of_the_oldest_event_grows_while_the_database_is_away() {
     let mut fixture = Fixture::own_postgres().await;
@@ -117,13 +120,15 @@ async fn the_age_of_the_oldest_event_grows_while_the_database_is_away() {
     eventually("an age as measured", DEADLINE, async || daemon.metric(OLDEST).await < 1.0).await;
 }
 
-/// 1,201 events were stuck for two minutes, and every figure said 0.
+/// Former defect: 1,201 events were stuck as retrying letters for two minutes, and every figure
+/// said 0.
 #[tokio::test]
 async fn letters_that_are_tried_again_count_as_backlog_and_by_their_age() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
     app::emit(&client, "order.placed", Some(("order", "o-1")), "{}").await;
-    // A longer wait than that of the policy would count as due.
+    // The letters wait for one hour. A wait above `route.max_delay` would count as due, so the
+    // limit is two hours.
     let daemon = fixture.daemon().admin().set("route.max_delay", "2h").start();
     assert!(fixture.wait_drained(DEADLINE).await);
     eventually("nothing that waits", DEADLINE, async || daemon.metric(PENDING).await < 1.0).await;
@@ -148,7 +153,7 @@ async fn letters_that_are_tried_again_count_as_backlog_and_by_their_age() {
     assert!((daemon.metric(r#"postrider_dead_letters{route="default"}"#).await - 1.0).abs() < 0.1);
 }
 
-/// Each measurement prepared its statement anew: leader, standby and `status` alike.
+/// Former defect: leader, standby and `status` prepared the statement anew for each measurement.
 #[tokio::test]
 async fn what_waits_is_measured_with_a_statement_that_is_prepared_once() {
     const STATEMENT: &str = "Measures the unsettled events of a relay";
@@ -164,9 +169,10 @@ async fn what_waits_is_measured_with_a_statement_that_is_prepared_once() {
     let mut leader = fixture.daemon().start();
     leader.wait_log("relaying", DEADLINE).await;
     eventually("three measurements", DEADLINE, async || times("ms  execute ") >= 3).await;
-    // A busy machine may lose a session: each prepares it once.
+    // On a busy machine a session may be lost, and each new session prepares the statement once.
     assert!(times("ms  parse ") * 3 <= times("ms  execute "), "{}", log());
-    // The standby measures over the session with which it waits, every twelve seconds.
+    // The standby measures every twelve seconds, over the session with which it waits for the
+    // lease.
     let mut standby = fixture.daemon().start();
     standby.wait_log("standing by", DEADLINE).await;
     eventually("some more", DEADLINE * 2, async || times("ms  execute ") >= 9).await;

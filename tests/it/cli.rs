@@ -1,4 +1,4 @@
-//! The commands: what they print, and how they exit.
+//! Tests of the commands: their output and their exit codes.
 
 use postrider::dev::servers::NatsOptions;
 use serde_json::{Value, json};
@@ -213,7 +213,7 @@ async fn dead_letters_are_listed_page_by_page_without_control_characters() {
     );
 }
 
-/// The line of a check, and how it all ended.
+/// Exit code of `postrider check`, and the line about one subject with its hint.
 async fn check(toml: &Toml, subject: &str) -> (Option<i32>, String) {
     let Finished { code, stdout, stderr } = daemon::run(toml, &["check"]).await;
     assert_eq!(stderr, "", "{stdout}");

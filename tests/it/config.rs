@@ -1,4 +1,4 @@
-//! The configuration: its layers, its files, and what it answers to mistakes.
+//! Tests of the configuration: its layers, its files, and the answers to mistakes.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -12,8 +12,8 @@ const MINIMAL: &str = include_str!("../../config/minimal.toml");
 /// The file that documents every key.
 const DOCUMENTED: &str = include_str!("../../config/postrider.toml");
 
-/// A mistake: its name, what is appended to the smallest file (or, when it starts with a table
-/// that the smallest file has, what stands for it), and the environment.
+/// A mistake: its name, a text, and variables of the environment. The text is appended to the
+/// smallest working file, or stands before it when it begins with no table.
 type Mistake = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
 
 const DATABASE: &str = "[database]\nurl = \"postgresql://app@127.0.0.1:5432/app\"\n";
@@ -66,7 +66,7 @@ const MISTAKES: &[Mistake] = &[
     ("variable_out_of_range", "", &[("POSTRIDER__RELAY__RETENTION", "0s")]),
 ];
 
-/// The same for mistakes that need a file of their own.
+/// Mistakes that need a whole file of their own: a name, and the parts of the file.
 const MISTAKEN_FILES: &[(&str, &[&str])] = &[
     ("missing_database_url", &[NATS, STREAM]),
     ("missing_everything", &["[log]\nlevel = \"info\"\n"]),
@@ -106,7 +106,7 @@ const MISTAKEN_FILES: &[(&str, &[&str])] = &[
 fn every_mistake_is_reported_with_its_place_and_its_remedy() {
     let mut table = String::new();
     for (name, text, variables) in MISTAKES {
-        // What stands before the first table belongs to the top.
+        // Keys before the first table belong to the top level of the file.
         let is_at_top = !text.starts_with('[');
         let file =
             if is_at_top { format!("{text}\n{MINIMAL}") } else { format!("{MINIMAL}{text}") };
@@ -129,13 +129,13 @@ fn every_mistake_is_reported_with_its_place_and_its_remedy() {
     insta::assert_snapshot!("mistakes", table);
 }
 
-/// A row of the table: the mistake, what was written, and what is said about it.
+/// One entry of the snapshot: the name of the mistake, the input, and the program's refusal.
 fn row(name: &str, input: &str, refusal: &str) -> String {
     let input = input.trim_end().replace('\n', "\n  | ");
     format!("{name}\n  | {input}\n{refusal}\n")
 }
 
-/// The text for a configuration that is refused.
+/// Error output for a configuration that has to be refused.
 fn refusal(name: &str, sandbox: &Sandbox) -> String {
     let finished = sandbox.run(&["config", "show"]);
     assert_eq!(finished.code, Some(78), "{name}: {finished:?}");
@@ -265,7 +265,7 @@ fn documented_file_uncommented_is_the_defaults() {
         }
         shown
     };
-    // What has no default and is required stands in the file as an example.
+    // Required keys have no default. The documented file has examples for them.
     let mut defaults = serde_json::to_value(Config::default()).unwrap();
     defaults["database"]["url"] = "postgresql://***@127.0.0.1:5432/app".into();
     defaults["nats"]["url"] = "nats://127.0.0.1:4222".into();
@@ -345,7 +345,8 @@ fn every_shipped_file_loads() {
             .file("postrider-nats.creds", "")
             .variable("CREDENTIALS_DIRECTORY", "$DIR");
         let finished = sandbox.run(&["config", "show", "--config", path.to_str().unwrap()]);
-        // The sidecar's listener is there to be reached by the probes.
+        // The sidecar's listener must be reachable from other hosts, so the warning about it is
+        // expected.
         let warned =
             finished.stderr.lines().filter(|line| !line.contains("admin.listen 0.0.0.0:8085"));
         assert_eq!((finished.code, warned.count()), (Some(0), 0), "{path:?}: {finished:?}");

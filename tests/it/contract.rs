@@ -1,4 +1,5 @@
-//! What the reader rests on: repaired with what was passed over meanwhile, or refused by name.
+//! Tests of the table properties that reading the outbox depends on. A violation is repaired, with
+//! the rows passed over meanwhile, or refused with its name.
 
 use std::collections::HashMap;
 
@@ -6,10 +7,10 @@ use tokio_postgres::Client;
 
 use crate::support::{DEADLINE, Fixture, app, daemon, eventually, postgres};
 
-/// The log lines of a repair.
+/// Part of the log lines that report a repair.
 const REPAIRED: &str = "repaired; rows that were inserted";
 
-/// Whether every event from 0 to `count` is in the stream exactly once.
+/// Asserts that every event from 0 up to but not including `count` is in the stream exactly once.
 fn assert_each_once(messages: &[app::StoredMessage], count: u64) {
     let mut times: HashMap<u64, usize> = HashMap::new();
     for message in messages {
@@ -21,7 +22,7 @@ fn assert_each_once(messages: &[app::StoredMessage], count: u64) {
     assert!(twice.is_empty(), "{} twice", twice.len());
 }
 
-/// Whether the events of each key are in the order of their numbers.
+/// Asserts that the events of each key are in the order of their numbers.
 fn assert_in_order(messages: &[app::StoredMessage]) {
     let mut last: HashMap<String, u64> = HashMap::new();
     for message in messages {
@@ -46,8 +47,8 @@ async fn last_drawn(client: &Client) -> i64 {
     client.query_one(statement, &[]).await.unwrap().get(0)
 }
 
-/// Two sessions that have cached a hundred numbers each inserted in turn: the page that the relay
-/// read began above the lower ones, and 149 of 1,552 events were never published.
+/// Former defect: two sessions that had cached a hundred numbers each inserted in turn. A page
+/// began above the lower numbers, and 149 of 1,552 events were never published.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sequence_with_a_cache_costs_no_event() {
     let fixture = Fixture::new().await;
@@ -59,8 +60,8 @@ async fn a_sequence_with_a_cache_costs_no_event() {
     insert(&other, 10, 20).await;
     fixture.wait_stored(20, DEADLINE).await;
     assert!(fixture.wait_drained(DEADLINE).await);
-    // More rows than a poll has room for, so that pages are read, and some with low numbers among
-    // them.
+    // One poll cannot read so many rows, so the relay reads pages. Some of the rows have low
+    // numbers.
     daemon.freeze();
     insert(&other, 20, 1_480).await;
     insert(&one, 1_480, 1_552).await;
@@ -74,7 +75,7 @@ async fn a_sequence_with_a_cache_costs_no_event() {
     let messages = fixture.wait_stored(1_552, DEADLINE).await;
     assert!(fixture.wait_drained(DEADLINE).await);
     assert_each_once(&messages, 1_552);
-    // Sessions that have numbers of the cache forget them.
+    // After the repair, sessions no longer use numbers that they had cached.
     insert(&one, 1_552, 1_553).await;
     let drawn = last_drawn(&one).await;
     insert(&other, 1_553, 1_554).await;
@@ -82,7 +83,7 @@ async fn a_sequence_with_a_cache_costs_no_event() {
     assert_each_once(&fixture.wait_stored(1_554, DEADLINE).await, 1_554);
 }
 
-/// Nobody restarts the relay: the verification of each minute finds it.
+/// The relay is not restarted: its check once a minute finds the cache.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_relay_finds_a_cache_within_a_minute() {
     let fixture = Fixture::new().await;
@@ -100,7 +101,8 @@ async fn a_running_relay_finds_a_cache_within_a_minute() {
     assert_each_once(&fixture.wait_stored(20, DEADLINE).await, 20);
 }
 
-/// The numbers begin at 1 again, below the floor of the position: 0 of 3,000 were published.
+/// Former defect: when the sequence began at 1 again, the numbers were below the position's floor,
+/// and none of 3,000 events were published.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sequence_that_begins_anew_costs_no_event_and_no_order() {
     let fixture = Fixture::new().await;
@@ -122,13 +124,14 @@ async fn a_sequence_that_begins_anew_costs_no_event_and_no_order() {
     assert!(fixture.wait_drained(DEADLINE).await);
     assert_each_once(&messages, 3_500);
     assert_in_order(&messages);
-    // From now on no number is drawn again.
+    // After the repair the sequence draws no number a second time.
     insert(&client, 3_500, 3_501).await;
     assert!(last_drawn(&client).await > 2_000);
     assert_each_once(&fixture.wait_stored(3_501, DEADLINE).await, 3_501);
 }
 
-/// As after a mistaken setval, with published rows of the same numbers still there, in other slots.
+/// The sequence is set back as by a mistaken `setval`. Published rows with the same numbers still
+/// exist in other tables of the outbox.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sequence_that_was_set_back_while_no_relay_ran_costs_no_event() {
     let fixture = Fixture::new().await;
@@ -144,7 +147,7 @@ async fn a_sequence_that_was_set_back_while_no_relay_ran_costs_no_event() {
     let back =
         r#"SELECT setval('"postrider".gate', 1), setval('"postrider".outbox_seq_seq', 1, false)"#;
     client.batch_execute(back).await.unwrap();
-    // Its number has a letter: that of the first event.
+    // This row draws a number that already has a letter, that of the first event.
     client.batch_execute(dead).await.unwrap();
     insert(&client, 1_500, 2_900).await;
     daemon.start_again();
@@ -160,8 +163,8 @@ async fn a_sequence_that_was_set_back_while_no_relay_ran_costs_no_event() {
     assert_eq!(audit.code, Some(0), "{audit:?}");
 }
 
-/// A copy of the tables without the sequences, as logical replication makes one: new rows draw
-/// numbers that copied ones have had, and a rescan took them for settled.
+/// Former defect: logical replication copies tables without their sequences, so new rows draw
+/// numbers that copied rows have. A rescan took the new rows for settled.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_without_its_sequences_costs_no_event() {
     let fixture = Fixture::new().await;
@@ -188,7 +191,8 @@ async fn a_copy_without_its_sequences_costs_no_event() {
     assert_in_order(&messages);
 }
 
-/// Each alteration, what undoes it, and what is said of it.
+/// Each entry is an alteration of the schema, the statement that undoes it, and the text that
+/// reports it.
 const REFUSED: [(&str, &str, &str); 9] = [
     (
         "ALTER TABLE postrider.outbox ALTER COLUMN tx SET DEFAULT '3'",
@@ -288,8 +292,8 @@ async fn what_the_relay_can_repair_it_repairs_as_its_own_role() {
     assert!(broken.is_empty(), "{broken:?}");
 }
 
-/// A transaction that has drawn a number keeps the sequence from being altered: inserts must not
-/// wait for it behind the relay.
+/// A transaction that has drawn a number blocks ALTER SEQUENCE. The repair must not queue for that
+/// lock, because inserts would then wait behind it.
 #[tokio::test]
 async fn a_repair_that_has_to_wait_keeps_nobody_from_inserting() {
     let fixture = Fixture::new().await;
@@ -309,7 +313,8 @@ async fn a_repair_that_has_to_wait_keeps_nobody_from_inserting() {
     assert_each_once(&fixture.wait_stored(2, DEADLINE).await, 2);
 }
 
-/// Copied rows have numbers that this cluster has not come to: they waited, and nobody said why.
+/// Former defect: copied rows had transaction numbers above those of this cluster. They waited, and
+/// no message said why.
 #[tokio::test]
 async fn rows_of_another_cluster_are_named_and_published_when_asked_to() {
     let fixture = Fixture::new().await;
@@ -331,7 +336,7 @@ async fn rows_of_another_cluster_are_named_and_published_when_asked_to() {
     daemon.kill9();
     daemon.start_again();
     daemon.wait_log(waits, DEADLINE).await;
-    // Until it has reported it counts as starting.
+    // The relay counts as starting until its leader has reported for the first time.
     eventually("the report of the leader", DEADLINE, async || {
         let status = daemon::run(&fixture.toml(), &["status", "--check"]).await;
         assert_eq!(status.code, Some(2), "{status:?}");
@@ -347,8 +352,8 @@ async fn rows_of_another_cluster_are_named_and_published_when_asked_to() {
     assert_each_once(&fixture.wait_stored(12, DEADLINE).await, 12);
 }
 
-/// Version 18 of Postgres gives a null where older ones refuse: rows went to slot 0 without a
-/// wake-up.
+/// Former defect: without the right to read the gate, Postgres 18 returns null where older versions
+/// refuse. The rows went to slot 0 and did not wake the relay.
 #[tokio::test]
 async fn a_role_that_may_not_read_the_gate_is_refused_and_named() {
     let fixture = Fixture::new().await;
@@ -375,7 +380,8 @@ async fn a_role_that_may_not_read_the_gate_is_refused_and_named() {
     assert!(!check.stdout.contains(&said), "{}", check.stdout);
 }
 
-/// In version 18 a role with UPDATE alone had a null for the gate, and its rows went to slot 0.
+/// Former defect: in Postgres 18 a role with UPDATE alone read null from the gate, and its rows
+/// went to slot 0.
 #[tokio::test]
 async fn no_grant_on_the_gate_lets_a_row_be_routed_by_a_null() {
     const GRANTS: [&str; 3] = ["USAGE", "SELECT", "UPDATE"];
@@ -430,7 +436,8 @@ async fn no_grant_on_the_gate_lets_a_row_be_routed_by_a_null() {
     }
 }
 
-/// Without a value each insert called a function that costs as much as the rest of it.
+/// Without a stored value each insert would call a function, which costs as much as the rest of the
+/// insert.
 #[tokio::test]
 async fn the_gate_has_a_value_before_a_relay_has_ever_slept() {
     let fixture = Fixture::new().await;

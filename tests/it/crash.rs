@@ -1,4 +1,5 @@
-//! The program is killed: nothing is lost, repeated or reordered, and it goes on soon.
+//! Tests in which the program is killed: no event is lost, repeated or reordered, and publishing
+//! resumes soon.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use super::support::{
     stopwatch::Stopwatch,
 };
 
-/// For a million rows on a machine that has other things to do.
+/// Deadline for a million rows on a machine that is busy with other work.
 const LONG_DEADLINE: Duration = Duration::from_mins(8);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -21,7 +22,7 @@ async fn thirty_kills_under_load_lose_repeat_and_reorder_nothing() {
         let mut random = Random::new(30);
         let mut published = 0;
         for kill in 0..30 {
-            // Half of them hit a relay at work, however slow the machine is.
+            // Before every other kill the relay has begun to publish, however slow the machine is.
             if kill % 2 == 0 {
                 daemon.wait_log("relaying", DEADLINE).await;
             }
@@ -56,7 +57,8 @@ async fn everything_killed_at_random_costs_nothing() {
         let mut random = Random::new(4);
         for _ in 0..12 {
             let_pass(Duration::from_millis(random.between(100, 700).into())).await;
-            // In any order, also two or three at once.
+            // Each bit of `victims` stands for one program to kill, so that up to three die at
+            // once.
             let victims = random.between(1, 7);
             if victims & 1 != 0 {
                 daemon.kill9();
@@ -84,7 +86,7 @@ async fn everything_killed_at_random_costs_nothing() {
     assert!(report.committed > 500, "{report}");
 }
 
-/// Acceptance: resumes within 2 s, 0 duplicates, all there.
+/// Acceptance: the relay resumes within 2 s after the kill, stores no event twice, and loses none.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_while_a_million_rows_drain_repeats_none_of_them() {
     const ROWS: i64 = 1_000_000;
@@ -120,7 +122,8 @@ async fn a_kill_while_a_million_rows_drain_repeats_none_of_them() {
     check_backlog(&fixture, ROWS).await;
 }
 
-/// Every row once, and those of a key in order; cheaper than the ledger for so many.
+/// Asserts that the stream has every row once, and those of a key in order. For so many rows this
+/// is cheaper than the workload's ledger.
 async fn check_backlog(fixture: &Fixture, rows: i64) {
     let messages = fixture.read_stream().await;
     let mut arrived = vec![false; usize::try_from(rows).unwrap()];

@@ -1,4 +1,5 @@
-//! Rows that Postgres or the driver cannot read: each is set aside, and everybody else goes on.
+//! Tests of rows that Postgres or the driver cannot read: each becomes a dead letter, and all other
+//! keys go on.
 
 use std::{
     fs::OpenOptions,
@@ -17,14 +18,14 @@ use super::support::{
 
 const BLOCK: u64 = 8192;
 
-/// Where a table's file is, which may be read once the server has stopped.
+/// Path of a table's file, which may be changed once the server has stopped.
 async fn file_of(fixture: &Fixture, client: &Client, table: &str) -> PathBuf {
     let path = format!("SELECT pg_relation_filepath({table})");
     let directory = fixture.postgres.log_path();
     directory.parent().unwrap().join("data").join(text(client, &path).await)
 }
 
-/// Overwrites blocks of a file, so that none of them is a valid page.
+/// Overwrites blocks of a file with bytes that are no valid page.
 fn destroy(file: &PathBuf, first: u64, blocks: u64) {
     let mut file = OpenOptions::new().write(true).open(file).unwrap();
     assert!(file.metadata().unwrap().len() >= (first + blocks) * BLOCK);
@@ -44,13 +45,13 @@ fn relay(fixture: &Fixture) -> Daemon {
     fixture.daemon().allow_log("became a dead letter").start()
 }
 
-/// The sessions that the relay has had, each of which takes a term.
+/// Number of terms so far. Each session with which the relay became the leader has taken one.
 async fn terms(client: &Client) -> i64 {
     number(client, r#"SELECT term FROM "postrider".position WHERE relay = 'default'"#).await
 }
 
-/// One row whose payload could not be read ended the session with each reading, tens of times a second,
-/// and no event of any key was published any more.
+/// Former defect: each attempt to read a row with an unreadable payload ended the session, tens of
+/// times a second. No event of any key was published any more.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_payload_on_a_damaged_page_is_set_aside_and_only_its_key_waits() {
     let mut fixture = Fixture::own_postgres().await;
@@ -84,7 +85,8 @@ async fn a_payload_on_a_damaged_page_is_set_aside_and_only_its_key_waits() {
     let types: Vec<_> = fixture.read_stream().await.into_iter().collect();
     assert!(!types.iter().any(|message| message.header("ce-type") == Some("order.large")));
     assert!(!types.iter().any(|message| message.header("ce-type") == Some("order.sent")));
-    // The payload stays where it is, and keeps its leaf until an operator has decided.
+    // The payload stays in the outbox, and retention must keep the table that contains it until an
+    // operator has decided.
     let kept = r#"SELECT count(*) FROM "postrider".letter WHERE payload_omitted
         AND event_type = 'order.large' AND aggregate_id = 'bad' AND error LIKE '%XX001%'"#;
     assert_eq!(number(&client, kept).await, 1);
@@ -93,13 +95,13 @@ async fn a_payload_on_a_damaged_page_is_set_aside_and_only_its_key_waits() {
     assert_eq!(terms(&client).await, 1);
 }
 
-/// Of a row on a damaged page of the table itself nothing but its place can be known.
+/// On a damaged page of the table itself, only the place of each row can be known.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_on_a_damaged_page_of_the_table_are_set_aside_and_none_before_them_is_passed_over() {
     a_damaged_page_of_the_table(|daemon| daemon).await;
 }
 
-/// A filter has nothing to go by in such a row: the route sets it aside all the same.
+/// A filter cannot judge a row that nobody can read, so the route sets the row aside too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_route_with_a_filter_sets_rows_on_a_damaged_page_aside_too() {
     let types = ["load.*", "order.*"].map(str::to_owned).to_vec();
@@ -117,7 +119,8 @@ async fn a_damaged_page_of_the_table(change: impl FnOnce(DaemonBuilder) -> Daemo
         WHERE (ctid::text::point)[0]::integer = 7"#;
     let lost = number(&client, block).await;
     assert!(lost > 10, "{lost} rows on the page");
-    // Others lie in another leaf, so that the first row of each leaf is not the first of all.
+    // Further rows lie in another of the outbox's tables, so the first row of each table is not the
+    // first of all rows.
     client.batch_execute(r#"SELECT setval('"postrider".gate', 1)"#).await.unwrap();
     app::insert_backlog(&client, 1_000, 1_000).await;
     let file = file_of(&fixture, &client, r#"'"postrider".outbox_0'"#).await;
@@ -141,13 +144,14 @@ async fn a_damaged_page_of_the_table(change: impl FnOnce(DaemonBuilder) -> Daemo
     assert_eq!(fixture.read_stream().await.len(), usize::try_from(3_001 - lost).unwrap());
 }
 
-/// A text with bytes that are no character, as a damaged disk leaves it, made the driver give up the
-/// whole reading.
+/// Former defect: a text with invalid bytes, as a damaged disk leaves it, made the driver fail the
+/// whole page.
 #[tokio::test]
 async fn a_text_that_the_driver_cannot_decode_is_set_aside_and_only_its_key_waits() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
-    // Bytes as they are, unlike any function that makes a text.
+    // This cast keeps the bytes as they are. Functions that convert bytes to text would reject
+    // them.
     client.batch_execute("CREATE CAST (bytea AS text) WITHOUT FUNCTION").await.unwrap();
     app::insert_backlog(&client, 100, 100).await;
     let bad = r#"INSERT INTO "postrider".outbox

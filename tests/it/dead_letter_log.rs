@@ -1,4 +1,5 @@
-//! The log about dead letters: each is named, or counted in a summary.
+//! Tests of log lines about dead letters: each letter gets a line of its own, or is counted in a
+//! summary.
 
 use tokio_postgres::Client;
 
@@ -18,13 +19,14 @@ async fn wait_dead(client: &Client, count: i64) {
     .await;
 }
 
-/// The value of a number of a log line, as in `count=12`.
+/// Number after `count=` in a log line.
 fn count(line: &str) -> u64 {
     let (_, rest) = line.split_once("count=").expect(line);
     rest.split_whitespace().next().unwrap().parse().expect(line)
 }
 
-/// Of several within a second only the first was logged, as a warning and without its number.
+/// Former defect: of several dead letters within a second only the first was logged, as a warning
+/// and without its number.
 #[tokio::test]
 async fn each_dead_letter_has_an_error_line_with_its_number_type_key_and_code() {
     let fixture = Fixture::new().await;
@@ -53,7 +55,7 @@ async fn each_dead_letter_has_an_error_line_with_its_number_type_key_and_code() 
         }
         again = id;
     }
-    // A letter that is tried again and dies again takes another way.
+    // A retrying letter that dies again is logged by another part of the program.
     done(&fixture.toml(), &["dlq", "redrive", &again.to_string(), "--force"]).await;
     eventually("a second line of one letter", DEADLINE, async || {
         daemon.log().matches(&format!("letter={again} ")).count() == 2
@@ -78,12 +80,14 @@ async fn of_very_many_dead_letters_one_line_has_how_many_and_which_codes() {
     let log = daemon.log();
     let summed: u64 = log.lines().filter(|line| line.contains(SUMMARY)).map(count).sum();
     let named = log.lines().filter(|line| line.contains(DIED)).count() as u64;
-    // 20 in ten seconds; a busy machine may need more than one such time.
+    // The log names up to 20 letters in ten seconds. A busy machine may need more than one such
+    // period.
     assert!((20..=60).contains(&named), "{named} lines");
     assert_eq!(named + summed, 302);
 }
 
-/// What waits for the end of its ten seconds is said when the relay stops.
+/// Dead letters that still wait for the summary, which comes every ten seconds, are logged when the
+/// relay stops.
 #[tokio::test]
 async fn a_stop_leaves_no_dead_letter_unsaid() {
     let fixture = Fixture::new().await;
@@ -94,11 +98,12 @@ async fn a_stop_leaves_no_dead_letter_unsaid() {
     daemon.stop().await;
     let log = daemon.log();
     let summed: u64 = log.lines().filter(|line| line.contains(SUMMARY)).map(count).sum();
-    // A session that a busy machine loses meanwhile writes some of them a second time.
+    // A busy machine may lose a session meanwhile. The new session then logs some letters a second
+    // time.
     assert!(log.matches(DIED).count() as u64 + summed >= 100, "{log}");
 }
 
-/// The answer that has the numbers is lost with the session.
+/// The session is lost before the answer arrives that contains the numbers of the letters.
 #[tokio::test]
 async fn a_session_lost_while_letters_are_written_is_logged_with_their_codes() {
     let fixture = Fixture::new().await;

@@ -1,4 +1,5 @@
-//! Events that can never be published: dead letters with a reason, and neighbours unharmed.
+//! Tests of events that can never be published: they become dead letters with a reason, and other
+//! keys go on.
 
 use std::collections::HashMap;
 
@@ -7,7 +8,7 @@ use uuid::Uuid;
 
 use super::support::{DEADLINE, Fixture, app, app::StoredMessage, daemon::DaemonBuilder, let_pass};
 
-/// A row to be inserted without the functions that would refuse it.
+/// A row that is inserted without the functions that would refuse it.
 #[derive(Clone)]
 struct Row {
     event_type: String,
@@ -56,7 +57,7 @@ impl Row {
     }
 }
 
-/// What can be wrong with a row, and the code of its letter.
+/// Rows with one fault each, and the code of the letter that each becomes.
 fn poison(fixture: &Fixture) -> Vec<(Row, &'static str)> {
     let own = |rest: &str| Row::to_subject(format!("{}.{rest}", fixture.prefix));
     let many: Vec<String> = (0..65).map(|n| format!(r#""h{n}": "x""#)).collect();
@@ -98,13 +99,13 @@ fn poison(fixture: &Fixture) -> Vec<(Row, &'static str)> {
     ]
 }
 
-/// All kinds of poison in one transaction, each beside good rows.
+/// Rows of all kinds of faults in one transaction, each beside good rows.
 struct Poisoned {
-    /// Good rows of other keys and of none.
+    /// Good rows that have other keys, or none.
     neighbours: Vec<Uuid>,
-    /// Good rows of the same keys, after the poison.
+    /// Good rows of the faulty rows' keys, inserted after the faulty ones.
     followers: Vec<Uuid>,
-    /// Good rows of the same keys, before it.
+    /// Good rows of the faulty rows' keys, inserted before the faulty ones.
     leaders: Vec<Uuid>,
     poison: HashMap<Uuid, &'static str>,
 }
@@ -135,7 +136,7 @@ impl Poisoned {
     }
 }
 
-/// The letters: state and code by event.
+/// State and code of each letter, by the id of its event.
 async fn letters(client: &Client) -> HashMap<Uuid, (String, String)> {
     let statement = r#"SELECT event_id, state, error_code FROM "postrider".letter"#;
     let rows = client.query(statement, &[]).await.unwrap();
@@ -176,7 +177,7 @@ async fn each_kind_of_poison_is_a_dead_letter_that_holds_its_key_and_nobody_else
     }
     assert_eq!(letters.len(), made.poison.len() + made.followers.len());
 
-    // What holds a key holds it after a restart too, and what comes then waits as well.
+    // After a restart the keys are still blocked, and new events of such a key are held too.
     daemon.kill9();
     daemon.start_again();
     let late = Row::good().insert(&client, Some("p-0")).await;

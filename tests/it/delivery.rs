@@ -1,4 +1,5 @@
-//! A committed event arrives, soon, and waiting for the next one costs next to nothing.
+//! Tests of ordinary delivery: a committed event arrives soon, and a relay that waits for the next
+//! one costs next to nothing.
 
 use std::{fs, time::Duration};
 
@@ -16,7 +17,8 @@ use super::support::{
 const INSERT: &str = r#"INSERT INTO "postrider".outbox (event_type, payload)
     VALUES ('order.placed', '{"n": 1}') RETURNING event_id"#;
 
-/// Far longer than a wake-up takes and far shorter than `idle_interval` in these tests.
+/// Longest time to arrive for an event that wakes the relay. It is far shorter than `idle_interval`
+/// in these tests.
 const AWAKE: Duration = Duration::from_secs(3);
 
 #[tokio::test]
@@ -91,7 +93,7 @@ async fn a_relay_that_nobody_may_notify_polls_often_enough() {
     fixture.wait_stored(1, DEADLINE).await;
     let mut watching = fixture.watch().await;
     for _ in 0..5 {
-        // Long enough for the relay to find that nothing happens.
+        // After this time without events the relay has fallen asleep.
         let_pass(Duration::from_millis(200)).await;
         client.query_one(INSERT, &[]).await.unwrap();
         assert!(is_woken(&mut watching).await);
@@ -115,7 +117,7 @@ async fn an_idle_relay_asks_postgres_at_most_twice_a_second() {
         let asked = |line: &&str| line.starts_with("postrider/") && !line.contains("|DETAIL");
         log.lines().filter(asked).count()
     };
-    // The gate opens a moment before the relay sleeps.
+    // The relay needs a moment to open the wake-up gate and fall asleep.
     let_pass(Duration::from_secs(1)).await;
     let before = statements();
     assert!(before > 10, "the statements of the program are not in the log");
@@ -140,12 +142,13 @@ async fn an_event_that_comes_while_the_relay_falls_asleep_does_not_wait_for_the_
             client.query_one(INSERT, &[]).await.unwrap();
             let is_woken = is_woken(&mut watching).await;
             assert!(is_woken || n == 0, "event {n} came at the wrong moment and waits");
-            // The relay prepares to sleep 100 ms after its last event.
+            // The relay prepares to sleep 100 ms after its last event, so the next one comes at
+            // about that time.
             let micros = random.between(80_000, 130_000);
             let_pass(Duration::from_micros(micros.into())).await;
         }
     };
-    // Transactions without events, so that each poll of the relay finds a new snapshot.
+    // Other transactions, without events, make each poll of the relay see a new snapshot.
     let noise = async {
         loop {
             others.batch_execute("SELECT pg_current_xact_id()").await.unwrap();
@@ -180,15 +183,16 @@ async fn a_transaction_that_inserted_before_the_relay_slept_is_noticed_at_its_co
     }
 }
 
-/// As if the relay were awake, so that the next insert does not notify.
+/// Closes the wake-up gate, as if the relay were awake. The next insert then does not notify it.
 async fn close_gate(client: &Client) {
-    // The low two bits are the turn of retention.
+    // The two lowest bits of the sequence are not part of the gate: they say into which table rows
+    // are inserted.
     let statement = r#"SELECT setval('"postrider".gate'::regclass,
         coalesce(pg_sequence_last_value('"postrider".gate'::regclass), 0) & 3)"#;
     client.batch_execute(statement).await.unwrap();
 }
 
-/// Whether the next message comes as soon as after a wake-up.
+/// Whether the next message arrives as soon as a wake-up would bring it.
 async fn is_woken(watching: &mut Subscriber) -> bool {
     let watch = Stopwatch::start();
     let arrived = timeout(DEADLINE, watching.next()).await;

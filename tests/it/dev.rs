@@ -1,4 +1,5 @@
-//! `postrider dev` as a user runs it: a clean run, one that it has to complain about, and the demo.
+//! Tests of `postrider dev` as a user runs it: a correct run, a run with a fault that it has to
+//! report, and the demo.
 
 use std::{fs, process::Stdio};
 
@@ -28,7 +29,7 @@ async fn one_run_ends_with_one_json_line_of_good_figures() {
 
 #[tokio::test]
 async fn a_relay_that_publishes_elsewhere_is_found_out() {
-    // The workload expects `events.{event_type}`.
+    // The workload expects the subject `events.{event_type}`, so every message is on a wrong one.
     let setting = "route.subject=events.elsewhere.{event_type}";
     let args = ["dev", "--once", "--events", "200", "--seed", "3", "--set", setting];
     let run = daemon::run(&Toml::default(), &args).await;
@@ -49,10 +50,11 @@ async fn line_with<R: AsyncRead + Unpin>(lines: &mut Lines<BufReader<R>>, text: 
     timeout(DEADLINE, wanted).await.unwrap_or_else(|_| panic!("no line with {text:?}"))
 }
 
-/// The ports that `dev` keeps are those of one at a time.
+/// Held by the test that runs the demo, because the demo uses fixed ports and only one can run at a
+/// time.
 static KEPT_PORTS: Mutex<()> = Mutex::const_new(());
 
-/// A running `postrider dev`, the lines that it prints, and the environment that it names.
+/// A running `postrider dev`, its output, and the environment variables that it has printed.
 struct Dev {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -85,7 +87,8 @@ impl Dev {
         &self.env[0].1
     }
 
-    /// Runs lines of a shell as a person would, with the environment that was printed.
+    /// Runs shell commands as a person would, with the environment variables that the demo has
+    /// printed.
     async fn shell(&self, lines: &str) -> String {
         let psql = postrider::dev::servers::postgres_bin().unwrap();
         let program = std::path::Path::new(env!("CARGO_BIN_EXE_postrider")).parent().unwrap();
@@ -100,7 +103,7 @@ impl Dev {
         text
     }
 
-    /// Ctrl-C; returns the last line that it prints.
+    /// Sends Ctrl-C. Returns the last line that the demo prints.
     async fn interrupt(mut self) -> String {
         send_signal(self.child.id().unwrap(), Signal::Interrupt).unwrap();
         let last = line_with(&mut self.lines, "events were committed").await;
@@ -131,12 +134,12 @@ async fn the_demo_shows_events_of_its_own_and_of_its_user_until_it_is_stopped() 
     let total = dev.interrupt().await;
     assert!(total.contains("letters: 1 dead, 0 retrying, 0 held"), "{total}");
     let counts: Vec<u64> = total.split(' ').filter_map(|word| word.parse().ok()).collect();
-    // Everything but the letter, if the relay had time for all of it.
+    // Every event but the dead one is stored, if the relay had the time to publish all of them.
     assert!(counts[0] > counts[1] && counts[1] > 0, "{total}");
     assert!(client.query_one("SELECT 1", &[]).await.is_err(), "the servers are still there");
 }
 
-/// The process id of a child of this process whose program is called so.
+/// Process id of the child process of `parent` whose command line contains `program`.
 fn child_of(parent: u32, program: &str) -> u32 {
     let is_it = |pid: &u32| {
         let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}"));
@@ -149,7 +152,8 @@ fn child_of(parent: u32, program: &str) -> u32 {
     pids.into_iter().find(is_it).unwrap_or_else(|| panic!("no {program}"))
 }
 
-/// The first thing that one tries; it ended everything, and removed what could have explained why.
+/// Former defect: killing the broker, which users try first, ended the demo and removed the logs
+/// that could explain why.
 #[tokio::test]
 async fn the_demo_outlives_a_broker_that_is_killed() {
     let mut dev = Dev::start().await;
@@ -161,7 +165,7 @@ async fn the_demo_outlives_a_broker_that_is_killed() {
     })
     .await;
     assert!(report.contains("CRITICAL"), "{report}");
-    // After the heartbeats that it misses.
+    // The consumer reports this once it has missed some heartbeats of the killed broker.
     line_with(&mut dev.errors, "consumer: could not read the demo's stream").await;
     assert!(dev.shell("postrider status").await.contains("nats_down"));
     assert!(dev.child.try_wait().unwrap().is_none(), "the demo has ended");

@@ -1,4 +1,5 @@
-//! `postrider dlq redrive` and `discard` of many letters: asked before, in batches, each once.
+//! Tests of `postrider dlq redrive` and `discard` for many letters: the command asks first, works
+//! in batches, and handles each letter once.
 
 use super::support::{DEADLINE, Fixture, daemon::Finished, eventually, letters::Letters};
 
@@ -11,7 +12,7 @@ const RETRYING: &str = r#"SELECT count(*) FROM "postrider".letter
 const DISCARDED: &str = r#"SELECT count(*) FROM "postrider".letter
     WHERE resolution = 'discarded' AND state = 'dead' AND next_attempt_at IS NOT NULL"#;
 
-/// The number in `redriven 1,234 dead letters`.
+/// Number of letters in the output, as in `redriven 1,234 dead letters`.
 fn count_in(finished: &Finished) -> i64 {
     assert_eq!(finished.code, Some(0), "{finished:?}");
     let digits: String = finished.stdout.chars().filter(char::is_ascii_digit).collect();
@@ -33,7 +34,8 @@ async fn a_rehearsal_says_how_many_and_the_first_few_and_changes_nothing() {
     assert_eq!(letters.everything().await, before);
 }
 
-/// The column said `- (held)`, as if others waited behind an event without a key.
+/// Former defect: the column said `- (held)`, as if other events waited behind an event without a
+/// key.
 #[tokio::test]
 async fn a_letter_without_a_key_says_so_and_holds_nobody() {
     let fixture = Fixture::new().await;
@@ -73,7 +75,7 @@ async fn a_filter_changes_what_it_lists_and_nothing_else() {
         UPDATE "postrider".letter SET dead_at = dead_at - interval '1 day' WHERE seq = 2;
         UPDATE "postrider".letter SET dead_at = dead_at + interval '1 day' WHERE seq = 4"#;
     letters.client.batch_execute(change).await.unwrap();
-    // What dies after the question was asked was not asked about.
+    // The letter dated after the question is left alone, because the user was not asked about it.
     let out = letters.redrive(&["--fingerprint", "f", "--since", "2h", "--yes"]).await;
     assert_eq!(out, "redriven 1 dead letter\n");
     let redriven = r#"SELECT seq FROM "postrider".letter WHERE state = 'retrying'"#;
@@ -100,14 +102,15 @@ async fn two_operators_at_once_take_each_letter_once() {
 async fn a_command_that_was_killed_is_run_again_for_the_rest() {
     let fixture = Fixture::new().await;
     let letters = Letters::dead(&fixture, 6_000).await;
-    // Somebody has a letter of the fourth batch open, so that the kill strikes in the middle.
+    // Another session locks a letter of the fourth batch, so that the kill comes when three batches
+    // are done.
     let mut other = fixture.connect().await;
     let lock = other.transaction().await.unwrap();
     let open = r#"SELECT FROM "postrider".letter WHERE seq = 3500 FOR UPDATE"#;
     lock.batch_execute(open).await.unwrap();
     let command = ["dlq", "discard", "--all", "--yes", "--reason", "a test"];
     tokio::select! {
-        // Dropped while it runs, it is killed.
+        // The command is killed when its future is dropped, once the other branch has completed.
         finished = letters.run(&command) => panic!("{finished:?}"),
         () = eventually("three batches", DEADLINE, async || {
             letters.number(DISCARDED).await == 3_000
@@ -115,7 +118,7 @@ async fn a_command_that_was_killed_is_run_again_for_the_rest() {
     }
     assert_eq!(letters.number(AUDITED).await, 3_000);
     lock.rollback().await.unwrap();
-    // The session of the killed one may still finish the batch that it was in.
+    // The session of the killed command may still complete the batch that it was working on.
     let again = letters.run(&command).await;
     assert!((2_000..=3_000).contains(&count_in(&again)), "{again:?}");
     assert_eq!(letters.number(DISCARDED).await, 6_000);

@@ -1,4 +1,5 @@
-//! `postrider dlq`: what an operator sees of letters, and does to single ones, without the daemon.
+//! Tests of `postrider dlq` without a running relay: the letters that an operator sees, and the
+//! commands on single letters.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +14,8 @@ use super::support::{
     postgres::connect,
 };
 
-/// Two events of one key die, one waits behind them; two more die of another cause and key.
+/// Rows of which four become dead letters of two causes. One of the dead has a key in which another
+/// event waits.
 const MIXED: &str = r#"
     INSERT INTO "postrider".outbox (event_type, aggregate_type, aggregate_id, subject, headers)
     VALUES ('order.placed', 'order', 'a/1', 'no subject', '{}'),
@@ -63,7 +65,7 @@ async fn lists_are_narrowed_by_what_the_operator_knows() {
     assert_eq!(seqs(&young).len(), 3);
     let old = letters.json(&["dlq", "list", "--since", "4h"]).await;
     assert_eq!(seqs(&old).len(), 4);
-    // What another relay gave up is not this one's.
+    // Letters of another relay are not shown.
     let other = toml.clone().set("relay.name", "other");
     assert_eq!(done(&other, &["dlq", "list"]).await, "no dead letters\n");
 }
@@ -175,7 +177,7 @@ async fn payloads_are_shown_as_what_they_are_and_only_their_beginning() {
     let title = "payload        json, 10,002 bytes, the first 4,095; --full shows all\n";
     assert!(letters.show("3").await.contains(title));
 
-    // Left in the outbox, and read there.
+    // The payload was left in the outbox, so the command reads it there.
     let large = letters.json(&["dlq", "show", "4", "--full"]).await;
     assert_eq!(large["payload"].as_str().unwrap().len(), 1_100_002);
     assert_eq!(large["payload_in_outbox"], true);
@@ -267,7 +269,7 @@ async fn a_discard_says_who_and_why_and_leaves_the_letter_where_it_died() {
         FROM "postrider".audit"#;
     let expected = format!("ann|discard|{reason}|null|discarded|ann|{reason}");
     assert_eq!(letters.text(audit).await, expected);
-    // What waits behind it is the relay's to let go.
+    // The held letter is not released by the command. The relay does that later.
     assert_eq!(seqs(&letters.json(&["dlq", "list", "--state", "held"]).await), [2]);
     let shown = letters.show("1").await;
     assert!(shown.contains("state          resolved (was dead)"), "{shown}");
@@ -298,7 +300,7 @@ async fn the_relay_is_woken_by_what_changes_and_not_by_a_rehearsal() {
             _ => panic!("{action}: no notification"),
         }
     }
-    // A change that changes nothing says nothing.
+    // A command that changes no letter must not notify the relay.
     letters.refused(&["dlq", "redrive", "2"]).await;
     letters.redrive(&["--all", "--yes"]).await;
     assert!(messages.next().now_or_never().is_none());
@@ -352,7 +354,7 @@ async fn the_operators_role_is_enough_and_no_more_than_that() {
         assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{forbidden}");
     }
 
-    // A reader who is no operator learns what is missing.
+    // A user who may read but is no operator gets an error that names the missing right.
     let role = format!("{}_reader", fixture.database);
     let create = format!(
         "RESET ROLE; CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA postrider TO {role};

@@ -1,4 +1,5 @@
-//! `postrider dlq edit`: a dead letter corrected in place, under a new id.
+//! Tests of `postrider dlq edit`, which corrects a dead letter in place and gives its event a new
+//! id.
 
 use std::fs;
 
@@ -104,7 +105,7 @@ async fn an_edit_may_redrive_at_once() {
     assert_eq!(letters.text(row).await, "retrying|t|0|t|t");
     let actions = r#"SELECT string_agg(action, ' ' ORDER BY id) FROM "postrider".audit"#;
     assert_eq!(letters.text(actions).await, "edit redrive");
-    // What may be on its way cannot be changed.
+    // A retrying letter cannot be edited, because its message may be in flight.
     let (code, stderr) = letters.edit_refused("1", &["--payload", "{}"]).await;
     assert_eq!(code, Some(1));
     assert!(stderr.contains("letter 1 is retrying; only dead letters can be edited"), "{stderr}");
@@ -161,7 +162,8 @@ async fn a_payload_keeps_its_kind_and_may_come_from_a_file() {
     letters.edit("1", &["--subject", "", "--payload-file", file]).await;
     assert_eq!(letters.text(&kind(1)).await, "fe000a|3|f");
 
-    // Of two payloads the new one is of the kind that the media type says.
+    // A letter with both kinds of payload gets the new payload in the column that its media type
+    // says.
     let (_, stderr) = letters.edit_refused("2", &["--header", "a=b"]).await;
     assert!(stderr.contains("both payload and payload_binary are set"), "{stderr}");
     let (_, stderr) = letters.edit_refused("2", &["--payload-file", file]).await;
@@ -169,7 +171,8 @@ async fn a_payload_keeps_its_kind_and_may_come_from_a_file() {
     letters.edit("2", &["--payload", "3"]).await;
     assert_eq!(letters.text(&kind(2)).await, "3|1|f");
 
-    // One that was left in the outbox comes into the letter, and the outbox need not keep it.
+    // A payload that was left in the outbox is replaced by one in the letter. The outbox no longer
+    // has to keep its row.
     letters.edit("3", &["--payload", "\"short\""]).await;
     assert_eq!(letters.text(&kind(3)).await, "\"short\"|7|f");
     let digest = r#"SELECT count(*) FROM "postrider".audit WHERE letter_id = 3

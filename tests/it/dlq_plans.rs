@@ -1,4 +1,5 @@
-//! An operator's question about a few letters stays cheap beside very many, with any statistics.
+//! Tests that operators' commands about a few letters stay cheap beside very many others, with
+//! missing and with fresh statistics.
 
 use std::time::SystemTime;
 
@@ -12,11 +13,12 @@ use super::support::{
 
 const LETTERS: i64 = 150_000;
 
-/// Blocks of letters and of their indexes that a command may touch, for a page of fifty letters at
-/// most. All letters have fifty times as many.
+/// Largest number of blocks of the letter table and its indexes that a command may touch, for at
+/// most fifty letters. The whole table has fifty times as many blocks.
 const BLOCKS_MAX: i64 = 150;
 
-/// A third is resolved, a third dead, a third waits; the keys have thirty each.
+/// Inserts letters, of which a third is resolved, a third dead, and a third held. Each key has
+/// thirty.
 async fn fill(client: &Client) {
     let settings = r#"ALTER TABLE "postrider".letter SET (autovacuum_enabled = off)"#;
     client.batch_execute(settings).await.unwrap();
@@ -33,12 +35,13 @@ async fn fill(client: &Client) {
     client.execute(statement, &[&LETTERS]).await.unwrap();
 }
 
-/// Blocks of letters and of their indexes that were read from the cache and the disk by sessions that
-/// have ended. Those of the catalogue do not count: a vacuum that comes along reads thousands of them.
+/// Number of blocks of the letter table and its indexes that ended sessions have read, from cache
+/// or disk. Blocks of the catalogue are not counted, because a vacuum that runs meanwhile reads
+/// thousands of them.
 async fn blocks(client: &Client) -> i64 {
     wait_for_other_sessions_to_end(client).await;
-    // Up to version 14 the figures come from a file that may be half a second old: those of a
-    // command were counted with the next one.
+    // Up to version 14 of Postgres these statistics come from a file that may be half a second old.
+    // Without this wait, reads of one command would be counted for the next one.
     let ended: SystemTime = client.query_one("SELECT clock_timestamp()", &[]).await.unwrap().get(0);
     let newer = "SELECT coalesce(pg_stat_get_snapshot_timestamp() > $1, true)";
     eventually("figures of after their end", DEADLINE, async || {
@@ -79,7 +82,7 @@ async fn a_page_a_key_and_an_id_touch_few_blocks_beside_very_many_letters() {
     let mut key = 100;
     for (state, change) in [("missing", forget), ("fresh", fresh)] {
         fixture.postgres.execute(&fixture.database, change).await.unwrap();
-        // The first reader sets hint bits and warms caches of the catalogue.
+        // This unmeasured reading sets hint bits and fills the catalogue's caches.
         done(&toml, &["dlq", "list"]).await;
         for command in cheap {
             let before = blocks(&client).await;

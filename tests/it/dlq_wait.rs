@@ -1,4 +1,5 @@
-//! `dlq redrive --wait`: the outcome of each letter, and an exit code that says it.
+//! Tests of `postrider dlq redrive --wait`: it prints the outcome of each letter, and its exit code
+//! tells whether all were published.
 
 use postrider::dev::servers::NatsOptions;
 use tokio_postgres::Client;
@@ -11,7 +12,7 @@ use super::support::{
     toml::Toml,
 };
 
-/// Takes away what these letters died of.
+/// Removes the wrong subject of which these letters died.
 async fn cure(client: &Client, ids: &str) {
     let cure = format!(r#"UPDATE "postrider".letter SET subject = NULL WHERE id IN ({ids})"#);
     client.batch_execute(&cure).await.unwrap();
@@ -45,7 +46,7 @@ async fn a_redrive_that_waits_prints_each_outcome_and_its_exit_code_says_them() 
         let line = format!("letter {id}: dead again, subject_outside_prefix: subject ");
         assert!(again.stdout.contains(&line), "{again:?}");
     }
-    // What was left alone is said as without waiting.
+    // A letter that the command left alone is reported as without `--wait`.
     let left = redrive(&toml, &["1"]).await;
     assert_eq!((left.code, left.stdout.as_str()), (Some(1), "redriven 0 dead letters\n"));
 }
@@ -67,7 +68,8 @@ async fn a_redrive_that_waits_ends_at_its_deadline_when_no_relay_runs() {
     assert!(code == Some(2) && stderr.contains("--wait"), "{stderr}");
 }
 
-/// The relay leaves it alone, so there is nothing to wait for.
+/// The relay will not try a letter behind a dead one of its key, so the command has nothing to wait
+/// for.
 #[tokio::test]
 async fn a_letter_behind_a_dead_one_of_its_key_is_an_outcome() {
     let fixture = Fixture::new().await;

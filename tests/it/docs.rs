@@ -1,4 +1,4 @@
-//! What `docs/` says of messages and consumers, held against the program.
+//! Tests that compare the pages in `docs/` with what the program does.
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
@@ -6,7 +6,7 @@ use super::support::{
     DEADLINE, Fixture, app, daemon, eventually, letters::done, postgres, sandbox::Sandbox,
 };
 
-/// The blocks of a page in one language.
+/// Code blocks of a page in this language.
 fn blocks(page: &str, language: &str) -> Vec<String> {
     let fence = format!("```{language}\n");
     let blocks: Vec<String> = page
@@ -18,7 +18,7 @@ fn blocks(page: &str, language: &str) -> Vec<String> {
     blocks
 }
 
-/// A database with the table that the pages insert into.
+/// A migrated database with the table `orders`, into which the pages insert.
 async fn with_orders() -> (Fixture, tokio_postgres::Client) {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
@@ -35,7 +35,7 @@ fn page(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)).unwrap()
 }
 
-/// The header names in the first column of the table of `event-format.md`.
+/// Names of headers in the first column of the table in `event-format.md`.
 fn documented_headers() -> BTreeSet<String> {
     let page = page("event-format.md");
     let table = page.split("\n## Headers\n").nth(1).unwrap().split("\n## ").next().unwrap();
@@ -62,7 +62,8 @@ async fn the_event_format_names_every_header_and_no_other() {
     let stored = fixture.wait_stored(1, DEADLINE).await;
     let mut names: BTreeSet<String> =
         stored[0].headers.iter().map(|(name, _)| name.to_string()).collect();
-    // Those of a batch, which this event did not go in; `batches.rs` sees them on others.
+    // This event went in no batch, so the headers of a batch are added here. `batches.rs` tests
+    // them.
     names.extend(["Id", "Sequence", "Commit"].map(|part| format!("Nats-Batch-{part}")));
     assert_eq!(documented_headers(), names);
 }
@@ -91,7 +92,7 @@ async fn the_readme_can_be_followed_from_the_configuration_to_the_event() {
     assert_eq!(count(&client, "postrider.outbox").await, 2);
 }
 
-/// The steps of "Run it for real", with names that no other test has.
+/// Follows the steps of "Run it for real" in the README, with names that no other test uses.
 #[tokio::test]
 async fn the_readme_can_be_followed_from_an_empty_server_to_a_running_relay() {
     let readme = page("../README.md");
@@ -132,7 +133,7 @@ async fn the_readme_can_be_followed_from_an_empty_server_to_a_running_relay() {
     assert!(unit.contains("--config /etc/postrider/postrider.toml"), "{unit}");
 }
 
-/// The gate that wakes the relay up and the one that closes in front of the broker share a word.
+/// The wake-up gate and the publishing gate share a word, so a page has to say which one it means.
 #[test]
 fn every_gate_on_a_page_says_which_one_it_is() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -176,7 +177,8 @@ async fn the_producers_page_emits_from_every_language() {
     assert_eq!(emitted, 4);
     assert_eq!(count(&client, "postrider.outbox").await, emitted);
     assert_eq!(count(&client, "orders").await, emitted);
-    // These need a toolchain; `make drivers` runs the drivers. Here their statements are resolved.
+    // These languages need toolchains, so `make drivers` runs them. Here Postgres only parses their
+    // statements.
     for language in ["javascript", "go", "java"] {
         let code = blocks(&page, language).concat();
         let emit = code.split('"').find(|text| text.starts_with("SELECT postrider.emit")).unwrap();

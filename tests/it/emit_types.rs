@@ -1,4 +1,4 @@
-//! The types that drivers send: each of them, and an untyped literal or parameter, finds its `emit()`.
+//! Tests that `emit()` accepts every type that drivers send, and untyped literals and parameters.
 
 use std::{
     path::Path,
@@ -10,11 +10,11 @@ use tokio_postgres::{Client, error::SqlState};
 use crate::support::Fixture;
 
 const DOCUMENT: &str = r#"{"b": 1e2,  "a": [1, 2]}"#;
-/// The same as jsonb writes it.
+/// `DOCUMENT` in the form in which jsonb stores it.
 const AS_JSONB: &str = r#"{"a": [1, 2], "b": 100}"#;
 const UUID: &str = "0d9c5f3c-6f0e-4f0a-9a0e-0d7c4ef4b3a1";
 
-/// A payload, with what is stored of it.
+/// Payloads as SQL, each with the text that has to be stored.
 fn payloads() -> Vec<(String, Option<&'static str>)> {
     let quoted = |cast: &str| format!("'{DOCUMENT}'{cast}");
     vec![
@@ -27,7 +27,7 @@ fn payloads() -> Vec<(String, Option<&'static str>)> {
     ]
 }
 
-/// A key, with what is stored of it.
+/// Keys as SQL, each with the text that has to be stored.
 fn keys() -> Vec<(String, &'static str)> {
     let uuid = |cast: &str| format!("'{UUID}'{cast}");
     let number = |cast: &str| format!("42{cast}");
@@ -46,7 +46,7 @@ fn keys() -> Vec<(String, &'static str)> {
 
 const HEADERS: [&str; 6] = ["", "NULL", "'{\"h\": 1}'", "'{\"h\": 1}'::text", "json", "jsonb"];
 
-/// The last argument, positional or by name.
+/// The last argument of a call, by position or with its name.
 fn headers(of: &str, name: &str) -> String {
     match of {
         "" => String::new(),
@@ -55,7 +55,7 @@ fn headers(of: &str, name: &str) -> String {
     }
 }
 
-/// Emits by a call, and takes the row back: payload, key, headers, content type.
+/// Calls `emit`, and returns the payload, key and headers of the new row.
 async fn emitted(client: &Client, call: &str) -> (Option<String>, Option<String>, String) {
     let statement = format!("SELECT postrider.{call}");
     client.batch_execute(&statement).await.unwrap_or_else(|error| panic!("{call}: {error:?}"));
@@ -144,7 +144,7 @@ async fn emit_many_and_context_take_text_json_and_jsonb() {
 async fn a_parameter_without_a_type_is_text() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
-    // As a driver prepares it that leaves the types to the server.
+    // The parameters have no types, as from a driver that leaves them to the server.
     let statement = client.prepare("SELECT postrider.emit($1, $2, $3, $4, $5)").await.unwrap();
     let types: Vec<_> = statement.params().iter().map(tokio_postgres::types::Type::name).collect();
     assert_eq!(types, ["text"; 5]);
@@ -209,7 +209,8 @@ async fn every_function_for_applications_is_granted_to_producers_and_to_nobody_e
     }
 }
 
-/// The Python of the examples, which has the drivers too.
+/// Runs a driver's script with the Python environment of the examples, which has the drivers
+/// installed.
 fn run_driver(script: &str, url: &str) {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
     let output = Command::new(project.join(".tools/venv/bin/python"))

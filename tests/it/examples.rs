@@ -1,4 +1,5 @@
-//! The programs in `examples/`, against real servers and the real relay, killed in mid-run.
+//! Tests of the programs in `examples/`, against real servers and the real relay. The programs are
+//! killed while they run.
 
 use std::{
     path::{Path, PathBuf},
@@ -17,7 +18,7 @@ fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// The Python that has what the examples import.
+/// Path of the Python that has the packages of the examples.
 fn python() -> PathBuf {
     let python = project(".tools/venv/bin/python");
     let has_packages = Command::new(&python)
@@ -32,7 +33,7 @@ fn python() -> PathBuf {
     python
 }
 
-/// A running example; dropping it kills it.
+/// A running example program. Dropping the value kills it.
 struct Example {
     name: &'static str,
     child: Child,
@@ -87,7 +88,7 @@ impl Shop {
         let (database, nats) = (self.fixture.database_url(), self.fixture.nats.url());
         let subject = self.fixture.subject("shop.order.placed");
         let args = ["--database", &database, "--nats", &nats, "--stream", &self.fixture.stream];
-        // Short, so that what a killed consumer had fetched comes again soon.
+        // The short wait makes the broker redeliver soon what a killed consumer had fetched.
         let more = ["--subject", &subject, "--ack-wait", "1"];
         Example::start("consumer.py", &[args.as_slice(), &more].concat())
     }
@@ -108,13 +109,14 @@ impl Shop {
 }
 
 impl Shop {
-    /// Kills the consumer, if it can be caught, after it has committed an effect and before the
-    /// broker has its acknowledgement. Returns whether it was caught there.
+    /// Tries to kill the consumer between its commit and the broker's receipt of its
+    /// acknowledgement. Returns whether it was killed at that point.
     async fn kill_before_ack(&self, consumer: &mut Example) -> bool {
         for _ in 0..100 {
             consumer.signal(Signal::Stop);
             let info = self.consumer_info().await;
-            // All messages of the stream are for this consumer, so the last number is the count.
+            // The stream has no messages for other consumers, so its last sequence is the number of
+            // delivered messages.
             let acked = info.delivered.stream_sequence - info.num_ack_pending as u64;
             let is_caught = self.applied().await.unsigned_abs() > acked;
             if is_caught {
@@ -161,6 +163,6 @@ async fn each_order_counts_once_though_consumer_and_relay_are_killed_in_mid_run(
     let wrong = "SELECT count(*) FROM shop.spending AS s WHERE (s.orders, s.total) IS DISTINCT FROM
         (SELECT (count(*), sum(o.total)) FROM shop.orders AS o WHERE o.customer = s.customer)";
     assert_eq!(shop.number(wrong).await, 0);
-    // Else the kills would have shown nothing.
+    // If no kill came at that point, the test would have shown nothing.
     assert!(caught > 0, "the consumer was never killed between its commit and its acknowledgement");
 }

@@ -1,4 +1,5 @@
-//! No incident in which events do not flow leaves readiness, `status --check` and the metrics green.
+//! Tests that no incident in which events stop flowing leaves readiness, `status --check` and the
+//! metrics without a finding.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::support::{
     toml::Toml,
 };
 
-/// Waits until `postrider status` shows a finding of this code. Returns it.
+/// Waits until `postrider status` shows a finding with this code. Returns the finding.
 async fn wait_finding(toml: &Toml, code: &str) -> Value {
     eventually(format!("a finding {code}"), DEADLINE, async || {
         let status = json(toml, &["status"]).await;
@@ -23,14 +24,14 @@ async fn wait_finding(toml: &Toml, code: &str) -> Value {
 }
 
 async fn wait_no_finding(toml: &Toml) {
-    // A chore that failed again and again waits for up to a minute.
+    // A chore that has failed several times waits for up to a minute before it runs again.
     eventually("no finding", 3 * DEADLINE, async || {
         json(toml, &["status"]).await["findings"].as_array().unwrap().is_empty()
     })
     .await;
 }
 
-/// Waits until readiness names this code. Returns its verbose answer.
+/// Waits until `/readyz` answers 503 with this code. Returns the verbose answer.
 async fn wait_not_ready(daemon: &Daemon, code: &str) -> Value {
     eventually(format!("not ready for {code}"), DEADLINE, async || {
         let plain = daemon.get("/readyz").await?;
@@ -46,7 +47,8 @@ async fn check(toml: &Toml) -> (Option<i32>, String) {
     (finished.code, finished.stdout)
 }
 
-/// After 21 s without NATS it said "running", OK, and exited with 0.
+/// Former defect: after 21 s without NATS, `status --check` said "running" and OK, and exited with
+/// 0.
 #[tokio::test]
 async fn without_nats_no_relay_is_running_fine() {
     let mut fixture = Fixture::own_nats().await;
@@ -73,7 +75,7 @@ async fn without_nats_no_relay_is_running_fine() {
     assert_eq!(why["next"], finding["next"], "{why}");
     wait_not_ready(&daemon, "nats_down").await;
     assert!(daemon.metric(r#"postrider_finding{route="default",code="nats_down"}"#).await > 0.0);
-    // A shorter interruption is no outage.
+    // An outage counts only after a second, so the test waits for longer than that.
     let_pass(Duration::from_millis(1_200)).await;
 
     fixture.nats.own().start_again().await.unwrap();
@@ -83,7 +85,8 @@ async fn without_nats_no_relay_is_running_fine() {
     assert!(line.contains("nats_down") && line.contains("waited_at_least=1"), "{line}");
 }
 
-/// The metric froze, and nothing said whose lock it was.
+/// Former defect: while another session's lock stopped the relay, the metric froze and no output
+/// named that session.
 #[tokio::test]
 async fn a_lock_names_the_session_that_holds_it() {
     let fixture = Fixture::new().await;
@@ -117,7 +120,8 @@ async fn a_lock_names_the_session_that_holds_it() {
     daemon.wait_ready().await;
 }
 
-/// The finding read "postgres down", and its hint named neither the table nor the privilege.
+/// Former defect: the finding said "postgres down", and its hint named neither the table nor the
+/// privilege.
 #[tokio::test]
 async fn a_lost_grant_is_named_with_the_statement_that_grants_it() {
     let fixture = Fixture::new().await;
@@ -148,12 +152,13 @@ async fn a_lost_grant_is_named_with_the_statement_that_grants_it() {
     daemon.wait_ready().await;
 }
 
-/// Both stood by for a minute beside a frozen one, and all pages were green.
+/// Former defect: two standbys waited for a minute beside a frozen leader, and no output reported a
+/// problem.
 #[tokio::test]
 async fn a_leader_that_is_frozen_is_critical_to_who_reads_the_database() {
     let fixture = Fixture::new().await;
     let toml = fixture.toml();
-    // It finds its statements late when it wakes.
+    // After the freeze the leader finds that its statements are late, and logs these warnings.
     let mut daemon = fixture
         .daemon()
         .allow_log("the relay stopped leading")
@@ -169,7 +174,7 @@ async fn a_leader_that_is_frozen_is_critical_to_who_reads_the_database() {
         findings.into_iter().find(|finding| finding["severity"] == "critical")
     })
     .await;
-    // Which of them depends on whether the right to run lapses by itself meanwhile.
+    // The code depends on whether the leader's lease has ended by then.
     let code = finding["code"].as_str().unwrap();
     assert!(["leader_silent", "no_leader"].contains(&code), "{finding}");
     assert_eq!(check(&toml).await.0, Some(2));
@@ -177,7 +182,8 @@ async fn a_leader_that_is_frozen_is_critical_to_who_reads_the_database() {
     wait_no_finding(&toml).await;
 }
 
-/// It said that NATS was down, and showed figures of when it stood by last: none.
+/// Former defect: a standby reported that NATS was down, and showed figures of its own last time as
+/// the leader, which was never.
 #[tokio::test]
 async fn a_standby_is_ready_names_the_leader_and_shows_what_waits() {
     let fixture = Fixture::new().await;
@@ -206,7 +212,8 @@ async fn a_standby_is_ready_names_the_leader_and_shows_what_waits() {
     assert_eq!(verbose["dependencies"][1]["state"], "up", "{verbose}");
 }
 
-/// An instance was ready as a standby, whatever became of the leader.
+/// Former defect: an instance was ready as a standby, even when nobody led and it could not take
+/// over.
 #[tokio::test]
 async fn a_standby_that_cannot_take_over_says_that_nobody_leads() {
     let fixture = Fixture::new().await;
@@ -221,7 +228,7 @@ async fn a_standby_that_cannot_take_over_says_that_nobody_leads() {
     leader.wait_log("relaying", DEADLINE).await;
     let mut standby = build().admin().start();
     standby.wait_log("standing by", DEADLINE).await;
-    // Longer than a lease and a take-over, while somebody leads.
+    // This time is longer than a lease and a takeover, and the leader is alive.
     let_pass(Duration::from_millis(5_500)).await;
     let ready = standby.get("/readyz").await.unwrap();
     assert_eq!((ready.status, ready.body.as_str()), (200, "ready: standby\n"));
@@ -248,13 +255,14 @@ async fn a_standby_that_cannot_take_over_says_that_nobody_leads() {
     .await;
 }
 
-/// "Start it", although an instance ran and could not take the lease.
+/// Former defect: the advice was "start it", although an instance was running and could not take
+/// the lease.
 #[tokio::test]
 async fn an_instance_that_cannot_lead_is_not_to_be_started() {
     let fixture = Fixture::new().await;
     let admin = fixture.connect().await;
     let url = fixture.login("relay").await.url;
-    // The person on call reads the database as somebody else.
+    // The status is read with another database user than the relay's, as the person on call does.
     let toml = fixture.toml().set("database.query_timeout", "30s");
     for (code, idle_next) in [("never_started", "postrider run"), ("no_leader", "start it: ")] {
         let finding = wait_finding(&toml, code).await;
@@ -291,7 +299,7 @@ async fn an_instance_that_cannot_lead_is_not_to_be_started() {
     }
 }
 
-/// A relay of another name is no instance of this one.
+/// A running relay of another name does not count as an instance of this relay.
 #[tokio::test]
 async fn an_instance_of_another_relay_is_not_taken_for_one_of_this() {
     let fixture = Fixture::new().await;
@@ -302,7 +310,7 @@ async fn an_instance_of_another_relay_is_not_taken_for_one_of_this() {
     assert_eq!(finding["next"], "postrider run", "{finding}");
 }
 
-/// Monitoring saw one of several, and a number.
+/// Former defect: monitoring saw only the worst finding, and the number of the others.
 #[tokio::test]
 async fn monitoring_sees_the_codes_of_a_loss_and_of_a_broken_contract_beside_the_worst() {
     let fixture = Fixture::new().await;

@@ -1,4 +1,4 @@
-//! The ground that the other tests stand on.
+//! Tests of the fixture that the other tests use: its database, its stream and its servers.
 
 use crate::support::{DEADLINE, Fixture, app, nats};
 

@@ -1,5 +1,5 @@
-//! The functions of the schema: the same however a database came to them, replaced as a whole, and
-//! never by older ones.
+//! Tests of the SQL functions of the schema: they are the same however they were installed, are
+//! replaced as a whole, and never by older ones.
 
 use postrider::pg::{
     migrate::{MigrateError, SchemaVersion, changed_functions, migrate, print, version},
@@ -9,17 +9,17 @@ use tokio_postgres::Client;
 
 use crate::support::{DEADLINE, Fixture, app, daemon, postgres::connect};
 
-/// The last numbered migration that was released before functions had files of their own.
+/// Number of the last migration that was released before functions had files of their own.
 const RELEASED: usize = 9;
 
-/// Where in the applied text one numbered migration ends and the next begins.
+/// Text between one numbered migration and the next in the printed SQL.
 const NEXT: &str = "\nBEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;\n";
 
 fn schema() -> Schema {
     Schema::parse("postrider").unwrap()
 }
 
-/// The printed text: its head, the numbered migrations, and the functions.
+/// Parts of the printed SQL: its head, the numbered migrations, and the functions.
 fn printed() -> (String, Vec<String>, String) {
     let text = print(&schema(), 0).unwrap();
     let mut parts = text.split(NEXT);
@@ -29,7 +29,7 @@ fn printed() -> (String, Vec<String>, String) {
     (head, numbered, functions)
 }
 
-/// A database with the first numbered migrations, and nothing of the functions' files.
+/// A database with the first `count` numbered migrations, and without the function files.
 async fn migrated_to(fixture: &Fixture, count: usize) -> Client {
     let database = format!("{}_{count}", fixture.database);
     let create = format!("CREATE DATABASE {database}");
@@ -45,7 +45,8 @@ async fn migrated_to(fixture: &Fixture, count: usize) -> Client {
     client
 }
 
-/// What a DBA runs by hand for an upgrade: only what the schema lacks.
+/// `migrate --print --after VERSION` prints only what a schema of that version lacks, for a DBA to
+/// run.
 #[tokio::test]
 async fn the_text_after_a_version_is_what_an_older_schema_lacks() {
     let fixture = Fixture::new().await;
@@ -65,7 +66,8 @@ async fn the_text_after_a_version_is_what_an_older_schema_lacks() {
     assert!(report.applied.is_empty() && report.functions == 0, "{report:?}");
 }
 
-/// A line for each thing of the schema that two databases may have differently.
+/// Description of the schema, with a line for each object or grant in which two databases may
+/// differ.
 async fn catalog(client: &Client) -> Vec<String> {
     let statement = r"
         WITH ours AS (SELECT oid FROM pg_namespace WHERE nspname = 'postrider')
@@ -109,7 +111,8 @@ fn assert_same(found: &[String], expected: &[String], of: &str) {
     assert!(more.is_empty() && fewer.is_empty(), "{of}\nmore: {more:#?}\nfewer: {fewer:#?}");
 }
 
-/// Calls of an application, as its role, in the shape that every released version has had.
+/// Calls that an application makes, with its roles and with arguments that every released version
+/// accepted.
 async fn work_of_an_application(client: &Client, when: &str) {
     let calls = [
         "SET ROLE postrider_producer",
@@ -121,7 +124,8 @@ async fn work_of_an_application(client: &Client, when: &str) {
         "INSERT INTO postrider.outbox (event_type) VALUES ('order.placed')",
         "SET ROLE postrider_consumer",
         "SELECT postrider.claim('billing', gen_random_uuid())",
-        // A relay that sleeps: the leaf has a trigger.
+        // The wake-up gate is open here, as when the relay sleeps. The insert then fires the
+        // trigger that notifies.
         "SET ROLE postrider_relay",
         "SELECT setval('postrider.gate', 4), setval('postrider.wake_until', 1)",
         "SET ROLE postrider_producer",
@@ -139,7 +143,7 @@ async fn work_of_an_application(client: &Client, when: &str) {
     assert_eq!(gate, 0, "{when}: the trigger has closed the gate");
 }
 
-/// The rows of the record for one file say so.
+/// Pretends that this program has recorded another text for the function file.
 async fn change_checksum(client: &Client, file: &str, program: &str) {
     let change = "UPDATE postrider.installed_function SET checksum = '1', program = $2
         WHERE file = $1";
@@ -175,7 +179,7 @@ async fn every_database_that_is_migrated_ends_in_the_same_catalog() {
     assert_same(&catalog(&printed).await, &expected, "printed");
 }
 
-/// A numbered migration is committed before the functions are replaced, and the machine may die
+/// Numbered migrations are committed before the functions are replaced, and the machine may die
 /// between the two.
 #[tokio::test]
 async fn what_an_application_calls_works_after_each_numbered_migration() {
@@ -241,7 +245,8 @@ async fn a_function_that_was_changed_by_hand_is_named_and_installed_again() {
             "ALTER FUNCTION postrider.retain(interval) RESET search_path",
             "retain(interval) was changed by hand",
         ),
-        // Other columns: it cannot be replaced, and has to go first.
+        // The function has another return type, so it cannot be replaced and has to be dropped
+        // first.
         (
             "DROP FUNCTION postrider.claim(text, uuid);
              CREATE FUNCTION postrider.claim(text, uuid) RETURNS text LANGUAGE sql AS 'SELECT $1'",
@@ -260,7 +265,7 @@ async fn a_function_that_was_changed_by_hand_is_named_and_installed_again() {
         assert!(migrated.stdout.contains("replaced the "), "{change}: {migrated:?}");
         assert_same(&catalog(&client).await, &before, change);
     }
-    // The function that compares.
+    // The dropped function is the one with which `migrate` and `check` compare the others.
     client.batch_execute("DROP FUNCTION postrider.function_digests()").await.unwrap();
     let check = daemon::run(&fixture.toml(), &["check"]).await;
     assert_eq!(check.code, Some(78), "{check:?}");
@@ -269,7 +274,7 @@ async fn a_function_that_was_changed_by_hand_is_named_and_installed_again() {
     assert_same(&catalog(&client).await, &before, "function_digests");
 }
 
-/// A dump has the text that the server makes of a function, without the file's own layout.
+/// A dump contains the text of a function as Postgres prints it, without the layout of our file.
 #[tokio::test]
 async fn a_function_that_came_through_a_dump_counts_as_unchanged() {
     let fixture = Fixture::new().await;
@@ -286,7 +291,8 @@ async fn a_function_that_came_through_a_dump_counts_as_unchanged() {
     client.batch_execute(restore).await.unwrap();
     assert_eq!(changed_functions(&client, &schema()).await.unwrap(), []);
     assert_eq!(migrate(&mut client, &schema()).await.unwrap().functions, 0);
-    // Another major version of Postgres may make another text, and so another digest, of some.
+    // Another major version of Postgres may print some functions differently, and so give another
+    // digest.
     let upgraded = "UPDATE postrider.installed_function SET postgres = 13, digest = 'another'";
     client.batch_execute(upgraded).await.unwrap();
     assert_eq!(changed_functions(&client, &schema()).await.unwrap(), []);
@@ -299,7 +305,8 @@ async fn a_recorded_signature_that_no_file_defines_is_dropped_and_no_other() {
     let fixture = Fixture::new().await;
     let mut client = fixture.connect().await;
     let before = catalog(&client).await;
-    // An older signature of a file, a file that is gone, and functions of somebody else.
+    // The schema has an old signature of one file, a function of a removed file, and functions of
+    // somebody else.
     let set_up = "
         CREATE FUNCTION postrider.claim(text) RETURNS boolean LANGUAGE sql AS 'SELECT true';
         CREATE FUNCTION postrider.gone(integer, timestamptz) RETURNS boolean LANGUAGE sql
@@ -325,7 +332,7 @@ async fn a_recorded_signature_that_no_file_defines_is_dropped_and_no_other() {
     assert_same(&catalog(&client).await, &before, "once the others are gone");
 }
 
-/// Its dependents would go with it, so the whole replacement is undone.
+/// Dropping the function would drop a view too, so the whole replacement is rolled back.
 #[tokio::test]
 async fn a_function_that_something_else_needs_is_not_dropped() {
     let fixture = Fixture::new().await;
@@ -347,7 +354,7 @@ async fn a_function_that_something_else_needs_is_not_dropped() {
 async fn functions_of_a_newer_program_are_left_alone() {
     let fixture = Fixture::new().await;
     let mut client = fixture.connect().await;
-    // Installed by a newer program with the same text: nothing is different.
+    // A newer program has installed functions with the same text, so nothing differs.
     let newer = "UPDATE postrider.installed_function SET program = '999.0.0'";
     client.batch_execute(newer).await.unwrap();
     assert!(matches!(version(&client, &schema()).await.unwrap(), SchemaVersion::Current(_)));
@@ -366,7 +373,7 @@ async fn functions_of_a_newer_program_are_left_alone() {
     assert!(relay.log().contains(said), "{}", relay.log());
 }
 
-/// As after a restore into a cluster whose roles came later.
+/// Grants may be missing after a restore into a cluster whose roles were created later.
 #[tokio::test]
 async fn grants_that_are_missing_are_given_again_and_a_dbas_own_are_kept() {
     let fixture = Fixture::new().await;

@@ -1,4 +1,5 @@
-//! Who leads: a lease that expires, whatever became of the leader, and what a late leader may do.
+//! Tests of leadership: the lease ends whatever happened to the leader, and a leader that comes
+//! late publishes nothing.
 
 use std::time::Duration;
 
@@ -17,10 +18,11 @@ use super::support::{
 /// The shortest lease that may be configured.
 const LEASE: Duration = Duration::from_secs(3);
 
-/// Longer than the lease is trusted: the watchdog ends a leader that was frozen so long at work.
+/// Time of a freeze that is longer than the lease is trusted. Then the watchdog ends a leader that
+/// had work to do.
 const FROZEN: Duration = Duration::from_millis(2_600);
 
-/// The session of the leader.
+/// Query for the process id of the Postgres backend of the leader's session.
 const SESSION: &str = r#"SELECT backend_pid FROM "postrider".position"#;
 
 fn daemon(fixture: &Fixture) -> DaemonBuilder {
@@ -31,7 +33,8 @@ fn daemon(fixture: &Fixture) -> DaemonBuilder {
         .allow_log("waiting for NATS")
 }
 
-/// A frozen leader's session stands, and its lock used to keep everybody else waiting for ever.
+/// Former defect: the session of a frozen leader stayed open, and its lock kept all other instances
+/// waiting for ever.
 #[tokio::test]
 async fn a_frozen_leader_is_replaced_when_its_lease_is_over() {
     let fixture = Fixture::new().await;
@@ -56,7 +59,8 @@ async fn a_frozen_leader_is_replaced_when_its_lease_is_over() {
     assert_eq!(fixture.read_stream().await.len(), 30);
 }
 
-/// An advisory lock could be taken by anybody who may connect, and stopped all relays.
+/// Former defect: anybody who may connect could take the advisory lock, and thereby stop all
+/// relays.
 #[tokio::test]
 async fn a_lock_that_a_stranger_takes_stops_nobody() {
     let fixture = Fixture::new().await;
@@ -68,7 +72,7 @@ async fn a_lock_that_a_stranger_takes_stops_nobody() {
     let client = fixture.connect().await;
     app::insert_backlog(&client, 10, 10).await;
     fixture.wait_stored(10, DEADLINE).await;
-    // A program that has led before is not kept waiting either.
+    // A program that has led before and was killed gets the lease again.
     first.kill9();
     first.start_again();
     app::insert_backlog(&client, 10, 10).await;
@@ -86,9 +90,11 @@ async fn a_stop_hands_over_at_once() {
     assert!(took < Duration::from_millis(900), "handed over after {took:?}");
 }
 
-/// Frozen in the middle of a backlog, its session ended, another published all of it and the window
-/// went by: 3 of 20 that woke up published old events again, out of order. What the client library
-/// has taken over and not yet written would go before the loop turns, so the process ends first.
+/// Former defect: a leader froze with a backlog in memory, and another instance published all of
+/// it. The stream then forgot the ids. In 3 of 20 cases the woken leader published old events
+/// again, out of order.
+/// Messages that the client library holds would go out before the relay can check its lease. The
+/// watchdog therefore ends the process first.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_wakes_after_the_window_publishes_nothing() {
     const EVENTS: u64 = 400;
@@ -106,7 +112,8 @@ async fn a_leader_that_wakes_after_the_window_publishes_nothing() {
     let mut second = build().start();
     second.wait_log(STANDS_BY, DEADLINE).await;
     for round in 1..=3 {
-        // More than the socket takes while the server does not read.
+        // The server is frozen, and the events are more than the socket takes meanwhile. The rest
+        // stays in the leader.
         fixture.nats.own().freeze().unwrap();
         insert_large(&client, EVENTS).await;
         let_pass(Duration::from_millis(300)).await;
@@ -117,7 +124,7 @@ async fn a_leader_that_wakes_after_the_window_publishes_nothing() {
         client.query_one("SELECT pg_terminate_backend($1)", &[&pid]).await.unwrap();
         let stored = round * EVENTS;
         app::wait_stored(&fixture.nats.url(), &fixture.stream, stored, DEADLINE).await;
-        // The window of the last one of them.
+        // This time exceeds the duplicate window of the last event.
         let_pass(Duration::from_millis(2_100)).await;
         let_pass(FROZEN.saturating_sub(frozen.elapsed())).await;
         first.thaw();
@@ -139,8 +146,9 @@ async fn insert_large(client: &tokio_postgres::Client, count: u64) {
     client.execute(statement, &[&count.cast_signed()]).await.unwrap();
 }
 
-/// A crash of the server took the last half second of asynchronous commits with it: how far a
-/// leader may have sent, too, so that the next one did not scan for all of it.
+/// Former defect: a crash of the server loses the last half second of asynchronous commits. The
+/// bound up to which a leader may have sent was lost too, so the next leader scanned too little of
+/// the stream.
 #[tokio::test]
 async fn how_far_a_leader_may_send_survives_a_crash_of_the_server() {
     let fixture = Fixture::own_postgres().await;
@@ -160,11 +168,11 @@ async fn how_far_a_leader_may_send_survives_a_crash_of_the_server() {
         assert_eq!(client.query(&renew, &parameters).await.unwrap().len(), 1);
         durable += i32::from(client.query_one(flushed, &[]).await.unwrap().get::<_, bool>(0));
     }
-    // The server itself may write something in between.
+    // Postgres may write to the WAL in between, so not every record can be proved durable.
     assert!(durable >= 15, "{durable} of 20 were durable when they were answered");
 }
 
-/// An idle leader has nothing that could be written late: a machine that sleeps need not end it.
+/// An idle leader has nothing that could be published late, so a freeze need not end it.
 #[tokio::test]
 async fn a_leader_without_messages_goes_on_after_it_was_frozen() {
     let fixture = Fixture::new().await;
@@ -181,8 +189,9 @@ async fn a_leader_without_messages_goes_on_after_it_was_frozen() {
     assert_eq!(fixture.read_stream().await.len(), 20);
 }
 
-/// Uncertainty was dated by a clock that stands still while the machine sleeps: what had been sent
-/// before counted as young, and went again although the stream had forgotten its id.
+/// Former defect: the age of an uncertain event was measured with a clock that stops while the
+/// machine sleeps. Such an event counted as young and was sent again, although the stream had
+/// forgotten its id.
 #[tokio::test]
 async fn what_was_sent_before_the_machine_slept_is_scanned_for_before_it_goes_again() {
     let mut fixture = Fixture::own_nats().await;
@@ -203,7 +212,7 @@ async fn what_was_sent_before_the_machine_slept_is_scanned_for_before_it_goes_ag
     assert!(fixture.wait_drained(DEADLINE).await);
     fixture.nats.own().freeze().unwrap();
     app::insert_backlog(&client, 50, 50).await;
-    // They are on their way when the machine falls asleep.
+    // The messages are in flight when the machine falls asleep.
     daemon.wait_log("lost the connection to NATS", DEADLINE).await;
     std::fs::write(&slept, "600000").unwrap();
     fixture.nats.own().thaw().unwrap();
@@ -213,12 +222,12 @@ async fn what_was_sent_before_the_machine_slept_is_scanned_for_before_it_goes_ag
     assert!(daemon.log().contains("stood still"), "{}", daemon.log());
 }
 
-/// A run read as many rows as an earlier one can have had in memory, and took that for
-/// all it can have sent; a large transaction that was open until then went in between.
+/// Former defect: a run scanned for as many rows as the earlier run can have had in memory. Rows of
+/// a large transaction that was open until then lay in between, and hid rows that had been sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_transaction_does_not_hide_what_an_earlier_run_has_sent() {
     let fixture = Fixture::new().await;
-    // A busy machine may let Postgres take longer than a lease of 3 s or a statement may.
+    // On a busy machine Postgres may answer later than a lease of 3 s or a statement allows.
     let build = || {
         daemon(&fixture)
             .set("stream.duplicate_window", "2s")
@@ -230,7 +239,7 @@ async fn a_large_transaction_does_not_hide_what_an_earlier_run_has_sent() {
     let mut open = fixture.connect().await;
     let large = open.transaction().await.unwrap();
     app::insert_backlog(&large, 140_000, 140_000).await;
-    // It dies with some of these stored and none settled.
+    // The first run dies with some of these events stored and none settled.
     let mut first = build().env("FP", "settle:1").start();
     first.wait_log("relaying", DEADLINE).await;
     let client = fixture.connect().await;
@@ -245,8 +254,8 @@ async fn a_large_transaction_does_not_hide_what_an_earlier_run_has_sent() {
     app::wait_stored(&url, stream, 140_500, 4 * DEADLINE).await;
     assert!(fixture.wait_drained(DEADLINE).await);
     assert_eq!(fixture.read_stream().await.len(), 140_500);
-    // Reading so many rows takes longer than the window: it scans more than once, and goes on each
-    // time where the last scan ended.
+    // Reading so many rows takes longer than the duplicate window. The relay therefore scans more
+    // than once, and each scan begins where the last one ended.
     let log = second.log();
     let scans = log.lines().filter(|line| line.contains("scanned the stream"));
     let messages = scans.filter_map(|line| line.split_once(" messages=")?.1.split(' ').next());
@@ -254,8 +263,8 @@ async fn a_large_transaction_does_not_hide_what_an_earlier_run_has_sent() {
     assert!((1..=2 * 140_500).contains(&scanned), "{scanned} messages were scanned");
 }
 
-/// Each session failed at the same statement, was given up at once and cost an update: tens of them a
-/// second, for ever.
+/// Former defect: without the grant each session failed at the same statement, was replaced at once
+/// and cost an update. That happened tens of times a second, for ever.
 #[tokio::test]
 async fn a_grant_that_is_revoked_costs_a_session_now_and_then() {
     let fixture = Fixture::new().await;
@@ -289,7 +298,7 @@ async fn a_grant_that_is_revoked_costs_a_session_now_and_then() {
     let before = counted().await;
     let_pass(Duration::from_secs(4)).await;
     let now = counted().await;
-    // It tries again, so that it goes on by itself once it may; but not often.
+    // The relay tries again now and then, so that it resumes by itself once the grant is back.
     let (terms, sessions) = (now.0 - before.0, now.1 - before.1);
     assert!(terms <= 8, "{terms} terms in 4 s");
     assert!((1..=16).contains(&sessions), "{sessions} sessions in 4 s");
@@ -297,8 +306,8 @@ async fn a_grant_that_is_revoked_costs_a_session_now_and_then() {
     fixture.wait_stored(10, DEADLINE).await;
 }
 
-/// Frozen, replaced and thawed under load: first when the server ends the session, as it does when
-/// a machine is gone, then when the lease is over.
+/// The leader is frozen, replaced and thawed under load. The first time Postgres ends its session,
+/// as when a machine is gone; the second time only its lease ends.
 #[tokio::test(flavor = "multi_thread")]
 async fn frozen_and_thawed_under_load_nothing_is_lost_or_repeated() {
     let mut fixture = Fixture::new().await;
@@ -316,7 +325,8 @@ async fn frozen_and_thawed_under_load_nothing_is_lost_or_repeated() {
             second.wait_log("relaying", DEADLINE).await;
             let_pass(Duration::from_millis(300)).await;
             if !first.thaw_at_work(STANDS_BY, DEADLINE).await {
-                // A log counts from the last start on.
+                // The program is restarted, because `log()` contains only lines since its last
+                // start.
                 first.kill9();
                 first.start_again();
             }
@@ -334,7 +344,8 @@ async fn frozen_and_thawed_under_load_nothing_is_lost_or_repeated() {
     .await;
 }
 
-/// Without a hint the program ended with 70, or waited for ever.
+/// Former defect: with such a lease in the table the program ended with exit code 70, or waited for
+/// ever.
 #[tokio::test]
 async fn a_lease_that_no_instance_can_have_written_does_not_last() {
     let fixture = Fixture::new().await;
@@ -355,7 +366,8 @@ async fn a_lease_that_no_instance_can_have_written_does_not_last() {
         let error = client.batch_execute(&set).await.unwrap_err();
         assert_eq!(error.code().unwrap().code(), "23514", "{set}: {error:?}");
     }
-    // The server's clock was ahead, and the leader was on another machine and is gone.
+    // The lease is as if the server's clock had been ahead, and its leader had run on another
+    // machine and is gone.
     let ahead = "UPDATE postrider.position SET lease_until = '9999-12-31', process = NULL,
         backend_pid = NULL, reported_at = clock_timestamp() - interval '6 minutes'";
     client.batch_execute(ahead).await.unwrap();
@@ -368,13 +380,14 @@ async fn a_lease_that_no_instance_can_have_written_does_not_last() {
     let left = "SELECT date_part('epoch', lease_until - clock_timestamp()) FROM postrider.position";
     let left: f64 = client.query_one(left, &[]).await.unwrap().get(0);
     assert!((200.0..=300.0).contains(&left), "{left}");
-    // The test does not wait five minutes.
+    // The lease is ended here, so that the test does not wait for five minutes.
     let over = "UPDATE postrider.position SET lease_until = clock_timestamp()";
     client.batch_execute(over).await.unwrap();
     daemon.wait_log("relaying", DEADLINE).await;
 }
 
-/// A leader that lives puts its lease right itself, and nobody takes it from it.
+/// A living leader corrects an overlong lease when it renews it, and no other instance takes the
+/// lease.
 #[tokio::test]
 async fn a_leader_that_lives_keeps_an_overlong_lease_until_it_renews_it() {
     let fixture = Fixture::new().await;

@@ -1,4 +1,5 @@
-//! What is deleted of letters, of the audit and, for the law's sake, of one key.
+//! Tests of deleting old letters, old audit records, and by an operator's command everything about
+//! one key.
 
 use tokio_postgres::Client;
 
@@ -7,7 +8,7 @@ use super::support::{DEADLINE, Fixture, app, eventually, letters::Letters};
 const LETTERS: &str = r#"SELECT count(*) FROM "postrider".letter"#;
 const AUDITS: &str = r#"SELECT count(*) FROM "postrider".audit"#;
 
-/// Letters and acts that are as old as `days`.
+/// Makes all resolved letters and all audit records older by `days` days.
 async fn age(client: &Client, days: i32) {
     let statement = format!(
         r#"UPDATE "postrider".letter SET resolved_at = resolved_at - interval '{days} days',
@@ -17,7 +18,7 @@ async fn age(client: &Client, days: i32) {
     client.batch_execute(&statement).await.unwrap();
 }
 
-/// Neither was ever deleted.
+/// Former defect: letters and audit records were never deleted.
 #[tokio::test(flavor = "multi_thread")]
 async fn old_resolved_letters_and_acts_are_deleted_and_nothing_that_waits() {
     let fixture = Fixture::new().await;
@@ -25,7 +26,8 @@ async fn old_resolved_letters_and_acts_are_deleted_and_nothing_that_waits() {
     letters.discard(&["1", "2", "3"]).await;
     age(&letters.client, 40).await;
     letters.discard(&["4"]).await;
-    // The outbox has no row of letters 1 and 2 any more; letter 3 says that its row is not to go again.
+    // The rows of letters 1 and 2 are gone from the outbox. Letter 3 has to stay, because it keeps
+    // its row from being published again.
     let gone = r#"DELETE FROM "postrider".outbox WHERE seq IN (1, 2)"#;
     letters.client.batch_execute(gone).await.unwrap();
     let mut relay = fixture.daemon().allow_log("became a dead letter").start();
@@ -60,7 +62,7 @@ async fn an_erasure_leaves_nothing_of_a_key_but_what_is_not_done_yet() {
     let (code, stderr) = letters.refused(&erase[..5]).await;
     assert_eq!(code, Some(2), "{stderr}");
 
-    // A letter and a row that are still to be published stay, and are said.
+    // Letters and rows that are still to be published are left alone, and the command says so.
     let (code, stderr) = letters.refused(&erase).await;
     assert_eq!(code, Some(1));
     assert!(
@@ -94,7 +96,7 @@ async fn an_erasure_leaves_nothing_of_a_key_but_what_is_not_done_yet() {
             length(before ->> 'key_sha256'), database_user)
         FROM "postrider".audit WHERE action = 'erase' ORDER BY id DESC LIMIT 1"#;
     assert_eq!(letters.text(audit).await, "ticket 17|2|2|64|postgres");
-    // What was erased is no gap: the relay has nothing to publish again.
+    // The erased events leave no gap that the relay would try to publish again.
     let _relay = fixture.daemon().start();
     app::emit(&letters.client, "customer.made", Some(("customer", "c-4")), "{}").await;
     fixture.wait_stored(6, DEADLINE).await;

@@ -1,5 +1,5 @@
-//! Letters: what leaves the fast path waits for itself, its key in order behind it, and others not at
-//! all.
+//! Tests of letters: an event that leaves the fast path waits as a letter, the later events of its
+//! key wait behind it in order, and other keys go on.
 
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use super::support::{
     stopwatch::Stopwatch,
 };
 
-/// A user who may publish everything but the events of some types.
+/// Configuration of a NATS server with a user who may publish everything but the events of some
+/// types.
 fn denying(prefix: &str, types: &str) -> String {
     format!(
         "authorization {{ users: [\n\
@@ -25,7 +26,8 @@ fn denying(prefix: &str, types: &str) -> String {
     )
 }
 
-/// The server does not know the test's prefix before the fixture does: all prefixes are denied.
+/// A fixture whose server denies the types `denied.>`, below any prefix. The server starts before
+/// the fixture chooses a prefix.
 async fn denied_fixture() -> Fixture {
     let options = NatsOptions { extra: denying("*", "denied.>"), ..NatsOptions::default() };
     Fixture::with(None, Some(options)).await
@@ -44,7 +46,7 @@ fn retrying(fixture: &Fixture) -> DaemonBuilder {
         .allow_log("became a dead letter")
 }
 
-/// One that can never be published; `emit` would refuse it.
+/// Inserts an event that can never be published, past `emit`, which would refuse it.
 async fn insert_poison(client: &Client, key: &str) {
     let insert = r#"INSERT INTO "postrider".outbox
         (event_type, aggregate_type, aggregate_id, payload) VALUES ('order.*', 'order', $1, '{}')"#;
@@ -57,7 +59,7 @@ async fn emit(client: &Client, event_type: &str, key: &str, count: usize) {
     }
 }
 
-/// How many unresolved letters are in a state.
+/// Number of unresolved letters in this state.
 async fn in_state(client: &Client, state: &str) -> i64 {
     let count = r#"SELECT count(*) FROM "postrider".letter
         WHERE state = $1 AND resolved_at IS NULL"#;
@@ -71,14 +73,14 @@ async fn wait_state(client: &Client, state: &str, count: i64) {
     .await;
 }
 
-/// The places in the outbox of one key's events, in the order of the stream.
+/// `seq` of each event of a key, in the order of the stream.
 async fn stored_of(fixture: &Fixture, key: &str) -> Vec<u64> {
     let messages = fixture.read_stream().await;
     let of_key = messages.iter().filter(|message| message.header("ce-subject") == Some(key));
     of_key.map(|message| message.header("ce-sequence").unwrap().parse().unwrap()).collect()
 }
 
-/// An operator's redrive, as `postrider dlq redrive` does it.
+/// Redrives all dead letters, as `postrider dlq redrive` does.
 async fn redrive(client: &Client) {
     let statement = r#"UPDATE "postrider".letter
         SET state = 'retrying', dead_at = NULL, attempts = 0, next_attempt_at = clock_timestamp()
@@ -96,7 +98,8 @@ async fn discard(client: &Client) {
     client.batch_execute("NOTIFY postrider_postrider, 'letters'").await.unwrap();
 }
 
-/// A dead letter of a key, and later events that wait behind it.
+/// Makes a dead letter, 30 later events of its key that are held behind it, and 10 events of
+/// another key.
 async fn dead_head(fixture: &Fixture, client: &Client, daemon: &mut Daemon) {
     daemon.allow_log("became a dead letter");
     insert_poison(client, "o-1").await;
@@ -119,7 +122,7 @@ async fn an_event_that_is_denied_waits_among_the_letters_and_its_key_behind_it()
     emit(&client, "order.placed", "o-2", 20).await;
     wait_state(&client, "held", 20).await;
     wait_state(&client, "retrying", 1).await;
-    // The position has moved on, and the other key with it.
+    // The position is past all events, and the other key was not kept waiting.
     assert!(fixture.wait_drained(DEADLINE).await);
     assert_eq!(stored_of(&fixture, "o-2").await.len(), 20);
     assert_eq!(stored_of(&fixture, "o-1").await, [1, 2]);
@@ -134,7 +137,7 @@ async fn an_event_that_is_denied_waits_among_the_letters_and_its_key_behind_it()
         daemon.metric(r#"postrider_blocked_aggregates{route="default"}"#).await < 0.5
     })
     .await;
-    // Events of the free key take the fast path, in order.
+    // Events of the key take the fast path again, and their order is kept.
     emit(&client, "order.placed", "o-1", 5).await;
     fixture.wait_stored(48, DEADLINE).await;
     assert!(stored_of(&fixture, "o-1").await.is_sorted());
@@ -166,15 +169,16 @@ async fn what_is_denied_too_often_dies_and_a_restart_does_not_count_anew() {
     assert!(row.get::<_, &str>(3).starts_with("permission_denied-"));
 }
 
-/// The server drops the last message of a batch and complains of its subject: nobody ever answers for the
-/// batch.
+/// The server drops a denied message at the end of a batch and reports only its subject, so nobody
+/// ever answers for the batch.
 #[tokio::test]
 async fn a_denied_subject_at_the_end_of_a_batch_does_not_keep_the_others_waiting() {
     let fixture = denied_fixture().await;
     let client = fixture.connect().await;
     let daemon = retrying(&fixture).set("stream.batches", "always");
     let _daemon = daemon.set("nats.ack_timeout", "20s").start();
-    // The window starts small, and batches with it.
+    // The window of messages in flight and the batches start small, so a first backlog makes them
+    // grow.
     app::insert_backlog(&client, 2_000, 1).await;
     fixture.wait_stored(2_000, DEADLINE).await;
     client.batch_execute("BEGIN").await.unwrap();
@@ -194,7 +198,7 @@ async fn a_redriven_letter_is_published_and_its_key_follows_in_order() {
     let mut daemon = fixture.daemon().start();
     dead_head(&fixture, &client, &mut daemon).await;
 
-    // Redriven as it is it dies again, and nothing moves.
+    // The letter is redriven unchanged. It dies again, and the held events stay held.
     redrive(&client).await;
     let again = r#"SELECT count(*) FROM "postrider".letter
         WHERE state = 'dead' AND last_failed_at > first_failed_at + interval '1 ms'"#;
@@ -204,7 +208,8 @@ async fn a_redriven_letter_is_published_and_its_key_follows_in_order() {
     .await;
     assert_eq!(stored_of(&fixture, "o-1").await, [0; 0]);
 
-    // Corrected and redriven it goes, and the others behind it; new ones come meanwhile.
+    // The letter is corrected and redriven. It is published, then the held events, while new ones
+    // arrive.
     let correct =
         r#"UPDATE "postrider".letter SET event_type = 'order.placed' WHERE state = 'dead'"#;
     client.batch_execute(correct).await.unwrap();
@@ -261,9 +266,9 @@ async fn letters_survive_kills_of_the_program_in_the_middle_of_their_key() {
     assert_eq!(stored, (2..=3001).collect::<Vec<_>>());
 }
 
-/// The letter gave way to a newer event of its key that had to wait itself, and its mark went
-/// before that event was recorded. When the program died in between, nothing was left that made a
-/// relay load at it.
+/// Former defect: a letter gave way to a newer event of its key that had to wait too. The letter's
+/// mark was removed before that event was recorded as a letter. When the program died in between,
+/// no mark was left, so no relay loaded the letter again.
 #[tokio::test]
 async fn a_letter_that_gave_way_is_not_forgotten_when_what_it_gave_way_to_is_never_recorded() {
     let mut fixture = denied_fixture().await;
@@ -271,7 +276,8 @@ async fn a_letter_that_gave_way_is_not_forgotten_when_what_it_gave_way_to_is_nev
     let mut daemon = retrying(&fixture)
         .admin()
         .set("route.on_dead", "skip")
-        // The first wait is spent in memory, with the letter behind it; the second makes it a letter.
+        // The first wait is spent in memory, with the letter behind the event. The second wait is
+        // too long for that and makes the event a letter.
         .set("route.delay", "450ms")
         .set("route.jitter", 0.0)
         .set("nats.ack_timeout", "2s")

@@ -1,4 +1,4 @@
-//! Locks of other sessions: whoever waits for one names the session that holds it.
+//! Tests of locks: a command or a relay that waits for another session's lock names that session.
 
 use std::time::{Duration, Instant};
 
@@ -13,11 +13,11 @@ use super::support::{
     toml::Toml,
 };
 
-/// The tables of the schema that commands read or write.
+/// Tables of the schema that commands read or write.
 const TABLES: [&str; 8] =
     ["position", "letter", "loss", "contract", "outbox", "checkpoint", "audit", "migration"];
 
-/// A session with an open transaction that has locked a table.
+/// A session named `alembic`, with an open transaction that has locked a table.
 struct Locker {
     client: tokio_postgres::Client,
     pid: i32,
@@ -37,7 +37,7 @@ impl Locker {
         Self::lock(fixture, &lock).await
     }
 
-    /// The command that ends the session.
+    /// SQL call that ends the locking session, as the messages have to print it.
     fn ended_by(&self) -> String {
         format!("pg_terminate_backend({})", self.pid)
     }
@@ -47,7 +47,8 @@ impl Locker {
     }
 }
 
-/// A configuration whose statements end by `lock_timeout` only.
+/// Configuration with long statement deadlines, so that a statement that waits for a lock ends by
+/// `lock_timeout` first.
 fn with_long_timeouts(fixture: &Fixture) -> Toml {
     fixture.toml().set("database.query_timeout", "30s")
 }
@@ -57,7 +58,8 @@ async fn run(toml: &Toml, command: &str) -> Finished {
     daemon::run(toml, &args).await
 }
 
-/// Commands ended with UNKNOWN or a bare "lock timeout", which names nobody.
+/// Former defect: commands ended with UNKNOWN or a bare "lock timeout", without the session that
+/// held the lock.
 #[tokio::test]
 async fn a_command_that_waits_for_a_lock_names_the_session_that_holds_it() {
     const COMMANDS: [&str; 9] = [
@@ -74,7 +76,7 @@ async fn a_command_that_waits_for_a_lock_names_the_session_that_holds_it() {
     let of_table = async |table| {
         let fixture = Fixture::new().await;
         let toml = with_long_timeouts(&fixture);
-        // A position, and a stream for `check`.
+        // The relay runs once, so that a position exists, and a stream for `check`.
         let mut daemon = fixture.daemon().allow_log("waiting for Postgres").start();
         app::emit(&fixture.connect().await, "order.placed", None, "{}").await;
         fixture.wait_stored(1, DEADLINE).await;
@@ -83,7 +85,8 @@ async fn a_command_that_waits_for_a_lock_names_the_session_that_holds_it() {
         let mut named = Vec::new();
         for command in COMMANDS {
             let what = format!("{command}, which names who has locked {table}");
-            // On a machine without a free moment nobody may have been asked in time.
+            // On a very busy machine the question who holds the lock may time out, so the command
+            // is then repeated.
             let (finished, said, is_named) = eventually(what, DEADLINE, async || {
                 let finished = run(&toml, command).await;
                 let said = format!("{}{}", finished.stdout, finished.stderr);
@@ -91,7 +94,7 @@ async fn a_command_that_waits_for_a_lock_names_the_session_that_holds_it() {
                 (is_named || !said.contains("timeout")).then_some((finished, said, is_named))
             })
             .await;
-            // No other instance runs the relay.
+            // No relay runs, so `status --check` has to be critical in any case.
             let is_critical = command != "status --check" || finished.code == Some(2);
             assert!(is_critical, "{table}, {command}: {said}");
             if is_named {
@@ -102,12 +105,13 @@ async fn a_command_that_waits_for_a_lock_names_the_session_that_holds_it() {
         (table, named)
     };
     let mut reports = Vec::new();
-    // Some at a time: each makes a database.
+    // Three tables are tested at a time, because each needs a database.
     for tables in TABLES.chunks(3) {
         reports.extend(join_all(tables.iter().map(|table| of_table(*table))).await);
     }
     for (table, named) in reports {
-        // A command that does not read the table has nothing to say about it.
+        // A command that does not read the locked table is not delayed, so it does not have to name
+        // the session.
         let is_reported = |command| named.contains(&command);
         if !["checkpoint", "audit", "migration"].contains(&table) {
             assert!(is_reported("status"), "{table}: {named:?}");
@@ -123,8 +127,8 @@ async fn a_command_that_waits_for_a_lock_names_the_session_that_holds_it() {
     }
 }
 
-/// An instance took the lease, waited for the lock and gave the lease up, again and again; `status
-/// --check` said OK.
+/// Former defect: an instance took the lease, waited for the lock and gave the lease up, again and
+/// again. `status --check` reported OK.
 #[tokio::test]
 async fn an_instance_that_a_lock_keeps_from_leading_is_never_fine() {
     for lock in [
@@ -139,7 +143,7 @@ async fn an_instance_that_a_lock_keeps_from_leading_is_never_fine() {
         let locker = Locker::lock(&fixture, lock).await;
         daemon.start_again();
         let began = Instant::now();
-        // Several attempts, each of which takes the lease.
+        // In this time the relay makes several attempts, and each takes the lease.
         while began.elapsed() < Duration::from_secs(8) {
             let finished = run(&toml, "status --check").await;
             assert_eq!(finished.code, Some(2), "{lock}: {finished:?}");
@@ -166,7 +170,8 @@ async fn an_instance_that_a_lock_keeps_from_leading_is_never_fine() {
     }
 }
 
-/// The row of the position, which somebody has read FOR UPDATE and not let go.
+/// Another session has read the relay's row of the position table with FOR UPDATE, and keeps the
+/// transaction open.
 #[tokio::test]
 async fn a_locked_row_of_the_position_names_the_session_too() {
     let fixture = Fixture::new().await;
@@ -201,7 +206,8 @@ async fn a_locked_row_of_the_position_names_the_session_too() {
     .await;
 }
 
-/// Behind a pooler nobody knows which session waits; it is a lock all the same, and not unknown.
+/// Behind a pooler nobody can tell which session waits. The finding still has to be a lock, and not
+/// UNKNOWN.
 #[tokio::test]
 async fn a_lock_behind_a_pooler_is_critical_too() {
     let fixture = Fixture::new().await;

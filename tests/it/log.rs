@@ -1,11 +1,12 @@
-//! The log's reader: whatever becomes of it, events go on.
+//! Test of the log's reader: events are published even when nobody reads the log, or it cannot be
+//! written.
 
 use std::{fs::File, io, os::fd::OwnedFd};
 
 use super::support::{DEADLINE, Fixture, app};
 
-/// The program wrote with a macro that panics when the other end is gone, and waited for one that
-/// had stopped.
+/// Former defect: the program panicked when the reader of its log was gone, and it blocked when the
+/// reader had stopped reading.
 #[tokio::test]
 async fn a_log_that_cannot_be_written_stops_nothing() {
     let (unread, never_read) = io::pipe().unwrap();

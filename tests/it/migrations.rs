@@ -1,4 +1,5 @@
-//! `pg::migrate`: one replica at a time, forward only, and the same as the printed text.
+//! Tests of `pg::migrate`: one replica migrates at a time, versions only go up, and the printed SQL
+//! gives the same schema.
 
 use postrider::{
     dev::servers::{Postgres, PostgresOptions},
@@ -16,7 +17,7 @@ fn schema(name: &str) -> Schema {
     Schema::parse(name).unwrap()
 }
 
-/// A database without any schema of ours.
+/// Creates a database without Postrider's schema. Returns its URL.
 async fn empty(fixture: &Fixture) -> String {
     let database = format!("{}_empty", fixture.database);
     let create = format!("CREATE DATABASE {database}");
@@ -65,7 +66,7 @@ async fn two_schemas_share_a_database() {
     client.batch_execute("SELECT second.emit('order.placed', '{}')").await.unwrap();
     assert_eq!(rows(&client, "second.outbox").await, 1);
     assert_eq!(rows(&client, "postrider.outbox").await, 0);
-    // Nothing in the second schema leans on the first.
+    // The second schema does not depend on the first.
     client.batch_execute("DROP SCHEMA postrider CASCADE").await.unwrap();
     client.batch_execute("SELECT second.emit('order.placed', '{}')").await.unwrap();
 }
@@ -97,8 +98,8 @@ async fn a_migration_that_was_applied_with_another_text_is_refused() {
 
 #[tokio::test]
 async fn a_user_whose_name_cannot_stand_for_a_role_learns_what_a_dba_has_to_run() {
-    // Roles belong to the cluster, so this needs one where nobody has migrated. Any other user does
-    // without them: see single_user.rs.
+    // Roles belong to the cluster, so this test needs a cluster in which nobody has migrated. A
+    // user with an ordinary name migrates without the roles: see single_user.rs.
     let server = Postgres::start(PostgresOptions::default()).await.unwrap();
     let admin = postgres::connect(&server.url("postgres")).await;
     admin.batch_execute("CREATE ROLE \"o'wner\" LOGIN").await.unwrap();
@@ -115,8 +116,8 @@ async fn a_user_whose_name_cannot_stand_for_a_role_learns_what_a_dba_has_to_run(
     migrate(&mut client, &schema("postrider")).await.unwrap();
 }
 
-/// Roles are of the cluster: a dump that is restored where they are missing loses every grant to
-/// them. `migrate` ended with 78 and the hint to run it.
+/// Former defect: a dump that is restored into a cluster without the roles loses all grants to
+/// them. `migrate` then ended with 78, and its hint was to run `migrate`.
 #[tokio::test]
 async fn after_a_restore_without_the_roles_a_migration_says_what_to_do_and_that_helps() {
     let fixture = Fixture::own_postgres().await;
@@ -132,7 +133,7 @@ async fn after_a_restore_without_the_roles_a_migration_says_what_to_do_and_that_
     for said in ["have no right in this schema", "restore the dump once more", "postrider check"] {
         assert!(migrated.stderr.contains(said), "{said}: {migrated:?}");
     }
-    // What the hint names is enough.
+    // The statements that the hints name are enough to make the relay work.
     let login = "CREATE ROLE relay_login LOGIN IN ROLE postrider_relay";
     admin.batch_execute(login).await.unwrap();
     let url = fixture.database_url().replace("postgres@", "relay_login@");
@@ -168,8 +169,8 @@ async fn the_relays_role_may_read_the_version() {
     assert_eq!(error.class(), Class::Permission);
 }
 
-/// A migration that was killed between its last file and the grant found nothing to do when it ran
-/// again, and the relay waited for a right that nobody gave.
+/// Former defect: a migration that was killed between its last file and the grant had nothing to do
+/// when it ran again. The relay then waited for a right that no migration gave.
 #[tokio::test]
 async fn a_right_that_a_killed_migration_did_not_give_is_given_by_the_next_one() {
     let fixture = Fixture::new().await;
@@ -182,8 +183,8 @@ async fn a_right_that_a_killed_migration_did_not_give_is_given_by_the_next_one()
     assert!(matches!(found, SchemaVersion::Current(_)), "{found:?}");
 }
 
-/// With `standard_conforming_strings = off` a migration stopped half-way, and emit took what it has
-/// to refuse: a backslash of its patterns was lost.
+/// Former defect: `standard_conforming_strings = off` removed backslashes from string literals. A
+/// migration stopped half-way, and `emit` accepted what its patterns have to refuse.
 #[tokio::test]
 async fn settings_of_a_database_change_neither_the_migrations_nor_what_emit_refuses() {
     let fixture = Fixture::new().await;
@@ -239,7 +240,8 @@ async fn settings_of_a_database_change_neither_the_migrations_nor_what_emit_refu
     assert!(client.query_one(claim, &[]).await.unwrap().get::<_, bool>(0));
 }
 
-/// What a plain literal loses in some sessions, and what a caller's `search_path` could replace.
+/// No function may contain a literal that some sessions read differently, or call names that the
+/// caller's `search_path` could replace.
 #[tokio::test]
 async fn no_function_rests_on_settings_of_the_session() {
     let fixture = Fixture::new().await;

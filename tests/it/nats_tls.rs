@@ -1,4 +1,4 @@
-//! Who we are to the broker, and whether the connection to it is encrypted.
+//! Tests of how the program authenticates itself to NATS, and whether the connection is encrypted.
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
@@ -12,13 +12,14 @@ use super::support::{
     toml::Toml,
 };
 
-/// An authority, a stranger, and a certificate for `localhost`, all in files.
+/// Files of a certificate authority, of another authority that nobody trusts, and of a certificate
+/// for `localhost`.
 struct Certificates(TempDir);
 
 impl Certificates {
     fn make() -> Self {
         let files = Self(tempfile::tempdir().unwrap());
-        // The server has an account of its own.
+        // The server runs as another user, who has to read the files.
         fs::set_permissions(files.0.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let mut signed = CertificateParams::new(["localhost".to_owned()]).unwrap();
         signed.distinguished_name.push(DnType::CommonName, "server");
@@ -58,7 +59,7 @@ async fn server(extra: String) -> Nats {
     Nats::start(NatsOptions { extra, ..NatsOptions::default() }).await.unwrap()
 }
 
-/// What `check` says of the broker.
+/// Runs `postrider check` against this NATS URL, with further settings.
 async fn check(fixture: &Fixture, url: &str, more: impl FnOnce(Toml) -> Toml) -> Finished {
     let toml = fixture.toml().set("nats.url", url).set("nats.connect_timeout", "2s");
     daemon::run(&more(toml), &["check"]).await
@@ -125,7 +126,7 @@ async fn bad_certificate_reads_as_one_and_names_the_key_to_set() {
         assert!(found.stdout.contains(text) && found.stdout.contains(hint), "{file}: {found:?}");
         assert!(!found.stdout.contains("is it running"), "{file}: {found:?}");
     }
-    // Its key can be read by everyone, so that nobody may be known by it.
+    // The key file is readable by every user, so the program must refuse it.
     let found = check(&fixture, &name, |toml| {
         with("authority.pem")(toml)
             .set("nats.tls_cert", files.path("server.pem"))
@@ -139,7 +140,8 @@ async fn bad_certificate_reads_as_one_and_names_the_key_to_set() {
 #[tokio::test]
 async fn handshake_comes_first_where_both_sides_say_so() {
     let (fixture, files) = (Fixture::new().await, Certificates::make());
-    // After that time the server falls back, which the test's own greeting needs.
+    // After half a second without a handshake the server falls back to a plain greeting, for which
+    // the test waits when it starts the server.
     let server = server(files.tls("handshake_first: \"500ms\"")).await;
     let url = format!("nats://localhost:{}", server.port());
     let authority = files.path("authority.pem");

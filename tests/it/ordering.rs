@@ -1,4 +1,5 @@
-//! What is committed arrives, in the order of its key, whatever transactions do; nothing else does.
+//! Tests of order: committed events are published in the order of their key, however transactions
+//! overlap, and nothing else is published.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -53,7 +54,8 @@ async fn a_transaction_with_an_early_number_that_writes_the_key_late_comes_late(
         let early = early.transaction().await.unwrap();
         early.query_one("SELECT pg_current_xact_id()", &[]).await.unwrap();
         expected.push(emit(&other, "o-1").await);
-        // In every other round the relay has seen the first before the second is written.
+        // In every other round the relay has published the first event before the second one is
+        // written.
         if round % 2 == 0 {
             fixture.wait_stored(2 * round + 1, DEADLINE).await;
         }
@@ -121,7 +123,7 @@ async fn what_is_rolled_back_never_arrives() {
     expected.push(emit(&client, "o-1").await);
     client.batch_execute("COMMIT").await.unwrap();
 
-    // A connection that ends in the middle of a transaction.
+    // The connection is dropped in the middle of a transaction, which Postgres rolls back.
     let torn = fixture.connect().await;
     torn.batch_execute("BEGIN").await.unwrap();
     emit(&torn, "o-1").await;
@@ -164,7 +166,7 @@ async fn a_large_transaction_arrives_whole_beside_small_ones() {
     let mut holder = fixture.connect().await;
     let client = fixture.connect().await;
     let large = holder.transaction().await.unwrap();
-    // One key: its rows have to come in the order in which they were inserted.
+    // All rows have one key, so they must be published in the order of their inserts.
     app::insert_backlog(&large, 5_000, 1).await;
     for _ in 0..50 {
         emit(&client, "o-1").await;
@@ -181,7 +183,8 @@ async fn a_large_transaction_arrives_whole_beside_small_ones() {
     assert_eq!(messages.len(), 5_100);
 }
 
-/// A poll reads them all, and keeps what there is room for: the rest comes by pages of late rows.
+/// One poll finds all late rows but keeps only what fits into `batch_bytes`. The rest is read by
+/// pages of late rows.
 #[tokio::test]
 async fn a_late_transaction_of_more_bytes_than_a_page_arrives_whole_and_in_order() {
     let fixture = Fixture::new().await;
@@ -199,8 +202,8 @@ async fn a_late_transaction_of_more_bytes_than_a_page_arrives_whole_and_in_order
     assert!(numbers.eq(0..600), "600 in order");
 }
 
-/// A poll of what is new goes over the rows of open transactions as well. Of these there can be so
-/// many that no poll ends in time; pages do.
+/// A poll of new rows also passes over rows of open transactions. With very many of those no poll
+/// ends within its deadline, and the relay reads pages instead.
 #[tokio::test]
 async fn an_open_transaction_of_very_many_rows_does_not_stop_the_others() {
     let fixture = Fixture::new().await;
@@ -209,7 +212,7 @@ async fn an_open_transaction_of_very_many_rows_does_not_stop_the_others() {
     let open = holder.transaction().await.unwrap();
     open.execute("SELECT pg_current_xact_id()", &[]).await.unwrap();
     app::insert_backlog(&client, 2_000, 10).await;
-    // What the defaults would compute is given, which takes less time.
+    // The values of the column defaults are given, which makes the insert faster.
     let many = "INSERT INTO postrider.outbox (slot, occurred_at, event_id, event_type)
         SELECT 0, 'epoch', '01a1fbd8-abc2-7eb1-8da8-e6b4d19df3fa', 'a'
         FROM generate_series(1, 1500000)";
@@ -217,7 +220,7 @@ async fn an_open_transaction_of_very_many_rows_does_not_stop_the_others() {
     let daemon = fixture
         .daemon()
         .set("database.query_timeout", "100ms")
-        // Of any statement: a busy machine takes so long for small ones too.
+        // On a busy machine any statement may exceed this deadline, even a small one.
         .allow_log("canceling statement due to statement timeout")
         .allow_log("no answer from the database within")
         .start();
@@ -243,7 +246,7 @@ async fn kills_while_a_late_transaction_is_read_repeat_and_reorder_none_of_its_r
     for stored in [2_000, 4_000, 6_000, 8_000] {
         wait_stored(&fixture.nats.url(), &fixture.stream, stored, DEADLINE).await;
         daemon.kill9();
-        // Some that are new belong to the span after the one that was cut.
+        // These new rows belong to the span after the one whose reading the kill interrupted.
         app::insert_backlog(&client, 100, 1).await;
         daemon.start_again();
     }

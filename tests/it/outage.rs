@@ -1,26 +1,29 @@
-//! A long outage of the broker: nothing dies, nothing is stored twice, memory stays flat.
+//! Tests of a long outage of the broker: no event dies, none is stored twice, and memory stays
+//! constant.
 
 use std::time::Duration;
 
 use super::support::{DEADLINE, Fixture, app, eventually, let_pass};
 
-/// Long enough for a hundred thousand rows on a machine that has other things to do.
+/// Deadline for a hundred thousand rows on a machine that is busy with other work.
 const LONG_DEADLINE: Duration = Duration::from_mins(8);
 
-/// How long the broker stays away: `OUTAGE_SECONDS=600` for the real ten minutes.
+/// Duration of the outage: 8 s, or the value of `OUTAGE_SECONDS`. `OUTAGE_SECONDS=600` gives the
+/// ten minutes of the promise.
 fn outage() -> Duration {
     let seconds = std::env::var("OUTAGE_SECONDS").ok().and_then(|text| text.parse().ok());
     Duration::from_secs(seconds.unwrap_or(8))
 }
 
-/// What the program takes, in KiB.
+/// Resident memory of the program, in KiB.
 fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// Samples memory while time passes; returns the medians of the second and of the last quarter.
+/// Samples the program's memory for this time. Returns the medians of the second and of the last
+/// quarter, in KiB.
 async fn watch_memory(pid: u32, time: Duration) -> (u64, u64) {
     let mut samples = Vec::new();
     let end = tokio::time::Instant::now() + time;
@@ -37,8 +40,8 @@ async fn watch_memory(pid: u32, time: Duration) -> (u64, u64) {
     (median(&samples[quarter..2 * quarter]), median(&samples[3 * quarter..]))
 }
 
-/// The broker forgets ids after three seconds, and is away for longer: what was on its way when it
-/// went cannot be sent again without a scan.
+/// The broker forgets ids after three seconds and is away for longer. Messages that were in flight
+/// cannot be sent again without a scan of the stream.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_longer_than_the_brokers_memory_repeats_and_kills_nothing() {
     let mut fixture = Fixture::own_nats().await;
@@ -57,7 +60,7 @@ async fn an_outage_longer_than_the_brokers_memory_repeats_and_kills_nothing() {
     let (url, stream) = (fixture.nats.url(), fixture.stream.clone());
     drop(jetstream);
     app::wait_stored(&url, &stream, 2_000, LONG_DEADLINE).await;
-    // Killed in the middle of a drain: hundreds of messages are on their way.
+    // The broker is killed in the middle of a drain, with hundreds of messages in flight.
     fixture.nats.own().kill9().unwrap();
     let arriving = async {
         for _ in 0..40 {
@@ -89,7 +92,7 @@ async fn an_outage_longer_than_the_brokers_memory_repeats_and_kills_nothing() {
     assert!(late < early + early / 20 + 512, "{early} KiB, then {late} KiB");
 }
 
-/// Every answer is lost: what is sent again and again leaves nothing behind.
+/// Every answer is lost, and the messages that are sent again and again must not use up memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_thousand_unanswered_publishes_leave_nothing_behind() {
     const WANTED: f64 = 50_000.0;
@@ -107,7 +110,8 @@ async fn fifty_thousand_unanswered_publishes_leave_nothing_behind() {
         .start();
     app::insert_backlog(&client, 10, 10).await;
     fixture.wait_stored(10, DEADLINE).await;
-    // A server that takes everything and answers nothing: frozen for less than a connection lives.
+    // The frozen server takes messages and answers none. Each freeze is too short to end the
+    // connection.
     let unconfirmed = async || {
         let body = daemon.get("/metrics").await.map(|answer| answer.body).unwrap_or_default();
         let line = body.lines().find(|line| {

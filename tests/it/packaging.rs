@@ -1,4 +1,5 @@
-//! What is shipped beside the program: the systemd unit is valid and as closed as promised.
+//! Tests of the systemd unit that is shipped with the program: it is valid, and as restricted as
+//! promised.
 #![cfg(target_os = "linux")]
 
 use std::{
@@ -9,7 +10,8 @@ use std::{
 const UNIT: &str = include_str!("../../deploy/systemd/postrider.service");
 const EXPOSURE_MAX: f64 = 1.5;
 
-/// Absent on Linux is a failure, not a reason to skip: the installer of services brings it.
+/// Runs systemd-analyze on a unit. A missing systemd-analyze fails the test, because
+/// `install-services.sh` installs it.
 fn systemd_analyze(args: &[&str], unit: &str) -> Output {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("postrider.service");
@@ -29,14 +31,15 @@ fn text(output: &Output) -> String {
 
 #[test]
 fn systemd_finds_nothing_to_say_about_the_unit() {
-    // The program is not installed here, and systemd insists that it exists.
+    // systemd requires the unit's program to exist, so the path is replaced by that of the built
+    // program.
     let unit = UNIT.replace("/usr/bin/postrider", env!("CARGO_BIN_EXE_postrider"));
     assert_ne!(unit, UNIT);
     let output = systemd_analyze(&["verify"], &unit);
     assert!(output.status.success(), "{}", text(&output));
     assert_eq!(text(&output), "");
 
-    // And it would say so: a misspelt key is noticed.
+    // A misspelt key is reported, which shows that the check above works.
     let output = systemd_analyze(&["verify"], &unit.replace("WatchdogSec=", "WatchdgSec="));
     assert!(text(&output).contains("WatchdgSec"), "{}", text(&output));
 }
@@ -55,7 +58,8 @@ fn the_unit_is_exposed_to_no_more_than_it_needs() {
 
 #[test]
 fn the_unit_does_not_restart_what_a_restart_cannot_repair() {
-    // The exit codes of a wrong command line, usage, missing permission and bad configuration.
+    // Exit codes after which systemd must not start the program again: wrong command line, usage,
+    // missing permission, bad configuration.
     assert!(UNIT.contains("\nRestartPreventExitStatus=2 64 77 78\n"));
     assert!(UNIT.contains("\nType=notify\n"));
 }

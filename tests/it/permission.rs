@@ -1,4 +1,5 @@
-//! A broker that forbids something: the gate closes and says so, and nothing becomes a dead letter.
+//! Tests of a NATS user who may not publish or subscribe: the publishing gate closes with the
+//! reason, and no event becomes a dead letter.
 
 use postrider::dev::servers::NatsOptions;
 use uuid::Uuid;
@@ -12,7 +13,8 @@ use super::support::{
 
 const GRANTED: &str = "permissions { publish: [\">\"], subscribe: [\">\"] }";
 
-/// Two users: the tests', who may do everything, and the program's.
+/// Configuration of a NATS server with two users: one for the tests, who may do everything, and one
+/// for the program.
 fn accounts(permissions: &str) -> String {
     format!(
         "authorization {{ users: [\n\
@@ -45,7 +47,7 @@ async fn emit(fixture: &Fixture, count: usize) {
     }
 }
 
-/// What `/readyz?verbose` says of the gate.
+/// State of the publishing gate in `/readyz?verbose`. `None` while it is open.
 async fn gate(daemon: &Daemon) -> Option<serde_json::Value> {
     let answer = daemon.get("/readyz?verbose").await?;
     let body: serde_json::Value = serde_json::from_str(&answer.body).ok()?;
@@ -57,7 +59,8 @@ async fn wait_denied(daemon: &Daemon, subject: &str) {
         gate(daemon).await.is_some_and(|gate| gate["kind"] == "permission_denied")
     })
     .await;
-    // The cause stays the same: an answer that does not come is no other failure.
+    // For 3 s the reported cause must stay the same, although publishes without an answer also time
+    // out meanwhile.
     let end = tokio::time::Instant::now() + std::time::Duration::from_secs(3);
     while tokio::time::Instant::now() < end {
         let gate = gate(daemon).await.expect("a closed gate");
@@ -133,9 +136,10 @@ async fn wrong_credentials_are_named_and_never_shown() {
     fixture.wait_stored(20, DEADLINE).await;
 }
 
-/// The complaint names a subject and no message. It counted as an answer to all of that subject that
-/// was on its way: what had been taken before, and whose acknowledgement was still to come, could
-/// become a dead letter too, or be stored again when it had been forgotten.
+/// Former defect: the server's error names a subject and no message, and the relay took it for the
+/// answer to every message in flight on that subject. A message that was stored, with its
+/// acknowledgement still to come, could become a dead letter. Or it was stored again once the
+/// stream had forgotten its id.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_taken_before_a_permission_was_withdrawn_is_no_dead_letter() {
     let mut fixture = fixture(GRANTED).await;

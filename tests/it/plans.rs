@@ -1,6 +1,7 @@
-//! The statements of the data path stay on their indexes in every situation, with any statistics.
+//! Tests that the statements of the data path use their indexes in every situation, with any
+//! statistics.
 //!
-//! What `sql_reader` shows behind 5 million rows for one situation is shown here for the others.
+//! `sql_reader` tests one situation in a table of 5 million rows. This file tests the others.
 
 use postrider::outbox::{SESSION_SETTINGS, with_columns};
 use serde_json::Value;
@@ -8,18 +9,18 @@ use tokio_postgres::{Client, GenericClient, SimpleQueryMessage};
 
 use super::support::Fixture;
 
-/// Rows that were there when the statistics were taken that later are stale.
+/// Number of rows in the table when the statistics are taken that are stale later.
 const FIRST_ROWS: i64 = 10;
 
 const SETTLED_ROWS: i64 = 300_000;
 
-/// A statement of the relay's, prepared as it prepares it.
+/// A statement of the relay, prepared as the relay prepares it.
 struct Prepared {
     name: &'static str,
     arguments: String,
 }
 
-/// What the planner made of a statement, and what it cost.
+/// Plan of a statement and its measured cost.
 struct Plan {
     text: String,
     buffers: i64,
@@ -71,13 +72,13 @@ async fn explain(client: &Client, statement: &Prepared) -> Plan {
     Plan { buffers, rows: number("Actual Rows"), faults: faults(top), text }
 }
 
-/// A number of a plan. From version 18 on the rows have decimals.
+/// Whole part of a number in a plan. From version 18 of Postgres on, row counts have decimals.
 fn whole(number: &Value) -> i64 {
     let text = number.to_string();
     text.split('.').next().and_then(|whole| whole.parse().ok()).unwrap_or(0)
 }
 
-/// The text of a `json` value.
+/// Text of a value of type `json`.
 struct Json(String);
 
 impl tokio_postgres::types::FromSql<'_> for Json {
@@ -93,9 +94,10 @@ impl tokio_postgres::types::FromSql<'_> for Json {
     }
 }
 
-/// Rows in one slot, as the relay leaves them behind: settled.
+/// Fills one table of the outbox with settled rows, as the relay leaves them.
 async fn fill(client: &Client) {
-    // What the writers' defaults cost is not the subject here.
+    // The table is unlogged to make filling it faster, because the cost of inserts is not tested
+    // here.
     client.batch_execute(r#"ALTER TABLE "postrider".outbox_0 SET UNLOGGED"#).await.unwrap();
     client
         .batch_execute(r#"ALTER TABLE "postrider".outbox_0 SET (autovacuum_enabled = off)"#)
@@ -125,8 +127,8 @@ async fn insert(client: &impl GenericClient, rows: i64) {
 const SNAPSHOT: &str = "SELECT pg_current_snapshot()::text";
 const FENCE: &str = r#"SELECT pg_sequence_last_value('"postrider".outbox_seq_seq')::text"#;
 
-/// A statement in a situation in which it runs: the rows that it has to give, and the pages of the
-/// database that it may touch for them.
+/// A statement in one situation in which the relay runs it, with the rows that it must return. It
+/// may touch at most `buffers_max` pages of the database.
 struct Situation {
     name: &'static str,
     statement: Prepared,
@@ -134,12 +136,12 @@ struct Situation {
     buffers_max: i64,
 }
 
-/// One page is at most 1,000 rows here.
+/// Makes all situations. A page has at most 1,000 rows here.
 async fn situations(fixture: &Fixture, client: &Client) -> Vec<Situation> {
     let mut holder = fixture.connect().await;
     let late = holder.transaction().await.unwrap();
     insert(&late, 3).await;
-    // Late is only who was overtaken.
+    // A transaction is late only when another one has inserted after it and committed before it.
     insert(client, 1).await;
     let (floor_p, p) = (text(client, FENCE).await, text(client, SNAPSHOT).await);
     insert(client, 200).await;
@@ -197,7 +199,7 @@ async fn situations(fixture: &Fixture, client: &Client) -> Vec<Situation> {
     ]
 }
 
-/// No scan of a whole table, and no sorting of more than a page.
+/// Faults of a plan: scans of a whole table, and sorts of more rows than a page.
 fn faults(plan: &Value) -> Vec<String> {
     let kind = plan["Node Type"].as_str().unwrap_or_default();
     let rows = whole(&plan["Actual Rows"]);
@@ -220,7 +222,8 @@ fn faults(plan: &Value) -> Vec<String> {
 
 #[tokio::test]
 async fn the_fetch_stays_on_its_indexes_in_every_situation() {
-    // Open transactions of other tests would count as late ones, each with a probe of every leaf.
+    // The server is the test's own, because open transactions of other tests would count as late
+    // ones. Each late transaction costs a probe of every table.
     let fixture = Fixture::own_postgres().await;
     let admin = fixture.connect().await;
     insert(&admin, FIRST_ROWS).await;
@@ -242,7 +245,7 @@ async fn the_fetch_stays_on_its_indexes_in_every_situation() {
         admin.batch_execute(change).await.unwrap();
         let client = session(&fixture).await;
         for Situation { name, statement, rows, buffers_max } in &situations {
-            // The first reader sets hint bits and warms caches of the catalogue.
+            // This unmeasured run sets hint bits and fills the catalogue's caches.
             explain(&client, statement).await;
             let plan = explain(&client, statement).await;
             let context = || format!("statistics {state}, {name}:\n{}", plan.text);

@@ -1,4 +1,4 @@
-//! What dead letters cost the others, and how a flood of them is redriven.
+//! Tests of what dead letters cost other keys, and of redriving very many of them.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -12,14 +12,15 @@ use super::support::{
     eventually, nats,
 };
 
-/// For a hundred thousand rows on a machine that has other things to do.
+/// Deadline for a hundred thousand rows on a machine that is busy with other work.
 const LONG_DEADLINE: Duration = Duration::from_mins(8);
 
 fn from_env(name: &str, usual: i64) -> i64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
-/// Rows of a thousand keys, each row with its number within its key.
+/// Inserts rows of a thousand keys. Each row has its number within its key as the aggregate
+/// version.
 async fn insert(client: &Client, rows: i64, payload_bytes: i32) {
     let insert = r#"INSERT INTO "postrider".outbox
         (event_type, aggregate_type, aggregate_id, aggregate_version, payload)
@@ -30,7 +31,7 @@ async fn insert(client: &Client, rows: i64, payload_bytes: i32) {
     client.execute(insert, &[&rows, &payload_bytes]).await.unwrap();
 }
 
-/// Every key's rows once and in order.
+/// Asserts that the rows of every key are in the stream once and in order.
 async fn assert_in_order(fixture: &Fixture, keys: usize) {
     let mut last: HashMap<String, i64> = HashMap::new();
     for message in fixture.read_stream().await {
@@ -48,14 +49,14 @@ async fn unresolved(client: &Client, state: &str) -> i64 {
     client.query_one(count, &[&state]).await.unwrap().get(0)
 }
 
-/// What stands at the head of one key.
+/// Kind of the first event of one key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Head {
     Good,
     Poison,
 }
 
-/// How long a relay takes for some rows.
+/// Time in which a new relay publishes these rows.
 async fn drained_in(rows: i64, head: Head) -> Duration {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
@@ -75,8 +76,9 @@ async fn drained_in(rows: i64, head: Head) -> Duration {
     took
 }
 
-/// The other 999 keys lose next to nothing. The bound is wide, because other tests run meanwhile;
-/// alone the ratio is near 1: `POISON_ROWS=200000 POISON_ROUNDS=3 cargo test poison_at_the_head`.
+/// A dead letter at the head of one key must not slow the other 999 down by much. The bound is
+/// wide, because other tests run meanwhile. Alone the ratio is near 1: `POISON_ROWS=200000
+/// POISON_ROUNDS=3 cargo test poison_at_the_head`.
 #[tokio::test(flavor = "multi_thread")]
 async fn poison_at_the_head_of_one_of_a_thousand_keys_costs_the_others_little() {
     let rows = from_env("POISON_ROWS", 20_000);
@@ -91,7 +93,8 @@ async fn poison_at_the_head_of_one_of_a_thousand_keys_costs_the_others_little() 
     assert!(ratios[ratios.len() / 2] > 0.5, "{ratios:.3?}");
 }
 
-/// Dead letters that are too large for their stream, which then takes larger ones.
+/// Makes dead letters of messages that are too large for the stream, and raises the stream's limit
+/// afterwards.
 async fn flood(fixture: &Fixture, daemon: &DaemonBuilder, client: &Client, rows: i64) {
     let jetstream = fixture.jetstream().await;
     nats::create_stream(&jetstream, &fixture.stream, &format!("{}.>", fixture.prefix)).await;
@@ -106,7 +109,7 @@ async fn flood(fixture: &Fixture, daemon: &DaemonBuilder, client: &Client, rows:
     jetstream.update_stream(Config { max_message_size: -1, ..small }).await.unwrap();
 }
 
-/// `REDRIVE_ROWS=100000` for the real flood.
+/// Redrives 10,000 letters by default; `REDRIVE_ROWS=100000` makes it a hundred thousand.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_dead_letters_is_redriven_in_the_order_of_its_keys_in_several_goes() {
     let rows = from_env("REDRIVE_ROWS", 10_000);
@@ -123,7 +126,8 @@ async fn a_flood_of_dead_letters_is_redriven_in_the_order_of_its_keys_in_several
     let _relay = daemon.start();
     let toml = fixture.toml();
     let began = Instant::now();
-    // Killed in the middle: what is committed stays, and the next run does the rest.
+    // The first command is killed in the middle. Its committed batches stay, and the second command
+    // does the rest.
     let some = eventually("some are redriven", DEADLINE, async || {
         unresolved(&client, "dead").await <= rows - 2_000
     });

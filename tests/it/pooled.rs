@@ -1,5 +1,5 @@
-//! The relay behind a pooler that lends sessions for one transaction, with an application beside it
-//! in the same pool.
+//! Tests of a relay behind a connection pooler that lends sessions for one transaction each. An
+//! application uses the same pool.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -27,8 +27,8 @@ fn daemon(fixture: &Fixture, pooler: &Pgbouncer) -> DaemonBuilder {
         .allow_log("waiting for Postgres")
 }
 
-/// Every setting of the session that the pooler lends just now, but for what the pooler sets itself,
-/// and what the application's own first function call brings along.
+/// All settings of the session that the pooler lends now. Settings that the pooler itself or the
+/// application's first function call changes are left out.
 async fn settings(client: &Client) -> BTreeMap<String, String> {
     let asked = "SELECT name, setting FROM pg_settings WHERE name <> 'application_name'
         AND name NOT LIKE 'plpgsql.%'";
@@ -41,7 +41,7 @@ async fn settings(client: &Client) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Names what differs, and not four hundred settings.
+/// Asserts that all settings are the same, and prints only those that differ.
 fn assert_same(before: &BTreeMap<String, String>, now: &BTreeMap<String, String>, when: &str) {
     let names = before.keys().chain(now.keys());
     let differs = |name: &&String| before.get(*name) != now.get(*name);
@@ -49,7 +49,8 @@ fn assert_same(before: &BTreeMap<String, String>, now: &BTreeMap<String, String>
     assert!(different.is_empty(), "{when}: {different:?}");
 }
 
-/// An application's transaction: its own table without a schema, and an event.
+/// Commits an application's transaction: a row in its own table, named without a schema, and an
+/// event.
 async fn place_order(client: &mut Client, n: i32) -> Result<(), tokio_postgres::Error> {
     let transaction = client.transaction().await?;
     transaction.query_typed("INSERT INTO orders VALUES ($1)", &[(&n, Type::INT4)]).await?;
@@ -58,8 +59,8 @@ async fn place_order(client: &mut Client, n: i32) -> Result<(), tokio_postgres::
     transaction.commit().await
 }
 
-/// Our settings stayed on the sessions that the application got next: 60 of its 60 transactions
-/// failed with `relation "orders" does not exist`.
+/// Former defect: the relay's settings stayed in the sessions that the application got next. All 60
+/// transactions of the application failed with `relation "orders" does not exist`.
 #[tokio::test]
 async fn an_application_in_the_same_pool_notices_nothing_of_the_relay() {
     let fixture = Fixture::new().await;
@@ -79,7 +80,7 @@ async fn an_application_in_the_same_pool_notices_nothing_of_the_relay() {
     assert!(fixture.wait_drained(DEADLINE).await);
     daemon.stop().await;
     assert_same(&before, &settings(&client).await, "after the relay");
-    // Each session of the pool is as it was, whichever comes next.
+    // No session of the pool has a prepared statement of the relay left.
     let prepared = "SELECT statement FROM pg_prepared_statements";
     let left = client.query_typed(prepared, &[]).await.unwrap();
     let left: Vec<String> = left.iter().map(|row| row.get(0)).collect();
@@ -88,7 +89,8 @@ async fn an_application_in_the_same_pool_notices_nothing_of_the_relay() {
     assert_eq!(stored.len(), 60);
 }
 
-/// The lock was re-entrant in a shared session, so that both led; or nobody did.
+/// Former defect: behind a pooler two instances shared a session and so could take the same lock,
+/// and both led. Or neither led.
 #[tokio::test]
 async fn one_of_two_leads_through_a_pool_and_the_other_takes_over() {
     let fixture = Fixture::new().await;
@@ -140,7 +142,8 @@ async fn status_check_and_the_commands_work_through_a_pool_and_say_so() {
     assert!(migrate.stderr.contains("connection pooler"), "{}", migrate.stderr);
 }
 
-/// A pooler's few sessions serve any number of clients: their limit is no obstacle to a start.
+/// Through a pooler a few sessions serve any number of clients, so a low limit of sessions must not
+/// prevent a start.
 #[tokio::test]
 async fn a_limit_of_sessions_that_a_pool_keeps_within_is_no_obstacle() {
     let fixture = Fixture::new().await;
@@ -152,7 +155,7 @@ async fn a_limit_of_sessions_that_a_pool_keeps_within_is_no_obstacle() {
     let url = pooler.url_as(&role, &fixture.database);
     let check = run(&fixture.toml().set("database.url", url.as_str()), &["check"]).await;
     assert_eq!(check.code, Some(0), "{check:?}");
-    // Of a lease that the pool of two is late with, the log may speak.
+    // The pool has only two sessions, so the lease may be renewed late, and the log may warn of it.
     let mut daemon = fixture
         .daemon()
         .set("database.url", url)
@@ -164,7 +167,7 @@ async fn a_limit_of_sessions_that_a_pool_keeps_within_is_no_obstacle() {
     fixture.wait_stored(10, DEADLINE).await;
 }
 
-/// A pooler that gets the commands to reconnect, to kill or to pause, over and over.
+/// The pooler gets the commands RECONNECT, KILL and PAUSE over and over, and no event is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pooler_that_reconnects_kills_and_pauses_costs_nothing() {
     let mut fixture = Fixture::new().await;
@@ -191,7 +194,7 @@ async fn a_pooler_that_reconnects_kills_and_pauses_costs_nothing() {
     };
     fixture.under_load(steady(500, 50), strikes).await;
 
-    // A KILL has cost it its session, so it has led more than once.
+    // Each KILL ended the relay's session, so the relay has become the leader more than once.
     let client = fixture.connect().await;
     let term = r#"SELECT term FROM "postrider".position"#;
     let term: i64 = client.query_one(term, &[]).await.unwrap().get(0);

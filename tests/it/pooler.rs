@@ -1,4 +1,5 @@
-//! The throwaway PgBouncer, and an application that works through it.
+//! Tests of the throwaway PgBouncer that other tests use, with an application that works through
+//! it.
 
 use std::{collections::HashSet, future::Future, time::Duration};
 
@@ -7,7 +8,7 @@ use tokio_postgres::{Client, SimpleQueryMessage, types::Type};
 
 use crate::support::{DEADLINE, Fixture, eventually, postgres};
 
-/// One row with one text, as psql would ask for it: the simple protocol.
+/// First column of the first row of a statement, by the simple protocol, as psql sends it.
 async fn ask(client: &Client, statement: &str) -> Result<String, tokio_postgres::Error> {
     let messages = client.simple_query(statement).await?;
     let first = messages.iter().find_map(|message| {
@@ -17,11 +18,13 @@ async fn ask(client: &Client, statement: &str) -> Result<String, tokio_postgres:
     Ok(first.unwrap_or_default())
 }
 
-/// One transaction of an application: a row of its own and an event. Returns the backend's id.
+/// Commits a transaction of an application: a row in its own table and an event. Returns the
+/// process id of the backend.
 async fn place_order(client: &mut Client, n: i32) -> String {
     let order = format!("o-{n}");
     let transaction = client.transaction().await.unwrap();
-    // Typed: a statement prepared by name would be met by another client's session.
+    // The query is sent with types and without a name, because a named statement could be missing
+    // in the next session that the pooler lends.
     let insert = "INSERT INTO orders VALUES ($1)";
     transaction.query_typed(insert, &[(&n, Type::INT4)]).await.unwrap();
     let emit = r#"SELECT "postrider".emit('order.placed', '{"n": 1}'::json, 'order', $1)"#;
@@ -42,7 +45,8 @@ async fn count(client: &Client, table: &str) -> i64 {
     client.query_one(&format!("SELECT count(*) FROM {table}"), &[]).await.unwrap().get(0)
 }
 
-/// The end of a future that must not come before `turned` has: a paused statement, for instance.
+/// Result of a future that must not complete before `turned` has completed. A statement that a
+/// pause holds up is an example.
 async fn not_before<T>(work: impl Future<Output = T>, turned: impl AsyncFnOnce()) -> T {
     let mut work = Box::pin(work);
     tokio::select! { biased;
@@ -64,7 +68,8 @@ async fn two_clients_share_one_session_in_transaction_mode() {
         pids.insert(place_order(&mut other, n).await);
     }
     assert_eq!(pids.len(), 1, "{pids:?}");
-    // What one client leaves in the session, the other finds: that is what a pooler is.
+    // A setting that one client changes is there for the other client, because both share the
+    // session.
     ask(&one, "SET application_name = 'left_behind'").await.unwrap();
     ask(&one, "SET work_mem = '123kB'").await.unwrap();
     assert_eq!(ask(&other, "SHOW work_mem").await.unwrap(), "123kB");
@@ -88,7 +93,7 @@ async fn a_session_belongs_to_one_client_in_session_mode() {
     let (first, second) = (place_order(&mut one, 1).await, place_order(&mut other, 1).await);
     assert_ne!(first, second);
     assert_eq!(place_order(&mut one, 2).await, first);
-    // Both sessions are taken: a third client waits until one of them leaves.
+    // Both sessions are in use, so a third client waits until one of the others disconnects.
     let mut third = postgres::connect(&url).await;
     let pid = not_before(place_order(&mut third, 3), async || {
         eventually("a waiting client", DEADLINE, async || {
@@ -157,7 +162,7 @@ async fn a_pooler_that_was_killed_comes_back_on_its_port_with_new_options() {
     pooler.start_again().await.unwrap();
     assert_eq!(pooler.port(), port);
 
-    // Now it asks for the password, and the URL has it.
+    // The pooler asks for a password now, so the URL without one is refused.
     assert!(tokio_postgres::connect(&url, tokio_postgres::NoTls).await.is_err());
     let mut client = postgres::connect(&pooler.url(&fixture.database)).await;
     place_order(&mut client, 2).await;

@@ -1,4 +1,5 @@
-//! Postgres restarts, crashes, or cuts connections: nothing is lost, repeated or reordered.
+//! Tests of outages of Postgres: it restarts, crashes, or ends sessions. No event is lost, repeated
+//! or reordered.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::support::{
     postgres::{create_migrated, without_two_phase_commit},
 };
 
-/// The program, with what it says when Postgres goes away.
+/// The program, which may log the warnings of an outage of Postgres.
 fn daemon(fixture: &Fixture) -> DaemonBuilder {
     fixture
         .daemon()
@@ -48,7 +49,8 @@ async fn postgres_crashed_under_load_costs_nothing() {
         let postgres = fixture.postgres.own();
         for round in 0..4 {
             let_pass(Duration::from_millis(500)).await;
-            // Both end without a checkpoint; what was not flushed, as our position, is gone.
+            // Both ends skip the checkpoint, so everything that was not flushed is lost. The
+            // relay's position may be among it.
             if round % 2 == 0 {
                 postgres.stop_immediate().await.unwrap();
             } else {
@@ -69,7 +71,7 @@ async fn terminated_connections_under_load_cost_nothing() {
 
     let terminate = async |fixture: &mut Fixture| {
         let client = fixture.connect().await;
-        // The program's connections in every round, and one of the writers'.
+        // Each round ends the sessions of the program and at most one of a writer.
         let statement = "SELECT pg_terminate_backend(pid) FROM (
                 SELECT pid, application_name FROM pg_stat_activity
                 WHERE datname = current_database() AND pid <> pg_backend_pid()
@@ -89,7 +91,7 @@ async fn terminated_connections_under_load_cost_nothing() {
     assert!(daemon.log().contains("the relay stopped leading"));
 }
 
-/// Whether the program leads, through a session that stands.
+/// Whether the leader's session, as the position records it, is still open.
 const HOLDS_LOCK: &str = r#"SELECT EXISTS (SELECT FROM "postrider".position AS p
     JOIN pg_stat_activity AS a ON a.pid = p.backend_pid AND a.backend_start = p.backend_start)"#;
 
@@ -102,7 +104,8 @@ async fn a_statement_that_is_cancelled_is_tried_again() {
     app::insert_backlog(&client, 10, 10).await;
     fixture.wait_stored(10, DEADLINE).await;
 
-    // A migration or a `VACUUM FULL` of somebody's: writers go on, the relay cannot read.
+    // The lock is one that a migration or a `VACUUM FULL` takes. Writers insert into another table
+    // meanwhile, and the relay cannot read.
     let lock = locker.transaction().await.unwrap();
     lock.batch_execute(r#"LOCK TABLE "postrider".outbox_5 IN ACCESS EXCLUSIVE MODE"#)
         .await
@@ -112,7 +115,7 @@ async fn a_statement_that_is_cancelled_is_tried_again() {
     lock.commit().await.unwrap();
     fixture.wait_stored(20, DEADLINE).await;
 
-    // And one that keeps the position from being written.
+    // This lock keeps the relay from writing its position.
     let lock = locker.transaction().await.unwrap();
     lock.batch_execute(r#"LOCK TABLE "postrider".position IN EXCLUSIVE MODE"#).await.unwrap();
     app::insert_backlog(&client, 10, 10).await;
@@ -159,7 +162,8 @@ async fn a_database_without_the_schema_is_waited_for_with_what_to_do() {
     let mut daemon = daemon(&fixture).set("database.url", fixture.postgres.url(&bare)).start();
     let line = daemon.wait_log("waiting for Postgres", DEADLINE).await;
     assert!(line.contains("postrider migrate"), "{line}");
-    // `postrider migrate` makes another database of the same name out of it; the relay goes on.
+    // The database is replaced by a migrated one of the same name, and the relay must start to work
+    // by itself.
     fixture
         .postgres
         .execute("postgres", &format!("DROP DATABASE {bare} WITH (FORCE)"))

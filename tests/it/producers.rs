@@ -1,4 +1,5 @@
-//! Applications that cannot insert events: what they lack, or whose lock they wait for, is named.
+//! Tests of applications that cannot insert events: `status` and `check` name the missing
+//! privilege, or the session that holds the lock.
 
 use tokio_postgres::Client;
 
@@ -6,20 +7,21 @@ use super::support::{
     DEADLINE, Fixture, Login, daemon, eventually, letters::json, postgres::connect, toml::Toml,
 };
 
-/// Everything that an application does, each in a transaction that is rolled back.
+/// Statements of an application. Each is run in a transaction that is rolled back.
 const STATEMENTS: [&str; 3] = [
     "INSERT INTO postrider.outbox (event_type) VALUES ('order.placed')",
     "SELECT postrider.emit('order.placed', '{}', 'order', 'o-1', headers => '{\"tenant\": \"a\"}')",
     "SELECT postrider.emit_many('[{\"event_type\": \"order.placed\"}]')",
 ];
 
-/// A login that may insert, as the documentation says; its name and its connection.
+/// Name and connection of a login in the role `postrider_producer`, as the documentation sets it
+/// up.
 async fn producer(fixture: &Fixture) -> (String, Client) {
     let Login { name, url } = fixture.login("producer").await;
     (name, connect(&url).await)
 }
 
-/// The statements that are refused for want of a privilege.
+/// Statements that Postgres refuses with 42501, for want of a privilege.
 async fn refused(client: &Client) -> Vec<&'static str> {
     let mut refused = Vec::new();
     for statement in STATEMENTS {
@@ -33,20 +35,22 @@ async fn refused(client: &Client) -> Vec<&'static str> {
     refused
 }
 
-/// The findings about applications, as `status` has them.
+/// Findings of `status` about applications that cannot insert.
 async fn findings(toml: &Toml) -> Vec<serde_json::Value> {
     let status = json(toml, &["status"]).await;
     let findings = status["findings"].as_array().unwrap().clone();
     findings.into_iter().filter(|finding| finding["code"] == "producers_hindered").collect()
 }
 
-/// The schema's owner is no superuser as a rule, and its function runs as the owner.
+/// SQL that gives the wake-up function an owner who is no superuser, as in most databases. The
+/// function runs with its owner's rights.
 const OWNED: &str = "CREATE ROLE %_owner;
     GRANT USAGE ON SCHEMA postrider TO %_owner;
     GRANT SELECT, UPDATE ON SEQUENCE postrider.gate, postrider.wake_until TO %_owner;
     ALTER FUNCTION postrider.wake() OWNER TO %_owner";
 
-/// All inserts failed with 42501 inside the trigger, and everything of ours was green.
+/// Former defect: all inserts failed with 42501 inside the trigger, and Postrider reported no
+/// problem.
 #[tokio::test]
 async fn a_function_that_the_trigger_calls_and_was_revoked_from_everybody_is_named() {
     let fixture = Fixture::new().await;
@@ -85,8 +89,8 @@ async fn a_function_that_the_trigger_calls_and_was_revoked_from_everybody_is_nam
     eventually("the metric", DEADLINE, async || daemon.metric(metric).await < 1.0).await;
 }
 
-/// Each privilege that an insert or a function for applications needs: without it, it is named, and
-/// what is named repairs it.
+/// Takes away each privilege that an insert or a function for applications needs. The finding has
+/// to name it, with the statement that grants it again.
 #[tokio::test]
 async fn whatever_an_application_needs_and_lost_is_named_with_the_statement_that_grants_it() {
     let of_ours = [
@@ -118,7 +122,7 @@ async fn whatever_an_application_needs_and_lost_is_named_with_the_statement_that
         assert!(!check.contains("may insert into the outbox"), "{check}");
 
         admin.batch_execute(revoke).await.unwrap();
-        // Sessions that were open have their plans.
+        // Open sessions keep plans from before the REVOKE, so a new session is needed.
         let url = fixture.database_url().replace("postgres@", &format!("{name}@"));
         let shop = connect(&url).await;
         let before = refused(&shop).await;
@@ -140,10 +144,11 @@ async fn whatever_an_application_needs_and_lost_is_named_with_the_statement_that
     }
 }
 
-/// Inserts waited for a lock that the relay does not meet, and everything was green.
+/// Former defect: inserts waited for a lock for which the relay does not wait, and no problem was
+/// reported.
 #[tokio::test]
 async fn a_lock_that_keeps_applications_from_inserting_names_its_session() {
-    // An index that is built without CONCURRENTLY, and a sequence that is being altered.
+    // The locks are those of `CREATE INDEX` without CONCURRENTLY and of `ALTER SEQUENCE`.
     for lock in
         ["LOCK TABLE postrider.outbox IN SHARE MODE", "ALTER SEQUENCE postrider.gate CACHE 1"]
     {

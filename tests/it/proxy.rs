@@ -1,4 +1,5 @@
-//! The tests' proxy: what each mode does to a conversation of two sockets.
+//! Tests of the TCP proxy that other tests use: what each of its modes does to the bytes between
+//! two sockets.
 
 use std::{io::ErrorKind, time::Duration};
 
@@ -13,10 +14,10 @@ use super::support::{
     proxy::{Mode, Modes, Proxy},
 };
 
-/// Long enough for loopback to bring what nothing keeps back.
+/// Time in which bytes that nothing delays surely arrive on the loopback interface.
 const A_WHILE: Duration = Duration::from_millis(200);
 
-/// A proxy and both ends of a connection through it.
+/// A proxy, and both ends of a connection through it.
 async fn conversation() -> (Proxy, TcpStream, TcpStream) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let proxy = Proxy::start(listener.local_addr().unwrap().port()).await.unwrap();
@@ -88,7 +89,7 @@ async fn a_hole_lets_nothing_through_in_its_direction_and_everything_afterwards(
     proxy.set(Modes::both(Mode::Hole));
     client.write_all(b"ping").await.unwrap();
     drop(client);
-    // Not even the end comes.
+    // The end of the connection does not arrive either.
     assert!(is_silent(&mut server).await);
     proxy.set(Modes::PASS);
     assert_eq!(read(&mut server, 4).await, b"ping");
@@ -100,12 +101,13 @@ async fn what_was_held_arrives_after_its_sender_has_gone() {
     proxy.set_present(Modes::to_server(Mode::Hold));
     client.write_all(b"ghost").await.unwrap();
     eventually("bytes that are held", DEADLINE, async || proxy.held_bytes() == 5).await;
-    // With something unread, so that it is a reset and not an orderly end.
+    // The client has unread bytes when it closes, so the kernel sends a reset in place of an
+    // orderly end.
     server.write_all(b"unread").await.unwrap();
     let_pass(A_WHILE).await;
     drop(client);
     assert!(is_silent(&mut server).await);
-    // Another connection is not concerned.
+    // A new connection is not affected by the mode.
     TcpStream::connect(("127.0.0.1", proxy.port())).await.unwrap();
 
     proxy.set_present(Modes::PASS);
@@ -153,7 +155,7 @@ async fn a_cut_after_so_many_bytes_lets_just_those_pass() {
     client.write_all(b"0123456789").await.unwrap();
     let mut got = Vec::new();
     let end = timeout(DEADLINE, server.read_to_end(&mut got)).await.unwrap();
-    // The reset may overtake what is still unread.
+    // The reset may arrive before the bytes are read, so fewer than four may be seen.
     assert!(b"0123".starts_with(&got), "{got:?}");
     assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
 }

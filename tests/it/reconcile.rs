@@ -1,5 +1,5 @@
-//! Events that the stream has lost are found, reported and published again, in order and under the
-//! same ids.
+//! Tests of events that the stream has lost: they are found, reported, and published again in order
+//! and under the same ids.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ async fn emit(fixture: &Fixture, keys: usize, count: usize) {
     }
 }
 
-/// The program, which finds that its stream has lost something.
+/// The program, which may log that its stream has lost events.
 fn daemon(fixture: &Fixture) -> DaemonBuilder {
     fixture
         .daemon()
@@ -34,7 +34,7 @@ fn daemon(fixture: &Fixture) -> DaemonBuilder {
         .allow_log("publishing again from a checkpoint")
 }
 
-/// Messages that somebody else publishes to the stream.
+/// Publishes messages to the stream that are not Postrider's.
 async fn publish_others(fixture: &Fixture, count: usize) {
     let jetstream = fixture.jetstream().await;
     for _ in 0..count {
@@ -43,8 +43,8 @@ async fn publish_others(fixture: &Fixture, count: usize) {
     }
 }
 
-/// Waits until the program says that the gate is closed because the broker has lost events, and that
-/// it waits to be asked to go on.
+/// Waits until the publishing gate is closed because the broker has lost events, and the program
+/// waits for an operator.
 async fn wait_regressed(fixture: &Fixture, daemon: &Daemon) {
     let client = fixture.connect().await;
     let regressed =
@@ -57,7 +57,7 @@ async fn wait_regressed(fixture: &Fixture, daemon: &Daemon) {
     .await;
 }
 
-/// What a command prints as JSON, and its exit code.
+/// Exit code and JSON output of a command.
 async fn outcome_of(toml: &Toml, command: &[&str]) -> (Option<i32>, Value) {
     let finished = run(toml, command).await;
     let value = serde_json::from_str(&finished.stdout)
@@ -65,8 +65,8 @@ async fn outcome_of(toml: &Toml, command: &[&str]) -> (Option<i32>, Value) {
     (finished.code, value)
 }
 
-/// Every event once, and those of a key in the order of the outbox; but for those that were lost,
-/// which come again behind what was stored meanwhile.
+/// Asserts that every event is in the stream once. The events that were lost, and those that were
+/// not, must each be in the order of their key.
 async fn assert_whole(fixture: &Fixture, count: usize, lost: &[u64]) {
     let mut messages = fixture.read_stream().await;
     messages.retain(|message| !message.subject.ends_with("of.others"));
@@ -91,7 +91,8 @@ async fn assert_whole(fixture: &Fixture, count: usize, lost: &[u64]) {
 async fn messages_that_are_gone_are_missed_by_the_audit_and_come_back_by_reconcile() {
     let fixture = Fixture::new().await;
     let builder = fixture.toml();
-    // A short window: while it lasts the broker does not take an id again, although it lost the rest.
+    // The duplicate window is short. Within it the broker drops a repeated id, although it has lost
+    // the message.
     let daemon = fixture
         .daemon()
         .set("nats.ack_timeout", "500ms")
@@ -137,7 +138,7 @@ async fn with_manual_healing_nothing_goes_before_an_operator_says_so() {
     emit(&fixture, 7, 100).await;
     assert!(fixture.wait_drained(DEADLINE).await);
     create_anew(&fixture).await;
-    // Noticed within a minute, or as soon as something is published.
+    // The relay notices the loss within a minute, or as soon as it publishes something.
     emit(&fixture, 7, 1).await;
     let line = daemon.wait_log("the broker has lost events", DEADLINE).await;
     assert!(line.contains("postrider reconcile"), "{line}");
@@ -179,8 +180,9 @@ async fn what_a_stream_drops_by_its_limits_is_not_missing() {
     assert_eq!((&stream["held"], &stream["dropped"]), (&30.into(), &70.into()), "{audit}");
 }
 
-/// The result of the scan at the start counted for as long as the program ran: a letter that
-/// `reconcile` made of an event lost since was recorded as published and not sent.
+/// Former defect: the result of the first scan was used for as long as the program ran. When the
+/// stream lost one of those events later, the letter that `reconcile` made was recorded as
+/// published, and never sent.
 #[tokio::test]
 async fn what_a_scan_found_at_the_start_comes_back_when_the_stream_loses_it_later() {
     let fixture = Fixture::new().await;
@@ -193,7 +195,8 @@ async fn what_a_scan_found_at_the_start_comes_back_when_the_stream_loses_it_late
         .allow_log("could not settle, trying again")
         .allow_log("still recognises its id")
         .start();
-    // All of it is stored and nothing is settled: the next run finds it in the stream.
+    // The refusal keeps all events unsettled although they are stored, so the next run finds them
+    // by its scan.
     refuse(&client, r#"BEFORE UPDATE OF bookmark ON "postrider".position FOR EACH ROW"#).await;
     emit(&fixture, 7, 100).await;
     fixture.wait_stored(100, DEADLINE).await;
@@ -215,8 +218,8 @@ async fn what_a_scan_found_at_the_start_comes_back_when_the_stream_loses_it_late
     assert_whole(&fixture, 100, &lost).await;
 }
 
-/// Of a stream that others wrote over it is not known what is left of ours. It was healed from its
-/// beginning, as if nothing were.
+/// Former defect: after others had written over the lost part, nobody can tell which events are
+/// left. The relay healed such a stream from its beginning, as if it were empty.
 #[tokio::test]
 async fn a_stream_that_others_wrote_over_waits_for_an_operator_and_is_reconciled() {
     let mut fixture = Fixture::own_nats().await;
@@ -234,7 +237,7 @@ async fn a_stream_that_others_wrote_over_waits_for_an_operator_and_is_reconciled
     emit(&fixture, 7, 50).await;
     assert!(fixture.wait_drained(DEADLINE).await);
     daemon.kill9();
-    // A copy from before comes back, and somebody else is quicker than the program.
+    // An old copy of the store is put back, and others publish before the relay does.
     let nats = fixture.nats.own();
     nats.stop().await.unwrap();
     copy.put_back();
@@ -246,7 +249,7 @@ async fn a_stream_that_others_wrote_over_waits_for_an_operator_and_is_reconciled
     assert!(line.contains("contains another message under sequence 100"), "{line}");
     wait_regressed(&fixture, &daemon).await;
     emit(&fixture, 7, 10).await;
-    // The stream stays as it is, however often the program verifies it.
+    // The stream must stay as it is, however often the relay verifies it.
     let end = Instant::now() + Duration::from_secs(3);
     while Instant::now() < end {
         assert!(!daemon.log().contains("publishing again"), "{}", daemon.log());
@@ -263,8 +266,8 @@ async fn a_stream_that_others_wrote_over_waits_for_an_operator_and_is_reconciled
     assert_eq!((code, &audit["fine"]), (Some(0), &Value::Bool(true)), "{audit}");
 }
 
-/// Of a new stream it is known what is left of ours, whatever others have put there: nothing. It would
-/// have waited for an operator as one that others wrote over.
+/// In a stream that was created anew none of our events is left, whatever others have published
+/// there. It must not wait for an operator.
 #[tokio::test]
 async fn a_stream_created_anew_is_healed_at_once_although_others_have_filled_it() {
     let fixture = Fixture::new().await;
@@ -282,12 +285,13 @@ async fn a_stream_created_anew_is_healed_at_once_although_others_have_filled_it(
     assert_whole(&fixture, 50, &[]).await;
 }
 
-/// With many letters a healing took longer than a statement may, and so it never ended.
+/// Former defect: with many letters the healing took longer than a statement may, and never
+/// succeeded.
 #[tokio::test]
 async fn a_healing_may_take_longer_than_other_statements() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
-    // A renewal of the lease that was on its way may meet the healing's lock.
+    // A renewal of the lease may have to wait for a lock that the healing holds.
     let mut daemon = daemon(&fixture)
         .set("database.query_timeout", "1s")
         .allow_log("could not renew the lease, trying again")
@@ -296,7 +300,7 @@ async fn a_healing_may_take_longer_than_other_statements() {
     assert!(fixture.wait_drained(DEADLINE).await);
     daemon.kill9();
     create_anew(&fixture).await;
-    // As long as some hundred thousand letters take.
+    // The trigger takes as long as updating some hundred thousand letters.
     let slow = r#"CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql AS
             $$BEGIN PERFORM pg_sleep(3); RETURN NULL; END$$;
         CREATE TRIGGER slow AFTER UPDATE ON "postrider".letter
@@ -308,7 +312,7 @@ async fn a_healing_may_take_longer_than_other_statements() {
     assert_whole(&fixture, 50, &[]).await;
 }
 
-/// Deletes the stream and makes an empty one of the same kind.
+/// Deletes the stream and creates an empty one with the same configuration.
 async fn create_anew(fixture: &Fixture) {
     let jetstream = fixture.jetstream().await;
     let config = jetstream.get_stream(&fixture.stream).await.unwrap().cached_info().config.clone();

@@ -1,4 +1,5 @@
-//! `postrider relay`: a position that no instance runs is named, and can be given up.
+//! Tests of `postrider relay`: it lists a position that no instance uses, and deletes it on
+//! request.
 
 use serde_json::{Value, json};
 use tokio_postgres::Client;
@@ -18,7 +19,7 @@ async fn codes(fixture: &Fixture) -> Vec<Value> {
     findings.iter().map(|finding| finding["code"].clone()).collect()
 }
 
-/// The relay has one letter, and was stopped in order.
+/// A relay that has run, has one dead letter, and was stopped.
 async fn with_a_letter(fixture: &Fixture) -> Client {
     let client = fixture.connect().await;
     let dying =
@@ -30,7 +31,8 @@ async fn with_a_letter(fixture: &Fixture) -> Client {
     client
 }
 
-/// It stopped retention for ever, silently: the outbox grew until the application's disk was full.
+/// Former defect: a position that no instance uses stopped retention for ever, without any message.
+/// The outbox grew until the disk was full.
 #[tokio::test]
 async fn a_position_that_nobody_holds_is_named_and_given_up_with_a_record() {
     let fixture = Fixture::new().await;
@@ -83,7 +85,7 @@ async fn a_relay_with_letters_is_not_given_up_before_somebody_decided_about_them
     assert_eq!(json_of(&toml, &["status"]).await["state"], "never_started");
 }
 
-/// Letters of a name that nobody uses any more were seen by no command.
+/// Former defect: no command showed letters of a relay whose name is no longer used.
 #[tokio::test]
 async fn letters_of_a_relay_that_nobody_runs_are_named() {
     let fixture = Fixture::new().await;

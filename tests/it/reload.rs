@@ -1,4 +1,4 @@
-//! Secrets that are rotated, and a configuration that is changed, while the program runs.
+//! Tests of rotated secrets and a changed configuration while the program runs.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
@@ -16,7 +16,8 @@ fn write(path: &Path, text: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-/// Whoever says nothing is somebody else; the relay has to know its password.
+/// Configuration of a NATS server with a user `relay`, whose password is given. A client without a
+/// login is another user.
 fn users(password: &str) -> String {
     format!(
         "authorization {{ users: [ {{ user: open, password: open }}, \
@@ -24,7 +25,7 @@ fn users(password: &str) -> String {
     )
 }
 
-// A rotation needed a restart, and SIGHUP killed the program.
+// Former defect: a rotated secret needed a restart, and SIGHUP killed the program.
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_rotated_under_load_cost_nothing_and_need_no_restart() {
     let nats = NatsOptions { extra: users("old"), ..NatsOptions::default() };
@@ -72,7 +73,7 @@ async fn secrets_rotated_under_load_cost_nothing_and_need_no_restart() {
                            WHERE usename = 'rotating'";
                 fixture.postgres.execute("postgres", end).await.unwrap();
             }
-            // Both connections are new ones, and events flow over them.
+            // Events are published over the new connections to Postgres and NATS.
             let stored = fixture.read_stream().await.len() as u64;
             fixture.wait_stored(stored + 300, DEADLINE).await;
         }
@@ -103,11 +104,12 @@ async fn reload_takes_up_the_log_level_and_names_what_needs_a_restart() {
     let line = running.wait_log("changed keys that count only after a restart", DEADLINE).await;
     assert!(line.contains("relay.batch_events") && !line.contains("log.level"), "{line}");
     running.wait_log("DEBUG postrider", DEADLINE).await;
-    // The policy of retries counts from the next start on.
+    // The policy of retries is read at a start only, so the log has to say that these keys need a
+    // restart.
     running.reload(|toml| toml.set("route.attempts", 7).set("route.max_delay", "1m"));
     let line = running.wait_log("route.attempts", DEADLINE).await;
     assert!(line.contains("only after a restart") && line.contains("route.max_delay"), "{line}");
-    // Nothing was disconnected for that.
+    // The reload did not end the connection to NATS.
     let reconnects = r#"postrider_dependency_reconnects_total{route="default",dependency="nats"}"#;
     assert!(running.metric(reconnects).await < 1.0);
 }
@@ -164,8 +166,8 @@ async fn variables_of_libpq_alone_say_where_the_database_is() {
     assert!(found.stdout.contains("server does not speak TLS"), "{found:?}");
 }
 
-/// Opening a pipe waits for its writer: the loop stood still for good, and SIGTERM was not heard
-/// either.
+/// Former defect: opening a pipe waits for its writer. The relay's loop stood still for ever, and
+/// ignored SIGTERM.
 #[tokio::test]
 async fn a_configuration_that_became_a_pipe_is_refused_and_publishing_goes_on() {
     let fixture = Fixture::new().await;

@@ -1,4 +1,5 @@
-//! A database that was restored into another cluster: noticed, and accepted only with `--rescan`.
+//! Tests of a database that was restored into another cluster: the relay notices it, and accepts it
+//! only with `--rescan`.
 
 use postrider::dev::stream_reader::count_messages;
 use tokio::task::JoinSet;
@@ -6,16 +7,16 @@ use uuid::Uuid;
 
 use super::support::{DEADLINE, Fixture, app, app::StoredMessage, daemon};
 
-/// As after a restore elsewhere: the position was made under another system identifier, and its
-/// rows were written by another transaction than the one that they name.
+/// Changes the database as if it had been restored into another cluster. The position has another
+/// system identifier, and the rows' `tx` no longer names the transaction that wrote them.
 async fn pretend_restore(client: &tokio_postgres::Client) {
-    // A restore writes each row in a transaction of its own making.
+    // A restore inserts rows in transactions of its own.
     let restored = r#"UPDATE "postrider".position SET system_id = system_id + 1;
         UPDATE "postrider".outbox SET event_type = event_type"#;
     client.batch_execute(restored).await.unwrap();
 }
 
-/// Transactions that have nothing to do with the outbox, until the value is dropped.
+/// Runs transactions that do not touch the outbox, until the value is dropped.
 async fn keep_busy(fixture: &Fixture) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     for _ in 0..4 {
@@ -32,7 +33,7 @@ async fn a_restored_database_stops_the_program_and_rescan_accepts_it() {
     let mut fixture = Fixture::new().await;
     let client = fixture.connect().await;
     let mut daemon = fixture.daemon().allow_log("restored").start();
-    // Some with a dead letter in the same settlement.
+    // Each settlement includes a dead letter.
     let dead = r#"INSERT INTO "postrider".outbox (event_type) VALUES ('order.*')"#;
     daemon.allow_log("became a dead letter");
     for _ in 0..3 {
@@ -60,10 +61,11 @@ async fn a_restored_database_stops_the_program_and_rescan_accepts_it() {
     assert!(log.contains("restored into another Postgres cluster"), "{log}");
     assert!(log.contains("postrider run --rescan"), "{log}");
 
-    // Others use the cluster too: their transactions begin and end during the rescan.
+    // Other sessions use the cluster too, so transactions begin and end during the rescan.
     let others = keep_busy(&fixture).await;
 
-    // Another stream knows no ids: whatever is published again shows.
+    // The relay gets a new stream, which knows no ids. Every event that is published again is
+    // visible there.
     let jetstream = fixture.jetstream().await;
     assert_eq!(count_messages(&jetstream, &fixture.stream).await.unwrap(), 300);
     jetstream.delete_stream(&fixture.stream).await.unwrap();
@@ -79,7 +81,7 @@ async fn a_restored_database_stops_the_program_and_rescan_accepts_it() {
     assert_eq!(fixture.read_stream().await.len(), 5);
     rescanning.kill9();
 
-    // From then on it is a database like any other, also with the option left in the command.
+    // After the rescan the database is like any other, even when the command still has the option.
     app::emit(&client, "order.placed", Some(("order", "o-1")), "{}").await;
     rescanning.start_again();
     fixture.wait_stored(6, DEADLINE).await;
@@ -89,11 +91,12 @@ async fn a_restored_database_stops_the_program_and_rescan_accepts_it() {
     assert_eq!(fixture.wait_stored(7, DEADLINE).await.len(), 7);
 }
 
-/// `pg_upgrade` makes a cluster with another identifier, in which rows and numbers are what they
-/// were. It was taken for a restored database, and the program ended.
+/// Former defect: `pg_upgrade` changes the system identifier and keeps rows and transaction
+/// numbers. The relay took such a cluster for a restored database and ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_that_pg_upgrade_has_made_is_gone_on_with() {
-    // Of a server of its own: transactions of other tests, older than the position, prove nothing.
+    // The server is the test's own, because transactions of other tests that are older than the
+    // position prove nothing here.
     let fixture = Fixture::own_postgres().await;
     let client = fixture.connect().await;
     let mut daemon = fixture.daemon().start();
@@ -116,11 +119,12 @@ async fn a_cluster_that_pg_upgrade_has_made_is_gone_on_with() {
     assert!(fixture.wait_drained(DEADLINE).await);
 }
 
-/// An outbox without rows was taken for one that `pg_upgrade` had brought, whatever its numbers:
-/// what an open transaction had inserted counted as settled, and was never published.
+/// Former defect: an empty outbox was always taken for one that `pg_upgrade` had kept. A row of an
+/// open transaction then counted as settled, and was never published.
 #[tokio::test]
 async fn an_empty_outbox_is_taken_over_only_when_no_open_number_counts_as_settled() {
-    // Of a server of its own: transactions of other tests, older than the position, prove nothing.
+    // The server is the test's own, because transactions of other tests that are older than the
+    // position prove nothing here.
     let fixture = Fixture::own_postgres().await;
     let client = fixture.connect().await;
     let mut open = fixture.connect().await;
@@ -129,7 +133,8 @@ async fn an_empty_outbox_is_taken_over_only_when_no_open_number_counts_as_settle
     daemon.kill9();
     let writer = open.transaction().await.unwrap();
     app::emit(&writer, "order.placed", Some(("order", "o-1")), "{}").await;
-    // As in another cluster, which had come further when this position was written.
+    // The position looks as if it were written in another cluster, whose transaction numbers were
+    // higher.
     client.batch_execute("SELECT pg_current_xact_id()").await.unwrap();
     let foreign = r#"UPDATE "postrider".position AS p SET system_id = system_id + 1,
             snapshot = format('%1$s:%1$s:', n.next)::pg_snapshot,
@@ -146,8 +151,8 @@ async fn an_empty_outbox_is_taken_over_only_when_no_open_number_counts_as_settle
     assert_eq!(fixture.wait_stored(1, DEADLINE).await.len(), 1);
 }
 
-/// The restored rows have numbers of transactions that the new cluster has not come to. A position that is
-/// new there, under whatever name, has no other system identifier to be known by.
+/// The restored rows have transaction numbers that the new cluster has not reached. A new position
+/// has no other system identifier that would reveal the restore, so these numbers have to.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_from_the_future_are_those_of_a_restored_database() {
     const ROWS: i64 = 2_500;

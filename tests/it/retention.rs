@@ -1,4 +1,5 @@
-//! Retention empties what is published and old, never anything else, and blocks nobody.
+//! Tests of retention: it removes rows that are published and old, never any others, and blocks
+//! nobody.
 
 use std::time::Duration;
 
@@ -14,14 +15,14 @@ async fn rows(client: &Client) -> i64 {
     client.query_one(r#"SELECT count(*) FROM "postrider".outbox"#, &[]).await.unwrap().get(0)
 }
 
-/// The program runs retention at each start, and then once a minute.
+/// Restarts the program, which runs retention at each start and then once a minute.
 async fn restart(daemon: &mut Daemon) {
     daemon.stop().await;
     daemon.start_again();
     daemon.wait_log("relaying", DEADLINE).await;
 }
 
-/// Waits until the program has run retention since its start.
+/// Waits until the program has run retention since `since`, a number of calls.
 async fn wait_for_retention(client: &Client, since: &mut i64) {
     let calls = "SELECT coalesce(sum(calls), 0)::int8 FROM pg_stat_user_functions
         WHERE funcname = 'retain'";
@@ -56,7 +57,7 @@ async fn the_program_empties_what_is_published_and_old_and_keeps_the_rest() {
         let_pass(Duration::from_millis(300)).await;
     }
 
-    // Rows that are not published stay, however often and late retention runs.
+    // Rows that are not published stay, however often retention runs.
     fixture.nats.own().kill9().unwrap();
     app::insert_backlog(&client, 500, 10).await;
     for _ in 0..6 {
@@ -79,7 +80,7 @@ async fn slots_emptied_all_the_time_under_load_cost_nothing_and_delay_no_insert(
 
     let empty = async {
         let end = Instant::now() + Duration::from_secs(8);
-        // A busy machine gets longer, not less to do.
+        // A busy machine gets more time, but has to empty as many tables.
         let latest = end + DEADLINE;
         let (mut emptied, mut calls, mut kills) = (0, 0, 0);
         while Instant::now() < end || emptied <= 20 && Instant::now() < latest {
@@ -100,7 +101,8 @@ async fn slots_emptied_all_the_time_under_load_cost_nothing_and_delay_no_insert(
         let mut slowest = Duration::ZERO;
         while !stop.is_cancelled() {
             let began = Instant::now();
-            // Rolled back: it is no event, and waits for the same locks as one.
+            // The insert is rolled back, so that it is no event. It waits for the same locks as an
+            // insert that is committed.
             inserting.batch_execute("BEGIN").await.unwrap();
             app::emit(&inserting, "order.placed", None, "{}").await;
             inserting.batch_execute("ROLLBACK").await.unwrap();
@@ -116,7 +118,7 @@ async fn slots_emptied_all_the_time_under_load_cost_nothing_and_delay_no_insert(
     assert!(slowest < Duration::from_secs(2), "an insert took {slowest:?}");
 }
 
-/// What the relay's own session does not notice: it goes on, and somebody has to say it.
+/// Retention fails here. The relay goes on, and its log has to report the failing chore.
 #[tokio::test]
 async fn upkeep_that_cannot_work_is_reported_and_events_still_flow() {
     const FAILING: &str = "a chore fails again and again";
@@ -131,7 +133,8 @@ async fn upkeep_that_cannot_work_is_reported_and_events_still_flow() {
     assert_eq!(fixture.wait_stored(1, DEADLINE).await.len(), 1);
 }
 
-/// A turn of the outbox that is due to be emptied: its rows are published, and it is sealed.
+/// Prepares a table of the outbox that retention empties next: its rows are published, and new rows
+/// go to another table.
 async fn sealed_turn(fixture: &Fixture, client: &Client) {
     let mut daemon = fixture.daemon().start();
     app::insert_backlog(client, 10, 10).await;
@@ -146,14 +149,14 @@ async fn sealed_turn(fixture: &Fixture, client: &Client) {
 
 const RETAIN: &str = r#"SELECT sealed, emptied, rotated FROM "postrider".retain('0 s')"#;
 
-/// A transaction that waits for an advisory lock, number 1.
+/// Query whether a transaction waits for the advisory lock number 1.
 const WAITS: &str = "SELECT EXISTS (SELECT FROM pg_locks AS l WHERE l.locktype = 'advisory'
     AND l.objid = 1 AND NOT l.granted
     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))";
 
-/// The letters were read before the lock on the rows was there: a letter that came in between,
-/// and left its payload in the outbox, lost it. Here it comes in between each time, because the
-/// function reads the letters through a view that waits once the statement has its snapshot.
+/// Former defect: retention read the letters before it had locked the rows. A letter that was
+/// written in between, and left its payload in the outbox, lost the payload. The view makes this
+/// happen each time: it waits once retention's statement has its snapshot.
 #[tokio::test]
 async fn a_letter_that_is_written_while_retention_decides_keeps_its_payload() {
     let fixture = Fixture::new().await;
@@ -186,23 +189,24 @@ async fn a_letter_that_is_written_while_retention_decides_keeps_its_payload() {
     let (retained, ()) = tokio::join!(retaining.query_one(RETAIN, &[]), write);
     assert_eq!(retained.unwrap().get::<_, i32>("emptied"), 0);
     assert_eq!(rows(&client).await, 10);
-    // Once the letter is resolved, nothing keeps the rows.
+    // Once the letter is resolved, nothing keeps its row in the outbox.
     let resolve = r#"UPDATE "postrider".letters SET resolved_at = now(), resolution = 'discarded'"#;
     client.execute(resolve, &[]).await.unwrap();
     assert_eq!(retaining.query_one(RETAIN, &[]).await.unwrap().get::<_, i32>("emptied"), 1);
     assert_eq!(rows(&client).await, 0);
 }
 
-/// One at a time, and the other one does not wait. What keeps them apart is a row: anybody who may
-/// connect could take an advisory lock.
+/// Only one call of retention works at a time, and a second one does not wait. The lock is on a
+/// row, because anybody who may connect could take an advisory lock.
 #[tokio::test]
 async fn of_two_calls_of_retention_one_works_and_the_other_returns_at_once() {
     let fixture = Fixture::new().await;
     let (mut first, second) = (fixture.connect().await, fixture.connect().await);
     sealed_turn(&fixture, &second).await;
-    // Rows in the current turn, so that the first call goes on to the next turn, too.
+    // These rows are in the table that is in use, so the first call also makes new rows go to the
+    // next table.
     app::insert_backlog(&second, 10, 10).await;
-    // Whoever waits for the first one fails.
+    // If the second call waited for the first, it would fail by this timeout.
     second.batch_execute("SET lock_timeout = '5s'").await.unwrap();
     let done = |row: Row| -> (i32, i32, bool) { (row.get(0), row.get(1), row.get(2)) };
     let working = first.transaction().await.unwrap();

@@ -1,11 +1,12 @@
-//! Settings of a role or a database that change what statements mean: everything works all the
-//! same.
+//! Tests with settings of a role or a database that change the meaning of statements. Postrider has
+//! to work all the same.
 
 use tokio_postgres::Client;
 
 use crate::support::{DEADLINE, Fixture, app, daemon, letters::done, postgres, toml::Toml};
 
-/// A schema before `pg_catalog` with functions and operators of other meanings.
+/// A schema that comes before `pg_catalog`, with functions and operators of the same names but
+/// other meanings.
 const HOSTILE: &str = "
     CREATE SCHEMA hostile;
     CREATE FUNCTION hostile.octet_length(text) RETURNS integer LANGUAGE sql AS 'SELECT 1000000';
@@ -23,7 +24,7 @@ const HOSTILE: &str = "
     CREATE OPERATOR hostile.= (FUNCTION = hostile.never, LEFTARG = bigint, RIGHTARG = bigint);
     GRANT USAGE ON SCHEMA hostile TO PUBLIC";
 
-/// Each setting, and whether the application's own session can do its work under it.
+/// Settings to test, each with whether the application's own session can insert events under it.
 const SETTINGS: [(&str, bool); 4] = [
     ("default_transaction_read_only = on", false),
     ("default_tablespace = nowhere", true),
@@ -37,7 +38,7 @@ enum On {
     Database,
 }
 
-/// An empty database with a user of its own, for whom the setting is in force.
+/// Creates an empty database with a user of its own, for whom the setting is in force.
 async fn set_up(fixture: &Fixture, setting: &str, on: On) -> (String, Toml) {
     let database = format!("{}_set", fixture.database);
     let execute = async |database: &str, sql: String| {
@@ -115,7 +116,7 @@ async fn settings_of_a_role_or_a_database_change_nothing_for_migrate_run_emit_an
     }
 }
 
-/// A DBA may run the printed text under such settings too.
+/// The SQL of `migrate --print` has to work under such settings too, when a DBA runs it.
 #[tokio::test]
 async fn settings_of_a_role_change_nothing_for_the_printed_migrations() {
     let serializable = ("default_transaction_isolation = serializable", true);

@@ -1,4 +1,4 @@
-//! The program and the application need no more than the roles that the migrations make.
+//! Tests that the roles of the migrations are enough for the program and the application.
 
 use tokio_postgres::Client;
 
@@ -23,7 +23,8 @@ async fn the_relays_role_is_enough_for_everything_that_the_program_does() {
         .arg("--rescan")
         .start();
 
-    // Awake and asleep, a plain INSERT and each function, an event that cannot be published.
+    // Events come while the relay is awake and asleep, by a plain INSERT and by `emit`. One of them
+    // cannot be published.
     let insert = r#"INSERT INTO "postrider".outbox (event_type) VALUES ('order.placed')"#;
     for round in 0..3 {
         fixture.wait_gate_open(&admin).await;
@@ -35,7 +36,8 @@ async fn the_relays_role_is_enough_for_everything_that_the_program_does() {
     assert!(fixture.wait_drained(DEADLINE).await);
     assert_eq!(count(&admin, "letter").await, 1);
 
-    // A restart, after each of which the program runs its retention; then a restored database.
+    // The program runs retention after each start, so it is restarted until the outbox is empty.
+    // Then the database counts as restored.
     let restored = r#"UPDATE "postrider".position SET system_id = system_id + 1"#;
     for _ in 0..40 {
         daemon.stop().await;
@@ -54,7 +56,7 @@ async fn the_relays_role_is_enough_for_everything_that_the_program_does() {
     assert_eq!(fixture.wait_stored(7, DEADLINE).await.len(), 7);
 }
 
-/// The hint named the relay's role, which the user had.
+/// Former defect: the hint named the relay's role, which the user already had.
 #[tokio::test]
 async fn an_operators_command_as_the_relays_user_names_the_role_that_it_needs() {
     let fixture = Fixture::new().await;
@@ -65,7 +67,8 @@ async fn an_operators_command_as_the_relays_user_names_the_role_that_it_needs() 
     assert!(!finished.stderr.contains("grant postrider_relay"), "{finished:?}");
 }
 
-/// Where functions are not everybody's by default the relay never ran, and `check` was green.
+/// Former defect: in a database where functions are not executable by everybody, the relay never
+/// ran, and `check` passed.
 #[tokio::test]
 async fn a_database_whose_functions_are_not_everybodys_serves_the_relay() {
     let fixture = Fixture::new().await;

@@ -1,4 +1,5 @@
-//! Several routes of one program: filters, failures that stay with their route, what no route takes.
+//! Tests of several routes in one program: filters, failures that stay within their route, and
+//! events that no route takes.
 
 use std::time::Duration;
 
@@ -15,12 +16,13 @@ use crate::support::{
     wait_for_other_sessions_to_end,
 };
 
-/// The stream of a route of this test.
+/// Name of the stream of a route of this test.
 fn stream(fixture: &Fixture, route: &str) -> String {
     format!("{}_{route}", fixture.stream)
 }
 
-/// Adds a route that takes the types `ROUTE.*` into a stream of its own.
+/// Adds a route that takes the types `ROUTE.*` into a stream of its own, where `ROUTE` is the
+/// route's name.
 fn with_route(fixture: &Fixture, toml: Toml, route: &str) -> Toml {
     let subject = format!("{}.{route}.{{event_type}}", fixture.prefix);
     toml.route([
@@ -32,7 +34,7 @@ fn with_route(fixture: &Fixture, toml: Toml, route: &str) -> Toml {
     ])
 }
 
-/// The configuration with these routes.
+/// Configuration with these routes.
 fn routes(fixture: &Fixture, names: &[&str]) -> Toml {
     let toml = fixture.toml().unset("stream.name").unset("stream.subjects");
     names.iter().fold(toml, |toml, route| with_route(fixture, toml, route))
@@ -42,7 +44,7 @@ fn relay(toml: Toml) -> DaemonBuilder {
     DaemonBuilder::new(toml).admin().allow_log("the stream has one replica")
 }
 
-/// Inserts events of these types, one after the other, of one key each.
+/// Inserts events of these types, one after the other, each with a key of its own.
 async fn emit(client: &Client, types: &[&str]) {
     for (number, event_type) in types.iter().enumerate() {
         let id = number.to_string();
@@ -50,7 +52,7 @@ async fn emit(client: &Client, types: &[&str]) {
     }
 }
 
-/// The types that the stream of a route holds, in its order.
+/// Event types in the stream of a route, in the order of the stream.
 async fn held(fixture: &Fixture, route: &str, count: u64) -> Vec<String> {
     let (url, stream) = (fixture.nats.url(), stream(fixture, route));
     app::wait_stored(&url, &stream, count, DEADLINE).await;
@@ -62,7 +64,7 @@ async fn status(daemon: &Daemon) -> Value {
     serde_json::from_str(&daemon.get("/api/v1/status").await.unwrap().body).unwrap()
 }
 
-/// The part of the status that is about a route.
+/// Part of the status that describes a route.
 fn of_route<'a>(status: &'a Value, route: &str) -> &'a Value {
     let routes = status["routes"].as_array().unwrap();
     routes.iter().find(|it| it["route"] == route).unwrap_or_else(|| panic!("{route}: {status}"))
@@ -82,7 +84,7 @@ async fn each_route_takes_its_types_and_what_no_route_takes_is_counted() {
     assert_eq!(held(&fixture, "order", 2).await, ["order.placed", "order.paid"]);
     assert_eq!(held(&fixture, "invoice", 1).await, ["invoice.sent"]);
     daemon.wait_log("no route takes events of this type", DEADLINE).await;
-    // While it runs as well.
+    // The same holds for events that arrive while the program runs.
     emit(&client, &["user.left", "order.sent", "user.left", "invoice.paid"]).await;
     assert_eq!(held(&fixture, "order", 3).await.last().unwrap(), "order.sent");
     assert_eq!(held(&fixture, "invoice", 2).await.last().unwrap(), "invoice.paid");
@@ -103,7 +105,8 @@ async fn each_route_takes_its_types_and_what_no_route_takes_is_counted() {
     assert_eq!(daemon.get("/readyz").await.unwrap().status, 200);
 }
 
-/// One in a thousand events: the others stay in the database.
+/// The route takes one event in a thousand. The others must not be sent from the database to the
+/// program.
 #[tokio::test]
 async fn a_route_that_takes_few_events_reads_no_others() {
     let fixture = Fixture::new().await;
@@ -129,7 +132,7 @@ async fn a_route_that_takes_few_events_reads_no_others() {
     assert!(daemon.metric(fetched).await < 0.1);
 }
 
-/// A stream that is gone closes its route, and no other.
+/// A missing stream closes the publishing gate of its route, and of no other.
 #[tokio::test]
 async fn a_route_whose_stream_is_gone_holds_no_other_up() {
     let fixture = Fixture::new().await;
@@ -160,7 +163,7 @@ async fn a_route_whose_stream_is_gone_holds_no_other_up() {
     daemon.wait_ready().await;
 }
 
-/// What ends a program with one route is a failed route beside others.
+/// A failure that would end a program with one route must not end a program with several.
 #[tokio::test]
 async fn a_route_that_fails_is_started_again_and_the_others_go_on() {
     let fixture = Fixture::new().await;
@@ -206,7 +209,8 @@ async fn unrouted_events_are_dead_letters_where_that_is_asked_for() {
     .await;
 }
 
-/// An event that two routes take goes to both, and the keys keep their order in each.
+/// An event that two routes take is published to both streams, and each stream keeps the order of
+/// the keys.
 #[tokio::test]
 async fn an_event_that_two_routes_take_goes_to_both() {
     let fixture = Fixture::new().await;
@@ -266,7 +270,7 @@ async fn routes_that_cannot_work_together_are_refused_by_name() {
     }
 }
 
-/// The commands speak of each route, or of the one that is named.
+/// Commands report on every route, or on the one that `--route` names.
 #[tokio::test]
 async fn commands_speak_of_each_route_and_the_books_of_each_add_up() {
     let fixture = Fixture::new().await;
@@ -312,8 +316,8 @@ async fn commands_speak_of_each_route_and_the_books_of_each_add_up() {
     assert_eq!(finished.stdout.matches(" postgres ").count(), 1, "{}", finished.stdout);
 }
 
-/// Events of a type that gets its route later are published from the outbox, and the change is a row
-/// of the audit.
+/// Events of a type that gets its route later can still be published from the outbox. The change of
+/// the filter is a row of the audit.
 #[tokio::test]
 async fn a_filter_that_changes_is_audited_and_what_went_by_can_be_published() {
     let fixture = Fixture::new().await;
@@ -350,7 +354,8 @@ async fn a_filter_that_changes_is_audited_and_what_went_by_can_be_published() {
     assert_eq!(held(&fixture, "order", 2).await, ["order.placed", "user.left"]);
 }
 
-/// Events that wait for a route are counted when its filter takes less, before and after the start.
+/// When a filter takes fewer types than before, the events that wait for the route are counted, by
+/// `check` and at the start.
 #[tokio::test]
 async fn a_filter_that_takes_less_says_how_many_events_it_passes_over() {
     let fixture = Fixture::new().await;
@@ -388,7 +393,7 @@ async fn a_filter_that_takes_less_says_how_many_events_it_passes_over() {
     assert!(!checked.stdout.contains("passed over"), "{checked:?}");
 }
 
-/// The two ways in which a filter is applied decide alike.
+/// The filter in SQL and the filter in Rust must decide alike.
 #[tokio::test]
 async fn the_filter_in_sql_decides_as_the_one_in_the_program() {
     let fixture = Fixture::new().await;
@@ -412,7 +417,8 @@ async fn the_filter_in_sql_decides_as_the_one_in_the_program() {
         for kind in ["domain", "command"] {
             for key in [None, Some("order"), Some("a_b"), Some("axb")] {
                 for filter in &filters {
-                    // Ids of all lengths that the hash distinguishes, and none.
+                    // Some keys are null, and the ids have every length that the hash handles
+                    // differently.
                     let id = key.map(|key| format!("{event_type}{}", key.repeat(decided[0] % 7)));
                     let seq = i64::try_from(decided[1]).unwrap();
                     let event = event(event_type, kind, key.zip(id.as_deref()), seq);
@@ -462,7 +468,7 @@ fn event(event_type: &str, kind: &'static str, aggregate: Option<(&str, &str)>, 
     }
 }
 
-/// Inserts events of 50 keys, each with its number.
+/// Inserts events of 50 keys, each with its number in the payload.
 async fn insert_numbered(client: &Client, from: i32, to: i32) {
     let insert = r#"INSERT INTO "postrider".outbox
             (event_type, aggregate_type, aggregate_id, payload)
@@ -471,7 +477,7 @@ async fn insert_numbered(client: &Client, from: i32, to: i32) {
     client.execute(insert, &[&from, &to]).await.unwrap();
 }
 
-/// Insists that the stream has each number once, and those of each key in order.
+/// Asserts that the stream has each number once, and the numbers of each key in order.
 async fn assert_each_once_in_order(fixture: &Fixture, count: i32) {
     let messages = fixture.wait_stored(u64::try_from(count).unwrap(), DEADLINE).await;
     let mut last = std::collections::HashMap::new();
@@ -489,7 +495,7 @@ fn sharded(fixture: &Fixture) -> DaemonBuilder {
     fixture.daemon().admin().set("route.shards", 4).set("relay.lease", "3s").allow_log("WARN")
 }
 
-/// How many shards an instance leads.
+/// Number of shards that an instance leads.
 async fn leads(daemon: &Daemon) -> usize {
     let Some(page) = daemon.get("/metrics").await else { return 0 };
     page.body
@@ -520,7 +526,8 @@ async fn the_shards_of_a_route_share_its_keys_and_keep_their_order() {
     .await;
 }
 
-/// A second host takes its part within a minute or so, and all of them when the first is lost.
+/// A second instance takes over half of the shards within about a minute. It leads all of them when
+/// the first is lost.
 #[tokio::test]
 async fn the_shards_spread_over_two_instances_and_move_when_one_is_lost() {
     let fixture = Fixture::new().await;
@@ -542,7 +549,7 @@ async fn the_shards_spread_over_two_instances_and_move_when_one_is_lost() {
     assert_each_once_in_order(&fixture, 1_500).await;
 }
 
-/// `{shard}` stands for the number of the shard, so that each may have a stream of its own.
+/// `{shard}` stands for the shard's number, so that each shard may have a stream of its own.
 #[tokio::test]
 async fn each_shard_may_have_a_stream_of_its_own() {
     let fixture = Fixture::new().await;
@@ -575,8 +582,8 @@ async fn each_shard_may_have_a_stream_of_its_own() {
     assert_eq!(keys.len(), 50, "no key is in two streams");
 }
 
-/// The timer of a route that had come to rest fired while another one was at work, and ended the
-/// program.
+/// Former defect: one route was idle while another one was busy, and the timer of the idle route
+/// fired late and ended the program.
 #[tokio::test]
 async fn a_route_at_rest_ends_no_program_whose_other_route_is_busy() {
     let fixture = Fixture::new().await;
@@ -589,7 +596,7 @@ async fn a_route_at_rest_ends_no_program_whose_other_route_is_busy() {
             DEADLINE,
         )
         .await;
-    // What takes longer than a lease is trusted for.
+    // Publishing this backlog takes longer than a lease is trusted for.
     let insert = r#"INSERT INTO "postrider".outbox (event_type, payload)
         SELECT 'invoice.sent', '{}' FROM generate_series(1, 150000)"#;
     client.execute(insert, &[]).await.unwrap();
@@ -604,7 +611,7 @@ async fn a_route_at_rest_ends_no_program_whose_other_route_is_busy() {
     assert_eq!(daemon.wait_exit(Duration::from_secs(20)).await, Some(0), "{}", daemon.log());
 }
 
-/// The procedure of docs/scaling.md.
+/// Follows the procedure of docs/scaling.md for changing the number of shards.
 #[tokio::test]
 async fn the_number_of_shards_can_be_changed_and_nothing_comes_twice() {
     let fixture = Fixture::new().await;
@@ -633,7 +640,8 @@ async fn the_number_of_shards_can_be_changed_and_nothing_comes_twice() {
     assert_eq!(fine, [&json!(true); 3], "{audits}");
 }
 
-/// Instances that are replaced one after the other: old and new ones are there at once.
+/// Instances are replaced one after the other, so old and new numbers of shards exist at the same
+/// time.
 #[tokio::test]
 async fn two_numbers_of_shards_never_publish_at_once() {
     let fixture = Fixture::new().await;
@@ -658,8 +666,8 @@ async fn two_numbers_of_shards_never_publish_at_once() {
     eventually("the new instance leads", DEADLINE, async || leads(&new).await == 3).await;
 }
 
-/// A frozen leader with another number of shards keeps its position, so nothing but its term keeps
-/// it from going on.
+/// A frozen leader of the old number of shards keeps its position, which the new leaders do not
+/// use. Only its term keeps it from going on when it wakes.
 #[tokio::test]
 async fn a_frozen_leader_of_another_number_of_shards_does_not_go_on() {
     let fixture = Fixture::new().await;
@@ -679,8 +687,8 @@ async fn a_frozen_leader_of_another_number_of_shards_does_not_go_on() {
     assert_eq!((leads(&old).await, leads(&new).await), (0, 3));
 }
 
-/// A number of shards that was used before has positions of its own. They say nothing of events
-/// that another number has published since.
+/// A number of shards that was used before still has its positions. They contain nothing of the
+/// events that other numbers have published since.
 #[tokio::test]
 async fn going_back_to_an_earlier_number_of_shards_repeats_nothing() {
     let fixture = Fixture::new().await;
@@ -701,7 +709,7 @@ async fn going_back_to_an_earlier_number_of_shards_repeats_nothing() {
     let mut daemon = shards(3).start();
     daemon.wait_log("relaying", DEADLINE).await;
     for round in 2..=4 {
-        // Beyond what the first number of shards may have sent by its own account.
+        // The sequence jumps beyond the sent bound of the positions of the first number of shards.
         let far = "SELECT setval('postrider.outbox_seq_seq',
             (SELECT last_value + 150000 FROM postrider.outbox_seq_seq))";
         client.batch_execute(far).await.unwrap();
@@ -710,7 +718,7 @@ async fn going_back_to_an_earlier_number_of_shards_repeats_nothing() {
     }
     daemon.terminate();
     assert_eq!(daemon.wait_exit(DEADLINE).await, Some(0), "{}", daemon.log());
-    // The stream's own memory of ids.
+    // After this time the stream has forgotten the ids.
     let_pass(Duration::from_secs(4)).await;
 
     let _daemon = shards(4).start();
@@ -724,7 +732,7 @@ async fn going_back_to_an_earlier_number_of_shards_repeats_nothing() {
     assert_eq!(fixture.read_stream().await.len(), 400);
 }
 
-/// A server's clock that was ahead leaves a lease that nobody holds for hours.
+/// A server's clock that was ahead leaves a lease that lasts for a day, and nobody uses it.
 #[tokio::test]
 async fn an_overlong_lease_of_another_number_of_shards_is_shortened() {
     let fixture = Fixture::new().await;
@@ -744,7 +752,8 @@ async fn an_overlong_lease_of_another_number_of_shards_is_shortened() {
     })
     .await;
     daemon.wait_log("longer than any instance takes it", DEADLINE).await;
-    // The standby measures its backlog meanwhile, every twelve seconds.
+    // The standby measures its backlog every twelve seconds, so the test waits for longer than
+    // that.
     let_pass(Duration::from_secs(14)).await;
     eventually("a fresh measurement", DEADLINE, async || {
         let seen = status(&daemon).await;
@@ -754,7 +763,7 @@ async fn an_overlong_lease_of_another_number_of_shards_is_shortened() {
     .await;
 }
 
-/// A sequence that was set back says nothing about where the rows end.
+/// A sequence that was set back does not tell the highest `seq` of the rows.
 #[tokio::test]
 async fn rows_above_a_sequence_that_was_set_back_are_not_passed_over() {
     let fixture = Fixture::new().await;
@@ -764,20 +773,21 @@ async fn rows_above_a_sequence_that_was_set_back_are_not_passed_over() {
     emit(&client, &["order.placed"]).await;
     held(&fixture, "order", 1).await;
     daemon.freeze();
-    // More than a poll reads at once, so that they are read page by page.
+    // The rows are more than one poll reads, so that the relay reads them page by page.
     let insert = r#"INSERT INTO "postrider".outbox (event_type, payload)
         SELECT 'order.paid', '{}' FROM generate_series(1, 3000)"#;
     client.execute(insert, &[]).await.unwrap();
     client.execute(r#"SELECT setval('"postrider".outbox_seq_seq', 2)"#, &[]).await.unwrap();
     daemon.thaw();
-    // Before what the reader rests on is verified again, within a minute.
+    // The rows must be published before the relay verifies the sequence again, which it does once a
+    // minute.
     let thawed = Stopwatch::start();
     assert_eq!(held(&fixture, "order", 3_001).await.len(), 3_001);
     let took = thawed.stop();
     assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
-/// `run --route` runs that route, and refuses one that there is not.
+/// `run --route NAME` runs only that route, and refuses a name that is not configured.
 #[tokio::test]
 async fn one_route_can_be_run_alone() {
     let fixture = Fixture::new().await;
@@ -793,7 +803,8 @@ async fn one_route_can_be_run_alone() {
     assert!(finished.stderr.contains("the routes are order, invoice, unrouted"), "{finished:?}");
 }
 
-/// A route on an outbox whose numbers begin high, or jump, finds its events with the index.
+/// A route has to find its events by the index, even where sequence numbers begin high or have a
+/// large gap.
 #[tokio::test]
 async fn a_gap_of_numbers_is_not_crawled_through() {
     let fixture = Fixture::new().await;
@@ -812,7 +823,8 @@ async fn a_gap_of_numbers_is_not_crawled_through() {
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }
 
-/// Behind ten thousand rows of others a route's own were not seen: no backlog, no lag, all green.
+/// Former defect: ten thousand rows of other routes hid a route's own events from the measurement.
+/// Backlog and lag were 0, and no problem was reported.
 #[tokio::test]
 async fn a_backlog_behind_many_rows_of_other_routes_is_seen() {
     let fixture = Fixture::new().await;

@@ -1,4 +1,4 @@
-//! Secrets: read from where they are kept, and shown nowhere.
+//! Tests of secrets: they are read from files and variables, and no output shows them.
 
 use postrider::dev::servers::NatsOptions;
 
@@ -6,12 +6,12 @@ use crate::support::{DEADLINE, Fixture, app, daemon, eventually, sandbox::Sandbo
 
 const STREAM: &str = "[stream]\nname = \"EVENTS\"\n";
 
-/// Commands that load the configuration and go as far as they can without servers.
+/// Commands that load the configuration and do as much as is possible without servers.
 const COMMANDS: &[&[&str]] = &[&["config", "show"], &["config", "show", "--json"], &["migrate"]];
 
 #[test]
 fn planted_secrets_show_in_no_output() {
-    // Each stands where a person might put it, rightly or wrongly.
+    // Each file has the secret in a place where a person might put it, correctly or by mistake.
     let files = [
         "[database]\nurl = \"postgresql://app:canary@127.0.0.1:1/app\"\n[nats]\nurl = \"nats://me:canary@127.0.0.1:1\"\n",
         "[database]\nurl = \"postgresql://app:can@ary@127.0.0.1:1/app\"\n[nats]\nurl = \"nats://canary@127.0.0.1:1\"\n",
@@ -89,7 +89,7 @@ async fn planted_secrets_show_in_no_log_of_a_run_even_at_the_lowest_level() {
     .await;
     running.stop().await;
     let log = running.log();
-    // At the lowest level the broker's client would show headers and payloads.
+    // At this log level the NATS client would log headers and payloads.
     assert!(log.contains("DEBUG async_nats"), "{log}");
     assert_no_canary(&log);
     let commands: [&[&str]; 3] = [&["check"], &["status"], &["config", "show"]];
@@ -164,7 +164,8 @@ fn secret_files_that_everyone_can_read_are_warned_of() {
     assert!(!exposed.stderr.contains("canary"), "{}", exposed.stderr);
 }
 
-// Opening a pipe waits for its writer: the program hung before its first line.
+// Former defect: opening a pipe waits for its writer, so the program hung before its first log
+// line.
 #[test]
 fn pipe_in_the_place_of_a_secret_is_refused_at_once() {
     let nats = "[nats]\nurl = \"nats://127.0.0.1:1\"\n";

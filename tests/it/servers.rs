@@ -1,4 +1,5 @@
-//! The throwaway servers keep their port and data, and end when their owner does.
+//! Tests of the throwaway servers: they keep their port and data over restarts, and end when their
+//! owner ends.
 
 use std::{
     process::{Command, Stdio},
@@ -80,8 +81,8 @@ fn the_guard_ends_what_it_watches_once_its_pipe_closes() {
     let mut sleep = Command::new("sleep");
     let mut child = sleep.arg("1000").stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     guard.watch(child.id()).unwrap();
-    // The kernel closes the pipe in the same way when the program that holds it is killed. The
-    // drop waits for the guard, which waits for us to collect the child.
+    // Dropping the guard closes its pipe, as the kernel does when the owner is killed. The drop
+    // waits until the child has ended, so another thread collects the child's exit code.
     let collector = std::thread::spawn(move || child.wait().unwrap());
     drop(guard);
     assert!(!collector.join().unwrap().success());

@@ -1,4 +1,4 @@
-//! One Postgres session: its settings, its ends, and what a caller sees of them.
+//! Tests of a Postgres session: its settings, its end, and the errors that a caller gets.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ fn config(url: impl Into<String>) -> DatabaseConfig {
     DatabaseConfig { url: SecretUrl::new(url.into()), ..DatabaseConfig::default() }
 }
 
-/// A server whose settings no test changes; its guard stops it when the test program ends.
+/// A shared server whose settings no test changes. Its guard stops it when the test program ends.
 pub(crate) async fn plain_server() -> &'static Postgres {
     static SHARED: OnceCell<Postgres> = OnceCell::const_new();
     SHARED.get_or_init(start).await
@@ -62,7 +62,7 @@ async fn session_has_its_limits_and_a_name_that_dbas_see() {
         ("synchronous_commit", "off"),
     ] {
         let found = setting(&connection, name).await;
-        // An empty path is shown with or without quotes, by version.
+        // An empty path is shown with or without quotes, depending on the version of Postgres.
         assert!(found == value || (found.is_empty() && value == "\"\""), "{name}: {found}");
     }
     let named = config(format!("{}?application_name=mine", server.url("postgres")));
@@ -105,7 +105,8 @@ async fn slow_statement_is_given_up_by_the_server_and_the_session_lives() {
     assert!(connection.execute("SELECT 1").await.is_ok());
 }
 
-// A driver that waits for its server would hold the session, and the relay's lock, for ever.
+// A driver that waits for its server would keep the session for ever, and with it the relay's
+// leadership.
 #[tokio::test]
 async fn silent_server_costs_the_session_and_our_side_lets_go_of_it() {
     let server = plain_server().await;
@@ -115,7 +116,7 @@ async fn silent_server_costs_the_session_and_our_side_lets_go_of_it() {
     let config = DatabaseConfig { query_timeout, ..config(url) };
     let connection = connect(&config, "relay", &[]).await.unwrap();
 
-    // From here on nothing arrives, and nothing is answered.
+    // From here on no bytes pass in either direction.
     proxy.set(Modes::both(Mode::Hold));
     let error = connection.execute("SELECT 1").await.unwrap_err();
     drop(connection);
@@ -184,7 +185,7 @@ async fn missing_table_and_missing_grant_say_what_to_run() {
     }
 }
 
-// A constraint's DETAIL holds the whole row, and with it the payload.
+// The DETAIL of a violated constraint contains the whole row, and with it the payload.
 #[tokio::test]
 async fn error_about_a_row_does_not_show_the_row() {
     let server = plain_server().await;
@@ -198,7 +199,7 @@ async fn error_about_a_row_does_not_show_the_row() {
     assert_eq!(error, "invalid data (22P02) at a value");
 }
 
-// The log and the status said "connection closed", whatever the server had said.
+// Former defect: log and status said "connection closed", whatever reason the server had given.
 #[tokio::test]
 async fn session_that_the_server_ends_keeps_the_servers_reason() {
     let server = plain_server().await;

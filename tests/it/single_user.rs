@@ -1,4 +1,5 @@
-//! A database with one user, who may not create roles: everything works without them.
+//! Tests of a database with a single user who may not create roles: everything works without the
+//! roles.
 
 use postrider::dev::servers::Postgres;
 
@@ -6,7 +7,7 @@ use crate::support::{
     DEADLINE, Fixture, Server, app, daemon, nats, postgres, postgres::connect, toml::Toml,
 };
 
-/// A Postgres without our roles, and a database in which `user` may create a schema.
+/// A Postgres without Postrider's roles, and a database in which `user` may create a schema.
 async fn without_roles(user: &str) -> (Fixture, Toml) {
     let server = Postgres::start(postgres::without_two_phase_commit()).await.unwrap();
     let set_up = format!("CREATE ROLE \"{user}\" LOGIN; CREATE DATABASE single OWNER postgres");
@@ -28,7 +29,7 @@ async fn without_roles(user: &str) -> (Fixture, Toml) {
     (fixture, toml)
 }
 
-/// The roles of ours that the cluster has.
+/// Number of Postrider's roles in the cluster.
 async fn roles(fixture: &Fixture) -> i64 {
     let count = "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'postrider\\_%'";
     fixture.connect().await.query_one(count, &[]).await.unwrap().get(0)
@@ -42,7 +43,7 @@ async fn a_user_without_createrole_migrates_runs_and_emits() {
         assert_eq!(migrated.code, Some(0), "{migrated:?}");
         assert!(migrated.stdout.contains("without the roles postrider_producer"), "{migrated:?}");
         assert_eq!(roles(&fixture).await, 0);
-        // The applied text is the one that every database has.
+        // The applied SQL has the same checksums as in every other database.
         let again = daemon::run(&toml, &["migrate"]).await;
         assert_eq!(again.code, Some(0), "{again:?}");
         assert!(again.stdout.contains("already at"), "{again:?}");

@@ -1,5 +1,5 @@
-//! Statements that cannot be done within their deadline are divided: work that waits never stands
-//! still for its size.
+//! Tests of statements that cannot be done within their deadline: they are divided, so that a large
+//! amount of work never stops the relay.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -12,7 +12,7 @@ use super::support::{
     proxy::{Mode, Modes, Proxy},
 };
 
-/// The program, with the log lines of a statement that is given up.
+/// The program, which may log that a statement exceeded its deadline.
 fn giving_up(daemon: DaemonBuilder) -> DaemonBuilder {
     daemon
         .allow_log("canceling statement due to statement timeout")
@@ -26,7 +26,7 @@ async fn count(client: &Client, sql: &str) -> i64 {
     client.query_one(sql, &[]).await.unwrap().get(0)
 }
 
-/// Each letter that is written so takes its time, as on a slow disk.
+/// Makes each INSERT or UPDATE of a letter take this long, as on a slow disk.
 async fn slow_letters(client: &Client, act: &str, each: Duration) {
     let sql = format!(
         "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
@@ -38,7 +38,7 @@ async fn slow_letters(client: &Client, act: &str, each: Duration) {
     client.batch_execute(&sql).await.unwrap();
 }
 
-/// A settlement that was given up used to be tried again unchanged, for ever.
+/// Former defect: a settlement that exceeded its deadline was tried again unchanged, for ever.
 #[tokio::test]
 async fn a_settlement_of_more_letters_than_a_statement_can_write_is_written_in_parts() {
     let fixture = Fixture::new().await;
@@ -51,7 +51,7 @@ async fn a_settlement_of_more_letters_than_a_statement_can_write_is_written_in_p
 
     let daemon = giving_up(fixture.daemon()).set("database.query_timeout", "1s").start();
 
-    // 120 letters take 12 s, and a statement has one.
+    // Writing 120 letters takes 12 s, and a statement has one second.
     eventually("a settled position", DEADLINE, async || {
         let settled = "SELECT count(*) FROM postrider.letter WHERE error_code = 'invalid_subject'";
         let position = "SELECT coalesce(max(published), 0) FROM postrider.position";
@@ -62,13 +62,14 @@ async fn a_settlement_of_more_letters_than_a_statement_can_write_is_written_in_p
     assert!(daemon.log().contains("could not settle"), "{}", daemon.log());
 }
 
-/// The outcomes of letters used to be written in one statement, and that statement again, for ever.
+/// Former defect: the outcomes of letters were written in one statement. When it exceeded its
+/// deadline, the same statement was tried again for ever.
 #[tokio::test]
 async fn records_of_more_letters_than_a_statement_can_write_are_written_in_parts() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
-    // Of each key the first event is refused, and the others wait behind it: many keys with few
-    // letters, and one key with more of them than a part has.
+    // The first event of each key is refused, and the others wait behind it. There are ten keys
+    // with few letters, and one key with more letters than one part writes.
     let insert = "INSERT INTO postrider.outbox (event_type, aggregate_type, aggregate_id, payload)
         SELECT CASE n WHEN 1 THEN 'no subject' ELSE 'order.placed' END, 'order', key, to_jsonb(n)
         FROM generate_series(0, 10) AS key, generate_series(1, 60) AS n
@@ -87,7 +88,7 @@ async fn records_of_more_letters_than_a_statement_can_write_are_written_in_parts
     slow_letters(&client, "UPDATE", Duration::from_millis(100)).await;
     client.batch_execute("COMMIT").await.unwrap();
 
-    // Each takes 100 ms, and a statement has one second.
+    // Each update takes 100 ms, and a statement has one second.
     let open = "SELECT count(*) FROM postrider.letter
         WHERE resolved_at IS NULL OR next_attempt_at IS NOT NULL";
     eventually("all recorded", DEADLINE, async || count(&client, open).await == 0).await;
@@ -103,13 +104,14 @@ async fn records_of_more_letters_than_a_statement_can_write_are_written_in_parts
     assert!(daemon.log().contains(given_up), "{}", daemon.log());
 }
 
-/// A relay whose database is behind a narrow link. More waits than the link brings in one deadline.
+/// Runs a relay whose database is behind a narrow link. The link cannot carry the waiting events
+/// within one deadline.
 async fn behind_a_narrow_link(
     fixture: &Fixture,
     change: impl FnOnce(DaemonBuilder) -> DaemonBuilder,
 ) -> (Proxy, Daemon) {
     let client = fixture.connect().await;
-    // As bytes that cannot be compressed.
+    // The payloads are bytes that cannot be compressed.
     let insert = "INSERT INTO postrider.outbox (event_type, payload_binary)
         SELECT 'order.placed', string_agg(sha512((n || '-' || i)::bytea), NULL)
         FROM generate_series(1, 40) AS n, generate_series(1, 3000) AS i GROUP BY n";
@@ -125,8 +127,9 @@ async fn behind_a_narrow_link(
     (proxy, change(daemon).start())
 }
 
-/// The size of a page was learned from statements that the server gave up, and forgotten with the
-/// session. Over a link that brings less than a page within the deadline nothing was ever read.
+/// Former defect: the relay reduced its pages only when the server cancelled a statement, and
+/// forgot the size with the session. Over a link that needs longer than the deadline for one page,
+/// nothing was ever read.
 #[tokio::test]
 async fn a_page_that_a_narrow_link_does_not_bring_in_time_is_read_in_parts() {
     let fixture = Fixture::new().await;

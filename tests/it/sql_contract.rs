@@ -1,4 +1,5 @@
-//! What an application may rely on: emit and its refusals, plain inserts, claims, the roles.
+//! Tests of the SQL interface for applications: `emit` and what it refuses, plain inserts, claims,
+//! and the roles.
 
 use std::{
     collections::HashSet,
@@ -14,7 +15,7 @@ async fn outbox(client: &Client) -> i64 {
     client.query_one("SELECT count(*) FROM postrider.outbox", &[]).await.unwrap().get(0)
 }
 
-/// The SQLSTATE of a statement that has to fail, its message and its hint.
+/// SQLSTATE of a statement that has to fail, and its message with its hint.
 async fn refusal(client: &Client, statement: &str) -> (SqlState, String) {
     let error = client.batch_execute(statement).await.expect_err(statement);
     let error = error.as_db_error().unwrap_or_else(|| panic!("{statement}: {error:?}"));
@@ -165,7 +166,7 @@ async fn a_plain_insert_gets_its_defaults_and_a_rollback_leaves_nothing() {
 
 #[tokio::test]
 async fn a_schema_without_its_sequence_values_still_takes_inserts() {
-    // As after loading a dump of the structure alone.
+    // The sequence has no value, as after loading a dump of the schema without data.
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
     client.batch_execute("SELECT setval('postrider.gate', 0, false)").await.unwrap();
@@ -240,7 +241,7 @@ async fn a_claim_is_given_once_and_again_after_a_rollback() {
     let fixture = Fixture::new().await;
     let (mut one, other) = (fixture.connect().await, fixture.connect().await);
     let claim = "SELECT postrider.claim($1, $2)";
-    // Both kinds of ids: with a time in them and without.
+    // One id contains a time (version 7), the other does not (version 4).
     for id in [Uuid::now_v7(), Uuid::new_v4()] {
         let transaction = one.transaction().await.unwrap();
         assert!(transaction.query_one(claim, &[&"a", &id]).await.unwrap().get::<_, bool>(0));
@@ -248,7 +249,8 @@ async fn a_claim_is_given_once_and_again_after_a_rollback() {
         transaction.rollback().await.unwrap();
         let transaction = one.transaction().await.unwrap();
         assert!(transaction.query_one(claim, &[&"a", &id]).await.unwrap().get::<_, bool>(0));
-        // The other one waits for the outcome, and then knows.
+        // The second consumer waits until the first transaction has ended, and is then refused the
+        // claim.
         let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&"a", &id];
         let (waited, committed) =
             tokio::join!(other.query_one(claim, &parameters), transaction.commit());
@@ -258,7 +260,7 @@ async fn a_claim_is_given_once_and_again_after_a_rollback() {
     }
 }
 
-/// By the function, by the default of the column, and by emit, on both of its ways.
+/// Ids come from the function, from the column's default, and from both variants of `emit`.
 #[tokio::test]
 async fn ids_are_of_version_7_and_contain_the_time() {
     let fixture = Fixture::new().await;
@@ -285,7 +287,7 @@ async fn ids_are_of_version_7_and_contain_the_time() {
         assert_eq!(id.get_version_num(), 7, "{id}");
         assert_eq!(id.get_variant(), uuid::Variant::RFC4122, "{id}");
         let milliseconds = u64::try_from(id.as_u128() >> 80).unwrap();
-        // Up to a millisecond later than it was: it may have been rounded up.
+        // The id's time may be rounded up, so it may be up to a millisecond late.
         let then = SystemTime::UNIX_EPOCH + Duration::from_millis(milliseconds - 1);
         let age = now.duration_since(then).unwrap();
         assert!(age < Duration::from_secs(5), "{id} is {age:?} old");
@@ -296,8 +298,8 @@ async fn ids_are_of_version_7_and_contain_the_time() {
 async fn old_claims_are_forgotten_and_young_ones_kept() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
-    // One claim a day for 92 days, with ids of that time, and as many without a time. The leaves go
-    // round in 99 days, and the oldest 6 of these may share a leaf that is kept for the next days.
+    // One claim per day for 92 days, with an id that contains the time, and as many without. The
+    // tables rotate within 99 days. The oldest 6 claims may share a table with days that are kept.
     client
         .batch_execute(
             "INSERT INTO postrider.processed
@@ -424,7 +426,8 @@ async fn each_role_may_do_its_part_and_nothing_else() {
     }
 }
 
-/// The comment said that a repeated id never raises; with an older snapshot it has to.
+/// Former defect: the documentation said that claiming an id twice never raises an error. With an
+/// older snapshot it has to.
 #[tokio::test]
 async fn a_claim_under_any_isolation_is_true_once_and_raises_only_what_may_be_tried_again() {
     let fixture = Fixture::new().await;
@@ -451,7 +454,8 @@ async fn a_claim_under_any_isolation_is_true_once_and_raises_only_what_may_be_tr
     }
 }
 
-/// With an older snapshot they would not see what was committed before their lock, and remove it.
+/// A function that removes rows must see everything that was committed before its lock. An older
+/// snapshot would not, so it would remove too much.
 #[tokio::test]
 async fn what_removes_rows_runs_under_read_committed_only() {
     let fixture = Fixture::new().await;

@@ -1,4 +1,4 @@
-//! The sink of standard output: one CloudEvents JSON line an event.
+//! Tests of the sink that writes to standard output: one CloudEvents JSON line per event.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,13 +15,13 @@ use super::support::{
     eventually,
 };
 
-/// A relay that needs no broker at all.
+/// A relay that needs no broker.
 fn daemon(fixture: &Fixture) -> DaemonBuilder {
     let daemon = fixture.daemon().set("route.sink", "stdout");
     daemon.config(|toml| toml.unset("nats.url").unset("stream.name"))
 }
 
-/// The lines of a file, without what a crash has torn.
+/// Events of a file, one per line. A line that a crash has cut off is left out.
 fn events(text: &str) -> Vec<Value> {
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
@@ -88,7 +88,7 @@ async fn a_crash_loses_no_line_and_the_first_copies_are_in_order() {
     }
 }
 
-/// The other end of a pipe is gone: nothing may be settled, and somebody has to hear of it.
+/// The reader of the pipe is gone. No event may be settled, and the failure has to be reported.
 #[tokio::test]
 async fn a_standard_output_that_nobody_reads_settles_nothing_and_is_reported() {
     let fixture = Fixture::new().await;
@@ -130,7 +130,7 @@ async fn check_needs_no_broker_and_a_comparison_says_that_there_is_none() {
     assert_eq!(run(&toml, &["audit", "--database-only"]).await.code, Some(0));
 }
 
-/// Two programs of one name: the second has to say why no line comes.
+/// Two programs run under one name. The second has to log why it prints no event.
 #[tokio::test]
 async fn a_second_program_of_the_same_name_says_that_it_stands_by() {
     let fixture = Fixture::new().await;

@@ -1,4 +1,5 @@
-//! Stopping: what was committed before goes first, and what cannot go does not keep us.
+//! Tests of stopping: events that were committed before the stop are published first, and events
+//! that cannot be published do not delay the stop.
 
 use std::time::Duration;
 
@@ -6,7 +7,8 @@ use postrider::dev::{random::Random, stream_reader::count_messages};
 
 use super::support::{DEADLINE, Fixture, app, eventually, let_pass, stopwatch::Stopwatch};
 
-/// Far more than a last sweep takes, far less than `shutdown.grace` and the slow poll.
+/// Longest time for a stop. It is far more than the last sweep takes, and far less than
+/// `shutdown.grace` and `idle_interval`.
 const SOON: Duration = Duration::from_secs(4);
 
 #[tokio::test]
@@ -19,7 +21,7 @@ async fn a_stop_publishes_what_was_committed_before_it_and_is_quick() {
     daemon.wait_log("relaying", DEADLINE).await;
     for round in 1..=25 {
         daemon.wait_log("stream verified", DEADLINE).await;
-        // Busy, falling asleep, asleep.
+        // The relay is busy, falling asleep or asleep at the moment of the stop.
         let_pass(Duration::from_micros(random.between(0, 200_000).into())).await;
         app::insert_backlog(&client, 100, 10).await;
         daemon.terminate();
@@ -98,7 +100,7 @@ async fn a_second_signal_stops_at_once() {
     app::insert_backlog(&client, 100, 10).await;
     daemon.terminate();
     daemon.wait_log("a second signal stops at once", DEADLINE).await;
-    // It waits for answers that do not come.
+    // The relay waits for acknowledgements that the frozen broker does not send.
     let_pass(Duration::from_secs(1)).await;
     daemon.wait_log("stopping", DEADLINE).await;
     daemon.terminate();

@@ -1,4 +1,5 @@
-//! A stream that was deleted, sealed or changed under way: the next command follows the cause.
+//! Tests of a stream that was deleted, sealed or changed while the relay runs: the suggested
+//! command fits the cause.
 
 use std::time::Duration;
 
@@ -12,10 +13,10 @@ use super::support::{
     letters::json,
 };
 
-/// A change of a stream.
+/// Changes the configuration of a stream.
 type Change = fn(Config) -> Config;
 
-/// A relay that has published something to its stream.
+/// Starts a relay and publishes five events to its stream.
 async fn started(fixture: &Fixture, builder: DaemonBuilder) -> Daemon {
     fixture.jetstream().await.create_stream(fixture.stream_config()).await.unwrap();
     let daemon = builder
@@ -31,7 +32,7 @@ async fn started(fixture: &Fixture, builder: DaemonBuilder) -> Daemon {
     daemon
 }
 
-/// The gate as `status` shows it, once its next command has this text.
+/// Finding of `status` about the stream, once its suggested command contains this text.
 async fn wait_next(fixture: &Fixture, next: &str) -> Value {
     eventually(format!("a finding whose next command has {next:?}"), DEADLINE, async || {
         let status = json(&fixture.toml(), &["status"]).await;
@@ -42,7 +43,8 @@ async fn wait_next(fixture: &Fixture, next: &str) -> Value {
     .await
 }
 
-/// `check` said "ok", because `run` would create it, beside the relay that refused to.
+/// Former defect: `check` said "ok" because `run` would create the stream, while the running relay
+/// refused to.
 #[tokio::test]
 async fn a_deleted_stream_that_was_published_to_is_for_a_person_to_restore() {
     let fixture = Fixture::new().await;
@@ -61,15 +63,15 @@ async fn a_deleted_stream_that_was_published_to_is_for_a_person_to_restore() {
         check.code
     };
     check().await;
-    // The next run knows it too.
+    // After a restart the relay still knows that events were published to the deleted stream.
     daemon.kill9();
     daemon.start_again();
     wait_next(&fixture, &add).await;
     daemon.stop().await;
     assert_eq!(check().await, Some(78));
 
-    // A person follows the command; a stream that was created anew is reported before a start heals
-    // it.
+    // A person creates the stream anew, as the command says. `check` has to report that, before the
+    // next start heals the stream.
     fixture.jetstream().await.create_stream(fixture.stream_config()).await.unwrap();
     let check = daemon::run(&fixture.toml(), &["check"]).await;
     assert!(check.stdout.contains("was created anew since events were published"), "{check:?}");
@@ -77,7 +79,7 @@ async fn a_deleted_stream_that_was_published_to_is_for_a_person_to_restore() {
     fixture.wait_stored(10, DEADLINE).await;
 }
 
-/// A stream that never existed is still what `run` creates.
+/// A stream that never existed is still created by `run`.
 #[tokio::test]
 async fn a_stream_of_another_name_is_created_although_the_position_knows_one() {
     let fixture = Fixture::new().await;
@@ -106,7 +108,7 @@ async fn a_sealed_stream_and_other_subjects_say_what_to_do_about_just_that() {
         let fixture = Fixture::new().await;
         let daemon = started(&fixture, fixture.daemon()).await;
         fixture.jetstream().await.update_stream(change(fixture.stream_config())).await.unwrap();
-        // The same for what makes the relay verify the stream before its minute is over.
+        // A restarted relay and `check` have to name the same command.
         drop(daemon);
         let daemon = fixture.daemon().allow_log(" ERROR ").allow_log(" WARN ").start();
         let mut daemon = daemon;
@@ -115,10 +117,11 @@ async fn a_sealed_stream_and_other_subjects_say_what_to_do_about_just_that() {
         let check = daemon::run(&fixture.toml(), &["check"]).await;
         assert!(check.code == Some(78) && check.stdout.contains(next), "{next}: {check:?}");
     }
-    // Under way.
+    // The stream is changed while the relay runs.
     for (change, next) in changes {
         if next == "--dupe-window" {
-            // The relay verifies the stream once a minute, whatever happens.
+            // No refusal reveals this change. Only the verification once a minute finds it, for
+            // which the test does not wait.
             continue;
         }
         let fixture = Fixture::new().await;

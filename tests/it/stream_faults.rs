@@ -1,4 +1,4 @@
-//! A stream that is missing, full, or set up so that it would lose events.
+//! Tests of a stream that is missing, full, or configured so that it would lose events.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use super::support::{
     toml::Toml,
 };
 
-/// The difference of a stream from the default.
+/// Changes a stream's configuration from the default.
 type Change<'a> = &'a dyn Fn(Config) -> Config;
 
-/// The program, when the stream is somebody else's to make.
+/// The program, which does not create the stream itself.
 fn daemon(fixture: &Fixture) -> DaemonBuilder {
     fixture.daemon().set("stream.create", false)
 }
@@ -39,7 +39,8 @@ async fn dead_letters(fixture: &Fixture) -> i64 {
     client.query_one(r#"SELECT count(*) FROM "postrider".letter"#, &[]).await.unwrap().get(0)
 }
 
-/// The stored events came in the order in which they were emitted.
+/// Asserts that the stream has this many events in the order of their emission, and that none is a
+/// dead letter.
 async fn assert_in_order(fixture: &Fixture, count: usize) {
     let messages = fixture.read_stream().await;
     assert_eq!(messages.len(), count);
@@ -48,7 +49,8 @@ async fn assert_in_order(fixture: &Fixture, count: usize) {
     assert_eq!(dead_letters(fixture).await, 0);
 }
 
-/// The hint was to see whether the stream, which did not exist, had a leader.
+/// Former defect: the hint was to check whether the stream had a leader, but the stream did not
+/// exist.
 #[tokio::test]
 async fn a_stream_that_finds_no_room_names_the_key_to_lower() {
     let options = NatsOptions { jetstream: "max_file_store: 1GB".into(), ..NatsOptions::default() };
@@ -122,7 +124,8 @@ async fn a_stream_deleted_under_way_is_not_made_again_but_healed_once_it_is() {
         emit_many(&fixture, 20).await;
         let line = daemon.wait_log("nothing can be published just now", DEADLINE).await;
         assert!(line.contains("stream_unavailable"), "{line}");
-        // An empty one in its place would hide that the first five are gone.
+        // The relay does not create the missing stream, because an empty one would hide that five
+        // events are lost.
         let line = daemon.wait_log("does not exist", DEADLINE).await;
         assert!(line.contains("for a person to restore or to create anew"), "{line}");
         jetstream.create_stream(fixture.stream_config()).await.unwrap();
@@ -144,7 +147,7 @@ async fn a_full_stream_closes_the_gate_and_takes_the_rest_in_order_once_there_is
     let line = daemon.wait_log("maximum messages exceeded", DEADLINE).await;
     assert!(line.contains("has no room"), "{line}");
     wait_ready(&daemon, "stream_unavailable").await;
-    // A restart does not make the event a dead letter either.
+    // A restart does not turn the waiting event into a dead letter.
     daemon.kill9();
     daemon.start_again();
     daemon.wait_log("maximum messages exceeded", DEADLINE).await;
@@ -180,7 +183,8 @@ async fn a_stream_that_changes_its_subjects_under_way_closes_the_gate() {
     assert_in_order(&fixture, 25).await;
 }
 
-/// Refused at the start, with exit code 78, and with words for what is wrong and what to do.
+/// Asserts that a start is refused with exit code 78, and that the log names the fault and the
+/// remedy.
 async fn assert_refused(fixture: &Fixture, fault: &str, hint: &str) {
     emit_many(fixture, 1).await;
     let mut daemon = daemon(fixture).allow_log("ERROR").start();
@@ -228,7 +232,7 @@ async fn a_stream_that_would_lose_events_is_refused_with_what_to_do() {
             let origin = Config { name: mirror.name.clone(), ..fixture.stream_config() };
             jetstream.create_stream(origin).await.unwrap();
         }
-        // A stream is sealed by an update only.
+        // JetStream seals a stream only by an update.
         jetstream.create_stream(Config { sealed: false, ..wanted.clone() }).await.unwrap();
         if wanted.sealed {
             let sealed = Config {

@@ -1,4 +1,5 @@
-//! The scan of the stream: what it has to find, whose events count, and streams that refuse it.
+//! Tests of the scan of the stream: which events it finds, whose events count, and streams that
+//! cannot be scanned.
 
 use std::time::Duration;
 
@@ -21,15 +22,16 @@ use super::support::{
     postgres::{allow, refuse},
 };
 
-/// What [`refuse`] takes to keep everything from being settled.
+/// Argument of [`refuse`] that keeps every event from being settled.
 const UNSETTLED: &str = r#"BEFORE UPDATE OF bookmark ON "postrider".position FOR EACH ROW"#;
 
-/// A stream as the program itself would make it, with a short memory for ids.
+/// Configuration of a stream as the program creates it, but with a duplicate window of three
+/// seconds.
 fn sound(fixture: &Fixture) -> Config {
     Config { duplicate_window: Duration::from_secs(3), ..fixture.stream_config() }
 }
 
-/// The program, when the stream is somebody else's to make.
+/// The program, which does not create the stream itself.
 fn daemon(fixture: &Fixture) -> DaemonBuilder {
     fixture.daemon().set("stream.create", false).set("nats.ack_timeout", "500ms")
 }
@@ -42,14 +44,14 @@ async fn emit(fixture: &Fixture, count: usize) {
     }
 }
 
-/// Publishes a message of somebody else under this id. Returns whether the stream recognised the
-/// id.
+/// Publishes a message with this id, as another client would. Returns whether the stream recognised
+/// the id as a duplicate.
 async fn publish_as(jetstream: &Context, subject: String, id: &str) -> bool {
     let publish = PublishMessage::build().message_id(id);
     jetstream.send_publish(subject, publish).await.unwrap().await.unwrap().duplicate
 }
 
-/// Waits until the stream has forgotten every id that it has seen so far.
+/// Waits until the duplicate window is over for every id that the stream has seen so far.
 async fn wait_window_over(fixture: &Fixture, jetstream: &Context) {
     let subject = fixture.subject("of.others");
     assert!(!publish_as(jetstream, subject.clone(), "sentinel").await);
@@ -59,7 +61,8 @@ async fn wait_window_over(fixture: &Fixture, jetstream: &Context) {
     .await;
 }
 
-/// A new name was taken for a new outbox: it published once more what another name had published.
+/// Former defect: a relay under a new name took the outbox for a new one. It published again what a
+/// relay under another name had published.
 #[tokio::test]
 async fn what_another_name_has_published_is_not_published_again() {
     const ROWS: usize = 2_000;
@@ -83,8 +86,8 @@ async fn what_another_name_has_published_is_not_published_again() {
     assert_eq!(stored.len(), ROWS + 1);
 }
 
-/// Each message of any outbox counted: others' ids filled the memory of a scan, and ours were
-/// forgotten.
+/// Former defect: the scan remembered the ids of every outbox's events. They filled its memory, and
+/// our own ids were forgotten.
 #[tokio::test]
 async fn of_a_shared_stream_only_our_own_open_events_are_remembered() {
     let fixture = Fixture::new().await;
@@ -109,8 +112,8 @@ async fn of_a_shared_stream_only_our_own_open_events_are_remembered() {
     assert!(line.contains("messages=540") && line.contains("ours=40"), "{line}");
 }
 
-/// The scan's consumer was refused, so that nothing went until the queue was empty: for ever, with
-/// one message past its `max_deliver`.
+/// Former defect: such a stream refuses the scan's consumer, and publishing paused until the stream
+/// was empty. One message that had reached its `max_deliver` kept it from ever being empty.
 #[tokio::test]
 async fn a_stream_that_removes_what_is_consumed_is_not_scanned_and_publishing_goes_on() {
     for retention in [RetentionPolicy::WorkQueue, RetentionPolicy::Interest] {
@@ -132,7 +135,7 @@ async fn a_stream_that_removes_what_is_consumed_is_not_scanned_and_publishing_go
         refuse(&client, UNSETTLED).await;
         emit(&fixture, 20).await;
         fixture.wait_stored_in(20).await;
-        // One is delivered as often as it may be, and stays.
+        // One message is delivered as often as it may be, and stays in the stream.
         let poisoned = eventually("a delivery", DEADLINE, async || {
             worker.fetch().max_messages(1).messages().await.unwrap().next().await
         })
@@ -149,7 +152,8 @@ async fn a_stream_that_removes_what_is_consumed_is_not_scanned_and_publishing_go
     }
 }
 
-/// Whatever kept the scan's consumer away, the text said that the user lacked a right.
+/// Former defect: whatever refused the scan's consumer, the message said that the user lacked a
+/// right.
 #[tokio::test]
 async fn a_stream_without_room_for_a_consumer_says_so_and_goes_on_once_there_is_room() {
     let fixture = Fixture::new().await;
@@ -179,7 +183,8 @@ async fn a_stream_without_room_for_a_consumer_says_so_and_goes_on_once_there_is_
     assert!(fixture.wait_drained(DEADLINE).await);
 }
 
-/// After a restored broker the versions 1 to 4 of a value were written on top of 5.
+/// Former defect: after the broker was restored, versions 1 to 4 of a value were published after
+/// version 5.
 #[tokio::test]
 async fn of_a_stream_of_last_values_no_old_value_is_published_on_top_of_a_new_one() {
     let fixture = Fixture::new().await;
@@ -193,7 +198,8 @@ async fn of_a_stream_of_last_values_no_old_value_is_published_on_top_of_a_new_on
         .allow_log("could not settle")
         .start();
     let client = fixture.connect().await;
-    // All of it is stored and nothing is settled: the next run reads all of it again.
+    // The refusal keeps all events unsettled although they are stored, so the next run reads all of
+    // them again.
     refuse(&client, UNSETTLED).await;
     for version in 1..=5 {
         let payload = format!(r#"{{"version":{version}}}"#);
@@ -219,7 +225,8 @@ async fn of_a_stream_of_last_values_no_old_value_is_published_on_top_of_a_new_on
 }
 
 impl Fixture {
-    /// Waits for the stream's last sequence: what is consumed is not there any more.
+    /// Waits until the stream's last sequence reaches `last`. Messages cannot be counted, because
+    /// consumed ones are gone.
     async fn wait_stored_in(&self, last: u64) {
         let stream = self.jetstream().await.get_stream(&self.stream).await.unwrap();
         eventually(format!("a last sequence of {last}"), DEADLINE, async || {

@@ -1,4 +1,5 @@
-//! The scope of what the broker refuses: one subject, one request, one domain, or everything.
+//! Tests of what a refusal by the broker affects: one subject, one request, one JetStream domain,
+//! or everything.
 
 use async_nats::jetstream::stream::Config;
 use postrider::dev::servers::{Nats, NatsOptions, free_port};
@@ -28,7 +29,7 @@ async fn wait_ready(daemon: &Daemon, body: &str) {
     .await;
 }
 
-/// Ready, whatever else there is to say.
+/// Waits until `/readyz` answers 200, whatever findings there are.
 async fn wait_flowing(daemon: &Daemon) {
     eventually("readiness", DEADLINE, async || {
         daemon.get("/readyz").await.is_some_and(|answer| answer.status == 200)
@@ -36,7 +37,7 @@ async fn wait_flowing(daemon: &Daemon) {
     .await;
 }
 
-/// One subject without room closed the gate for all of them.
+/// Former defect: one full subject closed the publishing gate for all subjects.
 #[tokio::test]
 async fn a_full_subject_makes_only_its_own_events_wait() {
     let fixture = Fixture::new().await;
@@ -57,8 +58,8 @@ async fn a_full_subject_makes_only_its_own_events_wait() {
     }
     let line = daemon.wait_log("messages per subject", DEADLINE).await;
     assert!(line.contains(&fixture.subject("narrow")), "{line}");
-    // The others are stored; what waits are letters, and never dead ones however often they are
-    // tried.
+    // Events of other subjects are stored. The waiting events are retrying letters, and never die
+    // however often they are tried.
     fixture.wait_stored(20, DEADLINE).await;
     let client = fixture.connect().await;
     let tried = r#"SELECT count(*) FROM "postrider".letter WHERE state = 'retrying'
@@ -80,7 +81,8 @@ async fn a_full_subject_makes_only_its_own_events_wait() {
     assert!(fixture.wait_drained(DEADLINE).await);
 }
 
-/// Two users: the tests', who may do everything, and the program's.
+/// Configuration of a NATS server with two users: one for the tests, who may do everything, and one
+/// for the program.
 fn accounts(denied: &str) -> String {
     format!(
         "authorization {{ users: [\n\
@@ -99,7 +101,8 @@ fn as_relay(fixture: &Fixture) -> DaemonBuilder {
     fixture.daemon().admin().set("nats.user", "relay").set("nats.password", "secret")
 }
 
-/// A request to JetStream that was denied closed the gate for all events, whatever it was for.
+/// Former defect: a denied request to JetStream closed the publishing gate, even when no event
+/// depended on that request.
 #[tokio::test]
 async fn a_denied_request_that_is_not_needed_is_named_and_stops_nothing() {
     let mut fixture = with_denied("\"$JS.API.STREAM.MSG.GET.>\", \"$JS.API.DIRECT.GET.>\"").await;
@@ -110,7 +113,8 @@ async fn a_denied_request_that_is_not_needed_is_named_and_stops_nothing() {
         .start();
     emit(&fixture, "order.placed", "o-1", 5).await;
     assert!(fixture.wait_drained(DEADLINE).await);
-    // A new connection: the last acknowledged message is compared, which this user may not.
+    // After a reconnection the relay compares the last acknowledged message, and its user may not
+    // read it.
     fixture.nats.own().stop().await.unwrap();
     fixture.nats.own().start_again().await.unwrap();
     let line = daemon.wait_log("forbids a request that publishing does not need", DEADLINE).await;
@@ -124,7 +128,8 @@ async fn a_denied_request_that_is_not_needed_is_named_and_stops_nothing() {
 #[tokio::test]
 async fn a_denied_request_that_is_needed_is_named_at_once() {
     let mut fixture = with_denied("\"$JS.API.CONSUMER.CREATE.>\"").await;
-    // Events in the stream that are not settled have to be scanned for.
+    // The stream has messages and the events are not settled, so the relay has to scan the stream
+    // first.
     emit(&fixture, "order.placed", "o-1", 5).await;
     let jetstream = fixture.jetstream().await;
     nats::create_stream(&jetstream, &fixture.stream, &format!("{}.>", fixture.prefix)).await;
@@ -144,7 +149,8 @@ async fn a_denied_request_that_is_needed_is_named_at_once() {
     assert!(fixture.wait_drained(DEADLINE).await);
 }
 
-/// The broker's disk was full for minutes, no publish was answered, and everything was green.
+/// Former defect: the broker's disk was full for minutes and no publish was answered, but no
+/// problem was reported.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_stores_nothing_although_it_answers_closes_a_gate_of_its_own() {
     let disk = SmallDisk::mount("32m").expect("root, to mount a file system");
@@ -190,15 +196,15 @@ async fn a_broker_that_stores_nothing_although_it_answers_closes_a_gate_of_its_o
     drop(fixture);
 }
 
-/// What a leaf node hands on to its hub.
+/// Messages that a leaf node forwards to its hub.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum HandsOn {
     Everything,
-    /// All but the events.
+    /// All messages but the events.
     Requests,
 }
 
-/// A hub with a JetStream domain, and a leaf node with another one before it.
+/// Starts a hub with a JetStream domain, and a leaf node in front of it with a domain of its own.
 async fn hub_and_leaf(hands_on: HandsOn) -> (Fixture, Nats) {
     let port = free_port().unwrap();
     let hub = NatsOptions {
@@ -236,8 +242,8 @@ async fn a_stream_of_another_domain_is_published_to_through_a_leaf_node() {
     assert_eq!(stream.get_info().await.unwrap().state.messages, 20);
 }
 
-/// Both domains have a stream of that name, and the nearer one answered first: its acknowledgement
-/// was taken for ours.
+/// Former defect: both domains have a stream that captures the subject. The nearer stream answered
+/// first, and its acknowledgement was taken for that of the right one.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_acknowledgement_of_another_domain_is_not_taken_for_ours() {
     let (fixture, leaf) = hub_and_leaf(HandsOn::Requests).await;

@@ -1,4 +1,4 @@
-//! What systemd hears from the program.
+//! Tests of the notifications that the program sends to systemd.
 
 use std::{os::unix::net::UnixDatagram, path::PathBuf, time::Duration};
 
@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::support::{DEADLINE, Fixture, daemon::DaemonBuilder, eventually, stopwatch::Stopwatch};
 
-/// The socket that systemd would listen on.
+/// Socket on which the test receives notifications in place of systemd.
 struct NotifySocket {
     socket: UnixDatagram,
     heard: Vec<String>,
@@ -26,7 +26,7 @@ impl NotifySocket {
         self.directory.path().join("notify")
     }
 
-    /// The daemon as systemd would start it, with a watchdog of two seconds.
+    /// The program as systemd would start it, with a watchdog of two seconds.
     fn notifying(&self, daemon: DaemonBuilder) -> DaemonBuilder {
         daemon.env("NOTIFY_SOCKET", self.path().to_str().unwrap()).env("WATCHDOG_USEC", "2000000")
     }

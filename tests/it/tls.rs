@@ -1,4 +1,4 @@
-//! What `sslmode` means, against a Postgres with certificates made here.
+//! Tests of each `sslmode`, against a Postgres with certificates that the test makes.
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ use crate::{
     support::{DEADLINE, eventually, postgres::alter_system},
 };
 
-/// Who may come in, and how.
+/// Rules of the server: which users may connect with and without TLS, and how they log in.
 const PG_HBA: &str = "
 local     all all        trust
 hostssl   all encrypted  127.0.0.1/32 trust
@@ -32,14 +32,14 @@ hostssl   all secretive  127.0.0.1/32 scram-sha-256
 host      all postgres   127.0.0.1/32 trust
 ";
 
-/// A Postgres whose certificate names `localhost` and is signed by `authority.pem`.
+/// A Postgres with a certificate for `localhost`, signed by the authority in `authority.pem`.
 struct TlsServer {
     postgres: Postgres,
     directory: PathBuf,
 }
 
 impl TlsServer {
-    /// The one of this run; its guard stops it when the test program ends.
+    /// The server that all tests of this file share. Its guard stops it when the test program ends.
     async fn shared() -> &'static Self {
         static SHARED: OnceCell<TlsServer> = OnceCell::const_new();
         SHARED.get_or_init(Self::start).await
@@ -63,7 +63,7 @@ impl TlsServer {
         server
     }
 
-    /// Turns TLS on with these files.
+    /// Turns TLS on with this certificate and key.
     async fn encrypt(&self, certificate: &str, key: &str) {
         let directory = self.directory.display();
         let settings = [
@@ -80,7 +80,7 @@ impl TlsServer {
         .await;
     }
 
-    /// Signs a certificate; the common name is also the host that it is for.
+    /// Signs a certificate with `name` as its common name and its host.
     fn issue(&self, file: &str, name: &str, authority: &Issuer<'_, KeyPair>) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
@@ -90,7 +90,7 @@ impl TlsServer {
         self.write(&format!("{file}.key"), &key.serialize_pem());
     }
 
-    /// Writes a file that the server's account owns, as it insists on for keys.
+    /// Writes a file that belongs to the server's user, as Postgres requires for keys.
     fn write(&self, name: &str, text: &str) {
         let path = self.directory.join(name);
         let owner = fs::metadata(self.directory.join("data")).unwrap();
@@ -99,7 +99,8 @@ impl TlsServer {
         chown(&path, Some(owner.uid()), Some(owner.gid())).unwrap();
     }
 
-    /// Connects as `user@host` with these parameters, where `DIR` is the files' directory.
+    /// Connects as `user@host` with these parameters, in which `DIR` stands for the directory of
+    /// the certificates.
     async fn connect(&self, who: &str, parameters: &str) -> Result<Connection, ConnectError> {
         let directory = self.directory.to_str().unwrap();
         let parameters = parameters.replace("DIR", directory);
@@ -109,7 +110,7 @@ impl TlsServer {
         Box::pin(connect(&config, "test", &[])).await
     }
 
-    /// Connects and asks the server whether the session is encrypted.
+    /// Connects, and asks the server whether the session is encrypted.
     async fn is_encrypted(&self, who: &str, parameters: &str) -> Result<bool, ConnectError> {
         let connection = self.connect(who, parameters).await?;
         let asked =
@@ -163,7 +164,8 @@ async fn impostor_is_refused_with_the_parameter_to_set() {
             "server certificate not verified: ",
             "set sslrootcert=<its authority's certificate> or sslmode=require (unverified)",
         ),
-        // What an authority signed is no authority, although it is the server's very certificate.
+        // A certificate that an authority signed is not accepted as a root, even when it is the
+        // server's own certificate.
         (
             LOCALHOST,
             "sslmode=verify-full&sslrootcert=DIR/server.pem",
@@ -240,7 +242,8 @@ async fn password_is_bound_to_the_channel_and_never_shown() {
     assert_eq!(error.class(), Class::Configuration);
     assert!(error.to_string().contains("password authentication failed"), "{error}");
     assert!(!format!("{error} {error:?}").contains("wr0ng"), "{error:?}");
-    // The server repeats the database's name, which is where a misplaced password may be.
+    // The server's error contains the database name, where a person may have put a password by
+    // mistake.
     let error = server.refusal("postgres:app@127.0.0.1", "sslmode=require&dbname=app").await;
     assert!(error.to_string().contains("database \"***\" does not exist"), "{error}");
 }
@@ -257,7 +260,7 @@ async fn server_without_tls_says_so() {
     let text = format!("127.0.0.1:{}: server does not speak TLS", postgres.port());
     assert_eq!(error.to_string(), text);
     assert!(error.hint().unwrap().contains("sslmode=disable"));
-    // On a socket there is nobody between, and no TLS.
+    // A Unix socket has no TLS and needs none, so the strictest mode is accepted.
     let log = postgres.log_path();
     let host = log.parent().unwrap().to_str().unwrap().replace('/', "%2F");
     let url =

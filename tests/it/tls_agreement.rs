@@ -1,7 +1,8 @@
-//! Whether the program connects where psql connects, certificate by certificate and mode by mode.
+//! Tests that the program connects exactly where psql connects, for each certificate and each
+//! `sslmode`.
 //!
-//! Each row of [`CASES`] is one situation, tried in each of the modes by both programs against the same
-//! server. Where Postrider is stricter on purpose, the row says in which modes, and why.
+//! Each row of [`CASES`] is a situation that both programs try in every mode against the same
+//! server. Where Postrider is stricter on purpose, the row has those modes and the reason.
 
 use std::{
     collections::BTreeMap,
@@ -27,12 +28,12 @@ use crate::support::{DEADLINE, eventually, postgres::alter_system};
 
 const MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
-/// The modes of a row in which Postrider refuses what psql accepts.
+/// Modes in which Postrider refuses a connection that psql accepts.
 type Stricter = &'static [&'static str];
 
-/// One situation. `DIR` stands for the directory of the files.
+/// One situation. In `parameters`, `DIR` stands for the directory of the certificates.
 struct Case {
-    /// The certificate of the server.
+    /// Name of the server's certificate.
     server: &'static str,
     host: &'static str,
     parameters: &'static str,
@@ -41,7 +42,8 @@ struct Case {
 }
 
 const fn case(server: &'static str, host: &'static str, parameters: &'static str) -> Case {
-    // psql verifies in these modes too when it has roots, and falls back to no encryption at all.
+    // In these modes psql also verifies when it has roots, and falls back to no encryption when
+    // that fails.
     let why = "roots beside a mode that does not insist on them are refused: they protect nothing";
     Case { server, host, parameters, stricter: &["allow", "prefer"], why }
 }
@@ -61,7 +63,7 @@ const fn stricter(
 const ROOT: &str = "sslrootcert=DIR/root.pem";
 
 const CASES: &[Case] = &[
-    // What the certificate says of the host.
+    // Host names in the certificate.
     case("good", "localhost", ROOT),
     case("good", "127.0.0.1", ROOT),
     case("address", "127.0.0.1", ROOT),
@@ -70,12 +72,12 @@ const CASES: &[Case] = &[
     case("common-name", "127.0.0.1", ROOT),
     case("common-name-address", "127.0.0.1", ROOT),
     case("other-name", "localhost", ROOT),
-    // Its time and its purpose.
+    // Validity period and permitted uses of the certificate.
     case("expired", "localhost", ROOT),
     case("future", "localhost", ROOT),
     case("client-only", "localhost", ROOT),
     case("signs-only", "localhost", ROOT),
-    // Who signed it.
+    // Authority that signed the certificate.
     case("good", "localhost", "sslrootcert=DIR/stranger.pem"),
     case("by-intermediate", "localhost", ROOT),
     case("by-intermediate", "localhost", "sslrootcert=DIR/root-and-intermediate.pem"),
@@ -84,7 +86,7 @@ const CASES: &[Case] = &[
     case("by-expired-root", "localhost", "sslrootcert=DIR/expired-root.pem"),
     case("by-future-root", "localhost", "sslrootcert=DIR/future-root.pem"),
     case("by-leaf", "localhost", "sslrootcert=DIR/self-signed-leaf.pem"),
-    // A certificate of the server itself as a root.
+    // Server's own certificate as a root.
     case("self-signed", "localhost", "sslrootcert=DIR/self-signed.pem"),
     case("self-signed", "127.0.0.1", "sslrootcert=DIR/self-signed.pem"),
     case("self-signed-authority", "localhost", "sslrootcert=DIR/self-signed-authority.pem"),
@@ -93,7 +95,7 @@ const CASES: &[Case] = &[
     case("self-signed-client", "localhost", "sslrootcert=DIR/self-signed-client.pem"),
     case("good", "localhost", "sslrootcert=DIR/good.pem"),
     case("good", "localhost", "sslrootcert=DIR/root-and-good.pem"),
-    // Revocation.
+    // Lists of revoked certificates.
     case("good", "localhost", "sslrootcert=DIR/root.pem&sslcrl=DIR/none-revoked.crl"),
     case("revoked", "localhost", "sslrootcert=DIR/root.pem&sslcrl=DIR/revoked.crl"),
     case("good", "localhost", "sslrootcert=DIR/root.pem&sslcrl=DIR/revoked.crl"),
@@ -104,7 +106,7 @@ const CASES: &[Case] = &[
         &["allow", "prefer", "require", "verify-ca", "verify-full"],
         "psql ignores a list that it cannot read",
     ),
-    // No roots.
+    // Missing roots.
     stricter(
         ("good", "localhost", "sslrootcert=DIR/missing.pem"),
         &["allow", "prefer", "require"],
@@ -112,7 +114,7 @@ const CASES: &[Case] = &[
     ),
     plain("good", "localhost", "application_name=none"),
     plain("expired", "127.0.0.1", "application_name=none"),
-    // Our own certificate.
+    // Client certificates.
     plain("good", "localhost", "sslcert=DIR/client.pem&sslkey=DIR/client.key"),
     stricter(
         ("good", "localhost", "sslcert=DIR/client.pem&sslkey=DIR/group.key"),
@@ -129,16 +131,17 @@ const CASES: &[Case] = &[
         &["allow", "prefer", "require"],
         "psql ignores a certificate that it cannot read",
     ),
-    // The version.
+    // Versions of TLS.
     plain("good", "localhost", "ssl_min_protocol_version=TLSv1.3"),
     plain("good", "localhost", "ssl_max_protocol_version=TLSv1.2"),
 ];
 
-/// A Postgres whose certificate is changed from case to case.
+/// A Postgres whose certificate changes from case to case.
 struct Server {
     postgres: Postgres,
     directory: PathBuf,
-    /// The serial number of each certificate, by which it is known which one the server has.
+    /// Serial number of each certificate, by which the test recognises the one that the server
+    /// presents.
     keys: BTreeMap<String, Vec<u8>>,
 }
 
@@ -257,7 +260,7 @@ impl Server {
         Issuer::new(params, key)
     }
 
-    /// One file of several certificates, with the key of the first.
+    /// Writes one file with several certificates, and the key of the first.
     fn joined(&mut self, name: &str, parts: &[&str]) {
         let read = |file: String| fs::read_to_string(self.directory.join(file)).unwrap();
         let all: Vec<String> = parts.iter().map(|part| read(format!("{part}.pem"))).collect();
@@ -293,7 +296,7 @@ impl Server {
         chown(&path, Some(owner.uid()), Some(owner.gid())).unwrap();
     }
 
-    /// Gives the server another certificate, and waits until it shows it.
+    /// Gives the server another certificate, and waits until the server presents it.
     async fn present(&self, name: &str) {
         let directory = self.directory.display();
         let settings = [
@@ -340,7 +343,8 @@ async fn postrider(url: &str, home: &Path) -> Result<(), String> {
     session.map(drop).map_err(|error| error.to_string())
 }
 
-// An expired certificate that was pinned passed verify-full, and a leaf served as a root.
+// Former defect: an expired certificate that was pinned passed verify-full, and a leaf certificate
+// was accepted as a root.
 #[tokio::test]
 async fn program_connects_where_psql_connects_and_nowhere_else() {
     let server = Server::start().await;
@@ -354,7 +358,7 @@ async fn program_connects_where_psql_connects_and_nowhere_else() {
         for mode in MODES {
             let without_roots = !case.parameters.contains("sslrootcert");
             if without_roots && mode == "verify-full" {
-                // psql has no roots then, and Postrider those of this machine: both refuse here.
+                // Here psql has no roots and Postrider uses those of the machine, so both refuse.
                 let both = server.psql(&server.url(case, mode), home.path()).await;
                 assert!(both.is_err());
             }
@@ -363,7 +367,7 @@ async fn program_connects_where_psql_connects_and_nowhere_else() {
                 tokio::join!(server.psql(&url, home.path()), postrider(&url, home.path()));
             let is_stricter = case.stricter.contains(&mode);
             let agree = match (&theirs, &ours) {
-                // A row that says it is stricter and is not is a lie as well.
+                // A row must not claim that Postrider is stricter when it is not.
                 (Ok(()), Err(_)) => is_stricter,
                 (Ok(()), Ok(())) => !is_stricter,
                 (Err(_), Err(_)) => true,
@@ -385,7 +389,7 @@ async fn program_connects_where_psql_connects_and_nowhere_else() {
     assert!(tried >= 84, "only {tried} were tried");
 }
 
-// Files in the home directory of whoever runs the program count as they do for psql.
+// The program reads the certificate files in the user's home directory as psql does.
 #[tokio::test]
 async fn roots_and_keys_in_the_home_directory_count_as_for_psql() {
     let server = Server::start().await;

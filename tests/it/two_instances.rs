@@ -1,4 +1,4 @@
-//! Two programs on one outbox: one relays, the other waits for its turn.
+//! Tests of two programs on one outbox: one relays, the other stands by.
 
 use std::time::Duration;
 
@@ -74,8 +74,8 @@ async fn taking_over_again_and_again_under_load_costs_nothing() {
     fixture.under_load(steady(1_000, 50), handovers).await;
 }
 
-/// The lock and the session that settles are one, so this takes a pooler or a mistake; without the
-/// term in the statement nothing else would notice (a planted defect showed that nothing did).
+/// A relay whose term is over must settle nothing, and only the term in its statement prevents that. A
+/// planted defect showed that no other test notices when the term is missing there.
 #[tokio::test]
 async fn a_relay_whose_term_is_over_settles_nothing_and_takes_another() {
     let fixture = Fixture::new().await;

@@ -1,4 +1,4 @@
-//! `postrider why`: what a key waits for, and what to do about it.
+//! Tests of `postrider why`: what a key waits for, and what to do about it.
 
 use serde_json::json;
 
@@ -30,7 +30,7 @@ async fn a_key_behind_a_dead_letter_names_it_and_the_way_out() {
     assert_eq!(done(&toml, &["why", "order/b"]).await, "nothing of order/b waits\n");
     assert_eq!(done(&toml, &["why", "order/c"]).await, "nothing of order/c waits\n");
 
-    // Without the daemon what was redriven waits for it.
+    // No relay runs, so the redriven letter waits for one.
     done(&toml, &["dlq", "redrive", "1"]).await;
     let text = done(&toml, &["why", "order/a/1"]).await;
     assert!(
@@ -47,7 +47,7 @@ async fn a_key_behind_a_dead_letter_names_it_and_the_way_out() {
     assert!(text.contains(" s, tried 3 times, last at 20"), "{text}");
 }
 
-/// It used to advise a redrive, after which the letter died again at once.
+/// Former defect: the advice was a redrive, after which the letter died again at once.
 #[tokio::test]
 async fn a_letter_that_can_never_be_published_is_to_be_edited_and_a_redrive_refuses_it() {
     let fixture = Fixture::new().await;
@@ -68,7 +68,7 @@ async fn a_letter_that_can_never_be_published_is_to_be_edited_and_a_redrive_refu
     let untouched = r#"SELECT count(*) FROM "postrider".letter WHERE state = 'dead'"#;
     assert_eq!(number(&client, untouched).await, 1);
 
-    // Once it is edited there is hope.
+    // After the edit the letter can be published, so a redrive is the advice.
     let edit = ["dlq", "edit", "1", "--remove-header", "Nats-TTL", "--reason", "a test"];
     done(&toml, &edit).await;
     assert!(done(&toml, &["why", "order/a"]).await.contains("next: postrider dlq redrive 1\n"));
@@ -96,7 +96,7 @@ async fn rows_that_are_not_settled_are_counted_for_their_key_alone() {
     let toml = fixture.toml();
     let client = fixture.connect().await;
     app::insert_backlog(&client, 30, 3).await;
-    // Before the relay's first start, and with a transaction that is late.
+    // Some events wait before the relay's first start, and later one waits in a late transaction.
     let text = done(&toml, &["why", "load/1"]).await;
     let expected = "10 events of load/1 not settled in the outbox, the oldest ";
     assert!(text.starts_with(expected), "{text}");

@@ -1,4 +1,5 @@
-//! The torture suite's witness: which connection a publish came over, and whether it was in turn.
+//! Tests of the torture suite's witness, which sees over which connection a message was published,
+//! and whether that instance was the leader.
 
 #[path = "../torture/witness.rs"]
 mod torture_witness;
@@ -39,16 +40,16 @@ async fn a_witness_distinguishes_connections_and_when_each_began_to_publish() {
 
 #[test]
 fn the_fewest_publishes_are_out_of_turn_that_keep_instances_from_following_their_terms() {
-    // Instances 0 and 1; each in turn, however often it publishes.
+    // Instances 0 and 1 publish only during their terms, any number of times.
     assert_eq!(least_out_of_turn(&[], &[0]), 0);
     assert_eq!(least_out_of_turn(&[(0, 9), (1, 9)], &[0, 1]), 0);
     assert_eq!(least_out_of_turn(&[(0, 9), (1, 9), (0, 9)], &[0, 1, 0]), 0);
-    // A term without a publish.
+    // An instance may have a term in which it publishes nothing.
     assert_eq!(least_out_of_turn(&[(0, 9), (0, 9)], &[0, 1, 0]), 0);
-    // The first one once more after the second began, and it never led again.
+    // Instance 0 publishes twice more after instance 1 has begun, without leading again.
     assert_eq!(least_out_of_turn(&[(0, 9), (1, 5), (0, 2), (1, 7)], &[0, 1]), 2);
-    // The second one, before it had a term.
+    // Instance 1 publishes once before its term.
     assert_eq!(least_out_of_turn(&[(0, 9), (1, 1), (0, 9), (1, 7)], &[0, 1]), 1);
-    // One that never led.
+    // Instance 2 publishes four times, and never led.
     assert_eq!(least_out_of_turn(&[(0, 9), (2, 4)], &[0, 1]), 4);
 }

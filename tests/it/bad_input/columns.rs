@@ -1,4 +1,5 @@
-//! B22 to B24: ids, keys and times that mean nothing, or too much.
+//! Tests B22 to B24 of `docs/bad-input.md`: event ids, keys and times that are meaningless or too
+//! large.
 
 use uuid::Uuid;
 
@@ -18,7 +19,8 @@ async fn b22_an_event_id_of_zeros_is_refused() {
     scene.emit_refuses(&call, "leave it out").await;
     let call = format!(r#"emit_many('[{{"event_type": "a", "event_id": "{NIL}"}}]')"#);
     scene.emit_refuses(&call, "leave it out").await;
-    // Without an id a plain INSERT makes one, and an explicit null fails by itself.
+    // A plain INSERT without an id gets one by default, and an explicit null fails in Postgres
+    // itself.
     let null = "INSERT INTO postrider.outbox (event_type, event_id) VALUES ('a', NULL)";
     let error = scene.client.batch_execute(null).await.unwrap_err();
     assert_eq!(error.code().unwrap().code(), "23502");
@@ -33,7 +35,8 @@ async fn b22_an_id_that_comes_twice_is_stored_once() {
     let mut scene = Scene::new().await;
     let id = Uuid::now_v7();
     let row = Row::new().text("event_id", &id.to_string());
-    // In one transaction, in another one, of another key, and after the first row was deleted.
+    // The same id comes twice in one call, in another transaction, with another key, and after the
+    // first row was deleted.
     let twice = format!(
         r#"emit_many('[{{"event_type": "a", "event_id": "{id}"}},
                        {{"event_type": "b", "event_id": "{id}"}}]')"#
@@ -90,7 +93,7 @@ async fn b23_an_ordering_key_that_is_too_long_is_refused_at_the_insert() {
     scene.client.batch_execute(&format!("SELECT postrider.{call}")).await.unwrap();
     let call = "emit('a', '1', repeat('ö', 500), repeat('ö', 500))";
     scene.emit_refuses(call, "counts three times").await;
-    // A row without `emit` has to fit into a block, and says so.
+    // Without `emit` the limit is that of Postgres: the row has to fit into one page of 8 KiB.
     let megabyte = "INSERT INTO postrider.outbox (event_type, aggregate_type, aggregate_id)
         VALUES ('a', 'order', repeat('k', 1000000))";
     let error = scene.client.batch_execute(megabyte).await.unwrap_err();
@@ -145,7 +148,7 @@ async fn b23_texts_that_no_header_can_hold_are_refused() {
         }
     }
     scene.refuses(rows).await;
-    // Each fits, and all of them do not fit into a row.
+    // Each text is small enough alone, but all of them together do not fit into a row.
     let all = "emit('a', '1', actor => repeat('x', 4000), source => repeat('x', 4000))";
     scene.emit_refuses(all, "7500 bytes").await;
     let most = "emit('a', payload => to_json(repeat('x', 100000)), headers => (
@@ -161,7 +164,8 @@ async fn b23_texts_that_no_header_can_hold_are_refused() {
     scene.goes_on().await;
 }
 
-/// Labels for consumers: a plain INSERT may write what it likes, and `emit` refuses it.
+/// `kind` and `content_type` only inform consumers: `emit` refuses unknown kinds, and a plain
+/// INSERT may write any.
 #[tokio::test]
 async fn labels_of_a_plain_insert_are_published_as_they_are() {
     let mut scene = Scene::new().await;
@@ -223,7 +227,7 @@ async fn b24_times_that_no_text_can_say_are_left_out() {
     let error = scene.client.batch_execute(null).await.unwrap_err();
     assert_eq!(error.code().unwrap().code(), "23502");
 
-    // Dead letters have times too, and whoever lists them reads these.
+    // Dead letters keep these times too, so the commands that list letters have to read them.
     let rows: Vec<_> = times
         .iter()
         .map(|(time, _)| {
@@ -244,7 +248,7 @@ async fn b24_times_that_no_text_can_say_are_left_out() {
 async fn b24_the_age_of_a_backlog_with_odd_times_is_reported() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
-    // The relay has run once, and does not run now.
+    // The relay has run once and is stopped now, so that only `status` reads the backlog.
     let mut scene = Scene::on(fixture, |daemon| daemon).await;
     scene.goes_on().await;
     scene.daemon.kill9();

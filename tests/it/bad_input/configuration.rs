@@ -1,4 +1,5 @@
-//! B27: what a person writes into the file, beside the mistakes that `config.rs` has snapshots of.
+//! Test B27 of `docs/bad-input.md`: bad values in the configuration file, beside the mistakes in
+//! the snapshots of `config.rs`.
 
 use std::{fmt::Write as _, fs, os::unix::fs::PermissionsExt as _};
 
@@ -9,7 +10,7 @@ use crate::support::{Fixture, daemon, postgres::without_two_phase_commit, sandbo
 
 const MINIMAL: &str = include_str!("../../../config/minimal.toml");
 
-/// Everything that a URL, TOML, SQL or a shell gives a meaning to.
+/// A password of characters that have a meaning in URLs, TOML, SQL or a shell.
 const PASSWORD: &str = r#"p%41'"\$?&#@:/ ö+;"#;
 
 fn percent_encoded(text: &str) -> String {
@@ -20,7 +21,8 @@ fn percent_encoded(text: &str) -> String {
     encoded
 }
 
-/// A Postgres that asks this user for a password, in the directory that is returned.
+/// Options of a Postgres that asks this user for a password. The returned directory contains its
+/// `pg_hba` file and has to outlive the server.
 fn asking_for_passwords(user: &str) -> (PostgresOptions, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -54,7 +56,7 @@ async fn b27_a_password_may_hold_any_character() {
     fixture.postgres.execute("postgres", &create).await.unwrap();
     let login = |password: &str| format!("relay:{password}@");
     let url = |password: &str| fixture.database_url().replace("postgres@", &login(password));
-    // Without the password there is no session, so that the test means something.
+    // A wrong password gets no session. Without that, the rest of the test would prove nothing.
     for wrong in ["wrong", &percent_encoded("p%41")] {
         let toml = fixture.toml().set("database.url", url(wrong));
         let finished = daemon::run(&toml, &["status"]).await;
@@ -68,7 +70,8 @@ async fn b27_a_password_may_hold_any_character() {
     scene.publishes(vec![Row::new()]).await;
 }
 
-/// Insists that a file with these lines is refused with exit code 78 and `expected`.
+/// Asserts that the smallest file with these lines appended is refused with exit code 78 and this
+/// text.
 fn is_refused(lines: &str, expected: &str) {
     let sandbox = Sandbox::new().file("postrider.toml", &format!("{MINIMAL}{lines}"));
     let finished = sandbox.run(&["config", "show"]);
@@ -129,7 +132,7 @@ fn b27_a_key_that_nobody_knows_is_an_error_and_so_is_one_twice() {
     let sandbox =
         Sandbox::new().file("postrider.toml", MINIMAL).variable("POSTRIDER__LOG__LEVEL", "");
     assert_eq!(sandbox.run(&["config", "show"]).code, Some(78));
-    // A file of a machine that writes what it likes.
+    // The file contains no text at all, as a faulty program might write it.
     let sandbox = Sandbox::new().file("postrider.toml", "\u{feff}\u{0}[[[");
     assert_eq!(sandbox.run(&["config", "show"]).code, Some(78));
 }

@@ -1,11 +1,11 @@
-//! B21: databases that do not keep their text in UTF-8.
+//! Test B21 of `docs/bad-input.md`: databases whose encoding is not UTF-8.
 
 use postrider::pg::connect::ENCODINGS;
 
 use super::{Row, Scene, one};
 use crate::support::{DEADLINE, Fixture, daemon};
 
-/// A fixture whose database has another encoding, and is not migrated.
+/// A fixture with a database of this encoding, which is not migrated yet.
 async fn with_encoding(encoding: &str) -> Fixture {
     let mut fixture = Fixture::new().await;
     let name = format!("{}_{}", fixture.database, encoding.to_lowercase());
@@ -73,13 +73,14 @@ async fn b21_a_latin1_database_is_served_with_all_its_characters() {
         FROM generate_series(1, 255) AS n";
     scene.client.batch_execute(every).await.unwrap();
     scene.goes_on().await;
-    // What the database cannot keep fails the application's own statement.
+    // A character that the encoding lacks makes the application's own statement fail.
     let error = scene.client.batch_execute("SELECT postrider.emit('€', '1')").await.unwrap_err();
     assert_eq!(error.code().unwrap().code(), "22P05");
     scene.goes_on().await;
 }
 
-// The text of such a letter ends in `…`, which once made each settlement fail, for ever.
+// Former defect: the error text of such a letter ends in `…`, which LATIN1 lacks, so every
+// settlement failed.
 #[tokio::test]
 async fn b21_a_letters_text_that_the_database_lacks_characters_for_is_escaped() {
     let fixture = migrated("LATIN1").await;

@@ -1,4 +1,5 @@
-//! B7 to B11: headers that would be commands, break the protocol, or are too many.
+//! Tests B7 to B11 of `docs/bad-input.md`: headers that would command the server, break the
+//! protocol, or are too many.
 
 use async_nats::HeaderValue;
 use serde_json::{Value, json};
@@ -13,7 +14,7 @@ fn emit(headers: &Value) -> String {
     format!("emit('a', '1', headers => {}::jsonb)", quoted(&headers.to_string()))
 }
 
-/// One header of this name.
+/// Headers with one entry of this name.
 fn named(name: &str) -> Value {
     json!({ name: "x" })
 }
@@ -148,7 +149,8 @@ async fn b10_headers_are_refused_above_32_kib_and_published_at_it() {
     let letters = scene.refuses(rows.to_vec()).await;
     assert!(letters[0].error.contains("32769 bytes, the limit is 32768"), "{}", letters[0].error);
 
-    // The longest attributes that a row has room for come along: the server takes 64 KiB.
+    // The row gets the longest attributes that fit too. The NATS server accepts headers of up to 64
+    // KiB.
     let id = "ü".repeat(340);
     let row = with(&fits).text("aggregate_type", &id).text("aggregate_id", &id);
     let row = row.text("source", &"ü".repeat(680)).text("correlation_id", &"ü".repeat(680));
@@ -158,7 +160,8 @@ async fn b10_headers_are_refused_above_32_kib_and_published_at_it() {
     scene.goes_on().await;
 }
 
-// Such a value comes compressed, and once was taken for one that is too large.
+// Former defect: headers that are copied from a table arrive compressed, and were then refused as
+// too large.
 #[tokio::test]
 async fn b10_headers_that_another_table_had_compressed_are_published() {
     let mut scene = Scene::new().await;
@@ -182,7 +185,7 @@ async fn b10_headers_that_another_table_had_compressed_are_published() {
 #[tokio::test]
 async fn b11_headers_that_are_no_short_list_of_texts_are_refused() {
     let mut scene = Scene::new().await;
-    // A reader that checks the size alone takes an empty list for an empty object.
+    // An empty list is as small as an empty object, so a check by size alone would accept both.
     scene.emit_refuses(&emit(&json!([])), "pass headers like").await;
     scene.publishes(vec![with(&json!([]))]).await;
     let shapes = [
@@ -224,7 +227,7 @@ async fn b11_numbers_booleans_and_lists_become_texts() {
     let one = |name| message.header(name);
     assert_eq!((one("n"), one("e")), (Some("12345678901234567890.50"), Some("1000")));
     assert_eq!((one("t"), one("f"), one("none")), (Some("true"), Some("false"), None));
-    // jsonb keeps the last of two; the case makes two names.
+    // jsonb keeps the last of two equal names. Names that differ in case are two names.
     assert_eq!((one("a"), one("A")), (Some("last"), Some("other")));
     let list: Vec<_> = message.headers.get_all("list").map(HeaderValue::as_str).collect();
     assert_eq!(list, ["x", "", "y"]);

@@ -1,4 +1,5 @@
-//! B12 to B15: large rows. The memory stays bounded, and what is too large blocks nobody.
+//! Tests B12 to B15 of `docs/bad-input.md`: large rows. The relay's memory stays bounded, and a row
+//! that is too large blocks no other key.
 
 use std::fs;
 
@@ -11,7 +12,7 @@ use crate::support::{DEADLINE, Fixture, app, daemon::Daemon, nats};
 
 const MIB: u64 = 1 << 20;
 
-/// The most memory that the program ever had, in bytes.
+/// Peak of the program's resident memory, in bytes.
 pub(super) fn memory_peak(daemon: &Daemon) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -42,7 +43,8 @@ async fn b15_two_hundred_rows_of_a_megabyte_pass_in_little_memory() {
     assert_eq!(stream.cached_info().state.messages, 200);
     let mut last = [None; 7];
     for seq in 1..=200 {
-        // One by one: a reader that lags behind so many bytes is cut off by the server.
+        // Messages are read one by one, because the server disconnects a reader that lags behind by
+        // so many bytes.
         let message = stream.direct_get(seq).await.unwrap();
         let body: Value = serde_json::from_slice(&message.payload).unwrap();
         let number = body["n"].as_u64().unwrap();
@@ -73,7 +75,8 @@ async fn b14_a_row_of_twenty_megabytes_is_a_dead_letter_and_blocks_nobody() {
     assert_eq!(letters.len(), 3);
     for letter in letters {
         assert!(letter.get::<_, i64>(0) > 20_000_000);
-        // It stays in the outbox, and keeps its slot from being emptied.
+        // The payload stays in the outbox, and retention must not empty the outbox table that
+        // contains it.
         assert!(letter.get::<_, bool>(1) && letter.get::<_, bool>(2));
     }
 }
@@ -106,7 +109,8 @@ fn of_size(bytes: usize) -> Row {
     Row::new().with("payload", format!("to_json(repeat('x', {bytes} - 2))"))
 }
 
-/// What the letter of a row of a million and a half says of its size, less the payload.
+/// Size that the letter of a row with 1,500,000 bytes reports, less the payload: the size of the
+/// headers.
 fn header_bytes(error: &str) -> usize {
     let bytes_text = error.split(' ').nth(2).unwrap();
     bytes_text.parse::<usize>().unwrap() - 1_500_000
@@ -115,14 +119,15 @@ fn header_bytes(error: &str) -> usize {
 #[tokio::test]
 async fn b12_a_message_over_the_servers_limit_is_refused_and_one_at_it_is_not() {
     let mut scene = Scene::new().await;
-    // A time whose text is always as long: it is a header.
+    // The time is a header too, so it gets a text of constant length.
     let of_size = |bytes| of_size(bytes).text("occurred_at", "2026-01-01T00:00:00.123456Z");
     let letters = scene.refuses(vec![(of_size(1_500_000), "payload_too_large")]).await;
     let error = &letters[0].error;
     assert!(error.ends_with("the broker takes at most 1048576"), "{error}");
     let room = 1_048_576 - header_bytes(error);
     scene.refuses(vec![(of_size(room + 1), "payload_too_large")]).await;
-    // As long a key as those that `refuses` gives.
+    // The key is as long as those that `refuses` gives its rows, so that the headers have the same
+    // size.
     let messages = scene.publishes(vec![of_size(room).text("aggregate_id", "bad-fitted")]).await;
     assert_eq!(messages[0].payload.len(), room);
     assert!(!scene.daemon.log().contains("lost the connection"), "{}", scene.daemon.log());
@@ -140,7 +145,8 @@ async fn b12_a_server_limit_that_falls_under_way_costs_one_connection_at_most() 
     let rows = [of_size(10_000).text("aggregate_id", "b")];
     scene.publishes(rows.to_vec()).await;
     assert_eq!(letter(&scene.client, dead).await.unwrap().code, "payload_too_large");
-    // A client learns of a new limit when it connects; the first offender breaks the connection.
+    // A client learns of a new limit when it connects. The first message over the limit breaks the
+    // connection.
     let lost = scene.daemon.log().matches("lost the connection").count();
     assert!(lost <= 1, "{}", scene.daemon.log());
 }
@@ -155,7 +161,7 @@ async fn b12_the_limit_is_asked_again_after_a_restart_of_the_server() {
     .await;
     scene.publishes(vec![of_size(600_000)]).await;
     scene.fixture.nats.own().stop().await.unwrap();
-    // Read from the outbox, perhaps, while the old limit was known.
+    // The relay may read this row from the outbox while it still knows the old limit.
     let id = of_size(600_000).text("aggregate_id", "falls").insert(&scene.client).await;
     scene.fixture.nats.own().options_mut().max_payload = 100_000;
     scene.fixture.nats.own().start_again().await.unwrap();
@@ -168,7 +174,8 @@ async fn b12_the_limit_is_asked_again_after_a_restart_of_the_server() {
     scene.fixture.nats.own().stop().await.unwrap();
     scene.fixture.nats.own().options_mut().max_payload = 2 << 20;
     scene.fixture.nats.own().start_again().await.unwrap();
-    // An event after the new connection: from here on the new limit is known.
+    // This event is published over the new connection, so the relay knows the new limit from here
+    // on.
     scene.publishes(vec![of_size(10_000)]).await;
     scene.publishes(vec![of_size(1_500_000).text("aggregate_id", "rises")]).await;
 }
@@ -180,7 +187,7 @@ async fn b13_what_only_the_stream_refuses_is_a_dead_letter_too() {
     nats::create_stream(&jetstream, &fixture.stream, &format!("{}.>", fixture.prefix)).await;
     let mut scene = Scene::on(fixture, |daemon| daemon).await;
     scene.publishes(vec![of_size(20_000)]).await;
-    // The relay has asked for the limits before they change.
+    // The relay has read the stream's limits, and then they change.
     let stream = jetstream.get_stream(&scene.fixture.stream).await.unwrap();
     let limited = Config { max_message_size: 10_000, ..stream.cached_info().config.clone() };
     jetstream.update_stream(limited).await.unwrap();
@@ -192,7 +199,7 @@ async fn b13_what_only_the_stream_refuses_is_a_dead_letter_too() {
 #[tokio::test]
 async fn b14_hundreds_of_megabytes_in_one_row_are_never_read() {
     let mut scene = Scene::new().await;
-    // As json, as bytes, and as another table had compressed it.
+    // The large payloads are JSON, bytes, and JSON that another table had compressed.
     let insert = "
         CREATE TABLE kept (payload json);
         INSERT INTO kept SELECT to_json(repeat('abcdefgh', 5000000)) FROM generate_series(1, 4);
@@ -215,8 +222,8 @@ async fn b14_hundreds_of_megabytes_in_one_row_are_never_read() {
     scene.goes_on().await;
 }
 
-// To be measured such payloads are unpacked, and a page of them once took longer than a statement
-// may: the same page was given up again and again.
+// Former defect: Postgres decompresses such payloads to measure them, and a page of them took
+// longer than a statement may. The relay read the same page again and again.
 #[tokio::test]
 async fn b14_many_payloads_that_another_table_had_compressed_are_read_in_time() {
     let mut scene = Scene::with(|daemon| {

@@ -1,7 +1,8 @@
-//! What applications must not be able to do: each bad input of `docs/bad-input.md` has its tests.
+//! Tests of bad input from applications. Each bad input of `docs/bad-input.md` has its tests.
 //!
-//! A row goes in as a plain INSERT, beside good rows of the same transaction. It becomes a dead
-//! letter with its code or is published as the page says, and everybody else goes on.
+//! A bad row is inserted by a plain INSERT, beside good rows of the same transaction. The row
+//! becomes a dead letter with the code on the page, or is published as the page says. All other
+//! rows are published.
 
 mod columns;
 mod configuration;
@@ -24,14 +25,15 @@ use super::support::{
     daemon::{Daemon, DaemonBuilder},
 };
 
-/// Values of the outbox' columns, as SQL expressions, for a row that nobody checks at its insert.
+/// Row of the outbox as SQL expressions by column. It is inserted without any function that would
+/// check it.
 #[derive(Clone)]
 struct Row {
     columns: Vec<(&'static str, String)>,
 }
 
 impl Row {
-    /// A row that is published, but for what [`with`](Self::with) changes.
+    /// Makes a good row, whose columns [`with`](Self::with) can change.
     fn new() -> Self {
         let columns = [
             ("event_type", "'order.placed'"),
@@ -42,14 +44,14 @@ impl Row {
         Self { columns: columns.map(|(name, value)| (name, value.to_owned())).to_vec() }
     }
 
-    /// The same with another value, an SQL expression.
+    /// Sets a column to the value of an SQL expression.
     fn with(mut self, column: &'static str, expression: impl Into<String>) -> Self {
         self.columns.retain(|(name, _)| *name != column);
         self.columns.push((column, expression.into()));
         self
     }
 
-    /// The same with a text, however odd.
+    /// Sets a column to a text, which may contain any characters but NUL.
     fn text(self, column: &'static str, text: &str) -> Self {
         self.with(column, quoted(text))
     }
@@ -67,7 +69,7 @@ impl Row {
     }
 }
 
-/// A text as an SQL constant, which cannot hold a NUL.
+/// Quotes a text as an SQL constant. The text must not contain NUL.
 fn quoted(text: &str) -> String {
     let mut constant = String::from("E'");
     for c in text.chars() {
@@ -84,7 +86,7 @@ fn shortened(text: &str) -> String {
     text.chars().take(300).collect()
 }
 
-/// An event as the tables know it.
+/// Letter of an event: its state, code and error as the table has them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Letter {
     state: String,
@@ -98,13 +100,13 @@ async fn letter(client: &Client, id: Uuid) -> Option<Letter> {
     Some(Letter { state: row.get(0), code: row.get(1), error: row.get(2) })
 }
 
-/// A database, a stream, and the program on both of them.
+/// A database, a stream, and the running program on both.
 struct Scene {
-    // Dropped first: it would complain about its servers' end.
+    // The daemon is dropped first, because it would log complaints when its servers end.
     daemon: Daemon,
     client: Client,
     fixture: Fixture,
-    /// Bad rows so far, each with a key of its own.
+    /// Number of bad rows inserted so far. Each gets a key of its own.
     bad: usize,
 }
 
@@ -124,9 +126,9 @@ impl Scene {
         Self { daemon, client, fixture, bad: 0 }
     }
 
-    /// Inserts each row between good ones, all in one transaction; insists that the good ones are
-    /// published and no other, that each bad one is a dead letter with this code, that the next
-    /// event of its key is held, and that the program then still publishes. Returns the letters.
+    /// Inserts each row between good ones, in one transaction, and returns the letters of the rows.
+    /// Asserts that each row becomes a dead letter with its code, and that the next event of its key is
+    /// held. Asserts also that the good rows are published, and that the program still publishes later.
     async fn refuses(&mut self, rows: Vec<(Row, &str)>) -> Vec<Letter> {
         let mut good = BTreeSet::new();
         let mut bad = Vec::new();
@@ -134,7 +136,7 @@ impl Scene {
         for (n, (row, code)) in rows.into_iter().enumerate() {
             let neighbour = Row::new().text("aggregate_id", &format!("good-{n}"));
             good.insert(neighbour.insert(&transaction).await);
-            // A key of its own, so that no row waits behind another one of these.
+            // Each bad row gets a key of its own, so that none waits behind another.
             let has_key = !row.columns.contains(&("aggregate_id", "'bad'".to_owned()));
             let row = if has_key {
                 row
@@ -171,8 +173,8 @@ impl Scene {
         letters
     }
 
-    /// Inserts each row between good ones, and insists that all are published, once and with
-    /// these ids. Returns the messages of the rows.
+    /// Inserts each row between good ones, and asserts that all of them are published once, under
+    /// their ids. Returns the messages of the rows.
     async fn publishes(&mut self, rows: Vec<Row>) -> Vec<StoredMessage> {
         let mut ids = Vec::new();
         let transaction = self.client.transaction().await.unwrap();
@@ -196,19 +198,19 @@ impl Scene {
         messages
     }
 
-    /// Waits until everything that is committed is settled, and reads the stream.
+    /// Waits until everything that is committed is settled, and then reads the stream.
     async fn settle(&mut self) -> Vec<StoredMessage> {
         assert!(self.fixture.wait_drained(DEADLINE).await, "{}", self.daemon.log());
         self.fixture.read_stream().await
     }
 
-    /// Insists that the program has never stumbled, and publishes one more event.
+    /// Asserts that one more event is published, and that the log reports no end of a holding.
     async fn goes_on(&mut self) {
         self.still_publishes().await;
         assert!(!self.daemon.log().contains("the relay stopped leading"), "{}", self.daemon.log());
     }
 
-    /// Insists that the program that was started publishes one more event.
+    /// Asserts that the program publishes one more event and has not panicked.
     async fn still_publishes(&mut self) {
         let row = Row::new().text("aggregate_id", &Uuid::new_v4().to_string());
         let id = row.insert(&self.client).await;
@@ -217,14 +219,14 @@ impl Scene {
         assert!(!self.daemon.log().contains("panicked"), "{}", self.daemon.log());
     }
 
-    /// The answer of `postrider.…` to arguments that it has to refuse.
+    /// Asserts that a call of `postrider.…` is refused with an error that contains `advice`.
     async fn emit_refuses(&self, call: &str, advice: &str) {
         refuses(&self.client, call, advice).await;
     }
 }
 
 impl Row {
-    /// A good row of the same key.
+    /// Gives the row the key of another row.
     fn key_of(self, other: &Self) -> Self {
         let mut row = self;
         for (name, value) in &other.columns {
@@ -240,7 +242,8 @@ impl Row {
     }
 }
 
-/// Insists that a function refuses its arguments with 22023 and says what to do.
+/// Asserts that a function refuses its arguments with SQLSTATE 22023 and a text that contains
+/// `advice`.
 async fn refuses(client: &Client, call: &str, advice: &str) {
     let error = client.batch_execute(&format!("SELECT postrider.{call}")).await;
     let error = error.expect_err(&shortened(call));
@@ -250,7 +253,7 @@ async fn refuses(client: &Client, call: &str, advice: &str) {
     assert!(text.contains(advice), "{}: {text}", shortened(call));
 }
 
-/// One value of one row.
+/// First column of the one row that a statement returns.
 async fn one<T>(client: &Client, statement: &str, parameters: &[&(dyn ToSql + Sync)]) -> T
 where
     T: for<'a> tokio_postgres::types::FromSql<'a>,

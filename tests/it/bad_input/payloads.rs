@@ -1,4 +1,5 @@
-//! B16 to B20: payloads that a program which parses them would break or change.
+//! Tests B16 to B20 of `docs/bad-input.md`: payloads that a program which parses them would break
+//! on or change.
 
 use std::fmt::Write as _;
 
@@ -16,7 +17,8 @@ fn of_bytes(bytes: &[u8]) -> Row {
     Row::new().with("payload", "NULL").with("payload_binary", format!("'\\x{hex}'"))
 }
 
-/// Insists that these texts arrive byte for byte, by a plain INSERT and by `emit`.
+/// Asserts that these JSON texts are published byte for byte, after a plain INSERT and after
+/// `emit`.
 async fn arrive_as_they_are(texts: &[&str]) {
     let mut scene = Scene::new().await;
     let messages = scene.publishes(texts.iter().map(|text| of_json(text)).collect()).await;
@@ -52,12 +54,12 @@ async fn b16_no_payload_is_a_tombstone_and_an_empty_one_is_empty() {
         .collect();
     let expected = [("", Some("true")), ("", None), ("null", None), ("\"\"", None), (" {} ", None)];
     assert_eq!(published, expected);
-    // Both is neither: nobody knows which one is meant.
+    // A row with two payloads is a dead letter, because nobody knows which one is meant.
     let both = Row::new().with("payload_binary", "'\\x00'");
     scene.refuses(vec![(both, "two_payloads")]).await;
     let call = r#"emit_many('[{"event_type": "a", "payload": 1, "payload_base64": ""}]')"#;
     scene.emit_refuses(call, "give one of them").await;
-    // What is no JSON does not get past the INSERT.
+    // Text that is not JSON makes the INSERT itself fail.
     for text in ["", "{", "nul", "{'a': 1}", "NaN"] {
         let call = format!("SELECT postrider.emit('a', '{}')", text.replace('\'', "''"));
         let error = scene.client.batch_execute(&call).await.unwrap_err();
@@ -83,7 +85,7 @@ async fn b17_depth_that_postgres_cannot_read_fails_the_insert_alone() {
     let call = format!("SELECT postrider.emit('a', '{}')", nested(1_000_000));
     let error = scene.client.batch_execute(&call).await.unwrap_err();
     assert_eq!(error.code().unwrap().code(), "54001");
-    // As bytes it is nobody's business how deep they are.
+    // The relay does not look into a payload of bytes, so its depth of nesting does not matter.
     let messages = scene.publishes(vec![of_bytes(nested(100_000).as_bytes())]).await;
     assert_eq!(messages[0].payload.len(), 200_000);
 }
@@ -111,7 +113,8 @@ async fn b19_escapes_that_are_no_text_pass_as_they_are() {
         r#""\ufffe\uffff""#,
     ])
     .await;
-    // jsonb, which emit_many takes, has no room for them: the call fails, and says so.
+    // `emit_many` takes jsonb, which cannot contain the character NUL. The call fails with
+    // Postgres' own error.
     let mut scene = Scene::new().await;
     let call = r#"SELECT postrider.emit_many('[{"event_type": "a", "payload": "\u0000"}]')"#;
     let error = scene.client.batch_execute(call).await.unwrap_err();

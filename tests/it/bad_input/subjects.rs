@@ -1,4 +1,5 @@
-//! B1 to B6: rows whose subject could not be, or would be somebody else's.
+//! Tests B1 to B6 of `docs/bad-input.md`: rows whose NATS subject would be invalid, or would belong
+//! to somebody else.
 
 use super::{Row, Scene, refuses};
 use crate::support::Fixture;
@@ -106,7 +107,8 @@ async fn b04_control_characters_and_broken_text_in_a_subject_are_refused() {
         let call = format!("emit({}, '1')", super::quoted(event_type));
         scene.emit_refuses(&call, "control characters").await;
     }
-    // What Postgres' text cannot hold at all does not get as far as to us.
+    // Postgres itself refuses texts that contain NUL or are not valid UTF-8, so the relay never
+    // gets them.
     for call in ["emit(E'a\\x00b', '1')", "emit(E'a\\xff', '1')"] {
         let error = scene.client.batch_execute(&format!("SELECT postrider.{call}")).await;
         assert_eq!(error.unwrap_err().code().unwrap().code(), "22021", "{call}");
@@ -119,7 +121,7 @@ async fn b05_a_subject_that_would_cost_the_connection_is_refused() {
     let mut scene = Scene::new().await;
     let room = 512 - scene.fixture.prefix.len() - 1;
     let long = |bytes: usize| Row::new().with(TYPE, format!("repeat('o', {bytes})"));
-    // The server ends the connection at a line of 4,096 bytes.
+    // The NATS server ends the connection when a protocol line exceeds 4,096 bytes.
     let rows = [long(room + 1), long(1_024), long(4_096), long(7_800)];
     scene.refuses(rows.map(|row| (row, "subject_too_long")).to_vec()).await;
     let messages = scene.publishes(vec![long(room).text("aggregate_id", "just")]).await;
@@ -139,7 +141,8 @@ async fn b06_a_row_cannot_command_the_server() {
     let rows = [purge.as_str(), "$SYS.REQ.SERVER.PING", "_INBOX.x", "elsewhere.order", ""]
         .map(|subject| (Row::new().text("subject", subject), "subject_outside_prefix"));
     scene.refuses(rows.to_vec()).await;
-    // Inside of the prefix it is a name as any other, and the aggregate's type is one token.
+    // Below the relay's own prefix such a name is harmless, and the aggregate's type becomes a
+    // single token.
     let stored = scene.settle().await.len();
     let Scene { fixture, daemon, .. } = scene;
     drop(daemon);

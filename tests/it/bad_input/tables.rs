@@ -1,4 +1,5 @@
-//! B25 and B26: transactions without measure, and tables that somebody has changed.
+//! Tests B25 and B26 of `docs/bad-input.md`: huge transactions, and tables that somebody has
+//! changed.
 
 use super::{Row, Scene, large::memory_peak, one};
 use crate::support::{DEADLINE, Fixture, app, postgres};
@@ -9,7 +10,8 @@ async fn b25_two_hundred_thousand_rows_of_one_transaction_stop_nobody() {
     let mut huge = scene.fixture.connect().await;
     let transaction = huge.transaction().await.unwrap();
     app::insert_backlog(&transaction, 200_000, 20_000).await;
-    // While it is open the others go on, before their numbers and after.
+    // While the huge transaction is open, events with lower and with higher sequence numbers are
+    // published.
     for _ in 0..20 {
         scene.goes_on().await;
     }
@@ -56,9 +58,9 @@ async fn b26_columns_that_an_application_adds_or_shortens_change_nothing() {
     scene.goes_on().await;
 }
 
-/// Changes the table under a running program, insists that it says `complaint` and publishes
-/// nothing, repairs the table, and insists that what was inserted is published then without a
-/// restart.
+/// Changes the table under a running program. Asserts that the program logs `complaint` and
+/// publishes nothing. Repairs the table, and asserts that the waiting event is published then,
+/// without a restart.
 async fn waits_until_repaired(breaking: &str, complaint: &str, repair: &str) {
     let mut scene = Scene::with(|daemon| {
         daemon.allow_log("the relay stopped leading").allow_log("waiting for Postgres")
@@ -90,7 +92,7 @@ async fn b26_a_column_of_another_type_is_named_and_waited_for() {
     waits_until_repaired(&alter("jsonb"), complaint, &alter("json")).await;
 }
 
-// Without a word the rows would be invisible, settled, and lost.
+// Without the refusal the hidden rows would be passed over as settled, and be lost.
 #[tokio::test]
 async fn b26_row_level_security_stops_the_relay_instead_of_hiding_rows() {
     let fixture = Fixture::new().await;
@@ -134,7 +136,8 @@ async fn b26_a_trigger_that_raises_fails_its_own_insert_and_nothing_of_ours() {
     scene.client.batch_execute(triggers).await.unwrap();
     let error = scene.client.batch_execute("SELECT postrider.emit('bad', '1')").await.unwrap_err();
     assert_eq!(error.code().unwrap().code(), "P0001");
-    // Nothing of ours updates or deletes a row.
+    // The triggers forbid UPDATE and DELETE, and the relay publishes all the same, because it uses
+    // neither.
     scene.publishes(vec![Row::new()]).await;
     scene.refuses(vec![(Row::new().text("event_type", ""), "invalid_subject")]).await;
 }

@@ -1,4 +1,5 @@
-//! B28 and B29: a broken trace context, and texts that would command whoever reads them.
+//! Tests B28 and B29 of `docs/bad-input.md`: a broken trace context, and texts with control
+//! characters for whoever displays them.
 
 use serde_json::{Value, json};
 
@@ -43,7 +44,8 @@ async fn b28_a_broken_trace_context_is_left_out_and_counted() {
     let counter = format!("postrider_trace_headers_left_out_total{{route=\"default\"}} {count}");
     assert!(metrics.contains(&counter), "{metrics}");
 
-    // `emit` lets them pass: no transaction of an application fails for its tracing.
+    // `emit` accepts broken trace headers, so that tracing never makes an application's transaction
+    // fail.
     let before = scene.settle().await.len();
     for headers in &broken {
         let call = format!(
@@ -72,7 +74,8 @@ async fn b28_a_good_trace_context_passes_untouched() {
     }
 }
 
-/// Colours, a cursor that moves up, a line that says something else, a text that runs backwards.
+/// Text with colours, a cursor movement, a forged log line, and characters that reverse the
+/// direction of reading.
 const HOSTILE: &str = "evil\u{1b}[31m\u{1b}[1A\u{9b}2J\r\n2026-11-21T10:00:00Z ERROR forged\u{202e}gpj\u{61c}\u{2066}\u{7}";
 
 fn is_harmless(text: &str) -> bool {
@@ -95,7 +98,8 @@ async fn hostile_rows(scene: &mut Scene) {
     for letter in scene.refuses(rows).await {
         assert!(is_harmless(&letter.error), "{:?}", letter.error);
     }
-    // Nothing of it ends a line or an attribute when it is published either.
+    // When the text is published, no part of it ends a header line or changes the value of another
+    // header.
     let own = scene.fixture.subject("own");
     let row = Row::new().text("subject", &own).text("event_type", HOSTILE).text("actor", HOSTILE);
     let messages = scene.publishes(vec![row]).await;
@@ -121,7 +125,8 @@ async fn b29_logs_and_lists_show_a_rows_text_without_obeying_it() {
         let answer = scene.daemon.get(path).await.unwrap();
         assert!(is_harmless(&answer.body), "{path}: {:?}", answer.body);
     }
-    // Errors of `emit` reach the application's log by ways of their own.
+    // Errors of `emit` reach the application's log without passing through Postrider, so their text
+    // must be harmless itself.
     for call in [
         format!("emit({}, '1')", quoted(HOSTILE)),
         format!("emit('a', '1', subject => {})", quoted(HOSTILE)),

@@ -1,4 +1,4 @@
-//! The relay's statements at a real Postgres: what they return.
+//! Tests of the relay's SQL statements against a real Postgres: the rows that they return.
 
 mod plans;
 mod retention;
@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use crate::support::Fixture;
 
-/// That a value is there, of whatever type.
+/// Accepts a value of any type, to assert only that it is there.
 struct Present;
 
 impl<'a> FromSql<'a> for Present {
@@ -38,7 +38,7 @@ impl<'a> FromSql<'a> for Present {
     }
 }
 
-/// The text of one statement, as the relay runs it.
+/// Text of a statement from `src/outbox/sql`, as the relay runs it.
 fn statement(name: &str) -> String {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/outbox/sql");
     with_columns(&fs::read_to_string(directory.join(format!("{name}.sql"))).unwrap())
@@ -53,7 +53,7 @@ fn statements() -> Vec<String> {
     names
 }
 
-/// A session with the relay's settings.
+/// Opens a session with the relay's settings.
 async fn relay(fixture: &Fixture) -> Client {
     let client = fixture.connect().await;
     for (name, value) in SESSION_SETTINGS {
@@ -62,7 +62,7 @@ async fn relay(fixture: &Fixture) -> Client {
     client
 }
 
-/// The result of taking the position.
+/// Row that taking the lease of the relay `main` returns.
 async fn take_position(client: &Client) -> Row {
     let (instance, ended, process) = (Uuid::nil(), None::<i64>, None::<String>);
     let parameters: [&(dyn ToSql + Sync); 7] =
@@ -70,33 +70,33 @@ async fn take_position(client: &Client) -> Row {
     client.query_one(&statement("acquire_lease"), &parameters).await.unwrap()
 }
 
-/// A position that has settled nothing yet: its term and its fence.
+/// Takes the lease of a new position. Returns its term and its fence.
 async fn acquire(client: &Client) -> (i64, i64) {
     let row = take_position(client).await;
     (row.get("term"), row.get("fence"))
 }
 
-/// Where the reader may go next, and the late transactions on the way there.
+/// Current snapshot, and the transactions that are late between `settled` and that snapshot.
 async fn span(client: &Client, settled: &str) -> (String, Option<String>) {
     let snapshot = client.query_one("SELECT pg_current_snapshot()::text", &[]).await.unwrap();
     let late = client.query_one(&statement("find_late_transactions"), &[&settled]).await.unwrap();
     (snapshot.get(0), late.get("late"))
 }
 
-/// The snapshot that a poll returns, and the seqs of its rows.
+/// Snapshot that a poll returns, and the `seq` of each of its rows.
 async fn poll(client: &Client, settled: &str, rows: i64) -> (String, Vec<i64>) {
     let name = if settled.ends_with(':') { "poll_outbox" } else { "poll_outbox_late" };
     let parameters: [&(dyn ToSql + Sync); 3] = [&settled, &rows, &8192_i32];
     let rows = client.query(&statement(name), &parameters).await.unwrap();
     let (first, rest) = rows.split_first().unwrap();
     assert_eq!(first.get::<_, Option<i64>>("seq"), None, "the first row has the snapshot");
-    // These come in no order.
+    // A poll returns its rows in no particular order.
     let mut seqs: Vec<i64> = rest.iter().map(|row| row.get("seq")).collect();
     seqs.sort_unstable();
     (first.get("event_type"), seqs)
 }
 
-/// The seqs of a page.
+/// `seq` of each row of a page.
 async fn page(
     client: &Client,
     (settled, target): (&str, &str),
@@ -114,8 +114,8 @@ async fn page(
     rows.iter().map(|row| row.get("seq")).collect()
 }
 
-/// Writes a position and returns the fence: the floor of snapshots that are taken from now on, not of
-/// those that it writes. None when the term is lost.
+/// Writes a position. Returns the fence: a floor for snapshots that are taken from now on, and not
+/// for those that this call writes. `None` when the term is no longer the current one.
 async fn settle(
     client: &Client,
     term: i64,
@@ -169,8 +169,9 @@ async fn a_poll_sees_what_its_snapshot_says_and_what_a_page_up_to_there_would() 
     assert_eq!(page(&client, (&settled, &seen), (0, 0), None).await, seqs);
 }
 
-/// With all that a poll may meet: a transaction that was open and has ended, one that was and is,
-/// one that rolled back, and one that has drawn a low seq and is younger than the snapshot.
+/// A poll meets all kinds of transactions: one that was open and has committed, one that is still
+/// open, and one that was rolled back. A fourth has a low `seq`, and is younger than the settled
+/// snapshot.
 #[tokio::test]
 async fn a_poll_gives_late_rows_among_the_others_and_none_of_the_open() {
     let fixture = Fixture::own_postgres().await;
@@ -185,7 +186,8 @@ async fn a_poll_gives_late_rows_among_the_others_and_none_of_the_open() {
     let rolled_back = begin(1).await;
     let open = begin(1).await;
     emit(&client, 1).await;
-    // Behind the snapshot's end, which is the last number that has ended.
+    // This transaction is at or beyond the settled snapshot's end, which follows the last
+    // transaction that had ended.
     let young = begin(1).await;
     let (_, fence) = acquire(&client).await;
     let (settled, _) = span(&client, "3:3:").await;
@@ -223,9 +225,10 @@ async fn a_poll_gives_no_more_rows_than_it_may() {
 
 #[tokio::test]
 async fn a_transaction_that_runs_past_the_snapshots_end_is_not_lost() {
-    // A snapshot ends after the last transaction that has *ended*. One with a higher number may
-    // already run, with a lower seq than the highest that is visible.
-    // A server of its own: transactions of other tests would move the snapshot's end.
+    // A snapshot ends after the last transaction that has *ended*. A transaction with a higher
+    // number may already run, and its `seq` may be lower than the highest one visible.
+    // The server is the test's own, because transactions of other tests would move the snapshot's
+    // end.
     let fixture = Fixture::own_postgres().await;
     let client = relay(&fixture).await;
     let (mut early, mut young) = (fixture.connect().await, fixture.connect().await);
@@ -238,12 +241,12 @@ async fn a_transaction_that_runs_past_the_snapshots_end_is_not_lost() {
     early.commit().await.unwrap();
     let (settled, _) = span(&client, "3:3:").await;
     assert_eq!(page(&client, ("3:3:", &settled), (0, 0), None).await, [2]);
-    // That page settled; the fence was read before its snapshot was taken.
+    // The first page is settled. Its fence was read before its snapshot was taken.
     young.commit().await.unwrap();
     let (target, late) = span(&client, &settled).await;
     assert_eq!(late, None, "its number is behind the snapshot's end");
     assert_eq!(page(&client, (&settled, &target), (0, fence), None).await, [1]);
-    // The highest visible seq as the floor would have lost it.
+    // With the highest visible `seq` as the floor, the row would have been lost.
     assert_eq!(page(&client, (&settled, &target), (0, 2), None).await, [0; 0]);
 }
 
@@ -260,7 +263,7 @@ async fn late_rows_come_in_seq_order_with_the_others() {
     assert_eq!(page(&client, ("3:3:", &settled), (0, 0), None).await, [3, 4]);
     emit(&client, 1).await;
     emit(held.client(), 1).await;
-    // Still open: others flow.
+    // The late transaction is still open, and events of others are read.
     let (target, late) = span(&client, &settled).await;
     assert_eq!(late, None);
     assert_eq!(page(&client, (&settled, &target), (0, floor), None).await, [5]);
@@ -330,8 +333,8 @@ async fn large_payloads_stay_behind_and_have_their_size() {
     assert_eq!(rows.len(), 3);
 }
 
-/// Rows in each of the places where something can be pending: late for the settled snapshot, late
-/// for the target, begun after the target with a low seq, and after everything.
+/// Rows lie in every place where something can be pending. They are late for the settled snapshot,
+/// late for the target, begun after the target with a low `seq`, or newer than everything.
 #[tokio::test]
 async fn the_depth_is_what_is_not_settled_wherever_the_bookmark_stands() {
     let fixture = Fixture::own_postgres().await;
@@ -420,7 +423,8 @@ async fn the_gate_wakes_while_it_is_open_and_is_closed_when_its_time_is_over() {
     let gate = async |seconds: i64| {
         client.query_one(&statement("open_gate"), &[&seconds]).await.unwrap();
     };
-    // Closed, open, closed again: only the second and the third insert notify.
+    // The gate is closed, then open, then closed again. Only the second and the third insert
+    // notify.
     producer.batch_execute(insert).await.unwrap();
     gate(60).await;
     producer.batch_execute(insert).await.unwrap();
@@ -430,7 +434,7 @@ async fn the_gate_wakes_while_it_is_open_and_is_closed_when_its_time_is_over() {
     listener.batch_execute("SELECT").await.unwrap();
     assert_eq!(notified.load(Ordering::SeqCst), 2);
     assert_eq!(client.query_one(slot, &[]).await.unwrap().get::<_, i16>(0), 0);
-    // Left open by a relay that died: the first insert closes it.
+    // The gate was left open by a relay that died, and the first insert closes it.
     gate(60).await;
     client.batch_execute("SELECT setval('postrider.wake_until', 1)").await.unwrap();
     for expected in [4_i16, 0] {
@@ -459,7 +463,7 @@ async fn an_open_gate_lets_transactions_be_prepared() {
     assert_eq!(writers.get::<_, i64>(0), 0);
 }
 
-/// A connection, and how many notifications have reached it.
+/// A connection, and the number of notifications that it has received.
 #[expect(clippy::disallowed_methods, reason = "the program's tasks are not the tests' tasks")]
 async fn notified(url: &str) -> (Client, Arc<AtomicUsize>) {
     let (client, mut connection) = tokio_postgres::connect(url, NoTls).await.unwrap();

@@ -1,11 +1,11 @@
-//! By which plans the relay's statements run, whatever the statistics say.
+//! Tests of the plans of the relay's statements, with missing, stale and fresh statistics.
 
 use tokio_postgres::Client;
 
 use super::{acquire, emit, relay, settle, span, statement, statements};
 use crate::support::Fixture;
 
-/// The plan that a statement keeps, whatever its parameters are.
+/// Generic plan of a prepared statement, which Postgres uses whatever the parameters are.
 async fn generic_plan(client: &Client, name: &str) -> String {
     let prepared = client.prepare(&statement(name)).await.unwrap();
     let nulls = vec!["NULL"; prepared.params().len()].join(", ");
@@ -24,7 +24,7 @@ async fn no_statement_scans_the_table_whatever_the_statistics_say() {
     let off = "ALTER TABLE postrider.outbox_0 SET (autovacuum_enabled = off)";
     client.batch_execute(off).await.unwrap();
     emit(&client, 50_000).await;
-    // Without statistics, with stale ones of half the rows, with fresh ones.
+    // Missing statistics, stale ones that know half of the rows, and fresh ones.
     for state in ["missing", "stale", "fresh"] {
         if state == "stale" {
             client.batch_execute(analyze).await.unwrap();
@@ -90,7 +90,8 @@ async fn a_page_touches_no_settled_row() {
         let plan = lines.join("\n");
         let scan = format!("Index Scan using outbox_0_{index} (actual rows=10");
         assert!(plan.contains(&scan), "{plan}");
-        // Of the list of transactions that were open some may be open still, those of other tests too.
+        // Rows may be removed from the list of formerly open transactions, because some are still
+        // open, even of other tests.
         let in_vain = lines
             .windows(3)
             .any(|three| three[2].contains("Rows Removed") && !three[0].contains("Function Scan"));
@@ -98,7 +99,7 @@ async fn a_page_touches_no_settled_row() {
     }
 }
 
-/// The blocks that one poll and its page touch, and the rows of the page.
+/// Number of blocks that one poll and its page touch, and number of rows of the page.
 async fn blocks_of_a_poll(client: &Client, settled: &str, floor: i64) -> (i64, i64) {
     let (target, late) = span(client, settled).await;
     let late = late.unwrap_or_else(|| "{}".to_owned());
@@ -145,7 +146,7 @@ async fn five_million_settled_rows_cost_the_reader_nothing() {
     for name in ["poll_outbox_late", "find_late_transactions", "read_page", "read_page_late"] {
         client.batch_execute(&format!("PREPARE {name} AS {}", statement(name))).await.unwrap();
     }
-    // What the defaults would compute is given, which halves the time that this takes.
+    // The values of the column defaults are given, which halves the time of the insert.
     let fill = |count: i64| {
         format!(
             "INSERT INTO postrider.outbox (slot, occurred_at, event_id, event_type)

@@ -1,4 +1,4 @@
-//! What retention and a rescan may do to the rows.
+//! Tests of the SQL functions that remove or renumber rows: retention and the rescan.
 
 use tokio_postgres::{Client, types::ToSql};
 use uuid::Uuid;
@@ -21,11 +21,11 @@ async fn retention_takes_what_is_settled_and_nothing_else() {
     let client = relay(&fixture).await;
     let (term, _) = acquire(&client).await;
     emit(&client, 3).await;
-    // Nothing is settled: rows go elsewhere from now on, and stay.
+    // Nothing is settled, so the first call only makes new rows go to the next table.
     assert_eq!(retain(&client).await, (0, 0, true));
     assert_eq!(retain(&client).await, (0, 0, false));
     let (target, _) = span(&client, "3:3:").await;
-    // Two of three: the turn is not settled yet.
+    // Two of three rows are settled, so the table cannot be emptied yet.
     settle(&client, term, ("3:3:", &target), 2).await;
     assert_eq!(retain(&client).await, (0, 0, false));
     settle(&client, term, (&target, &target), 3).await;
@@ -46,7 +46,8 @@ async fn retention_waits_for_no_open_transaction_and_takes_none_of_its_rows() {
     let (target, _) = span(&client, "3:3:").await;
     settle(&client, term, (&target, &target), 3).await;
     assert_eq!(retain(&client).await, (0, 0, true));
-    // Its row is not visible, but its lock is: the turn is left alone, at once.
+    // The open transaction's row is not visible but its lock on the table is, so retention leaves
+    // the table alone without waiting.
     assert_eq!(retain(&client).await, (0, 0, false));
     held.commit().await.unwrap();
     assert_eq!(retain(&client).await, (0, 0, false), "the row is there and not settled");
@@ -62,7 +63,7 @@ async fn retention_goes_round_and_a_full_round_just_grows() {
     let fixture = Fixture::new().await;
     let client = relay(&fixture).await;
     let (term, _) = acquire(&client).await;
-    // Without settlement three turns are opened after the first, and then no more.
+    // Without settlement retention opens three more of the four sets of tables, and then none.
     for expected in [true, true, true, false, false] {
         emit(&client, 1).await;
         assert_eq!(retain(&client).await, (0, 0, expected));
@@ -114,7 +115,8 @@ async fn a_letter_without_its_payload_keeps_the_row() {
         &attempts,
         &waits,
     ];
-    // The answer of the first run may have been lost: the second names the letter too.
+    // The relay may have lost the answer to the first call, so the second one has to name the
+    // letter too.
     for _ in 0..2 {
         let row = client.query_one(&statement("settle_letters"), &parameters).await.unwrap();
         let letter = (row.get::<_, i64>("settled"), row.get::<_, i64>("id"), row.get("error_code"));
@@ -140,7 +142,8 @@ async fn a_restored_outbox_is_pending_where_it_was_not_settled() {
     emit(&client, 3).await;
     let (target, _) = span(&client, "3:3:").await;
     settle(&client, term, ("3:3:", &target), 2).await;
-    // As if restored here from a cluster that was far ahead, with one event inserted since.
+    // The position looks as if the database were restored here from a cluster with higher
+    // transaction numbers. One event was inserted since.
     emit(&client, 1).await;
     let elsewhere = "UPDATE postrider.position SET system_id = system_id + 1,
                          target = '9000000000:9000000000:';
