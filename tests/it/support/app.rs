@@ -1,4 +1,4 @@
-//! The application's side of a test: events in, and the stream read back without the relay.
+//! Application's side of a test: inserts events, and reads the stream back without the relay.
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ use uuid::Uuid;
 
 use super::{eventually, nats};
 
-/// Emits one event through the SQL function; `key` is (aggregate type, aggregate id).
+/// Emits an event with the SQL function, with `key` as (aggregate type, aggregate id). Returns the
+/// event's id.
 pub(crate) async fn emit(
     client: &impl GenericClient,
     event_type: &str,
@@ -34,7 +35,8 @@ pub(crate) async fn emit(
     row.get(0)
 }
 
-/// Inserts `count` events in one statement, spread over `keys` keys; `payload.n` counts from 0.
+/// Inserts `count` events in one statement, spread over `keys` keys. Field `n` of the payload
+/// counts from 0.
 pub(crate) async fn insert_backlog(client: &impl GenericClient, count: i64, keys: i64) {
     let statement = r#"
         INSERT INTO "postrider".outbox (event_type, aggregate_type, aggregate_id, payload)
@@ -43,7 +45,7 @@ pub(crate) async fn insert_backlog(client: &impl GenericClient, count: i64, keys
     client.execute(statement, &[&count, &keys]).await.unwrap();
 }
 
-/// One message as the stream holds it.
+/// Message of the stream.
 #[derive(Debug, Clone)]
 pub(crate) struct StoredMessage {
     pub(crate) seq: u64,
@@ -53,23 +55,23 @@ pub(crate) struct StoredMessage {
 }
 
 impl StoredMessage {
-    /// One header's value.
+    /// First value of a header.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(async_nats::HeaderValue::as_str)
     }
 
-    /// The event's id, as `Nats-Msg-Id` has it.
+    /// Id of the event, from the header `Nats-Msg-Id`.
     pub(crate) fn id(&self) -> Uuid {
         self.header("Nats-Msg-Id").and_then(|id| id.parse().ok()).expect("an id in Nats-Msg-Id")
     }
 
-    /// The payload as JSON.
+    /// Payload parsed as JSON.
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.payload).unwrap()
     }
 }
 
-/// Reads the whole stream in its order; a stream that does not exist is empty.
+/// Reads all messages in the order of the stream. A stream that does not exist has no messages.
 pub(crate) async fn read_stream(url: &str, stream: &str) -> Vec<StoredMessage> {
     let jetstream = nats::connect(url).await;
     let stream = match jetstream.get_stream(stream).await {
@@ -100,7 +102,7 @@ pub(crate) async fn read_stream(url: &str, stream: &str) -> Vec<StoredMessage> {
     }
 }
 
-/// Waits until the stream exists and holds at least `count` messages.
+/// Waits until the stream exists and has at least `count` messages.
 pub(crate) async fn wait_stored(url: &str, stream: &str, count: u64, deadline: Duration) {
     let jetstream = nats::connect(url).await;
     eventually(format!("{count} messages in {stream}"), deadline, async || {

@@ -1,4 +1,5 @@
-//! A workload's ledger against what the stream and the tables hold, once everything is at rest.
+//! Compares the record of a workload (its ledger) with the stream and the tables, once all events
+//! are settled.
 
 use std::time::Duration;
 
@@ -12,25 +13,25 @@ use tokio_util::sync::CancellationToken;
 
 use super::{DEADLINE, Fixture, let_pass};
 
-/// Rows that the depth statement counts one by one.
+/// Largest number of unsettled events that the statement counts exactly.
 const COUNT_MAX: i64 = 10;
 
-/// Long enough for a relay that gets anything done.
+/// Deadline in which a working relay settles every backlog of these tests.
 const DRAIN_DEADLINE: Duration = Duration::from_mins(4);
 
-/// Workload of so many events a second over so many keys.
+/// Options of a workload with this many events per second on this many keys.
 pub(crate) fn steady(events_per_second: u32, keys: u32) -> Options {
     Options { events_per_second: Some(events_per_second), keys, ..Options::default() }
 }
 
-/// The same, with transactions that draw their number early or are held open.
+/// Options of a steady workload in which some transactions draw their number early or stay open.
 pub(crate) fn awkward(events_per_second: u32, keys: u32) -> Options {
     let load = steady(events_per_second, keys);
     Options { early_xid_percent: 5, held_open_percent: 5, ..load }
 }
 
-/// Runs a workload without end for as long as the fault lasts; its ledger, and what the fault
-/// gives.
+/// Runs an endless workload while `fault` runs. Returns the workload's ledger and the result of
+/// `fault`.
 pub(crate) async fn work_during<T>(
     workload: Workload,
     fault: impl Future<Output = T>,
@@ -46,7 +47,7 @@ pub(crate) async fn work_during<T>(
 }
 
 impl Fixture {
-    /// The workload of these options on this test's outbox, not yet running.
+    /// Makes a workload with these options on this test's outbox. It does not run yet.
     pub(crate) fn workload(&self, options: Options) -> Workload {
         Workload::new(Options {
             url: self.database_url(),
@@ -55,10 +56,10 @@ impl Fixture {
         })
     }
 
-    /// Runs a workload for as long as the fault lasts, waits until everything is settled, and
-    /// insists on a clean audit. Returns the report and what the fault gives.
+    /// Runs a workload while `fault` runs, waits until everything is settled, and asserts a clean
+    /// audit. Returns the report and the result of `fault`.
     ///
-    /// The fault gets the fixture back, for it may stop and start the fixture's servers.
+    /// `fault` gets the fixture, because it may stop and start the fixture's servers.
     pub(crate) async fn under_load<T>(
         &mut self,
         options: Options,
@@ -69,18 +70,19 @@ impl Fixture {
         (self.audit(&ledger, Order::Serial).await, given)
     }
 
-    /// Runs a workload to its end.
+    /// Runs a workload until it has written all its events. Returns its ledger.
     pub(crate) async fn work(&self, options: Options) -> Ledger {
         self.workload(options).run(&CancellationToken::new()).await.unwrap()
     }
 
-    /// How many events the relay has not settled, up to 10, by its own position; `None` before it
-    /// has one.
+    /// Number of events that the relay `default` has not settled, at most 10. `None` while the
+    /// relay has no position.
     pub(crate) async fn unsettled(&self, client: &tokio_postgres::Client) -> Option<i64> {
         self.unsettled_of(client, "default").await
     }
 
-    /// As [`Fixture::unsettled`], of the relay of that name.
+    /// Number of events that this relay has not settled, at most 10. `None` while the relay has no
+    /// position.
     pub(crate) async fn unsettled_of(
         &self,
         client: &tokio_postgres::Client,
@@ -91,13 +93,13 @@ impl Fixture {
         row.map(|row| row.get("pending"))
     }
 
-    /// Waits until the relay has settled everything that is committed. False at the deadline: then
-    /// the checker shall say what is missing.
+    /// Waits until the relay `default` has settled every committed event. Returns false at the
+    /// deadline, so that the caller's check can report what is missing.
     pub(crate) async fn wait_drained(&self, deadline: Duration) -> bool {
         self.wait_drained_by("default", deadline).await
     }
 
-    /// As [`Fixture::wait_drained`], of the relay of that name.
+    /// Waits until this relay has settled every committed event. Returns false at the deadline.
     pub(crate) async fn wait_drained_by(&self, relay: &str, deadline: Duration) -> bool {
         let client = self.connect().await;
         let end = Instant::now() + deadline;
@@ -110,14 +112,16 @@ impl Fixture {
         true
     }
 
-    /// Where the events are.
+    /// Reads the test's stream and tables, for a comparison with a ledger.
     pub(crate) async fn observe(&self) -> Observed {
         self.observe_in(&self.stream, ("", "")).await
     }
 
-    /// As [`Fixture::observe`], in another stream whose subjects begin otherwise.
+    /// Reads another stream and the tables. In the stream's subjects the first prefix of `renamed`
+    /// is replaced by the second.
     pub(crate) async fn observe_in(&self, stream: &str, renamed: (&str, &str)) -> Observed {
-        // A cluster that has just changed its leader refuses for a moment.
+        // A cluster that has just elected a leader refuses requests for a moment, so reading is
+        // repeated.
         let end = Instant::now() + DEADLINE;
         let stream = loop {
             match stream_reader::read_renamed(&self.nats.url(), stream, renamed).await {
@@ -140,8 +144,8 @@ impl Fixture {
         }
     }
 
-    /// Waits until the relay has settled everything, and insists that each committed event is in
-    /// the stream once, as its row says, in the order of its key, and that nothing else is there.
+    /// Waits until the relay has settled every committed event. Asserts that the stream has each of
+    /// them once, with the content of its row, in the order of its key, and has nothing else.
     pub(crate) async fn audit(&self, ledger: &Ledger, order: Order) -> CheckerReport {
         let drained = self.wait_drained(DRAIN_DEADLINE).await;
         let report = check(ledger, &self.observe().await, order);

@@ -1,4 +1,5 @@
-//! The real program as a child process: start, signal, read its log, and insist on a clean one.
+//! Runs the real program as a child process: starts it, sends signals, reads its log, and fails on
+//! unexpected warnings.
 
 use std::{
     fs::{self, File, Permissions},
@@ -20,12 +21,13 @@ use tokio::{
 
 use super::{DEADLINE, eventually, toml::Toml};
 
-/// Exit code of a program that was frozen at work for longer than its lease is trusted.
+/// Exit code of a program that the watchdog has ended, because it was frozen with work to do for
+/// longer than its lease is trusted.
 pub(crate) const WATCHDOG: i32 = postrider::relay::leadership::watchdog::EXIT_CODE;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_postrider");
 
-/// What a finished command left.
+/// Exit code and outputs of a finished command.
 #[derive(Debug)]
 pub(crate) struct Finished {
     pub(crate) code: Option<i32>,
@@ -33,12 +35,12 @@ pub(crate) struct Finished {
     pub(crate) stderr: String,
 }
 
-/// Runs a command of the program to its end, with this configuration.
+/// Runs a command of the program with this configuration until it ends.
 pub(crate) async fn run(toml: &Toml, args: &[&str]) -> Finished {
     run_with(toml, args, &[]).await
 }
 
-/// As [`run`], with environment variables.
+/// Runs a command with this configuration and these environment variables until it ends.
 pub(crate) async fn run_with(toml: &Toml, args: &[&str], env: &[(&str, &str)]) -> Finished {
     let home = tempfile::tempdir().unwrap();
     let mut command = program(home.path(), toml);
@@ -52,11 +54,11 @@ pub(crate) async fn run_with(toml: &Toml, args: &[&str], env: &[(&str, &str)]) -
     }
 }
 
-/// The program with its configuration file and nothing of our environment.
+/// Command of the program with its configuration file, and without the environment of the tests.
 fn program(home: &Path, toml: &Toml) -> Command {
     let config = home.join("postrider.toml");
     fs::write(&config, toml.to_string()).unwrap();
-    // It holds the URLs, and the program warns when everyone can read those.
+    // The file contains URLs with passwords, and the program warns when others can read it.
     fs::set_permissions(&config, Permissions::from_mode(0o600)).unwrap();
     let mut command = Command::new(PROGRAM);
     command.env_clear().env("HOME", home).env("NO_COLOR", "1").env("POSTRIDER_CONFIG", config);
@@ -65,7 +67,7 @@ fn program(home: &Path, toml: &Toml) -> Command {
     command
 }
 
-/// The program before its start.
+/// Settings of a program that has not been started yet.
 #[derive(Debug, Clone)]
 pub(crate) struct DaemonBuilder {
     toml: Toml,
@@ -78,7 +80,7 @@ pub(crate) struct DaemonBuilder {
 }
 
 impl DaemonBuilder {
-    /// `postrider run` with this configuration.
+    /// Makes a builder for `postrider run` with this configuration.
     pub(crate) fn new(toml: Toml) -> Self {
         let args = vec!["run".to_owned()];
         let (env, allowed) = (Vec::new(), Vec::new());
@@ -91,13 +93,13 @@ impl DaemonBuilder {
         self
     }
 
-    /// Changes the configuration at will.
+    /// Changes the configuration by a function.
     pub(crate) fn config(mut self, change: impl FnOnce(Toml) -> Toml) -> Self {
         self.toml = change(self.toml);
         self
     }
 
-    /// Adds an argument.
+    /// Adds an argument of the command line.
     pub(crate) fn arg(mut self, arg: &str) -> Self {
         self.args.push(arg.to_owned());
         self
@@ -114,34 +116,34 @@ impl DaemonBuilder {
         self.listening(free_port().unwrap())
     }
 
-    /// The same on this port.
+    /// Opens the admin listener on this port.
     pub(crate) fn listening(mut self, port: u16) -> Self {
         self.admin_port = Some(port);
         self.set("admin.listen", format!("127.0.0.1:{port}"))
     }
 
-    /// Gives both outputs to somebody else; the log stays empty.
+    /// Sends both outputs of the program to this file or pipe, so that [`Daemon::log`] stays empty.
     pub(crate) fn output(mut self, output: impl Into<OwnedFd>) -> Self {
         self.output = Some(Arc::new(output.into()));
         self
     }
 
-    /// Gives standard output to somebody else, and to nobody its log.
+    /// Sends standard output to this file or pipe. The log goes on to the log file.
     pub(crate) fn stdout(mut self, stdout: impl Into<OwnedFd>) -> Self {
         self.stdout = Some(Arc::new(stdout.into()));
         self
     }
 
-    /// Warnings and errors that hold this text are expected.
+    /// Allows warnings and errors that contain this text. Any other one fails the test.
     pub(crate) fn allow_log(mut self, text: &str) -> Self {
         self.allowed.push(text.to_owned());
         self
     }
 
-    /// Starts the program; it may not be ready yet.
+    /// Starts the program. It may not be ready when this returns.
     pub(crate) fn start(self) -> Daemon {
         let home = tempfile::tempdir().unwrap();
-        // The guard, too, removes the directory, when the test program is killed.
+        // The guard removes the directory too when the test program is killed.
         let guard = Guard::start(Signal::Kill, home.path()).unwrap();
         let log = home.path().join("log");
         let mut daemon = Daemon { builder: self, home, guard, log, log_start: 0, child: None };
@@ -153,7 +155,7 @@ impl DaemonBuilder {
 /// Log line of an instance that waits for the leader's lease to end.
 pub(crate) const STANDS_BY: &str = "another instance leads this relay";
 
-/// Two instances, of which the first leads and the second stands by.
+/// Starts two instances with the same settings. The first one leads, and the second stands by.
 pub(crate) async fn pair(build: impl Fn() -> DaemonBuilder) -> (Daemon, Daemon) {
     let mut first = build().start();
     first.wait_log("relaying", DEADLINE).await;
@@ -162,8 +164,8 @@ pub(crate) async fn pair(build: impl Fn() -> DaemonBuilder) -> (Daemon, Daemon) 
     (first, second)
 }
 
-/// The running (or deliberately killed) program. Dropping it kills it, and fails the test when
-/// its log has a warning or an error that was not allowed.
+/// A program that runs, or that the test has ended. Dropping the value kills the program, and fails
+/// the test when the log contains a warning or an error that was not allowed.
 pub(crate) struct Daemon {
     builder: DaemonBuilder,
     home: TempDir,
@@ -174,7 +176,7 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts the program again with the same configuration, after it ended.
+    /// Starts the program again with the same configuration. The earlier process must have ended.
     pub(crate) fn start_again(&mut self) {
         assert!(self.child.is_none(), "it still runs");
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
@@ -192,29 +194,30 @@ impl Daemon {
         self.child = Some(child);
     }
 
-    /// Warnings and errors that hold this text are expected, from the first start on.
+    /// Allows warnings and errors that contain this text, in the log of all starts.
     pub(crate) fn allow_log(&mut self, text: &str) {
         self.builder.allowed.push(text.to_owned());
     }
 
-    /// Changes the configuration file of the running program, and makes it read the file again.
+    /// Changes the configuration file of the running program, and sends SIGHUP to make the program
+    /// read it.
     pub(crate) fn reload(&mut self, change: impl FnOnce(Toml) -> Toml) {
         self.builder.toml = change(self.builder.toml.clone());
         fs::write(self.home.path().join("postrider.toml"), self.builder.toml.to_string()).unwrap();
         self.signal(Signal::HangUp);
     }
 
-    /// Its configuration file.
+    /// Path of the configuration file.
     pub(crate) fn config_path(&self) -> PathBuf {
         self.home.path().join("postrider.toml")
     }
 
-    /// The process id.
+    /// Process id of the running program.
     pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().expect("a running program").id()
     }
 
-    /// `kill -9`.
+    /// Kills the program with SIGKILL.
     pub(crate) fn kill9(&mut self) {
         let mut child = self.child.take().expect("a running program");
         child.kill().unwrap();
@@ -227,7 +230,7 @@ impl Daemon {
         self.signal(Signal::Terminate);
     }
 
-    /// Stops the program in order, and insists on its exit code 0.
+    /// Stops the program with SIGTERM, and asserts that its exit code is 0.
     pub(crate) async fn stop(&mut self) {
         self.terminate();
         assert_eq!(self.wait_exit(DEADLINE).await, Some(0), "{}", self.log());
@@ -241,22 +244,22 @@ impl Daemon {
         .await;
     }
 
-    /// Sends SIGSTOP.
+    /// Freezes the program with SIGSTOP.
     pub(crate) fn freeze(&self) {
         self.signal(Signal::Stop);
     }
 
-    /// Sends SIGCONT.
+    /// Lets a frozen program go on, with SIGCONT.
     pub(crate) fn thaw(&self) {
         self.signal(Signal::Continue);
     }
 
-    /// Sends a signal.
+    /// Sends a signal to the program.
     pub(crate) fn signal(&self, signal: Signal) {
         send_signal(self.pid(), signal).unwrap();
     }
 
-    /// Waits for the end of the program; its exit code, or `None` when a signal ended it.
+    /// Waits until the program has ended. Returns its exit code, or `None` when a signal ended it.
     pub(crate) async fn wait_exit(&mut self, deadline: Duration) -> Option<i32> {
         let child = self.child.as_mut().expect("a running program");
         let status = eventually("the program's end", deadline, async || child.try_wait().unwrap());
@@ -266,8 +269,8 @@ impl Daemon {
         code
     }
 
-    /// Sends SIGCONT to a program that was frozen at work, and waits until it says this text or its
-    /// watchdog has ended it. Starts it again if so; returns whether it did.
+    /// Lets a program go on that was frozen with work to do. Waits until it logs this text, or
+    /// until its watchdog has ended it; then starts it again. Returns whether it was started again.
     pub(crate) async fn thaw_at_work(&mut self, text: &str, deadline: Duration) -> bool {
         let said = self.log().len();
         self.thaw();
@@ -288,7 +291,8 @@ impl Daemon {
         true
     }
 
-    /// Waits for a log line with this text, since the last start; fails when the program ends.
+    /// Waits for a line with this text in the log since the last start, and returns the line. Fails
+    /// when the program ends without it.
     pub(crate) async fn wait_log(&mut self, text: &str, deadline: Duration) -> String {
         let what = format!("{text:?} in the log");
         eventually(what, deadline, async || {
@@ -304,14 +308,14 @@ impl Daemon {
         .await
     }
 
-    /// What the program has written since its last start, to both outputs.
+    /// Both outputs of the program since its last start.
     pub(crate) fn log(&self) -> String {
         let log = fs::read(&self.log).unwrap();
         let start = usize::try_from(self.log_start).unwrap();
         String::from_utf8_lossy(log.get(start..).unwrap_or_default()).into_owned()
     }
 
-    /// Asks the admin listener; `None` when nobody answers.
+    /// Sends a GET request to the admin listener. `None` when nobody answers.
     pub(crate) async fn get(&self, path: &str) -> Option<Answer> {
         let port = self.builder.admin_port.expect("a daemon built with admin()");
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
@@ -325,12 +329,12 @@ impl Daemon {
         Some(Answer { status, body: body.to_owned() })
     }
 
-    /// The value of one series of `/metrics`.
+    /// Value of one series of `/metrics`.
     pub(crate) async fn metric(&self, series: &str) -> f64 {
         self.metric_if_up(series).await.unwrap()
     }
 
-    /// The same; `None` when nobody answers.
+    /// Value of one series of `/metrics`. `None` when the admin listener does not answer.
     pub(crate) async fn metric_if_up(&self, series: &str) -> Option<f64> {
         let page = self.get("/metrics").await?.body;
         let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
@@ -348,7 +352,7 @@ impl Daemon {
     }
 }
 
-/// An answer of the admin listener.
+/// Status and body of an answer of the admin listener.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -373,7 +377,7 @@ impl Drop for Daemon {
     }
 }
 
-/// A warning, an error or a panic, in either log format.
+/// Whether a log line is a warning, an error or a panic, in the format text or JSON.
 fn is_complaint(line: &str) -> bool {
     let level = line.split_whitespace().take(2).any(|word| word == "WARN" || word == "ERROR");
     let json = line.contains(r#""level":"WARN""#) || line.contains(r#""level":"ERROR""#);

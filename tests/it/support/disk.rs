@@ -1,4 +1,4 @@
-//! A small disk of its own, which a test may fill.
+//! A small file system that a test may fill.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,14 +7,15 @@ use std::{
 
 use tempfile::TempDir;
 
-/// A file system in memory with a fixed size. It is unmounted when this is dropped.
+/// A file system in memory with a fixed size. Dropping the value unmounts it.
 pub(crate) struct SmallDisk {
     at: PathBuf,
     _directory: TempDir,
 }
 
 impl SmallDisk {
-    /// Mounts one; what went wrong when this user may not, as root or through `sudo`.
+    /// Mounts a file system of this size, as root or through `sudo`. Returns the reason as text
+    /// when this user may not.
     pub(crate) fn mount(size: &str) -> Result<Self, String> {
         let directory = tempfile::tempdir().unwrap();
         let at = directory.path().join("disk");
@@ -25,12 +26,12 @@ impl SmallDisk {
         Ok(Self { at, _directory: directory })
     }
 
-    /// Where it is.
+    /// Directory where the file system is mounted.
     pub(crate) fn path(&self) -> &Path {
         &self.at
     }
 
-    /// Takes all the room that is left, with one file.
+    /// Fills all free space with one file. Returns the file's path.
     pub(crate) fn fill(&self) -> PathBuf {
         let path = self.at.join("filler");
         let of = format!("of={}", path.display());
@@ -42,7 +43,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: a server that lives on it may not have ended yet.
+        // The lazy unmount works even when a server on the file system has not ended yet.
         drop(as_root(&["umount", "-l"], &self.at));
     }
 }

@@ -1,4 +1,4 @@
-//! Letters that the real relay has made, and the operator's commands about them.
+//! Makes letters with the real relay, and runs an operator's commands on them.
 
 use serde_json::Value;
 use tokio_postgres::Client;
@@ -10,50 +10,53 @@ use super::{
     toml::Toml,
 };
 
-/// Inserts a poison row and followers: an event of this type, dead at once, that holds its key.
+/// Inserts rows on keys of their own that can never be published. Each becomes a dead letter and
+/// blocks its key.
 pub(crate) const POISON: &str = r#"INSERT INTO "postrider".outbox
     (event_type, aggregate_type, aggregate_id, subject, payload)
     SELECT 'order.placed', 'order', 'o-' || n, 'no subject', json_build_object('n', n)
     FROM generate_series(1, $1::bigint) AS n"#;
 
-/// Letters that are there, and an operator who works on them with the commands.
+/// A database with letters, and the configuration of an operator who works on them with the
+/// commands.
 pub(crate) struct Letters {
     pub(crate) client: Client,
     toml: Toml,
 }
 
 impl Letters {
-    /// Runs statements, has the relay make `count` letters of what they insert, and stops it.
+    /// Runs statements, and runs the relay until their rows have become `count` letters. The relay
+    /// is stopped then.
     pub(crate) async fn make(fixture: &Fixture, statements: &str, count: i64) -> Self {
         Self { client: make(fixture, statements, count).await, toml: fixture.toml() }
     }
 
-    /// `count` dead letters of as many keys; the relay is stopped.
+    /// Makes `count` dead letters on as many keys. The relay is stopped.
     pub(crate) async fn dead(fixture: &Fixture, count: i64) -> Self {
         Self { client: dead(fixture, count).await, toml: fixture.toml() }
     }
 
-    /// The operator with another configuration.
+    /// Replaces the operator's configuration.
     pub(crate) fn with(self, toml: Toml) -> Self {
         Self { toml, ..self }
     }
 
-    /// As [`done`].
+    /// Runs a command with [`done`].
     pub(crate) async fn done(&self, args: &[&str]) -> String {
         done(&self.toml, args).await
     }
 
-    /// As [`json`].
+    /// Runs a command with [`json`].
     pub(crate) async fn json(&self, args: &[&str]) -> Value {
         json(&self.toml, args).await
     }
 
-    /// As [`refused`].
+    /// Runs a command with [`refused`].
     pub(crate) async fn refused(&self, args: &[&str]) -> (Option<i32>, String) {
         refused(&self.toml, args).await
     }
 
-    /// The command, however it ends.
+    /// Runs a command, and accepts any exit code.
     pub(crate) async fn run(&self, args: &[&str]) -> Finished {
         daemon::run(&self.toml, args).await
     }
@@ -68,43 +71,44 @@ impl Letters {
         self.json(&["dlq", "show", id]).await
     }
 
-    /// Redrives letters; what the command prints.
+    /// Runs `dlq redrive`. Returns its output.
     pub(crate) async fn redrive(&self, args: &[&str]) -> String {
         self.done(&[&["dlq", "redrive"], args].concat()).await
     }
 
-    /// Discards letters, for "a test"; what the command prints.
+    /// Runs `dlq discard` with the reason "a test". Returns its output.
     pub(crate) async fn discard(&self, args: &[&str]) -> String {
         self.done(&[&["dlq", "discard", "--reason", "a test"], args].concat()).await
     }
 
-    /// Edits a letter, for "a test"; what the command prints.
+    /// Runs `dlq edit` with the reason "a test". Returns its output.
     pub(crate) async fn edit(&self, id: &str, args: &[&str]) -> String {
         self.done(&[&["dlq", "edit", id, "--reason", "a test"], args].concat()).await
     }
 
-    /// An edit, for "a test", that is refused; its exit code and what it complained of.
+    /// Runs `dlq edit` and asserts that it fails. Returns its exit code and error output.
     pub(crate) async fn edit_refused(&self, id: &str, args: &[&str]) -> (Option<i32>, String) {
         self.refused(&[&["dlq", "edit", id, "--reason", "a test"], args].concat()).await
     }
 
-    /// As [`number`].
+    /// Number that a statement returns, by [`number`].
     pub(crate) async fn number(&self, statement: &str) -> i64 {
         number(&self.client, statement).await
     }
 
-    /// As [`text`].
+    /// Text that a statement returns, by [`text`].
     pub(crate) async fn text(&self, statement: &str) -> String {
         text(&self.client, statement).await
     }
 
-    /// As [`everything`].
+    /// All letters and the number of audit records, by [`everything`].
     pub(crate) async fn everything(&self) -> String {
         everything(&self.client).await
     }
 }
 
-/// Runs statements, has the relay make `letters` letters of what they insert, and stops it.
+/// Runs statements, and runs the relay until their rows have become this many letters. Returns a
+/// session.
 pub(crate) async fn make(fixture: &Fixture, statements: &str, letters: i64) -> Client {
     let client = fixture.connect().await;
     client.batch_execute(statements).await.unwrap();
@@ -112,7 +116,7 @@ pub(crate) async fn make(fixture: &Fixture, statements: &str, letters: i64) -> C
     client
 }
 
-/// `count` dead letters of as many keys; the relay is stopped.
+/// Makes `count` dead letters on as many keys, and stops the relay. Returns a session.
 pub(crate) async fn dead(fixture: &Fixture, count: i64) -> Client {
     let client = fixture.connect().await;
     client.execute(POISON, &[&count]).await.unwrap();
@@ -120,7 +124,7 @@ pub(crate) async fn dead(fixture: &Fixture, count: i64) -> Client {
     client
 }
 
-/// Runs the relay until there are so many letters and nothing is pending.
+/// Runs the relay until this many letters exist and nothing is pending, and then kills it.
 pub(crate) async fn relay(fixture: &Fixture, client: &Client, letters: i64) {
     let mut daemon = fixture.daemon().allow_log("became a dead letter").start();
     eventually(format!("{letters} letters"), DEADLINE, async || {
@@ -131,36 +135,37 @@ pub(crate) async fn relay(fixture: &Fixture, client: &Client, letters: i64) {
     daemon.kill9();
 }
 
-/// The one number that a statement gives.
+/// First column of the one row that a statement returns, as a number.
 pub(crate) async fn number(client: &Client, statement: &str) -> i64 {
     client.query_one(statement, &[]).await.unwrap().get(0)
 }
 
-/// The one text that a statement gives.
+/// First column of the one row that a statement returns, as a text.
 pub(crate) async fn text(client: &Client, statement: &str) -> String {
     client.query_one(statement, &[]).await.unwrap().get(0)
 }
 
-/// Everything that a command might change, to be compared.
+/// All letters and the number of audit records as one text, to compare the state before and after a
+/// command.
 pub(crate) async fn everything(client: &Client) -> String {
     let statement = r#"SELECT coalesce(string_agg(l::text, E'\n' ORDER BY l.id), '')
         || (SELECT count(*) FROM "postrider".audit) FROM "postrider".letter AS l"#;
     text(client, statement).await
 }
 
-/// A command that ends well; what it printed.
+/// Runs a command, and asserts that it exits with 0 and an empty error output. Returns its output.
 pub(crate) async fn done(toml: &Toml, args: &[&str]) -> String {
     let finished = daemon::run(toml, args).await;
     assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{args:?} {finished:?}");
     finished.stdout
 }
 
-/// The same with `--json`.
+/// Runs a command with `--json` that has to succeed. Returns its output as JSON.
 pub(crate) async fn json(toml: &Toml, args: &[&str]) -> Value {
     serde_json::from_str(&done(toml, &[args, &["--json"]].concat()).await).unwrap()
 }
 
-/// A command that does not do its work; its exit code and what it complained of.
+/// Runs a command, and asserts that it fails. Returns its exit code and error output.
 pub(crate) async fn refused(toml: &Toml, args: &[&str]) -> (Option<i32>, String) {
     let Finished { code, stderr, .. } = daemon::run(toml, args).await;
     assert_ne!(code, Some(0), "{args:?} {stderr}");

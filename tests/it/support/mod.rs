@@ -1,4 +1,4 @@
-//! What every test starts from: servers, a database and a stream of its own, and the program.
+//! Shared support of the tests: servers, a database and a stream for each test, and the program.
 
 pub(crate) mod app;
 pub(crate) mod audit;
@@ -24,41 +24,43 @@ use uuid::Uuid;
 use daemon::DaemonBuilder;
 use toml::Toml;
 
-/// Long enough for anything that works on a busy machine; only failures wait so long.
+/// Deadline for waiting on a busy machine. Only a test that fails waits for so long.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(3);
 
-/// A migrated database and a stream name that no other test uses.
+/// A migrated database and a stream name that no other test uses, with the servers of both.
 pub(crate) struct Fixture {
     pub(crate) postgres: Server<Postgres>,
     pub(crate) nats: Server<Nats>,
     pub(crate) database: String,
     pub(crate) stream: String,
-    /// The first token of every subject of this test.
+    /// First token of every subject of this test.
     pub(crate) prefix: String,
 }
 
 impl Fixture {
-    /// On the servers that all tests of this run share.
+    /// Makes a fixture on the servers that all tests of this run share.
     pub(crate) async fn new() -> Self {
         Self::with(None, None).await
     }
 
-    /// With a Postgres that the test may stop and kill.
+    /// Makes a fixture with a Postgres of its own, which the test may stop and kill.
     pub(crate) async fn own_postgres() -> Self {
         Self::with(Some(postgres::without_two_phase_commit()), None).await
     }
 
-    /// With a Postgres that allows prepared transactions, and so no wake-ups.
+    /// Makes a fixture with a Postgres that allows prepared transactions. The relay gets no
+    /// wake-ups there, because such transactions must not notify.
     pub(crate) async fn two_phase_commit() -> Self {
         Self::with(Some(PostgresOptions::default()), None).await
     }
 
-    /// With a nats-server that the test may stop and kill.
+    /// Makes a fixture with a nats-server of its own, which the test may stop and kill.
     pub(crate) async fn own_nats() -> Self {
         Self::with(None, Some(NatsOptions::default())).await
     }
 
-    /// With own servers where options are given, else with the shared ones.
+    /// Makes a fixture with a server of its own where options are given, and else with the shared
+    /// one.
     pub(crate) async fn with(postgres: Option<PostgresOptions>, nats: Option<NatsOptions>) -> Self {
         let id = Uuid::new_v4().simple().to_string();
         let database = format!("t_{id}");
@@ -77,18 +79,18 @@ impl Fixture {
         Self { postgres, nats, database, stream: format!("T_{id}"), prefix: format!("t{id}") }
     }
 
-    /// The URL of this test's database.
+    /// URL of this test's database.
     pub(crate) fn database_url(&self) -> String {
         self.postgres.url(&self.database)
     }
 
-    /// A new connection to this test's database.
+    /// Opens a session in this test's database.
     pub(crate) async fn connect(&self) -> tokio_postgres::Client {
         postgres::connect(&self.database_url()).await
     }
 
-    /// A login of this test's own in one of the roles that the migrations make: `relay`,
-    /// `operator`, `producer`.
+    /// Creates a login for this test with the rights of a role of the migrations: `relay`,
+    /// `operator` or `producer`.
     pub(crate) async fn login(&self, role: &str) -> Login {
         let name = format!("{}_{role}", self.database);
         let create = format!("CREATE ROLE {name} LOGIN IN ROLE postrider_{role}");
@@ -97,47 +99,52 @@ impl Fixture {
         Login { name, url }
     }
 
-    /// A PgBouncer of the test's own before this fixture's Postgres; it takes all its databases.
+    /// Starts a PgBouncer for this test in front of this fixture's Postgres. It serves all
+    /// databases of the server.
     ///
-    /// `pooler.url(&fixture.database)` is the test's database through it, so the daemon that goes
-    /// through it has `fixture.toml().set("database.url", pooler.url(&fixture.database))`.
+    /// `pooler.url(&fixture.database)` is the URL of the test's database through the pooler. A
+    /// relay behind the pooler has `fixture.toml().set("database.url",
+    /// pooler.url(&fixture.database))`.
     pub(crate) async fn pooler(&self, options: PgbouncerOptions) -> Pgbouncer {
         Pgbouncer::start(self.postgres.port(), options).await.unwrap()
     }
 
-    /// A new JetStream client.
+    /// Makes a JetStream client.
     pub(crate) async fn jetstream(&self) -> async_nats::jetstream::Context {
         nats::connect(&self.nats.url()).await
     }
 
-    /// The subject that the relay publishes an event type to.
+    /// Subject to which the relay publishes events of this type.
     pub(crate) fn subject(&self, event_type: &str) -> String {
         format!("{}.{event_type}", self.prefix)
     }
 
-    /// The smallest working configuration for this test.
+    /// Smallest working configuration for this test.
     pub(crate) fn toml(&self) -> Toml {
         Toml::default()
             .set("database.url", self.database_url())
             .set("nats.url", self.nats.url())
-            // All tests share the server, and a busy machine answers late.
+            // The timeout is long, because all tests share the server and a busy machine answers
+            // late.
             .set("nats.connect_timeout", "30s")
             .set("stream.name", self.stream.as_str())
             .set("stream.subjects", vec![format!("{}.>", self.prefix)])
             .set("stream.create", true)
-            // The server reserves what a limit allows, and holds the streams of all tests.
+            // The server reserves space for each stream's limit, and it has the streams of all
+            // tests.
             .set("stream.max_bytes", "0B")
             .set("route.subject", self.subject("{event_type}"))
             .set("admin.listen", "off")
     }
 
-    /// The program with that configuration, not yet started. A stream with one replica is all
-    /// that a single server has, so that warning is expected.
+    /// Makes a builder for the program with the smallest configuration. The warning about a stream
+    /// with one replica is expected, because a single server has no more.
     pub(crate) fn daemon(&self) -> DaemonBuilder {
         DaemonBuilder::new(self.toml()).allow_log("the stream has one replica")
     }
 
-    /// Sees every message of this test's subjects from now on, whether a stream takes it or not.
+    /// Subscribes to all subjects of this test. The subscriber gets every message from now on,
+    /// whether or not a stream stores it.
     pub(crate) async fn watch(&self) -> async_nats::Subscriber {
         let client = async_nats::connect(self.nats.url()).await.unwrap();
         let watching = client.subscribe(format!("{}.>", self.prefix)).await.unwrap();
@@ -145,7 +152,7 @@ impl Fixture {
         watching
     }
 
-    /// Waits until the relay has opened the wake-up gate: it sleeps, or is about to.
+    /// Waits until the relay has opened the wake-up gate: it sleeps, or is about to sleep.
     pub(crate) async fn wait_gate_open(&self, client: &tokio_postgres::Client) {
         let statement = r#"SELECT coalesce(pg_sequence_last_value('"postrider".gate'::regclass), 0)
             > 3 AND coalesce(pg_sequence_last_value('"postrider".wake_until'::regclass), 0)
@@ -156,12 +163,12 @@ impl Fixture {
         .await;
     }
 
-    /// The whole stream, read independently of the program under test.
+    /// Reads all messages of the stream without the program under test.
     pub(crate) async fn read_stream(&self) -> Vec<app::StoredMessage> {
         app::read_stream(&self.nats.url(), &self.stream).await
     }
 
-    /// Waits until the stream holds at least `count` messages, then reads all of it.
+    /// Waits until the stream has at least `count` messages, and then reads all of them.
     pub(crate) async fn wait_stored(
         &self,
         count: u64,
@@ -172,21 +179,21 @@ impl Fixture {
     }
 }
 
-/// A user of the database.
+/// A user of the database server.
 pub(crate) struct Login {
     pub(crate) name: String,
-    /// The URL of the test's database for this user.
+    /// URL of the test's database for this user.
     pub(crate) url: String,
 }
 
-/// A server that all tests share, or one that is this test's to break.
+/// A server that all tests share, or one that belongs to the test and may be stopped.
 pub(crate) enum Server<T: 'static> {
     Shared(&'static T),
     Own(Box<T>),
 }
 
 impl<T> Server<T> {
-    /// The server, to be stopped and started.
+    /// The test's own server, to be stopped and started. Panics when the server is shared.
     pub(crate) fn own(&mut self) -> &mut T {
         match self {
             Self::Own(server) => server,
@@ -206,7 +213,7 @@ impl<T> Deref for Server<T> {
     }
 }
 
-/// What [`eventually`] waits for: `true`, or `Some` value.
+/// Result of a check that [`eventually`] repeats. `true` and `Some` end the waiting.
 pub(crate) trait Condition {
     type Value;
     fn met(self) -> Option<Self::Value>;
@@ -228,8 +235,8 @@ impl<T> Condition for Option<T> {
     }
 }
 
-/// Waits until the database has no session but this one. A statement of a killed program may be
-/// executed after its death.
+/// Waits until no other session is open in the database. Postgres may still execute a statement of
+/// a program after that program was killed.
 pub(crate) async fn wait_for_other_sessions_to_end(client: &tokio_postgres::Client) {
     eventually("the end of the other sessions", DEADLINE, async || {
         let sessions = "SELECT count(*) FROM pg_stat_activity
@@ -239,7 +246,7 @@ pub(crate) async fn wait_for_other_sessions_to_end(client: &tokio_postgres::Clie
     .await;
 }
 
-/// Checks again and again until the condition is met; the test fails at the deadline.
+/// Repeats a check until its condition is met. The test fails at the deadline.
 pub(crate) async fn eventually<C: Condition>(
     what: impl Debug,
     deadline: Duration,
@@ -255,8 +262,8 @@ pub(crate) async fn eventually<C: Condition>(
     }
 }
 
-/// Lets time pass, for a fault that strikes at a moment of its own and for a measure over a time.
-/// What waits for something waits with [`eventually`].
+/// Sleeps for this time, to place a fault or to measure over a time. Waiting for a condition is
+/// done with [`eventually`].
 pub(crate) async fn let_pass(time: Duration) {
     sleep(time).await;
 }

@@ -1,4 +1,4 @@
-//! The nats-server that all tests share, and clients of it.
+//! Starts the nats-server that all tests share, and connects clients to it.
 
 use std::time::Duration;
 
@@ -11,21 +11,22 @@ use tokio::sync::OnceCell;
 
 use super::Fixture;
 
-/// Never dropped; the server's guard stops it when the test program ends.
+/// The shared server, once it is started. It is never dropped; its guard stops it when the test
+/// program ends.
 static SHARED: OnceCell<Nats> = OnceCell::const_new();
 
-/// The shared server.
+/// Starts the shared server on the first call. Returns it.
 pub(crate) async fn shared() -> &'static Nats {
     SHARED.get_or_init(|| async { Nats::start(NatsOptions::default()).await.unwrap() }).await
 }
 
-/// A JetStream client.
+/// Connects a JetStream client.
 pub(crate) async fn connect(url: &str) -> Context {
     jetstream::new(async_nats::connect(url).await.unwrap())
 }
 
 impl Fixture {
-    /// A stream as the program itself would make it.
+    /// Configuration of this test's stream as the program creates it.
     pub(crate) fn stream_config(&self) -> Config {
         Config {
             name: self.stream.clone(),
@@ -39,7 +40,7 @@ impl Fixture {
     }
 }
 
-/// Creates a file stream with the program's own settings, for tests that must have it before.
+/// Creates a stream with the program's settings, for tests that need it before the program starts.
 pub(crate) async fn create_stream(jetstream: &Context, name: &str, subjects: &str) {
     let config = Config {
         name: name.to_owned(),

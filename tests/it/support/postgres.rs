@@ -1,4 +1,4 @@
-//! The Postgres that all tests share, and a migrated database in it for each.
+//! Starts the Postgres that all tests share, and creates a migrated database for each test.
 
 use std::fmt::Display;
 
@@ -10,16 +10,17 @@ use super::{daemon, toml::Toml};
 
 const TEMPLATE: &str = "postrider_template";
 
-/// Never dropped; the server's guard stops it when the test program ends.
+/// The shared server, once it is started. It is never dropped; its guard stops it when the test
+/// program ends.
 static SHARED: OnceCell<Postgres> = OnceCell::const_new();
 
-/// As most servers are set up. Where two-phase commit is allowed nobody notifies the relay, and it
-/// polls instead.
+/// Options of a server without two-phase commit, which is how most servers are set up. Where
+/// two-phase commit is allowed, inserts do not notify the relay, and it polls.
 pub(crate) fn without_two_phase_commit() -> PostgresOptions {
     PostgresOptions { max_prepared_transactions: 0, ..PostgresOptions::default() }
 }
 
-/// The shared server, with a new migrated database of this name.
+/// Creates a migrated database of this name on the shared server. Returns the server.
 pub(crate) async fn shared_with(database: &str) -> &'static Postgres {
     let server = SHARED
         .get_or_init(|| async {
@@ -45,16 +46,16 @@ pub(crate) async fn create_migrated(server: &Postgres, database: &str) {
     assert_eq!(migrated.code, Some(0), "postrider migrate: {migrated:?}");
 }
 
-/// A connection whose other half runs until the client is dropped.
+/// Opens a session. A task drives its connection until the client is dropped.
 #[expect(clippy::disallowed_methods, reason = "the program's tasks are not the tests' tasks")]
 pub(crate) async fn connect(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
-    // A test that breaks the connection sees it at the client.
+    // An error of the connection is ignored here, because the client's next statement reports it.
     tokio::spawn(async move { drop(connection.await) });
     client
 }
 
-/// Changes settings of the server, and has it read them; it does so when it gets to it.
+/// Changes settings of the server, and asks it to reload them. The server does so a moment later.
 pub(crate) async fn alter_system(server: &Postgres, settings: &[(&str, impl Display)]) {
     for (name, value) in settings {
         let set = format!("ALTER SYSTEM SET {name} = '{value}'");
@@ -63,8 +64,8 @@ pub(crate) async fn alter_system(server: &Postgres, settings: &[(&str, impl Disp
     server.execute("postgres", "SELECT pg_reload_conf()").await.unwrap();
 }
 
-/// Has the server refuse a kind of statement, as one that may be tried again: `when` says which, as the
-/// head of a trigger does. [`allow`] ends it.
+/// Makes Postgres refuse a kind of statement, with an error after which the relay tries again.
+/// `when` is the head of a trigger, which selects the statement. [`allow`] undoes it.
 pub(crate) async fn refuse(client: &Client, when: &str) {
     let statement = format!(
         "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS
@@ -74,7 +75,7 @@ pub(crate) async fn refuse(client: &Client, when: &str) {
     client.batch_execute(&statement).await.unwrap();
 }
 
-/// Ends what [`refuse`] began.
+/// Undoes [`refuse`].
 pub(crate) async fn allow(client: &Client) {
     client.batch_execute("DROP FUNCTION public.refuse() CASCADE").await.unwrap();
 }

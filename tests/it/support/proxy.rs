@@ -1,9 +1,9 @@
-//! A TCP proxy that inflicts the faults of a network, each direction by itself.
+//! A TCP proxy that inflicts faults of a network, on each direction of a connection separately.
 //!
-//! `netem` is missing in many kernels and wants root everywhere; this wants neither. A direction has
-//! a [`Mode`] that may change at any time. What is read is queued with the moment of its arrival,
-//! and a second task writes it when the mode lets it: so delay keeps pipelining alive, and what is
-//! held goes on its way in order once it is released, also when its sender has long been gone.
+//! The kernel's `netem` is often missing and needs root; the proxy does not. Each direction has a
+//! [`Mode`], which may change at any time. One task reads bytes and queues them with their time of
+//! arrival. Another task writes them when the mode allows it. A delay therefore does not slow down
+//! pipelining. Held bytes are sent in order once the hold ends, even when their sender is gone.
 
 use std::{
     io,
@@ -28,42 +28,44 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Pieces of up to 16 KiB that one direction keeps while it holds: 64 MiB.
+/// Largest number of pieces that one direction keeps while it holds. Pieces have up to 16 KiB, so
+/// this is 64 MiB.
 const QUEUE_MAX: usize = 4096;
 const PIECE_BYTES: usize = 16 * 1024;
 
-/// The bytes that a client of NATS sends first, at most, in which its subscriptions are searched.
+/// Number of bytes at the beginning of a client's connection in which the proxy looks for
+/// subscriptions.
 const OPENING_BYTES: usize = 64 * 1024;
 
-/// What happens to the bytes of one direction.
+/// Treatment of the bytes of one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// They pass.
+    /// Bytes pass at once.
     Pass,
-    /// They pass later, by so much and up to so much more.
+    /// Bytes pass after the first duration, plus a random time of at most the second.
     Delay(Duration, Duration),
-    /// They pass in pieces of so many bytes.
+    /// Bytes pass in pieces of this size.
     Slice(usize),
-    /// Bytes pass at a rate of so many a second: a narrow link.
+    /// Bytes pass at this rate per second, as on a narrow link.
     Narrow(u32),
-    /// Nothing is taken from the sender and nothing of it arrives, not even its end: a network that
-    /// drops packets. What was sent arrives when it is over, if both sides still wait.
+    /// A network that drops packets: bytes are not taken from the sender, and not even its end
+    /// arrives. After the mode changes, everything sent arrives, if both sides still wait.
     Hole,
-    /// Everything is taken from the sender and kept; it arrives when the hold is over, even if the
-    /// sender is gone by then: a network that is very late.
+    /// A network that is very late: bytes are taken from the sender and kept. After the mode
+    /// changes they arrive, even when the sender is gone by then.
     Hold,
-    /// So many bytes pass, then both sides see a reset.
+    /// This many bytes pass, and then both sides see a reset.
     CutAfter(u64),
-    /// Frames of a NATS server pass, each as a whole. A connection that is to hold
-    /// messages later has to begin in this mode.
+    /// Frames of the NATS protocol pass, each as a whole. A connection on which
+    /// [`Mode::HoldMessages`] follows has to begin in this mode.
     Frames,
-    /// The messages of a NATS server are kept; its other frames pass them. The messages go on
-    /// their way with the next bytes in another mode, at the change to [`Mode::Frames`], or with
-    /// the server's end.
+    /// Messages from a NATS server are kept, and its other frames pass. The messages are sent when
+    /// the mode changes to [`Mode::Frames`], with the next bytes in any other mode, or when the
+    /// server closes.
     HoldMessages,
 }
 
-/// The modes of both directions.
+/// Modes of both directions of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Modes {
     pub(crate) to_server: Mode,
@@ -71,48 +73,49 @@ pub(crate) struct Modes {
 }
 
 impl Modes {
-    /// A network without a fault.
+    /// Modes of a network without faults.
     pub(crate) const PASS: Self = Self::both(Mode::Pass);
 
-    /// The same in both directions.
+    /// Makes both directions have this mode.
     pub(crate) const fn both(mode: Mode) -> Self {
         Self { to_server: mode, to_client: mode }
     }
 
-    /// Only what the client sends is concerned.
+    /// Changes only the direction from client to server.
     pub(crate) const fn to_server(mode: Mode) -> Self {
         Self { to_server: mode, ..Self::PASS }
     }
 
-    /// Only what the server answers is concerned.
+    /// Changes only the direction from server to client.
     pub(crate) const fn to_client(mode: Mode) -> Self {
         Self { to_client: mode, ..Self::PASS }
     }
 }
 
-/// Listens on a loopback port and passes connections on to another one. Ends when it is dropped.
+/// Listener on a loopback port that forwards connections to another port. Dropping the value ends
+/// the listener and all connections.
 pub(crate) struct Proxy {
     port: u16,
     shared: Arc<Shared>,
-    /// Dropped with the proxy, which ends everything.
+    /// Tasks of the listener and the connections. They end when the proxy is dropped.
     _tasks: JoinSet<()>,
 }
 
 struct Shared {
-    /// For connections to come.
+    /// Modes that new connections get.
     modes: Mutex<Modes>,
-    /// Of the connections that there are.
+    /// Connections that are open or were.
     connections: Mutex<Vec<Connection>>,
     accepted: AtomicU32,
-    /// Clients whose end has come.
+    /// Number of clients that have closed their side.
     ended: AtomicU32,
     held_bytes: AtomicU64,
-    /// The inboxes that clients of NATS have subscribed to.
+    /// Inboxes to which NATS clients behind this proxy have subscribed.
     inboxes: Mutex<Vec<String>>,
 }
 
 impl Shared {
-    /// Notes the inboxes that these bytes of a client subscribe to.
+    /// Records the inboxes to which these bytes of a client subscribe.
     fn note_inboxes(&self, bytes: &[u8]) {
         for line in String::from_utf8_lossy(bytes).lines() {
             let inbox = line.strip_prefix("SUB _INBOX.").and_then(|rest| rest.split('.').next());
@@ -121,14 +124,14 @@ impl Shared {
     }
 }
 
-/// How a connection learns what happens to it.
+/// Controls of one connection: its modes, and a token that resets it.
 struct Connection {
     modes: watch::Sender<Modes>,
     cut: CancellationToken,
 }
 
 impl Proxy {
-    /// Passes everything on to a port of this machine, until its mode is changed.
+    /// Starts a proxy to a port of this machine. All bytes pass until a mode is set.
     pub(crate) async fn start(server_port: u16) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let port = listener.local_addr()?.port();
@@ -146,49 +149,49 @@ impl Proxy {
         Ok(Self { port, shared, _tasks: tasks })
     }
 
-    /// Where it listens.
+    /// Port on which the proxy listens.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// Changes the modes of all connections, those to come included.
+    /// Changes the modes of all connections, open and future ones.
     pub(crate) fn set(&self, modes: Modes) {
         *lock(&self.shared.modes) = modes;
         self.set_present(modes);
     }
 
-    /// Changes the modes of the connections that there are; those to come keep theirs.
+    /// Changes the modes of the open connections. Future ones keep their modes.
     pub(crate) fn set_present(&self, modes: Modes) {
         for connection in lock(&self.shared.connections).iter() {
             connection.modes.send_replace(modes);
         }
     }
 
-    /// Resets all connections that there are.
+    /// Resets all open connections.
     pub(crate) fn cut(&self) {
         for connection in lock(&self.shared.connections).iter() {
             connection.cut.cancel();
         }
     }
 
-    /// How many connections there were.
+    /// Number of connections that clients have opened so far.
     pub(crate) fn accepted(&self) -> u32 {
         self.shared.accepted.load(Relaxed)
     }
 
-    /// How many clients have not ended their side. The end of one is seen while its bytes are
-    /// taken: not in a [`Mode::Hole`].
+    /// Number of clients that have not closed their side. A client's end is not seen while the mode
+    /// is [`Mode::Hole`].
     pub(crate) fn clients(&self) -> u32 {
         self.accepted() - self.shared.ended.load(Relaxed)
     }
 
-    /// How many bytes are kept just now.
+    /// Number of bytes that the proxy has taken and not yet sent on.
     pub(crate) fn held_bytes(&self) -> u64 {
         self.shared.held_bytes.load(Relaxed)
     }
 
-    /// Whether a client that went through here has subscribed to `_INBOX.<inbox>.…`: then what
-    /// names it as the address of its answers came from that client.
+    /// Whether a client behind this proxy has subscribed to `_INBOX.<inbox>.…`. A message with such
+    /// a reply subject was sent by that client.
     pub(crate) fn knows_inbox(&self, inbox: &str) -> bool {
         lock(&self.shared.inboxes).iter().any(|known| known == inbox)
     }
@@ -215,7 +218,8 @@ async fn connect(client: TcpStream, server: SocketAddr, shared: Arc<Shared>, num
         connections.retain(|connection| !connection.modes.is_closed());
         connections.push(Connection { modes: sender, cut: cut.clone() });
     }
-    // As a listen queue does it, the client is connected before we know whether there is a server.
+    // The client is connected before the server is, as with a listen queue. Without a server the
+    // client sees a reset.
     let Ok(upstream) = TcpStream::connect(server).await else {
         drop(client.set_zero_linger());
         return;
@@ -236,7 +240,8 @@ async fn connect(client: TcpStream, server: SocketAddr, shared: Arc<Shared>, num
     if cut.is_cancelled() {
         for (read, write) in [ends.0, ends.1] {
             drop(read.as_ref().set_zero_linger());
-            // Closing it in order would come before the reset.
+            // A regular close would reach the other side before the reset, so the write half is
+            // forgotten.
             write.forget();
         }
     }
@@ -252,7 +257,7 @@ struct Direction {
     number: u32,
 }
 
-/// Some bytes and when they came.
+/// Bytes, and the time at which they arrived at the proxy.
 struct Piece {
     bytes: Vec<u8>,
     at: Instant,
@@ -263,8 +268,8 @@ impl Direction {
         (self.of)(*self.modes.borrow())
     }
 
-    /// Carries bytes until the sender's end was passed on, or everything was cut. Gives the halves
-    /// back, for the manner of closing is a fault too.
+    /// Forwards bytes until the sender's end was forwarded too, or the connection is reset. Returns
+    /// both halves, because the caller closes them regularly or with a reset.
     async fn pump(
         self,
         mut from: OwnedReadHalf,
@@ -312,7 +317,7 @@ impl Direction {
             taken += count;
             shared.held_bytes.fetch_add(count as u64, Relaxed);
             let piece = Piece { bytes, at: Instant::now() };
-            // A writer that gave up leaves us to swallow what comes, so that the sender may end.
+            // When the writer has given up, the bytes are discarded, so that the sender can finish.
             if let Err(refused) = pieces.send(piece).await {
                 shared.held_bytes.fetch_sub(refused.0.bytes.len() as u64, Relaxed);
             }
@@ -337,7 +342,8 @@ impl Direction {
                     let micros = u32::try_from(jitter.as_micros()).unwrap_or(u32::MAX);
                     let jitter = Duration::from_micros(random.between(0, micros).into());
                     sleep_until(at + fixed + jitter).await;
-                    // What was late meets what has come since: a hole or a hold.
+                    // The delay may have ended in a mode that lets nothing pass, so the mode is
+                    // checked once more.
                     self.open().await;
                     to.write_all(&bytes).await
                 }
@@ -366,13 +372,13 @@ impl Direction {
                 return;
             }
         }
-        // The sender's end is a packet like any other.
+        // The sender's end is delayed by the modes like its bytes.
         self.open().await;
         drop(to.write_all(&frames.take(Vec::new(), Mode::Pass)).await);
         drop(to.shutdown().await);
     }
 
-    /// The next piece; an empty one when the mode changes and messages are kept.
+    /// Next piece to write. The piece is empty when the mode changes while messages are kept.
     async fn next(&mut self, queue: &mut mpsc::Receiver<Piece>, frames: &Frames) -> Option<Piece> {
         tokio::select! {
             piece = queue.recv() => piece,
@@ -382,7 +388,7 @@ impl Direction {
         }
     }
 
-    /// Waits until something may pass.
+    /// Waits until the mode lets something pass.
     async fn open(&mut self) {
         while matches!(self.mode(), Mode::Hole | Mode::Hold) {
             if self.modes.changed().await.is_err() {
@@ -392,18 +398,19 @@ impl Direction {
     }
 }
 
-/// Frames of a NATS server: lines, each with the payload that a message's line announces.
+/// Splits the bytes of a NATS server into frames: lines, and after the line of a message its
+/// payload.
 #[derive(Default)]
 struct Frames {
-    /// The beginning of a frame whose end is still to come.
+    /// Beginning of a frame that has not arrived completely.
     begun: Vec<u8>,
-    /// The messages that wait.
+    /// Messages that are kept back.
     messages: Vec<u8>,
 }
 
 impl Frames {
-    /// Takes bytes in, and returns what passes in this mode. In another mode than those of frames
-    /// that is everything that was taken in.
+    /// Adds bytes, and returns the bytes that pass in this mode. In a mode without frames all bytes
+    /// pass.
     fn take(&mut self, bytes: Vec<u8>, mode: Mode) -> Vec<u8> {
         let holds = mode == Mode::HoldMessages;
         let is_cut = holds || mode == Mode::Frames;
@@ -423,12 +430,13 @@ impl Frames {
     }
 }
 
-/// The length of the first frame, once its end is there, and whether it is a message.
+/// Length of the first complete frame, and whether it is a message. `None` while its end is
+/// missing.
 fn first_frame(bytes: &[u8]) -> Option<(usize, bool)> {
     let line = bytes.iter().position(|byte| *byte == b'\n')? + 1;
     let is_message = bytes.starts_with(b"MSG ") || bytes.starts_with(b"HMSG ");
     let payload = if is_message {
-        // The last word is the length of what follows, and a line's end comes after it.
+        // The line's last word is the length of the payload, which ends with CR and LF.
         let text = String::from_utf8_lossy(bytes.get(..line)?);
         text.split_whitespace().last()?.parse::<usize>().ok()? + 2
     } else {
@@ -440,7 +448,7 @@ fn first_frame(bytes: &[u8]) -> Option<(usize, bool)> {
 async fn write_sliced(to: &mut OwnedWriteHalf, bytes: &[u8], size: usize) -> io::Result<()> {
     for slice in bytes.chunks(size.max(1)) {
         to.write_all(slice).await?;
-        // Lets the other side read what there is.
+        // Another task gets the chance to read what was written so far.
         tokio::task::yield_now().await;
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! A stopwatch for promised times, which leaves out what a busy machine adds to them.
+//! A stopwatch for promised durations, which deducts the time that a busy machine adds.
 
 use std::{
     fs,
@@ -7,15 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Time for which the control works, and then rests.
+/// Time for which the control thread works, and then as long rests.
 const SLICE: Duration = Duration::from_millis(10);
 
-/// A wall clock with a control beside it: a thread that works half of the time and measures how long
-/// it waits for a processor. On a quiet machine it never waits, and a promise is held to its letter.
-/// Where it gets a third of a processor, a promise may take three times as long.
+/// A clock with a control thread that works half of the time and measures how long it waits for a
+/// processor. On a quiet machine the thread never waits, and the full time counts. Where it gets a
+/// third of a processor, a third of the time counts.
 pub(crate) struct Stopwatch {
     began: Instant,
-    /// Dropped at the end: then the control ends too.
+    /// Sender whose drop ends the control thread.
     running: Sender<()>,
     control: JoinHandle<f64>,
 }
@@ -27,12 +27,14 @@ impl Stopwatch {
         Self { began: Instant::now(), running, control }
     }
 
-    /// The time since the start, on a machine that has a processor free.
+    /// Time since the start, reduced to the time that a machine with a free processor would have
+    /// needed.
     pub(crate) fn stop(self) -> Duration {
         self.stop_beyond(Duration::ZERO)
     }
 
-    /// The same of what came after the first `wait`, which passes at any load alike.
+    /// Time since the start after the first `wait`, reduced like that of [`stop`](Self::stop). The
+    /// first `wait` does not depend on the load.
     pub(crate) fn stop_beyond(self, wait: Duration) -> Duration {
         let took = self.began.elapsed();
         drop(self.running);
@@ -43,7 +45,7 @@ impl Stopwatch {
     }
 }
 
-/// The share of a processor that this thread gets while it works.
+/// Share of a processor that this thread gets while it works, from 0 to 1.
 fn measure_share(is_over: &Receiver<()>) -> f64 {
     let (worked_before, waited_before) = scheduled();
     loop {
@@ -60,7 +62,8 @@ fn measure_share(is_over: &Receiver<()>) -> f64 {
     if worked + waited == 0.0 { 1.0 } else { worked / (worked + waited) }
 }
 
-/// For how long this thread has worked, and waited for a processor; zero where nobody counts.
+/// Nanoseconds for which this thread has worked, and has waited for a processor. Both are zero
+/// where the system does not count them.
 fn scheduled() -> (f64, f64) {
     let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let mut nanoseconds = text.split_whitespace().filter_map(|field| field.parse().ok());

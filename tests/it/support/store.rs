@@ -1,4 +1,4 @@
-//! The store of a nats-server, copied as a backup does it, and put back later.
+//! Copies the store of a nats-server, as a backup does, and puts it back later.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,7 +7,7 @@ use std::{
 
 use postrider::dev::servers::Nats;
 
-/// A store as it was when it was copied. The server has to stand still for both directions.
+/// Copy of a server's store. The server must not run while the copy is made or put back.
 pub(crate) struct StoreCopy {
     store: PathBuf,
     copy: PathBuf,
@@ -22,14 +22,14 @@ impl StoreCopy {
         Self { store, copy }
     }
 
-    /// Puts the copy in the place of the store.
+    /// Replaces the store by the copy.
     pub(crate) fn put_back(&self) {
         std::fs::remove_dir_all(&self.store).unwrap();
         copy_tree(&self.copy, &self.store);
     }
 }
 
-/// Copies a directory with owners and modes.
+/// Copies a directory with its owners and permissions.
 fn copy_tree(from: &Path, to: &Path) {
     let status = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
     assert!(status.success(), "cp -a {} {}", from.display(), to.display());

@@ -1,33 +1,33 @@
-//! A configuration file, key by key.
+//! Builds a configuration file key by key.
 
 use std::{collections::BTreeMap, fmt};
 
 use serde_json::Value;
 
-/// A TOML file under construction. A later value for a key replaces the earlier one.
+/// Contents of a TOML file. Setting a key again replaces its value.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Toml {
     tables: BTreeMap<String, BTreeMap<String, Value>>,
-    /// The elements of `[[route]]`; with one there is no `[route]`.
+    /// Elements of `[[route]]`. When there is one, `[route]` is not written.
     routes: Vec<BTreeMap<String, Value>>,
 }
 
 impl Toml {
-    /// Sets `table.key`.
+    /// Sets a key, given as `table.key`.
     pub(crate) fn set(mut self, path: &str, value: impl Into<Value>) -> Self {
         let (table, key) = path.rsplit_once('.').expect("a path such as relay.batch_events");
         self.tables.entry(table.to_owned()).or_default().insert(key.to_owned(), value.into());
         self
     }
 
-    /// Adds a `[[route]]` with these keys.
+    /// Adds an element of `[[route]]` with these keys.
     pub(crate) fn route<const N: usize>(mut self, keys: [(&str, Value); N]) -> Self {
         let keys = keys.into_iter().map(|(key, value)| (key.to_owned(), value));
         self.routes.push(keys.collect());
         self
     }
 
-    /// Leaves `table.key` to its default.
+    /// Removes a key, given as `table.key`, so that its default counts.
     pub(crate) fn unset(mut self, path: &str) -> Self {
         let (table, key) = path.rsplit_once('.').expect("a path such as relay.batch_events");
         if let Some(keys) = self.tables.get_mut(table) {
@@ -38,7 +38,7 @@ impl Toml {
 }
 
 impl Toml {
-    /// Leaves `table.key` out.
+    /// Removes a key, given as `table.key`. Panics when the key is not set.
     pub(crate) fn remove(mut self, path: &str) -> Self {
         let (table, key) = path.rsplit_once('.').expect("a path such as relay.batch_events");
         self.tables.get_mut(table).and_then(|keys| keys.remove(key)).expect("a key that is set");
@@ -54,7 +54,7 @@ impl fmt::Display for Toml {
         for (table, keys) in tables.chain(routes) {
             writeln!(f, "{table}")?;
             for (key, value) in keys {
-                // JSON's strings, numbers, booleans and arrays are TOML's too.
+                // JSON's strings, numbers, booleans and arrays are valid TOML, so JSON is written.
                 writeln!(f, "{key} = {value}")?;
             }
             writeln!(f)?;
