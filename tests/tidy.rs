@@ -1,6 +1,7 @@
-//! The source text itself: who imports whom, opening sentences, and small cleanliness.
+//! Tests of the source text: which module imports which, how comments begin, and similar rules.
 //!
-//! Each check is a function from files to complaints, and is tried on a planted violation too.
+//! Each check is a function from files to complaints. A test also gives it a planted violation,
+//! which it has to report.
 #![cfg(test)]
 
 use std::{
@@ -10,8 +11,8 @@ use std::{
     process::Command,
 };
 
-/// Which module of ours may name which; a longer path opens only that part. Whoever adds a
-/// direction says why in the commit.
+/// Modules, and for each the modules that it may name. An entry with a longer path allows only that
+/// part of a module. A commit that adds an entry says why.
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("event", &[]),
     ("delivery", &["event"]),
@@ -75,22 +76,22 @@ const MAY_NAME: &[(&str, &[&str])] = &[
 
 const EVERYTHING_BUT_CLI: &[&str] = &["*", "!cli"];
 
-/// The outbox and the brokers meet in `relay`, by way of the seam, in `operate`, which compares
-/// both, and in those that put the program together.
+/// Modules that may name both the outbox and a broker. `relay` does so through the seam, `operate`
+/// compares both, and the others put the program together.
 const OUTBOX_MEETS_SINK: &[&str] = &["relay", "operate", "app", "cli", "dev"];
 
-/// The modules of the program that may name the NATS client: its own, and the throwaway servers and
-/// readers of `postrider dev`, which read a stream as a stranger does.
+/// Directories that may name the NATS client library: the JetStream sink, and the throwaway servers
+/// and readers of `postrider dev`. Those read a stream independently of the relay.
 const NAMES_NATS_CLIENT: &[&str] = &["src/nats/", "src/dev/"];
 
-/// The commands that ask Postgres and NATS themselves, and what turns their errors into exit codes.
-/// Every other command renders what `operate` answers.
+/// Modules of `cli` that query Postgres and NATS themselves, or turn errors of such queries into
+/// exit codes. Every other command prints what `operate` returns.
 const ASKS_ITSELF: &[&str] = &["check", "dev", "exit", "migrate", "run"];
 
-/// Modules that a command that renders does not name.
+/// Modules that a command must not name when it only prints what `operate` returns.
 const ANSWERS_COME_FROM: &[&str] = &["broker", "nats", "outbox", "pg", "relay", "sink", "wire"];
 
-/// Names that several types may share, each with the reason.
+/// Type names that may occur more than once in the crate, each with the reason.
 const SHARED_NAMES: &[(&str, &str)] = &[
     ("Args", "clap's usage: the arguments of one command, in its file"),
     ("Command", "clap's usage: the commands below one command, in its file"),
@@ -102,7 +103,7 @@ const DIRECTORIES: &[&str] =
     &["src", "tests", "benches", "migrations", "config", "deploy", "docs", "examples", ".ci"];
 const EXTENSIONS: &[&str] = &["rs", "sql", "toml", "md", "sh", "service", "py", "yml"];
 
-/// One file: its path from the project's root, with `/`, and its text.
+/// A file of the project: its path from the project's root, with `/`, and its text.
 #[derive(Clone)]
 struct Source {
     path: String,
@@ -122,13 +123,15 @@ impl Source {
         self.path.starts_with("src/") && self.is("rs")
     }
 
-    /// The module path: `src/pg/connect.rs` is `["pg", "connect"]`; the crate's root is empty.
+    /// Module path of the file: `src/pg/connect.rs` is `["pg", "connect"]`. The crate's root has an
+    /// empty path.
     fn module(&self) -> Vec<&str> {
         let path = self.path.trim_start_matches("src/").trim_end_matches(".rs");
         path.split('/').filter(|part| !["mod", "lib", "main"].contains(part)).collect()
     }
 
-    /// The text without comments, so that a link in a doc comment is no import.
+    /// Text of the file without comment lines, so that a link in a doc comment does not count as an
+    /// import.
     fn code(&self) -> String {
         let code = |line: &&str| !line.trim_start().starts_with("//");
         self.text.lines().filter(code).collect::<Vec<_>>().join("\n")
@@ -175,7 +178,7 @@ fn insist(complaints: &[String]) {
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
 }
 
-/// Every path of our own that the code names, as `relay::report::status::Phase`.
+/// All paths below `crate::` that the code names, such as `relay::report::status::Phase`.
 fn named_paths(code: &str) -> Vec<String> {
     let mut paths = Vec::new();
     for (at, found) in code.match_indices("crate::") {
@@ -187,13 +190,13 @@ fn named_paths(code: &str) -> Vec<String> {
     paths
 }
 
-/// Reads a path or a `{…}` group of paths, and returns what follows it.
+/// Reads a path or a group of paths in braces into `paths`. Returns the text after it.
 fn expand<'a>(prefix: &str, text: &'a str, paths: &mut Vec<String>) -> &'a str {
     let text = text.trim_start();
     if let Some(mut rest) = text.strip_prefix('{') {
         loop {
             rest = expand(prefix, rest, paths).trim_start();
-            // `as name` and the like up to the next separator.
+            // Text such as `as name` is skipped up to the next separator.
             rest = rest.trim_start_matches(|letter| !matches!(letter, ',' | '}' | ';'));
             match rest.strip_prefix(',') {
                 Some(more) => rest = more,
@@ -207,9 +210,9 @@ fn expand<'a>(prefix: &str, text: &'a str, paths: &mut Vec<String>) -> &'a str {
     let path = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}::{name}") };
     match rest.strip_prefix("::") {
         Some(rest) if !name.is_empty() => expand(&path, rest, paths),
-        // A comma behind the last of a group.
+        // A comma may follow the last path of a group.
         _ if name.is_empty() && rest.starts_with('}') => rest,
-        // `crate::nats::*` names `nats`.
+        // A path `crate::nats::*` counts as naming `nats`.
         _ => {
             let named = if name.is_empty() { prefix.to_owned() } else { path };
             if !named.is_empty() {
@@ -250,7 +253,8 @@ fn import_complaints(sources: &[Source]) -> Vec<String> {
     complaints
 }
 
-/// A question of a person stands once, in `operate`; its command has arguments, texts, exit codes.
+/// Complains about commands of `cli` that do more than print. The work has to be in `operate`, so
+/// that a command has only arguments, texts and exit codes.
 fn rendering_complaints(sources: &[Source]) -> Vec<String> {
     let mut complaints = Vec::new();
     for source in sources.iter().filter(|source| source.is_rust_of_ours()) {
@@ -269,11 +273,12 @@ fn rendering_complaints(sources: &[Source]) -> Vec<String> {
     complaints
 }
 
-/// `super::` up to the crate's root would go round the table.
+/// Complains about `super::` chains that reach the crate's root, because the table of allowed
+/// imports does not see them.
 fn climbing_complaints(source: &Source) -> Vec<String> {
     let depth = source.module().len();
     let climbs = |line: &&str| {
-        // An indented line may stand in an inner module, one deeper.
+        // An indented line may belong to an inner module, which is one level deeper.
         let limit = if line.starts_with(' ') { depth + 1 } else { depth };
         line.contains(&"super::".repeat(limit))
     };
@@ -308,13 +313,13 @@ fn opening_complaints(sources: &[Source]) -> Vec<String> {
         .collect()
 }
 
-/// Words that say nothing about the subject of a comment, so that no doc comment begins with one.
+/// Words that do not name the subject of a comment. No doc comment may begin with one of them.
 const EMPTY_OPENINGS: &[&str] = &[
     "It", "None", "Nothing", "One", "Such", "There", "These", "They", "Those", "What", "Where",
     "Who",
 ];
 
-/// Tree whose doc comments begin with their subject.
+/// Directory whose doc comments are checked for their first word.
 const BEGINS_WITH_A_NOUN: &str = "src/";
 
 fn noun_complaints(sources: &[Source]) -> Vec<String> {
@@ -338,14 +343,14 @@ fn noun_complaints(sources: &[Source]) -> Vec<String> {
     complaints
 }
 
-/// The names of the structs, enums and aliases that a file defines, without a trait's associated
-/// types.
+/// Names of the structs, enums and type aliases that a file defines. Associated types of a trait
+/// are left out.
 fn type_names(source: &Source) -> Vec<String> {
     let name = |line: &str| {
         let is_indented = line.starts_with(' ');
         let mut words = line.split_whitespace().peekable();
         let is_public = words.next_if(|word| word.starts_with("pub")).is_some();
-        // `pub(in crate::pg) struct` has a blank between.
+        // `pub(in crate::pg) struct` contains a blank inside the visibility.
         let mut words = words.skip_while(|word| word.ends_with(')'));
         let kind = words.next()?;
         let is_alias = kind == "type" && (is_public || !is_indented);
@@ -356,7 +361,7 @@ fn type_names(source: &Source) -> Vec<String> {
     source.code().lines().filter_map(name).collect()
 }
 
-/// A name stands for one type of the crate, wherever its module is.
+/// Complains about a type name that occurs more than once in the crate.
 fn type_name_complaints(sources: &[Source]) -> Vec<String> {
     let mut places: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for source in sources.iter().filter(|source| source.is_rust_of_ours()) {
@@ -382,9 +387,11 @@ fn sql_complaints(sources: &[Source]) -> Vec<String> {
         .collect()
 }
 
-/// A database that does not keep Unicode refuses a statement with a character that it lacks.
+/// Complains about SQL files with other characters than ASCII. A database without Unicode would
+/// refuse such a statement.
 fn ascii_complaints(sources: &[Source]) -> Vec<String> {
-    // It was released with one in a comment, and a released migration never changes.
+    // This file was released with such a character in a comment, and a released migration never
+    // changes.
     let released = "migrations/0001_outbox.sql";
     let ours = |source: &&Source| !source.path.starts_with("examples/") && source.path != released;
     sources
@@ -395,13 +402,14 @@ fn ascii_complaints(sources: &[Source]) -> Vec<String> {
         .collect()
 }
 
-/// A file of SQL that a comment or a page names has to be there.
+/// Complains about names of SQL files, in comments and on pages, that do not exist.
 fn reference_complaints(sources: &[Source]) -> Vec<String> {
     let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
     let there: Vec<String> =
         sources.iter().filter(|source| source.is("sql")).map(|source| name(&source.path)).collect();
     let mut complaints = Vec::new();
-    // A released migration never changes, whatever has another name since.
+    // Released migrations are left out. They never change, even when a file that they name gets
+    // another name.
     let ours = |source: &&Source| {
         ["md", "sql", "rs"].iter().any(|extension| source.is(extension))
             && !source.path.starts_with("migrations/000")
@@ -440,7 +448,7 @@ fn blank_complaints(sources: &[Source]) -> Vec<String> {
     complaints
 }
 
-/// Text that may stand in one file only, or in none; the reason is what the complaint says.
+/// Complains about text that may occur in one file only, or in none. The complaint says why.
 fn phrase_complaints(sources: &[Source]) -> Vec<String> {
     let spawn = concat!("tokio::", "spawn(");
     let client = concat!("async_nats", "::");
@@ -547,7 +555,7 @@ fn files_open_with_a_sentence_and_name_files_that_are_there() {
     insist(&reference_complaints(&sources));
 }
 
-/// A mutant that does not apply any more guards nothing.
+/// Every mutant must still apply to the source, or it would test nothing.
 #[test]
 fn every_mutant_finds_what_it_changes() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -1,4 +1,4 @@
-//! Three nats-servers that keep one stream together.
+//! A cluster of three nats-servers, with one stream on all of them.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use uuid::Uuid;
 
 use super::support::{DEADLINE, Fixture, Server, daemon::DaemonBuilder, eventually, nats};
 
-/// A cluster of three. The first server is the fixture's own.
+/// Three nats-servers. The first one is the server of the fixture.
 pub(crate) struct Cluster {
     pub(crate) fixture: Fixture,
     others: Vec<Nats>,
 }
 
 impl Cluster {
-    /// Three servers with a leader among them, and a database.
+    /// Starts three servers and a database, and waits until the servers have a leader.
     pub(crate) async fn start() -> Self {
         let name = Uuid::new_v4().simple().to_string();
         let ports: Vec<u16> = (0..3).map(|_| free_port().unwrap()).collect();
@@ -42,7 +42,7 @@ impl Cluster {
         cluster
     }
 
-    /// Waits until the servers have agreed on who leads.
+    /// Waits until the servers have elected a leader.
     async fn wait_ready(&self) {
         let jetstream = nats::connect(&self.fixture.nats.url()).await;
         eventually("a leader of the cluster", DEADLINE, async || {
@@ -51,19 +51,19 @@ impl Cluster {
         .await;
     }
 
-    /// The program on all three servers.
+    /// The program, connected to all three servers, with three replicas of its stream.
     pub(crate) fn daemon(&self) -> DaemonBuilder {
         super::scene::daemon(&self.fixture).set("nats.url", self.urls()).set("stream.replicas", 3)
     }
 
-    /// The servers' URLs.
+    /// URLs of the three servers, separated by commas.
     pub(crate) fn urls(&self) -> String {
         let mut urls = vec![self.fixture.nats.url()];
         urls.extend(self.others.iter().map(Nats::url));
         urls.join(",")
     }
 
-    /// One of the servers, from 0.
+    /// Server with this number, from 0 to 2.
     pub(crate) fn node(&mut self, number: usize) -> &mut Nats {
         match number.checked_sub(1) {
             None => self.fixture.nats.own(),
@@ -71,12 +71,12 @@ impl Cluster {
         }
     }
 
-    /// One of the servers, at random.
+    /// One of the three servers, chosen at random.
     pub(crate) fn any(&mut self, random: &mut Random) -> &mut Nats {
         self.node(random.below(3) as usize)
     }
 
-    /// Waits until the stream has a leader and all copies follow.
+    /// Waits until the stream has a leader and both other copies follow it.
     pub(crate) async fn wait_healed(&self) {
         let jetstream = nats::connect(&self.fixture.nats.url()).await;
         eventually("a whole cluster", DEADLINE, async || {
@@ -90,14 +90,16 @@ impl Cluster {
     }
 }
 
-/// Makes a stream's leader let another one lead.
+/// Asks the leader of a stream to give up its leadership, so that another server becomes the
+/// leader.
 pub(crate) async fn step_down(client: &async_nats::Client, stream: &str) {
     let request = client.request(format!("$JS.API.STREAM.LEADER.STEPDOWN.{stream}"), "".into());
-    // Without a leader nobody answers, and that is a fault too.
+    // The answer is ignored: a stream without a leader gives none, and the test goes on all the
+    // same.
     drop(tokio::time::timeout(Duration::from_secs(1), request).await);
 }
 
-/// A client of all servers that are left.
+/// Connects a client that knows all servers, also when some of them are down.
 pub(crate) async fn client(urls: &str) -> async_nats::Client {
     jetstream::new(async_nats::connect(urls.split(',').collect::<Vec<_>>()).await.unwrap()).client()
 }

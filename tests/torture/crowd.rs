@@ -1,4 +1,5 @@
-//! Several instances of one relay, each with lines of its own to both servers, and who leads them.
+//! Several instances of one relay, each with proxies of its own to Postgres and NATS. The tests
+//! follow which of them leads.
 
 use std::time::{Duration, Instant};
 
@@ -15,23 +16,26 @@ use super::{
 /// The shortest lease that may be configured.
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
 
-/// How soon another instance publishes when the leader stops: `docs/deployment.md`.
+/// Promised time from a leader's stop to the first publish of another instance
+/// (`docs/deployment.md`).
 pub(crate) const HANDED_OVER_WITHIN: Duration = Duration::from_millis(900);
 
-/// How soon another instance publishes when the leader crashes: `docs/deployment.md`.
+/// Promised time from a leader's crash to the first publish of another instance
+/// (`docs/deployment.md`).
 pub(crate) const REPLACED_WITHIN: Duration = Duration::from_secs(2);
 
-/// How soon another instance publishes when the leader falls silent: `docs/deployment.md`.
+/// Promised time from a leader's last sign of life to the first publish of another instance
+/// (`docs/deployment.md`).
 pub(crate) const LEASE_OVER_WITHIN: Duration = LEASE.saturating_add(REPLACED_WITHIN);
 
-/// How much longer a takeover may last here: four faults, their servers and their writers share the
-/// machine.
+/// Time that a takeover may last longer in this suite, because four faults with their servers and
+/// writers share the machine.
 const SLACK: Duration = Duration::from_secs(2);
 
-/// A standby says so in its log.
+/// Log line of an instance that waits for the leader's lease to end.
 const STANDS_BY: &str = "another instance leads this relay";
 
-/// Instances of one relay.
+/// Instances of one relay, with a witness of their publishes.
 pub(crate) struct Crowd {
     pub(crate) instances: Vec<Instance>,
     witness: Witness,
@@ -40,13 +44,13 @@ pub(crate) struct Crowd {
     complaints: Vec<String>,
 }
 
-/// One instance, and its lines to both servers.
+/// One instance, with its proxies to Postgres and NATS.
 pub(crate) struct Instance {
     pub(crate) daemon: Daemon,
     pub(crate) postgres: Proxy,
     pub(crate) nats: Proxy,
     state: State,
-    /// The log of its starts before the last one.
+    /// Log of all starts but the last.
     past: String,
 }
 
@@ -57,7 +61,7 @@ enum State {
     Frozen { since: Instant, led: bool },
 }
 
-/// A way to end a leader's work, and the time after which another instance has to publish.
+/// A way to end a leader's work, and the promised time until another instance publishes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Strike {
     pub(crate) name: &'static str,
@@ -65,7 +69,8 @@ pub(crate) struct Strike {
 }
 
 impl Crowd {
-    /// So many instances, one of which leads. They reach Postgres through this port of loopback.
+    /// Starts `count` instances, and waits until one leads. They connect to Postgres through this
+    /// port.
     pub(crate) async fn start(fixture: &Fixture, count: usize, postgres_port: u16) -> Self {
         let witness = Witness::start(fixture).await;
         let client = fixture.connect().await;
@@ -79,7 +84,7 @@ impl Crowd {
         crowd
     }
 
-    /// Waits until one of the instances leads.
+    /// Waits until an instance leads. Returns its place in `instances`.
     pub(crate) async fn wait_leader(&self) -> usize {
         eventually("an instance that leads", DEADLINE, async || self.leader().await).await
     }
@@ -96,13 +101,14 @@ impl Crowd {
         self.instances.iter().position(leads)
     }
 
-    /// Hides the leader's process, as if it ran on another machine.
+    /// Removes the leader's process from the position, as if it ran on another machine where nobody
+    /// can see it.
     pub(crate) async fn hide_process(&self) {
         let hide = r#"UPDATE "postrider".position SET process = NULL"#;
         self.client.execute(hide, &[]).await.unwrap();
     }
 
-    /// An instance that runs, at random.
+    /// Place of a running instance, chosen at random.
     pub(crate) fn any_up(&self, random: &mut Random) -> usize {
         let up = self.places(|state| state == State::Up);
         let drawn = random.below(u32::try_from(up.len()).unwrap_or(0)) as usize;
@@ -114,7 +120,8 @@ impl Crowd {
         found.map(|(place, _)| place).collect()
     }
 
-    /// Brings back instances that are down or frozen, at random, until so many run.
+    /// Starts or thaws instances that are down or frozen, in random order, until `count` instances
+    /// run.
     pub(crate) async fn revive(&mut self, count: usize, random: &mut Random) {
         loop {
             let fallen = self.places(|state| state != State::Up);
@@ -125,7 +132,8 @@ impl Crowd {
         }
     }
 
-    /// Waits until another instance publishes than the one that was struck at `at`. Returns when.
+    /// Waits until an instance other than `struck` publishes after the moment `at`. Returns the
+    /// time of that publish.
     pub(crate) async fn wait_replaced(&self, struck: usize, at: Instant) -> Instant {
         let line = &self.instances[struck].nats;
         eventually("a publish of another instance than the leader", DEADLINE, async || {
@@ -134,18 +142,19 @@ impl Crowd {
         .await
     }
 
-    /// Waits until any instance publishes after a moment. Returns when.
+    /// Waits until any instance publishes after the moment `at`. Returns the time of that publish.
     pub(crate) async fn wait_published(&self, at: Instant) -> Instant {
         eventually("a publish", DEADLINE, async || self.witness.first_since(at, |_| true)).await
     }
 
-    /// When an instance published last.
+    /// Time of an instance's last publish.
     pub(crate) fn last_publish(&self, place: usize) -> Instant {
         let line = &self.instances[place].nats;
         self.witness.last(|inbox| line.knows_inbox(inbox)).expect("a leader that has published")
     }
 
-    /// Notes how long it took until the relay published again.
+    /// Records how long a takeover took. Complains when it took longer than the bound and the
+    /// slack.
     pub(crate) fn note(&mut self, Strike { name, bound }: Strike, took: Duration) {
         self.takeovers.push(Takeover { name, took, bound });
         if took > bound + SLACK {
@@ -155,12 +164,13 @@ impl Crowd {
         }
     }
 
-    /// Notes what is wrong.
+    /// Records a complaint, if there is one.
     pub(crate) fn complain(&mut self, complaint: Option<String>) {
         self.complaints.extend(complaint);
     }
 
-    /// Reports what there was to see. So many publishes may be out of turn at most.
+    /// Adds the takeovers and complaints to the tally. At most `late_max` publishes may have come
+    /// from an instance whose term was over.
     pub(crate) fn testify(self, late_max: u64, tally: &mut Tally) {
         let (late, complaint) = self.out_of_turn();
         let too_many = late > late_max;
@@ -179,12 +189,13 @@ impl Crowd {
         tally.complaints.extend(self.complaints);
     }
 
-    /// Publishes so far that came after a later leader's.
+    /// Number of publishes so far that came after a later leader had begun to publish.
     pub(crate) fn late(&self) -> u64 {
         self.out_of_turn().0
     }
 
-    /// Publishes that came after a later leader's, and what is wrong with the counting of them.
+    /// Number of publishes that came after a later leader had begun to publish. The text is a
+    /// complaint when they could not be counted.
     fn out_of_turn(&self) -> (u64, Option<String>) {
         let owner = |inbox: &str| self.instances.iter().position(|one| one.nats.knows_inbox(inbox));
         let mut runs = Vec::new();
@@ -223,32 +234,34 @@ impl Instance {
         Self { daemon, postgres, nats, state: State::Up, past: String::new() }
     }
 
-    /// `kill -9`.
+    /// Kills the program with SIGKILL.
     pub(crate) fn kill9(&mut self) {
         self.daemon.kill9();
         self.state = State::Down;
     }
 
-    /// SIGSTOP of one that stands by, until it is revived.
+    /// Freezes a standby with SIGSTOP, until it is revived.
     pub(crate) fn freeze(&mut self) {
         self.daemon.freeze();
         self.state = State::Frozen { since: Instant::now(), led: false };
     }
 
-    /// SIGSTOP of the leader: its watchdog may end it when it is revived.
+    /// Freezes the leader with SIGSTOP. When it is thawed, its watchdog may end it.
     pub(crate) fn freeze_leader(&mut self) {
         self.daemon.freeze();
         self.state = State::Frozen { since: Instant::now(), led: true };
     }
 
-    /// Waits for the end of a program that was asked to stop. Complains when it did not end well.
+    /// Waits until a program has ended that was asked to stop. Complains when its exit code is not
+    /// 0.
     pub(crate) async fn stopped(&mut self) -> Option<String> {
         let code = self.daemon.wait_exit(DEADLINE).await;
         self.state = State::Down;
         (code != Some(0)).then(|| format!("SIGTERM ended in {code:?}"))
     }
 
-    /// Starts it again, or lets it go on once it was frozen for longer than a lease.
+    /// Starts a program that is down. A frozen one is thawed, once it was frozen for longer than a
+    /// lease.
     async fn revive(&mut self) {
         match self.state {
             State::Up => return,
@@ -263,7 +276,7 @@ impl Instance {
                 if !led {
                     self.daemon.thaw();
                 } else if self.daemon.thaw_at_work(STANDS_BY, DEADLINE).await {
-                    // Its watchdog has ended it, and it was started again.
+                    // The watchdog has ended the program, which was then started again.
                     self.past += &log;
                 }
             }
@@ -271,17 +284,17 @@ impl Instance {
         self.state = State::Up;
     }
 
-    /// How often it has said that it stands by since its last start.
+    /// Number of log lines since the last start that say that the instance stands by.
     pub(crate) fn standbys(&self) -> usize {
         self.daemon.log().matches(STANDS_BY).count()
     }
 
-    /// Waits until it has said once more that it stands by.
+    /// Waits until the log has more lines than `before` that say that the instance stands by.
     pub(crate) async fn wait_stands_by(&self, before: usize) {
         eventually("an instance that stands by", DEADLINE, async || self.standbys() > before).await;
     }
 
-    /// The terms that it had.
+    /// Terms that the instance has had as the leader, from its log.
     fn terms(&self) -> Vec<u64> {
         let log = self.past.clone() + &self.daemon.log();
         let term = |line: &str| {

@@ -1,33 +1,34 @@
-//! What a fault is: a name, how often each tier repeats it, and the function that inflicts it.
+//! Types of the torture suite: a fault, a set of its strikes, and the tally of what was found.
 
 use std::{future::Future, pin::Pin, time::Duration};
 
 use postrider::dev::{checker::CheckerReport, random::Random};
 
-/// One line of the matrix.
+/// A fault that the suite inflicts: one line of the table in `docs/torture.md`.
 #[derive(Clone, Copy)]
 pub(crate) struct Fault {
-    /// Its name in the matrix.
+    /// Short name of the fault, such as `K1`.
     pub(crate) id: &'static str,
-    /// What it does, in a few words.
+    /// Description of the fault in a few words.
     pub(crate) what: &'static str,
-    /// How many strikes a pull request gets.
+    /// Number of strikes in a run for a pull request.
     pub(crate) pr: u32,
-    /// How many strikes a night gets.
+    /// Number of strikes in a nightly run.
     pub(crate) nightly: u32,
-    /// How many strikes share their servers, and are checked together, at most.
+    /// Largest number of strikes that share their servers and are checked together.
     pub(crate) set: u32,
-    /// Inflicts one set of strikes and reports what is left of the events.
+    /// Function that inflicts one set of strikes, and counts lost, repeated and reordered events.
     pub(crate) inflict: Inflict,
 }
 
-/// Runs in a runtime of its own, as each integration test does.
+/// Function that inflicts a set of strikes. It runs in a tokio runtime of its own, as an
+/// integration test does.
 pub(crate) type Inflict = fn(Set) -> Pin<Box<dyn Future<Output = Tally>>>;
 
-/// Some strikes on the same servers.
+/// Strikes of one fault that share their servers. A strike is one time that the fault is inflicted.
 #[derive(Debug, Clone)]
 pub(crate) struct Set {
-    /// Which set of its fault it is, from 0.
+    /// Number of the set within its fault, from 0.
     pub(crate) number: u32,
     pub(crate) strikes: u32,
     pub(crate) seed: u64,
@@ -35,7 +36,7 @@ pub(crate) struct Set {
 }
 
 impl Set {
-    /// A set whose draws depend on the run's seed, the fault and the number of the set.
+    /// Makes a set whose random choices depend on the run's seed, the fault and the set's number.
     pub(crate) fn new(id: &str, number: u32, strikes: u32, run_seed: u64) -> Self {
         let user = id.bytes().fold(u64::from(number), |sum, byte| sum * 257 + u64::from(byte));
         let mut random = Random::fork(run_seed, user);
@@ -43,17 +44,17 @@ impl Set {
     }
 }
 
-/// From a strike to the first publish of another instance.
+/// Time from a strike against the leader to the first publish of another instance.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Takeover {
-    /// The kind of strike.
+    /// Kind of the strike.
     pub(crate) name: &'static str,
     pub(crate) took: Duration,
-    /// As long as it may take on a quiet machine.
+    /// Longest time that is allowed on a quiet machine.
     pub(crate) bound: Duration,
 }
 
-/// What was found after a set of strikes.
+/// Counts and complaints after a set of strikes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tally {
     pub(crate) strikes: u32,
@@ -62,20 +63,21 @@ pub(crate) struct Tally {
     pub(crate) phantom: u64,
     pub(crate) duplicates: u64,
     pub(crate) inversions: u64,
-    /// The longest time from the end of a set's last fault until all was settled.
+    /// Longest time from the last fault of a set until every event was settled.
     pub(crate) recovery: Duration,
-    /// How long it took until the relay published again, where leaders are struck.
+    /// Takeovers by another instance, of faults that strike leaders.
     pub(crate) takeovers: Vec<Takeover>,
-    /// Publishes of an instance that came after a later leader's: the network held them.
+    /// Number of publishes that came after a later leader had begun to publish, because the network
+    /// had held them.
     pub(crate) late: u64,
-    /// Whatever else is wrong.
+    /// Everything else that is wrong, as text.
     pub(crate) complaints: Vec<String>,
-    /// Why this machine cannot inflict the fault.
+    /// Reason why this machine cannot inflict the fault. `None` when it can.
     pub(crate) skipped: Option<String>,
 }
 
 impl Tally {
-    /// The figures of a check that has to find so many dead letters.
+    /// Makes a tally from the report of a check, which has to find `dead` dead letters.
     pub(crate) fn of(strikes: u32, report: &CheckerReport, dead: u64) -> Self {
         let mut tally = Self {
             strikes,
@@ -95,22 +97,22 @@ impl Tally {
         tally
     }
 
-    /// This machine lacks what the fault needs.
+    /// Tally of a fault that was skipped, because this machine lacks what it needs.
     pub(crate) fn skipped(why: impl Into<String>) -> Self {
         Self { skipped: Some(why.into()), ..Self::default() }
     }
 
-    /// A set that ended before there was anything to check.
+    /// Tally of a set that ended before anything could be checked.
     pub(crate) fn failed(strikes: u32, why: String) -> Self {
         Self { strikes, complaints: vec![why], ..Self::default() }
     }
 
-    /// Notes what is wrong, if anything is.
+    /// Adds a complaint, if there is one.
     pub(crate) fn complain(&mut self, complaint: Option<String>) {
         self.complaints.extend(complaint);
     }
 
-    /// Adds up.
+    /// Adds the figures of another set.
     pub(crate) fn absorb(&mut self, other: Self) {
         self.strikes += other.strikes;
         self.committed += other.committed;
@@ -125,7 +127,7 @@ impl Tally {
         self.skipped = self.skipped.take().or(other.skipped);
     }
 
-    /// Whether nothing is wrong.
+    /// Whether no event was lost, repeated, reordered or invented, and there is no complaint.
     pub(crate) fn is_clean(&self) -> bool {
         let wrong = self.lost + self.phantom + self.duplicates + self.inversions;
         wrong == 0 && self.complaints.is_empty()

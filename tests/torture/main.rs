@@ -1,4 +1,5 @@
-//! The torture suite: the real program under every fault of the matrix, and one table of what came of it.
+//! The torture suite: runs the real program under every fault of the list, and prints a table of
+//! the results.
 //!
 //! `docs/torture.md` says what each fault does, how often each tier repeats it, and what a run
 //! without a failure proves.

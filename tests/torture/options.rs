@@ -1,4 +1,4 @@
-//! What is run: from the environment, or from `cargo test`'s own arguments.
+//! Options of a run of the torture suite, from environment variables and arguments.
 
 use std::{
     env,
@@ -7,17 +7,17 @@ use std::{
 
 use super::fault::Fault;
 
-/// How thorough a run is.
+/// Thoroughness of a run: the number of strikes per fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tier {
-    /// With every change.
+    /// Run for each pull request.
     Pr,
-    /// While nobody waits.
+    /// Run at night, with more strikes.
     Nightly,
 }
 
 impl Tier {
-    /// As `TIER` says it.
+    /// Value of the variable `TIER` for this tier.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Pr => "pr",
@@ -26,22 +26,23 @@ impl Tier {
     }
 }
 
-/// What is run.
+/// Options of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     pub(crate) tier: Tier,
     pub(crate) seed: u64,
-    /// Faults side by side.
+    /// Number of faults that run side by side.
     pub(crate) jobs: usize,
-    /// Strikes of each fault, instead of the tier's.
+    /// Number of strikes per fault. `None` means the number of the tier.
     pub(crate) strikes: Option<u32>,
-    /// Strikes that are checked together, instead of the fault's.
+    /// Number of strikes that are checked together. `None` means the number of the fault.
     pub(crate) set: Option<u32>,
-    /// Only these faults.
+    /// Names of the faults to run. All are run when the list is empty.
     wanted: Vec<String>,
 }
 
-/// Reads `TIER`, `SEED`, `JOBS`, `FAULT`, `ITERATIONS` and `SET`, and names of faults as arguments.
+/// Reads the variables `TIER`, `SEED`, `JOBS`, `FAULT`, `ITERATIONS` and `SET`, and names of faults
+/// from the arguments.
 pub(crate) fn read() -> Result<Options, String> {
     let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     let number = |name: &str| match variable(name) {
@@ -55,7 +56,8 @@ pub(crate) fn read() -> Result<Options, String> {
     };
     let named = variable("FAULT").unwrap_or_default();
     let mut wanted: Vec<String> = named.split([',', ' ']).map(str::to_owned).collect();
-    // `cargo test NAME` gives NAME to every target: it then means a test elsewhere.
+    // `cargo test NAME` passes NAME to every test target. A name that is no fault means a test of
+    // another target.
     wanted.extend(env::args().skip(1).filter(|argument| !argument.starts_with('-')));
     wanted.retain(|name| !name.is_empty());
     let narrow = |number: Option<u64>| number.map(|n| u32::try_from(n).unwrap_or(u32::MAX));
@@ -70,13 +72,13 @@ pub(crate) fn read() -> Result<Options, String> {
 }
 
 impl Options {
-    /// The faults that are asked for; all when none is.
+    /// Faults that the options name, or all when they name none.
     pub(crate) fn chosen(&self, faults: Vec<Fault>) -> Vec<Fault> {
         let asked = |fault: &Fault| self.wanted.iter().any(|id| id.eq_ignore_ascii_case(fault.id));
         faults.into_iter().filter(|fault| self.wanted.is_empty() || asked(fault)).collect()
     }
 
-    /// How many strikes a fault gets.
+    /// Number of strikes of a fault.
     pub(crate) fn strikes(&self, fault: &Fault) -> u32 {
         self.strikes.unwrap_or(match self.tier {
             Tier::Pr => fault.pr,
@@ -85,7 +87,7 @@ impl Options {
     }
 }
 
-/// A seed that nobody has to think of; it is printed.
+/// Seed from the clock, for a run without `SEED`. It is printed, so that the run can be repeated.
 fn by_the_clock() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     now.as_secs() % 1_000_000

@@ -1,4 +1,5 @@
-//! Runs faults side by side: each in a thread and a runtime of its own, a few at a time.
+//! Runs several faults side by side, each set of strikes in a thread and a tokio runtime of its
+//! own.
 
 use std::{
     any::Any,
@@ -13,10 +14,10 @@ use super::{
     options::Options,
 };
 
-/// Longer than any set of strikes that gets anywhere.
+/// Deadline of a set of strikes. A set that is still running then has failed.
 const SET_DEADLINE: Duration = Duration::from_mins(10);
 
-/// What one fault came to.
+/// Result of a fault: the tally of all its sets, and the time they took.
 pub(crate) struct Outcome {
     pub(crate) fault: Fault,
     pub(crate) tally: Tally,
@@ -24,13 +25,13 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Whether nothing is wrong.
+    /// Whether the fault showed nothing wrong.
     pub(crate) fn is_fine(&self) -> bool {
         self.tally.is_clean()
     }
 }
 
-/// Runs them all, in the given order, and returns in that order.
+/// Runs all faults, `jobs` at a time. Returns the outcomes in the order of the faults.
 pub(crate) fn run(faults: Vec<Fault>, options: &Options) -> Vec<Outcome> {
     let count = faults.len();
     let queue: Mutex<VecDeque<(usize, Fault)>> =
@@ -59,7 +60,7 @@ fn run_one(fault: Fault, options: &Options) -> Outcome {
     let strikes = options.strikes(&fault);
     let mut left = strikes;
     for number in 0.. {
-        // The first failure is the one to read; more of them only take time.
+        // A fault ends at its first failing set, because more failures would only take time.
         if left == 0 || !tally.is_clean() || tally.skipped.is_some() {
             break;
         }
@@ -70,7 +71,7 @@ fn run_one(fault: Fault, options: &Options) -> Outcome {
     Outcome { fault, tally, took: began.elapsed() }
 }
 
-/// One set in a thread of its own: what panics in it is a failure of this fault only.
+/// Runs one set in a thread of its own, so that a panic fails this fault and no other.
 fn run_set(fault: Fault, set: Set) -> Tally {
     let strikes = set.strikes;
     let body = move || {
@@ -93,7 +94,7 @@ fn text(panic: &(dyn Any + Send)) -> String {
     long.or(short).unwrap_or("panicked").to_owned()
 }
 
-/// One line as soon as it is known, for whoever waits.
+/// Prints one line about a fault as soon as it has ended.
 fn print(outcome: &Outcome) {
     let Outcome { fault, tally, took } = outcome;
     let verdict = match (&tally.skipped, tally.is_clean()) {

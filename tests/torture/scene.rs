@@ -1,4 +1,4 @@
-//! What every fault plays in: servers, the program under load, and the check when all is at rest.
+//! Shared parts of the faults: the program, the workload, and the comparison after the last strike.
 
 use std::{
     fs,
@@ -20,22 +20,24 @@ use super::{
     },
 };
 
-/// From the end of the last fault to the last settlement.
+/// Deadline from the end of the last fault to the last settlement.
 const DRAIN_DEADLINE: Duration = Duration::from_mins(1);
 
-/// Its sessions, its connection to NATS, its log and what the runtime needs.
+/// Largest number of open files: sessions, the connection to NATS, the log, and those of the
+/// runtime.
 const FILES_MAX: usize = 48;
 
-/// 64 MiB and twice the 32 MiB that may be on their way.
+/// Largest resident memory of the program, in KiB: 64 MiB, and twice the 32 MiB that may be in
+/// flight.
 const MEMORY_KIB_MAX: u64 = 128 * 1024;
 
-/// The program with the fixture's configuration. Every fault makes it warn, and none may make it
-/// say ERROR or panic; what the client library calls an error, the program recovers from.
+/// The program with the fixture's configuration. Faults may make it log warnings, but no errors or
+/// panics, because the program recovers from all of them.
 pub(crate) fn daemon(fixture: &Fixture) -> DaemonBuilder {
     fixture.daemon().allow_log(" WARN ")
 }
 
-/// Events without end, at a rate that leaves the machine time for the faults.
+/// Options of an endless workload, at a rate that leaves the machine time for the faults.
 pub(crate) fn steady(set: &Set) -> Options {
     Options {
         events: u64::MAX,
@@ -48,7 +50,7 @@ pub(crate) fn steady(set: &Set) -> Options {
     }
 }
 
-/// Writes events for as long as the strikes last.
+/// Runs a workload while `strikes` runs. Returns the ledger and the result of `strikes`.
 pub(crate) async fn under_load<T>(
     fixture: &Fixture,
     options: Options,
@@ -57,12 +59,12 @@ pub(crate) async fn under_load<T>(
     work_during(fixture.workload(options), Box::pin(strikes)).await
 }
 
-/// The fault is over: waits until all is settled, and compares.
+/// Waits until everything is settled after the last fault, and compares the stream with the ledger.
 pub(crate) async fn conclude(fixture: &Fixture, ledger: &Ledger, set: &Set) -> Tally {
     conclude_with(fixture, ledger, set, (0, Vec::new())).await
 }
 
-/// As [`conclude`], where so many events could never be published.
+/// Waits and compares like [`conclude`], and expects `dead` dead letters.
 pub(crate) async fn conclude_with_dead(
     fixture: &Fixture,
     ledger: &Ledger,
@@ -72,7 +74,8 @@ pub(crate) async fn conclude_with_dead(
     conclude_with(fixture, ledger, set, (dead, Vec::new())).await
 }
 
-/// As [`conclude`], where the stream does not have these any more, which it had before the rest.
+/// Waits and compares like [`conclude`]. The `purged` messages count as stored before the others,
+/// although they are gone from the stream.
 pub(crate) async fn conclude_with_purged(
     fixture: &Fixture,
     ledger: &Ledger,
@@ -103,7 +106,7 @@ async fn conclude_with(
     tally
 }
 
-/// Waits until no event is to be tried again any more, or the deadline is over.
+/// Waits until no letter is retrying or held. Returns false at the deadline.
 async fn wait_for_letters(fixture: &Fixture) -> bool {
     let client = fixture.connect().await;
     let statement = r#"SELECT NOT EXISTS (SELECT FROM "postrider".letter
@@ -118,7 +121,8 @@ async fn wait_for_letters(fixture: &Fixture) -> bool {
     true
 }
 
-/// Complains about a session of the program that keeps a transaction open: no vacuum gets past it.
+/// Complaint about a session of the program that keeps a transaction open, because that stops
+/// vacuum. `None` when there is none.
 async fn lingering(fixture: &Fixture) -> Option<String> {
     let statement = "SELECT format('%s is %s', application_name, state) FROM pg_stat_activity
         WHERE application_name LIKE 'postrider/%' AND datname = current_database()
@@ -129,7 +133,8 @@ async fn lingering(fixture: &Fixture) -> Option<String> {
     row.map(|row| row.get(0))
 }
 
-/// Complains about a program that took too much memory or too many files, where the system says.
+/// Complains when the program uses too much memory or too many files. Does nothing where `/proc`
+/// does not exist.
 pub(crate) fn look_at_resources(daemon: &Daemon, tally: &mut Tally) {
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -142,13 +147,14 @@ pub(crate) fn look_at_resources(daemon: &Daemon, tally: &mut Tally) {
     tally.complain((files > FILES_MAX).then(|| format!("the program has {files} files open")));
 }
 
-/// A moment between two strikes, drawn evenly.
+/// Waits for a random time between two strikes, uniformly distributed.
 pub(crate) async fn pause(set: &mut Set, milliseconds: std::ops::RangeInclusive<u32>) {
     let drawn = set.random.between(*milliseconds.start(), *milliseconds.end());
     let_pass(Duration::from_millis(drawn.into())).await;
 }
 
-/// A moment between two strikes, drawn as those of events that know nothing of each other.
+/// Waits for a random time between two strikes, exponentially distributed, and at most five times
+/// the mean.
 pub(crate) async fn pause_exponential(set: &mut Set, mean: Duration) {
     let drawn = f64::from(set.random.between(1, 1_000_000)) / 1_000_000.0;
     let_pass(mean.mul_f64(-drawn.ln()).min(mean * 5)).await;

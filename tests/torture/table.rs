@@ -1,10 +1,10 @@
-//! The one table that a run ends with.
+//! Prints the table with which a run of the torture suite ends.
 
 use std::time::Duration;
 
 use super::{fault::Takeover, runner::Outcome};
 
-/// Prints a line a fault; the verdict is `ok`, or the first thing that is wrong.
+/// Prints one line per fault. The verdict is `ok`, or the first thing that is wrong.
 pub(crate) fn print(outcomes: &[Outcome]) {
     println!(
         "\n{:<5} {:>6} {:>9} {:>5} {:>8} {:>6} {:>6} {:>7}  verdict",
@@ -39,7 +39,7 @@ pub(crate) fn print(outcomes: &[Outcome]) {
     print_takeovers(outcomes);
 }
 
-/// Prints how long it took until the relay published again, a line for each kind of strike.
+/// Prints how long takeovers took, with one line for each kind of strike.
 fn print_takeovers(outcomes: &[Outcome]) {
     if outcomes.iter().all(|outcome| outcome.tally.takeovers.is_empty()) {
         return;
@@ -63,7 +63,7 @@ fn print_takeovers(outcomes: &[Outcome]) {
     }
 }
 
-/// Takeovers of one kind, the fastest first.
+/// Prints one line about takeovers of one kind, which are sorted by their duration.
 fn print_kind(fault: &str, kind: &[Takeover]) {
     let seconds =
         |took: Option<&Takeover>| took.map_or(Duration::ZERO, |one| one.took).as_secs_f64();

@@ -1,8 +1,9 @@
-//! Witness: sees every publish as the broker passes it on, and the connection that it came over.
+//! Witness of the torture suite: sees every publish as the broker forwards it, with the connection
+//! that sent it.
 //!
-//! The stream does not say who has published a message. The address for the acknowledgement does:
-//! it is an inbox, and no two connections have the same one. A subscriber sees it, and sees also
-//! what the stream drops as a duplicate.
+//! A stored message does not say which connection published it. Its reply subject does: it is an
+//! inbox, and each connection has inboxes of its own. A plain subscriber sees the reply subject,
+//! also of messages that the stream drops as duplicates.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -14,7 +15,7 @@ use tokio::task::JoinSet;
 
 use super::support::Fixture;
 
-/// Sees the publishes of one fixture from its start on. Ends when it is dropped.
+/// Subscriber to all publishes of one fixture from its start on. Dropping the value ends it.
 pub(crate) struct Witness {
     seen: Arc<Mutex<Seen>>,
     _task: JoinSet<()>,
@@ -22,9 +23,9 @@ pub(crate) struct Witness {
 
 #[derive(Default)]
 struct Seen {
-    /// The inboxes of [`Witness::turns`], in the order of their first publish.
+    /// Inboxes that have published, in the order of their first publish.
     inboxes: Vec<Box<str>>,
-    /// Each publish: the place of its inbox, and when it came.
+    /// Publishes: the index of the inbox in `inboxes`, and the time of arrival.
     publishes: Vec<(usize, Instant)>,
 }
 
@@ -40,7 +41,7 @@ impl Seen {
 }
 
 impl Witness {
-    /// Sees everything that is published once this returns.
+    /// Starts a witness. It sees every message that is published after this returns.
     pub(crate) async fn start(fixture: &Fixture) -> Self {
         let mut watching = fixture.watch().await;
         let seen = Arc::new(Mutex::new(Seen::default()));
@@ -48,7 +49,8 @@ impl Witness {
         let notes = Arc::clone(&seen);
         task.spawn(async move {
             while let Some(message) = watching.next().await {
-                // Inside of an atomic batch only some messages ask for an acknowledgement.
+                // In an atomic batch only some messages have a reply subject, and the others are
+                // not recorded.
                 let reply =
                     message.reply.as_deref().and_then(|reply| reply.strip_prefix("_INBOX."));
                 if let Some(inbox) = reply.and_then(|reply| reply.split('.').next()) {
@@ -59,7 +61,7 @@ impl Witness {
         Self { seen, _task: task }
     }
 
-    /// When the first publish came, no earlier than `since`, over a connection with such an inbox.
+    /// Time of the first publish at or after `since` by an inbox for which `is_wanted` is true.
     pub(crate) fn first_since(
         &self,
         since: Instant,
@@ -72,7 +74,7 @@ impl Witness {
         later.iter().find(|(place, _)| wanted.get(*place) == Some(&true)).map(|(_, at)| *at)
     }
 
-    /// When the last publish came over a connection with such an inbox.
+    /// Time of the last publish by an inbox for which `is_wanted` is true.
     pub(crate) fn last(&self, is_wanted: impl Fn(&str) -> bool) -> Option<Instant> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted: Vec<bool> = seen.inboxes.iter().map(|inbox| is_wanted(inbox)).collect();
@@ -80,8 +82,8 @@ impl Witness {
         latest.find(|(place, _)| wanted.get(*place) == Some(&true)).map(|(_, at)| *at)
     }
 
-    /// The inboxes in the order in which they took turns, each with how many publishes it had in a
-    /// row.
+    /// Inboxes in the order in which they published, each with the number of its publishes in a
+    /// row. An inbox may occur several times.
     pub(crate) fn turns(&self) -> Vec<(String, u64)> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let runs = seen.publishes.chunk_by(|(one, _), (next, _)| one == next);
@@ -93,10 +95,11 @@ impl Witness {
     }
 }
 
-/// The fewest publishes without which the instances take turns as their terms do. `runs` are an
-/// instance and how many publishes it had in a row, `leaders` the instance of each term.
+/// Smallest number of publishes that must be left out for the instances to publish in the order of
+/// their terms. Each of `runs` is an instance and the number of its publishes in a row. `leaders`
+/// has the instance of each term.
 pub(crate) fn least_out_of_turn(runs: &[(usize, u64)], leaders: &[usize]) -> u64 {
-    // For each term: the fewest so far, if the turn of that term has come.
+    // For each term: the smallest number so far, if that term has begun.
     let mut fewest = vec![0; leaders.len()];
     for (instance, count) in runs {
         let mut before = u64::MAX;

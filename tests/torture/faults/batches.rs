@@ -1,4 +1,5 @@
-//! A: keys so hot that their events go in batches, while everything is struck.
+//! Faults A: two keys have so many events that they go in batches, while program, brokers and
+//! network fail.
 
 use std::time::Duration;
 
@@ -55,25 +56,25 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
 ];
 
-/// More of two keys than goes one by one: what is committed at once, and while nothing goes, has to
-/// go together.
+/// Load that two keys cannot publish one event at a time. Events that are committed together, or
+/// during an outage, have to go in batches.
 fn hot(set: &Set) -> Options {
     Options { events_per_second: Some(1_500), keys: 2, keyless_percent: 0, ..steady(set) }
 }
 
-/// As the program creates it, but without batches.
+/// Creates the test's stream without support for batches.
 async fn create_without_batches(fixture: &Fixture) {
     let config = fixture.stream_config();
     fixture.jetstream().await.create_stream(config).await.expect("a stream");
 }
 
-/// How many messages came in atomic batches.
+/// Number of messages in the stream that came in atomic batches.
 async fn batched(fixture: &Fixture) -> usize {
     let stored = fixture.read_stream().await;
     stored.iter().filter(|message| message.header("Nats-Batch-Id").is_some()).count()
 }
 
-/// How many batches the running program saw stored as a whole.
+/// Number of batches that the running program has seen stored as a whole.
 async fn committed(daemon: &Daemon) -> f64 {
     let series = r#"postrider_publish_batches_total{route="default",result="committed"}"#;
     daemon.metric_if_up(series).await.unwrap_or_default()
@@ -105,18 +106,19 @@ async fn struck(mut set: Set, batches: &'static str) -> Tally {
                     pause(&mut set, 0..=500).await;
                     nats.start_again().await.unwrap();
                 }
-                // In the middle of a batch.
+                // The connection is cut after a random number of bytes, in the middle of a batch.
                 2 => {
                     let bytes = u64::from(set.random.between(1_000, 200_000));
                     proxy.set_present(Modes::to_server(Mode::CutAfter(bytes)));
                 }
-                // Stored, and nobody hears of it.
+                // Messages are stored, but no acknowledgement reaches the program.
                 3 => {
                     proxy.set(Modes::to_client(Mode::Hole));
                     pause(&mut set, 100..=1_500).await;
                     proxy.cut();
                 }
-                // It arrives when its events have gone again over another connection.
+                // The held messages arrive when their events have been published again over another
+                // connection.
                 4 => {
                     proxy.set_present(Modes::to_server(Mode::Hold));
                     pause(&mut set, 100..=400).await;
@@ -156,7 +158,7 @@ async fn unrest(mut set: Set, batches: &'static str) -> Tally {
             if strike % 4 == 3 {
                 cluster.any(&mut set.random).kill9().unwrap();
                 pause(&mut set, 100..=500).await;
-                // Whichever of the three is down, it comes back.
+                // The killed server is started again. The others are running already.
                 for number in 0..3 {
                     cluster.node(number).start_again().await.unwrap();
                 }

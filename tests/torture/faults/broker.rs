@@ -1,4 +1,5 @@
-//! N with one server: NATS is killed, frozen, full, reconfigured and set back.
+//! Faults N with one server: NATS is killed, frozen, full, reconfigured, or set back to an older
+//! store.
 
 use std::time::Duration;
 
@@ -69,12 +70,12 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
 ];
 
-/// The program, which notices a silent server soon.
+/// The program, which notices within about a second that the server is silent.
 fn alert(fixture: &Fixture) -> DaemonBuilder {
     daemon(fixture).set("nats.ack_timeout", "1s").set("nats.ping_interval", "1s")
 }
 
-/// Writes events while the strikes have the fixture's own server in their hands.
+/// Runs a workload while `strikes` controls the fixture's own server.
 async fn with_server<T>(
     fixture: &mut Fixture,
     set: &Set,
@@ -127,7 +128,7 @@ async fn fill_up(set: Set) -> Tally {
     let mut daemon = alert(&fixture).start();
     let (ledger, ()) = with_server(&mut fixture, &set, async |nats| {
         daemon.wait_log("nothing can be published just now", DEADLINE).await;
-        // For the program to try again in vain.
+        // In this time the program tries again in vain.
         let_pass(Duration::from_secs(2)).await;
         nats.options_mut().jetstream = String::new();
         nats.stop().await.unwrap();
@@ -139,8 +140,8 @@ async fn fill_up(set: Set) -> Tally {
     tally
 }
 
-/// Not the server's own limit, which it reports, but no room on its file system: it goes on
-/// answering questions and confirms nothing.
+/// Fills the file system of the server. The server does not report that, as it reports its own
+/// limit: it goes on to answer requests, and acknowledges no message.
 async fn fill_the_disk(set: Set) -> Tally {
     let disk = match SmallDisk::mount("48m") {
         Ok(disk) => disk,
@@ -148,14 +149,15 @@ async fn fill_the_disk(set: Set) -> Tally {
     };
     let options = NatsOptions { parent: Some(disk.path().to_owned()), ..NatsOptions::default() };
     let mut fixture = Fixture::with(None, Some(options)).await;
-    // What the server had confirmed and not written is gone with it, and comes again.
+    // Messages that were acknowledged but not written to disk are lost, and the program publishes
+    // them again.
     let mut daemon = alert(&fixture).allow_log("the broker has lost events").start();
     let (ledger, ()) = with_server(&mut fixture, &set, async |nats| {
         daemon.wait_log("stream verified", DEADLINE).await;
         let_pass(Duration::from_secs(1)).await;
         let filler = disk.fill();
         daemon.wait_log("store_stalled", DEADLINE).await;
-        // For the program to try again in vain.
+        // In this time the program tries again in vain.
         let_pass(Duration::from_secs(2)).await;
         std::fs::remove_file(filler).unwrap();
         nats.kill9().unwrap();
@@ -183,7 +185,8 @@ async fn reconfigure(mut set: Set) -> Tally {
             let info = stream.info().await.unwrap();
             let (sound, messages) = (info.config.clone(), info.state.messages);
             most = most.max(messages);
-            // The last of a set, so that what was purged is not back when everything is compared.
+            // Each set ends with a purge, so that the purged messages are not published again
+            // before the comparison.
             if strike % 6 == 5 {
                 purged.extend(Box::pin(purge(&fixture, stream, most)).await);
                 most = 0;
@@ -205,12 +208,13 @@ async fn reconfigure(mut set: Set) -> Tally {
                 jetstream.update_stream(sound).await.unwrap();
                 continue;
             }
-            // A sealed stream stays so: only a new one takes its place.
+            // A sealed stream cannot be unsealed, so it is deleted and created anew.
             jetstream.delete_stream(&sound.name).await.unwrap();
             pause(&mut set, 500..=1_500).await;
-            // Unless the program was quicker.
+            // The program may have created the stream already.
             Box::pin(jetstream.get_or_create_stream(sound)).await.unwrap();
-            // What the outbox still has comes again, and with it what was purged.
+            // The program publishes everything again that the outbox still has, and so the purged
+            // messages too.
             purged.clear();
         }
         purged
@@ -219,8 +223,8 @@ async fn reconfigure(mut set: Set) -> Tally {
     conclude_with_purged(&fixture, &ledger, &set, purged).await
 }
 
-/// Reads what the stream has and purges just that, so that it is known what the purge removed. What
-/// comes meanwhile stays. Before that the stream has to have so much again.
+/// Waits until the stream has `messages` messages, reads them, and purges exactly the ones read.
+/// Messages that arrive meanwhile stay. Returns the purged messages.
 async fn purge(fixture: &Fixture, mut stream: Stream, messages: u64) -> Vec<Stored> {
     eventually(format!("{messages} messages"), DEADLINE, async || {
         stream.info().await.unwrap().state.messages >= messages
@@ -252,7 +256,7 @@ async fn set_back(mut set: Set) -> Tally {
         nats.start_again().await.unwrap();
         match set.number % 3 {
             0 => {}
-            // At just the moment when the position is put back.
+            // The program aborts at the moment when it puts the position back.
             2 if dies => {
                 assert_eq!(daemon.wait_exit(DEADLINE).await, None, "not aborted while healing");
                 daemon.start_again();

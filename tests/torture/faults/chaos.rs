@@ -1,4 +1,4 @@
-//! X1: everything at once, at random.
+//! Fault X1: program, servers and network fail in random order, also several at once.
 
 use postrider::dev::{
     random::Random,
@@ -29,7 +29,7 @@ pub(crate) const FAULTS: &[Fault] = &[Fault {
     inflict: |set| Box::pin(chaos(set)),
 }];
 
-/// Everything that can be struck.
+/// Program, servers and proxies that a strike may hit.
 struct Victims<'a> {
     daemon: &'a mut Daemon,
     postgres: &'a mut Postgres,
@@ -68,7 +68,8 @@ async fn chaos(mut set: Set) -> Tally {
 }
 
 impl Victims<'_> {
-    /// One strike; what was killed or frozen is well again at its end, a line may stay bad.
+    /// Inflicts one random fault. A killed or frozen program or server works again when this
+    /// returns; a proxy may keep its mode.
     async fn strike(&mut self, set: &mut Set) {
         match set.random.below(10) {
             0 => {

@@ -1,7 +1,8 @@
-//! P11: millions of rows through one outbox, with retention behind them, autovacuum off and then on.
+//! Fault P11: millions of rows pass through one outbox, with retention, and with autovacuum first
+//! off and then on.
 //!
-//! What has to stay as it was in a fresh table is what the relay reads with: which rows are next, and
-//! which letters are due. Each strike is 20,000 rows.
+//! The relay's reading (finding the next rows, finding due letters) must stay as cheap as in a
+//! fresh table. Each strike is 20,000 rows.
 
 use std::{
     collections::HashMap,
@@ -36,18 +37,19 @@ pub(crate) const FAULTS: &[Fault] = &[Fault {
     inflict: |set| Box::pin(churn(set)),
 }];
 
-/// Rows of one strike, and of one transaction.
+/// Number of rows of one strike, and of one transaction.
 const ROWS: u64 = 20_000;
 const BATCH: u64 = 2_000;
 
 const KEYS: u64 = 1_000;
 
-/// Letters that are tried again in each strike, in vain: their table is the one with UPDATEs.
+/// Number of letters that are tried again in vain in each strike. Their table gets UPDATEs, unlike
+/// the outbox.
 const LETTERS: i64 = 200;
 
 const RETAIN: &str = r#"SELECT emptied FROM "postrider".retain('0 s')"#;
 
-/// Rows that wait while the relay's statements are measured, and how often these are run.
+/// Number of rows that wait while the relay's statements are measured, and number of measurements.
 const WAITING: u64 = 200;
 const SAMPLES: usize = 500;
 
@@ -55,25 +57,26 @@ const POLL: &str = include_str!("../../../src/outbox/sql/poll_outbox_late.sql");
 const PAGE: &str = include_str!("../../../src/outbox/sql/read_page.sql");
 const DUE: &str = include_str!("../../../src/outbox/sql/find_due_letters.sql");
 
-/// The relay's reading may be this much slower than in a fresh table.
+/// Largest factor by which the relay's reading may be slower than in a fresh table.
 const SLOWER_MAX: f64 = 2.0;
 
-/// What a machine with other things to do adds to that. Four faults on two cores delay one in a hundred
-/// by many milliseconds, in either table; the median and the blocks decide.
+/// Time that a busy machine may add to that, for the median and the 99th percentile. Four faults on
+/// two cores delay one statement in a hundred by many milliseconds, in either table. The median and
+/// the number of blocks decide.
 const MEDIAN_NOISE: Duration = Duration::from_micros(500);
 const P99_NOISE: Duration = Duration::from_millis(20);
 
-/// What a table with a little more in it may cost in addition.
+/// Number of blocks that a statement may read more than in a fresh table.
 const BLOCKS_MORE: u64 = 20;
 
-/// Without a vacuum loading the letters costs another block for so many that were tried: 200 or
-/// more.
+/// Number of tried letters for which loading may read one more block while nothing is vacuumed.
+/// Really one block is added for 200 letters or more.
 const TRIED_A_BLOCK: u64 = 100;
 
-/// What may be left of the outbox when everything is settled and retention has been at it.
+/// Largest size of the outbox, in bytes, after everything is settled and retention has run.
 const OUTBOX_BYTES_MAX: i64 = 4 << 20;
 
-/// What the one row of the position may take, which is updated ten times a second.
+/// Largest size of the position table, in bytes. Its one row is updated ten times a second.
 const POSITION_BYTES_MAX: i64 = 128 << 10;
 
 async fn churn(set: Set) -> Tally {
@@ -95,20 +98,20 @@ async fn churn(set: Set) -> Tally {
             numbers.insert(&client, ROWS).await;
             done.cancel();
         };
-        // Retention ends with the inserts, so that the last rows are still there, settled, when the
+        // Retention stops with the inserts, so that the last settled rows are still there when the
         // reading is measured.
         tokio::join!(inserting, retain(&fixture, &done));
         let began = Instant::now();
         look_at_stream(&fixture, &mut numbers, &mut tally).await;
         tally.recovery = tally.recovery.max(began.elapsed());
-        // Nobody has cleaned up in the first half; in the second one the server does it beside the rest.
+        // In the first half of the strikes nothing is vacuumed. In the second half autovacuum runs.
         let is_half = strike + 1 == set.strikes.div_ceil(2);
         let is_last = strike + 1 == set.strikes;
         if is_half || is_last {
             let (churned, fresh) = measure(&fixture, &daemon, &mut numbers, &fresh).await;
             let state = if is_half { "off" } else { "on" };
             println!("torture: P11  autovacuum {state}: {churned}; fresh: {fresh}");
-            // A letter that is tried leaves dead entries in its indexes until somebody cleans up.
+            // Trying a letter leaves dead entries in its indexes until a vacuum.
             let tried = if is_half { LETTERS.unsigned_abs() * u64::from(strike + 1) } else { 0 };
             tally.complain(churned.complaint(&fresh, state, tried / TRIED_A_BLOCK));
         }
@@ -122,7 +125,8 @@ async fn churn(set: Set) -> Tally {
     tally
 }
 
-/// Also of the server's own tables: a TRUNCATE leaves dead rows there.
+/// Turns autovacuum on or off for the whole server. Its system tables matter too, because a
+/// TRUNCATE leaves dead rows there.
 async fn set_autovacuum(client: &Client, on_off: &str) {
     for (name, value) in [("autovacuum", on_off), ("autovacuum_naptime", "1s")] {
         client.batch_execute(&format!("ALTER SYSTEM SET {name} = '{value}'")).await.unwrap();
@@ -130,9 +134,9 @@ async fn set_autovacuum(client: &Client, on_off: &str) {
     client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
 }
 
-/// The rows that were committed and those that were rolled back; a row's number is its id.
+/// Record of the rows that were committed, rolled back and stored. A row's number is its event id.
 struct Numbers {
-    /// Whether the row of this number was committed; number 0 is none.
+    /// Whether the row with this number was committed. Number 0 is not used.
     committed: Vec<bool>,
     stored: Vec<bool>,
     last_of_key: HashMap<u64, u64>,
@@ -143,7 +147,7 @@ impl Numbers {
         Self { committed: vec![false], stored: vec![false], last_of_key: HashMap::new() }
     }
 
-    /// Inserts rows and commits them; every fourth transaction is rolled back as well.
+    /// Inserts and commits rows. Every fourth transaction is followed by one that is rolled back.
     async fn insert(&mut self, client: &Client, rows: u64) {
         let insert = r#"INSERT INTO "postrider".outbox
                 (event_id, event_type, aggregate_type, aggregate_id, payload)
@@ -168,7 +172,7 @@ impl Numbers {
         }
     }
 
-    /// Takes in a message of the stream.
+    /// Records a message of the stream, and counts phantoms, duplicates and inversions.
     fn store(&mut self, id: Uuid, tally: &mut Tally) {
         let number = id.as_u64_pair().1;
         let index = usize::try_from(number).unwrap_or(usize::MAX);
@@ -191,8 +195,8 @@ impl Numbers {
     }
 }
 
-/// Waits until everything is settled, reads what the stream has and purges just that: ten million
-/// messages would fill the disk.
+/// Waits until everything is settled, records the messages of the stream, and purges them. Ten
+/// million messages would fill the disk.
 async fn look_at_stream(fixture: &Fixture, numbers: &mut Numbers, tally: &mut Tally) {
     let drained = fixture.wait_drained(Duration::from_mins(4)).await;
     tally.complain((!drained).then(|| "not drained after four minutes".to_owned()));
@@ -207,7 +211,7 @@ async fn look_at_stream(fixture: &Fixture, numbers: &mut Numbers, tally: &mut Ta
     (tally.committed, tally.lost) = (numbers.count(), numbers.lost());
 }
 
-/// The ids of all messages up to this sequence, in the stream's order.
+/// Ids of all messages up to the sequence `last`, in the order of the stream.
 async fn read_ids(stream: &Stream, last: u64) -> Vec<Uuid> {
     let config = OrderedConfig { headers_only: true, ..OrderedConfig::default() };
     let mut messages = stream.create_consumer(config).await.unwrap().messages().await.unwrap();
@@ -223,7 +227,7 @@ async fn read_ids(stream: &Stream, last: u64) -> Vec<Uuid> {
     }
 }
 
-/// Events that can never be published and that nothing waits for.
+/// Inserts events without a key that can never be published, and waits until they are dead letters.
 async fn insert_letters(client: &Client) {
     let insert = r#"INSERT INTO "postrider".outbox (event_type, subject, payload)
         SELECT 'load.made', 'no subject', '{}' FROM generate_series(1, $1::bigint)"#;
@@ -235,7 +239,7 @@ async fn insert_letters(client: &Client) {
     .await;
 }
 
-/// As `postrider dlq redrive`.
+/// Redrives all dead letters, as `postrider dlq redrive` does.
 async fn try_letters_again(client: &Client) {
     let redrive = r#"UPDATE "postrider".letter
         SET state = 'retrying', dead_at = NULL, attempts = 0, next_attempt_at = clock_timestamp()
@@ -244,7 +248,7 @@ async fn try_letters_again(client: &Client) {
     client.batch_execute("NOTIFY postrider_postrider, 'letters'").await.unwrap();
 }
 
-/// Empties turn after turn behind the relay, far more often than the program itself does.
+/// Runs retention every 20 ms, far more often than the program does, until `done`.
 async fn retain(fixture: &Fixture, done: &CancellationToken) {
     let client = fixture.connect().await;
     while !done.is_cancelled() {
@@ -253,8 +257,8 @@ async fn retain(fixture: &Fixture, done: &CancellationToken) {
     }
 }
 
-/// What the relay's reading costs: to find the next rows and read them, and to find the letters that
-/// are due.
+/// Cost of the relay's reading: of polling and reading the next rows (`claim`), and of finding due
+/// letters (`due`).
 #[derive(Clone, Copy, Default)]
 struct Figures {
     claim: Cost,
@@ -265,7 +269,7 @@ struct Figures {
 struct Cost {
     median: Duration,
     p99: Duration,
-    /// Blocks that are read.
+    /// Number of blocks read.
     blocks: u64,
 }
 
@@ -308,7 +312,7 @@ impl Cost {
     }
 }
 
-/// A session that reads as the relay does, from a position of its own.
+/// A session that reads as the relay does, from a position that is not stored.
 struct Reader {
     client: Client,
     poll: Statement,
@@ -319,7 +323,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// A reader that has settled what is committed now.
+    /// Makes a reader whose position has settled everything that is committed now.
     async fn new(client: Client) -> Self {
         for (name, value) in SESSION_SETTINGS {
             client.batch_execute(&format!("SET {name} = {value}")).await.unwrap();
@@ -335,7 +339,7 @@ impl Reader {
         Self { client, poll, page, due, settled, floor }
     }
 
-    /// Reads the next rows with a poll; returns how far it saw.
+    /// Reads the next rows with a poll. Returns the snapshot up to which it read.
     async fn see(&self) -> String {
         let parameters: [&(dyn ToSql + Sync); 3] = [&self.settled, &1_000_i64, &8_192_i32];
         let rows = self.client.query(&self.poll, &parameters).await.unwrap();
@@ -343,7 +347,7 @@ impl Reader {
         rows[0].get("event_type")
     }
 
-    /// Reads the next rows with a poll, and again as a page.
+    /// Reads the next rows with a poll, and once more as a page.
     async fn claim(&self) {
         let Self { settled, floor, .. } = self;
         let seen = self.see().await;
@@ -358,7 +362,7 @@ impl Reader {
         self.client.query(&self.due, &[&"default", &64_i64, &60.0_f64]).await.unwrap();
     }
 
-    /// The blocks that it reads for a poll and for due letters.
+    /// Number of blocks that the reader reads for a poll with a page, and for due letters.
     async fn blocks(&self) -> (u64, u64) {
         let Self { settled, floor, .. } = self;
         let seen = self.see().await;
@@ -370,7 +374,8 @@ impl Reader {
     }
 }
 
-/// Another database of the same server that nothing was ever churned in, with rows that wait.
+/// Makes a reader in another database of the same server. Few rows were ever inserted there, and
+/// some wait.
 async fn fresh_reader(fixture: &Fixture) -> Reader {
     let database = format!("{}_fresh", fixture.database);
     create_migrated(&fixture.postgres, &database).await;
@@ -381,8 +386,8 @@ async fn fresh_reader(fixture: &Fixture) -> Reader {
     reader
 }
 
-/// Runs what the relay reads with, while the relay stands still and rows wait for it. The fresh table
-/// is read in turns with the churned one: what else this machine does delays both.
+/// Measures the relay's statements while the relay is frozen and rows wait. Readings of the churned
+/// and the fresh table alternate, so that other work on the machine delays both.
 async fn measure(
     fixture: &Fixture,
     daemon: &Daemon,
@@ -392,7 +397,8 @@ async fn measure(
     daemon.freeze();
     let mut churned = Reader::new(fixture.connect().await).await;
     numbers.insert(&churned.client, WAITING).await;
-    // Everything was drained: the last span is settled, also where the position does not say so yet.
+    // Everything was drained, so the target of the position is settled, even if the position is not
+    // yet written so.
     let position = r#"SELECT target::text, target_floor FROM "postrider".position"#;
     let row = churned.client.query_one(position, &[]).await.unwrap();
     (churned.settled, churned.floor) = (row.get(0), row.get(1));
@@ -419,7 +425,7 @@ async fn measure(
     figures.into()
 }
 
-/// How many blocks a statement reads.
+/// Number of blocks that a statement reads.
 async fn blocks(client: &Client, text: &str, parameters: &str) -> u64 {
     client.batch_execute(&format!("PREPARE measured AS {text}")).await.unwrap();
     let explain = format!("EXPLAIN (ANALYZE, BUFFERS) EXECUTE measured ({parameters})");
@@ -435,7 +441,7 @@ async fn blocks(client: &Client, text: &str, parameters: &str) -> u64 {
     after("hit") + after("read")
 }
 
-/// Retention leaves nothing behind, and what is updated does not grow.
+/// Complains when retention leaves rows, or when the table of positions has grown too large.
 async fn look_at_tables(client: &Client, tally: &mut Tally) {
     let rows = r#"SELECT count(*) FROM "postrider".outbox"#;
     eventually("an empty outbox", DEADLINE, async || {

@@ -1,4 +1,5 @@
-//! N with three servers: leaders step down, servers die alone, by two and all together.
+//! Faults N with three servers: stream leaders step down, and servers die, one, two or all at a
+//! time.
 
 use std::time::Duration;
 
@@ -48,7 +49,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
 ];
 
-/// Writes events while the strikes have the cluster in their hands.
+/// Runs a workload while `strikes` controls the servers of the cluster.
 async fn with_cluster(
     cluster: &mut Cluster,
     set: &mut Set,
@@ -72,12 +73,12 @@ async fn unrest(mut set: Set) -> Tally {
         for strike in 0..set.strikes {
             let_pass(Duration::from_millis(700)).await;
             step_down(&admin, &cluster.fixture.stream).await;
-            // 0.7 s times 3.5.
+            // A server is killed after each third or fourth step-down, so every 2.5 s on average.
             if strike % 7 == 3 || strike % 7 == 6 {
                 let victim = cluster.any(&mut set.random);
                 victim.kill9().unwrap();
                 pause(set, 100..=500).await;
-                // Whichever of the three is down, it comes back.
+                // The killed server is started again. The others are running already.
                 for number in 0..3 {
                     cluster.node(number).start_again().await.unwrap();
                 }

@@ -1,4 +1,4 @@
-//! K and I: the program is killed, stopped and frozen, alone and among others of its kind.
+//! Faults K and I: the program is killed, stopped or frozen, alone or beside other instances.
 
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ async fn kill(mut set: Set) -> Tally {
         let mut at_work = 0;
         for strike in 0..set.strikes {
             proxy.set(quick_or_slow(&mut set));
-            // Half of the kills hit a relay at work, however slow the machine is.
+            // Before half of the kills the relay has begun to publish, however slow the machine is.
             if strike % 2 == 0 {
                 daemon.wait_log("relaying", DEADLINE).await;
             }
@@ -88,8 +88,9 @@ async fn kill(mut set: Set) -> Tally {
     tally
 }
 
-/// Over a slow line much is on its way when the program dies, and more waits behind it. Slower, and
-/// the hot keys, one of which is on its way at a time, would fall behind their writers for good.
+/// Network without delay, or one with a delay of 2 to 10 ms. With a delay many messages are in
+/// flight when the program dies, and more wait. With a longer one the hot keys would never catch
+/// up, because each has one message in flight.
 pub(super) fn quick_or_slow(set: &mut Set) -> Modes {
     if set.random.percent(50) {
         return Modes::PASS;
@@ -114,7 +115,8 @@ async fn terminate(mut set: Set) -> Tally {
             if code != Some(0) {
                 complaints.push(format!("SIGTERM ended in {code:?}"));
             }
-            // The stream is at rest now: what it holds, the position has to know.
+            // The program has stopped, so the position must contain everything that the stream
+            // contains.
             let stored = count_messages(&jetstream, &fixture.stream).await.unwrap();
             let statement = r#"SELECT stream_seq FROM "postrider".position"#;
             let settled: i64 = client.query_one(statement, &[]).await.unwrap().get(0);
@@ -131,10 +133,10 @@ async fn terminate(mut set: Set) -> Tally {
     tally
 }
 
-/// A frozen leader has been replaced by then: its lease, and two seconds.
+/// Time after which a frozen leader has been replaced: its lease of 10 s, and two seconds.
 const REPLACED: Duration = Duration::from_secs(12);
 
-/// The session of the leader.
+/// Query for the process id of the Postgres backend of the leader's session.
 const HOLDER: &str = r#"SELECT backend_pid FROM "postrider".position"#;
 
 async fn freeze(set: Set) -> Tally {
@@ -149,9 +151,9 @@ async fn freeze(set: Set) -> Tally {
             let_pass(Duration::from_millis(500)).await;
             first.freeze();
             match strike % 3 {
-                // Its session lives on, and with it the right to relay.
+                // The frozen leader's session stays open, and it keeps its lease.
                 0 => let_pass(Duration::from_secs(1)).await,
-                // The server gives the session up, as it does when a machine is gone.
+                // Postgres ends the session, as it does when a machine is gone.
                 1 => {
                     let pid: i32 = client.query_one(HOLDER, &[]).await.unwrap().get(0);
                     client.query_one("SELECT pg_terminate_backend($1)", &[&pid]).await.unwrap();
@@ -161,7 +163,7 @@ async fn freeze(set: Set) -> Tally {
                     second.thaw();
                     continue;
                 }
-                // The other one leads, and its watchdog ends it.
+                // The other instance leads by now, and the watchdog ends the frozen one.
                 _ => {
                     let_pass(REPLACED).await;
                     first.thaw_at_work("another instance leads", DEADLINE).await;
@@ -205,7 +207,7 @@ async fn crowd(mut set: Set) -> Tally {
     conclude(&fixture, &ledger, &set).await
 }
 
-/// One of two instances, and its line to Postgres.
+/// One of two instances, with its proxy to Postgres.
 struct Instance {
     daemon: Daemon,
     line: Proxy,
@@ -231,14 +233,14 @@ async fn partition(mut set: Set) -> Tally {
             second.daemon.wait_log("another instance leads this relay", DEADLINE).await;
             pause(&mut set, 300..=1_000).await;
             first.line.set(Modes::both(Mode::Hole));
-            // The server gives up a client that does not answer; the client has not noticed yet,
-            // and goes on publishing what it has read.
+            // Postgres ends the session of a client that does not answer. The client has not
+            // noticed yet, and goes on publishing what it has read.
             let pid: i32 = client.query_one(HOLDER, &[]).await.unwrap().get(0);
             client.query_one("SELECT pg_terminate_backend($1)", &[&pid]).await.unwrap();
             second.daemon.wait_log("relaying", DEADLINE).await;
             pause(&mut set, 500..=2_000).await;
             first.line.set(Modes::PASS);
-            // A log counts from the last start on.
+            // The program is restarted, because `log()` contains only lines since its last start.
             first.daemon.kill9();
             first.daemon.start_again();
             std::mem::swap(&mut first, &mut second);

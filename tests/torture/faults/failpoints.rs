@@ -1,4 +1,4 @@
-//! K2: the program dies at a named place of its source.
+//! Fault K2: the program dies at a named point of its source code (a failpoint).
 
 use postrider::dev::checker::{Digest, Ledger, Nanos, Row, Transaction, TransactionFate};
 use tokio_postgres::Client;
@@ -24,9 +24,11 @@ pub(crate) const FAULTS: &[Fault] = &[Fault {
     inflict: |set| Box::pin(abort(set)),
 }];
 
-/// Where it dies, and how often it may have passed before. A strike for each, again and again.
+/// Failpoints, each with the number of times that the program passes it before it dies. Each strike
+/// takes the next one.
 const POINTS: [(&str, u32); 17] = [
-    // A settlement and its bookkeeping are one statement and what follows its answer.
+    // There is no failpoint between a settlement and its records, because one statement writes
+    // both.
     ("held", 1),
     ("scanned", 1),
     ("fetched", 20),
@@ -52,7 +54,7 @@ async fn abort(mut set: Set) -> Tally {
     }
     let fixture = Fixture::new().await;
     let proxy = Proxy::start(fixture.nats.port()).await.unwrap();
-    // A run that dies at a letter leaves it to the next one, which logs it.
+    // When the program dies after it has made a letter, the next run logs that letter.
     let daemon = || {
         let url = format!("nats://127.0.0.1:{}", proxy.port());
         daemon(&fixture).set("nats.url", url).allow_log("became a dead letter")
@@ -96,7 +98,7 @@ async fn die(mut daemon: Daemon, point: &str) {
     assert!(daemon.log().contains(&said), "ended elsewhere than at {point}");
 }
 
-/// Commits an event that can never be published: it has two payloads.
+/// Commits an event that can never be published, because it has two payloads.
 async fn poison(client: &Client) -> Transaction {
     let statement = r#"INSERT INTO "postrider".outbox (event_type, payload, payload_binary)
         VALUES ('order.placed', '{}', 'x') RETURNING event_id"#;
@@ -107,7 +109,8 @@ async fn poison(client: &Client) -> Transaction {
     Transaction { writer: u32::MAX, begin, end, fate: TransactionFate::Committed, rows: vec![row] }
 }
 
-/// A migration that dies is finished by the next one, with the rights that go with it.
+/// Runs a migration that dies at a failpoint, and then one that completes it. The rights have to be
+/// complete too.
 async fn migrate(fixture: &Fixture, client: &Client, chosen: &str) {
     let bare = format!("{}_bare", fixture.database);
     client.batch_execute(&format!("DROP DATABASE IF EXISTS {bare}")).await.unwrap();

@@ -1,5 +1,5 @@
-//! I3, I4, P13: leaders that are killed, frozen, stopped, cut off without a word, or behind a
-//! pooler, and how long it takes until another instance publishes.
+//! Faults I3, I4 and P13: leaders are killed, frozen, stopped, cut off from the network, or behind
+//! a pooler. Measures the time until another instance publishes.
 
 use std::time::{Duration, Instant};
 
@@ -43,14 +43,14 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
 ];
 
-/// Messages that are on their way to NATS at most: `relay.in_flight_events`.
+/// Largest number of messages in flight to NATS: `relay.in_flight_events`.
 const ON_ITS_WAY_MAX: u64 = 1024;
 
-/// Instances of I3.
+/// Number of instances of fault I3.
 const CROWD: usize = 5;
 
 const KILLED: Strike = Strike { name: "kill -9", bound: REPLACED_WITHIN };
-/// The others cannot see its process, only that its session has ended.
+/// The other instances cannot see the killed process, only that its session has ended.
 const KILLED_ELSEWHERE: Strike = Strike { name: "kill -9, on another machine", ..KILLED };
 const FROZEN: Strike = Strike { name: "SIGSTOP", bound: LEASE_OVER_WITHIN };
 const STOPPED: Strike =
@@ -64,7 +64,7 @@ enum End {
     Stopped,
 }
 
-/// All ends, in the order in which leaders meet them.
+/// Ways in which a leader ends, in the order in which they are used.
 const ENDS: [End; 4] = [End::Frozen, End::Killed, End::Stopped, End::KilledElsewhere];
 
 impl End {
@@ -85,14 +85,15 @@ async fn crowd(mut set: Set) -> Tally {
     let strikes = async {
         let mut led = set.random.below(4) as usize;
         for _ in 0..set.strikes {
-            // Three at least, and now and then all of them.
+            // At least three of the instances run, and sometimes all of them.
             crowd.revive(set.random.between(3, 5) as usize, &mut set.random).await;
             for instance in &crowd.instances {
                 instance.nats.set(quick_or_slow(&mut set));
             }
             pause(&mut set, 300..=1_000).await;
             let leader = crowd.wait_leader().await;
-            // The leader in more than half of the strikes, and each of its ends in turn.
+            // Six of ten strikes hit the leader, in each of the four ways in turn. The others hit a
+            // random instance.
             let struck =
                 if set.random.percent(60) { leader } else { crowd.any_up(&mut set.random) };
             if struck == leader {
@@ -113,7 +114,7 @@ async fn crowd(mut set: Set) -> Tally {
     tally
 }
 
-/// Ends the leader's work in one way, and waits until another instance publishes.
+/// Ends the leader's work in this way, and waits until another instance publishes.
 async fn end_leader(crowd: &mut Crowd, leader: usize, end: End) {
     if end == End::KilledElsewhere {
         crowd.hide_process().await;
@@ -124,7 +125,8 @@ async fn end_leader(crowd: &mut Crowd, leader: usize, end: End) {
     let since = if end == End::Stopped {
         let complaint = crowd.instances[leader].stopped().await;
         crowd.complain(complaint);
-        // It went on publishing what it had read.
+        // A leader that stops still publishes what it has read, so the time counts from its last
+        // publish.
         crowd.last_publish(leader)
     } else {
         at
@@ -150,8 +152,8 @@ fn inflict(crowd: &mut Crowd, (struck, leads): (usize, bool), end: End) {
     }
 }
 
-/// What of the leader's network drops everything: the line to Postgres in these directions, and the
-/// line to NATS too.
+/// Parts of the leader's network that drop everything: these directions of the line to Postgres,
+/// and whether the line to NATS too.
 const DROPPED: [(&str, Modes, bool); 4] = [
     ("Postgres dropped", Modes::both(Mode::Hole), false),
     ("Postgres and NATS dropped", Modes::both(Mode::Hole), true),
@@ -168,7 +170,7 @@ async fn dropped(mut set: Set) -> Tally {
         for strike in 0..set.strikes {
             let leader = crowd.wait_leader().await;
             let (name, modes, with_nats) = DROPPED[strike as usize % DROPPED.len()];
-            // Over a slow line the events of the hot keys wait in the leader's memory: it has
+            // Over a slow line the events of the hot keys wait in the leader's memory. It then has
             // something to publish for as long as it may.
             let slow = Duration::from_millis(set.random.between(50, 150).into());
             let Instance { postgres, nats, .. } = &crowd.instances[leader];
@@ -183,13 +185,14 @@ async fn dropped(mut set: Set) -> Tally {
             }
             let published = crowd.wait_replaced(leader, at).await;
             crowd.note(Strike { name, bound: LEASE_OVER_WITHIN }, published - at);
-            // From less to more than a statement may take.
+            // The time is from less to more than a statement may take.
             pause(&mut set, 500..=4_000).await;
             let Instance { daemon: _, postgres, nats, .. } = &crowd.instances[leader];
             postgres.set(Modes::PASS);
             nats.set(Modes::PASS);
             crowd.instances[leader].wait_stands_by(before).await;
-            // What was on its way to NATS when its line was dropped arrives when that is over.
+            // Messages that were in flight when the line to NATS was dropped arrive once it works
+            // again.
             let most = if with_nats { ON_ITS_WAY_MAX } else { 0 };
             let before = std::mem::replace(&mut late, crowd.late());
             let more = late.saturating_sub(before);
@@ -205,7 +208,7 @@ async fn dropped(mut set: Set) -> Tally {
     tally
 }
 
-/// What the pooler goes through.
+/// Faults of the pooler.
 #[derive(Debug, Clone, Copy)]
 enum Pooled {
     Reconnects,
@@ -215,7 +218,7 @@ enum Pooled {
     Dies,
 }
 
-/// All of them; after these the leader dies.
+/// All faults of the pooler. After them a strike kills the leader.
 const POOLED: [Pooled; 5] =
     [Pooled::Reconnects, Pooled::Kills, Pooled::Pauses, Pooled::Freezes, Pooled::Dies];
 
@@ -237,7 +240,7 @@ async fn pooled(mut set: Set) -> Tally {
             pause(&mut set, 300..=1_000).await;
             let Some(how) = POOLED.get(strike as usize % (POOLED.len() + 1)) else {
                 let leader = crowd.wait_leader().await;
-                // Behind a pooler nobody sees the session either.
+                // Behind a pooler another instance cannot tell that the leader's session has ended.
                 let end = if set.random.percent(75) { KILLED_ELSEWHERE } else { KILLED };
                 if end.name == KILLED_ELSEWHERE.name {
                     crowd.hide_process().await;
@@ -261,7 +264,7 @@ async fn pooled(mut set: Set) -> Tally {
     tally
 }
 
-/// Disturbs the pooler, and ends that. Returns what was done.
+/// Inflicts a fault of the pooler and ends it. Returns the fault's name for the table.
 async fn disturb(
     how: Pooled,
     pooler: &mut Pgbouncer,
@@ -281,7 +284,8 @@ async fn disturb(
         }
         Pooled::Pauses => {
             pooler.pause(database).await.unwrap();
-            // From less than a leader may go without an answer to more than a lease.
+            // The pause is from less than the time that a leader may go without an answer to more
+            // than a lease.
             pause(set, 100..=4_000).await;
             pooler.resume(database).await.unwrap();
             "after PAUSE, RESUME"

@@ -1,4 +1,4 @@
-//! L: messages that the broker does not take for a while, each for its own sake.
+//! Faults L: the broker refuses some messages for a while, each for a reason of its own.
 
 use postrider::dev::servers::NatsOptions;
 
@@ -19,10 +19,12 @@ pub(crate) const FAULTS: &[Fault] = &[Fault {
 
 const GRANTED: &str = "publish: [\">\"], subscribe: [\">\"]";
 
-/// What the third of the workload's five event types becomes, in no matter which test.
+/// Permissions that deny the third of the workload's five event types, below the prefix of any
+/// test.
 const DENIED: &str = "publish: { deny: [\"*.order.line.added\"] }, subscribe: [\">\"]";
 
-/// Two users: the tests', who may do everything, and the program's.
+/// Configuration of a NATS server with two users: one for the tests, who may do everything, and one
+/// for the program.
 fn accounts(permissions: &str) -> String {
     format!(
         "authorization {{ users: [\n\

@@ -1,4 +1,4 @@
-//! The matrix: every fault, in the order in which it is run and printed.
+//! List of all faults, in the order in which they are run and printed.
 
 mod batches;
 mod broker;
@@ -16,7 +16,8 @@ mod surroundings;
 
 use super::fault::Fault;
 
-/// All faults, the longest first, so that nobody waits for one of them at the end.
+/// All faults. Those that take longest come first, so that no single one is left running at the
+/// end.
 pub(crate) fn all() -> Vec<Fault> {
     [
         chaos::FAULTS,
@@ -36,7 +37,7 @@ pub(crate) fn all() -> Vec<Fault> {
     .concat()
 }
 
-/// What `docs/torture.md` does not say of a fault as it is.
+/// Faults whose line in `docs/torture.md` is missing, or has other numbers of strikes.
 pub(crate) fn undocumented(faults: &[Fault]) -> Vec<String> {
     let page = include_str!("../../../docs/torture.md");
     let is_documented = |fault: &Fault| {

@@ -1,4 +1,4 @@
-//! What a network does to the conversations of the program: P4, N10, N11, X2.
+//! Faults P4, N10, N11 and X2: the network delays, drops, holds or cuts the program's connections.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
 ];
 
-/// The program, which reaches NATS through the proxy, and gives up waiting soon.
+/// The program, which reaches NATS through the proxy and soon gives up waiting for answers.
 pub(crate) fn behind_nats(fixture: &Fixture, proxy: &Proxy) -> DaemonBuilder {
     daemon(fixture)
         .set("nats.url", format!("nats://127.0.0.1:{}", proxy.port()))
@@ -65,7 +65,7 @@ pub(crate) fn behind_nats(fixture: &Fixture, proxy: &Proxy) -> DaemonBuilder {
         .set("nats.ping_interval", "1s")
 }
 
-/// The program, which reaches Postgres through the proxy, and gives up waiting soon.
+/// The program, which reaches Postgres through the proxy and soon gives up waiting for answers.
 pub(crate) fn behind_postgres(
     builder: DaemonBuilder,
     fixture: &Fixture,
@@ -90,7 +90,7 @@ async fn hole_to_postgres(mut set: Set) -> Tally {
                 1 => Modes::to_server(Mode::Hole),
                 _ => Modes::to_client(Mode::Hole),
             });
-            // Around the second that a statement may take.
+            // The time is from less to more than the second that a statement may take.
             pause(&mut set, 500..=4_000).await;
             proxy.set(Modes::PASS);
         }
@@ -110,7 +110,8 @@ async fn lost_answers(mut set: Set) -> Tally {
         for strike in 0..set.strikes {
             pause(&mut set, 200..=600).await;
             proxy.set(Modes::to_client(Mode::Hole));
-            // From less than a round trip to twice the wait for an answer.
+            // The time is from less than a round trip to more than twice the wait for an
+            // acknowledgement.
             match strike % 3 {
                 0 => pause(&mut set, 1..=50).await,
                 1 => pause(&mut set, 300..=1_500).await,
@@ -137,7 +138,7 @@ async fn late_publishes(mut set: Set) -> Tally {
         for strike in 0..set.strikes {
             daemon.wait_log("stream verified", DEADLINE).await;
             pause(&mut set, 200..=600).await;
-            // Only the connections that there are: the next one finds a sound network.
+            // Only the open connections are held, so that the next one works.
             proxy.set_present(Modes::to_server(Mode::Hold));
             eventually("publishes that are late", DEADLINE, async || proxy.held_bytes() > 1_000)
                 .await;
@@ -148,9 +149,9 @@ async fn late_publishes(mut set: Set) -> Tally {
                     daemon.start_again();
                 }
                 1 => {}
-                // They never arrive, and the program that sent them is gone too.
+                // The held messages never arrive, and the program that sent them is killed.
                 _ => {
-                    // Longer than it takes to settle what is acknowledged.
+                    // This time is longer than it takes to settle acknowledged events.
                     pause(&mut set, 200..=600).await;
                     daemon.kill9();
                     proxy.cut();
@@ -158,7 +159,7 @@ async fn late_publishes(mut set: Set) -> Tally {
                 }
             }
             eventually("another connection", DEADLINE, async || proxy.accepted() > before).await;
-            // It has sent the same events, and more, by now.
+            // By now the program has published the same events over its new connection, and more.
             pause(&mut set, 200..=2_000).await;
             proxy.set_present(Modes::PASS);
         }
@@ -167,7 +168,8 @@ async fn late_publishes(mut set: Set) -> Tally {
     conclude(&fixture, &ledger, &set).await
 }
 
-/// What a clock of the broker's that jumps does to it: it has forgotten every id when we come again.
+/// Has the effect of a jump of the broker's clock: the broker has forgotten every id when the
+/// program connects again.
 async fn short_memory(mut set: Set) -> Tally {
     let mut fixture = Fixture::own_nats().await;
     let proxy = Proxy::start(fixture.nats.port()).await.unwrap();
@@ -179,7 +181,7 @@ async fn short_memory(mut set: Set) -> Tally {
         for strike in 0..set.strikes {
             pause(&mut set, 300..=800).await;
             match strike % 4 {
-                // What was sent is stored, and nobody hears of it.
+                // Messages are stored, but no acknowledgement reaches the program.
                 0 => {
                     proxy.set(Modes::to_client(Mode::Hole));
                     pause(&mut set, 3_000..=5_000).await;

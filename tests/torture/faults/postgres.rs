@@ -1,4 +1,5 @@
-//! P: Postgres cuts, crashes, freezes, is locked, full and altered.
+//! Faults P: Postgres ends sessions, crashes, freezes, or is locked, out of connections, or
+//! altered.
 
 use std::{fs, time::Duration};
 
@@ -76,7 +77,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
 ];
 
-/// The program, which gives up a statement sooner than it would by itself.
+/// The program, which gives up a statement after one second.
 fn impatient(fixture: &Fixture) -> daemon::DaemonBuilder {
     daemon(fixture).set("database.query_timeout", "1s")
 }
@@ -88,7 +89,7 @@ async fn cut_sessions(mut set: Set) -> Tally {
     let options = steady(&set);
     let strikes = async {
         let client = fixture.connect().await;
-        // The program's connections in every round, and one of the writers'.
+        // Each round ends the sessions of the program and at most one of a writer.
         let statement = "SELECT pg_terminate_backend(pid) FROM (
                 SELECT pid FROM pg_stat_activity
                 WHERE datname = current_database() AND pid <> pg_backend_pid()
@@ -129,7 +130,8 @@ async fn crash(mut set: Set) -> Tally {
     conclude(&fixture, &ledger.unwrap(), &set).await
 }
 
-/// The postmaster and its children, which have left its process group.
+/// Process ids of the postmaster and its children. The children have left its process group, so
+/// they have to be frozen one by one.
 fn processes(postgres: &Postgres) -> Vec<u32> {
     let postmaster = postgres.pid().expect("a running Postgres");
     let parent = |pid: u32| {
@@ -148,7 +150,7 @@ async fn freeze(mut set: Set) -> Tally {
         return Tally::skipped("no /proc has Postgres' processes");
     }
     let fixture = Fixture::own_postgres().await;
-    // A relay that sleeps asks nothing: it has to poll more often than Postgres is silent.
+    // A sleeping relay sends no statements, so it has to poll more often than Postgres is frozen.
     let mut daemon = impatient(&fixture).set("relay.idle_interval", "1s").start();
     daemon.wait_log("relaying", DEADLINE).await;
     let options = steady(&set);
@@ -157,7 +159,7 @@ async fn freeze(mut set: Set) -> Tally {
             pause(&mut set, 300..=1_000).await;
             let frozen = processes(&fixture.postgres);
             for pid in &frozen {
-                // One that has just ended needs no freezing.
+                // The error is ignored, because the process may have ended already.
                 drop(send_signal(*pid, Signal::Stop));
             }
             let_pass(Duration::from_secs(5)).await;
@@ -174,7 +176,8 @@ async fn freeze(mut set: Set) -> Tally {
     tally
 }
 
-/// Rows of later transactions flow although older ones are open, however long.
+/// Asserts that rows of later transactions are published, however long older transactions stay
+/// open.
 async fn old_transactions(set: Set) -> Tally {
     let fixture = Fixture::own_postgres().await;
     fixture.postgres.execute("postgres", "CREATE DATABASE elsewhere").await.unwrap();
@@ -197,7 +200,7 @@ async fn old_transactions(set: Set) -> Tally {
         .unwrap();
     let daemon = daemon(&fixture).start();
     let (ledger, ()) = under_load(&fixture, steady(&set), let_pass(Duration::from_secs(15))).await;
-    // With the transactions still open.
+    // The comparison is made while the old transactions are still open, and again after their end.
     let mut tally = conclude(&fixture, &ledger, &set).await;
     writes.batch_execute("ROLLBACK").await.unwrap();
     let report = conclude(&fixture, &ledger, &set).await;
@@ -214,7 +217,8 @@ async fn alter(mut set: Set) -> Tally {
     let toml = fixture.toml();
     let strikes = async {
         let client = fixture.connect().await;
-        // A column may be in the way of a later plan, the rest rewrites what is being read.
+        // An additional column could disturb later plans, and the other statements rewrite tables
+        // that the relay reads.
         let statements = [
             r#"ALTER TABLE "postrider".outbox ADD COLUMN extra text"#,
             r#"VACUUM FULL "postrider".position"#,
@@ -253,7 +257,7 @@ async fn refuse(mut set: Set) -> Tally {
         for strike in 0..set.strikes {
             pause(&mut set, 300..=800).await;
             match strike % 5 {
-                // What a migration or a VACUUM FULL of somebody's holds.
+                // The lock is as strong as one that a migration takes on the table.
                 0 => lock(&client, r#"LOCK TABLE "postrider".position IN EXCLUSIVE MODE"#).await,
                 1 => {
                     lock(&client, r#"LOCK TABLE "postrider".letter IN ACCESS EXCLUSIVE MODE"#)
@@ -271,14 +275,14 @@ async fn refuse(mut set: Set) -> Tally {
     tally
 }
 
-/// Holds a lock for longer than the program waits for a statement.
+/// Takes a lock for longer than the program waits for a statement.
 async fn lock(client: &tokio_postgres::Client, statement: &str) {
     client.batch_execute(&format!("BEGIN; {statement}")).await.unwrap();
     let_pass(Duration::from_millis(1_500)).await;
     client.batch_execute("COMMIT").await.unwrap();
 }
 
-/// Cancels whatever the program runs, again and again.
+/// Cancels the program's running statements again and again.
 async fn cancel(client: &tokio_postgres::Client) {
     for _ in 0..100 {
         let statement = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity
@@ -291,13 +295,14 @@ async fn cancel(client: &tokio_postgres::Client) {
 const TERMINATE: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE application_name LIKE 'postrider/%' AND datname = current_database()";
 
-/// Takes all the connections, so that the program gets none after it lost its own.
+/// Takes all connections of the server, after the program's own were ended. The program can then
+/// not connect.
 async fn crowd_out(fixture: &Fixture, client: &tokio_postgres::Client) {
     let url = fixture.postgres.url("postgres");
     client.query(TERMINATE, &[]).await.unwrap();
     let mut guests = Vec::new();
     for _ in 0..40 {
-        // The last ones are refused, which is the point.
+        // The last attempts are refused, which shows that no connection is left.
         let guest = tokio_postgres::connect(&url, tokio_postgres::NoTls).await;
         guests.extend(guest);
     }
@@ -309,7 +314,8 @@ async fn crowd_out(fixture: &Fixture, client: &tokio_postgres::Client) {
     .await;
 }
 
-/// Refuses new sessions and gives those that come a hopeless time limit.
+/// Makes new sessions read-only for 700 ms, so that the program cannot use them. The program's sessions
+/// are ended at the beginning and at the end.
 async fn shut_out(fixture: &Fixture, client: &tokio_postgres::Client) {
     let database = &fixture.database;
     let set = |text: &str| format!("ALTER DATABASE {database} {text}");
@@ -323,11 +329,13 @@ async fn shut_out(fixture: &Fixture, client: &tokio_postgres::Client) {
         ))
         .await
         .unwrap();
-    // What came while it was so keeps it for its life.
+    // A session keeps the settings with which it began, so the program's sessions are ended once
+    // more.
     client.query(TERMINATE, &[]).await.unwrap();
 }
 
-/// No transaction notifies any more: the relay finds later rows by polling.
+/// Closes the wake-up gate, so that no insert notifies the relay, and it finds rows only by its
+/// slow poll.
 async fn close_gate(mut set: Set) -> Tally {
     let fixture = Fixture::new().await;
     let _daemon = daemon(&fixture).set("relay.idle_interval", "1s").start();

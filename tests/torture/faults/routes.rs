@@ -1,4 +1,5 @@
-//! R1 to R3, H1, H2: a program with three routes, and three instances that share four shards.
+//! Faults R1 to R3, H1 and H2: a program with three routes, and three instances that share the four
+//! shards of a route.
 
 use std::{
     fs,
@@ -66,38 +67,40 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
 ];
 
-/// The routes: the first takes everything without a filter, the others everything by a filter.
+/// Names of the routes. The first route has no filter, and the filters of the others take every
+/// event too.
 const ROUTES: [&str; 3] = ["default", "second", "third"];
 
-/// The shortest lease, so that a frozen instance is replaced soon.
+/// Lease, which is the shortest possible, so that a frozen instance is replaced soon.
 const LEASE: &str = "3s";
 
-/// Past the lease and the takeover of a frozen instance.
+/// Time after which a frozen instance has been replaced: the lease, and the takeover.
 const REPLACED: Duration = Duration::from_millis(5_500);
 
 const SHARDS: u32 = 4;
 
-/// From the end of the last fault to the last settlement.
+/// Deadline from the end of the last fault to the last settlement.
 const DRAIN_DEADLINE: Duration = Duration::from_mins(1);
 
 fn stream(fixture: &Fixture, route: &str) -> String {
     format!("{}_{route}", fixture.stream)
 }
 
-/// What the subjects of a route begin with.
+/// Prefix of the subjects of a route.
 fn prefix(fixture: &Fixture, route: &str) -> String {
     format!("{}{route}.", fixture.prefix)
 }
 
-/// The program with three routes, which notices a silent server soon.
+/// The program with three routes, which notices within about a second that a server is silent.
 fn three_routes(fixture: &Fixture) -> DaemonBuilder {
     let filters = [("types", json!([])), ("types", json!(["*"])), ("except_types", json!(["x.*"]))];
     daemon(fixture)
         .set("nats.ack_timeout", "1s")
         .set("nats.ping_interval", "1s")
-        // A stream that was deleted is healed; the program says so as an error.
+        // A stream that was deleted is published to again, and the program logs the loss as an
+        // error.
         .allow_log("the broker has lost events")
-        // A start meets a stream that does not fit.
+        // When the program starts, one route's stream may be unusable.
         .allow_log("the route failed")
         .config(|toml| {
             let toml = toml.unset("stream.name").unset("stream.subjects");
@@ -113,7 +116,8 @@ fn three_routes(fixture: &Fixture) -> DaemonBuilder {
         })
 }
 
-/// Compares each of the three streams with everything that was written.
+/// Compares each of the three streams with everything that was written. Returns the sum of the
+/// figures.
 async fn conclude(fixture: &Fixture, ledger: &Ledger, set: &Set) -> Tally {
     let mut sum = Tally { strikes: set.strikes, ..Tally::default() };
     for route in ROUTES {
@@ -199,7 +203,7 @@ async fn break_streams(mut set: Set) -> Tally {
             daemon.start_again();
             pause(&mut set, 500..=1_500).await;
             jetstream.update_stream(sound).await.unwrap();
-            // Unless the program was quicker.
+            // The program may have created the stream already.
             Box::pin(jetstream.get_or_create_stream(second)).await.unwrap();
         }
     };
@@ -207,7 +211,7 @@ async fn break_streams(mut set: Set) -> Tally {
     conclude(&fixture, &ledger, &set).await
 }
 
-/// Three instances of a route with four shards, of one stream.
+/// Starts three instances of a route with four shards and one stream.
 fn instances(fixture: &Fixture) -> Vec<Daemon> {
     let start = |_| daemon(fixture).set("relay.lease", LEASE).set("route.shards", SHARDS).start();
     (0..3).map(start).collect()
@@ -245,7 +249,7 @@ async fn kill_shards(mut set: Set) -> Tally {
     conclude_shards(&fixture, &ledger, &set).await
 }
 
-/// Whether a child of ours ends within this time.
+/// Whether a child process of the tests ends within this time.
 async fn has_ended(pid: u32, within: Duration) -> bool {
     let end = Instant::now() + within;
     while Instant::now() < end {
@@ -268,7 +272,7 @@ async fn freeze_shards(mut set: Set) -> Tally {
             let instance = &mut instances[set.random.below(3) as usize];
             instance.freeze();
             let_pass(REPLACED).await;
-            // It goes on as a standby, or its watchdog ends it.
+            // The thawed instance goes on as a standby, or its watchdog ends it.
             instance.thaw();
             if has_ended(instance.pid(), Duration::from_secs(1)).await {
                 assert_eq!(

@@ -1,4 +1,4 @@
-//! S and T: the program's clock, its outputs and its directories.
+//! Faults S and T: the program's outputs and directories are unusable, or its wall clock is wrong.
 
 use std::{fs, fs::File, io, path::Path, time::Duration};
 
@@ -29,7 +29,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
 ];
 
-/// Something to complain about, so that the program writes.
+/// Ends the program's sessions a few times, so that it has something to log.
 async fn disturb(fixture: &Fixture, set: &mut Set) {
     let client = fixture.connect().await;
     let statement = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -49,7 +49,7 @@ async fn outputs(mut set: Set) -> Tally {
         1 => {
             let (reader, writer) = io::pipe().unwrap();
             unread = Some(reader);
-            // As much as it can say.
+            // At this level the program logs as much as it can.
             plain.output(writer).env("RUST_LOG", "trace")
         }
         2 => plain.output(File::options().write(true).open("/dev/full").unwrap()),
@@ -66,12 +66,12 @@ async fn outputs(mut set: Set) -> Tally {
     tally
 }
 
-/// A pipe that nobody reads from any more.
+/// A pipe whose reader is closed.
 fn closed_pipe() -> io::PipeWriter {
     io::pipe().unwrap().1
 }
 
-/// Debian's places, and those of a build of one's own.
+/// Paths of libfaketime: those of Debian's package, and those of a local build.
 const LIBRARIES: [&str; 4] = [
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
@@ -106,7 +106,8 @@ async fn clock(mut set: Set) -> Tally {
     tally
 }
 
-/// Gives the program another wall clock. What it measures with, the monotonic one, stays.
+/// Gives the program a wrong wall clock by libfaketime. The monotonic clock, which the program uses
+/// for durations, stays correct.
 fn lie(builder: DaemonBuilder, library: &str, offset: &Path) -> DaemonBuilder {
     builder
         .env("LD_PRELOAD", library)
@@ -115,7 +116,7 @@ fn lie(builder: DaemonBuilder, library: &str, offset: &Path) -> DaemonBuilder {
         .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
 }
 
-/// Whether a log line was written at some other time.
+/// Whether the time of a log line is more than 30 minutes away from now.
 fn is_off(line: &str) -> bool {
     let said = line.split_whitespace().next().and_then(|text| text.parse::<Timestamp>().ok());
     said.is_some_and(|said| Timestamp::now().duration_since(said).abs().as_mins() > 30)
