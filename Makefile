@@ -1,11 +1,12 @@
-# `make help` lists the targets. What passes here passes in CI: .ci/run calls `make test`.
+# `make help` lists the targets. CI runs the target `test` too, by way of `.ci/run`.
 
 CARGO ?= cargo
 EVENTS ?= 10000
-# A shell that is not a login shell may not have rustup's directory.
+# A shell that is no login shell may lack rustup's directory in PATH, so it is added.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 install := ./deploy/dev/install-services.sh
-# What builds soonest: see the profile `demo` and the feature `jemalloc` in Cargo.toml.
+# Cargo options for the fastest build: see the profile `demo` and the feature `jemalloc` in
+# Cargo.toml.
 quick := --locked --profile demo --no-default-features --bin postrider
 
 .DEFAULT_GOAL := help
@@ -27,7 +28,8 @@ dev: ## throwaway servers, a small producer, a relay and a consumer, until Ctrl-
 	@$(MAKE) --no-print-directory quick-build
 	@$(CARGO) run --quiet $(quick) -- dev
 
-# A terminal shows Cargo's bar; anything else shows a line for each crate as it begins.
+# Builds the program for `demo` and `dev`. In a terminal Cargo shows a progress bar, and elsewhere a
+# line for each crate.
 quick-build:
 	@crates=$$($(CARGO) tree --locked --no-default-features --edges normal,build --prefix none \
 		--no-dedupe | sort -u | wc -l | tr -d ' '); \

