@@ -16,7 +16,7 @@ import psycopg
 from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig
 
-# The name under which ids are claimed, and of the durable consumer. All instances share it.
+# Name under which ids are claimed, and name of the durable consumer. All instances share it.
 CONSUMER = "spending"
 
 
@@ -51,7 +51,7 @@ async def consume(args: argparse.Namespace) -> None:
         while True:
             try:
                 messages = await subscription.fetch(batch=20, timeout=args.idle or 5)
-            except asyncio.TimeoutError:  # nats.errors.TimeoutError is one, too
+            except asyncio.TimeoutError:  # also catches its subclass nats.errors.TimeoutError
                 if args.idle:
                     break
                 continue

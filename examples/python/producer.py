@@ -21,9 +21,9 @@ def place_order(connection: psycopg.Connection, customer: str, cents: int) -> No
             "INSERT INTO shop.orders (customer, total) VALUES (%s, %s) RETURNING id",
             (customer, total),
         ).fetchone()[0]
-        # Events of one customer stay in the order in which they are emitted here, because the key
-        # is the customer. Two transactions that may run at once for one customer need a lock on
-        # its row first: the order of the events is then the order of the locks.
+        # The key is the customer, so events of one customer are published in the order of these
+        # calls. Two transactions for one customer may run at the same time. They need a lock on the
+        # customer's row first, and the events are then in the order of the locks.
         connection.execute(
             """SELECT postrider.emit(
                 event_type => 'shop.order.placed', payload => %s,

@@ -1,11 +1,12 @@
 #!/bin/sh
-# Calls emit() through node-postgres, pgx and JDBC against a throwaway Postgres of `postrider dev`.
+# Tests emit() through node-postgres, pgx and JDBC against a throwaway Postgres of `postrider dev`.
 #
-# Usage: run.sh [node] [go] [java]      (default: those whose toolchain is on PATH, named at the end)
+# Usage: run.sh [node] [go] [java]      (default: all whose toolchain is on PATH)
 #
-# The Python drivers (psycopg, asyncpg, SQLAlchemy) are part of `make test`. The drivers here come by
-# package name from npm, the Go proxy and Maven Central, into .tools/drivers/. Naming a driver whose
-# toolchain is missing is an error; leaving all out runs what can be run, and at least one.
+# The Python drivers (psycopg, asyncpg, SQLAlchemy) are tested by `make test`. The drivers here come
+# from npm, the Go proxy and Maven Central, into .tools/drivers/. A named driver whose toolchain is
+# missing is an error. Without a name at least one toolchain must be there; the names of those that
+# ran are printed at the end.
 set -eu
 
 cd "$(dirname "$0")/../.."

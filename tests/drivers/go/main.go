@@ -1,4 +1,4 @@
-// emit() through pgx, in each of its modes, and through database/sql.
+// Tests emit() through pgx, in each of its query modes, and through database/sql.
 package main
 
 import (

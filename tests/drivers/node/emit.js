@@ -1,4 +1,5 @@
-// emit() through node-postgres: objects, strings, numbers and bigints, with and without a name.
+// Tests emit() through node-postgres: with objects, strings, numbers and bigints, by an unnamed and
+// by a prepared statement.
 'use strict'
 
 const assert = require('node:assert')
@@ -17,7 +18,7 @@ async function main() {
   const expected = []
   const emit = async (sql, values, key, headers) => {
     await client.query(sql, values)
-    // The same as a prepared statement.
+    // The call is repeated as a prepared statement, which has a name.
     await client.query({ name: createHash('sha1').update(sql).digest('hex'), text: sql, values })
     expected.push([key, headers], [key, headers])
   }

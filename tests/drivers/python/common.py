@@ -10,7 +10,7 @@ TEXT = json.dumps(DOCUMENT)
 HEADERS = {"tenant": "acme"}
 ID = uuid.UUID("0d9c5f3c-6f0e-4f0a-9a0e-0d7c4ef4b3a1")
 
-# The rows of one database, as every driver can read them.
+# Query for all rows of the outbox, in types that every driver can read.
 ROWS = "SELECT payload::text, aggregate_id, headers::text FROM postrider.outbox ORDER BY seq"
 
 

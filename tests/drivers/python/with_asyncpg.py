@@ -31,7 +31,7 @@ async def main():
         await connection.execute(f"SELECT postrider.emit_many($1{cast})", events)
         expected.append((DOCUMENT, None, {}))
 
-    # With a codec for json, documents and headers are Python values.
+    # With a codec for json and jsonb the driver takes documents and headers as Python values.
     for name in ("json", "jsonb"):
         await connection.set_type_codec(
             name, encoder=json.dumps, decoder=json.loads, schema="pg_catalog"

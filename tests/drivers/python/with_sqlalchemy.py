@@ -45,7 +45,8 @@ async def with_asyncpg(expected):
     engine = create_async_engine(URL.replace("postgresql://", "postgresql+asyncpg://"))
     async with engine.begin() as connection:
         for statement, parameters, row in statements():
-            # asyncpg binds a parameter of text() as what the server asks for, which is text.
+            # asyncpg sends a parameter of text() with the type that the server reports, which is
+            # text.
             if "key" in parameters:
                 parameters = parameters | {"key": str(parameters["key"])}
                 statement = BY_TEXT

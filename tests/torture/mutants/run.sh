@@ -1,10 +1,12 @@
 #!/bin/sh
-# Tests the testers: plants one defect at a time into a copy of the source and sees who notices.
+# Tests whether the tests notice defects: plants one at a time into a copy of the source, and runs
+# the tests that have to fail.
 #
-# A mutant is a file beside this one, headed by what it breaks, the faults of the torture suite, the
-# tests of tests/it and the unit tests that have to notice; plant.pl says how its edits are written.
-# Each fault gets ITERATIONS strikes, checked five by five; the table says after how many the mutant
-# died. Ends with 1 when one survives, or no longer applies.
+# A mutant is a file beside this script. Its first lines say what it breaks, and which faults of the
+# torture suite, tests of tests/it and unit tests have to notice it. plant.pl says how its edits are
+# written. Each fault gets ITERATIONS strikes, of which five at a time are checked. The table says
+# after how many strikes a mutant was noticed. The script ends with 1 when a mutant is not noticed,
+# or no longer applies.
 #
 # Usage: tests/torture/mutants/run.sh [number...]            (default: all)
 set -eu
@@ -29,7 +31,7 @@ trap 'exit 130' INT TERM
 
 git -C "$root" worktree add --quiet --detach "$tree" HEAD
 [ -d "$root/.tools" ] && ln -s "$root/.tools" "$tree/.tools"
-# The dependencies are the same: what is built of them need not be built again.
+# The dependencies are the same as those of the real tree, so their built files are copied.
 if [ ! -d "$CARGO_TARGET_DIR/debug" ] && [ -d "$root/target/debug" ]; then
     mkdir -p "$CARGO_TARGET_DIR/debug"
     cp -a "$root/target/debug/deps" "$root/target/debug/build" "$root/target/debug/.fingerprint" \
@@ -39,7 +41,7 @@ cd "$tree"
 
 field() { sed -n "s/^$2: *//p" "$1" | head -1; }
 
-# Prints who killed it; nothing when nobody did.
+# Prints the fault or test that has noticed the mutant, or nothing.
 killer() {
     for fault in $(field "$1" faults); do
         if ! FAULT=$fault ITERATIONS=$ITERATIONS SET=5 SEED=$SEED TIER='' \

@@ -27,7 +27,8 @@ public final class Emit {
             for (String more : List.of("", "&stringtype=unspecified", "&prepareThreshold=1",
                     "&preferQueryMode=simple")) {
                 try (Connection connection = DriverManager.getConnection(url + more)) {
-                    // In simple mode a typed value goes as an untyped literal, and keeps its text.
+                    // In simple mode the driver sends a typed value as a literal without its type,
+                    // so Postgres keeps the value's text.
                     emitAll(connection, more.endsWith("=simple") ? DOCUMENT : AS_JSONB);
                 }
             }
