@@ -285,8 +285,8 @@ async fn a_limit_that_sessions_of_others_fill_is_warned_of() {
         super::support::postgres::connect(&url(&other)).await,
         super::support::postgres::connect(&url(&other)).await,
     ];
-    // Four sessions are open: the test's own, two of another user, and that of `check`. The last one
-    // ends, so of 6 places 3 are free for a start.
+    // Four sessions are open: the test's own, two of another user, and that of `check`. The last
+    // one ends, so of 6 places 3 are free for a start.
     for (limit, is_named) in [(6, false), (5, true)] {
         let set = format!("ALTER DATABASE {database} CONNECTION LIMIT {limit}");
         admin.batch_execute(&set).await.unwrap();

@@ -74,8 +74,8 @@ async fn taking_over_again_and_again_under_load_costs_nothing() {
     fixture.under_load(steady(1_000, 50), handovers).await;
 }
 
-/// A relay whose term is over must settle nothing, and only the term in its statement prevents that. A
-/// planted defect showed that no other test notices when the term is missing there.
+/// A relay whose term is over must settle nothing, and only the term in its statement prevents
+/// that. A planted defect showed that no other test notices when the term is missing there.
 #[tokio::test]
 async fn a_relay_whose_term_is_over_settles_nothing_and_takes_another() {
     let fixture = Fixture::new().await;

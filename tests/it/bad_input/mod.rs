@@ -127,8 +127,9 @@ impl Scene {
     }
 
     /// Inserts each row between good ones, in one transaction, and returns the letters of the rows.
-    /// Asserts that each row becomes a dead letter with its code, and that the next event of its key is
-    /// held. Asserts also that the good rows are published, and that the program still publishes later.
+    /// Asserts that each row becomes a dead letter with its code, and that the next event of its
+    /// key is held. Asserts also that the good rows are published, and that the program still
+    /// publishes later.
     async fn refuses(&mut self, rows: Vec<(Row, &str)>) -> Vec<Letter> {
         let mut good = BTreeSet::new();
         let mut bad = Vec::new();

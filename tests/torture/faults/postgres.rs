@@ -314,8 +314,8 @@ async fn crowd_out(fixture: &Fixture, client: &tokio_postgres::Client) {
     .await;
 }
 
-/// Makes new sessions read-only for 700 ms, so that the program cannot use them. The program's sessions
-/// are ended at the beginning and at the end.
+/// Makes new sessions read-only for 700 ms, so that the program cannot use them. The program's
+/// sessions are ended at the beginning and at the end.
 async fn shut_out(fixture: &Fixture, client: &tokio_postgres::Client) {
     let database = &fixture.database;
     let set = |text: &str| format!("ALTER DATABASE {database} {text}");
