@@ -1,7 +1,8 @@
 //! Filter: the choice of a route's events, by the columns that describe an event.
 //!
-//! The reader applies a filter in SQL, so that what a route leaves out is never sent to it. The
-//! same decision stands here for an event in memory, and a property test compares the two.
+//! The relay applies a filter in SQL, so that Postgres never sends it the events that the route
+//! leaves out. This module makes the same decision for an event in memory, and a property test
+//! compares the two.
 
 use std::fmt;
 
@@ -9,15 +10,15 @@ use serde_json::{Map, Value, json};
 
 use super::{Event, Shard};
 
-/// Bytes of a pattern or a name in a filter at most.
+/// Most bytes of a pattern or of a name in a filter.
 pub const FILTER_TEXT_BYTES_MAX: usize = 200;
 
-/// A condition on an event.
+/// Filter: the condition by which a route takes an event or leaves it out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Filter {
     /// The events that fit the rules of a route.
     Rules(Rules),
-    /// The events that fit none of these rules.
+    /// The events that fit the rules of none of these routes, so that no route takes them.
     NoneOf(Vec<Rules>),
 }
 
@@ -36,12 +37,12 @@ pub struct Rules {
     pub shard: Option<Shard>,
 }
 
-/// A text that a type has to be, or with a `*` at its end, to begin with.
+/// A pattern for the type of an event. A `*` at its end stands for any further text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pattern {
     /// Exactly this text.
     Exact(String),
-    /// Every text that begins so.
+    /// Every text that begins with this one.
     Prefix(String),
 }
 
@@ -65,7 +66,7 @@ impl Pattern {
         }
     }
 
-    /// Whether some text matches both.
+    /// Whether some text matches both patterns.
     fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Exact(one), Self::Exact(other)) => one == other,
@@ -98,7 +99,8 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// Whether this text may stand in a filter.
+/// Whether this text is allowed as a pattern or as a name in a filter: 1 to 200 bytes without
+/// control characters and backslashes.
 pub fn is_filter_text(text: &str) -> bool {
     let is_plain = !text.contains(|c: char| c.is_control() || c == '\\');
     (1..=FILTER_TEXT_BYTES_MAX).contains(&text.len()) && is_plain
@@ -127,7 +129,8 @@ impl Filter {
         }
     }
 
-    /// The filter as JSON, as it is written down with the position; `None` for every event.
+    /// The filter as JSON, in which form it is stored with the position. `None` for a filter that
+    /// takes every event.
     pub fn json(&self) -> Option<Value> {
         match self {
             Self::Rules(rules) => (!rules.is_empty()).then(|| rules.json()),
@@ -138,7 +141,8 @@ impl Filter {
         }
     }
 
-    /// The filter as a condition in SQL on the row of the outbox that is called `row`; never null.
+    /// The filter as an SQL condition on a row of the outbox that has the alias `row`. The
+    /// condition is true or false, and never null.
     pub fn sql(&self, row: &str) -> String {
         match self {
             Self::Rules(rules) => rules.sql(row),
@@ -193,7 +197,8 @@ impl Rules {
         excluded(&all) || !self.types.is_empty() && self.types.iter().all(excluded)
     }
 
-    /// Whether an event may exist that both take. Certain when it says no.
+    /// Whether some event may fit both sets of rules. `false` is certain, while `true` may be
+    /// wrong.
     pub fn may_overlap(&self, other: &Self) -> bool {
         let names = |one: &[String], other: &[String]| {
             one.is_empty() || other.is_empty() || one.iter().any(|name| other.contains(name))
@@ -213,8 +218,8 @@ impl Rules {
         };
         types(self).iter().any(|one| {
             types(other).iter().any(|two| {
-                // Of two overlapping patterns one covers the other. Both routes may take the
-                // narrower one.
+                // When two patterns overlap, one of them covers the other. So both routes may take
+                // the events that match the narrower pattern.
                 let narrower = if one.covers(two) { two } else { one };
                 one.overlaps(two) && !excluded(narrower, self) && !excluded(narrower, other)
             })
@@ -274,8 +279,8 @@ fn joined(conditions: &[String], with: &str) -> String {
     if conditions.is_empty() { "true".to_owned() } else { conditions.join(with) }
 }
 
-/// A text as a literal. It has no backslash, so that it means the same whatever
-/// `standard_conforming_strings` is.
+/// Quotes a text as an SQL literal. The text has no backslash, so the literal means the same under
+/// either value of `standard_conforming_strings`.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }

@@ -1,4 +1,4 @@
-//! The ordering key of an event: what it is about.
+//! The ordering key of an event: the aggregate that the event is about.
 
 use std::{fmt, sync::Arc};
 
@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc};
 /// Clones share one text, so that lanes, blocked keys and events cost one allocation together.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct AggregateKey {
-    /// `type/id`; the length of the type distinguishes `a/b` + `c` from `a` + `b/c`.
+    /// The key as `type/id`. The field `type_bytes` distinguishes `a/b` + `c` from `a` + `b/c`.
     text: Arc<str>,
     type_bytes: usize,
 }
@@ -24,12 +24,12 @@ impl AggregateKey {
         self.text.get(..self.type_bytes).unwrap_or_default()
     }
 
-    /// Which one of its kind.
+    /// The id of the aggregate among those of its type, such as `o-1`.
     pub fn aggregate_id(&self) -> &str {
         self.text.get(self.type_bytes + 1..).unwrap_or_default()
     }
 
-    /// `type/id`, for people and for `ce-partitionkey`.
+    /// The key as `type/id`, for texts and for the header `ce-partitionkey`.
     pub fn as_str(&self) -> &str {
         &self.text
     }

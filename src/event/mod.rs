@@ -52,7 +52,7 @@ pub enum Payload {
     },
     /// More bytes than can be published; they were left in the database.
     Oversize {
-        /// How many bytes there are.
+        /// Size of the payload in bytes.
         bytes: u64,
     },
 }
@@ -75,9 +75,9 @@ impl Payload {
 /// A row of the outbox.
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// Its place in the order of its key.
+    /// The place of the event in the order of its key.
     pub seq: Seq,
-    /// Its identity.
+    /// The identity of the event.
     pub id: EventId,
     /// The time at which the event happened. `None` when RFC 3339 cannot express the column's
     /// value, such as `infinity`.
@@ -86,17 +86,18 @@ pub struct Event {
     pub event_type: String,
     /// The version of the payload's schema.
     pub event_version: i32,
-    /// `domain`, `integration`, `command`, `notification` or `system`.
+    /// The kind of the event: `domain`, `integration`, `command`, `notification` or `system`.
     pub kind: Cow<'static, str>,
     /// The aggregate that the event is about, inside which events are ordered. `None` for an event
-    /// without an order. A part is empty when the row names only the other: such an event is
-    /// refused.
+    /// without an order. A row with only a type or only an id of an aggregate gives a key with an
+    /// empty part, and its event is refused.
     pub key: Option<AggregateKey>,
     /// The version of the aggregate after this event.
     pub aggregate_version: Option<i64>,
     /// The producer of the event, when it is another than the configured source.
     pub source: Option<String>,
-    /// The subject, when not the route's template.
+    /// The subject of the message, when the row names one. `None` when the route's template gives
+    /// it.
     pub subject: Option<String>,
     /// The media type of the payload.
     pub content_type: Cow<'static, str>,
@@ -104,17 +105,18 @@ pub struct Event {
     pub payload: Payload,
     /// The custom headers as JSON text; `None` when there are none.
     pub headers: Option<String>,
-    /// The conversation it belongs to.
+    /// The id of the conversation that the event belongs to.
     pub correlation_id: Option<String>,
-    /// The message that caused it.
+    /// The id of the message that caused the event.
     pub causation_id: Option<String>,
     /// The person or program that caused the event.
     pub actor: Option<String>,
 }
 
 impl Event {
-    /// The key whose order the event keeps. `None` for a row without an aggregate, and for one that
-    /// names only half of it: that one is refused, and no later event can be ordered behind it.
+    /// The key in whose order the event is published. `None` for a row without an aggregate, and
+    /// for a row with only a type or only an id of one. Such a row is refused, so no later event
+    /// can be ordered behind it.
     pub fn lane(&self) -> Option<&AggregateKey> {
         self.key
             .as_ref()

@@ -20,7 +20,7 @@ impl Snapshot {
         !self.0.ends_with(':')
     }
 
-    /// The text, for a parameter.
+    /// The text of the snapshot, as a parameter of a statement.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -38,24 +38,26 @@ impl fmt::Display for Snapshot {
 /// and `target`, those up to `bookmark` are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Position {
-    /// Every row visible here is settled.
+    /// The snapshot of which every visible row is settled.
     pub settled: Snapshot,
     /// The snapshot whose rows are being settled now; equal to `settled` when none are.
     pub target: Snapshot,
-    /// The highest settled `seq` among the rows between the two.
+    /// The highest settled `seq` among the rows that became visible between `settled` and `target`.
     pub bookmark: Seq,
     /// Exclusive lower bound for the `seq` of rows whose transaction began after `settled`
     /// (`outbox/sql/read_page.sql` says why).
     pub floor: Seq,
-    /// The same for `target`.
+    /// Exclusive lower bound for the `seq` of rows whose transaction began after `target`.
     pub target_floor: Seq,
 }
 
-/// The snapshot in which no row is visible: that of a position that has passed nothing.
+/// The snapshot in which no row is visible. A position that has settled nothing begins with it.
 const NOTHING: &str = "3:3:";
 
 impl Position {
-    /// Whether the rows that the outbox had at first, or at the healing, are not all settled.
+    /// Whether the relay is in its first pass over the outbox. It ends when every row is settled
+    /// that was visible at its begin. A healing that goes back to the oldest row begins another
+    /// one.
     pub fn is_first_pass(&self) -> bool {
         self.settled.as_str() == NOTHING
     }

@@ -1,17 +1,17 @@
 //! Shards: the part of the keys that one of several flows of a route takes.
 //!
-//! The hash is the one by which Postgres spreads text over partitions, `hashtextextended`, so that
-//! a statement can choose the rows of a shard for a few nanoseconds each. It stands here as well,
-//! for a program that computes the shard of a key without a database.
+//! The hash is `hashtextextended`, by which Postgres spreads texts over partitions. A statement
+//! computes it in a few nanoseconds for each row. This module computes the same hash, for a program
+//! that needs the shard of a key without a database.
 
 use super::{AggregateKey, Seq};
 
-/// A shard, one of several.
+/// A shard of a route: one of `count` parts of its keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shard {
-    /// Which one, from 0.
+    /// Number of this shard, from 0 to `count` - 1.
     pub index: u32,
-    /// How many there are.
+    /// Number of shards that share the route.
     pub count: u32,
 }
 
@@ -29,8 +29,8 @@ impl Shard {
         last.is_some_and(|(index, count)| is_number(index) && is_number(count))
     }
 
-    /// Whether an event of this key and place is of the shard. Events without a key are ordered
-    /// against nothing, and are spread by their place.
+    /// Whether the shard takes an event with this key and this `seq`. Events without a key have no
+    /// order, so their `seq` spreads them over the shards.
     pub fn takes(self, key: Option<&AggregateKey>, seq: Seq) -> bool {
         let number = match key {
             Some(key) => {
@@ -39,12 +39,13 @@ impl Shard {
             }
             None => seq.0.cast_unsigned(),
         };
-        // The SQL statement clears the sign in the same way.
+        // The condition of [`Shard::sql`] clears the sign bit in the same way.
         let positive = number & i64::MAX.cast_unsigned();
         positive % u64::from(self.count.max(1)) == u64::from(self.index)
     }
 
-    /// The shard as a condition in SQL on the row that is called `row`; never null.
+    /// The shard as an SQL condition on a row that has the alias `row`. The condition is true or
+    /// false, and never null.
     pub(super) fn sql(self, row: &str) -> String {
         let Self { index, count } = self;
         format!(
@@ -80,7 +81,7 @@ fn hash(bytes: &[u8], seed: u64) -> u64 {
     let rest = blocks.remainder();
     a = a.wrapping_add(word(rest, 0));
     b = b.wrapping_add(word(rest, 4));
-    // The lowest byte of the last word is kept for the length.
+    // The lowest byte of `c` is reserved for the length.
     c = c.wrapping_add(word(rest, 8) << 8);
     finish(&mut a, &mut b, &mut c);
     u64::from(b) << 32 | u64::from(c)
@@ -91,7 +92,7 @@ fn halves(number: u64) -> [u32; 2] {
     [u32::try_from(number >> 32).unwrap_or_default(), low]
 }
 
-/// Four bytes from a place on, the lowest first; bytes that are not there are 0.
+/// The four bytes from the index `from` on, as a little-endian number. Missing bytes count as 0.
 fn word(bytes: &[u8], from: usize) -> u32 {
     let mut word = [0; 4];
     for (to, byte) in word.iter_mut().zip(bytes.iter().skip(from)) {
