@@ -29,13 +29,14 @@ const LEFT_OUT: &str = "\"too large\"";
 /// Headers that tracing adds by itself. They never make an event a dead letter.
 const TRACE_CONTEXT: [&str; 3] = ["traceparent", "tracestate", "baggage"];
 
-/// The length of an id.
+/// Bytes of an event id as text with hyphens.
 const ID_BYTES: usize = uuid::fmt::Hyphenated::LENGTH;
 
-/// Digits of a sequence, so that texts sort as numbers.
+/// Digits of the header `ce-sequence`, zeros in front included. Texts of one length sort as their
+/// numbers do.
 const SEQUENCE_DIGITS: usize = 20;
 
-/// Room for the headers of a usual event.
+/// Bytes allocated for the headers of a message at first: enough for a usual event.
 const USUAL_BYTES: usize = 640;
 
 /// The headers of one message, as they go on the wire: a line for each, in the order they were
@@ -66,22 +67,22 @@ impl Headers {
         &self.block
     }
 
-    /// The name of each and its value.
+    /// The name and the value of each header.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.block.split("\r\n").skip(1).filter_map(|line| line.split_once(": "))
     }
 
-    /// The first value of a name.
+    /// The value of the first header with this name.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.iter().find(|(found, _)| *found == name).map(|(_, value)| value)
     }
 
-    /// The bytes of the block.
+    /// Size of the header block in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.block.len()
     }
 
-    /// Adds a header. The caller makes sure that neither part has a line break.
+    /// Adds a header. The caller makes sure that neither the name nor the value has a line break.
     pub(crate) fn add(&mut self, name: &str, value: impl Display) {
         let before = self.block.len() + 2;
         self.begin(name);
@@ -120,8 +121,8 @@ impl Headers {
     }
 }
 
-/// Writes the event's attributes and its custom headers. With them comes how many headers of the
-/// trace context could not be sent.
+/// Writes the event's attributes and its custom headers. Also returns the number of trace-context
+/// headers that could not be sent.
 pub(super) fn headers_of(event: &Event, source: &str) -> Result<(Headers, u64), Refusal> {
     let mut headers = Headers::new(event.id);
     headers.begin("ce-id");
@@ -167,7 +168,7 @@ pub(super) fn headers_of(event: &Event, source: &str) -> Result<(Headers, u64), 
 
 impl Headers {
     /// Adds the row's own headers: an object of strings, numbers, booleans or lists of strings.
-    /// Returns how many of the trace context were left out.
+    /// Returns the number of trace-context headers that were left out.
     fn add_custom(&mut self, json: &str) -> Result<u64, Refusal> {
         let too_large = |what| Err(Refusal::HeadersTooLarge { what });
         let mut left_out = 0;
@@ -259,8 +260,8 @@ fn texts<'a>(name: &str, value: &'a RawValue) -> Result<Vec<Cow<'a, str>>, Refus
     }
 }
 
-/// Whether a text is a W3C `traceparent`: `version-trace_id-parent_id-flags`, and with a version
-/// above ours whatever that may add.
+/// Whether a text is a W3C `traceparent`: `version-trace_id-parent_id-flags`. A version above 00
+/// may have further parts after these.
 fn is_traceparent(text: &str) -> bool {
     let mut parts = text.split('-');
     let mut hex = |length: usize, forbidden: char| {

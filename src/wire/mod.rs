@@ -15,7 +15,7 @@ pub use headers::{
 pub use refusal::Refusal;
 pub use subject::{SUBJECT_BYTES_MAX, SubjectTemplate, TemplateError, captures};
 
-/// An event as it goes on the wire.
+/// Message: an event as it goes on the wire.
 #[derive(Debug, Clone)]
 pub struct Message {
     /// The event's id, which is the message id too.
@@ -26,14 +26,15 @@ pub struct Message {
     pub headers: Headers,
     /// The payload's bytes, never parsed.
     pub payload: Bytes,
-    /// Headers of the row's trace context that could not be sent: the event goes without them.
+    /// Number of trace-context headers of the row that could not be sent. The message goes without
+    /// them.
     pub left_out: u64,
 }
 
 /// The bounds of a message, learned from the server and the stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// The stream's name, for texts.
+    /// The stream's name, for the texts of refusals.
     pub stream: String,
     /// The subjects that the stream captures.
     pub subjects: Vec<String>,
@@ -85,7 +86,7 @@ impl Encoder {
         Self { limits, ..self }
     }
 
-    /// Takes over what the broker accepts now.
+    /// Sets the limits that the broker has now.
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
     }
@@ -150,8 +151,9 @@ fn uncarried(event: &Event) -> Message {
     }
 }
 
-/// Refuses an event with half an aggregate, or with an id of zeros: the stream would take all
-/// events with that id for one. An event without an aggregate is accepted.
+/// Refuses an event with only a type or only an id of an aggregate, or with an event id of zeros:
+/// the stream would take all events with that id for one. An event without an aggregate is
+/// accepted.
 fn check_identity(event: &Event) -> Result<(), Refusal> {
     if event.id.0.is_nil() {
         return Err(Refusal::MissingField { field: "event_id" });
@@ -166,7 +168,7 @@ fn check_identity(event: &Event) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Appends `%XX`.
+/// Appends a byte as `%XX`, with hexadecimal digits.
 fn push_percent_encoded(text: &mut String, byte: u8) {
     text.push('%');
     for digit in [byte >> 4, byte & 15] {

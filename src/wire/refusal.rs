@@ -8,7 +8,7 @@ pub enum Refusal {
     /// The subject has an empty token, a wildcard, white space or a control character.
     #[error("subject \"{subject}\" is not valid: {reason}")]
     InvalidSubject {
-        /// The subject as it would have been.
+        /// The subject that the message would have had.
         subject: String,
         /// The fault, as the end of a sentence.
         reason: &'static str,
@@ -19,7 +19,7 @@ pub enum Refusal {
         /// Bytes of the subject.
         bytes: usize,
     },
-    /// The row's own subject leaves the route's literal prefix.
+    /// The row's own subject does not begin with the literal prefix of the route's template.
     #[error("subject \"{subject}\" does not start with the route's prefix \"{prefix}\"")]
     SubjectOutsidePrefix {
         /// The row's subject.
@@ -73,7 +73,7 @@ pub enum Refusal {
     /// More headers, or more bytes of them, than allowed.
     #[error("headers exceed the limit: {what}")]
     HeadersTooLarge {
-        /// The limit, with both numbers.
+        /// The exceeded limit: the number that the row has, and the number that is allowed.
         what: String,
     },
     /// The payload and headers exceed what the broker takes.

@@ -21,7 +21,7 @@ struct Structured<'a> {
     time: Option<String>,
     datacontenttype: &'a str,
     kind: &'a str,
-    /// Twenty digits, so that texts sort as numbers.
+    /// The `seq` with twenty digits, so that texts sort as their numbers do.
     sequence: String,
     eventversion: i32,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -43,7 +43,8 @@ struct Structured<'a> {
     data: Data<'a>,
 }
 
-/// The payload, in the one of three members that suits it.
+/// The payload as a member of the JSON object: `data` as JSON, `data` as text, or `data_base64`. An
+/// event without a payload has no such member.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Data<'a> {
@@ -101,7 +102,8 @@ pub(super) fn line_of(event: &Event, source: &str) -> Result<Bytes, Refusal> {
         reason: "the event cannot be written as JSON",
     };
     let mut line = serde_json::to_vec(&structured).map_err(unserializable)?;
-    // A JSON payload keeps its blanks, and a line break between two tokens is one of them.
+    // A JSON payload keeps its white space, which may include line breaks. The event has to stay
+    // one line.
     for byte in &mut line {
         if matches!(byte, b'\n' | b'\r') {
             *byte = b' ';

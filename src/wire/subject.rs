@@ -13,7 +13,7 @@ pub const SUBJECT_BYTES_MAX: usize = 512;
 /// A subject template such as `events.{event_type}`. Its first token is always literal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubjectTemplate {
-    /// The literal text before the first field: nothing leaves it.
+    /// The literal text before the first field. Every subject of the route begins with it.
     prefix: String,
     parts: Vec<TemplatePart>,
 }
@@ -129,7 +129,8 @@ impl SubjectTemplate {
             .collect()
     }
 
-    /// The subject of an event: its own when it names one under our prefix, else the template's.
+    /// The subject of an event. A row may name its own, which has to begin with the template's
+    /// prefix. Otherwise the template gives it.
     pub(super) fn subject_of(&self, event: &Event, source: &str) -> Result<String, Refusal> {
         let subject = match &event.subject {
             Some(own) if own.starts_with(&self.prefix) => own.clone(),
@@ -184,7 +185,8 @@ impl SubjectTemplate {
     }
 }
 
-/// Appends one token, percent-encoding what would end it, match many subjects or not be shown.
+/// Appends one token. Characters that would end the token, act as a wildcard or not be shown are
+/// percent-encoded.
 fn push_token(subject: &mut String, text: &str) {
     for character in text.chars() {
         let plain = !matches!(character, '.' | '*' | '>' | '%')
@@ -228,8 +230,8 @@ fn fault_of_token(subject: &str) -> Option<&'static str> {
     None
 }
 
-/// Whether a subject is fine at first sight, as most are: printable ASCII without wildcards and
-/// without empty tokens.
+/// Whether a quick test finds the subject valid, as it does for most subjects. The test passes
+/// printable ASCII without wildcards and without empty tokens.
 fn is_plain(subject: &str) -> bool {
     let mut previous = b'.';
     for byte in subject.bytes() {

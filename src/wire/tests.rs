@@ -134,7 +134,8 @@ fn a_payload_over_the_limit_is_refused_with_both_numbers() {
     let event = Event { payload: Payload::Oversize { bytes: 5 << 20 }, ..event() };
     let refusal = encoder("events.{event_type}").encode(&event).unwrap_err();
     assert!(refusal.to_string().contains("the broker takes at most 1048576"), "{refusal}");
-    // The payload stayed in the database under a lower limit, so there are no bytes to publish.
+    // The payload was left in the database while the limit was lower, so there are no bytes to
+    // publish.
     let absent = Event { payload: Payload::Oversize { bytes: 5 }, ..event };
     assert_eq!(refused(&absent), "payload_too_large");
 }
@@ -152,7 +153,7 @@ fn a_null_payload_is_a_tombstone() {
     assert!(message.payload.is_empty());
 }
 
-/// Text in which the characters that mean something are frequent.
+/// Random text in which characters with a meaning in subjects or headers are frequent.
 fn odd_text(longest: usize) -> impl Strategy<Value = String> {
     let character = prop_oneof![
         12 => proptest::char::range('a', 'z'),
@@ -165,12 +166,12 @@ fn odd_text(longest: usize) -> impl Strategy<Value = String> {
     proptest::collection::vec(character, 0..longest).prop_map(String::from_iter)
 }
 
-/// A subject's tokens, or nearly.
+/// Random event types: some are valid tokens of a subject, some are not.
 fn event_type() -> impl Strategy<Value = String> {
     prop_oneof!["[a-z]{1,9}(\\.[a-z]{1,9}){0,2}", odd_text(20)]
 }
 
-/// Names that are nearly reserved, nearly a token, or anything.
+/// Random header names: similar to reserved names, similar to valid names, or any text.
 fn header_name() -> impl Strategy<Value = String> {
     prop_oneof![
         "(?i)(nats-|ce-|postrider-|traceparent|tracestate|baggage|nats)[a-z-]{0,4}",
@@ -197,7 +198,7 @@ fn json_value() -> impl Strategy<Value = serde_json::Value> {
     })
 }
 
-/// The demands of the server and the protocol on a message, whoever wrote the row.
+/// Asserts what the server and the protocol demand of every message, whatever its row has.
 fn assert_sendable(message: &super::Message) -> Result<(), TestCaseError> {
     let subject = message.subject.as_str();
     prop_assert!(subject.starts_with("events.") && subject.len() <= 512, "{subject:?}");
