@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// Longest lease that an instance takes. No instance wrote a lease that ends later.
+/// Longest lease that an instance takes. A stored lease that ends later than this from now was not
+/// written by any instance.
 pub const LEASE_MAX: Duration = Duration::from_mins(5);
 
 /// Part of a lease after which it is renewed. The rest leaves room for failed attempts.
@@ -23,9 +24,10 @@ pub fn trusted_for(length: Duration) -> Duration {
 
 /// Lease as its holder sees it.
 ///
-/// The database confirms it by a statement that was sent at a time by our clock. The lease ends no
-/// earlier than its length after that time, whatever the database's clock shows. The session has to
-/// answer, too: an instance that sees it gone need not wait for the lease to end.
+/// Every statement that takes or renews the lease confirms it. By our clock the lease ends no
+/// earlier than its length after that statement was sent, whatever the database's clock shows. The
+/// session has to answer, too: another instance that sees the session gone need not wait for the
+/// lease to end.
 #[derive(Debug, Clone, Copy)]
 pub struct Lease {
     length: Duration,
@@ -33,11 +35,12 @@ pub struct Lease {
     confirmed: Instant,
     /// Time of the last answer to a statement.
     heard: Instant,
-    /// Time from which a confirmation has to be asked for to count, after a stand-still.
+    /// Time at which the process was found to have stood still. Only a statement that was sent
+    /// since then can confirm the lease. `None` once one has.
     distrusted: Option<Instant>,
     /// Time since which a message waits for a renewal.
     wanted: Option<Instant>,
-    /// Time at which a failed renewal is tried again.
+    /// Time at which a failed renewal is tried again; `None` after a success.
     retry_at: Option<Instant>,
 }
 
@@ -59,8 +62,8 @@ impl Lease {
         self.confirmed + trusted_for(self.length)
     }
 
-    /// Ends the trust after a stand-still until `now`; only a confirmation asked for later restores
-    /// it.
+    /// Ends the trust in the lease, because the process stood still until `now`. Only a statement
+    /// that is sent from now on can restore the trust.
     pub fn distrust(&mut self, now: Instant) {
         self.distrusted = Some(now);
         self.retry_at = None;
@@ -101,7 +104,8 @@ impl Lease {
         self.not_before(due)
     }
 
-    /// Time of a renewal that is due at `due`, but not before the wait after a failed one is over.
+    /// Time of a renewal that is due at `due`, but not before the wait after a failed renewal is
+    /// over.
     pub fn not_before(&self, due: Instant) -> Instant {
         self.retry_at.map_or(due, |retry_at| due.max(retry_at))
     }
@@ -131,7 +135,7 @@ mod tests {
         assert_eq!(lease.renew_due(), asked + seconds(4.0));
         lease.confirmed(asked + seconds(5.0), asked + seconds(12.0));
         assert!(lease.is_trusted(asked + seconds(12.4)));
-        // An answer that was asked for earlier takes nothing away.
+        // The late answer to an earlier statement does not shorten the trust.
         lease.confirmed(asked + seconds(1.0), asked + seconds(12.0));
         assert!(lease.is_trusted(asked + seconds(12.4)));
     }

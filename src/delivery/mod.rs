@@ -91,7 +91,7 @@ pub struct Resume {
     pub lettered: HashSet<Seq>,
     /// Mark of the log at the last settlement.
     pub stream: StreamMark,
-    /// Runs that may have sent unsettled rows.
+    /// Earlier runs that may have sent unsettled rows.
     pub earlier: EarlierRun,
     /// Inclusive upper bound for the `seq` of rows that may be sent, as the database has it.
     pub sent_to: Seq,
@@ -116,13 +116,14 @@ pub struct Delivery {
     settled_up_to: Ticket,
     /// How long an event may be sent again without a scan, because the log recognises its id.
     recognised_for: Duration,
-    /// Longest time for which a message may still arrive after its answer was given up.
+    /// Longest time for which a message may still arrive after the relay has given up its answer.
     late_max: Duration,
     /// Whether the log can be scanned.
     is_scannable: bool,
     /// Rows and letters that an earlier run may have sent and that are not read again yet.
     predecessor: Predecessor,
-    /// Verdicts that wait for a scan; they apply to events that the log does not contain.
+    /// Verdicts that wait for a scan. A verdict applies if the scan does not find its event in the
+    /// log.
     deferred: FxHashMap<Ticket, DeferredVerdict>,
     /// Events that became dead letters since the last [`Delivery::take_dead_events`].
     dead_events: Vec<DeadEvent>,
@@ -193,8 +194,8 @@ impl Delivery {
         }
     }
 
-    /// Room for a fetch: none while memory is full. While the breaker is open it is enough for a
-    /// probe.
+    /// Room for a fetch. It is zero while memory is full or a scan has to come first. While the
+    /// breaker is open it is enough for a probe, and zero once memory has an event to probe with.
     pub fn room(&self) -> FetchBudget {
         let room = self.window.room(self.lanes.len(), self.lanes.bytes());
         let closed = self.breaker.cause().is_some() && !self.lanes.is_empty();
@@ -215,7 +216,8 @@ impl Delivery {
 
     /// Begins a new target: the rows that became visible since the last one.
     ///
-    /// `floor` is an exclusive lower bound for the `seq` of rows whose transaction begins after it.
+    /// `floor` is an exclusive lower bound for the `seq` of rows whose transaction begins after the
+    /// target was taken.
     pub fn begin(&mut self, target: Snapshot, floor: Seq) {
         self.predecessor.target_begun();
         self.progress.begin(target, floor);
@@ -251,7 +253,8 @@ impl Delivery {
         }
     }
 
-    /// Notes that rows up to `seq`, inclusive, were read. Those not admitted belong to other flows.
+    /// Notes that rows up to `seq`, inclusive, were read. Rows among them that were not admitted
+    /// belong to other flows.
     pub fn filtered_to(&mut self, seq: Seq) {
         self.progress.filtered_to(seq);
     }
@@ -283,7 +286,8 @@ impl Delivery {
         }
     }
 
-    /// Whether an event in memory lacks its payload as too large and would fit by this limit.
+    /// Whether some event in memory was read without its payload because it was too large, and fits
+    /// this limit.
     pub fn has_left_out(&self, message_bytes_max: u64) -> bool {
         self.lanes.events().any(|event| {
             matches!(event.payload, Payload::Oversize { bytes } if bytes <= message_bytes_max)
@@ -310,7 +314,7 @@ impl Delivery {
         }
     }
 
-    /// Puts an event back that could not be handed over just now.
+    /// Puts an event back into its queue that could not be handed over just now.
     pub fn give_back(&mut self, ticket: Ticket) {
         self.lanes.requeue(ticket);
     }
@@ -359,7 +363,8 @@ impl Delivery {
         }
     }
 
-    /// Mark of the log, with the floor of a scan: every sent and unsettled event is above it.
+    /// Mark of the log. A scan begins at its floor: every sent and unsettled event has a stream
+    /// sequence above it.
     pub fn stream_mark(&self) -> StreamMark {
         let floors = [self.progress.stream_floor(), self.letters.stream_floor()];
         let floor = floors.into_iter().flatten().min().unwrap_or(self.stream.acked);
@@ -441,7 +446,8 @@ impl Delivery {
         std::mem::take(&mut self.dead_events)
     }
 
-    /// Makes the event a dead letter after `attempts` tries, or after a scan where one is needed.
+    /// Makes the event a dead letter after `attempts` tries. For an uncertain event this waits
+    /// until a conclusive scan has not found it.
     fn dead_letter(&mut self, ticket: Ticket, reason: Rejection, attempts: u32, now: Instant) {
         if self.has_to_be_scanned_for(ticket, now) {
             self.deferred.insert(ticket, DeferredVerdict::Dead { reason, attempts });
@@ -475,7 +481,8 @@ impl Delivery {
             self.blocked.block(key, last);
             for behind in behind {
                 if behind.is_letter() {
-                    // An older letter that blocks no other goes by its turn, with those of its key.
+                    // This event of the lane is a letter already. It returns to its table, and is
+                    // published in turn with the other letters of its key.
                     drop(self.letters.set_back(behind, LetterChange::Held));
                 } else {
                     self.progress.resolve(behind, Verdict::Held(Certainty::Known));

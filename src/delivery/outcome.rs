@@ -7,8 +7,8 @@ use crate::{
     event::{EventId, Position, Seq},
 };
 
-/// Outcome of one publish. The split between message and broker keeps an outage from filling the
-/// dead letters, and a poison event from being taken for an outage.
+/// Outcome of one publish. Some outcomes concern one message, others the whole broker. So an outage
+/// makes no dead letters, and a message that cannot be stored is not taken for an outage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The log contains the message.
@@ -41,7 +41,7 @@ pub enum Attempt {
     /// The answer uses up no attempt: an answer without a known meaning makes no dead letter.
     IsFree,
     /// The answer uses up an attempt as long as at most half of them are used, so that waits grow.
-    /// It is never the last one: the event is valid, and its subject has no room for it.
+    /// It never makes the event a dead letter, because the event itself is valid.
     CountsAsWait,
 }
 
@@ -171,7 +171,8 @@ pub struct NewLetter {
     pub seq: Seq,
     /// State in which the letter begins.
     pub fate: Fate,
-    /// End of the settlement's part that this letter closes.
+    /// End of the part of the settlement whose last letter this is. A settlement may be written in
+    /// such parts.
     pub end: PartEnd,
 }
 
@@ -180,11 +181,11 @@ pub struct NewLetter {
 pub struct PartEnd {
     /// Position up to which everything is settled.
     pub position: Position,
-    /// Exclusive lower bound for the stream sequence of messages sent after it.
+    /// Exclusive lower bound for the stream sequences of the events behind the part.
     pub stream_floor: u64,
     /// Number of events in the part.
     pub events: usize,
-    /// Number of these that were published.
+    /// Number of published events in the part.
     pub published: usize,
     /// Exclusive upper bound for the tickets in the part.
     pub up_to: Ticket,
@@ -206,12 +207,13 @@ pub enum Fate {
     Held(Certainty),
 }
 
-/// Mark of the log: the known sequences, as they are kept for the time after a crash.
+/// Mark of the log: the stream sequences that the relay knows. It is stored with the position, so
+/// that the next run has it after a crash.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StreamMark {
     /// Highest stream sequence that was acknowledged; 0 before the first.
     pub acked: u64,
-    /// Event that is stored at that sequence, if known.
+    /// Event that is stored at the sequence `acked`, if known.
     pub event_id: Option<EventId>,
     /// Exclusive lower bound for the stream sequence of any sent and unsettled event.
     pub floor: u64,
@@ -226,11 +228,11 @@ pub struct Settlement {
     pub letters: Vec<NewLetter>,
     /// Mark of the log.
     pub stream: StreamMark,
-    /// Number of events that this settles.
+    /// Number of events that the settlement settles.
     pub events: usize,
-    /// Number of these that were published.
+    /// Number of published events among the settled ones.
     pub published: usize,
-    /// Exclusive upper bound for the tickets that this settles.
+    /// Exclusive upper bound for the tickets of the settled events.
     pub up_to: Ticket,
 }
 

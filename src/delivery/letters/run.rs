@@ -16,8 +16,8 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LetterId(pub i64);
 
-/// Number of letters in memory from which on no others are loaded. One load may exceed it by its
-/// own bounds.
+/// Number of letters in memory, inclusive, from which on no more are loaded. A load that starts
+/// below it may exceed it by the letters that it brings.
 pub const LETTERS_MAX: usize = 512;
 
 /// Unresolved letter of a key, as it was read.
@@ -25,7 +25,7 @@ pub const LETTERS_MAX: usize = 512;
 pub struct StoredLetter {
     /// Number of the letter.
     pub id: LetterId,
-    /// Whether it may be published.
+    /// Whether the letter may be published.
     pub readiness: LetterReadiness,
     /// Attempts used up.
     pub attempts: u32,
@@ -51,7 +51,8 @@ pub enum LetterReadiness {
 pub struct Mark {
     /// Number of the letter.
     pub id: LetterId,
-    /// Time in the table, in microseconds since 2000; `None` for a mark that only we change.
+    /// Time of the mark as it was read, in microseconds since 2000. `None` for the mark of a
+    /// published letter: only the relay changes that one, so it is cleared whatever its time is.
     pub at: Option<i64>,
 }
 
@@ -73,7 +74,7 @@ pub struct Record {
     pub id: LetterId,
     /// Change of the letter.
     pub change: LetterChange,
-    /// Whether its key is to be loaded again at once.
+    /// Whether the letters of its key are to be loaded again at once.
     pub load: bool,
 }
 
@@ -98,7 +99,8 @@ pub enum LetterChange {
     Retrying(Retry),
     /// The letter waits behind another of its key.
     Held,
-    /// The letter was only seen: its mark is cleared, unless an operator has changed it since.
+    /// The letter was loaded and does not change. Its mark is cleared, unless an operator has
+    /// changed the mark since.
     Seen {
         /// Time of the mark that was seen; `None` clears any mark.
         at: Option<i64>,
@@ -107,16 +109,17 @@ pub enum LetterChange {
 
 /// Records that are written together or in parts, and the runs that ended with them.
 ///
-/// Their order is what makes parts safe: a run's marks are cleared after its other records, so a
-/// crash between two parts leaves a mark at each run that is written in part.
+/// The order of the records makes parts safe: the marks of a run are cleared after its other
+/// records. So a crash between two parts leaves a mark for each run that is written in part.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Records {
     /// Records that are not committed, in order. A published letter may have a second one, which
     /// clears its mark.
     unwritten: VecDeque<Record>,
-    /// Runs that may be loaded again once all records are committed.
+    /// Scopes of the runs that have ended. Their letters may be loaded again once all records are
+    /// committed.
     ended: Vec<RunScope>,
-    /// Exclusive lower bound for the stream sequences of the published ones.
+    /// Exclusive lower bound for the stream sequences of the published letters among the records.
     stream_floor: Option<u64>,
 }
 
@@ -125,7 +128,8 @@ pub struct Records {
 pub struct RecordsPart {
     /// The records.
     pub records: Vec<Record>,
-    /// Number of records that it covers.
+    /// Number of committed records once the part is written. It may exceed the number of `records`,
+    /// because those of one letter are merged.
     covers: usize,
 }
 
@@ -144,7 +148,7 @@ impl Records {
         let mut places: FxHashMap<LetterId, usize> = FxHashMap::default();
         for record in self.unwritten.iter().take(covers) {
             let place = places.get(&record.id).and_then(|place| records.get_mut(*place));
-            // A second record clears the mark, so the first one leaves none.
+            // The second record of a letter clears its mark, so the first one must not set it.
             if let Some(first) = place {
                 first.load = false;
             } else {
@@ -160,7 +164,7 @@ impl Records {
         self.unwritten.drain(..part.covers.min(self.unwritten.len()));
     }
 
-    /// Whether all of them are committed.
+    /// Whether all records are committed.
     pub fn are_written(&self) -> bool {
         self.unwritten.is_empty()
     }
@@ -182,14 +186,16 @@ pub(in crate::delivery) struct LetterRuns {
     active: HashSet<RunScope>,
     next: u64,
     records: Records,
-    /// Stream floor of the records that are being written.
+    /// Exclusive lower bound for the stream sequences of the letters whose records are being
+    /// written.
     written_floor: Option<u64>,
 }
 
 #[derive(Debug)]
 struct Run {
     scope: RunScope,
-    /// Marks that were due and are not recorded yet. A standing mark keeps the key from being lost.
+    /// Marks that were due and are not cleared yet. After a crash a mark that still stands makes
+    /// the relay load the key again.
     marks: Vec<Mark>,
     tickets: VecDeque<Ticket>,
     stream_floor: u64,
@@ -228,9 +234,10 @@ impl LetterRuns {
         self.loaded_letters.get(&ticket).copied()
     }
 
-    /// Exclusive lower bound for the stream sequences of these letters; `None` without letters.
+    /// Exclusive lower bound for the stream sequences of the letters in memory, and of those with
+    /// an unwritten record. `None` without such letters.
     pub(in crate::delivery) fn stream_floor(&self) -> Option<u64> {
-        // A crash would also forget decisions that are not recorded.
+        // A decision that is not recorded is lost in a crash, so its letter counts too.
         let unrecorded = [self.records.stream_floor, self.written_floor].into_iter().flatten();
         self.runs.values().map(|run| run.stream_floor).chain(unrecorded).min()
     }
@@ -249,8 +256,8 @@ impl LetterRuns {
         if self.active.contains(&scope) {
             return Vec::new();
         }
-        // Ready letters may stand behind one that blocks the key. A letter whose time was put off
-        // since its mark was read blocks too, and keeps its mark.
+        // Ready letters may stand behind a letter that blocks the key. A letter that was put off
+        // after its mark was read blocks the key too, and keeps its mark.
         let due = letters.iter().filter(|letter| letter.readiness == LetterReadiness::Ready);
         let behind: Vec<LetterId> = due.map(|letter| letter.id).collect();
         match sort_letters(letters) {
@@ -291,8 +298,8 @@ impl LetterRuns {
         admitted
     }
 
-    /// Ends a run without a publish: its marks are seen, or their letters wait behind the one that
-    /// blocks the key.
+    /// Ends a run of which nothing is published. A due letter behind the one that blocks the key is
+    /// recorded as held, any other mark as seen.
     fn end(&mut self, scope: RunScope, marks: Vec<Mark>, behind: &[LetterId]) {
         let record = |Mark { id, at }| {
             let waits = behind.contains(&id);
@@ -304,7 +311,7 @@ impl LetterRuns {
         self.records.ended.push(scope);
     }
 
-    /// Notes that a letter is published. The next of its run follows by itself.
+    /// Notes that a letter is published. Its lane makes the next letter of the run ready.
     pub(in crate::delivery) fn published(&mut self, ticket: Ticket, stream_seq: u64) {
         let Some(LoadedLetter { run: number, id, .. }) = self.loaded_letters.remove(&ticket) else {
             return;
@@ -315,8 +322,8 @@ impl LetterRuns {
             self.records.stream_floor.map_or(run.stream_floor, |other| other.min(run.stream_floor));
         self.records.stream_floor = Some(floor);
         let is_last = run.tickets.is_empty();
-        // The mark stays until the run has ended, or a crash would forget the letters behind it.
-        // One more load finds the letters that came behind the run.
+        // A due mark stays until the run has ended, or a crash would forget the letters behind it.
+        // One more load finds the letters that were written behind the run meanwhile.
         let mut load = is_last;
         for mark in run.marks.iter_mut().filter(|mark| mark.id == id) {
             mark.at = None;
@@ -336,7 +343,8 @@ impl LetterRuns {
         }
     }
 
-    /// Sets the letter back to its table and ends its run. Returns the other tickets of the run.
+    /// Puts the letter back into its table with this change, and ends its run. Returns the tickets
+    /// of the other letters of the run.
     pub(in crate::delivery) fn set_back(
         &mut self,
         ticket: Ticket,
@@ -348,12 +356,14 @@ impl LetterRuns {
         let Some(run) = self.runs.get_mut(&number) else { return Vec::new() };
         run.marks.retain(|mark| mark.id != id);
         let left: Vec<Ticket> = run.tickets.drain(..).filter(|other| *other != ticket).collect();
-        // The key is loaded again if this letter does not block it, or gave way to a newer event.
+        // The key is loaded again if this letter does not block it, or if it left memory behind an
+        // event that became a letter.
         let load = matches!(change, LetterChange::Dead { holds: false, .. } | LetterChange::Held)
             && matches!(run.scope, RunScope::Key(_));
         self.records.unwritten.push_back(Record { id, change, load });
         for other in &left {
-            // A due mark would be found again at once, behind this letter, so the letter is held.
+            // The other letters now wait behind this one. A due mark of theirs would be found again
+            // at once, so they become held letters, without a mark.
             if let Some(LoadedLetter { id, .. }) = self.loaded_letters.remove(other)
                 && let Some(at) = run.marks.iter().position(|mark| mark.id == id)
             {

@@ -28,14 +28,14 @@ impl Delivery {
         self.blocked.is_overflown()
     }
 
-    /// Whether every key counts as blocked although few enough are left, so that a reload of the
-    /// keys helps.
+    /// Whether every key counts as blocked although so few blocked keys are left that memory has
+    /// room for them. A reload of the blocked keys ends that.
     pub fn wants_blocked_keys(&self) -> bool {
         self.blocked.wants_reload()
     }
 
-    /// Retries a message later that the broker refused for now: after a short wait in memory, after
-    /// a long one as a letter.
+    /// Retries a message that the broker refused for now. The event spends a short wait in memory;
+    /// for a long one it becomes a letter.
     pub(in crate::delivery) fn retry_later(
         &mut self,
         ticket: Ticket,
@@ -65,8 +65,8 @@ impl Delivery {
         self.leave_as_retrying(ticket, retry);
     }
 
-    /// Makes the event a dead letter at once, even if others of its key stand before it. An event
-    /// that waits for its turn is copied from the outbox, and this one cannot be.
+    /// Makes an event with an unreadable row a dead letter at once, even if earlier events of its
+    /// key still wait. A held letter is a copy of its row, which cannot be made of this one.
     pub(in crate::delivery) fn dead_letter_at_once(
         &mut self,
         ticket: Ticket,
@@ -87,7 +87,8 @@ impl Delivery {
         if self.letters.loaded(ticket).is_some() {
             self.set_back(ticket, LetterChange::Retrying(retry));
         } else {
-            // This holds for any `on_dead`: the event is not dead, so order is kept.
+            // The key is blocked whatever `on_dead` says: the event is not dead, so the order of
+            // its key is kept.
             self.leave_and_hold(ticket, Verdict::Retrying(retry));
         }
     }
@@ -113,8 +114,8 @@ impl Delivery {
         self.letters.is_active(key, id)
     }
 
-    /// Takes the loaded letters of one key. When the load began, everything below `settled_up_to`
-    /// was settled.
+    /// Takes the loaded letters of one key. When the load began, every event with a ticket below
+    /// `settled_up_to` was settled.
     pub fn take_letters(&mut self, loaded: KeyLetters, settled_up_to: Ticket) {
         let floor = self.floor_now();
         let blocked = &mut self.blocked;
@@ -158,7 +159,8 @@ impl Delivery {
         self.blocked.recorded();
     }
 
-    /// Sets a letter back to its table, and removes the rest of its run from memory.
+    /// Puts a letter back into its table with this change, and removes the rest of its run from
+    /// memory.
     pub(in crate::delivery) fn set_back(&mut self, ticket: Ticket, change: LetterChange) {
         let mut leaving = self.letters.set_back(ticket, change);
         leaving.push(ticket);

@@ -12,7 +12,7 @@ use crate::delivery::{
     pace::trial::{Load, Trial},
 };
 
-/// Most events of one batch, by the protocol.
+/// Most events of one batch, by the protocol of JetStream.
 pub const BATCH_EVENTS_MAX: usize = 1000;
 
 /// Fewest events that are worth a batch; fewer are sent alone.
@@ -24,10 +24,11 @@ const PIPELINED: usize = 2;
 /// Most fast batches in flight: the server stores their messages while the next ones arrive.
 const PIPELINED_FAST: usize = 4;
 
-/// Age from which an unanswered batch is late: events that do not fit in another batch go alone.
+/// Age, inclusive, from which an unanswered batch is late. While one is late, events that would
+/// wait for room in a batch are sent alone.
 const LATE_AFTER: Duration = Duration::from_millis(250);
 
-/// The waits before the next batch of a kind after one was refused or not answered.
+/// Waits before the next batch of a kind, after a batch of that kind was refused or not answered.
 const AFTER_FAILURE: Backoff =
     Backoff { first: Duration::from_millis(100), longest: Duration::from_mins(1) };
 
@@ -36,7 +37,7 @@ const AFTER_FAILURE: Backoff =
 pub enum Grouping {
     /// As a message of its own.
     Single,
-    /// The first event of a batch of these events.
+    /// In one batch with these events, as the first of them.
     Batch(BatchKind, Vec<Ticket>),
     /// Later, when the window has room for a batch. The event was given back.
     Wait,
@@ -45,9 +46,9 @@ pub enum Grouping {
 /// Kind of a batch: how the log stores it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BatchKind {
-    /// As a whole, or not at all.
+    /// Stored as a whole, or not at all.
     Atomic,
-    /// Message by message, up to the first gap or fault.
+    /// Stored message by message, in order, up to the first gap or fault.
     Fast,
 }
 
@@ -59,7 +60,8 @@ pub enum BatchOutcome {
         /// Stream sequence of the last message.
         last_seq: u64,
     },
-    /// The log has counted each message of a fast batch, those whose id it recognised included.
+    /// The log has counted each message of a fast batch. The count includes messages whose id it
+    /// recognised, and which it did not store again.
     Seen {
         /// Stream sequence of the last message that was stored.
         last_seq: u64,
@@ -155,8 +157,8 @@ impl Batcher {
     fn kind(&self, now: Instant) -> Option<BatchKind> {
         let (atomic, fast) = match self.stream {
             Batching::Always(kind) => (kind == BatchKind::Atomic, kind == BatchKind::Fast),
-            // A fast batch spares the answer to each event. But few are in flight at a time, so
-            // under light load an event would wait for its turn.
+            // A fast batch has one answer instead of one for each event. But few batches are in
+            // flight at a time, so under light load an event would wait for one to be answered.
             Batching::IfFaster(taken) => (
                 taken.has(BatchKind::Atomic) && self.trial.is_batched(),
                 taken.has(BatchKind::Fast) && self.load == Load::Full,
@@ -239,7 +241,8 @@ impl Delivery {
         self.batcher.trial = Trial::default();
     }
 
-    /// Notes the last sequence of the log. It counts while nothing is in flight.
+    /// Notes the last sequence of the log. It is ignored while anything is in flight, because a
+    /// message in flight may have raised it.
     pub fn stream_reaches(&mut self, last_seq: u64) {
         if self.window.in_flight() == 0 {
             self.batcher.known = last_seq;
@@ -250,7 +253,8 @@ impl Delivery {
     /// [`Delivery::batch_sent`], [`Delivery::give_back_batch`] or [`Delivery::refuse`].
     pub fn choose_grouping(&mut self, first: Ticket, now: Instant) -> Grouping {
         let Some(kind) = self.batcher.kind(now) else { return Grouping::Single };
-        // Each event is compared with the last values of the log first.
+        // In a log of last values each event is first compared with the newest one of its key and
+        // subject, so it is sent alone.
         if !self.last_values.is_empty() {
             return Grouping::Single;
         }
@@ -260,7 +264,8 @@ impl Delivery {
         let (room, whole) = (self.window.room_for_batch(), self.window.whole());
         let in_flight = self.batcher.in_flight.len();
         let is_held_up = self.batcher.is_one_late(now);
-        // The only lane in memory has one batch in flight at a time.
+        // A lane has one batch in flight at a time. So while no other lane is ready, a batch may
+        // fill the whole window.
         let pipelined = match kind {
             BatchKind::Atomic => PIPELINED,
             BatchKind::Fast => PIPELINED_FAST,
@@ -268,7 +273,8 @@ impl Delivery {
         let parts = if self.lanes.is_nothing_ready() { 1 } else { pipelined };
         let most = (whole.events / parts).min(BATCH_EVENTS_MAX);
         let waiting = self.lanes.len() - self.window.in_flight().min(self.lanes.len());
-        // Single messages free the window one by one, and no batch would fit in that room.
+        // Single messages in flight free the window one by one, so a batch that takes the free room
+        // at once would stay small.
         let is_cramped = room.events < most.min(waiting) / 2;
         if in_flight >= pipelined || is_cramped {
             if is_held_up {
@@ -279,7 +285,8 @@ impl Delivery {
         }
         let recognised_since = match kind {
             BatchKind::Atomic => now.checked_sub(self.recognised_for),
-            // The log skips an id that it recognises, and counts it as if it were stored.
+            // In a fast batch the log skips a message whose id it recognises, and counts it as
+            // stored. So no uncertain event goes in one.
             BatchKind::Fast => Some(now),
         };
         let events = room.events.min(most);
@@ -306,7 +313,7 @@ impl Delivery {
         self.lanes.batch_sent(batch, self.stream.acked, now);
     }
 
-    /// Puts events back of which the broker has none.
+    /// Puts the events of a batch back of which the broker has received none.
     pub fn give_back_batch(&mut self, batch: &[Ticket]) {
         self.lanes.give_back_batch(batch);
     }
@@ -362,8 +369,9 @@ impl Delivery {
             BatchOutcome::Refused { .. } | BatchOutcome::Committed { .. } => {
                 self.split_batch(batch, MissingAnswer::Possibly, now)
             }
-            // Another writer has written into the log, or it recognised an id, or it lost messages.
-            // Each event is sent again, and a duplicate is compared then.
+            // Another program has written into the log, or the log recognised an id, or it lost
+            // messages. Each event is sent again. If the log then calls it a duplicate, it is
+            // compared with the stored message.
             BatchOutcome::Seen { last_seq } => {
                 let is_more = *last_seq > self.expected(batch);
                 self.batcher.known = if is_more { *last_seq } else { 0 };
@@ -391,7 +399,8 @@ impl Delivery {
             self.note_stream_seq(stream_seq, id);
             self.mark_published(*ticket, stream_seq);
         }
-        // This comes last: while the events count as a batch, none of them is ready.
+        // The batch counts as answered only now, so that none of its events became ready in its
+        // lane before.
         self.lanes.batch_answered(batch);
         let transition = self.breaker.succeed();
         if went_back { Transition::WentBack } else { transition }

@@ -26,7 +26,7 @@ pub struct BlockedBounds {
     pub keys: usize,
     /// Most suspected keys that are kept as texts.
     pub suspects: usize,
-    /// Most bytes of the texts of either kind.
+    /// Most bytes of the texts of blocked keys, and as many of those of suspected keys.
     pub key_bytes: usize,
     /// Most fingerprints of further keys. Each takes 8 bytes and an eighth more.
     pub fingerprints: usize,
@@ -41,9 +41,9 @@ impl Default for BlockedBounds {
 /// Certainty with which an event is blocked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Certainty {
-    /// A letter of its key stands before it, and that one is dead or has a mark.
+    /// A letter of its key stands before the event, and that letter is dead or has a mark.
     Known,
-    /// A letter of its key may stand before it, so that the event needs a mark of its own.
+    /// A letter of its key may stand before the event, so that the event needs a mark of its own.
     Suspected,
 }
 
@@ -55,20 +55,21 @@ pub(in crate::delivery) struct Blocked {
     listed: Keys<Option<Ticket>>,
     /// Keys of suspected events, until the last of these events is settled or the key is released.
     suspects: Keys<Ticket>,
-    /// Fingerprints of the blocked keys that are not listed, one for each time a key was counted.
+    /// Fingerprints of the blocked keys that are not kept as texts. A key that was blocked twice
+    /// has two.
     fingerprints: Fingerprints,
     hasher: RandomState,
-    /// Whether the fingerprints were exhausted, so that every key is suspected.
+    /// Whether the bound on fingerprints was reached, so that every key is suspected.
     is_overflown: bool,
-    /// Last event that became a held letter and whose key could not be kept.
+    /// Last event that became a held letter and whose key could not be kept as a text.
     last_unlisted: Option<Ticket>,
     /// Ticket up to which events were settled when suspects were last removed.
     swept: Option<Ticket>,
     reload: Reload,
 }
 
-/// State of a reload of the keys. It waits until releases are recorded, or released keys would
-/// come back.
+/// State of a reload of the blocked keys from the database. The reload waits until the releases are
+/// recorded there, because it would block released keys again before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Reload {
     No,
@@ -120,7 +121,7 @@ impl Blocked {
         }
     }
 
-    /// Notes that these records are written.
+    /// Notes that the records of letters are written.
     pub(in crate::delivery) fn recorded(&mut self) {
         if self.reload == Reload::OnceRecorded {
             self.reload = Reload::Due;
@@ -176,8 +177,9 @@ impl Blocked {
         Some(Certainty::Suspected)
     }
 
-    /// Releases a key that has no letter left among those settled before `settled_up_to`. A key
-    /// whose events became held letters since stays blocked. Returns whether it was released.
+    /// Releases a key that has no letter left among the events settled before `settled_up_to`. If
+    /// an event of the key became a held letter since, the key stays blocked. Returns whether it
+    /// was released.
     pub(in crate::delivery) fn release(
         &mut self,
         key: &AggregateKey,
@@ -191,21 +193,22 @@ impl Blocked {
             return false;
         }
         self.suspects.remove(key);
-        // A key that was never blocked may share the fingerprint of a blocked one. Among a million
-        // blocked keys that happens once in 10^13 times; the order of the other key is then lost.
+        // A key that was never blocked may share the fingerprint of a blocked one. Its release then
+        // takes the fingerprint of the blocked key, whose order is lost. Among a million blocked
+        // keys that happens once in 10^13 times.
         if !self.listed.remove(key) && !self.fingerprints.is_empty() {
             self.fingerprints.remove(self.fingerprint(key));
         }
         true
     }
 
-    /// Makes a key suspected without reason.
+    /// Makes a key suspected although it has no letter.
     #[cfg(test)]
     pub(in crate::delivery) fn suspect(&mut self, key: &AggregateKey) {
         self.fingerprints.insert(self.fingerprint(key));
     }
 
-    /// Set of these keys with other bounds.
+    /// Set of these blocked keys, with the bounds of a simulated history.
     #[cfg(test)]
     pub(in crate::delivery) fn for_a_history(
         bounds: BlockedBounds,
@@ -236,8 +239,9 @@ impl Blocked {
         is_counted || self.is_overflown
     }
 
-    /// Whether one more suspect can be kept. At the bound, suspects whose events are settled are
-    /// removed first; the next event of such a key has a mark again.
+    /// Whether one more suspected key can be kept as a text. At the bound, suspected keys whose
+    /// events are settled are removed first. The next event of such a key has a mark of its own
+    /// again.
     fn has_room_for_suspect(&mut self, key: &AggregateKey, settled_up_to: Ticket) -> bool {
         let BlockedBounds { suspects, key_bytes, .. } = self.bounds;
         if self.suspects.has_room(key, suspects, key_bytes) {
@@ -320,7 +324,7 @@ mod tests {
         assert_eq!(check(&mut blocked, 2, 3), Some(Certainty::Suspected));
         assert_eq!(check(&mut blocked, 3, 3), Some(Certainty::Known));
         assert_eq!(check(&mut blocked, 4, 9), None);
-        // There is no room to keep a second suspect, so each of its events has a mark.
+        // There is no room to keep a second suspected key, so each event of that key has a mark.
         assert_eq!(check(&mut blocked, 5, 2), Some(Certainty::Suspected));
         assert_eq!(check(&mut blocked, 6, 2), Some(Certainty::Suspected));
         let later = blocked.check_event(Ticket(7), &event(1, Some(2)), Ticket(7));

@@ -41,8 +41,8 @@ impl Ticket {
 #[derive(Debug, Default)]
 pub struct Lanes {
     waiting: FxHashMap<Ticket, Waiting>,
-    /// Lanes by key. Their number is bounded by the events in memory, so colliding keys cost
-    /// little.
+    /// Lanes by key. There are at most as many as events in memory, so keys with colliding hashes
+    /// cost little.
     by_key: FxHashMap<AggregateKey, Lane>,
     /// Ready events: heads of lanes and events without a key, in the order of sending.
     ready: VecDeque<Ticket>,
@@ -64,15 +64,15 @@ struct Waiting {
     transit: Transit,
     /// Time since which the log may contain the event without our knowing.
     uncertain_since: Option<Instant>,
-    /// Exclusive lower bound for the stream sequence of such a message. Lower sequences were
-    /// scanned, or were in use when the event was first sent.
+    /// Exclusive lower bound for the stream sequence under which the log may contain the event.
+    /// Lower sequences were scanned, or were in use when the event was first sent.
     stored_above: u64,
     missing_answer: MissingAnswer,
     /// Whether a scan has searched the log for the event and not found it.
     was_scanned_for: bool,
     /// Latest time at which the event was sent, may have been sent, or its answer was given up.
     last_sent: Option<Instant>,
-    /// Highest stream sequence known at the last send: an exclusive lower bound for its own.
+    /// Highest stream sequence known when the event was last sent. That message has a higher one.
     sent_above: u64,
 }
 
@@ -86,16 +86,19 @@ enum Transit {
 }
 
 /// Whether a message of an event stayed without an answer, so that the log may contain it. The
-/// answer to another message does not end that; a scan some time after the last send does.
+/// answer to another message of the event does not end that; a scan some time after the last send
+/// does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::delivery) enum MissingAnswer {
     /// Every message of the event was answered.
     None,
-    /// An earlier run may have sent the event, a scan came too early, or a batch of it was refused.
+    /// An earlier run may have sent the event, a scan for it came too early, or a batch with it was
+    /// refused.
     Possibly,
     /// A message of the event stayed without an answer.
     Certainly,
-    /// Either of the two before, and a scan has to search for the event before it is sent again.
+    /// A message stayed without an answer, possibly or certainly, and a scan has to search for the
+    /// event before it is sent again.
     ScanFirst,
 }
 
@@ -104,7 +107,8 @@ pub(in crate::delivery) enum MissingAnswer {
 pub struct RemovedLane {
     /// Key of the lane.
     pub key: AggregateKey,
-    /// Last row among its events.
+    /// Last event of the lane that is a row of the outbox and not a letter; `None` without such an
+    /// event.
     pub last: Option<Ticket>,
     /// Events behind the first, in order.
     pub behind: Vec<Ticket>,
@@ -177,7 +181,8 @@ impl Lanes {
                 self.ready.push_back(ticket);
             }
         }
-        // An event that left memory before its turn has left its ticket in the queue.
+        // An event that left memory before its turn may have left its ticket in the queue, so that
+        // ticket is skipped.
         while let Some(ticket) = self.ready.pop_front() {
             if self.waiting.contains_key(&ticket) {
                 return Some(ticket);
@@ -213,7 +218,8 @@ impl Lanes {
         self.waiting.get(&ticket).map_or(0, |waiting| waiting.sent_above)
     }
 
-    /// Notes that the event was handed to the broker, when sequences up to `above` were in use.
+    /// Notes that the event was handed to the broker, when stream sequences up to `above` were in
+    /// use.
     pub fn sent(&mut self, ticket: Ticket, above: u64, now: Instant) {
         self.on_its_way(ticket, Transit::Alone, (above, now));
     }
@@ -303,7 +309,7 @@ impl Lanes {
         self.waiting.values().map(|waiting| &*waiting.event)
     }
 
-    /// Whether a message of the event may have been stored, or may still be.
+    /// Whether a message of the event may be stored already, or may still arrive and be stored.
     pub fn has_unanswered(&self, ticket: Ticket) -> bool {
         self.waiting
             .get(&ticket)
@@ -315,7 +321,8 @@ impl Lanes {
         self.waiting.get(&ticket).is_some_and(|waiting| waiting.transit == Transit::Alone)
     }
 
-    /// Marks the event as unanswered, because an answer may concern another message of it.
+    /// Marks the event as unanswered, because the broker's complaint that ended its publish may
+    /// concern another message.
     pub fn mark_unanswered(&mut self, ticket: Ticket) {
         if let Some(waiting) = self.waiting.get_mut(&ticket) {
             waiting.missing_answer = MissingAnswer::Certainly;
@@ -400,7 +407,7 @@ impl Lanes {
     ///
     /// # Panics
     /// If the event was not at the head of its lane: order is lost, so the program ends (invariant
-    /// 3).
+    /// 3 in `src/lib.rs`).
     pub fn leave(&mut self, ticket: Ticket) {
         let Some(Waiting { event, .. }) = self.waiting.remove(&ticket) else { return };
         self.bytes -= event.footprint();
@@ -413,8 +420,8 @@ impl Lanes {
         }
     }
 
-    /// Removes the event and everything queued behind it, for the letters; the caller blocks the
-    /// key. Of an event without a key only the event is removed.
+    /// Removes the event and everything queued behind it, because they become letters. The caller
+    /// blocks the key. An event without a key is removed alone.
     pub fn leave_with_lane(&mut self, ticket: Ticket) -> Option<RemovedLane> {
         let key = self.waiting.get(&ticket).and_then(|waiting| waiting.event.lane().cloned());
         let Some(key) = key else {
@@ -432,7 +439,8 @@ impl Lanes {
         Some(RemovedLane { key, last, behind })
     }
 
-    /// Removes events out of turn too: as letters, or because the log contains them.
+    /// Removes events, also from the middle of their lane: letters that return to their table, or
+    /// events that the log contains.
     pub fn abandon(&mut self, tickets: &[Ticket]) {
         for ticket in tickets {
             let Some(key) = self.forget(*ticket) else { continue };

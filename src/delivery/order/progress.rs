@@ -14,18 +14,19 @@ const LETTERS_MAX: usize = 256;
 /// Fetched rows that are not settled in the database, in the order of fetching.
 ///
 /// Rows come in spans. A span is the rows that became visible between two snapshots, in `seq`
-/// order. Spans follow each other, so that a fetch need not wait for the answers of the last one.
-/// A settlement writes the first unfinished span, and the row up to which it is decided.
+/// order. Several spans may follow each other, so that the next one is fetched before the last one
+/// is answered. A settlement writes the first unfinished span, and the row up to which it is
+/// decided.
 #[derive(Debug)]
 pub struct Progress {
     position: Position,
     spans: VecDeque<Span>,
     slots: VecDeque<FetchedRow>,
-    /// Ticket of the first fetched row.
+    /// Ticket of the first row in `slots`.
     first: u64,
     letters: Vec<NewLetter>,
     settled: usize,
-    /// Number of these that were published.
+    /// Number of published events among the `settled` ones.
     published: usize,
     moved: bool,
 }
@@ -112,7 +113,7 @@ impl Progress {
         self.slots.front().map(|slot| slot.stream_floor)
     }
 
-    /// Admits a fetched row. Its message is stored above `stream_floor`.
+    /// Admits a fetched row. Its message has or will have a stream sequence above `stream_floor`.
     pub fn admit(&mut self, seq: Seq, stream_floor: u64) -> Ticket {
         let ticket = self.next_ticket();
         if let Some(span) = self.spans.back_mut() {
@@ -136,8 +137,8 @@ impl Progress {
         let end = self.next_ticket().0;
         let Some(last) = self.spans.pop_back() else { return };
         let begin = self.spans.back().map_or(Some(self.first), |span| span.end);
-        // A span without rows only moves the target of the one before it. So no spans pile up while
-        // other programs write to the database.
+        // A span without rows only moves the target of the span before it. So no spans pile up
+        // while other programs write to the database.
         match self.spans.back_mut() {
             Some(previous) if begin == Some(end) => {
                 previous.target = last.target;
@@ -220,7 +221,7 @@ impl Progress {
         }
     }
 
-    /// Moves the position over rows that were read and filtered.
+    /// Moves the position over rows that were read and left out by the filter.
     fn pass_over(&mut self) {
         if let [span] = self.spans.make_contiguous()
             && span.end.is_none()

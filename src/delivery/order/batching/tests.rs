@@ -25,8 +25,8 @@ fn full_of_two_keys(now: Instant) -> Delivery {
     delivery
 }
 
-/// Published events used to leave the places of their batch behind among the ready ones: the
-/// next batches were small, and now and then one key had all of them.
+/// Defect of an earlier version: published events of a batch left their tickets in the queue of
+/// ready events. The next batches were small, and sometimes one key had a whole batch.
 #[test]
 fn hot_keys_share_every_batch() {
     let now = Instant::now();
@@ -57,7 +57,8 @@ fn hot_keys_share_every_batch() {
     assert!(batches <= 30, "{batches} batches");
 }
 
-/// The stream counts what it recognises among what it took, so the count alone says nothing.
+/// The answer to a fast batch counts recognised messages too. So the count alone does not show that
+/// all were stored.
 #[test]
 fn a_fast_batch_counts_only_when_the_stream_has_grown_by_it() {
     let now = Instant::now();
@@ -74,7 +75,7 @@ fn a_fast_batch_counts_only_when_the_stream_has_grown_by_it() {
             panic!("no batch");
         };
         delivery.batch_sent(kind, &batch, now);
-        // A sequence that is seen while a batch is on its way may be part of it.
+        // A last sequence that is seen while a batch is in flight may be that of its own messages.
         delivery.stream_reaches(101);
         let last_seq = (100 + batch.len() as u64).strict_add_signed(grown);
         let outcome = BatchOutcome::Seen { last_seq };
@@ -130,7 +131,7 @@ fn fast_batches_take_over_from_atomic_ones_that_fail() {
     delivery.set_batches(Batching::IfFaster(BatchSupport::Both));
     delivery.batcher.load = Load::Full;
     assert_eq!(delivery.batcher.kind(now), Some(BatchKind::Fast), "nothing is measured yet");
-    // The fast ones are slow, so that atomic ones are tried.
+    // Fast batches are slow here, so that atomic ones are tried.
     let at = now + Duration::from_millis(250);
     delivery.batcher.trial.measure(0, Load::Full, now);
     delivery.batcher.trial.measure(100, Load::Full, at);
@@ -142,7 +143,7 @@ fn fast_batches_take_over_from_atomic_ones_that_fail() {
     assert_eq!(delivery.batcher.kind(at + AFTER_FAILURE.after(1)), Some(BatchKind::Atomic));
 }
 
-/// Half of what there is room for begins it, and a quarter keeps it going.
+/// Full load begins when half of the memory budget is in use, and lasts while a quarter is.
 #[test]
 fn a_page_that_is_late_does_not_end_the_full_load() {
     let now = Instant::now();

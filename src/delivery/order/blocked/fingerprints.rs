@@ -63,7 +63,7 @@ impl Fingerprints {
 }
 
 fn shard_of(number: u64) -> usize {
-    // The upper bits name one of as many shards as there are.
+    // The highest bits of a number are the index of its shard.
     usize::try_from(number >> (u64::BITS - SHARDS.trailing_zeros())).unwrap_or_default()
 }
 

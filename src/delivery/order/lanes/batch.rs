@@ -15,7 +15,8 @@ const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 pub(in crate::delivery) struct BatchRoom {
     pub(in crate::delivery) events: usize,
     pub(in crate::delivery) bytes: usize,
-    /// Time before which an uncertain event is left out of the batch; `None` leaves none out.
+    /// Events that became uncertain at this time or earlier are left out of the batch. `None`
+    /// leaves none out.
     pub(in crate::delivery) recognised_since: Option<Instant>,
 }
 
@@ -33,8 +34,8 @@ impl Lanes {
         self.ready.is_empty()
     }
 
-    /// Batch of this event and of other ready events that were never sent. Each lane gets its
-    /// share, so that none waits for another.
+    /// Batch of this event, of other ready events, and of those behind them in their lanes. None of
+    /// them was ever sent. Each lane gets its share, so that none waits for another.
     pub(in crate::delivery) fn batch(&mut self, first: Ticket, mut room: BatchRoom) -> Vec<Ticket> {
         let mut batch = Vec::with_capacity(room.events);
         let most = (room.events / (self.ready.len() + 1)).max(1);
@@ -68,7 +69,8 @@ impl Lanes {
         let before = batch.len();
         match waiting.event.lane().and_then(|key| self.by_key.get(key)) {
             None => drop(self.add(batch, first, room)),
-            // An event that left memory before its turn has left its ticket in the queue.
+            // An event that left memory before its turn may have left its ticket in the queue, so
+            // that ticket is skipped.
             Some(lane) if lane.first() != first => {}
             Some(lane) => {
                 for ticket in lane.iter().take(most) {
@@ -84,8 +86,8 @@ impl Lanes {
     fn add(&self, batch: &mut Vec<Ticket>, ticket: Ticket, room: &mut BatchRoom) -> Option<()> {
         let waiting = self.waiting.get(&ticket)?;
         let bytes = waiting.event.payload.len();
-        // An event that an earlier run may have sent only spoils an atomic batch, as long as the
-        // log recognises its id.
+        // An atomic batch with an event that an earlier run has sent is refused, as long as the log
+        // recognises the id. After that time the event would be stored twice.
         let is_recognised = match waiting.missing_answer {
             MissingAnswer::None => true,
             MissingAnswer::Possibly => waiting.uncertain_since > room.recognised_since,
