@@ -44,7 +44,8 @@ pub enum Growth {
 }
 
 impl RetryPolicy {
-    /// Wait after this many attempts, counted from 1. The same `draw` gives the same wait.
+    /// Wait after this many attempts, counted from 1. `draw` is the seed of the jitter: the same
+    /// `draw` gives the same wait.
     pub fn wait(&self, attempts: u32, draw: u64) -> Duration {
         let whole = match self.growth {
             Growth::Linear => self.delay.saturating_mul(attempts.max(1)).min(self.max_delay),

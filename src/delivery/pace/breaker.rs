@@ -1,10 +1,11 @@
-//! Breaker: closed, it lets events flow to the log; open, none; half-open, one probe.
+//! Breaker: it decides whether events may flow to the log. A closed one lets all through, an open
+//! one none, a half-open one a single probe.
 
 use std::time::{Duration, Instant};
 
 use crate::delivery::{Backoff, Closure};
 
-/// The waits before a probe.
+/// Waits before a probe, by the number of failures in a row.
 const PROBE: Backoff =
     Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(10) };
 
@@ -53,7 +54,8 @@ impl Breaker {
         Self { state: BreakerState::Closed, failures: 0, cause: None }
     }
 
-    /// Cause for which the breaker is not closed, and its beginning.
+    /// Closure for which the breaker is not closed, and the time at which the first of its closures
+    /// came.
     pub fn cause(&self) -> Option<&(Closure, Instant)> {
         self.cause.as_ref()
     }
@@ -113,7 +115,7 @@ impl Breaker {
     /// Opens the breaker, because every message is refused just now.
     pub fn fail(&mut self, closure: Closure, now: Instant) -> Transition {
         let same = self.cause.as_ref().is_some_and(|(known, _)| *known == closure);
-        // Of messages that fail together only the first counts.
+        // Many messages may fail together; only the first failure counts.
         if !matches!(self.state, BreakerState::Open { .. }) {
             self.failures += 1;
             self.state = BreakerState::Open { until: now + PROBE.after(self.failures) };

@@ -25,26 +25,28 @@ const REMEASURE_AFTER: Duration = Duration::from_mins(1);
 pub enum TrialResult {
     /// Atomic batches are clearly faster, and are kept.
     BatchesFaster {
-        /// Rate in atomic batches.
+        /// Events a second in atomic batches.
         batched: f64,
-        /// Rate of the other way.
+        /// Events a second without atomic batches.
         otherwise: f64,
     },
     /// Atomic batches were tried and are not clearly faster.
     NotFaster {
-        /// Rate in atomic batches.
+        /// Events a second in atomic batches.
         batched: f64,
-        /// Rate of the other way.
+        /// Events a second without atomic batches.
         otherwise: f64,
     },
-    /// Atomic batches are left for a new measurement.
+    /// The last result is too old: events go without atomic batches until the rate is measured
+    /// anew.
     Restarted,
 }
 
-/// Load: whether the rate of acknowledgements is a measure of the broker.
+/// Load of the broker. The rate of acknowledgements shows what the broker can do only under full
+/// load.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::delivery) enum Load {
-    /// More events wait than may be in flight, so the broker limits the rate.
+    /// So many events wait in memory that the broker limits the rate.
     Full,
     #[default]
     Light,
@@ -162,7 +164,8 @@ impl Trial {
 mod tests {
     use super::*;
 
-    /// A broker that takes so many events a second in each way.
+    /// Simulated broker that acknowledges `single` events a second without atomic batches, and
+    /// `batched` events a second with them.
     struct SimulatedBroker {
         single: u64,
         batched: u64,
@@ -176,7 +179,7 @@ mod tests {
             Self { single, batched, acked: 0, now: Instant::now(), trial: Trial::default() }
         }
 
-        /// Works for so long. Returns the share of the time in which everything went in batches.
+        /// Runs for `time`. Returns the share of the time in which events went in atomic batches.
         fn work(&mut self, time: Duration, load: Load) -> f64 {
             const TURN: Duration = Duration::from_millis(10);
             let (mut turns, mut batched) = (0.0, 0.0);
@@ -244,8 +247,9 @@ mod tests {
         assert!(broker.work(REMEASURE_AFTER, Load::Light) == 0.0, "but not for ever");
     }
 
-    /// A batch of a hot key goes in each round trip, and the last one ends when nothing else may
-    /// go: what arrives then must not be taken for the rate of single messages.
+    /// With one hot key, one batch or one message is answered in each round trip. The last batch is
+    /// answered after the switch to single messages. Its events must not count for the rate of
+    /// single messages.
     #[test]
     fn a_long_round_trip_does_not_spoil_the_measure() {
         const ROUND_TRIP: Duration = Duration::from_millis(240);

@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::delivery::{Delivery, Ticket};
 
-/// Capabilities of a log that decide how an event is treated that it may contain without our
-/// knowing.
+/// Capabilities of a log that decide how an uncertain event is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
     /// How long the log recognises an id that comes again; zero when it never does.

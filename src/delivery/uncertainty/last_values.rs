@@ -68,7 +68,8 @@ impl Delivery {
         })
     }
 
-    /// Takes an event as published that a later one has replaced in the log; it is not sent.
+    /// Takes an event as published without sending it, because a later one has replaced it in the
+    /// log.
     pub fn pass_over(&mut self, ticket: Ticket) {
         self.deferred.remove(&ticket);
         self.take_as_published(ticket);
@@ -142,7 +143,8 @@ mod tests {
         delivery
     }
 
-    /// After a broker was restored the versions 1 to 4 lay on top of 5.
+    /// Defect of an earlier version: after a broker was restored, the old events 1 to 4 were
+    /// published on top of the newer event 5.
     #[test]
     fn of_a_stream_of_last_values_only_what_is_newer_than_what_it_holds_is_published() {
         let now = Instant::now();

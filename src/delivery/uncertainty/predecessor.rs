@@ -27,15 +27,18 @@ pub enum EarlierRun {
 /// Rows and letters that an earlier run may have sent, for as long as some of them may be unread.
 #[derive(Debug)]
 pub(in crate::delivery) struct Predecessor {
-    /// Exclusive lower bound for the stream sequences of their messages.
+    /// Exclusive lower bound for the stream sequences of messages that the earlier run has sent and
+    /// not settled.
     stream_floor: u64,
-    /// Time of the last scan for them.
+    /// Time of the last scan for events of the earlier run; the begin of this run before the first
+    /// scan.
     scanned_at: Instant,
-    /// Inclusive upper bound for the sequences that scans have read; 0 before the first.
+    /// Inclusive upper bound for the stream sequences that scans have read; 0 before the first
+    /// scan.
     scanned_to: u64,
-    /// Begin of this run; the earlier one had ended by then.
+    /// Begin of this run. The earlier run had ended by then.
     began: Instant,
-    /// Highest `seq` that may have been sent before.
+    /// Highest `seq` that an earlier run, or another relay, may have sent.
     sent_to: Seq,
     /// Set when any row may be in the log: the `seq` up to which the earlier run may have sent.
     /// Scans raise it to the highest `seq` that they find.
@@ -47,16 +50,17 @@ pub(in crate::delivery) struct Predecessor {
 /// Progress of reading the rows that were visible to an earlier run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rows {
-    /// The earlier run's last target is read on.
+    /// The rest of the earlier run's last target is being read.
     ItsTarget,
-    /// A target of this run, which shows all of them, is read.
+    /// A target of this run is being read. It has every row that was visible to the earlier run and
+    /// is not read yet.
     OurTarget,
     AllRead,
 }
 
 impl Predecessor {
     pub(in crate::delivery) fn of(earlier: EarlierRun, stream_floor: u64, now: Instant) -> Self {
-        // The bound until the first scan.
+        // Until the first scan any row may have been sent.
         let unknown = Seq(i64::MAX);
         match earlier {
             EarlierRun::None => Self::nothing(now),
@@ -90,8 +94,8 @@ impl Predecessor {
         Self { rows: Rows::AllRead, letters_read: true, ..Self::new(0, Seq(0), now) }
     }
 
-    /// Notes a scan that began at `at` and has read on from the last one up to the sequence
-    /// `stream_seq`. `found_to` is the highest `seq` that it has found.
+    /// Notes a scan that began at `at`. It went on where the scan before it ended, and has read up
+    /// to the stream sequence `stream_seq`. `found_to` is the highest `seq` that it has found.
     pub(in crate::delivery) fn scanned(&mut self, at: Instant, found_to: Seq, stream_seq: u64) {
         self.scanned_at = at;
         self.scanned_to = self.scanned_to.max(stream_seq);
@@ -102,7 +106,8 @@ impl Predecessor {
         }
     }
 
-    /// Inclusive upper bound for the sequences that scans have read; 0 before the first.
+    /// Inclusive upper bound for the stream sequences that scans have read; 0 before the first
+    /// scan.
     pub(in crate::delivery) fn scanned_to(&self) -> u64 {
         self.scanned_to
     }
@@ -169,8 +174,8 @@ impl Predecessor {
 mod tests {
     use super::*;
 
-    /// The second scan reads only what came since the first, so what it has not found says nothing
-    /// about the rows that the first has.
+    /// A second scan reads only what the log has stored since the first one. So it must not lower
+    /// the bound that the first one has raised.
     #[test]
     fn a_scan_that_goes_on_takes_back_nothing_of_what_one_before_has_found() {
         let now = Instant::now();

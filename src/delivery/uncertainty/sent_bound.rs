@@ -3,8 +3,9 @@
 
 use crate::{delivery::Delivery, event::Seq};
 
-/// Distance of a recorded bound from the highest `seq` that was read. The next run scans for no row
-/// above the bound. At the bound, sending waits for the database.
+/// Distance, in `seq`, of a newly recorded bound from the highest row that was read. The next run
+/// scans for no row above the bound. At the bound, sending waits until the database has recorded a
+/// higher one.
 #[cfg(not(test))]
 const SENT_AHEAD: i64 = 131_072;
 #[cfg(test)]
@@ -17,7 +18,8 @@ impl Delivery {
         self.read_to > self.sent_to
     }
 
-    /// Whether the bound is near, so that a higher one should be recorded before sending waits.
+    /// Whether rows are read that are near the recorded bound, so that a higher bound should be
+    /// recorded before sending has to wait.
     pub fn is_bound_near(&self) -> bool {
         self.read_to.0.saturating_add(SENT_AHEAD / 2) > self.sent_to.0
     }

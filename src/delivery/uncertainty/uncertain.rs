@@ -16,7 +16,7 @@ impl Delivery {
     /// Whether the event is stale: the log may contain it for so long that it would not recognise
     /// the id. Then a scan comes before the event is sent again.
     ///
-    /// Of a log that cannot be scanned no event is stale: it is sent again, and may be stored
+    /// Where the log cannot be scanned, no event is stale: each is sent again, and may be stored
     /// twice.
     pub fn is_stale(&self, ticket: Ticket, now: Instant) -> bool {
         self.is_scannable && self.lanes.is_stale(ticket, self.recognised_for, now)
@@ -35,15 +35,16 @@ impl Delivery {
     /// Time since which an event of an earlier run that is read now may be in the log without our
     /// knowing. `None` once no such event can appear.
     ///
-    /// Where the log never recognises an id, a conclusive scan ends this: an event that it has not
-    /// found was not sent. Otherwise each page of a backlog would need another scan.
+    /// Where the log never recognises an id, a conclusive scan ends this uncertainty: an event that
+    /// it has not found was not sent. Otherwise each page of a backlog would need another scan.
     pub(in crate::delivery) fn uncertain_since(&self) -> Option<Instant> {
         let is_over = self.recognised_for.is_zero()
             && self.predecessor.conclusive_at(self.late_max).is_none();
         self.predecessor.uncertain_since().filter(|_| !is_over)
     }
 
-    /// Marks the event as unanswered, because an answer may concern another event.
+    /// Marks the event as unanswered, because the broker's complaint that ended its publish may
+    /// concern another message.
     pub fn mark_unanswered(&mut self, ticket: Ticket) {
         self.lanes.mark_unanswered(ticket);
     }
@@ -69,7 +70,8 @@ impl Delivery {
             self.stream.acked = stream_seq;
             self.stream.event_id = None;
         }
-        // Only events that an earlier run may have sent are compared with it from now on.
+        // From now on only events that an earlier run may have sent are compared with the result of
+        // the scan.
         if self.predecessor.may_appear() {
             self.scan_result.extend(found);
         }
@@ -153,7 +155,7 @@ mod tests {
 
     const COUNT: i64 = 8;
 
-    /// A run that follows another one, which may have sent all that there is.
+    /// Run after an earlier one, which may have sent every event.
     fn resumed(now: Instant) -> Delivery {
         let limits = WindowLimits {
             in_flight_events: 8,
@@ -168,12 +170,12 @@ mod tests {
         delivery
     }
 
-    /// The result of a scan of a log that contains these.
+    /// Result of a scan of a log that contains these events.
     fn found(seqs: &[i64]) -> ScanResult {
         ScanResult::new(seqs.iter().map(|seq| (event(*seq, None).id.0, Seq(*seq))).collect())
     }
 
-    /// Publishes whatever may go, one after the other; their places in the outbox.
+    /// Publishes every event that may be sent, one after the other. Returns their `seq`.
     fn publish_all(delivery: &mut Delivery, now: Instant) -> Vec<i64> {
         let mut published = Vec::new();
         while let Some(ticket) = delivery.next(now) {
@@ -185,8 +187,8 @@ mod tests {
         published
     }
 
-    /// Another instance had gone on for a moment and published an event behind those that wait
-    /// here; that was taken for lost order, which ends the program.
+    /// Defect of an earlier version: another instance had gone on for a moment and published an
+    /// event that was not the next of its key. The program took that for lost order, and ended.
     #[test]
     fn an_event_found_out_of_its_turn_leaves_and_the_others_of_its_key_go_in_order() {
         for stored in [&[3, 5][..], &[COUNT], &[1, 2, 3, 4, 5, 6, 7, COUNT], &[2, 4, 6, COUNT]] {
@@ -204,7 +206,7 @@ mod tests {
         }
     }
 
-    /// The same among the letters of a key.
+    /// A scan may also find a letter that is not the next of its key.
     #[test]
     fn a_letter_found_out_of_its_turn_is_published_and_the_others_of_its_key_go_in_order() {
         let now = Instant::now();
@@ -234,7 +236,7 @@ mod tests {
         assert!((1..=COUNT).all(is_published), "{records:?}");
     }
 
-    /// Each page of a backlog would ask for another scan, and wait for it.
+    /// Without this rule each page of a backlog would need another scan, and wait for it.
     #[test]
     fn a_conclusive_scan_of_a_log_without_a_memory_ends_the_past() {
         let (begun, wait) = (Instant::now(), Duration::from_secs(1));
@@ -249,8 +251,9 @@ mod tests {
         assert_eq!(publish_all(&mut delivery, now), [2, 3, 5]);
     }
 
-    /// The result of the first scan was believed for as long as the program ran: an event that the
-    /// stream lost later, and that came again as a letter, was recorded as published and not sent.
+    /// Defect of an earlier version: the result of the first scan was used until the program ended.
+    /// An event that the stream lost later, and that came again as a letter, was recorded as
+    /// published and not sent.
     #[test]
     fn what_a_scan_has_found_is_forgotten_once_all_is_read_that_may_have_been_sent() {
         let now = Instant::now();
