@@ -11,14 +11,15 @@ use crate::{
 
 impl World {
     pub(super) fn choose_grouping(&mut self, first: Ticket) -> Grouping {
-        // Now and then the trial finds the other way faster.
+        // The kind changes now and then, as if a trial had found another way of sending faster.
         let kind = if self.random.chance(50) { BatchKind::Atomic } else { BatchKind::Fast };
         let are_wanted = self.takes_batches && self.random.chance(80);
         self.delivery.set_batches(if are_wanted { Batching::Always(kind) } else { Batching::Off });
         self.delivery.choose_grouping(first, self.now)
     }
 
-    /// Hands a batch over: all of it, its first part, or so much that the rest is missing.
+    /// Hands a batch over. Sometimes its last event is left out, as one that cannot be encoded.
+    /// Sometimes the batch is cut short on its way.
     pub(super) fn send_batch(&mut self, kind: BatchKind, batch: &[Ticket]) {
         let seqs: Vec<i64> =
             batch.iter().map(|ticket| self.delivery.event(*ticket).unwrap().0.seq.0).collect();
@@ -52,7 +53,7 @@ impl World {
         self.delivery.give_back_batch(waits);
     }
 
-    /// Asserts that no other event of its key is in flight.
+    /// Asserts that no other event of this event's key is in flight.
     pub(super) fn assert_alone(&self, seq: i64) {
         let key = self.database.row(seq).key;
         let same =
@@ -68,7 +69,8 @@ impl World {
         assert_eq!(self.in_flight.len() + together, self.delivery.in_flight());
     }
 
-    /// Asserts that the mark of the log is true.
+    /// Asserts that the acknowledged sequence in the mark exists in the simulated log, and that the
+    /// event of the mark is stored there.
     pub(super) fn assert_known(&self, mark: &StreamMark) {
         let acked = usize::try_from(mark.acked).unwrap();
         assert!(acked <= self.stream.stored.len(), "{acked} is no sequence of the stream");
@@ -77,7 +79,8 @@ impl World {
         assert_eq!(id.as_u128(), u128::try_from(held).unwrap(), "another event under {acked}");
     }
 
-    /// Answers a batch, well or badly. Returns whether it was the turn of one.
+    /// Answers a batch in flight, well or badly. Returns `false` when no batch is in flight, or
+    /// when chance picks a single message instead.
     pub(super) fn answer_batch(&mut self) -> bool {
         let all = (self.batches.len() + self.in_flight.len()) as u64;
         if all == 0 || self.random.below(all) >= self.batches.len() as u64 {
@@ -97,7 +100,8 @@ impl World {
             self.sometimes.committed += 1;
             BatchOutcome::Committed { last_seq }
         } else {
-            // An earlier run had sent one of them, and it arrived after the scan.
+            // An earlier run had sent an event of the batch, and its message arrived after the
+            // scan.
             self.sometimes.refused_for_a_duplicate += 1;
             refused()
         };
@@ -106,21 +110,22 @@ impl World {
         true
     }
 
-    /// Whether one event that the broker refuses spoils the batch.
+    /// Whether the broker refuses the whole batch, because it refuses one of its events.
     fn is_refused(&mut self, seqs: &[i64]) -> bool {
         let busy = self.random.chance(80);
         seqs.iter().any(|seq| self.poison.contains(seq) || busy && self.tough.contains(seq))
     }
 
-    /// First part of a batch, as far as the broker accepts it.
+    /// First events of a batch, a random number of them, up to the first that the broker refuses
+    /// for good.
     fn part(&mut self, seqs: &[i64]) -> Vec<i64> {
         let most = usize::try_from(self.random.below(seqs.len() as u64 + 1)).unwrap();
         let is_good = |seq: &&i64| !self.poison.contains(seq);
         seqs[..most].iter().take_while(is_good).copied().collect()
     }
 
-    /// Stores a fast batch message by message, up to a fault. No id may be recognised, because the
-    /// log would skip the message without a notice.
+    /// Stores a fast batch message by message, up to a fault. Asserts that no id is recognised,
+    /// because the log would skip such a message without a notice.
     fn store_in_order(&mut self, seqs: &[i64]) -> BatchOutcome {
         let busy = self.random.chance(80);
         let mut last_seq = 0;

@@ -19,7 +19,7 @@ use crate::{
     event::{AggregateKey, Event, EventId, Payload, Position, Seq, Snapshot},
 };
 
-/// A row: which commit made it visible and which key it has.
+/// Row of the simulated outbox. `commit` is the number of the commit that made it visible.
 #[derive(Clone, Copy)]
 pub(super) struct OutboxRow {
     pub(super) seq: i64,
@@ -88,14 +88,16 @@ impl SimulatedDatabase {
         Self { rows: Vec::new(), commits: 0, position, mark, sent_to, letters: BTreeMap::new() }
     }
 
-    /// Two transactions draw sequence numbers, the later one overtakes the other, then both commit.
+    /// Inserts the rows of two transactions that overlap. The one that drew the lower sequence
+    /// numbers commits last, so its rows become visible with the next write.
     pub(super) fn write(&mut self, random: &mut SimulationRandom) {
         let first = i64::try_from(self.rows.len()).unwrap() + 1;
         let count = 1 + random.below(4);
         let late = random.below(count + 1);
         let keys = 1 + random.below(6);
         for offset in 0..count {
-            // Keys of the late transaction are its own: a lock on the aggregate would see to it.
+            // The late transaction has keys of its own: in an application a lock on the aggregate
+            // keeps two open transactions from inserting for one key.
             let late_one = offset < late;
             let commit = self.commits + if late_one { 2 } else { 1 };
             let key = (!random.chance(15)).then(|| random.below(keys) + u64::from(late_one) * 100);
@@ -182,8 +184,8 @@ impl SimulatedDatabase {
         }
     }
 
-    /// The keys that are blocked, as `load_blocked_keys.sql` gives them: what is to be loaded may
-    /// have others behind it, whatever it is.
+    /// Blocked keys, as `load_blocked_keys.sql` returns them. Any letter with a mark blocks its
+    /// key, because other letters may wait behind it. So does a dead letter that holds.
     pub(super) fn blocked_keys(&self) -> impl Iterator<Item = AggregateKey> {
         let blocks = |letter: &LetterRow| {
             letter.next.is_some()
@@ -275,7 +277,7 @@ impl SimulatedDatabase {
         }
     }
 
-    /// Letters before this one that are of its key.
+    /// Number of letters of the same key with a lower `seq`.
     pub(super) fn letters_of_same_key(&self, seq: i64) -> usize {
         let key = self.row(seq).key;
         self.letters.range(..seq).filter(|(other, _)| self.row(**other).key == key).count()
@@ -308,7 +310,8 @@ impl SimulatedDatabase {
 }
 
 fn microseconds(at: Instant) -> i64 {
-    // Instants have no number of their own: any number does that differs at another time.
+    // An `Instant` has no number of its own, so this one is counted from the first that was asked
+    // for.
     static START: OnceLock<Instant> = OnceLock::new();
     i64::try_from(at.duration_since(*START.get_or_init(|| at)).as_micros()).unwrap()
 }

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use crate::delivery::{BatchKind, Ticket};
 
-/// A message in flight. It arrives within `LATE_MAX` or never, and then nobody waits for its
-/// answer any more.
+/// A message in flight. It arrives within `LATE_MAX` milliseconds or never. After that time the
+/// relay no longer waits for its answer.
 pub(super) struct InFlight {
     pub(super) ticket: Ticket,
     pub(super) seq: i64,
@@ -13,7 +13,7 @@ pub(super) struct InFlight {
     pub(super) given_up: bool,
 }
 
-/// A batch in flight; like a single message it arrives within `LATE_MAX` or never.
+/// A batch in flight. It arrives within `LATE_MAX` milliseconds or never, as a single message does.
 pub(super) struct InFlightBatch {
     pub(super) kind: BatchKind,
     pub(super) tickets: Vec<Ticket>,

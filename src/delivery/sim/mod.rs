@@ -4,8 +4,8 @@
 //! recognises ids for a while, or not at all, or cannot even be read back; it takes batches or not,
 //! acks, loses acks, stores late, is busy, is down and refuses for good. The simulated operator
 //! redrives and discards; the simulated process is killed, or goes on for a moment beside the next
-//! one, which resumes from what was committed. In the end everything heals, and what must hold is
-//! checked.
+//! one, which resumes from what was committed. In the end all faults stop, and the promises about
+//! loss, duplicates and order are checked.
 
 mod batches;
 mod database;
@@ -28,10 +28,10 @@ pub(super) use database::{aggregate, resumed_with};
 /// Histories of one run.
 const SEEDS: u64 = 10_000;
 
-/// Steps of one history before everything heals.
+/// Steps of one history before all faults stop.
 const STEPS: usize = 200;
 
-/// A small generator, so that a seed is all there is to a history.
+/// A small random generator. Its seed alone determines a history.
 #[derive(Debug)]
 struct SimulationRandom(u64);
 
@@ -147,7 +147,7 @@ impl Sometimes {
     }
 }
 
-/// Capabilities of a log that recognises an id for so long and can be scanned.
+/// Capabilities of a log that recognises an id for `recognises` and can be scanned.
 pub(super) fn capabilities(recognises: Duration, ack_timeout: Duration) -> Capabilities {
     Capabilities { recognises, is_scannable: true, ack_timeout }
 }
@@ -197,7 +197,8 @@ fn run_all(kind: LogKind) -> Sometimes {
     sum
 }
 
-/// Asserts that the histories reached every state but these.
+/// Asserts that the histories reached every state at least five times. The states for which `but`
+/// holds must not be reached at all.
 fn assert_reached(mut sum: Sometimes, but: impl Fn(&str) -> bool) {
     for (state, times) in sum.each() {
         let is_expected = if but(state) { *times == 0 } else { *times >= 5 };
@@ -220,7 +221,8 @@ fn a_log_without_a_memory_for_ids_has_every_event_once_and_in_order_when_it_is_s
     assert_reached(run_all(LogKind::Forgets), never);
 }
 
-/// Events without an answer come twice, and no others; the first copies are in order, none is lost.
+/// Only events whose publish had no answer are stored more than once. Their first copies are in
+/// order, and no event is lost.
 #[test]
 fn a_log_that_cannot_be_read_back_loses_nothing_and_repeats_only_what_had_no_answer() {
     let never = |state: &str| {

@@ -1,4 +1,4 @@
-//! The simulated operator.
+//! The simulated operator, who redrives and discards dead letters.
 
 use super::{database::LetterRowState, world::World};
 

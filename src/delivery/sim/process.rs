@@ -31,7 +31,8 @@ impl World {
         let next = resumed(&self.database, (self.rules, self.bounds, self.kind), self.now);
         self.sometimes.overflown += u64::from(next.blocks_every_key());
         let before = std::mem::replace(&mut self.delivery, next);
-        // The zombie goes on for no longer than a message may be in flight.
+        // The killed process may go on as a zombie, but for no longer than a message may be in
+        // flight.
         let until = self.now + Duration::from_millis(LATE_MAX);
         self.zombie = goes_on.then(|| Zombie::new(before, in_flight, until));
     }
@@ -50,9 +51,8 @@ impl World {
         }
     }
 
-    /// Makes a key suspected, as if it shared the fingerprint of a blocked one. At the start this
-    /// does not happen, because a message of an earlier run in flight at the same time is too
-    /// unlikely.
+    /// Makes a random key suspected, as if it shared the fingerprint of a blocked key. Does nothing
+    /// while an event of an earlier run may still appear, because both at once are too unlikely.
     pub(super) fn suspect(&mut self) {
         if !self.delivery.predecessor.may_appear() {
             let key = aggregate(self.random.below(6) + 100 * self.random.below(2));

@@ -13,10 +13,11 @@ use crate::{
     event::Seq,
 };
 
-/// How long a log with a memory for ids recognises one.
+/// Time for which a log that recognises ids recognises one.
 const WINDOW: Duration = Duration::from_secs(2);
 
-/// Time for which an answer is waited for, and for which its message may arrive after that; in ms.
+/// Milliseconds for which the relay waits for an answer. The message may arrive for as long again
+/// after that.
 pub(super) const LATE_MAX: u64 = 300;
 
 /// The kinds of log that brokers have.
@@ -46,9 +47,11 @@ pub(super) struct SimulatedStream {
     kind: LogKind,
     pub(super) stored: Vec<i64>,
     recognised: HashMap<i64, (Instant, u64)>,
-    /// Messages in flight whose answers were given up.
+    /// Batches and messages that arrive later, with the time at which they do. The relay gets no
+    /// answer about them.
     late: Vec<(Instant, BatchKind, Vec<i64>)>,
-    /// Batches that came too late: some of it had been sent again and was stored.
+    /// Number of atomic batches that arrived late and were refused, because one of their events had
+    /// been sent again and stored meanwhile.
     pub(super) refused_late: u64,
 }
 
@@ -63,7 +66,8 @@ impl SimulatedStream {
         (now.duration_since(*at) < self.kind.capabilities().recognises).then_some(*stream_seq)
     }
 
-    /// Stores an event unless it is recognised. Returns its sequence, and whether it was.
+    /// Stores an event unless the log recognises its id. Returns its stream sequence, and whether
+    /// the id was recognised.
     pub(super) fn store(&mut self, seq: i64, now: Instant) -> (u64, bool) {
         if let Some(stream_seq) = self.recognises(seq, now) {
             return (stream_seq, true);
@@ -74,7 +78,8 @@ impl SimulatedStream {
         (stream_seq, false)
     }
 
-    /// Stores a batch, or none of it when one is recognised. Returns the sequence of its last.
+    /// Stores an atomic batch, or nothing when the log recognises the id of one of its events.
+    /// Returns the stream sequence of the last event.
     pub(super) fn store_atomic(&mut self, batch: &[i64], now: Instant) -> Option<u64> {
         if batch.iter().any(|seq| self.recognises(*seq, now).is_some()) {
             return None;
@@ -100,11 +105,11 @@ impl SimulatedStream {
 
     /// Whether the log contains the event.
     pub(super) fn contains(&self, seq: i64) -> bool {
-        // A message that was stored once has its time here, whether or not its id is recognised.
+        // Every event that was ever stored is in `recognised`, even if its time there is over.
         self.recognised.contains_key(&seq)
     }
 
-    /// Delays messages until a time.
+    /// Lets these messages arrive at `until`, without an answer to the relay.
     pub(super) fn delay(&mut self, kind: BatchKind, batch: Vec<i64>, until: Instant) {
         self.late.push((until, kind, batch));
     }

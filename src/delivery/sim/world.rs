@@ -29,8 +29,8 @@ const LIMITS: WindowLimits = WindowLimits {
     memory_bytes: 1 << 20,
 };
 
-/// Waits of which the first stay in memory and the later ones do not; each history has its own
-/// first.
+/// Retry policy under which an event spends its first waits in memory and the later ones as a
+/// letter. Each history has its own first wait.
 const RETRY: RetryPolicy = RetryPolicy {
     attempts: 3,
     delay: Duration::from_millis(350),
@@ -39,7 +39,8 @@ const RETRY: RetryPolicy = RetryPolicy {
     max_delay: Duration::from_secs(2),
 };
 
-/// Rounds of the healing in which the broker is still busy for some, and the process still killed.
+/// Rounds after the last step in which the broker is still busy for some events, and the process is
+/// still killed.
 const TOUGH_ROUNDS: usize = 60;
 
 #[expect(
@@ -61,19 +62,22 @@ pub(super) struct World {
     pub(super) now: Instant,
     pub(super) rules: DeliveryRules,
     pub(super) bounds: BlockedBounds,
-    /// The kind of log that the stream is.
+    /// The kind of the simulated log.
     pub(super) kind: LogKind,
     /// Events that a log which cannot be read back may store more than once: a publish of them had
     /// no answer, or was not settled when the process died.
     pub(super) may_repeat: HashSet<i64>,
-    /// Percent of answers that are bad: each history has its own.
+    /// Percent of answers that are bad. Each history has its own.
     pub(super) failure_percent: u64,
-    /// Events that the broker refuses for good, and those that it is busy for.
+    /// Events that the broker refuses for good.
     pub(super) poison: HashSet<i64>,
+    /// Events for which the broker is busy most of the time.
     pub(super) tough: HashSet<i64>,
-    /// Events that ever became dead. After a crash before the record they are sent again.
+    /// Events that became dead letters at any time. After a crash before that was recorded they are
+    /// sent again.
     died: HashSet<i64>,
-    /// Exclusive lower bound of the scan that is wanted before anything goes.
+    /// Exclusive lower bound, a stream sequence, of the scan that has to come before anything is
+    /// sent. `None` when no scan is needed.
     pub(super) scan_above: Option<u64>,
     pub(super) is_start: bool,
     pub(super) sometimes: Sometimes,
@@ -99,7 +103,8 @@ impl World {
         let delay = delay[usize::try_from(random.below(4)).unwrap()];
         let rules = DeliveryRules { on_dead, retry: RetryPolicy { delay, ..RETRY } };
         let now = Instant::now();
-        // Few keys as they are, few fingerprints, or room for all of them.
+        // Some histories keep only few keys as texts and few fingerprints; others have room for all
+        // keys.
         let mut bound = |most: u64| usize::try_from(random.below(most)).unwrap();
         let bounds = BlockedBounds {
             keys: [0, 1, 3, 100][bound(4)],
@@ -238,7 +243,7 @@ impl World {
         }
     }
 
-    /// Asserts that a log without a memory is scanned only when the scan is conclusive.
+    /// Asserts that a log which recognises no ids is scanned only when the scan is conclusive.
     fn assert_worth_a_scan(&self, ticket: Ticket) {
         let late_max = Duration::from_millis(LATE_MAX);
         let at = self.delivery.lanes.conclusive_at(ticket, late_max);
@@ -249,7 +254,7 @@ impl World {
         );
     }
 
-    /// Answers one message on its way, well or badly.
+    /// Answers one message in flight, well or badly.
     fn answer(&mut self) {
         if self.answer_batch() || self.in_flight.is_empty() {
             return;
@@ -314,7 +319,8 @@ impl World {
         Outcome::Acked { stream_seq, duplicate }
     }
 
-    /// The scan before anything uncertain goes again; it does not succeed at once.
+    /// Makes the scan that has to come before an uncertain event is sent again. Sometimes it fails,
+    /// and a later step makes it.
     fn scan(&mut self) {
         let Some(above) = self.scan_above else {
             if self.delivery.scan_again_at().is_some_and(|at| at <= self.now) {
@@ -326,7 +332,8 @@ impl World {
         if self.random.chance(self.failure_percent / 2) {
             return;
         }
-        // A message that was sent before has arrived by then, or its id is recognised.
+        // A message that was sent before the scan has arrived by then, or the log recognises its id
+        // later.
         let (found, last) = self.stream.scan(above);
         let found_some = u64::from(!found.is_empty());
         if self.is_start {
@@ -348,7 +355,7 @@ impl World {
             return;
         }
         let Some(settlement) = self.settling.take() else { return };
-        // A settlement that was given up is written in parts.
+        // Sometimes a settlement is written in parts, as after one that could not be written whole.
         let (settlement, rest) = if self.random.chance(50) {
             let letters = self.random.below(4);
             settlement.divide(usize::try_from(letters).unwrap_or(1))
@@ -372,7 +379,7 @@ impl World {
         self.delivery.settled(&settlement);
     }
 
-    /// Invariants 1 and 2: nothing is settled that is neither in the stream nor a letter.
+    /// Asserts invariants 1 and 2 of `src/lib.rs`: a settled row is in the log, or is a letter.
     fn assert_decided(&self, settlement: &Settlement, seq: i64) {
         let decided = self.stream.contains(seq)
             || self.database.letters.contains_key(&seq)
@@ -412,7 +419,7 @@ impl World {
         }
     }
 
-    /// Whether the first letter of a key was held behind nothing.
+    /// Whether the first letter of a key is held although no letter of the key stands before it.
     fn is_suspected_in_vain(&self, letters: &[StoredLetter]) -> bool {
         let first = letters.first().map(|letter| self.database.letters[&letter.id.0].state);
         first == Some(LetterRowState::Held)
@@ -427,7 +434,7 @@ impl World {
             return;
         }
         let Some(mut records) = self.recording.take() else { return };
-        // Records that were given up are written in parts.
+        // Sometimes records are written in parts, as after records that could not be written whole.
         let count = if self.random.chance(50) { self.random.below(4) } else { u64::MAX };
         let part = records.part(usize::try_from(count).unwrap());
         for record in &part.records {
@@ -446,19 +453,21 @@ impl World {
             return;
         }
         self.delivery.letters_recorded(&records);
-        // As in the relay, a new holding loads the keys anew.
+        // As in the relay, a new holding loads the blocked keys anew.
         if self.delivery.wants_blocked_keys() {
             self.sometimes.loaded_anew += 1;
             self.kill();
         }
     }
 
-    /// Everything works, the operator resolves all, and time passes until nothing is left to do.
+    /// Stops all faults, lets the operator resolve every dead letter, and lets time pass until
+    /// nothing is left to do.
     pub(super) fn heal(&mut self) {
         self.failure_percent = 0;
         self.database.commit_all();
         for round in 0..self.database.rows.len() * 20 + 200 {
-            // The round is later than the last kill, so that kills interrupt retries too.
+            // The broker stays busy for as long as the process is killed, so that kills interrupt
+            // retries too.
             if round == TOUGH_ROUNDS {
                 self.tough.clear();
             }
@@ -508,7 +517,7 @@ impl World {
             let count = copies.entry(*seq).or_default();
             *count += 1;
             if *count > 1 && self.kind == LogKind::OutOfReach {
-                // Order is that of the first copies.
+                // Only the first copy of each event has to be in order.
                 continue;
             }
             let Some(key) = self.database.row(*seq).key else { continue };

@@ -26,8 +26,8 @@ impl Zombie {
         now >= self.until
     }
 
-    /// Answers one of its messages, and sends the events that are ready then. Returns whether the
-    /// message was stored.
+    /// Answers one of the zombie's messages, and sends the events that are ready then. Returns
+    /// whether the message was stored.
     pub(super) fn go_on(
         &mut self,
         stream: &mut SimulatedStream,
