@@ -8,13 +8,15 @@ use crate::{
     relay::report::status::{LinkStatus, Phase, Status},
 };
 
-/// Waits of a chore that failed. A wait is never shorter than the first one, whatever the interval.
+/// Waits after failures in a row of one chore. A failed chore waits at least 5 s, whatever its
+/// interval is.
 const FAILED: Backoff = Backoff { first: Duration::from_secs(5), longest: Duration::from_mins(1) };
 
 /// Duty of a flow: the set of chores that it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Duty {
-    /// The instance has no session or lease, and a missing grant may be the reason.
+    /// Only the chore that finds missing grants. The instance has no session or no lease, and a
+    /// missing grant may be the reason.
     Waiting,
     /// Every chore.
     Leading,
@@ -97,17 +99,18 @@ impl Agenda {
         }
     }
 
-    /// Whether a chore can be hurried, which one that has failed cannot.
+    /// Whether a chore can be made due at once. A chore that has failed waits, so it cannot.
     pub(super) fn can_hurry(&self, chore: Chore) -> bool {
         self.entries.iter().any(|entry| entry.chore == chore && entry.failures == 0)
     }
 
-    /// Begins a duty: the figures that it needs first are measured at once.
+    /// Begins a duty: the chores that it needs first become due at once.
     pub(super) fn begin(&mut self, duty: Duty, now: Instant) {
         match duty {
             Duty::Waiting => self.hurry(Chore::Grants, now),
             Duty::Leading | Duty::LeadingBeside => {
-                // Readers of the database treat a leader without a note as one that starts.
+                // `postrider status` and other readers of the database take a leader without a note
+                // for one that is starting.
                 self.hurry(Chore::Note, now);
                 self.hurry(Chore::Positions, now);
             }
@@ -135,8 +138,9 @@ impl Agenda {
     }
 }
 
-/// Interval of a chore. An idle relay costs the database little besides these. Consumers' keys and
-/// slots of the outbox are kept for hours, so their chores may be rare.
+/// Interval of a chore. The chores are most of what an idle relay costs the database. Consumers'
+/// dedup keys and slots (partitions) of the outbox are kept for hours, so the chores that delete
+/// them may be rare.
 fn interval(duty: Duty, chore: Chore) -> Duration {
     match (duty, chore) {
         (_, Chore::Depth | Chore::Checkpoint) => Duration::from_secs(5),
@@ -144,7 +148,8 @@ fn interval(duty: Duty, chore: Chore) -> Duration {
         // silent.
         (_, Chore::Note) | (Duty::Waiting, Chore::Grants) => Duration::from_secs(10),
         (_, Chore::Producers) => Duration::from_secs(20),
-        // A denied permission hurries the chore of the grants.
+        // A denied permission makes the chore of the grants due at once, so its interval may be
+        // long.
         (Duty::Leading | Duty::LeadingBeside, Chore::Grants)
         | (_, Chore::Retention | Chore::Letters | Chore::ConsumerKeys | Chore::Positions) => {
             Duration::from_mins(1)
@@ -156,7 +161,7 @@ fn interval(duty: Duty, chore: Chore) -> Duration {
 mod tests {
     use super::*;
 
-    /// A chore that failed stopped all chores after it in the chain.
+    /// Defect of an earlier version: a chore that failed stopped all chores after it.
     #[test]
     fn a_chore_that_always_fails_delays_no_other() {
         let start = Instant::now();

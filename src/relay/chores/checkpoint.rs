@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{outbox::Upkeep, pg::error::QueryError};
 
 pub(super) async fn take(session: &Upkeep, retention: Duration) -> Result<(), QueryError> {
-    // Checkpoints are kept for twice the retention, because a slot of the outbox may be kept for
-    // longer than it.
+    // Checkpoints are kept for twice the retention, because a slot (partition) of the outbox may
+    // keep its rows for longer than the retention.
     session.checkpoint(retention.saturating_mul(2)).await
 }

@@ -1,10 +1,12 @@
-//! Consumers' dedup keys: deleted once no redrive can come as late.
+//! Deletion of old dedup keys of consumers. A key is kept for so long that no redrive of its event
+//! comes after it.
 
 use std::time::Duration;
 
 use crate::{outbox::Upkeep, pg::error::QueryError};
 
-/// Time for which consumers' dedup keys are kept: longer than a redrive may come after its event.
+/// Time for which consumers' dedup keys are kept. It is meant to be longer than any time between an
+/// event and its redrive.
 const KEPT: Duration = Duration::from_hours(30 * 24);
 
 pub(super) async fn forget(session: &Upkeep) -> Result<(), QueryError> {

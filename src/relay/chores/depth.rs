@@ -13,7 +13,8 @@ use crate::{
     relay::report::status::Status,
 };
 
-/// Interval at which a standby measures. The figures are not overdue by then.
+/// Interval at which a standby measures the backlog. It is short enough that the figures never
+/// count as out of date.
 const STANDBY_INTERVAL: Duration = Duration::from_secs(12);
 
 pub(super) async fn measure(
@@ -24,7 +25,8 @@ pub(super) async fn measure(
     // The time is read before the statement, which may miss rows that are committed while it runs.
     let at = Instant::now();
     take(at, session.depth().await?, status, metrics);
-    // A reported loss may be acknowledged at any time. A new loss begins with a new holding.
+    // While a loss is reported, it is measured again each time, because an operator may acknowledge
+    // it. Otherwise nothing is measured: a new loss appears only with a new holding.
     if status.borrow().alarms.is_empty() {
         return Ok(());
     }
@@ -63,7 +65,8 @@ pub(in crate::relay) struct StandbyFigures {
 }
 
 impl StandbyFigures {
-    /// Measures when that is due. After a failure the figures grow old.
+    /// Measures the backlog when that is due. After a failure the figures of the last measurement
+    /// stay.
     ///
     /// # Errors
     /// When the session is lost.

@@ -47,7 +47,7 @@ use crate::{
 /// from a server that goes away, which the relay reports.
 const FAILURES_LOGGED: u32 = 3;
 
-/// A chore that keeps failing is logged again after each such number of failures.
+/// Number of failures after which a chore that keeps failing is logged again, each time.
 const LOGGED_AGAIN: u32 = 60;
 
 /// Wait before another session is tried.
@@ -62,9 +62,9 @@ pub struct ChoreSettings {
     pub schema: Schema,
     /// Names of all relays of this program.
     pub relays: Vec<String>,
-    /// Time for which published rows stay.
+    /// Time for which published rows stay in the outbox.
     pub retention: Duration,
-    /// Time for which resolved letters stay.
+    /// Time for which resolved letters stay in their table.
     pub letter_retention: Duration,
     /// Time for which audit rows of operators' acts stay.
     pub audit_retention: Duration,
@@ -131,11 +131,11 @@ struct FlowChores {
     metrics: Arc<FlowMetrics>,
     changes: watch::Receiver<Status>,
     agenda: Agenda,
-    /// Summary of the note that is in the database.
+    /// Summary of the note for `postrider status` that is in the database.
     noted: Option<String>,
-    /// Tables, over the session of all chores.
+    /// Access to the flow's tables, over the session that all chores share.
     upkeep: Option<Upkeep>,
-    /// The duty of the last turn.
+    /// The duty of the flow in the last turn of the chores.
     duty: Option<Duty>,
 }
 
@@ -276,7 +276,7 @@ impl FlowChores {
     async fn changed(&mut self) {
         let noted = self.noted.clone().unwrap_or_default();
         let duty = self.duty;
-        // A note that failed waits for its time, even when its summary has changed.
+        // A note that could not be written waits for its time, even when its summary has changed.
         let may_note = duty.is_some_and(Duty::leads) && self.agenda.can_hurry(Chore::Note);
         let changed = |status: &Status| {
             let is_news = may_note && note::summary(status) != noted;
@@ -342,7 +342,7 @@ impl FlowChores {
 
     /// Reports the session whose lock a chore waited for, when that is why it failed.
     fn blocked(&self, chore: Chore, error: &QueryError) {
-        // A healing locks the position's row, and nobody should end it.
+        // A healing locks the position's row, and nobody should end the healing's session.
         let is_ours = error.blocking().is_some_and(Blocking::is_ours);
         let Some(blocker) = blocker_of(error).filter(|_| !is_ours) else { return };
         let before = self.status.borrow().blocker.clone();

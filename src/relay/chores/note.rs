@@ -33,7 +33,8 @@ pub(super) async fn write(session: &Upkeep, status: &Status) -> Result<String, Q
     Ok(summary(status))
 }
 
-/// Whether only this instance can find it out, and not a reader of the database.
+/// Whether a finding belongs in the note: only this instance can make it, while a reader of the
+/// database cannot.
 fn is_ours(code: Code) -> bool {
     !matches!(
         code,
@@ -51,7 +52,8 @@ fn text_of(status: &Status) -> String {
     status.gate.as_ref().map(text).unwrap_or_default()
 }
 
-/// Summary of the note. A change of it is written at once, so it has no times, which change always.
+/// Summary of the note. A note whose summary has changed is written at once. So the summary has no
+/// times, which change always.
 pub(super) fn summary(status: &Status) -> String {
     let findings = status.findings(Instant::now());
     let codes = findings.iter().filter(|finding| is_ours(finding.code));

@@ -1,4 +1,4 @@
-//! Retention of the outbox: slots whose rows are all published and old are emptied.
+//! Retention of the outbox: empties slots (partitions) whose rows are all published and old.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Fetching of rows: a reading is started when there is room, and its rows are admitted.
+//! Fetching of rows: starts a reading of the outbox when there is room, and admits its rows.
 
 use std::{sync::Arc, time::Instant};
 
@@ -10,7 +10,7 @@ use super::{
 use crate::{clock, failpoint, outbox::PageLimits, pg::error::QueryError, relay::report::Reporter};
 
 impl Holding {
-    /// Starts a reading when it is due and there is room for rows.
+    /// Starts a reading of the outbox when it is due and there is room for rows.
     pub(in crate::relay) fn fetch(&mut self, limits: PageLimits, now: Instant) {
         if !self.can_fetch() || !self.reader.is_due(now) {
             return;
@@ -29,7 +29,8 @@ impl Holding {
         ));
     }
 
-    /// Whether a reading waits for nothing but its time.
+    /// Whether a reading may start as soon as its time has come. It may not while blocked keys are
+    /// still loaded, another reading is in progress, or memory is full.
     fn can_fetch(&self) -> bool {
         let knows_keys = self.letters.has_loaded_blocked_keys();
         knows_keys
@@ -38,7 +39,7 @@ impl Holding {
             && self.delivery.room().events > 0
     }
 
-    /// Absorbs a reading.
+    /// Absorbs the result of a reading, and admits its rows.
     pub(in crate::relay) fn fetched(
         &mut self,
         reading: Result<Reading, QueryError>,
@@ -80,7 +81,8 @@ impl Holding {
         Ok(())
     }
 
-    /// Time of the next reading; `None` while it waits for something else than its time.
+    /// Time of the next reading; `None` while no reading may start, for instance because memory is
+    /// full.
     pub(in crate::relay) fn read_due(&self) -> Option<Instant> {
         self.can_fetch().then(|| self.reader.next())
     }

@@ -36,7 +36,7 @@ pub(in crate::relay) enum Loading {
     Blocked(Result<BlockedKeys, QueryError>),
     /// Marks that are due.
     Due(Result<DueLetters, QueryError>),
-    /// Letters of these keys, as of a time when everything below the ticket was settled.
+    /// Letters of these keys. When they were loaded, every event with a lower ticket was settled.
     Keys(Result<Vec<KeyLetters>, QueryError>, Ticket),
 }
 
@@ -48,13 +48,13 @@ pub(in crate::relay) struct LetterSchedule {
     load_at: Instant,
     /// Longest time between two loads.
     interval: Duration,
-    /// Longest wait of the retry policy. A mark that is due later than this comes from a wrong
+    /// Longest wait of the retry policy. A mark further in the future than this was set by a wrong
     /// clock.
     wait_max: Duration,
     record_at: Instant,
     /// Keys that were due and are loaded next.
     keys: Vec<(Option<AggregateKey>, Vec<Mark>)>,
-    /// Records that are not written, or only in part.
+    /// Records that are not written yet, or only in part.
     unwritten: Option<Records>,
 }
 
@@ -70,7 +70,7 @@ impl LetterSchedule {
         Self { load_after, load_at: now, interval, wait_max, record_at: now, keys, unwritten }
     }
 
-    /// Whether every blocked key is loaded. No event may go before.
+    /// Whether every blocked key is loaded. No event is read or published before that.
     pub(in crate::relay) fn has_loaded_blocked_keys(&self) -> bool {
         self.load_after.is_none()
     }
@@ -116,7 +116,8 @@ impl Holding {
             || !self.is_stopping() && self.delivery.has_room_for_letters()
     }
 
-    /// Time of the next load; `None` while it waits for something else than its time.
+    /// Time of the next load of letters; `None` while no load may start, for instance because
+    /// memory is full.
     pub(in crate::relay) fn load_due(&self) -> Option<Instant> {
         (self.loading.is_idle() && self.may_load()).then_some(self.letters.load_at)
     }
@@ -183,7 +184,7 @@ impl Holding {
         let wait = if found { Some(RELOAD) } else { next_in };
         let wait = wait.map_or(self.letters.interval, |wait| wait.min(self.letters.interval));
         self.letters.load_at = self.letters.load_at.min(now + wait);
-        // A due letter that is active is in memory, or its record is being written.
+        // No key is left to load: each due letter is in memory, or its record is being written.
         if self.letters.keys.is_empty() {
             self.delivery.letters_read();
         }

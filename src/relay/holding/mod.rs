@@ -56,9 +56,9 @@ pub(in crate::relay) struct Holding {
     place: OutboxPlace,
     /// Exclusive lower bound for the `seq` of rows whose transaction begins from now on.
     pub(in crate::relay) fence: Seq,
-    /// When the settlement in progress was sent.
+    /// Time at which the last settlement was sent.
     settle_asked: Instant,
-    /// Whether anything was settled or recorded.
+    /// Whether a settlement of this holding was written.
     pub(in crate::relay) has_settled: bool,
     /// Parts of a settlement that are still to be written, in order.
     unwritten: VecDeque<Settlement>,
@@ -69,7 +69,7 @@ pub(in crate::relay) struct Holding {
     final_poll: FinalPoll,
 }
 
-/// Place of the outbox, for sessions besides the relay's own.
+/// Address of the outbox (database, schema and relay), for sessions besides the relay's own.
 #[derive(Debug, Clone)]
 pub(in crate::relay) struct OutboxPlace {
     pub(in crate::relay) database: config::DatabaseConfig,
@@ -110,7 +110,7 @@ pub(in crate::relay) enum Ended {
     Failed(String),
     /// Another instance leads.
     Deposed(String),
-    /// Another instance, which leads fewer shards, is to take this one over.
+    /// Another instance, which leads fewer shards, is to take over the lease.
     Yielded,
 }
 
@@ -215,7 +215,8 @@ impl Holding {
         polled && self.delivery.events() == 0 && self.is_settled()
     }
 
-    /// Whether a stopping relay has nothing left to do, given that no acknowledgement can come.
+    /// Whether a stopping relay has nothing left to do while the broker cannot be reached: nothing
+    /// is in flight, and every decision is written.
     pub(in crate::relay) fn is_stranded(&self) -> bool {
         self.delivery.in_flight() == 0 && self.is_settled()
     }
@@ -226,7 +227,8 @@ impl Holding {
     }
 }
 
-/// Logs a failure after which the session is still usable. Returns how the holding ends otherwise.
+/// Logs a failure after which the session is still usable. For any other failure, returns how the
+/// holding ends.
 pub(in crate::relay) fn survive(what: &str, error: &QueryError) -> Result<(), Ended> {
     match error.class() {
         Class::Transient => {

@@ -22,7 +22,7 @@ const QUIET: Duration = Duration::from_millis(100);
 /// it open.
 const GATE_SLACK: Duration = Duration::from_secs(10);
 
-/// Waits while a writer that may have missed the open wake-up gate has not committed.
+/// Waits between polls while a writer that may have missed the open wake-up gate has not committed.
 const DROWSY: Backoff =
     Backoff { first: Duration::from_millis(20), longest: Duration::from_millis(250) };
 
@@ -65,7 +65,7 @@ pub(in crate::relay) struct OutboxReader {
     /// Whether a notification came since the last reading began. The reading may have missed its
     /// rows.
     woken: bool,
-    /// Late transactions of the present span, once they were read.
+    /// Late transactions of the span that is being read, once the database has named them.
     late: Late,
 }
 
@@ -106,7 +106,8 @@ enum Gate {
     OpenTooLate,
 }
 
-/// Late transactions of the span that is being read.
+/// Late transactions of the span that is being read. They were open in the settled snapshot, and
+/// have ended since.
 #[derive(Debug, Clone)]
 enum Late {
     Known(Option<String>),
@@ -151,14 +152,14 @@ impl OutboxReader {
         self.next
     }
 
-    /// Reads as soon as possible, after a notification or when the relay stops.
+    /// Makes a reading due at once, after a notification or when the relay stops.
     pub(in crate::relay) fn wake(&mut self, now: Instant) {
         self.next = now;
         self.last_work = now;
         self.woken = true;
     }
 
-    /// Reads at `at`, because the last reading failed.
+    /// Makes a reading due at `at`, because the last reading failed.
     pub(in crate::relay) fn retry_at(&mut self, at: Instant) {
         self.next = at;
         self.late = Late::Unknown;
@@ -273,8 +274,8 @@ mod tests {
     use super::*;
     use crate::delivery::sim::event;
 
-    /// A notification between the snapshot and the end of the reading was forgotten: the relay
-    /// slept on a committed event until the slow poll.
+    /// Defect of an earlier version: a notification between the snapshot and the end of a reading
+    /// was forgotten. The relay slept on a committed event until the next slow poll.
     #[test]
     fn a_wake_up_during_a_reading_is_not_forgotten_by_what_the_reading_gave() {
         let pace = PollIntervals {

@@ -15,7 +15,8 @@ pub(in crate::relay) struct Renewal {
 }
 
 impl Holding {
-    /// Starts renewing the lease when that is due, or when the rows in memory come near the bound.
+    /// Starts renewing the lease when that is due, or when the rows in memory come near the bound
+    /// up to which rows may be sent.
     pub(in crate::relay) fn renew(&mut self, now: Instant) {
         if self.renew_due().is_none_or(|due| due > now) {
             return;

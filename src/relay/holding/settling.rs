@@ -23,7 +23,8 @@ use crate::{
 /// same ids.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Time for which a position waits to be written that moved over other tables' commits only.
+/// Time for which a moved position waits to be written when no row is settled with it, because only
+/// other tables were written.
 const MOVE_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Holding {
@@ -58,7 +59,8 @@ impl Holding {
         });
     }
 
-    /// Time of the next settlement; `None` when nothing has moved, or another write is in progress.
+    /// Time of the next settlement; `None` when the position has not moved, or while a settlement
+    /// or a healing is in progress.
     pub(in crate::relay) fn settle_due(&self) -> Option<Instant> {
         if !self.settling.is_idle() || self.is_healing() {
             return None;
