@@ -112,7 +112,7 @@ pub struct RelaySettings {
     /// Bytes of a payload that are copied into a letter, at most. A larger payload stays in the
     /// outbox.
     pub letter_bytes_max: u64,
-    /// Rules about retries, and about the key of a dead letter.
+    /// Rules about retries, and about the later events of a dead letter's key.
     pub rules: DeliveryRules,
     /// Consequence when the server forbids a subject.
     pub on_denied: OnDenied,
@@ -122,7 +122,7 @@ pub struct RelaySettings {
     pub idle_interval: Duration,
     /// Wake-up of a relay that sleeps.
     pub wake: Wake,
-    /// Time for stopping.
+    /// Time that a stopping relay has to publish and settle the events in memory.
     pub grace: Duration,
     /// Whether to accept a database that was restored into another cluster.
     pub rescan: bool,
@@ -279,7 +279,8 @@ impl Relay {
                     self.checked(holding, checked);
                     None
                 }
-                // Requests come before the answers, because more answers may come all the time.
+                // Requests to end the holding are polled before the answers, because answers may
+                // come without a pause.
                 () = recheck.notified() => Some(Ended::Again),
                 () = yielding.notified() => Some(Ended::Yielded),
                 () = holding.outbox.closed() => {

@@ -1,5 +1,5 @@
 //! Contract with the outbox: conditions that the reader rests on, verified at each start and each
-//! minute. A broken one is repaired or refused by name.
+//! minute. A broken condition is repaired, or the relay refuses to run and names it.
 //!
 //! The conditions concern the sequence of `outbox.seq`, the defaults and partitions of the table,
 //! its triggers and indexes; `docs/guarantees.md` lists them. When one breaks while the relay runs,
@@ -176,8 +176,8 @@ pub async fn watch(mut flows: Vec<Watched>, shutdown: Shutdown) {
     }
 }
 
-/// Problems that need a new holding. A trigger is restored here at once, and each warning is logged
-/// once.
+/// Returns the problems that need a new holding. A missing trigger is restored here at once, and
+/// each warning is logged once.
 async fn broken_now(
     inspection: &Inspection,
     flow: &mut Watched,

@@ -1,4 +1,5 @@
-//! Lateness of a turn: the lease is confirmed before anything else is handed over.
+//! Lateness of a turn of the loop, and its consequence: the lease is confirmed before another
+//! message is handed over.
 
 use std::time::Instant;
 
@@ -8,7 +9,8 @@ use super::turns::Passed;
 use crate::relay::{Relay, holding::Holding};
 
 impl Relay {
-    /// Distrusts the lease after a late turn, as far as its lateness requires.
+    /// Ends the trust in the lease after a late turn. After a stand-still it also gives up the
+    /// connection to the broker, after a jump of the clock it requires a scan.
     pub(in crate::relay) fn note_lateness(
         &mut self,
         holding: &mut Holding,

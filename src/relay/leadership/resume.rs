@@ -106,8 +106,8 @@ pub(super) async fn resume(
     Ok(Resumed::Holding(Box::new(holding)))
 }
 
-/// Earlier run, extended by the events that a rival with another number of shards may have
-/// published above its bound.
+/// Earlier run, extended to any row when the route has rivals: relays with another number of
+/// shards. A rival may have published events above this relay's sent bound.
 async fn with_rivals(
     earlier: EarlierRun,
     outbox: &Outbox,
@@ -127,8 +127,8 @@ async fn with_rivals(
 
 /// Logs that the route takes other events than before.
 ///
-/// The route of the unrouted events passes over those that a new route takes, which is no reason to
-/// warn.
+/// The flow that counts unrouted events passes over the events that a new route takes. That is
+/// wanted, so it is logged without a warning.
 fn report_filter(passed_over: Option<PassedOver>, route: &str) {
     if passed_over.is_some_and(PassedOver::is_none) || route == UNROUTED {
         info!("the filter of the route has changed; the table audit has the old filter");
@@ -166,8 +166,8 @@ async fn from_elsewhere(
 }
 
 /// Earlier run whose events the log may contain without our knowing. In its first pass a relay may
-/// meet any row that another name has published. After a healing it meets every row that it
-/// publishes again.
+/// read rows that a relay of another name has published. After a healing it reads rows again that
+/// it has published itself.
 fn earlier(
     term: i64,
     position: &Position,

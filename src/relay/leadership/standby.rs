@@ -21,8 +21,8 @@ use crate::{
     },
 };
 
-/// Interval at which a standby asks who leads. With its measuring that is less than one statement a
-/// second, over one session.
+/// Interval at which a standby asks who leads. Together with its measurements of the backlog that
+/// is less than one statement a second, over one session.
 const STANDBY: Duration = Duration::from_millis(1100);
 
 /// Time after which a live leader has noticed the end of its session. A leader hands over nothing
@@ -98,16 +98,18 @@ impl<'a> Standby<'a> {
     /// Takes the lease. Returns how long to wait when another instance was faster, or leads the
     /// route with another number of shards.
     ///
-    /// An instance that has taken the lease asks for rivals once more, because two instances may
-    /// take theirs at the same time, and neither sees the other before. First it ends the terms of
-    /// rivals whose lease is over: a frozen one could renew it otherwise.
+    /// A relay of the same route with another number of shards is a rival. Two rivals may take
+    /// their leases at the same time, and neither sees the other before. So an instance that has
+    /// taken its lease looks for rivals once more. First it ends the terms of rivals whose lease is
+    /// over, because a frozen rival could otherwise renew it.
     async fn acquire_lease(
         &self,
         ended: Option<i64>,
     ) -> Result<Result<Acquired, Duration>, QueryError> {
         let (outbox, RelaySettings { route, filter, candidate, .. }) = (self.outbox, self.settings);
         let route = (route.as_str(), filter.shards());
-        // Two rivals release at different times, so that they do not meet again and again.
+        // Two rivals that have both released their lease wait for different times, so that they do
+        // not meet again and again.
         let [draw, ..] = candidate.instance.into_bytes();
         let wait = STANDBY + STANDBY * u32::from(draw) / 256;
         if let Some(rival) = outbox.rival(route).await? {
@@ -182,14 +184,14 @@ struct EndedSession {
 }
 
 impl EndedSession {
-    /// When the end of this term's session was seen first.
+    /// Time at which the session of this term was first seen to have ended.
     fn of(seen: &mut Option<Self>, term: i64) -> Instant {
         let known = seen.take().filter(|gone| gone.term == term);
         seen.insert(known.unwrap_or_else(|| Self { term, seen: clock::now() })).seen
     }
 
-    /// The term, once a live leader has noticed the end of its session too. A notification does not
-    /// shorten that time.
+    /// The term, once so much time has passed that a live leader has noticed the end of its session
+    /// too. `None` before that. A notification does not shorten the time.
     fn is_certain(&self, now: Instant) -> Option<i64> {
         (now >= self.seen + NOTICES_WITHIN).then_some(self.term)
     }
@@ -241,7 +243,8 @@ mod tests {
         }
     }
 
-    /// A notification, which any role may send, let a standby take over at once.
+    /// Defect of an earlier version: a notification, which any role may send, let a standby take
+    /// over before a live leader could notice the end of its session.
     #[test]
     fn a_session_is_certainly_gone_only_after_its_leader_has_noticed() {
         let mut seen = None;

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use crate::clock::WallClock;
 
-/// Lateness, inclusive, from which nothing is handed over before the database has confirmed the
-/// lease. Another instance takes over no sooner than that after the end of our session.
+/// Lateness of a turn, inclusive, from which nothing is handed over before the database has
+/// confirmed the lease. Another instance takes over no sooner than this time after the end of our
+/// session.
 const LATE: Duration = Duration::from_millis(250);
 
-/// Lateness, inclusive, from which the connection to the broker is given up, because the messages
-/// in the client's queue are too old.
+/// Lateness of a turn, inclusive, from which the connection to the broker is given up, because the
+/// messages in the client's queue are too old.
 const STOOD_STILL: Duration = Duration::from_millis(2500);
 
 /// Interval at which the time of day is read.

@@ -9,7 +9,8 @@
 /// again.
 pub const EXIT_CODE: i32 = 75;
 
-/// Fraction of the timer's length after which it is set again, so that not every turn sets it.
+/// Divisor of the timer's length: the timer is set again only after 1/8 of it, so that not every
+/// turn of the loop sets it.
 const SET_AFTER: u32 = 8;
 
 pub(in crate::relay) use system::Watchdog;
@@ -71,8 +72,8 @@ mod system {
             Self { timer, length, set: None, is_guarding }
         }
 
-        /// Guards when `events` are in memory: their messages may wait in the client library now or
-        /// before the next turn. Rests otherwise.
+        /// Guards while `events` are in memory, because their messages may wait in the client
+        /// library before the next turn. Rests otherwise.
         pub(in crate::relay) fn turn(&mut self, now: Instant, events: usize) {
             if events > 0 {
                 self.guard(now);
@@ -98,9 +99,9 @@ mod system {
             self.is_guarding.store(true, SeqCst);
         }
 
-        /// Stops guarding, because no event is in memory or the loop has ended. A message that the
-        /// client still has then is written already, or ends with a connection that leaves two
-        /// pings unanswered.
+        /// Stops guarding, because no event is in memory or the loop has ended. A message that is
+        /// still in the client library then is written already, or is dropped with a connection
+        /// that leaves two pings unanswered.
         pub(in crate::relay) fn rest(&mut self) {
             self.is_guarding.store(false, SeqCst);
             // The signal reaches every flow of the process. So a timer that runs on would end the

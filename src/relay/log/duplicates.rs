@@ -16,9 +16,9 @@ use crate::{
 /// Meaning of a log that recognises an id and does not contain the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::relay) enum Absence {
-    /// The message was there, and was consumed or dropped since.
+    /// The message was in the log, and was consumed or dropped since.
     WasThere,
-    /// The message has to be there again, for an operator or a healing.
+    /// The log has to contain the message again, because an operator or a healing wants it there.
     IsWanted,
 }
 

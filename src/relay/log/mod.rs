@@ -29,7 +29,7 @@ use crate::{
 
 use self::regression::Regression;
 
-/// Complaints of the server that are remembered, at most, so that each is logged once a connection.
+/// Most complaints of the server that are remembered, so that each is logged once per connection.
 const DENIALS_MAX: usize = 16;
 
 /// Log of the broker: the sink, and whether the log behind it may be used.
@@ -136,8 +136,8 @@ impl BrokerLog {
                 let gone = if is_wanted { Absence::IsWanted } else { Absence::WasThere };
                 self.duplicates.check(ticket, message, (stream_seq, reading), gone);
             }
-            // The limits have changed, so the event is judged when it goes again; or the connection
-            // has ended.
+            // The event cannot be encoded because the limits have changed, or the connection has
+            // ended. The event is judged when it is sent again.
             None => self.duplicates.unconfirmed(ticket),
         }
     }
@@ -151,8 +151,8 @@ impl BrokerLog {
         }
     }
 
-    /// Whether the outbox may be read: each row that is read is compared with the result of the
-    /// scan.
+    /// Whether no scan is needed any more. Only then may the outbox be read, because each row that
+    /// is read is compared with the result of the scan.
     pub(in crate::relay) fn is_scanned(&self) -> bool {
         self.scan_above.is_none()
     }
@@ -224,8 +224,8 @@ impl BrokerLog {
         self.verify_soon(now);
     }
 
-    /// Closure for a broker that answers requests and has acknowledged no publish for twice the
-    /// time of an answer: it stores nothing, usually because its disk is full.
+    /// Closure for a broker that answers requests and has acknowledged no publish for twice
+    /// `ack_timeout`: it stores nothing, usually because its disk is full.
     pub(in crate::relay) fn store_stalled(&self, now: Instant) -> Option<Closure> {
         let silent = now.saturating_duration_since(self.silent_since?);
         (silent >= self.ack_timeout).then(|| {

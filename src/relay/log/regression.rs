@@ -1,5 +1,5 @@
-//! Regression of a log: it has lost acknowledged messages. How that is noticed, and after which
-//! time it counts.
+//! Regression of a log: the loss of acknowledged messages, the signs of it, and the time after
+//! which they count.
 
 use std::time::{Duration, Instant};
 
@@ -17,8 +17,9 @@ use crate::{
 /// Time for which a log has to stay below an acknowledged sequence before that counts as lost.
 const BEHIND_MAX: Duration = Duration::from_secs(1);
 
-/// The same time in a cluster, where a new leader may have to catch up, and an old leader that is
-/// cut off may still answer.
+/// Time for which a log in a cluster has to stay below an acknowledged sequence before that counts
+/// as lost. A new leader of the cluster may have to catch up, and an old leader that is cut off may
+/// still answer.
 const BEHIND_MAX_CLUSTERED: Duration = Duration::from_secs(15);
 
 /// Wait before a log that went back is verified again.

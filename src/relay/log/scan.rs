@@ -29,7 +29,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// come since, so another pass follows.
 const FRESH: Duration = Duration::from_millis(500);
 
-/// Passes of a scan, at most, beside publishers that are as fast as the scan.
+/// Most passes of a scan. The bound ends a scan beside publishers that write as fast as it reads.
 const PASSES_MAX: u32 = 10;
 
 /// Result of a scan.

@@ -79,7 +79,8 @@ impl Relay {
         }
     }
 
-    /// Judges the outcome of an event. An outcome that concerns a whole subject gets its name.
+    /// Judges the outcome of an event. The text of an outcome that concerns a whole subject gets
+    /// the subject's name.
     pub(in crate::relay) fn resolve(
         &mut self,
         holding: &mut Holding,

@@ -21,7 +21,7 @@ pub(in crate::relay) const LINES_MAX: usize = 20;
 /// Time within which [`LINES_MAX`] counts, from the first line on.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// Number of events by code. There are only as many codes as the program has.
+/// Number of events by error code. The program has few codes, so the map stays small.
 type Counts = BTreeMap<String, u64>;
 
 /// Completeness of the answers to a holding's writes.
@@ -33,11 +33,11 @@ pub(in crate::relay) enum Answers {
     Missing,
 }
 
-/// Log of dead letters: the counts without a line so far, and those that are not written as far as
-/// the relay can see.
+/// Log of dead letters. It counts the dead letters without a log line of their own, and those that
+/// the database has not confirmed as written.
 #[derive(Debug, Default)]
 pub(in crate::relay) struct DeadLetterLog {
-    /// Events that are to become dead letters and are not written as far as the relay can see.
+    /// Events that are to become dead letters, and that the database has not confirmed as written.
     decided: Counts,
     window_began: Option<Instant>,
     lines: usize,
@@ -207,7 +207,8 @@ mod tests {
         assert_eq!((log.lines, log.unnamed.len(), log.decided.len()), (1, 0, 0));
     }
 
-    /// The statement returns no letter whose row was gone before.
+    /// The statement that writes dead letters does not return a letter whose row was gone before.
+    /// Such a letter has no line of its own.
     #[test]
     fn what_the_statement_does_not_name_is_counted() {
         let (mut log, start) = (DeadLetterLog::default(), Instant::now());

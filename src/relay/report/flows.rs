@@ -63,7 +63,7 @@ impl FlowStatuses {
     }
 }
 
-/// The sum of two flows.
+/// Sum of the statuses of two flows.
 fn add(one: Status, other: Status) -> Status {
     let phase = if rank(other.phase) < rank(one.phase) { other.phase } else { one.phase };
     let now = Instant::now();

@@ -86,7 +86,7 @@ impl Reporter {
         }
     }
 
-    /// Reads both clocks before answers are absorbed.
+    /// Reads the time of day and the monotonic clock, before answers are absorbed.
     pub(in crate::relay) fn note_the_time(&mut self) -> Instant {
         self.time_of_day = Timestamp::now();
         clock::now()
@@ -250,7 +250,7 @@ impl Reporter {
                 status.confirmed_at = now;
             }
         });
-        // Without a session nothing confirms a lease, and nothing refuses to.
+        // Without a session no lease can be confirmed, and the lost session is logged by itself.
         if readiness != Readiness::SessionEnded {
             self.log_trust(now);
         }

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::findings::{Code, Finding, is_obstacle};
 
-/// Duration of an outage, at least. A shorter interruption is not logged.
+/// Shortest time without a flow of events that counts as an outage. A shorter interruption is not
+/// logged.
 const OUTAGE_MIN: Duration = Duration::from_secs(1);
 
 /// Observer of outages: it sees their begin and their end.
@@ -62,7 +63,8 @@ impl Outages {
     }
 }
 
-/// Whether every start or stop has this code.
+/// Whether every start or stop of an instance has a finding with this code, so that it is no sign
+/// of an outage.
 fn is_wanted(code: Code) -> bool {
     matches!(code, Code::Starting | Code::Stopping)
 }

@@ -30,7 +30,8 @@ pub struct Status {
     pub postgres: LinkStatus,
     /// Connection to NATS.
     pub nats: LinkStatus,
-    /// Detail of `Readiness::GateClosed`, and of a scan that takes long.
+    /// Reason for which the publishing gate is closed, or the progress of a scan that takes long.
+    /// `None` otherwise.
     pub gate: Option<GateStatus>,
     /// Pause of publishing while this instance leads; `None` while messages may go.
     pub unready: Option<Pause>,
@@ -44,7 +45,7 @@ pub struct Status {
     pub term: i64,
     /// Number of messages that the stream has acknowledged since the program started.
     pub published_total: u64,
-    /// Use of the acknowledged messages.
+    /// Use of the acknowledged messages: published, or counted as unrouted.
     pub counts: Counted,
     /// When the loop last turned.
     pub last_turn: Heartbeat,
@@ -112,8 +113,8 @@ impl Status {
         }
     }
 
-    /// Enters a phase. Only a leader has a pause of publishing, so the one of a holding ends with
-    /// it.
+    /// Enters a phase. Only a leader has a pause of publishing, so a change of the phase ends the
+    /// pause.
     pub(crate) fn enter(&mut self, phase: Phase) {
         self.phase = phase;
         self.unready = None;
@@ -201,13 +202,13 @@ impl Status {
     }
 }
 
-/// A blocking session, as a fact.
+/// A blocking session, in the form that findings take.
 pub fn blocker(by: &Blocking) -> Blocker {
     Blocker { session: by.to_string(), next: by.hint() }
 }
 
-/// Session whose lock a statement has waited for in vain, as a fact. The session has no name behind
-/// a pooler, and when Postgres did not answer in time.
+/// Session whose lock a statement has waited for in vain, in the form that findings take. The
+/// session has no name behind a pooler, and when Postgres did not answer in time.
 pub fn blocker_of(error: &QueryError) -> Option<Blocker> {
     match error.blocking() {
         Some(by) => Some(blocker(by)),
@@ -342,7 +343,8 @@ mod tests {
         assert_eq!((status.postgres_link(late), status.unready), (LinkStatus::Up, None));
     }
 
-    /// The pause of a holding that had ended showed Postgres as down on an instance that stood by.
+    /// Defect of an earlier version: the pause of a holding that had ended made an instance that
+    /// stood by report Postgres as down.
     #[test]
     fn a_pause_ends_with_its_holding() {
         let start = Instant::now();

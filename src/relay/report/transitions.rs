@@ -22,7 +22,7 @@ impl Reporter {
         self.heartbeat.clone()
     }
 
-    /// Notes the failure for which there is no holding.
+    /// Notes the failure because of which the relay has no session or no lease.
     pub(in crate::relay) fn waits_for_postgres(
         &self,
         detail: String,
@@ -53,8 +53,7 @@ impl Reporter {
         });
     }
 
-    /// Notes another instance as the leader. Returns whether it
-    /// was not noted before.
+    /// Notes another instance as the leader. Returns whether it was not noted before.
     pub(in crate::relay) fn stands_by(&self, leader: &str, lease: Duration) -> bool {
         self.metrics.dependencies.standing_by();
         self.status.send_if_modified(|status| {
