@@ -31,14 +31,14 @@ pub fn trusted_for(length: Duration) -> Duration {
 #[derive(Debug, Clone, Copy)]
 pub struct Lease {
     length: Duration,
-    /// Time at which the last confirmed statement was sent.
+    /// Time at which the last statement was sent that has confirmed the lease.
     confirmed: Instant,
     /// Time of the last answer to a statement.
     heard: Instant,
     /// Time at which the process was found to have stood still. Only a statement that was sent
     /// since then can confirm the lease. `None` once one has.
     distrusted: Option<Instant>,
-    /// Time since which a message waits for a renewal.
+    /// Time since which a message waits for a renewal; `None` while no message waits.
     wanted: Option<Instant>,
     /// Time at which a failed renewal is tried again; `None` after a success.
     retry_at: Option<Instant>,

@@ -78,7 +78,7 @@ const STAY_MAX: Duration = Duration::from_millis(500);
 pub struct DeliveryRules {
     /// Consequence of a dead letter for the later events of its key.
     pub on_dead: OnDead,
-    /// Retry of a message that the broker refused for a reason of the message's own.
+    /// Retry of a message that the broker refused for now, while it may accept others.
     pub retry: RetryPolicy,
 }
 
@@ -89,7 +89,7 @@ pub struct Resume {
     pub position: Position,
     /// Rows beyond the position that are letters already.
     pub lettered: HashSet<Seq>,
-    /// Mark of the log at the last settlement.
+    /// Stream sequences that were known at the last settlement.
     pub stream: StreamMark,
     /// Earlier runs that may have sent unsettled rows.
     pub earlier: EarlierRun,
@@ -112,7 +112,7 @@ pub struct Delivery {
     scan_result: ScanResult,
     last_values: LastValues,
     lettered: HashSet<Seq>,
-    /// Every event with a lower ticket is settled in the database.
+    /// Ticket below which every event is settled in the database.
     settled_up_to: Ticket,
     /// How long an event may be sent again without a scan, because the log recognises its id.
     recognised_for: Duration,
@@ -153,9 +153,9 @@ pub struct DeadEvent {
 /// Room for a fetch: how much may be read into memory now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FetchBudget {
-    /// Most events.
+    /// Most events that may be read.
     pub events: usize,
-    /// Most bytes of payload.
+    /// Most bytes of payload that may be read.
     pub bytes: usize,
 }
 
@@ -363,8 +363,8 @@ impl Delivery {
         }
     }
 
-    /// Mark of the log. A scan begins at its floor: every sent and unsettled event has a stream
-    /// sequence above it.
+    /// Stream sequences that are known now. A scan begins at the floor among them: every sent and
+    /// unsettled event has a higher sequence.
     pub fn stream_mark(&self) -> StreamMark {
         let floors = [self.progress.stream_floor(), self.letters.stream_floor()];
         let floor = floors.into_iter().flatten().min().unwrap_or(self.stream.acked);
@@ -436,7 +436,7 @@ impl Delivery {
         self.forget_last_values();
     }
 
-    /// Every event with a lower ticket is settled in the database.
+    /// Ticket below which every event is settled in the database.
     pub fn settled_up_to(&self) -> Ticket {
         self.settled_up_to
     }

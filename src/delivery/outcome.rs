@@ -226,7 +226,7 @@ pub struct Settlement {
     pub position: Position,
     /// Events before the position that left the fast path, in order.
     pub letters: Vec<NewLetter>,
-    /// Mark of the log.
+    /// Stream sequences that are known at the settlement.
     pub stream: StreamMark,
     /// Number of events that the settlement settles.
     pub events: usize,

@@ -31,7 +31,8 @@ pub struct Rules {
     pub except_types: Vec<Pattern>,
     /// The kind of the event is one of these.
     pub kinds: Vec<String>,
-    /// The aggregate type of the event is one of these; an event without a key has none.
+    /// The aggregate type of the event is one of these. An event without a key has no aggregate
+    /// type, so it never fits such a rule.
     pub aggregates: Vec<String>,
     /// The event is of this shard.
     pub shard: Option<Shard>,

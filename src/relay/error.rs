@@ -43,7 +43,7 @@ pub enum RelayError {
     /// The Postgres server is older than the statements need.
     #[error("{0}")]
     OldServer(MigrateError),
-    /// The stream would lose events.
+    /// The stream, or its server, would lose events or cannot take them as it is set up.
     #[error("{0}; {hint}", hint = .0.hint())]
     Stream(BrokerError),
 }

@@ -128,7 +128,7 @@ pub struct RelaySettings {
     pub rescan: bool,
     /// Notifies that a condition of the contract is broken.
     pub recheck: Arc<Notify>,
-    /// Notifies that another instance shall lead.
+    /// Notifies that this instance is to yield its lease to another one.
     pub yielding: Arc<Notify>,
 }
 
@@ -196,7 +196,8 @@ impl Relay {
                     YIELD
                 }
                 Ended::Deposed(why) => {
-                    // Publishes in the client's queue belong to a term that is over.
+                    // Publishes in the client's queue belong to a term that is over, so they are
+                    // dropped.
                     self.log.abandon_connection();
                     self.report.holding_lost(why);
                     Duration::ZERO

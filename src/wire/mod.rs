@@ -59,7 +59,8 @@ pub enum Mode {
     Refused,
 }
 
-/// Turns events into messages: the template, the source and the broker's limits.
+/// Encoder of one route: turns events into messages, by the subject template, the source and the
+/// broker's limits.
 #[derive(Debug, Clone)]
 pub struct Encoder {
     template: SubjectTemplate,

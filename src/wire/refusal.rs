@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-/// Reason why an event cannot become a message. It is dead-lettered with this text and code.
+/// Reason why an event cannot become a message. The event is dead-lettered with this text and code.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Refusal {
     /// The subject has an empty token, a wildcard, white space or a control character.
@@ -79,7 +79,7 @@ pub enum Refusal {
     /// The payload and headers exceed what the broker takes.
     #[error("message has {bytes} bytes, the broker takes at most {bytes_max}")]
     PayloadTooLarge {
-        /// Payload and headers together.
+        /// Bytes of the payload, the headers and the framing together.
         bytes: u64,
         /// The smaller of the server's and the stream's limit.
         bytes_max: u64,

@@ -29,7 +29,7 @@ pub struct StoredLetter {
     pub readiness: LetterReadiness,
     /// Attempts used up.
     pub attempts: u32,
-    /// Whether the later events of its key wait for it.
+    /// Whether the later events of its key wait for the letter.
     pub holds: bool,
     /// Event of the letter.
     pub event: Box<Event>,
@@ -92,7 +92,7 @@ pub enum LetterChange {
         reason: Rejection,
         /// Attempts used up.
         attempts: u32,
-        /// Whether the later events of its key wait for it.
+        /// Whether the later events of its key wait for the letter.
         holds: bool,
     },
     /// The letter is tried again later.
@@ -182,7 +182,8 @@ enum RunScope {
 pub(in crate::delivery) struct LetterRuns {
     runs: FxHashMap<u64, Run>,
     loaded_letters: FxHashMap<Ticket, LoadedLetter>,
-    /// Scopes that are in memory, or decided and not yet recorded; they are not loaded again.
+    /// Scopes with letters in memory, or with decisions that are not recorded yet. Their letters
+    /// are not loaded again.
     active: HashSet<RunScope>,
     next: u64,
     records: Records,
@@ -224,7 +225,8 @@ impl LetterRuns {
         self.loaded_letters.len()
     }
 
-    /// Whether the scope of this letter is in memory already, so that a load would be in vain.
+    /// Whether the letters of this key are in memory already, so that a load would be in vain.
+    /// Without a key, whether this letter is.
     pub(in crate::delivery) fn is_active(&self, key: Option<&AggregateKey>, id: LetterId) -> bool {
         self.active.contains(&scope(key, id))
     }

@@ -144,7 +144,7 @@ impl Blocked {
         }
     }
 
-    /// Checks whether the event has to wait behind a letter of its key, and notes it if so.
+    /// Checks whether the event has to wait behind a letter of its key, and notes the event if so.
     ///
     /// `settled_up_to` is the exclusive upper bound of the tickets settled in the database.
     pub(in crate::delivery) fn check_event(

@@ -37,7 +37,7 @@ impl Ticket {
     }
 }
 
-/// Events in memory: a FIFO queue a key, a queue of ready events, a heap of delayed events.
+/// Events in memory: a FIFO queue for each key, a queue of ready events, a heap of delayed events.
 #[derive(Debug, Default)]
 pub struct Lanes {
     waiting: FxHashMap<Ticket, Waiting>,
@@ -360,7 +360,7 @@ impl Lanes {
         true
     }
 
-    /// Requeues the event at the front of the ready ones.
+    /// Requeues the event in front of the other ready events.
     pub fn requeue(&mut self, ticket: Ticket) {
         if let Some(waiting) = self.waiting.get_mut(&ticket) {
             waiting.transit = Transit::NotSent;
@@ -380,7 +380,7 @@ impl Lanes {
         let Some(waiting) = self.waiting.get_mut(&ticket) else { return (0, 0) };
         waiting.transit = Transit::NotSent;
         if waiting.missing_answer == MissingAnswer::None {
-            // Every message of it was answered, so the log does not contain it.
+            // Every message of the event was answered, so the log does not contain it.
             waiting.uncertain_since = None;
         }
         match attempt {

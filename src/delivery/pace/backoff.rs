@@ -19,7 +19,8 @@ impl Backoff {
     }
 }
 
-/// Retry policy of a route for a message that the broker refused for a reason of its own.
+/// Retry policy of a route for a message that the broker refused for now, while it may accept
+/// others.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RetryPolicy {
     /// Attempts in all before the event becomes a dead letter.
@@ -37,7 +38,7 @@ pub struct RetryPolicy {
 /// Growth of the waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Growth {
-    /// Each wait is longer by the first one.
+    /// Each wait is longer than the one before by the length of the first.
     Linear,
     /// Each wait is twice the one before.
     Exponential,

@@ -12,11 +12,11 @@ const PROBE: Backoff =
 /// Permit of the breaker: the events that may be sent now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Permit {
-    /// Every event.
+    /// Every event may be sent.
     Flow,
-    /// A single message, as a probe whether the failure is over.
+    /// A single message may be sent, as a probe whether the failure is over.
     Probe,
-    /// No event, at least until that time; `None` while a probe is in flight.
+    /// No event may be sent before this time; `None` while a probe is in flight.
     No(Option<Instant>),
 }
 

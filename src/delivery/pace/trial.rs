@@ -61,13 +61,14 @@ pub(in crate::delivery) struct Trial {
 
 #[derive(Debug, Clone, Copy)]
 enum TrialState {
-    /// The rate without atomic batches is measured, after those in flight have ended.
+    /// The rate without atomic batches is measured, once the atomic batches in flight have ended.
     Measuring { is_warm: bool },
-    /// No atomic batches until that time.
+    /// No atomic batches are sent until this time.
     OffUntil(Instant),
-    /// Atomic batches are tried against this rate, after other messages in flight have ended.
+    /// Atomic batches are tried, once other messages in flight have ended. Their rate is compared
+    /// with the rate `otherwise`.
     Trying { otherwise: f64, is_warm: bool },
-    /// Atomic batches until that time.
+    /// Atomic batches are sent until this time.
     OnUntil(Instant),
 }
 
@@ -111,7 +112,7 @@ impl Trial {
         self.judge(f64::from(events) / took.as_secs_f64(), now)
     }
 
-    /// Discards the present period, which is no measure of the broker.
+    /// Discards the measurement in progress, because its rate says nothing about the broker.
     pub(in crate::delivery) fn interrupt(&mut self) {
         self.period = None;
     }

@@ -25,7 +25,7 @@ use super::{Capabilities, OnDead};
 pub(crate) use database::event;
 pub(super) use database::{aggregate, resumed_with};
 
-/// Histories of one run.
+/// Number of random histories that one test runs.
 const SEEDS: u64 = 10_000;
 
 /// Steps of one history before all faults stop.

@@ -125,7 +125,8 @@ impl SimulatedStream {
         arrived
     }
 
-    /// The events above a sequence, and the last sequence.
+    /// Scans the log above a stream sequence. Returns the events found, and the last sequence of
+    /// the log.
     pub(super) fn scan(&self, above: u64) -> (ScanResult, u64) {
         if !self.kind.capabilities().is_scannable {
             return (ScanResult::default(), self.stored.len() as u64);

@@ -1,4 +1,4 @@
-//! Predecessor: the rows and letters that an earlier run may have sent and this one has not read.
+//! Predecessor: the rows and letters that an earlier run may have sent and this run has not read.
 
 use std::time::{Duration, Instant};
 

@@ -33,7 +33,7 @@ impl ScanResult {
         Self { last_values, ..Self::new(events) }
     }
 
-    /// Takes the last values out.
+    /// Takes the last values out of the result.
     pub(in crate::delivery) fn take_last_values(&mut self) -> LastValues {
         std::mem::take(&mut self.last_values)
     }

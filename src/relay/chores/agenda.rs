@@ -88,7 +88,7 @@ impl Agenda {
     pub(super) fn next(&self, duty: Duty) -> (Chore, Instant) {
         let ours = self.entries.iter().filter(|entry| duty.includes(entry.chore));
         let first = ours.min_by_key(|entry| entry.due);
-        // Every duty includes a chore.
+        // Every duty includes at least one chore, so the default is never used.
         first.map_or((Chore::Depth, Instant::now()), |entry| (entry.chore, entry.due))
     }
 

@@ -403,7 +403,7 @@ impl FlowChores {
         }
     }
 
-    /// Keeps the failing chores of the status up to date.
+    /// Notes in the status how often a chore has failed in a row.
     fn failing(&self, chore: Chore, failures: u32) {
         self.status.send_if_modified(|status| {
             let known = status.failing.iter().any(|(failing, _)| *failing == chore);

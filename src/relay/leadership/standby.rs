@@ -217,7 +217,8 @@ fn claim(leader: Option<&Leader>, instance: Uuid, certainly_ended: Option<i64>) 
     }
 }
 
-/// Notes the heartbeat while something is waited for.
+/// Notes the heartbeat again and again, so that a long wait does not look like a loop that stands
+/// still.
 pub(super) async fn keep_turning<T>(heartbeat: &Heartbeat) -> T {
     loop {
         heartbeat.turn(clock::now());

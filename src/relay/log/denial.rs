@@ -43,8 +43,8 @@ impl Relay {
         let delivery = &holding.delivery;
         let has = |ticket| delivery.event(ticket).is_some_and(|(event, _)| is_to(event));
         self.log.sink.give_up_batches(has);
-        // The first complaint about a subject answers for all its messages in flight. Later
-        // complaints find none.
+        // The first complaint about a subject ends the publish of each message in flight to it.
+        // Later complaints find no such message.
         for ticket in holding.delivery.in_flight_matching(is_to) {
             self.log.sink.answered_otherwise(ticket);
             // The complaint names a subject and no message, so this message may have been stored.

@@ -78,7 +78,7 @@ impl BrokerLog {
         } else {
             return None;
         };
-        // In a new stream nothing is left of ours, whatever others have written since.
+        // In a new stream none of our messages is left, whatever others have written since.
         let (is_rewritten, copies) = (seen.is_rewritten && !is_new, seen.facts.copies);
         Some(Regression { identity: *identity, last_seq: *last_seq, text, is_rewritten, copies })
     }

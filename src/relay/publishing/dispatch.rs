@@ -26,7 +26,8 @@ impl Relay {
             failpoint::pass("in-flight");
         }
         match Readiness::of(&self.log, holding, now) {
-            // A closed gate lets single messages through, which try whether it can be opened.
+            // A closed publishing gate lets single messages through, as probes whether it can be
+            // opened.
             Readiness::Ready | Readiness::GateClosed => {}
             Readiness::Disconnected | Readiness::Unverified | Readiness::Scanning => {
                 holding.delivery.interrupt_trial();

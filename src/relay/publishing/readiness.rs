@@ -25,7 +25,7 @@ pub enum Readiness {
     LeaseUnheard,
     /// The trust in the lease has ended, so another instance may lead.
     LeaseUnconfirmed,
-    /// The publishing gate is closed. Single messages may try it.
+    /// The publishing gate is closed. Only single messages are sent, as probes.
     GateClosed,
 }
 

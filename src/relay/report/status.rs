@@ -26,7 +26,8 @@ pub(super) const LEASE_UNCONFIRMED: &str =
 pub struct Status {
     /// Phase of the relay.
     pub phase: Phase,
-    /// Session with Postgres. [`Status::postgres_link`] adds an unconfirmed lease.
+    /// Session with Postgres. For [`Status::postgres_link`] a session that does not confirm the
+    /// lease counts as down.
     pub postgres: LinkStatus,
     /// Connection to NATS.
     pub nats: LinkStatus,

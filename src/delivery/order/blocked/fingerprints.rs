@@ -1,6 +1,7 @@
 //! A multiset of 64-bit numbers that takes little more memory than the numbers themselves.
 
-/// Number of shards. A change moves the numbers of one shard, which are few even among millions.
+/// Number of shards, the parts of the multiset. A change moves the numbers of one shard, which are
+/// few even among millions.
 const SHARDS: usize = 4_096;
 
 /// Spare capacity of a shard, so that not every insertion reallocates it.

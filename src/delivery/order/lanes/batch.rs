@@ -10,7 +10,7 @@ const ASIDE_MAX: usize = 64;
 /// Largest payload that goes in a batch, inclusive; a larger one gains nothing from it.
 const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 
-/// Room of one batch.
+/// Room of one batch: how much may go in it.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::delivery) struct BatchRoom {
     pub(in crate::delivery) events: usize,
@@ -137,7 +137,8 @@ impl Lanes {
         self.give_back_batch(batch);
     }
 
-    /// Requeues the heads of the batch's lanes at the front of the ready events.
+    /// Requeues those events of the batch that are first in their lane, in front of the other ready
+    /// events.
     pub(in crate::delivery) fn give_back_batch(&mut self, batch: &[Ticket]) {
         for ticket in batch.iter().rev() {
             let Some(waiting) = self.waiting.get(ticket) else { continue };
