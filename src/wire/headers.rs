@@ -77,7 +77,7 @@ impl Headers {
         self.iter().find(|(found, _)| *found == name).map(|(_, value)| value)
     }
 
-    /// Size of the header block in bytes.
+    /// The bytes of the block.
     pub(super) fn bytes(&self) -> usize {
         self.block.len()
     }
