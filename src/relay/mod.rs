@@ -178,7 +178,7 @@ impl Relay {
                 }
             };
             self.report.dead_letters.holding_ended(holding.answers());
-            fruitless = if holding.has_settled { 0 } else { fruitless + 1 };
+            fruitless = if holding.has_written { 0 } else { fruitless + 1 };
             let wait = match ended {
                 Ended::Stopped => {
                     release(&holding).await;

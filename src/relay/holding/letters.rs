@@ -231,6 +231,7 @@ impl Holding {
                     "wrote what became of dead letters that were sent again"
                 );
                 records.part_written(part);
+                self.has_written = true;
                 if part.records.iter().any(|record| record.load) {
                     self.letters.load_at = now;
                 }

@@ -58,8 +58,8 @@ pub(in crate::relay) struct Holding {
     pub(in crate::relay) fence: Seq,
     /// Time at which the last settlement was sent.
     settle_asked: Instant,
-    /// Whether a settlement of this holding was written.
-    pub(in crate::relay) has_settled: bool,
+    /// Whether a settlement or a record of this holding was written.
+    pub(in crate::relay) has_written: bool,
     /// Parts of a settlement that are still to be written, in order.
     unwritten: VecDeque<Settlement>,
     /// Whether every write so far was answered.
@@ -150,7 +150,7 @@ impl Holding {
             place,
             fence,
             settle_asked: now,
-            has_settled: false,
+            has_written: false,
             unwritten: VecDeque::new(),
             answers: Answers::Complete,
             settle_at: now,

@@ -104,7 +104,7 @@ impl Holding {
             Ok(Written { fence, .. }) => {
                 self.fence = fence.unwrap_or(self.fence);
                 self.lease.confirmed(self.settle_asked, now);
-                self.has_settled = true;
+                self.has_written = true;
                 self.authority.published = self.authority.published_with(&settlement);
                 self.delivery.settled(&settlement);
                 report.settled(&settlement);
