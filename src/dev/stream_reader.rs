@@ -69,8 +69,8 @@ pub async fn read_stream(url: &str, stream: &str) -> Result<Vec<Stored>, ReadErr
     read_renamed(url, stream, ("", "")).await
 }
 
-/// Reads a stream as [`read_stream`] does, and replaces a prefix of the subjects: `renamed` has the
-/// prefix in the stream and the one to replace it with.
+/// Reads a stream as [`read_stream`] does. In the subjects that it returns one prefix is replaced:
+/// `renamed` has the prefix in the stream, and the one to return.
 ///
 /// # Errors
 /// The errors of [`read_stream`].

@@ -61,7 +61,7 @@ pub enum Role {
     },
     /// Leader: the instance runs the relay.
     Leading,
-    /// Former leader or standby that is stopping.
+    /// The instance is stopping, whether it led or stood by before.
     Stopping,
     /// Another program leads, as the database says.
     Led {

@@ -198,7 +198,7 @@ async fn send(connection: &mut NatsConnection, subject: String, message: Message
                 return Reply::Denied(text);
             }
             Some(_) => {}
-            // The connection has ended.
+            // The connection to NATS ended before the server answered.
             None => return Reply::Silent,
         }
     }

@@ -69,7 +69,8 @@ impl JetStreamSink {
         Some(verifying.boxed())
     }
 
-    /// Adopts facts from the last verification: acknowledgements have to name the stream's domain.
+    /// Takes over the stream's JetStream domain from the last verification. From then on an
+    /// acknowledgement that names another domain is refused.
     pub fn adopt(&mut self, facts: &LogFacts) {
         self.publisher.set_domain(facts.domain.clone());
     }

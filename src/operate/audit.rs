@@ -105,9 +105,9 @@ pub async fn audit(
     })
 }
 
-/// Whether the stream is compared. Standard output cannot be read back. A route that writes to it
-/// is audited by the database alone when there are several routes. When it is the only route, the
-/// comparison reports an error.
+/// Whether the audit compares the database with the log. Standard output cannot be read back: among
+/// several routes, one that writes there is audited by the database alone. As the only route it is
+/// compared, which reports the error to the person who asks.
 fn is_compared(config: &Config) -> bool {
     match config.route.sink {
         SinkKind::Nats => true,

@@ -5,7 +5,7 @@ use tokio_postgres::types::ToSql;
 use crate::{
     event::{Event, Payload, Position, Seq, Snapshot},
     metrics::Query,
-    outbox::{Outbox, Statements, row},
+    outbox::{Outbox, Statements, filtered::Filtered, row},
     pg::error::QueryError,
 };
 
@@ -51,7 +51,7 @@ pub struct Page {
 impl Outbox {
     /// Polls: takes a new target snapshot and reads the new rows up to it in one round trip.
     /// Everything up to `settled` must have been read. The page is `None` when there are more new
-    /// rows than one page has, or when the statement takes too long.
+    /// rows than one page has, or when the statement takes or may take too long.
     ///
     /// # Errors
     /// The errors of the session.
@@ -61,7 +61,8 @@ impl Outbox {
         limits: PageLimits,
     ) -> Result<(Snapshot, Option<Page>), QueryError> {
         let limits = PageLimits { events: limits.events.min(POLL_ROWS_MAX), ..limits };
-        if self.limits.page.at_most(limits.events) < limits.events {
+        let is_behind = self.filtered.as_ref().is_some_and(Filtered::is_behind);
+        if is_behind || self.limits.page.at_most(limits.events) < limits.events {
             return Ok((self.target().await?, None));
         }
         let (rows, inline) = PageLimits { events: limits.events + 1, ..limits }.of_a_page();
@@ -89,13 +90,16 @@ impl Outbox {
         let Some(target) = target else { return Ok((settled.clone(), None)) };
         let mut page = Page { events, complete: true, read_to: None };
         if page.events.len() > limits.events {
+            if let Some(filtered) = &self.filtered {
+                filtered.set_behind(true);
+            }
             return Ok((target, None));
         }
         page.events.sort_unstable_by_key(|event| event.seq);
         Ok((target, Some(self.fill(page, limits).await?)))
     }
 
-    /// Takes the current snapshot alone, after a poll that took too long.
+    /// Takes the current snapshot alone, where a poll would take too long.
     async fn target(&self) -> Result<Snapshot, QueryError> {
         let row = self.connection.run_one(Query::Fetch, &self.statements.read_target, &[]).await?;
         Ok(Snapshot::new(row.try_get(0)?))
@@ -126,7 +130,9 @@ impl Outbox {
     ) -> Result<Page, QueryError> {
         let mut limits = PageLimits { events: self.limits.page.at_most(limits.events), ..limits };
         if let Some(filtered) = &self.filtered {
-            return self.filtered_page(filtered, cursor, late, limits).await;
+            let page = self.filtered_page(filtered, cursor, late, limits).await?;
+            filtered.set_behind(!page.complete);
+            return Ok(page);
         }
         loop {
             let read = self.page_once(cursor, late, limits, None).await;

@@ -6,6 +6,7 @@
 
 use std::{
     fmt,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -66,11 +67,23 @@ pub(super) struct Filtered {
     pub(super) filter: Filter,
     /// The statement that reads the highest `seq` that was drawn.
     ceiling: Prepared,
+    /// Whether more rows may wait than one page reads.
+    is_behind: AtomicBool,
 }
 
 impl Filtered {
     pub(super) fn new(filter: Filter, ceiling: Prepared) -> Self {
-        Self { filter, ceiling }
+        Self { filter, ceiling, is_behind: AtomicBool::new(true) }
+    }
+
+    /// Whether more rows may wait than one page reads, as at the start. A poll then takes no rows:
+    /// it might look at a great many before it finds more than it returns, and discard them.
+    pub(super) fn is_behind(&self) -> bool {
+        self.is_behind.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_behind(&self, is_behind: bool) {
+        self.is_behind.store(is_behind, Ordering::Relaxed);
     }
 }
 

@@ -79,8 +79,8 @@ pub const SESSION_SETTINGS: [(&str, &str); 12] = [
     // A page is too small to be worth parallel worker processes.
     ("max_parallel_workers_per_gather", "0"),
     ("plan_cache_mode", "force_generic_plan"),
-    // A settlement that a crash of the server loses is repeated, and the stream deduplicates its
-    // messages. Waiting for the disk at each settlement costs more.
+    // Settlements do not wait for the disk, which would cost more than it saves: when a crash of
+    // Postgres loses one, its events are published again, and the stream recognises their ids.
     ("synchronous_commit", "off"),
 ];
 

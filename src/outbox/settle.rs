@@ -76,7 +76,7 @@ impl Outbox {
 
     /// Writes a settlement. Writing the same settlement again changes nothing.
     ///
-    /// At most `named_max` of its dead letters are returned.
+    /// Returns the dead letters that the settlement wrote, at most `named_max` of them.
     ///
     /// # Errors
     /// [`SettleError::TermLost`] is final for this holding.

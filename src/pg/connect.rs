@@ -36,8 +36,8 @@ pub use super::session::Connection;
 /// Time that a dropped session has for its orderly end. Then its connection is cut.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
 
-/// Setting with a value unique to each session. A server process that has this value was started by
-/// Postgres for this session, and is not lent by a pooler.
+/// Setting that each session sends when it connects, with a value of its own. A server process that
+/// has the value was started for this session; one without it was lent by a pooler.
 const MARKER: &str = "postrider.session";
 
 /// Option that makes a session writable although its role or database is set to read only. Without

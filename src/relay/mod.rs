@@ -341,7 +341,9 @@ impl Relay {
             self.log.obstacle().is_none() && holding.delivery.breaker().cause().is_none();
         let done = if reachable { holding.is_drained() } else { holding.is_stranded() };
         if done {
-            info!("every message that was sent is answered and recorded in Postgres");
+            info!(
+                "stopping in order: every message that was sent is answered, and the answers are recorded in Postgres"
+            );
             return true;
         }
         let over = now.duration_since(since) >= self.settings.grace;

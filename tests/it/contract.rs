@@ -110,7 +110,7 @@ async fn a_sequence_that_begins_anew_costs_no_event_and_no_order() {
     let mut daemon = fixture
         .daemon()
         .allow_log(REPAIRED)
-        .allow_log("the sequence of outbox.seq went back")
+        .allow_log("the sequence of outbox.seq was set back")
         .start();
     insert(&client, 0, 2_000).await;
     fixture.wait_stored(2_000, DEADLINE).await;
@@ -346,8 +346,11 @@ async fn rows_of_another_cluster_are_named_and_published_when_asked_to() {
     let broken = r#"postrider_finding{route="default",code="contract_broken"}"#;
     assert!(daemon.metric(broken).await > 0.0);
     daemon.kill9();
-    let mut rescanning =
-        fixture.daemon().arg("--rescan").allow_log("rows of another cluster").start();
+    let mut rescanning = fixture
+        .daemon()
+        .arg("--rescan")
+        .allow_log("accepted rows of another Postgres cluster")
+        .start();
     rescanning.wait_log("rows=2", DEADLINE).await;
     assert_each_once(&fixture.wait_stored(12, DEADLINE).await, 12);
 }

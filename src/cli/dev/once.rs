@@ -90,7 +90,7 @@ impl fmt::Display for RunText<'_> {
     }
 }
 
-/// The faults of a run, and how to reproduce them.
+/// Text about a run that was not clean: what was wrong, and the command that repeats the run.
 pub(super) fn faults(outcome: &RunReport, seed: u64) -> String {
     let mut lines = vec![format!("the run is not clean: {}", outcome.report)];
     lines.extend(outcome.relay_errors.iter().take(10).map(|line| format!("relay: {line}")));

@@ -114,7 +114,8 @@ impl Blocked {
         self.reload == Reload::Due
     }
 
-    /// Notes that records of letters are about to be written, with all releases up to now.
+    /// Notes that records of letters are about to be written. They include the release of every key
+    /// that was released until now.
     pub(in crate::delivery) fn being_recorded(&mut self) {
         if self.is_overflown && self.fingerprints.len() <= self.bounds.fingerprints / 2 {
             self.reload = self.reload.max(Reload::OnceRecorded);

@@ -64,8 +64,8 @@ struct Waiting {
     transit: Transit,
     /// Time since which the log may contain the event without our knowing.
     uncertain_since: Option<Instant>,
-    /// Exclusive lower bound for the stream sequence under which the log may contain the event.
-    /// Lower sequences were scanned, or were in use when the event was first sent.
+    /// Exclusive lower bound for the event's stream sequence, if the log contains the event.
+    /// Sequences up to this one were scanned, or were taken before the event was first sent.
     stored_above: u64,
     missing_answer: MissingAnswer,
     /// Whether a scan has searched the log for the event and not found it.

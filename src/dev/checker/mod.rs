@@ -33,9 +33,9 @@ pub use report::{Altered, CheckerReport, Lost, Violation};
 pub enum Order {
     /// Writers lock the key before they insert: events arrive in the order of their `key_seq`.
     Serial,
-    /// Transactions on one key may overlap. An event must come first only when its commit was
-    /// reported before the other event's insert began, or when it is the earlier row of the same
-    /// transaction.
+    /// Transactions on one key may overlap. Of two events of a key the first must arrive
+    /// first only when its commit was reported to the writer before the insert of the second began,
+    /// or when both are rows of one transaction, in this order.
     Overlap,
 }
 

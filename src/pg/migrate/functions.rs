@@ -118,8 +118,8 @@ pub async fn changed_functions(
     Ok(rows.iter().map(read).collect())
 }
 
-/// Whether the catalog contains the functions as recorded, with their grants to the roles that
-/// exist.
+/// Whether the catalog contains the functions as the last migration recorded them, and the roles of
+/// Postrider that exist may execute them.
 pub(super) async fn are_intact(client: &Client, schema: &Schema) -> Result<bool, MigrateError> {
     let select = schema.apply(include_str!("../sql/check_role_grants.sql"));
     let row = client

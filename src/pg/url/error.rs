@@ -51,7 +51,7 @@ pub enum UrlError {
         /// The supported parameter.
         nearest: &'static str,
     },
-    /// A parameter of another program.
+    /// A parameter that another program understands, such as `schema`, which is Prisma's.
     #[error("has the parameter {name}, which is {remedy}")]
     Foreign {
         /// The parameter.

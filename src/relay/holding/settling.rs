@@ -97,7 +97,8 @@ impl Holding {
                 warn!(
                     now,
                     before,
-                    "the sequence of outbox.seq went back; the relay begins again from its position"
+                    hint = "find out who reset the sequence or restored the database, then run `postrider audit`",
+                    "the sequence of outbox.seq was set back; the relay reads again from its settled position"
                 );
                 Err(Ended::Again)
             }

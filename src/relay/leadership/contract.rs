@@ -74,7 +74,7 @@ pub(in crate::relay) async fn verify(
         let adopted = outside.repair().await?.adopt_rows().await?;
         warn!(
             rows = adopted,
-            "rows of another cluster have transaction numbers of this one now, and will be published"
+            "accepted rows of another Postgres cluster, as --rescan asks: they got transaction numbers of this cluster, and will be published"
         );
         return Ok(ContractVerdict::Repaired);
     }
@@ -95,8 +95,8 @@ pub(in crate::relay) async fn verify(
             code = it.code,
             renumbered,
             read_again = ?put_back,
-            "{}: repaired; rows that were inserted since the last verification are read again",
-            it.problem
+            "{problem}: repaired; rows that were inserted since the last check of the tables are read again",
+            problem = it.problem
         );
     }
     if !uncertain.is_empty() {
@@ -111,7 +111,7 @@ pub(in crate::relay) async fn verify(
 
 fn log_restored(broken: &[Broken]) {
     for it in broken.iter().filter(|it| it.remedy == Remedy::Restore) {
-        warn!(code = it.code, "{}: repaired", it.problem);
+        warn!(code = it.code, "{problem}: repaired", problem = it.problem);
     }
 }
 

@@ -161,7 +161,10 @@ async fn from_elsewhere(
         return Ok(Resumed::Foreign);
     }
     let pending = outside.repair().await?.rescan(term).await?;
-    warn!(pending, "accepted a restored database; its unsettled events will be published");
+    warn!(
+        pending,
+        "accepted a restored database, as --rescan asks; the events that it has not settled will be published"
+    );
     Ok(Resumed::Rescanned)
 }
 

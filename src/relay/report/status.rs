@@ -270,7 +270,7 @@ impl Phase {
 pub enum LinkStatus {
     /// The connection is being opened.
     Connecting {
-        /// Step that is waited for, free of secrets.
+        /// Names the step that the relay waits for. The text contains no secret.
         detail: String,
     },
     /// The connection works.

@@ -44,7 +44,7 @@ impl Reporter {
 
     /// Notes why the holding has ended. The relay acquires another one.
     pub(in crate::relay) fn holding_lost(&self, why: String) {
-        warn!(error = %why, "the relay stopped leading; it acquires its lease again");
+        warn!(error = %why, "the relay stopped leading; it tries to acquire the lease again");
         self.metrics.dependencies.lost(Dependency::Postgres);
         self.metrics.dependencies.standing_by();
         self.status.send_modify(|status| {
@@ -67,7 +67,8 @@ impl Reporter {
         })
     }
 
-    /// Notes that this instance has yielded its lease to another one, whose name is unknown.
+    /// Notes that this instance has released its lease so that another instance leads. Its name is
+    /// not known yet. `lease` is the length of the lease.
     pub(in crate::relay) fn yielded(&self, lease: Duration) {
         info!("released the lease of this shard to an instance that leads fewer shards");
         self.metrics.dependencies.standing_by();
