@@ -5,7 +5,7 @@ use thiserror::Error;
 /// The reason why a log cannot be used.
 #[derive(Debug, Error)]
 pub enum BrokerError {
-    /// The log does not answer, or answers with an error, at present.
+    /// The log does not answer, answers with an error, or the broker forbids the request.
     #[error("{log} cannot be asked for: {reason}")]
     Unavailable {
         /// The log, as it is named in texts: `stream "EVENTS"`.

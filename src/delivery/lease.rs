@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// Longest lease that an instance takes. A stored lease that ends later than this from now was not
-/// written by any instance.
+/// Longest lease that an instance takes. A stored lease with more time left than this was changed
+/// by hand, or was written while the server's clock was ahead.
 pub const LEASE_MAX: Duration = Duration::from_mins(5);
 
 /// Part of a lease after which it is renewed. The rest leaves room for failed attempts.
@@ -40,7 +40,7 @@ pub struct Lease {
     distrusted: Option<Instant>,
     /// Time since which a message waits for a renewal; `None` while no message waits.
     wanted: Option<Instant>,
-    /// Time at which a failed renewal is tried again; `None` after a success.
+    /// Time at which a failed renewal is tried again; `None` after a success or a stand-still.
     retry_at: Option<Instant>,
 }
 

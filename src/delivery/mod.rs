@@ -194,8 +194,9 @@ impl Delivery {
         }
     }
 
-    /// Room for a fetch. It is zero while memory is full or a scan has to come first. While the
-    /// breaker is open it is enough for a probe, and zero once memory has an event to probe with.
+    /// Room for a fetch. It is zero while memory is full, too many rows are unsettled or a scan has
+    /// to come first. While the breaker is open it is enough for a probe, and zero once memory has
+    /// an event to probe with.
     pub fn room(&self) -> FetchBudget {
         let room = self.window.room(self.lanes.len(), self.lanes.bytes());
         let closed = self.breaker.cause().is_some() && !self.lanes.is_empty();
@@ -314,7 +315,7 @@ impl Delivery {
         }
     }
 
-    /// Puts an event back into its queue that could not be handed over just now.
+    /// Puts back an event that could not be handed over just now.
     pub fn give_back(&mut self, ticket: Ticket) {
         self.lanes.requeue(ticket);
     }
@@ -363,8 +364,8 @@ impl Delivery {
         }
     }
 
-    /// Stream sequences that are known now. A scan begins at the floor among them: every sent and
-    /// unsettled event has a higher sequence.
+    /// Stream sequences that are known now. No scan has to read up to the floor among them, because
+    /// every sent and unsettled event has a higher sequence.
     pub fn stream_mark(&self) -> StreamMark {
         let floors = [self.progress.stream_floor(), self.letters.stream_floor()];
         let floor = floors.into_iter().flatten().min().unwrap_or(self.stream.acked);

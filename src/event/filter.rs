@@ -32,7 +32,7 @@ pub struct Rules {
     /// The kind of the event is one of these.
     pub kinds: Vec<String>,
     /// The aggregate type of the event is one of these. An event without a key has no aggregate
-    /// type, so it never fits such a rule.
+    /// type, so it is none of them.
     pub aggregates: Vec<String>,
     /// The event is of this shard.
     pub shard: Option<Shard>,
@@ -130,8 +130,8 @@ impl Filter {
         }
     }
 
-    /// The filter as JSON, in which form it is stored with the position. `None` for a filter that
-    /// takes every event.
+    /// The filter as JSON, as it is stored with the position. `None` for a filter that takes every
+    /// event.
     pub fn json(&self) -> Option<Value> {
         match self {
             Self::Rules(rules) => (!rules.is_empty()).then(|| rules.json()),

@@ -55,9 +55,9 @@ pub struct Position {
 const NOTHING: &str = "3:3:";
 
 impl Position {
-    /// Whether the relay is in its first pass over the outbox. It ends when every row is settled
-    /// that was visible at its begin. A healing that goes back to the oldest row begins another
-    /// one.
+    /// Whether the relay is in its first pass over the outbox. The pass ends when every row that
+    /// was visible at its start is settled. A healing that goes back to the oldest row begins
+    /// another pass.
     pub fn is_first_pass(&self) -> bool {
         self.settled.as_str() == NOTHING
     }

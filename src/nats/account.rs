@@ -15,7 +15,7 @@ struct Use {
     consumers: u64,
     /// Bytes that the account's streams have reserved.
     reserved: u64,
-    /// Factor for the bytes of the new stream: 1 in a tier, the number of replicas without tiers.
+    /// Factor for the bytes of the new stream: 1 in a tier, the number of replicas without one.
     times: u64,
 }
 
@@ -28,7 +28,7 @@ pub fn obstacles(answer: &[u8], stream: &config::StreamConfig) -> Option<Vec<Bro
     Some(judge(&used(&account, stream.replicas), stream))
 }
 
-/// Use of the tier for this number of replicas, or of the whole account where there are no tiers.
+/// Use of the tier for this number of replicas, or of the whole account when it has no such tier.
 fn used(account: &Account, replicas: u8) -> Use {
     match account.tiers.get(&format!("R{replicas}")) {
         Some(tier) => Use {

@@ -198,8 +198,8 @@ fn classify(
     }
 }
 
-/// Outcome of a batch that was not taken as a whole. Of an atomic batch nothing is stored, of a
-/// fast batch perhaps the first messages.
+/// Outcome of a batch that the stream refused or broke off. Of an atomic batch nothing is stored,
+/// of a fast batch perhaps the first messages.
 fn not_taken(kind: BatchKind, text: String) -> BatchOutcome {
     match kind {
         BatchKind::Atomic => BatchOutcome::Refused { text },

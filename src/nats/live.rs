@@ -1,4 +1,4 @@
-//! A connection over which messages are handed over, with its inbox for answers.
+//! Connection that takes messages, with its inbox for answers.
 
 use async_nats::{Subscriber, client::PublishErrorKind};
 use futures_util::FutureExt;

@@ -1,4 +1,4 @@
-//! Asks for permissions and other conditions that a start needs, without changing anything.
+//! Checks the permissions and other conditions that a start needs, without changing anything.
 //!
 //! A server answers a permitted request and complains about a forbidden one. So each request is
 //! sent with content that JetStream refuses: the refusal proves the permission, and nothing is

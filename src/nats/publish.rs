@@ -4,7 +4,7 @@
 //! The answers come back on one subscription. That costs half as much as the client's own
 //! acknowledgements, and leaves nothing behind for an answer that never comes.
 //!
-//! A publish is unconfirmed when no answer came until its deadline or the end of the connection.
+//! A publish is unconfirmed when no answer comes before its deadline or the end of the connection.
 //! The message may be stored, and is sent again under the same id.
 
 use std::{

@@ -185,8 +185,8 @@ impl SubjectTemplate {
     }
 }
 
-/// Appends one token. Characters that would end the token, act as a wildcard or not be shown are
-/// percent-encoded.
+/// Appends one token. The character `%` is percent-encoded, and so are characters that would end
+/// the token, act as a wildcard or not be shown.
 fn push_token(subject: &mut String, text: &str) {
     for character in text.chars() {
         let plain = !matches!(character, '.' | '*' | '>' | '%')

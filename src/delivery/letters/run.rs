@@ -128,7 +128,7 @@ pub struct Records {
 pub struct RecordsPart {
     /// The records.
     pub records: Vec<Record>,
-    /// Number of committed records once the part is written. It may exceed the number of `records`,
+    /// Number of unwritten records that the part covers. It may exceed the number of `records`,
     /// because those of one letter are merged.
     covers: usize,
 }
@@ -187,8 +187,8 @@ pub(in crate::delivery) struct LetterRuns {
     active: HashSet<RunScope>,
     next: u64,
     records: Records,
-    /// Exclusive lower bound for the stream sequences of the letters whose records are being
-    /// written.
+    /// Exclusive lower bound for the stream sequences of the published letters whose records are
+    /// being written.
     written_floor: Option<u64>,
 }
 
@@ -225,8 +225,8 @@ impl LetterRuns {
         self.loaded_letters.len()
     }
 
-    /// Whether the letters of this key are in memory already, so that a load would be in vain.
-    /// Without a key, whether this letter is.
+    /// Whether the letters of this key are in memory, or have unwritten records, so that a load
+    /// would be in vain. Without a key, whether this letter is or has.
     pub(in crate::delivery) fn is_active(&self, key: Option<&AggregateKey>, id: LetterId) -> bool {
         self.active.contains(&scope(key, id))
     }
@@ -236,10 +236,10 @@ impl LetterRuns {
         self.loaded_letters.get(&ticket).copied()
     }
 
-    /// Exclusive lower bound for the stream sequences of the letters in memory, and of those with
-    /// an unwritten record. `None` without such letters.
+    /// Exclusive lower bound for the stream sequences of the letters in memory, and of published
+    /// letters whose record is not written. `None` without such letters.
     pub(in crate::delivery) fn stream_floor(&self) -> Option<u64> {
-        // A decision that is not recorded is lost in a crash, so its letter counts too.
+        // A record that is not written is lost in a crash, so its letter counts too.
         let unrecorded = [self.records.stream_floor, self.written_floor].into_iter().flatten();
         self.runs.values().map(|run| run.stream_floor).chain(unrecorded).min()
     }

@@ -109,7 +109,8 @@ impl Delivery {
         self.letters.len() < LETTERS_MAX && self.room().bytes > 0
     }
 
-    /// Whether the letters of this key are in memory already, so that a load would be in vain.
+    /// Whether the letters of this key are in memory, or have unwritten records, so that a load
+    /// would be in vain.
     pub fn is_active(&self, key: Option<&AggregateKey>, id: LetterId) -> bool {
         self.letters.is_active(key, id)
     }

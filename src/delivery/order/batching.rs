@@ -313,7 +313,7 @@ impl Delivery {
         self.lanes.batch_sent(batch, self.stream.acked, now);
     }
 
-    /// Puts the events of a batch back of which the broker has received none.
+    /// Puts back events of a batch, of which the broker has received none.
     pub fn give_back_batch(&mut self, batch: &[Ticket]) {
         self.lanes.give_back_batch(batch);
     }

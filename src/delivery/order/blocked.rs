@@ -26,7 +26,7 @@ pub struct BlockedBounds {
     pub keys: usize,
     /// Most suspected keys that are kept as texts.
     pub suspects: usize,
-    /// Most bytes of the texts of blocked keys, and as many of those of suspected keys.
+    /// Most bytes of the texts of blocked keys. The same bound applies to those of suspected keys.
     pub key_bytes: usize,
     /// Most fingerprints of further keys. Each takes 8 bytes and an eighth more.
     pub fingerprints: usize,
@@ -59,7 +59,7 @@ pub(in crate::delivery) struct Blocked {
     /// has two.
     fingerprints: Fingerprints,
     hasher: RandomState,
-    /// Whether the bound on fingerprints was reached, so that every key is suspected.
+    /// Whether the bound on fingerprints was exceeded, so that every key is suspected.
     is_overflown: bool,
     /// Last event that became a held letter and whose key could not be kept as a text.
     last_unlisted: Option<Ticket>,
@@ -69,7 +69,7 @@ pub(in crate::delivery) struct Blocked {
 }
 
 /// State of a reload of the blocked keys from the database. The reload waits until the releases are
-/// recorded there, because it would block released keys again before.
+/// recorded there, because an earlier one would block released keys again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Reload {
     No,
@@ -203,7 +203,7 @@ impl Blocked {
         true
     }
 
-    /// Makes a key suspected although it has no letter.
+    /// Makes a key suspected, whether it has a letter or not.
     #[cfg(test)]
     pub(in crate::delivery) fn suspect(&mut self, key: &AggregateKey) {
         self.fingerprints.insert(self.fingerprint(key));

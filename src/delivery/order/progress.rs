@@ -14,9 +14,9 @@ const LETTERS_MAX: usize = 256;
 /// Fetched rows that are not settled in the database, in the order of fetching.
 ///
 /// Rows come in spans. A span is the rows that became visible between two snapshots, in `seq`
-/// order. Several spans may follow each other, so that the next one is fetched before the last one
-/// is answered. A settlement writes the first unfinished span, and the row up to which it is
-/// decided.
+/// order. Several spans may follow each other, so that a span is fetched before the events of the
+/// span before it are answered. A settlement writes the first unfinished span, and the row up to
+/// which it is decided.
 #[derive(Debug)]
 pub struct Progress {
     position: Position,

@@ -1,5 +1,5 @@
 //! Breaker: it decides whether events may flow to the log. A closed one lets all through, an open
-//! one none, a half-open one a single probe.
+//! one none until a probe is due, a half-open one none until the probe is answered.
 
 use std::time::{Duration, Instant};
 

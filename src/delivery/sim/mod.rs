@@ -221,8 +221,8 @@ fn a_log_without_a_memory_for_ids_has_every_event_once_and_in_order_when_it_is_s
     assert_reached(run_all(LogKind::Forgets), never);
 }
 
-/// Only events whose publish had no answer are stored more than once. Their first copies are in
-/// order, and no event is lost.
+/// Only events without an answer, or not settled when the process died, are stored more than once.
+/// The first copies are in order, and no event is lost.
 #[test]
 fn a_log_that_cannot_be_read_back_loses_nothing_and_repeats_only_what_had_no_answer() {
     let never = |state: &str| {

@@ -105,7 +105,7 @@ impl SimulatedStream {
 
     /// Whether the log contains the event.
     pub(super) fn contains(&self, seq: i64) -> bool {
-        // Every event that was ever stored is in `recognised`, even if its time there is over.
+        // Every event that was ever stored is in `recognised`, even if its window is over.
         self.recognised.contains_key(&seq)
     }
 

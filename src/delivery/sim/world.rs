@@ -29,8 +29,8 @@ const LIMITS: WindowLimits = WindowLimits {
     memory_bytes: 1 << 20,
 };
 
-/// Retry policy under which an event spends its first waits in memory and the later ones as a
-/// letter. Each history has its own first wait.
+/// Retry policy of the histories, each of which has its own first wait. Short waits are spent in
+/// memory, longer ones as a letter.
 const RETRY: RetryPolicy = RetryPolicy {
     attempts: 3,
     delay: Duration::from_millis(350),

@@ -30,13 +30,13 @@ pub(in crate::delivery) struct Predecessor {
     /// Exclusive lower bound for the stream sequences of messages that the earlier run has sent and
     /// not settled.
     stream_floor: u64,
-    /// Time of the last scan for events of the earlier run; the begin of this run before the first
+    /// Time of the last scan for events of the earlier run; the start of this run before the first
     /// scan.
     scanned_at: Instant,
     /// Inclusive upper bound for the stream sequences that scans have read; 0 before the first
     /// scan.
     scanned_to: u64,
-    /// Begin of this run. The earlier run had ended by then.
+    /// Start of this run. The earlier run had ended by then.
     began: Instant,
     /// Highest `seq` that an earlier run, or another relay, may have sent.
     sent_to: Seq,

@@ -8,7 +8,7 @@ use crate::{
     relay::report::status::{LinkStatus, Phase, Status},
 };
 
-/// Waits after failures in a row of one chore. A failed chore waits at least 5 s, whatever its
+/// Waits of a chore after failures in a row. A failed chore waits at least 5 s, whatever its
 /// interval is.
 const FAILED: Backoff = Backoff { first: Duration::from_secs(5), longest: Duration::from_mins(1) };
 
@@ -109,8 +109,8 @@ impl Agenda {
         match duty {
             Duty::Waiting => self.hurry(Chore::Grants, now),
             Duty::Leading | Duty::LeadingBeside => {
-                // `postrider status` and other readers of the database take a leader without a note
-                // for one that is starting.
+                // `postrider status` and other readers of the database treat a leader without a
+                // note as one that is starting.
                 self.hurry(Chore::Note, now);
                 self.hurry(Chore::Positions, now);
             }
@@ -139,8 +139,8 @@ impl Agenda {
 }
 
 /// Interval of a chore. The chores are most of what an idle relay costs the database. Consumers'
-/// dedup keys and slots (partitions) of the outbox are kept for hours, so the chores that delete
-/// them may be rare.
+/// dedup keys and slots (partitions) of the outbox are kept for hours at least, so the chores that
+/// delete or empty them may be rare.
 fn interval(duty: Duty, chore: Chore) -> Duration {
     match (duty, chore) {
         (_, Chore::Depth | Chore::Checkpoint) => Duration::from_secs(5),

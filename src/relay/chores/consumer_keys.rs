@@ -1,5 +1,4 @@
-//! Deletion of old dedup keys of consumers. A key is kept for so long that no redrive of its event
-//! comes after it.
+//! Deletion of old dedup keys of consumers. No redrive of the event of a deleted key is expected.
 
 use std::time::Duration;
 

@@ -25,8 +25,8 @@ pub(super) async fn measure(
     // The time is read before the statement, which may miss rows that are committed while it runs.
     let at = Instant::now();
     take(at, session.depth().await?, status, metrics);
-    // While a loss is reported, it is measured again each time, because an operator may acknowledge
-    // it. Otherwise nothing is measured: a new loss appears only with a new holding.
+    // While a loss is reported, losses are measured again each time, because an operator may
+    // acknowledge them. Otherwise they are not: a new loss appears only with a new holding.
     if status.borrow().alarms.is_empty() {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! Retention of the outbox: empties slots (partitions) whose rows are all published and old.
+//! Retention of the outbox: empties slots (partitions) whose rows are all settled and old.
 
 use std::time::Duration;
 

@@ -30,7 +30,8 @@ impl Holding {
     }
 
     /// Whether a reading may start as soon as its time has come. It may not while blocked keys are
-    /// still loaded, another reading is in progress, or memory is full.
+    /// still being loaded, another reading is in progress or there is no room for rows, and not
+    /// after the last poll of a stopping relay.
     fn can_fetch(&self) -> bool {
         let knows_keys = self.letters.has_loaded_blocked_keys();
         knows_keys

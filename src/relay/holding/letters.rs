@@ -184,7 +184,7 @@ impl Holding {
         let wait = if found { Some(RELOAD) } else { next_in };
         let wait = wait.map_or(self.letters.interval, |wait| wait.min(self.letters.interval));
         self.letters.load_at = self.letters.load_at.min(now + wait);
-        // No key is left to load: each due letter is in memory, or its record is being written.
+        // When no key is left to load, each due letter is in memory, or its record is unwritten.
         if self.letters.keys.is_empty() {
             self.delivery.letters_read();
         }

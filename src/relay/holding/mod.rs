@@ -215,8 +215,8 @@ impl Holding {
         polled && self.delivery.events() == 0 && self.is_settled()
     }
 
-    /// Whether a stopping relay has nothing left to do while the broker cannot be reached: nothing
-    /// is in flight, and every decision is written.
+    /// Whether a stopping relay has nothing left to do while no event can be published: nothing is
+    /// in flight, and every decision is written.
     pub(in crate::relay) fn is_stranded(&self) -> bool {
         self.delivery.in_flight() == 0 && self.is_settled()
     }

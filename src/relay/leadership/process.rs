@@ -11,7 +11,7 @@ pub(crate) fn identity() -> Option<String> {
     Some(format!("{place} {pid} {}", started(pid)?))
 }
 
-/// Whether the process with this identity ran on this machine and has ended.
+/// Whether the process with this identity ran on this machine, in this namespace, and has ended.
 pub(in crate::relay) fn has_ended(identity: &str) -> bool {
     let Some((place_of, process)) = identity.rsplit_once(' ').and_then(|(rest, start)| {
         let (place, pid) = rest.rsplit_once(' ')?;

@@ -127,8 +127,8 @@ async fn with_rivals(
 
 /// Logs that the route takes other events than before.
 ///
-/// The flow that counts unrouted events passes over the events that a new route takes. That is
-/// wanted, so it is logged without a warning.
+/// The flow of the unrouted events passes over the events that a new route takes. That is wanted,
+/// so it is logged without a warning.
 fn report_filter(passed_over: Option<PassedOver>, route: &str) {
     if passed_over.is_some_and(PassedOver::is_none) || route == UNROUTED {
         info!("the filter of the route has changed; the table audit has the old filter");
@@ -169,7 +169,7 @@ async fn from_elsewhere(
 }
 
 /// Earlier run whose events the log may contain without our knowing. In its first pass a relay may
-/// read rows that a relay of another name has published. After a healing it reads rows again that
+/// read rows that a relay of another name has published. After a healing it reads again rows that
 /// it has published itself.
 fn earlier(
     term: i64,

@@ -73,7 +73,7 @@ mod system {
         }
 
         /// Guards while `events` are in memory, because their messages may wait in the client
-        /// library before the next turn. Rests otherwise.
+        /// library now or before the next turn. Rests otherwise.
         pub(in crate::relay) fn turn(&mut self, now: Instant, events: usize) {
             if events > 0 {
                 self.guard(now);

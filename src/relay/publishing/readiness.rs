@@ -32,8 +32,8 @@ pub enum Readiness {
 impl Readiness {
     /// Readiness at `now`.
     ///
-    /// A condition of Postgres comes before those of the broker. A lost connection to the broker
-    /// shows elsewhere too; that Postgres is silent shows only here.
+    /// The end of the session or of the trust comes before the conditions of the broker. A lost
+    /// connection to the broker shows elsewhere too; that Postgres is silent shows only here.
     pub(in crate::relay) fn of(log: &BrokerLog, holding: &Holding, now: Instant) -> Self {
         if holding.outbox.is_closed() {
             Self::SessionEnded

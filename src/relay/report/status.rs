@@ -114,8 +114,7 @@ impl Status {
         }
     }
 
-    /// Enters a phase. Only a leader has a pause of publishing, so a change of the phase ends the
-    /// pause.
+    /// Enters a phase. A pause of publishing belongs to one holding, so each entry ends it.
     pub(crate) fn enter(&mut self, phase: Phase) {
         self.phase = phase;
         self.unready = None;
