@@ -6,8 +6,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// Smallest difference, exclusive, between the time of day and [`now`] that counts as a jump. After
-/// a jump the virtual machine may have stood still without its other clocks counting that time.
+/// Difference, exclusive, from which the time of day has jumped: between its advance and that of
+/// [`now`]. At a jump the machine, or the virtual machine, may have stood still without any clock
+/// of its own counting that time.
 const JUMP: Duration = Duration::from_secs(10);
 
 /// The present time: the system's monotonic clock plus the time that the machine has slept.

@@ -38,14 +38,15 @@ pub fn pass(name: &'static str) {
     }
 }
 
-/// Sleep of the machine that a test pretends. Always zero in this build, which has no fail points.
+/// Time for which a test pretends that the machine has slept. Always zero in this build, which has
+/// no fail points.
 #[cfg(not(feature = "failpoints"))]
 #[inline(always)]
 pub fn slept() -> std::time::Duration {
     std::time::Duration::ZERO
 }
 
-/// Sleep of the machine that a test pretends, in milliseconds: the content of the file that the
+/// Time for which a test pretends that the machine has slept: the milliseconds in the file that the
 /// variable `SLEPT` names.
 #[cfg(feature = "failpoints")]
 pub fn slept() -> std::time::Duration {

@@ -212,7 +212,8 @@ where
     }
 }
 
-/// Formats the fields of a log event as `message name=value`, with control characters escaped.
+/// Formats the fields of a log event as `message name=value`. Characters that a terminal would obey
+/// are escaped.
 struct TextFields;
 
 impl<'writer> FormatFields<'writer> for TextFields {

@@ -45,7 +45,7 @@ const MESSAGE_BYTES_MAX: u64 = 64 << 20;
 /// the thread has taken a line.
 const LINES_MAX: usize = 65_536;
 
-/// Lines between two flushes at most.
+/// Lines between two flushes at most, beyond the first one.
 const FLUSH_MAX: usize = 1024;
 
 /// Standard output as a sink.

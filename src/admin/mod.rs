@@ -6,7 +6,7 @@
 //! | `/livez` | 200 while the loop of every relay turns; asks neither Postgres nor NATS |
 //! | `/readyz`, `/healthz` | 200 while events can flow, else 503 with the findings; `?verbose` as JSON |
 //! | `/metrics` | all of [`crate::metrics`] |
-//! | `/api/v1/status` | the state of every route as JSON, and the sum of all; `?route=NAME` shows one route |
+//! | `/api/v1/status` | the state of every route and their sum as JSON; `?route=NAME` shows one |
 
 mod guard;
 mod health;

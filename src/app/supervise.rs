@@ -1,5 +1,5 @@
-//! Keeps the flows running. A flow that fails is started again, but the only flow of a program ends
-//! the program.
+//! Keeps the flows running. Where there are several, a flow that fails is started again. The
+//! failure of the only flow ends the program.
 //!
 //! Where there are several flows, each has a thread with a runtime of its own, which also drives
 //! its sessions and its connection. So a flow that is busy, or fails, does not slow the others.

@@ -32,7 +32,8 @@ pub(super) struct Args {
     actor: Option<String>,
 }
 
-/// Prints how many committed events are where. Exits with 1 when an event is found nowhere.
+/// Prints what has become of the committed events. Exits with 1 when their numbers do not add up,
+/// or when an event is lost.
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     if let (true, Some(reason)) = (args.acknowledge_loss, &args.reason) {
         let (loaded, actor) = (globals.load(Scope::Database)?, dlq::actor(args.actor.as_deref()));

@@ -52,8 +52,8 @@ pub struct Loaded {
     pub config: Config,
     /// Place where each of its keys was written.
     pub origins: Origins,
-    /// The routes, at least one, in the order of the file. When events may match none of the routes
-    /// in the file, one more route at the end counts these events.
+    /// The routes, at least one, in the order of the file. When events may match none of them, one
+    /// more route at the end takes these, unless `relay.unrouted` is `off`.
     pub routes: Vec<OneRoute>,
     /// Messages for the log.
     pub notices: Vec<Notice>,

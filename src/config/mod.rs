@@ -453,8 +453,8 @@ pub struct RouteConfig {
     /// filter of unrouted events.
     #[serde(skip)]
     pub filter: Filter,
-    /// The name of the route. With several shards each relay has a name of its own, which adds the
-    /// number of its shard.
+    /// The name of the route. With several shards the name of each relay adds its shard, such as
+    /// `orders.0-of-4`.
     #[serde(skip)]
     pub name: String,
 }

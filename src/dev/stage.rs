@@ -22,8 +22,8 @@ pub const DATABASE: &str = "app";
 /// The stream that the relay creates.
 pub const STREAM: &str = "EVENTS";
 
-/// The ports for `Ports::Kept`, so that a person finds the same ones each time, while they are
-/// free.
+/// The ports of [`Ports::Kept`], while they are free: a person finds the servers at the same ones
+/// each time.
 const POSTGRES_PORT: u16 = 15432;
 const NATS_PORT: u16 = 14222;
 const ADMIN_PORT: u16 = 18085;

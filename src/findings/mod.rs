@@ -30,12 +30,11 @@ pub const LAG_WARNING_SECONDS: f64 = 60.0;
 /// Age in seconds, inclusive, from which lag is critical.
 pub const LAG_CRITICAL_SECONDS: f64 = 120.0;
 
-/// Time in seconds without a report of the leader, exclusive, above which there is a finding: three
-/// intervals of its reports.
+/// Time in seconds without a report of the leader, exclusive, from which there is a finding: two
+/// and a half intervals of its reports.
 pub const REPORT_MAX_SECONDS: f64 = 25.0;
 
-/// Age of the measured numbers in seconds, exclusive, above which a finding warns that they are
-/// old.
+/// Age of the measured numbers in seconds, exclusive, from which a finding warns that they are old.
 const MEASURED_WARNING_SECONDS: f64 = 15.0;
 
 /// Age of the measured numbers in seconds, inclusive, from which that finding is critical.

@@ -59,7 +59,7 @@ impl ChoreMetrics {
     }
 
     /// Counts a failure of a chore. `in_a_row` is the number of its failures since its last
-    /// success, with this one.
+    /// success, this one included.
     pub fn failed(&self, chore: Chore, in_a_row: u32) {
         self.failures.get_or_create(&ChoreLabel { chore }).inc();
         self.failing.get_or_create(&ChoreLabel { chore }).set(count(in_a_row));

@@ -126,7 +126,7 @@ label! {
         Fetch = "fetch",
         /// Writes the position, and the letters that it passes over.
         Settle = "settle",
-        /// Loads the letters whose time has come, and records what became of them.
+        /// Reads blocked keys and due letters, and records what became of letters.
         Letters = "letters",
         /// Acquires, renews, reads and releases the lease with its term.
         Lock = "lock",
@@ -211,7 +211,7 @@ label! {
         StoreStalled = "store_stalled",
         /// The stream lost messages that it had acknowledged.
         BrokerRegressed = "broker_regressed",
-        /// The stream is scanned for events that an earlier run may have published.
+        /// The stream is scanned for events that may have been published before.
         Scanning = "scanning",
         /// Published events are gone from the stream and from the outbox.
         EventsLost = "events_lost",

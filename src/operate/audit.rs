@@ -49,7 +49,7 @@ pub struct Audit {
     pub sink: SinkKind,
 }
 
-/// Result of an act: a person has acknowledged the losses of one relay.
+/// Result of acknowledging the losses of one relay.
 #[derive(Debug, Serialize)]
 pub struct Acknowledged {
     /// The relay's name.

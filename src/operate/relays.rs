@@ -41,7 +41,7 @@ pub struct ListedRelay {
     pub stream: Option<String>,
 }
 
-/// Result: a relay whose position was removed.
+/// Result of removing the position of a relay.
 #[derive(Debug, Serialize)]
 pub struct ForgottenRelay {
     /// Name of the relay.

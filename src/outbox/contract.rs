@@ -54,7 +54,8 @@ impl Broken {
 /// Result of a repair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repaired {
-    /// Rows that got a new `seq`, because another row or letter already had theirs.
+    /// Rows that got a new `seq`, because another row or letter already had theirs, or to keep
+    /// their order with such rows.
     pub renumbered: i64,
     /// The relays that read again from the last position at which every condition held.
     pub put_back: Vec<String>,
@@ -64,8 +65,8 @@ pub struct Repaired {
 }
 
 impl Outbox {
-    /// The broken conditions. When there are none, the position is recorded as sound: a later
-    /// repair goes back to it.
+    /// The broken conditions. Unless one has the remedy `Repair` or `Refuse`, the position is
+    /// recorded as sound: a later repair goes back to it.
     ///
     /// # Errors
     /// The errors of the session.
@@ -119,7 +120,8 @@ impl Repair {
 }
 
 impl Inspection {
-    /// The broken conditions. When there are none, the position is recorded as sound.
+    /// The broken conditions. Unless one has the remedy `Repair` or `Refuse`, the position is
+    /// recorded as sound.
     ///
     /// # Errors
     /// The errors of the session.

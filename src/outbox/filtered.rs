@@ -126,7 +126,7 @@ const COUNT: &str = include_str!("sql/count_passed_over.sql");
 
 impl Inspection {
     /// Counts the waiting events of a relay that `filter` would leave out; `None` when `filter` is
-    /// the present one.
+    /// the present one, or the relay has only just begun.
     ///
     /// # Errors
     /// The errors of the session.

@@ -50,7 +50,7 @@ pub struct SessionLimit {
     pub what: String,
     /// Maximum number of sessions.
     pub max: i64,
-    /// Current number of sessions, with the session that asks.
+    /// Current number of sessions, the one that asks included.
     pub now: i64,
 }
 

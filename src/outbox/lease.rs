@@ -92,8 +92,8 @@ pub enum LeaderSession {
     Alive,
     /// The session has ended.
     Gone,
-    /// The session was opened through a pooler or before a restart of the server, or this role may
-    /// not see it.
+    /// The session was opened through a pooler, before a restart of the server or on another one,
+    /// or this role may not see it.
     Unknown,
 }
 

@@ -153,8 +153,8 @@ impl Outbox {
         Ok(rows.iter().map(stored).collect::<Result<Vec<_>, _>>()?)
     }
 
-    /// Reads the payload of the first letter from the outbox, when it is large. Cuts the run before
-    /// the next letter with a large payload.
+    /// Cuts the run before its first letter with a large payload. When that is the first letter of
+    /// the run, reads its payload from the outbox, and leaves this letter alone in the run.
     async fn read_large_head(
         &self,
         run: &mut Vec<StoredLetter>,

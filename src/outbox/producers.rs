@@ -1,4 +1,4 @@
-//! Finds roles that may not insert, sessions that wait for locks, and sessions of other instances.
+//! Finds roles that may not insert, sessions that wait for locks, and the sessions of a relay.
 
 use tokio_postgres::Row;
 

@@ -17,7 +17,7 @@ use crate::{
 /// Error code and text of a held letter.
 const HELD: (&str, &str) = ("held", "waits behind an earlier letter of its key");
 
-/// Term under which a settlement is written, and the columns that do not depend on its events.
+/// Term, stream and settings with which settlements and records of letters are written.
 #[derive(Debug, Clone)]
 pub struct Authority {
     /// The fencing number of our holding.

@@ -10,7 +10,7 @@ use crate::{
 
 impl Outbox {
     /// The first row from the cursor on, after a page of one row failed with `error`. When readable
-    /// rows come before the unreadable one, the result has one of these.
+    /// rows come before the unreadable one, the result has the first of these.
     ///
     /// # Errors
     /// The errors of the session.

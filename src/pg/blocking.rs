@@ -52,8 +52,8 @@ const PREPARED: i32 = 0;
 impl Blocking {
     /// Reads the columns of `sql/find_blocking_sessions.sql`.
     ///
+    /// # Errors
     /// When a column is missing.
-    /// When one is missing.
     pub fn read(row: &Row) -> Result<Self, QueryError> {
         Ok(Self {
             pid: row.try_get("pid")?,

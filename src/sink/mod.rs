@@ -29,7 +29,7 @@ pub enum Sink {
     Unrouted(unrouted::UnroutedSink),
 }
 
-/// A scan of a log in progress: the search for messages that earlier runs may have published.
+/// A scan of a log in progress: the search for events that it may contain without our knowing.
 #[expect(clippy::large_enum_variant, reason = "there is at most one for each flow")]
 pub enum Scan {
     /// The scan of a JetStream stream.

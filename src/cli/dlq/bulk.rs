@@ -24,8 +24,8 @@ use crate::{
 /// Number of letters that `--dry-run` shows.
 const SHOWN: i64 = 5;
 
-/// Number of batches between two lines of progress when the output is not a terminal. A terminal
-/// shows each batch, in one line that is replaced.
+/// Number of batches between two lines of progress when standard error is not a terminal. A
+/// terminal shows each batch, in one line that is replaced.
 const BATCHES_A_LINE: u64 = 10;
 
 /// Filter of letters, and whether to ask or rehearse first.

@@ -317,7 +317,8 @@ fn a_report_names_the_first_few_and_counts_all() {
 }
 
 /// The checker finds what it should: each of fourteen histories has one planted change. Thirteen
-/// are defects, and each is reported as its own kind. One swaps events of two keys, which is legal.
+/// are defects, and each is reported as its kind alone. One swaps events of two keys, which is
+/// legal.
 #[test]
 fn of_fourteen_histories_thirteen_are_flagged_and_the_legal_one_is_accepted() {
     type Plant = fn(&mut History);

@@ -21,7 +21,7 @@ pub struct LetterAct {
     pub action: Action,
     /// The state of the letters to change.
     pub state: LetterState,
-    /// Whether to change letters too that can never be published without an edit.
+    /// Whether to change also letters that can never be published without an edit.
     pub hopeless: bool,
     /// The person who acts, and the reason.
     pub attribution: Attribution,
@@ -41,7 +41,7 @@ pub struct ActedOn {
     pub changed: Vec<i64>,
     /// The letters that were not changed.
     pub left_alone: Vec<LeftAlone>,
-    /// Time of the act, by the database's clock.
+    /// Time just before the act, by the database's clock.
     #[serde(skip)]
     pub since: SystemTime,
 }

@@ -235,8 +235,8 @@ impl LetterChanges {
     }
 }
 
-/// The new payload, in the column of the old one: JSON or bytes. Without a single old payload, the
-/// media type decides.
+/// The new payload, in the column of the old one: JSON or bytes. When neither column or both had a
+/// payload, the media type decides.
 fn payload(
     bytes: Vec<u8>,
     detail: &LetterDetail,

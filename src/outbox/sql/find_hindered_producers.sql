@@ -6,7 +6,7 @@
 -- caller. The texts of the functions show which ones they call.
 --
 -- A role should be able to insert when it was granted INSERT, also through another role. The role
--- postrider_producer should be able to when it has any right in the schema.
+-- postrider_producer should be able to when it may use the schema or read the sequence `gate`.
 --
 -- No parameters.
 -- Columns: role text null (null: every insert is refused while the relay sleeps, because the owner

@@ -1,6 +1,6 @@
 -- The number of sessions that this user may have by each limit, and the current number. A superuser
--- has no limits. Postgres hides the kind of another user's session, so every session with a
--- database and a user counts.
+-- has no limits. Postgres hides the kind of another user's session. Such a session counts when it
+-- has a database and a user.
 --
 -- Columns: what text (the limit, for a person), sessions_max int8, sessions int8
 -- Rows: 0 to 3. Locks: none.

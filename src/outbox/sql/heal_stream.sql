@@ -1,7 +1,7 @@
 -- Heals the stream: puts the position back to the last checkpoint at which the stream had lost
 -- nothing, so that everything lost since is published again. Events that the stream still contains
--- are deduplicated by their ids. Letters whose message was published above the checkpoint are tried
--- again. Events that the outbox no longer has are recorded as a loss.
+-- are deduplicated by their ids. Published letters are tried again when the stream may have lost
+-- their message. Events that the outbox no longer has are recorded as a loss.
 --
 -- Without such a checkpoint, as for a stream that was created anew, the position goes back to the
 -- oldest row of the outbox. A checkpoint without a creation time of its stream does not count.

@@ -2,7 +2,7 @@
 --
 -- $1 text relay; each of the next, when not null, narrows the choice: $2 text event type,
 -- $3 and $4 text aggregate type and id, $5 text error code, $6 text fingerprint,
--- $7 timestamptz earliest time of death, $8 timestamptz latest time of death, $9 bigint[] ids
+-- $7 timestamptz earliest time of death, $8 timestamptz latest time of death, $9 bigint[] ids,
 -- $10 text state, $11 boolean also letters that can never be published without an edit, $12 bigint
 -- rows at most
 -- Columns: those of columns/letter.sql

@@ -2,7 +2,7 @@
 --
 -- $1 text relay; each of the next, when not null, narrows the choice: $2 text event type,
 -- $3 and $4 text aggregate type and id, $5 text error code, $6 text fingerprint,
--- $7 timestamptz earliest time of death
+-- $7 timestamptz earliest time of death,
 -- $8 timestamptz null, $9 bigint null  dead_at and id of the last row seen (null: from the newest)
 -- $10 bigint rows at most
 -- Columns: those of columns/letter.sql

@@ -2,7 +2,7 @@
 -- without a row another instance leads.
 --
 -- $1 text relay, $2 bigint term, $3 float8 length of the lease in seconds, $4 bigint sent_to (the
--- leader hands over no row with a higher seq before this statement has succeeded)
+-- leader hands over rows up to this seq only after this statement has succeeded)
 -- Columns: sent_to int8, durable text null (when sent_to rises: sets synchronous_commit to local,
 --   because the new bound has to survive a crash of the server)
 -- Rows: 1 while the term is ours, else 0. Index: primary key. Locks: the position's row.

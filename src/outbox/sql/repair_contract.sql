@@ -1,11 +1,11 @@
--- Repairs the conditions that verify_conditions.sql reports with remedy repair or wake. Puts the
--- position of every relay back to the last one at which all conditions held. Acquire the lease
--- again afterwards: the terms of all relays increase.
+-- Repairs the conditions that verify_conditions.sql reports with remedy repair or wake. When one
+-- has remedy repair, puts the position of every relay back to the last one at which all conditions
+-- held. Acquire the lease again then: the terms of all relays increase.
 --
 -- No parameters.
 -- Columns: renumbered int8 (rows with a new seq), put_back text[] (relays that read again from the
---   earlier position), uncertain text[] (relays without such a position, which may have passed rows
---   over)
+--   earlier position), uncertain text[] (relays without such a position, or for which it is too far
+--   back; they may have passed rows over)
 -- Rows: exactly one. Index: outbox_tx_seq above the positions; reads more only after a fault.
 -- Locks: the positions; ALTER SEQUENCE, which is waited for 100 ms at most (55P03 beyond). Inserts
 -- wait from then until the repair is committed.

@@ -1,6 +1,6 @@
--- Verifies the conditions that the relay's reading of the outbox relies on. Records the position
--- when all of them hold. When one breaks later, the relay reads again from the recorded position
--- (functions/broken_contract.sql).
+-- Verifies the conditions that the relay's reading of the outbox relies on. Records the position,
+-- unless a condition with remedy repair or refuse does not hold. When such a condition breaks
+-- later, the relay reads again from the recorded position (functions/broken_contract.sql).
 --
 -- $1 text relay
 -- Columns: code text, remedy text (repair: call repair_contract.sql, rows may have been passed
