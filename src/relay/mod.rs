@@ -342,7 +342,7 @@ impl Relay {
         let done = if reachable { holding.is_drained() } else { holding.is_stranded() };
         if done {
             info!(
-                "stopping in order: every message that was sent is answered, and the answers are recorded in Postgres"
+                "stopping in order: no message is in flight, and every answer is recorded in Postgres"
             );
             return true;
         }

@@ -23,7 +23,7 @@ pub(super) async fn forget(session: &Upkeep, settings: &ChoreSettings) -> Result
         info!(
             letters,
             audits,
-            "deleted dead letters resolved longer ago than their retention, and old rows of the table audit"
+            "deleted letters that were resolved longer ago than their retention, and old rows of the table audit"
         );
     }
     Ok(())

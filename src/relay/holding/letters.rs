@@ -228,7 +228,7 @@ impl Holding {
                 report.dead_letters.written(codes, dead, now);
                 debug!(
                     records = part.records.len(),
-                    "wrote what became of dead letters that were sent again"
+                    "wrote what became of letters that were loaded"
                 );
                 records.part_written(part);
                 self.has_written = true;

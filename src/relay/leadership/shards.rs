@@ -40,7 +40,7 @@ pub(in crate::relay) async fn spread(
                 led = led.len(),
                 instances,
                 excess,
-                "this instance leads more than its share of the shards; it releases those that another one waits for"
+                "this instance leads more than its share of the shards; it releases some to others that wait for them"
             );
         }
         for flow in wanted.iter().rev().take(excess) {

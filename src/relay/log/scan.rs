@@ -74,7 +74,7 @@ impl ScanProgress {
         let (read, expected) =
             (self.read.load(Ordering::Relaxed), self.expected.load(Ordering::Relaxed));
         format!(
-            "scanning the stream for events that an earlier run may have published: read {read} of \
+            "scanning the stream for events that it may contain already: read {read} of \
              {expected} messages"
         )
     }
@@ -142,7 +142,7 @@ async fn read(
                 messages = scan.messages(),
                 of = scan.expected(),
                 ours = collected.ids.len(),
-                "scanning the stream for events that an earlier run may have published"
+                "scanning the stream for events that it may contain already"
             );
         }
     }

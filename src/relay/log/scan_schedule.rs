@@ -90,7 +90,7 @@ impl BrokerLog {
                     messages = scanned.messages,
                     ours = scanned.found.len(),
                     last_seq = scanned.last_seq,
-                    "scanned the stream for events that an earlier run may have published"
+                    "scanned the stream for events that it may contain already"
                 );
                 Ok(scanned)
             }

@@ -105,12 +105,12 @@ pub(super) fn measure_trial(delivery: &mut Delivery, now: Instant) {
         Some(TrialResult::BatchesFaster { batched, otherwise }) => info!(
             batched_per_second = batched.round(),
             otherwise_per_second = otherwise.round(),
-            "events are sent in atomic batches from now on, which was measured to be faster"
+            "events are sent in atomic batches from now on, which was measured to be clearly faster"
         ),
         Some(TrialResult::NotFaster { batched, otherwise }) => debug!(
             batched_per_second = batched.round(),
             otherwise_per_second = otherwise.round(),
-            "atomic batches were tried and are not faster"
+            "atomic batches were tried and are not clearly faster"
         ),
         Some(TrialResult::Restarted) => {
             info!(

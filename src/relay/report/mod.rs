@@ -147,7 +147,7 @@ impl Reporter {
             }
             Outcome::Rejected(rejection) => {
                 self.metrics.publishing.failed(Failure::Rejected);
-                debug!(code = rejection.code, "the broker rejected a message");
+                debug!(code = rejection.code, "a message was rejected for good");
             }
             Outcome::Busy { reason, .. } => {
                 self.metrics.publishing.failed(Failure::Busy);
