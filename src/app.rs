@@ -121,7 +121,7 @@ pub async fn run(
     shutdown.stop_now();
     tasks.cancel();
     if let Err(unfinished) = tasks.finish(TASKS_GRACE).await {
-        warn!(error = %unfinished, "some tasks did not end in time; stopping without them");
+        warn!(error = %unfinished, "some tasks did not end in time; the program stops without waiting for them");
     }
     result
 }

@@ -46,8 +46,8 @@ pub fn slept() -> std::time::Duration {
     std::time::Duration::ZERO
 }
 
-/// Time for which a test pretends that the machine has slept: the milliseconds in the file that the
-/// variable `SLEPT` names.
+/// How long the machine has slept, as a test pretends. The environment variable `SLEPT` is the path
+/// of a file that contains the milliseconds.
 #[cfg(feature = "failpoints")]
 pub fn slept() -> std::time::Duration {
     use std::{env, fs, sync::OnceLock, time::Duration};

@@ -137,7 +137,7 @@ impl Flow {
         let result = Box::pin(self.relay(&tasks)).await;
         tasks.cancel();
         if let Err(unfinished) = tasks.finish(TASKS_GRACE).await {
-            warn!(error = %unfinished, "some tasks of the route did not end in time; going on without them");
+            warn!(error = %unfinished, "some tasks of this route did not end in time after it stopped; the program no longer waits for them");
         }
         result
     }

@@ -39,7 +39,7 @@ pub enum BrokerError {
     },
 }
 
-/// The cause of a log being unavailable, as far as the relay treats it differently.
+/// Why a log is unavailable. Only causes to which the relay reacts differently are told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// No answer came, although the connection exists: the relay gives the connection up.

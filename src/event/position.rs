@@ -42,7 +42,8 @@ pub struct Position {
     pub settled: Snapshot,
     /// The snapshot whose rows are being settled now; equal to `settled` when none are.
     pub target: Snapshot,
-    /// The highest settled `seq` among the rows that became visible between `settled` and `target`.
+    /// Of the rows that became visible between `settled` and `target`, those up to this `seq` are
+    /// decided.
     pub bookmark: Seq,
     /// Exclusive lower bound for the `seq` of rows whose transaction began after `settled`
     /// (`outbox/sql/read_page.sql` says why).

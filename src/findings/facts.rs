@@ -32,7 +32,7 @@ pub struct RelayFacts {
     pub measured_seconds_ago: Option<f64>,
     /// Seconds since the stream last confirmed a message; `None` when the observer cannot see it.
     pub unconfirmed_seconds: Option<f64>,
-    /// Session whose lock a session of this relay waits for.
+    /// Session that holds a lock for which a session of this relay waits.
     pub blocker: Option<Blocker>,
     /// Statements that grant the privileges which the relay's user lacks.
     pub missing_grants: Vec<String>,

@@ -294,13 +294,13 @@ fn happened(event: Event, api_prefix: &str) -> Option<Absorbed> {
         }
         Event::ServerError(ServerError::AuthorizationViolation) => Some(denial::refused_login()),
         Event::LameDuckMode | Event::Draining | Event::SlowConsumer(_) | Event::ServerError(_) => {
-            tracing::info!(%event, "the NATS client reports an event");
+            tracing::info!(client_event = %event, "the NATS client reports an event of its connection");
             None
         }
         // Each failed attempt to connect is such an event. The relay logs from time to time that it
         // waits.
         Event::ClientError(_) => {
-            tracing::debug!(%event, "the NATS client reports an error");
+            tracing::debug!(error = %event, "the NATS client reports an error of its connection");
             None
         }
     }

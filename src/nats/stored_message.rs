@@ -1,4 +1,4 @@
-//! Reads single messages of the stream, and the rule by which the stream keeps them.
+//! Reads single messages of the stream, and which of them the stream keeps.
 
 use async_nats::jetstream::{
     Context, ErrorCode,
@@ -17,7 +17,7 @@ use crate::{
     event::EventId,
 };
 
-/// Rule by which a stream keeps its messages, and the sequence of the first message.
+/// How a stream keeps its messages ([`Keeps`]), and the sequence of the first message.
 ///
 /// # Errors
 /// [`BrokerError::Unavailable`] when the stream does not answer.

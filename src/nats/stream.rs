@@ -102,7 +102,7 @@ pub async fn verify(
     })
 }
 
-/// Limit in the server's notation, where -1 means none.
+/// Limit in bytes as the server writes it: 0, no limit, becomes -1.
 fn limit(bytes: u64) -> i64 {
     if bytes == 0 { -1 } else { i64::try_from(bytes).unwrap_or(i64::MAX) }
 }

@@ -9,7 +9,7 @@ use super::support::{
 };
 
 const DIED: &str = "an event became a dead letter";
-const SUMMARY: &str = "more events became a dead letter";
+const SUMMARY: &str = "more events became dead letters";
 
 async fn wait_dead(client: &Client, count: i64) {
     let dead = r#"SELECT count(*) FROM "postrider".letter WHERE state = 'dead'"#;

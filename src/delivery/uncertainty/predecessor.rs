@@ -50,7 +50,7 @@ pub(in crate::delivery) struct Predecessor {
 /// Progress of reading the rows that were visible to an earlier run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rows {
-    /// The rest of the earlier run's last target is being read.
+    /// This run still reads rows of the last target that the earlier run took.
     ItsTarget,
     /// A target of this run is being read. It has every row that was visible to the earlier run and
     /// is not read yet.

@@ -131,10 +131,10 @@ impl EditError {
     }
 }
 
-/// Checks whether a letter can be changed in this way, and changes nothing.
+/// Checks whether this edit of a letter would be accepted, without writing it.
 ///
 /// # Errors
-/// The errors of the session, and those of a letter that cannot be changed in this way.
+/// The errors of the session with Postgres, or why the letter cannot be edited so.
 pub async fn rehearse_edit(
     config: &Config,
     id: i64,

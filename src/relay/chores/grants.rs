@@ -14,7 +14,7 @@ pub(super) async fn find_missing(
         return Ok(());
     }
     match missing.as_slice() {
-        [] => info!("the relay's user has every grant again"),
+        [] => info!("the relay's user has every grant that it needs again"),
         [first, ..] => error!(
             grant = first,
             missing = missing.len(),

@@ -23,7 +23,7 @@ pub(super) async fn forget(session: &Upkeep, settings: &ChoreSettings) -> Result
         info!(
             letters,
             audits,
-            "deleted letters that were resolved longer ago than their retention, and old rows of the table audit"
+            "deleted resolved letters and rows of the table audit that are older than their retention"
         );
     }
     Ok(())

@@ -103,7 +103,7 @@ pub(in crate::relay) async fn verify(
         warn!(
             relays = ?uncertain,
             hint = "run `postrider audit`; `postrider reconcile` publishes what the stream lacks",
-            "events that were inserted meanwhile may have been passed over"
+            "events that were inserted since the last check of the tables may have been passed over: these relays would never publish them"
         );
     }
     Ok(ContractVerdict::Repaired)
@@ -154,7 +154,7 @@ pub async fn watch(mut flows: Vec<Watched>, shutdown: Shutdown) {
             Ok(connection) => Inspection::new(connection, schema.clone()),
             // The relay's own session reports the failure of Postgres.
             Err(error) => {
-                debug!(%error, "could not verify the settings of the outbox's tables");
+                debug!(%error, "could not check the outbox's tables; they are checked again in a minute");
                 continue;
             }
         };
@@ -166,7 +166,7 @@ pub async fn watch(mut flows: Vec<Watched>, shutdown: Shutdown) {
                     flow.settings.recheck.notify_one();
                 }
                 Err(error) => {
-                    debug!(%error, "could not verify the settings of the outbox's tables")
+                    debug!(%error, "could not check the outbox's tables; they are checked again in a minute")
                 }
             }
         }

@@ -64,8 +64,9 @@ mod system {
                 .inspect_err(|error| {
                     warn!(
                         %error,
-                        "no watchdog: the system gave no timer; a leader that is frozen for longer \
-                         than its lease may publish again the messages in its queue"
+                        "running without the watchdog, because the operating system gave it no \
+                         timer: a leader that is frozen for longer than its lease may publish the \
+                         messages in its queue a second time"
                     );
                 })
                 .ok();
@@ -89,7 +90,7 @@ mod system {
                 match timer.set(expiration, TimerSetTimeFlags::empty()) {
                     Ok(()) => self.set = Some(now),
                     Err(error) => {
-                        warn!(%error, "no watchdog: the system did not set its timer; a leader that is frozen for longer than its lease may publish again the messages in its queue");
+                        warn!(%error, "running without the watchdog, because the operating system did not set its timer: a leader that is frozen for longer than its lease may publish the messages in its queue a second time");
                         self.timer = None;
                         self.is_guarding.store(false, SeqCst);
                         return;

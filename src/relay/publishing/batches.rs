@@ -80,7 +80,7 @@ impl Relay {
                     info!(
                         last_seq,
                         events = batch.len(),
-                        "the stream's last sequence does not show that the whole batch was stored; its events are sent again one by one"
+                        "the broker's answer does not prove that the whole batch was stored; its events are sent again one by one, and the stream recognises those that it has"
                     );
                 }
                 for _ in batch {

@@ -87,7 +87,7 @@ impl DeadLetterLog {
             error!(
                 count,
                 codes,
-                "each of {count} more events became a dead letter; list them with `postrider dlq list`"
+                "{count} more events became dead letters; list them with `postrider dlq list`"
             );
         }
     }
