@@ -126,7 +126,7 @@ impl Config {
         Ok(Loaded { config, origins, routes: loaded, notices })
     }
 
-    /// Loads the layers of one route.
+    /// Loads the configuration of one route from its layers: defaults, file, environment, options.
     fn load_one(
         mut layers: Vec<Layer>,
         sources: &Sources,

@@ -142,7 +142,7 @@ pub enum Verdict {
     Dead {
         /// Reason of the last refusal.
         reason: Rejection,
-        /// Attempts used up.
+        /// Number of attempts used up.
         attempts: u32,
     },
     /// The event leaves the fast path and is tried again later.
@@ -158,7 +158,7 @@ pub enum Verdict {
 pub struct Retry {
     /// Reason of the last refusal.
     pub reason: Rejection,
-    /// Attempts used up.
+    /// Number of attempts used up.
     pub attempts: u32,
     /// Wait before the next attempt, by the database's clock.
     pub wait: Duration,
@@ -198,7 +198,7 @@ pub enum Fate {
     Dead {
         /// Reason of the last refusal.
         reason: Rejection,
-        /// Attempts used up.
+        /// Number of attempts used up.
         attempts: u32,
     },
     /// Retrying: the relay tries the letter again later.

@@ -37,15 +37,15 @@ const STREAM_WAIT: Duration = Duration::from_millis(50);
 /// Counts of events at the end of the demo: in the outbox, in the stream and among the letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {
-    /// Rows of the outbox.
+    /// Number of rows of the outbox.
     pub events: i64,
     /// Messages of the stream.
     pub messages: u64,
-    /// Unresolved letters that wait for an operator.
+    /// Number of unresolved letters that wait for an operator.
     pub dead: i64,
-    /// Unresolved letters that the relay would have tried again.
+    /// Number of unresolved letters that the relay would have tried again.
     pub retrying: i64,
-    /// Unresolved letters that wait behind another of their key.
+    /// Number of unresolved letters that wait behind another of their key.
     pub held: i64,
 }
 

@@ -25,11 +25,11 @@ const STANDSTILL_MAX: Duration = Duration::from_secs(30);
 pub struct RunReport {
     /// The result of comparing what was committed with what the stream contains.
     pub report: CheckerReport,
-    /// Transactions of the workload, however they ended.
+    /// Number of transactions of the workload, however they ended.
     pub transactions: u64,
-    /// Events that were inserted and rolled back.
+    /// Number of events that were inserted and rolled back.
     pub rolled_back: u64,
-    /// Different keys of the committed events.
+    /// Number of different keys of the committed events.
     pub keys: u64,
     /// The time from the first insert to the last arrival.
     pub elapsed: Duration,

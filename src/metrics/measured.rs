@@ -18,13 +18,13 @@ pub struct Measured {
 /// The backlog, and the letters that an operator has to decide about.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Depth {
-    /// Committed events that are not settled.
+    /// Number of committed events that are not settled.
     pub unsettled: u64,
-    /// Letters that are tried again later.
+    /// Number of letters that are tried again later.
     pub retrying: u64,
-    /// Letters that wait behind an earlier letter of their key.
+    /// Number of letters that wait behind an earlier letter of their key.
     pub held: u64,
-    /// Letters that an operator has to decide about. They do not wait to be published.
+    /// Number of letters that an operator has to decide about. They do not wait to be published.
     pub dead: u64,
     /// The age in seconds of the oldest event that waits; `None` when none does.
     pub oldest_seconds: Option<f64>,

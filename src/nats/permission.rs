@@ -54,7 +54,8 @@ pub enum Reply {
 }
 
 impl Request {
-    /// Subject behind the prefix of the API, as permissions name it.
+    /// Subject of the request as a permission has to allow it, without the prefix of the JetStream
+    /// API (`$JS.API.`).
     pub fn subject(self, stream: &str) -> String {
         match self {
             Self::Info => format!("STREAM.INFO.{stream}"),

@@ -21,19 +21,19 @@ pub struct Audit {
     pub relay: String,
     /// Whether the numbers add up, no loss is unacknowledged, and the stream lacks no event.
     pub fine: bool,
-    /// Rows that the outbox retains.
+    /// Number of rows that the outbox retains.
     pub committed: u64,
     /// Rows whose messages the sink has acknowledged.
     pub published: u64,
-    /// Rows that are still to be published.
+    /// Number of rows that are still to be published.
     pub pending: u64,
-    /// Rows that wait for an operator.
+    /// Number of rows that wait for an operator.
     pub dead: u64,
-    /// Rows with a letter that an operator discarded.
+    /// Number of rows with a letter that an operator discarded.
     pub discarded: u64,
-    /// Rows that the relay's filter leaves out.
+    /// Number of rows that the relay's filter leaves out.
     pub filtered: u64,
-    /// Unresolved letters whose payload is lost, because it was in a row that is gone.
+    /// Number of unresolved letters whose payload is lost, because it was in a row that is gone.
     pub payloads_lost: u64,
     /// Letters whose row now has another event id.
     pub strangers: u64,

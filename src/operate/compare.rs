@@ -33,9 +33,9 @@ const CAPACITY: usize = 8192;
 pub struct Compared {
     /// Messages that were read.
     pub messages: u64,
-    /// Events that the stream has to contain.
+    /// Number of events that the stream has to contain.
     pub expected: u64,
-    /// Expected events that the stream contains.
+    /// Number of expected events that the stream contains.
     pub held: u64,
     /// Expected events that the stream may have dropped by its own limits or by a purge.
     pub dropped: u64,

@@ -35,7 +35,7 @@ pub enum Step {
     },
     /// Events are being published again.
     PublishedAgain {
-        /// Missing events that have become letters, which the relay publishes.
+        /// Number of missing events that have become letters, which the relay publishes.
         events: u64,
         /// Missing events in total.
         of: u64,

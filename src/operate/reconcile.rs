@@ -19,9 +19,9 @@ const PURPOSE: &str = "reconcile";
 pub struct Reconciliation {
     /// The relay's name.
     pub relay: String,
-    /// Events that the stream has to contain.
+    /// Number of events that the stream has to contain.
     pub expected: u64,
-    /// Expected events that the stream contains.
+    /// Number of expected events that the stream contains.
     pub held: u64,
     /// Expected events that the stream may have dropped by its own limits or by a purge.
     pub dropped: u64,

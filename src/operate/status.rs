@@ -37,16 +37,16 @@ pub struct RelayStatus {
     pub stream: Option<String>,
     /// Stream sequence of the last acknowledgement.
     pub stream_seq: Option<i64>,
-    /// Events that are still to be published.
+    /// Number of events that are still to be published.
     pub backlog: Option<u64>,
     /// Age of the oldest event that is still to be published, in seconds; 0 when there is no such
     /// event.
     pub lag_seconds: Option<f64>,
-    /// Letters that are tried again.
+    /// Number of letters that are tried again.
     pub retrying: Option<u64>,
-    /// Letters that wait for an operator.
+    /// Number of letters that wait for an operator.
     pub dead_letters: Option<u64>,
-    /// Letters that wait behind another letter of their key.
+    /// Number of letters that wait behind another letter of their key.
     pub held: Option<u64>,
     /// Upper bound of the published events that are gone from the stream and the outbox.
     pub lost: u64,

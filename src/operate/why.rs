@@ -30,7 +30,7 @@ pub struct KeyStatus {
     pub waits: bool,
     /// The unresolved letter that the other events of the key wait for.
     pub letter: Option<WaitingLetter>,
-    /// Rows of the key in the outbox that are not settled.
+    /// Number of rows of the key in the outbox that are not settled.
     pub pending: i64,
     /// Age in seconds of the unsettled row of the key with the lowest `seq`.
     pub oldest_age_seconds: Option<f64>,

@@ -55,7 +55,7 @@ pub enum RowState {
 pub struct Accounting {
     /// An entry for each combination of letter state, row state and filter result that occurs.
     pub standings: Vec<AccountEntry>,
-    /// Unresolved letters whose payload is lost: it was left in a row that is gone.
+    /// Number of unresolved letters whose payload is lost: it was left in a row that is gone.
     pub payloads_lost: u64,
     /// Letters that were never edited and whose row now has another event id.
     pub strangers: u64,

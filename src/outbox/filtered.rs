@@ -32,7 +32,8 @@ const LONG: Duration = Duration::from_millis(500);
 /// Type of an event whose own type cannot be read (migrations/functions/salvage.sql).
 const UNREADABLE: &str = "unreadable";
 
-/// Text in a statement's file where a filter is inserted, up to the alias of the row.
+/// Beginning of the text that a filter replaces in a statement's file. The alias of the row follows
+/// it, as in `true /* filter o */`.
 const MARK: &str = "true /* filter ";
 
 /// The text of a statement with the filter in the place of `true /* filter r */`. In `true /*

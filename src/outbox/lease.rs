@@ -141,7 +141,7 @@ pub struct Acquired {
     /// The stream's name and creation time at the last settlement. The creation time is `None` when
     /// unknown.
     pub stream_identity: Option<(String, Option<i64>)>,
-    /// Rows that were settled as published.
+    /// Number of rows that were settled as published.
     pub published: i64,
     /// Whether the relay reads rows again that were settled before.
     pub course: Course,

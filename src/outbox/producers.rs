@@ -23,9 +23,9 @@ pub struct Queue {
     pub by: Blocking,
     /// The table or sequence of the schema that is waited for; `None` for another object.
     pub object: Option<String>,
-    /// Sessions of Postrider that wait.
+    /// Number of sessions of Postrider that wait.
     pub ours: u64,
-    /// Sessions of applications that wait.
+    /// Number of sessions of applications that wait.
     pub others: u64,
 }
 

@@ -28,7 +28,7 @@ pub enum HealWhen {
 /// Result of a healing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Healed {
-    /// Letters that the relay tries again.
+    /// Number of letters that the relay tries again.
     pub letters: i64,
     /// Upper bound for the published events that are lost for good, because the outbox no longer
     /// has them.

@@ -26,7 +26,7 @@ pub struct Authority {
     pub stream: String,
     /// Creation time of that stream in nanoseconds since the Unix epoch; `None` when unknown.
     pub stream_created: Option<i64>,
-    /// Events settled as published by this position so far.
+    /// Number of events settled as published by this position so far.
     pub published: i64,
     /// Whether a dead letter blocks its key.
     pub on_dead: OnDead,

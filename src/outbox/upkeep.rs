@@ -28,9 +28,9 @@ const FORGET_ROWS: usize = 2_000;
 /// Number of rows that were deleted because of their age.
 #[derive(Debug, Clone, Copy)]
 pub struct Forgotten {
-    /// Resolved letters.
+    /// Number of resolved letters that were deleted.
     pub letters: i64,
-    /// Audit rows.
+    /// Number of audit rows that were deleted.
     pub audits: i64,
     /// Whether the limit was reached, so that more old rows may be left.
     pub is_full: bool,

@@ -14,7 +14,7 @@ const READ_MAX: i64 = 100_000;
 pub struct WaitingKey {
     /// The letter that the key waits for; `None` when there is no unresolved letter.
     pub letter: Option<WaitingLetter>,
-    /// Unsettled rows of the key in the outbox.
+    /// Number of unsettled rows of the key in the outbox.
     pub pending: i64,
     /// Age of the unsettled row with the lowest `seq`, by its `occurred_at`.
     pub oldest_age_seconds: Option<f64>,

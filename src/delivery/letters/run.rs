@@ -27,7 +27,7 @@ pub struct StoredLetter {
     pub id: LetterId,
     /// Whether the letter may be published.
     pub readiness: LetterReadiness,
-    /// Attempts used up.
+    /// Number of attempts used up.
     pub attempts: u32,
     /// Whether the later events of its key wait for the letter.
     pub holds: bool,
@@ -90,7 +90,7 @@ pub enum LetterChange {
     Dead {
         /// Reason of the last refusal.
         reason: Rejection,
-        /// Attempts used up.
+        /// Number of attempts used up.
         attempts: u32,
         /// Whether the later events of its key wait for the letter.
         holds: bool,

@@ -47,7 +47,7 @@ pub struct Lanes {
     /// Ready events: heads of lanes and events without a key, in the order of sending.
     ready: VecDeque<Ticket>,
     delayed: BinaryHeap<Reverse<(Instant, Ticket)>>,
-    /// Events in flight in batches.
+    /// Number of events in flight in batches.
     in_batches: usize,
     bytes: usize,
 }
@@ -55,9 +55,9 @@ pub struct Lanes {
 #[derive(Debug)]
 struct Waiting {
     event: Box<Event>,
-    /// Attempts used up.
+    /// Number of attempts used up.
     attempts: u32,
-    /// Refusals of the kind "not now" that used up no attempt.
+    /// Number of refusals of the kind "not now" that used up no attempt.
     free_tries: u32,
     /// How often the event was handed to the broker.
     sends: u32,

@@ -23,7 +23,7 @@ impl Backoff {
 /// others.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RetryPolicy {
-    /// Attempts in all before the event becomes a dead letter.
+    /// Number of attempts in all before the event becomes a dead letter.
     pub attempts: u32,
     /// Wait after the first attempt.
     pub delay: Duration,

@@ -62,13 +62,13 @@ pub struct Altered {
 /// The figures and the violations of a check.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CheckerReport {
-    /// Events whose transaction committed, or turned out to have committed.
+    /// Number of events whose transaction committed, or turned out to have committed.
     pub committed: u64,
     /// Messages in the stream, copies included.
     pub stored: u64,
-    /// Events in the dead letters.
+    /// Number of events in the dead letters.
     pub dead: u64,
-    /// Events that arrived nowhere, of transactions whose end is uncertain. Not a fault.
+    /// Number of events that arrived nowhere, of transactions whose end is uncertain. Not a fault.
     pub limbo: u64,
     /// Events that were committed and are neither in the stream nor dead nor pending.
     pub lost: Lost,

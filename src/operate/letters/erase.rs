@@ -11,13 +11,13 @@ use crate::{
 /// Rows and letters of a key that were erased, and those that stay.
 #[derive(Debug, Default, Serialize)]
 pub struct ErasedKey {
-    /// Rows of the outbox that were erased.
+    /// Number of rows of the outbox that were erased.
     pub rows: u64,
-    /// Rows that are not settled, and stay.
+    /// Number of rows that are not settled, and stay.
     pub rows_left: u64,
-    /// Letters that were erased.
+    /// Number of letters that were erased.
     pub letters: u64,
-    /// Letters that are not resolved, and stay.
+    /// Number of letters that are not resolved, and stay.
     pub letters_left: u64,
 }
 

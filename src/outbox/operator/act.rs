@@ -53,13 +53,13 @@ pub struct Acted {
 /// Result of one batch of an erasure.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Erased {
-    /// Erased rows of the outbox.
+    /// Number of erased rows of the outbox.
     pub rows: u64,
-    /// Unsettled rows of the key, which stay.
+    /// Number of unsettled rows of the key, which stay.
     pub rows_left: u64,
-    /// Erased letters.
+    /// Number of erased letters.
     pub letters: u64,
-    /// Unresolved letters of the key, which stay.
+    /// Number of unresolved letters of the key, which stay.
     pub letters_left: u64,
     /// The `seq` after which the next batch begins; `None` when this was the last.
     pub next: Option<i64>,

@@ -60,7 +60,8 @@ pub(in crate::relay) struct OutboxReader {
     began: Instant,
     /// When rows came last, or a notification about some.
     last_work: Instant,
-    /// Consecutive readings that found a writer who may have missed the open wake-up gate.
+    /// Number of consecutive readings that found a writer who may have missed the open wake-up
+    /// gate.
     drowsy: u32,
     /// Whether a notification came since the last reading began. The reading may have missed its
     /// rows.

@@ -162,7 +162,10 @@ pub async fn watch(mut flows: Vec<Watched>, shutdown: Shutdown) {
             match broken_now(&inspection, flow).await {
                 Ok(problems) if problems.is_empty() => {}
                 Ok(problems) => {
-                    warn!("{}; the relay begins again to repair it", problems.join("; "));
+                    warn!(
+                        "{problems}; the relay begins again to repair it",
+                        problems = problems.join("; ")
+                    );
                     flow.settings.recheck.notify_one();
                 }
                 Err(error) => {

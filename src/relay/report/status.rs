@@ -56,7 +56,7 @@ pub struct Status {
     pub leader: Option<String>,
     /// When this instance, standing by, last saw a valid lease.
     pub led_at: Instant,
-    /// Length of a lease.
+    /// Length of the lease that the leader of this relay takes.
     pub lease: Duration,
     /// When the stream last acknowledged a message, or the program started.
     pub confirmed_at: Instant,
