@@ -32,8 +32,8 @@ const LONG: Duration = Duration::from_millis(500);
 /// Type of an event whose own type cannot be read (migrations/functions/salvage.sql).
 const UNREADABLE: &str = "unreadable";
 
-/// Beginning of the text that a filter replaces in a statement's file. The alias of the row follows
-/// it, as in `true /* filter o */`.
+/// Beginning of a placeholder in a statement's `.sql` file, where the condition of a filter is put.
+/// The alias of the row follows: `true /* filter o */` is the placeholder for the row `o`.
 const MARK: &str = "true /* filter ";
 
 /// The text of a statement with the filter in the place of `true /* filter r */`. In `true /*

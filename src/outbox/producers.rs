@@ -23,9 +23,9 @@ pub struct Queue {
     pub by: Blocking,
     /// The table or sequence of the schema that is waited for; `None` for another object.
     pub object: Option<String>,
-    /// Number of sessions of Postrider that wait.
+    /// Number of sessions of Postrider that wait for a lock of the session at the head.
     pub ours: u64,
-    /// Number of sessions of applications that wait.
+    /// Number of sessions of applications that wait for a lock of the session at the head.
     pub others: u64,
 }
 

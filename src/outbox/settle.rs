@@ -32,7 +32,7 @@ pub struct Authority {
     pub on_dead: OnDead,
     /// Maximum bytes of a payload that a letter copies; a larger one stays in the outbox.
     pub letter_bytes_max: u64,
-    /// Length of the lease after a settlement renews it.
+    /// Length of the lease from the settlement on, which also renews the lease.
     pub lease: Duration,
 }
 

@@ -28,7 +28,7 @@ const FORGET_ROWS: usize = 2_000;
 /// Number of rows that were deleted because of their age.
 #[derive(Debug, Clone, Copy)]
 pub struct Forgotten {
-    /// Number of resolved letters that were deleted.
+    /// Number of published or discarded letters that were deleted.
     pub letters: i64,
     /// Number of audit rows that were deleted.
     pub audits: i64,

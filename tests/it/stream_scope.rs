@@ -107,7 +107,7 @@ fn as_relay(fixture: &Fixture) -> DaemonBuilder {
 async fn a_denied_request_that_is_not_needed_is_named_and_stops_nothing() {
     let mut fixture = with_denied("\"$JS.API.STREAM.MSG.GET.>\", \"$JS.API.DIRECT.GET.>\"").await;
     let mut daemon = as_relay(&fixture)
-        .allow_log("forbids a request that publishing does not need")
+        .allow_log("forbids a request of the relay")
         .allow_log("lost the connection to NATS")
         .allow_log("waiting for NATS")
         .start();
@@ -117,7 +117,7 @@ async fn a_denied_request_that_is_not_needed_is_named_and_stops_nothing() {
     // read it.
     fixture.nats.own().stop().await.unwrap();
     fixture.nats.own().start_again().await.unwrap();
-    let line = daemon.wait_log("forbids a request that publishing does not need", DEADLINE).await;
+    let line = daemon.wait_log("forbids a request of the relay", DEADLINE).await;
     assert!(line.contains("MSG.GET") || line.contains("DIRECT.GET"), "{line}");
     emit(&fixture, "order.placed", "o-1", 5).await;
     fixture.wait_stored(10, DEADLINE).await;

@@ -129,7 +129,8 @@ impl Blocked {
         }
     }
 
-    /// Blocks a key. `last` is the key's last event that becomes a held letter, if any.
+    /// Blocks a key: its later events become held letters. `last` is the last event in memory that
+    /// does, if there is one; the key stays blocked until it is settled.
     pub(in crate::delivery) fn block(&mut self, key: AggregateKey, last: Option<Ticket>) {
         if let Some(listed) = self.listed.map.get_mut(&key) {
             *listed = last.max(*listed);

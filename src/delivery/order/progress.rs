@@ -191,7 +191,7 @@ impl Progress {
         Some(settlement)
     }
 
-    /// Moves the position over everything decided without a gap, as far as one settlement goes.
+    /// Moves the position up to the first row that is not decided, or to where one settlement ends.
     fn advance(&mut self) {
         while !self.is_full() {
             if self.spans.front().is_some_and(|span| span.end == Some(self.first)) {

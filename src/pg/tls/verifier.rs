@@ -13,7 +13,7 @@ use rustls::{
 
 use super::{authorities::Authorities, certificate::Certificate, name::is_named};
 
-/// Required verification of the server's certificate.
+/// How far the certificate of the server has to be verified.
 #[derive(Debug)]
 pub(super) enum Trust {
     /// No verification: encryption protects from listeners, but not from an impostor.

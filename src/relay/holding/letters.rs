@@ -163,7 +163,7 @@ impl Holding {
                  discard dead letters"
             );
         } else if keys > 0 {
-            info!(keys, "loaded the blocked keys");
+            info!(keys, "loaded the blocked keys: their new events wait behind letters");
         }
     }
 

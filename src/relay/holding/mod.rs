@@ -115,7 +115,7 @@ pub(in crate::relay) enum Ended {
 }
 
 impl Holding {
-    /// The limits of a page, or the room that memory has when that is less.
+    /// The limits of a page, lowered to what the memory budget has left.
     fn within_room(&self, limits: PageLimits) -> PageLimits {
         let room = self.delivery.room();
         PageLimits {

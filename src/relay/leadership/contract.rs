@@ -163,7 +163,7 @@ pub async fn watch(mut flows: Vec<Watched>, shutdown: Shutdown) {
                 Ok(problems) if problems.is_empty() => {}
                 Ok(problems) => {
                     warn!(
-                        "{problems}; the relay begins again to repair it",
+                        "{problems}; the relay begins a new term and repairs this first",
                         problems = problems.join("; ")
                     );
                     flow.settings.recheck.notify_one();

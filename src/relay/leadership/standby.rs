@@ -148,9 +148,8 @@ impl<'a> Standby<'a> {
             warn!(
                 relay,
                 leader = holder,
-                hint =
-                    "stop every instance that has the other number of shards, see docs/scaling.md",
-                "another instance leads this route with another number of shards; this one waits until it stops"
+                hint = "all instances of a route need the same route.shards: stop those with the wrong number, see docs/scaling.md",
+                "another instance leads this route with another number of shards; this instance waits until that one stops"
             );
         }
     }
@@ -158,9 +157,8 @@ impl<'a> Standby<'a> {
 
 fn warn_of_overlong_lease() {
     warn!(
-        hint =
-            "check whether somebody changed the position by hand, or the server's clock was ahead",
-        "the lease had more than five minutes left, longer than any instance takes it; it is shortened to {}",
+        hint = "check whether somebody changed the table position, which has the lease, by hand, or the clock of the Postgres server was ahead",
+        "the lease had more than five minutes left, which is longer than any instance takes it; shortened it to {}",
         humantime::format_duration(LEASE_MAX)
     );
 }

@@ -64,9 +64,9 @@ mod system {
                 .inspect_err(|error| {
                     warn!(
                         %error,
-                        "running without the watchdog, because the operating system gave it no \
-                         timer: a leader that is frozen for longer than its lease may publish the \
-                         messages in its queue a second time"
+                        "the operating system gave the watchdog no timer; without it a leader that \
+                         is frozen for longer than its lease may publish a second time when it wakes \
+                         up"
                     );
                 })
                 .ok();
@@ -90,7 +90,7 @@ mod system {
                 match timer.set(expiration, TimerSetTimeFlags::empty()) {
                     Ok(()) => self.set = Some(now),
                     Err(error) => {
-                        warn!(%error, "running without the watchdog, because the operating system did not set its timer: a leader that is frozen for longer than its lease may publish the messages in its queue a second time");
+                        warn!(%error, "the operating system refused the watchdog's timer; without it a leader that is frozen for longer than its lease may publish a second time when it wakes up");
                         self.timer = None;
                         self.is_guarding.store(false, SeqCst);
                         return;

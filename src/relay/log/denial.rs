@@ -93,8 +93,8 @@ impl Relay {
                 if self.log.is_news(&closure.text) {
                     warn!(
                         error = %closure.text,
-                        hint = "allow this user to publish to it",
-                        "the broker forbids a request that publishing does not need"
+                        hint = "allow this user to publish to the subject in the error",
+                        "the broker forbids a request of the relay; events are published without it"
                     );
                 }
             }
