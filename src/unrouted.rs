@@ -77,6 +77,8 @@ impl UnroutedSink {
         if self.types.len() < TYPES_MAX && !self.types.contains(&message.subject) {
             warn!(
                 event_type = message.subject,
+                hint =
+                    "add a [[route]] that takes the type, then `postrider reconcile --route NAME`",
                 "no route takes events of this type; they are counted and not published"
             );
             self.types.insert(message.subject);

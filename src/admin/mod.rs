@@ -88,7 +88,7 @@ pub async fn serve(
         if warned.is_none_or(|at| at.elapsed() >= REMIND) {
             warned = Some(Instant::now());
             tracing::warn!(
-                "the admin listener has no address yet, so health and metrics are not served; trying again, while relaying goes on: {error}"
+                "the admin listener cannot listen, so health and metrics are not served; trying again, while relaying goes on: {error}"
             );
         }
         tokio::select! {
@@ -104,7 +104,7 @@ pub async fn serve(
     let server = axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned());
     // The server never fails, because its listener retries. Its type has an error all the same.
     if let Err(error) = server.await {
-        tracing::error!(%error, "the admin listener ended; health and metrics are not served any more");
+        tracing::error!(%error, "the admin listener ended; health and metrics are not served any more, while relaying goes on");
     }
 }
 

@@ -82,7 +82,7 @@ pub(super) async fn log_outages(flows: Flows, cancelled: CancellationToken) {
                     route = (flows.0.len() > 1).then_some(flow.route.as_str()),
                     causes = codes.join(", "),
                     waited_at_least = outage.waited_at_least.max(waiting),
-                    "the outage is over after {}",
+                    "the outage is over after {}: events are published again",
                     humantime::format_duration(Duration::from_secs(took.as_secs()))
                 );
             }

@@ -72,12 +72,16 @@ fn log_outcome(reloaded: &Reloaded, levels: &Levels) {
         }
     }
     if taken_up.is_empty() {
-        info!("configuration reloaded: no key has changed that counts before the next start");
+        info!("configuration reloaded: nothing has changed that takes effect without a restart");
     } else {
         info!(keys = taken_up.join(", "), "configuration reloaded");
     }
     if !after_restart.is_empty() {
         let keys = after_restart.join(", ");
-        warn!(keys, hint = "restart postrider", "changed keys that count only after a restart");
+        warn!(
+            keys,
+            hint = "restart postrider",
+            "changed keys of the configuration take effect only after a restart; until then the old values stay"
+        );
     }
 }

@@ -125,7 +125,9 @@ fn page(registry: &Registry) -> String {
     let mut page = String::with_capacity(16 * 1024);
     // Writing to a string does not fail. After an error of one metric the rest is still of use.
     if text::encode(&mut page, registry).is_err() {
-        tracing::error!("a metric could not be encoded");
+        tracing::error!(
+            "a metric could not be encoded: /metrics is incomplete this time, and publishing is not affected"
+        );
     }
     page
 }

@@ -136,7 +136,7 @@ impl Connector {
                 // A full channel loses this event and nothing else.
                 if sender.try_send(event).is_err() {
                     tracing::debug!(
-                        "dropped an event of the NATS connection: its reader has ended, or has not read earlier ones"
+                        "dropped a notice of the NATS client, which concerns no event of the outbox: its reader has ended or is behind"
                     );
                 }
                 async {}

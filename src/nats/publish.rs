@@ -294,7 +294,7 @@ fn happened(event: Event, api_prefix: &str) -> Option<Absorbed> {
         }
         Event::ServerError(ServerError::AuthorizationViolation) => Some(denial::refused_login()),
         Event::LameDuckMode | Event::Draining | Event::SlowConsumer(_) | Event::ServerError(_) => {
-            tracing::info!(client_event = %event, "the NATS client reports an event of its connection");
+            tracing::info!(client_event = %event, "the NATS client reports a change of its connection");
             None
         }
         // Each failed attempt to connect is such an event. The relay logs from time to time that it

@@ -397,7 +397,7 @@ impl Driving {
                 trace!(channel = notification.channel(), "received a notification from Postgres");
                 self.notified.notify_one();
             }
-            _ => debug!("received a message of an unknown kind from Postgres"),
+            _ => debug!("received a message of an unknown kind from Postgres; it is ignored"),
         }
     }
 }

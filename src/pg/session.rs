@@ -420,7 +420,9 @@ impl Connection {
         tasks::drive(async move {
             let asked = tokio::time::timeout(CANCEL_MAX, token.cancel_query(connector)).await;
             if !matches!(asked, Ok(Ok(()))) {
-                tracing::debug!("could not reach Postgres to cancel a statement");
+                tracing::debug!(
+                    "could not reach Postgres to cancel a statement; it may run until its timeout"
+                );
             }
         });
     }

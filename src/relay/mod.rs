@@ -342,7 +342,7 @@ impl Relay {
         let done = if reachable { holding.is_drained() } else { holding.is_stranded() };
         if done {
             info!(
-                "stopping in order: no message is in flight, and every answer is recorded in Postgres"
+                "stopping cleanly: no message is in flight, and every answer is recorded in Postgres"
             );
             return true;
         }
@@ -351,7 +351,7 @@ impl Relay {
             warn!(
                 in_flight = holding.delivery.in_flight(),
                 waiting = holding.delivery.events(),
-                "shutdown.grace is over; the next run sends the unsettled events again"
+                "shutdown.grace is over before every message was answered; the next start sends the unsettled events again"
             );
         }
         over
@@ -362,6 +362,6 @@ impl Relay {
 async fn release(holding: &Holding) {
     let released = timeout(RELEASE_MAX, holding.outbox.release(holding.authority.term)).await;
     if !matches!(released, Ok(Ok(()))) {
-        info!("could not release the lease; a standby takes over when it ends");
+        info!("could not release the lease; a standby takes over when the lease expires");
     }
 }

@@ -91,7 +91,7 @@ async fn a_running_relay_finds_a_cache_within_a_minute() {
     let mut daemon = fixture
         .daemon()
         .allow_log(REPAIRED)
-        .allow_log("the relay begins a new term and repairs this first")
+        .allow_log("the relay stops leading for a moment and repairs this first")
         .start();
     daemon.wait_log("relaying", DEADLINE).await;
     client.batch_execute(r#"ALTER SEQUENCE "postrider".outbox_seq_seq CACHE 100"#).await.unwrap();

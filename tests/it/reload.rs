@@ -94,14 +94,14 @@ async fn secrets_rotated_under_load_cost_nothing_and_need_no_restart() {
 async fn reload_takes_up_the_log_level_and_names_what_needs_a_restart() {
     let fixture = Fixture::new().await;
     let mut running =
-        fixture.daemon().admin().allow_log("changed keys that count only after a restart").start();
+        fixture.daemon().admin().allow_log("take effect only after a restart").start();
     running.wait_log("relaying", DEADLINE).await;
     running.signal(Signal::HangUp);
-    running.wait_log("no key has changed that counts before the next start", DEADLINE).await;
+    running.wait_log("nothing has changed that takes effect without a restart", DEADLINE).await;
     running.reload(|toml| toml.set("log.level", "debug").set("relay.batch_events", 7));
     let line = running.wait_log("configuration reloaded keys", DEADLINE).await;
     assert!(line.contains("log.level") && !line.contains("batch_events"), "{line}");
-    let line = running.wait_log("changed keys that count only after a restart", DEADLINE).await;
+    let line = running.wait_log("take effect only after a restart", DEADLINE).await;
     assert!(line.contains("relay.batch_events") && !line.contains("log.level"), "{line}");
     running.wait_log("DEBUG postrider", DEADLINE).await;
     // The policy of retries is read at a start only, so the log has to say that these keys need a
@@ -140,7 +140,7 @@ async fn invalid_configuration_is_refused_and_the_old_one_stays() {
 
     let url = fixture.database_url();
     running.reload(|toml| toml.set("database.url", url).set("relay.batch_events", 1000));
-    running.wait_log("no key has changed that counts before the next start", DEADLINE).await;
+    running.wait_log("nothing has changed that takes effect without a restart", DEADLINE).await;
     assert!(running.metric(SUCCESSFUL).await > 0.0);
     assert!(
         running.metric("postrider_config_last_reload_success_timestamp_seconds").await > before

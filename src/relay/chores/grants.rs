@@ -14,11 +14,11 @@ pub(super) async fn find_missing(
         return Ok(());
     }
     match missing.as_slice() {
-        [] => info!("the relay's user has every grant that it needs again"),
+        [] => info!("the relay's user again has every grant that it needs"),
         [first, ..] => error!(
             grant = first,
             missing = missing.len(),
-            "the relay's user lacks a grant in Postgres; `postrider check` lists each"
+            "the relay's user lacks a grant in Postgres, and what needs it fails; `postrider check` lists each grant"
         ),
     }
     status.send_modify(|status| status.missing_grants = missing);

@@ -228,7 +228,7 @@ impl ChoreRunner {
                     warn!(
                         error,
                         hint,
-                        "cannot connect to Postgres for measuring, checkpoints and retention; trying again"
+                        "cannot connect to Postgres for measuring, checkpoints and retention; trying again, while publishing goes on"
                     );
                 } else {
                     debug!(error, "cannot connect to Postgres for the chores");
@@ -377,7 +377,7 @@ impl FlowChores {
                 self.metrics.chores.done(chore);
                 self.failing(chore, 0);
                 if failures >= FAILURES_LOGGED {
-                    info!(chore = name, failures, "the chore succeeded again");
+                    info!(chore = name, failures, "the chore succeeded again after failures");
                 }
                 return;
             }

@@ -17,7 +17,7 @@ pub(super) async fn run(
         metrics.outbox.retired(u64::try_from(retained.rows_at_most).unwrap_or_default());
         info!(
             slots = retained.emptied,
-            "retention emptied partitions of the outbox: all their rows were settled, and no row is newer than the retention"
+            "retention emptied partitions of the outbox: every row in them was settled and older than the retention"
         );
     }
     failpoint::pass("retained");

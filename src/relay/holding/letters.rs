@@ -163,7 +163,7 @@ impl Holding {
                  discard dead letters"
             );
         } else if keys > 0 {
-            info!(keys, "loaded the blocked keys: their new events wait behind letters");
+            info!(keys, "loaded the blocked keys: new events of these keys wait behind letters");
         }
     }
 
@@ -242,7 +242,9 @@ impl Holding {
                 }
                 self.delivery.letters_recorded(&records);
                 if self.delivery.wants_blocked_keys() {
-                    info!("the number of blocked keys is below its limit again; loading them");
+                    info!(
+                        "the number of blocked keys is below its limit again; the relay stops leading for a moment to load them"
+                    );
                     return Err(Ended::Again);
                 }
                 Ok(())

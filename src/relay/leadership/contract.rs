@@ -74,7 +74,7 @@ pub(in crate::relay) async fn verify(
         let adopted = outside.repair().await?.adopt_rows().await?;
         warn!(
             rows = adopted,
-            "accepted rows of another Postgres cluster, as --rescan asks: they got transaction numbers of this cluster, and will be published"
+            "accepted rows of another Postgres cluster, as --rescan asks: they got transaction numbers of this cluster, and are published unless the stream has them"
         );
         return Ok(ContractVerdict::Repaired);
     }
@@ -95,7 +95,7 @@ pub(in crate::relay) async fn verify(
             code = it.code,
             renumbered,
             read_again = ?put_back,
-            "{problem}: repaired; rows that were inserted since the last check of the tables are read again",
+            "{problem}: repaired; rows that were inserted since the last check of the tables are read again, and the stream recognises those that it has",
             problem = it.problem
         );
     }
@@ -103,7 +103,7 @@ pub(in crate::relay) async fn verify(
         warn!(
             relays = ?uncertain,
             hint = "run `postrider audit`; `postrider reconcile` publishes what the stream lacks",
-            "events that were inserted since the last check of the tables may have been passed over: these relays would never publish them"
+            "events that were inserted since the last check of the tables may have been passed over: the named relays will not find them by themselves"
         );
     }
     Ok(ContractVerdict::Repaired)
@@ -163,7 +163,7 @@ pub async fn watch(mut flows: Vec<Watched>, shutdown: Shutdown) {
                 Ok(problems) if problems.is_empty() => {}
                 Ok(problems) => {
                     warn!(
-                        "{problems}; the relay begins a new term and repairs this first",
+                        "{problems}; the relay stops leading for a moment and repairs this first",
                         problems = problems.join("; ")
                     );
                     flow.settings.recheck.notify_one();

@@ -30,7 +30,7 @@ impl Relay {
             }
             Passed::Jumped => {
                 info!(
-                    "the time of day jumped; the stream is scanned before uncertain events are sent again"
+                    "the clock of this machine jumped; the stream is scanned before uncertain events are sent again"
                 );
                 holding.lease.distrust(now);
                 holding.delivery.require_scan();

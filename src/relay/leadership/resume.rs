@@ -131,7 +131,9 @@ async fn with_rivals(
 /// so it is logged without a warning.
 fn report_filter(passed_over: Option<PassedOver>, route: &str) {
     if passed_over.is_some_and(PassedOver::is_none) || route == UNROUTED {
-        info!("the filter of the route has changed; the table audit has the old filter");
+        info!(
+            "the filter of the route has changed; the new one applies from here on, and the table audit has the old one"
+        );
         return;
     }
     let count = passed_over.map_or_else(
@@ -141,7 +143,7 @@ fn report_filter(passed_over: Option<PassedOver>, route: &str) {
     warn!(
         hint = "an event that no other route takes is published by nobody: to publish these, take \
                 their types again, then `postrider reconcile --route NAME`",
-        "the filter of the route has changed, so it passes over {count}; the table audit has \
+        "the filter of the route has changed, so that it passes over {count}; the table audit has \
          the old filter"
     );
 }
@@ -163,7 +165,7 @@ async fn from_elsewhere(
     let pending = outside.repair().await?.rescan(term).await?;
     warn!(
         pending,
-        "accepted a restored database, as --rescan asks; the events that it has not settled will be published"
+        "accepted a restored database, as --rescan asks; the events that it has not settled are published unless the stream has them"
     );
     Ok(Resumed::Rescanned)
 }

@@ -157,7 +157,7 @@ impl<'a> Standby<'a> {
 
 fn warn_of_overlong_lease() {
     warn!(
-        hint = "check whether somebody changed the table position, which has the lease, by hand, or the clock of the Postgres server was ahead",
+        hint = "did somebody edit the table position, where the lease is stored? was the clock of the Postgres server ahead?",
         "the lease had more than five minutes left, which is longer than any instance takes it; shortened it to {}",
         humantime::format_duration(LEASE_MAX)
     );

@@ -81,7 +81,7 @@ impl Relay {
                 if let Err(ended) = self.scanned(holding, Err(ScanError::Stream(error))) {
                     warn!(
                         ?ended,
-                        "the broker denied a scan of the stream; the relay acquires its lease again"
+                        "the broker denied a scan of the stream; the relay stops leading and tries again"
                     );
                 }
             }

@@ -58,7 +58,7 @@ pub(in crate::relay) fn end_after(healed: Result<Option<Healed>, String>) -> Opt
             }
             warn!(
                 letters,
-                "publishing again from a checkpoint the events that the stream lost and the outbox has"
+                "publishing again from a checkpoint: the stream lost events, and those that the outbox still has are sent again"
             );
             Some(Ended::Again)
         }

@@ -44,7 +44,7 @@ impl Relay {
                 debug!(
                     ?why,
                     events = goes.len(),
-                    "could not send a whole batch; its events are sent again"
+                    "could not send a whole batch, perhaps only a part; its events are sent again"
                 );
                 holding.delivery.batch_cut_short(kind, goes, now);
             }
@@ -80,7 +80,7 @@ impl Relay {
                     info!(
                         last_seq,
                         events = batch.len(),
-                        "the broker's answer does not prove that the whole batch was stored; its events are sent again one by one, and the stream recognises those that it has"
+                        "the broker's answer does not prove that the whole batch was stored; its events are sent again one by one. The stream recognises those that it has"
                     );
                 }
                 for _ in batch {

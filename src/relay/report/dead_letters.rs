@@ -142,7 +142,7 @@ fn log_letter(letter: &DeadLetter) {
     let key = key.as_deref().unwrap_or("-").escape_debug().to_string();
     error!(
         letter = id, code, event_type, key, %event_id, error,
-        "an event became a dead letter; see why and decide: postrider dlq show {id}"
+        "an event became a dead letter; redrive, edit or discard it: postrider dlq show {id}"
     );
 }
 

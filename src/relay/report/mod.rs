@@ -147,7 +147,10 @@ impl Reporter {
             }
             Outcome::Rejected(rejection) => {
                 self.metrics.publishing.failed(Failure::Rejected);
-                debug!(code = rejection.code, "a message was rejected for good");
+                debug!(
+                    code = rejection.code,
+                    "a message was rejected for good; its event becomes a dead letter"
+                );
             }
             Outcome::Busy { reason, .. } => {
                 self.metrics.publishing.failed(Failure::Busy);
@@ -178,10 +181,12 @@ impl Reporter {
                 kind = closure.kind.as_str(), error = %closure.text, hint = &*closure.hint,
                 "nothing can be published just now; events wait"
             ),
-            (Transition::Opened | Transition::Closed, _) => info!("publishing goes on"),
+            (Transition::Opened | Transition::Closed, _) => {
+                info!("publishing goes on after the pause")
+            }
         }
         self.last_status = None;
-        debug!(state = delivery.breaker().state_name(), ?now, "the publishing gate changed");
+        debug!(breaker = delivery.breaker().state_name(), ?now, "the publishing gate changed");
     }
 
     /// Whether to log that the publishing gate has closed. A gate that is closed as misconfigured
