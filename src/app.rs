@@ -26,8 +26,8 @@ use crate::{
     wire::TemplateError,
 };
 
-/// Longest time that the tasks beside the flows may take to end. Then the program ends without
-/// them.
+/// Longest wait, after all flows have ended, for the other tasks, such as the admin page. Then the
+/// program ends without them.
 const TASKS_GRACE: Duration = Duration::from_secs(5);
 
 /// Options of the command line beside the configuration.
@@ -40,7 +40,7 @@ pub struct RunOptions {
 /// Reason why the program ended by itself.
 #[derive(Debug, Error)]
 pub enum RunError {
-    /// The settings of NATS cannot work.
+    /// The settings in `[nats]` cannot work, such as a file that cannot be read.
     #[error(transparent)]
     Nats(#[from] nats::NatsConnectError),
     /// The value of `route.subject` is not a subject template.
@@ -81,7 +81,8 @@ pub async fn run(
     let shown = Flows(flows.iter().map(|flow| flow.shown()).collect());
 
     let tasks = Tasks::new();
-    // The signal task ends by itself only at a second signal, so it needs to be cancelled.
+    // The task that waits for signals ends by itself only at a second signal. So the end of the
+    // program cancels it.
     let listening = tasks.cancelled();
     tasks.spawn("signals", async move {
         listening.run_until_cancelled(signals).await;

@@ -6,9 +6,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// Difference, exclusive, from which the time of day has jumped: between its advance and that of
-/// [`now`]. At a jump the machine, or the virtual machine, may have stood still without any clock
-/// of its own counting that time.
+/// Most by which the time of day and [`now`] may advance differently between two readings. A larger
+/// difference is a jump: the machine may have stood still while [`now`] did not count.
 const JUMP: Duration = Duration::from_secs(10);
 
 /// The present time: the system's monotonic clock plus the time that the machine has slept.
@@ -26,7 +25,7 @@ pub async fn sleep_until(at: Instant) {
     tokio::time::sleep_until(at.into()).await;
 }
 
-/// How long the machine has slept since the first call.
+/// How long the machine has slept since this function was first called.
 fn slept() -> Duration {
     static BEFORE: OnceLock<Duration> = OnceLock::new();
     let ahead = boottime_ahead();

@@ -32,7 +32,8 @@ pub fn pass(name: &'static str) {
     });
     let Some((wanted, nth)) = chosen else { return };
     if wanted == name && PASSED.fetch_add(1, Relaxed) + 1 == *nth {
-        // The abort would end the log's own thread before it writes this line.
+        // The line goes to the standard error, because the abort would end the log's thread before
+        // that could write it.
         drop(writeln!(std::io::stderr(), "fail point {name} passed for the last time"));
         abort();
     }

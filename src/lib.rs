@@ -67,10 +67,9 @@ pub mod tasks;
 pub mod unrouted;
 pub mod wire;
 
-/// The allocator of the process. It is set in the library and not in the binary, so that the
-/// benchmarks' own publisher, the ceiling that the relay is compared with, has the same one. One
-/// thread makes a message in dozens of allocations and another frees it; docs/performance.md has
-/// the figures.
+/// The memory allocator of the process. The library sets it, so that the benchmarks, which measure
+/// the relay against a bare publisher, run that publisher with the same allocator.
+/// docs/performance.md has the figures.
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

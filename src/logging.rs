@@ -64,7 +64,7 @@ impl Levels {
     /// it.
     pub fn set(&self, level: &str) -> bool {
         let (filter, _) = filter(level);
-        // The reload fails only when the log has ended.
+        // Replacing the filter of the log fails only when the log has ended.
         self.0.reload(filter).is_ok() && !is_overridden()
     }
 }
@@ -120,14 +120,15 @@ fn directives(level: &str) -> String {
     }
 }
 
-/// The reader of the standard error.
+/// The kind of reader that the standard error has, which decides about colours and times in the
+/// log.
 #[derive(Debug, Clone, Copy)]
 enum StderrReader {
-    /// A person at a terminal.
+    /// A terminal, or a reader for which `CLICOLOR_FORCE` asks for colours.
     Terminal,
-    /// A file or a pipe, which wants no colours.
+    /// A file, a pipe, or a terminal that wants no colours.
     File,
-    /// journald, which has its own clock and takes priorities.
+    /// journald, which adds the time to each line by itself and reads a priority at its start.
     Journal,
 }
 
@@ -164,7 +165,7 @@ where
     let log = tracing_subscriber::registry().with(filter).with(FilterFn::new(is_free_of_content));
     // The library would report a closed standard error on the standard error, and panic.
     let layer = tracing_subscriber::fmt::layer().log_internal_errors(false).with_writer(writer);
-    // An error means that a log exists already, as in a test of the library.
+    // Installing the log fails when the process has one already, as in a test of the library.
     drop(match (format, reader) {
         (LogFormat::Json, _) => log.with(layer.json()).try_init(),
         (LogFormat::Text, StderrReader::Journal) => {

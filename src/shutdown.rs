@@ -14,7 +14,7 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// The state in which no stop has been asked for.
+    /// Creates the state in which no stop was asked for.
     pub fn new() -> Self {
         Self::default()
     }

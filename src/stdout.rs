@@ -41,11 +41,11 @@ pub const NAME: &str = "standard output";
 /// server can be configured to take. A larger event becomes a dead letter.
 const MESSAGE_BYTES_MAX: u64 = 64 << 20;
 
-/// Lines that wait for the writing thread at most. At the bound `publish` accepts no message until
-/// the thread has taken a line.
+/// Most lines that wait for the writing thread. At the bound `publish` accepts no message until the
+/// thread has taken a line.
 const LINES_MAX: usize = 65_536;
 
-/// Lines between two flushes at most, beyond the first one.
+/// Most further lines that are written after a first one before the output is flushed.
 const FLUSH_MAX: usize = 1024;
 
 /// Standard output as a sink.
@@ -56,7 +56,8 @@ pub struct StdoutSink {
     in_flight: VecDeque<Line>,
     /// The number of the last line that was handed to the writing thread, counted from 1.
     number: u64,
-    /// The sequence of the log before the first line of this process.
+    /// The number of lines that other processes wrote before, as recorded. A line's sequence is
+    /// this number plus its own.
     before: u64,
     is_connected: bool,
 }
@@ -69,12 +70,12 @@ struct Line {
     at: Instant,
 }
 
-/// The state that the writing thread reports.
+/// The report of the writing thread: how far it has come, and whether it has failed.
 #[derive(Debug, Default)]
 struct News {
     /// Every line up to this number, inclusive, is flushed.
     flushed: u64,
-    /// The error with which writing ended.
+    /// The error that ended the writing thread; `None` while that runs.
     failure: Option<String>,
 }
 
@@ -126,7 +127,7 @@ impl StdoutSink {
         ready(verified).boxed()
     }
 
-    /// The error of an output that cannot be written.
+    /// The error of a standard output that cannot be written to.
     pub fn broken(&self, reason: String) -> BrokerError {
         let hint = "start the program again with a standard output that is read";
         BrokerError::Unavailable { log: self.log(), reason, cause: Cause::Answered, hint }
@@ -137,7 +138,8 @@ impl StdoutSink {
         self.before += facts.last_seq.saturating_sub(self.last_seq());
     }
 
-    /// The sequence of the last line that was handed to the writing thread.
+    /// The sequence of the last line that was handed to the writing thread. The lines of earlier
+    /// processes count too.
     pub fn last_seq(&self) -> u64 {
         self.before + self.number
     }
@@ -173,13 +175,14 @@ impl StdoutSink {
                 return absorbed;
             }
             if self.news.changed().await.is_err() {
-                // The writer has failed, and everything in flight was answered.
+                // The writing thread has ended, and every line in flight was answered. So no
+                // further answer can come.
                 pending::<()>().await;
             }
         }
     }
 
-    /// The next answer, if there is one already.
+    /// The next answer about a line, if there is one already; does not wait.
     pub fn try_next(&mut self, now: Instant) -> Option<Absorbed> {
         let (flushed, has_failed) = {
             let news = self.news.borrow_and_update();
@@ -194,7 +197,7 @@ impl StdoutSink {
         Some(Absorbed::Outcome { ticket, outcome, took: now.saturating_duration_since(at) })
     }
 
-    /// Forgets what is in flight: nobody waits for its answers any more.
+    /// Forgets the lines in flight, because the relay waits for their answers no longer.
     pub fn forget(&mut self) {
         self.in_flight.clear();
     }

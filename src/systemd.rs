@@ -47,7 +47,8 @@ fn notify(state: NotifyState<'_>) {
 }
 
 fn notify_all(states: &[NotifyState<'_>]) {
-    // A warning is not needed: systemd itself reports a unit whose signs of life are missing.
+    // A notification that fails needs no warning: systemd itself reports a unit whose signs of life
+    // are missing.
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "systemd did not take a notification");
     }

@@ -28,12 +28,12 @@ pub struct Tasks {
 pub struct Unfinished {
     /// The names of these tasks. A name that several tasks share appears once.
     pub names: Vec<&'static str>,
-    /// The length of the wait for them.
+    /// How long the program has waited for these tasks.
     pub waited: Duration,
 }
 
 impl Tasks {
-    /// An empty set of tasks.
+    /// Creates an empty set of tasks.
     pub fn new() -> Self {
         Self::default()
     }
@@ -82,15 +82,15 @@ impl Tasks {
     }
 }
 
-/// Starts the half of a connection that moves its bytes; it ends when the other half is dropped,
-/// so nobody has to await it.
+/// Starts the task that moves the bytes of a connection. It ends once the connection's other half,
+/// by which the program uses it, is dropped; so it is not awaited.
 #[expect(clippy::disallowed_methods, reason = "its owner is the connection's other half")]
 pub fn drive(connection: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(abort_on_panic(connection));
 }
 
 async fn abort_on_panic(task: impl Future<Output = ()>) {
-    // The panic hook has printed the panic's message already.
+    // The panic's message was printed already, by the panic hook. So the process only aborts.
     if AssertUnwindSafe(task).catch_unwind().await.is_err() {
         std::process::abort();
     }

@@ -104,7 +104,7 @@ impl UnroutedSink {
         }
     }
 
-    /// The next answer, if there is one already.
+    /// The next answer about an event, if there is one already; does not wait.
     pub fn try_next(&mut self) -> Option<Absorbed> {
         let (ticket, stream_seq) = self.counted.pop_front()?;
         let outcome = Outcome::Acked { stream_seq, duplicate: false };

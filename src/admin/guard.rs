@@ -15,8 +15,8 @@ use axum::{
 
 use super::problem::ProblemDetails;
 
-/// The names that this listener answers to: loopback's, the address that it is bound to, and those
-/// of `admin.hosts`.
+/// The names that this listener answers to: those of loopback, the address that it is bound to, and
+/// the names in `admin.hosts`.
 #[derive(Debug, Clone)]
 pub(super) struct HostNames {
     bound: IpAddr,
@@ -35,8 +35,8 @@ impl HostNames {
         let name = authority.host();
         let literal = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
         if let Ok(ip) = literal {
-            // A listener on every address answers to any address: rebinding uses a name, not an
-            // address.
+            // An IP address in the `Host` header is harmless, because DNS rebinding needs a name.
+            // So a listener that is bound to every address accepts any.
             return ip.is_loopback() || ip == self.bound || self.bound.is_unspecified();
         }
         let name = name.trim_end_matches('.');
@@ -50,7 +50,8 @@ pub(super) async fn check(
     request: Request,
     next: Next,
 ) -> Response {
-    // Every browser sends the header. Load balancers that probe with HTTP/1.0 do not.
+    // A request without a `Host` header is accepted: every browser sends one, but load balancers
+    // that probe with HTTP/1.0 do not.
     let host = request.headers().get(header::HOST).map(HeaderValue::to_str);
     let meant = host.is_none_or(|host| host.is_ok_and(|host| names.include(host)));
     let mut response = if meant {
@@ -62,8 +63,8 @@ pub(super) async fn check(
     response
 }
 
-/// Sets headers: `Connection: close` keeps the life of a connection short, and the others keep a
-/// browser from rendering, caching or passing on the answer.
+/// Sets the headers of an answer. `Connection: close` ends the connection after it, and the others
+/// keep a browser from rendering, caching or passing it on.
 fn harden(headers: &mut HeaderMap) {
     let fixed = [
         (header::CONNECTION, "close"),

@@ -51,7 +51,8 @@ pub(super) async fn readyz(
     (code, line(&status, &findings)).into_response()
 }
 
-/// Line without names of hosts: whether the instance is ready, and the codes of its findings.
+/// Makes a line that says whether the instance is ready, and the code of each finding about its
+/// state. It contains no host names.
 fn line(status: &Status, findings: &[Finding]) -> String {
     let names = |is_obstacle: bool| {
         let codes = findings

@@ -36,9 +36,9 @@ pub enum AdminError {
     /// The address cannot be bound.
     #[error("admin.listen {address}: {source}; {}", hint(.source))]
     Bind {
-        /// The address of the configuration.
+        /// The address that `admin.listen` has in the configuration.
         address: SocketAddr,
-        /// The error of the system.
+        /// The error with which the system refused the address.
         source: io::Error,
     },
 }
@@ -57,15 +57,15 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// A bound address.
+/// The listener for HTTP requests: a bound address, and the connections that it has accepted.
 pub struct Listener {
     tcp: TcpListener,
     address: SocketAddr,
-    /// The connections that may still be open, the oldest first.
+    /// The accepted connections that may still be open, the oldest first.
     open: VecDeque<ConnectionSlot>,
 }
 
-/// The listener's record of a connection.
+/// The listener's entry for a connection: one token asks it to end, the other says that it has.
 struct ConnectionSlot {
     evict: CancellationToken,
     /// Cancelled when the connection has ended.
@@ -76,7 +76,7 @@ struct ConnectionSlot {
 ///
 /// # Errors
 ///
-/// The address is taken or not ours; the text names the key.
+/// The address is taken, or this machine does not have it. The text names the key `admin.listen`.
 ///
 /// # Cancel safety
 ///
@@ -94,7 +94,7 @@ impl Listener {
         self.address
     }
 
-    /// Makes room for one more connection.
+    /// Makes room for one more connection; at the bound the oldest connection is asked to end.
     fn admit(&mut self) -> ConnectionSlot {
         self.open.retain(|place| !place.ended.is_cancelled());
         if self.open.len() >= CONNECTIONS_MAX
@@ -125,7 +125,8 @@ impl axum::serve::Listener for Listener {
     }
 }
 
-/// A connection that ends when its time is up, or when the listener needs its place.
+/// A connection that ends when its time is up, or when the listener closes it in favour of a new
+/// one.
 pub struct Bounded {
     stream: TcpStream,
     end: Pin<Box<Sleep>>,

@@ -39,10 +39,10 @@ use crate::{
     relay::report::flows::Flows,
 };
 
-/// The wait between attempts to bind the address.
+/// The wait between two attempts to bind the address of the HTTP listener.
 const BIND_AGAIN: Duration = Duration::from_secs(1);
 
-/// Interval between two warnings that the address cannot be bound.
+/// Interval between two warnings that the address of the HTTP listener cannot be bound.
 const REMIND: Duration = Duration::from_mins(1);
 
 /// The state that the pages show.
@@ -52,8 +52,8 @@ struct Shown {
     program: Arc<ProgramMetrics>,
 }
 
-/// The client that asks. Names of hosts and texts of servers are shown to clients on this machine
-/// only.
+/// The client that asks for a page, by its place. Host names and error texts of servers are shown
+/// to clients on this machine only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Audience {
     Local,
@@ -102,7 +102,8 @@ pub async fn serve(
     let service =
         router(names, Shown { flows, program }).into_make_service_with_connect_info::<Audience>();
     let server = axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned());
-    // The server never fails, because its listener retries. Its type has an error all the same.
+    // The HTTP server never fails, because its listener retries. But its return type has an error,
+    // which would be logged.
     if let Err(error) = server.await {
         tracing::error!(%error, "the admin listener ended; health and metrics are not served any more, while relaying goes on");
     }

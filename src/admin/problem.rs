@@ -7,7 +7,7 @@ use axum::{
 };
 use serde::Serialize;
 
-/// A problem document.
+/// The JSON body of an error answer, a problem document of RFC 9457.
 #[derive(Debug, Serialize)]
 pub(super) struct ProblemDetails {
     title: &'static str,

@@ -1,4 +1,4 @@
-//! The relay's state as JSON.
+//! The state of the relays as JSON, for the pages `/readyz` and `/api/v1/status`.
 
 use std::time::Instant;
 
@@ -21,7 +21,7 @@ pub(super) struct ReadinessView {
     obstacles: Vec<&'static str>,
     findings: Vec<FindingView>,
     phase: &'static str,
-    /// The instance that leads, while this one stands by.
+    /// Name of the instance that leads; `None` unless this one stands by.
     leader: Option<String>,
     dependencies: [LinkView; 2],
     gate: Option<GateView>,
@@ -133,7 +133,8 @@ impl FlowView {
     }
 }
 
-/// A finding. Its sentences are shown to clients on this machine only.
+/// A finding about the state of the program, such as a problem. Its sentences are shown to clients
+/// on this machine only.
 #[derive(Debug, Serialize)]
 struct FindingView {
     code: &'static str,

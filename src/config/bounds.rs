@@ -39,8 +39,8 @@ pub const MAX_AGE: RangeInclusive<HumanDuration> = seconds(0)..=seconds(3650 * 2
 /// Bounds of `stream.max_bytes`. Zero sets no limit.
 pub const MAX_BYTES: RangeInclusive<ByteSize> = ByteSize(0)..=ByteSize(1 << 50);
 
-/// Bounds of `relay.batch_events`. Zero would read nothing; more than the upper bound would keep
-/// more rows in memory than one round trip is worth.
+/// Bounds of `relay.batch_events`. Zero would read nothing; more than the upper bound would only
+/// fill memory, because fewer round trips to Postgres save little by then.
 pub const BATCH_EVENTS: RangeInclusive<u32> = 1..=100_000;
 
 /// Bounds of `relay.in_flight_events`. Zero would publish nothing. More than the upper bound would
@@ -71,7 +71,8 @@ pub const SHARDS: RangeInclusive<u32> = 1..=64;
 /// Bounds of `route.attempts`. Zero would try nothing; more than the upper bound would take years.
 pub const ATTEMPTS: RangeInclusive<u32> = 1..=1_000_000;
 
-/// Bounds of `route.jitter`, which is a part of a wait.
+/// Bounds of `route.jitter`, the part of a wait between two attempts that is drawn at random: from
+/// nothing to all of it.
 pub const JITTER: RangeInclusive<f64> = 0.0..=1.0;
 
 /// Bounds of `route.delay` and `route.max_delay`. Shorter waits would overload a broker that is
@@ -94,14 +95,14 @@ const fn seconds(count: u64) -> HumanDuration {
     HumanDuration(Duration::from_secs(count))
 }
 
-/// A key, its value and its range.
+/// A key of the configuration that has a range, with its value and that range.
 #[derive(Debug)]
 pub struct Bound {
     /// The key as `section.name`.
     pub key: &'static str,
-    /// The value that it has.
+    /// The value that the key has in the configuration.
     pub value: String,
-    /// The range that it must be in, as in `100ms to 5m`.
+    /// The range that the value must be in, as in `100ms to 5m`.
     pub range: String,
     /// Whether the value is in the range.
     pub holds: bool,

@@ -8,8 +8,8 @@ use super::{Config, keys, secret::Secret};
 /// a dot stands for all of its keys except [`EXCEPTED`].
 const RELOADABLE: [&str; 3] = ["database.", "nats.", "log.level"];
 
-/// Keys that need a restart although the other keys of their section do not. Parts of the program
-/// that outlive a connection are built with them.
+/// Keys that need a restart although the other keys of their section do not. A new connection is
+/// not enough for them, because other parts of the program are built with their values.
 const EXCEPTED: [&str; 2] = ["database.schema", "nats.ack_timeout"];
 
 /// Whether a reload puts the key into effect.
@@ -29,7 +29,7 @@ pub(super) fn changed(before: &Config, after: &Config) -> Vec<String> {
 }
 
 fn tree(config: &Config) -> Value {
-    // Serialization cannot fail, because the tree consists of plain structs.
+    // Serializing a configuration cannot fail, because it consists of plain structs.
     Value::serialize(config).unwrap_or_else(|_| Value::from(""))
 }
 

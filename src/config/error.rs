@@ -22,7 +22,7 @@ impl fmt::Display for ConfigError {
 /// A problem: description, place, the value found there, and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Description of the problem in one line.
+    /// Description of the problem in one line; the other fields add to it.
     pub primary: String,
     /// Place where the value was written.
     pub origin: Option<Origin>,
@@ -33,7 +33,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem with only its first line.
+    /// Creates a problem that has a description of one line and nothing else yet.
     pub fn new(primary: impl Into<String>) -> Self {
         Self { primary: primary.into(), origin: None, detail: None, hint: None }
     }
@@ -45,14 +45,14 @@ impl Problem {
         self
     }
 
-    /// Adds a detail.
+    /// Adds a detail to the problem.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self
     }
 
-    /// Adds the remedy.
+    /// Adds the remedy to the problem.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -87,9 +87,10 @@ pub enum Origin {
     Default,
     /// The value is in a configuration file, at this line when the line could be found.
     File {
-        /// The file.
+        /// The path of the configuration file.
         path: PathBuf,
-        /// The line of the key, from 1.
+        /// The number of the key's line in the file, counted from 1; `None` when the line could not
+        /// be found.
         line: Option<usize>,
     },
     /// The value is in the environment variable of this name.

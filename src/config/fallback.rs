@@ -1,4 +1,5 @@
-//! Environment variables of other programs, used only where our own configuration is silent.
+//! Environment variables that other programs use too, such as `NATS_URL`. They count only for keys
+//! that our own configuration does not set.
 
 use std::ffi::OsString;
 

@@ -28,7 +28,7 @@ pub(super) fn template(key: &str) -> Option<Value> {
 
 /// All sections and keys with their defaults, as a tree.
 pub(super) fn defaults() -> Dict {
-    // Serialization cannot fail, because the tree consists of plain structs.
+    // Serializing the default configuration cannot fail, because it consists of plain structs.
     Value::serialize(Config::default()).ok().and_then(Value::into_dict).unwrap_or_default()
 }
 

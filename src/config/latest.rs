@@ -11,11 +11,13 @@ use super::{
     secret::{Secret, SecretUrl},
 };
 
-/// A cell that every copy of one section shares. It is empty until a reload fills it.
+/// A cell that every copy of one configuration section shares, for its replacement. It is empty
+/// until a reload fills it.
 pub struct Latest<T>(watch::Sender<Option<Box<T>>>);
 
 impl<T: Clone> Latest<T> {
-    /// Replaces the section for every copy, and wakes those that wait in [`Replacements::next`].
+    /// Replaces the section for every copy of it, and wakes the tasks that wait in
+    /// [`Replacements::next`].
     pub fn replace(&self, section: T) {
         self.0.send_replace(Some(Box::new(section)));
     }
@@ -25,7 +27,7 @@ impl<T: Clone> Latest<T> {
         self.0.borrow().as_deref().cloned()
     }
 
-    /// Watches for replacements from now on.
+    /// Watches for replacements of the section from now on.
     pub fn watch(&self) -> Replacements<T> {
         Replacements(self.0.subscribe())
     }
@@ -43,7 +45,7 @@ impl<T> Clone for Latest<T> {
     }
 }
 
-/// The content is not shown, because the section shows it.
+/// Prints the name of the type only, so that the values of the section are not printed twice.
 impl<T> fmt::Debug for Latest<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Latest")
@@ -54,7 +56,7 @@ impl<T> fmt::Debug for Latest<T> {
 pub struct Replacements<T>(watch::Receiver<Option<Box<T>>>);
 
 impl<T> Replacements<T> {
-    /// Waits for the next replacement; forever when no sender is left.
+    /// Waits for the next replacement of the section; forever when no copy of the section is left.
     ///
     /// # Cancel safety
     ///

@@ -55,7 +55,7 @@ pub struct Loaded {
     /// The routes, at least one, in the order of the file. When events may match none of them, one
     /// more route at the end takes these, unless `relay.unrouted` is `off`.
     pub routes: Vec<OneRoute>,
-    /// Messages for the log.
+    /// Messages about the configuration for the log, which starts only after it is loaded.
     pub notices: Vec<Notice>,
 }
 
@@ -136,8 +136,8 @@ impl Config {
             layers.iter_mut().flat_map(unknown::take_unknown).collect();
         layers.splice(0..0, fallback::layers(&layers, &sources.variables));
         let (mut config, mut origins) = merge(&layers, &mut problems);
-        // Problems up to here end the loading, because a key that seems to be missing may only be
-        // misspelt.
+        // Unknown keys and wrong types end the loading here, before missing keys are reported: a
+        // missing key may only be misspelt.
         refuse(problems)?;
 
         config.database.libpq = Libpq::of(&sources.variables);

@@ -20,10 +20,11 @@ pub enum LoginError {
     /// Two servers of one cluster have different logins.
     #[error("contains different logins; write one login, or the same with every server")]
     Different,
-    /// A `%` that does not begin an escape.
+    /// The login contains a `%` that does not begin an escape such as `%25`.
     #[error("contains a login with a % outside of an escape; write a % as %25")]
     Encoding,
-    /// A name without a password in front of a colon, or nothing in front of an `@`.
+    /// The login has an `@` with nothing in front of it, or a `:` with no user before it or no
+    /// password after it.
     #[error("contains an empty user, password or token before its @")]
     Empty,
 }

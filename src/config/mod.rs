@@ -44,7 +44,7 @@ pub use program::{AdminConfig, LogConfig, LogFormat, ShutdownConfig};
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Address of the database with the outbox.
+    /// Address and timeouts of the database with the outbox.
     pub database: DatabaseConfig,
     /// Address and login of the broker.
     pub nats: NatsConfig,
@@ -54,7 +54,7 @@ pub struct Config {
     pub relay: RelayConfig,
     /// Filter, destination and retry policy of the events.
     pub route: RouteConfig,
-    /// How the program stops.
+    /// How long the program may take to stop.
     pub shutdown: ShutdownConfig,
     /// The HTTP listener for health and metrics.
     pub admin: AdminConfig,
@@ -119,15 +119,15 @@ pub struct NatsConfig {
     /// A `.creds` file (JWT and seed). At most one of `creds_file`, `user`, `token`, `nkey_file`
     /// and the login in `url` says who we are.
     pub creds_file: Option<String>,
-    /// A user name, with `password` or `password_file`.
+    /// A user name for the broker; its password is in `password` or `password_file`.
     pub user: Option<String>,
     /// The password that goes with `user`.
     pub password: Option<Secret>,
-    /// A file that contains the password.
+    /// A file that contains the password of `user`.
     pub password_file: Option<String>,
-    /// A token.
+    /// A token by which the broker knows us.
     pub token: Option<Secret>,
-    /// A file that contains the token.
+    /// A file that contains the token for the broker.
     pub token_file: Option<String>,
     /// A file that contains an nkey seed.
     pub nkey_file: Option<String>,
@@ -302,17 +302,17 @@ pub struct RelayConfig {
     /// `ce-source` of events that name none; a URI reference such as `/orders`. Default
     /// `postrider`.
     pub source: String,
-    /// Rows of one fetch at most. Default 1000; lower it when memory is short. See
-    /// [`bounds::BATCH_EVENTS`].
+    /// Most rows that one fetch reads from the outbox. Default 1000; lower it when memory is short.
+    /// See [`bounds::BATCH_EVENTS`].
     pub batch_events: u32,
-    /// Payload bytes of one fetch at most; a single larger row is fetched alone. Default `8MiB`.
-    /// See [`bounds::BUFFER_BYTES`].
+    /// Most payload bytes that one fetch reads from the outbox; a single larger row is fetched
+    /// alone. Default `8MiB`. See [`bounds::BUFFER_BYTES`].
     pub batch_bytes: ByteSize,
-    /// Events sent and unanswered at most. Default 1024; raise it when the broker is far away. See
-    /// [`bounds::IN_FLIGHT_EVENTS`].
+    /// Most events in flight: sent to the broker and not answered. Default 1024; raise it when the
+    /// broker is far away. See [`bounds::IN_FLIGHT_EVENTS`].
     pub in_flight_events: u32,
-    /// Payload bytes sent and unanswered at most; one larger event is sent alone. Default `8MiB`.
-    /// See [`bounds::BUFFER_BYTES`].
+    /// Most payload bytes in flight, sent to the broker and not answered; a larger event is sent
+    /// alone. Default `8MiB`. See [`bounds::BUFFER_BYTES`].
     pub in_flight_bytes: ByteSize,
     /// How often the outbox is polled while there is work. Default `2ms`; a longer interval trades
     /// latency for fewer queries. The interval grows to up to 5 ms by itself while each poll brings

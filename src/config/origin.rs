@@ -1,4 +1,4 @@
-//! Places of values, the scope of a command, and messages for the log.
+//! The place where each value was written, the keys that a command needs, and messages for the log.
 
 use std::collections::BTreeMap;
 

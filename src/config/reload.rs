@@ -11,12 +11,13 @@ use super::{
 #[derive(Debug)]
 pub struct Reloader {
     sources: Sources,
-    /// Name of the only route that runs; `None` when all do.
+    /// Name of the only route that this process runs; `None` when it runs all routes of the file.
     only: Option<String>,
-    /// The configuration of each route that the program was started with; clones of it share one
-    /// [`Latest`](super::latest::Latest) a section, by which a replacement reaches them.
+    /// The configuration of each route at the start of the program. Its sections have a
+    /// [`Latest`](super::latest::Latest), by which a replacement reaches all of their copies.
     started: Vec<Config>,
-    /// The configuration of each route that was last accepted.
+    /// The configuration of each route as the last valid reload had it; before a reload, that of
+    /// the start.
     accepted: Vec<Config>,
 }
 
@@ -27,7 +28,7 @@ pub struct Reloaded {
     pub taken_up: Vec<String>,
     /// Changed keys that take effect after a restart.
     pub after_restart: Vec<String>,
-    /// Messages for the log.
+    /// Messages about the new configuration for the log.
     pub notices: Vec<Notice>,
     /// The value of `log.level` after the reload.
     pub log_level: String,
@@ -39,8 +40,8 @@ impl Reloader {
         Self { sources, only, accepted: started.clone(), started }
     }
 
-    /// Loads the configuration. When it is valid, sections with changed keys are replaced in every
-    /// clone, and sessions that began with the old values end.
+    /// Loads the configuration. When it is valid, changed sections are replaced for every part of
+    /// the program. Connections to Postgres or NATS with the old values end.
     ///
     /// # Errors
     ///
@@ -59,8 +60,8 @@ impl Reloader {
             after_restart.push("the list of routes".to_owned());
         }
         for (accepted, started) in self.accepted.iter_mut().zip(&self.started) {
-            // A running route that the file no longer has takes the keys that all routes share from
-            // the first route.
+            // A route may still run that the file no longer has. Its `[database]` and `[nats]`,
+            // which all routes share, come from the first route of the file.
             let same = new.iter().find(|config| config.relay.name == started.relay.name);
             let Some(new) = same.or(new.first()) else { continue };
             let is_same = same.is_some();
@@ -90,7 +91,7 @@ fn replace_sections(started: &Config, new: &Config, changed: &[String]) {
     let is_changed = |section| changed.iter().any(|key| key.starts_with(section));
     if is_changed("database.") {
         let mut database = new.database.clone();
-        // Keys that are built into the program keep their values from the start.
+        // The schema keeps its value from the start, because only a restart can change it.
         database.schema = started.database.schema.clone();
         database.latest = started.database.latest.clone();
         started.database.latest.replace(database);

@@ -27,7 +27,7 @@ const KINDS: [&str; 5] = ["domain", "integration", "command", "notification", "s
 /// Maximum bytes of `ce-source`, which travels with every event.
 const SOURCE_BYTES_MAX: usize = 256;
 
-/// Problems of all broken rules.
+/// Finds all problems of a loaded configuration: missing keys, and values that break a rule.
 pub(super) fn problems(
     config: &Config,
     origins: &Origins,
@@ -396,7 +396,7 @@ fn is_subject_filter(text: &str) -> bool {
     })
 }
 
-/// The part of a prefix that ends with a dot: `events.` of `events.v`.
+/// The longest part of a subject's prefix that ends with a dot: `events.` of `events.v`.
 fn literal_tokens(prefix: &str) -> &str {
     prefix.rsplit_once('.').map_or("", |(_, last)| prefix.strip_suffix(last).unwrap_or(prefix))
 }

@@ -35,8 +35,8 @@ pub(super) const SHARD: &str = "{shard}";
 const NUMBERED: [(&str, &str); 3] =
     [("stream", "name"), ("stream", "subjects"), ("route", "subject")];
 
-/// The keys of `[[route]]` that belong to another table than `[route]` where there is only one
-/// route: the key, that table, and the key there.
+/// The keys of `[[route]]` that a file with a single `[route]` has in another table. Each comes as
+/// the key, that other table, and the key there.
 const ELSEWHERE: [(&str, &str, &str); 5] = [
     ("name", "relay", "name"),
     ("stream", "stream", "name"),
@@ -55,7 +55,8 @@ const ELSEWHERE: [(&str, &str, &str); 5] = [
 pub(super) fn split(layers: Vec<Layer>) -> Result<Vec<Vec<Layer>>, ConfigError> {
     let mut problems = Vec::new();
     let mut common = Vec::new();
-    // Each route, with its place among the common layers.
+    // The layer of each route, and the index at which it is inserted among the layers that all
+    // routes share.
     let mut routes: Vec<(usize, Layer)> = Vec::new();
     for mut layer in layers {
         if let Some(Value::Array(_, elements)) = layer.values.get("route").cloned() {
@@ -134,7 +135,7 @@ fn route(file: &Layer, index: usize, value: Value) -> Result<Layer, Problem> {
 pub(super) fn shards(layers: &[Layer]) -> Vec<(Vec<Layer>, Option<Shard>)> {
     let said = |layer: &Layer| Value::from(layer.values.clone()).find("route.shards")?.to_i128();
     let count = layers.iter().rev().find_map(said).unwrap_or(1);
-    // A number out of bounds is refused with the other bounds.
+    // A number of shards out of bounds counts as 1 here. The check of all bounds refuses it later.
     let count = u32::try_from(count).ok().filter(|count| bounds::SHARDS.contains(count));
     let count = count.unwrap_or(1);
     let shard = |index| {
@@ -258,7 +259,7 @@ fn find_conflict(one: &OneRoute, other: &OneRoute) -> Option<Problem> {
             problem.hint("let both have the same subjects, which capture what both publish"),
         );
     }
-    // Shards of one route share no key.
+    // Two shards of one route take no event in common, because each key belongs to one shard.
     if first.route.name == second.route.name {
         return None;
     }
@@ -288,7 +289,7 @@ pub(super) fn unrouted(routes: &[OneRoute]) -> Option<OneRoute> {
         if of_route.is_empty() {
             return None;
         }
-        // Shards of a route have the same rules.
+        // All shards of a route have the same rules, so the rules count once.
         if !rules.contains(&of_route) {
             rules.push(of_route);
         }
@@ -296,7 +297,7 @@ pub(super) fn unrouted(routes: &[OneRoute]) -> Option<OneRoute> {
     unrouted.config.relay.name = RelayName::parse(UNROUTED)?;
     unrouted.config.route = RouteConfig {
         sink: SinkKind::Unrouted,
-        // No event waits for another, because no consumer receives any.
+        // A dead event holds up no other event, because no consumer receives unrouted events.
         on_dead: OnDead::Skip,
         filter: Filter::NoneOf(rules),
         name: UNROUTED.to_owned(),

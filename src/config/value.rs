@@ -19,7 +19,8 @@ impl<'de> Deserialize<'de> for HumanDuration {
 impl fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs();
-        // People write 24h, which humantime would print as 1day.
+        // Durations are printed as people write them: a day is 24h, where the library humantime
+        // would print 1day.
         match (self.0.subsec_nanos(), seconds) {
             (0, 172_800..) if seconds.is_multiple_of(86_400) => write!(f, "{}d", seconds / 86_400),
             (0, 1..) if seconds.is_multiple_of(3600) => write!(f, "{}h", seconds / 3600),
@@ -79,9 +80,9 @@ impl Serialize for ByteSize {
 /// The address of a listener, or `off`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listen {
-    /// Bind here; port 0 lets the kernel choose.
+    /// The listener binds this address; port 0 lets the kernel choose the port.
     Address(SocketAddr),
-    /// No listener.
+    /// The value `off`: there is no listener.
     Off,
 }
 
