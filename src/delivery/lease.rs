@@ -1,4 +1,5 @@
-//! Lease as its holder sees it: how long it is trusted, and when it is renewed.
+//! Lease as the instance that holds it sees it: how long the instance trusts the lease, and when it
+//! renews it.
 
 use std::time::{Duration, Instant};
 
@@ -6,15 +7,16 @@ use std::time::{Duration, Instant};
 /// by hand, or was written while the server's clock was ahead.
 pub const LEASE_MAX: Duration = Duration::from_mins(5);
 
-/// Part of a lease after which it is renewed. The rest leaves room for failed attempts.
+/// Part of a lease's length after which the leader renews the lease. The rest leaves room for
+/// attempts that fail.
 const RENEW_AFTER: f64 = 0.4;
 
-/// Part of a lease for which the leader trusts it. The rest is a margin for two clocks that do not
-/// run alike, and for messages in flight when the trust ends.
+/// Part of a lease's length for which the leader trusts the lease. The rest is a margin for clocks
+/// that differ in speed, and for messages still in flight then.
 const TRUSTED_FOR: f64 = 0.8;
 
-/// Time after an answer of the database in which messages may be handed over. Another instance that
-/// sees our session gone waits for longer than this before it takes over.
+/// Longest time since the last answer of Postgres, exclusive, at which messages may be handed to
+/// the broker. An instance that sees our Postgres session gone waits longer before it takes over.
 pub const HEARD_WITHIN: Duration = Duration::from_millis(500);
 
 /// Time for which a lease of this length is trusted after it was confirmed.
@@ -22,21 +24,21 @@ pub fn trusted_for(length: Duration) -> Duration {
     length.mul_f64(TRUSTED_FOR)
 }
 
-/// Lease as its holder sees it.
+/// Lease as the instance that holds it sees it.
 ///
 /// Every statement that takes or renews the lease confirms it. By our clock the lease ends no
-/// earlier than its length after that statement was sent, whatever the database's clock shows. The
-/// session has to answer, too: another instance that sees the session gone need not wait for the
-/// lease to end.
+/// earlier than its length after that statement was sent, whatever the database's clock shows.
+/// Trust also needs recent answers on our Postgres session: an instance that sees the session gone
+/// takes over before the lease ends.
 #[derive(Debug, Clone, Copy)]
 pub struct Lease {
     length: Duration,
     /// Time at which the last statement was sent that has confirmed the lease.
     confirmed: Instant,
-    /// Time of the last answer to a statement.
+    /// Time of the last answer of Postgres to a statement of this holder.
     heard: Instant,
-    /// Time at which the process was found to have stood still. Only a statement that was sent
-    /// since then can confirm the lease. `None` once one has.
+    /// Time at which the process was found to have stood still; `None` once a statement sent since
+    /// then has confirmed the lease.
     distrusted: Option<Instant>,
     /// Time since which a message waits for a renewal; `None` while no message waits.
     wanted: Option<Instant>,
@@ -51,7 +53,7 @@ impl Lease {
         Self { length, confirmed: asked, heard: now, distrusted, wanted, retry_at }
     }
 
-    /// Whether a message may be handed over at `now`.
+    /// Whether the lease is trusted at `now`, so that a message may be handed to the broker.
     pub fn is_trusted(&self, now: Instant) -> bool {
         let is_heard = now < self.heard + HEARD_WITHIN;
         is_heard && self.distrusted.is_none() && now < self.trusted_until()
@@ -74,14 +76,15 @@ impl Lease {
         self.wanted.get_or_insert(now);
     }
 
-    /// Notes the answer to a statement that was sent at `asked`.
+    /// Notes that Postgres answered, at `now`, a statement that was sent at `asked`.
     pub fn heard(&mut self, asked: Instant, now: Instant) {
         if self.distrusted.is_none_or(|since| asked >= since) {
             self.heard = now;
         }
     }
 
-    /// Notes that a statement sent at `asked` has confirmed the term.
+    /// Notes that a statement sent at `asked` has confirmed the lease, because Postgres still has
+    /// our term.
     pub fn confirmed(&mut self, asked: Instant, now: Instant) {
         self.heard(asked, now);
         self.confirmed = self.confirmed.max(asked);
@@ -97,15 +100,14 @@ impl Lease {
         self.retry_at = Some(at);
     }
 
-    /// Time of the next renewal.
+    /// Time at which the lease is to be renewed next.
     pub fn renew_due(&self) -> Instant {
         let by_time = self.confirmed + self.length.mul_f64(RENEW_AFTER);
         let due = [self.distrusted, self.wanted].into_iter().flatten().fold(by_time, Instant::min);
         self.not_before(due)
     }
 
-    /// Time of a renewal that is due at `due`, but not before the wait after a failed renewal is
-    /// over.
+    /// Time of a renewal: `due`, or later if the wait after a failed renewal is not over by then.
     pub fn not_before(&self, due: Instant) -> Instant {
         self.retry_at.map_or(due, |retry_at| due.max(retry_at))
     }

@@ -69,8 +69,8 @@ pub const UNSETTLED_MAX: usize = 65_536;
 /// Most rows fetched while the breaker is open and memory has no event to probe with.
 const PROBE_EVENTS: usize = 16;
 
-/// Longest wait that an event spends in memory, inclusive. For a longer one the event becomes a
-/// letter, so that the position can move on.
+/// Longest wait before a retry that an event spends in memory, inclusive. For a longer wait it
+/// becomes a letter, so that the position can move on.
 const STAY_MAX: Duration = Duration::from_millis(500);
 
 /// Rules of a route: the treatment of dead letters and of retries.
@@ -82,18 +82,18 @@ pub struct DeliveryRules {
     pub retry: RetryPolicy,
 }
 
-/// State that the database and the log give at the start of a holding.
+/// State with which a holding starts, as read from the database and the log.
 #[derive(Debug)]
 pub struct Resume {
     /// Position up to which everything is settled.
     pub position: Position,
-    /// Rows beyond the position that are letters already.
+    /// Rows not yet settled by the position that have a letter already.
     pub lettered: HashSet<Seq>,
-    /// Stream sequences that were known at the last settlement.
+    /// Stream sequences that the relay knew at the last settlement.
     pub stream: StreamMark,
     /// Earlier runs that may have sent unsettled rows.
     pub earlier: EarlierRun,
-    /// Inclusive upper bound for the `seq` of rows that may be sent, as the database has it.
+    /// Highest `seq` that may be sent, inclusive: the sent bound that the database has recorded.
     pub sent_to: Seq,
 }
 
@@ -116,7 +116,8 @@ pub struct Delivery {
     settled_up_to: Ticket,
     /// How long an event may be sent again without a scan, because the log recognises its id.
     recognised_for: Duration,
-    /// Longest time for which a message may still arrive after the relay has given up its answer.
+    /// Longest time after the relay has given up waiting for a message's answer in which that
+    /// message may still reach the log.
     late_max: Duration,
     /// Whether the log can be scanned.
     is_scannable: bool,
@@ -130,11 +131,12 @@ pub struct Delivery {
     batcher: Batcher,
     /// Highest `seq` that was read.
     read_to: Seq,
-    /// Inclusive upper bound for the `seq` of rows that may be sent, as the database has it.
+    /// Highest `seq` that may be sent, inclusive: the sent bound that the database has recorded.
     sent_to: Seq,
 }
 
-/// Verdict about an event that leaves the fast path once a scan shows that it is not stored.
+/// Verdict that waits for a scan. Once the scan shows that the log does not contain the event, the
+/// event leaves the fast path.
 #[derive(Debug)]
 enum DeferredVerdict {
     Dead { reason: Rejection, attempts: u32 },
@@ -144,9 +146,9 @@ enum DeferredVerdict {
 /// An event that becomes a dead letter.
 #[derive(Debug, Clone)]
 pub struct DeadEvent {
-    /// Place in the outbox.
+    /// The event's place in the outbox.
     pub seq: Seq,
-    /// Reason for which it is dead.
+    /// Reason for which the event is dead.
     pub reason: Rejection,
 }
 
@@ -287,15 +289,15 @@ impl Delivery {
         }
     }
 
-    /// Whether some event in memory was read without its payload because it was too large, and fits
-    /// this limit.
+    /// Whether memory has an event that was read without its payload, as too large, and that fits
+    /// the limit of `message_bytes_max` bytes.
     pub fn has_left_out(&self, message_bytes_max: u64) -> bool {
         self.lanes.events().any(|event| {
             matches!(event.payload, Payload::Oversize { bytes } if bytes <= message_bytes_max)
         })
     }
 
-    /// Events in flight alone, not in a batch, that meet a condition.
+    /// Events that are in flight as single messages, not in a batch, and that meet a condition.
     pub fn in_flight_matching(&self, condition: impl Fn(&Event) -> bool) -> Vec<Ticket> {
         self.lanes.in_flight_matching(condition)
     }
@@ -364,8 +366,8 @@ impl Delivery {
         }
     }
 
-    /// Stream sequences that are known now. No scan has to read up to the floor among them, because
-    /// every sent and unsettled event has a higher sequence.
+    /// Stream sequences that the relay knows now. Every sent and unsettled event is stored above
+    /// the `floor` among them, so a scan begins there.
     pub fn stream_mark(&self) -> StreamMark {
         let floors = [self.progress.stream_floor(), self.letters.stream_floor()];
         let floor = floors.into_iter().flatten().min().unwrap_or(self.stream.acked);
@@ -388,7 +390,7 @@ impl Delivery {
         self.window.slow_start();
     }
 
-    /// Breaker, which says whether and why publishing pauses.
+    /// Breaker of the log, which says whether and why publishing pauses.
     pub fn breaker(&self) -> &Breaker {
         &self.breaker
     }
@@ -401,22 +403,22 @@ impl Delivery {
         }
     }
 
-    /// Events in memory, those in flight included.
+    /// Number of events in memory, those in flight included.
     pub fn events(&self) -> usize {
         self.lanes.len()
     }
 
-    /// Events in flight.
+    /// Number of events in flight.
     pub fn in_flight(&self) -> usize {
         self.window.in_flight()
     }
 
-    /// Rows that the next settlement would settle.
+    /// Number of rows that the next settlement would settle.
     pub fn settleable(&self) -> usize {
         self.progress.settleable()
     }
 
-    /// Whether the next settlement is as large as one may be.
+    /// Whether the next settlement has as many letters as a settlement may have.
     pub fn is_full(&self) -> bool {
         self.progress.is_full()
     }
@@ -482,8 +484,8 @@ impl Delivery {
             self.blocked.block(key, last);
             for behind in behind {
                 if behind.is_letter() {
-                    // This event of the lane is a letter already. It returns to its table, and is
-                    // published in turn with the other letters of its key.
+                    // This event of the lane is a loaded letter. It goes back to the table of
+                    // letters, and is published in turn with the others of its key.
                     drop(self.letters.set_back(behind, LetterChange::Held));
                 } else {
                     self.progress.resolve(behind, Verdict::Held(Certainty::Known));

@@ -24,7 +24,7 @@ pub enum Outcome {
     Unconfirmed,
     /// The broker refused this message for now, while it may accept others.
     Busy {
-        /// Answer of the broker.
+        /// Reason that the broker gave for its refusal.
         reason: Rejection,
         /// Whether the answer uses up an attempt.
         attempt: Attempt,
@@ -48,18 +48,19 @@ pub enum Attempt {
 /// Reason for which a message was not stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
-    /// Stable code for letters and metrics.
+    /// Code of the reason, which letters and metrics show. It stays the same from release to
+    /// release.
     pub code: &'static str,
-    /// Text for people.
+    /// Reason in words, for people.
     pub text: String,
 }
 
 /// Closure of the publishing gate: the reason why no event can be published just now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closure {
-    /// Kind of the failure.
+    /// Kind of failure that keeps events from being published.
     pub kind: ClosureKind,
-    /// Failure in words, free of secrets.
+    /// Failure that keeps events from being published, in words without secrets.
     pub text: String,
     /// Advice for the person on call.
     pub hint: Cow<'static, str>,
@@ -140,25 +141,25 @@ pub enum Verdict {
     Published,
     /// The event becomes a dead letter.
     Dead {
-        /// Reason of the last refusal.
+        /// Reason for which the broker, or the relay itself, refused the event last.
         reason: Rejection,
-        /// Number of attempts used up.
+        /// Number of attempts to publish that the event has used up.
         attempts: u32,
     },
     /// The event leaves the fast path and is tried again later.
     Retrying(Retry),
     /// The event waits behind a letter of its key.
     Held(Certainty),
-    /// The event is a letter already, from before the position was put back.
+    /// The event has a letter already: the position was put back, so its row is read again.
     Lettered,
 }
 
 /// Retry of an event as a letter: when, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retry {
-    /// Reason of the last refusal.
+    /// Reason for which the broker, or the relay itself, refused the event last.
     pub reason: Rejection,
-    /// Number of attempts used up.
+    /// Number of attempts to publish that the event has used up.
     pub attempts: u32,
     /// Wait before the next attempt, by the database's clock.
     pub wait: Duration,
@@ -171,23 +172,23 @@ pub struct NewLetter {
     pub seq: Seq,
     /// State in which the letter begins.
     pub fate: Fate,
-    /// End of the part of the settlement whose last letter this is. A settlement may be written in
-    /// such parts.
+    /// Values for a settlement that is written in parts, if this letter is the last one of a part.
     pub end: PartEnd,
 }
 
-/// End of a part of a settlement: the values that a settlement up to there has.
+/// End of a part of a settlement. A settlement can be divided behind any of its letters, and the
+/// part up to there has these values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartEnd {
     /// Position up to which everything is settled.
     pub position: Position,
-    /// Exclusive lower bound for the stream sequences of the events behind the part.
+    /// Exclusive lower bound for the stream sequences of the events that come after the part.
     pub stream_floor: u64,
-    /// Number of events in the part.
+    /// Number of events that the settlement has up to here.
     pub events: usize,
-    /// Number of published events in the part.
+    /// Number of published events that the settlement has up to here.
     pub published: usize,
-    /// Exclusive upper bound for the tickets in the part.
+    /// Exclusive upper bound for the tickets of the events in the part.
     pub up_to: Ticket,
 }
 
@@ -196,9 +197,9 @@ pub struct PartEnd {
 pub enum Fate {
     /// Dead: an operator decides about the letter.
     Dead {
-        /// Reason of the last refusal.
+        /// Reason for which the broker, or the relay itself, refused the event last.
         reason: Rejection,
-        /// Number of attempts used up.
+        /// Number of attempts to publish that the event has used up.
         attempts: u32,
     },
     /// Retrying: the relay tries the letter again later.
@@ -226,7 +227,7 @@ pub struct Settlement {
     pub position: Position,
     /// Events before the position that left the fast path, in order.
     pub letters: Vec<NewLetter>,
-    /// Stream sequences that are known at the settlement.
+    /// Stream sequences that the relay knows when it makes the settlement.
     pub stream: StreamMark,
     /// Number of events that the settlement settles.
     pub events: usize,

@@ -11,7 +11,8 @@ pub struct Capabilities {
     pub recognises: Duration,
     /// Whether the log can be scanned.
     pub is_scannable: bool,
-    /// How long an answer is waited for. A message may arrive for as long again after that.
+    /// How long the relay waits for the answer to a message. For as long again after that, the
+    /// message may still arrive.
     pub ack_timeout: Duration,
 }
 
@@ -21,8 +22,8 @@ const RECOGNISED_SHARE: f64 = 0.8;
 impl Delivery {
     /// Sets the capabilities of the log.
     ///
-    /// The time in which an event is sent again without a scan is short enough that even a late
-    /// message arrives while the log recognises its id.
+    /// An event is sent again without a scan for a limited time only. So even a late message
+    /// arrives while the log recognises its id.
     pub fn set_capabilities(&mut self, capabilities: Capabilities) {
         let Capabilities { recognises, is_scannable, ack_timeout } = capabilities;
         let in_time = recognises.saturating_sub(ack_timeout.saturating_mul(2));
@@ -31,8 +32,8 @@ impl Delivery {
         self.is_scannable = is_scannable;
     }
 
-    /// Next ready event. Where the log never recognises an id, an uncertain event waits until a
-    /// scan is conclusive.
+    /// Next ready event to send. Where the log never recognises an id, an uncertain event waits
+    /// until a scan for it is conclusive.
     pub(in crate::delivery) fn next_ready(&mut self, now: Instant) -> Option<Ticket> {
         loop {
             let ticket = self.lanes.take_ready(now)?;

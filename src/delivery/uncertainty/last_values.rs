@@ -48,7 +48,7 @@ impl LastValues {
         }
     }
 
-    /// Whether no event was noted, as always where a log keeps every message of a subject.
+    /// Whether no last value was noted. Where a log keeps every message of a subject, none ever is.
     pub(in crate::delivery) fn is_empty(&self) -> bool {
         self.pairs == 0
     }
@@ -80,7 +80,8 @@ impl Delivery {
         self.last_values.extend(latest);
     }
 
-    /// Drops the last values once memory has no event that a scan has searched for.
+    /// Drops the last values that a scan has found, once memory has no event left for which a scan
+    /// has searched.
     pub(in crate::delivery) fn forget_last_values(&mut self) {
         if !self.last_values.is_empty()
             && !self.predecessor.may_appear()

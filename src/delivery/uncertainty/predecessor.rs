@@ -38,10 +38,10 @@ pub(in crate::delivery) struct Predecessor {
     scanned_to: u64,
     /// Start of this run. The earlier run had ended by then.
     began: Instant,
-    /// Highest `seq` that an earlier run, or another relay, may have sent.
+    /// Highest `seq` of a row that an earlier run, or another relay, may have sent.
     sent_to: Seq,
-    /// Set when any row may be in the log: the `seq` up to which the earlier run may have sent.
-    /// Scans raise it to the highest `seq` that they find.
+    /// Highest `seq` that the log may contain, by the earlier run's sent bound and all scans.
+    /// `None` if only rows up to that bound can be in the log.
     any_row: Option<Seq>,
     rows: Rows,
     letters_read: bool,
@@ -50,17 +50,18 @@ pub(in crate::delivery) struct Predecessor {
 /// Progress of reading the rows that were visible to an earlier run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rows {
-    /// This run still reads rows of the last target that the earlier run took.
+    /// This run still reads the rows of the last target that the earlier run took.
     ItsTarget,
-    /// A target of this run is being read. It has every row that was visible to the earlier run and
-    /// is not read yet.
+    /// This run reads the first target of its own. That target has every unread row that the
+    /// earlier run could see.
     OurTarget,
     AllRead,
 }
 
 impl Predecessor {
     pub(in crate::delivery) fn of(earlier: EarlierRun, stream_floor: u64, now: Instant) -> Self {
-        // Until the first scan any row may have been sent.
+        // Where rows above the sent bound may be in the log, only a scan shows which. Until the
+        // first scan every row counts as possibly sent.
         let unknown = Seq(i64::MAX);
         match earlier {
             EarlierRun::None => Self::nothing(now),
@@ -89,7 +90,7 @@ impl Predecessor {
         }
     }
 
-    /// State without an earlier run.
+    /// State for a relay that has no earlier run: nothing was sent.
     fn nothing(now: Instant) -> Self {
         Self { rows: Rows::AllRead, letters_read: true, ..Self::new(0, Seq(0), now) }
     }
@@ -100,7 +101,8 @@ impl Predecessor {
         self.scanned_at = at;
         self.scanned_to = self.scanned_to.max(stream_seq);
         if let Some(sent_to) = &mut self.any_row {
-            // The findings of an earlier scan still count.
+            // A later scan does not repeat what an earlier one has read, so the highest `seq` of
+            // all scans counts.
             *sent_to = found_to.max(*sent_to);
             self.sent_to = *sent_to;
         }
@@ -119,10 +121,10 @@ impl Predecessor {
         }
     }
 
-    /// Notes that a row was read.
+    /// Notes that this run has read the row with this `seq`.
     pub(in crate::delivery) fn row_read(&mut self, seq: Seq) {
-        // The rows of a target come in the order of `seq`. Rows that became visible late for the
-        // earlier run's target come in the next target, which is ours.
+        // The rows of a target come in the order of `seq`. Rows that became visible too late for
+        // the earlier run's target come in the next one, which this run takes.
         if self.rows == Rows::OurTarget && seq > self.sent_to {
             self.rows = Rows::AllRead;
         }
@@ -135,7 +137,7 @@ impl Predecessor {
         }
     }
 
-    /// Notes that all due letters were read.
+    /// Notes that this run has loaded all letters that were due.
     pub(in crate::delivery) fn letters_read(&mut self) {
         self.letters_read = true;
     }
@@ -164,7 +166,7 @@ impl Predecessor {
         seq <= self.sent_to
     }
 
-    /// Whether a row or letter of an earlier run may still appear.
+    /// Whether this run may still read a row or letter that an earlier run may have sent.
     pub(in crate::delivery) fn may_appear(&self) -> bool {
         self.rows != Rows::AllRead || !self.letters_read
     }

@@ -15,14 +15,14 @@ pub const SCANNED_IDS_MAX: usize = 1_048_576;
 /// distinguishes two rows with one id.
 #[derive(Debug, Clone, Default)]
 pub struct ScanResult {
-    /// Found events, sorted.
+    /// Events that the scan has found, sorted by id.
     events: Vec<(Uuid, Seq)>,
     /// Newest event of each key and subject, in a log of last values.
     last_values: LastValues,
 }
 
 impl ScanResult {
-    /// Result with these events, in any order.
+    /// Makes the result of a scan that has found these events, given in any order.
     pub fn new(mut events: Vec<(Uuid, Seq)>) -> Self {
         events.sort_unstable();
         Self { events, last_values: LastValues::default() }
@@ -51,7 +51,7 @@ impl ScanResult {
         self.events.dedup();
     }
 
-    /// Highest `seq` among the found events; 0 for an empty result.
+    /// Highest `seq` of the events that the scan has found; 0 if it has found none.
     pub(in crate::delivery) fn last(&self) -> Seq {
         self.events.iter().map(|(_, seq)| *seq).max().unwrap_or(Seq(0))
     }

@@ -18,18 +18,18 @@ impl Delivery {
         self.read_to > self.sent_to
     }
 
-    /// Whether rows are read that are near the recorded bound, so that a higher bound should be
-    /// recorded before sending has to wait.
+    /// Whether the rows that were read come near the recorded bound. Then a higher bound should be
+    /// recorded, before sending has to wait for it.
     pub fn is_bound_near(&self) -> bool {
         self.read_to.0.saturating_add(SENT_AHEAD / 2) > self.sent_to.0
     }
 
-    /// Next bound to record, inclusive.
+    /// Next sent bound to record: the highest `seq` that may be sent then, inclusive.
     pub fn next_sent_to(&self) -> Seq {
         Seq(self.read_to.0.saturating_add(SENT_AHEAD)).max(self.sent_to)
     }
 
-    /// Notes that the database has recorded this bound durably.
+    /// Notes that the database has recorded this sent bound durably.
     pub fn bound_recorded(&mut self, sent_to: Seq) {
         self.sent_to = self.sent_to.max(sent_to);
     }

@@ -70,8 +70,8 @@ impl Delivery {
             self.stream.acked = stream_seq;
             self.stream.event_id = None;
         }
-        // From now on only events that an earlier run may have sent are compared with the result of
-        // the scan.
+        // Events in memory are compared now. The result is kept only for rows that an earlier run
+        // may have sent and this run has not read yet.
         if self.predecessor.may_appear() {
             self.scan_result.extend(found);
         }
@@ -88,17 +88,18 @@ impl Delivery {
         self.stream_mark().floor.max(above.unwrap_or(0))
     }
 
-    /// Time of one more scan that has to come before rows are read; `None` when none is needed.
+    /// Time of a further scan that has to come before rows are read; `None` when no such scan is
+    /// needed.
     ///
-    /// While every key is suspected, an event that an earlier run has sent may become a held
-    /// letter. A letter does not remember that it may have been sent, so the scan has to be
-    /// conclusive.
+    /// While every key counts as blocked, an event that an earlier run has sent may become a held
+    /// letter. A letter does not remember that it may have been sent, so a conclusive scan has to
+    /// come first.
     pub fn scan_again_at(&self) -> Option<Instant> {
         let suspects = self.blocked.is_overflown();
         self.predecessor.conclusive_at(self.late_max).filter(|_| suspects && self.is_scannable)
     }
 
-    /// Notes a stream sequence that is in use.
+    /// Notes that the log has stored the event `id` at this stream sequence.
     pub(in crate::delivery) fn note_stream_seq(&mut self, stream_seq: u64, id: EventId) {
         if stream_seq > self.stream.acked {
             self.stream.acked = stream_seq;
@@ -126,7 +127,7 @@ impl Delivery {
         self.note_published(ticket, 0);
     }
 
-    /// Whether scans have found an event that an earlier run may have sent.
+    /// Whether scans have found this event in the log, and an earlier run may have sent it.
     pub(in crate::delivery) fn is_found(&self, event: &Event) -> bool {
         self.predecessor.may_appear() && self.scan_result.contains(event)
     }
