@@ -1,4 +1,5 @@
-//! Letters: the runs of loaded letters, and the way of an event from the fast path and back.
+//! Letters: the runs of loaded letters, and how an event leaves the fast path as a letter and comes
+//! back to be published.
 
 pub(super) mod run;
 mod transfer;

@@ -16,22 +16,22 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LetterId(pub i64);
 
-/// Number of letters in memory, inclusive, from which on no more are loaded. A load that starts
-/// below it may exceed it by the letters that it brings.
+/// Number of letters in memory, inclusive, from which on no more letters are loaded. A load that
+/// starts below this number may exceed it by the letters that it brings.
 pub const LETTERS_MAX: usize = 512;
 
 /// Unresolved letter of a key, as it was read.
 #[derive(Debug, Clone)]
 pub struct StoredLetter {
-    /// Number of the letter.
+    /// Number of the letter in its table.
     pub id: LetterId,
     /// Whether the letter may be published.
     pub readiness: LetterReadiness,
-    /// Number of attempts used up.
+    /// Number of attempts to publish that the letter has used up.
     pub attempts: u32,
-    /// Whether the later events of its key wait for the letter.
+    /// Whether the later events of its key wait behind the letter.
     pub holds: bool,
-    /// Event of the letter.
+    /// Event that the letter records.
     pub event: Box<Event>,
 }
 
@@ -40,7 +40,7 @@ pub struct StoredLetter {
 pub enum LetterReadiness {
     /// Ready once no letter of its key stands before it.
     Ready,
-    /// Not due: its mark is in the future.
+    /// Not due: the letter's mark, the time of its next attempt, is in the future.
     NotDue,
     /// Dead: an operator has to decide.
     Dead,
@@ -49,7 +49,7 @@ pub enum LetterReadiness {
 /// Mark of a letter that was due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
-    /// Number of the letter.
+    /// Number of the letter in its table.
     pub id: LetterId,
     /// Time of the mark as it was read, in microseconds since 2000. `None` for the mark of a
     /// published letter: only the relay changes that one, so it is cleared whatever its time is.
@@ -63,22 +63,23 @@ pub struct KeyLetters {
     pub marks: Vec<Mark>,
     /// Key of the letters; a letter without a key is loaded alone.
     pub key: Option<AggregateKey>,
-    /// First unresolved letters, in order.
+    /// First unresolved letters of the key, in the order of its events.
     pub letters: Vec<StoredLetter>,
 }
 
-/// Record that is to be written about a letter.
+/// Record: a change of a letter that the relay is to write to the table of letters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Number of the letter.
+    /// Number of the letter in its table.
     pub id: LetterId,
-    /// Change of the letter.
+    /// Change of the letter that is to be written.
     pub change: LetterChange,
-    /// Whether the letters of its key are to be loaded again at once.
+    /// Whether the letter gets a mark that makes the relay load the letters of its key again at
+    /// once.
     pub load: bool,
 }
 
-/// Change of a letter.
+/// Change of a letter: what has become of it while it was in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LetterChange {
     /// The letter is published.
@@ -88,16 +89,16 @@ pub enum LetterChange {
     },
     /// The letter is dead.
     Dead {
-        /// Reason of the last refusal.
+        /// Reason for which the broker, or the relay itself, refused the letter last.
         reason: Rejection,
-        /// Number of attempts used up.
+        /// Number of attempts to publish that the letter has used up.
         attempts: u32,
-        /// Whether the later events of its key wait for the letter.
+        /// Whether the later events of its key wait behind the letter.
         holds: bool,
     },
     /// The letter is tried again later.
     Retrying(Retry),
-    /// The letter waits behind another of its key.
+    /// The letter waits behind another letter of its key, without a mark of its own.
     Held,
     /// The letter was loaded and does not change. Its mark is cleared, unless an operator has
     /// changed the mark since.
@@ -116,8 +117,8 @@ pub struct Records {
     /// Records that are not committed, in order. A published letter may have a second one, which
     /// clears its mark.
     unwritten: VecDeque<Record>,
-    /// Scopes of the runs that have ended. Their letters may be loaded again once all records are
-    /// committed.
+    /// Keys, or letters without a key, whose run has ended. Their letters may be loaded again once
+    /// all records are committed.
     ended: Vec<RunScope>,
     /// Exclusive lower bound for the stream sequences of the published letters among the records.
     stream_floor: Option<u64>,
@@ -126,7 +127,7 @@ pub struct Records {
 /// Records that one statement writes, one for each letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordsPart {
-    /// The records.
+    /// Records that the statement writes.
     pub records: Vec<Record>,
     /// Number of unwritten records that the part covers. It may exceed the number of `records`,
     /// because those of one letter are merged.
@@ -148,7 +149,8 @@ impl Records {
         let mut places: FxHashMap<LetterId, usize> = FxHashMap::default();
         for record in self.unwritten.iter().take(covers) {
             let place = places.get(&record.id).and_then(|place| records.get_mut(*place));
-            // The second record of a letter clears its mark, so the first one must not set it.
+            // The second record of a letter clears the letter's mark, so the first record must not
+            // set that mark.
             if let Some(first) = place {
                 first.load = false;
             } else {
@@ -170,7 +172,8 @@ impl Records {
     }
 }
 
-/// Scope of a run: a key, or one letter without a key.
+/// Scope of a run, the letters that one run can have: those of a key, or a single letter without a
+/// key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum RunScope {
     Key(AggregateKey),
@@ -182,8 +185,8 @@ enum RunScope {
 pub(in crate::delivery) struct LetterRuns {
     runs: FxHashMap<u64, Run>,
     loaded_letters: FxHashMap<Ticket, LoadedLetter>,
-    /// Scopes with letters in memory, or with decisions that are not recorded yet. Their letters
-    /// are not loaded again.
+    /// Keys, or letters without a key, that have letters in memory or unwritten records. Their
+    /// letters are not loaded again before that ends.
     active: HashSet<RunScope>,
     next: u64,
     records: Records,
@@ -209,13 +212,13 @@ pub(in crate::delivery) struct LoadedLetter {
     pub(in crate::delivery) holds: bool,
 }
 
-/// State of a key, by its loaded letters.
+/// State of a key, as its loaded letters show it.
 enum KeyState {
     /// No unresolved letter of the key is left.
     Free,
-    /// The first letters, which may be published.
+    /// The first letters of the key, which may be published.
     Ready(Vec<StoredLetter>),
-    /// A letter that has to wait stands before all others.
+    /// The first letter of the key has to wait, and all others wait behind it.
     Blocked,
 }
 
@@ -225,13 +228,13 @@ impl LetterRuns {
         self.loaded_letters.len()
     }
 
-    /// Whether the letters of this key are in memory, or have unwritten records, so that a load
-    /// would be in vain. Without a key, whether this letter is or has.
+    /// Whether letters of this key are in memory or have unwritten records, so that loading them
+    /// would be in vain. Without a key, the same about the letter `id`.
     pub(in crate::delivery) fn is_active(&self, key: Option<&AggregateKey>, id: LetterId) -> bool {
         self.active.contains(&scope(key, id))
     }
 
-    /// Letter of a ticket.
+    /// Loaded letter that has this ticket.
     pub(in crate::delivery) fn loaded(&self, ticket: Ticket) -> Option<LoadedLetter> {
         self.loaded_letters.get(&ticket).copied()
     }
@@ -244,8 +247,8 @@ impl LetterRuns {
         self.runs.values().map(|run| run.stream_floor).chain(unrecorded).min()
     }
 
-    /// Takes loaded letters, and returns those that may be published, with their tickets. `free`
-    /// decides whether a key without letters may be released.
+    /// Takes the loaded letters of one key, and returns those that may be published, with their
+    /// tickets. `free` decides whether a key that has no letter left may be released.
     pub(in crate::delivery) fn take(
         &mut self,
         loaded: KeyLetters,
@@ -301,7 +304,7 @@ impl LetterRuns {
     }
 
     /// Ends a run of which nothing is published. A due letter behind the one that blocks the key is
-    /// recorded as held, any other mark as seen.
+    /// recorded as held; the mark of any other letter is recorded as seen.
     fn end(&mut self, scope: RunScope, marks: Vec<Mark>, behind: &[LetterId]) {
         let record = |Mark { id, at }| {
             let waits = behind.contains(&id);
@@ -325,7 +328,7 @@ impl LetterRuns {
         self.records.stream_floor = Some(floor);
         let is_last = run.tickets.is_empty();
         // A due mark stays until the run has ended, or a crash would forget the letters behind it.
-        // One more load finds the letters that were written behind the run meanwhile.
+        // A further load of the key finds letters that were added meanwhile.
         let mut load = is_last;
         for mark in run.marks.iter_mut().filter(|mark| mark.id == id) {
             mark.at = None;
@@ -345,8 +348,8 @@ impl LetterRuns {
         }
     }
 
-    /// Puts the letter back into its table with this change, and ends its run. Returns the tickets
-    /// of the other letters of the run.
+    /// Removes the letter from memory, records this change for its table, and ends its run. Returns
+    /// the tickets of the run's other letters.
     pub(in crate::delivery) fn set_back(
         &mut self,
         ticket: Ticket,
@@ -358,14 +361,14 @@ impl LetterRuns {
         let Some(run) = self.runs.get_mut(&number) else { return Vec::new() };
         run.marks.retain(|mark| mark.id != id);
         let left: Vec<Ticket> = run.tickets.drain(..).filter(|other| *other != ticket).collect();
-        // The key is loaded again if this letter does not block it, or if it left memory behind an
-        // event that became a letter.
+        // The letters of the key are loaded again if this letter does not block the key, or only
+        // waits behind an event that became a letter.
         let load = matches!(change, LetterChange::Dead { holds: false, .. } | LetterChange::Held)
             && matches!(run.scope, RunScope::Key(_));
         self.records.unwritten.push_back(Record { id, change, load });
         for other in &left {
-            // The other letters now wait behind this one. A due mark of theirs would be found again
-            // at once, so they become held letters, without a mark.
+            // The other letters of the run now wait behind this one. Their due marks would be found
+            // again at once, so they become held letters, without a mark.
             if let Some(LoadedLetter { id, .. }) = self.loaded_letters.remove(other)
                 && let Some(at) = run.marks.iter().position(|mark| mark.id == id)
             {

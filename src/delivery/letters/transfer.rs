@@ -1,4 +1,5 @@
-//! Transfer between the fast path and the letters: events that leave, and letters that come back.
+//! Transfer between the fast path and the letters: events that become letters, and letters that are
+//! loaded to be published.
 
 use std::time::Instant;
 
@@ -29,7 +30,7 @@ impl Delivery {
     }
 
     /// Whether every key counts as blocked although so few blocked keys are left that memory has
-    /// room for them. A reload of the blocked keys ends that.
+    /// room for them. Then the caller should reload the blocked keys from the database.
     pub fn wants_blocked_keys(&self) -> bool {
         self.blocked.wants_reload()
     }
@@ -65,8 +66,8 @@ impl Delivery {
         self.leave_as_retrying(ticket, retry);
     }
 
-    /// Makes an event with an unreadable row a dead letter at once, even if earlier events of its
-    /// key still wait. A held letter is a copy of its row, which cannot be made of this one.
+    /// Makes an event with an unreadable row a dead letter at once, even while earlier events of
+    /// its key wait. A held letter is a copy of its row, and this row cannot be copied.
     pub(in crate::delivery) fn dead_letter_at_once(
         &mut self,
         ticket: Ticket,
@@ -109,7 +110,7 @@ impl Delivery {
         self.letters.len() < LETTERS_MAX && self.room().bytes > 0
     }
 
-    /// Whether the letters of this key are in memory, or have unwritten records, so that a load
+    /// Whether letters of this key are in memory or have unwritten records, so that loading them
     /// would be in vain.
     pub fn is_active(&self, key: Option<&AggregateKey>, id: LetterId) -> bool {
         self.letters.is_active(key, id)
@@ -132,7 +133,7 @@ impl Delivery {
         }
     }
 
-    /// Notes that all due letters are read.
+    /// Notes that the relay has loaded all letters that were due.
     pub fn letters_read(&mut self) {
         self.predecessor.letters_read();
         self.drop_scan_result();
@@ -160,8 +161,7 @@ impl Delivery {
         self.blocked.recorded();
     }
 
-    /// Puts a letter back into its table with this change, and removes the rest of its run from
-    /// memory.
+    /// Removes a letter and the rest of its run from memory, and records this change of the letter.
     pub(in crate::delivery) fn set_back(&mut self, ticket: Ticket, change: LetterChange) {
         let mut leaving = self.letters.set_back(ticket, change);
         leaving.push(ticket);

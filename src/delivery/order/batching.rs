@@ -32,14 +32,14 @@ const LATE_AFTER: Duration = Duration::from_millis(250);
 const AFTER_FAILURE: Backoff =
     Backoff { first: Duration::from_millis(100), longest: Duration::from_mins(1) };
 
-/// Decision how the next event is sent.
+/// Decision about how the next event is sent: alone, in a batch, or later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Grouping {
-    /// As a message of its own.
+    /// The event is sent as a message of its own.
     Single,
-    /// In one batch with these events, as the first of them.
+    /// The event is sent in one batch with these events, as the first of them.
     Batch(BatchKind, Vec<Ticket>),
-    /// Later, when the window has room for a batch. The event was given back.
+    /// The event is not sent now: it went back to the queue until the window has room for a batch.
     Wait,
 }
 
@@ -68,12 +68,12 @@ pub enum BatchOutcome {
     },
     /// The log stored no message of the batch.
     Refused {
-        /// Answer of the broker in words.
+        /// Answer of the broker, in words for people.
         text: String,
     },
     /// The log stored at most the first messages of a fast batch.
     Broken {
-        /// Answer of the broker in words.
+        /// Answer of the broker, in words for people.
         text: String,
     },
     /// No answer, or one without meaning: each message may or may not be stored.
@@ -104,7 +104,7 @@ impl BatchSupport {
 /// Whether events go in batches.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Batching {
-    /// Always use this kind.
+    /// Always use batches of this kind.
     Always(BatchKind),
     /// Use a supported kind where it helps: fast batches while the broker limits the rate, atomic
     /// ones while they are measured to be faster.
@@ -123,9 +123,9 @@ pub(in crate::delivery) struct Batcher {
     atomic: FailureStreak,
     fast: FailureStreak,
     in_flight: Vec<BatchInFlight>,
-    /// Measurement whether atomic batches are faster.
+    /// Measurement that shows whether atomic batches are faster than the other ways of sending.
     trial: Trial,
-    /// Whether the broker limits the rate.
+    /// Load: whether the broker limits the rate of publishing, so that events pile up in memory.
     load: Load,
     /// Last sequence of the log, as measured while nothing was in flight.
     known: u64,
@@ -139,7 +139,7 @@ struct FailureStreak {
 }
 
 impl FailureStreak {
-    /// Whether the wait after the last failure is over.
+    /// Whether a batch may be sent again, because the wait after the last failed one is over.
     fn may_go(&self, now: Instant) -> bool {
         self.failed_at.is_none_or(|at| at + AFTER_FAILURE.after(self.failures) <= now)
     }
@@ -153,7 +153,7 @@ struct BatchInFlight {
 }
 
 impl Batcher {
-    /// Kind of batch that may be sent now.
+    /// Kind of batch in which events may be sent now; `None` when they are sent as single messages.
     fn kind(&self, now: Instant) -> Option<BatchKind> {
         let (atomic, fast) = match self.stream {
             Batching::Always(kind) => (kind == BatchKind::Atomic, kind == BatchKind::Fast),
@@ -202,7 +202,7 @@ impl Batcher {
         Some(self.in_flight.swap_remove(index))
     }
 
-    /// Whether a batch in flight is late.
+    /// Whether any batch in flight is late: unanswered for [`LATE_AFTER`] or longer.
     fn is_one_late(&self, now: Instant) -> bool {
         self.in_flight.iter().any(|batch| batch.sent + LATE_AFTER <= now)
     }
@@ -214,12 +214,12 @@ impl Delivery {
         self.batcher.stream = stream;
     }
 
-    /// Measures whether atomic batches are faster than the other way of sending. Returns the
-    /// result when it has changed.
+    /// Measures whether atomic batches are faster than single messages or fast batches. Returns the
+    /// result of the measurement when it has changed.
     pub fn measure(&mut self, now: Instant) -> Option<TrialResult> {
         let Batching::IfFaster(taken) = self.batcher.stream else { return None };
-        // Hysteresis: entering full load needs half the memory budget, staying needs a quarter, so
-        // one late page does not end it.
+        // Full load begins only when events take half of the memory budget, and ends when they take
+        // less than a quarter. So one late page does not end it.
         let part = if self.batcher.load == Load::Full { 4 } else { 2 };
         let is_busy = self.window.is_in_memory(part, self.lanes.len(), self.lanes.bytes())
             && self.breaker.permit(now) == Permit::Flow;
@@ -313,7 +313,7 @@ impl Delivery {
         self.lanes.batch_sent(batch, self.stream.acked, now);
     }
 
-    /// Puts back events of a batch, of which the broker has received none.
+    /// Puts back the events of a batch of which the broker has received no message.
     pub fn give_back_batch(&mut self, batch: &[Ticket]) {
         self.lanes.give_back_batch(batch);
     }
@@ -348,7 +348,8 @@ impl Delivery {
         }
     }
 
-    /// Last stream sequence if the whole batch is stored and no other message is.
+    /// Stream sequence that the last message of the batch gets if the log stores the whole batch
+    /// and nothing else.
     fn expected(&self, batch: &[Ticket]) -> u64 {
         self.stream.acked.max(self.batcher.known) + batch.len() as u64
     }
@@ -369,8 +370,8 @@ impl Delivery {
             BatchOutcome::Refused { .. } | BatchOutcome::Committed { .. } => {
                 self.split_batch(batch, MissingAnswer::Possibly, now)
             }
-            // Another program has written into the log, or the log recognised an id, or it lost
-            // messages. Each event is sent again. If the log then calls it a duplicate, it is
+            // The log has grown by another number than that of the events: other programs wrote, it
+            // recognised an id, or it lost messages. Each event is sent again, and a duplicate is
             // compared with the stored message.
             BatchOutcome::Seen { last_seq } => {
                 let is_more = *last_seq > self.expected(batch);

@@ -22,13 +22,14 @@ use fingerprints::Fingerprints;
 /// Bounds of the memory that blocked keys take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockedBounds {
-    /// Most keys that are kept as texts.
+    /// Most blocked keys that are kept as texts.
     pub keys: usize,
     /// Most suspected keys that are kept as texts.
     pub suspects: usize,
     /// Most bytes of the texts of blocked keys. The same bound applies to those of suspected keys.
     pub key_bytes: usize,
-    /// Most fingerprints of further keys. Each takes 8 bytes and an eighth more.
+    /// Most blocked keys that are kept as fingerprints, beyond those kept as texts. A fingerprint
+    /// takes about 9 bytes.
     pub fingerprints: usize,
 }
 
@@ -47,7 +48,7 @@ pub enum Certainty {
     Suspected,
 }
 
-/// Set of blocked keys.
+/// Set of blocked and suspected keys.
 #[derive(Debug)]
 pub(in crate::delivery) struct Blocked {
     bounds: BlockedBounds,
@@ -59,17 +60,19 @@ pub(in crate::delivery) struct Blocked {
     /// has two.
     fingerprints: Fingerprints,
     hasher: RandomState,
-    /// Whether the bound on fingerprints was exceeded, so that every key is suspected.
+    /// Whether more keys were blocked than memory may keep, so that every key is suspected of
+    /// having a letter.
     is_overflown: bool,
-    /// Last event that became a held letter and whose key could not be kept as a text.
+    /// Latest event that became a held letter while its key could not be kept as a text.
     last_unlisted: Option<Ticket>,
-    /// Ticket up to which events were settled when suspects were last removed.
+    /// Ticket below which all events were settled when suspected keys were last removed; `None`
+    /// before that.
     swept: Option<Ticket>,
     reload: Reload,
 }
 
-/// State of a reload of the blocked keys from the database. The reload waits until the releases are
-/// recorded there, because an earlier one would block released keys again.
+/// State of a reload of the blocked keys from the database. The reload waits until the database has
+/// recorded all releases, because an earlier one would block released keys again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Reload {
     No,
@@ -78,7 +81,7 @@ enum Reload {
 }
 
 impl Blocked {
-    /// Empty set.
+    /// Makes a set without blocked keys.
     pub(in crate::delivery) fn new(bounds: BlockedBounds) -> Self {
         Self {
             bounds,
@@ -98,18 +101,19 @@ impl Blocked {
         self.listed.map.len() + self.fingerprints.len()
     }
 
-    /// Whether no key is blocked or suspected.
+    /// Whether the set is empty: no key is blocked or suspected.
     pub(in crate::delivery) fn is_empty(&self) -> bool {
         self.len() == 0 && self.suspects.map.is_empty() && !self.is_overflown
     }
 
-    /// Whether every key is suspected.
+    /// Whether every key is suspected of having a letter, because the bounds of memory were
+    /// exceeded.
     pub(in crate::delivery) fn is_overflown(&self) -> bool {
         self.is_overflown
     }
 
-    /// Whether every key is suspected although the remaining keys need at most half of the room,
-    /// and the releases are recorded. A reload ends that.
+    /// Whether the blocked keys should be loaded again: every key is suspected, but those still
+    /// blocked need at most half of the memory, and all releases are recorded.
     pub(in crate::delivery) fn wants_reload(&self) -> bool {
         self.reload == Reload::Due
     }
@@ -129,8 +133,8 @@ impl Blocked {
         }
     }
 
-    /// Blocks a key: its later events become held letters. `last` is the last event in memory that
-    /// does, if there is one; the key stays blocked until it is settled.
+    /// Blocks a key: its later events become held letters. `last` is the last such event in memory,
+    /// if any; the key stays blocked until that event is settled.
     pub(in crate::delivery) fn block(&mut self, key: AggregateKey, last: Option<Ticket>) {
         if let Some(listed) = self.listed.map.get_mut(&key) {
             *listed = last.max(*listed);
@@ -163,7 +167,8 @@ impl Blocked {
             *last = Some(ticket);
             return Some(Certainty::Known);
         }
-        // The mark of the first suspected event already makes the relay load the key.
+        // An earlier suspected event of this key has a mark already, which makes the relay load the
+        // key. So this event needs none.
         if let Some(last) = self.suspects.map.get_mut(key) {
             *last = ticket;
             return Some(Certainty::Known);
@@ -210,7 +215,7 @@ impl Blocked {
         self.fingerprints.insert(self.fingerprint(key));
     }
 
-    /// Set of these blocked keys, with the bounds of a simulated history.
+    /// Makes a set of these blocked keys for the simulation, with its bounds of memory.
     #[cfg(test)]
     pub(in crate::delivery) fn for_a_history(
         bounds: BlockedBounds,

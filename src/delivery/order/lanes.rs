@@ -55,7 +55,7 @@ pub struct Lanes {
 #[derive(Debug)]
 struct Waiting {
     event: Box<Event>,
-    /// Number of attempts used up.
+    /// Number of attempts to publish that the event has used up.
     attempts: u32,
     /// Number of refusals of the kind "not now" that used up no attempt.
     free_tries: u32,
@@ -65,7 +65,7 @@ struct Waiting {
     /// Time since which the log may contain the event without our knowing.
     uncertain_since: Option<Instant>,
     /// Exclusive lower bound for the event's stream sequence, if the log contains the event.
-    /// Sequences up to this one were scanned, or were taken before the event was first sent.
+    /// Sequences up to this one were scanned, or in use before the event was first sent.
     stored_above: u64,
     missing_answer: MissingAnswer,
     /// Whether a scan has searched the log for the event and not found it.
@@ -81,7 +81,7 @@ struct Waiting {
 enum Transit {
     NotSent,
     Alone,
-    /// Part of a batch, whose events are answered together.
+    /// In flight in a batch, whose events are answered together.
     InBatch,
 }
 
@@ -110,7 +110,7 @@ pub struct RemovedLane {
     /// Last event of the lane that is a row of the outbox and not a letter; `None` without such an
     /// event.
     pub last: Option<Ticket>,
-    /// Events behind the first, in order.
+    /// Events of the lane behind the first one, in order.
     pub behind: Vec<Ticket>,
 }
 
@@ -191,7 +191,7 @@ impl Lanes {
         None
     }
 
-    /// Event of a ticket, and whether it was sent before.
+    /// Event that has this ticket, and whether it was sent before.
     pub fn event(&self, ticket: Ticket) -> Option<(&Event, bool)> {
         self.waiting.get(&ticket).map(|waiting| (&*waiting.event, waiting.sends > 0))
     }
@@ -316,7 +316,7 @@ impl Lanes {
             .is_some_and(|waiting| waiting.missing_answer != MissingAnswer::None)
     }
 
-    /// Whether the event is in flight alone.
+    /// Whether the event is in flight as a single message, not in a batch.
     pub fn is_in_flight(&self, ticket: Ticket) -> bool {
         self.waiting.get(&ticket).is_some_and(|waiting| waiting.transit == Transit::Alone)
     }
@@ -329,7 +329,7 @@ impl Lanes {
         }
     }
 
-    /// Events in flight alone that meet a condition.
+    /// Events that are in flight as single messages, not in a batch, and that meet a condition.
     pub fn in_flight_matching(&self, condition: impl Fn(&Event) -> bool) -> Vec<Ticket> {
         let meets =
             |waiting: &Waiting| waiting.transit == Transit::Alone && condition(&waiting.event);
@@ -433,14 +433,15 @@ impl Lanes {
         for member in &lane {
             self.forget(*member);
         }
-        // A letter in the lane returns to its table; only rows become held letters.
+        // A loaded letter in the lane only goes back to the table of letters; rows become new, held
+        // letters. So the last row is searched for here.
         let last = lane.iter().rev().find(|member| !member.is_letter()).copied();
         let behind = lane.into_iter().filter(|member| *member != ticket).collect();
         Some(RemovedLane { key, last, behind })
     }
 
-    /// Removes events, also from the middle of their lane: letters that return to their table, or
-    /// events that the log contains.
+    /// Removes events from memory, also from the middle of their lane: letters that go back to
+    /// their table, or events found in the log.
     pub fn abandon(&mut self, tickets: &[Ticket]) {
         for ticket in tickets {
             let Some(key) = self.forget(*ticket) else { continue };

@@ -26,7 +26,7 @@ pub struct Progress {
     first: u64,
     letters: Vec<NewLetter>,
     settled: usize,
-    /// Number of published events among the `settled` ones.
+    /// Number of published events among those that the next settlement settles.
     published: usize,
     moved: bool,
 }
@@ -36,9 +36,9 @@ struct Span {
     target: Snapshot,
     /// Exclusive lower bound for the `seq` of rows whose transaction began after the target.
     floor: Seq,
-    /// Highest `seq` fetched of the span.
+    /// Highest `seq` up to which the span's rows are fetched.
     fetched: Seq,
-    /// Ticket after the last row of the span, once all its rows are fetched.
+    /// Ticket after that of the span's last row; `None` until all rows of the span are fetched.
     end: Option<u64>,
 }
 
@@ -51,7 +51,7 @@ struct FetchedRow {
 }
 
 impl Progress {
-    /// Resumes from the position in the database.
+    /// Resumes from the position that the database has; `first` is the ticket of the next row.
     pub fn resume(position: Position, first: Ticket) -> Self {
         let mut spans = VecDeque::new();
         if !position.is_complete() {
@@ -76,7 +76,8 @@ impl Progress {
 
     /// Position at which the next page begins, as if everything fetched so far were settled.
     ///
-    /// If it [`Position::is_complete`], a new target is needed first: see [`Progress::begin`].
+    /// If [`Position::is_complete`] holds for that position, [`Progress::begin`] has to give a new
+    /// target first.
     pub fn cursor(&self) -> Position {
         let mut cursor = self.position.clone();
         for span in &self.spans {
@@ -109,7 +110,7 @@ impl Progress {
 
     /// Exclusive lower bound for the stream sequences of unsettled rows; `None` without such rows.
     pub fn stream_floor(&self) -> Option<u64> {
-        // The bound rises with each row, so the oldest row has the lowest.
+        // The bound never falls from row to row, so the oldest row has the lowest.
         self.slots.front().map(|slot| slot.stream_floor)
     }
 
@@ -191,7 +192,8 @@ impl Progress {
         Some(settlement)
     }
 
-    /// Moves the position up to the first row that is not decided, or to where one settlement ends.
+    /// Moves the position up to the first row that is not decided, or until the settlement has as
+    /// many letters as it may have.
     fn advance(&mut self) {
         while !self.is_full() {
             if self.spans.front().is_some_and(|span| span.end == Some(self.first)) {

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-/// Exponential backoff without jitter.
+/// Exponential backoff without jitter: each wait after a failure is twice the one before, up to the
+/// longest.
 #[derive(Debug, Clone, Copy)]
 pub struct Backoff {
-    /// First wait.
+    /// Wait after the first failure.
     pub first: Duration,
-    /// Longest wait.
+    /// Longest wait before a try; the growth of the waits ends there.
     pub longest: Duration,
 }
 
@@ -25,20 +26,21 @@ impl Backoff {
 pub struct RetryPolicy {
     /// Number of attempts in all before the event becomes a dead letter.
     pub attempts: u32,
-    /// Wait after the first attempt.
+    /// Wait after the first attempt at a message.
     pub delay: Duration,
-    /// Growth of the waits.
+    /// Growth of the waits between attempts at a message.
     pub growth: Growth,
-    /// Random part of a wait: 0 gives the whole wait, 1 any wait from zero to the whole.
+    /// Part of each wait that is drawn at random: 0 gives the whole wait, 1 any wait from zero to
+    /// the whole.
     pub jitter: f64,
-    /// Longest wait.
+    /// Longest wait before a try; the growth of the waits ends there.
     pub max_delay: Duration,
 }
 
-/// Growth of the waits.
+/// Growth of the waits between attempts at a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Growth {
-    /// Each wait is longer than the one before by the length of the first.
+    /// Each wait is longer than the one before by as much as the first wait lasts.
     Linear,
     /// Each wait is twice the one before.
     Exponential,
@@ -75,12 +77,13 @@ impl Default for RetryPolicy {
     }
 }
 
-/// Number from 0 to below 1 that depends on `draw` alone and appears random: splitmix64.
+/// Number from 0 to below 1 that depends on `draw` alone and appears random, by the splitmix64
+/// function.
 fn share(draw: u64) -> f64 {
     let mut z = draw.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    // 32 bits are exact in a float, and enough to spread waits.
+    // A float holds 32 bits exactly, and 32 random bits are enough to spread waits.
     f64::from(u32::try_from((z ^ (z >> 31)) >> 32).unwrap_or(0)) / (f64::from(u32::MAX) + 1.0)
 }
 

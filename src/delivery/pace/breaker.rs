@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::delivery::{Backoff, Closure};
 
-/// Waits before a probe, by the number of failures in a row.
+/// Wait before the next probe; it grows with the number of failures in a row.
 const PROBE: Backoff =
     Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(10) };
 
@@ -23,7 +23,7 @@ pub enum Permit {
 /// Transition of the publishing gate, for the log and the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transition {
-    /// No transition.
+    /// The gate stays as it was, and for the same reason.
     None,
     /// The breaker opened, or its cause changed.
     Opened,
@@ -33,7 +33,7 @@ pub enum Transition {
     WentBack,
 }
 
-/// Breaker of one log.
+/// Breaker of one log: it keeps the closure, and says when a probe may be sent.
 #[derive(Debug)]
 pub struct Breaker {
     state: BreakerState,
@@ -54,13 +54,13 @@ impl Breaker {
         Self { state: BreakerState::Closed, failures: 0, cause: None }
     }
 
-    /// Closure for which the breaker is not closed, and the time at which the first of its closures
-    /// came.
+    /// Latest closure, and the time of the first one since events last flowed; `None` while events
+    /// flow.
     pub fn cause(&self) -> Option<&(Closure, Instant)> {
         self.cause.as_ref()
     }
 
-    /// Name of the state in metrics.
+    /// Name that the breaker's state has in metrics.
     pub fn state_name(&self) -> &'static str {
         match self.state {
             BreakerState::Closed => "closed",
@@ -115,7 +115,7 @@ impl Breaker {
     /// Opens the breaker, because every message is refused just now.
     pub fn fail(&mut self, closure: Closure, now: Instant) -> Transition {
         let same = self.cause.as_ref().is_some_and(|(known, _)| *known == closure);
-        // Many messages may fail together; only the first failure counts.
+        // Many messages may fail together; only the failure that opens the breaker counts.
         if !matches!(self.state, BreakerState::Open { .. }) {
             self.failures += 1;
             self.state = BreakerState::Open { until: now + PROBE.after(self.failures) };

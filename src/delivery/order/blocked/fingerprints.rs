@@ -10,7 +10,7 @@ const SPARE: usize = 8;
 /// Sorted shards of numbers, by their highest bits.
 #[derive(Debug, Default)]
 pub(super) struct Fingerprints {
-    /// Shards; none before the first insertion.
+    /// Shards, each a sorted list of numbers; no shard exists before the first insertion.
     shards: Vec<Vec<u64>>,
     len: usize,
 }

@@ -4,13 +4,13 @@ use std::time::Instant;
 
 use super::{Lanes, MissingAnswer, Ticket, Transit, Waiting};
 
-/// Most ready events that the search for a batch skips.
+/// Most ready events that the search for a batch skips, because they cannot go in it.
 const ASIDE_MAX: usize = 64;
 
 /// Largest payload that goes in a batch, inclusive; a larger one gains nothing from it.
 const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 
-/// Room of one batch: how much may go in it.
+/// Room of one batch: how many events and bytes may go in it.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::delivery) struct BatchRoom {
     pub(in crate::delivery) events: usize,
