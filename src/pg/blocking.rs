@@ -30,27 +30,27 @@ const READ_INTERVAL: Duration = Duration::from_millis(400);
 /// Maximum time for which a failed statement waits for a running query for its blocking session.
 const ANSWER_MAX: Duration = Duration::from_millis(500);
 
-/// A session that holds a lock for which another one waits.
+/// A Postgres session that holds a lock for which another session waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blocking {
-    /// The server's process id; 0 for a prepared transaction.
+    /// Process id of the session on the server; 0 for a prepared transaction, which has no session.
     pub pid: i32,
     /// User of the session.
     pub user: String,
     /// Application name of the session.
     pub application: String,
-    /// Start of its last statement, as ISO 8601; `None` where our user may not see it.
+    /// Start of the session's last statement, as ISO 8601; `None` where our user may not see it.
     pub since: Option<String>,
 }
 
-/// Beginning of the application name of each session of this program.
+/// Beginning of the application name that every Postgres session of Postrider has.
 const OURS: &str = "postrider/";
 
 /// The process id that the server gives for a prepared transaction, which has no session.
 const PREPARED: i32 = 0;
 
 impl Blocking {
-    /// Reads the columns of `sql/find_blocking_sessions.sql`.
+    /// Makes a blocking session of a row of `sql/find_blocking_sessions.sql`.
     ///
     /// # Errors
     /// When a column is missing.
@@ -95,11 +95,11 @@ impl fmt::Display for Blocking {
     }
 }
 
-/// Search, on behalf of one session, for the session that blocks its slow statements.
+/// Search for the Postgres session that blocks the slow statements of one of our sessions.
 #[derive(Debug)]
 pub(super) struct LockWatch {
     database: DatabaseConfig,
-    /// The server's process id of the session.
+    /// Process id, on the server, of our session whose slow statements are watched.
     pid: i32,
     state: Arc<Mutex<WatchState>>,
 }

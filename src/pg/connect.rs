@@ -33,7 +33,8 @@ use crate::{config::DatabaseConfig, tasks};
 
 pub use super::session::Connection;
 
-/// Time that a dropped session has for its orderly end. Then its connection is cut.
+/// Maximum time for the orderly end of a Postgres session that was dropped. Then its connection is
+/// cut.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
 
 /// Setting that each session sends when it connects, with a value of its own. A server process that
@@ -77,19 +78,19 @@ pub const ENCODINGS: [&str; 15] = [
     "WIN1256",
 ];
 
-/// Reason why no session was opened.
+/// Reason why no session with Postgres was opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The URL cannot be used.
+    /// The database URL cannot be used.
     #[error("database.url {0}")]
     Url(#[from] UrlError),
-    /// The TLS settings of the URL cannot be used.
+    /// The TLS settings of the database URL cannot be used.
     #[error("database.url: {0}")]
     Tls(#[from] TlsError),
-    /// The file with the URL cannot be read any more.
+    /// The file that contains the database URL cannot be read any more.
     #[error("{0}")]
     Secret(String),
-    /// No host gave a session that can write; one failure for each.
+    /// None of the URL's hosts gave a session that can write. Each host has one failure here.
     #[error("{}", .0.iter().map(|failure| failure.text.as_str()).collect::<Vec<_>>().join("; "))]
     Hosts(Vec<HostFailure>),
 }
@@ -139,7 +140,8 @@ pub async fn connect(
     settings: &[(&str, &str)],
 ) -> Result<Connection, ConnectError> {
     let mut connection = connect_unwatched(config, purpose, settings).await?;
-    // Behind a pooler each statement may have another server process, so none can be watched.
+    // Behind a pooler each statement may run in another server process. So no process id stands for
+    // this session, and its waits for locks cannot be watched.
     let pid = connection.pid.filter(|_| connection.sharing == Sharing::Own);
     connection.lock_watch = pid.map(|pid| LockWatch::new(config.clone(), pid));
     Ok(connection)
@@ -186,8 +188,8 @@ pub(super) async fn connect_unwatched(
 }
 
 fn adjust(driver: &mut Config, purpose: &str, limit: Duration) {
-    // The driver applies this limit to each address of a host. Half of the time leaves some for a
-    // second address when the first one is dead.
+    // The driver applies this limit to each address of a host. With half of the time, a second
+    // address can still be tried when the first one is dead.
     driver.connect_timeout(limit / 2);
     if driver.get_application_name().is_none() {
         driver.application_name(format!("postrider/{purpose}"));
@@ -351,7 +353,7 @@ async fn open_once(
 type Session =
     tokio_postgres::Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
 
-/// Half of a session that sends and receives its bytes, in a task.
+/// The part of a Postgres session that sends and receives its bytes, as a task of its own.
 struct Driving {
     session: Session,
     notified: Arc<Notify>,
@@ -380,11 +382,11 @@ impl Driving {
             }
         };
         debug!(reason = %ending, "the session with Postgres ended");
-        // The reason that the server gave to a statement is more precise: `Connection::ending`
-        // prefers it.
+        // `Connection::ending` prefers the reason that the server gave to a statement, because it
+        // is more precise than this one of the driver.
         drop(self.ending.set(ending));
         self.closed.cancel();
-        // A waiter for notifications wakes up and sees that the session is gone.
+        // A task that waits for notifications wakes up now, and sees that the session is gone.
         self.notified.notify_one();
     }
 

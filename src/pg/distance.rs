@@ -1,12 +1,13 @@
-//! Distance of a server from this program, which decides whether an unverified server is reported.
+//! Distance of a Postgres server: whether it is on this machine. A remote server is reported when
+//! TLS does not verify it.
 
-/// Distance of a server from this program.
+/// Distance of a Postgres server from this program: on this machine, or remote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Distance {
-    /// A Unix socket of this machine, on which there is no TLS.
+    /// A Unix socket of this machine, over which Postgres never speaks TLS.
     Socket,
     /// A loopback address of this machine.
     Loopback,
-    /// Any other address.
+    /// An address that is neither a Unix socket nor a loopback address.
     Remote,
 }

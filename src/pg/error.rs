@@ -9,11 +9,11 @@ use super::blocking::Blocking;
 /// Class of an error, which decides the remedy. [`classify`] is the only classification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
-    /// The same statement may work in a moment, on the same session.
+    /// A transient error: the same statement may succeed in a moment, on the same session.
     Transient,
     /// The session is lost or unusable: connect again.
     SessionLost,
-    /// A grant is missing.
+    /// A grant is missing: the user may not do what the statement does.
     Permission,
     /// A table, column or function is missing or different.
     Schema,
@@ -45,20 +45,20 @@ pub enum QueryError {
     /// out, so the session must be dropped.
     #[error("no answer from the database within {}", humantime::format_duration(*.after))]
     Timeout {
-        /// The deadline.
+        /// Deadline of the statement, as a duration.
         after: Duration,
     },
     /// A column has a type that this program cannot read as the one it needs.
     #[error("column \"{column}\" of the outbox has the type {found}, and should have {wanted}")]
     Shape {
-        /// The column's name.
+        /// Name of the column with the wrong type.
         column: String,
         /// The type that the column has in this database.
         found: String,
         /// The type that the migrations gave the column.
         wanted: &'static str,
     },
-    /// A row that could not be read was gone when it was looked for alone.
+    /// A row that made a statement fail was gone when another statement looked for this row alone.
     #[error("a row that could not be read is not there any more")]
     RowGone,
     /// No row came from a statement that always returns one: a defect of this build.
@@ -67,7 +67,7 @@ pub enum QueryError {
     /// A statement does not say the type of a parameter: a defect of this build.
     #[error("parameter ${number} of a statement has no type")]
     Untyped {
-        /// The parameter's number.
+        /// Number of the parameter whose type is not known.
         number: usize,
     },
     /// The server gave the statement up because another session held a lock for too long.
@@ -220,7 +220,7 @@ pub(super) fn is_given_up(error: &tokio_postgres::Error) -> bool {
     code == Some(&SqlState::LOCK_NOT_AVAILABLE) || code == Some(&SqlState::QUERY_CANCELED)
 }
 
-/// Whether the connection broke off, instead of being refused.
+/// Whether the connection to Postgres broke off after it stood, instead of being refused.
 fn is_interrupted(error: &tokio_postgres::Error) -> bool {
     rustls_error(error).is_none()
         && error.source().and_then(|cause| cause.downcast_ref::<io::Error>()).is_some()

@@ -90,7 +90,8 @@ pub async fn migrate(
     watched(lock_watch.as_ref(), migrate::migrate(client, schema)).await
 }
 
-/// Does some work. After a wait for a lock, its error names the session that holds the lock.
+/// Reads or changes the schema. If this fails after a wait for a lock, the error names the session
+/// that holds the lock.
 async fn watched<T>(
     lock_watch: Option<&LockWatch>,
     work: impl Future<Output = Result<T, MigrateError>>,

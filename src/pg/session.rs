@@ -42,12 +42,13 @@ const CANCEL_MAX: Duration = Duration::from_secs(1);
 /// Parameter values of a statement, in order.
 pub type Parameters<'a> = [&'a (dyn ToSql + Sync)];
 
-/// Sharing of a session with other clients.
+/// Whether a Postgres session is ours alone, or shared with other clients of a pooler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sharing {
-    /// Postgres started it for this connection: settings, prepared statements and `LISTEN` stay.
+    /// Postgres started the session for this connection: settings, prepared statements and `LISTEN`
+    /// stay.
     Own,
-    /// A pooler may lend it to another client after each transaction.
+    /// A pooler may lend the session to another client after each transaction.
     Shared,
 }
 
@@ -65,7 +66,8 @@ pub struct Connection {
     /// Notified of every NOTIFY on a channel that the session listens to.
     pub notified: Arc<Notify>,
     pub(super) closed: CancellationToken,
-    /// Cancelled to end the session because a reload brought other settings.
+    /// Token that is cancelled to end the session, when a reload has changed the database's
+    /// settings.
     pub(super) end: CancellationToken,
     /// Reason for the end of the session, in the words of the driver.
     pub(super) ending: Arc<OnceLock<String>>,
@@ -81,22 +83,23 @@ pub struct Connection {
     /// Text that begins the transaction of a statement on a shared session, with our settings.
     pub(super) begin: String,
     pub(super) connector: MakeRustlsConnect,
-    /// Time at which the last statement ended. The next statement of the pipeline began then.
+    /// Time at which the last statement of this session ended. The server began the next statement
+    /// in the pipeline then.
     pub(super) last_end: RwLock<Instant>,
     pub(super) _abandon: DropGuard,
 }
 
-/// A statement, ready to run on the session that prepared it.
+/// A statement that can be run on the session that prepared it.
 #[derive(Debug, Clone)]
 pub struct Prepared {
-    /// Statement that the server has prepared; `None` on a shared session.
+    /// The statement as the server has prepared it; `None` on a shared session.
     own: Option<Statement>,
     sql: String,
     types: Vec<Type>,
 }
 
 impl Connection {
-    /// Sharing of the session.
+    /// Whether the session is ours alone, or shared with other clients of a pooler.
     pub fn sharing(&self) -> Sharing {
         self.sharing
     }
@@ -167,7 +170,8 @@ impl Connection {
     fn keep_reason(&self, error: &tokio_postgres::Error) {
         let fatal = error.as_db_error().filter(|it| ["FATAL", "PANIC"].contains(&it.severity()));
         if let Some(reason) = fatal {
-            // The first reason is the cause of what follows.
+            // The first fatal error is the reason why the session ended. `set` ignores the later
+            // ones, which follow from it.
             drop(self.reason.set(describe_refusal(reason)));
         }
     }
@@ -402,7 +406,8 @@ impl Connection {
         &self,
         statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, tokio_postgres::Error> {
-        // Each future sends its message when it is first polled, and they are polled in this order.
+        // Each future sends its message when it is first polled. They are polled in this order:
+        // `BEGIN`, the statement, `COMMIT`.
         let work = join(statement, self.client.batch_execute("COMMIT"));
         let (begun, (answer, committed)) = join(self.client.batch_execute(&self.begin), work).await;
         begun?;
@@ -467,7 +472,8 @@ impl Connection {
 }
 
 impl Prepared {
-    /// The columns of the answer, when the server has described them: on an own session.
+    /// The columns of the statement's rows. `None` on a shared session, where the server has not
+    /// described them yet.
     pub fn columns(&self) -> Option<&[tokio_postgres::Column]> {
         self.own.as_ref().map(Statement::columns)
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Time for which settings last.
+/// Lifetime of settings: they last to the end of the session, or of the transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lasts {
     Session,
@@ -19,8 +19,8 @@ pub(super) fn session_settings<'a>(
         ("client_encoding", "UTF8"),
         ("lock_timeout", "2s"),
         ("idle_in_transaction_session_timeout", "10s"),
-        // A policy that hides rows from us would lose events silently. This setting makes the
-        // statement fail instead.
+        // A row-level security policy may hide rows from us, and their events would be lost
+        // silently. With `off`, such a statement fails instead.
         ("row_security", "off"),
         ("standard_conforming_strings", "on"),
     ];
@@ -30,7 +30,7 @@ pub(super) fn session_settings<'a>(
     settings
 }
 
-/// The statement that makes these settings, in one round trip.
+/// The statement that makes all of these settings in one round trip to Postgres.
 pub(super) fn settings_of(settings: &[(&str, String)], lasts: Lasts) -> String {
     let is_local = lasts == Lasts::Transaction;
     let calls: Vec<_> = settings

@@ -52,7 +52,7 @@ pub enum MigrateError {
     /// A statement failed; its migration was rolled back.
     #[error("{doing}: {text}")]
     Failed {
-        /// Description of the failed act, as a verb.
+        /// Attempted step as a verb phrase, such as "let the relay read the schema version".
         doing: String,
         /// The class of the error, which decides the remedy.
         class: Class,

@@ -51,7 +51,7 @@ pub(super) enum Recorded {
     Other,
     /// The record differs from the files, and a newer program wrote it.
     Newer {
-        /// Version of that program.
+        /// Version of the newer program that recorded its functions.
         program: String,
     },
 }
@@ -162,7 +162,7 @@ pub(super) fn print(schema: &Schema) -> Result<String, MigrateError> {
     Ok(parts.collect::<Vec<_>>().join("\n"))
 }
 
-/// Texts that replace the functions of one schema.
+/// SQL texts that replace all functions of one schema of the outbox.
 struct Texts {
     note: String,
     files: Vec<(&'static str, String)>,
@@ -193,8 +193,8 @@ impl Texts {
     }
 }
 
-/// Replaces all functions in one transaction. An error comes with the name of the function file
-/// that failed; `None` for another statement.
+/// Replaces all functions in one transaction. An error names the function file that failed; `None`
+/// when another statement of the transaction failed.
 async fn replace(
     client: &mut Client,
     texts: &Texts,

@@ -77,7 +77,8 @@ const SESSION: &str = "SELECT pg_catalog.set_config('statement_timeout', '0', fa
     pg_catalog.set_config('client_encoding', CASE pg_catalog.getdatabaseencoding()
         WHEN 'UTF8' THEN 'UTF8' ELSE 'SQL_ASCII' END, false)";
 
-/// Beginning of each transaction of the printed text, with the same settings.
+/// Beginning of each transaction in the text for `psql`. It pins the meaning of the migration's
+/// text.
 const PRINTED: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
 SET LOCAL standard_conforming_strings = on;
 SET LOCAL check_function_bodies = on;
@@ -98,8 +99,8 @@ pub struct MigrationReport {
     /// Roles that do not exist and that this user may not create. The schema's owner works without
     /// them.
     pub without_roles: Vec<&'static str>,
-    /// Roles that exist and have no right in the schema. A restore where they did not exist loses
-    /// their rights.
+    /// Roles of Postrider that exist and have no right in the schema, as after a restore on a
+    /// server where they were missing.
     pub powerless: Vec<String>,
 }
 
@@ -360,7 +361,8 @@ async fn let_read_history(client: &Client, schema: &Schema) -> Result<(), Migrat
                      AND has_table_privilege(oid, $2, 'SELECT'))";
     let (history, record) = (schema.apply(HISTORY), schema.apply(RECORD));
     let row = client.query_one(statement, &[&history, &record]).await.map_err(&failed)?;
-    // Without a missing grant this returns, so a user without the right to grant can get here too.
+    // When no grant is missing, nothing is granted. So a user without the right to grant does not
+    // fail here.
     let Some(readers) = row.get::<_, Option<String>>(0) else { return Ok(()) };
     client.batch_execute(&grant_history(schema, &readers)).await.map_err(failed)
 }

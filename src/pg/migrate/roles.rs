@@ -18,10 +18,11 @@ use crate::pg::schema::Schema;
 const NAMES: [&str; 4] =
     ["postrider_producer", "postrider_consumer", "postrider_relay", "postrider_operator"];
 
-/// Characters of a user's name that would end the text around it in a migration.
+/// Characters that a substitute user's name must not contain. In a migration they would end the
+/// string or identifier that contains the name.
 const UNFIT: [char; 4] = ['\'', '"', '%', '$'];
 
-/// The roles that exist, and the substitute for those that do not.
+/// The roles of Postrider that are missing on this server, and the user that replaces them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Roles {
     /// Missing roles; empty when every role exists.

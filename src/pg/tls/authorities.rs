@@ -21,7 +21,7 @@ use super::{
 };
 use crate::config::file::{CERTIFICATES_BYTES_MAX, read};
 
-/// Reasons against a certificate that the TLS library cannot express.
+/// Objections to a server's certificate for which the TLS library has no error of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Objection {
     #[error("the certificate of its authority has expired")]
@@ -53,7 +53,7 @@ pub(super) struct Authorities {
 }
 
 impl Authorities {
-    /// Takes the authorities of this machine.
+    /// Reads the certificate authorities that this machine trusts.
     pub(super) fn of_system(provider: Arc<CryptoProvider>) -> Result<Self, TlsError> {
         let found = rustls_native_certs::load_native_certs().certs.into_iter();
         let mut store = RootCertStore::empty();
@@ -68,7 +68,7 @@ impl Authorities {
         Ok(Self { ends, pinned, others, revoked, provider })
     }
 
-    /// Takes the authorities of a file.
+    /// Reads the certificate authorities to trust from a file in PEM.
     pub(super) fn of_file(path: &Path, provider: Arc<CryptoProvider>) -> Result<Self, TlsError> {
         let (mut ends, mut pinned, mut others) = (Vec::new(), Vec::new(), Vec::new());
         for der in certificates("sslrootcert", path)? {
@@ -140,7 +140,8 @@ impl Authorities {
         }
     }
 
-    /// Verifies as [`verify`](Self::verify) does, but trusts only authorities with this validity.
+    /// Verifies as [`verify`](Self::verify) does, but trusts only authorities that are valid now,
+    /// expired, or not valid yet, as `validity` says.
     fn signed_by(
         &self,
         validity: Validity,
@@ -166,8 +167,8 @@ impl Authorities {
         .build()
         .map_err(|error| Error::General(error.to_string()))?;
         match verifier.verify_server_cert(der, chain, host, &[], now) {
-            // The chain is verified before the name, and the name is compared by libpq's rules
-            // elsewhere.
+            // The TLS library verifies the chain before the name. A wrong name is no error here,
+            // because the caller compares names by libpq's rules.
             Ok(_)
             | Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },

@@ -23,9 +23,9 @@ pub enum TlsError {
     File {
         /// The URL parameter that names the file.
         parameter: &'static str,
-        /// The file.
+        /// Path of the file that cannot be used.
         path: PathBuf,
-        /// Problem with the file.
+        /// Reason why the file cannot be used.
         reason: String,
     },
     /// A private key that other users may read.
@@ -34,13 +34,13 @@ pub enum TlsError {
         path.display()
     )]
     ExposedKey {
-        /// The file.
+        /// Path of the private key.
         path: PathBuf,
     },
-    /// The machine has no store of authorities.
+    /// The machine has no certificates of authorities that it trusts.
     #[error("the system's certificate store is empty; install ca-certificates or set sslrootcert")]
     NoSystemRoots,
-    /// The library refused the settings.
+    /// The TLS library refused the settings.
     #[error("{0}")]
     Library(#[from] rustls::Error),
 }

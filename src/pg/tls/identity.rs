@@ -7,7 +7,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use super::{TlsSettings, authorities::certificates, error::TlsError};
 use crate::config::file::{CERTIFICATES_BYTES_MAX, is_private_key_exposed, read};
 
-/// A chain and the key of its first certificate.
+/// Client's chain of certificates, its own certificate first, and the private key of that one.
 pub(super) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 /// Reads the client certificate and its key; `None` when neither file is set.

@@ -67,7 +67,7 @@ impl SslMode {
     }
 }
 
-/// Source of the authorities.
+/// Place of the trusted certificate authorities: this machine's store, or a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Roots {
     System,
@@ -95,7 +95,7 @@ impl Versions {
     }
 }
 
-/// The TLS half of a URL.
+/// TLS settings of a database URL.
 #[derive(Debug, Clone)]
 pub(super) struct TlsSettings {
     pub(super) mode: Option<SslMode>,

@@ -40,29 +40,29 @@ pub enum UrlError {
     /// An unknown parameter.
     #[error("has the unknown parameter {name}; remove it")]
     Unknown {
-        /// The parameter as it was written.
+        /// Name of the unknown parameter, as it was written.
         name: String,
     },
     /// An unknown parameter that resembles a supported one.
     #[error("has the unknown parameter {name}; did you mean {nearest}?")]
     Misspelt {
-        /// The parameter as it was written.
+        /// Name of the unknown parameter, as it was written.
         name: String,
-        /// The supported parameter.
+        /// Supported parameter whose name is most like the unknown one.
         nearest: &'static str,
     },
     /// A parameter that another program understands, such as `schema`, which is Prisma's.
     #[error("has the parameter {name}, which is {remedy}")]
     Foreign {
-        /// The parameter.
+        /// Name of the other program's parameter.
         name: &'static str,
-        /// The program that uses it, and the replacement.
+        /// The program that uses the parameter, and what to write instead.
         remedy: &'static str,
     },
     /// A parameter of libpq that Postrider does not support.
     #[error("sets {name}{origin}, which is not supported; {remedy}")]
     Unsupported {
-        /// The parameter.
+        /// Name of the parameter that is not supported.
         name: &'static str,
         /// Place where the parameter was set.
         origin: Source,
@@ -72,32 +72,32 @@ pub enum UrlError {
     /// A parameter with an invalid value.
     #[error("has an invalid {name}{origin}; it takes {choices}")]
     Value {
-        /// The parameter.
+        /// Name of the parameter with the invalid value.
         name: &'static str,
         /// Place where the parameter was set.
         origin: Source,
-        /// Valid values.
+        /// Values that the parameter takes.
         choices: &'static str,
     },
     /// No file defines the connection service.
     #[error("names the connection service {name}, which is in none of the files {files}")]
     NoService {
-        /// The service.
+        /// Name of the connection service that was not found.
         name: String,
-        /// The files.
+        /// Paths of the connection service files that were searched.
         files: String,
     },
     /// A connection service file that cannot be used.
     #[error("names a connection service, and {} cannot be used: {reason}", path.display())]
     ServiceFile {
-        /// The file.
+        /// Path of the connection service file.
         path: PathBuf,
-        /// Problem with the file.
+        /// Reason why the connection service file cannot be used.
         reason: String,
     },
 }
 
-/// Place where a value was written.
+/// Place where the value of a connection parameter was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// In the URL or the connection string itself.

@@ -14,12 +14,12 @@ use crate::config::{
     libpq::Libpq,
 };
 
-/// Directories of the machine's service file, unless `PGSYSCONFDIR` names another.
+/// Directories of the machine-wide connection service file, unless `PGSYSCONFDIR` names another.
 const SYSTEM_DIRECTORIES: [&str; 2] = ["/etc/postgresql-common", "/etc"];
 
 const SERVICE_FILE: &str = "pg_service.conf";
 
-/// Adds the parameters of the connection service that the parameters or the environment name.
+/// Adds the parameters of a connection service, if the URL or the environment names one.
 pub(super) fn service(parameters: &mut UrlParameters, environment: &Libpq) -> Result<(), UrlError> {
     let named = parameters.get("service").or(environment.get("PGSERVICE")).map(str::to_owned);
     let Some(name) = named else { return Ok(()) };
@@ -53,7 +53,7 @@ fn service_files(environment: &Libpq) -> Vec<PathBuf> {
     named.or(home).into_iter().chain(system).collect()
 }
 
-/// The lines of the section `[name]`; `None` without that section.
+/// The lines of a connection service file below the header `[name]`; `None` without that header.
 fn definition<'a>(text: &'a str, name: &str) -> Option<Vec<&'a str>> {
     let header = format!("[{name}]");
     let mut lines = text.lines().map(str::trim);
@@ -66,8 +66,8 @@ fn definition<'a>(text: &'a str, name: &str) -> Option<Vec<&'a str>> {
 pub(super) struct Passwords(String);
 
 impl Passwords {
-    /// Reads the file that the parameters or the environment name, else `~/.pgpass`. A missing file
-    /// counts as empty. So does one that other users may read, with a warning.
+    /// Reads the password file that the URL or the environment names, else `~/.pgpass`. A missing
+    /// file counts as empty. A file that other users may read does so too, with a warning.
     pub(super) fn read(parameters: &UrlParameters, environment: &Libpq) -> Self {
         static WARNED: Once = Once::new();
         let home = || environment.home().map(|home| home.join(".pgpass"));
@@ -92,7 +92,8 @@ impl Passwords {
         Self(String::new())
     }
 
-    /// The password of the first line that matches `wanted`: host, port, database and user.
+    /// Password of the first line in the password file that matches `wanted`: host, port, database
+    /// and user.
     pub(super) fn find(&self, wanted: [&str; 4]) -> Option<String> {
         let lines = self.0.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
         lines.map(fields).find_map(|mut fields| {
@@ -103,8 +104,8 @@ impl Passwords {
     }
 }
 
-/// The fields of a line: `:` separates, `\` escapes. The result has at least five; missing ones are
-/// empty.
+/// The fields of a line of the password file: `:` separates them, `\` escapes. The result has at
+/// least five; missing fields are empty.
 fn fields(line: &str) -> Vec<String> {
     const FIELDS: usize = 5;
     let mut fields = vec![String::new()];

@@ -119,7 +119,8 @@ fn versions(parameters: &UrlParameters) -> Result<Versions, UrlError> {
         "ssl_min_protocol_version",
         "TLSv1, TLSv1.1, TLSv1.2, TLSv1.3",
         |value| match value {
-            // The TLS library never uses versions below 1.2, so these three mean the same.
+            // The TLS library never uses a version below 1.2, so the first three values all mean
+            // 1.2.
             "TLSv1" | "TLSv1.1" | "TLSv1.2" => Some(false),
             "TLSv1.3" => Some(true),
             _ => None,

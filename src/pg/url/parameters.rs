@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use super::error::{Source, UrlError};
 use crate::config::libpq::Libpq;
 
-/// Treatment of a parameter.
+/// Treatment of a connection parameter of libpq: honoured, ignored or refused.
 #[derive(Debug, Clone, Copy)]
 enum Treatment {
-    /// Parameters with libpq's meaning.
+    /// Parameters that have the same meaning here as in libpq.
     Honoured,
     /// Parameters without an effect here: accepted and ignored.
     Harmless,
@@ -47,7 +47,7 @@ const KNOWN: [Known; 42] = [
     known("keepalives_idle", None, Honoured),
     known("keepalives_interval", None, Honoured),
     known("keepalives_count", None, Honoured),
-    // Another name of `keepalives_count`, from the driver.
+    // Another name of `keepalives_count`, which the Postgres driver takes.
     known("keepalives_retries", None, Honoured),
     known("target_session_attrs", Some("PGTARGETSESSIONATTRS"), Honoured),
     known("load_balance_hosts", Some("PGLOADBALANCEHOSTS"), Honoured),
@@ -106,7 +106,7 @@ const KNOWN: [Known; 42] = [
     ),
 ];
 
-/// Parameters of other programs' URLs, and their replacements.
+/// Connection parameters that only other programs understand, each with what to do instead.
 const FOREIGN: [(&str, &str); 27] = [
     ("schema", "Prisma's; remove it: the schema of the outbox is the key database.schema"),
     ("connection_limit", "Prisma's pool size; remove it: Postrider keeps two sessions"),
