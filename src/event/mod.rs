@@ -47,10 +47,10 @@ pub enum Payload {
     Both,
     /// The database does not give the row or a part of it: its storage is damaged.
     Unreadable {
-        /// The message of the database or the driver.
+        /// Error message of the database or the driver.
         reason: Box<str>,
     },
-    /// More bytes than can be published; they were left in the database.
+    /// More bytes than can be published; the payload was left in the database.
     Oversize {
         /// Size of the payload in bytes.
         bytes: u64,
@@ -58,7 +58,7 @@ pub enum Payload {
 }
 
 impl Payload {
-    /// How many bytes of memory the payload takes here.
+    /// Number of bytes of the payload in this program's memory; 0 for every kind but `Bytes`.
     pub fn len(&self) -> usize {
         match self {
             Self::Bytes(bytes) => bytes.len(),

@@ -14,7 +14,7 @@ macro_rules! label {
             /// Every value, in the order of the documentation.
             pub const ALL: &[Self] = &[$(Self::$variant),+];
 
-            /// The value as it is exported.
+            /// Text of the label's value, as metrics show it.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
             }
@@ -31,16 +31,16 @@ macro_rules! label {
 label! {
     /// A server that the program needs.
     Dependency {
-        /// The database with the outbox.
+        /// The Postgres database that contains the outbox.
         Postgres = "postgres",
-        /// The broker.
+        /// The broker, which is a NATS server.
         Nats = "nats",
     }
 }
 
 label! {
-    /// The reason for which a publish was not confirmed. [`Failure::retryable`] alone decides which
-    /// of them may succeed later.
+    /// The reason why a message was not acknowledged. [`Failure::retryable`] alone decides which of
+    /// these messages may be stored later.
     Failure {
         /// No answer came in time, or the connection broke. The message is sent again under the
         /// same id.
@@ -98,23 +98,23 @@ label! {
 }
 
 label! {
-    /// Whether the same message may be stored later.
+    /// Whether a message that was not acknowledged may be stored later.
     Retryable {
-        /// Yes: the event stays pending.
+        /// The message may be stored later: its event stays pending.
         Yes = "true",
-        /// No: the event becomes a dead letter.
+        /// The message can never be stored: its event becomes a dead letter.
         No = "false",
     }
 }
 
 label! {
-    /// The breaker in front of a dependency.
+    /// State of the breaker that stops messages to a broker in trouble.
     CircuitState {
-        /// Traffic flows.
+        /// The breaker is closed: messages are sent as usual.
         Closed = "closed",
-        /// No message is sent.
+        /// The breaker is open: no message is sent.
         Open = "open",
-        /// A single message is in flight, as a probe.
+        /// The breaker is half open: a single message is in flight, as a probe of the broker.
         HalfOpen = "half_open",
     }
 }

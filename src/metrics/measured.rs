@@ -9,9 +9,9 @@ pub const OVERDUE: Duration = Duration::from_secs(15);
 /// at the program's start.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Measured {
-    /// The time of the measurement.
+    /// Time at which the backlog was measured.
     pub at: Instant,
-    /// The measured figures.
+    /// Figures of the measured backlog.
     pub depth: Depth,
 }
 

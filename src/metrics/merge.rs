@@ -1,6 +1,6 @@
 //! Merges pages of metrics: each family appears once, with the samples of every page.
 
-/// A family of metrics as it stands on a page.
+/// A family of metrics as one page has it: its name, its head and its samples.
 struct Family<'a> {
     name: &'a str,
     /// The lines with the help, the type and the unit of the family.

@@ -58,7 +58,7 @@ type SecondsGauge = Gauge<f64, AtomicU64>;
 pub struct ProgramMetrics {
     registry: Registry,
     queries: QueryDurations,
-    /// Whether the configuration's last reload was taken up.
+    /// Whether the last reload of the configuration succeeded, and the time of the last success.
     pub configuration: ConfigurationMetrics,
 }
 
@@ -66,13 +66,13 @@ pub struct ProgramMetrics {
 #[derive(Debug)]
 pub struct FlowMetrics {
     registry: Registry,
-    /// Messages, from the outbox to the stream.
+    /// Metrics of the messages that go from the outbox to the stream.
     pub publishing: PublishingMetrics,
-    /// The tables, and the relay's statements on them.
+    /// Metrics of the tables that the relay reads and writes, and of its statements.
     pub outbox: OutboxMetrics,
-    /// Connections, the breaker and the lease.
+    /// Metrics of the connections to Postgres and NATS, of the breaker and of the lease.
     pub dependencies: DependencyMetrics,
-    /// The chores beside the data path, and the findings.
+    /// Metrics of the chores, which are periodic work beside the data path, and of the findings.
     pub chores: ChoreMetrics,
 }
 
@@ -98,7 +98,7 @@ impl ProgramMetrics {
         Self { registry, queries, configuration }
     }
 
-    /// The metrics of a flow, each series with 0.
+    /// Creates the metrics of the flow of a route. Each series begins at 0.
     pub fn flow(&self, route: &str) -> FlowMetrics {
         let mut registry = Registry::default();
         let label = (Cow::Borrowed("route"), Cow::Owned(route.to_owned()));

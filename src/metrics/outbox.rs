@@ -55,7 +55,7 @@ impl QueryDurations {
         Self(queries)
     }
 
-    /// Counts a statement that was answered or given up.
+    /// Records the duration of a statement that was answered or given up.
     pub fn queried(&self, query: Query, took: Duration) {
         self.0.get_or_create(&QueryLabel { query }).observe(took.as_secs_f64());
     }

@@ -13,7 +13,7 @@ use super::{
     seconds_histogram, unix_seconds,
 };
 
-/// Upper bounds of the buckets of a histogram: events of one settlement.
+/// Upper bounds of a histogram's buckets, in events that one settlement decides.
 const BATCH: [f64; 11] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0];
 
 /// The codes of dead letters whose series exist from the start. The series of any other code

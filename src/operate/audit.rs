@@ -41,7 +41,8 @@ pub struct Audit {
     pub lost: u64,
     /// The comparison with the stream; `None` when the stream was not read.
     pub stream: Option<Compared>,
-    /// The losses that `lost` counts.
+    /// Losses of events from the stream that no operator has acknowledged: their number, and when
+    /// they began.
     #[serde(skip)]
     pub losses: Losses,
     /// The sink of the route's events.
@@ -54,16 +55,16 @@ pub struct Audit {
 pub struct Acknowledged {
     /// The relay's name.
     pub relay: String,
-    /// Number of losses that were acknowledged, each with a row of the audit.
+    /// Number of losses that were acknowledged. Each of them is recorded in the table `audit`.
     pub losses: u64,
 }
 
-/// The places that an audit reads.
+/// Whether an audit reads the database alone, or the stream too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
-    /// The database alone.
+    /// The audit reads the database alone.
     Database,
-    /// The database and the stream, where the route's sink can be read back.
+    /// The audit reads the database, and the stream too where the route's sink can be read back.
     Stream,
 }
 

@@ -1,4 +1,4 @@
-//! Reads the violated conditions of the outbox, as findings.
+//! Reads which of the relay's conditions the outbox violates, and makes a finding of each.
 
 use crate::{
     findings::Finding,
@@ -7,7 +7,8 @@ use crate::{
     relay::leadership::contract,
 };
 
-/// The violated conditions, as findings. Empty when the user may not read them.
+/// Findings about conditions of the relay that the outbox violates. Empty when the user may not
+/// read them.
 ///
 /// # Errors
 /// The errors of the session.

@@ -8,7 +8,7 @@ use crate::{
     pg::{connect::ConnectError, error::QueryError},
 };
 
-/// Postgres did not answer, or refused.
+/// Postgres did not answer, or refused the session or a statement.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
     /// No session with Postgres.
@@ -20,7 +20,8 @@ pub enum DatabaseError {
 }
 
 impl DatabaseError {
-    /// The next step for a person; `None` when the text says it, or when the error may pass.
+    /// Next step for a person; `None` when the error's text says it, or when the error may pass by
+    /// itself.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Connect(error) => error.hint().map(Cow::Borrowed),
@@ -32,7 +33,7 @@ impl DatabaseError {
 /// The settled events could not be compared with the stream.
 #[derive(Debug, thiserror::Error)]
 pub enum CompareError {
-    /// Postgres did not answer, or refused.
+    /// Postgres did not answer, or refused the session or a statement.
     #[error(transparent)]
     Database(#[from] DatabaseError),
     /// The route has no stream: it only counts the events that no other route takes.
@@ -80,7 +81,8 @@ impl From<ConnectError> for CompareError {
 }
 
 impl CompareError {
-    /// The next step for a person; `None` when the text says it, or when the error may pass.
+    /// Next step for a person; `None` when the error's text says it, or when the error may pass by
+    /// itself.
     pub fn hint(&self) -> Option<Cow<'_, str>> {
         Some(match self {
             Self::Database(error) => return error.hint(),

@@ -30,7 +30,7 @@ pub enum RelayState {
 }
 
 impl RelayState {
-    /// The words for a person.
+    /// State of the relay in words, for a person.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
@@ -54,7 +54,7 @@ pub struct Leadership {
     pub progress: Option<RelayProgress>,
     /// Sessions of instances of the relay, whether or not they lead.
     instances: Vec<String>,
-    /// Whether the database could be asked.
+    /// Whether the database answered, so that the other fields are known.
     is_known: bool,
 }
 

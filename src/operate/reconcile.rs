@@ -31,7 +31,8 @@ pub struct Reconciliation {
     pub published_again: u64,
     /// Upper bound of the published events that are gone from the stream and the outbox.
     pub lost: u64,
-    /// The losses that `lost` counts.
+    /// Losses of events from the stream that no operator has acknowledged: their number, and when
+    /// they began.
     #[serde(skip)]
     pub losses: Losses,
     /// Whether the run was a rehearsal, which publishes nothing.
@@ -68,7 +69,8 @@ pub async fn reconcile(
 ) -> Result<Reconciliation, CompareError> {
     let (settled, compared, losses) = compare_all(config, on_step).await?;
     let published_again = publish_again(&settled, &compared.missing, (actor, on_step)).await?;
-    // A relay with `heal = "manual"` waits for this request; every other relay ignores it.
+    // A relay with `heal = "manual"` heals only after this request; every other relay ignores the
+    // request.
     settled.ask_to_heal(actor).await?;
     Ok(Reconciliation { published_again, ..reconciliation(config, &compared, losses) })
 }

@@ -53,7 +53,7 @@ pub struct ForgottenRelay {
 /// Reason why a relay's position was not removed.
 #[derive(Debug, thiserror::Error)]
 pub enum ForgetError {
-    /// Postgres did not answer, or refused.
+    /// Postgres did not answer, or refused the session or a statement.
     #[error(transparent)]
     Database(#[from] DatabaseError),
     /// No relay has that name.
@@ -79,7 +79,8 @@ impl From<QueryError> for ForgetError {
 }
 
 impl ForgetError {
-    /// The next step for a person; `None` when the text says it, or when the error may pass.
+    /// Next step for a person; `None` when the error's text says it, or when the error may pass by
+    /// itself.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         Some(Cow::Borrowed(match self {
             Self::Database(error) => return error.hint(),

@@ -50,13 +50,13 @@ pub struct RelayStatus {
     pub held: Option<u64>,
     /// Upper bound of the published events that are gone from the stream and the outbox.
     pub lost: u64,
-    /// Reason why nothing is published, in the words of the leader.
+    /// Reason why the relay publishes nothing, in the words of its leader.
     pub note: Option<String>,
     /// Seconds since the leader reported under its term.
     pub reported_seconds_ago: Option<f64>,
     /// Everything that is wrong, the worst first.
     pub findings: Vec<Finding>,
-    /// The position to which the figures above belong; `None` when the relay has never run.
+    /// Position of the relay, as read for this status; `None` when the relay has never run.
     #[serde(skip)]
     pub progress: Option<RelayProgress>,
     /// Age of the oldest event that is still to be published, in seconds; `None` when there is no

@@ -36,9 +36,9 @@ pub struct KeyStatus {
     pub oldest_age_seconds: Option<f64>,
     /// Whether all rows of the key were counted.
     pub pending_is_exact: bool,
-    /// Reason why nothing is published at all; `None` when something is.
+    /// Reason why the relay publishes no event of any key; `None` when nothing hinders it.
     pub blocked: Option<String>,
-    /// The change that is needed before the letter in front is tried again.
+    /// Change that a person should make before the letter for which the others wait is tried again.
     pub first: Option<&'static str>,
     /// The next command; `None` when there is nothing to do.
     pub next: Option<String>,
@@ -73,7 +73,7 @@ struct KeyAnswers<'a> {
     waiting: &'a WaitingKey,
     /// Whether an instance of the relay runs.
     is_run: bool,
-    /// The finding that keeps everything from being published.
+    /// The finding that keeps the relay from publishing any event.
     obstacle: Option<Finding>,
 }
 
@@ -109,7 +109,7 @@ impl KeyAnswers<'_> {
     fn next(&self) -> Option<String> {
         match &self.waiting.letter {
             Some(head) if head.letter.state == "dead" && head.is_hopeless => {
-                // Another attempt would fail in the same way.
+                // A letter of this kind fails at each attempt in the same way, until it is edited.
                 Some(format!("postrider dlq edit {}", head.letter.id))
             }
             Some(head) if head.letter.state == "dead" => {

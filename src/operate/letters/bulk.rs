@@ -91,8 +91,9 @@ impl<'a> ChosenLetters<'a> {
         Ok(acted.ids)
     }
 
-    /// Reports the outcome of each of these letters since a time as soon as it is known. Ends when
-    /// all outcomes are known or the time is over. Returns the letters without an outcome.
+    /// Reports what became of each of these letters since a time, as soon as it is known. Ends when
+    /// all outcomes are known, or after a duration: `times` has both. Returns the letters without
+    /// an outcome.
     ///
     /// # Errors
     /// The errors of the session, and those of `on_outcome`.

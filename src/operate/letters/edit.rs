@@ -49,7 +49,7 @@ pub struct EditedLetter {
 /// Reason why a letter was not edited.
 #[derive(Debug, thiserror::Error)]
 pub enum EditError {
-    /// Postgres did not answer, or refused.
+    /// Postgres did not answer, or refused the session or a statement.
     #[error(transparent)]
     Database(#[from] DatabaseError),
     /// No letter has this id.
@@ -58,25 +58,25 @@ pub enum EditError {
     /// The letter belongs to another relay.
     #[error("letter {id} belongs to relay {relay}")]
     OfRelay {
-        /// The letter's id.
+        /// Id of the letter that cannot be edited.
         id: i64,
-        /// The relay.
+        /// Name of the relay that the letter belongs to.
         relay: String,
     },
     /// The letter is resolved.
     #[error("letter {id} is resolved already: {resolution}")]
     Resolved {
-        /// The letter's id.
+        /// Id of the letter that cannot be edited.
         id: i64,
-        /// `published` or `discarded`.
+        /// Resolution of the letter: `published` or `discarded`.
         resolution: String,
     },
     /// The letter is tried again or held: the stream may have it already.
     #[error("letter {id} is {state}; only dead letters can be edited")]
     NotDead {
-        /// The letter's id.
+        /// Id of the letter that cannot be edited.
         id: i64,
-        /// `held` or `retrying`.
+        /// State of the letter: `held` or `retrying`.
         state: String,
     },
     /// The payload of the letter is lost: it was in a row that is gone.
@@ -110,7 +110,8 @@ impl From<QueryError> for EditError {
 }
 
 impl EditError {
-    /// The next step for a person; `None` when the text says it, or when the error may pass.
+    /// Next step for a person; `None` when the error's text says it, or when the error may pass by
+    /// itself.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Database(error) => error.hint(),
@@ -168,8 +169,8 @@ async fn prepare(
     (id, changes): (i64, LetterChanges),
 ) -> Result<Edit, EditError> {
     let detail = dead_letter(operator, id).await?;
-    // One byte of each part is enough to see which columns contain a payload. The whole may be
-    // large.
+    // A single byte of each part shows which of the payload's columns are set. The whole payload
+    // may be large.
     let parts = operator.payload(id, 1).await?.ok_or(EditError::PayloadGone)?;
     let edit = changes.edit(&detail, &parts)?;
     check(config, &detail, &edit, &parts)?;

@@ -13,15 +13,17 @@ use crate::{
 /// Conditions that a letter must meet; a condition that is not set selects every letter.
 #[derive(Debug, Clone, Default)]
 pub struct LetterFilter {
-    /// The event type.
+    /// Event type that a letter must have.
     pub event_type: Option<String>,
-    /// The key.
+    /// Key that a letter's event must have.
     pub key: Option<AggregateKey>,
-    /// The error code.
+    /// Error code that a letter must have.
     pub error_code: Option<String>,
-    /// The fingerprint.
+    /// Fingerprint of the error that a letter must have. Errors that differ only in numbers or
+    /// quoted names share it.
     pub fingerprint: Option<String>,
-    /// Earliest time of death, inclusive; of letters that are not dead, of the first failure.
+    /// Earliest time at which a letter died, inclusive. For letters that are not dead, it bounds
+    /// the first failure.
     pub since: Option<Since>,
 }
 
@@ -66,9 +68,9 @@ impl LetterFilter {
 /// The earliest time that a filter selects.
 #[derive(Debug, Clone)]
 pub enum Since {
-    /// A duration before now.
+    /// Time that is given as a duration before now.
     Ago(Duration),
-    /// A point in time.
+    /// Time that is given as a point in time.
     At(Timestamp),
 }
 

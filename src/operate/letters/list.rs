@@ -36,7 +36,7 @@ pub struct StrandedLetters {
 /// Reason why a page of letters cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
-    /// Postgres did not answer, or refused.
+    /// Postgres did not answer, or refused the session or a statement.
     #[error(transparent)]
     Database(#[from] DatabaseError),
     /// The letter after which the page should begin does not exist.
@@ -56,7 +56,8 @@ impl From<QueryError> for ListError {
 }
 
 impl ListError {
-    /// The next step for a person; `None` when the text says it, or when the error may pass.
+    /// Next step for a person; `None` when the error's text says it, or when the error may pass by
+    /// itself.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Database(error) => error.hint(),

@@ -46,7 +46,7 @@ pub enum ShownExtent {
 /// Reason why a letter cannot be shown.
 #[derive(Debug, thiserror::Error)]
 pub enum ShowError {
-    /// Postgres did not answer, or refused.
+    /// Postgres did not answer, or refused the session or a statement.
     #[error(transparent)]
     Database(#[from] DatabaseError),
     /// No letter has this id.
@@ -61,7 +61,8 @@ impl From<QueryError> for ShowError {
 }
 
 impl ShowError {
-    /// The next step for a person; `None` when the text says it, or when the error may pass.
+    /// Next step for a person; `None` when the error's text says it, or when the error may pass by
+    /// itself.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Database(error) => error.hint(),
