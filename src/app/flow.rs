@@ -243,7 +243,7 @@ fn settings(
     }
 }
 
-/// The section `[stream]` with the name of a log that is not a stream.
+/// Makes a section `[stream]` with the name of a log that is no stream, such as standard output.
 fn named(config: &Config, log: &str) -> config::StreamConfig {
     config::StreamConfig { name: log.to_owned(), ..config.stream.clone() }
 }

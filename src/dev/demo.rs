@@ -132,7 +132,8 @@ pub async fn consume(
         let headers = message.headers.clone().unwrap_or_default();
         let id = header(&headers, "Nats-Msg-Id").and_then(|id| Uuid::parse_str(id).ok());
         let event_type = header(&headers, "ce-type").unwrap_or("?");
-        // One statement is one transaction: the id and the effect are there together or not.
+        // The statement is a transaction: the event's id and the note about it are stored together,
+        // or neither.
         let is_new = match id {
             Some(id) => !client.query(&note, &[&id, &event_type]).await?.is_empty(),
             None => false,

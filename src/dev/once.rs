@@ -42,7 +42,8 @@ pub struct RunReport {
 }
 
 impl RunReport {
-    /// Whether everything is as promised.
+    /// Whether the checker found no fault, every committed event was stored, none is a dead letter,
+    /// and the relay stopped without an error.
     pub fn is_clean(&self) -> bool {
         self.report.is_clean()
             && self.report.dead == 0
@@ -74,10 +75,10 @@ pub enum OnceError {
     /// The dead letters cannot be read.
     #[error("read the dead letters: {0}")]
     Letters(#[from] tokio_postgres::Error),
-    /// The relay ended in the middle.
+    /// The relay ended before the run was over.
     #[error("the relay ended; the end of its log:\n{log}")]
     RelayEnded {
-        /// The last lines that it wrote.
+        /// Last lines of the relay's log.
         log: String,
     },
     /// The relay could not be stopped.

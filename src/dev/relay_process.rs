@@ -95,7 +95,8 @@ impl RelayProcess {
         let deadline = Instant::now() + STOP_DEADLINE;
         loop {
             if let Some(status) = self.child.try_wait()? {
-                // A guard that has ended needs no message, so its error is ignored.
+                // The guard kills the relay if this program dies. When the guard has ended already,
+                // it cannot take this message, and the error does not matter.
                 drop(self.guard.forget());
                 return Ok(status.code());
             }
@@ -111,7 +112,8 @@ impl Drop for RelayProcess {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
-        // The guard must not end another process that gets the same id later.
+        // From now on another process may get the relay's process id. The guard must not kill that
+        // one.
         drop(self.guard.forget());
         drop(fs::remove_dir_all(&self.home));
     }

@@ -34,35 +34,35 @@ pub enum ServerError {
     /// The operating system refused something.
     #[error("{action}: {source}")]
     Io {
-        /// The attempted step.
+        /// Attempted step, such as "kill the server".
         action: String,
-        /// The system's answer.
+        /// Answer of the operating system.
         source: io::Error,
     },
     /// A server ended although it should run, or a command failed.
     #[error("{program} gave up; the end of its log:\n{log}")]
     Ended {
-        /// The program.
+        /// Name of the server's program.
         program: &'static str,
-        /// The last lines that it wrote.
+        /// Last lines of the server's log.
         log: String,
     },
     /// A running server does not take its new configuration.
     #[error("{program} refuses its new configuration; the end of its log:\n{log}")]
     Refused {
-        /// The program.
+        /// Name of the server's program.
         program: &'static str,
-        /// The last lines that it wrote.
+        /// Last lines of the server's log.
         log: String,
     },
     /// A server did not answer in time.
     #[error("{program} did not answer within {seconds} s; the end of its log:\n{log}")]
     Silent {
-        /// The program.
+        /// Name of the server's program.
         program: &'static str,
-        /// Length of the wait.
+        /// Length of the wait for an answer, in seconds.
         seconds: u64,
-        /// The last lines that it wrote.
+        /// Last lines of the server's log.
         log: String,
     },
     /// A statement on a throwaway Postgres failed.

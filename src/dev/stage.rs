@@ -53,13 +53,13 @@ pub enum StageError {
     Program {
         /// The attempted step.
         doing: &'static str,
-        /// The system's answer, or what the command printed.
+        /// Answer of the operating system, or what the command printed.
         source: io::Error,
     },
-    /// The relay ended, or did not get to work.
+    /// The relay ended, or did not become ready in time.
     #[error("the relay is not ready; the end of its log:\n{log}")]
     NotReady {
-        /// The last lines that it wrote.
+        /// Last lines of the relay's log.
         log: String,
     },
 }

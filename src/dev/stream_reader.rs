@@ -23,18 +23,18 @@ use super::{
     workload::{ANY_SEQUENCE, ANY_TIME},
 };
 
-/// Longest silence of the server in the middle of a stream.
+/// Maximum time without a message while a stream is read, in the middle of it.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// Reason why a stream could not be read back.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The server refused, or cannot be reached.
+    /// The NATS server refused the reading, or cannot be reached.
     #[error("read stream \"{stream}\": {detail}")]
     Nats {
         /// The stream's name.
         stream: String,
-        /// The message of the client.
+        /// Error message of the NATS client.
         detail: String,
     },
     /// The server says that there is more, and does not send it.
@@ -42,10 +42,10 @@ pub enum ReadError {
     Silent {
         /// The stream's name.
         stream: String,
-        /// The last message that came.
+        /// Stream sequence of the last message that came.
         seq: u64,
     },
-    /// The messages that came are not those that the server says that it has.
+    /// The number of messages that came is not the number that the server says the stream has.
     #[error("stream \"{stream}\" has {said} messages by its own account, and {counted} came")]
     Count {
         /// The stream's name.
@@ -53,7 +53,7 @@ pub enum ReadError {
         /// Two numbers of the server: its count of messages, then the count that follows from its
         /// first sequence, its last one and its deleted messages.
         said: String,
-        /// The messages that were read.
+        /// Number of messages that were read.
         counted: u64,
     },
 }

@@ -8,19 +8,24 @@
 
 use std::time::{Duration, Instant};
 
-/// Length of a measurement, and of the warm-up before it in which messages in flight end.
+/// Length of a measurement of the rate. A warm-up of the same length comes before it, in which
+/// earlier messages in flight are answered.
 const PERIOD: Duration = Duration::from_millis(250);
 
-/// Rate in events a second from which atomic batches are not tried.
+/// Rate in events a second, inclusive, from which atomic batches are not tried, because events are
+/// fast enough without them.
 const FAST_RATE: f64 = 50_000.0;
 
-/// Factor by which batches have to be faster to be kept; less may be chance.
+/// Factor by which atomic batches have to be faster than other messages. A smaller difference may
+/// be chance.
 const CLEARLY: f64 = 1.25;
 
-/// Time after which the rate is measured again: hot keys and disks change.
+/// Time after which a trial's result no longer counts, because the hot keys or the speed of the
+/// disks may have changed.
 const REMEASURE_AFTER: Duration = Duration::from_mins(1);
 
-/// Result of a trial, with the events a second of each way.
+/// Result of a trial, with the measured rates: events a second with atomic batches and without
+/// them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum TrialResult {
     /// Atomic batches are clearly faster, and are kept.
@@ -42,8 +47,8 @@ pub enum TrialResult {
     Restarted,
 }
 
-/// Load of the broker. The rate of acknowledgements shows what the broker can do only under full
-/// load.
+/// Load of the broker. Only under full load does the rate of acknowledgements show how much the
+/// broker can do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::delivery) enum Load {
     /// So many events wait in memory that the broker limits the rate.
@@ -52,7 +57,7 @@ pub(in crate::delivery) enum Load {
     Light,
 }
 
-/// Measurement of the rate, and the present way of sending.
+/// Measurement of the broker's rate, and the choice whether events go in atomic batches now.
 #[derive(Debug, Default)]
 pub(in crate::delivery) struct Trial {
     state: TrialState,
@@ -90,7 +95,7 @@ impl Trial {
         matches!(self.state, TrialState::Trying { .. } | TrialState::OnUntil(_))
     }
 
-    /// Measures the rate from the total of acknowledged events.
+    /// Measures how many events a second the broker acknowledges, from the total `acked`.
     pub(in crate::delivery) fn measure(
         &mut self,
         acked: u64,
@@ -103,7 +108,8 @@ impl Trial {
         }
         let period = *self.period.get_or_insert(Period { since: now, acked });
         let took = now.saturating_duration_since(period.since);
-        // A period without an acknowledgement is no measure, so it lasts until there is one.
+        // A rate needs at least one acknowledgement, so a period without any goes on until one
+        // comes.
         if took < PERIOD || acked == period.acked {
             return None;
         }
@@ -117,7 +123,8 @@ impl Trial {
         self.period = None;
     }
 
-    /// Ends trials and old results under light load, when no rate can be measured.
+    /// Ends a running trial, and a result that is too old. No rate can be measured under light
+    /// load.
     fn relax(&mut self, now: Instant) -> Option<TrialResult> {
         match self.state {
             TrialState::Trying { .. } => self.state = TrialState::default(),

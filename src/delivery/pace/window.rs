@@ -46,7 +46,7 @@ impl Window {
         self.acked
     }
 
-    /// Whether at least 1/`part` of the memory budget is in use.
+    /// Whether `events` or `bytes` in memory take at least 1/`part` of their limit.
     pub(in crate::delivery) fn is_in_memory(
         &self,
         part: usize,
@@ -62,7 +62,7 @@ impl Window {
             && (self.events == 0 || self.bytes < self.limits.in_flight_bytes)
     }
 
-    /// Room of a batch that is sent now.
+    /// Room that the messages in flight leave for one more batch: number of events and bytes.
     pub(in crate::delivery) fn room_for_batch(&self) -> BatchRoom {
         let whole = self.whole();
         BatchRoom {
@@ -72,7 +72,7 @@ impl Window {
         }
     }
 
-    /// Room of a batch that is sent while nothing is in flight.
+    /// Room for one batch while nothing is in flight: the whole window, in events and bytes.
     pub(in crate::delivery) fn whole(&self) -> BatchRoom {
         let bytes = self.limits.in_flight_bytes;
         BatchRoom { events: self.events_max, bytes, recognised_since: None }
@@ -101,7 +101,7 @@ impl Window {
         self.events_max = SLOW_START_EVENTS.min(self.limits.in_flight_events);
     }
 
-    /// Room for more events in memory.
+    /// Room for more events in memory, given the `events` and `bytes` that are in memory already.
     pub(in crate::delivery) fn room(&self, events: usize, bytes: usize) -> FetchBudget {
         let events = self.limits.memory_events.saturating_sub(events);
         let bytes = self.limits.memory_bytes.saturating_sub(bytes);
