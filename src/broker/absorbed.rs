@@ -11,7 +11,7 @@ pub enum Absorbed {
     Outcome {
         /// Ticket of the event that was published.
         ticket: Ticket,
-        /// The outcome.
+        /// Meaning of the broker's answer for the event.
         outcome: Outcome,
         /// How long the answer took.
         took: Duration,
@@ -27,7 +27,7 @@ pub enum Absorbed {
     Batch {
         /// Tickets of the batch's events, in order.
         tickets: Box<[Ticket]>,
-        /// The outcome.
+        /// Meaning of the broker's answer for the events of the batch.
         outcome: BatchOutcome,
         /// How long the answer took.
         took: Duration,
@@ -58,7 +58,7 @@ pub enum Forbidden {
     Spare,
     /// Publishing to one subject.
     Subject(String),
-    /// Everything.
+    /// Everything: the complaint is about the login, or names no subject.
     Everything,
 }
 

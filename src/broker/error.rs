@@ -10,7 +10,7 @@ pub enum BrokerError {
     Unavailable {
         /// The log, as it is named in texts: `stream "EVENTS"`.
         log: String,
-        /// The fault in words.
+        /// The reason, in words, why the log cannot be used.
         reason: String,
         /// The kind of cause, which decides what the relay does.
         cause: Cause,
@@ -22,7 +22,8 @@ pub enum BrokerError {
     Missing {
         /// The log, as it is named in texts.
         log: String,
-        /// The end of the sentence, with a circumstance that makes it worse; often empty.
+        /// End of the sentence "log does not exist": a circumstance that makes it worse, or
+        /// nothing.
         but: &'static str,
         /// The remedy, for people.
         hint: String,

@@ -124,9 +124,10 @@ pub enum Creation {
 pub struct VerifiedLog {
     /// Facts about the log.
     pub facts: LogFacts,
-    /// The highest acknowledged sequence at the time of the request.
+    /// The highest sequence that the log had acknowledged when the verification was requested.
     pub acked: u64,
-    /// Whether the last acknowledged sequence now has another message than ours.
+    /// Whether the log now has a foreign message at the last sequence that it had acknowledged to
+    /// us.
     pub is_rewritten: bool,
 }
 

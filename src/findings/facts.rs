@@ -28,7 +28,7 @@ pub struct RelayFacts {
     pub oldest_seconds: f64,
     /// Number of events that no route took; `None` unless this relay counts them.
     pub unrouted: Option<u64>,
-    /// Age in seconds of the measured numbers; `None` when they were measured just now.
+    /// Age in seconds of the measured backlog, `depth`; `None` when it was measured just now.
     pub measured_seconds_ago: Option<f64>,
     /// Seconds since the stream last confirmed a message; `None` when the observer cannot see it.
     pub unconfirmed_seconds: Option<f64>,
@@ -43,7 +43,8 @@ pub struct RelayFacts {
     pub abandoned: Vec<(String, f64)>,
     /// Findings that the leading instance has reported.
     pub reported: Vec<Finding>,
-    /// Findings of other parts of this program.
+    /// Findings that the observer has made itself, for instance about lost events or hindered
+    /// applications.
     pub alarms: Vec<Finding>,
 }
 
@@ -87,16 +88,16 @@ pub enum LinkState {
     /// State that was not observed.
     #[default]
     Unknown,
-    /// Working.
+    /// The connection works.
     Up,
     /// A connection is being made.
     Connecting {
-        /// The step that is waited for.
+        /// The step of connecting that is waited for.
         detail: String,
     },
-    /// Lost or refused.
+    /// The connection is lost, or was refused.
     Down {
-        /// The cause.
+        /// Cause of the loss or the refusal.
         detail: String,
         /// The remedy, where the program has one to suggest.
         hint: Option<String>,
@@ -108,9 +109,9 @@ pub enum LinkState {
 pub struct Closed {
     /// Kind of the closure: the code of its finding.
     pub kind: String,
-    /// The fault.
+    /// Fault that keeps the gate closed, in words.
     pub text: String,
-    /// The remedy.
+    /// Advice for an operator on how to let the gate open.
     pub hint: String,
 }
 
@@ -119,9 +120,9 @@ pub struct Closed {
 pub struct Unready {
     /// Code of the finding about the condition.
     pub code: Code,
-    /// The cause, in one sentence.
+    /// The condition, in words.
     pub cause: &'static str,
-    /// Seconds for which it has lasted.
+    /// Seconds for which the leader may hand no message over, by this condition or by earlier ones.
     pub seconds: f64,
 }
 
@@ -130,7 +131,7 @@ pub struct Unready {
 pub struct Blocker {
     /// The session, as text: its process, its user, and its name.
     pub session: String,
-    /// The remedy.
+    /// Advice for an operator on how to end the wait for the lock.
     pub next: String,
 }
 

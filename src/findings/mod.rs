@@ -27,20 +27,22 @@ use crate::metrics::{Chore, Depth};
 /// Age of the oldest waiting event in seconds, inclusive, from which there is a warning.
 pub const LAG_WARNING_SECONDS: f64 = 60.0;
 
-/// Age in seconds, inclusive, from which lag is critical.
+/// Age of the oldest waiting event in seconds, inclusive, from which its finding is critical.
 pub const LAG_CRITICAL_SECONDS: f64 = 120.0;
 
-/// Time in seconds without a report of the leader, exclusive, from which there is a finding: two
-/// and a half intervals of its reports.
+/// Seconds without a report of the leader, exclusive, above which there is a finding. A leader
+/// reports every ten seconds.
 pub const REPORT_MAX_SECONDS: f64 = 25.0;
 
-/// Age of the measured numbers in seconds, exclusive, from which a finding warns that they are old.
+/// Age of the last measurement of the backlog in seconds, exclusive, above which a finding warns.
 const MEASURED_WARNING_SECONDS: f64 = 15.0;
 
-/// Age of the measured numbers in seconds, inclusive, from which that finding is critical.
+/// Age of the last measurement of the backlog in seconds, inclusive, from which its finding is
+/// critical.
 const MEASURED_CRITICAL_SECONDS: f64 = 120.0;
 
-/// Time in seconds, inclusive, for which a leader may hand nothing over before it is a finding.
+/// Seconds, inclusive, from which there is a finding about a leader that may hand no message to the
+/// broker.
 pub const UNREADY_SECONDS: f64 = 5.0;
 
 /// Failures of a chore in a row, inclusive, from which they are a finding.
@@ -56,7 +58,7 @@ pub struct Finding {
     pub severity: Severity,
     /// The cause, in one sentence. It may name hosts and quote servers, and contains no secret.
     pub cause: String,
-    /// The next command or act.
+    /// Next command or act of the operator.
     pub next: String,
 }
 
@@ -76,7 +78,7 @@ pub enum Severity {
 }
 
 impl Severity {
-    /// The name in JSON and in texts.
+    /// Name of the severity in JSON and in texts.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Warning => "warning",
@@ -125,7 +127,7 @@ pub fn code_named(name: &str) -> Option<Code> {
     Code::ALL.iter().copied().find(|code| code.as_str() == name)
 }
 
-/// Everything that is wrong, the worst first.
+/// Findings about a relay with these facts, the worst first.
 pub fn of(facts: &RelayFacts) -> Vec<Finding> {
     let mut found = Vec::new();
     found.extend(role(facts));
@@ -170,7 +172,8 @@ fn role(facts: &RelayFacts) -> Option<Finding> {
             if let Some(why) = &facts.failed {
                 return Some(texts::failed(why));
             }
-            // A starting instance may wait for a condition that is already a finding.
+            // A finding about the start would repeat one about what the start waits for: a
+            // connection, a lock, a grant or the publishing gate.
             let is_waiting = facts.postgres != LinkState::Up
                 || facts.nats != LinkState::Up
                 || facts.blocker.is_some()
@@ -178,7 +181,7 @@ fn role(facts: &RelayFacts) -> Option<Finding> {
             (!is_waiting && facts.gate.is_none()).then(texts::starting)
         }
         Role::Stopping => Some(texts::stopping()),
-        // An instance may wait for a lock that is already a finding.
+        // No instance leads because one waits for a lock. The lock is a finding already.
         Role::NeverStarted | Role::NotRunning
             if facts.blocker.is_some() && !facts.instances.is_empty() =>
         {
@@ -221,7 +224,8 @@ fn nats(facts: &RelayFacts) -> Option<Finding> {
         LinkState::Down { detail, hint } => texts::nats_down(detail, hint.as_deref()),
     };
     if is_standby {
-        // A standby does not publish; the leader has a connection of its own.
+        // A standby without NATS deserves only a warning: it does not publish, and the leader has a
+        // connection of its own.
         finding.severity = Severity::Warning;
     }
     Some(finding)
@@ -236,7 +240,8 @@ fn waiting(facts: &RelayFacts) -> Vec<Finding> {
     let is_very_late = facts.oldest_seconds >= LAG_CRITICAL_SECONDS && depth.backlog() > 0;
     let silent = facts.unconfirmed_seconds.filter(|silent| *silent >= LAG_CRITICAL_SECONDS);
     match silent {
-        // The stream confirms nothing. An earlier finding may name the cause already.
+        // Events wait and the stream confirms no message. Another finding may name the cause; this
+        // one names the effect.
         Some(silent) if is_very_late && leads && depth.unsettled > 0 => {
             found.push(texts::stalled(depth, facts.oldest_seconds, silent));
         }

@@ -137,7 +137,8 @@ pub(super) fn grants(statements: &[String]) -> Option<Finding> {
     Some(critical(Code::PermissionMissing, cause, granting(first, statements.len())))
 }
 
-/// The first of several statements, and the command that prints the others.
+/// Text with the first of `count` granting statements. When there are more, it names the command
+/// that prints the others.
 fn granting(first: &str, count: usize) -> String {
     let who = grantor(first);
     match count {
@@ -205,7 +206,8 @@ pub fn queued(blocker: &Blocker, object: Option<&str>, sessions: u64) -> Finding
 pub(super) fn nats_down(detail: &str, hint: Option<&str>) -> Finding {
     critical(
         Code::NatsDown,
-        // The detail of a first connection already begins with these words.
+        // While the first connection fails, the detail already begins with these words, so they are
+        // not repeated.
         match detail.strip_prefix("no connection to ") {
             Some(rest) => format!("no connection to NATS at {rest}"),
             None => format!("no connection to NATS: {detail}"),

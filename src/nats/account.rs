@@ -8,14 +8,15 @@ use async_nats::jetstream::{
 use super::fault::{Fault, refused, unavailable};
 use crate::{broker::BrokerError, config};
 
-/// Use of the account's limited resources.
+/// Limits of the account, and how much of each its streams use already.
 struct Use {
     limits: Limits,
     streams: u64,
     consumers: u64,
     /// Bytes that the account's streams have reserved.
     reserved: u64,
-    /// Factor for the bytes of the new stream: 1 in a tier, the number of replicas without one.
+    /// Factor for the new stream's bytes: 1 when the limits are those of a tier (of streams with
+    /// the same replicas), else the number of replicas.
     times: u64,
 }
 
@@ -28,7 +29,8 @@ pub fn obstacles(answer: &[u8], stream: &config::StreamConfig) -> Option<Vec<Bro
     Some(judge(&used(&account, stream.replicas), stream))
 }
 
-/// Use of the tier for this number of replicas, or of the whole account when it has no such tier.
+/// Use and limits of the account's tier for streams with this number of replicas; of the whole
+/// account when it has no such tier.
 fn used(account: &Account, replicas: u8) -> Use {
     match account.tiers.get(&format!("R{replicas}")) {
         Some(tier) => Use {
@@ -65,7 +67,7 @@ fn judge(used: &Use, stream: &config::StreamConfig) -> Vec<BrokerError> {
             "the account requires a limit of bytes for each stream, and stream.max_bytes is 0B";
         found.push(cannot(text.to_owned(), "set stream.max_bytes"));
     }
-    // The values 0 and -1 mean no limit here.
+    // In the account's limit for the bytes of one stream, 0 and -1 mean that there is none.
     let largest = limit(used.limits.storage_max_stream_bytes).filter(|max| *max > 0);
     if let Some(max) = largest.filter(|max| bytes == 0 || bytes > *max) {
         let text = format!("the account allows {max} bytes a stream, stream.max_bytes is {bytes}");

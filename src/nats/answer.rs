@@ -22,7 +22,7 @@ pub(super) struct PubAck<'a> {
     pub(super) domain: Option<&'a str>,
     #[serde(default)]
     pub(super) error: Option<ApiError>,
-    /// The batch that is acknowledged.
+    /// Id of the batch that is acknowledged; `None` for a single message.
     #[serde(borrow, default)]
     pub(super) batch: Option<&'a str>,
     #[serde(default)]

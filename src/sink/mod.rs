@@ -61,7 +61,7 @@ impl Sink {
     }
 
     /// Verifies the log, and creates it where `creation` and the configuration allow that. `mark`
-    /// is the log's state at the last verification. Returns `None` while there is no connection.
+    /// has the last acknowledged message. Returns `None` while there is no connection.
     pub fn verify(
         &self,
         mark: StreamMark,
@@ -99,8 +99,8 @@ impl Sink {
     ) -> Option<BoxFuture<'static, Result<Option<StoredMessage>, BrokerError>>> {
         match self {
             Self::Nats(sink) => sink.message_at(seq),
-            // These logs never answer that a message is a duplicate, so no message has to be
-            // compared.
+            // Standard output and the count of unrouted events never report a duplicate, so no
+            // message of theirs is read back for a comparison.
             Self::Stdout(_) | Self::Unrouted(_) => None,
         }
     }
@@ -144,7 +144,8 @@ impl Sink {
     ) -> Result<(), NotSent> {
         match self {
             Self::Nats(sink) => sink.publish_batch(kind, tickets, messages, now),
-            // These logs take no batches, and their facts say so, so the relay sends none.
+            // Standard output and the count of unrouted events take no batches. Their facts say so,
+            // and the relay sends them none.
             Self::Stdout(_) | Self::Unrouted(_) => Err(NotSent::NotNow),
         }
     }
@@ -178,7 +179,8 @@ impl Sink {
         }
     }
 
-    /// Stops waiting for the answer to a publish whose outcome another source has given.
+    /// Stops waiting for the answer to a publish that a complaint of the server about its subject
+    /// has answered already.
     pub fn answered_otherwise(&mut self, ticket: Ticket) {
         match self {
             Self::Nats(sink) => sink.answered_otherwise(ticket),
@@ -195,7 +197,7 @@ impl Sink {
         }
     }
 
-    /// Replaces a connection over which nothing is answered by a new one.
+    /// Replaces the connection with a new one, because the broker answers nothing over the old one.
     pub fn reconnect(&self) {
         match self {
             Self::Nats(sink) => sink.reconnect(),
@@ -248,7 +250,7 @@ impl Scan {
         }
     }
 
-    /// Messages that were read.
+    /// Number of messages that the scan has read.
     pub fn messages(&self) -> u64 {
         match self {
             Self::Nats(scan) => scan.messages(),
@@ -256,7 +258,7 @@ impl Scan {
         }
     }
 
-    /// Messages that there were to read when the scan last advanced.
+    /// Number of messages in the whole scan, read and unread, as of when it last advanced.
     pub fn expected(&self) -> u64 {
         match self {
             Self::Nats(scan) => scan.expected(),

@@ -33,9 +33,9 @@ pub use report::{Altered, CheckerReport, Lost, Violation};
 pub enum Order {
     /// Writers lock the key before they insert: events arrive in the order of their `key_seq`.
     Serial,
-    /// Transactions on one key may overlap. Of two events of a key the first must arrive
-    /// first only when its commit was reported to the writer before the insert of the second began,
-    /// or when both are rows of one transaction, in this order.
+    /// Transactions on one key may overlap. Rows of one transaction must arrive in its order. Rows
+    /// of two must, when the first's commit was reported to the writer before the second began to
+    /// insert.
     Overlap,
 }
 
@@ -67,12 +67,12 @@ pub struct Observed {
     pub pending: Vec<Uuid>,
 }
 
-/// A row with its transaction, found by the id of its event.
+/// A row of the ledger, with the transaction that inserted it.
 #[derive(Clone, Copy)]
 struct CommittedRow<'a> {
     transaction: &'a Transaction,
     row: &'a Row,
-    /// The row's place in its transaction.
+    /// Index of the row among the rows of its transaction.
     place: usize,
 }
 
@@ -120,7 +120,7 @@ pub fn check(ledger: &Ledger, observed: &Observed, order: Order) -> CheckerRepor
     report
 }
 
-/// The rows that may have been committed, by the id of their event.
+/// Finds the ledger's rows that may have been committed. Returns each under the id of its event.
 fn origins(ledger: &Ledger) -> HashMap<Uuid, CommittedRow<'_>> {
     let mut origins = HashMap::new();
     for transaction in &ledger.transactions {
@@ -162,8 +162,8 @@ fn account(ledger: &Ledger, observed: &Observed, found: &Found, report: &mut Che
     by_end.sort_by_key(|transaction| transaction.end);
 
     let mut any_stored = false;
-    // Events lost since the last stored event. When a stored event follows, they were lost in the
-    // middle.
+    // Lost events that follow the last stored event in the order of commits. A stored event after
+    // them shows that they are missing in the middle, or at the beginning.
     let mut since: Vec<Uuid> = Vec::new();
     for transaction in by_end {
         for row in &transaction.rows {

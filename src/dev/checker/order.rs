@@ -8,8 +8,8 @@ use super::{CommittedRow, Digest, Nanos, Order, TransactionFate};
 pub(super) struct OrderCheck {
     order: Order,
     by_key: HashMap<Digest, KeyHistory>,
-    /// The highest place of a row so far, for each key of each transaction. The address of the
-    /// transaction identifies it.
+    /// Highest index of a row so far among the rows of its transaction, for each key and
+    /// transaction. A pointer to the transaction identifies the transaction.
     places: HashMap<(Digest, *const super::Transaction), usize>,
 }
 
@@ -18,7 +18,7 @@ pub(super) struct OrderCheck {
 struct KeyHistory {
     /// The latest time at which a transaction with one of these rows began to insert.
     begin_max: Nanos,
-    /// The highest number within the key.
+    /// Highest `key_seq` among the key's rows that have come so far; `None` before the first row.
     key_seq_max: Option<u64>,
 }
 
@@ -36,7 +36,8 @@ impl OrderCheck {
         let Some(key) = row.key else { return false };
         let lane = self.by_key.entry(key).or_default();
 
-        // The database may commit after a writer has lost sight of its transaction.
+        // The end of a transaction counts only when its writer knows that it committed. Otherwise
+        // the database may have committed later than the end that the writer noted.
         let end_known = transaction.fate == TransactionFate::Committed;
         let overtaken = end_known && lane.begin_max > transaction.end;
         lane.begin_max = lane.begin_max.max(transaction.begin);

@@ -49,13 +49,13 @@ impl Lost {
 /// Messages whose content is not what the row said, by the part that differs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Altered {
-    /// The body differs.
+    /// Messages whose body is not the payload that was inserted.
     pub payload: Violation,
-    /// The message was stored under another subject.
+    /// Messages that are stored under another subject than their row requires.
     pub subject: Violation,
-    /// The message names another ordering key.
+    /// Messages that name another ordering key than their row has.
     pub key: Violation,
-    /// A header is missing, superfluous or differs.
+    /// Messages with a header that is missing, superfluous or has another value than expected.
     pub headers: Violation,
 }
 
@@ -64,7 +64,7 @@ pub struct Altered {
 pub struct CheckerReport {
     /// Number of events whose transaction committed, or turned out to have committed.
     pub committed: u64,
-    /// Messages in the stream, copies included.
+    /// Number of messages in the stream, copies included.
     pub stored: u64,
     /// Number of events in the dead letters.
     pub dead: u64,
@@ -78,7 +78,7 @@ pub struct CheckerReport {
     pub duplicates: Violation,
     /// Events that came after an event of their key that should have come later.
     pub inversions: Violation,
-    /// Messages that are not what the row said.
+    /// Messages with another payload, subject, key or header than their row requires.
     pub altered: Altered,
     /// Events that are dead letters and in the stream too.
     pub dead_and_stored: Violation,
@@ -105,7 +105,7 @@ impl CheckerReport {
         ]
     }
 
-    /// Whether nothing is wrong.
+    /// Whether the check found no fault of any kind.
     pub fn is_clean(&self) -> bool {
         self.findings().iter().all(|(_, finding)| finding.count == 0)
     }

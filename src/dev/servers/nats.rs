@@ -159,7 +159,7 @@ impl Nats {
         matches!(line, Ok(Ok(line)) if line.contains(&self.name) && line.contains("\"jetstream\":true"))
     }
 
-    /// The client URL.
+    /// The URL at which clients connect to this server.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }

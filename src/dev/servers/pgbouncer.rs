@@ -229,7 +229,8 @@ impl Pgbouncer {
             let mut answer = Box::pin(client.simple_query(command));
             tokio::select! { biased;
                 result = &mut answer => return result.map_err(failed),
-                // A connection that ends first is broken; then the command returns the error.
+                // The connection ended before the answer came, so it is broken, and the command
+                // below fails.
                 _ = &mut connection => {}
             }
             answer.await.map_err(failed)

@@ -194,7 +194,8 @@ impl Postgres {
         let mut work = Box::pin(client.batch_execute(statements));
         tokio::select! { biased;
             result = &mut work => return result.map_err(failed),
-            // A connection that ends first is broken; then the statement returns the error.
+            // The connection ended before the answer came, so it is broken, and the statement below
+            // fails.
             _ = &mut connection => {}
         }
         work.await.map_err(failed)

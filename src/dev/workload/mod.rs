@@ -49,19 +49,19 @@ pub struct Options {
     pub seed: u64,
     /// Whether writers lock the keys that they write to.
     pub order: Order,
-    /// Events without a key, in a hundred.
+    /// Percentage of events that have no key.
     pub keyless_percent: u32,
-    /// Events without a payload, in a hundred.
+    /// Percentage of events that have no payload.
     pub null_percent: u32,
-    /// Transactions that are rolled back as a whole, in a hundred.
+    /// Percentage of transactions that are rolled back as a whole.
     pub rolled_back_percent: u32,
-    /// Transactions that take back some rows by a savepoint, in a hundred.
+    /// Percentage of transactions that insert some rows and roll them back to a savepoint.
     pub savepoint_percent: u32,
-    /// Transactions that stay open for a while after their inserts, in a hundred.
+    /// Percentage of transactions that stay open for a while after their inserts.
     pub held_open_percent: u32,
-    /// Transactions that draw their id a while before their first insert, in a hundred.
+    /// Percentage of transactions that draw their id a while before their first insert.
     pub early_xid_percent: u32,
-    /// Transactions that are committed in two phases with a pause between, in a hundred.
+    /// Percentage of transactions that are committed in two phases with a pause between.
     pub prepared_percent: u32,
     /// The longest pause, inclusive, of a transaction that stays open, waits before its inserts, or
     /// waits between its two phases.
@@ -157,7 +157,7 @@ struct Shared {
     options: Options,
     progress: Arc<WorkloadProgress>,
     started: Instant,
-    /// Events that no writer has undertaken to commit yet.
+    /// Number of events that no writer has undertaken to commit yet.
     unclaimed: AtomicU64,
     /// The last number given to an event of each key. Guarded by the key's lock in the database.
     key_seqs: Vec<AtomicU64>,

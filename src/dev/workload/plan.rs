@@ -135,7 +135,8 @@ impl PlannedRow {
             event_version: if random.percent(90) { 1 } else { 2 },
             payload: Some(draw_payload(random, options, way)).filter(|_| !is_null),
             headers,
-            // The actor has to be percent-encoded in the message.
+            // The name contains characters that the message's header has to percent-encode: a
+            // letter outside ASCII, spaces and quotes.
             actor: random.percent(25).then_some("Zoë \"Z\" Q"),
         }
     }

@@ -61,7 +61,8 @@ impl WriterSession {
 
     async fn connect(options: &Options) -> Result<Self, Error> {
         let (client, connection) = tokio_postgres::connect(&options.url, NoTls).await?;
-        // The client of this connection reports the same error.
+        // An error of the connection is ignored here, because each statement over it fails with an
+        // error too.
         tasks::drive(async move { drop(connection.await) });
         let prepare = async |text: &str| client.prepare(&in_schema(text, options)).await;
         // All statements are prepared in one round trip, because some tests cut connections by the
@@ -177,8 +178,8 @@ impl WriterSession {
             if client.query_one(include_str!("sql/prepared.sql"), &[&gid]).await?.try_get(0)? {
                 client.batch_execute(&format!("COMMIT PREPARED '{gid}'")).await?;
             }
-            // After a crash the server may not have reached this transaction id again. Then the
-            // statement fails, and the transaction is not running.
+            // The statement fails when a server that has crashed has not given out this transaction
+            // id again. The transaction is not running then.
             let status = client.query_one(include_str!("sql/in_progress.sql"), &[&xid]).await;
             let running = status.and_then(|row| row.try_get(0)).unwrap_or(false);
             if !running || Instant::now() > deadline {
