@@ -22,7 +22,7 @@ pub enum RelayError {
          newer postrider"
     )]
     NewerSchema {
-        /// The schema.
+        /// Name of the schema.
         schema: String,
         /// Version of the schema.
         have: i32,
@@ -35,7 +35,7 @@ pub enum RelayError {
          newer postrider"
     )]
     NewerFunctions {
-        /// The schema.
+        /// Name of the schema.
         schema: String,
         /// Version of the program that installed the functions.
         program: String,

@@ -126,7 +126,7 @@ pub struct RelaySettings {
     pub grace: Duration,
     /// Whether to accept a database that was restored into another cluster.
     pub rescan: bool,
-    /// Notifies that a condition of the contract is broken.
+    /// Notifies the loop that the outbox breaks a condition which the relay requires of it.
     pub recheck: Arc<Notify>,
     /// Notifies that this instance is to yield its lease to another one.
     pub yielding: Arc<Notify>,

@@ -29,8 +29,8 @@ const SHARED: [Chore; 5] =
     [Chore::Retention, Chore::Letters, Chore::ConsumerKeys, Chore::Grants, Chore::Producers];
 
 impl Duty {
-    /// Duty of a flow; `None` while it starts or ends, and for a standby, which measures over its
-    /// only session.
+    /// Duty of a flow. `None` for a flow without chores: one that starts or ends, or a standby,
+    /// which measures the backlog over the session that it has.
     pub(super) fn of(status: &Status) -> Option<Self> {
         match status.phase {
             Phase::Starting if matches!(status.postgres, LinkStatus::Down { .. }) => {
@@ -144,8 +144,8 @@ impl Agenda {
 fn interval(duty: Duty, chore: Chore) -> Duration {
     match (duty, chore) {
         (_, Chore::Depth | Chore::Checkpoint) => Duration::from_secs(5),
-        // The interval is shorter than the age at which a reader of the note takes the leader for
-        // silent.
+        // Readers take a leader for silent when its note for `postrider status` is 25 s old, so the
+        // note is written more often than that.
         (_, Chore::Note) | (Duty::Waiting, Chore::Grants) => Duration::from_secs(10),
         (_, Chore::Producers) => Duration::from_secs(20),
         // A denied permission makes the chore of the grants due at once, so its interval may be

@@ -1,4 +1,5 @@
-//! Deletion of old dedup keys of consumers. No redrive of the event of a deleted key is expected.
+//! Deletion of old dedup keys, by which consumers recognise an event that comes again. Nobody is
+//! expected to redrive an event whose key is so old.
 
 use std::time::Duration;
 

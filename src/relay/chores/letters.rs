@@ -5,8 +5,8 @@ use tracing::info;
 use super::ChoreSettings;
 use crate::{outbox::Upkeep, pg::error::QueryError};
 
-/// Most statements of one run of this chore. Each deletes some thousand rows. The next run follows
-/// in a minute.
+/// Maximum number of statements in one run of this chore. Each deletes some thousand rows. The next
+/// run follows in a minute.
 const ROUND: usize = 20;
 
 pub(super) async fn forget(session: &Upkeep, settings: &ChoreSettings) -> Result<(), QueryError> {

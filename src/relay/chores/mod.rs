@@ -115,7 +115,7 @@ struct ChoreRunner {
     connect_failures: u32,
 }
 
-/// Share of a flow in the chores.
+/// Chores that a flow runs: its own, with or without those for the whole outbox.
 #[derive(Debug, Clone, Copy)]
 enum ChoreShare {
     /// Chores of its own, and those for the whole outbox.
@@ -222,7 +222,8 @@ impl ChoreRunner {
                         !std::mem::take(&mut status.missing_grants).is_empty()
                     });
                 }
-                // Without a leading flow the relay itself logs what it waits for.
+                // While no flow leads, the relay itself logs that it waits for Postgres, so the
+                // chores need no warning.
                 let is_led = self.flows.iter().any(|flow| flow.duty.is_some_and(Duty::leads));
                 if self.connect_failures == FAILURES_LOGGED && is_led {
                     warn!(
@@ -276,7 +277,8 @@ impl FlowChores {
     async fn changed(&mut self) {
         let noted = self.noted.clone().unwrap_or_default();
         let duty = self.duty;
-        // A note that could not be written waits for its time, even when its summary has changed.
+        // After a failure to write the note, the next attempt waits for its time, even when the
+        // summary has changed.
         let may_note = duty.is_some_and(Duty::leads) && self.agenda.can_hurry(Chore::Note);
         let changed = |status: &Status| {
             let is_news = may_note && note::summary(status) != noted;
@@ -389,7 +391,8 @@ impl FlowChores {
         if error.class() == Class::Permission {
             self.agenda.hurry(Chore::Grants, now);
         }
-        // Without a leading flow the relay itself logs what it waits for.
+        // The relay of a flow that does not lead logs what it waits for, so the failed chore needs
+        // no warning.
         let is_news = failures == FAILURES_LOGGED || failures.is_multiple_of(LOGGED_AGAIN);
         if is_news && duty != Duty::Waiting {
             warn!(

@@ -58,6 +58,7 @@ pub(super) fn summary(status: &Status) -> String {
     let findings = status.findings(Instant::now());
     let codes = findings.iter().filter(|finding| is_ours(finding.code));
     let codes: Vec<_> = codes.map(|finding| finding.code.as_str()).collect();
-    // The note of an earlier term does not count for a new one.
+    // The term is part of the summary, because readers ignore a note of an earlier term: each term
+    // writes a note.
     format!("{} {} {}", status.term, codes.join(","), text_of(status))
 }

@@ -36,7 +36,8 @@ pub(in crate::relay) enum Loading {
     Blocked(Result<BlockedKeys, QueryError>),
     /// Marks that are due.
     Due(Result<DueLetters, QueryError>),
-    /// Letters of these keys. When they were loaded, every event with a lower ticket was settled.
+    /// Letters of the keys that were due. When the load began, every event with a ticket (its
+    /// number in memory) below this one was settled.
     Keys(Result<Vec<KeyLetters>, QueryError>, Ticket),
 }
 
@@ -184,7 +185,8 @@ impl Holding {
         let wait = if found { Some(RELOAD) } else { next_in };
         let wait = wait.map_or(self.letters.interval, |wait| wait.min(self.letters.interval));
         self.letters.load_at = self.letters.load_at.min(now + wait);
-        // When no key is left to load, each due letter is in memory, or its record is unwritten.
+        // All due letters count as read when no key is left to load: each is in memory, or its
+        // record is unwritten.
         if self.letters.keys.is_empty() {
             self.delivery.letters_read();
         }
@@ -213,7 +215,7 @@ impl Holding {
         (wanted && may).then_some(self.letters.record_at)
     }
 
-    /// Absorbs the result of writing a part of records.
+    /// Absorbs the result of a write of records of letters: of all that wait, or of a part.
     pub(in crate::relay) fn recorded(
         &mut self,
         mut records: Records,

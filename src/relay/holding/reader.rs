@@ -29,8 +29,8 @@ const DROWSY: Backoff =
 /// Granularity of the runtime's timers, which round up.
 const TIMER_TICK: Duration = Duration::from_millis(1);
 
-/// Rows of a poll, inclusive, up to which polls keep `poll_interval`. With more rows the pause
-/// grows, so that a poll costs little beside its rows.
+/// Number of rows of a poll, inclusive, up to which the pause after it is `poll_interval`. With
+/// more rows the pause grows, so that a poll costs little beside its rows.
 const PLENTY: u32 = 16;
 
 /// Longest pause between polls that return many rows, unless `poll_interval` is longer.
@@ -66,7 +66,7 @@ pub(in crate::relay) struct OutboxReader {
     /// Whether a notification came since the last reading began. The reading may have missed its
     /// rows.
     woken: bool,
-    /// Late transactions of the span that is being read, once the database has named them.
+    /// Late transactions whose rows are being read, once the database has named them.
     late: Late,
 }
 
@@ -81,7 +81,8 @@ enum ReaderState {
 
 /// Result of one reading of the outbox.
 pub(in crate::relay) struct Reading {
-    /// New target with its floor; `None` while the previous span is not read to its end.
+    /// New target with its floor; `None` when there is no new one, for instance because the rows up
+    /// to the previous target are not all read.
     begin: Option<(Snapshot, Seq)>,
     late: Late,
     page: Option<Page>,
@@ -90,7 +91,7 @@ pub(in crate::relay) struct Reading {
 
 /// Start of a reading.
 pub(in crate::relay) struct Start {
-    /// Position up to which rows are read.
+    /// Position from which the reading goes on. Rows up to it have been read already.
     pub(in crate::relay) cursor: Position,
     /// Exclusive lower bound for the `seq` of rows whose transaction begins from now on.
     pub(in crate::relay) fence: Seq,
@@ -107,8 +108,8 @@ enum Gate {
     OpenTooLate,
 }
 
-/// Late transactions of the span that is being read. They were open in the settled snapshot, and
-/// have ended since.
+/// Late transactions: they were open in the settled snapshot and have ended since, so their rows
+/// are read with the newer ones.
 #[derive(Debug, Clone)]
 enum Late {
     Known(Option<String>),
@@ -117,7 +118,8 @@ enum Late {
 
 /// Absorbed reading, as the holding admits it.
 pub(in crate::relay) struct ReadResult {
-    /// New target with its floor; `None` while the previous span is not read to its end.
+    /// New target with its floor; `None` when there is no new one, for instance because the rows up
+    /// to the previous target are not all read.
     pub(in crate::relay) begin: Option<(Snapshot, Seq)>,
     /// Rows; `None` when there was no reason to read any.
     pub(in crate::relay) page: Option<Page>,
@@ -262,8 +264,8 @@ async fn read_page(
     }
     let late = match late {
         Late::Known(late) => late,
-        // The late transactions of the span are still unknown: a poll has found too many rows, or
-        // the reading goes on inside of the span.
+        // The database has not named the late transactions yet: a poll has found too many rows, or
+        // the reading goes on in the middle of the rows up to the target.
         Late::Unknown => outbox.late(&cursor.settled).await?,
     };
     let page = outbox.page(&cursor, late.as_deref(), limits).await?;

@@ -23,8 +23,8 @@ use crate::{
 /// same ids.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Time for which a moved position waits to be written when no row is settled with it, for instance
-/// because only other tables were written.
+/// Time for which a position that has moved waits to be written when no event is settled with it.
+/// For instance, only transactions that wrote to other tables have ended.
 const MOVE_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Holding {

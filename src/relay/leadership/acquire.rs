@@ -117,8 +117,8 @@ impl Relay {
     /// Opens a session whose schema fits this binary.
     async fn open_outbox(&self) -> Result<Result<Arc<Outbox>, NotYet>, RelayError> {
         let settings = &self.settings;
-        // The server ends a session that is cut off, but not before the leader has stopped trusting
-        // its lease: a standby takes over when it sees that the session has ended.
+        // Postgres ends a session that is cut off, and a standby then takes over. The timeout is so
+        // long that the leader has stopped trusting its lease before.
         let silent = format!("{}s", settings.candidate.length.as_secs().max(10));
         let own = [("tcp_user_timeout", silent.as_str()), ("tcp_keepalives_idle", silent.as_str())];
         let session = [&SESSION_SETTINGS[..], &own].concat();

@@ -152,7 +152,8 @@ pub async fn watch(mut flows: Vec<Watched>, shutdown: Shutdown) {
         let RelaySettings { database, schema, .. } = &first.settings;
         let inspection = match connect(database, "contract", &SESSION_SETTINGS).await {
             Ok(connection) => Inspection::new(connection, schema.clone()),
-            // The relay's own session reports the failure of Postgres.
+            // A failure of Postgres is reported by the relay's own session, so this check logs it
+            // for debugging only.
             Err(error) => {
                 debug!(%error, "could not check the outbox's tables; they are checked again in a minute");
                 continue;

@@ -71,7 +71,8 @@ pub(super) async fn resume(
         Course::Onward => HashSet::new(),
         Course::Again => outbox.lettered().await?,
     };
-    // The mark of another stream says nothing about this one.
+    // The stored sequences count only for the stream that they were stored for. With another stream
+    // the relay begins without any.
     let ours = stream_identity.filter(|(name, _)| *name == settings.stream.name);
     let stream = if ours.is_some() { stream } else { StreamMark::default() };
     info!(term, stream_seq = stream.acked, "relaying");
@@ -106,8 +107,8 @@ pub(super) async fn resume(
     Ok(Resumed::Holding(Box::new(holding)))
 }
 
-/// Earlier run, extended to any row when the route has rivals: relays with another number of
-/// shards. A rival may have published events above this relay's sent bound.
+/// Extends the earlier run to any row when the route has rivals, which are relays with another
+/// number of shards. A rival may have published events above this relay's sent bound.
 async fn with_rivals(
     earlier: EarlierRun,
     outbox: &Outbox,

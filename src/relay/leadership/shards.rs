@@ -50,7 +50,7 @@ pub(in crate::relay) async fn spread(
     Ok(())
 }
 
-/// Number of shards that an instance yields, so that each instance leads about as many.
+/// Number of shards that an instance yields, so that each instance leads about the same number.
 fn excess(shards: usize, instances: usize, led: usize) -> usize {
     led.saturating_sub(shards.div_ceil(instances.max(1)))
 }

@@ -188,8 +188,8 @@ impl EndedSession {
         seen.insert(known.unwrap_or_else(|| Self { term, seen: clock::now() })).seen
     }
 
-    /// The term, once so much time has passed that a live leader has noticed the end of its session
-    /// too. `None` before that. A notification does not shorten the time.
+    /// The term, once a live leader must have noticed the end of its session too; `None` before
+    /// that. A notification that wakes the standby does not shorten this wait.
     fn is_certain(&self, now: Instant) -> Option<i64> {
         (now >= self.seen + NOTICES_WITHIN).then_some(self.term)
     }

@@ -100,9 +100,9 @@ mod system {
             self.is_guarding.store(true, SeqCst);
         }
 
-        /// Stops guarding, because no event is in memory or the loop has ended. A message that is
-        /// still in the client library then is written already, or is dropped with a connection
-        /// that leaves two pings unanswered.
+        /// Stops guarding, because no event is in memory or the loop has ended. The client library
+        /// has then written its messages, or drops them with a connection that leaves two pings
+        /// unanswered.
         pub(in crate::relay) fn rest(&mut self) {
             self.is_guarding.store(false, SeqCst);
             // The signal reaches every flow of the process. So a timer that runs on would end the

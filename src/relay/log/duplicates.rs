@@ -13,7 +13,7 @@ use crate::{
     wire::Message,
 };
 
-/// Meaning of a log that recognises an id and does not contain the message.
+/// Conclusion when the log recognises the id of a message but does not contain the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::relay) enum Absence {
     /// The message was in the log, and was consumed or dropped since.

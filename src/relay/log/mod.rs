@@ -29,7 +29,8 @@ use crate::{
 
 use self::regression::Regression;
 
-/// Most complaints of the server that are remembered, so that each is logged once per connection.
+/// Maximum number of the server's complaints that are remembered, so that each is logged once per
+/// connection.
 const DENIALS_MAX: usize = 16;
 
 /// Log of the broker: the sink, and whether the log behind it may be used.
@@ -64,7 +65,7 @@ pub(in crate::relay) struct BrokerLog {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LogState {
     Disconnected,
-    /// Connected. The log is verified at this time, before anything is published.
+    /// A connection exists. The log is verified at the time `at`, before anything is published.
     Unverified {
         at: Instant,
     },

@@ -29,7 +29,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// come since, so another pass follows.
 const FRESH: Duration = Duration::from_millis(500);
 
-/// Most passes of a scan. The bound ends a scan beside publishers that write as fast as it reads.
+/// Maximum number of passes of a scan. Without a maximum a scan would not end beside publishers
+/// that write as fast as it reads.
 const PASSES_MAX: u32 = 10;
 
 /// Result of a scan.
@@ -163,7 +164,8 @@ impl Collected {
 
     fn add(&mut self, sighting: &Sighting, ours: &RecognisedEvent) {
         if self.ids.len() >= SCANNED_IDS_MAX {
-            // The oldest events are settled first, so they matter least.
+            // The ids of the older half are dropped: their events are the first to be settled, so
+            // they matter least.
             let half = SCANNED_IDS_MAX / 2;
             self.forgotten += half as u64;
             drop(self.ids.drain(..half));

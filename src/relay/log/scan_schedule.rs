@@ -63,7 +63,8 @@ impl BrokerLog {
         self.scanning.start(scan::scan(scan, outbox, progress));
     }
 
-    /// Absorbs the result of a scan, as far as it concerns the log.
+    /// Absorbs the result of a scan: a complete scan is no longer due, a failed one is due again
+    /// later.
     pub(in crate::relay) fn take_scan(
         &mut self,
         result: Result<Scanned, ScanError>,

@@ -24,7 +24,8 @@ impl Relay {
         let mut messages: Vec<Message> = Vec::with_capacity(batch.len());
         for ticket in batch {
             let Some((event, _)) = holding.delivery.event(*ticket) else { break };
-            // An event that cannot be encoded is refused when it is the first of its lane.
+            // The batch ends before an event that cannot be encoded. That event is refused once it
+            // is the first of its lane.
             let Ok(message) = self.log.encoder.encode(event) else { break };
             messages.push(message);
         }

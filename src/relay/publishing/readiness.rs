@@ -50,7 +50,7 @@ impl Readiness {
         }
     }
 
-    /// Name in JSON.
+    /// Name of the condition in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ready => "ready",

@@ -18,7 +18,8 @@ use crate::{
 /// code, and one line at the end of the window has the counts.
 pub(in crate::relay) const LINES_MAX: usize = 20;
 
-/// Time within which [`LINES_MAX`] counts, from the first line on.
+/// Length of the window in which at most [`LINES_MAX`] lines are logged. The window begins with the
+/// first line.
 const WINDOW: Duration = Duration::from_secs(10);
 
 /// Number of events by error code. The program has few codes, so the map stays small.

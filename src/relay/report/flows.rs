@@ -54,8 +54,8 @@ impl FlowStatuses {
         findings
     }
 
-    /// Sum of the flows: the least of their phases, the worst of their connections and the sums of
-    /// their figures.
+    /// Sum of the flows: the phase of lowest `rank`, the worst connections and the sums of the
+    /// figures.
     pub fn sum(&self) -> Status {
         let mut statuses = self.0.iter().map(|(_, status)| status.clone());
         let first = statuses.next().unwrap_or_else(Status::starting);
@@ -93,7 +93,7 @@ fn add(one: Status, other: Status) -> Status {
     }
 }
 
-/// Order of the phases: a sum is in the least phase of its flows.
+/// Rank of a phase. The sum of several flows shows the phase with the lowest rank.
 fn rank(phase: Phase) -> u8 {
     match phase {
         Phase::Starting => 0,

@@ -30,14 +30,13 @@ use crate::{
     relay::{holding::Holding, log::BrokerLog, publishing::readiness::Readiness},
 };
 
-/// Interval between two status snapshots, at least.
+/// Shortest time between two status snapshots.
 const STATUS_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Interval between two log lines about busy answers, at least.
+/// Shortest time between two log lines about messages that the broker refuses for now.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Interval between two log lines about a publishing gate that is closed as misconfigured, at
-/// least.
+/// Shortest time between two log lines about a publishing gate that is closed as misconfigured.
 const MISCONFIGURED_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Reporter: the status and metrics of the relay, and what it has logged lately.
@@ -172,8 +171,8 @@ impl Reporter {
     ) {
         match (transition, delivery.breaker().cause()) {
             (Transition::None | Transition::WentBack, _) => return,
-            // A foreign service that answers for some subjects opens and closes the gate all the
-            // time.
+            // A foreign service that answers on some subjects makes the gate close and open all the
+            // time, so not every closure is logged.
             (Transition::Opened, Some((closure, _))) if !self.may_log_gate(closure.kind, now) => {
                 debug!(error = %closure.text, "nothing can be published just now; events wait");
             }
@@ -204,7 +203,8 @@ impl Reporter {
         !is_again
     }
 
-    /// Number of lines suppressed since the last one, when another line may be logged.
+    /// Whether another line about busy answers may be logged: `None` if not, else the number of
+    /// lines suppressed since the last one.
     fn may_log(&mut self) -> Option<u64> {
         let now = clock::now();
         if self.last_line.is_some_and(|last| now.duration_since(last) < LOG_INTERVAL) {
@@ -288,7 +288,8 @@ fn failure(kind: ClosureKind) -> Failure {
     }
 }
 
-/// Time since the row was written, by two clocks. It is a measure for people only.
+/// Time since the event occurred. The clocks of two machines are compared and may differ, so it is
+/// only a figure for people.
 fn since_written(event: &Event, now: Timestamp) -> Option<Duration> {
     now.duration_since(event.occurred_at?).try_into().ok()
 }

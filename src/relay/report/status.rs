@@ -46,7 +46,8 @@ pub struct Status {
     pub term: i64,
     /// Number of messages that the stream has acknowledged since the program started.
     pub published_total: u64,
-    /// Use of the acknowledged messages: published, or counted as unrouted.
+    /// Kind of the messages that `published_total` counts: published ones, or events that no route
+    /// takes.
     pub counts: Counted,
     /// When the loop last turned.
     pub last_turn: Heartbeat,
@@ -70,7 +71,7 @@ pub struct Status {
     pub failing: Vec<(Chore, u32)>,
     /// Abandoned positions of other relays, with the seconds since they moved.
     pub abandoned: Vec<(String, f64)>,
-    /// Findings about losses.
+    /// Findings about published events that the log has lost for good.
     pub alarms: Vec<Finding>,
     /// Findings about broken conditions of the contract that the relay does not repair.
     pub broken: Vec<Finding>,
@@ -216,7 +217,7 @@ pub fn blocker_of(error: &QueryError) -> Option<Blocker> {
     }
 }
 
-/// Use of the messages that a flow counts.
+/// Kind of the messages that a flow counts: published ones, or events that no route takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counted {
     /// The messages are published.
@@ -252,7 +253,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// Name in JSON and in texts.
+    /// Name of the phase in JSON and in texts.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
