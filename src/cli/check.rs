@@ -45,7 +45,7 @@ struct CheckItem {
 enum CheckResult {
     /// The checked part is as it should be.
     Fine,
-    /// The checked part works, and might lose events or time.
+    /// The checked part works, but events or time may be lost.
     Risky,
     /// The checked part does not work; the exit code says why.
     Refused(Exit),
@@ -73,7 +73,7 @@ impl CheckItem {
 /// Runs all checks, prints their findings, and exits with the code of the gravest refusal.
 pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     let loaded = globals.load_quietly(Scope::Everything)?;
-    // Warnings of the libraries are printed beside the findings.
+    // The log has warnings of the libraries. It goes to the standard error, beside the findings.
     logging::start_for_command();
     let mut findings = vec![CheckItem::fine("configuration", "complete and within its bounds")];
     findings.extend(loaded.notices.iter().map(|notice| match notice {
@@ -129,7 +129,8 @@ async fn check_route(config: &Config) -> Result<Vec<CheckItem>, Failure> {
     let is_refused = broker.iter().any(|it| matches!(it.result, CheckResult::Refused(_)));
     findings.extend(broker);
     let seen = seen.and_then(|seen| stream::finding(config, progress.as_ref(), &seen));
-    // A stream whose creation would be refused is not reported as one that a start creates.
+    // When the server would refuse to create the stream, the finding that a start creates it is
+    // left out.
     findings.extend(seen.filter(|it| !(is_refused && it.result == CheckResult::Fine)));
     Ok(findings)
 }

@@ -79,7 +79,8 @@ fn as_toml(Sections { origins, sections }: &Sections<'_>) -> String {
             let origin = origins.of(&format!("{section}.{name}"));
             lines.push(match (&value, origin) {
                 (Value::Null, _) => format!("# {name} is not set"),
-                // JSON's texts, numbers, booleans and lists are valid TOML.
+                // A value is printed as JSON: texts, numbers, booleans and lists of JSON are valid
+                // TOML too.
                 (_, origin) => format!("{name} = {value}  # {origin}"),
             });
         }

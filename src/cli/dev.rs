@@ -34,7 +34,7 @@ pub(super) struct Args {
     workload: WorkloadArgs,
 }
 
-/// The options of a stage to play with.
+/// The options of `postrider dev` without `--once`: servers and a relay to play with.
 #[derive(Debug, clap::Args)]
 struct PlayArgs {
     /// Without the small shop that shows events: servers and a relay, and nothing else
@@ -42,7 +42,7 @@ struct PlayArgs {
     no_demo: bool,
 }
 
-/// The options of a checked run.
+/// The options of `postrider dev --once`: one run whose result is checked.
 #[derive(Debug, clap::Args)]
 struct WorkloadArgs {
     /// How many events the workload commits

@@ -14,13 +14,13 @@ use crate::{
     },
 };
 
-/// End of a command; the numbers are those of `sysexits.h`. The systemd unit does not restart after
-/// [`Exit::Usage`], [`Exit::NoPermission`] and [`Exit::Configuration`].
+/// End of a command. Its exit codes from 65 up are those of `sysexits.h`. The systemd unit does not
+/// restart after [`Exit::Usage`], [`Exit::NoPermission`] and [`Exit::Configuration`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// Everything was done.
     Done,
-    /// Something failed that has no number of its own.
+    /// A failure for which there is no exit code of its own.
     Failed,
     /// The command line is wrong.
     Usage,
@@ -36,11 +36,11 @@ pub enum Exit {
     NoPermission,
     /// The configuration, the schema or the stream has to be changed by a person.
     Configuration,
-    /// The answer of `status --check`, in the numbers of monitoring plugins.
+    /// The result of `status --check`; its exit codes are those of monitoring plugins.
     Checked(Level),
 }
 
-/// The answer of a monitoring plugin.
+/// The result of `status --check`, as monitoring plugins grade it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
     /// Events flow.
@@ -54,7 +54,7 @@ pub enum Level {
 }
 
 impl Level {
-    /// The word that plugins print.
+    /// The word that monitoring plugins print for this result.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "OK",
@@ -190,7 +190,8 @@ pub(super) const COMMANDS: [(&str, &[Meaning]); 12] = [
     ("config", &[DONE, FAILED, USAGE, CONFIGURATION]),
 ];
 
-/// The paragraph of `--help` about a command's exit codes. The command is named by its words.
+/// The paragraph of `--help` about a command's exit codes. `command` is its words, such as `dlq
+/// list`.
 pub(super) fn help(command: &str) -> Option<String> {
     let parent = command.split(' ').next().unwrap_or_default();
     let listed = |name: &str| COMMANDS.iter().find(|(listed, _)| *listed == name);
@@ -234,7 +235,8 @@ impl From<&nats::NatsConnectError> for Exit {
     }
 }
 
-/// The hint of a command that changes letters, which the relay's own user may not do.
+/// The hint when a command of an operator lacks a permission. The relay's own database user may not
+/// change letters.
 const OPERATOR_HINT: &str = "this command needs the role postrider_operator: GRANT postrider_operator TO the \
      user of database.url, or name another user for this command with POSTRIDER__DATABASE__URL";
 
@@ -253,7 +255,7 @@ impl Failure {
         Self { exit, problems: vec![problem] }
     }
 
-    /// A failure with the text of an error and the next step, where there is one.
+    /// A failure with the text of an error, and a hint at the next step if there is one.
     pub(super) fn said(exit: Exit, error: &impl Display, hint: Option<Cow<'_, str>>) -> Self {
         let hint = hint.map(Cow::into_owned);
         Self::new(exit, Problem { hint, ..Problem::new(error.to_string()) })

@@ -102,7 +102,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
     let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are errors of clap too, with exit code 0.
+            // For `--help` and `--version`, clap returns an error with exit code 0.
             let is_printed = error.print().is_ok();
             return if is_printed && error.exit_code() == 0 { Exit::Done } else { Exit::Usage };
         }
@@ -149,7 +149,8 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
 }
 
 impl Globals {
-    /// Loads the configuration for a command that talks to a person: its log starts at warnings.
+    /// Loads the configuration for a command that a person runs. Logs warnings and errors only, and
+    /// among them the warnings about the configuration.
     fn load(self, scope: Scope) -> Result<Loaded, Failure> {
         let loaded = self.load_quietly(scope)?;
         logging::start_for_command();
@@ -161,7 +162,7 @@ impl Globals {
         Ok(loaded)
     }
 
-    /// Loads the configuration and leaves the notices to the caller.
+    /// Loads the configuration without logging what it warns of: the caller prints these notices.
     fn load_quietly(self, scope: Scope) -> Result<Loaded, Failure> {
         let route = self.route.clone();
         let mut loaded = Config::load(&self.sources(), scope)?;
@@ -189,13 +190,14 @@ impl Globals {
         Ok(loaded)
     }
 
-    /// The sources of the configuration.
+    /// The sources of the configuration: the environment, the named file and the keys of the
+    /// command line.
     fn sources(self) -> Sources {
         Sources::from_environment(self.config, self.settings)
     }
 }
 
-/// Removes all routes but the named one.
+/// Removes all routes but the named one from the loaded configuration.
 fn choose(loaded: &mut Loaded, route: &str) -> Result<(), Failure> {
     let names: Vec<_> =
         loaded.routes.iter().map(|it| it.config.relay.name.as_str().to_owned()).collect();
@@ -209,7 +211,7 @@ fn choose(loaded: &mut Loaded, route: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Calls `ask` for each route, one after the other.
+/// Calls `ask` for each route in turn, and returns the answers in the order of the routes.
 async fn ask_each<T, E>(
     loaded: &Loaded,
     ask: impl AsyncFn(&Config) -> Result<T, E>,

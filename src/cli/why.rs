@@ -77,7 +77,7 @@ fn lines(status: &KeyStatus) -> Vec<String> {
     lines
 }
 
-/// The lines about a letter.
+/// Lines of text about the letter that a key waits for: its state, its attempts and its error.
 fn about(key: &AggregateKey, head: &WaitingLetter) -> Vec<String> {
     let letter = &head.letter;
     let (behind, id) = (events(head.behind), letter.id);

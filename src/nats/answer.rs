@@ -59,13 +59,14 @@ pub struct ExpectedStream<'a> {
 }
 
 impl ExpectedStream<'_> {
-    /// Whether an answer with this name and domain comes from the expected stream.
+    /// Whether an answer that names this stream and JetStream domain comes from the expected
+    /// stream.
     pub fn is(self, stream: &str, domain: Option<&str>) -> bool {
         self.stream == stream && self.domain == domain
     }
 }
 
-/// A stream by its name and its domain, for people.
+/// Text that names a stream and its JetStream domain for a person.
 fn named(stream: &str, domain: Option<&str>) -> String {
     match domain {
         Some(domain) => format!("stream \"{stream}\" of JetStream domain \"{domain}\""),
@@ -73,11 +74,12 @@ fn named(stream: &str, domain: Option<&str>) -> String {
     }
 }
 
-/// Outcome of a publish, by its answer. Only the expected stream may take the message.
+/// Outcome of a publish, read from its answer. Only the expected stream may store the message.
 pub(super) fn classify_answer(answer: Answer<'_>, wanted: ExpectedStream<'_>) -> Outcome {
     let ExpectedStream { stream, domain } = wanted;
     let Answer::Payload(payload) = answer else {
-        // The subject was validated against the stream before, so it is not malformed.
+        // The relay has checked the subject against the stream before, so the subject is not why
+        // nobody answers.
         return unavailable(format!(
             "no stream answers for the subject (stream \"{stream}\" missing or leaderless)"
         ));
@@ -106,7 +108,7 @@ pub(super) fn classify_answer(answer: Answer<'_>, wanted: ExpectedStream<'_>) ->
     }
 }
 
-/// Outcome of a publish, by an API error.
+/// Outcome of a publish that JetStream answered with this error.
 pub(super) fn classify_error(error: &ApiError) -> Outcome {
     let text = format!("{} (JetStream code {})", error.description, error.err_code);
     match error.err_code {
@@ -115,7 +117,7 @@ pub(super) fn classify_error(error: &ApiError) -> Outcome {
         10077 if is_full_subject(&error.description) => {
             busy(SUBJECT_FULL, text, Attempt::CountsAsWait)
         }
-        // The message is larger than the store accepts, however much space is free.
+        // The message is larger than the stream's storage accepts, however much space is free.
         10077 if is_too_large(&error.description) => rejected("payload_too_large", text),
         10054 => rejected("payload_too_large", text),
         10097 => rejected("headers_too_large", text),

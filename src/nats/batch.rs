@@ -24,7 +24,7 @@ use crate::{
 /// Rule of a fast batch: it ends at the first message that is missing or refused.
 const FAST_RULES: &str = "fail";
 
-/// Messages between two answers to a fast batch, at most. The server answers more often than that.
+/// Number of messages of a fast batch after which the server has to answer; it answers more often.
 const FAST_FLOW: u16 = u16::MAX;
 
 /// Beginning of an answer that reports progress with a fast batch.
@@ -47,7 +47,7 @@ pub(super) struct BatchesInFlight {
 }
 
 impl BatchesInFlight {
-    /// Hands a batch to the client, to be answered under this number.
+    /// Hands a batch to the NATS client. The server's answer to the batch will carry this number.
     ///
     /// # Errors
     /// When the batch was handed over in part only, or not at all.
@@ -78,7 +78,8 @@ impl BatchesInFlight {
         numbers
     }
 
-    /// Takes out the batch of a number; `None` when the number belongs to a single message.
+    /// Removes the batch with this publish number; `None` when the number belongs to a single
+    /// message.
     pub(super) fn take(&mut self, number: u64) -> Option<SentBatch> {
         if self.sent.is_empty() { None } else { self.sent.remove(&number) }
     }
@@ -169,7 +170,8 @@ fn classify(
     (kind, messages): (BatchKind, usize),
 ) -> BatchOutcome {
     let Answer::Payload(payload) = answer else {
-        // The answer says that nobody listens. For a fast batch it may be about one message only.
+        // The answer says that nobody listens on a subject. In a fast batch that may concern one
+        // message.
         let text = "no stream answers for the subject".to_owned();
         return not_taken(kind, text);
     };

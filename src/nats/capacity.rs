@@ -1,4 +1,4 @@
-//! Capacity of a stream and its account, for `check`.
+//! Reads for `postrider check` how much of the limits of a stream and its account is in use.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use tokio::time::timeout;
 use super::stream_info::find;
 use crate::broker::BrokerError;
 
-/// Time for the answer about the account. Few users may ask for it, and without the permission no
-/// answer comes.
+/// Longest wait for the server to describe the account. To a user without the permission to ask,
+/// which is the usual case, the server never answers.
 const ACCOUNT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Use of a limited resource.
+/// Limited resource of a stream or account, with the amount in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Used {
     /// Name of the resource.
@@ -23,11 +23,11 @@ pub struct Used {
     pub max: u64,
 }
 
-/// Capacity of a stream, for `check`.
+/// Limits of a stream, and how much of them is in use, for `postrider check`.
 #[derive(Debug, Clone, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "settings of the stream, each by itself")]
 pub struct Capacity {
-    /// Use of the stream's limits, and of the account's if they could be asked for.
+    /// Resources that the stream limits. Those of the account follow, if the server described it.
     pub used: Vec<Used>,
     /// Whether the stream refuses a message that does not fit, instead of dropping its oldest ones.
     pub refuses: bool,

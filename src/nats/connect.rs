@@ -28,19 +28,19 @@ use crate::{
     delivery::Backoff,
 };
 
-/// Connection events that wait for the relay, at most. A further event is dropped; the end of the
-/// connection is reported separately, by [`NatsConnection::ended`].
+/// Maximum number of connection events that the relay has not read yet. A further event is dropped;
+/// the end of the connection is reported separately, by [`NatsConnection::ended`].
 const EVENTS_MAX: usize = 256;
 
-/// Waits between attempts to connect.
+/// Waits between attempts to connect to NATS.
 const RECONNECT: Backoff =
     Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(2) };
 
-/// Time that the client gets to report by itself that an attempt took too long.
+/// Time after `connect_timeout` in which the NATS client may still report why an attempt failed.
 const ENDS_WITHIN: Duration = Duration::from_millis(200);
 
-/// Interval at which the state of a connection is checked. Its end may have been reported before
-/// anybody listened.
+/// Interval at which the state of a connection is checked. The client may have reported the end of
+/// the connection before anybody listened.
 const STATE_CHECK: Duration = Duration::from_secs(1);
 
 /// Server list of a client that must not reconnect: no server can listen on port 0.
@@ -58,7 +58,7 @@ pub struct Connector {
     advertised: Vec<ServerAddr>,
 }
 
-/// Connection, with the client that serves it alone.
+/// Connection to NATS, with a client of its own that serves no other connection.
 #[derive(Debug)]
 pub struct NatsConnection {
     /// Client, which never reconnects.
@@ -69,8 +69,8 @@ pub struct NatsConnection {
     pub api_prefix: String,
     /// Events of the client, among them the complaints of the server.
     pub events: mpsc::Receiver<Event>,
-    /// Token that is cancelled when the connection has ended. Cancelling it gives the connection
-    /// up.
+    /// Token that is cancelled when the connection has ended. Whoever cancels the token gives the
+    /// connection up.
     pub ended: CancellationToken,
 }
 
@@ -133,7 +133,7 @@ impl Connector {
                 if matches!(event, Event::Disconnected | Event::Closed) {
                     on_end.cancel();
                 }
-                // A full channel loses this event and nothing else.
+                // When the channel is full, this event is lost and no other.
                 if sender.try_send(event).is_err() {
                     tracing::debug!(
                         "dropped a notice of the NATS client, which concerns no event of the outbox: its reader has ended or is behind"
@@ -164,10 +164,10 @@ impl Connector {
         }
     }
 
-    /// Tries to connect for as long as one attempt may take.
+    /// Tries to connect, again and again, until the time that one attempt may take is over.
     ///
     /// # Errors
-    /// The failure of the last attempt within that time.
+    /// A refused login at once; otherwise the last failure within that time.
     pub async fn connect_in_time(&mut self) -> Result<NatsConnection, NatsConnectError> {
         let within = self.config.connect_timeout.0;
         // The client ends an attempt after `connect_timeout` itself, and gives the reason.
@@ -203,7 +203,7 @@ impl Connector {
             .ping_interval(config.ping_interval.0)
             .client_capacity(self.capacity)
             .subscription_capacity(self.capacity)
-            // Subjects are validated by `wire` already.
+            // The module `wire` has validated the subjects already, so the client need not.
             .skip_subject_validation(true))
     }
 }
@@ -218,8 +218,8 @@ fn addresses(config: &config::NatsConfig) -> Result<Vec<ServerAddr>, NatsConnect
         .map_err(NatsConnectError::Url)
 }
 
-/// Keeps one connection open as long as the receiver exists: opens it, hands it over, waits for its
-/// end, opens the next.
+/// Opens a connection, sends it to the publisher, waits for its end and opens the next one. Returns
+/// when the receiver of `connections` is gone.
 pub async fn keep_connected(
     mut connector: Connector,
     connections: mpsc::Sender<NatsConnection>,
@@ -251,7 +251,7 @@ pub async fn keep_connected(
     }
 }
 
-/// Hands a connection over and waits for its end.
+/// Sends a connection to the publisher, and waits until the connection ends.
 async fn outlive(
     connection: NatsConnection,
     connections: &mpsc::Sender<NatsConnection>,
@@ -259,7 +259,7 @@ async fn outlive(
 ) {
     let (client, ended) = (connection.client.clone(), connection.ended.clone());
     let handing = async {
-        // The receiver is gone when the program ends.
+        // Sending fails only while the program ends, because the publisher is gone then.
         if connections.send(connection).await.is_ok() {
             ended.cancelled().await;
         }

@@ -18,18 +18,18 @@ pub enum NatsConnectError {
     File {
         /// Key of the configuration that names the file.
         key: &'static str,
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Failure of the file.
+        /// Reason why the file cannot be read.
         reason: String,
     },
     /// A private key is readable by other users.
     #[error("nats.tls_key {} can be read by others, so it is not used", path.display())]
     ExposedKey {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// A file with a secret cannot be read any more.
+    /// A file with a secret, which was readable at the start, cannot be read any more.
     #[error("{0}")]
     Secret(String),
     /// `nats.url` cannot be parsed.
@@ -49,10 +49,10 @@ pub enum NatsConnectError {
         /// Advice for an operator.
         hint: &'static str,
     },
-    /// No host has the name.
+    /// No host has the name that the configuration gives for the server.
     #[error("the host is unknown: {0}")]
     UnknownHost(String),
-    /// The port is closed.
+    /// The host refuses the connection: nothing listens on the server's port.
     #[error("nothing listens there: {0}")]
     Closed(String),
     /// A server accepted the connection and stayed silent, or the network dropped every packet.

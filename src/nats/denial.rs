@@ -15,13 +15,13 @@ pub(super) fn is_denial(text: &str) -> bool {
     text.to_ascii_lowercase().contains("permissions violation")
 }
 
-/// Subject in `Permissions Violation for Publish to "orders.placed"`.
+/// Subject in a complaint such as `Permissions Violation for Publish to "orders.placed"`.
 pub(super) fn denied_subject(text: &str) -> Option<String> {
     let (_, rest) = text.split_once("for Publish to \"")?;
     rest.split_once('"').map(|(subject, _)| subject.to_owned())
 }
 
-/// Denial for a complaint; its scope follows from the subject in the complaint.
+/// Denial for a complaint. The subject in the complaint says what the server denies.
 pub(super) fn denial(complaint: String, api_prefix: &str) -> Absorbed {
     let forbidden = denied_subject(&complaint)
         .map_or(Forbidden::Everything, |subject| scope(subject, api_prefix));
@@ -38,7 +38,8 @@ fn closure(text: String) -> Closure {
     Closure::with_hint(ClosureKind::PermissionDenied, text, HINT)
 }
 
-/// The scope of a denial: a request to JetStream, or the events of a subject.
+/// Scope of a denial, by the denied subject: a kind of request to JetStream, or the events of that
+/// subject.
 fn scope(subject: String, api_prefix: &str) -> Forbidden {
     let request = subject.strip_prefix(api_prefix).and_then(|rest| rest.strip_prefix('.'));
     let Some(request) = request else { return Forbidden::Subject(subject) };
@@ -48,7 +49,7 @@ fn scope(subject: String, api_prefix: &str) -> Forbidden {
     } else if is_one_of(&["CONSUMER.CREATE", "CONSUMER.MSG.NEXT"]) {
         Forbidden::Scanning
     } else {
-        // The relay can do without the other requests: they compare single messages, or delete a
+        // The relay works without the remaining requests, which read single messages or delete a
         // consumer.
         Forbidden::Spare
     }

@@ -60,7 +60,7 @@ impl Fault {
     }
 }
 
-/// Name of a stream in texts.
+/// Text that names a stream, such as `stream "EVENTS"`.
 pub(super) fn named(stream: &str) -> String {
     format!("stream \"{stream}\"")
 }

@@ -38,7 +38,7 @@ impl LiveConnection {
     /// Number of the publish to which an answer on this subject belongs.
     pub(super) fn number_of(&self, subject: &str) -> Option<u64> {
         let place = subject.strip_prefix(&self.reply_prefix)?;
-        // The part behind the number comes from the server, in answers to a fast batch.
+        // In the answers to a fast batch, the subject goes on after the number.
         let number = place.split_once('.').map_or(place, |(number, _)| number);
         number.parse().ok()
     }
@@ -49,7 +49,7 @@ impl LiveConnection {
         batch_id(&self.reply_prefix, number)
     }
 
-    /// Hands a message to the client, without waiting.
+    /// Hands a message to the NATS client, without waiting.
     ///
     /// # Errors
     /// [`NotSent`] says whether it may go later.

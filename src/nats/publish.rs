@@ -79,7 +79,7 @@ impl Publisher {
         self.domain = domain;
     }
 
-    /// Stream that has to acknowledge.
+    /// Stream, with its JetStream domain, whose acknowledgements count.
     fn wanted(&self) -> ExpectedStream<'_> {
         ExpectedStream { stream: &self.stream, domain: self.domain.as_deref() }
     }
@@ -88,8 +88,8 @@ impl Publisher {
     pub fn reconnect(&self) {
         if let Some(live) = &self.live {
             let NatsConnection { client, ended, .. } = &live.connection;
-            // Messages in the client's queue must not be written later than those of the next
-            // connection.
+            // Messages left in this client's queue must not reach the server after those of the
+            // next connection.
             if let Some(Err(error)) = unconstrained(client.force_reconnect()).now_or_never() {
                 tracing::debug!(%error, "could not close the connection to NATS");
             }
@@ -139,7 +139,8 @@ impl Publisher {
         };
         let number = self.unanswered.next_number();
         if let Err(why) = self.batches.hand_over(live, number, (kind, tickets), messages) {
-            // The server may answer the part that was handed over, so its number is not used again.
+            // The server may still answer the messages that were handed over. So the number of this
+            // batch is not used again.
             self.unanswered.skip();
             return Err(why);
         }
@@ -174,7 +175,7 @@ impl Publisher {
             let Some(live) = &mut self.live else {
                 match self.connections.recv().await {
                     Some(connection) => self.live = LiveConnection::over(connection),
-                    // The connector has ended, so the program is about to end.
+                    // The task that opens connections has ended, so the program is about to end.
                     None => pending().await,
                 }
                 if self.live.is_some() {
@@ -255,14 +256,14 @@ impl Publisher {
         Some(Absorbed::Outcome { ticket, outcome, took })
     }
 
-    /// Forgets every publish in flight: its answer is not waited for any more.
+    /// Forgets every publish in flight: the publisher no longer waits for their answers.
     pub fn forget(&mut self) {
         self.unanswered.take_all();
         self.batches.forget();
         self.unconfirmed.clear();
     }
 
-    /// Stops waiting for the answer to a publish whose outcome another source has given.
+    /// Stops waiting for the answer to a publish that the server has already denied by a complaint.
     pub fn answered_otherwise(&mut self, ticket: Ticket) {
         self.unanswered.take_ticket(ticket);
     }
@@ -287,7 +288,7 @@ impl Publisher {
 /// Translates an event of the client; `None` when the relay has nothing to do about it.
 fn happened(event: Event, api_prefix: &str) -> Option<Absorbed> {
     match event {
-        // The end of the connection is reported by its token.
+        // The token `ended` reports the end of the connection, so these events need no reaction.
         Event::Connected | Event::Disconnected | Event::Closed => None,
         Event::ServerError(ServerError::Other(text)) if denial::is_denial(&text) => {
             Some(denial::denial(text, api_prefix))
@@ -297,8 +298,8 @@ fn happened(event: Event, api_prefix: &str) -> Option<Absorbed> {
             tracing::info!(client_event = %event, "the NATS client reports a change of its connection");
             None
         }
-        // Each failed attempt to connect is such an event. The relay logs from time to time that it
-        // waits.
+        // The client reports each failed attempt to connect as an event. Logging at debug level is
+        // enough, because the relay itself logs from time to time that it waits.
         Event::ClientError(_) => {
             tracing::debug!(error = %event, "the NATS client reports an error of its connection");
             None
@@ -306,7 +307,7 @@ fn happened(event: Event, api_prefix: &str) -> Option<Absorbed> {
     }
 }
 
-/// Deadline of a branch that is disabled, because nothing is in flight.
+/// Time for a timer that is disabled, because no message is in flight; any later time would do.
 fn far_away() -> Instant {
     clock::now() + Duration::from_hours(1)
 }

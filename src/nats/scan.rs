@@ -145,12 +145,12 @@ impl StreamScan {
         self.messages
     }
 
-    /// Number of messages to read, as of the last advance.
+    /// Number of messages that the scan has to read, as counted when it last advanced.
     pub fn expected(&self) -> u64 {
         self.expected
     }
 
-    /// How long the stream keeps a message.
+    /// Rule by which the stream keeps its messages, as it was when the scan last advanced.
     pub fn keeps(&self) -> Keeps {
         self.keeps
     }
@@ -173,7 +173,7 @@ impl StreamScan {
         Ok(true)
     }
 
-    /// The next message, with headers only; `None` at the end.
+    /// The next message of the scan, with headers only; `None` at the end of the scan.
     ///
     /// # Errors
     /// The errors of [`StreamScan::page`].

@@ -42,13 +42,13 @@ impl JetStreamSink {
         Self { publisher, stream, template, ack_timeout }
     }
 
-    /// Name of the stream in texts.
+    /// Text that names the stream, such as `stream "EVENTS"`.
     pub fn log(&self) -> String {
         named(&self.stream.name)
     }
 
-    /// Verifies the stream, and creates it when that is allowed. `mark` has the last acknowledged
-    /// message. `None` without a connection.
+    /// Verifies the stream, and creates it when that is allowed. `mark` names the message that the
+    /// stream acknowledged last. `None` without a connection.
     pub fn verify(
         &self,
         mark: StreamMark,
@@ -91,12 +91,12 @@ impl JetStreamSink {
         Some(async move { message_at(&jetstream, &stream, seq).await }.boxed())
     }
 
-    /// Error of a request that the server forbids.
+    /// Error for a request that the server forbids, with the text of its complaint.
     pub fn denied(&self, complaint: String) -> BrokerError {
         unavailable(&self.stream.name, Fault::Denied, complaint)
     }
 
-    /// Hands a message over and returns at once.
+    /// Hands a message to the NATS client and returns at once.
     ///
     /// # Errors
     /// [`NotSent`] says whether it may go later.
@@ -109,7 +109,7 @@ impl JetStreamSink {
         self.publisher.publish(ticket, message, now)
     }
 
-    /// Hands a batch over and returns at once.
+    /// Hands a batch to the NATS client and returns at once.
     ///
     /// # Errors
     /// When the batch was handed over in part only, or not at all.
@@ -123,7 +123,7 @@ impl JetStreamSink {
         self.publisher.publish_batch(kind, tickets, messages, now)
     }
 
-    /// The next answer, as soon as one comes.
+    /// Waits for the next answer, or for a change of the connection.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
@@ -141,12 +141,12 @@ impl JetStreamSink {
         self.publisher.give_up_batches(has);
     }
 
-    /// Stops waiting for the answer to a publish whose outcome another source has given.
+    /// Stops waiting for the answer to a publish that the server has already denied by a complaint.
     pub fn answered_otherwise(&mut self, ticket: Ticket) {
         self.publisher.answered_otherwise(ticket);
     }
 
-    /// Forgets every publish in flight: its answer is not waited for any more.
+    /// Forgets every publish in flight: the sink no longer waits for their answers.
     pub fn forget(&mut self) {
         self.publisher.forget();
     }

@@ -1,4 +1,4 @@
-//! Reads single messages of the stream, and which of them the stream keeps.
+//! Reads single messages of the stream, and the rule by which the stream keeps its messages.
 
 use async_nats::jetstream::{
     Context, ErrorCode,

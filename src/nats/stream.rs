@@ -102,7 +102,8 @@ pub async fn verify(
     })
 }
 
-/// Limit in bytes as the server writes it: 0, no limit, becomes -1.
+/// Size limit in bytes for the server's configuration. Our 0 means no limit, which the server
+/// writes as -1.
 fn limit(bytes: u64) -> i64 {
     if bytes == 0 { -1 } else { i64::try_from(bytes).unwrap_or(i64::MAX) }
 }

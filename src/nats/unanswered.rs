@@ -29,9 +29,9 @@ pub(super) struct Unanswered {
     /// Publishes in the order of their numbers; `None` once answered. A batch counts as one
     /// publish, with the ticket of its first event.
     queue: VecDeque<Option<SentMessage>>,
-    /// Number of the first place in the queue.
+    /// Number of the publish at the front of the queue.
     first: u64,
-    /// Unanswered publishes with a lower number than the queue has.
+    /// Unanswered publishes with lower numbers than those in the queue, each by its number.
     overflow: BTreeMap<u64, SentMessage>,
 }
 
@@ -58,7 +58,7 @@ impl Unanswered {
         self.shorten();
     }
 
-    /// Takes out the publish of a number; `None` when it was answered or given up before.
+    /// Removes the publish with this number; `None` when it was answered or given up before.
     pub(super) fn take(&mut self, number: u64) -> Option<SentMessage> {
         let sent = match number.checked_sub(self.first) {
             None => self.overflow.remove(&number),
@@ -71,7 +71,7 @@ impl Unanswered {
         sent
     }
 
-    /// Drops the publish of an event, whose answer is not waited for any more.
+    /// Removes the publish of an event, because the publisher no longer waits for its answer.
     pub(super) fn take_ticket(&mut self, ticket: Ticket) {
         let is_it = |sent: &SentMessage| sent.ticket == ticket;
         let overflow =

@@ -20,10 +20,10 @@ use crate::{
 const NATS: &str = "nats";
 const STREAM: &str = "stream";
 
-/// Messages that the client can buffer. A check sends and receives only a few.
+/// Number of messages that the NATS client can buffer. A check sends and receives only a few.
 const CAPACITY: usize = 64;
 
-/// The stream as the check found it.
+/// The stream as this check found it: whether it exists, and its facts.
 pub(super) enum SeenStream {
     Missing,
     Exists(Box<LogFacts>),

@@ -25,7 +25,7 @@ use crate::{
 
 const POSTGRES: &str = "postgres";
 
-/// The text of the finding about a connection pooler: what it costs.
+/// The text of the finding that the relay connects through a connection pooler, with the drawbacks.
 const POOLED: &str = "through a connection pooler: the relay polls every 25 poll_intervals while idle, plans \
                       each statement anew, and a crashed leader is replaced when its lease is over";
 
@@ -75,7 +75,7 @@ pub(super) async fn findings(config: &Config) -> (Vec<CheckItem>, Option<RelayPr
     if !is_shared {
         findings.extend(sessions(&inspection, config).await);
     }
-    // After a statement that waited for a lock, further statements would wait too.
+    // When a statement has waited too long for a lock, further statements would wait too.
     let progress = match inspection.progress(relay).await {
         Ok(progress) => progress,
         Err(error) => {
@@ -200,8 +200,8 @@ async fn privileges(inspection: &Inspection) -> CheckItem {
         .hint(granting(&statements))
 }
 
-/// The findings about limits that leave too few sessions for a start. A start needs one for each
-/// route, one for the chores, and one for occasional questions such as the contract's.
+/// The findings about limits that leave too few sessions for a start. A start needs one session for
+/// each route, one for the chores, and one for occasional work such as verifying the tables.
 async fn sessions(inspection: &Inspection, config: &Config) -> Vec<CheckItem> {
     let limits = match inspection.session_limits().await {
         Ok(limits) => limits,
@@ -215,7 +215,7 @@ async fn sessions(inspection: &Inspection, config: &Config) -> Vec<CheckItem> {
             let text = format!("{what} is {max}, and a start needs {needed} sessions");
             return Some(CheckItem::refused(SESSIONS, Exit::Configuration, text).hint(hint));
         }
-        // The session of this check is among the open ones, and ends with the check.
+        // The check's own session is among the open ones, and will be free again afterwards.
         let free = max - (now - 1);
         let text = format!("{what} is {max}, and {now} sessions are open");
         (free < needed).then(|| CheckItem::risky(SESSIONS, text).hint(hint))
@@ -229,7 +229,8 @@ fn granting(statements: &[String]) -> String {
     format!("{who}: {}", statements.join("; "))
 }
 
-/// Whether a start would refuse the relay's position, because it was made in another cluster.
+/// The finding about a position that another Postgres cluster made. A start refuses such a position
+/// after a restore, but not after `pg_upgrade`.
 async fn cluster(inspection: &Inspection, relay: &str) -> Option<CheckItem> {
     match inspection.foreign_position(relay).await {
         Ok(None) => None,
@@ -245,8 +246,8 @@ async fn cluster(inspection: &Inspection, relay: &str) -> Option<CheckItem> {
     }
 }
 
-/// The findings about conditions of the tables that reading the outbox depends on. Others are about
-/// producers that cannot insert events.
+/// The findings about the tables: conditions that reading the outbox depends on, producers that
+/// cannot insert events, and sessions that wait for locks.
 async fn contract(inspection: &Inspection, relay: &str) -> Vec<CheckItem> {
     let broken = match inspection.broken_contract(relay).await {
         Ok(broken) => broken,
@@ -302,7 +303,8 @@ async fn holder(inspection: &Inspection, relay: &str) -> CheckItem {
     }
 }
 
-/// The findings about a route that differs from its last run.
+/// The findings about a route that still runs with another number of shards, or whose filter takes
+/// less than at the last run.
 async fn route(inspection: &Inspection, config: &Config) -> Vec<CheckItem> {
     let (name, filter) = (&config.route.name, &config.route.filter);
     let mut findings = Vec::new();
@@ -318,7 +320,8 @@ async fn route(inspection: &Inspection, config: &Config) -> Vec<CheckItem> {
         Ok(None) => {}
         Err(error) => findings.push(refused(RELAY, &error)),
     }
-    // Unrouted events are counted and not published, so a filter cannot pass them over.
+    // Unrouted events are only counted and never published, so a change of this filter costs no
+    // event.
     if config.route.sink == SinkKind::Unrouted {
         return findings;
     }

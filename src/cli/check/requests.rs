@@ -19,7 +19,8 @@ pub(super) async fn access(
     stream: &str,
 ) -> Option<CheckItem> {
     match nats::ask(connection, Request::Info, stream).await {
-        // Faults other than a permission are reported with the answer itself.
+        // This finding is about the permission alone. Another check reports the other faults in the
+        // answer.
         Reply::Answered(_) | Reply::Nobody | Reply::Silent => None,
         Reply::Denied(text) => Some(denied(connection, Request::Info, stream, &text)),
     }
@@ -179,7 +180,7 @@ fn unheard(connection: &nats::NatsConnection, request: Request, stream: &str) ->
         .hint("does the stream have a leader, and is this request exported to the user's account?")
 }
 
-/// The reason why a start sends a request.
+/// The reason for which a start sends this request, as text for the finding.
 fn need(request: Request) -> &'static str {
     match request {
         Request::Info => "a start asks for the stream",

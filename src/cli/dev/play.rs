@@ -30,7 +30,7 @@ use crate::{
 /// The wait before the shop tries again what a server has refused.
 const SHOP_RETRY: Duration = Duration::from_secs(1);
 
-/// Interval between two checks that the relay still runs.
+/// Interval at which the demo checks that its relay still runs.
 const WATCH: Duration = Duration::from_millis(200);
 
 /// The small shop of the demo, which places orders and shows their events.
@@ -87,7 +87,7 @@ pub(super) async fn play(stage: &mut Stage, shop: Shop) -> Result<Exit, Failure>
     Ok(Exit::Done)
 }
 
-/// Does a part of the demo again and again, also while a server is away.
+/// Does a part of the demo, and begins it again after each failure, such as a server that is away.
 async fn go_on(part: &str, work: impl AsyncFn() -> Result<Infallible, DemoError>) {
     let mut said = String::new();
     loop {
@@ -101,7 +101,7 @@ async fn go_on(part: &str, work: impl AsyncFn() -> Result<Infallible, DemoError>
     }
 }
 
-/// The summary as text.
+/// The summary that the demo prints at its end, as text.
 fn total(summary: &Summary) -> String {
     let Summary { events, messages, dead, retrying, held } = summary;
     format!(

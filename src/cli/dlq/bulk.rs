@@ -28,7 +28,8 @@ const SHOWN: i64 = 5;
 /// terminal shows each batch, in one line that is replaced.
 const BATCHES_A_LINE: u64 = 10;
 
-/// Filter of letters, and whether to ask or rehearse first.
+/// Arguments that choose letters, and say whether to ask for a confirmation or only to print what
+/// would change.
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct Which {
@@ -48,7 +49,7 @@ pub(super) struct Which {
     filters: Filters,
 }
 
-/// An act of an operator, redrive or discard, and the letters that it is for.
+/// An act of an operator, which is a redrive or a discard, with the choice of its letters.
 pub(super) struct Job<'a> {
     pub(super) act: LetterAct,
     pub(super) which: &'a Which,
@@ -260,7 +261,8 @@ impl Job<'_> {
     }
 }
 
-/// Says how many letters are left alone because they would die again.
+/// Prints how many letters a redrive leaves alone, because they can never be published without an
+/// edit.
 fn say_hopeless(count: u64) {
     if count > 0 {
         print::to_stderr(&format!(

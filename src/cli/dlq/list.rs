@@ -53,8 +53,9 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
         let pages = ask_each(&loaded, async |config: &Config| {
             letters::list(config, (state, &filter), args.after, args.limit).await
         });
-        // Stranded letters belong to relays that are no longer configured, so no page above has
-        // them. Programs find them in `relay list`.
+        // Stranded letters belong to relays that the configuration no longer has, so the pages of
+        // the configured routes lack them. For programs, which read `--json`, `relay list` has
+        // them.
         let stranded = async {
             if args.json { Ok(Vec::new()) } else { letters::stranded(&loaded.config).await }
         };
@@ -70,8 +71,8 @@ pub(super) fn run(globals: Globals, args: &Args) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// A page as a table. When there is a next page, the last line names the command for it, which
-/// begins with `same`.
+/// A page of letters as a table. When another page follows, the last line is the command that
+/// prints it: the text `same` and an `--after`.
 fn text(page: &LetterPage, state: LetterState, same: &str) -> String {
     if page.letters.is_empty() {
         return format!("no {} letters", state.as_str());

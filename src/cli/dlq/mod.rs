@@ -136,7 +136,8 @@ fn table(letters: &[Letter], time: (&str, fn(&Letter) -> Option<&str>)) -> Strin
     let header = ["id", time.0, "reason", "event type", "key", "event id", "error"];
     let mut rows = vec![header.map(str::to_owned)];
     rows.extend(letters.iter().map(|letter| {
-        // Nothing waits behind an event without a key.
+        // Later events can wait behind a letter only if it has a key, so `(held)` follows a key
+        // only.
         let key = letter.key.as_ref().map(AggregateKey::as_str);
         let key = match key {
             Some(key) if letter.holds => format!("{key} (held)"),
@@ -155,7 +156,7 @@ fn table(letters: &[Letter], time: (&str, fn(&Letter) -> Option<&str>)) -> Strin
     print::columns(&rows)
 }
 
-/// A time for a person, without its microseconds, which only order letters.
+/// A time as a person reads it, without microseconds: those serve only to sort letters.
 fn moment(iso: &str) -> String {
     iso.split('.').next().unwrap_or_default().replace('T', " ")
 }
@@ -170,7 +171,7 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// `1 dead letter`, `2 dead letters`.
+/// A number of letters as text, such as `1 dead letter` or `2 dead letters`.
 fn dead_letters(count: u64) -> String {
     format!("{} dead letter{}", print::number(count), if count == 1 { "" } else { "s" })
 }

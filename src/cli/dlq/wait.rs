@@ -11,7 +11,7 @@ use crate::{
 /// The longest `--timeout`.
 const TIMEOUT_MAX: Duration = Duration::from_hours(24);
 
-/// Whether to wait, and for how long.
+/// Options that say whether a redrive waits for the outcomes of its letters, and how long.
 #[derive(Debug, clap::Args)]
 pub(super) struct WaitOptions {
     /// Wait for the outcome of each letter, and print it. Exits with 0 when all are published, 65
@@ -45,7 +45,7 @@ pub(super) fn check(count: u64) -> Result<(), Failure> {
     Err(Failure::new(Exit::Usage, Problem::new(text).hint(hint)))
 }
 
-/// The outcomes that were printed so far, as the exit code that they lead to.
+/// The exit code of a wait, by the outcomes of letters that were printed so far.
 pub(super) struct Printed(Exit);
 
 impl Printed {
@@ -85,8 +85,8 @@ fn verdict(outcome: &Redriven) -> Exit {
     }
 }
 
-/// The graver of two exit codes. Letters that are dead again need a person, letters that are still
-/// tried need only time.
+/// The graver of two exit codes. Letters that are dead again need a person. Letters that the relay
+/// still tries need only time.
 pub(super) fn worse(one: Exit, other: Exit) -> Exit {
     let rank = |exit: Exit| match exit {
         Exit::DeadAgain => 3,
