@@ -55,9 +55,9 @@ pub enum RowState {
 pub struct Accounting {
     /// An entry for each combination of letter state, row state and filter result that occurs.
     pub standings: Vec<AccountEntry>,
-    /// Number of unresolved letters whose payload is lost: it was left in a row that is gone.
+    /// Number of unresolved letters whose payload is lost: it was kept only in a row that is gone.
     pub payloads_lost: u64,
-    /// Letters that were never edited and whose row now has another event id.
+    /// Number of letters that were never edited, although their row now has another event id.
     pub strangers: u64,
 }
 

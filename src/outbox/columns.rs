@@ -4,7 +4,8 @@
 //! as it stands is valid SQL, which returns all columns of the table. `columns/event.sql` has the
 //! list; `$n` in it becomes the parameter that the statement names.
 
-/// The text in a statement's file that a list replaces, up to its parameter, and the list.
+/// For each list of columns: the text that stands for it in a statement's file, and the list
+/// itself.
 const LISTS: [(&str, &str); 2] = [
     ("o.* /* columns event", include_str!("columns/event.sql")),
     ("l.* /* columns letter", include_str!("columns/letter.sql")),

@@ -24,16 +24,17 @@ pub enum Remedy {
 pub struct Broken {
     /// Name of the condition, for logs.
     pub code: String,
-    /// Reaction of the relay.
+    /// Reaction of the relay to the broken condition.
     pub remedy: Remedy,
-    /// Description of the difference from the required state.
+    /// Text that says how the tables differ from what the condition requires.
     pub problem: String,
-    /// Remedy for an operator.
+    /// Text that tells an operator how to repair the condition by hand.
     pub fix: String,
 }
 
 impl Broken {
-    /// The code of the condition that rows were copied from another cluster, and wait.
+    /// Code of the broken condition that the outbox has rows of another Postgres cluster, which the
+    /// relay cannot read.
     pub const FOREIGN_ROWS: &str = "foreign_rows";
 
     fn read(row: &Row) -> Result<Self, QueryError> {
@@ -54,13 +55,12 @@ impl Broken {
 /// Result of a repair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repaired {
-    /// Rows that got a new `seq`, because another row or letter already had theirs, or to keep
-    /// their order with such rows.
+    /// Number of rows that got a new `seq`, because another row or letter had the same one.
+    /// Includes rows renumbered to keep their order.
     pub renumbered: i64,
-    /// The relays that read again from the last position at which every condition held.
+    /// The relays that were put back to their last position at which every condition held.
     pub put_back: Vec<String>,
-    /// The relays without such a position, or for which it is too far back. They may have passed
-    /// rows over.
+    /// The relays that may have passed rows over: they have no such position, or one too far back.
     pub uncertain: Vec<String>,
 }
 

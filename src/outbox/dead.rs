@@ -18,9 +18,9 @@ pub struct DeadLetter {
     pub event_type: String,
     /// The key as people write it, `type/id`; `None` for an event without a key.
     pub key: Option<String>,
-    /// The reason as a word.
+    /// The reason why the letter is dead, as a word.
     pub code: String,
-    /// The reason as a sentence.
+    /// The reason why the letter is dead, as a sentence.
     pub error: String,
 }
 

@@ -41,7 +41,7 @@ impl PageLimits {
 pub struct Page {
     /// The rows. Each is boxed: an event is large and moves often.
     pub events: Vec<Box<Event>>,
-    /// Whether the page ends at the target: no unread row is left up to it.
+    /// Whether the page reaches the target snapshot, so that no row up to it is left to read.
     pub complete: bool,
     /// Highest `seq` that was read, when that is beyond the last row because the filter left rows
     /// out.
@@ -81,12 +81,13 @@ impl Outbox {
         let read = self.connection.timed(Query::Fetch, read).await;
         self.limits.page.learn(if read.is_ok() { events.len() } else { limits.events }, &read);
         if read.as_ref().is_err_and(QueryError::is_of_a_row) {
-            // Smaller pages will find the row that cannot be read, so only the target is taken
-            // here.
+            // Some row cannot be read. Pages, which are smaller, will find it, so the poll takes
+            // only the target.
             return Ok((self.target().await?, None));
         }
         read?;
-        // Without its first row the poll has no snapshot, so it counts as having found nothing new.
+        // The first row of the answer has the snapshot. Without it, the poll reports that there is
+        // nothing new.
         let Some(target) = target else { return Ok((settled.clone(), None)) };
         let mut page = Page { events, complete: true, read_to: None };
         if page.events.len() > limits.events {
@@ -99,7 +100,8 @@ impl Outbox {
         Ok((target, Some(self.fill(page, limits).await?)))
     }
 
-    /// Takes the current snapshot alone, where a poll would take too long.
+    /// Takes the current snapshot as the target, without reading rows, when a poll would take too
+    /// long.
     async fn target(&self) -> Result<Snapshot, QueryError> {
         let row = self.connection.run_one(Query::Fetch, &self.statements.read_target, &[]).await?;
         Ok(Snapshot::new(row.try_get(0)?))
@@ -152,7 +154,8 @@ impl Outbox {
         }
     }
 
-    /// Reads the rows of a page once. For a relay with a filter, `to` is the highest `seq` to read.
+    /// Reads the rows of a page by one statement, without a second attempt. For a relay with a
+    /// filter, `to` is the highest `seq` to read.
     pub(super) async fn page_once(
         &self,
         cursor: &Position,
@@ -185,7 +188,8 @@ impl Outbox {
         Ok(events)
     }
 
-    /// Keeps the events that fit into the limits, and reads the payloads that were left out.
+    /// Keeps the events of a page that fit into the limits. Then reads the payloads that the page's
+    /// statement did not return.
     pub(super) async fn fill(
         &self,
         mut page: Page,

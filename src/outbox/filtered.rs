@@ -77,8 +77,8 @@ impl Filtered {
         Self { filter, ceiling, is_behind: AtomicBool::new(true) }
     }
 
-    /// Whether more rows may wait than one page reads, as at the start. A poll then takes no rows:
-    /// it might look at a great many before it finds more than it returns, and discard them.
+    /// Whether more rows may wait than one page reads, which is assumed at the start. A poll then
+    /// reads no rows, because it might read very many and discard them.
     pub(super) fn is_behind(&self) -> bool {
         self.is_behind.load(Ordering::Relaxed)
     }
@@ -96,17 +96,17 @@ pub struct FilterChange {
     pub passed_over: Option<PassedOver>,
 }
 
-/// Waiting events that a relay's present filter takes and its new filter leaves out.
+/// Count of the waiting events that a relay's present filter takes and its new filter leaves out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PassedOver {
-    /// Number of such events among the first 1,000 that wait.
+    /// Number of the events that the new filter leaves out, among the first 1,000 that wait.
     pub counted: i64,
-    /// Whether no more than these first events wait.
+    /// Whether no more than 1,000 events wait, so that `counted` is exact.
     pub is_all: bool,
 }
 
 impl PassedOver {
-    /// Whether it is certain that no waiting event is left out.
+    /// Whether it is certain that the new filter leaves no waiting event out.
     pub fn is_none(self) -> bool {
         self.is_all && self.counted == 0
     }
@@ -157,7 +157,7 @@ impl Outbox {
         let count = self.schema.apply(COUNT);
         let passed_over = match self.connection.query(&count, &[&self.relay, &filter]).await {
             Ok(rows) => counted(&rows)?,
-            // The count may take too long. Without it the relay still leads.
+            // When counting takes too long, the relay goes on without the number.
             Err(error) if error.is_given_up() => None,
             Err(error) => return Err(error),
         };
@@ -184,8 +184,8 @@ impl Outbox {
         let mut ceiling: i64 = row.try_get(0)?;
         let mut cursor = cursor.clone();
         let mut empty = 0;
-        // Late rows may lie below the floor, and the first stretch contains all of them. After a
-        // row that cannot be read, the stretch begins again at the bookmark, to find that row.
+        // Late rows may lie below the floor, and the first stretch contains all of them. When a row
+        // cannot be read, the stretch is read again from the bookmark on, to find that row.
         let mut begins_at = cursor.bookmark.max(cursor.floor);
         loop {
             limits.events = self.limits.page.at_most(limits.events);
@@ -220,11 +220,12 @@ impl Outbox {
                 Ok(events) => {
                     let is_full = events.len() >= limits.events;
                     if events.is_empty() || is_last && !is_full {
-                        // The next row may be far above: millions of numbers may be missing in a
-                        // row, or somebody may set the sequence back.
+                        // The next row may have a far higher `seq`: millions of numbers may be
+                        // unused, or somebody may have set the sequence back.
                         let beyond = Position { bookmark: Seq(to), ..cursor.clone() };
                         let next = match self.next_row(&beyond, late, i64::MAX).await {
-                            // A row further on cannot be read. The next stretches find it.
+                            // Some row above this stretch cannot be read. The next stretches find
+                            // that row.
                             Err(error) if error.is_of_a_row() => Some(to.saturating_add(1)),
                             next => next?,
                         };

@@ -46,7 +46,7 @@ pub struct RelayProgress {
 /// A limit on the number of sessions that this user may open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionLimit {
-    /// The limit, for a person.
+    /// The limit's name, as text for a person.
     pub what: String,
     /// Maximum number of sessions.
     pub max: i64,
@@ -126,7 +126,8 @@ impl Inspection {
         let longest = LEASE_MAX.as_secs_f64();
         let rows = self.query(include_str!("sql/read_lease.sql"), &[&relay, &longest]).await?;
         let leader = rows.first().map(Leader::read).transpose()?;
-        // A leader whose session has ended has crashed, or is about to notice the lost session.
+        // A leader whose session has ended counts as none: it has crashed, or is about to notice
+        // the loss.
         Ok(leader.filter(|leader| leader.leads() && leader.session != LeaderSession::Gone))
     }
 

@@ -48,9 +48,9 @@ pub struct Leader {
     pub backend_pid: Option<i32>,
     /// State of that session according to the server.
     pub session: LeaderSession,
-    /// Whether a program of a version without leases leads.
+    /// Whether an older version of the program leads, which holds a lock instead of a lease.
     pub is_locked: bool,
-    /// Whether any instance can have written the time at which the lease ends.
+    /// Whether the time at which the lease ends is plausible.
     pub end: LeaseEnd,
 }
 
@@ -76,12 +76,13 @@ pub(super) async fn rival(
     rows.first().map(read).transpose()
 }
 
-/// Whether any instance can have written the time at which a lease ends.
+/// Plausibility of the time at which a lease ends. A later time than any lease can have comes from
+/// a manual change, or from a server clock that was ahead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseEnd {
-    /// The end is within the longest lease of any instance, or there is no lease.
+    /// The lease ends no later than the longest lease that can be configured, or there is no lease.
     Plausible,
-    /// The end is later than the longest lease of any instance.
+    /// The lease ends later than the longest lease that can be configured.
     TooLate,
 }
 
@@ -134,24 +135,25 @@ pub struct Acquired {
     /// Exclusive lower bound for the `seq` of rows that are inserted by transactions that begin
     /// later.
     pub fence: Seq,
-    /// No row with a higher `seq` was handed to the broker by an earlier leader.
+    /// Highest `seq`, inclusive, of the rows that an earlier leader may have handed to the broker.
     pub sent_to: Seq,
-    /// The stream as of the last settlement.
+    /// The stream sequences that were known at the last settlement.
     pub stream: StreamMark,
     /// The stream's name and creation time at the last settlement. The creation time is `None` when
     /// unknown.
     pub stream_identity: Option<(String, Option<i64>)>,
-    /// Number of rows that were settled as published.
+    /// Number of rows that this position has settled as published so far.
     pub published: i64,
     /// Whether the relay reads rows again that were settled before.
     pub course: Course,
-    /// Cluster that made the position.
+    /// Whether this Postgres cluster made the position, or another one.
     pub origin: PositionOrigin,
-    /// Whether inserting transactions can notify.
+    /// Whether inserting transactions can notify a sleeping relay. By default they cannot where the
+    /// server allows two-phase commit.
     pub notifies: bool,
 }
 
-/// First or repeated pass of a position over its rows.
+/// Course of a position over the rows: for the first time, or again after a healing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Course {
     /// First pass: every letter belongs to a row that the position has passed.
@@ -231,8 +233,8 @@ impl Outbox {
         rows.first().map(Leader::read).transpose()
     }
 
-    /// Shortens a lease that ends later than any instance can have written. The new length is the
-    /// longest lease of any instance. Returns whether the lease was shortened.
+    /// Shortens a lease that ends later than the longest lease that can be configured. It then has
+    /// that length from now on. Returns whether the lease was shortened.
     ///
     /// # Errors
     /// The errors of the session.
@@ -308,8 +310,8 @@ impl Outbox {
         rival(&self.connection, &self.schema, route).await
     }
 
-    /// Ends the terms of relays of the route that have another number of shards and an expired
-    /// lease.
+    /// Increases the terms of the route's relays with another number of shards and an expired
+    /// lease. So their old leaders can write nothing more.
     ///
     /// # Errors
     /// The errors of the session.
@@ -318,8 +320,8 @@ impl Outbox {
         self.connection.query(&sql, &[&route, &shards]).await.map(drop)
     }
 
-    /// Shortens the leases of relays of the route with another number of shards, where they end
-    /// later than any instance can have written. Returns whether a lease was shortened.
+    /// Shortens the leases of the route's relays with another number of shards to the longest lease
+    /// that can be configured. Returns whether a lease was shortened.
     ///
     /// # Errors
     /// The errors of the session.
@@ -339,7 +341,8 @@ impl Outbox {
         rows.first().map_or(Ok(false), |row| Ok(row.try_get("has_rivals")?))
     }
 
-    /// Listens for released leases, on an own session. A shared session cannot listen.
+    /// Listens for notifications of released leases, if the session is this relay's alone. On a
+    /// session that a pooler shares, it does nothing.
     ///
     /// # Errors
     /// The errors of the session.

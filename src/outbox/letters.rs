@@ -19,18 +19,19 @@ use crate::{
 /// Maximum number of due letters that one statement returns.
 const DUE_MAX: i64 = 256;
 
-/// Letters of a page of blocked keys. A page is read within the deadline of a statement, however
-/// many letters there are.
+/// Maximum number of letters that one page of blocked keys reads, so that the statement ends within
+/// its deadline.
 const BLOCKED_PAGE: usize = 5_000;
 
-/// Maximum number of letters that are read at once for one key.
+/// Maximum number of letters of one key that one statement loads.
 const RUN_MAX: i64 = 64;
 
-/// Payload bytes of letters that are read at once for one key. The letter that crosses the bound is
-/// still read.
+/// Maximum payload bytes of the letters of one key that one statement loads. The letter that
+/// crosses the bound is still loaded.
 const RUN_BYTES: i64 = 256 << 10;
 
-/// Number of keys that are read at once, which bounds the bytes of a load.
+/// Maximum number of keys whose letters are loaded at the same time, which bounds the memory of a
+/// load.
 const KEYS_AT_ONCE: usize = 16;
 
 /// A letter whose mark is due.
@@ -47,21 +48,21 @@ pub struct DueLetter {
 pub struct DueLetters {
     /// The due letters, the longest waiting first.
     pub due: Vec<DueLetter>,
-    /// Time until the next mark that is not due; `None` when there is no such mark.
+    /// Time until the first mark that is still in the future; `None` when there is no such mark.
     pub next_in: Option<Duration>,
 }
 
 /// A page of the blocked keys.
 #[derive(Debug)]
 pub struct BlockedKeys {
-    /// The blocked keys: one entry for each letter that blocks its key.
+    /// The blocked keys. A key appears once for each of its letters that block it.
     pub keys: Vec<AggregateKey>,
     /// The letter after which the next page begins; `None` when this was the last.
     pub next: Option<LetterId>,
 }
 
 impl Outbox {
-    /// Reads a page of the keys whose later events wait behind a letter: letters with an id above
+    /// Reads a page of the keys that a letter blocks. The page has letters with an id above
     /// `after`.
     ///
     /// # Errors

@@ -138,8 +138,8 @@ impl Outbox {
                 connection.prepare(filtered::with_filter(&sql, &filter)).await?
             }};
         }
-        // This statement comes first, so that an error about a column of another type names the
-        // column and not a UNION.
+        // The statement `read_page` is prepared first. For a column of an unexpected type, its
+        // error names the column; that of another statement names only a UNION.
         let read_page = prepare!("sql/read_page.sql");
         row::verify(read_page.columns().unwrap_or_default())?;
         let statements = Statements {
@@ -198,7 +198,8 @@ impl Outbox {
         self.connection.is_closed()
     }
 
-    /// Sharing of the session: a shared one receives no notifications.
+    /// Whether a pooler shares the session with other clients. A shared session receives no
+    /// notifications.
     pub fn sharing(&self) -> Sharing {
         self.connection.sharing()
     }

@@ -20,13 +20,13 @@ pub const RECONCILE_BATCH: usize = 256;
 pub struct SettledEvent {
     /// Id of the event, or of its letter when that was edited.
     pub id: Uuid,
-    /// Place of the event in the outbox.
+    /// Number of the event's row in the outbox.
     pub seq: Seq,
-    /// Place where the event should be.
+    /// Whether the stream should contain the event.
     pub due: SettledDue,
 }
 
-/// Place where a settled event should be.
+/// Whether the stream should contain a settled event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SettledDue {
     /// Not in the stream: its letter was not published, or the event is outside of the filter.
@@ -95,7 +95,8 @@ impl Settled {
         count(rows.first().ok_or(QueryError::NoRow)?)
     }
 
-    /// Requests that a relay which waits for an operator accepts the stream as it is.
+    /// Asks a relay to accept the stream as it is. Only a relay that waits for an operator takes
+    /// the request.
     ///
     /// # Errors
     /// The errors of the session.

@@ -19,7 +19,7 @@ pub const REPAIR_SETTINGS: [(&str, &str); 3] =
 /// Condition under which a stream is healed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HealWhen {
-    /// The relay heals without waiting.
+    /// The relay heals at once, without a request of an operator.
     AtOnce,
     /// The relay heals only when an operator has requested it.
     Asked,

@@ -43,7 +43,7 @@ impl<'a> FromSql<'a> for Micros {
 }
 
 impl Micros {
-    /// The moment; `None` for an infinity or a year that RFC 3339 cannot express.
+    /// The point in time; `None` for an infinity or a year that RFC 3339 cannot express.
     fn timestamp(&self) -> Option<Timestamp> {
         const UNIX_2000: i64 = 946_684_800_000_000;
         const UNIX_YEAR_0: i64 = -62_167_219_200_000_000;
@@ -142,7 +142,7 @@ pub(super) fn verify(columns: &[Column]) -> Result<(), QueryError> {
     Ok(())
 }
 
-/// Reads a text column whose default the statement sends as null.
+/// Reads a text column. A null stands for the usual value, which the statement does not send.
 fn text_or(
     row: &Row,
     column: usize,

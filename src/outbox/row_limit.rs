@@ -16,12 +16,12 @@ pub struct RowLimits {
     pub(super) blocked_keys: RowLimit,
     /// Maximum letters of a settlement.
     pub(super) letters: RowLimit,
-    /// Records of letters that one statement writes.
+    /// Maximum number of records of letters that one statement writes.
     pub(super) records: RowLimit,
 }
 
-/// Number of statements that succeed just below a size that failed, before that size is tried
-/// again. The rows further on may be smaller.
+/// Number of statements that must succeed just below a failed number of rows before that number is
+/// tried again. Later rows may be smaller.
 const SUCCESSES_BEFORE_GROWTH: usize = 32;
 
 /// Adaptive row limit of one kind of statement. Rows that must be unpacked to be measured, or
@@ -29,9 +29,11 @@ const SUCCESSES_BEFORE_GROWTH: usize = 32;
 #[derive(Debug)]
 pub(super) struct RowLimit {
     limit: AtomicUsize,
-    /// Number of rows with which a statement exceeded its deadline last.
+    /// Number of rows with which a statement failed last, because of its deadline or an unreadable
+    /// row.
     failed: AtomicUsize,
-    /// Successful statements in a row, each of which would have let the limit grow to `failed`.
+    /// Number of successful statements since the last failure after which the limit could have
+    /// reached `failed`.
     below_failed: AtomicUsize,
 }
 

@@ -1,5 +1,5 @@
-//! Lets the relay sleep without missing an event: opens the wake-up gate, and finds open
-//! transactions that may have read the gate before.
+//! Lets the relay sleep without missing an event. Opens the wake-up gate, and finds open
+//! transactions that may have read it while it was closed.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ impl Outbox {
         self.connection.execute(&listen).await
     }
 
-    /// Opens the wake-up gate: inserting transactions notify until it expires, also when this
-    /// process dies.
+    /// Opens the wake-up gate for a time: inserting transactions notify the relay until that time
+    /// is over, even if this process dies.
     ///
     /// # Errors
     /// The errors of the session.
@@ -39,8 +39,8 @@ impl Outbox {
             .map(drop)
     }
 
-    /// Whether a transaction that has inserted is still open: it may have read the wake-up
-    /// gate before that was opened, and then it will not notify.
+    /// Whether a transaction that has inserted is still open: such a transaction may have read the
+    /// wake-up gate while it was closed, and will not notify.
     ///
     /// # Errors
     /// The errors of the session.

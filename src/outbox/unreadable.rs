@@ -9,8 +9,8 @@ use crate::{
 };
 
 impl Outbox {
-    /// The first row from the cursor on, after a page of one row failed with `error`. When readable
-    /// rows come before the unreadable one, the result has the first of these.
+    /// Finds the row because of which a page of one row failed with `error`. If readable rows come
+    /// before that row, returns the first of them.
     ///
     /// # Errors
     /// The errors of the session.
@@ -24,8 +24,8 @@ impl Outbox {
             Err(error) if error.is_of_a_row() => {}
             found => return Ok(vec![unreadable(found?, error)?]),
         }
-        // The block of this row is damaged, so not even its transaction number can be read. The
-        // query reads the first row of each leaf, so rows of other leaves may come before it.
+        // The block of some row is damaged, so not even its transaction number can be read. Other
+        // partitions may have readable rows with a lower `seq`, which come first.
         let (bookmark, floor) = (cursor.bookmark.0, cursor.floor.0);
         let parameters: [&(dyn ToSql + Sync); 3] = [&bookmark, &floor, &late];
         let row = self.query_rarely(include_str!("sql/find_damaged_row.sql"), &parameters).await?;
@@ -117,8 +117,8 @@ impl Outbox {
     }
 }
 
-/// An event of which only the `seq` could be read. Without a `seq` the row has gone meanwhile,
-/// which is an error.
+/// An event of which only the `seq` could be read. Without a `seq` the row has disappeared
+/// meanwhile, which is an error.
 fn unreadable(seq: Option<i64>, reason: &QueryError) -> Result<Box<Event>, QueryError> {
     let seq = seq.map(Seq).ok_or(QueryError::RowGone)?;
     Ok(Box::new(row::unreadable(seq, &reason.to_string())))

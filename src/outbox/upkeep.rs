@@ -92,7 +92,7 @@ impl Upkeep {
         self.run(sql, &parameters).await.map(drop)
     }
 
-    /// The text in a form that the database accepts.
+    /// The text, with characters escaped that the encoding of the database may lack.
     pub fn storable<'a>(&self, text: &'a str) -> Cow<'a, str> {
         self.connection.storable(text)
     }

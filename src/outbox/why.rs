@@ -6,7 +6,8 @@ use tokio_postgres::Row;
 use super::{Inspection, operator::Letter};
 use crate::{event::AggregateKey, pg::error::QueryError};
 
-/// Maximum number of letters that are counted, and of rows that are read.
+/// Maximum number of letters that are counted, and of outbox rows that are read, to explain one
+/// key.
 const READ_MAX: i64 = 100_000;
 
 /// The reason why the later events of a key wait.
@@ -18,7 +19,7 @@ pub struct WaitingKey {
     pub pending: i64,
     /// Age of the unsettled row with the lowest `seq`, by its `occurred_at`.
     pub oldest_age_seconds: Option<f64>,
-    /// Whether the limit was reached, so that there may be more rows.
+    /// Whether the limit of rows to read was reached, so that the key may have more unsettled rows.
     pub is_more: bool,
 }
 
@@ -26,7 +27,7 @@ pub struct WaitingKey {
 /// it.
 #[derive(Debug, Clone, Serialize)]
 pub struct WaitingLetter {
-    /// The fields that lists show too.
+    /// The fields of the letter that `dlq list` prints too.
     #[serde(flatten)]
     pub letter: Letter,
     /// Time of the last attempt, as ISO 8601.

@@ -19,8 +19,7 @@ pub(super) async fn access(
     stream: &str,
 ) -> Option<CheckItem> {
     match nats::ask(connection, Request::Info, stream).await {
-        // This finding is about the permission alone. Another check reports the other faults in the
-        // answer.
+        // Only a missing permission makes this finding. Another check reports the other faults.
         Reply::Answered(_) | Reply::Nobody | Reply::Silent => None,
         Reply::Denied(text) => Some(denied(connection, Request::Info, stream, &text)),
     }

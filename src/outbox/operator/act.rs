@@ -13,7 +13,8 @@ use crate::{
 /// Maximum number of letters of one statement, which is one transaction.
 const BATCH: usize = 1_000;
 
-/// Number of attempts for a batch that another session blocks.
+/// Maximum number of attempts for a batch that fails for a passing reason, such as a lock of
+/// another session.
 const ATTEMPTS_MAX: usize = 5;
 
 /// Rows of the outbox that one batch of an erasure reads, whatever their key: there is no index on
@@ -83,7 +84,7 @@ pub enum LetterFate {
     },
     /// The letter is dead and can never be published without an edit.
     Hopeless {
-        /// The reason as a word.
+        /// The reason why the letter is dead, as a word.
         code: String,
     },
     /// The letter belongs to another relay, which has this name.

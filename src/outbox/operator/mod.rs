@@ -21,10 +21,10 @@ pub use act::{Acted, Action, Attribution, Edit, Erased, LetterFate, NewPayload};
 pub use read::{AuditRow, LetterDetail, PayloadPart};
 pub use redriven::Redriven;
 
-/// Session settings of an operator. With custom plans the planner drops filters that are not set.
-/// It also joins the chosen letters row by row, and not the whole table. Without statistics, as
-/// after a flood of letters, the planner expects few rows and would sort a million. So sorting is
-/// off, and an index gives the order.
+/// Session settings of an operator. Custom plans drop filters that are not set. Joins go row by
+/// row, so that the chosen letters and not the whole table are read. Right after a flood of letters
+/// statistics are missing, and the planner would sort a million rows. So sorting is off, and an
+/// index gives the order.
 pub const OPERATOR_SETTINGS: [(&str, &str); 7] = [
     ("enable_seqscan", "off"),
     ("enable_sort", "off"),
@@ -32,7 +32,8 @@ pub const OPERATOR_SETTINGS: [(&str, &str); 7] = [
     ("enable_mergejoin", "off"),
     ("jit", "off"),
     ("plan_cache_mode", "force_custom_plan"),
-    // The limit is below the deadline of a statement, so that the error names the lock.
+    // The wait for a lock ends before the deadline of the statement, so that the error names the
+    // lock.
     ("lock_timeout", "4s"),
 ];
 
@@ -43,7 +44,8 @@ pub const OPERATOR_SETTINGS_FOR_IDS: [(&str, &str); 7] = {
     settings
 };
 
-/// Highest number of letters that is counted exactly. Above it the number reads "at least".
+/// Highest number of letters that is counted exactly. Above it, commands print "at least" this
+/// number.
 const COUNT_MAX: i64 = 100_000;
 
 /// The letters of one relay, accessed through a separate session.
@@ -121,9 +123,9 @@ pub struct Letter {
     pub error: String,
     /// Error code and hash of the error's text, equal for similar failures.
     pub fingerprint: String,
-    /// Number of attempts.
+    /// Number of attempts to publish the letter's event; a redrive sets it to 0.
     pub attempts: i32,
-    /// Whether later events of its key wait for it.
+    /// Whether later events of the letter's key wait for this letter.
     pub holds: bool,
     /// Place of the event's row in the outbox.
     pub seq: i64,
@@ -185,7 +187,7 @@ impl Operator {
     }
 }
 
-/// The parameters of a choice in the order in which the statements have them: `$2` to `$6`.
+/// The conditions of a choice as the parameters `$2` to `$6` of the statements.
 fn narrowing(choice: &Choice) -> [Option<&str>; 5] {
     let key = choice.key.as_ref();
     [

@@ -36,13 +36,14 @@ pub struct LetterDetail {
     pub resolved_at: Option<String>,
     /// Reason of a discard.
     pub reason: Option<String>,
-    /// Sequence of the message in the stream.
+    /// Stream sequence of the letter's message; `None` when it is not published, or the sequence is
+    /// unknown.
     pub stream_seq: Option<i64>,
     /// The version of the payload's schema.
     pub event_version: i32,
-    /// The kind of event.
+    /// The event's kind, such as `domain`.
     pub kind: String,
-    /// The aggregate's version.
+    /// Version number of the aggregate, if the application gave one.
     pub aggregate_version: Option<i64>,
     /// Producer of the event.
     pub source: Option<String>,
@@ -53,7 +54,7 @@ pub struct LetterDetail {
     /// The custom headers as JSON text.
     #[serde(serialize_with = "json::parsed")]
     pub headers: String,
-    /// Id of the conversation.
+    /// Correlation id: events with the same one belong together.
     pub correlation_id: Option<String>,
     /// Id of the message that caused the event.
     pub causation_id: Option<String>,
@@ -63,14 +64,14 @@ pub struct LetterDetail {
     pub behind: i64,
     /// Id of the letter of its key that this one waits behind.
     pub behind_of: Option<i64>,
-    /// Whether the payload stayed in the outbox.
+    /// Whether the payload is only in the outbox row, because it was too large to copy.
     pub payload_in_outbox: bool,
 }
 
 /// A payload, or its beginning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PayloadPart {
-    /// The requested bytes.
+    /// The bytes of the payload from its beginning, as many as were requested.
     pub bytes: Bytes,
     /// Size of the whole payload in bytes.
     pub whole: i64,
@@ -237,7 +238,7 @@ impl Operator {
         rows.iter().map(AuditRow::read).collect()
     }
 
-    /// Parameters `$1` to `$7` of the statements that select by a choice.
+    /// Parameters `$1` to `$7` of the statements that select letters by a choice.
     pub(super) fn common<'a>(
         &'a self,
         narrowing: &'a [Option<&'a str>; 5],
