@@ -14,7 +14,7 @@ use crate::{
     wire::{Refusal, push_percent_encoded, subject::shorten},
 };
 
-/// The most headers that a row may bring.
+/// Maximum number of headers that the `headers` column of a row may have.
 pub const HEADERS_MAX: usize = 64;
 /// The most bytes of names and values that a row's headers may have together.
 pub const HEADER_BYTES_MAX: usize = 32 * 1024;
@@ -23,10 +23,12 @@ pub const HEADER_NAME_BYTES_MAX: usize = 128;
 /// The longest header value, in bytes.
 pub const HEADER_VALUE_BYTES_MAX: usize = 4096;
 
-/// The text that the outbox returns in place of headers that exceed every limit here.
+/// The text that the database returns in place of a row's headers when they are far larger than
+/// allowed.
 const LEFT_OUT: &str = "\"too large\"";
 
-/// Headers that tracing adds by itself. They never make an event a dead letter.
+/// Headers that tracing libraries add unasked. An invalid one is left out, and never makes an event
+/// a dead letter.
 const TRACE_CONTEXT: [&str; 3] = ["traceparent", "tracestate", "baggage"];
 
 /// Bytes of an event id as text with hyphens.
@@ -43,7 +45,7 @@ const USUAL_BYTES: usize = 640;
 /// added.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Headers {
-    /// The message id, and for each header `\r\nName: value`.
+    /// The message id, followed by `\r\nName: value` for each header.
     block: String,
 }
 
@@ -225,7 +227,7 @@ fn is_trace_context(name: &str) -> bool {
     TRACE_CONTEXT.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// The texts of one custom header, all of them fit to be sent.
+/// The texts of one custom header, after a check that each of them may be sent.
 fn checked_texts<'a>(name: &str, value: &'a RawValue) -> Result<Vec<Cow<'a, str>>, Refusal> {
     let invalid = |reason| Refusal::InvalidHeader { name: shorten(name), reason };
     let texts = texts(name, value)?;

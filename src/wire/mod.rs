@@ -22,7 +22,7 @@ pub struct Message {
     pub id: EventId,
     /// The subject under which the message is published.
     pub subject: String,
-    /// CloudEvents attributes, identities and custom headers.
+    /// The message id, the CloudEvents attributes and the row's custom headers.
     pub headers: Headers,
     /// The payload's bytes, never parsed.
     pub payload: Bytes,
@@ -31,7 +31,7 @@ pub struct Message {
     pub left_out: u64,
 }
 
-/// The bounds of a message, learned from the server and the stream.
+/// The limits for a message, learned from the NATS server and the stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limits {
     /// The stream's name, for the texts of refusals.
@@ -130,7 +130,8 @@ impl Encoder {
             Payload::Unreadable { reason } => {
                 return Err(Refusal::UnreadableRow { reason: reason.to_string() });
             }
-            // The payload was not read, so the event is refused even if the limit is higher by now.
+            // The payload was too large when the row was read, and was left in the outbox. So the
+            // event is refused, even if the broker's limit is higher by now.
             Payload::Oversize { bytes } => return Err(too_large(*bytes)),
         };
         let (headers, payload) = match self.mode {
@@ -141,7 +142,8 @@ impl Encoder {
     }
 }
 
-/// The message of an event that is only counted.
+/// The message of an event that is only counted: it has the event's type as subject, and no
+/// payload.
 fn uncarried(event: &Event) -> Message {
     Message {
         id: event.id,

@@ -27,7 +27,7 @@ pub enum Refusal {
         /// The beginning of the template, which stays the same for every event.
         prefix: String,
     },
-    /// The stream does not capture the subject, so the broker would answer as if it were down.
+    /// The stream does not capture the subject. The broker would answer as for a missing stream.
     #[error("subject \"{subject}\" is not captured by stream \"{stream}\"")]
     SubjectNotCaptured {
         /// The subject.
@@ -70,7 +70,7 @@ pub enum Refusal {
         /// The fault, as the end of a sentence.
         reason: &'static str,
     },
-    /// More headers, or more bytes of them, than allowed.
+    /// The row has too many headers, or too many bytes of headers.
     #[error("headers exceed the limit: {what}")]
     HeadersTooLarge {
         /// The exceeded limit: the number that the row has, and the number that is allowed.

@@ -49,7 +49,7 @@ pub enum TemplateError {
     /// The first token is not literal, so a row could choose any subject.
     #[error("the first token must be literal text; write for instance \"events.{{event_type}}\"")]
     NoLiteralPrefix,
-    /// A brace that does not close, or closes nothing.
+    /// A brace is opened and never closed, or closed without being opened.
     #[error("braces do not match; a field is written {{event_type}}")]
     Braces,
     /// A field that does not exist.
@@ -118,7 +118,7 @@ impl SubjectTemplate {
         &self.prefix
     }
 
-    /// A subject as this template could make it, for checks before there is an event.
+    /// An example of a subject that the template makes, for checks before there is an event.
     pub fn sample(&self) -> String {
         self.parts
             .iter()
