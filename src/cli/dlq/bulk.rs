@@ -93,8 +93,7 @@ pub(super) fn run(globals: Globals, job: &Job<'_>) -> Result<Exit, Failure> {
             }
             exits.push(job.in_bulk(&config).await?);
         }
-        let worst = exits.into_iter().find(|exit| *exit != Exit::Done);
-        Ok(worst.unwrap_or(Exit::Done))
+        Ok(exits.into_iter().fold(Exit::Done, wait::worse))
     })
 }
 
