@@ -51,7 +51,7 @@ pub(crate) enum Part {
     Shared,
     /// Measure unrelated traffic beside a relay that sleeps
     Neighbours,
-    /// Measure what emit() costs more than a plain INSERT
+    /// Measure what `emit()` costs more than a plain INSERT
     Emit,
     /// Measure an idle relay: its queries and its processor time
     Idle,

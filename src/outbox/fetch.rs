@@ -92,7 +92,7 @@ impl Outbox {
         let mut page = Page { events, complete: true, read_to: None };
         if page.events.len() > limits.events {
             if let Some(filtered) = &self.filtered {
-                filtered.set_behind(true);
+                filtered.fell_behind();
             }
             return Ok((target, None));
         }
@@ -133,7 +133,7 @@ impl Outbox {
         let mut limits = PageLimits { events: self.limits.page.at_most(limits.events), ..limits };
         if let Some(filtered) = &self.filtered {
             let page = self.filtered_page(filtered, cursor, late, limits).await?;
-            filtered.set_behind(!page.complete);
+            filtered.has_read(&page);
             return Ok(page);
         }
         loop {

@@ -83,8 +83,14 @@ impl Filtered {
         self.is_behind.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_behind(&self, is_behind: bool) {
-        self.is_behind.store(is_behind, Ordering::Relaxed);
+    /// Notes a page that was read: whether it is the last one for now.
+    pub(super) fn has_read(&self, page: &Page) {
+        self.is_behind.store(!page.complete, Ordering::Relaxed);
+    }
+
+    /// Notes that a poll found more rows than it returns.
+    pub(super) fn fell_behind(&self) {
+        self.is_behind.store(true, Ordering::Relaxed);
     }
 }
 

@@ -143,7 +143,7 @@ impl Outbox {
 }
 
 /// The position as the columns of its row. They are the first parameters of the statements
-/// settle_position.sql and settle_letters.sql.
+/// `settle_position.sql` and `settle_letters.sql`.
 struct PositionRow<'a> {
     relay: &'a str,
     position: &'a Position,

@@ -90,7 +90,7 @@ pub enum ConnectError {
     /// The file that contains the database URL cannot be read any more.
     #[error("{0}")]
     Secret(String),
-    /// None of the URL's hosts gave a session that can write. Each host has one failure here.
+    /// No host of the URL gave a session that can write. Each host has one failure here.
     #[error("{}", .0.iter().map(|failure| failure.text.as_str()).collect::<Vec<_>>().join("; "))]
     Hosts(Vec<HostFailure>),
 }

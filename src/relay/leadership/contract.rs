@@ -170,7 +170,7 @@ pub async fn watch(mut flows: Vec<Watched>, shutdown: Shutdown) {
                     flow.settings.recheck.notify_one();
                 }
                 Err(error) => {
-                    debug!(%error, "could not check the outbox's tables; they are checked again in a minute")
+                    debug!(%error, "could not check the outbox's tables; they are checked again in a minute");
                 }
             }
         }

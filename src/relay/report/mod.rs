@@ -181,7 +181,7 @@ impl Reporter {
                 "nothing can be published just now; events wait"
             ),
             (Transition::Opened | Transition::Closed, _) => {
-                info!("publishing goes on after the pause")
+                info!("publishing goes on after the pause");
             }
         }
         self.last_status = None;
