@@ -23,15 +23,15 @@ pub(super) struct SentMessage {
     pub(super) at: Instant,
 }
 
-/// Publishes without an answer.
+/// Messages that were sent to the server and are not answered yet.
 #[derive(Debug, Default)]
 pub(super) struct Unanswered {
-    /// Publishes in the order of their numbers; `None` once answered. A batch counts as one
-    /// publish, with the ticket of its first event.
+    /// Sent messages in the order in which they were sent; `None` once a message is answered. A
+    /// batch is one entry, which has the ticket of the first event of the batch.
     queue: VecDeque<Option<SentMessage>>,
-    /// Number of the publish at the front of the queue.
+    /// Number of the message at the front of the queue. Messages are numbered as they are sent.
     first: u64,
-    /// Unanswered publishes with lower numbers than those in the queue, each by its number.
+    /// Unanswered messages with lower numbers than those in the queue, each by its number.
     overflow: BTreeMap<u64, SentMessage>,
 }
 

@@ -9,7 +9,7 @@ use super::support::{
 };
 
 const DIED: &str = "an event became a dead letter";
-const SUMMARY: &str = "more events became dead letters";
+const SUMMARY: &str = "more events each became a dead letter";
 
 async fn wait_dead(client: &Client, count: i64) {
     let dead = r#"SELECT count(*) FROM "postrider".letter WHERE state = 'dead'"#;

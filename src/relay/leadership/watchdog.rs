@@ -105,8 +105,8 @@ mod system {
         /// unanswered.
         pub(in crate::relay) fn rest(&mut self) {
             self.is_guarding.store(false, SeqCst);
-            // The signal reaches every flow of the process. So a timer that runs on would end the
-            // process while another flow guards.
+            // Stops the timer, whose signal is sent to the whole process: if it ran on, its signal
+            // would end the process as soon as the watchdog of another flow guards.
             if let (Some(timer), Some(_)) = (&mut self.timer, self.set.take())
                 && let Err(error) = timer.set(NEVER, TimerSetTimeFlags::empty())
             {

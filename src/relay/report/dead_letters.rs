@@ -88,7 +88,7 @@ impl DeadLetterLog {
             error!(
                 count,
                 codes,
-                "{count} more events became dead letters; list them with `postrider dlq list`"
+                "{count} more events each became a dead letter; list them with `postrider dlq list`"
             );
         }
     }
