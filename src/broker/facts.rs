@@ -18,7 +18,7 @@ pub const SIGHTINGS_MAX: usize = 4_096;
 /// Facts that were learned when a log was verified.
 #[derive(Debug, Clone)]
 pub struct LogFacts {
-    /// The bounds of a message: its size and its subjects.
+    /// Limits of a message in this log: its largest size, and the subjects that the log takes.
     pub limits: Limits,
     /// The identity of the log. A log of the same name with another identity is not the same log.
     /// For a stream it is the creation time in nanoseconds since the Unix epoch. `None` when it is

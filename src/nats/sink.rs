@@ -180,7 +180,7 @@ async fn is_rewritten(
         Err(error) => {
             // A user without the permission to read messages can publish all the same. Only this
             // check is lost.
-            debug!(%error, "could not read the message that was acknowledged last; whether the stream has regressed is not known this time");
+            debug!(%error, "could not read the message that was acknowledged last; this check cannot tell whether the stream has lost events");
             false
         }
     }

@@ -472,8 +472,8 @@ impl Connection {
 }
 
 impl Prepared {
-    /// The columns of the statement's rows. `None` on a shared session, where the server has not
-    /// described them yet.
+    /// The columns of the statement's rows. `None` on a session that a pooler shares: there nothing
+    /// is prepared, and the columns come with each result.
     pub fn columns(&self) -> Option<&[tokio_postgres::Column]> {
         self.own.as_ref().map(Statement::columns)
     }

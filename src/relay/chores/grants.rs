@@ -1,4 +1,5 @@
-//! Missing grants: the privileges that the relay's user lacks, so that a revoked one is named.
+//! Missing grants: checks which privileges the relay's user lacks, so that the log and the status
+//! name one that was revoked.
 
 use tokio::sync::watch;
 use tracing::{error, info};

@@ -232,7 +232,10 @@ impl ChoreRunner {
                         "cannot connect to Postgres for measuring, checkpoints and retention; trying again, while publishing goes on"
                     );
                 } else {
-                    debug!(error, "cannot connect to Postgres for the chores");
+                    debug!(
+                        error,
+                        "cannot connect to Postgres for the chores; trying again, while publishing goes on"
+                    );
                 }
                 sleep(RECONNECT).await;
                 None

@@ -182,7 +182,7 @@ impl BrokerLog {
         [self.verify_due(), self.scan_due()].into_iter().flatten().min()
     }
 
-    /// Notes a new connection. The log is verified before messages go over it.
+    /// Notes a new connection to the broker. The log has to be verified before a message is sent.
     pub(in crate::relay) fn connected(&mut self, now: Instant) {
         self.failures = 0;
         self.behind_since = None;
@@ -213,7 +213,7 @@ impl BrokerLog {
         }
     }
 
-    /// Notes an answer to a publish.
+    /// Notes that the broker has answered a publish, so that the log does not count as silent.
     pub(in crate::relay) fn answered(&mut self) {
         self.silent_since = None;
     }

@@ -45,7 +45,7 @@ impl Relay {
                 debug!(
                     ?why,
                     events = goes.len(),
-                    "could not send a whole batch, perhaps only a part; its events are sent again"
+                    "could not send a whole batch, perhaps a part of it was sent; its events are sent again"
                 );
                 holding.delivery.batch_cut_short(kind, goes, now);
             }

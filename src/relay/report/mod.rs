@@ -255,7 +255,8 @@ impl Reporter {
                 status.confirmed_at = now;
             }
         });
-        // Without a session no lease can be confirmed, and the lost session is logged by itself.
+        // Not without a session: no lease can be confirmed then, and the lost session has a log line of
+        // its own.
         if readiness != Readiness::SessionEnded {
             self.log_trust(now);
         }
