@@ -115,8 +115,8 @@ pub async fn run(
     let mut arrived = (0, started);
     loop {
         let tick = Box::pin(sleep(Duration::from_millis(20)));
-        // Each turn waits for the writers or the clock, and for the clock alone once the writers
-        // are done.
+        // Each pass of the loop wakes up when the writers end or the timer ticks. Once they have
+        // ended, only the timer wakes it.
         match writing.take() {
             Some(run) => match select(run, tick).await {
                 Either::Left((result, _)) => ledger = result?,
