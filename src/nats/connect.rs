@@ -136,7 +136,7 @@ impl Connector {
                 // When the channel is full, this event is lost and no other.
                 if sender.try_send(event).is_err() {
                     tracing::debug!(
-                        "dropped a notice of the NATS client, which concerns no event of the outbox: its reader has ended or is behind"
+                        "dropped a notice of the NATS client: its reader has ended or is behind"
                     );
                 }
                 async {}

@@ -295,7 +295,7 @@ fn happened(event: Event, api_prefix: &str) -> Option<Absorbed> {
         }
         Event::ServerError(ServerError::AuthorizationViolation) => Some(denial::refused_login()),
         Event::LameDuckMode | Event::Draining | Event::SlowConsumer(_) | Event::ServerError(_) => {
-            tracing::info!(client_event = %event, "the NATS client reports a change of its connection");
+            tracing::info!(client_event = %event, "a notice of the NATS client");
             None
         }
         // The client reports each failed attempt to connect as an event. Logging at debug level is

@@ -63,12 +63,12 @@ const TURN: Duration = Duration::from_secs(1);
 /// process stood still.
 const BUSY_TURN: Duration = Duration::from_millis(100);
 
-/// Waits after holdings that settled nothing and ended for a lasting reason: a revoked grant, a
+/// Waits after holdings that wrote nothing and ended for a lasting reason: a revoked grant, a
 /// damaged page.
 const FRUITLESS: Backoff =
     Backoff { first: Duration::from_millis(200), longest: Duration::from_secs(10) };
 
-/// Waits after sessions that ended before anything was settled.
+/// Waits after sessions that ended before anything was written.
 const SESSIONS: Backoff =
     Backoff { first: Duration::from_millis(20), longest: Duration::from_secs(1) };
 
@@ -351,7 +351,7 @@ impl Relay {
             warn!(
                 in_flight = holding.delivery.in_flight(),
                 waiting = holding.delivery.events(),
-                "shutdown.grace is over before every message was answered; the next start sends the unsettled events again"
+                "shutdown.grace is over before everything was answered and recorded; the next start sends the unsettled events again"
             );
         }
         over

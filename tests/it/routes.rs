@@ -689,6 +689,7 @@ async fn a_frozen_leader_of_another_number_of_shards_does_not_go_on() {
         .set("route.shards", 2)
         .allow_log(OTHER_NUMBER)
         .allow_log("the relay stopped leading")
+        .allow_log("waiting for NATS")
         .start();
     assert_each_once_in_order(&fixture, 200).await;
     old.freeze();

@@ -87,13 +87,17 @@ pub(super) fn run(globals: Globals, job: &Job<'_>) -> Result<Exit, Failure> {
             return job.by_id(letters::route_of(&loaded, *first).await?).await;
         }
         let mut exits = Vec::new();
+        let shutdown = Shutdown::new();
         for config in loaded.configs() {
+            if shutdown.is_stopping() {
+                break;
+            }
             if loaded.routes.len() > 1 {
                 print::line(&format!("route {}", config.relay.name))?;
             }
-            exits.push(job.in_bulk(&config).await?);
+            exits.push(job.in_bulk(&config, &shutdown).await?);
         }
-        Ok(exits.into_iter().fold(Exit::Done, wait::worse))
+        Ok(Exit::gravest(exits.into_iter()).unwrap_or(Exit::Done))
     })
 }
 
@@ -136,7 +140,7 @@ impl Job<'_> {
         Ok(wait::worse(exit, printed.end(&waiting, limit)?))
     }
 
-    async fn in_bulk(&self, config: &Config) -> Result<Exit, Failure> {
+    async fn in_bulk(&self, config: &Config, shutdown: &Shutdown) -> Result<Exit, Failure> {
         let filter = self.which.filters.filter();
         let mut chosen = ChosenLetters::open(config, &self.act, &filter).await?;
         let count = chosen.count();
@@ -161,10 +165,9 @@ impl Job<'_> {
             wait::check(count)?;
         }
         let since = chosen.now().await?;
-        let shutdown = Shutdown::new();
         let obeying = shutdown.obey_signals()?;
         tokio::select! {
-            exit = self.batches(&mut chosen, since, &shutdown) => exit,
+            exit = self.batches(&mut chosen, since, shutdown) => exit,
             // A second signal ends the program at once. The current batch is applied as a whole or
             // not at all.
             () = obeying => Ok(Exit::Failed),

@@ -6,8 +6,8 @@
 -- 1970), $4 bigint last sequence of the stream
 -- Columns: letters int8 null (0; null: nothing was done, because no operator requested it or the
 --   term is lost), lost int8 (upper bound of the published events that cannot be published again)
--- Rows: exactly one. Index: primary key; reads the outbox when an operator has requested it. Locks:
---   the position's row.
+-- Rows: exactly one. Index: primary key; reads the outbox when an operator has requested it.
+-- Locks: the position's row.
 WITH asked AS MATERIALIZED (
     SELECT p.relay, p.stream_name, p.stream_seq FROM "postrider".position AS p
     WHERE p.relay = $1::text AND p.term = $2::bigint AND p.heal_requested_at IS NOT NULL

@@ -23,8 +23,8 @@
 --   recovery), notifies bool (false: the server allows two-phase commit, so writers send no wake-up
 --   and the relay has to poll), durable text (sets synchronous_commit to local, because a term has
 --   to survive a crash of the server)
--- Rows: 1, or 0 when another instance leads. Index: primary key; the one on tx of each leaf. Locks:
---   the position's row.
+-- Rows: 1, or 0 when another instance leads. Index: primary key; the one on tx of each leaf.
+-- Locks: the position's row.
 WITH previous AS MATERIALIZED (
     SELECT p.holder, p.updated_at FROM "postrider".position AS p WHERE p.relay = $1::text
 ), here AS MATERIALIZED (

@@ -7,8 +7,8 @@
 -- along, $7 text null late transactions, as find_late_transactions.sql returned them, $8 bigint
 -- only rows with a lower seq
 -- Columns: those of columns/event.sql
--- Rows: 0 to $5. Index: outbox_tx_seq for each late transaction, primary key for the rest. Locks:
---   ACCESS SHARE.
+-- Rows: 0 to $5. Index: outbox_tx_seq for each late transaction, primary key for the rest.
+-- Locks: ACCESS SHARE.
 SELECT o.* /* columns event $6::integer */
 FROM (
     (SELECT late_row.*

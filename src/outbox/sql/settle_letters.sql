@@ -21,8 +21,8 @@
 -- Rows: one for each dead letter of this settlement, $16 at most; one with nulls when there is no
 --   dead letter. A second run returns the same letters as the first, whose answer may have been
 --   lost.
--- Index: primary key of position, of each leaf one probe an event, (relay, seq) of letter. Locks:
---   the position's row and the new rows.
+-- Index: primary key of position, of each leaf one probe an event, (relay, seq) of letter.
+-- Locks: the position's row and the new rows.
 WITH settled AS (
     UPDATE "postrider".position AS p
     SET snapshot = $3::text::pg_snapshot, floor = $4::bigint,

@@ -229,13 +229,10 @@ impl ChoreRunner {
                     warn!(
                         error,
                         hint,
-                        "cannot connect to Postgres for measuring, checkpoints and retention; trying again, while publishing goes on"
+                        "cannot connect to Postgres for measuring, checkpoints and retention; trying again"
                     );
                 } else {
-                    debug!(
-                        error,
-                        "cannot connect to Postgres for the chores; trying again, while publishing goes on"
-                    );
+                    debug!(error, "cannot connect to Postgres for the chores; trying again");
                 }
                 sleep(RECONNECT).await;
                 None

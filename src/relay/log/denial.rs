@@ -79,10 +79,7 @@ impl Relay {
                 self.report.metrics.publishing.failed(Failure::PermissionDenied);
                 self.log.scanning.clear();
                 if let Err(ended) = self.scanned(holding, Err(ScanError::Stream(error))) {
-                    warn!(
-                        ?ended,
-                        "the broker denied a scan of the stream; the relay stops leading and tries again"
-                    );
+                    warn!(?ended, "the broker denied a scan of the stream");
                 }
             }
             Forbidden::Verifying
