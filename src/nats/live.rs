@@ -20,7 +20,7 @@ impl LiveConnection {
     /// Subscribes to a new inbox; `None` when the connection has ended already.
     pub(super) fn over(connection: NatsConnection) -> Option<Self> {
         let inbox = connection.client.new_inbox();
-        // Nothing waits in the client's queue yet, so the subscription is accepted at once.
+        // The client's command queue is still empty, so subscribing does not wait for room in it.
         let answers = connection.client.subscribe(format!("{inbox}.>"));
         let Some(Ok(answers)) = unconstrained(answers).now_or_never() else {
             connection.ended.cancel();

@@ -190,8 +190,9 @@ impl Outbox {
         let mut ceiling: i64 = row.try_get(0)?;
         let mut cursor = cursor.clone();
         let mut empty = 0;
-        // Late rows may lie below the floor, and the first stretch contains all of them. When a row
-        // cannot be read, the stretch is read again from the bookmark on, to find that row.
+        // A stretch is a range of `seq` that one statement reads. The first one has the late rows
+        // too, which may lie below the floor. When a row of it cannot be read, it is read again
+        // from the bookmark on, in smaller stretches, until that row is found.
         let mut begins_at = cursor.bookmark.max(cursor.floor);
         loop {
             limits.events = self.limits.page.at_most(limits.events);

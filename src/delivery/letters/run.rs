@@ -161,7 +161,7 @@ impl Records {
         RecordsPart { records, covers }
     }
 
-    /// Notes that this part is committed.
+    /// Notes that the transaction with this part of the records has committed.
     pub fn part_written(&mut self, part: &RecordsPart) {
         self.unwritten.drain(..part.covers.min(self.unwritten.len()));
     }

@@ -228,10 +228,7 @@ impl Holding {
             Ok(dead) => {
                 let codes = dead_letters::of_records(&part.records);
                 report.dead_letters.written(codes, dead, now);
-                debug!(
-                    records = part.records.len(),
-                    "wrote what became of letters that were loaded"
-                );
+                debug!(records = part.records.len(), "wrote the results of loaded letters");
                 records.part_written(part);
                 self.has_written = true;
                 if part.records.iter().any(|record| record.load) {

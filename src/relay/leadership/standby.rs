@@ -134,7 +134,7 @@ impl<'a> Standby<'a> {
                 Ok(Err(wait))
             }
             Err(error) => {
-                // Without a release the rival would wait for the lease to end.
+                // The lease is released here, so that the other instance need not wait until it expires.
                 drop(outbox.release(acquired.term).await);
                 Err(error)
             }

@@ -143,7 +143,7 @@ fn log_letter(letter: &DeadLetter) {
     let key = key.as_deref().unwrap_or("-").escape_debug().to_string();
     error!(
         letter = id, code, event_type, key, %event_id, error,
-        "an event became a dead letter; redrive, edit or discard it: postrider dlq show {id}"
+        "an event became a dead letter; look at it with `postrider dlq show {id}`, then redrive, edit or discard it"
     );
 }
 

@@ -9,7 +9,7 @@ use crate::findings::{Code, Finding, is_obstacle};
 /// logged.
 const OUTAGE_MIN: Duration = Duration::from_secs(1);
 
-/// Observer of outages: it sees their begin and their end.
+/// Observes the outages of a flow: when one begins, and when events flow again.
 #[derive(Debug, Default)]
 pub struct Outages {
     now: Option<Outage>,
