@@ -23,7 +23,7 @@
 //! | dispatch | [`delivery::Delivery::next`] | heads of lanes, as the window and the breaker permit |
 //! | encode | [`wire::Encoder::encode`] | a [`wire::Message`], or a [`wire::Refusal`] |
 //! | publish | [`sink::Sink::publish`] | handed to the client; returns at once |
-//! | outcome | [`sink::Sink::next`] | the broker's answer: acked, rejected, busy, unavailable or unconfirmed |
+//! | outcome | [`sink::Sink::next`] | the answer: acked, rejected, busy, unavailable, unconfirmed |
 //! | judge | [`delivery::Delivery::resolve`] | published, dead, retrying, held, or again |
 //! | settle | [`delivery::Delivery::take_settlement`], [`outbox::Outbox::settle`] | position and letters, in one statement |
 //!

@@ -78,7 +78,7 @@ pub(crate) async fn neighbours(stage: &Stage, options: &Options) -> Result<Repor
     for round in 1..=options.rounds() {
         stage.checkpoint().await?;
         let mut sums = [0.0; 2];
-        // Both variants come first equally often, because the tables grow from turn to turn.
+        // Each variant comes first equally often, because the tables grow from turn to turn.
         for turn in 0..options.turns() {
             for half in [(round + turn) % 2, (round + turn + 1) % 2] {
                 let daemon = if half == 1 { Some(asleep(stage, &client).await?) } else { None };

@@ -18,9 +18,11 @@ const DEADLINE: Duration = Duration::from_mins(1);
 /// Kind of broker that the relay publishes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// One server with its defaults. It acknowledges a message once the kernel has taken it.
+    /// A single server with its defaults. The server acknowledges a message once the kernel has
+    /// taken it.
     Plain,
-    /// One server with `sync_interval: always`. It acknowledges a message once the disk has it.
+    /// A single server with `sync_interval: always`, which acknowledges a message once the disk has
+    /// it.
     Fsyncing,
     /// Cluster of three servers, with a copy of each stream on every server.
     Cluster,

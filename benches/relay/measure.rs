@@ -1,4 +1,4 @@
-//! One line of the first table: the values of all rounds, their goal, and the verdict.
+//! Line of the first table: the values of all rounds, their goal, and the verdict.
 
 use crate::goals::Goal;
 

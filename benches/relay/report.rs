@@ -6,7 +6,7 @@ use crate::measure::Measure;
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     pub(crate) measures: Vec<Measure>,
-    /// One line for each shape of backlog that was drained.
+    /// A line for each shape of backlog that was drained.
     pub(crate) drains: Vec<Row>,
 }
 

@@ -373,6 +373,9 @@ mod tests {
         assert_eq!(of(&[Exit::Configuration, Exit::Unavailable]), Some(Exit::Configuration));
         assert_eq!(of(&[Exit::NoPermission, Exit::Configuration]), Some(Exit::NoPermission));
         assert_eq!(of(&[Exit::Configuration, Exit::Software]), Some(Exit::Software));
+        // The routes of a redrive: letters that only need time hide neither a stop nor dead ones.
+        assert_eq!(of(&[Exit::StillTried, Exit::Failed, Exit::Done]), Some(Exit::Failed));
+        assert_eq!(of(&[Exit::StillTried, Exit::DeadAgain]), Some(Exit::DeadAgain));
     }
 
     /// The README lists the codes that every script meets, in the words of `--help`.

@@ -41,7 +41,7 @@ pub enum Attempt {
     /// The answer uses up no attempt: an answer without a known meaning makes no dead letter.
     IsFree,
     /// The answer uses up an attempt as long as at most half of them are used, so that waits grow.
-    /// It never makes the event a dead letter, because the event itself is valid.
+    /// The event never becomes a dead letter by it, because the event itself is valid.
     CountsAsWait,
 }
 

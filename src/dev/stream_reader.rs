@@ -64,7 +64,7 @@ pub enum ReadError {
 /// When the stream does not exist, does not answer, or did not send as many messages as it counts.
 ///
 /// # Cancel safety
-/// Nothing is changed in the stream; the server removes the reader's consumer by itself.
+/// The stream stays unchanged; the server removes the reader's consumer by itself.
 pub async fn read_stream(url: &str, stream: &str) -> Result<Vec<Stored>, ReadError> {
     read_renamed(url, stream, ("", "")).await
 }
@@ -76,7 +76,7 @@ pub async fn read_stream(url: &str, stream: &str) -> Result<Vec<Stored>, ReadErr
 /// The errors of [`read_stream`].
 ///
 /// # Cancel safety
-/// Nothing is changed in the stream, as with [`read_stream`].
+/// The stream stays unchanged, as with [`read_stream`].
 pub async fn read_renamed(
     url: &str,
     stream: &str,

@@ -1,6 +1,6 @@
 //! Reads pages for a route with a filter: events outside of the filter never leave the database.
 //!
-//! Such a page is read in stretches, which are ranges of `seq`. A stretch has at most as many rows
+//! A page is read in stretches, which are ranges of `seq`. A stretch has at most as many rows
 //! as one statement can read within its deadline, however few of them the route takes. The page
 //! says how far the outbox was read, so that no row is read twice.
 

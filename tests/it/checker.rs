@@ -1,5 +1,5 @@
 //! Tests of the tools that check the relay: workload, stream reader and checker, on real servers.
-//! They must accept an intact stream, and report each way in which a stream is tampered with.
+//! The tools must accept an intact stream, and report each way in which a stream is tampered with.
 
 use std::time::Duration;
 

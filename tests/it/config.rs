@@ -129,7 +129,7 @@ fn every_mistake_is_reported_with_its_place_and_its_remedy() {
     insta::assert_snapshot!("mistakes", table);
 }
 
-/// One entry of the snapshot: the name of the mistake, the input, and the program's refusal.
+/// An entry of the snapshot: the name of the mistake, the input, and the program's refusal.
 fn row(name: &str, input: &str, refusal: &str) -> String {
     let input = input.trim_end().replace('\n', "\n  | ");
     format!("{name}\n  | {input}\n{refusal}\n")

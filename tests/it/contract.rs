@@ -60,7 +60,7 @@ async fn a_sequence_with_a_cache_costs_no_event() {
     insert(&other, 10, 20).await;
     fixture.wait_stored(20, DEADLINE).await;
     assert!(fixture.wait_drained(DEADLINE).await);
-    // One poll cannot read so many rows, so the relay reads pages. Some of the rows have low
+    // A single poll cannot read so many rows, so the relay reads pages. Some of the rows have low
     // numbers.
     daemon.freeze();
     insert(&other, 20, 1_480).await;

@@ -177,8 +177,8 @@ async fn the_producers_page_emits_from_every_language() {
     assert_eq!(emitted, 4);
     assert_eq!(count(&client, "postrider.outbox").await, emitted);
     assert_eq!(count(&client, "orders").await, emitted);
-    // These languages need toolchains, so `make drivers` runs them. Here Postgres only parses their
-    // statements.
+    // The other languages need toolchains, so `make drivers` runs them. Here Postgres only parses
+    // their statements.
     for language in ["javascript", "go", "java"] {
         let code = blocks(&page, language).concat();
         let emit = code.split('"').find(|text| text.starts_with("SELECT postrider.emit")).unwrap();

@@ -183,8 +183,8 @@ async fn a_large_transaction_arrives_whole_beside_small_ones() {
     assert_eq!(messages.len(), 5_100);
 }
 
-/// One poll finds all late rows but keeps only what fits into `batch_bytes`. The rest is read by
-/// pages of late rows.
+/// A single poll finds all late rows but keeps only what fits into `batch_bytes`. The rest is read
+/// by pages of late rows.
 #[tokio::test]
 async fn a_late_transaction_of_more_bytes_than_a_page_arrives_whole_and_in_order() {
     let fixture = Fixture::new().await;
@@ -246,7 +246,7 @@ async fn kills_while_a_late_transaction_is_read_repeat_and_reorder_none_of_its_r
     for stored in [2_000, 4_000, 6_000, 8_000] {
         wait_stored(&fixture.nats.url(), &fixture.stream, stored, DEADLINE).await;
         daemon.kill9();
-        // These new rows belong to the span after the one whose reading the kill interrupted.
+        // The new rows belong to the span after the one whose reading the kill interrupted.
         app::insert_backlog(&client, 100, 1).await;
         daemon.start_again();
     }

@@ -93,7 +93,7 @@ async fn a_session_belongs_to_one_client_in_session_mode() {
     let (first, second) = (place_order(&mut one, 1).await, place_order(&mut other, 1).await);
     assert_ne!(first, second);
     assert_eq!(place_order(&mut one, 2).await, first);
-    // Both sessions are in use, so a third client waits until one of the others disconnects.
+    // The two sessions are in use, so a third client waits until one of the others disconnects.
     let mut third = postgres::connect(&url).await;
     let pid = not_before(place_order(&mut third, 3), async || {
         eventually("a waiting client", DEADLINE, async || {

@@ -49,8 +49,8 @@ async fn postgres_crashed_under_load_costs_nothing() {
         let postgres = fixture.postgres.own();
         for round in 0..4 {
             let_pass(Duration::from_millis(500)).await;
-            // Both ends skip the checkpoint, so everything that was not flushed is lost. The
-            // relay's position may be among it.
+            // Each of the two ends skips the checkpoint, so everything that was not flushed is
+            // lost. The relay's position may be among it.
             if round % 2 == 0 {
                 postgres.stop_immediate().await.unwrap();
             } else {

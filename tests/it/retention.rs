@@ -203,7 +203,7 @@ async fn of_two_calls_of_retention_one_works_and_the_other_returns_at_once() {
     let fixture = Fixture::new().await;
     let (mut first, second) = (fixture.connect().await, fixture.connect().await);
     sealed_turn(&fixture, &second).await;
-    // These rows are in the table that is in use, so the first call also makes new rows go to the
+    // The ten rows are in the table that is in use, so the first call also makes new rows go to the
     // next table.
     app::insert_backlog(&second, 10, 10).await;
     // If the second call waited for the first, it would fail by this timeout.

@@ -241,7 +241,7 @@ async fn a_claim_is_given_once_and_again_after_a_rollback() {
     let fixture = Fixture::new().await;
     let (mut one, other) = (fixture.connect().await, fixture.connect().await);
     let claim = "SELECT postrider.claim($1, $2)";
-    // One id contains a time (version 7), the other does not (version 4).
+    // The first id contains a time (version 7), the other does not (version 4).
     for id in [Uuid::now_v7(), Uuid::new_v4()] {
         let transaction = one.transaction().await.unwrap();
         assert!(transaction.query_one(claim, &[&"a", &id]).await.unwrap().get::<_, bool>(0));
@@ -298,7 +298,7 @@ async fn ids_are_of_version_7_and_contain_the_time() {
 async fn old_claims_are_forgotten_and_young_ones_kept() {
     let fixture = Fixture::new().await;
     let client = fixture.connect().await;
-    // One claim per day for 92 days, with an id that contains the time, and as many without. The
+    // A claim per day for 92 days, with an id that contains the time, and as many without. The
     // tables rotate within 99 days. The oldest 6 claims may share a table with days that are kept.
     client
         .batch_execute(

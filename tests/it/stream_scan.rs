@@ -135,7 +135,7 @@ async fn a_stream_that_removes_what_is_consumed_is_not_scanned_and_publishing_go
         refuse(&client, UNSETTLED).await;
         emit(&fixture, 20).await;
         fixture.wait_stored_in(20).await;
-        // One message is delivered as often as it may be, and stays in the stream.
+        // A single message is delivered as often as it may be, and stays in the stream.
         let poisoned = eventually("a delivery", DEADLINE, async || {
             worker.fetch().max_messages(1).messages().await.unwrap().next().await
         })

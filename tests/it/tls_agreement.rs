@@ -31,7 +31,7 @@ const MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", 
 /// Modes in which Postrider refuses a connection that psql accepts.
 type Stricter = &'static [&'static str];
 
-/// One situation. In `parameters`, `DIR` stands for the directory of the certificates.
+/// A situation. In `parameters`, `DIR` stands for the directory of the certificates.
 struct Case {
     /// Name of the server's certificate.
     server: &'static str,

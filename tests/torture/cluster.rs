@@ -71,7 +71,7 @@ impl Cluster {
         }
     }
 
-    /// One of the three servers, chosen at random.
+    /// A server of the three, chosen at random.
     pub(crate) fn any(&mut self, random: &mut Random) -> &mut Nats {
         self.node(random.below(3) as usize)
     }

@@ -44,7 +44,7 @@ pub(crate) struct Crowd {
     complaints: Vec<String>,
 }
 
-/// One instance, with its proxies to Postgres and NATS.
+/// An instance, with its proxies to Postgres and NATS.
 pub(crate) struct Instance {
     pub(crate) daemon: Daemon,
     pub(crate) postgres: Proxy,

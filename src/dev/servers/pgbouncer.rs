@@ -69,7 +69,7 @@ pub type ConsoleRow = BTreeMap<String, String>;
 
 /// A running (or deliberately disturbed) throwaway PgBouncer.
 ///
-/// It serves every database of its Postgres, so several tests may share one.
+/// The pooler serves every database of its Postgres, so several tests may share one.
 #[derive(Debug)]
 pub struct Pgbouncer {
     sandbox: Sandbox,

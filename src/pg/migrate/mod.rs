@@ -223,8 +223,8 @@ pub fn print(schema: &Schema, after: i32) -> Result<String, MigrateError> {
         text.push('\n');
         text.push_str(PRINTED);
         text.push('\n');
-        // Characters outside ASCII are left out, because a database without Unicode refuses them.
-        // They occur in comments only.
+        // Characters outside ASCII occur in comments only, and are left out here, because a
+        // database without Unicode refuses them.
         text.extend(migration.sql().unwrap_or_default().chars().filter(char::is_ascii));
         let record = format!(
             "\nINSERT INTO {history} (version, name, applied_on, checksum)\n\

@@ -134,7 +134,7 @@ impl<'a> Standby<'a> {
                 Ok(Err(wait))
             }
             Err(error) => {
-                // The lease is released here, so that the other instance need not wait until it expires.
+                // The lease is released, so that the other instance need not wait for its end.
                 drop(outbox.release(acquired.term).await);
                 Err(error)
             }

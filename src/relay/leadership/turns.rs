@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use crate::clock::WallClock;
 
 /// Lateness of a turn of the loop, inclusive, from which no message is given to the broker before
-/// the database has confirmed the lease. A shorter delay is safe, because a standby waits at least this
-/// long after our session with Postgres has ended.
+/// the database has confirmed the lease. A shorter delay is safe, because a standby waits at least
+/// this long after our session with Postgres has ended.
 const LATE: Duration = Duration::from_millis(250);
 
 /// Lateness of a turn, inclusive, from which the connection to the broker is given up, because the
@@ -34,7 +34,7 @@ pub(in crate::relay) enum Passed {
     Late,
     /// The process or the machine stood still for this time.
     StoodStill(Duration),
-    /// The time of day jumped. A virtual machine may have been paused, and its other clocks with it.
+    /// The time of day jumped. A virtual machine may have been paused, and its other clocks too.
     Jumped,
 }
 

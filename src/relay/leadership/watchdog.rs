@@ -65,8 +65,8 @@ mod system {
                     warn!(
                         %error,
                         "the operating system gave the watchdog no timer; without it a leader that \
-                         is frozen for longer than its lease may publish a second time when it wakes \
-                         up"
+                         is frozen for longer than its lease may publish a second time when it \
+                         wakes up"
                     );
                 })
                 .ok();

@@ -209,7 +209,7 @@ mod tests {
     }
 
     /// The statement that writes dead letters does not return a letter whose row was gone before.
-    /// Such a letter has no line of its own.
+    /// The log has no line of its own for that letter.
     #[test]
     fn what_the_statement_does_not_name_is_counted() {
         let (mut log, start) = (DeadLetterLog::default(), Instant::now());

@@ -255,8 +255,8 @@ impl Reporter {
                 status.confirmed_at = now;
             }
         });
-        // Not without a session: no lease can be confirmed then, and the lost session has a log line of
-        // its own.
+        // Trust is logged with a session only: without one no lease can be confirmed, and the lost
+        // session has a log line of its own.
         if readiness != Readiness::SessionEnded {
             self.log_trust(now);
         }

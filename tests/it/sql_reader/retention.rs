@@ -21,7 +21,7 @@ async fn retention_takes_what_is_settled_and_nothing_else() {
     let client = relay(&fixture).await;
     let (term, _) = acquire(&client).await;
     emit(&client, 3).await;
-    // Nothing is settled, so the first call only makes new rows go to the next table.
+    // No row is settled, so the first call only makes new rows go to the next table.
     assert_eq!(retain(&client).await, (0, 0, true));
     assert_eq!(retain(&client).await, (0, 0, false));
     let (target, _) = span(&client, "3:3:").await;

@@ -308,7 +308,7 @@ impl Daemon {
         .await
     }
 
-    /// Both outputs of the program since its last start.
+    /// The two outputs of the program since its last start.
     pub(crate) fn log(&self) -> String {
         let log = fs::read(&self.log).unwrap();
         let start = usize::try_from(self.log_start).unwrap();

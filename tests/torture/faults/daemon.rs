@@ -207,7 +207,7 @@ async fn crowd(mut set: Set) -> Tally {
     conclude(&fixture, &ledger, &set).await
 }
 
-/// One of two instances, with its proxy to Postgres.
+/// An instance of two, with its proxy to Postgres.
 struct Instance {
     daemon: Daemon,
     line: Proxy,
